@@ -1,0 +1,90 @@
+# Everything that is done often, one command each. `make` alone lists them.
+# `demo`, `test`, `check` and `bench` first make the environment (.venv) that they need.
+
+# The first of these that is Python 3.11 or newer and can make environments is used. Another one: make test PYTHON=...
+PYTHON ?= python3.11 python3.12 python3.13 python3 python
+# Handed on to the recipe or to pytest:  make test ARGS="tests/text -x"
+ARGS ?=
+
+IN_VENV := .venv/bin/python
+PIP_INSTALL := $(IN_VENV) -m pip install --quiet --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check format bench
+.NOTPARALLEL:
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1|\2/p' Makefile | while IFS='|' read -r name text; do \
+	  printf '%-12s  %s\n' "$$name" "$$text"; done
+
+demo: .venv/.installed-base ## train a digit recogniser, transcribe and score unheard voices (5 minutes on 2 cores)
+	@echo "Demo: training a digit recogniser on this machine, then testing it on voices it never heard." \
+	  "At most 5 minutes on 2 idle cores."
+	@$(IN_VENV) recipes/digits.py $(ARGS)
+
+test: .venv/.installed-dev ## run the tests, all but those that need a CUDA card (a few minutes)
+	@echo "Tests: everything except what needs a CUDA card. A few minutes; the last line is the result."
+	@$(IN_VENV) -m pytest -m "not gpu" $(ARGS)
+
+check: .venv/.installed-dev ## what every change must pass: format, lint, types, layers, fast tests (1 minute)
+	@echo "Check 1 of 5: format (make format mends it)"
+	@$(IN_VENV) -m ruff format --check .
+	@echo "Check 2 of 5: lint"
+	@$(IN_VENV) -m ruff check .
+	@echo "Check 3 of 5: types"
+	@$(IN_VENV) -m mypy
+	@echo "Check 4 of 5: layers"
+	@$(IN_VENV) .venv/bin/lint-imports --no-logo
+	@echo "Check 5 of 5: fast tests"
+	@$(IN_VENV) -m pytest -q -m "not slow and not gpu" $(ARGS)
+
+format: .venv/.installed-dev ## bring the code into the project's format, mend what the linter can mend
+	@$(IN_VENV) -m ruff check --fix --quiet . ; $(IN_VENV) -m ruff format .
+
+bench: .venv/.installed-bench ## measure speed against other toolkits (about 10 minutes)
+	@for file in benchmarks/*.py; do \
+	  echo "Benchmark: $$file"; $(IN_VENV) "$$file" $(ARGS) || exit 1; done
+
+# The environment. A stamp is written only after its installation was seen to work, so a broken one is never taken for
+# finished; it is older than pyproject.toml as soon as dependencies or extras change. .venv/.folder names the folder
+# that is installed: a clone that was moved or copied, or whose Python is gone, is installed again.
+
+.PRECIOUS: .venv/.installed-%
+
+ifneq ($(shell test -x $(IN_VENV) && cat .venv/.folder 2>/dev/null),$(CURDIR))
+.PHONY: .venv/.folder
+endif
+
+.venv/.folder:
+	@if ! $(IN_VENV) -m pip --version >/dev/null 2>&1; then \
+	  for python in $(PYTHON); do \
+	    "$$python" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && break; \
+	    python=; \
+	  done; \
+	  if [ -z "$$python" ]; then \
+	    echo "error: no usable Python among: $(PYTHON). It must be 3.11 or newer and have the venv module." \
+	      "On Debian or Ubuntu: sudo apt install python3 python3-venv. Elsewhere: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11" >&2; \
+	    exit 1; \
+	  fi; \
+	  echo "Making a Python environment in .venv with $$("$$python" --version)."; \
+	  "$$python" -m venv --clear .venv; \
+	fi
+	@printf '%s\n' "$(CURDIR)" > $@
+
+.venv/.installed-%: pyproject.toml .venv/.folder
+	@extra='$(if $(filter-out base,$*),[$*])'; \
+	if ls -d .venv/lib/python3*/site-packages/torch >/dev/null 2>&1; then \
+	  echo "Bringing .venv up to date with pyproject.toml$${extra:+, extra $$extra}: seconds to a minute."; \
+	else \
+	  echo "Installing the project and what it needs (torch is most of it) into .venv$${extra:+, extra $$extra}:" \
+	    "about 6 GB on disk, 1-3 minutes on a fast line. pip is silent meanwhile."; \
+	fi; \
+	$(PIP_INSTALL) --editable ".$$extra" || { \
+	  echo "error: the installation stopped; pip says why above. Run the same command again once that is mended." >&2; \
+	  exit 1; }
+	@$(IN_VENV) -c 'import torch, torchaudio' || { \
+	  echo "error: torch or torchaudio does not load, see above: an installation was cut short, or one of them was installed" \
+	    "from elsewhere (a CPU-only torch beside this torchaudio misses libc10_cuda.so). Remove .venv and try again." >&2; \
+	  exit 1; }
+	@touch .venv/.installed-base $@
+	@echo "Installed."

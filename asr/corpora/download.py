@@ -1,0 +1,295 @@
+"""Public archives: fetched once, resumed when broken off, verified, unpacked with care.
+
+`fetch` says what it is about to take (name, size, licence, address) before the first byte, goes on where a
+broken download stopped, tries the mirrors, compares size and checksum, unpacks beside the goal and moves
+the result into place in one step with a `.completed` file in it. A folder with that file is not fetched
+again.
+"""
+
+import contextlib
+import errno
+import hashlib
+import http.client
+import logging
+import shutil
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from asr.corpora.progress import Progress, size_text
+from asr.corpora.unpack import unpack
+from asr.errors import DownloadError
+
+__all__ = ["Archive", "fetch"]
+
+_log = logging.getLogger("asr")
+
+_USER_AGENT = "asr-corpora/1 (Python urllib)"
+_TIMEOUT_S = 30.0  # without a byte
+_PAUSE_S = 2.0  # before a broken connection is taken up again
+_BLOCK = 1 << 18  # bytes read, hashed or written at a time
+_DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Archive:
+    """A tar file that somebody publishes, and what is known about it."""
+
+    name: str  # the file's name, such as "dev-clean.tar.gz"
+    unpacks_to: str  # the folder in it that is wanted, such as "LibriSpeech/dev-clean"
+    url: str
+    licence: str
+    mirrors: tuple[str, ...] = ()  # tried in this order when `url` fails
+    sha256: str = ""  # hexadecimal; "" where nobody published it
+    md5: str = ""  # hexadecimal; looked at only where there is no sha256
+    size_bytes: int = 0  # 0 when unknown
+
+    @property
+    def checksum(self) -> tuple[str, str]:
+        """(algorithm, hexadecimal digest); ("", "") when none is known."""
+        if self.sha256:
+            return "sha256", self.sha256.lower()
+        return ("md5", self.md5.lower()) if self.md5 else ("", "")
+
+
+class _SourceError(Exception):
+    """One address failed; the next may do."""
+
+
+def fetch(archive: Archive, folder: Path, *, keep_archive: bool = False) -> Path:
+    """Bring an archive's folder onto this disk, unless it is there already.
+
+    Args:
+        archive: what to fetch.
+        folder: where the download lies and is unpacked; made when missing.
+        keep_archive: leave the tar file in `folder` once it is unpacked.
+
+    Returns:
+        The unpacked folder, `folder / archive.unpacks_to`, which holds a file `.completed`.
+
+    Raises:
+        DownloadError: every address failed, the checksum or size is wrong (the file is deleted, so that the
+            next try starts afresh), the disk is full (what came is kept for the next try), the archive is
+            damaged or holds an unsafe path, or the goal is a folder that `fetch` did not make.
+    """
+    goal = Path(folder) / archive.unpacks_to
+    if (goal / ".completed").is_file():
+        return goal
+    if goal.exists():
+        raise DownloadError(
+            f"{goal}: the folder exists, but this program did not complete it (it holds no .completed). "
+            "Name it as --data.root to use it as it is, or remove it to fetch it afresh."
+        )
+    target = Path(folder) / archive.name
+    with _disk(archive, Path(folder)):
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        if not target.is_file():
+            _announce(archive, Path(folder))
+            _download(archive, target)
+        elif fault := _fault(archive, target):
+            target.unlink()
+            raise DownloadError(f"{target}: {fault}. It was deleted. Run the same command again to fetch it.")
+        _unpack(archive, target, goal)
+        if not keep_archive:
+            target.unlink()
+    return goal
+
+
+@contextlib.contextmanager
+def _disk(archive: Archive, folder: Path) -> Iterator[None]:
+    """Turn what the disk refuses into a DownloadError that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _DISK_FULL:
+            raise DownloadError(
+                f"{folder}: the disk is full. {archive.name} takes {_announced(archive)}, and as much "
+                "again to unpack. What was downloaded is kept: make room and run the same command again, "
+                "or choose another folder."
+            ) from error
+        raise DownloadError(
+            f"{error.filename or folder}: {error.strerror or error}. Expected a folder that can be written. "
+            "Choose another one."
+        ) from error
+
+
+def _announce(archive: Archive, folder: Path) -> None:
+    """Say what is about to be taken, and refuse at once where the disk cannot hold it."""
+    algorithm, _ = archive.checksum
+    _log.info(
+        "Downloading %s: %s, licence %s, from %s, into %s",
+        archive.name,
+        _announced(archive),
+        archive.licence,
+        archive.url,
+        folder,
+    )
+    if not algorithm:
+        _log.warning(
+            "%s: no published checksum is known, so %s.",
+            archive.name,
+            "only its size is checked" if archive.size_bytes else "neither content nor size can be checked",
+        )
+    part = folder / (archive.name + ".part")
+    there = part.stat().st_size if part.is_file() else 0
+    needed = 2 * archive.size_bytes - there  # compressed speech unpacks to about its own size
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise DownloadError(
+            f"{folder}: {size_text(free)} are free, but {archive.name} needs {size_text(needed)} to be "
+            "downloaded and unpacked. Make room, or choose another folder."
+        )
+
+
+def _download(archive: Archive, target: Path) -> None:
+    """Fill `target` from the first address that delivers the right file."""
+    part = target.with_name(target.name + ".part")
+    failures: list[str] = []
+    for url in (archive.url, *archive.mirrors):
+        try:
+            _download_from(url, archive, part)
+            fault = _fault(archive, part)
+            if not fault:
+                part.replace(target)
+                return
+            part.unlink()
+            failures.append(f"{url}: {fault}; the file was deleted")
+        except _SourceError as error:
+            failures.append(f"{url}: {error}")
+        _log.warning("Download failed: %s", failures[-1])
+    there = part.stat().st_size if part.is_file() else 0
+    kept = f" The {size_text(there)} that came are kept for the next try." if there else ""
+    raise DownloadError(
+        f"{archive.name} could not be downloaded: {'; '.join(failures)}.{kept} "
+        "Run the same command again later, or unpack a copy of your own and name it as --data.root."
+    )
+
+
+def _download_from(url: str, archive: Archive, part: Path) -> None:
+    """Append to `part` until it is complete; take up a broken connection as long as it brings more."""
+    furthest = part.stat().st_size if part.is_file() else 0
+    while True:
+        try:
+            _transfer(url, archive, part)
+            return
+        except _SourceError as error:
+            size = part.stat().st_size if part.is_file() else 0
+            if size <= furthest:
+                raise
+            furthest = size
+            _log.warning("%s: %s. Going on from %s.", archive.name, error, size_text(size))
+            time.sleep(_PAUSE_S)
+
+
+def _transfer(url: str, archive: Archive, part: Path) -> None:
+    """One connection: append what the server sends after the end of `part`.
+
+    Raises:
+        _SourceError: the server refuses, offers another size, or stops before the end.
+    """
+    start = part.stat().st_size if part.is_file() else 0
+    if archive.size_bytes and start == archive.size_bytes:
+        return  # it broke off between the last byte and the verification
+    if archive.size_bytes and start > archive.size_bytes:
+        part.unlink()
+        start = 0
+    headers = {"User-Agent": _USER_AGENT, "Accept-Encoding": "identity"}
+    if start:
+        headers["Range"] = f"bytes={start}-"
+    try:
+        reply = urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=_TIMEOUT_S)
+    except urllib.error.HTTPError as error:
+        error.close()
+        if error.code == 416 and start:  # nothing follows `start`: the part is of another file
+            part.unlink()
+            return _transfer(url, archive, part)
+        raise _SourceError(f"HTTP {error.code} {error.reason}") from error
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        raise _SourceError(str(getattr(error, "reason", error)) or type(error).__name__) from error
+    with reply:
+        resumed = reply.status == 206 and str(reply.headers["Content-Range"]).startswith(f"bytes {start}-")
+        if start and not resumed:
+            _log.info("%s: the server cannot resume; starting from the first byte.", archive.name)
+            start = 0
+        length = reply.headers["Content-Length"] or ""
+        total = start + int(length) if length.isdecimal() else archive.size_bytes
+        if archive.size_bytes and total != archive.size_bytes:
+            raise _SourceError(f"the server offers {total} bytes, expected {archive.size_bytes}")
+        _append(reply, part, start, total, archive.name)
+
+
+def _append(reply: http.client.HTTPResponse, part: Path, start: int, total: int, name: str) -> None:
+    """Write the body of a reply after the first `start` bytes of `part`."""
+    progress = Progress(name, start, total)
+    done = start
+    # Unbuffered: what has come is on the disk, whatever ends this program.
+    with part.open("ab" if start else "wb", buffering=0) as file:
+        while True:
+            try:
+                block = reply.read(_BLOCK)
+            except (OSError, http.client.HTTPException) as error:
+                raise _SourceError(f"the connection broke after {done} bytes: {error}") from error
+            if not block:
+                break
+            rest = memoryview(block)
+            while rest:
+                rest = rest[file.write(rest) :]
+            done += len(block)
+            progress.report(done)
+    if total and done != total:
+        raise _SourceError(f"the connection ended after {done} of {total} bytes")
+
+
+def _fault(archive: Archive, file: Path) -> str:
+    """What is wrong with a downloaded file; "" when nothing is."""
+    size = file.stat().st_size
+    if archive.size_bytes and size != archive.size_bytes:
+        return f"it has {size} bytes, expected {archive.size_bytes}"
+    algorithm, expected = archive.checksum
+    if not algorithm:
+        return ""
+    digest = hashlib.new(algorithm, usedforsecurity=False)
+    progress = Progress(f"{archive.name}: verifying", 0, size)
+    with file.open("rb") as stream:
+        while block := stream.read(_BLOCK):
+            digest.update(block)
+            progress.report(stream.tell())
+    if digest.hexdigest() != expected:
+        return f"wrong {algorithm} checksum: expected {expected}, got {digest.hexdigest()}"
+    _log.info("%s: %s verified", archive.name, algorithm)
+    return ""
+
+
+def _unpack(archive: Archive, file: Path, goal: Path) -> None:
+    """Unpack beside the goal, then move into place: a goal that exists is complete."""
+    folder = file.parent
+    staging = folder / f".{archive.name}.unpacking"
+    shutil.rmtree(staging, ignore_errors=True)  # what a killed run left
+    try:
+        unpack(file, staging)
+        unpacked = staging / archive.unpacks_to
+        if not unpacked.is_dir():
+            raise DownloadError(
+                f"{file}: holds no folder {archive.unpacks_to}. Expected the archive of {archive.url}. "
+                "Remove the file and run the same command again."
+            )
+        algorithm, digest = archive.checksum
+        (unpacked / ".completed").write_text(f"{archive.url}\n{algorithm} {digest}\n", encoding="utf-8")
+        goal.parent.mkdir(parents=True, exist_ok=True)
+        unpacked.replace(goal)
+        # What lies beside the wanted folder: a README, the licence, the list of speakers.
+        for other in sorted(path for path in staging.rglob("*") if path.is_file()):
+            place = folder / other.relative_to(staging)
+            if not place.exists():
+                place.parent.mkdir(parents=True, exist_ok=True)
+                other.replace(place)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    _log.info("%s: unpacked to %s", archive.name, goal)
+
+
+def _announced(archive: Archive) -> str:
+    return size_text(archive.size_bytes) if archive.size_bytes else "an unknown size"

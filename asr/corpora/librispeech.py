@@ -1,0 +1,300 @@
+"""LibriSpeech (OpenSLR 12) and Mini LibriSpeech (OpenSLR 31): 1,000 hours of English audiobooks.
+
+Volunteers of LibriVox read books whose copyright has ended; V. Panayotov, G. Chen, D. Povey and S. Khudanpur
+aligned them with their texts ("LibriSpeech: an ASR corpus based on public domain audio books", ICASSP 2015).
+16 kHz FLAC. No speaker stands in two parts. Mini LibriSpeech is two small parts of it, made for quick
+experiments: train-clean-5 (1,519 utterances, 5.3 h) and dev-clean-2 (a part of dev-clean).
+
+Licence: CC BY 4.0.
+
+    LibriSpeech/dev-clean/84/121123/84-121123-0000.flac …      part / speaker / chapter / utterance
+                                    84-121123.trans.txt        "84-121123-0000 GO DO YOU HEAR"
+
+Audio of any extension in this layout will do (flac, wav, ogg, opus, mp3). A transcript without audio, or
+audio without a transcript, means that the folder is not whole: that is an error which names them.
+
+Source: of OpenSLR 12, the SHA-256 sums of torchaudio/datasets/librispeech.py and the sizes of Kaldi's
+egs/librispeech/s5/local/download_and_untar.sh; of OpenSLR 31, the MD5 sums of its own md5sum.txt (which
+PaddlePaddle/DeepSpeech has, too) and the sizes of the same script in Kaldi's egs/mini_librispeech.
+"""
+
+import logging
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from asr.corpora.download import Archive, fetch
+from asr.corpora.manifest import Splits, Utterance
+from asr.errors import DataError, SettingsError
+from asr.frontend.audio import audio_info
+from asr.text.normalize import normalize
+
+__all__ = ["ARCHIVES", "CLEAN_100", "FULL_960", "MINI", "Preset", "prepare", "read_part", "split_by_speaker"]
+
+_log = logging.getLogger("asr")
+
+_AUDIO = frozenset({".flac", ".wav", ".ogg", ".opus", ".mp3"})
+_READERS = 8  # threads that read headers: the wait is for the disk, and libsndfile lets go of the GIL
+_HOSTS = ("www.openslr.org", "openslr.trmal.net", "openslr.elda.org", "openslr.magicdatatech.com")
+
+
+# Part -> OpenSLR's number, size in bytes, SHA-256 (OpenSLR 12) or MD5 (OpenSLR 31).
+_PUBLISHED = {
+    "train-clean-5": (31, 332954390, "5df7d4e78065366204ca6845bb08f490"),
+    "dev-clean-2": (31, 126046265, "6d7ab67ac6a1d2c993d050e16d61080d"),
+    "dev-clean": (12, 337926286, "76f87d090650617fca0cac8f88b9416e0ebf80350acb97b343a85fa903728ab3"),
+    "dev-other": (12, 314305928, "12661c48e8c3fe1de2c1caa4c3e135193bfb1811584f11f569dd12645aa84365"),
+    "test-clean": (12, 346663984, "39fde525e59672dc6d1551919b1478f724438a95aa55f874b576be21967e6c23"),
+    "test-other": (12, 328757843, "d09c181bba5cf717b3dee7d4d592af11a3ee3a09e08ae025c5506f6ebe961c29"),
+    "train-clean-100": (12, 6387309499, "d4ddd1d5a6ab303066f14971d768ee43278a5f2a0aa43dc716b0e64ecbbbf6e2"),
+    "train-clean-360": (12, 23049477885, "146a56496217e96c14334a160df97fffedd6e0a04e66b9c5af0d40be3c792ecf"),
+    "train-other-500": (12, 30593501606, "ddb22f27f96ec163645d53215559df6aa36515f26e01dd70798188350adcb6d2"),
+}
+
+
+def _archive(part: str) -> Archive:
+    resource, size_bytes, digest = _PUBLISHED[part]
+    url, *mirrors = (f"https://{host}/resources/{resource}/{part}.tar.gz" for host in _HOSTS)
+    return Archive(
+        name=f"{part}.tar.gz",
+        unpacks_to=f"LibriSpeech/{part}",
+        url=url,
+        mirrors=tuple(mirrors),
+        licence="CC BY 4.0",
+        sha256=digest if resource == 12 else "",
+        md5=digest if resource == 31 else "",
+        size_bytes=size_bytes,
+    )
+
+
+ARCHIVES: dict[str, Archive] = {part: _archive(part) for part in _PUBLISHED}  # part -> its archive
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preset:
+    """Which parts of LibriSpeech serve for what."""
+
+    train_parts: tuple[str, ...]  # to learn from
+    dev_parts: tuple[str, ...]  # to choose the epoch and any setting by
+    test_parts: tuple[str, ...] = ()  # to score on; () when `choosing_speakers` divides the dev parts
+    choosing_speakers: int = 0  # > 0: that many dev speakers are for choosing, the others are the test set
+
+    def __post_init__(self) -> None:
+        """Refuse a preset that says twice what the test set is."""
+        if self.test_parts and self.choosing_speakers:
+            raise SettingsError(
+                f"test_parts is {self.test_parts} and choosing_speakers is {self.choosing_speakers}. "
+                "Expected one of the two, since each says what is scored. Leave one out."
+            )
+
+
+# Mini LibriSpeech has no test set: of the dev speakers, 8 are for choosing and the others are scored.
+MINI = Preset(train_parts=("train-clean-5",), dev_parts=("dev-clean-2",), choosing_speakers=8)
+CLEAN_100 = Preset(train_parts=("train-clean-100",), dev_parts=("dev-clean",), test_parts=("test-clean",))
+FULL_960 = Preset(
+    train_parts=("train-clean-100", "train-clean-360", "train-other-500"),
+    dev_parts=("dev-clean", "dev-other"),
+    test_parts=("test-clean",),
+)
+
+# A folder that lacks the part on the left serves with the part on the right, which contains it.
+_STAND_INS = {"dev-clean-2": "dev-clean"}
+
+
+def prepare(root: Path | None, data_dir: Path, preset: Preset = MINI) -> Splits:
+    """The parts that a preset names, fetched when `root` is None.
+
+    Args:
+        root: the folder `LibriSpeech`, or the one that holds it; used as it is. Where it lacks dev-clean-2
+            but holds dev-clean, that is used, and the log says so.
+        data_dir: where downloads go; not looked at when `root` is given.
+        preset: `MINI`, `CLEAN_100`, `FULL_960`, or one of your own.
+
+    Returns:
+        Utterances in the order of the parts, then of speaker, chapter and utterance.
+
+    Raises:
+        DataError: a part is missing or not whole, or two splits share an utterance.
+        DownloadError: a part could not be fetched.
+    """
+    train = _read_parts(root, data_dir, preset.train_parts)
+    dev = _read_parts(root, data_dir, preset.dev_parts)
+    if preset.choosing_speakers:
+        dev, test = split_by_speaker(dev, preset.choosing_speakers)
+    else:
+        test = _read_parts(root, data_dir, preset.test_parts)
+    _check_disjoint(train=train, dev=dev, test=test)
+    return Splits(train=train, dev=dev, test=test)
+
+
+def read_part(folder: Path) -> list[Utterance]:
+    """Every utterance of one part, such as dev-clean.
+
+    Args:
+        folder: the part's folder: speaker / chapter / audio files and one `*.trans.txt`.
+
+    Returns:
+        Utterances in the order of speaker, chapter (as numbers) and id; text in lower case; durations from
+        the files' headers.
+
+    Raises:
+        DataError: there is no transcript, a transcript lacks its audio or audio its transcript, or an
+            utterance has two audio files.
+        AudioError: a file has no readable header.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder. Expected a part of LibriSpeech. Correct --data.root.")
+    found: list[tuple[str, str, Path]] = []  # id, text, audio
+    silent: list[str] = []  # transcripts without audio
+    untold: list[str] = []  # audio without a transcript
+    chapters = [chapter for chapter in folder.glob("*/*") if chapter.is_dir()]
+    chapters.sort(key=lambda path: (_number_first(path.parent.name), _number_first(path.name)))
+    for chapter in chapters:
+        texts, audio = _read_chapter(chapter)
+        found.extend((name, texts[name], audio[name]) for name in sorted(texts) if name in audio)
+        silent.extend(name for name in sorted(texts) if name not in audio)
+        untold.extend(str(audio[name]) for name in sorted(audio) if name not in texts)
+    if silent or untold:
+        some = [*silent[:3], *untold[:3]]
+        more = ", …" if len(silent) + len(untold) > len(some) else ""
+        raise DataError(
+            f"{folder}: {len(silent)} transcripts without audio and {len(untold)} audio files without a "
+            f"transcript: {', '.join(some)}{more}. Expected one of each an utterance. "
+            "Unpack the archive again, or take these files and lines out."
+        )
+    if not found:
+        raise DataError(f"{folder}: no utterance. Expected speaker/chapter/*.trans.txt. Correct --data.root.")
+    seconds = _durations(folder.name, [path for _, _, path in found])
+    return [
+        Utterance(id=name, audio_filepath=path, duration=duration, text=text, speaker=name.split("-")[0])
+        for (name, text, path), duration in zip(found, seconds, strict=True)
+    ]
+
+
+def split_by_speaker(
+    utterances: Sequence[Utterance], first: int = 8
+) -> tuple[list[Utterance], list[Utterance]]:
+    """Divide utterances by who speaks: some speakers to choose by, all others to score on.
+
+    LibriSpeech's speaker ids are numbers and sort as numbers: the first 8 of dev-clean are 84, 174, 251,
+    422, 652, 777, 1272 and 1462. (As text they would be 1272, 1462, 1673, 174, …: another division.) Ids
+    that are not numbers come after those that are, in the order of their characters.
+
+    Args:
+        utterances: with speakers named.
+        first: how many speakers, in that order, the first list gets.
+
+    Returns:
+        (chosen, scored), each in the order of `utterances`; together they are all of them.
+
+    Raises:
+        DataError: an utterance names no speaker, or one of the lists would be empty.
+    """
+    for utterance in utterances:
+        if not utterance.speaker:
+            raise DataError(f"utterance {utterance.id}: no speaker is named. Expected one to divide by.")
+    speakers = sorted({utterance.speaker for utterance in utterances}, key=_number_first)
+    if not 0 < first < len(speakers):
+        raise DataError(
+            f"{len(speakers)} speakers cannot be divided into {first} and the rest. Expected at least one "
+            "speaker on each side. Give more speakers, or choose by fewer."
+        )
+    choosing = frozenset(speakers[:first])
+    chosen = [utterance for utterance in utterances if utterance.speaker in choosing]
+    scored = [utterance for utterance in utterances if utterance.speaker not in choosing]
+    return chosen, scored
+
+
+def _number_first(name: str) -> tuple[bool, int, str]:
+    """A key that sorts numbers by value, and other names after them."""
+    return (False, int(name), "") if name.isdecimal() else (True, 0, name)
+
+
+def _read_parts(root: Path | None, data_dir: Path, parts: Sequence[str]) -> list[Utterance]:
+    utterances: list[Utterance] = []
+    for part in parts:
+        if root is not None:
+            folder = _find_part(Path(root), part)
+        elif part in ARCHIVES:
+            folder = fetch(ARCHIVES[part], Path(data_dir))
+        else:
+            raise DataError(f"{part!r} is no part of LibriSpeech. Expected one of {', '.join(ARCHIVES)}.")
+        found = read_part(folder)
+        hours = sum(utterance.duration for utterance in found) / 3600
+        speakers = len({utterance.speaker for utterance in found})
+        _log.info("%s: %d utterances, %.2f h, %d speakers", folder, len(found), hours, speakers)
+        utterances.extend(found)
+    return utterances
+
+
+def _find_part(root: Path, part: str) -> Path:
+    corpus = root / "LibriSpeech" if (root / "LibriSpeech").is_dir() else root
+    if not corpus.is_dir():
+        raise DataError(
+            f"{root}: no such folder. Expected LibriSpeech, or the folder of it. Correct --data.root."
+        )
+    if (corpus / part).is_dir():
+        return corpus / part
+    stand_in = _STAND_INS.get(part, "")
+    if stand_in and (corpus / stand_in).is_dir():
+        _log.info("%s holds no %s: %s, which contains it, is used.", corpus, part, stand_in)
+        return corpus / stand_in
+    there = sorted(path.name for path in corpus.iterdir() if path.is_dir())
+    raise DataError(
+        f"{corpus}: no part {part}. Found {', '.join(there) or 'no folder'}. Correct --data.root, "
+        "or leave it out to download what is needed."
+    )
+
+
+def _read_chapter(chapter: Path) -> tuple[dict[str, str], dict[str, Path]]:
+    """(texts by id, audio files by id) of one chapter."""
+    texts: dict[str, str] = {}
+    audio: dict[str, Path] = {}
+    for path in sorted(chapter.absolute().iterdir()):
+        if path.name.startswith("."):
+            continue
+        if path.name.endswith(".trans.txt"):
+            for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+                name, _, text = line.strip().partition(" ")
+                if not text.strip() or name in texts:
+                    what = "the id stands above already" if name in texts else "no transcript"
+                    raise DataError(
+                        f"{path} line {number}: {what}: {line!r:.60}. Expected 'ID WORDS'. Correct it."
+                    )
+                texts[name] = normalize(text, "lower")
+        elif path.suffix.lower() in _AUDIO:
+            if path.stem in audio:
+                other = audio[path.stem].name
+                raise DataError(f"{path}: the utterance has another audio file, {other}. Take one away.")
+            audio[path.stem] = path
+    return texts, audio
+
+
+def _durations(part: str, paths: Sequence[Path]) -> list[float]:
+    """Seconds of each file, from its header."""
+    durations: list[float] = []
+    reported = time.monotonic()
+    with ThreadPoolExecutor(max_workers=_READERS) as pool:
+        for info in pool.map(audio_info, paths):
+            durations.append(info.duration_s)
+            if time.monotonic() - reported > 0.5:
+                reported = time.monotonic()
+                counts = (part, len(durations), len(paths))
+                _log.info("%s: read %d of %d headers", *counts, extra={"transient": True})
+    return durations
+
+
+def _check_disjoint(**splits: list[Utterance]) -> None:
+    """Refuse a preset in which an utterance stands twice: a score on training data is no score."""
+    owner: dict[str, str] = {}
+    for name, utterances in splits.items():
+        for utterance in utterances:
+            if utterance.id in owner:
+                raise DataError(
+                    f"utterance {utterance.id} stands in {owner[utterance.id]} and in {name}. Expected parts "
+                    "that share nothing. Name other parts."
+                )
+            owner[utterance.id] = name

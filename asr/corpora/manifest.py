@@ -1,0 +1,299 @@
+"""Utterances on disk: JSON Lines, one utterance a line, that a person can read with `head`.
+
+The fields are those that NeMo users know, plus `id`, `speaker` and `offset`:
+
+    {"id": "84-121123-0000", "audio_filepath": "84/121123/84-121123-0000.flac", "duration": 2.085,
+     "text": "go do you hear", "speaker": "84"}
+
+`duration` and `offset` are in seconds. A relative `audio_filepath` is relative to the manifest's own
+folder, so that a folder with its manifest can be moved. Other keys may stand in a line and are not read.
+"""
+
+import contextlib
+import json
+import math
+import os
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from asr.errors import DataError
+
+__all__ = ["Splits", "Utterance", "read_manifest", "write_manifest"]
+
+_EXAMPLE = '{"id": "a1", "audio_filepath": "a1.wav", "duration": 2.1, "text": "hello"}'
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Utterance:
+    """One stretch of speech and what was said in it."""
+
+    id: str  # unique within a manifest
+    audio_filepath: Path  # absolute, once read from a manifest
+    duration: float  # seconds, > 0
+    text: str  # the transcript
+    speaker: str = ""  # "" when unknown
+    offset: float = 0.0  # seconds from the start of the file to the start of the utterance
+
+
+@dataclass(frozen=True)
+class Splits:
+    """A corpus, divided: to learn from, to choose by, to score on; the last is never used to choose."""
+
+    train: list[Utterance]
+    dev: list[Utterance]
+    test: list[Utterance]
+
+
+def read_manifest(path: Path, *, allow_empty_text: bool = False, check_audio: bool = True) -> list[Utterance]:
+    """Read and check a manifest.
+
+    Blank lines are passed over. A line without `id` is named after its audio file, "<stem>", or
+    "<stem>-<line>" where that name is taken. `speaker` and `id` may be whole numbers (they become text),
+    and null means absent for them and for `offset`.
+
+    Args:
+        path: the JSON Lines file, UTF-8.
+        allow_empty_text: accept utterances in which nothing is said.
+        check_audio: make sure that each audio file is there. This costs one listing of each folder,
+            not one look-up a line; False leaves it to whoever opens the audio.
+
+    Returns:
+        The utterances in the order of the lines, with absolute paths.
+
+    Raises:
+        DataError: the manifest is missing, empty or not UTF-8, or a line (which is named) is broken
+            JSON, lacks a key, has a value of the wrong type or range, repeats an id, or names an audio
+            file that is gone.
+    """
+    path = Path(path)
+    base = path.parent.absolute()
+    rows: list[tuple[int, str, str, float, str, str, float]] = []
+    try:
+        with path.open("rb") as lines:
+            for number, line in enumerate(lines, start=1):
+                if line.strip():
+                    rows.append((number, *_read_line(line, f"{path} line {number}", allow_empty_text)))
+    except OSError as error:
+        raise DataError(
+            f"{path}: cannot read the manifest: {error.strerror or error}. Check the path."
+        ) from error
+    if not rows:
+        raise DataError(
+            f"{path}: the manifest is empty. Expected one JSON object a line, such as {_EXAMPLE}."
+        )
+    ids = _unique_ids(path, rows)
+    utterances = [
+        Utterance(
+            id=ids[index],
+            audio_filepath=base / audio,  # an absolute path stays what it is
+            duration=duration,
+            text=text,
+            speaker=speaker,
+            offset=offset,
+        )
+        for index, (_, _, audio, duration, text, speaker, offset) in enumerate(rows)
+    ]
+    if check_audio:
+        _check_audio(path, [row[0] for row in rows], utterances)
+    return utterances
+
+
+def write_manifest(path: Path, utterances: Iterable[Utterance]) -> None:
+    """Write a manifest, whole or not at all: a failure leaves an older file of that name as it was.
+
+    Audio below the manifest's folder is written relative to it, other audio absolute. `speaker` and
+    `offset` are left out where they hold their defaults.
+
+    Args:
+        path: the file to write; its folder is made when missing.
+        utterances: at least one; ids must differ.
+
+    Raises:
+        DataError: there is no utterance, an id repeats, or the disk refuses.
+    """
+    path = Path(path)
+    base = _plain(path.parent).rstrip(os.sep) + os.sep
+    lines: list[str] = []
+    seen: set[str] = set()
+    for utterance in utterances:
+        if utterance.id in seen:
+            raise DataError(f"{path}: not written: the id {utterance.id!r} stands twice. Ids must differ.")
+        seen.add(utterance.id)
+        lines.append(json.dumps(_as_row(utterance, base), ensure_ascii=False) + "\n")
+    if not lines:
+        raise DataError(f"{path}: not written: there is no utterance to write. Expected at least one.")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("w", encoding="utf-8", newline="\n") as file:
+            file.writelines(lines)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise DataError(
+            f"{path}: cannot write the manifest: {error.strerror or error}. "
+            "An older file of that name is unchanged. Make room, or choose another folder."
+        ) from error
+
+
+def _read_line(line: bytes, where: str, allow_empty_text: bool) -> tuple[str, str, float, str, str, float]:
+    """One line as (id or "", audio, duration, text, speaker, offset)."""
+    try:
+        row = json.loads(line.decode("utf-8-sig").rstrip())
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{where}: not UTF-8 (byte {error.start + 1}). Save the manifest as UTF-8."
+        ) from error
+    except json.JSONDecodeError as error:
+        raise DataError(
+            f"{where}: broken JSON: {error.msg} at column {error.colno}. "
+            f"Expected one JSON object a line, such as {_EXAMPLE}."
+        ) from error
+    if not isinstance(row, dict):
+        raise DataError(
+            f"{where}: the line holds {_kind(row)}. Expected one JSON object, such as {_EXAMPLE}."
+        )
+    audio = _text(row, "audio_filepath", where)
+    if not audio:
+        raise DataError(f"{where}: audio_filepath is empty. Expected the path of an audio file.")
+    duration = _seconds(row, "duration", where)
+    if duration <= 0.0:
+        raise DataError(
+            f"{where}: duration is {duration:g}. Expected seconds above 0. Correct the line or take it out."
+        )
+    text = _text(row, "text", where)
+    if not allow_empty_text and not text.strip():
+        raise DataError(
+            f"{where}: the transcript is empty. Expected the words that are spoken. "
+            "Correct the line or take it out."
+        )
+    offset = _seconds(row, "offset", where) if row.get("offset") is not None else 0.0
+    if offset < 0.0:
+        raise DataError(f"{where}: offset is {offset:g}. Expected seconds from the file's start, 0 or more.")
+    return _name(row, "id", where), audio, duration, text, _name(row, "speaker", where), offset
+
+
+def _require(row: dict[str, Any], key: str, where: str) -> Any:
+    if key not in row:
+        raise DataError(
+            f"{where}: the key {key!r} is missing. Expected audio_filepath, duration and text in each line; "
+            f"found {', '.join(row) or 'no key'}."
+        )
+    return row[key]
+
+
+def _text(row: dict[str, Any], key: str, where: str) -> str:
+    value = _require(row, key, where)
+    if not isinstance(value, str):
+        raise DataError(f"{where}: {key} is {_kind(value)}: {value!r:.60}. Expected text in quotes.")
+    return value
+
+
+def _seconds(row: dict[str, Any], key: str, where: str) -> float:
+    value = _require(row, key, where)
+    # bool is a kind of int in Python, and json reads NaN and Infinity: neither is a duration.
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise DataError(f"{where}: {key} is {_kind(value)}: {value!r:.60}. Expected a number of seconds.")
+    if not math.isfinite(value):
+        raise DataError(f"{where}: {key} is {value}. Expected a finite number of seconds.")
+    return float(value)
+
+
+def _name(row: dict[str, Any], key: str, where: str) -> str:
+    value = row.get(key)
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    raise DataError(f"{where}: {key} is {_kind(value)}: {value!r:.60}. Expected text in quotes.")
+
+
+def _kind(value: object) -> str:
+    """The JSON name of a value's type, for messages."""
+    names = {dict: "an object", list: "a list", str: "text", bool: "true or false", type(None): "null"}
+    return names.get(type(value), "a number")
+
+
+def _unique_ids(path: Path, rows: list[tuple[int, str, str, float, str, str, float]]) -> list[str]:
+    """The id of each row, made from the audio's name where the line gave none."""
+    first_line: dict[str, int] = {}
+    for number, identifier, *_ in rows:
+        if identifier:
+            if identifier in first_line:
+                raise DataError(
+                    f"{path} line {number}: the id {identifier!r} stands in line {first_line[identifier]} "
+                    "already. Ids must differ. Rename one, or take the line out."
+                )
+            first_line[identifier] = number
+    stems = Counter(Path(audio).stem for _, identifier, audio, *_ in rows if not identifier)
+    ids: list[str] = []
+    for number, identifier, audio, *_ in rows:
+        if not identifier:
+            identifier = Path(audio).stem
+            if stems[identifier] > 1 or identifier in first_line:
+                identifier = f"{identifier}-{number}"
+                if identifier in first_line or identifier in stems:
+                    raise DataError(
+                        f"{path} line {number}: the line has no id, and the one made for it, {identifier!r}, "
+                        "is taken. Give the line an id."
+                    )
+        ids.append(identifier)
+    return ids
+
+
+def _check_audio(path: Path, numbers: list[int], utterances: list[Utterance]) -> None:
+    """Raise DataError for the first line whose audio is gone, with the count of all of them."""
+    # One listing a folder instead of one look-up a line: 300,000 look-ups on a network disk take minutes.
+    listings: dict[str, frozenset[str]] = {}
+    missing: list[int] = []
+    for index, utterance in enumerate(utterances):
+        folder, name = os.path.split(utterance.audio_filepath)  # twice as fast as .parent and .name
+        if folder not in listings:
+            listings[folder] = _files_in(folder)
+        # The second look serves file systems that ignore case, and is made for suspects only.
+        if name not in listings[folder] and not utterance.audio_filepath.is_file():
+            missing.append(index)
+    if missing:
+        others = f" (and that of {len(missing) - 1} more lines)" if len(missing) > 1 else ""
+        number, gone = numbers[missing[0]], utterances[missing[0]].audio_filepath
+        raise DataError(
+            f"{path} line {number}: the audio file {gone} is gone{others}. "
+            f"Relative paths are relative to {path.parent.absolute()}. "
+            "Put the file back, correct the path, or take the line out."
+        )
+
+
+def _files_in(folder: str) -> frozenset[str]:
+    try:
+        with os.scandir(folder) as entries:
+            return frozenset(entry.name for entry in entries if entry.is_file())
+    except OSError:
+        return frozenset()  # the look at the single file that follows decides
+
+
+def _plain(path: Path) -> str:
+    """An absolute path without `..`; links are kept, since a corpus is often a folder of links."""
+    return os.path.normpath(Path(path).absolute())
+
+
+def _as_row(utterance: Utterance, base: str) -> dict[str, str | float]:
+    audio = _plain(utterance.audio_filepath)
+    row: dict[str, str | float] = {
+        "id": utterance.id,
+        "audio_filepath": audio.removeprefix(base),
+        "duration": utterance.duration,
+    }
+    if utterance.offset:
+        row["offset"] = utterance.offset
+    row["text"] = utterance.text
+    if utterance.speaker:
+        row["speaker"] = utterance.speaker
+    return row

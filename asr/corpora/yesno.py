@@ -1,0 +1,98 @@
+"""YesNo (OpenSLR 1): sixty recordings in which one man says eight words, each "yes" or "no" in Hebrew.
+
+The corpus was made for the Kaldi project by a contributor who wished to stay unnamed, so that its scripts
+can be tried quickly and for free. 8 kHz, 6 minutes in all. There is no transcript: the file's name is the
+sequence, 1 for yes and 0 for no, so `1_0_1_1_1_0_1_0.wav` says "yes no yes yes yes no yes no".
+
+Licence: Creative Commons Attribution-ShareAlike.
+
+    waves_yesno/0_0_0_0_1_1_1_1.wav …
+
+Split: files in the order of their names; those at even places are for training and those at odd places are
+the test set, 30 each (240 words), as lhotse and icefall have them. Every sixth of the training files is
+taken out for the choice of the epoch, so that the test set plays no part in it: 25 train, 5 dev, 30 test.
+
+Source: lhotse/recipes/yesno.py (the split); torchaudio/datasets/yesno.py (the SHA-256).
+"""
+
+import logging
+import re
+from pathlib import Path
+
+from asr.corpora.download import Archive, fetch
+from asr.corpora.manifest import Splits, Utterance
+from asr.errors import DataError
+from asr.frontend.audio import audio_info
+
+__all__ = ["ARCHIVE", "prepare"]
+
+_log = logging.getLogger("asr")
+
+ARCHIVE = Archive(
+    name="waves_yesno.tar.gz",
+    unpacks_to="waves_yesno",
+    url="https://www.openslr.org/resources/1/waves_yesno.tar.gz",
+    mirrors=(
+        "https://openslr.trmal.net/resources/1/waves_yesno.tar.gz",
+        "https://openslr.elda.org/resources/1/waves_yesno.tar.gz",
+        "https://openslr.magicdatatech.com/resources/1/waves_yesno.tar.gz",
+    ),
+    licence="CC BY-SA",
+    sha256="c3f49e0cca421f96b75b41640749167b52118f232498667ca7a5f9416aef8e73",
+    size_bytes=4_703_754,
+)
+
+_FILES = 60
+_NAME = re.compile(r"[01](_[01]){7}")
+_DEV_EVERY = 6  # of the 30 training files
+
+
+def prepare(root: Path | None, data_dir: Path) -> Splits:
+    """The three parts of YesNo, fetched when `root` is None.
+
+    Args:
+        root: the folder of wav files, or the one that holds it as `waves_yesno`; used as it is.
+        data_dir: where a download goes; not looked at when `root` is given.
+
+    Returns:
+        25, 5 and 30 utterances; text in lower case, id and order by file name.
+
+    Raises:
+        DataError: the folder does not hold the sixty files.
+        DownloadError: the corpus could not be fetched.
+    """
+    folder = Path(root) if root is not None else fetch(ARCHIVE, Path(data_dir))
+    if (folder / "waves_yesno").is_dir():
+        folder = folder / "waves_yesno"
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder. Expected the wav files of YesNo. Correct --data.root.")
+    # Names that begin with a dot are litter of the system that packed the archive.
+    files = sorted(path for path in folder.glob("*.wav") if not path.name.startswith("."))
+    for path in files:
+        if not _NAME.fullmatch(path.stem):
+            raise DataError(
+                f"{path}: not a file of YesNo. Expected names of eight 0 or 1, such as 1_0_1_1_1_0_1_0.wav. "
+                "Take the file away, or correct --data.root."
+            )
+    if len(files) != _FILES:
+        raise DataError(
+            f"{folder}: {len(files)} wav files. Expected the {_FILES} of YesNo, since a part of them splits "
+            f"otherwise. Correct --data.root, or leave it out to download the corpus."
+        )
+    utterances = [_utterance(path) for path in files]
+    learned, test = utterances[::2], utterances[1::2]
+    dev = learned[_DEV_EVERY - 1 :: _DEV_EVERY]
+    train = [utterance for utterance in learned if utterance not in dev]
+    _log.info("YesNo in %s: %d train, %d dev, %d test utterances", folder, len(train), len(dev), len(test))
+    return Splits(train=train, dev=dev, test=test)
+
+
+def _utterance(path: Path) -> Utterance:
+    words = {"1": "yes", "0": "no"}
+    return Utterance(
+        id=path.stem,
+        audio_filepath=path.absolute(),
+        duration=audio_info(path).duration_s,
+        text=" ".join(words[digit] for digit in path.stem.split("_")),
+        speaker="yesno",
+    )

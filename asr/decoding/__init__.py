@@ -1,0 +1,1 @@
+"""Log-probabilities in, hypotheses out."""

@@ -1,0 +1,181 @@
+"""Greedy (best path) CTC decoding, vectorised over the batch.
+
+The device finds the best id of every step and masks the padding; one transfer brings ids, log-probabilities
+and lengths to the host together; there the runs of equal ids of the whole batch are found at once, and only
+the emitted tokens are touched one by one.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from asr.decoding.hypothesis import Hypothesis, Word
+from asr.errors import ModelError
+from asr.text.tokenizer import BLANK, CharTokenizer
+
+__all__ = ["greedy_decode"]
+
+_PADDING = -1  # stands for "no step here" among the ids, so that a run never reaches into the padding
+
+
+@dataclass(frozen=True)
+class _Runs:
+    """The emitted runs of a batch, in order of utterance and step.
+
+    Attributes: all (runs,): row in the batch, token id, first step, first step after the run, mean posterior.
+    """
+
+    row: NDArray[np.int64]
+    token: NDArray[np.int64]
+    start: NDArray[np.int64]
+    end: NDArray[np.int64]
+    confidence: NDArray[np.float64]
+
+
+def greedy_decode(
+    log_probs: Tensor, step_lengths: Tensor, tokenizer: CharTokenizer, step_s: float
+) -> list[Hypothesis]:
+    """The text along the most probable id of each step: repeats merged unless a blank stands between them.
+
+    An utterance of zero steps gives an empty hypothesis with score 0. Steps beyond an utterance's length are
+    never looked at. Words are the pieces between spaces; leading, trailing and doubled spaces make no empty
+    words, and `text` is the words joined by single spaces, while `tokens` and `steps` keep every emitted
+    space. A token's confidence is its mean posterior over its run of steps; a word's confidence is the mean
+    over its tokens; the score is the sum of the best log-probability of every step, blanks included.
+
+    Args:
+        log_probs: (batch, steps, vocab) float, natural logs, on any device.
+        step_lengths: (batch,) int64, valid steps of each utterance, on any device.
+        tokenizer: the model's; vocab must be its vocab_size.
+        step_s: seconds an encoder step.
+
+    Returns:
+        (batch,) hypotheses, in the order of the batch.
+
+    Raises:
+        ModelError: the shapes do not fit each other or the tokenizer, a length lies outside 0..steps, or an
+            utterance holds NaN.
+
+    Source: Graves et al., "Connectionist Temporal Classification", ICML 2006, section 3.2, best path
+        decoding.
+    """
+    _check_shapes(log_probs, step_lengths, tokenizer)
+    batch, steps, _ = log_probs.shape
+    if batch == 0:
+        return []
+    ids, best, lengths = _best_path(log_probs, step_lengths)
+    bad = np.flatnonzero((lengths < 0) | (lengths > steps))
+    if bad.size:
+        raise ModelError(
+            f"step_lengths[{bad[0]}] is {lengths[bad[0]]}. A length from 0 to {steps} was expected, "
+            "because log_probs has so many steps."
+        )
+    bad = np.flatnonzero(np.isnan(best).any(axis=1))
+    if bad.size:
+        raise ModelError(
+            f"the log-probabilities of utterance {bad[0]} of the batch hold NaN. Finite numbers were "
+            "expected. Check the audio for NaN samples and the model for a training run that diverged."
+        )
+    runs = _find_runs(ids, best)
+    bounds = np.searchsorted(runs.row, np.arange(batch + 1)).tolist()
+    tokens, starts, ends = runs.token.tolist(), runs.start.tolist(), runs.end.tolist()
+    confidences = runs.confidence.tolist()
+    hypotheses = []
+    for row in range(batch):
+        own = slice(bounds[row], bounds[row + 1])
+        words = _words(tokens[own], starts[own], ends[own], confidences[own], tokenizer, step_s)
+        hypotheses.append(
+            Hypothesis(
+                text=" ".join([word.text for word in words]),
+                words=tuple(words),
+                tokens=tuple(tokens[own]),
+                steps=tuple(starts[own]),
+                # summed over the utterance's own steps, so that padding cannot change the rounding
+                score=float(best[row, : lengths[row]].sum()),
+            )
+        )
+    return hypotheses
+
+
+def _check_shapes(log_probs: Tensor, step_lengths: Tensor, tokenizer: CharTokenizer) -> None:
+    if log_probs.dim() != 3 or step_lengths.shape != log_probs.shape[:1]:
+        raise ModelError(
+            f"log_probs is {tuple(log_probs.shape)} and step_lengths {tuple(step_lengths.shape)}. "
+            "(batch, steps, vocab) and (batch,) were expected."
+        )
+    if log_probs.shape[2] != tokenizer.vocab_size:
+        raise ModelError(
+            f"log_probs has {log_probs.shape[2]} classes but the tokenizer {tokenizer.vocab_size} ids, the "
+            "blank included. Model and tokenizer must belong together."
+        )
+
+
+def _best_path(
+    log_probs: Tensor, step_lengths: Tensor
+) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.int64]]:
+    """Best ids, -1 in the padding, and their log-probabilities, both (batch, steps); lengths (batch,)."""
+    steps = log_probs.shape[1]
+    best, ids = log_probs.max(dim=2)
+    lengths = step_lengths.to(best.device)
+    padding = torch.arange(steps, device=best.device) >= lengths[:, None]
+    ids = ids.masked_fill(padding, _PADDING)
+    # Half precision becomes float32 for the transfer; float32 holds every integer up to 2**24 exactly, more
+    # than any id or step count.
+    kind = torch.promote_types(best.dtype, torch.float32)
+    best = best.to(kind).masked_fill(padding, 0.0)
+    packed = torch.cat([ids.to(kind), best, lengths[:, None].to(kind)], dim=1)
+    host = packed.detach().cpu().numpy()
+    return (
+        host[:, :steps].astype(np.int64),
+        host[:, steps : 2 * steps].astype(np.float64),
+        host[:, 2 * steps].astype(np.int64),
+    )
+
+
+def _find_runs(ids: NDArray[np.int64], best: NDArray[np.float64]) -> _Runs:
+    """Every run of one id that is neither blank nor padding."""
+    steps = ids.shape[1]
+    first = np.ones(ids.shape, dtype=np.bool_)  # a run never reaches over from the row before
+    first[:, 1:] = ids[:, 1:] != ids[:, :-1]
+    begin = np.flatnonzero(first)
+    if begin.size == 0:  # no steps at all
+        none = np.zeros(0, dtype=np.int64)
+        return _Runs(none, none, none, none, none.astype(np.float64))
+    length = np.diff(begin, append=ids.size)
+    confidence = np.add.reduceat(np.exp(best).ravel(), begin) / length
+    token = ids.ravel()[begin]
+    emitted = (token != BLANK) & (token != _PADDING)
+    begin, length = begin[emitted], length[emitted]
+    start = begin % steps
+    return _Runs(begin // steps, token[emitted], start, start + length, confidence[emitted])
+
+
+def _words(
+    tokens: list[int],
+    starts: list[int],
+    ends: list[int],
+    confidences: list[float],
+    tokenizer: CharTokenizer,
+    step_s: float,
+) -> list[Word]:
+    """The words of one utterance: what stands between spaces, empty pieces left out."""
+    characters = [tokenizer.symbols[token - 1] for token in tokens]
+    words = []
+    begin = 0
+    for position in range(len(characters) + 1):
+        if position < len(characters) and characters[position] != " ":
+            continue
+        if position > begin:
+            words.append(
+                Word(
+                    text="".join(characters[begin:position]),
+                    start_s=starts[begin] * step_s,
+                    end_s=ends[position - 1] * step_s,
+                    confidence=sum(confidences[begin:position]) / (position - begin),
+                )
+            )
+        begin = position + 1
+    return words

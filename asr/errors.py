@@ -1,0 +1,53 @@
+"""Every error that this package raises on purpose.
+
+    Exception
+      AsrError               anything that the user can do something about
+        AudioError           a sound file that cannot be read, or holds no usable sound
+        DataError            a manifest, transcript or corpus folder that is not as it should be
+        SettingsError        a setting that is unknown, out of range, or at odds with another one
+        ModelError           a saved model that is missing, damaged, or of another format
+        TrainingError        a training run that cannot start or go on
+        DownloadError        a corpus that could not be fetched, verified or unpacked
+
+Each message says *what is wrong: the value, where. What was expected. What to do.* `cli.py` catches
+AsrError once, prints that message as one line and exits with status 2; anything else that escapes is a
+bug of this package and keeps its traceback.
+"""
+
+__all__ = [
+    "AsrError",
+    "AudioError",
+    "DataError",
+    "DownloadError",
+    "ModelError",
+    "SettingsError",
+    "TrainingError",
+]
+
+
+class AsrError(Exception):
+    """Anything that the user can do something about; the parent of all the others."""
+
+
+class AudioError(AsrError):
+    """A sound file that cannot be read, or that holds no usable sound."""
+
+
+class DataError(AsrError):
+    """A manifest, a transcript or a corpus folder that is not as it should be."""
+
+
+class SettingsError(AsrError):
+    """A setting that is unknown, out of range, or at odds with another one."""
+
+
+class ModelError(AsrError):
+    """A saved model that is missing, damaged, or written in another format."""
+
+
+class TrainingError(AsrError):
+    """A training run that cannot start or go on."""
+
+
+class DownloadError(AsrError):
+    """A public corpus that could not be fetched, verified or unpacked."""

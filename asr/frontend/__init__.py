@@ -1,0 +1,1 @@
+"""Waveform in, log-mel frames out."""

@@ -1,0 +1,105 @@
+"""Augmentation for training only: speed perturbation of the waveform, SpecAugment masks on the features.
+
+Every draw is a pure function of (seed, epoch, utterance id), so that the number of loader workers, the order of
+the batches and a resumed run change nothing.
+"""
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from asr.errors import SettingsError
+from asr.frontend.audio import resample
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """What training hears instead of the plain recordings."""
+
+    speeds: tuple[float, ...] = (0.9, 1.0, 1.1)  # one is drawn for each utterance and epoch; 1.0 alone for none
+    time_masks_per_s: float = 1.0  # SpecAugment: masks along time for each second of speech
+    time_mask_frames: int = 15  # longest such mask, in frames
+    mel_masks: int = 2  # SpecAugment: masks along the mel bands
+    mel_mask_bands: int = 20  # widest such mask, in bands
+    masks_from_epoch: int = 2  # epochs before it are unmasked, which shortens CTC's blank plateau
+
+    def __post_init__(self) -> None:
+        if not self.speeds or not all(0.5 <= speed <= 2 for speed in self.speeds):
+            raise SettingsError(f"augment.speeds must be one or more factors in 0.5..2. Got {self.speeds}.")
+        for name in ("time_masks_per_s", "time_mask_frames", "mel_masks", "mel_mask_bands", "masks_from_epoch"):
+            if getattr(self, name) < 0:
+                raise SettingsError(f"augment.{name.replace('_', '-')} must not be negative. Got {getattr(self, name)}.")
+
+
+def draw(seed: int, epoch: int, utterance_id: str, purpose: str) -> np.random.Generator:
+    """The random numbers of one utterance in one epoch for one purpose, the same on every machine."""
+    digest = hashlib.blake2b(f"{seed}/{epoch}/{purpose}/{utterance_id}".encode(), digest_size=16).digest()
+    return np.random.Generator(np.random.PCG64(int.from_bytes(digest, "little")))
+
+
+def change_speed(waveform: Tensor, speed: float, sample_rate: int) -> Tensor:
+    """Play a waveform faster or slower; tempo and pitch change together.
+
+    Args:
+        waveform: (samples,) float32 at sample_rate Hz.
+        speed: factor; 1.1 makes it about 9% shorter.
+
+    Returns:
+        (ceil(samples / speed),) float32.
+
+    Source: Ko et al. 2015, "Audio augmentation for speech recognition".
+    """
+    # Rates in whole percents of the sample rate keep the resampler's filter bank small.
+    return resample(waveform, round(100 * speed), 100) if speed != 1 else waveform
+
+
+@dataclass(frozen=True)
+class Masks:
+    """SpecAugment masks of a batch: (batch, masks, 2) int64 of first index and width along each axis."""
+
+    time: Tensor
+    mel: Tensor
+
+
+def draw_masks(frames: int, n_mels: int, config: AugmentConfig, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """Draw the masks of one utterance.
+
+    Returns:
+        (masks, 2) int64 along time and along mel bands: first index and width, both drawn uniformly.
+
+    Source: Park et al. 2019, "SpecAugment", section 2, with the number of time masks in proportion to the
+        length as in Park et al. 2020, "SpecAugment on large scale datasets".
+    """
+    count = round(config.time_masks_per_s * frames / 100)
+    return (
+        _draw_intervals(count, min(config.time_mask_frames, frames), frames, rng),
+        _draw_intervals(config.mel_masks, min(config.mel_mask_bands, n_mels), n_mels, rng),
+    )
+
+
+def apply_masks(features: Tensor, masks: Masks) -> Tensor:
+    """Set masked regions to 0, the mean of normalised features.
+
+    Args:
+        features: (batch, frames, n_mels), normalised.
+        masks: of the same batch, on the same device.
+    """
+    time = _covered(masks.time, features.shape[1])
+    mel = _covered(masks.mel, features.shape[2])
+    return features.masked_fill(time.unsqueeze(2) | mel.unsqueeze(1), 0.0)
+
+
+def _draw_intervals(count: int, longest: int, size: int, rng: np.random.Generator) -> Tensor:
+    widths = rng.integers(0, longest, size=count, endpoint=True)
+    starts = rng.integers(0, size - widths, endpoint=True) if count else widths
+    return torch.from_numpy(np.stack([starts, widths], axis=1).astype(np.int64))
+
+
+def _covered(intervals: Tensor, size: int) -> Tensor:
+    """(batch, masks, 2) intervals -> (batch, size) bool, True where any of them lies."""
+    index = torch.arange(size, device=intervals.device)
+    start, width = intervals[..., :1], intervals[..., 1:]
+    return ((index >= start) & (index < start + width)).any(dim=1)

@@ -1,0 +1,1 @@
+"""Frames in, log-probabilities out."""

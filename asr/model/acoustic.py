@@ -1,0 +1,84 @@
+"""The acoustic model as one module: normalisation + encoder, with the settings and the alphabet that belong to it."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from asr.frontend.augment import Masks, apply_masks
+from asr.frontend.features import FeatureConfig, Normalizer, frame_count, log_mel
+from asr.model.encoder import Encoder, EncoderConfig
+from asr.text.tokenizer import CharTokenizer
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """What it takes to build a model again and to use it: stored with its weights."""
+
+    features: FeatureConfig
+    encoder: EncoderConfig
+    tokenizer: CharTokenizer
+    normalizer: str  # name of the text rules its transcripts went through
+    provenance: dict[str, Any] = field(default_factory=dict)  # where it comes from: data, seed, commit, scores
+
+
+class AcousticModel(nn.Module):
+    """Log-mel frames -> log-probabilities over the alphabet.
+
+    Args:
+        settings: features, encoder shape and alphabet.
+    """
+
+    def __init__(self, settings: ModelSettings) -> None:
+        super().__init__()
+        self.settings = settings
+        self.normalize = Normalizer(settings.features)
+        self.encoder = Encoder(settings.encoder, settings.features.n_mels, settings.tokenizer.vocab_size)
+
+    @property
+    def step_s(self) -> float:
+        """Seconds from one encoder step to the next."""
+        return self.settings.features.frame_s * self.settings.encoder.subsampling
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.encoder.output.weight.device
+
+    def forward(self, features: Tensor, lengths: Tensor, masks: Masks | None = None) -> tuple[Tensor, Tensor]:
+        """Normalise, mask (in training) and encode a batch.
+
+        Args:
+            features: (batch, frames, n_mels) log-mel energies.
+            lengths: (batch,) int64 valid frames.
+            masks: SpecAugment masks, or None.
+
+        Returns:
+            (batch, steps, vocab) float32 log-probabilities and (batch,) int64 valid steps.
+        """
+        features = self.normalize(features, lengths)
+        if masks is not None:
+            features = apply_masks(features, masks)
+        log_probs, step_lengths = self.encoder(features, lengths)
+        return log_probs, step_lengths
+
+    @torch.inference_mode()
+    def log_probs(self, waveforms: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """Recognise waveforms in one batch, in evaluation mode.
+
+        Args:
+            waveforms: each (samples,) float32 at the model's sample rate.
+
+        Returns:
+            As `forward`.
+
+        Raises:
+            AudioError: all waveforms are shorter than one window.
+        """
+        self.eval()
+        config = self.settings.features
+        padded = nn.utils.rnn.pad_sequence(waveforms, batch_first=True).to(self.device)
+        samples = torch.tensor([len(waveform) for waveform in waveforms], device=self.device)
+        log_probs, steps = self(log_mel(padded, config), frame_count(samples, config))
+        return log_probs, steps

@@ -1,0 +1,177 @@
+"""The acoustic encoder: subsampling + recurrent layers + output layer, log-mel frames -> log-probabilities."""
+
+from dataclasses import dataclass
+from typing import Literal, overload
+
+from torch import Tensor, nn
+
+from asr.errors import SettingsError
+from asr.frontend.features import frame_mask
+from asr.model.recurrent import Cell, RecurrentConfig, RecurrentStack
+
+Size = Literal["small", "medium", "large"]
+
+# One dial sets width, depth and dropout together: (units a direction, layers, dropout).
+SIZES: dict[str, tuple[int, int, float]] = {
+    "small": (256, 4, 0.3),  # about 6.6 M weights: hours of speech, a laptop
+    "medium": (512, 5, 0.3),  # about 27 M: a hundred hours, one GPU
+    "large": (768, 6, 0.2),  # about 71 M: a thousand hours, several GPUs
+}
+
+# Time strides of the two convolutions for each subsampling factor.
+_STRIDES = {1: (1, 1), 2: (2, 1), 3: (3, 1), 4: (2, 2), 5: (5, 1), 6: (3, 2), 7: (7, 1), 8: (4, 2)}
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """The shape of the acoustic model."""
+
+    size: Size = "small"  # sets width, depth and dropout where those are not given
+    width: int | None = None  # units a recurrent layer and direction
+    depth: int | None = None  # recurrent layers
+    dropout: float | None = None  # between recurrent layers
+    cell: Cell = "lstm"  # rnn, gru or lstm
+    bidirectional: bool = True  # False for streaming
+    front: Literal["conv", "stack"] = "conv"  # two 2-D convolutions, or frames laid side by side
+    subsampling: int = 4  # frames a step, 1..8
+    channels: int = 32  # of the convolutions
+    layer_norm: bool = True  # on the input of every recurrent layer
+    residual: bool = False  # around recurrent layers whose input and output sizes agree
+    projection: int = 0  # outputs of a linear layer behind each recurrent layer; 0 for none
+
+    def __post_init__(self) -> None:
+        if self.size not in SIZES:
+            raise SettingsError(f"model.size must be one of {', '.join(SIZES)}. Got {self.size!r}.")
+        if self.subsampling not in _STRIDES:
+            raise SettingsError(f"model.subsampling must be in 1..8. Got {self.subsampling}.")
+        if self.front not in ("conv", "stack"):
+            raise SettingsError(f"model.front must be conv or stack. Got {self.front!r}.")
+        if self.channels < 1:
+            raise SettingsError(f"model.channels must be at least 1. Got {self.channels}.")
+        self.recurrent()  # checks the rest
+
+    def recurrent(self) -> RecurrentConfig:
+        """The recurrent layers' settings, with the dial's values where none are given."""
+        width, depth, dropout = SIZES[self.size]
+        return RecurrentConfig(
+            cell=self.cell,
+            bidirectional=self.bidirectional,
+            width=width if self.width is None else self.width,
+            depth=depth if self.depth is None else self.depth,
+            dropout=dropout if self.dropout is None else self.dropout,
+            layer_norm=self.layer_norm,
+            residual=self.residual,
+            projection=self.projection,
+        )
+
+
+@overload
+def step_count(frames: int, subsampling: int) -> int: ...
+@overload
+def step_count(frames: Tensor, subsampling: int) -> Tensor: ...
+def step_count(frames: int | Tensor, subsampling: int) -> int | Tensor:
+    """Encoder steps for so many frames: ceil(frames / subsampling)."""
+    return (frames + subsampling - 1) // subsampling
+
+
+class Encoder(nn.Module):
+    """Log-mel frames -> log-probabilities over the vocabulary, one step for every `subsampling` frames.
+
+    An utterance gets the same result alone and padded in a batch, up to rounding.
+
+    Args:
+        config: the settings.
+        n_mels: values a frame.
+        vocab_size: tokens, blank included.
+
+    Source: the shape of Deep Speech 2 (Amodei et al. 2016) and EESEN (Miao et al. 2015): convolutions over time and
+        frequency, bidirectional LSTM layers, a softmax for CTC.
+    """
+
+    def __init__(self, config: EncoderConfig, n_mels: int, vocab_size: int) -> None:
+        super().__init__()
+        self.config = config
+        front = ConvFront if config.front == "conv" else StackFront
+        self.front = front(config, n_mels)
+        recurrent = config.recurrent()
+        self.recurrent = RecurrentStack(self.front.output_size, recurrent)
+        self.output = nn.Linear(recurrent.output_size, vocab_size)
+
+    def forward(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Encode a batch.
+
+        Args:
+            features: (batch, frames, n_mels), 0 in the padding.
+            lengths: (batch,) int64 valid frames.
+
+        Returns:
+            (batch, steps, vocab) float32 log-probabilities and (batch,) int64 valid steps.
+        """
+        x = self.front(features, lengths)
+        lengths = step_count(lengths, self.config.subsampling)
+        x, _ = self.recurrent(x, lengths)
+        return self.output(x).float().log_softmax(dim=-1), lengths
+
+
+class ConvFront(nn.Module):
+    """Two 2-D convolutions with ReLU; the first strides cover `subsampling` frames and four mel bands.
+
+    Padding is zeroed before each convolution, so that it looks like the zeros beyond a lone utterance's end.
+
+    Args:
+        config: the encoder's settings.
+        n_mels: values a frame.
+    """
+
+    def __init__(self, config: EncoderConfig, n_mels: int) -> None:
+        super().__init__()
+        self.strides = _STRIDES[config.subsampling]
+        channels = config.channels
+        self.first = _convolution(1, channels, self.strides[0])
+        self.second = _convolution(channels, channels, self.strides[1])
+        self.output_size = channels * step_count(n_mels, 4)
+
+    def forward(self, features: Tensor, lengths: Tensor) -> Tensor:
+        """(batch, frames, n_mels) -> (batch, steps, output_size)."""
+        x = features.unsqueeze(1)
+        for convolution, stride in zip((self.first, self.second), self.strides, strict=True):
+            x = convolution(x).relu()
+            lengths = step_count(lengths, stride)
+            x = x * frame_mask(lengths, x.shape[2])[:, None, :, None]
+        return x.transpose(1, 2).flatten(2)
+
+
+class StackFront(nn.Module):
+    """`subsampling` frames laid side by side as one step.
+
+    Args:
+        config: the encoder's settings.
+        n_mels: values a frame.
+
+    Source: Sak et al. 2015, "Fast and accurate recurrent neural network acoustic models for speech recognition".
+    """
+
+    def __init__(self, config: EncoderConfig, n_mels: int) -> None:
+        super().__init__()
+        self.subsampling = config.subsampling
+        self.output_size = config.subsampling * n_mels
+
+    def forward(self, features: Tensor, lengths: Tensor) -> Tensor:
+        """(batch, frames, n_mels) -> (batch, steps, subsampling * n_mels)."""
+        batch, frames, n_mels = features.shape
+        steps = step_count(frames, self.subsampling)
+        features = nn.functional.pad(features, (0, 0, 0, steps * self.subsampling - frames))
+        return features.reshape(batch, steps, self.subsampling * n_mels)
+
+
+def _convolution(inputs: int, outputs: int, stride: int) -> nn.Conv2d:
+    """A convolution whose output has ceil(size / stride) frames and half the bands."""
+    kernel = max(3, stride | 1)  # odd, and no frame is skipped
+    return nn.Conv2d(inputs, outputs, (kernel, 3), stride=(stride, 2), padding=(kernel // 2, 1))
+
+
+def parameter_count(module: nn.Module) -> int:
+    """Trainable weights of a module."""
+    return sum(weight.numel() for weight in module.parameters() if weight.requires_grad)
+
+

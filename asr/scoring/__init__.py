@@ -1,0 +1,1 @@
+"""Hypotheses and references in, word and character error rates out."""

@@ -1,0 +1,269 @@
+"""Word and character error rates of a corpus, with their alignments and an interval.
+
+jiwer aligns (Levenshtein, unit costs, as Kaldi's compute-wer); this module decides everything around it:
+
+- The normaliser is named and applied to both sides here; jiwer's own transforms are replaced by plain
+  splitting.
+- Every utterance counts, one-letter and empty ones included. With an empty reference every hypothesis word is
+  an insertion; with an empty hypothesis every reference word is a deletion.
+- The corpus rate is errors / reference words over all utterances, not a mean of rates. Insertions can lift it
+  above 100%. Where the references hold nothing at all it is 0 without errors and infinite with them.
+- For characters the spaces between words count, as in most CTC toolkits and in jiwer: a missing space is an
+  error. A character is a Unicode code point of the normalised text.
+- Several alignments can have the same, smallest number of errors. Which one is taken moves the split into
+  substitutions, deletions and insertions by a little, never their sum.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import jiwer
+import numpy as np
+
+from asr.errors import DataError, SettingsError
+from asr.text.normalize import normalize
+
+__all__ = ["ErrorCounts", "Score", "UtteranceScore", "bootstrap_interval", "score"]
+
+# jiwer's defaults strip and fold spaces; these two only split, so that nothing but the named normaliser acts.
+_SPLIT_WORDS = jiwer.Compose([jiwer.ReduceToListOfListOfWords(word_delimiter=" ")])
+_SPLIT_CHARACTERS = jiwer.Compose([jiwer.ReduceToListOfListOfChars()])
+
+# Utterances aligned in one call of jiwer. It keeps every alignment as objects until the call returns; at the
+# level of characters a large corpus would need gigabytes.
+_ALIGNED_AT_ONCE = 1024
+
+# Numbers drawn at once by the bootstrap: 8 bytes each.
+_DRAWN_AT_ONCE = 4_000_000
+
+_LETTER = {"equal": "C", "substitute": "S", "delete": "D", "insert": "I"}
+
+
+@dataclass(frozen=True)
+class ErrorCounts:
+    """Outcome of an alignment, in words or in characters.
+
+    Attributes:
+        hits: units that are right.
+        substitutions: units recognised as another one.
+        deletions: reference units that the hypothesis lacks.
+        insertions: hypothesis units that the reference lacks.
+    """
+
+    hits: int
+    substitutions: int
+    deletions: int
+    insertions: int
+
+    def __add__(self, other: "ErrorCounts") -> "ErrorCounts":
+        return ErrorCounts(
+            self.hits + other.hits,
+            self.substitutions + other.substitutions,
+            self.deletions + other.deletions,
+            self.insertions + other.insertions,
+        )
+
+    @property
+    def errors(self) -> int:
+        """Substitutions, deletions and insertions together."""
+        return self.substitutions + self.deletions + self.insertions
+
+    @property
+    def reference_length(self) -> int:
+        """Units in the reference."""
+        return self.hits + self.substitutions + self.deletions
+
+    @property
+    def rate(self) -> float:
+        """Errors per reference unit, 1 being 100%; with an empty reference 0 or, given errors, inf."""
+        if self.reference_length == 0:
+            return float("inf") if self.errors else 0.0
+        return self.errors / self.reference_length
+
+
+@dataclass(frozen=True)
+class UtteranceScore:
+    """One utterance as it was compared.
+
+    Attributes:
+        id: the utterance's name.
+        reference: what was said, normalised.
+        hypothesis: what was recognised, normalised.
+        words: counts in words.
+        characters: counts in characters, spaces included.
+        operations: the word alignment, one letter a column: C correct, S substituted, D deleted, I inserted.
+    """
+
+    id: str
+    reference: str
+    hypothesis: str
+    words: ErrorCounts
+    characters: ErrorCounts
+    operations: str
+
+
+@dataclass(frozen=True)
+class Score:
+    """The score of a corpus.
+
+    Attributes:
+        words: counts in words, over all utterances.
+        characters: counts in characters, spaces included, over all utterances.
+        utterances: every utterance, in the order given.
+        normalizer: name of the rules that were applied to both sides; the score means nothing without it.
+    """
+
+    words: ErrorCounts
+    characters: ErrorCounts
+    utterances: tuple[UtteranceScore, ...]
+    normalizer: str
+
+    def wer_line(self) -> str:
+        """`%WER 5.95 [ 46 / 773, 3 ins, 3 del, 40 sub ]`, the form of Kaldi's compute-wer; two decimals."""
+        return _rate_line("%WER", self.words)
+
+    def cer_line(self) -> str:
+        """The same line for characters, spaces included."""
+        return _rate_line("%CER", self.characters)
+
+    def interval(self, level: float = 0.95, resamples: int = 1000, seed: int = 0) -> tuple[float, float]:
+        """Bootstrap interval of the word error rate, in percent; see `bootstrap_interval`."""
+        low, high = bootstrap_interval(
+            [utterance.words for utterance in self.utterances], level, resamples, seed
+        )
+        return 100 * low, 100 * high
+
+
+def score(references: Sequence[str], hypotheses: Sequence[str], ids: Sequence[str], normalizer: str) -> Score:
+    """Score hypotheses against references.
+
+    Args:
+        references: (utterances,) what was said; may be empty strings.
+        hypotheses: (utterances,) what was recognised, in the same order; may be empty strings.
+        ids: (utterances,) names, each once.
+        normalizer: name of the rules applied to both sides, a key of `asr.text.normalize.NORMALIZERS`.
+
+    Returns:
+        Counts over the corpus and every utterance, in the order given.
+
+    Raises:
+        DataError: there is no utterance, the three lengths differ, or an id stands twice.
+        SettingsError: the normalizer is unknown.
+
+    Source: aligned by jiwer.process_words and jiwer.process_characters.
+    """
+    if not len(references) == len(hypotheses) == len(ids):
+        raise DataError(
+            f"{len(references)} references, {len(hypotheses)} hypotheses and {len(ids)} ids. "
+            "One of each was expected for every utterance."
+        )
+    if not references:
+        raise DataError("there is no utterance to score. At least one was expected.")
+    if len(set(ids)) < len(ids):
+        twice = next(name for name, count in Counter(ids).items() if count > 1)
+        raise DataError(
+            f"the utterance id {twice!r} stands more than once. Each utterance needs an id of its own."
+        )
+
+    utterances: list[UtteranceScore] = []
+    for begin in range(0, len(ids), _ALIGNED_AT_ONCE):
+        part = slice(begin, begin + _ALIGNED_AT_ONCE)
+        said = [normalize(text, normalizer) for text in references[part]]
+        heard = [normalize(text, normalizer) for text in hypotheses[part]]
+        words = jiwer.process_words(said, heard, _SPLIT_WORDS, _SPLIT_WORDS).alignments
+        characters = jiwer.process_characters(said, heard, _SPLIT_CHARACTERS, _SPLIT_CHARACTERS).alignments
+        for name, reference, hypothesis, by_word, by_character in zip(
+            ids[part], said, heard, words, characters, strict=True
+        ):
+            operations = _operations(by_word)
+            utterances.append(
+                UtteranceScore(
+                    id=name,
+                    reference=reference,
+                    hypothesis=hypothesis,
+                    words=_count(operations),
+                    characters=_count(_operations(by_character)),
+                    operations=operations,
+                )
+            )
+    nothing = ErrorCounts(0, 0, 0, 0)
+    return Score(
+        words=sum((utterance.words for utterance in utterances), nothing),
+        characters=sum((utterance.characters for utterance in utterances), nothing),
+        utterances=tuple(utterances),
+        normalizer=normalizer,
+    )
+
+
+def bootstrap_interval(
+    counts: Sequence[ErrorCounts], level: float = 0.95, resamples: int = 1000, seed: int = 0
+) -> tuple[float, float]:
+    """Percentile bootstrap interval of an error rate: utterances are drawn with replacement.
+
+    Utterances of one speaker err alike, so with few speakers the true uncertainty is larger than this
+    interval. With one utterance the interval is a point.
+
+    Args:
+        counts: (utterances,) counts of each utterance.
+        level: share of the resampled rates inside the interval, 0 < level < 1.
+        resamples: how many corpora are drawn, at least 1.
+        seed: of the random draws; the same seed gives the same interval.
+
+    Returns:
+        Lower and upper end, as rates (1 is 100%).
+
+    Raises:
+        SettingsError: level or resamples is out of range.
+        DataError: there is no utterance.
+
+    Source: Bisani and Ney, "Bootstrap estimates for confidence intervals in ASR performance evaluation",
+        ICASSP 2004.
+    """
+    if not 0.0 < level < 1.0:
+        raise SettingsError(f"level must lie between 0 and 1, both excluded. Got {level}.")
+    if resamples < 1:
+        raise SettingsError(f"resamples must be at least 1. Got {resamples}.")
+    if not counts:
+        raise DataError("there is no utterance to draw from. At least one was expected.")
+    # Utterances with the same counts are interchangeable, so drawing n utterances is drawing from the few
+    # kinds of utterance that exist: the same distribution exactly, at a cost that hardly grows with the
+    # corpus.
+    pairs = np.array([(count.errors, count.reference_length) for count in counts], dtype=np.int64)
+    kinds, frequency = np.unique(pairs, axis=0, return_counts=True)
+    generator = np.random.default_rng(seed)
+    rates = np.empty(resamples)
+    at_once = max(1, _DRAWN_AT_ONCE // len(kinds))
+    for begin in range(0, resamples, at_once):
+        size = min(at_once, resamples - begin)
+        drawn = generator.multinomial(len(counts), frequency / len(counts), size=size)  # (size, kinds)
+        errors, lengths = (drawn @ kinds).T
+        empty = np.where(errors > 0, np.inf, 0.0)
+        rates[begin : begin + size] = np.where(lengths > 0, errors / np.maximum(lengths, 1), empty)
+    tail = (1.0 - level) / 2.0
+    # always one of the drawn rates: interpolating between infinite ones would give NaN
+    low, high = np.quantile(rates, [tail, 1.0 - tail], method="inverted_cdf")
+    return float(low), float(high)
+
+
+def _operations(alignment: Sequence[jiwer.AlignmentChunk]) -> str:
+    """One letter a column of the alignment."""
+    return "".join(
+        _LETTER[chunk.type]
+        * max(chunk.ref_end_idx - chunk.ref_start_idx, chunk.hyp_end_idx - chunk.hyp_start_idx)
+        for chunk in alignment
+    )
+
+
+def _count(operations: str) -> ErrorCounts:
+    return ErrorCounts(*(operations.count(letter) for letter in "CSDI"))
+
+
+def _rate_line(name: str, counts: ErrorCounts) -> str:
+    # multiplied first: one rounding less on the way to the two decimals
+    length = counts.reference_length
+    percent = 100.0 * counts.errors / length if length else counts.rate
+    return (
+        f"{name} {percent:.2f} [ {counts.errors} / {length}, {counts.insertions} ins, "
+        f"{counts.deletions} del, {counts.substitutions} sub ]"
+    )

@@ -1,0 +1,113 @@
+"""The written-to-spoken rules that every score and every training run names.
+
+A word error rate means nothing without the rules that were applied to both sides before the words were
+counted, so the rules are few, have names, and the name travels with the score and with the saved model. Every
+rule set is idempotent: normalising twice changes nothing.
+
+    verbatim   what is written: Unicode NFC, every run of white space one space, none at the ends
+    lower      verbatim, in lower case
+    english    what an English reader would say, digits left alone; see `english`
+"""
+
+import re
+import unicodedata
+from collections.abc import Callable
+
+from asr.errors import SettingsError
+
+__all__ = ["NORMALIZERS", "english", "lower", "normalize", "verbatim"]
+
+# Characters that stand for an apostrophe in real transcripts. The acute accent comes first because NFKC would
+# tear it into a space and a combining mark.
+_APOSTROPHES = str.maketrans(dict.fromkeys("\u00b4`\u2018\u2019\u201b\u02bc\u02bb\u2032\uff07", "'"))
+
+# Marks that part two words even where no space follows: "and/or", "10:30", "well,no".
+_PARTING = frozenset("/\\\u2044\u2212,:;\u2026")
+
+_THOUSANDS = re.compile(r"(?<=\d),(?=\d)")
+_ELLIPSIS = re.compile(r"\.{2,}")
+_DOUBLE_APOSTROPHES = re.compile(r"'{2,}")
+_STRAY_APOSTROPHE = re.compile(r"(?<![^\W\d_])'(?![^\W\d_])")
+# NFKC writes free-standing accents, such as the diaeresis or a double underline, as a space and one of these.
+_STRAY_ACCENT = re.compile(r"(?<!\S)[\u0300-\u036f]+")
+_STRAY_POINT = re.compile(r"(?<!\d)\.|\.(?!\d)")
+
+
+class _EnglishMarks(dict[int, str]):
+    """A table for `str.translate` that looks each character up in the Unicode database once."""
+
+    def __missing__(self, code: int) -> str:
+        mark = chr(code)
+        category = unicodedata.category(mark)
+        if mark in "'.":  # what becomes of these depends on their neighbours: see `english`
+            spoken = mark
+        elif mark in "&%":
+            spoken = {"&": " and ", "%": " percent "}[mark]
+        elif category in ("Pd", "Pc") or mark in _PARTING or mark == "\u200b":
+            spoken = " "
+        elif category.startswith("P") or category in ("Sk", "Cf") or mark in "|~":
+            spoken = ""
+        else:
+            spoken = mark
+        self[code] = spoken
+        return spoken
+
+
+_ENGLISH_MARKS = _EnglishMarks()
+
+
+def _fold_spaces(text: str) -> str:
+    return " ".join(text.split())
+
+
+def verbatim(text: str) -> str:
+    """What is written, in one Unicode form: NFC, each run of white space one space, none at the ends."""
+    return _fold_spaces(unicodedata.normalize("NFC", text))
+
+
+def lower(text: str) -> str:
+    """`verbatim`, in lower case. No mark is removed."""
+    return verbatim(unicodedata.normalize("NFC", text).lower())
+
+
+def english(text: str) -> str:
+    """English words without case and punctuation.
+
+    - NFKC (full-width letters, ligatures and the like become plain ones), lower case
+    - typographic apostrophes become '; an apostrophe stays where a letter touches it ("don't", "dogs'",
+      "'tis", and, because nothing tells them apart, a quotation in single quotes), and goes elsewhere ("5'",
+      "''so''")
+    - hyphens, dashes, slashes, underscores, commas, colons, semicolons and ellipses become spaces; a comma
+      between digits goes (1,000 -> 1000), a point between digits stays (3.5)
+    - every other punctuation mark is removed, joining what it stood in ("U.S.A." -> "usa"), and so are |, ~,
+      free-standing accents and invisible format characters
+    - & -> and, % -> percent; digits and other symbols ($, +, =, emoji) stay as they are, because deleting a
+      sign that was spoken would hide an error
+    """
+    text = unicodedata.normalize("NFKC", text.translate(_APOSTROPHES)).translate(_APOSTROPHES)
+    text = unicodedata.normalize("NFKC", text.lower())
+    text = _ELLIPSIS.sub(" ", _THOUSANDS.sub("", text))
+    text = text.translate(_ENGLISH_MARKS)
+    text = _STRAY_POINT.sub("", text)
+    text = _STRAY_APOSTROPHE.sub("", _DOUBLE_APOSTROPHES.sub("", text))
+    text = _STRAY_ACCENT.sub("", text)
+    return _fold_spaces(unicodedata.normalize("NFKC", text))
+
+
+NORMALIZERS: dict[str, Callable[[str], str]] = {"verbatim": verbatim, "lower": lower, "english": english}
+"""The rule sets by the name that settings, scores and saved models use."""
+
+
+def normalize(text: str, name: str) -> str:
+    """Apply the rule set called `name`.
+
+    Raises:
+        SettingsError: there is no rule set of that name; the message lists those that exist.
+    """
+    try:
+        rules = NORMALIZERS[name]
+    except KeyError:
+        raise SettingsError(
+            f"normalizer must be one of {', '.join(NORMALIZERS)}. Got {name!r}. Choose one of these names."
+        ) from None
+    return rules(text)

@@ -1,0 +1,225 @@
+"""`asr train`: manifests -> a run folder with the best model."""
+
+import hashlib
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import tyro
+
+from asr.corpora.manifest import Utterance, read_manifest
+from asr.errors import SettingsError
+from asr.frontend.augment import AugmentConfig
+from asr.frontend.features import FeatureConfig, log_mel
+from asr.model.acoustic import AcousticModel, ModelSettings
+from asr.model.encoder import EncoderConfig, parameter_count
+from asr.training.batches import BatchConfig, Batches
+from asr.training.checkpoint import load_checkpoint
+from asr.training.distributed import Process, processes
+from asr.training.examples import TextConfig, learn_alphabet, make_examples
+from asr.training.provenance import provenance
+from asr.training.stopping import StopSignal
+from asr.training.trainer import BEST_MODEL, CHECKPOINT, TrainConfig, Trainer
+
+log = logging.getLogger("asr")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All settings of a training."""
+
+    features: FeatureConfig = field(default_factory=FeatureConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    text: TextConfig = field(default_factory=TextConfig)
+    model: EncoderConfig = field(default_factory=EncoderConfig)
+    batch: BatchConfig = field(default_factory=BatchConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """Train a recogniser from manifests.
+
+    The best model by dev WER is RUN_DIR/model.safetensors. Stop with Ctrl-C; go on with --train.resume.
+    """
+
+    manifests: Annotated[tuple[Path, ...], tyro.conf.Positional]  # JSONL manifests to learn from
+    dev: tuple[Path, ...]  # manifests to choose the best epoch by; never augmented, never learned from
+    settings: Annotated[Settings, tyro.conf.arg(name="")] = field(default_factory=Settings)
+
+
+def run(command: TrainSettings) -> str:
+    """Train as the command line says; the text is for the user."""
+    utterances = [utterance for manifest in command.manifests for utterance in read_manifest(manifest)]
+    dev = [utterance for manifest in command.dev for utterance in read_manifest(manifest)]
+    model = train(utterances, dev, command.settings)
+    return f"model: {model}\nnext:  asr transcribe FILE... --model {model}"
+
+
+def train(utterances: Sequence[Utterance], dev: Sequence[Utterance], settings: Settings) -> Path:
+    """Train a model.
+
+    Under torchrun every process calls this, and they train together.
+
+    Args:
+        utterances: to learn from.
+        dev: to choose the best epoch by.
+        settings: all settings.
+
+    Returns:
+        The best model's file.
+
+    Raises:
+        AsrError: the data, the settings or the disk do not allow it; `Interrupted` after Ctrl-C.
+    """
+    config = settings.train
+    with processes(config.device) as process, _run_log(config.run_dir, process):
+        _set_threads(settings, process)
+        record = _plain_settings(settings, utterances, dev)
+        resumed = _find_checkpoint(config, record, process)
+        tokenizer = learn_alphabet(utterances, settings.text)
+        subsampling = settings.model.subsampling
+        examples = make_examples(
+            utterances, tokenizer, settings.text, settings.features, subsampling, settings.augment.speeds
+        )
+        dev_examples = make_examples(dev, tokenizer, settings.text, settings.features, subsampling)
+        batches = Batches(
+            examples, settings.features, settings.batch, settings.augment, seed=config.seed,
+            rank=process.rank, world_size=process.world_size, device=process.device,
+        )  # fmt: skip
+        dev_batches = Batches(
+            dev_examples, settings.features, settings.batch, None, seed=config.seed,
+            rank=process.rank, world_size=process.world_size, device=process.device,
+        )  # fmt: skip
+        torch.manual_seed(config.seed)
+        model = AcousticModel(
+            ModelSettings(settings.features, settings.model, tokenizer, settings.text.normalizer, provenance())
+        )
+        if settings.features.normalize == "global" and not resumed:
+            model.normalize.set_statistics(*feature_statistics(batches, settings.features))
+        trainer = Trainer(model.to(process.device), batches, dev_batches, config, process, record)
+        _announce(trainer, utterances, settings)
+        if resumed:
+            position, _, states = load_checkpoint(config.run_dir / CHECKPOINT, process.device)
+            trainer.restore(position, states)
+            log.info("resuming at epoch %d, batch %d", position.epoch, position.batch)
+        with StopSignal() as stop:
+            position = trainer.run(stop)
+        log.info("best dev WER %.2f%% in epoch %d", position.best_wer, position.best_epoch)
+    return config.run_dir / BEST_MODEL
+
+
+def feature_statistics(batches: Batches, config: FeatureConfig) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and standard deviation of each mel band over the unaugmented training set, each (n_mels,)."""
+    total, squares, count = torch.zeros(config.n_mels).double(), torch.zeros(config.n_mels).double(), 0
+    for batch in batches.load(batches.plan(epoch=0)):
+        features = (batch.audio if batch.audio.dim() == 3 else log_mel(batch.audio, config)).double()
+        for row, length in zip(features, batch.frame_lengths.tolist(), strict=True):
+            total += row[:length].sum(0)
+            squares += row[:length].square().sum(0)
+            count += length
+    mean = total / count
+    return mean.float(), (squares / count - mean.square()).clamp_min(1e-5).sqrt().float()
+
+
+# Settings that say where and how fast, not what is learned: a resumed run may change them.
+_FREE = {
+    "train.run_dir", "train.resume", "train.device", "train.threads", "train.save_every_s", "train.log_every_s",
+    "train.max_bad_updates", "train.patience", "batch.workers", "batch.cache_dir",
+}  # fmt: skip
+
+
+_DATA = "digest of the training and dev data"
+
+
+def _plain_settings(settings: Settings, *data: Sequence[Utterance]) -> dict[str, Any]:
+    """All settings as plain values under dotted names, with a digest of the data."""
+    plain = {
+        f"{topic}.{name}": list(value) if isinstance(value, tuple) else str(value) if isinstance(value, Path) else value
+        for topic in (topic.name for topic in fields(Settings))  # a recipe's settings have others besides
+        for name, value in asdict(getattr(settings, topic)).items()
+    }
+    digest = hashlib.blake2b(digest_size=8)
+    for utterances in data:
+        digest.update(b"\n\n")
+        for utterance in utterances:
+            digest.update(f"{utterance.id}\t{utterance.duration}\t{utterance.text}\n".encode())
+    return {**plain, _DATA: digest.hexdigest()}
+
+
+def _find_checkpoint(config: TrainConfig, settings: dict[str, Any], process: Process) -> bool:
+    """Whether to resume; the run folder and the wish must agree."""
+    path = config.run_dir / CHECKPOINT
+    if not config.resume:
+        if path.exists():
+            raise SettingsError(
+                f"{config.run_dir} already holds a run. Add --train.resume to go on with it, or choose another "
+                f"--train.run-dir."
+            )
+        return False
+    if not path.exists():
+        log.info("nothing to resume in %s: starting from the beginning", config.run_dir)
+        return False
+    _, before, _ = load_checkpoint(path, torch.device("cpu"))
+    changed = [
+        f"{_key(name)} was {before.get(name)} and is now {value}"
+        for name, value in settings.items()
+        if name not in _FREE and before.get(name) != value
+    ]
+    if changed:
+        raise SettingsError(
+            f"{config.run_dir} was trained with other settings: {'; '.join(changed)}. Resume with the same ones, or "
+            f"start anew in another --train.run-dir."
+        )
+    return True
+
+
+def _key(name: str) -> str:
+    return f"the {name}" if name == _DATA else "--" + name.replace("_", "-")
+
+
+def _set_threads(settings: Settings, process: Process) -> None:
+    """Share the cores: threads that outnumber them make a recurrent net's training many times slower."""
+    if process.device.type != "cpu":
+        return
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    free = max(1, len(os.sched_getaffinity(0)) // here - (settings.batch.workers or 0))
+    # torch's own number honours OMP_NUM_THREADS.
+    torch.set_num_threads(settings.train.threads or min(free, torch.get_num_threads()))
+
+
+def _announce(trainer: Trainer, utterances: Sequence[Utterance], settings: Settings) -> None:
+    hours = sum(utterance.duration for utterance in utterances) / 3600
+    device = trainer.device
+    where = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+    log.info(
+        "training on %d utterances (%.2f h): %.1f M weights, %s, %s",
+        len(utterances), hours, parameter_count(trainer.model) / 1e6, str(trainer.precision).removeprefix("torch."), where,
+    )  # fmt: skip
+    defaults, ours = _plain_settings(Settings()), _plain_settings(settings)
+    changed = [f"{name}={value}" for name, value in ours.items() if value != defaults[name] and name not in _FREE]
+    log.info("settings that differ from the defaults: %s", ", ".join(changed) or "none")
+
+
+@contextmanager
+def _run_log(run_dir: Path, process: Process) -> Iterator[None]:
+    """Keep what is logged in run_dir/train.log as well; processes that do not write say only warnings."""
+    if not process.is_main:
+        log.setLevel(logging.WARNING)
+        yield
+        return
+    run_dir.mkdir(parents=True, exist_ok=True)
+    handler = logging.FileHandler(run_dir / "train.log", encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+    handler.addFilter(lambda record: not getattr(record, "transient", False))
+    log.addHandler(handler)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        handler.close()

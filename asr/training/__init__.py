@@ -1,0 +1,1 @@
+"""Manifests and a model in, a better model out."""

@@ -1,0 +1,250 @@
+"""Utterances -> batches: which go together, in which order, and what a batch holds.
+
+A plan is a pure function of the seed and the epoch. Batches have about the same length in seconds, hold utterances
+of about the same length, and come in random order, except that the longest comes first: what does not fit into
+memory shows up at once.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from torch.utils.data import DataLoader, Dataset
+
+from asr.corpora.manifest import Utterance
+from asr.errors import SettingsError
+from asr.frontend.audio import read_audio
+from asr.frontend.augment import AugmentConfig, Masks, change_speed, draw, draw_masks
+from asr.frontend.features import FeatureConfig, frame_count
+from asr.training.cache import FeatureCache, open_cache
+from asr.training.examples import Example
+
+
+CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class BatchConfig:
+    """How utterances become batches."""
+
+    seconds: float = 100.0  # of audio in a batch, padding included, over all processes
+    cache_dir: Path | None = Path("data/features")  # computed features are kept here; None computes them every time
+    workers: int | None = None  # processes that prepare batches; None: 0 on a CPU or with a cache, else up to 8
+
+    def __post_init__(self) -> None:
+        if self.seconds <= 0:
+            raise SettingsError(f"batch.seconds must be above 0. Got {self.seconds:g}.")
+        if self.workers is not None and self.workers < 0:
+            raise SettingsError(f"batch.workers must not be negative. Got {self.workers}.")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Padded utterances."""
+
+    ids: tuple[str, ...]
+    audio: Tensor  # (batch, frames, n_mels) features, or (batch, samples) waveforms for the device to make them of
+    frame_lengths: Tensor  # (batch,) int64
+    tokens: Tensor  # (batch, longest) int64
+    token_lengths: Tensor  # (batch,) int64
+    masks: Masks | None
+    seconds: float  # of audio, without padding
+    global_tokens: int  # tokens of all processes' parts of this batch
+
+    def to(self, device: torch.device) -> "Batch":
+        """The same batch with its tensors on another device."""
+        return self._map(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pin_memory(self) -> "Batch":
+        """The same batch in page-locked memory, from which copies to a GPU overlap with its work."""
+        return self._map(torch.Tensor.pin_memory)
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+        return replace(
+            self,
+            audio=change(self.audio),
+            frame_lengths=change(self.frame_lengths),
+            tokens=change(self.tokens),
+            token_lengths=change(self.token_lengths),
+            masks=None if self.masks is None else Masks(change(self.masks.time), change(self.masks.mel)),
+        )
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One batch to be made: indices into the examples, this process's part of it, and how it is augmented."""
+
+    indices: tuple[int, ...]
+    epoch: int  # 0 for no augmentation
+    global_tokens: int
+
+
+def group_by_length(
+    seconds: NDArray[np.float64], batch_s: float, rng: np.random.Generator | None, at_least: int = 1
+) -> list[NDArray[np.int64]]:
+    """Group utterances of about the same length into batches of about batch_s seconds, padding included.
+
+    Args:
+        seconds: (utterances,) durations.
+        batch_s: most seconds in a batch; an utterance that is longer is a batch of its own.
+        rng: shuffles utterances of about the same length, and the batches; None leaves both sorted.
+        at_least: fewest utterances in a batch where there are so many (one for each process).
+
+    Returns:
+        The batches, the longest first; every utterance is in exactly one.
+    """
+    order = np.arange(len(seconds)) if rng is None else rng.permutation(len(seconds))
+    # Classes of 2% in length: sorted by class, random within it, so that batches differ from epoch to epoch.
+    classes = -np.floor(np.log(seconds[order]) / 0.02).astype(np.int64)
+    order = order[np.argsort(classes, kind="stable")]
+    batches, start = [], 0
+    while start < len(order):
+        # The longest of the class stands in for the longest of the batch; classes are narrow.
+        longest = seconds[order[start : start + 64]].max()
+        size = max(at_least, int(batch_s / longest), 1)
+        if len(order) - (start + size) < at_least:
+            size = len(order) - start
+        batches.append(order[start : start + size])
+        start += size
+    if rng is not None and len(batches) > 1:
+        rest = rng.permutation(np.arange(1, len(batches)))
+        batches = [batches[0], *(batches[index] for index in rest)]
+    return batches
+
+
+class Batches:
+    """The batches of a set of examples, for every epoch.
+
+    Args:
+        examples: utterances with their tokens.
+        features: how features are computed.
+        config: batch size, cache and workers.
+        augment: None for plain utterances in a fixed order (dev and test sets).
+        seed: of the shuffling and the augmentation.
+        rank: which process's part to give.
+        world_size: processes that share every batch.
+        device: where batches go.
+    """
+
+    def __init__(
+        self,
+        examples: Sequence[Example],
+        features: FeatureConfig,
+        config: BatchConfig,
+        augment: AugmentConfig | None,
+        *,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+        device: torch.device = CPU,
+    ) -> None:
+        self.examples, self.augment, self.seed = examples, augment, seed
+        self.config, self.rank, self.world_size = config, rank, world_size
+        self.pin = device.type == "cuda"
+        self.workers = config.workers
+        if self.workers is None:
+            # A CPU that trains has no core to spare, and reading a cache is no work.
+            spare = min(8, max(1, len(os.sched_getaffinity(0)) - 1))
+            self.workers = spare if self.pin and config.cache_dir is None else 0
+        utterances = [example.utterance for example in examples]
+        speeds = augment.speeds if augment else (1.0,)
+        caches = {}
+        if config.cache_dir is not None:
+            caches = {speed: open_cache(config.cache_dir, utterances, features, speed) for speed in speeds}
+        self.dataset = _Collated(examples, features, augment, seed, caches)
+        self.seconds = np.array([utterance.duration for utterance in utterances])
+        self.token_counts = np.array([len(example.tokens) for example in examples])
+
+    def plan(self, epoch: int) -> list[Planned]:
+        """The batches of an epoch, counted from 1; epoch 0 is unaugmented and sorted."""
+        seconds, rng = self.seconds, None
+        if epoch and self.augment:
+            rng = np.random.default_rng([self.seed, epoch])
+            seconds = seconds / np.array([self.dataset.speed(example, epoch) for example in self.examples])
+        batches = group_by_length(seconds, self.config.seconds, rng, self.world_size)
+        return [
+            Planned(
+                indices=tuple(batch[self.rank :: self.world_size].tolist()),
+                epoch=epoch if self.augment else 0,
+                global_tokens=int(self.token_counts[batch].sum()),
+            )
+            for batch in batches
+        ]
+
+    def load(self, plan: Sequence[Planned]) -> "DataLoader[Batch]":
+        """The planned batches, one after the other."""
+        return DataLoader(
+            self.dataset,
+            sampler=plan,  # type: ignore[arg-type]
+            batch_size=None,  # the data set makes whole batches
+            num_workers=self.workers,
+            pin_memory=self.pin,
+            prefetch_factor=4 if self.workers else None,
+        )
+
+
+class _Collated(Dataset[Batch]):
+    """Makes the batch that a plan asks for."""
+
+    def __init__(
+        self,
+        examples: Sequence[Example],
+        features: FeatureConfig,
+        augment: AugmentConfig | None,
+        seed: int,
+        caches: dict[float, FeatureCache],
+    ) -> None:
+        self.examples, self.features, self.augment = examples, features, augment
+        self.seed, self.caches = seed, caches
+
+    def speed(self, example: Example, epoch: int) -> float:
+        """The speed at which an utterance is heard in an epoch."""
+        if not epoch or self.augment is None:
+            return 1.0
+        speeds = [speed for speed in self.augment.speeds if speed <= example.top_speed]
+        return float(draw(self.seed, epoch, example.utterance.id, "speed").choice(speeds or [1.0]))
+
+    def __getitem__(self, planned: Planned) -> Batch:
+        chosen = [self.examples[index] for index in planned.indices]
+        parts = [self._read(example.utterance, self.speed(example, planned.epoch)) for example in chosen]
+        lengths = [len(part) if self.caches else frame_count(len(part), self.features) for part in parts]
+        tokens = [torch.tensor(example.tokens, dtype=torch.int64) for example in chosen]
+        return Batch(
+            ids=tuple(example.utterance.id for example in chosen),
+            audio=pad_sequence(parts, batch_first=True),
+            frame_lengths=torch.tensor(lengths),
+            tokens=pad_sequence(tokens, batch_first=True),
+            token_lengths=torch.tensor([len(row) for row in tokens]),
+            masks=self._masks(chosen, lengths, planned.epoch),
+            seconds=sum(lengths) * self.features.frame_s,
+            global_tokens=planned.global_tokens,
+        )
+
+    def _read(self, utterance: Utterance, speed: float) -> Tensor:
+        """(frames, n_mels) features from the cache, or (samples,) for the device to make them."""
+        if self.caches:
+            return self.caches[speed].read(utterance.id)
+        rate = self.features.sample_rate
+        waveform = read_audio(
+            utterance.audio_filepath, rate, offset_s=utterance.offset, duration_s=utterance.duration
+        )
+        return change_speed(waveform, speed, rate)
+
+    def _masks(self, chosen: Sequence[Example], lengths: Sequence[int], epoch: int) -> Masks | None:
+        if self.augment is None or epoch < max(self.augment.masks_from_epoch, 1):
+            return None
+        drawn = [
+            draw_masks(
+                frames, self.features.n_mels, self.augment, draw(self.seed, epoch, example.utterance.id, "masks")
+            )
+            for example, frames in zip(chosen, lengths, strict=True)
+        ]
+        # A missing mask is an empty one: padding with zeros gives width 0.
+        time, mel = zip(*drawn, strict=True)
+        return Masks(pad_sequence(list(time), batch_first=True), pad_sequence(list(mel), batch_first=True))

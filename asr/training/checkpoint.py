@@ -1,0 +1,85 @@
+"""Where training stands, on disk: everything that a run needs to go on as if it had never stopped.
+
+Random draws are pure functions of the seed, the epoch and the update (see `Trainer`), so there is no generator
+state to keep.
+"""
+
+import json
+import pickle
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from asr.errors import ModelError
+from asr.model.saved import write_atomically
+
+FORMAT_VERSION = 1
+
+
+@dataclass
+class Position:
+    """How far training has come."""
+
+    epoch: int = 1  # the current one, counted from 1
+    batch: int = 0  # batches of it that are done
+    update: int = 0  # updates made or skipped since the start
+    seconds: float = 0.0  # of training so far, over all sessions
+    best_epoch: int = 0  # the epoch with the best dev score; 0 before the first
+    best_wer: float = float("inf")  # percent
+    best_loss: float = float("inf")  # dev loss a token, decides between equal WERs
+    bad_updates: int = 0  # updates in a row that were skipped for a loss that is not finite
+    emits: bool = False  # whether the model has left CTC's blank plateau
+    epoch_sums: dict[str, float] = field(default_factory=dict)  # the current epoch's running totals
+
+
+def save_checkpoint(path: Path, position: Position, settings: dict[str, Any], states: dict[str, Any]) -> None:
+    """Write a checkpoint; the old one survives a crash or a full disk.
+
+    Args:
+        path: the file.
+        position: how far training is.
+        settings: plain values; resuming compares them.
+        states: state dicts of model, optimiser and the like.
+
+    Raises:
+        ModelError: it cannot be written.
+    """
+    record = {
+        "format": "asr-checkpoint",
+        "format_version": FORMAT_VERSION,
+        "position": asdict(position),
+        "settings": json.dumps(settings),
+        "states": states,
+    }
+    write_atomically(path, lambda temporary: torch.save(record, temporary))
+
+
+def load_checkpoint(path: Path, device: torch.device) -> tuple[Position, dict[str, Any], dict[str, Any]]:
+    """Read a checkpoint; like a model, it cannot run code when it is loaded.
+
+    Returns:
+        The position, the settings, and the state dicts on the device.
+
+    Raises:
+        ModelError: the file is missing, damaged, of a newer format, or something else.
+    """
+    if not path.is_file():
+        raise ModelError(f"{path}: no checkpoint to resume from. Start the run without --train.resume.")
+    try:
+        record = torch.load(path, map_location=device, weights_only=True)
+    except (RuntimeError, OSError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        first_line = str(error).split("\n")[0]
+        raise ModelError(
+            f"{path}: not a readable checkpoint: {first_line} Expected one that `asr train` has written. Start anew "
+            f"in another --train.run-dir; saved models in the folder are not affected."
+        ) from error
+    if not isinstance(record, dict) or record.get("format") != "asr-checkpoint":
+        raise ModelError(f"{path}: not a checkpoint of this project. Expected one that `asr train` has written.")
+    if record["format_version"] > FORMAT_VERSION:
+        raise ModelError(
+            f"{path}: checkpoint format {record['format_version']}, but this version of asr reads formats up to "
+            f"{FORMAT_VERSION}. Upgrade it: pip install --upgrade asr-rnn"
+        )
+    return Position(**record["position"]), json.loads(record["settings"]), record["states"]

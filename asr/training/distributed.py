@@ -1,0 +1,88 @@
+"""One process or several, started by torchrun: who am I, and how do we agree.
+
+`torchrun --nproc-per-node K -m asr train …` starts K processes; without torchrun there is one, of rank 0.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from asr.errors import SettingsError
+
+
+@dataclass(frozen=True)
+class Process:
+    """This process among those that train together."""
+
+    rank: int  # 0 .. world_size - 1
+    world_size: int
+    device: torch.device
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this is the one that writes files and speaks to the user."""
+        return self.rank == 0
+
+    def gather(self, value: Any) -> list[Any]:
+        """Every process's value, in order of rank, on every process."""
+        if self.world_size == 1:
+            return [value]
+        values: list[Any] = [None] * self.world_size
+        dist.all_gather_object(values, value)
+        return values
+
+    def any(self, value: bool) -> bool:
+        """Whether the value is true on any process."""
+        return any(self.gather(value)) if self.world_size > 1 else value
+
+
+@contextmanager
+def processes(device: str) -> Iterator[Process]:
+    """Join the other processes, if torchrun started any, and leave them at the end.
+
+    Args:
+        device: "auto", "cpu", "cuda" or "cuda:N"; auto takes a CUDA card when there is one.
+
+    Raises:
+        SettingsError: the device does not exist.
+    """
+    rank, world_size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    chosen = choose_device(device, int(os.environ.get("LOCAL_RANK", "0")))
+    if chosen.type == "cuda":
+        torch.cuda.set_device(chosen)
+    if world_size == 1:
+        yield Process(0, 1, chosen)
+        return
+    dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+    try:
+        yield Process(rank, world_size, chosen)
+    finally:
+        dist.destroy_process_group()
+
+
+def choose_device(device: str, local_rank: int = 0) -> torch.device:
+    """The device that a setting means on this machine.
+
+    Raises:
+        SettingsError: it is not one of auto, cpu, cuda, cuda:N, or this machine does not have it.
+    """
+    available = torch.cuda.is_available()
+    if device == "auto":
+        return torch.device("cuda", local_rank) if available else torch.device("cpu")
+    kind, _, index = device.partition(":")
+    if kind not in ("cpu", "cuda") or (index and not index.isdigit()):
+        raise SettingsError(f"device must be auto, cpu, cuda or cuda:N. Got {device!r}.")
+    if kind == "cpu":
+        return torch.device("cpu")
+    number = int(index) if index else local_rank
+    if not available or number >= torch.cuda.device_count():
+        raise SettingsError(
+            f"device {device}: this machine has {torch.cuda.device_count() if available else 'no'} usable CUDA "
+            f"card(s). Choose cpu, or check the driver with nvidia-smi."
+        )
+    return torch.device("cuda", number)

@@ -1,0 +1,33 @@
+"""Stopping a run in good order: Ctrl-C, and the signal with which batch schedulers end a job."""
+
+import signal
+from types import FrameType
+from typing import Self
+
+from asr.errors import AsrError
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Interrupted(AsrError):
+    """Training was told to stop and has saved where it stands."""
+
+
+class StopSignal:
+    """While it is entered, the first signal asks for a stop after the current update; a second one stops at once."""
+
+    def __init__(self) -> None:
+        self.received = False
+
+    def __enter__(self) -> Self:
+        self._before = {number: signal.signal(number, self._receive) for number in _SIGNALS}
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        if self.received:
+            raise KeyboardInterrupt
+        self.received = True

@@ -1,0 +1,67 @@
+"""Dev loss and dev WER: how the best epoch is chosen."""
+
+from dataclasses import dataclass
+
+import torch
+
+from asr.decoding.greedy import greedy_decode
+from asr.errors import DataError
+from asr.frontend.features import log_mel
+from asr.model.acoustic import AcousticModel
+from asr.model.ctc import blank_steps, ctc_loss
+from asr.scoring.wer import score
+from asr.training.batches import Batches
+from asr.training.distributed import Process
+
+
+@dataclass(frozen=True)
+class Validation:
+    """How a model does on the dev set, decoded greedily."""
+
+    wer: float  # percent
+    cer: float  # percent
+    loss: float  # nats a token
+    blank_share: float  # of all encoder steps, in [0, 1]
+    examples: tuple[tuple[str, str], ...]  # a few (reference, hypothesis) pairs
+
+
+@torch.inference_mode()
+def validate(model: AcousticModel, dev: Batches, process: Process) -> Validation:
+    """Score a model on the dev set; several processes share the work and all get the result.
+
+    Args:
+        model: in any mode; it is left in training mode.
+        dev: unaugmented batches.
+        process: this process.
+    """
+    model.eval()
+    tokenizer = model.settings.tokenizer
+    texts = {example.utterance.id: example.text for example in dev.examples}
+    rows: list[tuple[str, str, str]] = []
+    loss, blanks, steps = 0.0, 0, 0
+    for batch in dev.load(dev.plan(epoch=0)):
+        batch = batch.to(process.device)
+        features = batch.audio if batch.audio.dim() == 3 else log_mel(batch.audio, model.settings.features)
+        log_probs, step_lengths = model(features, batch.frame_lengths)
+        loss += float(ctc_loss(log_probs, step_lengths, batch.tokens, batch.token_lengths).sum())
+        blanks += int(blank_steps(log_probs, step_lengths))
+        steps += int(step_lengths.sum())
+        hypotheses = greedy_decode(log_probs, step_lengths, tokenizer, model.step_s)
+        rows += [
+            (name, texts[name], hypothesis.text) for name, hypothesis in zip(batch.ids, hypotheses, strict=True)
+        ]
+    gathered = process.gather((rows, loss, blanks, steps))
+    model.train()
+    rows = [row for part in gathered for row in part[0]]
+    if not rows:
+        raise DataError("the dev set is empty. Expected at least one utterance to choose the best epoch by.")
+    ids, references, recognised = zip(*rows, strict=True)
+    result = score(references, recognised, ids, "verbatim")  # both sides are normalised already
+    tokens = sum(len(example.tokens) for example in dev.examples)
+    return Validation(
+        wer=100 * result.words.rate,
+        cer=100 * result.characters.rate,
+        loss=sum(part[1] for part in gathered) / tokens,
+        blank_share=sum(part[2] for part in gathered) / sum(part[3] for part in gathered),
+        examples=tuple(zip(references[:3], recognised[:3], strict=True)),
+    )

@@ -1,0 +1,52 @@
+"""YesNo (OpenSLR 1): one man says eight times yes or no, in Hebrew. The smallest real recipe; read it first.
+
+python recipes/yesno.py [--data.root DIR] [--train.seed N]
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from asr.cli import recipe
+from asr.corpora import yesno
+from asr.evaluate import evaluate, report
+from asr.frontend.augment import AugmentConfig
+from asr.model.encoder import EncoderConfig
+from asr.model.saved import load_model
+from asr.train import Settings, train
+from asr.training.batches import BatchConfig
+from asr.training.trainer import TrainConfig
+
+
+@dataclass(frozen=True)
+class Data:
+    """Where the corpus is."""
+
+    root: Path | None = None  # a folder that holds the wav files; None downloads them
+    dir: Path = Path("data")  # where downloads go
+
+
+@dataclass(frozen=True)
+class Config(Settings):
+    """Everything that can be set."""
+
+    data: Data = field(default_factory=Data)
+
+
+CONFIG = Config(
+    model=EncoderConfig(width=64, depth=2, dropout=0.1),
+    augment=AugmentConfig(mel_mask_bands=10),
+    batch=BatchConfig(seconds=30),
+    train=TrainConfig(run_dir=Path("runs/yesno"), epochs=40, learning_rate=3e-3),
+)
+
+
+def main(config: Config) -> str:
+    """Prepare, train, score the test set once."""
+    splits = yesno.prepare(config.data.root, config.data.dir)
+    model = train(splits.train, splits.dev, config)
+    score = evaluate(load_model(model), splits.test)
+    return f"{report(score, config.train.run_dir / 'test')}\nmodel: {model}"
+
+
+if __name__ == "__main__":
+    recipe(main, CONFIG)

@@ -1,0 +1,332 @@
+"""Downloads from a server that misbehaves, on this machine's own loopback."""
+
+import hashlib
+import io
+import logging
+import shutil
+import tarfile
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from asr.corpora import download, progress
+from asr.corpora.download import Archive, fetch
+from asr.corpora.progress import progress_line, size_text
+from asr.errors import DownloadError
+
+
+def _tar(**members: bytes) -> bytes:
+    """A tar.gz of these files; keyword "a__b" stands for the path a/b."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name.replace("__", "/"))
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+# Long enough to break off in the middle: these bytes do not compress.
+_SOUND = b"".join(hashlib.sha256(bytes([n % 256, n // 256])).digest() for n in range(3000))
+_CORPUS = _tar(corpus__part__a=_SOUND, corpus__LICENSE=b"free")
+
+
+class _Request(NamedTuple):
+    path: str
+    range: str | None
+
+
+class _Server(ThreadingHTTPServer):
+    """Serves `content`; `cut` ends each reply after so many bytes, once for each entry."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.content = _CORPUS
+        self.cut: list[int] = []
+        self.ranges = True
+        self.tell_length = True
+        self.requests: list[_Request] = []
+
+    def url(self, name: str = "corpus.tar.gz") -> str:
+        return f"http://127.0.0.1:{self.server_port}/{name}"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: _Server
+
+    def do_GET(self) -> None:
+        server, wanted = self.server, self.headers["Range"]
+        server.requests.append(_Request(self.path, wanted))
+        if self.path.startswith("/missing"):
+            self.send_error(404)
+            return
+        content = b"<html>sorry</html>" if self.path.startswith("/other") else server.content
+        start = int(wanted.removeprefix("bytes=").removesuffix("-")) if wanted and server.ranges else 0
+        if start >= len(content):
+            self.send_error(416)
+            return
+        self.send_response(206 if start else 200)
+        if start:
+            self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
+        if server.tell_length:
+            self.send_header("Content-Length", str(len(content) - start))
+        self.end_headers()
+        end = server.cut.pop(0) if server.cut else len(content)
+        self.wfile.write(content[start : start + end])
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[_Server]:
+    """A server in a thread; no pauses, and no proxy between it and the test."""
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setattr(download, "_PAUSE_S", 0.0)
+    with _Server() as running:
+        thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield running
+        running.shutdown()
+        thread.join()
+
+
+def _archive(server: _Server, **changes: Any) -> Archive:
+    fields: dict[str, Any] = {
+        "name": "corpus.tar.gz",
+        "unpacks_to": "corpus/part",
+        "url": server.url(),
+        "licence": "CC0",
+        "sha256": hashlib.sha256(_CORPUS).hexdigest(),
+        "size_bytes": len(_CORPUS),
+    }
+    return Archive(**(fields | changes))
+
+
+def test_fetch_then_nothing_more_to_fetch(
+    server: _Server, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Guards the whole way, what is said before the first byte, and that a second call asks for nothing."""
+    with caplog.at_level(logging.INFO, logger="asr"):
+        folder = fetch(_archive(server), tmp_path / "data")
+    assert folder == tmp_path / "data" / "corpus" / "part"
+    assert (folder / "a").read_bytes() == _SOUND
+    assert (tmp_path / "data" / "corpus" / "LICENSE").read_bytes() == b"free"  # what lies beside comes along
+    first = caplog.messages[0]
+    for words in ("corpus.tar.gz", size_text(len(_CORPUS)), "licence CC0", server.url()):
+        assert words in first
+    assert "corpus.tar.gz: sha256 verified" in caplog.messages
+    assert sorted(p.name for p in (tmp_path / "data").iterdir()) == ["corpus"]  # no archive, no litter
+    assert fetch(_archive(server), tmp_path / "data") == folder
+    assert len(server.requests) == 1
+
+
+def test_broken_connection_is_taken_up_where_it_ended(server: _Server, tmp_path: Path) -> None:
+    """Guards the resumption within a call, twice, without a byte asked for twice."""
+    server.cut = [30_000, 20_000]
+    assert (fetch(_archive(server), tmp_path) / "a").read_bytes() == _SOUND
+    assert [request.range for request in server.requests] == [None, "bytes=30000-", "bytes=50000-"]
+
+
+def test_next_call_goes_on_from_what_a_former_one_kept(server: _Server, tmp_path: Path) -> None:
+    """Guards the partial file of a call that gave up: a 30 GB archive must not start over."""
+    server.cut = [30_000, 0]
+    with pytest.raises(
+        DownloadError, match=r"ended after 30000 of \d+ bytes\. The 30 kB that came are kept for the next try"
+    ):
+        fetch(_archive(server), tmp_path)
+    assert (tmp_path / "corpus.tar.gz.part").stat().st_size == 30_000
+    server.requests.clear()
+    assert (fetch(_archive(server), tmp_path) / "a").read_bytes() == _SOUND
+    assert [request.range for request in server.requests] == ["bytes=30000-"]
+
+
+def test_complete_part_is_not_asked_for_again(server: _Server, tmp_path: Path) -> None:
+    """Guards a program killed between the last byte and the verification (a Range there gets HTTP 416)."""
+    (tmp_path / "corpus.tar.gz.part").write_bytes(_CORPUS)
+    fetch(_archive(server), tmp_path)
+    assert server.requests == []
+
+
+def test_server_that_cannot_resume(server: _Server, tmp_path: Path) -> None:
+    """Guards against appending a whole file to half of one."""
+    server.ranges = False
+    (tmp_path / "corpus.tar.gz.part").write_bytes(_CORPUS[:20_000])
+    assert (fetch(_archive(server), tmp_path) / "a").read_bytes() == _SOUND
+
+
+@pytest.mark.parametrize("size_bytes", [0, len(_CORPUS)])
+def test_part_that_is_longer_than_the_file(server: _Server, tmp_path: Path, size_bytes: int) -> None:
+    """Guards a part of something else: the server answers 416 for ever, and each call would fail."""
+    (tmp_path / "corpus.tar.gz.part").write_bytes(bytes(2 * len(_CORPUS)))
+    assert (fetch(_archive(server, size_bytes=size_bytes), tmp_path) / "a").read_bytes() == _SOUND
+
+
+def test_wrong_checksum(server: _Server, tmp_path: Path) -> None:
+    """Guards the message (expected and got) and that the next call starts from the first byte."""
+    wrong = "0" * 64
+    good = hashlib.sha256(_CORPUS).hexdigest()
+    with pytest.raises(DownloadError, match=f"wrong sha256 checksum: expected {wrong}, got {good}"):
+        fetch(_archive(server, sha256=wrong), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    fetch(_archive(server), tmp_path)
+    assert [request.range for request in server.requests] == [None, None]
+
+
+def test_md5_is_checked_where_there_is_no_sha256(server: _Server, tmp_path: Path) -> None:
+    """Guards OpenSLR 31, for which only MD5 sums are published."""
+    with pytest.raises(DownloadError, match="wrong md5 checksum: expected 00, got "):
+        fetch(_archive(server, sha256="", md5="00"), tmp_path)
+    fetch(_archive(server, sha256="", md5=hashlib.md5(_CORPUS, usedforsecurity=False).hexdigest()), tmp_path)
+
+
+def test_archive_that_lies_there_is_verified(server: _Server, tmp_path: Path) -> None:
+    """Guards a file that was put there by hand: used when right, deleted when wrong, never trusted."""
+    (tmp_path / "corpus.tar.gz").write_bytes(_CORPUS[:-1] + b"x")
+    with pytest.raises(DownloadError, match=r"corpus\.tar\.gz: wrong sha256 .* It was deleted"):
+        fetch(_archive(server), tmp_path)
+    (tmp_path / "corpus.tar.gz").write_bytes(_CORPUS)
+    fetch(_archive(server), tmp_path, keep_archive=True)
+    assert (tmp_path / "corpus.tar.gz").read_bytes() == _CORPUS
+    assert server.requests == []
+
+
+def test_mirror_serves_when_the_first_address_fails(
+    server: _Server, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Guards the mirrors, after a 404 and after a page of another size, and that the log tells of both."""
+    archive = _archive(server, url=server.url("missing"), mirrors=(server.url("other"), server.url()))
+    assert (fetch(archive, tmp_path) / "a").read_bytes() == _SOUND
+    assert [request.path for request in server.requests] == ["/missing", "/other", "/corpus.tar.gz"]
+    assert "HTTP 404" in caplog.text
+    assert f"the server offers 18 bytes, expected {len(_CORPUS)}" in caplog.text
+
+
+def test_all_addresses_fail(server: _Server, tmp_path: Path) -> None:
+    """Guards the last message: each address with its reason, and what to do."""
+    archive = _archive(server, url=server.url("missing1"), mirrors=("http://127.0.0.1:9/x", "nonsense"))
+    with pytest.raises(DownloadError) as caught:
+        fetch(archive, tmp_path)
+    message = str(caught.value)
+    assert "missing1: HTTP 404" in message
+    assert "http://127.0.0.1:9/x: " in message
+    assert "nonsense: unknown url type" in message
+    assert message.endswith("a copy of your own and name it as --data.root.")
+
+
+def test_unknown_size_and_checksum_are_said(
+    server: _Server, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Guards against a check that is left out in silence; GitHub's archives tell no length either."""
+    server.tell_length = False
+    fetch(_archive(server, sha256="", size_bytes=0), tmp_path / "a")
+    assert "no published checksum is known, so neither content nor size can be checked" in caplog.text
+    fetch(_archive(server, sha256=""), tmp_path / "b")
+    assert "no published checksum is known, so only its size is checked" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["../x", "corpus/part/../../../x", "/x", "corpus\\..\\x"])
+def test_unsafe_path_is_refused(server: _Server, tmp_path: Path, name: str) -> None:
+    """Guards against an archive that writes outside its folder (CVE-2007-4559)."""
+    content = _tar(**{"corpus__part__a": b"1", name.replace("/", "__"): b"2"})
+    server.content = content
+    archive = _archive(server, sha256=hashlib.sha256(content).hexdigest(), size_bytes=len(content))
+    with pytest.raises(DownloadError, match="unsafe path in the archive"):
+        fetch(archive, tmp_path / "data")
+    assert [p.name for p in tmp_path.rglob("*")] == ["data", "corpus.tar.gz"]  # nothing was unpacked
+
+
+def test_link_is_refused(server: _Server, tmp_path: Path) -> None:
+    """Guards against a link out of the folder through which the next member is written."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
+        link = tarfile.TarInfo("corpus/part")
+        link.type, link.linkname = tarfile.SYMTYPE, "/tmp"
+        tar.addfile(link)
+    server.content = buffer.getvalue()
+    with pytest.raises(DownloadError, match="'corpus/part' is a link or a device"):
+        fetch(_archive(server, sha256="", size_bytes=0), tmp_path)
+
+
+@pytest.mark.parametrize("damage", [_CORPUS[:50_000], _CORPUS[:-6] + b"xxxxxx", b"<html>sorry</html>"])
+def test_damaged_archive(server: _Server, tmp_path: Path, damage: bytes) -> None:
+    """Guards an archive without a checksum: cut off, with a wrong CRC, or no archive at all."""
+    server.content = damage
+    with pytest.raises(DownloadError, match=r"the archive is damaged: .* It was deleted"):
+        fetch(_archive(server, sha256="", size_bytes=0), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_archive_of_something_else(server: _Server, tmp_path: Path) -> None:
+    """Guards against calling a corpus complete that is not there."""
+    with pytest.raises(DownloadError, match="holds no folder corpus/other"):
+        fetch(_archive(server, unpacks_to="corpus/other"), tmp_path)
+
+
+def test_folder_of_the_user_is_not_touched(server: _Server, tmp_path: Path) -> None:
+    """Guards files that this program did not make against being taken for the corpus, or overwritten."""
+    (tmp_path / "corpus" / "part").mkdir(parents=True)
+    with pytest.raises(DownloadError, match=r"the folder exists.*Name it as --data\.root"):
+        fetch(_archive(server), tmp_path)
+    assert server.requests == []
+
+
+def test_disk_that_is_too_small_is_found_before_the_first_byte(
+    server: _Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards against finding out after hours."""
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=len(_CORPUS)))
+    with pytest.raises(DownloadError, match=r"96 kB are free, but corpus\.tar\.gz needs 193 kB"):
+        fetch(_archive(server), tmp_path)
+    assert server.requests == []
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs the device /dev/full of Linux")
+def test_disk_full_in_the_middle(server: _Server, tmp_path: Path) -> None:
+    """Guards one clear message instead of a traceback, no try at the mirrors, and the part that stays."""
+    part = tmp_path / "corpus.tar.gz.part"
+    part.symlink_to("/dev/full")
+    with pytest.raises(DownloadError, match=r"the disk is full\..*What was downloaded is kept: make room"):
+        fetch(_archive(server, mirrors=(server.url(),)), tmp_path)
+    assert part.is_symlink()
+    assert len(server.requests) == 1
+
+
+def test_folder_that_cannot_be_written(server: _Server, tmp_path: Path) -> None:
+    """Guards a data folder whose name is taken by a file."""
+    (tmp_path / "data").write_bytes(b"")
+    with pytest.raises(DownloadError, match=r"data: (File exists|Not a directory)\. Expected a folder"):
+        fetch(_archive(server), tmp_path / "data")
+
+
+def test_progress_is_transient(
+    server: _Server, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards the console: lines that are to be overwritten must say so, all others must stay."""
+    monkeypatch.setattr(progress, "_REPORT_EVERY_S", 0.0)
+    with caplog.at_level(logging.INFO, logger="asr"):
+        fetch(_archive(server), tmp_path)
+    passing = [r.getMessage() for r in caplog.records if getattr(r, "transient", False)]
+    staying = [r.getMessage() for r in caplog.records if not getattr(r, "transient", False)]
+    assert any(" (100 %), " in line and line.startswith("corpus.tar.gz: 96 kB of 96 kB") for line in passing)
+    assert [line.split()[0] for line in staying] == ["Downloading", "corpus.tar.gz:", "corpus.tar.gz:"]
+
+
+def test_progress_line() -> None:
+    """Guards speed and time left: bytes of a former call must not count into the speed."""
+    assert progress_line("x", 0, 50_000_000, 100_000_000, 10.0) == (
+        "x: 50 MB of 100 MB (50 %), 5.0 MB/s, 0:00:10 left"
+    )
+    assert progress_line("x", 40_000_000, 50_000_000, 30_000_000_000, 10.0) == (
+        "x: 50 MB of 30 GB (0 %), 1.0 MB/s, 8:19:10 left"
+    )
+    assert progress_line("x", 0, 1500, 0, 1.0) == "x: 1.5 kB, 0.0 MB/s"
+    assert progress_line("x", 5, 5, 10, 1.0) == "x: 5 bytes of 10 bytes (50 %), 0.0 MB/s, time left unknown"

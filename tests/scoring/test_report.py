@@ -1,0 +1,115 @@
+"""The reports.
+
+Alignments that line up, summaries that name what they are, and files that hold every utterance.
+"""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from asr.errors import DataError
+from asr.scoring.report import alignment_text, summary, write_alignments, write_results
+from asr.scoring.wer import Score, score
+
+
+def scored(*pairs: tuple[str, str]) -> Score:
+    """The score of (reference, hypothesis) pairs, verbatim."""
+    references, hypotheses = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+    return score(references, hypotheses, [f"u{number}" for number in range(len(pairs))], "verbatim")
+
+
+@pytest.mark.parametrize(
+    ("reference", "hypothesis", "lines"),
+    [
+        (
+            "the cat sat",
+            "the bat down sat",
+            ["REF:  the *** cat  sat", "HYP:  the bat down sat", "EVAL:     I   S"],
+        ),
+        ("a bc d", "a d", ["REF:  a bc d", "HYP:  a ** d", "EVAL:   D"]),
+        ("yes", "yes", ["REF:  yes", "HYP:  yes", "EVAL:"]),
+        ("", "oh no", ["REF:  ** **", "HYP:  oh no", "EVAL: I  I"]),
+        ("oh no", "", ["REF:  oh no", "HYP:  ** **", "EVAL: D  D"]),
+        ("", "", ["REF:", "HYP:", "EVAL:"]),
+        ("日本 e\u0301t x", "日 et x", ["REF:  日本 \u00e9t x", "HYP:  日   et x", "EVAL: S    S"]),
+    ],
+)
+def test_alignment_text(reference: str, hypothesis: str, lines: list[str]) -> None:
+    """Guards columns that drift apart: after gaps, beside wide characters, and at an empty side."""
+    assert alignment_text(scored((reference, hypothesis)).utterances[0]).split("\n") == lines
+
+
+def test_summary() -> None:
+    """Guards the lines that people copy: counts, interval, share of right utterances, and the normaliser."""
+    pairs = [("a b", "a b"), ("a b", "a c"), ("c", "c"), ("", "")]
+    lines = summary(scored(*pairs)).split("\n")
+    low, high = scored(*pairs).interval()
+    assert lines == [
+        "%WER 20.00 [ 1 / 5, 0 ins, 0 del, 1 sub ]",
+        "%CER 14.29 [ 1 / 7, 0 ins, 0 del, 1 sub ]",
+        f"95% interval of the WER: {low:.2f} to {high:.2f} (bootstrap over utterances: 4)",
+        "Without any error: 75.00% of the utterances [ 3 / 4 ]",
+        "Normalizer: verbatim",
+        "Empty references: 1 (each hypothesis word there counts as an insertion)",
+    ]
+    assert "Empty" not in summary(scored(("a", "a")))
+
+
+def test_results_hold_every_utterance(tmp_path: Path) -> None:
+    """Guards against rows that are dropped, reordered, or do not add up to the corpus."""
+    result = scored(("a é", "a b"), ("", "x"), ("q", ""), ("I", "I"))
+    write_results(tmp_path / "new" / "results.jsonl", result)
+    text = (tmp_path / "new" / "results.jsonl").read_text(encoding="utf-8")
+    assert "é" in text
+    rows = [json.loads(line) for line in text.splitlines()]
+    assert rows[0] == {
+        "id": "u0",
+        "reference": "a é",
+        "hypothesis": "a b",
+        "errors": 1,
+        "words": 2,
+        "substitutions": 1,
+        "deletions": 0,
+        "insertions": 0,
+    }
+    assert [row["id"] for row in rows] == ["u0", "u1", "u2", "u3"]
+    assert sum(row["errors"] for row in rows) == result.words.errors == 3
+    assert sum(row["words"] for row in rows) == result.words.reference_length == 4
+    assert os.listdir(tmp_path / "new") == ["results.jsonl"]  # no temporary file is left
+
+
+def test_alignments_are_worst_first_and_complete(tmp_path: Path) -> None:
+    """Guards the reading order, and against utterances without an error that are left out."""
+    result = scored(("a", "a"), ("a b", "a c"), ("a b", "x y"), ("z", ""))
+    write_alignments(tmp_path / "alignments.txt", result)
+    text = (tmp_path / "alignments.txt").read_text(encoding="utf-8")
+    assert text.startswith(summary(result) + "\n\n")
+    heads = [line.split()[0] for line in text.splitlines() if line.startswith("u")]
+    assert heads == ["u2", "u1", "u3", "u0"]
+    assert "u2  [ 2 / 2, 0 ins, 0 del, 2 sub ]\nREF:  a b\nHYP:  x y\nEVAL: S S\n" in text
+
+
+def test_lone_surrogates_can_be_written(tmp_path: Path) -> None:
+    """Guards against a crash at the end of a long evaluation, over a character that UTF-8 cannot hold."""
+    result = scored(("a \ud800", "a"))
+    write_results(tmp_path / "results.jsonl", result)
+    write_alignments(tmp_path / "alignments.txt", result)
+    row = json.loads((tmp_path / "results.jsonl").read_text(encoding="utf-8"))
+    assert row["reference"] == "a \ud800"
+
+
+def test_unwritable_places(tmp_path: Path) -> None:
+    """Guards against a traceback where one line with the path is due."""
+    with pytest.raises(DataError, match="cannot be written"):
+        write_results(tmp_path, scored(("a", "a")))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match=r"file/x\.jsonl cannot be written"):
+        write_results(tmp_path / "file" / "x.jsonl", scored(("a", "a")))
+
+
+def test_a_device_is_written_to_and_not_replaced() -> None:
+    """Guards /dev/null and /dev/stdout against being renamed over."""
+    write_results(Path(os.devnull), scored(("a", "a")))
+    assert not Path(os.devnull).is_file()

@@ -1,0 +1,248 @@
+"""The habits of the project, held as tests: what a reviewer would otherwise look for in every change."""
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from itertools import combinations
+from pathlib import Path
+
+import pytest
+
+import asr
+
+ROOT = Path(__file__).resolve().parents[1]
+MODULES = sorted((ROOT / "asr").rglob("*.py"))
+RECIPES = sorted((ROOT / "recipes").glob("*.py"))
+
+# Modules that take long to load; `asr --help` must answer without them.
+HEAVY = {"torch", "torchaudio", "librosa", "numba", "scipy", "sklearn"}
+
+Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+
+
+def relative(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def parse(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+
+
+# ---------------------------------------------------------------------------------------------------- version
+
+
+def test_changelog_starts_with_this_version() -> None:
+    """A release whose changelog ends at the version before; headings read `## 0.1.0 - date or unreleased`."""
+    headings = re.findall(r"^## (.+)$", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert headings, "CHANGELOG.md has no `## version - date` heading"
+    version, _, date = headings[0].partition(" - ")
+    assert version == asr.__version__
+    assert re.fullmatch(r"unreleased|\d{4}-\d{2}-\d{2}", date), f"no date and not unreleased: {headings[0]!r}"
+
+
+# ------------------------------------------------------------------------------------------- the README's map
+
+# The map is the one fenced block under the heading "## Follow one wav" whose first word is `asr/` (other
+# fenced blocks may stand in the same section). It is a tree, one file or folder a line, indented by any
+# number of spaces below its folder; a folder's name ends in `/`; after white space a caption may follow:
+#
+#     ```
+#     asr/
+#       errors.py           AsrError and its few children
+#       frontend/           waveform in, log-mel frames out
+#         audio.py            a file of any format -> mono float32
+#     recipes/              one short file a corpus
+#     ```
+
+
+def readme_map(readme: str) -> list[str]:
+    """Every path in the README's map, in its order; folders end in `/`."""
+    section = re.search(r"^## Follow one wav *\n(.*?)(?=^## |\Z)", readme, re.MULTILINE | re.DOTALL)
+    assert section, "README.md has no section '## Follow one wav'"
+    blocks = re.findall(r"^```\w*\n(.*?)^```", section.group(1), re.MULTILINE | re.DOTALL)
+    maps = [block for block in blocks if block.split(maxsplit=1)[:1] == ["asr/"]]
+    assert len(maps) == 1, f"{len(maps)} fenced blocks in that section start with the line asr/, expected one"
+    paths: list[str] = []
+    folders: list[tuple[int, str]] = []  # (indentation, path) of the folders that enclose the current line
+    for line in maps[0].splitlines():
+        if not line.strip():
+            continue
+        indentation = len(line) - len(line.lstrip(" "))
+        while folders and folders[-1][0] >= indentation:
+            folders.pop()
+        assert folders or indentation == 0, f"this line of the map is indented below no folder: {line!r}"
+        path = (folders[-1][1] if folders else "") + line.split()[0]
+        paths.append(path)
+        if path.endswith("/"):
+            folders.append((indentation, path))
+    return paths
+
+
+def test_map_is_parsed_as_documented() -> None:
+    """The tests of the map would pass on anything if its parser found nothing, or lost the nesting."""
+    readme = (
+        "# x\n\n## Follow one wav\n\n```\nfile -> text\n```\n\n"
+        "```text\nasr/  the package\n  errors.py   asr/ errors\n  text/\n    normalize.py  rules\n"
+        "  cli.py\nrecipes/ short\n```\n\n## Next\n\n```\nasr/\n```\n"
+    )
+    inside = ["asr/errors.py", "asr/text/", "asr/text/normalize.py", "asr/cli.py"]
+    assert readme_map(readme) == ["asr/", *inside, "recipes/"]
+
+
+def test_map_names_only_what_exists() -> None:
+    """A map that rotted: a file was moved or removed, and newcomers are sent to a place that is not there."""
+    paths = readme_map((ROOT / "README.md").read_text(encoding="utf-8"))
+    missing = [p for p in paths if not ((ROOT / p).is_dir() if p.endswith("/") else (ROOT / p).is_file())]
+    assert not missing, f"in the README's map, but not in the project: {missing}"
+    assert len(paths) == len(set(paths)), "the README's map names a path twice"
+
+
+def test_map_names_every_module() -> None:
+    """A map that rotted the other way: a new module that it does not show. `__init__.py` needs no line."""
+    paths = readme_map((ROOT / "README.md").read_text(encoding="utf-8"))
+    absent = [relative(m) for m in MODULES if m.name != "__init__.py" and relative(m) not in paths]
+    assert not absent, f"in the project, but not in the README's map: {absent}"
+
+
+def test_readme_begins_with_what_a_newcomer_types() -> None:
+    """A README whose first screen advertises: installing, first use and demo stand in the first 40 lines."""
+    first = "\n".join((ROOT / "README.md").read_text(encoding="utf-8").splitlines()[:40])
+    for command in ("pip install", "asr transcribe", "make demo"):
+        assert command in first, f"{command!r} does not stand in the README's first 40 lines"
+
+
+# ---------------------------------------------------------------------------------------------------- recipes
+
+
+def substance(source: str) -> list[str]:
+    """The lines of a recipe that could be a copy: not imports, comments, blank lines, lone brackets."""
+    lines = (line.strip() for line in source.splitlines())
+    return [line for line in lines if re.search(r"\w", line) and not re.match(r"#|import |from ", line)]
+
+
+def runs(lines: list[str], length: int = 10) -> set[tuple[str, ...]]:
+    return {tuple(lines[i : i + length]) for i in range(len(lines) - length + 1)}
+
+
+def test_there_are_recipes() -> None:
+    """The tests of recipes below would pass on an empty folder."""
+    assert RECIPES, "recipes/ holds no recipe"
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=relative)
+def test_recipe_is_short_and_holds_no_loop(recipe: Path) -> None:
+    """A recipe that grows its own training loop stops sharing the trainer's repairs."""
+    source = recipe.read_text(encoding="utf-8")
+    assert len(source.splitlines()) <= 120
+    for sign in (".backward(", "optimizer"):
+        assert sign not in source, f"{sign!r} belongs to asr/training"
+
+
+def test_copied_lines_are_found() -> None:
+    """The search for copies sees through other indentation, and comments and blank lines between them."""
+    lines = [f"value_{i} = {i}" for i in range(10)]
+    first = "import os\n" + "\n".join(lines)
+    second = "def f():\n" + "\n\n    # why\n".join(f"    {line}" for line in lines)
+    assert runs(substance(first)) & runs(substance(second))
+    assert not runs(substance(first)) & runs(substance(second.replace("value_5", "other")))
+
+
+def test_recipes_share_no_ten_lines() -> None:
+    """Recipes copied until 90% of them is the same file: what two of them need belongs into the package."""
+    texts = {recipe: runs(substance(recipe.read_text(encoding="utf-8"))) for recipe in RECIPES}
+    for first, second in combinations(RECIPES, 2):
+        shared = texts[first] & texts[second]
+        assert not shared, f"{relative(first)} and {relative(second)} share:\n" + "\n".join(min(shared))
+
+
+# ------------------------------------------------------------------------------------------------ the package
+
+
+@pytest.mark.parametrize("module", ["asr", "asr.cli"])
+def test_import_is_light(module: str) -> None:
+    """`asr --help` that takes seconds, because a module it needs imports torch at its top."""
+    code = f"import {module}, sys; print(*sorted(name for name in sys.modules if '.' not in name))"
+    command = [sys.executable, "-c", code]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    loaded = set(result.stdout.split())
+    assert "asr" in loaded
+    assert not loaded & HEAVY, f"import {module} loads {sorted(loaded & HEAVY)}"
+
+
+def test_package_imports_what_it_declares() -> None:
+    """A third party that only developers have, or one that every user installs and nothing imports."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    declared = {re.split(r"[^\w-]", line)[0] for line in project["dependencies"]}
+    imported: dict[str, str] = {}
+    for module in MODULES:
+        for node in ast.walk(parse(module)):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and node.level == 0:
+                names = [node.module or ""]
+            imported.update({name.split(".")[0]: relative(module) for name in names})
+    known = declared | sys.stdlib_module_names | {"asr"}
+    undeclared = {name: where for name, where in imported.items() if name not in known}
+    assert not undeclared, f"imported, but not among pyproject.toml's dependencies: {undeclared}"
+    unused = declared - imported.keys()
+    assert not unused, f"among pyproject.toml's dependencies, but imported nowhere in asr/: {sorted(unused)}"
+
+
+def public_definitions(body: list[ast.stmt], prefix: str = "") -> Iterator[tuple[str, Definition]]:
+    """Public functions and classes, and the public methods of those; not what is nested in functions."""
+    for node in body:
+        if isinstance(node, Definition) and not node.name.startswith("_"):
+            yield prefix + node.name, node
+            if isinstance(node, ast.ClassDef):
+                yield from public_definitions(node.body, f"{prefix}{node.name}.")
+
+
+def has_docstring(node: Definition) -> bool:
+    """Whether it is documented, if only by its first definition (overloads, setters)."""
+    decorators = " ".join(ast.unparse(decorator) for decorator in node.decorator_list)
+    return bool(ast.get_docstring(node)) or "overload" in decorators or ".setter" in decorators
+
+
+@pytest.mark.parametrize("module", MODULES, ids=relative)
+def test_public_names_have_docstrings(module: Path) -> None:
+    """A public function whose shapes and units have to be read out of its body."""
+    tree = parse(module)
+    bare = [name for name, node in public_definitions(tree.body) if not has_docstring(node)]
+    assert ast.get_docstring(tree) or not tree.body, "the module has no docstring"
+    assert not bare, f"no docstring: {bare}"
+
+
+@pytest.mark.parametrize("module", MODULES, ids=relative)
+def test_no_assert(module: Path) -> None:
+    """Asserts vanish under `python -O` and tell a user nothing; errors are children of AsrError."""
+    lines = [node.lineno for node in ast.walk(parse(module)) if isinstance(node, ast.Assert)]
+    assert not lines, f"assert on lines {lines}"
+
+
+@pytest.mark.parametrize("module", MODULES, ids=relative)
+def test_only_the_command_line_prints_and_exits(module: Path) -> None:
+    """A library call that writes into its caller's output, or ends its caller's process."""
+    if relative(module) == "asr/cli.py":
+        return
+    forbidden = {"print", "exit", "quit", "sys.exit", "os._exit"}
+    calls = [node for node in ast.walk(parse(module)) if isinstance(node, ast.Call)]
+    found = [f"line {c.lineno}: {ast.unparse(c.func)}()" for c in calls if ast.unparse(c.func) in forbidden]
+    assert not found, f"belongs into asr/cli.py: {found}"
+
+
+@pytest.mark.parametrize("module", MODULES, ids=relative)
+def test_file_is_short_enough_to_read(module: Path) -> None:
+    """Files that nobody reads to the end: 300 lines are the aim, 500 the bound."""
+    assert len(module.read_text(encoding="utf-8").splitlines()) <= 500
+
+
+@pytest.mark.parametrize("module", [m for m in MODULES if m.name == "__init__.py"], ids=relative)
+def test_no_name_hides_a_module(module: Path) -> None:
+    """`from .transcribe import transcribe` in an `__init__`: the name no longer reaches the module."""
+    siblings = {path.stem for path in module.parent.iterdir() if path.suffix == ".py" or path.is_dir()}
+    froms = [node for node in parse(module).body if isinstance(node, ast.ImportFrom)]
+    bound = {alias.asname or alias.name for node in froms for alias in node.names}
+    assert not bound & siblings, f"names that hide modules: {sorted(bound & siblings)}"

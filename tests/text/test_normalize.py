@@ -1,0 +1,108 @@
+"""The rule sets of asr.text.normalize, as tables of what goes in and what must come out."""
+
+import random
+import unicodedata
+
+import pytest
+
+from asr.errors import SettingsError
+from asr.text.normalize import NORMALIZERS, normalize
+
+
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        ("", ""),
+        (" \t\n ", ""),
+        ("  Don’t\tSTOP,\u00a0 now. ", "Don’t STOP, now."),
+        ("cafe\u0301", "caf\u00e9"),
+        ("\ufb01ne", "\ufb01ne"),  # a ligature is NFKC's business, not NFC's
+    ],
+)
+def test_verbatim(written: str, expected: str) -> None:
+    """Guards against a "verbatim" that rewrites more than Unicode form and white space."""
+    assert normalize(written, "verbatim") == expected
+
+
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [("Don't STOP,  Now.", "don't stop, now."), ("STRASSE Straße", "strasse straße"), ("E\u0301", "\u00e9")],
+)
+def test_lower(written: str, expected: str) -> None:
+    """Guards against case folding that goes further than lower case, and against removed marks."""
+    assert normalize(written, "lower") == expected
+
+
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        ("", ""),
+        ("?!", ""),
+        ("I", "i"),
+        ("Hello, World!", "hello world"),
+        ("well,no;so:then", "well no so then"),
+        ("don’t don‘t don`t don´t donʼt don＇t", "don't don't don't don't don't don't"),
+        ("the dogs' bone, 'tis rock 'n' roll", "the dogs' bone 'tis rock 'n' roll"),
+        ("5' tall, 6'' wide, ' alone '", "5 tall 6 wide alone"),
+        ("''so'' “said” «she»", "so said she"),
+        ("the 1990's", "the 1990's"),
+        ("mother-in-law", "mother in law"),
+        ("a–b — c −5", "a b c 5"),
+        ("and/or back\\slash snake_case", "and or back slash snake case"),
+        ("wait... what… yes", "wait what yes"),
+        ("U.S.A. Mr. Smith", "usa mr smith"),
+        ("AT&T R ＆ B", "at and t r and b"),
+        ("50% 3.5 % sure", "50 percent 3.5 percent sure"),
+        ("1,000,000 and 10:30, 1, 2", "1000000 and 10 30 1 2"),
+        ("3.5. .5 5.", "3.5 5 5"),
+        ("$5 + 3 = €8", "$5 + 3 = €8"),
+        ("(re)start [noise] {x}", "restart noise x"),
+        ("ﬁve ＦＵＬＬ", "five full"),
+        ("soft\u00adhyphen zero\u200bwidth \ufeffbom", "softhyphen zero width bom"),
+        ("Ünïcode NAÏVE É", "ünïcode naïve é"),
+        ("a|b~c ^ d", "abc d"),
+    ],
+)
+def test_english(written: str, expected: str) -> None:
+    """Guards each rule of the English set, the joining and parting of words above all.
+
+    They change word counts.
+    """
+    assert normalize(written, "english") == expected
+
+
+@pytest.mark.parametrize("name", NORMALIZERS)
+def test_normalising_twice_changes_nothing(name: str) -> None:
+    """Guards against rules that depend on marks which another rule removes.
+
+    Text would drift with each pass.
+    """
+    generator = random.Random(5)
+    hard = "aB5 .,'’‘`´-–&%/_:;…\u0301\u00ad\u200b\u0149\u2033ßİΣ\t\u2028½ﬁ"
+    for _ in range(3000):
+        text = "".join(
+            generator.choice(hard) if generator.random() < 0.8 else chr(generator.randrange(0x20, 0x3000))
+            for _ in range(generator.randrange(12))
+        )
+        once = normalize(text, name)
+        assert normalize(once, name) == once, repr(text)
+        assert once == " ".join(once.split())
+        assert unicodedata.is_normalized("NFC", once), repr(text)
+
+
+def test_english_leaves_no_punctuation() -> None:
+    """Guards against a mark that no rule covers.
+
+    After the rules only apostrophes and decimal points remain.
+    """
+    every = "".join(chr(code) for code in range(0x3100) if unicodedata.category(chr(code)).startswith("P"))
+    assert normalize(" ".join(every), "english").split() == ["percent", "and"]
+
+
+def test_unknown_name_lists_the_known_ones() -> None:
+    """Guards against a misspelt normaliser that is ignored.
+
+    The score would be of other rules than it says.
+    """
+    with pytest.raises(SettingsError, match=r"verbatim, lower, english\. Got 'English'"):
+        normalize("x", "English")
