@@ -1,18 +1,25 @@
 """The command line: `asr COMMAND …`, and the frame in which recipes run.
 
-The only file that prints for a person or sets an exit status: 0 for success, 1 when some files of a list could not
-be used, 2 for an error that ended the command, 130 after Ctrl-C.
+The only file that prints for a person or sets an exit status: 0 for success, 1 when some files of a list
+could not be used, 2 for an error that ended the command, 130 after Ctrl-C, 141 when the reader of the output
+has left. Results go to stdout, everything else to stderr.
 """
 
+import contextlib
 import errno
+import io
 import logging
 import os
+import re
+import shutil
 import sys
-from collections.abc import Callable, Sequence
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 from asr import __version__
-from asr.errors import AsrError
+from asr.errors import AsrError, SettingsError
 
 _HELP = """\
 asr: train recurrent speech recognisers with CTC, transcribe recordings, score the result.
@@ -39,34 +46,28 @@ Config = TypeVar("Config")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the result is the exit status."""
-    arguments = sys.argv[1:] if arguments is None else arguments
-    command, rest = (arguments[0], arguments[1:]) if arguments else ("--help", [])
-    if command in ("-h", "--help", "help"):
-        print(_HELP)
-        return 0
-    if command == "--version":
-        print(f"asr {__version__}")
-        return 0
-    if command not in _COMMANDS:
-        print(f"asr: unknown command {command!r}. Expected one of: {', '.join(_COMMANDS)}.", file=sys.stderr)
-        return 2
-    return _guarded(lambda: _COMMANDS[command](rest))
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    return _guarded(lambda: _dispatch(given))
 
 
-def recipe(run: Callable[[Config], str], config: Config) -> None:
+def recipe(run: Callable[[Config], str], config: Config | Mapping[str, tuple[str, Config]]) -> None:
     """Run a recipe: settings from the command line, errors and progress as for every command; then exit.
 
     Args:
         run: takes the settings, returns what to tell the user at the end.
-        config: the recipe's own settings, which the command line can change.
+        config: the recipe's own settings, which the command line can change; or presets by name, each with
+            its description, of which the command line names one first.
     """
-    import tyro
 
     def parse_and_run() -> int:
-        settings = tyro.cli(type(config), default=config, description=sys.modules["__main__"].__doc__)
-        text = run(settings)
-        if os.environ.get("RANK", "0") == "0":  # under torchrun one process speaks
-            print(text)
+        import tyro
+
+        document = sys.modules["__main__"].__doc__
+        if isinstance(config, Mapping):
+            settings = tyro.extras.overridable_config_cli(dict(config), description=document)
+        else:
+            settings = tyro.cli(type(config), default=config, description=document)
+        _console.say(run(settings))
         return 0
 
     sys.exit(_guarded(parse_and_run))
@@ -80,7 +81,7 @@ def _train(arguments: Sequence[str]) -> int:
 
     from asr.train import TrainSettings, run
 
-    print(run(tyro.cli(TrainSettings, prog="asr train", args=arguments)))
+    _console.say(run(tyro.cli(TrainSettings, prog="asr train", args=arguments)))
     return 0
 
 
@@ -89,13 +90,13 @@ def _transcribe(arguments: Sequence[str]) -> int:
 
     from asr.transcribe import TranscribeSettings, run
 
-    failed = 0
+    failures: list[bool] = []
     for line, error in run(tyro.cli(TranscribeSettings, prog="asr transcribe", args=arguments)):
-        print(line, flush=True)
+        _console.say(line)
         if error is not None:
             log.error("%s", error)
-            failed += 1
-    return 1 if failed else 0
+        failures.append(error is not None)
+    return 2 if all(failures) else 1 if any(failures) else 0
 
 
 def _evaluate(arguments: Sequence[str]) -> int:
@@ -103,7 +104,7 @@ def _evaluate(arguments: Sequence[str]) -> int:
 
     from asr.evaluate import EvaluateSettings, run
 
-    print(run(tyro.cli(EvaluateSettings, prog="asr evaluate", args=arguments)))
+    _console.say(run(tyro.cli(EvaluateSettings, prog="asr evaluate", args=arguments)))
     return 0
 
 
@@ -112,7 +113,7 @@ def _score(arguments: Sequence[str]) -> int:
 
     from asr.score import ScoreSettings, run
 
-    print(run(tyro.cli(ScoreSettings, prog="asr score", args=arguments)))
+    _console.say(run(tyro.cli(ScoreSettings, prog="asr score", args=arguments)))
     return 0
 
 
@@ -121,64 +122,127 @@ _COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
 }  # fmt: skip
 
 
+def _dispatch(arguments: Sequence[str]) -> int:
+    command, rest = (arguments[0], arguments[1:]) if arguments else ("--help", [])
+    if command in ("-h", "--help", "help"):
+        _console.say(_HELP)
+        return 0
+    if command == "--version":
+        _console.say(f"asr {__version__}")
+        return 0
+    if command not in _COMMANDS:
+        import difflib
+
+        near = difflib.get_close_matches(command, _COMMANDS, n=1)
+        hint = f" Did you mean {near[0]}?" if near else ""
+        raise SettingsError(f"unknown command {command!r}.{hint} Expected one of: {', '.join(_COMMANDS)}.")
+    return _COMMANDS[command](rest)
+
+
 def _guarded(run: Callable[[], int]) -> int:
     """Turn what a user can cause into one clear line and an exit status."""
     log.setLevel(logging.INFO)
-    console = _Console()
-    log.addHandler(console)
+    log.addHandler(_console)
+    hook, threading.excepthook = threading.excepthook, _ignore_full_disk
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a character that the terminal lacks is no reason to fail
+            stream.reconfigure(errors="backslashreplace")
     try:
-        return run()
+        try:
+            status = run()
+        except SystemExit as end:  # tyro has printed a help text, or what is wrong with the options
+            status = end.code if isinstance(end.code, int) else 0
+        _print("", end="")  # flushes a help text
+        return status
     except AsrError as error:
         log.error("%s", error)
-        if _is_interruption(error):
-            log.error("saved. To go on, add --train.resume to the same command.")
-            return 130
-        return 2
+        return error.exit_status
     except KeyboardInterrupt:
         log.error("interrupted")
         return 130
     except BrokenPipeError:
-        # The reader of our output (head, say) has left: nothing to complain about, and nothing more to flush.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return 141  # the reader of the output (head, say) has left: be silent, like a tool that SIGPIPE ends
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+        if error.errno not in _FILE_ERRORS:
             raise
-        log.error("%s: %s. Free some space or choose another folder.", error.filename or "a file", error.strerror)
+        where = f"{error.filename}: " if error.filename else ""
+        log.error("%s%s. %s", where, error.strerror, _FILE_ERRORS[error.errno])
         return 2
     finally:
-        console.end_line()
-        log.removeHandler(console)
+        _console.end_line()
+        log.removeHandler(_console)
+        threading.excepthook = hook
 
 
-def _is_interruption(error: AsrError) -> bool:
-    return type(error).__name__ == "Interrupted"
+_SPACE = "Free some space, or write to another folder."
+_ELSEWHERE = "Choose another file or folder."
+_FILE_ERRORS = {
+    errno.ENOSPC: _SPACE, errno.EDQUOT: _SPACE, errno.EROFS: _ELSEWHERE, errno.EACCES: _ELSEWHERE,
+    errno.EPERM: _ELSEWHERE, errno.EEXIST: _ELSEWHERE, errno.ENOTDIR: _ELSEWHERE, errno.EISDIR: _ELSEWHERE,
+    errno.ENAMETOOLONG: _ELSEWHERE,
+}  # fmt: skip
+
+
+def _print(text: str, end: str = "\n") -> None:
+    """Print to stdout at once: what cannot be written is an error here and now, not at exit."""
+    try:
+        print(text, end=end, flush=True)
+    except OSError as error:
+        error.filename = "the output"
+        os.dup2(
+            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
+        )  # or Python's flush at exit fails again
+        raise
+
+
+def _ignore_full_disk(failure: threading.ExceptHookArgs) -> None:
+    """TensorBoard's thread hands its error on to the main thread; a traceback of its own adds nothing."""
+    if not isinstance(failure.exc_value, OSError):
+        threading.__excepthook__(failure)
 
 
 class _Console(logging.Handler):
-    """Log lines to stderr; a transient one is overwritten by the next, or left out where nobody watches."""
+    """Results to stdout, log lines to stderr.
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._watched = sys.stderr.isatty()
-        self._pending = False
+    A transient log line is overwritten by the next line; where no terminal shows it, as in a batch job's log,
+    there is one a minute.
+    """
+
+    _pending = False  # whether a transient line stands
+    _quiet_until = 0.0  # no transient line before, where no terminal shows it
+
+    def say(self, text: str) -> None:
+        """Print a result."""
+        self.end_line()
+        if os.environ.get("RANK", "0") == "0":  # under torchrun one process speaks
+            _print(text)
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write one record."""
-        text = record.getMessage()
-        if record.levelno >= logging.WARNING:
-            text = f"{record.levelname.lower()}: {text}"
-        if getattr(record, "transient", False):
-            if self._watched:
-                width = os.get_terminal_size(sys.stderr.fileno()).columns
-                print(f"\r\x1b[K{text[: width - 1]}", end="", file=sys.stderr, flush=True)
-                self._pending = True
+        """Write one record, as one line."""
+        if sys.stderr is None:  # closed by the caller; print would fall back to stdout
             return
-        self.end_line()
-        print(text, file=sys.stderr, flush=True)
+        text = record.getMessage()
+        with contextlib.suppress(OSError):  # nobody reads on: no reason to end a training
+            if getattr(record, "transient", False):
+                if sys.stderr.isatty():
+                    width = max(shutil.get_terminal_size().columns, 20)
+                    print(f"\r\x1b[K{text[: width - 1]}", end="", file=sys.stderr, flush=True)
+                    self._pending = True
+                    return
+                if time.monotonic() < self._quiet_until:
+                    return
+                self._quiet_until = time.monotonic() + 60
+            self.end_line()
+            if record.levelno >= logging.WARNING:
+                text = f"{record.levelname.lower()}: " + re.sub(r"\s*\n\s*", " ", text)
+            print(text, file=sys.stderr, flush=True)
 
     def end_line(self) -> None:
         """Remove a progress line that still stands."""
         if self._pending:
-            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
             self._pending = False
+            with contextlib.suppress(OSError):
+                print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+
+
+_console = _Console()

@@ -7,11 +7,12 @@
         SettingsError        a setting that is unknown, out of range, or at odds with another one
         ModelError           a saved model that is missing, damaged, or of another format
         TrainingError        a training run that cannot start or go on
+        Interrupted          a training run that was told to stop, and has saved
         DownloadError        a corpus that could not be fetched, verified or unpacked
 
 Each message says *what is wrong: the value, where. What was expected. What to do.* `cli.py` catches
-AsrError once, prints that message as one line and exits with status 2; anything else that escapes is a
-bug of this package and keeps its traceback.
+AsrError once, prints that message as one line and exits with its `exit_status`; anything else that escapes
+is a bug of this package and keeps its traceback.
 """
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "AudioError",
     "DataError",
     "DownloadError",
+    "Interrupted",
     "ModelError",
     "SettingsError",
     "TrainingError",
@@ -27,6 +29,8 @@ __all__ = [
 
 class AsrError(Exception):
     """Anything that the user can do something about; the parent of all the others."""
+
+    exit_status = 2  # of a command that ends with this error
 
 
 class AudioError(AsrError):
@@ -47,6 +51,12 @@ class ModelError(AsrError):
 
 class TrainingError(AsrError):
     """A training run that cannot start or go on."""
+
+
+class Interrupted(AsrError):  # noqa: N818 (an outcome, not a fault)
+    """A training run that was told to stop, and has saved where it stands."""
+
+    exit_status = 130  # 128 + SIGINT, as shells expect
 
 
 class DownloadError(AsrError):

@@ -1,76 +1,139 @@
 """`asr evaluate`: a manifest and a model -> word error rate."""
 
 import logging
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
 from asr.corpora.manifest import Utterance, read_manifest
-from asr.errors import SettingsError
+from asr.errors import AudioError
 from asr.model.acoustic import AcousticModel
 from asr.model.saved import load_model
 from asr.scoring.report import summary, write_alignments, write_results
 from asr.scoring.wer import Score, score
+from asr.text.normalize import normalize
+from asr.text.tokenizer import CharTokenizer
 from asr.training.distributed import choose_device
 from asr.transcribe import Segment, recognise
 
 log = logging.getLogger("asr")
+
+_NAMED = 8  # characters that a message names before it only counts
 
 
 @dataclass(frozen=True)
 class EvaluateSettings:
     """Word error rate of a model on a manifest, with greedy decoding."""
 
-    manifest: Annotated[Path, tyro.conf.Positional]  # JSONL, with the true text of every utterance
-    model: Path  # a .safetensors file that `asr train` has written
-    out: Path | None = None  # folder for results.jsonl and alignments.txt; None: MANIFEST.results beside the manifest
-    normalizer: str | None = None  # text rules for both sides; None: the model's
-    batch_s: float = 120.0  # seconds of audio in a batch, padding included
+    # JSONL, with the true text of every utterance
+    manifest: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="MANIFEST")]
+    model: Annotated[Path, tyro.conf.arg(metavar="MODEL")]  # a .safetensors file that `asr train` has written
+    # folder for results.jsonl and alignments.txt
+    out: Annotated[
+        Path | None,
+        tyro.conf.arg(metavar="DIR", help_behavior_hint="(default: MODEL.MANIFEST.results beside the model)"),
+    ] = None
+    # text rules for both sides: verbatim, lower or english
+    normalizer: Annotated[
+        str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="(default: the model's own)")
+    ] = None
+    batch_s: float = 120.0  # seconds of audio in a batch, padding included; bounds the memory that is needed
     device: str = "auto"  # auto, cpu, cuda or cuda:N
 
 
 def run(settings: EvaluateSettings) -> str:
-    """Evaluate as the command line says; the text is for the user."""
-    if settings.batch_s <= 0:
-        raise SettingsError(f"batch-s must be above 0. Got {settings.batch_s:g}.")
+    """Evaluate as the command line says; the text is for the user.
+
+    Raises:
+        AsrError: a setting, the manifest, the model or an utterance's audio cannot be used.
+    """
     utterances = read_manifest(settings.manifest, allow_empty_text=True)
     model = load_model(settings.model, choose_device(settings.device))
+    out = settings.out or settings.model.with_name(f"{settings.model.stem}.{settings.manifest.stem}.results")
+    out.mkdir(parents=True, exist_ok=True)  # now, not after an hour of recognition
+    log.info("%s: %s", settings.model, describe(model.settings.provenance))
     result = evaluate(model, utterances, normalizer=settings.normalizer, batch_s=settings.batch_s)
-    out = settings.out or settings.manifest.with_suffix(".results")
     return report(result, out)
 
 
 def evaluate(
-    model: AcousticModel, utterances: Sequence[Utterance], *, normalizer: str | None = None, batch_s: float = 120.0
+    model: AcousticModel,
+    utterances: Sequence[Utterance],
+    *,
+    normalizer: str | None = None,
+    batch_s: float = 120.0,
 ) -> Score:
     """Recognise utterances and score the result.
 
     Args:
-        model: in evaluation mode, on its device.
+        model: on its device.
         utterances: with their true text.
         normalizer: text rules for both sides; None for the model's.
         batch_s: seconds of audio in a batch, padding included.
 
     Raises:
         AudioError: an utterance's audio cannot be used. A score over what is left would be another score.
+        SettingsError: the normalizer is unknown, or batch_s is not above 0.
     """
-    segments = [Segment(utterance.audio_filepath, utterance.offset, utterance.duration) for utterance in utterances]
+    rules = normalizer or model.settings.normalizer
+    references = [normalize(utterance.text, rules) for utterance in utterances]
+    _warn_about_alphabet(references, model.settings.tokenizer, rules)
+    segments = [
+        Segment(utterance.audio_filepath, utterance.offset, utterance.duration) for utterance in utterances
+    ]
     texts: list[str] = []
-    for result in recognise(model, segments, batch_s):
-        if result.hypothesis is None:
-            raise result.error or SettingsError(f"{result.segment.path}: no hypothesis")
-        texts.append(result.hypothesis.text)
-        log.info("%d of %d utterances", len(texts), len(utterances), extra={"transient": True})
-    references = [utterance.text for utterance in utterances]
-    names = [utterance.id for utterance in utterances]
-    return score(references, texts, names, normalizer or model.settings.normalizer)
+    for utterance, result in zip(utterances, recognise(model, segments, batch_s), strict=True):
+        if isinstance(result.outcome, AudioError):
+            raise AudioError(f"utterance {utterance.id}: {result.outcome}")
+        texts.append(result.outcome.text)
+    return score(references, texts, [utterance.id for utterance in utterances], rules)
 
 
 def report(result: Score, out: Path) -> str:
-    """Write per-utterance results and alignments into a folder; the summary is for the user."""
+    """Write per-utterance results and alignments into a folder; the summary is for the user.
+
+    Raises:
+        DataError: the files cannot be written.
+    """
     write_results(out / "results.jsonl", result)
     write_alignments(out / "alignments.txt", result)
     return f"{summary(result)}\nPer utterance: {out / 'results.jsonl'}, {out / 'alignments.txt'}"
+
+
+def describe(provenance: Mapping[str, Any]) -> str:
+    """Where a model comes from, in one line, as far as it knows."""
+    parts = []
+    if "epoch" in provenance:
+        parts.append(f"epoch {provenance['epoch']}")
+    if "dev_wer" in provenance:
+        parts.append(f"dev WER {provenance['dev_wer']:.2f}%")
+    if provenance.get("date"):
+        parts.append(f"trained {provenance['date']}")
+    if provenance.get("commit"):
+        parts.append(f"commit {provenance['commit']}")
+    return ", ".join(parts) or "a model of unknown origin"
+
+
+def _warn_about_alphabet(references: Sequence[str], tokenizer: CharTokenizer, rules: str) -> None:
+    """Say so when no hypothesis can hold some characters of the references: their words are sure errors."""
+    writable = set(tokenizer.symbols).union(*(normalize(symbol, rules) for symbol in tokenizer.symbols))
+    missing = Counter(character for text in references for character in text if character not in writable)
+    if not missing:
+        return
+    concerned = sum(not writable.issuperset(text) for text in references)
+    named = ", ".join(f"{character!r} x {count}" for character, count in missing.most_common(_NAMED))
+    case = any(character.swapcase() in writable for character in missing)
+    log.warning(
+        "%d characters in %d of %d references are ones that the model cannot write: %s%s. The words that "
+        "hold them count as errors. Correct the transcripts, or choose other rules%s.",
+        missing.total(),
+        concerned,
+        len(references),
+        named,
+        ", ..." if len(missing) > _NAMED else "",
+        ": --normalizer lower compares without case" if case else f" than --normalizer {rules}",
+    )

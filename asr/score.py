@@ -37,7 +37,7 @@ class ScoreSettings:
     # Verbatim, so that a score without options is that of Kaldi's compute-wer and of jiwer on the same files.
     normalizer: Annotated[str, tyro.conf.arg(metavar="NAME")] = "verbatim"
     """Rules for both sides: verbatim (as written), lower (no case) or english (no case, no punctuation)."""
-    ids: bool = False
+    ids: tyro.conf.FlagCreatePairsOff[bool] = False
     """Lines begin with utterance ids, as in Kaldi's `text`, and are matched by these, not by number."""
     alignments: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """Write the alignment of every utterance to this text file, worst first."""

@@ -2,7 +2,6 @@
 
 import hashlib
 import logging
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
@@ -15,11 +14,12 @@ import tyro
 from asr.corpora.manifest import Utterance, read_manifest
 from asr.errors import SettingsError
 from asr.frontend.augment import AugmentConfig
-from asr.frontend.features import FeatureConfig, log_mel
+from asr.frontend.features import FeatureConfig
 from asr.model.acoustic import AcousticModel, ModelSettings
 from asr.model.encoder import EncoderConfig, parameter_count
 from asr.training.batches import BatchConfig, Batches
 from asr.training.checkpoint import load_checkpoint
+from asr.training.cores import share_cores
 from asr.training.distributed import Process, processes
 from asr.training.examples import TextConfig, learn_alphabet, make_examples
 from asr.training.provenance import provenance
@@ -48,15 +48,23 @@ class TrainSettings:
     The best model by dev WER is RUN_DIR/model.safetensors. Stop with Ctrl-C; go on with --train.resume.
     """
 
-    manifests: Annotated[tuple[Path, ...], tyro.conf.Positional]  # JSONL manifests to learn from
-    dev: tuple[Path, ...]  # manifests to choose the best epoch by; never augmented, never learned from
+    # JSONL manifests to learn from
+    manifests: Annotated[
+        tuple[Path, ...],
+        tyro.conf.Positional,
+        tyro.conf.arg(metavar="MANIFEST...", help_behavior_hint="(required)"),
+    ]
+    # the manifest to choose the best epoch by; never augmented, never learned from
+    dev: Annotated[Path, tyro.conf.arg(metavar="MANIFEST")]
     settings: Annotated[Settings, tyro.conf.arg(name="")] = field(default_factory=Settings)
 
 
 def run(command: TrainSettings) -> str:
     """Train as the command line says; the text is for the user."""
+    if not command.manifests:
+        raise SettingsError("no manifest to learn from. Expected: asr train MANIFEST... --dev MANIFEST")
     utterances = [utterance for manifest in command.manifests for utterance in read_manifest(manifest)]
-    dev = [utterance for manifest in command.dev for utterance in read_manifest(manifest)]
+    dev = read_manifest(command.dev)
     model = train(utterances, dev, command.settings)
     return f"model: {model}\nnext:  asr transcribe FILE... --model {model}"
 
@@ -79,60 +87,69 @@ def train(utterances: Sequence[Utterance], dev: Sequence[Utterance], settings: S
     """
     config = settings.train
     with processes(config.device) as process, _run_log(config.run_dir, process):
-        _set_threads(settings, process)
         record = _plain_settings(settings, utterances, dev)
         resumed = _find_checkpoint(config, record, process)
         tokenizer = learn_alphabet(utterances, settings.text)
-        subsampling = settings.model.subsampling
-        examples = make_examples(
-            utterances, tokenizer, settings.text, settings.features, subsampling, settings.augment.speeds
-        )
-        dev_examples = make_examples(dev, tokenizer, settings.text, settings.features, subsampling)
+        text, features, subsampling = settings.text, settings.features, settings.model.subsampling
+        speeds = settings.augment.speeds
+        examples = make_examples(utterances, tokenizer, text, features, subsampling, speeds)
+        dev_examples = make_examples(dev, tokenizer, text, features, subsampling, kind="dev")
         batches = Batches(
-            examples, settings.features, settings.batch, settings.augment, seed=config.seed,
+            examples, features, settings.batch, settings.augment, seed=config.seed,
             rank=process.rank, world_size=process.world_size, device=process.device,
         )  # fmt: skip
         dev_batches = Batches(
-            dev_examples, settings.features, settings.batch, None, seed=config.seed,
+            dev_examples, features, settings.batch, None, seed=config.seed,
             rank=process.rank, world_size=process.world_size, device=process.device,
         )  # fmt: skip
+        if process.device.type == "cpu":
+            share_cores(config.threads, batches.workers)
         torch.manual_seed(config.seed)
         model = AcousticModel(
-            ModelSettings(settings.features, settings.model, tokenizer, settings.text.normalizer, provenance())
+            ModelSettings(features, settings.model, tokenizer, text.normalizer, provenance())
         )
-        if settings.features.normalize == "global" and not resumed:
-            model.normalize.set_statistics(*feature_statistics(batches, settings.features))
+        if features.normalize == "global" and not resumed:
+            model.normalize.set_statistics(*feature_statistics(batches, features, process))
         trainer = Trainer(model.to(process.device), batches, dev_batches, config, process, record)
-        _announce(trainer, utterances, settings)
+        _announce(trainer, settings)
         if resumed:
             position, _, states = load_checkpoint(config.run_dir / CHECKPOINT, process.device)
             trainer.restore(position, states)
-            log.info("resuming at epoch %d, batch %d", position.epoch, position.batch)
+            log.info("resuming in epoch %d, after batch %d", position.epoch, position.batch)
         with StopSignal() as stop:
             position = trainer.run(stop)
         log.info("best dev WER %.2f%% in epoch %d", position.best_wer, position.best_epoch)
     return config.run_dir / BEST_MODEL
 
 
-def feature_statistics(batches: Batches, config: FeatureConfig) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and standard deviation of each mel band over the unaugmented training set, each (n_mels,)."""
+def feature_statistics(
+    batches: Batches, config: FeatureConfig, process: Process
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and standard deviation of each mel band over the unaugmented training set, each (n_mels,).
+
+    Args:
+        batches: this process's part of the training set.
+        config: how features are computed.
+        process: the others have the other parts.
+    """
     total, squares, count = torch.zeros(config.n_mels).double(), torch.zeros(config.n_mels).double(), 0
     for batch in batches.load(batches.plan(epoch=0)):
-        features = (batch.audio if batch.audio.dim() == 3 else log_mel(batch.audio, config)).double()
-        for row, length in zip(features, batch.frame_lengths.tolist(), strict=True):
+        for row, length in zip(batch.features(config).double(), batch.frame_lengths.tolist(), strict=True):
             total += row[:length].sum(0)
             squares += row[:length].square().sum(0)
             count += length
+    parts = process.gather((total, squares, count))
+    total, squares = sum(part[0] for part in parts), sum(part[1] for part in parts)
+    count = sum(part[2] for part in parts)
     mean = total / count
     return mean.float(), (squares / count - mean.square()).clamp_min(1e-5).sqrt().float()
 
 
 # Settings that say where and how fast, not what is learned: a resumed run may change them.
 _FREE = {
-    "train.run_dir", "train.resume", "train.device", "train.threads", "train.save_every_s", "train.log_every_s",
-    "train.max_bad_updates", "train.patience", "batch.workers", "batch.cache_dir",
+    "train.run_dir", "train.resume", "train.device", "train.threads", "train.save_every_s",
+    "train.log_every_s", "train.max_bad_updates", "train.patience", "batch.workers", "batch.cache_dir",
 }  # fmt: skip
-
 
 _DATA = "digest of the training and dev data"
 
@@ -140,9 +157,9 @@ _DATA = "digest of the training and dev data"
 def _plain_settings(settings: Settings, *data: Sequence[Utterance]) -> dict[str, Any]:
     """All settings as plain values under dotted names, with a digest of the data."""
     plain = {
-        f"{topic}.{name}": list(value) if isinstance(value, tuple) else str(value) if isinstance(value, Path) else value
-        for topic in (topic.name for topic in fields(Settings))  # a recipe's settings have others besides
-        for name, value in asdict(getattr(settings, topic)).items()
+        f"{topic.name}.{name}": _plain(value)
+        for topic in fields(Settings)  # a recipe's settings have others besides
+        for name, value in asdict(getattr(settings, topic.name)).items()
     }
     digest = hashlib.blake2b(digest_size=8)
     for utterances in data:
@@ -152,29 +169,44 @@ def _plain_settings(settings: Settings, *data: Sequence[Utterance]) -> dict[str,
     return {**plain, _DATA: digest.hexdigest()}
 
 
+def _plain(value: Any) -> Any:
+    """A value as JSON gives it back."""
+    if isinstance(value, tuple):
+        return list(value)
+    return str(value) if isinstance(value, Path) else value
+
+
 def _find_checkpoint(config: TrainConfig, settings: dict[str, Any], process: Process) -> bool:
     """Whether to resume; the run folder and the wish must agree."""
     path = config.run_dir / CHECKPOINT
+    seen = process.gather(path.exists())
+    if len(set(seen)) > 1:
+        raise SettingsError(
+            f"only some of {process.world_size} processes see {path}. Expected a --train.run-dir that all "
+            f"machines share. Choose one."
+        )
     if not config.resume:
-        if path.exists():
+        if seen[0]:
             raise SettingsError(
-                f"{config.run_dir} already holds a run. Add --train.resume to go on with it, or choose another "
-                f"--train.run-dir."
+                f"{config.run_dir} already holds a run. Add --train.resume to go on with it, or choose "
+                f"another --train.run-dir."
             )
         return False
-    if not path.exists():
+    if not seen[0]:
         log.info("nothing to resume in %s: starting from the beginning", config.run_dir)
         return False
     _, before, _ = load_checkpoint(path, torch.device("cpu"))
+    # A setting that the version of that time did not have: what it did is the default of today.
+    before = {**_plain_settings(Settings()), **before}
     changed = [
-        f"{_key(name)} was {before.get(name)} and is now {value}"
+        f"{_key(name)} was {before[name]} and is now {value}"
         for name, value in settings.items()
-        if name not in _FREE and before.get(name) != value
+        if name not in _FREE and before[name] != value
     ]
     if changed:
         raise SettingsError(
-            f"{config.run_dir} was trained with other settings: {'; '.join(changed)}. Resume with the same ones, or "
-            f"start anew in another --train.run-dir."
+            f"{config.run_dir} was trained with other settings: {'; '.join(changed)}. Resume with the same "
+            f"ones, or start anew in another --train.run-dir."
         )
     return True
 
@@ -183,38 +215,41 @@ def _key(name: str) -> str:
     return f"the {name}" if name == _DATA else "--" + name.replace("_", "-")
 
 
-def _set_threads(settings: Settings, process: Process) -> None:
-    """Share the cores: threads that outnumber them make a recurrent net's training many times slower."""
-    if process.device.type != "cpu":
-        return
-    here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    free = max(1, len(os.sched_getaffinity(0)) // here - (settings.batch.workers or 0))
-    # torch's own number honours OMP_NUM_THREADS.
-    torch.set_num_threads(settings.train.threads or min(free, torch.get_num_threads()))
-
-
-def _announce(trainer: Trainer, utterances: Sequence[Utterance], settings: Settings) -> None:
-    hours = sum(utterance.duration for utterance in utterances) / 3600
-    device = trainer.device
-    where = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+def _announce(trainer: Trainer, settings: Settings) -> None:
+    device, used = trainer.device, trainer.train.examples
+    where = f"CPU, threads: {torch.get_num_threads()}"
+    if device.type == "cuda":
+        where = torch.cuda.get_device_name(device)
     log.info(
-        "training on %d utterances (%.2f h): %.1f M weights, %s, %s",
-        len(utterances), hours, parameter_count(trainer.model) / 1e6, str(trainer.precision).removeprefix("torch."), where,
+        "training on %d utterances (%.2f h), choosing by %d: %.1f M weights, %s, %s",
+        len(used), sum(example.utterance.duration for example in used) / 3600, len(trainer.dev.examples),
+        parameter_count(trainer.model) / 1e6, str(trainer.precision).removeprefix("torch."), where,
     )  # fmt: skip
     defaults, ours = _plain_settings(Settings()), _plain_settings(settings)
-    changed = [f"{name}={value}" for name, value in ours.items() if value != defaults[name] and name not in _FREE]
+    changed = [
+        f"{name}={value}" for name, value in ours.items() if value != defaults[name] and name not in _FREE
+    ]
     log.info("settings that differ from the defaults: %s", ", ".join(changed) or "none")
 
 
 @contextmanager
 def _run_log(run_dir: Path, process: Process) -> Iterator[None]:
-    """Keep what is logged in run_dir/train.log as well; processes that do not write say only warnings."""
+    """Keep what is logged in run_dir/train.log as well; only the main process says more than errors."""
     if not process.is_main:
-        log.setLevel(logging.WARNING)
-        yield
+        before = log.level
+        log.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            log.setLevel(before)
         return
-    run_dir.mkdir(parents=True, exist_ok=True)
-    handler = logging.FileHandler(run_dir / "train.log", encoding="utf-8")
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        handler = logging.FileHandler(run_dir / "train.log", encoding="utf-8", errors="backslashreplace")
+    except OSError as error:
+        raise SettingsError(
+            f"train.run-dir {run_dir}: cannot be used as a folder: {error.strerror or error}. Choose another."
+        ) from error
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
     handler.addFilter(lambda record: not getattr(record, "transient", False))
     log.addHandler(handler)

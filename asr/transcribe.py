@@ -4,34 +4,50 @@ import glob
 import json
 import logging
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
+import torch
 import tyro
 from torch import Tensor
 
 from asr.decoding.greedy import greedy_decode
 from asr.decoding.hypothesis import Hypothesis
-from asr.errors import AsrError, AudioError, SettingsError
+from asr.errors import AudioError, SettingsError
 from asr.frontend.audio import AUDIO_SUFFIXES, read_audio
+from asr.frontend.features import FeatureConfig
 from asr.model.acoustic import AcousticModel
 from asr.model.saved import load_model
 from asr.training.distributed import choose_device
 
 log = logging.getLogger("asr")
 
+_WINDOW = 10  # batches' worth of audio that is read before it is sorted by length
+_SILENCE = 1e-4  # of full scale: -80 dBFS
+
 
 @dataclass(frozen=True)
 class TranscribeSettings:
-    """Transcribe recordings: text to stdout, one line a file, in the order given."""
+    """Transcribe recordings: text to stdout, one line a file, in the order given.
 
-    files: Annotated[tuple[str, ...], tyro.conf.Positional]  # audio files, quoted globs, or folders (searched through)
-    model: Path  # a .safetensors file that `asr train` has written
+    A file that cannot be used has an empty line; the others go on, and the exit status is 1 (2 when none
+    could be used).
+    """
+
+    # audio files, quoted globs, or folders (searched through)
+    files: Annotated[
+        tuple[str, ...],
+        tyro.conf.Positional,
+        tyro.conf.arg(metavar="FILE...", help_behavior_hint="(required)"),
+    ]
+    model: Annotated[Path, tyro.conf.arg(metavar="MODEL")]  # a .safetensors file that `asr train` has written
     format: Literal["txt", "json"] = "txt"  # json: one object a line, with word times and confidences
-    ids: bool = False  # begin each line of text with the file's name without suffix, as Kaldi does
-    batch_s: float = 120.0  # seconds of audio in a batch, padding included
+    # begin each line of text with the file's name without folder and suffix, as Kaldi does
+    ids: tyro.conf.FlagCreatePairsOff[bool] = False
+    batch_s: float = 120.0  # seconds of audio in a batch, padding included; bounds the memory that is needed
     device: str = "auto"  # auto, cpu, cuda or cuda:N
 
 
@@ -46,147 +62,197 @@ class Segment:
 
 @dataclass(frozen=True)
 class Recognised:
-    """What became of a segment: a hypothesis, or the reason why there is none."""
+    """What became of a segment."""
 
     segment: Segment
-    duration_s: float
-    hypothesis: Hypothesis | None
-    error: AsrError | None = None
+    duration_s: float  # of the audio that was heard
+    outcome: Hypothesis | AudioError  # what was recognised, or why nothing could be
 
 
-def run(settings: TranscribeSettings) -> Iterator[tuple[str, AsrError | None]]:
+def run(settings: TranscribeSettings) -> Iterator[tuple[str, AudioError | None]]:
     """Transcribe as the command line says.
 
     Yields:
-        One line to print for each file, in order, and the error of a file that could not be used, whose line is
-        then empty (or, in JSON, holds the error).
+        One line to print for each file, in order, and the error of a file that could not be used, whose line
+        is then empty (or, in JSON, holds the error).
+
+    Raises:
+        AsrError: a setting, the model, a folder or a glob cannot be used.
     """
-    if settings.batch_s <= 0:
-        raise SettingsError(f"batch-s must be above 0. Got {settings.batch_s:g}.")
     paths = find_audio(settings.files)
+    if settings.ids:
+        _warn_about_ids(paths)
     model = load_model(settings.model, choose_device(settings.device))
-    began = time.monotonic()
-    seconds, done = 0.0, 0
     for result in recognise(model, [Segment(path) for path in paths], settings.batch_s):
-        seconds += result.duration_s
-        done += 1
-        yield _line(result, settings), result.error
-        elapsed = time.monotonic() - began
-        left = elapsed / done * (len(paths) - done)
-        log.info("%d of %d files, %.0f s left", done, len(paths), left, extra={"transient": True})
-    elapsed = time.monotonic() - began
-    log.info("%d files, %.1f s of audio in %.1f s (%.0f times real time)", done, seconds, elapsed, seconds / elapsed)
+        line = _json(result) if settings.format == "json" else _text(result, settings.ids)
+        yield line, result.outcome if isinstance(result.outcome, AudioError) else None
 
 
 def find_audio(names: Sequence[str]) -> list[Path]:
-    """Files, globs and folders -> files, in order, each once.
+    """Files, globs and folders -> files, in the order of the names, and sorted within a glob or folder.
 
     Raises:
         AudioError: a folder or glob holds no audio files.
+        SettingsError: there is no name.
     """
-    found: dict[Path, None] = {}
+    if not names:
+        raise SettingsError("no file to transcribe. Expected audio files, folders, or globs in quotes.")
+    found: list[Path] = []
     for name in names:
         path = Path(name)
         if path.is_dir():
-            inside = sorted(file for file in path.rglob("*") if file.suffix.lower() in AUDIO_SUFFIXES)
-            if not inside:
-                raise AudioError(f"{name}: no audio files in this folder ({', '.join(AUDIO_SUFFIXES)}).")
-            found |= dict.fromkeys(inside)
-        elif not path.exists() and glob.has_magic(name):
-            matches = sorted(glob.glob(name, recursive=True))
+            inside = sorted(path.rglob("*"))
+            matches = [file for file in inside if file.suffix.lower() in AUDIO_SUFFIXES and file.is_file()]
             if not matches:
-                raise AudioError(f"{name}: no file matches this pattern.")
-            found |= dict.fromkeys(map(Path, matches))
+                raise AudioError(
+                    f"{name}: no audio files in this folder. Expected some that end in "
+                    f"{', '.join(AUDIO_SUFFIXES)}; a file of another name has to be given itself."
+                )
+        elif not path.exists() and glob.has_magic(name):
+            matches = [Path(file) for file in sorted(glob.glob(name, recursive=True)) if Path(file).is_file()]
+            if not matches:
+                raise AudioError(f"{name}: no file matches this pattern. Correct it.")
         else:
-            found[path] = None  # a missing file gets its message when it is read
-    return list(found)
+            matches = [path]  # a missing file gets its message when it is read
+        found += matches
+    return found
 
 
 def recognise(model: AcousticModel, segments: Sequence[Segment], batch_s: float) -> Iterator[Recognised]:
     """Recognise segments with greedy decoding, in batches of about the same length.
 
+    Progress is logged after every batch, and the speed at the end.
+
     Args:
-        model: in evaluation mode, on its device.
+        model: on its device.
         segments: what to recognise.
-        batch_s: seconds of audio in a batch, padding included.
+        batch_s: seconds of audio in a batch, padding included; a longer segment is a batch of its own.
 
     Yields:
         One result a segment, in order.
+
+    Raises:
+        SettingsError: batch_s is not above 0, or a batch does not fit into the device's memory.
     """
-    rate = model.settings.features.sample_rate
-    for window in _windows(segments, 10 * batch_s, rate):
-        results: dict[int, Recognised] = {}
-        usable: list[int] = []
-        for number, (segment, waveform, error) in enumerate(window):
-            if waveform is None:
-                results[number] = Recognised(segment, 0.0, None, error)
+    if not batch_s > 0:
+        raise SettingsError(f"batch-s must be above 0 seconds. Got {batch_s:g}.")
+    features, tokenizer = model.settings.features, model.settings.tokenizer
+    rate = features.sample_rate
+    began = time.monotonic()
+    seconds, heard, done = 0.0, 0, 0  # done: those that cannot be used as well
+    for window in _windows(segments, features, _WINDOW * batch_s):
+        waveforms = {n: audio for n, (_, audio) in enumerate(window) if isinstance(audio, Tensor)}
+        done += len(window) - len(waveforms)
+        hypotheses: dict[int, Hypothesis] = {}
+        for batch in _batches(waveforms, batch_s * rate):
+            try:
+                log_probs, steps = model.log_probs([waveforms[n] for n in batch])
+            except torch.OutOfMemoryError as error:
+                longest_s = len(waveforms[batch[0]]) / rate
+                raise SettingsError(
+                    f"batch-s {batch_s:g}: {len(batch)} recordings of up to {longest_s:.0f} s do not fit "
+                    f"into the memory of {model.device} together. Lower --batch-s, cut recordings longer "
+                    f"than it, or use --device cpu."
+                ) from error
+            hypotheses |= zip(batch, greedy_decode(log_probs, steps, tokenizer, model.step_s), strict=True)
+            done += len(batch)
+            heard += len(batch)
+            seconds += sum(len(waveforms[n]) for n in batch) / rate
+            left = (time.monotonic() - began) * (len(segments) - done) / done
+            log.info("%d of %d recordings, %.0f s left", done, len(segments), left, extra={"transient": True})
+        for number, (segment, audio) in enumerate(window):
+            if isinstance(audio, Tensor):
+                yield Recognised(segment, len(audio) / rate, hypotheses[number])
             else:
-                usable.append(number)
-        usable.sort(key=lambda number: -_length(window[number][1]))
-        while usable:
-            longest = _length(window[usable[0]][1])
-            size = max(1, int(batch_s * rate / longest))
-            batch, usable = usable[:size], usable[size:]
-            log_probs, steps = model.log_probs([waveform for number in batch if (waveform := window[number][1]) is not None])
-            for number, hypothesis in zip(
-                batch, greedy_decode(log_probs, steps, model.settings.tokenizer, model.step_s), strict=True
-            ):
-                segment, waveform, _ = window[number]
-                results[number] = Recognised(segment, _length(waveform) / rate, hypothesis)
-        for number in range(len(window)):
-            yield results[number]
+                yield Recognised(segment, 0.0, audio)
+    if heard:
+        elapsed = time.monotonic() - began
+        log.info(
+            "%d of %d recordings, %.1f s of audio in %.1f s (%.0f times real time)",
+            heard, len(segments), seconds, elapsed, seconds / elapsed,
+        )  # fmt: skip
 
 
-_Read = tuple[Segment, Tensor | None, AsrError | None]
+_Window = list[tuple[Segment, Tensor | AudioError]]
 
 
-def _windows(segments: Sequence[Segment], window_s: float, rate: int) -> Iterable[list[_Read]]:
+def _windows(segments: Sequence[Segment], features: FeatureConfig, window_s: float) -> Iterator[_Window]:
     """Read segments, some at a time, so that a thousand files need no more memory than ten batches."""
-    window: list[_Read] = []
-    seconds = 0.0
+    window: _Window = []
+    samples = 0
     for segment in segments:
-        waveform, error = _read(segment, rate)
-        window.append((segment, waveform, error))
-        seconds += _length(waveform) / rate
-        if seconds >= window_s:
+        audio = _read(segment, features)
+        window.append((segment, audio))
+        samples += len(audio) if isinstance(audio, Tensor) else 0
+        if samples >= window_s * features.sample_rate:
             yield window
-            window, seconds = [], 0.0
+            window, samples = [], 0
     if window:
         yield window
 
 
-def _read(segment: Segment, rate: int) -> tuple[Tensor | None, AsrError | None]:
+def _batches(waveforms: Mapping[int, Tensor], batch_samples: float) -> Iterator[list[int]]:
+    """The waveforms' numbers in batches of about the same length, the longest first."""
+    numbers = sorted(waveforms, key=lambda number: len(waveforms[number]), reverse=True)
+    while numbers:
+        size = max(1, int(batch_samples / len(waveforms[numbers[0]])))
+        yield numbers[:size]
+        numbers = numbers[size:]
+
+
+def _read(segment: Segment, features: FeatureConfig) -> Tensor | AudioError:
+    rate = features.sample_rate
     try:
         waveform = read_audio(segment.path, rate, offset_s=segment.offset_s, duration_s=segment.duration_s)
     except AudioError as error:
-        return None, error
-    if len(waveform) < rate // 40:
-        return None, AudioError(
-            f"{segment.path}: {1000 * len(waveform) / rate:.0f} ms of audio are too short to recognise. Expected at "
-            f"least 25 ms."
+        return error
+    if len(waveform) < features.win_length:
+        return AudioError(
+            f"{segment.path}: {1000 * len(waveform) / rate:.0f} ms of audio are too short to recognise. "
+            f"Expected at least {features.window_ms:g} ms. Leave the file out."
         )
-    if float(waveform.abs().max()) < 1e-4:
-        log.warning("%s: silence (no sample above -80 dBFS)", segment.path)
-    return waveform, None
+    if float(waveform.abs().max()) < _SILENCE:
+        log.warning("%s: silence (no sample above -80 dBFS). Check the recording.", segment.path)
+    return waveform
 
 
-def _length(waveform: Tensor | None) -> int:
-    return 0 if waveform is None else len(waveform)
+def _text(result: Recognised, ids: bool) -> str:
+    text = result.outcome.text if isinstance(result.outcome, Hypothesis) else ""
+    return f"{_id(result.segment.path)} {text}".rstrip() if ids else text
 
 
-def _line(result: Recognised, settings: TranscribeSettings) -> str:
-    path, hypothesis = result.segment.path, result.hypothesis
-    if settings.format == "json":
-        row: dict[str, object] = {"audio_filepath": str(path), "duration": round(result.duration_s, 3)}
-        if hypothesis is None:
-            row["error"] = str(result.error)
-        else:
-            row["text"] = hypothesis.text
-            row["score"] = round(hypothesis.score, 3)
-            row["words"] = [
-                {"word": word.text, "start": round(word.start_s, 3), "end": round(word.end_s, 3), "confidence": round(word.confidence, 4)}
-                for word in hypothesis.words
-            ]  # fmt: skip
-        return json.dumps(row, ensure_ascii=False)
-    text = hypothesis.text if hypothesis else ""
-    return f"{path.stem} {text}".rstrip() if settings.ids else text
+def _json(result: Recognised) -> str:
+    row: dict[str, object] = {
+        "audio_filepath": str(result.segment.path),
+        "duration": round(result.duration_s, 3),
+    }
+    if isinstance(result.outcome, AudioError):
+        row["error"] = str(result.outcome)
+    else:
+        row["text"] = result.outcome.text
+        row["score"] = round(result.outcome.score, 3)
+        row["words"] = [
+            {
+                "word": word.text,
+                "start": round(word.start_s, 3),
+                "end": round(min(word.end_s, result.duration_s), 3),  # the last step may reach over the end
+                "confidence": round(word.confidence, 4),
+            }
+            for word in result.outcome.words
+        ]
+    return json.dumps(row, ensure_ascii=False)
+
+
+def _id(path: Path) -> str:
+    return "_".join(path.stem.split())  # an id ends at the first space
+
+
+def _warn_about_ids(paths: Sequence[Path]) -> None:
+    twice = [name for name, count in Counter(map(_id, paths)).items() if count > 1]
+    if twice:
+        log.warning(
+            "--ids: %d names stand for more than one file, such as %s. The lines are still in the order of "
+            "the files; --format json tells them apart.",
+            len(twice),
+            twice[0],
+        )

@@ -2,7 +2,8 @@
 
 python recipes/mini_librispeech.py [--data.root DIR] [--train.… …]
 
-Trains on train-clean-5, chooses the epoch on the 8 dev-clean speakers whose ids sort first, scores the others.
+Trains on train-clean-5, chooses the epoch on the 8 dev-clean speakers whose ids (as numbers) sort first, and
+scores the others.
 """
 
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ class Data:
 
     root: Path | None = None  # a folder that holds LibriSpeech/, or is it; None downloads the parts
     dir: Path = Path("data")  # where downloads go
+    preset: librispeech.Preset = librispeech.MINI  # which parts are for what
 
 
 @dataclass(frozen=True)
@@ -43,11 +45,15 @@ CONFIG = Config(
 
 
 def main(config: Config) -> str:
-    """Prepare, train, score the unseen speakers once."""
-    splits = librispeech.prepare(config.data.root, config.data.dir, librispeech.MINI)
-    model = train(splits.train, splits.dev, config)
-    score = evaluate(load_model(model), splits.test)
-    return f"{report(score, config.train.run_dir / 'test')}\nmodel: {model}"
+    """Prepare, train, score each test part once."""
+    splits = librispeech.prepare(config.data.root, config.data.dir, config.data.preset)
+    path = train(splits.train, splits.dev, config)
+    model = load_model(path)
+    lines = []
+    for part, utterances in librispeech.by_part(splits.test).items():
+        lines.append(f"{part}, {len({utterance.speaker for utterance in utterances})} speakers:")
+        lines.append(report(evaluate(model, utterances), config.train.run_dir / part))
+    return "\n".join([*lines, f"Model: {path}"])
 
 
 if __name__ == "__main__":

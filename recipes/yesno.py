@@ -35,8 +35,8 @@ class Config(Settings):
 CONFIG = Config(
     model=EncoderConfig(width=64, depth=2, dropout=0.1),
     augment=AugmentConfig(mel_mask_bands=10),
-    batch=BatchConfig(seconds=30),
-    train=TrainConfig(run_dir=Path("runs/yesno"), epochs=40, learning_rate=3e-3),
+    batch=BatchConfig(seconds=12),
+    train=TrainConfig(run_dir=Path("runs/yesno"), epochs=30, learning_rate=3e-3),
 )
 
 

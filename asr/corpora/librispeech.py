@@ -31,7 +31,10 @@ from asr.errors import DataError, SettingsError
 from asr.frontend.audio import audio_info
 from asr.text.normalize import normalize
 
-__all__ = ["ARCHIVES", "CLEAN_100", "FULL_960", "MINI", "Preset", "prepare", "read_part", "split_by_speaker"]
+__all__ = [
+    "ARCHIVES", "CLEAN_100", "FULL_960", "MINI", "Preset", "by_part", "prepare", "read_part",
+    "split_by_speaker",
+]  # fmt: skip
 
 _log = logging.getLogger("asr")
 
@@ -92,11 +95,12 @@ class Preset:
 
 # Mini LibriSpeech has no test set: of the dev speakers, 8 are for choosing and the others are scored.
 MINI = Preset(train_parts=("train-clean-5",), dev_parts=("dev-clean-2",), choosing_speakers=8)
-CLEAN_100 = Preset(train_parts=("train-clean-100",), dev_parts=("dev-clean",), test_parts=("test-clean",))
+_TESTS = ("test-clean", "test-other")
+CLEAN_100 = Preset(train_parts=("train-clean-100",), dev_parts=("dev-clean",), test_parts=_TESTS)
 FULL_960 = Preset(
     train_parts=("train-clean-100", "train-clean-360", "train-other-500"),
     dev_parts=("dev-clean", "dev-other"),
-    test_parts=("test-clean",),
+    test_parts=_TESTS,
 )
 
 # A folder that lacks the part on the left serves with the part on the right, which contains it.
@@ -206,6 +210,14 @@ def split_by_speaker(
     chosen = [utterance for utterance in utterances if utterance.speaker in choosing]
     scored = [utterance for utterance in utterances if utterance.speaker not in choosing]
     return chosen, scored
+
+
+def by_part(utterances: Sequence[Utterance]) -> dict[str, list[Utterance]]:
+    """Group utterances by the part of LibriSpeech that their files stand in, such as "test-clean"."""
+    parts: dict[str, list[Utterance]] = {}
+    for utterance in utterances:
+        parts.setdefault(utterance.audio_filepath.parents[2].name, []).append(utterance)
+    return parts
 
 
 def _number_first(name: str) -> tuple[bool, int, str]:

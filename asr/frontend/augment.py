@@ -1,10 +1,11 @@
 """Augmentation for training only: speed perturbation of the waveform, SpecAugment masks on the features.
 
-Every draw is a pure function of (seed, epoch, utterance id), so that the number of loader workers, the order of
-the batches and a resumed run change nothing.
+Every draw is a pure function of (seed, epoch, utterance id), so that the number of loader workers, the order
+of the batches and a resumed run change nothing.
 """
 
 import hashlib
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,8 +20,8 @@ from asr.frontend.audio import resample
 class AugmentConfig:
     """What training hears instead of the plain recordings."""
 
-    speeds: tuple[float, ...] = (0.9, 1.0, 1.1)  # one is drawn for each utterance and epoch; 1.0 alone for none
-    time_masks_per_s: float = 1.0  # SpecAugment: masks along time for each second of speech
+    speeds: tuple[float, ...] = (0.9, 1.0, 1.1)  # one is drawn an utterance and epoch; 1.0 alone for none
+    time_masks_per_s: float = 1.0  # SpecAugment: masks along time for every 100 frames (1 s at a 10 ms shift)
     time_mask_frames: int = 15  # longest such mask, in frames
     mel_masks: int = 2  # SpecAugment: masks along the mel bands
     mel_mask_bands: int = 20  # widest such mask, in bands
@@ -29,9 +30,15 @@ class AugmentConfig:
     def __post_init__(self) -> None:
         if not self.speeds or not all(0.5 <= speed <= 2 for speed in self.speeds):
             raise SettingsError(f"augment.speeds must be one or more factors in 0.5..2. Got {self.speeds}.")
-        for name in ("time_masks_per_s", "time_mask_frames", "mel_masks", "mel_mask_bands", "masks_from_epoch"):
-            if getattr(self, name) < 0:
-                raise SettingsError(f"augment.{name.replace('_', '-')} must not be negative. Got {getattr(self, name)}.")
+        if any(abs(100 * speed - round(100 * speed)) > 1e-6 for speed in self.speeds):
+            raise SettingsError(
+                f"augment.speeds must be factors in whole percents, as 0.95. Got {self.speeds}."
+            )
+        masks = ("time_masks_per_s", "time_mask_frames", "mel_masks", "mel_mask_bands", "masks_from_epoch")
+        for name in masks:
+            value = getattr(self, name)
+            if not 0 <= value < math.inf:
+                raise SettingsError(f"augment.{name.replace('_', '-')} must not be negative. Got {value:g}.")
 
 
 def draw(seed: int, epoch: int, utterance_id: str, purpose: str) -> np.random.Generator:
@@ -45,15 +52,16 @@ def change_speed(waveform: Tensor, speed: float, sample_rate: int) -> Tensor:
 
     Args:
         waveform: (samples,) float32 at sample_rate Hz.
-        speed: factor; 1.1 makes it about 9% shorter.
+        speed: factor, in whole percents; 1.1 makes it about 9% shorter.
+        sample_rate: of the waveform and of the result, Hz.
 
     Returns:
         (ceil(samples / speed),) float32.
 
     Source: Ko et al. 2015, "Audio augmentation for speech recognition".
     """
-    # Rates in whole percents of the sample rate keep the resampler's filter bank small.
-    return resample(waveform, round(100 * speed), 100) if speed != 1 else waveform
+    # Only the ratio of the two rates matters to the resampler.
+    return resample(waveform, round(100 * speed), 100)
 
 
 @dataclass(frozen=True)
@@ -64,8 +72,16 @@ class Masks:
     mel: Tensor
 
 
-def draw_masks(frames: int, n_mels: int, config: AugmentConfig, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+def draw_masks(
+    frames: int, n_mels: int, config: AugmentConfig, rng: np.random.Generator
+) -> tuple[Tensor, Tensor]:
     """Draw the masks of one utterance.
+
+    Args:
+        frames: its length.
+        n_mels: its bands.
+        config: number and size of the masks.
+        rng: what `draw` gives.
 
     Returns:
         (masks, 2) int64 along time and along mel bands: first index and width, both drawn uniformly.

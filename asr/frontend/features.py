@@ -4,15 +4,18 @@ Everything here runs on the device of its input and treats each row of a batch o
 utterance has the same features alone and in a batch.
 """
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal, overload
+from typing import Literal, get_args, overload
 
 import torch
-import torchaudio.functional
 from torch import Tensor, nn
 
 from asr.errors import AudioError, SettingsError
+
+# Counts changes to the numbers that log_mel gives for the same settings; caches of another are not used.
+FEATURES_VERSION = 1
 
 Normalization = Literal["utterance", "global", "none"]
 
@@ -25,24 +28,34 @@ class FeatureConfig:
     n_mels: int = 80  # mel bands from 0 Hz to half the sample rate
     window_ms: float = 25.0  # length of the Hann window
     shift_ms: float = 10.0  # from one frame to the next
-    log_floor: float = 1e-8  # mel energies are raised to this before the logarithm (about -85 dBFS of white noise)
-    normalize: Normalization = "utterance"  # mean and variance per band: of each utterance, of the training set, or neither
+    log_floor: float = 1e-8  # mel energies are raised to this first: white noise 87 dB below full scale
+    normalize: Normalization = "utterance"  # whose mean and variance; global: the training set's
 
     def __post_init__(self) -> None:
         if self.sample_rate < 1000:
             raise SettingsError(f"features.sample-rate must be at least 1000 Hz. Got {self.sample_rate}.")
-        if not 1 <= self.n_mels <= self.n_fft // 4:
+        if not 1 <= self.window_ms <= 1000:
+            raise SettingsError(f"features.window-ms must be in 1..1000. Got {self.window_ms:g}.")
+        if not 0 < self.shift_ms <= self.window_ms or self.hop_length < 1:
             raise SettingsError(
-                f"features.n-mels must be in 1..{self.n_fft // 4} for a window of {self.window_ms:g} ms at "
-                f"{self.sample_rate} Hz. Got {self.n_mels}."
+                f"features.shift-ms must be at least one sample and not above features.window-ms "
+                f"({self.window_ms:g}). Got {self.shift_ms:g}."
             )
-        if not 0 < self.shift_ms <= self.window_ms:
+        if not 1 <= self.n_mels <= self._most_bands():
             raise SettingsError(
-                f"features.shift-ms must be above 0 and not above features.window-ms ({self.window_ms:g}). "
-                f"Got {self.shift_ms:g}."
+                f"features.n-mels must be in 1..{self._most_bands()} for a window of {self.window_ms:g} ms "
+                f"at {self.sample_rate} Hz. Got {self.n_mels}."
             )
-        if self.log_floor <= 0:
+        if not 0 < self.log_floor < math.inf:
             raise SettingsError(f"features.log-floor must be above 0. Got {self.log_floor:g}.")
+        if self.normalize not in get_args(Normalization):
+            known = ", ".join(get_args(Normalization))
+            raise SettingsError(f"features.normalize must be one of {known}. Got {self.normalize!r}.")
+
+    def _most_bands(self) -> int:
+        """Bands with which the narrowest, those below 1 kHz, still cover a bin of the transform each."""
+        bin_hz = self.sample_rate / self.n_fft
+        return math.ceil(2 * _mel(self.sample_rate / 2) * 200 / 3 / bin_hz) - 2
 
     @property
     def win_length(self) -> int:
@@ -82,6 +95,7 @@ def log_mel(waveform: Tensor, config: FeatureConfig) -> Tensor:
 
     Args:
         waveform: (batch, samples) float32 in [-1, 1], at config.sample_rate Hz, padded with zeros.
+        config: the settings.
 
     Returns:
         (batch, frames, n_mels) float32, natural logarithms; frames = 1 + samples // hop_length.
@@ -90,15 +104,21 @@ def log_mel(waveform: Tensor, config: FeatureConfig) -> Tensor:
         AudioError: the waveforms are shorter than one window.
 
     Source: librosa.feature.melspectrogram (Slaney's mel scale and area normalisation, power spectrum,
-        zero padding), whose numbers it matches to 1e-4 relative.
+        zero padding), whose energies it matches to 1e-5 relative.
     """
-    if waveform.shape[-1] < config.win_length:
-        raise AudioError(
-            f"a recording of {waveform.shape[-1] / config.sample_rate:.3f} s is shorter than one window of "
-            f"{config.window_ms:g} ms. Expected at least {config.win_length} samples at {config.sample_rate} Hz."
-        )
+    require_one_window(waveform.shape[-1], config)
+    filters = _mel_filters(config.n_fft, config.n_mels, config.sample_rate, waveform.device)
+    # One row at a time stays in a CPU's cache, which is three times as fast; a GPU wants all rows at once.
+    rows = torch.chunk(waveform, len(waveform) if waveform.device.type == "cpu" else 1)
+    energies = torch.cat([_power_spectrum(row, config) @ filters for row in rows])
+    return energies.clamp_min(config.log_floor).log()
+
+
+def _power_spectrum(waveform: Tensor, config: FeatureConfig) -> Tensor:
+    """(batch, samples) -> (batch, frames, n_fft // 2 + 1) float32."""
+    # In float64: float32 is off by 5e-4 in bands 80 dB below the frame's loudest, which clean speech has.
     spectrum = torch.stft(
-        waveform,
+        waveform.double(),
         n_fft=config.n_fft,
         hop_length=config.hop_length,
         win_length=config.win_length,
@@ -107,10 +127,22 @@ def log_mel(waveform: Tensor, config: FeatureConfig) -> Tensor:
         pad_mode="constant",
         return_complex=True,
     )
-    # view_as_real and one sum is three times faster on a CPU than abs(), which takes a square root.
-    power = torch.view_as_real(spectrum).square().sum(-1).transpose(1, 2)
-    energies = power @ _mel_filters(config.n_fft, config.n_mels, config.sample_rate, waveform.device)
-    return energies.clamp_min(config.log_floor).log()
+    # Twice as fast on a CPU as abs(), which takes a square root, and eight times as a sum over view_as_real.
+    return (spectrum.real.square() + spectrum.imag.square()).float().transpose(1, 2)
+
+
+def require_one_window(samples: int, config: FeatureConfig) -> None:
+    """Refuse a recording that is too short to say anything about.
+
+    Raises:
+        AudioError: it is shorter than one window.
+    """
+    if samples < config.win_length:
+        raise AudioError(
+            f"a recording of {samples / config.sample_rate:.3f} s is shorter than one window of "
+            f"{config.window_ms:g} ms. Expected at least {config.win_length} samples at "
+            f"{config.sample_rate} Hz. Leave it out."
+        )
 
 
 def normalize_utterance(features: Tensor, lengths: Tensor) -> Tensor:
@@ -169,18 +201,22 @@ class Normalizer(nn.Module):
 
 @lru_cache(maxsize=16)
 def _hann_window(win_length: int, device: torch.device) -> Tensor:
-    return torch.hann_window(win_length, device=device)
+    return torch.hann_window(win_length, dtype=torch.float64, device=device)
 
 
 @lru_cache(maxsize=16)
 def _mel_filters(n_fft: int, n_mels: int, sample_rate: int, device: torch.device) -> Tensor:
-    """(n_fft // 2 + 1, n_mels) triangular filters."""
-    return torchaudio.functional.melscale_fbanks(
-        n_freqs=n_fft // 2 + 1,
-        f_min=0.0,
-        f_max=sample_rate / 2,
-        n_mels=n_mels,
-        sample_rate=sample_rate,
-        norm="slaney",
-        mel_scale="slaney",
-    ).to(device)
+    """(n_fft // 2 + 1, n_mels) triangular filters of area 1 Hz on Slaney's mel scale."""
+    # In float64: float32 (torchaudio) is off by more than 1e-4 where a bin lies close to a filter's edge.
+    mels = torch.linspace(0, _mel(sample_rate / 2), n_mels + 2, dtype=torch.float64)
+    edges = torch.where(mels < 15, mels * 200 / 3, 1000 * torch.exp((mels - 15) * math.log(6.4) / 27))
+    low, centre, high = edges[:-2], edges[1:-1], edges[2:]
+    hertz = torch.linspace(0, sample_rate / 2, n_fft // 2 + 1, dtype=torch.float64).unsqueeze(1)
+    rising, falling = (hertz - low) / (centre - low), (high - hertz) / (high - centre)
+    filters = torch.minimum(rising, falling).clamp_min(0) * 2 / (high - low)
+    return filters.to(device, torch.float32)
+
+
+def _mel(hertz: float) -> float:
+    """Slaney's mel scale: linear up to 1 kHz, logarithmic above."""
+    return hertz * 3 / 200 if hertz < 1000 else 15 + math.log(hertz / 1000) * 27 / math.log(6.4)

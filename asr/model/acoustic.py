@@ -1,4 +1,4 @@
-"""The acoustic model as one module: normalisation + encoder, with the settings and the alphabet that belong to it."""
+"""The acoustic model as one module: normalisation + encoder, with their settings and the alphabet."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from asr.frontend.augment import Masks, apply_masks
-from asr.frontend.features import FeatureConfig, Normalizer, frame_count, log_mel
+from asr.frontend.features import FeatureConfig, Normalizer, frame_count, log_mel, require_one_window
 from asr.model.encoder import Encoder, EncoderConfig
 from asr.text.tokenizer import CharTokenizer
 
@@ -20,7 +20,7 @@ class ModelSettings:
     encoder: EncoderConfig
     tokenizer: CharTokenizer
     normalizer: str  # name of the text rules its transcripts went through
-    provenance: dict[str, Any] = field(default_factory=dict)  # where it comes from: data, seed, commit, scores
+    provenance: dict[str, Any] = field(default_factory=dict)  # its origin: data, seed, commit, scores
 
 
 class AcousticModel(nn.Module):
@@ -74,10 +74,12 @@ class AcousticModel(nn.Module):
             As `forward`.
 
         Raises:
-            AudioError: all waveforms are shorter than one window.
+            AudioError: a waveform is shorter than one window.
         """
         self.eval()
         config = self.settings.features
+        for waveform in waveforms:
+            require_one_window(len(waveform), config)
         padded = nn.utils.rnn.pad_sequence(waveforms, batch_first=True).to(self.device)
         samples = torch.tensor([len(waveform) for waveform in waveforms], device=self.device)
         log_probs, steps = self(log_mel(padded, config), frame_count(samples, config))

@@ -4,6 +4,7 @@ Source: Graves et al. 2006, "Connectionist temporal classification".
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch.nn.functional
 from torch import Tensor
@@ -22,7 +23,8 @@ def ctc_loss(log_probs: Tensor, step_lengths: Tensor, tokens: Tensor, token_leng
         token_lengths: (batch,) int64.
 
     Returns:
-        (batch,) float32, nats; infinite where an utterance has too few steps for its tokens (`required_steps`).
+        (batch,) float32, nats; infinite, with gradients that are not numbers, where an utterance has too few
+        steps for its tokens (`required_steps`).
 
     Source: Graves et al. 2006, equations 5 to 8; torch.nn.functional.ctc_loss does the work.
     """
@@ -33,7 +35,7 @@ def ctc_loss(log_probs: Tensor, step_lengths: Tensor, tokens: Tensor, token_leng
 
 def required_steps(tokens: Sequence[int]) -> int:
     """Fewest steps that can carry a transcript: one a token, and a blank between equal neighbours."""
-    return len(tokens) + sum(left == right for left, right in zip(tokens, tokens[1:], strict=False))
+    return len(tokens) + sum(left == right for left, right in pairwise(tokens))
 
 
 def blank_steps(log_probs: Tensor, step_lengths: Tensor) -> Tensor:

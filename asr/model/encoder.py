@@ -1,4 +1,4 @@
-"""The acoustic encoder: subsampling + recurrent layers + output layer, log-mel frames -> log-probabilities."""
+"""The acoustic encoder: subsampling + recurrent layers + output layer, log-mel frames to log-probs."""
 
 from dataclasses import dataclass
 from typing import Literal, overload
@@ -14,8 +14,8 @@ Size = Literal["small", "medium", "large"]
 # One dial sets width, depth and dropout together: (units a direction, layers, dropout).
 SIZES: dict[str, tuple[int, int, float]] = {
     "small": (256, 4, 0.3),  # about 6.6 M weights: hours of speech, a laptop
-    "medium": (512, 5, 0.3),  # about 27 M: a hundred hours, one GPU
-    "large": (768, 6, 0.2),  # about 71 M: a thousand hours, several GPUs
+    "medium": (512, 5, 0.3),  # about 30 M: a hundred hours, one GPU
+    "large": (768, 6, 0.2),  # about 80 M: a thousand hours, several GPUs
 }
 
 # Time strides of the two convolutions for each subsampling factor.
@@ -84,8 +84,8 @@ class Encoder(nn.Module):
         n_mels: values a frame.
         vocab_size: tokens, blank included.
 
-    Source: the shape of Deep Speech 2 (Amodei et al. 2016) and EESEN (Miao et al. 2015): convolutions over time and
-        frequency, bidirectional LSTM layers, a softmax for CTC.
+    Source: the shape of Deep Speech 2 (Amodei et al. 2016) and EESEN (Miao et al. 2015): convolutions over
+        time and frequency, bidirectional LSTM layers, a softmax for CTC.
     """
 
     def __init__(self, config: EncoderConfig, n_mels: int, vocab_size: int) -> None:
@@ -148,7 +148,8 @@ class StackFront(nn.Module):
         config: the encoder's settings.
         n_mels: values a frame.
 
-    Source: Sak et al. 2015, "Fast and accurate recurrent neural network acoustic models for speech recognition".
+    Source: Sak et al. 2015, "Fast and accurate recurrent neural network acoustic models for speech
+        recognition".
     """
 
     def __init__(self, config: EncoderConfig, n_mels: int) -> None:
@@ -166,12 +167,10 @@ class StackFront(nn.Module):
 
 def _convolution(inputs: int, outputs: int, stride: int) -> nn.Conv2d:
     """A convolution whose output has ceil(size / stride) frames and half the bands."""
-    kernel = max(3, stride | 1)  # odd, and no frame is skipped
+    kernel = max(3, 2 * stride - 1)  # odd, and so wide that no frame is skipped, at the end neither
     return nn.Conv2d(inputs, outputs, (kernel, 3), stride=(stride, 2), padding=(kernel // 2, 1))
 
 
 def parameter_count(module: nn.Module) -> int:
     """Trainable weights of a module."""
     return sum(weight.numel() for weight in module.parameters() if weight.requires_grad)
-
-

@@ -1,9 +1,9 @@
-"""RNN, GRU and LSTM layers behind one interface: one or both directions, hidden state as argument and result.
+"""RNN, GRU and LSTM layers behind one interface: one or both directions, hidden state in and out.
 
-Toolkits run a bidirectional layer over packed sequences, which on a CPU leaves torch's fused kernels and costs
-up to an order of magnitude. Here each direction is its own fused one-directional layer over the padded batch: the
-backward one reads every utterance reversed *by its own length*, so that padding stands behind the valid steps in
-both directions and never reaches them. The result equals the packed one, gradients included.
+Toolkits run a bidirectional layer over packed sequences, which on a CPU leaves torch's fused kernels and
+costs up to an order of magnitude. Here each direction is its own fused one-directional layer over the padded
+batch: the backward one reads every utterance reversed *by its own length*, so that padding stands behind the
+valid steps in both directions and never reaches them. The result equals the packed one, gradients included.
 """
 
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ Cell = Literal["rnn", "gru", "lstm"]
 
 State = tuple[Tensor, ...]  # of one layer: (h,) or, for LSTM, (h, c); each (batch, width)
 
-_CELLS: dict[str, type[nn.RNNBase]] = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
+_CELLS: dict[Cell, type[nn.RNN | nn.GRU | nn.LSTM]] = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,9 @@ class RecurrentConfig:
     def __post_init__(self) -> None:
         if self.cell not in _CELLS:
             raise SettingsError(f"model.cell must be one of {', '.join(_CELLS)}. Got {self.cell!r}.")
-        for name, value, low in (("width", self.width, 1), ("depth", self.depth, 1), ("projection", self.projection, 0)):
-            if value < low:
-                raise SettingsError(f"model.{name} must be at least {low}. Got {value}.")
+        for name, low in (("width", 1), ("depth", 1), ("projection", 0)):
+            if getattr(self, name) < low:
+                raise SettingsError(f"model.{name} must be at least {low}. Got {getattr(self, name)}.")
         if not 0 <= self.dropout < 1:
             raise SettingsError(f"model.dropout must be in [0, 1). Got {self.dropout:g}.")
 
@@ -63,8 +63,9 @@ class RecurrentLayer(nn.Module):
         super().__init__()
         self.forwards = _CELLS[cell](input_size, width)
         self.backwards = _CELLS[cell](input_size, width) if bidirectional else None
-        for direction in self.children():
-            initialize(direction)
+        for direction in (self.forwards, self.backwards):
+            if direction is not None:
+                initialize(direction)
 
     def forward(self, x: Tensor, lengths: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """Run the layer.
@@ -86,8 +87,8 @@ class RecurrentLayer(nn.Module):
             return y, _unpack_state(last)
         if state is not None:
             raise SettingsError(
-                "a bidirectional layer cannot continue from a state: its backward half begins at the end of the "
-                "utterance. Use --model.no-bidirectional for streaming."
+                "a bidirectional layer cannot continue from a state: its backward half begins at the end of "
+                "the utterance. Use --model.no-bidirectional for streaming."
             )
         order = reversal(lengths, x.shape[0])
         y, last = self.forwards(x)
@@ -113,7 +114,8 @@ class RecurrentStack(nn.Module):
             layer = RecurrentLayer(config.cell, size, config.width, bidirectional=config.bidirectional)
             self.layers.append(layer)
             size = config.width * (2 if config.bidirectional else 1)
-            self.projections.append(nn.Linear(size, config.projection) if config.projection else nn.Identity())
+            projection = nn.Linear(size, config.projection) if config.projection else nn.Identity()
+            self.projections.append(projection)
             size = config.output_size
 
     def forward(
@@ -154,9 +156,10 @@ def locked_dropout(x: Tensor, rate: float, *, training: bool) -> Tensor:
     Args:
         x: (steps, batch, size).
         rate: share of the values that are zeroed; the others are scaled up.
+        training: False changes nothing.
 
-    Source: Gal & Ghahramani 2016, "A theoretically grounded application of dropout in recurrent neural networks".
-        The mask is also `steps` times cheaper to draw than one for every value.
+    Source: Gal & Ghahramani 2016, "A theoretically grounded application of dropout in recurrent neural
+        networks". The mask is also `steps` times cheaper to draw than one for every value.
     """
     if not training or rate == 0:
         return x
@@ -164,15 +167,16 @@ def locked_dropout(x: Tensor, rate: float, *, training: bool) -> Tensor:
     return x * (keep / (1 - rate))
 
 
-def initialize(layer: nn.Module) -> None:
+def initialize(layer: nn.RNNBase) -> None:
     """Initialise one fused recurrent layer in place.
 
-    Recurrent weights are orthogonal for every gate, which keeps the norm of what flows back through time (Saxe et
-    al. 2014; Le et al. 2015); input weights are Xavier-uniform for every gate (Glorot & Bengio 2010); biases are 0,
-    but the LSTM's forget gate starts at 1 so that it remembers at first (Gers et al. 2000; Jozefowicz et al. 2015).
+    Recurrent weights are orthogonal for every gate, which keeps the norm of what flows back through time
+    (Saxe et al. 2014); input weights are Xavier-uniform for every gate (Glorot & Bengio 2010); biases are 0,
+    but the LSTM's forget gate starts at 1 so that it remembers at first (Gers et al. 2000; Jozefowicz et al.
+    2015).
     """
     for name, weight in layer.named_parameters():
-        gates = weight.view(-1, layer.hidden_size, *weight.shape[1:])  # type: ignore[arg-type]
+        gates = weight.view(-1, layer.hidden_size, *weight.shape[1:])
         if name.startswith("bias"):
             nn.init.zeros_(weight)
             if isinstance(layer, nn.LSTM) and name == "bias_ih_l0":
@@ -186,8 +190,8 @@ def reversal(lengths: Tensor, steps: int) -> Tensor:
     """The order of rows that reverses each utterance by its own length.
 
     Returns:
-        (steps * batch,) int64 indices into a time-major batch whose steps and batch are flattened; padding stays
-        where it is. Applying it twice gives the identity.
+        (steps * batch,) int64 indices into a time-major batch whose steps and batch are flattened; padding
+        stays where it is. Applying it twice gives the identity.
     """
     t = torch.arange(steps, device=lengths.device).unsqueeze(1)
     source = torch.where(t < lengths, lengths - 1 - t, t)
@@ -196,14 +200,14 @@ def reversal(lengths: Tensor, steps: int) -> Tensor:
 
 def reverse(x: Tensor, order: Tensor) -> Tensor:
     """Reverse each utterance of a time-major batch (steps, batch, size) by the order of `reversal`."""
-    result: Tensor = _Reverse.apply(x, order)  # type: ignore[no-untyped-call]
+    result: Tensor = _Reverse.apply(x, order)
     return result
 
 
 class _Reverse(torch.autograd.Function):
     """A permutation of rows that is its own inverse, hence its own gradient.
 
-    Plain indexing would do, but its gradient is a scatter with accumulation, many times slower than this copy.
+    Plain indexing would do, but its gradient is a scatter with accumulation, several times slower than this.
     """
 
     @staticmethod
@@ -218,7 +222,7 @@ class _Reverse(torch.autograd.Function):
 
 
 def _pack_state(state: State | None) -> Tensor | State | None:
-    """One layer's state as torch's fused layers take it: a leading axis, and a bare tensor for RNN and GRU."""
+    """One layer's state as torch's layers take it: a leading axis, and a bare tensor for RNN and GRU."""
     if state is None:
         return None
     axes = tuple(part.unsqueeze(0) for part in state)

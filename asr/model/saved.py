@@ -6,6 +6,7 @@ Safetensors holds numbers and text only, so that a model from a stranger cannot 
 import json
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,14 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from asr.errors import ModelError, SettingsError
+from asr.errors import AsrError, ModelError
 from asr.frontend.features import FeatureConfig
 from asr.model.acoustic import AcousticModel, ModelSettings
 from asr.model.encoder import EncoderConfig
 from asr.text.tokenizer import CharTokenizer
 
 FORMAT_VERSION = 1
+_KEY = "asr-acoustic-model"
 
 
 def save_model(path: Path, model: AcousticModel, provenance: dict[str, Any]) -> None:
@@ -35,15 +37,16 @@ def save_model(path: Path, model: AcousticModel, provenance: dict[str, Any]) -> 
         ModelError: it cannot be written (a full disk, no permission); an older file is left as it was.
     """
     settings = model.settings
-    metadata = {
-        "format": "asr-acoustic-model",
-        "format_version": str(FORMAT_VERSION),
-        "features": json.dumps(asdict(settings.features)),
-        "encoder": json.dumps(asdict(settings.encoder)),
+    record = {
+        "format_version": FORMAT_VERSION,
+        "features": asdict(settings.features),
+        "encoder": asdict(settings.encoder),
         "tokenizer": settings.tokenizer.to_json(),
         "normalizer": settings.normalizer,
-        "provenance": json.dumps({**settings.provenance, **provenance}),
+        "provenance": {**settings.provenance, **provenance},
     }
+    # One key only: safetensors writes several in random order, and equal models should be equal files.
+    metadata = {_KEY: json.dumps(record)}
     weights = {name: tensor.detach().contiguous().cpu() for name, tensor in model.state_dict().items()}
     write_atomically(path, lambda temporary: save_file(weights, temporary, metadata))
 
@@ -54,8 +57,12 @@ def load_model(path: Path, device: torch.device | str = "cpu") -> AcousticModel:
     Raises:
         ModelError: the file is missing, damaged, of a newer format, or not a model of this project.
     """
+    if path.is_dir():
+        raise ModelError(f"{path}: is a folder. Expected a model file, such as {path / 'model.safetensors'}.")
     if not path.is_file():
-        raise ModelError(f"{path}: no such model file. Expected a .safetensors file that `asr train` has written.")
+        raise ModelError(
+            f"{path}: no such model file. Expected a .safetensors file that `asr train` has written."
+        )
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -63,14 +70,15 @@ def load_model(path: Path, device: torch.device | str = "cpu") -> AcousticModel:
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except (SafetensorError, OSError) as error:
         raise ModelError(
-            f"{path}: not a readable model: {error}. Expected a complete .safetensors file that `asr train` has "
-            f"written; copy it again or train anew."
+            f"{path}: not a readable model: {error}. Expected a complete .safetensors file that `asr train` "
+            f"has written; copy it again or train anew."
         ) from error
     model = AcousticModel(settings)
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
-        raise ModelError(f"{path}: its weights do not fit its own settings: {error}") from error
+        reason = " ".join(str(error).split()).rstrip(".")  # torch's message has many lines
+        raise ModelError(f"{path}: its weights do not fit its settings: {reason}. Train it anew.") from error
     return model.to(device).eval()
 
 
@@ -89,27 +97,37 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
         temporary.replace(path)
     # torch and safetensors report a full disk as errors of their own.
     except (OSError, RuntimeError, SafetensorError) as error:
-        temporary.unlink(missing_ok=True)
-        kept = " The file that was there before is unharmed." if path.exists() else ""
-        raise ModelError(f"{path}: cannot be written: {error}.{kept} Free some space or choose another folder.") from error
+        kept = " The file that was there before is unharmed." if os.path.exists(path) else ""
+        raise ModelError(
+            f"{path}: cannot be written: {error}.{kept} Free some space or choose another folder."
+        ) from error
+    finally:
+        with suppress(OSError):  # after success there is none
+            temporary.unlink()
 
 
 def _read_settings(path: Path, metadata: dict[str, str]) -> ModelSettings:
-    if metadata.get("format") != "asr-acoustic-model":
-        raise ModelError(f"{path}: a safetensors file, but not a model of this project. Train one with `asr train`.")
-    version = int(metadata["format_version"])
-    if version > FORMAT_VERSION:
+    if _KEY not in metadata:
         raise ModelError(
-            f"{path}: model format {version}, but this version of asr reads formats up to {FORMAT_VERSION}. "
-            f"Upgrade it: pip install --upgrade asr-rnn"
+            f"{path}: a safetensors file, but not a model of this project. Train one with `asr train`."
         )
     try:
-        return ModelSettings(
-            features=FeatureConfig(**json.loads(metadata["features"])),
-            encoder=EncoderConfig(**json.loads(metadata["encoder"])),
-            tokenizer=CharTokenizer.from_json(metadata["tokenizer"]),
-            normalizer=metadata["normalizer"],
-            provenance=json.loads(metadata["provenance"]),
-        )
-    except (KeyError, TypeError, ValueError, SettingsError) as error:
-        raise ModelError(f"{path}: the settings in this model cannot be read: {error!r}. Train it again.") from error
+        record = json.loads(metadata[_KEY])
+        version = int(record["format_version"])
+        if version <= FORMAT_VERSION:
+            return ModelSettings(
+                features=FeatureConfig(**record["features"]),
+                encoder=EncoderConfig(**record["encoder"]),
+                tokenizer=CharTokenizer.from_json(record["tokenizer"]),
+                normalizer=record["normalizer"],
+                provenance=record["provenance"],
+            )
+    except (KeyError, TypeError, ValueError, AsrError) as error:
+        raise ModelError(
+            f"{path}: the settings in this model cannot be read: {type(error).__name__}: {error} "
+            f"Copy the file again, or train it anew."
+        ) from error
+    raise ModelError(
+        f"{path}: model format {version}, but this version of asr reads formats up to {FORMAT_VERSION}. "
+        f"Upgrade it: pip install --upgrade asr-rnn"
+    )

@@ -1,11 +1,11 @@
 """Utterances -> batches: which go together, in which order, and what a batch holds.
 
-A plan is a pure function of the seed and the epoch. Batches have about the same length in seconds, hold utterances
-of about the same length, and come in random order, except that the longest comes first: what does not fit into
-memory shows up at once.
+A plan is a pure function of the seed and the epoch. Batches have about the same length in seconds, hold
+utterances of about the same length, and come in random order, except that the longest comes first: what does
+not fit into memory shows up at once.
 """
 
-import os
+import signal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,13 +18,13 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, Dataset
 
 from asr.corpora.manifest import Utterance
-from asr.errors import SettingsError
+from asr.errors import DataError, SettingsError
 from asr.frontend.audio import read_audio
 from asr.frontend.augment import AugmentConfig, Masks, change_speed, draw, draw_masks
-from asr.frontend.features import FeatureConfig, frame_count
+from asr.frontend.features import FeatureConfig, frame_count, log_mel
 from asr.training.cache import FeatureCache, open_cache
+from asr.training.cores import usable_cores
 from asr.training.examples import Example
-
 
 CPU = torch.device("cpu")
 
@@ -34,8 +34,8 @@ class BatchConfig:
     """How utterances become batches."""
 
     seconds: float = 100.0  # of audio in a batch, padding included, over all processes
-    cache_dir: Path | None = Path("data/features")  # computed features are kept here; None computes them every time
-    workers: int | None = None  # processes that prepare batches; None: 0 on a CPU or with a cache, else up to 8
+    cache_dir: Path | None = Path("data/features")  # features are kept here; None computes them every time
+    workers: int | None = None  # processes that make batches; None: 0 on a CPU or with a cache, else up to 8
 
     def __post_init__(self) -> None:
         if self.seconds <= 0:
@@ -49,13 +49,17 @@ class Batch:
     """Padded utterances."""
 
     ids: tuple[str, ...]
-    audio: Tensor  # (batch, frames, n_mels) features, or (batch, samples) waveforms for the device to make them of
+    audio: Tensor  # (batch, frames, n_mels) features, or (batch, samples) of which the device makes them
     frame_lengths: Tensor  # (batch,) int64
     tokens: Tensor  # (batch, longest) int64
     token_lengths: Tensor  # (batch,) int64
     masks: Masks | None
-    seconds: float  # of audio, without padding
     global_tokens: int  # tokens of all processes' parts of this batch
+    global_seconds: float  # of audio in all processes' parts, without padding
+
+    def features(self, config: FeatureConfig) -> Tensor:
+        """(batch, frames, n_mels) log-mel frames, on the batch's device."""
+        return self.audio if self.audio.dim() == 3 else log_mel(self.audio, config)
 
     def to(self, device: torch.device) -> "Batch":
         """The same batch with its tensors on another device."""
@@ -78,11 +82,12 @@ class Batch:
 
 @dataclass(frozen=True)
 class Planned:
-    """One batch to be made: indices into the examples, this process's part of it, and how it is augmented."""
+    """One batch to be made: this process's part of it, and how it is augmented."""
 
-    indices: tuple[int, ...]
+    indices: tuple[int, ...]  # into the examples
     epoch: int  # 0 for no augmentation
-    global_tokens: int
+    global_tokens: int  # as in `Batch`
+    global_seconds: float
 
 
 def group_by_length(
@@ -92,7 +97,8 @@ def group_by_length(
 
     Args:
         seconds: (utterances,) durations.
-        batch_s: most seconds in a batch; an utterance that is longer is a batch of its own.
+        batch_s: most seconds in a batch; an utterance that is longer is a batch of its own. Batches that
+            `at_least` enlarges may hold more.
         rng: shuffles utterances of about the same length, and the batches; None leaves both sorted.
         at_least: fewest utterances in a batch where there are so many (one for each process).
 
@@ -105,9 +111,9 @@ def group_by_length(
     order = order[np.argsort(classes, kind="stable")]
     batches, start = [], 0
     while start < len(order):
-        # The longest of the class stands in for the longest of the batch; classes are narrow.
-        longest = seconds[order[start : start + 64]].max()
-        size = max(at_least, int(batch_s / longest), 1)
+        # Within a class any may be the longest, so look at as many as could go into the batch.
+        window = order[start : start + 1 + int(batch_s / seconds[order[start]])]
+        size = max(at_least, int(batch_s / seconds[window].max()), 1)
         if len(order) - (start + size) < at_least:
             size = len(order) - start
         batches.append(order[start : start + size])
@@ -130,6 +136,10 @@ class Batches:
         rank: which process's part to give.
         world_size: processes that share every batch.
         device: where batches go.
+
+    Raises:
+        AudioError: an utterance's audio cannot be read.
+        DataError: the cache cannot be written, or there are fewer training utterances than processes.
     """
 
     def __init__(
@@ -144,48 +154,63 @@ class Batches:
         world_size: int = 1,
         device: torch.device = CPU,
     ) -> None:
+        if augment and len(examples) < world_size:
+            raise DataError(
+                f"{len(examples)} training utterances for {world_size} processes. Expected at least one for "
+                f"each. Start fewer processes."
+            )
         self.examples, self.augment, self.seed = examples, augment, seed
         self.config, self.rank, self.world_size = config, rank, world_size
         self.pin = device.type == "cuda"
-        self.workers = config.workers
-        if self.workers is None:
-            # A CPU that trains has no core to spare, and reading a cache is no work.
-            spare = min(8, max(1, len(os.sched_getaffinity(0)) - 1))
-            self.workers = spare if self.pin and config.cache_dir is None else 0
+        # A CPU that trains has no core to spare, and reading a cache is no work.
+        spare = min(8, max(1, usable_cores() - 1)) if self.pin and config.cache_dir is None else 0
+        self.workers = spare if config.workers is None else config.workers
         utterances = [example.utterance for example in examples]
-        speeds = augment.speeds if augment else (1.0,)
         caches = {}
         if config.cache_dir is not None:
-            caches = {speed: open_cache(config.cache_dir, utterances, features, speed) for speed in speeds}
+            # Global statistics are taken at the recordings' own speed.
+            speeds = set(augment.speeds) if augment else {1.0}
+            if features.normalize == "global":
+                speeds.add(1.0)
+            caches = {
+                speed: open_cache(config.cache_dir, utterances, features, speed) for speed in sorted(speeds)
+            }
         self.dataset = _Collated(examples, features, augment, seed, caches)
         self.seconds = np.array([utterance.duration for utterance in utterances])
         self.token_counts = np.array([len(example.tokens) for example in examples])
 
     def plan(self, epoch: int) -> list[Planned]:
-        """The batches of an epoch, counted from 1; epoch 0 is unaugmented and sorted."""
+        """The batches of an epoch, counted from 1; epoch 0 is unaugmented and sorted.
+
+        Without augmentation, batches of which this process has no part are left out.
+        """
         seconds, rng = self.seconds, None
         if epoch and self.augment:
             rng = np.random.default_rng([self.seed, epoch])
             seconds = seconds / np.array([self.dataset.speed(example, epoch) for example in self.examples])
         batches = group_by_length(seconds, self.config.seconds, rng, self.world_size)
-        return [
+        planned = [
             Planned(
                 indices=tuple(batch[self.rank :: self.world_size].tolist()),
                 epoch=epoch if self.augment else 0,
-                global_tokens=int(self.token_counts[batch].sum()),
+                # 1 where all transcripts are empty: the loss is divided by it.
+                global_tokens=max(1, int(self.token_counts[batch].sum())),
+                global_seconds=float(seconds[batch].sum()),
             )
             for batch in batches
         ]
+        return [batch for batch in planned if batch.indices]
 
     def load(self, plan: Sequence[Planned]) -> "DataLoader[Batch]":
         """The planned batches, one after the other."""
         return DataLoader(
             self.dataset,
-            sampler=plan,  # type: ignore[arg-type]
+            sampler=plan,
             batch_size=None,  # the data set makes whole batches
             num_workers=self.workers,
             pin_memory=self.pin,
             prefetch_factor=4 if self.workers else None,
+            worker_init_fn=_ignore_interrupts,
         )
 
 
@@ -222,8 +247,8 @@ class _Collated(Dataset[Batch]):
             tokens=pad_sequence(tokens, batch_first=True),
             token_lengths=torch.tensor([len(row) for row in tokens]),
             masks=self._masks(chosen, lengths, planned.epoch),
-            seconds=sum(lengths) * self.features.frame_s,
             global_tokens=planned.global_tokens,
+            global_seconds=planned.global_seconds,
         )
 
     def _read(self, utterance: Utterance, speed: float) -> Tensor:
@@ -239,12 +264,15 @@ class _Collated(Dataset[Batch]):
     def _masks(self, chosen: Sequence[Example], lengths: Sequence[int], epoch: int) -> Masks | None:
         if self.augment is None or epoch < max(self.augment.masks_from_epoch, 1):
             return None
-        drawn = [
-            draw_masks(
-                frames, self.features.n_mels, self.augment, draw(self.seed, epoch, example.utterance.id, "masks")
-            )
-            for example, frames in zip(chosen, lengths, strict=True)
-        ]
+        drawn = []
+        for example, frames in zip(chosen, lengths, strict=True):
+            rng = draw(self.seed, epoch, example.utterance.id, "masks")
+            drawn.append(draw_masks(frames, self.features.n_mels, self.augment, rng))
         # A missing mask is an empty one: padding with zeros gives width 0.
         time, mel = zip(*drawn, strict=True)
         return Masks(pad_sequence(list(time), batch_first=True), pad_sequence(list(mel), batch_first=True))
+
+
+def _ignore_interrupts(worker: int) -> None:
+    """Ctrl-C reaches loader processes too, but the trainer decides when to stop."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

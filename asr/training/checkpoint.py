@@ -1,11 +1,12 @@
 """Where training stands, on disk: everything that a run needs to go on as if it had never stopped.
 
-Random draws are pure functions of the seed, the epoch and the update (see `Trainer`), so there is no generator
-state to keep.
+Random draws are pure functions of the seed, the epoch and the update (see `Trainer`), so there is no
+generator state to keep.
 """
 
 import json
 import pickle
+import warnings
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -68,18 +69,33 @@ def load_checkpoint(path: Path, device: torch.device) -> tuple[Position, dict[st
     if not path.is_file():
         raise ModelError(f"{path}: no checkpoint to resume from. Start the run without --train.resume.")
     try:
-        record = torch.load(path, map_location=device, weights_only=True)
-    except (RuntimeError, OSError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        first_line = str(error).split("\n")[0]
+        with warnings.catch_warnings(action="ignore"):  # about pickles of others, which are refused anyway
+            record = torch.load(path, map_location=device, weights_only=True)
+    except _UNREADABLE as error:
+        reason = str(error).strip().split("\n")[0].split(". ")[0].rstrip(".")
         raise ModelError(
-            f"{path}: not a readable checkpoint: {first_line} Expected one that `asr train` has written. Start anew "
-            f"in another --train.run-dir; saved models in the folder are not affected."
+            f"{path}: not a readable checkpoint: {reason}. Expected one that `asr train` has written. Start "
+            f"anew in another --train.run-dir; saved models in the folder are not affected."
         ) from error
     if not isinstance(record, dict) or record.get("format") != "asr-checkpoint":
-        raise ModelError(f"{path}: not a checkpoint of this project. Expected one that `asr train` has written.")
-    if record["format_version"] > FORMAT_VERSION:
         raise ModelError(
-            f"{path}: checkpoint format {record['format_version']}, but this version of asr reads formats up to "
-            f"{FORMAT_VERSION}. Upgrade it: pip install --upgrade asr-rnn"
+            f"{path}: not a checkpoint of this project. Expected one that `asr train` has written."
         )
-    return Position(**record["position"]), json.loads(record["settings"]), record["states"]
+    if record.get("format_version", 0) > FORMAT_VERSION:
+        raise ModelError(
+            f"{path}: checkpoint format {record['format_version']}, but this version of asr reads formats up "
+            f"to {FORMAT_VERSION}. Upgrade it: pip install --upgrade asr-rnn"
+        )
+    try:
+        return Position(**record["position"]), json.loads(record["settings"]), record["states"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelError(
+            f"{path}: a damaged checkpoint: {error!r}. Start anew in another --train.run-dir."
+        ) from error
+
+
+# What torch.load raises on files that it did not write, or wrote half.
+_UNREADABLE = (
+    RuntimeError, OSError, EOFError, ValueError, KeyError, IndexError, TypeError, AttributeError,
+    AssertionError, pickle.UnpicklingError,
+)  # fmt: skip

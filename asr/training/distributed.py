@@ -11,8 +11,9 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
-from asr.errors import SettingsError
+from asr.errors import SettingsError, TrainingError
 
 
 @dataclass(frozen=True)
@@ -36,9 +37,10 @@ class Process:
         dist.all_gather_object(values, value)
         return values
 
-    def any(self, value: bool) -> bool:
-        """Whether the value is true on any process."""
-        return any(self.gather(value)) if self.world_size > 1 else value
+    def add_up(self, values: Tensor) -> None:
+        """Replace a tensor by its sum over all processes; the host does not wait for a card."""
+        if self.world_size > 1:
+            dist.all_reduce(values)
 
 
 @contextmanager
@@ -50,6 +52,7 @@ def processes(device: str) -> Iterator[Process]:
 
     Raises:
         SettingsError: the device does not exist.
+        TrainingError: another process has ended too early.
     """
     rank, world_size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     chosen = choose_device(device, int(os.environ.get("LOCAL_RANK", "0")))
@@ -58,9 +61,17 @@ def processes(device: str) -> Iterator[Process]:
     if world_size == 1:
         yield Process(0, 1, chosen)
         return
-    dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+    # What is gathered lies in the host's memory, for which gloo stands by beside NCCL.
+    dist.init_process_group("cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo")
     try:
         yield Process(rank, world_size, chosen)
+    except RuntimeError as error:
+        if not _is_lost_connection(error):
+            raise
+        raise TrainingError(
+            f"process {rank} of {world_size} lost the others: one of them has ended too early, and its own "
+            f"message tells why."
+        ) from error
     finally:
         dist.destroy_process_group()
 
@@ -76,13 +87,18 @@ def choose_device(device: str, local_rank: int = 0) -> torch.device:
         return torch.device("cuda", local_rank) if available else torch.device("cpu")
     kind, _, index = device.partition(":")
     if kind not in ("cpu", "cuda") or (index and not index.isdigit()):
-        raise SettingsError(f"device must be auto, cpu, cuda or cuda:N. Got {device!r}.")
+        raise SettingsError(f"train.device must be auto, cpu, cuda or cuda:N. Got {device!r}.")
     if kind == "cpu":
         return torch.device("cpu")
     number = int(index) if index else local_rank
     if not available or number >= torch.cuda.device_count():
         raise SettingsError(
-            f"device {device}: this machine has {torch.cuda.device_count() if available else 'no'} usable CUDA "
-            f"card(s). Choose cpu, or check the driver with nvidia-smi."
+            f"train.device {device}: this machine has {torch.cuda.device_count() if available else 'no'} "
+            f"usable CUDA card(s). Choose cpu, or check the driver with nvidia-smi."
         )
     return torch.device("cuda", number)
+
+
+def _is_lost_connection(error: RuntimeError) -> bool:
+    # gloo's errors have no class of their own.
+    return isinstance(error, dist.DistError) or "gloo" in str(error) or "Connection" in str(error)

@@ -1,7 +1,7 @@
 """Utterances -> training examples: transcripts become tokens, and what cannot be trained on is found here.
 
-CTC needs at least one encoder step for each token and one more between equal neighbours. An utterance with fewer
-has an infinite loss; it is named before training starts, not after hours.
+CTC needs at least one encoder step for each token and one more between equal neighbours. An utterance with
+fewer has an infinite loss; it is named before training starts, not after hours.
 """
 
 import logging
@@ -27,15 +27,19 @@ _NAMED = 5  # utterances spelled out in a message; the others are counted
 class TextConfig:
     """What becomes of transcripts, and of those that cannot be used."""
 
-    normalizer: str = "english"  # text rules: verbatim, lower or english
-    unknown: Literal["error", "drop"] = "error"  # characters of dev transcripts outside the alphabet: fail, or leave out and count
-    too_long: Literal["drop", "fail"] = "drop"  # utterances with too few steps for their transcript: leave out and count, or fail
+    # Text rules that transcripts go through: verbatim, lower or english.
+    normalizer: str = "english"
+    # Characters of dev transcripts that no training transcript has: fail, or leave out and count.
+    unknown: Literal["error", "drop"] = "error"
+    # Utterances with too few encoder steps for their transcript: leave out and count, or fail.
+    too_long: Literal["drop", "fail"] = "drop"
 
     def __post_init__(self) -> None:
         if self.unknown not in ("error", "drop"):
             raise SettingsError(f"text.unknown must be error or drop. Got {self.unknown!r}.")
         if self.too_long not in ("drop", "fail"):
             raise SettingsError(f"text.too-long must be drop or fail. Got {self.too_long!r}.")
+        normalize("", self.normalizer)  # says which names there are
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,7 @@ def make_examples(
     features: FeatureConfig,
     subsampling: int,
     speeds: Sequence[float] = (1.0,),
+    kind: str = "training",
 ) -> list[Example]:
     """Turn utterances into examples, and report those that cannot be.
 
@@ -70,18 +75,20 @@ def make_examples(
         features: sets the frames a second.
         subsampling: frames an encoder step.
         speeds: of the speed perturbation.
+        kind: what messages call these utterances: training or dev.
 
     Returns:
         The usable examples, in the same order.
 
     Raises:
-        DataError: a transcript has unknown characters, or too many characters for its audio, and the setting says
-            so; or nothing is left.
+        DataError: a transcript has unknown characters, or too many characters for its audio, and the setting
+            says so; two utterances share an id; or nothing is left.
     """
+    _check_ids(utterances, kind)
     examples: list[Example] = []
     dropped: list[str] = []
     unknown: Counter[str] = Counter()
-    slowed = 0
+    slowed = empty = 0
     for utterance in utterances:
         text = normalize(utterance.text, config.normalizer)
         unknown += tokenizer.unknown_characters(text)
@@ -89,35 +96,70 @@ def make_examples(
         needed = required_steps(tokens)
         samples = int(utterance.duration * features.sample_rate)
         fitting = [
-            speed
-            for speed in speeds
-            if step_count(frame_count(int(samples / speed), features), subsampling) >= needed
+            speed for speed in speeds if _steps(int(samples / speed), features, subsampling) >= max(needed, 1)
         ]
         if fitting:
             slowed += max(fitting) < max(speeds)
+            empty += not tokens
             examples.append(Example(utterance, text, tokens, max(fitting)))
         else:
-            steps = step_count(frame_count(samples, features), subsampling)
-            dropped.append(f"{utterance.id} ({len(tokens)} tokens need {needed} steps, its audio has {steps})")
+            steps = _steps(samples, features, subsampling)
+            dropped.append(
+                f"{utterance.id} ({len(tokens)} tokens need {needed} steps, its audio has {steps})"
+            )
     if unknown:
         log.warning(
-            "%d characters outside the alphabet were left out: %s", unknown.total(), dict(sorted(unknown.items()))
+            "%d characters of %s transcripts are not in the alphabet and were left out: %s",
+            unknown.total(),
+            kind,
+            ", ".join(f"{character!r} {count} x" for character, count in sorted(unknown.items())),
+        )
+    if empty:
+        log.warning(
+            "the %s rules leave nothing of %d %s transcripts: they count as silence",
+            config.normalizer,
+            empty,
+            kind,
         )
     if slowed:
-        log.info("%d utterances are spoken too fast for the highest speed and are only heard at lower ones", slowed)
+        log.info(
+            "%d %s utterances are spoken too fast for the highest speed and are only heard at lower ones",
+            slowed,
+            kind,
+        )
     if dropped:
-        _report(dropped, len(utterances), config)
+        _report(dropped, len(utterances), config, kind)
     if not examples:
-        raise DataError(f"none of {len(utterances)} utterances can be used. Correct the manifest.")
+        raise DataError(f"none of {len(utterances)} {kind} utterances can be used. Correct the manifest.")
     return examples
 
 
-def _report(dropped: list[str], total: int, config: TextConfig) -> None:
-    names = "; ".join(dropped[:_NAMED]) + (f"; and {len(dropped) - _NAMED} more" if len(dropped) > _NAMED else "")
+def _steps(samples: int, features: FeatureConfig, subsampling: int) -> int:
+    """Encoder steps of so many samples; 0 for less than one window, of which there are no features."""
+    return 0 if samples < features.win_length else step_count(frame_count(samples, features), subsampling)
+
+
+def _check_ids(utterances: Sequence[Utterance], kind: str) -> None:
+    repeated = [
+        name for name, count in Counter(utterance.id for utterance in utterances).items() if count > 1
+    ]
+    if repeated:
+        raise DataError(
+            f"{len(repeated)} ids name more than one {kind} utterance: {', '.join(repeated[:_NAMED])}. "
+            f"Expected every id once over all {kind} manifests. Rename them, or leave out a manifest that "
+            f"repeats another."
+        )
+
+
+def _report(dropped: list[str], total: int, config: TextConfig, kind: str) -> None:
+    more = f"; and {len(dropped) - _NAMED} more" if len(dropped) > _NAMED else ""
     message = (
-        f"{len(dropped)} of {total} utterances have a transcript too long for their audio: {names}. CTC needs one "
-        f"encoder step a token and one more between equal neighbours."
+        f"{len(dropped)} of {total} {kind} utterances are too short for their transcripts: "
+        f"{'; '.join(dropped[:_NAMED])}{more}. CTC needs one encoder step a token and one more between equal "
+        f"neighbours."
     )
     if config.too_long == "fail":
-        raise DataError(f"{message} Correct the transcripts, lower --model.subsampling, or use --text.too-long drop.")
+        raise DataError(
+            f"{message} Correct the transcripts, lower --model.subsampling, or use --text.too-long drop."
+        )
     log.warning("%s They are left out. Correct the transcripts, or lower --model.subsampling.", message)

@@ -2,23 +2,45 @@
 
 import json
 import logging
+import math
 import time
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from asr.training.checkpoint import Position
 from asr.training.validation import Validation
 
 log = logging.getLogger("asr")
 
+Item = TypeVar("Item")
+
+METRICS = "metrics.jsonl"  # in the run folder
+
+
+@dataclass(frozen=True)
+class UpdateReport:
+    """The numbers of one update, over all processes."""
+
+    number: int  # counted from 1
+    made: bool  # False: skipped because a loss or the gradient was not finite
+    loss: float  # nats a token
+    norm: float  # of the gradient, before clipping
+    clipped: bool
+    blank_share: float  # of all encoder steps, in [0, 1]
+    learning_rate: float
+    tokens: int
+    seconds: float  # of audio
+
 
 @dataclass
 class _Window:
-    """Sums since the last line of metrics."""
+    """Sums since the last line of metrics; of skipped updates only their number and their audio."""
 
+    since: float  # on the monotonic clock, s
     updates: int = 0
-    made: int = 0  # updates that were not skipped
+    made: int = 0
     loss: float = 0.0  # nats, over all tokens
     tokens: int = 0
     norm: float = 0.0
@@ -26,7 +48,6 @@ class _Window:
     blank_share: float = 0.0
     seconds: float = 0.0  # of audio
     waited_s: float = 0.0  # for data
-    since: float = field(default_factory=time.monotonic)
 
 
 class Metrics:
@@ -40,56 +61,73 @@ class Metrics:
 
     def __init__(self, run_dir: Path, every_s: float, *, enabled: bool) -> None:
         self.run_dir, self.every_s, self.enabled = run_dir, every_s, enabled
-        self._began = time.monotonic()
-        self._seconds_before = 0.0
-        self._done_before = 0.0
-        self._window = _Window()
-        self._board = _open_tensorboard(run_dir) if enabled else None
+        self._board: Any = None
         self._batches = self._epochs = 1
+        self._seconds_before = self._done_before = 0.0
+        self._began = self._paused = time.monotonic()
+        self._window = _Window(self._began)
 
-    def restore(self, position: Position) -> None:
-        """Go on counting from a checkpoint."""
-        self._seconds_before = position.seconds
+    def begin(self, position: Position, batches: int, epochs: int) -> None:
+        """A run begins, or goes on from a checkpoint; what was written after that checkpoint is taken back.
+
+        Args:
+            position: where it stands.
+            batches: of its current epoch.
+            epochs: of the whole run.
+        """
+        self._batches, self._epochs = batches, epochs
+        self._seconds_before, self._done_before = position.seconds, self._share_done(position)
+        self._began = self._paused = time.monotonic()
+        self._window = _Window(self._began)
+        if self.enabled:
+            self.run_dir.mkdir(parents=True, exist_ok=True)
+            _take_back(self.run_dir / METRICS, position)
+            self._board = _open_tensorboard(self.run_dir, position)
 
     def total_seconds(self) -> float:
         """Seconds of training so far, over all sessions."""
         return self._seconds_before + time.monotonic() - self._began
 
-    def start_epoch(self, position: Position, batches: int, epochs: int) -> None:
-        """An epoch of so many batches begins, or goes on."""
-        self._batches, self._epochs = batches, epochs
-        self._window = _Window()
-        if not self._done_before:
-            self._done_before = self._share_done(position)
-            self._began_epochs = time.monotonic()
-        self._asked = time.monotonic()
+    def epoch_items(self, items: Iterable[Item], batches: int) -> Iterator[Item]:
+        """Give an epoch's items, measuring how long each is waited for.
 
-    def data_arrived(self) -> None:
-        """The next batch is there: the time since the last update was spent waiting for it."""
-        self._window.waited_s += time.monotonic() - self._asked
+        Args:
+            items: what is left of the epoch.
+            batches: of the whole epoch.
+        """
+        self._batches = batches
+        # Between epochs the model is validated: that is not training time.
+        self._window.since += time.monotonic() - self._paused
+        iterator = iter(items)
+        while True:
+            asked = time.monotonic()
+            try:
+                item = next(iterator)
+            except StopIteration:
+                return
+            finally:
+                self._window.waited_s += time.monotonic() - asked
+            yield item
 
-    def update(
-        self, position: Position, *, loss: float, norm: float, clipped: bool, blank_share: float, made: bool,
-        rate: float, tokens: int, seconds: float,
-    ) -> None:  # fmt: skip
+    def update(self, position: Position, report: UpdateReport) -> None:
         """Take in one update; write a line when it is time."""
         window, sums = self._window, position.epoch_sums
         window.updates += 1
-        window.seconds += seconds
-        window.blank_share += blank_share
-        if made:
+        window.seconds += report.seconds
+        if report.made:
             window.made += 1
-            window.loss += loss * tokens
-            window.tokens += tokens
-            window.norm += norm
-            window.clipped += clipped
-            sums["loss"] = sums.get("loss", 0.0) + loss * tokens
-            sums["tokens"] = sums.get("tokens", 0.0) + tokens
-        sums["skipped"] = sums.get("skipped", 0.0) + (not made)
-        if time.monotonic() - window.since >= self.every_s:
-            self._write_line(position, rate)
-            self._window = _Window()
-        self._asked = time.monotonic()
+            window.loss += report.loss * report.tokens
+            window.tokens += report.tokens
+            window.norm += report.norm
+            window.clipped += report.clipped
+            window.blank_share += report.blank_share
+            sums["loss"] = sums.get("loss", 0.0) + report.loss * report.tokens
+            sums["tokens"] = sums.get("tokens", 0.0) + report.tokens
+        sums["skipped"] = sums.get("skipped", 0.0) + (not report.made)
+        self._paused = time.monotonic()
+        if self._paused - window.since >= self.every_s:
+            self._write_line(position, report)
+            self._window = _Window(self._paused)
 
     def finish_epoch(self, position: Position, result: Validation, *, better: bool) -> None:
         """Write an epoch's summary."""
@@ -99,57 +137,62 @@ class Metrics:
         log.info(
             "epoch %d/%d  train loss %.3f  dev loss %.3f  dev WER %.2f%%  CER %.2f%%  blank %.0f%%  %s%s%s",
             position.epoch, self._epochs, loss, result.loss, result.wer, result.cer, 100 * result.blank_share,
-            clock(self.total_seconds()), f"  {skipped} updates skipped" if skipped else "", "  best so far" if better else "",
+            clock(self.total_seconds()), f"  {skipped} updates skipped" if skipped else "",
+            "  best so far" if better else "",
         )  # fmt: skip
         for reference, hypothesis in result.examples:
             log.debug("reference  %s\nhypothesis %s", reference, hypothesis)
-        self._write(
-            {
-                "event": "epoch", "epoch": position.epoch, "update": position.update, "train_loss": loss,
-                "dev_loss": result.loss, "dev_wer": result.wer, "dev_cer": result.cer, "blank_share": result.blank_share,
-                "skipped_updates": skipped, "training_s": self.total_seconds(), "best": better,
-                "examples": result.examples,
-            }  # fmt: skip
-        )
+        self._write({
+            "event": "epoch", "epoch": position.epoch, "update": position.update, "train_loss": loss,
+            "dev_loss": result.loss, "dev_wer": result.wer, "dev_cer": result.cer,
+            "blank_share": result.blank_share, "skipped_updates": skipped, "training_s": self.total_seconds(),
+            "best": better, "examples": result.examples,
+        })  # fmt: skip
 
     def close(self) -> None:
         """Finish writing."""
         if self._board is not None:
             self._board.close()
 
-    def _write_line(self, position: Position, rate: float) -> None:
+    def _write_line(self, position: Position, report: UpdateReport) -> None:
         window = self._window
-        elapsed = time.monotonic() - window.since
-        loss = window.loss / max(window.tokens, 1)
+        elapsed = max(self._paused - window.since, 1e-9)
         made = max(window.made, 1)
-        speed = window.seconds / elapsed
-        waiting = min(window.waited_s / elapsed, 1.0)
+        row = {
+            "event": "updates", "epoch": position.epoch, "update": report.number,
+            "loss": window.loss / window.tokens if window.made else math.nan,
+            "learning_rate": report.learning_rate,
+            "gradient_norm": window.norm / made, "clipped_share": window.clipped / made,
+            "blank_share": window.blank_share / made, "skipped_updates": window.updates - window.made,
+            "audio_s_per_s": window.seconds / elapsed, "waiting_share": min(window.waited_s / elapsed, 1.0),
+        }  # fmt: skip
         log.info(
-            "epoch %d/%d  batch %d/%d  loss %.3f  lr %.1e  |g| %.1f  blank %.0f%%  audio %.0f s/s  waiting %.0f%%  left %s",
-            position.epoch, self._epochs, position.batch, self._batches, loss, rate, window.norm / made,
-            100 * window.blank_share / window.updates, speed, 100 * waiting, self._time_left(position),
-            extra={"transient": True},
+            "epoch %d/%d  batch %d/%d  loss %.3f  lr %.1e  |g| %.1f  blank %.0f%%  audio %.0f s/s  waiting "
+            "%.0f%%  left %s",
+            position.epoch, self._epochs, position.batch, self._batches, row["loss"], row["learning_rate"],
+            row["gradient_norm"], 100 * window.blank_share / made, row["audio_s_per_s"],
+            100 * min(window.waited_s / elapsed, 1.0), self._time_left(position), extra={"transient": True},
         )  # fmt: skip
-        self._write(
-            {
-                "event": "updates", "epoch": position.epoch, "update": position.update, "loss": loss, "learning_rate": rate,
-                "gradient_norm": window.norm / made, "clipped_share": window.clipped / made,
-                "blank_share": window.blank_share / window.updates, "audio_s_per_s": speed, "waiting_share": waiting,
-            }  # fmt: skip
-        )
+        self._write(row)
 
     def _share_done(self, position: Position) -> float:
         return (position.epoch - 1 + position.batch / self._batches) / self._epochs
 
     def _time_left(self, position: Position) -> str:
+        """From this session's own speed, validation included."""
         done = self._share_done(position)
-        rate = (done - self._done_before) / (time.monotonic() - self._began_epochs)
+        rate = (done - self._done_before) / max(time.monotonic() - self._began, 1e-9)
         return clock((1 - done) / rate) if rate > 0 else "?"
 
     def _write(self, row: dict[str, Any]) -> None:
         if not self.enabled:
             return
-        with (self.run_dir / "metrics.jsonl").open("a", encoding="utf-8") as file:
+        # JSON has no infinity.
+        row = {
+            key: None if isinstance(value, float) and not math.isfinite(value) else value
+            for key, value in row.items()
+        }
+        with (self.run_dir / METRICS).open("a", encoding="utf-8") as file:
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
         if self._board is not None:
             for name, value in row.items():
@@ -163,10 +206,32 @@ def clock(seconds: float) -> str:
     return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"
 
 
-def _open_tensorboard(run_dir: Path) -> Any:
+def _take_back(path: Path, position: Position) -> None:
+    """Remove the rows behind a position, and one that was cut off: a resumed run writes them again."""
+    if not path.exists():
+        return
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+    kept = [line for line in lines if _is_before(line, position)]
+    if kept != lines:
+        temporary = path.with_name(path.name + ".part")
+        temporary.write_text("".join(kept), encoding="utf-8")
+        temporary.replace(path)
+
+
+def _is_before(line: str, position: Position) -> bool:
+    try:
+        row = json.loads(line)
+        if row["event"] == "epoch" and row["epoch"] >= position.epoch:
+            return False
+        return bool(row["update"] <= position.update) and line.endswith("\n")
+    except (ValueError, KeyError, TypeError):
+        return False
+
+
+def _open_tensorboard(run_dir: Path, position: Position) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
-        log.debug("TensorBoard is not installed: pip install 'asr-rnn[tensorboard]' adds its files to the run folder")
+        log.debug("no TensorBoard files: pip install 'asr-rnn[tensorboard]' adds them to the run folder")
         return None
-    return SummaryWriter(str(run_dir / "tensorboard"))  # type: ignore[no-untyped-call]
+    return SummaryWriter(str(run_dir / "tensorboard"), purge_step=position.update + 1)

@@ -13,7 +13,7 @@ import asr
 
 
 def provenance() -> dict[str, Any]:
-    """The command, versions, commit, machine and date of this run; the commit only in a clone of the project."""
+    """The command, versions, commit, machine and date of this run; no commit outside a clone."""
     return {
         "command": " ".join(sys.argv),
         "asr": asr.__version__,
@@ -26,7 +26,7 @@ def provenance() -> dict[str, Any]:
 
 
 def git_commit() -> str:
-    """The short commit of the clone that this package runs from, with a plus when it has changes; "" outside one."""
+    """The short commit of the clone that this runs from, with a plus for changes; "" outside a clone."""
     folder = Path(__file__).parent
     try:
         commit = subprocess.run(

@@ -17,7 +17,8 @@ def learning_rate_factor(progress: float, warmup: float, schedule: Schedule) -> 
     Returns:
         A factor in [0, 1].
 
-    Source: warm-up as in Goyal et al. 2017; cosine as in Loshchilov & Hutter 2017, equation 5, without restarts.
+    Source: warm-up as in Goyal et al. 2017; cosine as in Loshchilov & Hutter 2017, equation 5, without
+    restarts.
     """
     if progress < warmup:
         return progress / warmup

@@ -4,17 +4,11 @@ import signal
 from types import FrameType
 from typing import Self
 
-from asr.errors import AsrError
-
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-class Interrupted(AsrError):
-    """Training was told to stop and has saved where it stands."""
-
-
 class StopSignal:
-    """While it is entered, the first signal asks for a stop after the current update; a second one stops at once."""
+    """While entered, the first signal asks for a stop after the current update; a second stops at once."""
 
     def __init__(self) -> None:
         self.received = False

@@ -6,12 +6,12 @@ import torch
 
 from asr.decoding.greedy import greedy_decode
 from asr.errors import DataError
-from asr.frontend.features import log_mel
 from asr.model.acoustic import AcousticModel
 from asr.model.ctc import blank_steps, ctc_loss
 from asr.scoring.wer import score
 from asr.training.batches import Batches
 from asr.training.distributed import Process
+from asr.training.precision import autocast
 
 
 @dataclass(frozen=True)
@@ -26,13 +26,19 @@ class Validation:
 
 
 @torch.inference_mode()
-def validate(model: AcousticModel, dev: Batches, process: Process) -> Validation:
+def validate(
+    model: AcousticModel, dev: Batches, process: Process, precision: torch.dtype = torch.float32
+) -> Validation:
     """Score a model on the dev set; several processes share the work and all get the result.
 
     Args:
         model: in any mode; it is left in training mode.
         dev: unaugmented batches.
         process: this process.
+        precision: number format of the encoder's arithmetic, as in training.
+
+    Raises:
+        DataError: there is nothing to score.
     """
     model.eval()
     tokenizer = model.settings.tokenizer
@@ -41,15 +47,14 @@ def validate(model: AcousticModel, dev: Batches, process: Process) -> Validation
     loss, blanks, steps = 0.0, 0, 0
     for batch in dev.load(dev.plan(epoch=0)):
         batch = batch.to(process.device)
-        features = batch.audio if batch.audio.dim() == 3 else log_mel(batch.audio, model.settings.features)
-        log_probs, step_lengths = model(features, batch.frame_lengths)
+        features = batch.features(model.settings.features)
+        with autocast(precision, process.device):
+            log_probs, step_lengths = model(features, batch.frame_lengths)
         loss += float(ctc_loss(log_probs, step_lengths, batch.tokens, batch.token_lengths).sum())
         blanks += int(blank_steps(log_probs, step_lengths))
         steps += int(step_lengths.sum())
         hypotheses = greedy_decode(log_probs, step_lengths, tokenizer, model.step_s)
-        rows += [
-            (name, texts[name], hypothesis.text) for name, hypothesis in zip(batch.ids, hypotheses, strict=True)
-        ]
+        rows += [(name, texts[name], found.text) for name, found in zip(batch.ids, hypotheses, strict=True)]
     gathered = process.gather((rows, loss, blanks, steps))
     model.train()
     rows = [row for part in gathered for row in part[0]]
@@ -61,7 +66,7 @@ def validate(model: AcousticModel, dev: Batches, process: Process) -> Validation
     return Validation(
         wer=100 * result.words.rate,
         cer=100 * result.characters.rate,
-        loss=sum(part[1] for part in gathered) / tokens,
+        loss=sum(part[1] for part in gathered) / max(tokens, 1),
         blank_share=sum(part[2] for part in gathered) / sum(part[3] for part in gathered),
         examples=tuple(zip(references[:3], recognised[:3], strict=True)),
     )

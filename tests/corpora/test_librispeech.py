@@ -120,17 +120,22 @@ def test_hundred_hours_preset_names_train_dev_and_test(tmp_path: Path) -> None:
         "dev-clean": [4],
         "dev-other": [5],
         "test-clean": [6],
+        "test-other": [7],
     }.items():
         _look_alike(tmp_path / part, speakers, utterances=1)
     splits = librispeech.prepare(tmp_path, tmp_path, librispeech.CLEAN_100)
     assert [[u.speaker for u in part] for part in (splits.train, splits.dev, splits.test)] == [
         ["1"],
         ["4"],
-        ["6"],
+        ["6", "7"],
     ]
     splits = librispeech.prepare(tmp_path, tmp_path, librispeech.FULL_960)
     assert [u.speaker for u in splits.train] == ["1", "2", "3"]
     assert [u.speaker for u in splits.dev] == ["4", "5"]
+    assert {part: [u.speaker for u in us] for part, us in librispeech.by_part(splits.test).items()} == {
+        "test-clean": ["6"],
+        "test-other": ["7"],
+    }
 
 
 def test_missing_part_says_what_is_there(tmp_path: Path) -> None:

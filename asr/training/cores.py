@@ -1,0 +1,43 @@
+"""The machine's cores, shared between computing threads, loader processes and the processes of torchrun."""
+
+import logging
+import os
+
+import torch
+
+log = logging.getLogger("asr")
+
+
+def usable_cores() -> int:
+    """Cores that this process may use, shared fairly with its neighbours under torchrun; at least 1."""
+    # Not every system can pin a process to cores (macOS cannot).
+    here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, here // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+
+
+def share_cores(threads: int | None, workers: int) -> int:
+    """Set torch's threads so that they and the loader processes do not outnumber the cores.
+
+    Threads that do make a recurrent net's training many times slower, which is why a wish for more gets a
+    warning.
+
+    Args:
+        threads: of one operation; None takes the cores that the workers leave, or fewer where
+            OMP_NUM_THREADS says so.
+        workers: loader processes.
+
+    Returns:
+        The number of threads.
+    """
+    cores = usable_cores()
+    chosen = threads or min(max(1, cores - workers), torch.get_num_threads())
+    if chosen + workers > cores:
+        log.warning(
+            "%d threads and %d loader processes for %d usable cores: this is often many times slower. Lower "
+            "--train.threads or --batch.workers.",
+            chosen,
+            workers,
+            cores,
+        )
+    torch.set_num_threads(chosen)
+    return chosen

@@ -1,0 +1,101 @@
+"""A small language that a small model can learn: every letter is a tone."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from asr.corpora.manifest import Utterance
+from asr.frontend.augment import AugmentConfig
+from asr.frontend.features import FeatureConfig
+from asr.model.acoustic import AcousticModel, ModelSettings
+from asr.model.encoder import EncoderConfig
+from asr.training.batches import BatchConfig, Batches
+from asr.training.distributed import Process
+from asr.training.examples import Example, TextConfig, learn_alphabet, make_examples
+from asr.training.trainer import TrainConfig, Trainer
+
+RATE = 8000
+FEATURES = FeatureConfig(sample_rate=RATE, n_mels=20)
+ENCODER = EncoderConfig(width=16, depth=1, channels=4, dropout=0.2)
+PLAIN = AugmentConfig(speeds=(1.0,), time_masks_per_s=0, mel_masks=0)
+TONES = {"a": 400, "b": 800, "c": 1600, "d": 3000}
+ALONE = Process(0, 1, torch.device("cpu"))
+
+
+def write_tones(folder: Path, texts: Sequence[str], letter_s: float = 0.12) -> list[Utterance]:
+    """One wav a text, each letter a tone between pauses."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(0)
+    utterances = []
+    for number, text in enumerate(texts):
+        t = np.arange(round(letter_s * RATE)) / RATE
+        parts = [
+            np.concatenate([np.sin(2 * np.pi * TONES[letter] * t), np.zeros(len(t) // 2)]) for letter in text
+        ]
+        samples = 0.3 * np.concatenate(parts) + 0.003 * rng.standard_normal(sum(map(len, parts)))
+        path = folder / f"u{number:02d}.wav"
+        soundfile.write(path, samples, RATE, subtype="PCM_16")
+        utterances.append(
+            Utterance(id=path.stem, audio_filepath=path, duration=len(samples) / RATE, text=text, speaker="s")
+        )
+    return utterances
+
+
+def examples_of(utterances: Sequence[Utterance], speeds: Sequence[float] = (1.0,)) -> list[Example]:
+    """Examples in the settings of these tests."""
+    text = TextConfig()
+    return make_examples(utterances, learn_alphabet(utterances, text), text, FEATURES, 4, speeds)
+
+
+def example(name: str, seconds: float, tokens: int = 2, top_speed: float = 2.0) -> Example:
+    """An example without audio, for plans."""
+    utterance = Utterance(id=name, audio_filepath=Path("none.wav"), duration=seconds, text="a")
+    return Example(utterance, "a", (1,) * tokens, top_speed)
+
+
+@pytest.fixture(scope="session")
+def tones(tmp_path_factory: pytest.TempPathFactory) -> list[Utterance]:
+    """Twelve utterances of two to five letters."""
+    rng = np.random.default_rng(1)
+    texts = ["".join(rng.choice(list("abcd"), size=2 + number % 4)) for number in range(12)]
+    return write_tones(tmp_path_factory.mktemp("tones"), texts)
+
+
+@pytest.fixture
+def make_trainer(tones: list[Utterance], tmp_path: Path) -> Callable[..., Trainer]:
+    """Builds a trainer in tmp_path/<name>; the same arguments build the same one."""
+
+    def make(
+        name: str = "run",
+        *,
+        augment: AugmentConfig = PLAIN,
+        examples: Sequence[Example] | None = None,
+        workers: int = 0,
+        encoder: EncoderConfig = ENCODER,
+        features: FeatureConfig = FEATURES,
+        **config: Any,
+    ) -> Trainer:
+        text = TextConfig()
+        tokenizer = learn_alphabet(tones, text)
+        chosen = (
+            make_examples(tones, tokenizer, text, features, 4, augment.speeds)
+            if examples is None
+            else examples
+        )
+        settings = TrainConfig(
+            **{"epochs": 3, "precision": "float32", "log_every_s": 0.0, "run_dir": tmp_path / name, **config}
+        )
+        batch = BatchConfig(seconds=2.0, cache_dir=tmp_path / "features", workers=workers)
+        train = Batches(chosen, features, batch, augment, seed=settings.seed)
+        dev = Batches(make_examples(tones, tokenizer, text, features, 4)[:4], features, batch, None, seed=0)
+        torch.manual_seed(settings.seed)
+        model = AcousticModel(ModelSettings(features, replace(encoder), tokenizer, "english"))
+        return Trainer(model, train, dev, settings, ALONE, {"train.seed": settings.seed})
+
+    return make

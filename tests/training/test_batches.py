@@ -1,0 +1,245 @@
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from asr.corpora.librispeech import prepare
+from asr.corpora.manifest import Utterance
+from asr.errors import DataError, SettingsError
+from asr.frontend.augment import AugmentConfig
+from asr.training.batches import Batch, BatchConfig, Batches, group_by_length
+from asr.training.examples import Example
+from tests.training.conftest import FEATURES, PLAIN, example, examples_of
+
+UNCACHED = BatchConfig(seconds=100.0, cache_dir=None, workers=0)
+AUGMENT = AugmentConfig()
+
+
+def lengths_like_librispeech(count: int) -> np.ndarray:
+    """Log-normal, cut at LibriSpeech's limits."""
+    rng = np.random.default_rng(0)
+    return np.clip(rng.lognormal(np.log(12.5), 0.45, count), 1.3, 24.5)
+
+
+def many(count: int = 700) -> list[Example]:
+    return [
+        example(f"u{number}", seconds, tokens=1 + number % 7)
+        for number, seconds in enumerate(lengths_like_librispeech(count).tolist())
+    ]
+
+
+@pytest.mark.parametrize("seconds", [lengths_like_librispeech(1500), np.full(500, 0.5), np.array([3.0])])
+@pytest.mark.parametrize("shuffled", [True, False])
+def test_every_utterance_once_within_the_limit(seconds: np.ndarray, shuffled: bool) -> None:
+    """Guards against lost or repeated utterances and against batches that outgrow the memory."""
+    batches = group_by_length(seconds, 100.0, np.random.default_rng(1) if shuffled else None)
+    assert sorted(np.concatenate(batches).tolist()) == list(range(len(seconds)))
+    assert max(len(batch) * seconds[batch].max() for batch in batches) <= 100.0
+    assert seconds[batches[0]].max() >= seconds.max() / 1.0202  # the longest class comes first
+
+
+def test_batch_of_many_short_ones() -> None:
+    """Guards the limit where one class of lengths fills several batches and the longest may stand last in
+    it."""
+    seconds = np.random.default_rng(0).uniform(0.500, 0.504, 1000)
+    batches = group_by_length(seconds, 100.0, np.random.default_rng(1))
+    assert max(len(batch) * seconds[batch].max() for batch in batches) <= 100.0
+
+
+def test_long_one_is_alone() -> None:
+    """Guards an utterance above the limit: it is trained on, alone."""
+    batches = group_by_length(np.array([5.0, 300.0, 5.0]), 100.0, None)
+    assert [batch.tolist() for batch in batches] == [[1], [0, 2]]
+
+
+def padding_share(seconds: np.ndarray) -> float:
+    batches = group_by_length(seconds, 100.0, np.random.default_rng(1))
+    padded = sum(len(batch) * seconds[batch].max() for batch in batches)
+    return 1 - float(seconds.sum() / padded)
+
+
+def test_little_padding() -> None:
+    """Guards the use of grouping by length: at most 5% padding on lengths like LibriSpeech's."""
+    assert padding_share(lengths_like_librispeech(1500)) < 0.05
+
+
+def test_little_padding_on_real_lengths(speech: Path) -> None:
+    """Guards the same on the real durations of train-clean-5."""
+    folder = speech / "LibriSpeech" / "train-clean-5"
+    if not folder.is_dir():
+        pytest.skip("no LibriSpeech/train-clean-5 in the real speech")
+    splits = prepare(speech / "LibriSpeech", Path("unused"))
+    assert padding_share(np.array([utterance.duration for utterance in splits.train])) < 0.05
+
+
+def plans(seed: int = 1, epoch: int = 1, rank: int = 0, world_size: int = 1) -> list[tuple[int, ...]]:
+    batches = Batches(many(), FEATURES, UNCACHED, AUGMENT, seed=seed, rank=rank, world_size=world_size)
+    return [planned.indices for planned in batches.plan(epoch)]
+
+
+def test_plan_is_a_function_of_seed_and_epoch() -> None:
+    """Guards resuming: the same epoch is planned the same again, and another epoch or seed is not."""
+    assert plans() == plans()
+    assert plans() != plans(epoch=2)
+    assert plans() != plans(seed=2)
+    assert set(plans()) != set(plans(epoch=2))  # not only in another order
+
+
+def test_speed_counts_in_the_plan() -> None:
+    """Guards the limit against utterances that speed perturbation makes longer."""
+    batches = Batches(many(), FEATURES, UNCACHED, AugmentConfig(speeds=(0.5,)), seed=1)
+    for planned in batches.plan(1):
+        longest = max(2 * batches.seconds[index] for index in planned.indices)
+        assert len(planned.indices) * longest <= 100.0 or len(planned.indices) == 1
+
+
+def test_speeds_are_drawn_from_those_that_fit() -> None:
+    """Guards the slow-only utterances of the preflight, and that all allowed speeds occur."""
+    batches = Batches([example("u", 2.0, top_speed=1.0)], FEATURES, UNCACHED, AUGMENT, seed=1)
+    drawn = Counter(batches.dataset.speed(batches.examples[0], epoch) for epoch in range(1, 100))
+    assert set(drawn) == {0.9, 1.0}
+    assert batches.dataset.speed(batches.examples[0], 0) == 1.0
+
+
+@pytest.mark.parametrize("world_size", [2, 3])
+def test_ranks_share_every_batch(world_size: int) -> None:
+    """Guards several processes: together they have exactly the batches of one, each with a part of each."""
+    whole = Batches(many(), FEATURES, UNCACHED, AUGMENT, seed=1).plan(1)
+    parts = [
+        Batches(many(), FEATURES, UNCACHED, AUGMENT, seed=1, rank=rank, world_size=world_size).plan(1)
+        for rank in range(world_size)
+    ]
+    assert len({len(part) for part in parts}) == 1
+    for single, *shared in zip(whole, *parts, strict=True):
+        assert sorted(index for part in shared for index in part.indices) == sorted(single.indices)
+        assert all(part.indices for part in shared)
+        assert {part.global_tokens for part in shared} == {single.global_tokens}
+        assert {part.global_seconds for part in shared} == {single.global_seconds}
+    tokens = sum(len(item.tokens) for item in many())
+    assert sum(planned.global_tokens for planned in whole) == tokens
+
+
+def test_more_processes_than_utterances() -> None:
+    """Guards small sets: training says so; scoring gives the others nothing to do."""
+    with pytest.raises(DataError, match="2 training utterances for 3 processes"):
+        Batches(many(2), FEATURES, UNCACHED, AUGMENT, seed=1, world_size=3)
+    shares = [
+        [
+            planned.indices
+            for planned in Batches(many(2), FEATURES, UNCACHED, None, seed=1, rank=rank, world_size=3).plan(0)
+        ]
+        for rank in range(3)
+    ]
+    assert sorted(index for share in shares for indices in share for index in indices) == [0, 1]
+    assert shares[2] == []
+
+
+def same(left: Batch, right: Batch) -> bool:
+    pairs = [
+        (left.audio, right.audio),
+        (left.tokens, right.tokens),
+        (left.frame_lengths, right.frame_lengths),
+    ]
+    if left.masks is not None and right.masks is not None:
+        pairs += [(left.masks.time, right.masks.time), (left.masks.mel, right.masks.mel)]
+    return (
+        left.ids == right.ids
+        and (left.masks is None) == (right.masks is None)
+        and all(torch.equal(one, other) for one, other in pairs)
+    )
+
+
+def load(
+    tones: list[Utterance], config: BatchConfig, augment: AugmentConfig | None, epoch: int
+) -> list[Batch]:
+    speeds = augment.speeds if augment else (1.0,)
+    batches = Batches(examples_of(tones, speeds), FEATURES, config, augment, seed=3)
+    return list(batches.load(batches.plan(epoch)))
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")  # on a machine with one core
+@pytest.mark.parametrize("cached", [True, False])
+def test_workers_change_nothing(cached: bool, tones: list[Utterance], tmp_path: Path) -> None:
+    """Guards the draws against the number of loader processes."""
+    config = BatchConfig(seconds=3.0, cache_dir=tmp_path if cached else None, workers=0)
+    alone = load(tones, config, AUGMENT, 2)
+    assert len(alone) > 2
+    for workers in (1, 2):
+        others = load(tones, replace(config, workers=workers), AUGMENT, 2)
+        assert all(same(left, right) for left, right in zip(alone, others, strict=True))
+
+
+def test_cache_changes_nothing(tones: list[Utterance], tmp_path: Path) -> None:
+    """Guards the features of the cache against those made of the padded batch: equal up to float32's
+    rounding."""
+    config = BatchConfig(seconds=3.0, cache_dir=tmp_path, workers=0)
+    cached = load(tones, config, AUGMENT, 2)
+    plain = load(tones, replace(config, cache_dir=None), AUGMENT, 2)
+    for left, right in zip(cached, plain, strict=True):
+        assert left.ids == right.ids
+        assert torch.equal(left.frame_lengths, right.frame_lengths)
+        features = right.features(FEATURES)
+        assert features.shape == left.features(FEATURES).shape
+        for row, length in enumerate(left.frame_lengths.tolist()):
+            # One frame less: in a padded batch the resampler's tail may reach into the last one.
+            torch.testing.assert_close(left.audio[row, :length], features[row, :length], rtol=1e-4, atol=2e-4)
+
+
+def test_masks_only_from_their_epoch_on(tones: list[Utterance], tmp_path: Path) -> None:
+    """Guards the unmasked first epochs, which shorten the blank plateau."""
+    config = BatchConfig(seconds=3.0, cache_dir=tmp_path, workers=0)
+    augment = AugmentConfig(masks_from_epoch=3)
+    assert all(batch.masks is None for epoch in (1, 2) for batch in load(tones, config, augment, epoch))
+    masked = load(tones, config, augment, 3)
+    assert any(batch.masks is not None and batch.masks.mel[..., 1].any() for batch in masked)
+
+
+@pytest.mark.parametrize("epoch", [0, 1, 5])
+def test_dev_is_never_augmented(epoch: int, tones: list[Utterance], tmp_path: Path) -> None:
+    """Guards the dev score: the same plain recordings, in the same order, in every epoch."""
+    config = BatchConfig(seconds=3.0, cache_dir=tmp_path, workers=0)
+    batches = load(tones, config, None, epoch)
+    assert all(batch.masks is None for batch in batches)
+    assert all(same(left, right) for left, right in zip(batches, load(tones, config, None, 0), strict=True))
+    durations = {utterance.id: utterance.duration for utterance in tones}
+    for batch in batches:
+        seconds = [durations[name] for name in batch.ids]
+        assert batch.frame_lengths.tolist() == [1 + round(s * 8000) // 80 for s in seconds]
+        assert seconds == sorted(seconds, reverse=True) or max(seconds) / min(seconds) < 1.03
+
+
+def test_unaugmented_epoch_of_a_training_set(tones: list[Utterance], tmp_path: Path) -> None:
+    """Guards global statistics, taken at the recordings' own speed, even where training never hears it."""
+    config = BatchConfig(seconds=3.0, cache_dir=tmp_path, workers=0)
+    features = replace(FEATURES, normalize="global")
+    batches = Batches(examples_of(tones), features, config, AugmentConfig(speeds=(0.9, 1.1)), seed=1)
+    assert sum(len(batch.ids) for batch in batches.load(batches.plan(0))) == len(tones)
+
+
+def test_batch_of_empty_transcripts_only() -> None:
+    """Guards the loss a token against a division by zero tokens."""
+    batches = Batches([example("u", 2.0, tokens=0)], FEATURES, UNCACHED, PLAIN, seed=1)
+    assert [planned.global_tokens for planned in batches.plan(1)] == [1]
+
+
+def test_workers_by_default(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tones: list[Utterance]) -> None:
+    """Guards a CPU's cores: no loader process takes one away unless it is asked for."""
+    config = BatchConfig(cache_dir=None)
+    assert Batches(many(3), FEATURES, config, None, seed=1).workers == 0
+    cuda = torch.device("cuda")
+    monkeypatch.setattr("asr.training.batches.usable_cores", lambda: 4)
+    assert Batches(many(3), FEATURES, config, None, seed=1, device=cuda).workers == 3
+    assert Batches(many(3), FEATURES, UNCACHED, None, seed=1, device=cuda).workers == 0
+    cached = BatchConfig(cache_dir=tmp_path)
+    assert Batches(examples_of(tones), FEATURES, cached, None, seed=1, device=cuda).workers == 0
+
+
+def test_settings() -> None:
+    """Guards the ranges, by the names that the user types."""
+    with pytest.raises(SettingsError, match=r"batch\.seconds must be above 0. Got 0"):
+        BatchConfig(seconds=0)
+    with pytest.raises(SettingsError, match=r"batch\.workers must not be negative. Got -1"):
+        BatchConfig(workers=-1)

@@ -1,0 +1,150 @@
+import json
+import pickle
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from asr.errors import ModelError
+from asr.training.checkpoint import Position, load_checkpoint, save_checkpoint
+
+CPU = torch.device("cpu")
+POSITION = Position(
+    epoch=3, batch=7, update=40, seconds=12.5, best_epoch=2, best_wer=10.0, best_loss=0.5, emits=True
+)
+STATES = {"model": {"weight": torch.arange(4.0)}, "optimizer": {"state": {0: {"step": torch.tensor(3.0)}}}}
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    path = tmp_path / "checkpoint.pt"
+    save_checkpoint(path, POSITION, {"train.seed": 1, "augment.speeds": [0.9, 1.0]}, STATES)
+    return path
+
+
+def test_round_trip(path: Path) -> None:
+    """Guards every field: what is saved is what is loaded."""
+    position, settings, states = load_checkpoint(path, CPU)
+    assert position == POSITION
+    assert settings == {"train.seed": 1, "augment.speeds": [0.9, 1.0]}
+    assert torch.equal(states["model"]["weight"], STATES["model"]["weight"])
+    assert [entry.name for entry in path.parent.iterdir()] == [path.name]
+
+
+def test_infinite_scores_before_the_first_epoch(path: Path) -> None:
+    """Guards the values of a run that has not been validated yet."""
+    save_checkpoint(path, Position(), {}, {})
+    assert load_checkpoint(path, CPU)[0] == Position()
+
+
+class _Evil:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path("pwned").touch, ()
+
+
+@pytest.mark.parametrize("protocol", [0, 2, 4])
+@pytest.mark.parametrize("form", ["pickle", "torch"])
+def test_pickle_cannot_run_code(
+    protocol: int, form: str, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards against a stranger's file: it is refused in one line and its code is not run."""
+    monkeypatch.chdir(path.parent)
+    if form == "pickle":
+        path.write_bytes(pickle.dumps({"format": "asr-checkpoint", "x": _Evil()}, protocol=protocol))
+    else:
+        torch.save({"format": "asr-checkpoint", "x": _Evil()}, path, pickle_protocol=max(protocol, 2))
+    with pytest.raises(ModelError, match="not a readable checkpoint") as caught:
+        load_checkpoint(path, CPU)
+    assert "\n" not in str(caught.value)
+    assert not (path.parent / "pwned").exists()
+
+
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.9, 0.999])
+def test_cut_short(share: float, path: Path) -> None:
+    """Guards a file of which a part is missing."""
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * share)])
+    with pytest.raises(
+        ModelError, match=r"checkpoint\.pt: not a readable checkpoint: .*Start anew"
+    ) as caught:
+        load_checkpoint(path, CPU)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"hello", b"\0" * 1000, bytes(range(256)) * 20, b"PK\3\4" + b"x" * 500, b"{}", b"\x80\x02.", b"(lp0\n."],
+)
+def test_garbage(data: bytes, path: Path) -> None:
+    """Guards against a traceback from whatever torch makes of a file of something else."""
+    path.write_bytes(data)
+    with pytest.raises(ModelError, match="not a"):
+        load_checkpoint(path, CPU)
+
+
+def test_missing(tmp_path: Path) -> None:
+    """Guards the message for a checkpoint that is not there."""
+    with pytest.raises(
+        ModelError, match=r"no checkpoint to resume from\. Start the run without --train.resume"
+    ):
+        load_checkpoint(tmp_path / "none.pt", CPU)
+
+
+@pytest.mark.parametrize("record", [{"format": "other"}, [1, 2], {"weight": torch.ones(1)}])
+def test_something_else(record: Any, path: Path) -> None:
+    """Guards against a torch file of another program."""
+    torch.save(record, path)
+    with pytest.raises(ModelError, match="not a checkpoint of this project"):
+        load_checkpoint(path, CPU)
+
+
+def test_newer_format(path: Path) -> None:
+    """Guards an old program against a new file."""
+    record = torch.load(path, weights_only=True)
+    torch.save({**record, "format_version": 99}, path)
+    with pytest.raises(ModelError, match=r"checkpoint format 99, but .* reads formats up to 1\. Upgrade"):
+        load_checkpoint(path, CPU)
+
+
+@pytest.mark.parametrize("change", [{"position": {"nonsense": 1}}, {"settings": "{"}, {"states": None}])
+def test_damaged_contents(change: dict[str, Any], path: Path) -> None:
+    """Guards against a traceback for a file of the right format with contents that are not."""
+    record = {**torch.load(path, weights_only=True), **change}
+    torch.save({key: value for key, value in record.items() if value is not None}, path)
+    with pytest.raises(ModelError, match="damaged"):
+        load_checkpoint(path, CPU)
+
+
+def test_first_version_stays_loadable(path: Path) -> None:
+    """Guards runs that were begun with the first version: its fields, spelled out."""
+    record = {
+        "format": "asr-checkpoint",
+        "format_version": 1,
+        "position": {
+            "epoch": 3, "batch": 7, "update": 40, "seconds": 12.5, "best_epoch": 2, "best_wer": 10.0,
+            "best_loss": 0.5, "bad_updates": 0, "emits": True,
+            "epoch_sums": {"loss": 1.0, "tokens": 2.0, "skipped": 0.0},
+        },
+        "settings": json.dumps({"train.seed": 1}),
+        "states": STATES,
+    }  # fmt: skip
+    torch.save(record, path)
+    position, _, _ = load_checkpoint(path, CPU)
+    assert asdict(position) == record["position"]
+
+
+def test_full_disk(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards the old checkpoint: when the new one does not fit, the old one is still whole."""
+    before = path.read_bytes()
+
+    def fsync(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", fsync)
+    with pytest.raises(ModelError, match="No space left on device") as caught:
+        save_checkpoint(path, Position(epoch=9), {}, STATES)
+    assert "unharmed" in str(caught.value)
+    assert path.read_bytes() == before
+    assert [entry.name for entry in path.parent.iterdir()] == [path.name]

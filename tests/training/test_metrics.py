@@ -1,0 +1,220 @@
+import json
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from asr.training import metrics as metrics_module
+from asr.training.checkpoint import Position
+from asr.training.metrics import Metrics, UpdateReport, clock
+from asr.training.stopping import StopSignal
+from asr.training.trainer import Trainer
+from asr.training.validation import Validation
+
+REPORT = UpdateReport(
+    number=1,
+    made=True,
+    loss=2.0,
+    norm=3.0,
+    clipped=True,
+    blank_share=0.5,
+    learning_rate=1e-3,
+    tokens=10,
+    seconds=50.0,
+)
+RESULT = Validation(wer=12.5, cer=5.0, loss=0.5, blank_share=0.75, examples=(("a b", "a c"),))
+
+
+class Clock:
+    """A clock that is set by hand."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def hands(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    hands = Clock()
+    monkeypatch.setattr(metrics_module.time, "monotonic", hands)
+    return hands
+
+
+@pytest.fixture
+def no_board(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metrics_module, "_open_tensorboard", lambda *_: None)
+
+
+def rows(run_dir: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+
+
+def feed(
+    metrics: Metrics,
+    hands: Clock,
+    position: Position,
+    updates: int,
+    wait_s: float,
+    work_s: float,
+    batches: int = 4,
+) -> None:
+    """An epoch of which every batch is waited for and worked on."""
+
+    def items() -> Iterator[int]:
+        for number in range(updates):
+            hands.now += wait_s
+            yield number
+
+    for _ in metrics.epoch_items(items(), batches):
+        hands.now += work_s
+        position.batch += 1
+        position.update += 1
+        metrics.update(position, REPORT)
+
+
+@pytest.mark.usefixtures("no_board")
+def test_speed_waiting_and_time_left(tmp_path: Path, hands: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    """Guards the numbers of the progress line: 50 s of audio in 2 s, of which 0.5 s were spent waiting."""
+    caplog.set_level(logging.INFO, "asr")
+    metrics, position = Metrics(tmp_path, 8.0, enabled=True), Position()
+    metrics.begin(position, batches=4, epochs=2)
+    feed(metrics, hands, position, 4, wait_s=0.5, work_s=1.5)
+    (row,) = rows(tmp_path)
+    assert row["audio_s_per_s"] == 25
+    assert row["waiting_share"] == 0.25
+    assert (row["loss"], row["gradient_norm"]) == (2.0, 3.0)
+    assert (row["clipped_share"], row["blank_share"]) == (1.0, 0.5)
+    (record,) = caplog.records
+    assert record.transient
+    assert record.getMessage() == (
+        "epoch 1/2  batch 4/4  loss 2.000  lr 1.0e-03  |g| 3.0  blank 50%  audio 25 s/s  waiting 25%  left "
+        "0:00:08"
+    )
+
+
+@pytest.mark.usefixtures("no_board")
+def test_short_epochs_still_get_lines(tmp_path: Path, hands: Clock) -> None:
+    """Guards small corpora, whose epochs end before it is time for a line; validation does not count as
+    time."""
+    metrics, position = Metrics(tmp_path, 8.0, enabled=True), Position()
+    metrics.begin(position, batches=2, epochs=4)
+    for epoch in (1, 2):
+        position.epoch, position.batch = epoch, 0
+        feed(metrics, hands, position, 2, wait_s=0.0, work_s=2.0)
+        hands.now += 1000
+    (row,) = rows(tmp_path)
+    assert row["audio_s_per_s"] == 25
+
+
+@pytest.mark.usefixtures("no_board")
+def test_resumed_session(tmp_path: Path, hands: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    """Guards a session that goes on: hours add up, and the time left comes from this session's own speed."""
+    caplog.set_level(logging.INFO, "asr")
+    hands.now = 5000.0
+    metrics = Metrics(tmp_path, 4.0, enabled=True)
+    position = Position(epoch=3, batch=2, update=10, seconds=100.0)
+    hands.now = 6000.0
+    metrics.begin(position, batches=4, epochs=4)
+    feed(metrics, hands, position, 2, wait_s=0.0, work_s=2.0)
+    assert metrics.total_seconds() == 104
+    assert caplog.messages[-1].endswith("left 0:00:08")  # 2 of 16 batches in 4 s, 4 batches are left
+
+
+@pytest.mark.usefixtures("no_board")
+def test_rows_behind_the_checkpoint_are_taken_back(tmp_path: Path) -> None:
+    """Guards against two rows for one update, after a crash or in a folder whose run never saved."""
+    lines = [
+        {"event": "updates", "epoch": 1, "update": 2},
+        {"event": "epoch", "epoch": 1, "update": 4},
+        {"event": "updates", "epoch": 2, "update": 6},
+        {"event": "updates", "epoch": 2, "update": 8},
+        {"event": "epoch", "epoch": 2, "update": 8},
+    ]
+    path = tmp_path / "metrics.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"event": "upd')
+    Metrics(tmp_path, 1.0, enabled=True).begin(Position(epoch=2, batch=4, update=8), 4, 4)
+    assert rows(tmp_path) == lines[:4]
+    Metrics(tmp_path, 1.0, enabled=True).begin(Position(epoch=2, batch=2, update=6), 4, 4)
+    assert rows(tmp_path) == lines[:3]
+    Metrics(tmp_path, 1.0, enabled=True).begin(Position(), 4, 4)
+    assert rows(tmp_path) == []
+
+
+@pytest.mark.usefixtures("no_board")
+def test_epoch_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Guards the one line a person reads for every epoch."""
+    caplog.set_level(logging.INFO, "asr")
+    metrics, position = Metrics(tmp_path, 99.0, enabled=True), Position(epoch=2, seconds=3723.0)
+    metrics.begin(position, 4, 5)
+    position.epoch_sums = {"loss": 30.0, "tokens": 20.0, "skipped": 2.0}
+    metrics.finish_epoch(position, RESULT, better=True)
+    assert caplog.messages == [
+        "epoch 2/5  train loss 1.500  dev loss 0.500  dev WER 12.50%  CER 5.00%  blank 75%  1:02:03  "
+        "2 updates skipped  best so far"
+    ]
+    (row,) = rows(tmp_path)
+    assert row["examples"] == [["a b", "a c"]]
+    assert row["dev_wer"] == 12.5
+
+
+@pytest.mark.usefixtures("no_board")
+def test_json_has_no_infinity(tmp_path: Path) -> None:
+    """Guards readers of metrics.jsonl that are stricter than Python's."""
+    metrics, position = Metrics(tmp_path, 99.0, enabled=True), Position()
+    metrics.begin(position, 4, 5)
+    infinite = Validation(wer=float("inf"), cer=5.0, loss=float("nan"), blank_share=1.0, examples=())
+    metrics.finish_epoch(position, infinite, better=False)
+
+    def refuse(text: str) -> None:
+        pytest.fail(f"{text} is not JSON")
+
+    (line,) = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert json.loads(line, parse_constant=refuse)["dev_wer"] is None
+
+
+def test_disabled_writes_nothing(tmp_path: Path) -> None:
+    """Guards the main process's files against the others."""
+    metrics, position = Metrics(tmp_path / "run", 0.0, enabled=False), Position()
+    metrics.begin(position, 4, 5)
+    metrics.update(position, REPORT)
+    metrics.finish_epoch(position, RESULT, better=True)
+    metrics.close()
+    assert not (tmp_path / "run").exists()
+
+
+def test_without_tensorboard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards the optional dependency: without it, all but its files is written."""
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    metrics, position = Metrics(tmp_path, 0.0, enabled=True), Position()
+    metrics.begin(position, 4, 5)
+    metrics.finish_epoch(position, RESULT, better=True)
+    metrics.close()
+    assert [path.name for path in tmp_path.iterdir()] == ["metrics.jsonl"]
+
+
+def test_real_run(
+    make_trainer: Callable[..., Trainer], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Guards a real run's files: every row parses, shares are shares, TensorBoard's file is there."""
+    caplog.set_level(logging.INFO, "asr")
+    pytest.importorskip("tensorboard")
+    make_trainer(epochs=2).run(StopSignal())
+    written = rows(tmp_path / "run")
+    assert [row["update"] for row in written if row["event"] == "updates"] == list(range(1, len(written) - 1))
+    for row in written[:-1]:
+        assert 0 <= row.get("waiting_share", 0.5) <= 1
+        assert 0 <= row["blank_share"] <= 1
+        assert row.get("audio_s_per_s", 1) > 0
+    assert list((tmp_path / "run" / "tensorboard").glob("events*"))
+    progress = [record.getMessage() for record in caplog.records if getattr(record, "transient", False)]
+    assert any("  left 0:00:0" in line for line in progress)
+
+
+def test_clock() -> None:
+    """Guards minutes and hours."""
+    assert [clock(seconds) for seconds in (0, 59.6, 3599)] == ["0:00:00", "0:01:00", "0:59:59"]
+    assert clock(36_000) == "10:00:00"
