@@ -20,7 +20,7 @@ help: ## this list
 demo: .venv/.installed-base ## train a digit recogniser, transcribe and score unheard voices (5 minutes on 2 cores)
 	@echo "Demo: training a digit recogniser on this machine, then testing it on voices it never heard." \
 	  "At most 5 minutes on 2 idle cores."
-	@$(IN_VENV) recipes/digits.py $(ARGS)
+	@$(IN_VENV) recipes/digits.py --train.resume $(ARGS)
 
 test: .venv/.installed-dev ## run the tests, all but those that need a CUDA card (a few minutes)
 	@echo "Tests: everything except what needs a CUDA card. A few minutes; the last line is the result."

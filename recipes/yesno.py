@@ -33,10 +33,10 @@ class Config(Settings):
 
 
 CONFIG = Config(
-    model=EncoderConfig(width=64, depth=2, dropout=0.1),
-    augment=AugmentConfig(mel_mask_bands=10),
+    model=EncoderConfig(width=64, depth=2, dropout=0.3, channels=8),
+    augment=AugmentConfig(mel_mask_bands=10, masks_from_epoch=15),
     batch=BatchConfig(seconds=12),
-    train=TrainConfig(run_dir=Path("runs/yesno"), epochs=30, learning_rate=3e-3),
+    train=TrainConfig(run_dir=Path("runs/yesno"), epochs=45, learning_rate=3e-3),
 )
 
 

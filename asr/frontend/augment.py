@@ -47,16 +47,15 @@ def draw(seed: int, epoch: int, utterance_id: str, purpose: str) -> np.random.Ge
     return np.random.Generator(np.random.PCG64(int.from_bytes(digest, "little")))
 
 
-def change_speed(waveform: Tensor, speed: float, sample_rate: int) -> Tensor:
+def change_speed(waveform: Tensor, speed: float) -> Tensor:
     """Play a waveform faster or slower; tempo and pitch change together.
 
     Args:
-        waveform: (samples,) float32 at sample_rate Hz.
+        waveform: (samples,) float32 at any sample rate.
         speed: factor, in whole percents; 1.1 makes it about 9% shorter.
-        sample_rate: of the waveform and of the result, Hz.
 
     Returns:
-        (ceil(samples / speed),) float32.
+        (ceil(samples / speed),) float32 at the same sample rate.
 
     Source: Ko et al. 2015, "Audio augmentation for speech recognition".
     """

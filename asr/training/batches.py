@@ -259,7 +259,7 @@ class _Collated(Dataset[Batch]):
         waveform = read_audio(
             utterance.audio_filepath, rate, offset_s=utterance.offset, duration_s=utterance.duration
         )
-        return change_speed(waveform, speed, rate)
+        return change_speed(waveform, speed)
 
     def _masks(self, chosen: Sequence[Example], lengths: Sequence[int], epoch: int) -> Masks | None:
         if self.augment is None or epoch < max(self.augment.masks_from_epoch, 1):

@@ -42,7 +42,7 @@ def read_features(utterance: Utterance, config: FeatureConfig, speed: float = 1.
         utterance.audio_filepath, config.sample_rate, offset_s=utterance.offset, duration_s=utterance.duration
     )
     try:
-        return log_mel(change_speed(waveform, speed, config.sample_rate).unsqueeze(0), config)[0]
+        return log_mel(change_speed(waveform, speed).unsqueeze(0), config)[0]
     except AudioError as error:  # too short; a waveform does not know its name
         raise AudioError(f"{utterance.audio_filepath}, utterance {utterance.id}: {error}") from error
 

@@ -1,0 +1,124 @@
+"""The recipes, run as a user runs them: on look-alikes for a few updates, and YesNo for real."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+ROOT = Path(__file__).resolve().parents[1]
+
+TINY = [
+    "--model.width", "8", "--model.depth", "1", "--model.channels", "2", "--train.epochs", "1",
+    "--augment.speeds", "1.0",
+]  # fmt: skip
+
+
+def run(name: str, *arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / "recipes" / f"{name}.py"), *map(str, arguments)]
+    return subprocess.run(
+        command, cwd=cwd, capture_output=True, text=True, timeout=600, stdin=subprocess.DEVNULL, check=False
+    )
+
+
+def look_alike(part: Path, speaker: int) -> None:
+    """A part of LibriSpeech with one speaker, two utterances of one second of noise."""
+    chapter = part / str(speaker) / "7"
+    chapter.mkdir(parents=True)
+    rng = np.random.default_rng(speaker)
+    lines = []
+    for number in range(2):
+        name = f"{speaker}-7-{number:04d}"
+        soundfile.write(chapter / f"{name}.flac", 0.1 * rng.standard_normal(16_000), 16_000)
+        lines.append(f"{name} GO DO YOU\n")
+    (chapter / f"{speaker}-7.trans.txt").write_text("".join(lines))
+
+
+def test_librispeech_preset_runs_on_a_look_alike(tmp_path: Path) -> None:
+    """Guards the presets of the big recipe, which no test can afford to run on the corpus itself: parsing, a
+    few updates without a feature cache, and one score for each test part."""
+    for speaker, part in enumerate(["train-clean-100", "dev-clean", "test-clean", "test-other"], start=1):
+        look_alike(tmp_path / "LibriSpeech" / part, speaker)
+    done = run(
+        "librispeech",
+        "100h",
+        "--data.root",
+        tmp_path,
+        "--train.run-dir",
+        tmp_path / "run",
+        *TINY,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    assert re.findall(r"^(test-\w+), 1 speakers:$", done.stdout, re.MULTILINE) == ["test-clean", "test-other"]
+    assert len(re.findall(r"^%WER \d+\.\d+ \[ \d+ / 6, ", done.stdout, re.MULTILINE)) == 2
+    assert (tmp_path / "run" / "test-other" / "alignments.txt").is_file()
+    assert not (tmp_path / "data").exists(), (
+        "an existing folder was given: nothing is to be downloaded or cached"
+    )
+
+
+def test_librispeech_preset_must_be_named(tmp_path: Path) -> None:
+    """A preset that is not there gets one clear message and exit status 2, not a download."""
+    done = run("librispeech", "50h", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "100h" in done.stderr
+    assert "960h" in done.stderr
+
+
+def test_digits_transcribes_scores_and_says_where_the_results_are(tmp_path: Path) -> None:
+    """Guards the demo's last lines, which new users see first; --train.resume knows a finished run."""
+    folders = ["--train.run-dir", tmp_path / "run", "--batch.cache-dir", tmp_path / "features"]
+    arguments = [*folders, "--batch.seconds", "200", *TINY]
+    done = run("digits", *arguments, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    for line in (
+        r"  festival-ked_5-0-9-4-3-6-2\.wav  ",
+        r"  flite-slt_9-0-4-1-2\.wav  ",
+        r"%WER \d+\.\d\d \[ \d+ / 800, \d+ ins, \d+ del, \d+ sub \]",
+        r"Per utterance: .*results\.jsonl, .*alignments\.txt",
+        r"Model: .*model\.safetensors",
+    ):
+        assert re.search(f"^{line}", done.stdout, re.MULTILINE), line
+    rows = (tmp_path / "run" / "test" / "results.jsonl").read_text().splitlines()
+    assert len({json.loads(row)["id"] for row in rows}) == 200
+    again = run("digits", *arguments, "--train.resume", cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert again.stdout == done.stdout
+
+
+def test_fsdd_takes_each_speaker_in_turn(tmp_path: Path) -> None:
+    """Guards the split of the real digits: every speaker is tested once, in a run folder of its own."""
+    recordings = tmp_path / "recordings"
+    recordings.mkdir()
+    rng = np.random.default_rng(0)
+    speakers = ["george", "jackson", "lucas", "nicolas", "theo", "yweweler"]
+    for speaker in speakers:
+        for digit in range(10):
+            soundfile.write(recordings / f"{digit}_{speaker}_0.wav", 0.1 * rng.standard_normal(4000), 8000)
+    done = run(
+        "digits", "--data.corpus", "fsdd", "--data.root", tmp_path, "--train.run-dir", tmp_path / "run",
+        "--batch.cache-dir", "None", *TINY, cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert re.findall(r"^(\w+) +%WER .* / 10, .*  95% interval ", done.stdout, re.MULTILINE) == speakers
+    assert re.search(r"^together  \d+ errors in 60 words: ", done.stdout, re.MULTILINE)
+    assert sorted(path.name for path in tmp_path.glob("run-*")) == [f"run-fsdd-{name}" for name in speakers]
+
+
+@pytest.mark.slow
+def test_yesno_learns_to_tell_yes_from_no(tmp_path: Path, speech: Path) -> None:
+    """The whole pipeline on real speech: whatever breaks learning anywhere shows here. The bound is loose
+    and yet far below what a broken pipeline reaches; recipes/README.md has the results."""
+    done = run(
+        "yesno", "--data.root", speech / "waves_yesno", "--train.run-dir", tmp_path / "run",
+        "--batch.cache-dir", tmp_path / "features", cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    errors = re.search(r"^%WER \S+ \[ (\d+) / 240,", done.stdout, re.MULTILINE)
+    assert errors, done.stdout
+    assert int(errors[1]) <= 12
