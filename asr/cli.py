@@ -143,6 +143,7 @@ def _guarded(run: Callable[[], int]) -> int:
     """Turn what a user can cause into one clear line and an exit status."""
     log.setLevel(logging.INFO)
     log.addHandler(_console)
+    _console.start()
     hook, threading.excepthook = threading.excepthook, _ignore_full_disk
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a character that the terminal lacks is no reason to fail
@@ -201,6 +202,9 @@ def _ignore_full_disk(failure: threading.ExceptHookArgs) -> None:
         threading.__excepthook__(failure)
 
 
+_MINUTE_S = 60.0
+
+
 class _Console(logging.Handler):
     """Results to stdout, log lines to stderr.
 
@@ -210,6 +214,10 @@ class _Console(logging.Handler):
 
     _pending = False  # whether a transient line stands
     _quiet_until = 0.0  # no transient line before, where no terminal shows it
+
+    def start(self) -> None:
+        """A command begins."""
+        self._quiet_until = time.monotonic() + _MINUTE_S
 
     def say(self, text: str) -> None:
         """Print a result."""
@@ -231,7 +239,7 @@ class _Console(logging.Handler):
                     return
                 if time.monotonic() < self._quiet_until:
                     return
-                self._quiet_until = time.monotonic() + 60
+                self._quiet_until = time.monotonic() + _MINUTE_S
             self.end_line()
             if record.levelno >= logging.WARNING:
                 text = f"{record.levelname.lower()}: " + re.sub(r"\s*\n\s*", " ", text)

@@ -40,7 +40,7 @@ class Config(Settings):
     data: Data = field(default_factory=Data)
 
 
-# Half the default mel bands: wide ones do not resolve a voice's pitch, and there are few voices to learn from.
+# Half the default mel bands: wide ones do not resolve a voice's pitch, and there are few voices.
 CONFIG = Config(
     features=FeatureConfig(n_mels=40),
     augment=AugmentConfig(speeds=(0.8, 0.9, 1.0, 1.1, 1.2), mel_mask_bands=10),

@@ -330,7 +330,7 @@ def _swapped(source: Path, path: Path) -> None:
 
 MODELS: dict[str, tuple[Callable[[Path, Path], object], list[str]]] = {
     "missing": (lambda source, path: None, ["no such model file", "Expected a .safetensors file"]),
-    "folder": (lambda source, path: path.mkdir(), ["Expected a .safetensors file"]),
+    "folder": (lambda source, path: path.mkdir(), ["is a folder", "model.safetensors"]),
     "empty": (lambda source, path: path.touch(), ["not a readable model"]),
     "cut": (_cut, ["not a readable model", "copy it again"]),
     "newer": (_newer, ["model format 99", "formats up to 1", "Upgrade"]),

@@ -202,6 +202,25 @@ def test_progress_is_left_out_where_nobody_watches(
         assert capsys.readouterr().err == "done\nwarning: odd\n"
 
 
+def test_progress_once_a_minute_in_a_log(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A batch job's log that shows nothing for hours, or a line every second."""
+    log = logging.getLogger("asr")
+    now = 1000.0
+    monkeypatch.setattr(cli.time, "monotonic", lambda: now)
+
+    def run() -> int:
+        nonlocal now
+        for second in range(150):
+            now = 1000.0 + second
+            log.info("second %d", second, extra={"transient": True})
+        return 0
+
+    assert guarded(monkeypatch, run) == 0
+    assert capsys.readouterr().err == "second 60\nsecond 120\n"
+
+
 def test_progress_line_is_removed_before_results() -> None:
     """A transcript that begins with half a progress line, in a terminal that shows both."""
     code = (

@@ -131,7 +131,7 @@ def wait_for(condition: Callable[[], bool], process: "subprocess.Popen[str]") ->
 def test_run(manifest: Path, settings: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Guards what a run leaves: a model with its provenance, a log that reads well, and what to do next."""
     caplog.set_level(logging.INFO, "asr")
-    text = run(TrainSettings(manifests=(manifest,), dev=(manifest,), settings=settings))
+    text = run(TrainSettings(manifests=(manifest,), dev=manifest, settings=settings))
     model_file = tmp_path / "run" / "model.safetensors"
     assert text == f"model: {model_file}\nnext:  asr transcribe FILE... --model {model_file}"
     provenance = load_model(model_file).settings.provenance
@@ -270,7 +270,13 @@ def test_global_statistics(manifest: Path, settings: Settings) -> None:
 def test_same_id_in_two_manifests(manifest: Path, settings: Settings) -> None:
     """Guards two manifests on one command line that name utterances alike."""
     with pytest.raises(DataError, match="16 ids name more than one training utterance: u00"):
-        run(TrainSettings(manifests=(manifest, manifest), dev=(manifest,), settings=settings))
+        run(TrainSettings(manifests=(manifest, manifest), dev=manifest, settings=settings))
+
+
+def test_no_training_manifest(manifest: Path, settings: Settings) -> None:
+    """`asr train --dev a.jsonl` without a manifest to learn from says how the command goes."""
+    with pytest.raises(SettingsError, match=r"no manifest to learn from\. Expected: asr train MANIFEST"):
+        run(TrainSettings(manifests=(), dev=manifest, settings=settings))
 
 
 def test_empty_dev_set(manifest: Path, settings: Settings) -> None:

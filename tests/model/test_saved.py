@@ -124,7 +124,7 @@ def test_saving_again_replaces(tmp_path: Path) -> None:
 def test_missing(tmp_path: Path) -> None:
     """Guards the message after a wrong path, and after a folder in place of a file."""
     assert_refused(tmp_path / "gone", "no such model file. Expected a .safetensors file")
-    assert_refused(tmp_path, "no such model file")
+    assert_refused(tmp_path, "is a folder. Expected a model file, such as", "model.safetensors")
 
 
 @pytest.mark.parametrize("share", [0.0, 0.001, 0.5, 0.99])
