@@ -87,13 +87,13 @@ def choose_device(device: str, local_rank: int = 0) -> torch.device:
         return torch.device("cuda", local_rank) if available else torch.device("cpu")
     kind, _, index = device.partition(":")
     if kind not in ("cpu", "cuda") or (index and not index.isdigit()):
-        raise SettingsError(f"train.device must be auto, cpu, cuda or cuda:N. Got {device!r}.")
+        raise SettingsError(f"device must be auto, cpu, cuda or cuda:N. Got {device!r}.")
     if kind == "cpu":
         return torch.device("cpu")
     number = int(index) if index else local_rank
     if not available or number >= torch.cuda.device_count():
         raise SettingsError(
-            f"train.device {device}: this machine has {torch.cuda.device_count() if available else 'no'} "
+            f"device {device}: this machine has {torch.cuda.device_count() if available else 'no'} "
             f"usable CUDA card(s). Choose cpu, or check the driver with nvidia-smi."
         )
     return torch.device("cuda", number)
