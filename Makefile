@@ -59,7 +59,7 @@ endif
 .venv/.folder:
 	@if ! $(IN_VENV) -m pip --version >/dev/null 2>&1; then \
 	  for python in $(PYTHON); do \
-	    "$$python" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && break; \
+	    "$$python" -c 'import sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && break; \
 	    python=; \
 	  done; \
 	  if [ -z "$$python" ]; then \
@@ -68,7 +68,10 @@ endif
 	    exit 1; \
 	  fi; \
 	  echo "Making a Python environment in .venv with $$("$$python" --version)."; \
-	  "$$python" -m venv --clear .venv; \
+	  "$$python" -m venv --clear .venv 2>/dev/null || { \
+    "$$python" -m venv --clear --without-pip .venv && \
+    "$$python" -m pip --python $(IN_VENV) install --quiet --disable-pip-version-check pip; } || { \
+    echo "error: $$python cannot make an environment. On Debian or Ubuntu: sudo apt install python3-venv" >&2; exit 1; }; \
 	fi
 	@printf '%s\n' "$(CURDIR)" > $@
 

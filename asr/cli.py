@@ -190,9 +190,8 @@ def _print(text: str, end: str = "\n") -> None:
         print(text, end=end, flush=True)
     except OSError as error:
         error.filename = "the output"
-        os.dup2(
-            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
-        )  # or Python's flush at exit fails again
+        # Or Python's flush at exit fails again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise
 
 

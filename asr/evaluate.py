@@ -1,6 +1,7 @@
 """`asr evaluate`: a manifest and a model -> word error rate."""
 
 import logging
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -96,11 +97,14 @@ def evaluate(
 def report(result: Score, out: Path) -> str:
     """Write per-utterance results and alignments into a folder; the summary is for the user.
 
+    Under torchrun, where all processes have the same result, one writes it.
+
     Raises:
         DataError: the files cannot be written.
     """
-    write_results(out / "results.jsonl", result)
-    write_alignments(out / "alignments.txt", result)
+    if os.environ.get("RANK", "0") == "0":
+        write_results(out / "results.jsonl", result)
+        write_alignments(out / "alignments.txt", result)
     return f"{summary(result)}\nPer utterance: {out / 'results.jsonl'}, {out / 'alignments.txt'}"
 
 

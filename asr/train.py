@@ -118,6 +118,7 @@ def train(utterances: Sequence[Utterance], dev: Sequence[Utterance], settings: S
             log.info("resuming in epoch %d, after batch %d", position.epoch, position.batch)
         with StopSignal() as stop:
             position = trainer.run(stop)
+        process.gather(None)  # no process goes on to use the best model before it is written
         log.info("best dev WER %.2f%% in epoch %d", position.best_wer, position.best_epoch)
     return config.run_dir / BEST_MODEL
 

@@ -18,6 +18,7 @@ from asr.model.encoder import EncoderConfig
 from asr.model.saved import load_model
 from asr.train import Settings, train
 from asr.training.batches import BatchConfig
+from asr.training.distributed import choose_device
 from asr.training.trainer import TrainConfig
 from asr.transcribe import Segment, recognise
 
@@ -59,7 +60,7 @@ def embedded(config: Config) -> str:
     """Synthetic voices: train, transcribe three recordings, score the unheard voices."""
     splits = digits.prepare_embedded()
     path = train(splits.train, splits.dev, config)
-    model = load_model(path)
+    model = load_model(path, choose_device(config.train.device))
     lines = ["", "three recordings of voices that were never heard in training:"]
     for result in recognise(model, [Segment(file) for file in sorted(DEMO.glob("*.wav"))], batch_s=60):
         text = result.outcome if isinstance(result.outcome, AudioError) else result.outcome.text
@@ -78,7 +79,7 @@ def fsdd(config: Config) -> str:
         splits = digits.prepare_fsdd(config.data.root, config.data.dir, speaker)
         run_dir = config.train.run_dir.with_name(f"{config.train.run_dir.name}-fsdd-{speaker}")
         model = train(splits.train, splits.dev, replace(config, train=replace(config.train, run_dir=run_dir)))
-        score = evaluate(load_model(model), splits.test)
+        score = evaluate(load_model(model, choose_device(config.train.device)), splits.test)
         report(score, run_dir / "test")
         low, high = score.interval()
         lines.append(f"{speaker:9} {score.wer_line()}  95% interval {low:.2f} to {high:.2f}")

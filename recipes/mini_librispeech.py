@@ -17,6 +17,7 @@ from asr.model.encoder import EncoderConfig
 from asr.model.saved import load_model
 from asr.train import Settings, train
 from asr.training.batches import BatchConfig
+from asr.training.distributed import choose_device
 from asr.training.trainer import TrainConfig
 
 
@@ -48,7 +49,7 @@ def main(config: Config) -> str:
     """Prepare, train, score each test part once."""
     splits = librispeech.prepare(config.data.root, config.data.dir, config.data.preset)
     path = train(splits.train, splits.dev, config)
-    model = load_model(path)
+    model = load_model(path, choose_device(config.train.device))
     lines = []
     for part, utterances in librispeech.by_part(splits.test).items():
         lines.append(f"{part}, {len({utterance.speaker for utterance in utterances})} speakers:")

@@ -14,6 +14,7 @@ from asr.model.encoder import EncoderConfig
 from asr.model.saved import load_model
 from asr.train import Settings, train
 from asr.training.batches import BatchConfig
+from asr.training.distributed import choose_device
 from asr.training.trainer import TrainConfig
 
 
@@ -44,7 +45,7 @@ def main(config: Config) -> str:
     """Prepare, train, score the test set once."""
     splits = yesno.prepare(config.data.root, config.data.dir)
     model = train(splits.train, splits.dev, config)
-    score = evaluate(load_model(model), splits.test)
+    score = evaluate(load_model(model, choose_device(config.train.device)), splits.test)
     return f"{report(score, config.train.run_dir / 'test')}\nmodel: {model}"
 
 

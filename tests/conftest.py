@@ -27,6 +27,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.speech)
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what needs a card where there is none."""
+    if item.get_closest_marker("gpu"):
+        import torch
+
+        if not torch.cuda.is_available():
+            pytest.skip("no CUDA card on this machine")
+
+
 # A language that a tiny model learns by heart in seconds: each letter is a tone, a space is a pause.
 _HZ = {"a": 300.0, "b": 900.0, "c": 2400.0, " ": 0.0}
 _LETTER_S = 0.16

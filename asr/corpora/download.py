@@ -8,10 +8,13 @@ again.
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import http.client
 import logging
+import os
 import shutil
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -75,27 +78,42 @@ def fetch(archive: Archive, folder: Path, *, keep_archive: bool = False) -> Path
             next try starts afresh), the disk is full (what came is kept for the next try), the archive is
             damaged or holds an unsafe path, or the goal is a folder that `fetch` did not make.
     """
-    goal = Path(folder) / archive.unpacks_to
+    folder = Path(folder)
+    goal = folder / archive.unpacks_to
     if (goal / ".completed").is_file():
         return goal
+    with _disk(archive, folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        # torchrun starts several processes that all want the corpus: one fetches it, the others wait.
+        with _lock(goal).open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not (goal / ".completed").is_file():
+                _fetch(archive, folder, goal, keep_archive=keep_archive)
+    return goal
+
+
+def _lock(goal: Path) -> Path:
+    """A file to lock, for this user and this goal; outside the data folder, where it would be litter."""
+    digest = hashlib.sha256(os.fsencode(goal.resolve())).hexdigest()[:16]
+    return Path(tempfile.gettempdir()) / f"asr-{os.getuid()}-{digest}.lock"
+
+
+def _fetch(archive: Archive, folder: Path, goal: Path, *, keep_archive: bool) -> None:
     if goal.exists():
         raise DownloadError(
             f"{goal}: the folder exists, but this program did not complete it (it holds no .completed). "
             "Name it as --data.root to use it as it is, or remove it to fetch it afresh."
         )
-    target = Path(folder) / archive.name
-    with _disk(archive, Path(folder)):
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        if not target.is_file():
-            _announce(archive, Path(folder))
-            _download(archive, target)
-        elif fault := _fault(archive, target):
-            target.unlink()
-            raise DownloadError(f"{target}: {fault}. It was deleted. Run the same command again to fetch it.")
-        _unpack(archive, target, goal)
-        if not keep_archive:
-            target.unlink()
-    return goal
+    target = folder / archive.name
+    if not target.is_file():
+        _announce(archive, folder)
+        _download(archive, target)
+    elif fault := _fault(archive, target):
+        target.unlink()
+        raise DownloadError(f"{target}: {fault}. It was deleted. Run the same command again to fetch it.")
+    _unpack(archive, target, goal)
+    if not keep_archive:
+        target.unlink()
 
 
 @contextlib.contextmanager

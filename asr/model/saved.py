@@ -129,5 +129,5 @@ def _read_settings(path: Path, metadata: dict[str, str]) -> ModelSettings:
         ) from error
     raise ModelError(
         f"{path}: model format {version}, but this version of asr reads formats up to {FORMAT_VERSION}. "
-        f"Upgrade it: pip install --upgrade asr-rnn"
+        f"Upgrade asr to a newer version."
     )

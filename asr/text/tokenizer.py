@@ -116,7 +116,7 @@ class CharTokenizer:
             f"{where}: characters outside the alphabet: {found}. "
             f"The {len(self.symbols)} known ones are {''.join(self.symbols)!r}. "
             "Correct the transcript, choose a normalizer that writes these characters otherwise, "
-            "or have unknown characters dropped and counted."
+            "or have them left out and counted (--text.unknown drop)."
         )
 
     def decode(self, ids: Sequence[int]) -> str:

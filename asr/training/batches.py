@@ -6,7 +6,7 @@ not fit into memory shows up at once.
 """
 
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, Dataset
 
 from asr.corpora.manifest import Utterance
-from asr.errors import DataError, SettingsError
+from asr.errors import AsrError, DataError, SettingsError
 from asr.frontend.audio import read_audio
 from asr.frontend.augment import AugmentConfig, Masks, change_speed, draw, draw_masks
 from asr.frontend.features import FeatureConfig, frame_count, log_mel
@@ -201,20 +201,28 @@ class Batches:
         ]
         return [batch for batch in planned if batch.indices]
 
-    def load(self, plan: Sequence[Planned]) -> "DataLoader[Batch]":
-        """The planned batches, one after the other."""
-        return DataLoader(
+    def load(self, plan: Sequence[Planned]) -> Iterator[Batch]:
+        """The planned batches, one after the other.
+
+        Raises:
+            AudioError: an utterance's audio cannot be read.
+        """
+        loader: DataLoader[Batch | AsrError] = DataLoader(
             self.dataset,
             sampler=plan,
             batch_size=None,  # the data set makes whole batches
             num_workers=self.workers,
             pin_memory=self.pin,
             prefetch_factor=4 if self.workers else None,
-            worker_init_fn=_ignore_interrupts,
+            worker_init_fn=_ignore_signals,
         )
+        for batch in loader:
+            if isinstance(batch, AsrError):
+                raise batch
+            yield batch
 
 
-class _Collated(Dataset[Batch]):
+class _Collated(Dataset[Batch | AsrError]):
     """Makes the batch that a plan asks for."""
 
     def __init__(
@@ -235,7 +243,14 @@ class _Collated(Dataset[Batch]):
         speeds = [speed for speed in self.augment.speeds if speed <= example.top_speed]
         return float(draw(self.seed, epoch, example.utterance.id, "speed").choice(speeds or [1.0]))
 
-    def __getitem__(self, planned: Planned) -> Batch:
+    def __getitem__(self, planned: Planned) -> Batch | AsrError:
+        # Handed over as it is: raised in a loader process, an error would arrive wrapped in its traceback.
+        try:
+            return self._make(planned)
+        except AsrError as error:
+            return error
+
+    def _make(self, planned: Planned) -> Batch:
         chosen = [self.examples[index] for index in planned.indices]
         parts = [self._read(example.utterance, self.speed(example, planned.epoch)) for example in chosen]
         lengths = [len(part) if self.caches else frame_count(len(part), self.features) for part in parts]
@@ -273,6 +288,7 @@ class _Collated(Dataset[Batch]):
         return Masks(pad_sequence(list(time), batch_first=True), pad_sequence(list(mel), batch_first=True))
 
 
-def _ignore_interrupts(worker: int) -> None:
-    """Ctrl-C reaches loader processes too, but the trainer decides when to stop."""
+def _ignore_signals(worker: int) -> None:
+    """Ctrl-C and SIGTERM may reach loader processes too, but the trainer decides when to stop."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)

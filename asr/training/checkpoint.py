@@ -84,7 +84,7 @@ def load_checkpoint(path: Path, device: torch.device) -> tuple[Position, dict[st
     if record.get("format_version", 0) > FORMAT_VERSION:
         raise ModelError(
             f"{path}: checkpoint format {record['format_version']}, but this version of asr reads formats up "
-            f"to {FORMAT_VERSION}. Upgrade it: pip install --upgrade asr-rnn"
+            f"to {FORMAT_VERSION}. Upgrade asr to a newer version."
         )
     try:
         return Position(**record["position"]), json.loads(record["settings"]), record["states"]

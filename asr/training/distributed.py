@@ -55,7 +55,7 @@ def processes(device: str) -> Iterator[Process]:
         TrainingError: another process has ended too early.
     """
     rank, world_size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-    chosen = choose_device(device, int(os.environ.get("LOCAL_RANK", "0")))
+    chosen = choose_device(device)
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
     if world_size == 1:
@@ -76,12 +76,13 @@ def processes(device: str) -> Iterator[Process]:
         dist.destroy_process_group()
 
 
-def choose_device(device: str, local_rank: int = 0) -> torch.device:
-    """The device that a setting means on this machine.
+def choose_device(device: str) -> torch.device:
+    """The device that a setting means on this machine, for this process among those of torchrun.
 
     Raises:
         SettingsError: it is not one of auto, cpu, cuda, cuda:N, or this machine does not have it.
     """
+    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     available = torch.cuda.is_available()
     if device == "auto":
         return torch.device("cuda", local_rank) if available else torch.device("cpu")

@@ -232,6 +232,6 @@ def _open_tensorboard(run_dir: Path, position: Position) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
-        log.debug("no TensorBoard files: pip install 'asr-rnn[tensorboard]' adds them to the run folder")
+        log.debug("no TensorBoard files: they need the package tensorboard (pip install '.[tensorboard]')")
         return None
     return SummaryWriter(str(run_dir / "tensorboard"), purge_step=position.update + 1)

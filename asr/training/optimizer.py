@@ -35,8 +35,7 @@ def step_unless(optimizer: torch.optim.AdamW, skipped: Tensor) -> None:
         skipped: () bool on the weights' device; True for no update. The host never reads it.
 
     Source: torch.optim.adam._fused_adam: the kernels return early where found_inf is 1, and the step counts
-    that
-        were raised for them are lowered by it again. torch.amp.GradScaler uses the same door.
+        that were raised for them are lowered by it again. torch.amp.GradScaler uses the same door.
     """
     optimizer.found_inf = skipped.float()  # type: ignore[attr-defined]
     optimizer.step()

@@ -4,7 +4,7 @@ import logging
 
 log = logging.getLogger("asr")
 
-USUAL_UPDATES = 3000  # most runs leave the plateau long before; see recipes/README.md
+USUAL_UPDATES = 3000  # most runs leave the plateau long before
 
 # A fresh model writes noise for some updates before it falls silent, and single batches differ: what counts
 # is what so many updates in a row agree on.

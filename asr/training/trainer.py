@@ -135,7 +135,7 @@ class Trainer:
         self.precision = choose_precision(config.precision, self.device)
         self.net: nn.Module = model
         if process.world_size > 1:
-            self.net = nn.parallel.DistributedDataParallel(model)
+            self.net = nn.parallel.DistributedDataParallel(model, broadcast_buffers=False)
         self.optimizer = make_optimizer(model, config.learning_rate, config.weight_decay)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision is torch.float16)
         self.position = Position()
@@ -212,7 +212,7 @@ class Trainer:
         return True
 
     def _update(self, batch: Batch, learning_rate: float, wishes: _Wishes) -> _Launched:
-        """One update of the weights. Nothing in here reads from the device."""
+        """One update of the weights. Nothing in here reads from the device (torch's CTC may wait)."""
         config, process, position = self.config, self.process, self.position
         torch.manual_seed(_update_seed(config.seed, position.update, process.rank))
         for group in self.optimizer.param_groups:
@@ -294,12 +294,13 @@ class Trainer:
         bad = [f"{name} ({loss})" for name, loss in losses if not math.isfinite(loss)]
         parts = self.process.gather((bad, launched.ids))
         names = [name for part in parts for name in part[0]]
-        blame = (
-            f"utterances whose loss is not finite: {', '.join(names)}"
-            if names
-            else "every loss is finite, but the gradient is not; utterances: "
-            + ", ".join(name for part in parts for name in part[1])
-        )
+        if names:
+            blame = f"utterances whose loss is not finite: {', '.join(names)}"
+        elif self.scaler.is_enabled():
+            blame = "a gradient overflowed in fp16, and the loss scale is lowered; usual now and then"
+        else:
+            ids = ", ".join(name for part in parts for name in part[1])
+            blame = f"every loss is finite, but the gradient is not; utterances: {ids}"
         log.warning("update %d skipped. %s", launched.number, blame)
         if position.bad_updates >= self.config.max_bad_updates:
             checkpoint = self.config.run_dir / CHECKPOINT

@@ -7,6 +7,7 @@ import shutil
 import tarfile
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -330,3 +331,13 @@ def test_progress_line() -> None:
     )
     assert progress_line("x", 0, 1500, 0, 1.0) == "x: 1.5 kB, 0.0 MB/s"
     assert progress_line("x", 5, 5, 10, 1.0) == "x: 5 bytes of 10 bytes (50 %), 0.0 MB/s, time left unknown"
+
+
+def test_two_at_once_fetch_once(server: _Server, tmp_path: Path) -> None:
+    """Guards the ranks of torchrun, which all want the corpus: they would write into one file together."""
+    archive = _archive(server)
+    with ThreadPoolExecutor(4) as pool:
+        goals = list(pool.map(lambda _: fetch(archive, tmp_path), range(4)))
+    assert goals == [tmp_path / archive.unpacks_to] * 4
+    assert (goals[0] / ".completed").is_file()
+    assert len(server.requests) == 1

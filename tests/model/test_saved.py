@@ -175,7 +175,7 @@ def test_newer_format(tmp_path: Path) -> None:
     save_model(path, make(), {})
     rewrite(path, format_version=FORMAT_VERSION + 1, encoder={"mamba": True})
     assert_refused(
-        path, f"model format {FORMAT_VERSION + 1}, but this version", "pip install --upgrade asr-rnn"
+        path, f"model format {FORMAT_VERSION + 1}, but this version", "Upgrade asr to a newer version."
     )
 
 

@@ -8,11 +8,11 @@ import torch
 
 from asr.corpora.librispeech import prepare
 from asr.corpora.manifest import Utterance
-from asr.errors import DataError, SettingsError
+from asr.errors import AudioError, DataError, SettingsError
 from asr.frontend.augment import AugmentConfig
 from asr.training.batches import Batch, BatchConfig, Batches, group_by_length
 from asr.training.examples import Example
-from tests.training.conftest import FEATURES, PLAIN, example, examples_of
+from tests.training.conftest import FEATURES, PLAIN, example, examples_of, write_tones
 
 UNCACHED = BatchConfig(seconds=100.0, cache_dir=None, workers=0)
 AUGMENT = AugmentConfig()
@@ -243,3 +243,15 @@ def test_settings() -> None:
         BatchConfig(seconds=0)
     with pytest.raises(SettingsError, match=r"batch\.workers must not be negative. Got -1"):
         BatchConfig(workers=-1)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_unreadable_audio_is_one_clear_line(workers: int, tmp_path: Path) -> None:
+    """Guards the message from a loader process, which torch wraps in twenty lines of traceback."""
+    utterances = write_tones(tmp_path, ["ab", "ba"])
+    batches = Batches(
+        examples_of(utterances), FEATURES, BatchConfig(cache_dir=None, workers=workers), PLAIN, seed=1
+    )
+    utterances[1].audio_filepath.unlink()
+    with pytest.raises(AudioError, match=r"u01\.wav: no such file\.$"):
+        list(batches.load(batches.plan(1)))
