@@ -135,7 +135,7 @@ class Trainer:
         self.precision = choose_precision(config.precision, self.device)
         self.net: nn.Module = model
         if process.world_size > 1:
-            self.net = nn.parallel.DistributedDataParallel(model, broadcast_buffers=False)
+            self.net = nn.parallel.DistributedDataParallel(model)
         self.optimizer = make_optimizer(model, config.learning_rate, config.weight_decay)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision is torch.float16)
         self.position = Position()
