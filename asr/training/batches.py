@@ -274,7 +274,13 @@ class _Collated(Dataset[Batch | AsrError]):
         waveform = read_audio(
             utterance.audio_filepath, rate, offset_s=utterance.offset, duration_s=utterance.duration
         )
-        return change_speed(waveform, speed)
+        # One thread, as loader processes have: with more, the resampler's sums round otherwise.
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            return change_speed(waveform, speed)
+        finally:
+            torch.set_num_threads(threads)
 
     def _masks(self, chosen: Sequence[Example], lengths: Sequence[int], epoch: int) -> Masks | None:
         if self.augment is None or epoch < max(self.augment.masks_from_epoch, 1):
