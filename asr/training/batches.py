@@ -271,13 +271,13 @@ class _Collated(Dataset[Batch | AsrError]):
         if self.caches:
             return self.caches[speed].read(utterance.id)
         rate = self.features.sample_rate
-        waveform = read_audio(
-            utterance.audio_filepath, rate, offset_s=utterance.offset, duration_s=utterance.duration
-        )
         # One thread, as loader processes have: with more, the resampler's sums round otherwise.
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
         try:
+            waveform = read_audio(
+                utterance.audio_filepath, rate, offset_s=utterance.offset, duration_s=utterance.duration
+            )
             return change_speed(waveform, speed)
         finally:
             torch.set_num_threads(threads)
