@@ -19,10 +19,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from asr.corpora.manifest import Utterance
 from asr.errors import AsrError, DataError, SettingsError
-from asr.frontend.audio import read_audio
-from asr.frontend.augment import AugmentConfig, Masks, change_speed, draw, draw_masks
+from asr.frontend.augment import AugmentConfig, Masks, draw, draw_masks
 from asr.frontend.features import FeatureConfig, frame_count, log_mel
-from asr.training.cache import FeatureCache, open_cache
+from asr.training.cache import FeatureCache, open_cache, read_waveform
 from asr.training.cores import usable_cores
 from asr.training.examples import Example
 
@@ -270,15 +269,11 @@ class _Collated(Dataset[Batch | AsrError]):
         """(frames, n_mels) features from the cache, or (samples,) for the device to make them."""
         if self.caches:
             return self.caches[speed].read(utterance.id)
-        rate = self.features.sample_rate
         # One thread, as loader processes have: with more, the resampler's sums round otherwise.
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
         try:
-            waveform = read_audio(
-                utterance.audio_filepath, rate, offset_s=utterance.offset, duration_s=utterance.duration
-            )
-            return change_speed(waveform, speed)
+            return read_waveform(utterance, self.features.sample_rate, speed)
         finally:
             torch.set_num_threads(threads)
 

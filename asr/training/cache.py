@@ -32,17 +32,27 @@ log = logging.getLogger("asr")
 _FRAMES, _INDEX, _LOCK = "features.f32", "index.jsonl", "lock"
 
 
+def read_waveform(utterance: Utterance, sample_rate: int, speed: float = 1.0) -> Tensor:
+    """What training hears of an utterance: (samples,) float32 at sample_rate Hz and the given speed.
+
+    Raises:
+        AudioError: the audio cannot be read.
+    """
+    waveform = read_audio(
+        utterance.audio_filepath, sample_rate, offset_s=utterance.offset, duration_s=utterance.duration
+    )
+    return change_speed(waveform, speed)
+
+
 def read_features(utterance: Utterance, config: FeatureConfig, speed: float = 1.0) -> Tensor:
     """An utterance's log-mel frames, computed from its audio: (frames, n_mels) float32.
 
     Raises:
         AudioError: the audio cannot be read or is too short.
     """
-    waveform = read_audio(
-        utterance.audio_filepath, config.sample_rate, offset_s=utterance.offset, duration_s=utterance.duration
-    )
+    waveform = read_waveform(utterance, config.sample_rate, speed)
     try:
-        return log_mel(change_speed(waveform, speed).unsqueeze(0), config)[0]
+        return log_mel(waveform.unsqueeze(0), config)[0]
     except AudioError as error:  # too short; a waveform does not know its name
         raise AudioError(f"{utterance.audio_filepath}, utterance {utterance.id}: {error}") from error
 

@@ -175,6 +175,7 @@ def test_pickled_for_loader_processes(tones: list[Utterance], tmp_path: Path) ->
 
 def _compute(root: Path, utterances: list[Utterance], start: Any, computed: Any) -> None:
     original = read_features
+    torch.set_num_threads(1)  # as in a loader process: GNU OpenMP's threads do not survive a fork
 
     def read(utterance: Utterance, config: FeatureConfig, speed: float) -> torch.Tensor:
         computed.put(utterance.id)
