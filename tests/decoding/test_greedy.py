@@ -185,7 +185,6 @@ def test_wrong_input(log_probs: Tensor, lengths: Tensor, message: str) -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA card")
 def test_cuda_equals_cpu() -> None:
     """Guards the device path: the same hypotheses wherever log-probabilities and lengths lie."""
     log_probs, lengths = random_batch(6, batch=8, steps=50)
