@@ -17,7 +17,7 @@ from asr.model.saved import load_model
 from asr.scoring.report import summary, write_alignments, write_results
 from asr.scoring.wer import Score, score
 from asr.text.normalize import normalize
-from asr.text.tokenizer import CharTokenizer
+from asr.text.tokenizer import Tokenizer
 from asr.training.distributed import choose_device
 from asr.transcribe import Segment, recognise
 
@@ -122,9 +122,12 @@ def describe(provenance: Mapping[str, Any]) -> str:
     return ", ".join(parts) or "a model of unknown origin"
 
 
-def _warn_about_alphabet(references: Sequence[str], tokenizer: CharTokenizer, rules: str) -> None:
+def _warn_about_alphabet(references: Sequence[str], tokenizer: Tokenizer, rules: str) -> None:
     """Say so when no hypothesis can hold some characters of the references: their words are sure errors."""
-    writable = set(tokenizer.symbols).union(*(normalize(symbol, rules) for symbol in tokenizer.symbols))
+    pieces = tokenizer.pieces or ()
+    letters = {character for piece in pieces for character in piece.text}
+    letters |= {" "} if any(piece.begins_word for piece in pieces) else set()
+    writable = letters.union(*(normalize(letter, rules) for letter in letters))
     missing = Counter(character for text in references for character in text if character not in writable)
     if not missing:
         return

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from asr.decoding.hypothesis import Hypothesis, Word
 from asr.errors import ModelError
-from asr.text.tokenizer import BLANK, CharTokenizer
+from asr.text.tokenizer import BLANK, Tokenizer
 
 __all__ = ["greedy_decode"]
 
@@ -36,15 +36,16 @@ class _Runs:
 
 
 def greedy_decode(
-    log_probs: Tensor, step_lengths: Tensor, tokenizer: CharTokenizer, step_s: float
+    log_probs: Tensor, step_lengths: Tensor, tokenizer: Tokenizer, step_s: float
 ) -> list[Hypothesis]:
     """The text along the most probable id of each step: repeats merged unless a blank stands between them.
 
     An utterance of zero steps gives an empty hypothesis with score 0. Steps beyond an utterance's length are
-    never looked at. Words are the pieces between spaces; leading, trailing and doubled spaces make no empty
+    never looked at. Words are what the tokenizer says: leading, trailing and doubled spaces make no empty
     words, and `text` is the words joined by single spaces, while `tokens` and `steps` keep every emitted
-    space. A token's confidence is its mean posterior over its run of steps; a word's confidence is the mean
-    over its tokens; the score is the sum of the best log-probability of every step, blanks included.
+    space. Phones alone give no words: each phone then stands as a word of its own. A token's confidence is
+    its mean posterior over its run of steps; a word's confidence is the mean over its tokens; the score is
+    the sum of the best log-probability of every step, blanks included.
 
     Args:
         log_probs: (batch, steps, vocab) float, natural logs, on any device.
@@ -100,7 +101,7 @@ def greedy_decode(
     return hypotheses
 
 
-def _check_shapes(log_probs: Tensor, step_lengths: Tensor, tokenizer: CharTokenizer) -> None:
+def _check_shapes(log_probs: Tensor, step_lengths: Tensor, tokenizer: Tokenizer) -> None:
     if log_probs.dim() != 3 or step_lengths.shape != log_probs.shape[:1]:
         raise ModelError(
             f"log_probs is {tuple(log_probs.shape)} and step_lengths {tuple(step_lengths.shape)}. "
@@ -158,24 +159,19 @@ def _words(
     starts: list[int],
     ends: list[int],
     confidences: list[float],
-    tokenizer: CharTokenizer,
+    tokenizer: Tokenizer,
     step_s: float,
 ) -> list[Word]:
-    """The words of one utterance: what stands between spaces, empty pieces left out."""
-    characters = [tokenizer.symbols[token - 1] for token in tokens]
-    words = []
-    begin = 0
-    for position in range(len(characters) + 1):
-        if position < len(characters) and characters[position] != " ":
-            continue
-        if position > begin:
-            words.append(
-                Word(
-                    text="".join(characters[begin:position]),
-                    start_s=starts[begin] * step_s,
-                    end_s=ends[position - 1] * step_s,
-                    confidence=sum(confidences[begin:position]) / (position - begin),
-                )
-            )
-        begin = position + 1
-    return words
+    """The words of one utterance, or its phones where the tokens alone give no words."""
+    found = tokenizer.words(tokens)
+    if found is None:
+        found = [slice(position, position + 1) for position in range(len(tokens))]
+    return [
+        Word(
+            text=tokenizer.decode(tokens[word]),
+            start_s=starts[word.start] * step_s,
+            end_s=ends[word.stop - 1] * step_s,
+            confidence=sum(confidences[word]) / (word.stop - word.start),
+        )
+        for word in found
+    ]

@@ -30,7 +30,8 @@ class Hypothesis:
 
     Attributes:
         text: the words joined by single spaces: spaces at the ends are gone and runs of spaces are folded.
-        words: (words,) the same words with times and confidences.
+        words: (words,) the same words with times and confidences. Where the units are phones and no lexicon
+            told the words, each phone stands as a word.
         tokens: (tokens,) token ids as they were emitted, spaces included and not folded.
         steps: (tokens,) encoder step at which each token was emitted (the first step of its run).
         score: log-probability in nats; higher is better. Comparable between hypotheses of the same utterance

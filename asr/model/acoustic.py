@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from asr.frontend.augment import Masks, apply_masks
 from asr.frontend.features import FeatureConfig, Normalizer, frame_count, log_mel, require_one_window
 from asr.model.encoder import Encoder, EncoderConfig
-from asr.text.tokenizer import CharTokenizer
+from asr.text.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class ModelSettings:
 
     features: FeatureConfig
     encoder: EncoderConfig
-    tokenizer: CharTokenizer
+    tokenizer: Tokenizer
     normalizer: str  # name of the text rules its transcripts went through
     provenance: dict[str, Any] = field(default_factory=dict)  # its origin: data, seed, commit, scores
 

@@ -19,7 +19,7 @@ from asr.errors import AsrError, ModelError
 from asr.frontend.features import FeatureConfig
 from asr.model.acoustic import AcousticModel, ModelSettings
 from asr.model.encoder import EncoderConfig
-from asr.text.tokenizer import CharTokenizer
+from asr.text.tokenizer import tokenizer_from_json
 
 FORMAT_VERSION = 1
 _KEY = "asr-acoustic-model"
@@ -118,7 +118,7 @@ def _read_settings(path: Path, metadata: dict[str, str]) -> ModelSettings:
             return ModelSettings(
                 features=FeatureConfig(**record["features"]),
                 encoder=EncoderConfig(**record["encoder"]),
-                tokenizer=CharTokenizer.from_json(record["tokenizer"]),
+                tokenizer=tokenizer_from_json(record["tokenizer"]),
                 normalizer=record["normalizer"],
                 provenance=record["provenance"],
             )

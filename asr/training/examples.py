@@ -16,7 +16,7 @@ from asr.frontend.features import FeatureConfig, frame_count
 from asr.model.ctc import required_steps
 from asr.model.encoder import step_count
 from asr.text.normalize import normalize
-from asr.text.tokenizer import CharTokenizer
+from asr.text.tokenizer import CharTokenizer, Tokenizer
 
 log = logging.getLogger("asr")
 
@@ -59,7 +59,7 @@ def learn_alphabet(utterances: Sequence[Utterance], config: TextConfig) -> CharT
 
 def make_examples(
     utterances: Sequence[Utterance],
-    tokenizer: CharTokenizer,
+    tokenizer: Tokenizer,
     config: TextConfig,
     features: FeatureConfig,
     subsampling: int,

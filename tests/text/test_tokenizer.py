@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 
 from asr.errors import DataError, ModelError, SettingsError
-from asr.text.tokenizer import BLANK, CharTokenizer
+from asr.text.tokenizer import BLANK, CharTokenizer, Piece, tokenizer_from_json
 
 
 def test_alphabet_is_sorted_and_starts_after_the_blank() -> None:
@@ -69,7 +69,7 @@ def test_wrong_setting_for_unknown() -> None:
 @pytest.mark.parametrize("number", [0, 3, -1])
 def test_decoding_a_foreign_id(number: int) -> None:
     """Guards against blanks or negative ids that index the alphabet from its end and give wrong text."""
-    with pytest.raises(ModelError, match=f"token id {number} has no character. Ids from 1 to 2"):
+    with pytest.raises(ModelError, match=f"token id {number} has no symbol. Ids from 1 to 2"):
         CharTokenizer(("a", "b")).decode([1, number])
 
 
@@ -96,7 +96,7 @@ def test_json_round_trip_is_ascii() -> None:
     stored = tokenizer.to_json()
     assert stored.isascii()
     assert "\n" not in stored
-    assert CharTokenizer.from_json(stored) == tokenizer
+    assert tokenizer_from_json(stored) == tokenizer
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_json_round_trip_is_ascii() -> None:
     [
         ("{", "not JSON"),
         ("[]", "type None"),
-        (json.dumps({"type": "bpe", "symbols": ["a"]}), "type 'bpe'.*newer version"),
+        (json.dumps({"type": "syllables", "symbols": ["a"]}), "type 'syllables'.*newer version"),
         (json.dumps({"type": "characters"}), "no list of symbols"),
         (json.dumps({"type": "characters", "symbols": [1]}), "no list of symbols"),
         (json.dumps({"type": "characters", "symbols": ["a", "a"]}), "damaged.*more than once"),
@@ -113,4 +113,29 @@ def test_json_round_trip_is_ascii() -> None:
 def test_damaged_json(stored: str, message: str) -> None:
     """Guards against a damaged model that raises KeyError or, worse, loads with another alphabet."""
     with pytest.raises(ModelError, match=message):
-        CharTokenizer.from_json(stored)
+        tokenizer_from_json(stored)
+
+
+def test_a_model_of_the_first_format_still_loads() -> None:
+    """Guards models that exist: this is the record that version 0.1.0 has written from its first day."""
+    tokenizer = tokenizer_from_json('{"type": "characters", "symbols": [" ", "a"]}')
+    assert tokenizer == CharTokenizer((" ", "a"))
+    assert tokenizer.units == "characters"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [("", []), (" ", []), ("ab", ["ab"]), ("  ab  c ", ["ab", "c"]), ("a b", ["a", "b"])],
+)
+def test_words_are_what_stands_between_spaces(text: str, words: list[str]) -> None:
+    """Guards against empty words from doubled spaces and against a last word that is lost."""
+    tokenizer = CharTokenizer.from_texts(["abc "])
+    ids = tokenizer.encode(text)
+    assert [tokenizer.decode(ids[word]) for word in tokenizer.words(ids)] == words
+
+
+def test_pieces_are_indexed_by_id() -> None:
+    """Guards the table that decoders work with against a shift by the blank."""
+    tokenizer = CharTokenizer((" ", "a"))
+    assert tokenizer.pieces == (Piece("", False), Piece("", True), Piece("a", False))
+    assert len(tokenizer.pieces) == tokenizer.vocab_size
