@@ -88,6 +88,8 @@ def train(utterances: Sequence[Utterance], dev: Sequence[Utterance], settings: S
     config = settings.train
     with processes(config.device) as process, _run_log(config.run_dir, process):
         record = _plain_settings(settings, utterances, dev)
+        # Batches depend on it, so another number of processes needs it to go on.
+        record["batch.shards"] = settings.batch.shards or process.world_size
         resumed = _find_checkpoint(config, record, process)
         tokenizer = learn_alphabet(utterances, settings.text)
         text, features, subsampling = settings.text, settings.features, settings.model.subsampling

@@ -359,7 +359,7 @@ def test_two_processes_equal_one(manifest: Path, tmp_path: Path) -> None:
     """Guards several processes: the same batches, so the same weights up to the order of sums; one writes."""
     more = ("--train.epochs", "3", "--features.normalize", "global", "--train.learning-rate", "0.003")
     ranks = start_ranks(command(manifest, tmp_path / "both", *more))
-    assert main(command(manifest, tmp_path / "alone", *more)[2:]) == 0
+    assert main(command(manifest, tmp_path / "alone", *more, "--batch.shards", "2")[2:]) == 0
     (output, errors), other = (rank.communicate(timeout=300) for rank in ranks)
     assert [rank.returncode for rank in ranks] == [0, 0], errors
     assert_same_weights(tmp_path / "alone" / "last.safetensors", tmp_path / "both" / "last.safetensors", 2e-4)

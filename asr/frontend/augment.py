@@ -10,10 +10,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from asr.errors import SettingsError
 from asr.frontend.audio import resample
+from asr.frontend.draws import uniform
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,32 @@ def draw(seed: int, epoch: int, utterance_id: str, purpose: str) -> np.random.Ge
     """The random numbers of one utterance in one epoch for one purpose, the same on every machine."""
     digest = hashlib.blake2b(f"{seed}/{epoch}/{purpose}/{utterance_id}".encode(), digest_size=16).digest()
     return np.random.Generator(np.random.PCG64(int.from_bytes(digest, "little")))
+
+
+def draw_speeds(
+    config: AugmentConfig,
+    top_speeds: NDArray[np.floating],
+    hashes: NDArray[np.uint64],
+    seed: int,
+    epoch: int,
+) -> NDArray[np.float64]:
+    """The speed at which each utterance is heard in an epoch.
+
+    Args:
+        config: the speeds.
+        top_speeds: (utterances,) the fastest that each may have; one that may have none is heard at 1.0.
+        hashes: (utterances,) of their ids, as `hash_ids` gives them.
+        seed: of the run.
+        epoch: counted from 1.
+
+    Returns:
+        (utterances,) factors.
+    """
+    speeds = np.sort(np.array(config.speeds))
+    # A little above: top speeds may have been rounded to float32.
+    allowed = np.searchsorted(speeds, top_speeds * (1 + 1e-6), side="right")
+    chosen = (uniform(hashes, seed, epoch, "speed") * allowed).astype(np.int64)
+    return np.where(allowed > 0, speeds[chosen], 1.0)
 
 
 def change_speed(waveform: Tensor, speed: float) -> Tensor:

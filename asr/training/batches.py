@@ -1,9 +1,4 @@
-"""Utterances -> batches: which go together, in which order, and what a batch holds.
-
-A plan is a pure function of the seed and the epoch. Batches have about the same length in seconds, hold
-utterances of about the same length, and come in random order, except that the longest comes first: what does
-not fit into memory shows up at once.
-"""
+"""Utterances -> batches: what a batch holds, and how it is made; `sampler` says what goes together."""
 
 import signal
 from collections.abc import Callable, Iterator, Sequence
@@ -12,18 +7,19 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, Dataset
 
 from asr.corpora.manifest import Utterance
 from asr.errors import AsrError, DataError, SettingsError
-from asr.frontend.augment import AugmentConfig, Masks, draw, draw_masks
+from asr.frontend.augment import AugmentConfig, Masks, draw, draw_masks, draw_speeds
+from asr.frontend.draws import hash_ids
 from asr.frontend.features import FeatureConfig, frame_count, log_mel
 from asr.training.cache import FeatureCache, open_cache, read_waveform
 from asr.training.cores import usable_cores
 from asr.training.examples import Example
+from asr.training.sampler import Plan, Planned, make_plan
 
 CPU = torch.device("cpu")
 
@@ -34,11 +30,16 @@ class BatchConfig:
 
     seconds: float = 100.0  # of audio in a batch, padding included, over all processes
     cache_dir: Path | None = Path("data/features")  # features are kept here; None computes them every time
+    # Equal parts of a batch, one or more for each process; None: as many as processes. Set it to go on with a
+    # run of more processes.
+    shards: int | None = None
     workers: int | None = None  # processes that make batches; None: 0 on a CPU or with a cache, else up to 8
 
     def __post_init__(self) -> None:
         if self.seconds <= 0:
             raise SettingsError(f"batch.seconds must be above 0. Got {self.seconds:g}.")
+        if self.shards is not None and self.shards < 1:
+            raise SettingsError(f"batch.shards must be at least 1. Got {self.shards}.")
         if self.workers is not None and self.workers < 0:
             raise SettingsError(f"batch.workers must not be negative. Got {self.workers}.")
 
@@ -79,50 +80,6 @@ class Batch:
         )
 
 
-@dataclass(frozen=True)
-class Planned:
-    """One batch to be made: this process's part of it, and how it is augmented."""
-
-    indices: tuple[int, ...]  # into the examples
-    epoch: int  # 0 for no augmentation
-    global_tokens: int  # as in `Batch`
-    global_seconds: float
-
-
-def group_by_length(
-    seconds: NDArray[np.float64], batch_s: float, rng: np.random.Generator | None, at_least: int = 1
-) -> list[NDArray[np.int64]]:
-    """Group utterances of about the same length into batches of about batch_s seconds, padding included.
-
-    Args:
-        seconds: (utterances,) durations.
-        batch_s: most seconds in a batch; an utterance that is longer is a batch of its own. Batches that
-            `at_least` enlarges may hold more.
-        rng: shuffles utterances of about the same length, and the batches; None leaves both sorted.
-        at_least: fewest utterances in a batch where there are so many (one for each process).
-
-    Returns:
-        The batches, the longest first; every utterance is in exactly one.
-    """
-    order = np.arange(len(seconds)) if rng is None else rng.permutation(len(seconds))
-    # Classes of 2% in length: sorted by class, random within it, so that batches differ from epoch to epoch.
-    classes = -np.floor(np.log(seconds[order]) / 0.02).astype(np.int64)
-    order = order[np.argsort(classes, kind="stable")]
-    batches, start = [], 0
-    while start < len(order):
-        # Within a class any may be the longest, so look at as many as could go into the batch.
-        window = order[start : start + 1 + int(batch_s / seconds[order[start]])]
-        size = max(at_least, int(batch_s / seconds[window].max()), 1)
-        if len(order) - (start + size) < at_least:
-            size = len(order) - start
-        batches.append(order[start : start + size])
-        start += size
-    if rng is not None and len(batches) > 1:
-        rest = rng.permutation(np.arange(1, len(batches)))
-        batches = [batches[0], *(batches[index] for index in rest)]
-    return batches
-
-
 class Batches:
     """The batches of a set of examples, for every epoch.
 
@@ -153,10 +110,16 @@ class Batches:
         world_size: int = 1,
         device: torch.device = CPU,
     ) -> None:
-        if augment and len(examples) < world_size:
+        self.shards = config.shards or world_size
+        if self.shards % world_size:
+            raise SettingsError(
+                f"batch.shards is {self.shards} for {world_size} processes. Expected a multiple, so that all "
+                f"get the same number of parts. Change --batch.shards or the number of processes."
+            )
+        if augment and len(examples) < self.shards:
             raise DataError(
-                f"{len(examples)} training utterances for {world_size} processes. Expected at least one for "
-                f"each. Start fewer processes."
+                f"{len(examples)} training utterances for batches of {self.shards} parts. Expected at least "
+                f"one for each part. Start fewer processes, or lower --batch.shards."
             )
         self.examples, self.augment, self.seed = examples, augment, seed
         self.config, self.rank, self.world_size = config, rank, world_size
@@ -176,9 +139,12 @@ class Batches:
             }
         self.dataset = _Collated(examples, features, augment, seed, caches)
         self.seconds = np.array([utterance.duration for utterance in utterances])
-        self.token_counts = np.array([len(example.tokens) for example in examples])
+        self.token_counts = np.array([len(example.tokens) for example in examples], dtype=np.int32)
+        if augment:
+            self.top_speeds = np.array([example.top_speed for example in examples], dtype=np.float32)
+            self.hashes = hash_ids([utterance.id for utterance in utterances])
 
-    def plan(self, epoch: int) -> list[Planned]:
+    def plan(self, epoch: int) -> Plan:
         """The batches of an epoch, counted from 1; epoch 0 is unaugmented and sorted.
 
         Without augmentation, batches of which this process has no part are left out.
@@ -186,19 +152,12 @@ class Batches:
         seconds, rng = self.seconds, None
         if epoch and self.augment:
             rng = np.random.default_rng([self.seed, epoch])
-            seconds = seconds / np.array([self.dataset.speed(example, epoch) for example in self.examples])
-        batches = group_by_length(seconds, self.config.seconds, rng, self.world_size)
-        planned = [
-            Planned(
-                indices=tuple(batch[self.rank :: self.world_size].tolist()),
-                epoch=epoch if self.augment else 0,
-                # 1 where all transcripts are empty: the loss is divided by it.
-                global_tokens=max(1, int(self.token_counts[batch].sum())),
-                global_seconds=float(seconds[batch].sum()),
-            )
-            for batch in batches
-        ]
-        return [batch for batch in planned if batch.indices]
+            speeds = draw_speeds(self.augment, self.top_speeds, self.hashes, self.seed, epoch)
+            seconds = seconds / speeds
+        return make_plan(
+            seconds, self.token_counts, self.config.seconds, rng=rng, epoch=epoch if self.augment else 0,
+            shards=self.shards, rank=self.rank, world_size=self.world_size,
+        )  # fmt: skip
 
     def load(self, plan: Sequence[Planned]) -> Iterator[Batch]:
         """The planned batches, one after the other.
@@ -239,8 +198,8 @@ class _Collated(Dataset[Batch | AsrError]):
         """The speed at which an utterance is heard in an epoch."""
         if not epoch or self.augment is None:
             return 1.0
-        speeds = [speed for speed in self.augment.speeds if speed <= example.top_speed]
-        return float(draw(self.seed, epoch, example.utterance.id, "speed").choice(speeds or [1.0]))
+        top_speed, hashes = np.array([example.top_speed]), hash_ids([example.utterance.id])
+        return float(draw_speeds(self.augment, top_speed, hashes, self.seed, epoch)[0])
 
     def __getitem__(self, planned: Planned) -> Batch | AsrError:
         # Handed over as it is: raised in a loader process, an error would arrive wrapped in its traceback.

@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from asr.corpora.librispeech import prepare
 from asr.corpora.manifest import Utterance
 from asr.errors import AudioError, DataError, SettingsError
 from asr.frontend.augment import AugmentConfig
-from asr.training.batches import Batch, BatchConfig, Batches, group_by_length
+from asr.training.batches import Batch, BatchConfig, Batches
 from asr.training.examples import Example
 from tests.training.conftest import FEATURES, PLAIN, example, examples_of, write_tones
 
@@ -29,50 +28,6 @@ def many(count: int = 700) -> list[Example]:
         example(f"u{number}", seconds, tokens=1 + number % 7)
         for number, seconds in enumerate(lengths_like_librispeech(count).tolist())
     ]
-
-
-@pytest.mark.parametrize("seconds", [lengths_like_librispeech(1500), np.full(500, 0.5), np.array([3.0])])
-@pytest.mark.parametrize("shuffled", [True, False])
-def test_every_utterance_once_within_the_limit(seconds: np.ndarray, shuffled: bool) -> None:
-    """Guards against lost or repeated utterances and against batches that outgrow the memory."""
-    batches = group_by_length(seconds, 100.0, np.random.default_rng(1) if shuffled else None)
-    assert sorted(np.concatenate(batches).tolist()) == list(range(len(seconds)))
-    assert max(len(batch) * seconds[batch].max() for batch in batches) <= 100.0
-    assert seconds[batches[0]].max() >= seconds.max() / 1.0202  # the longest class comes first
-
-
-def test_batch_of_many_short_ones() -> None:
-    """Guards the limit where one class of lengths fills several batches and the longest may stand last in
-    it."""
-    seconds = np.random.default_rng(0).uniform(0.500, 0.504, 1000)
-    batches = group_by_length(seconds, 100.0, np.random.default_rng(1))
-    assert max(len(batch) * seconds[batch].max() for batch in batches) <= 100.0
-
-
-def test_long_one_is_alone() -> None:
-    """Guards an utterance above the limit: it is trained on, alone."""
-    batches = group_by_length(np.array([5.0, 300.0, 5.0]), 100.0, None)
-    assert [batch.tolist() for batch in batches] == [[1], [0, 2]]
-
-
-def padding_share(seconds: np.ndarray) -> float:
-    batches = group_by_length(seconds, 100.0, np.random.default_rng(1))
-    padded = sum(len(batch) * seconds[batch].max() for batch in batches)
-    return 1 - float(seconds.sum() / padded)
-
-
-def test_little_padding() -> None:
-    """Guards the use of grouping by length: at most 5% padding on lengths like LibriSpeech's."""
-    assert padding_share(lengths_like_librispeech(1500)) < 0.05
-
-
-def test_little_padding_on_real_lengths(speech: Path) -> None:
-    """Guards the same on the real durations of train-clean-5."""
-    folder = speech / "LibriSpeech" / "train-clean-5"
-    if not folder.is_dir():
-        pytest.skip("no LibriSpeech/train-clean-5 in the real speech")
-    splits = prepare(speech / "LibriSpeech", Path("unused"))
-    assert padding_share(np.array([utterance.duration for utterance in splits.train])) < 0.05
 
 
 def plans(seed: int = 1, epoch: int = 1, rank: int = 0, world_size: int = 1) -> list[tuple[int, ...]]:
@@ -106,8 +61,9 @@ def test_speeds_are_drawn_from_those_that_fit() -> None:
 
 @pytest.mark.parametrize("world_size", [2, 3])
 def test_ranks_share_every_batch(world_size: int) -> None:
-    """Guards several processes: together they have exactly the batches of one, each with a part of each."""
-    whole = Batches(many(), FEATURES, UNCACHED, AUGMENT, seed=1).plan(1)
+    """Guards several processes: together they have exactly the batches of one that makes as many parts."""
+    config = replace(UNCACHED, shards=world_size)
+    whole = Batches(many(), FEATURES, config, AUGMENT, seed=1).plan(1)
     parts = [
         Batches(many(), FEATURES, UNCACHED, AUGMENT, seed=1, rank=rank, world_size=world_size).plan(1)
         for rank in range(world_size)
@@ -124,7 +80,7 @@ def test_ranks_share_every_batch(world_size: int) -> None:
 
 def test_more_processes_than_utterances() -> None:
     """Guards small sets: training says so; scoring gives the others nothing to do."""
-    with pytest.raises(DataError, match="2 training utterances for 3 processes"):
+    with pytest.raises(DataError, match="2 training utterances for batches of 3 parts"):
         Batches(many(2), FEATURES, UNCACHED, AUGMENT, seed=1, world_size=3)
     shares = [
         [
@@ -243,6 +199,10 @@ def test_settings() -> None:
         BatchConfig(seconds=0)
     with pytest.raises(SettingsError, match=r"batch\.workers must not be negative. Got -1"):
         BatchConfig(workers=-1)
+    with pytest.raises(SettingsError, match=r"batch\.shards must be at least 1. Got 0"):
+        BatchConfig(shards=0)
+    with pytest.raises(SettingsError, match=r"batch\.shards is 3 for 2 processes. Expected a multiple"):
+        Batches(many(4), FEATURES, BatchConfig(cache_dir=None, shards=3), AUGMENT, seed=1, world_size=2)
 
 
 @pytest.mark.parametrize("workers", [0, 1])

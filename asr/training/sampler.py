@@ -1,0 +1,237 @@
+"""Which utterances go together, in which order, and which process gets which.
+
+A plan is a pure function of the seed and the epoch. It holds a few numbers an utterance and makes each batch
+when it is asked for, so that ten million utterances are planned in seconds.
+
+A batch consists of as many parts as there are processes. Each part holds utterances of about the same length
+and about the same number of seconds, padding included, so that all processes finish at about the same time.
+Batches come in random order, except that the longest comes first: what does not fit into memory shows up at
+once.
+"""
+
+import heapq
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+_CLASS = 0.02  # utterances whose lengths differ by less are shuffled among themselves
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One batch to be made: this process's part of it, and how it is augmented."""
+
+    indices: tuple[int, ...]  # into the examples
+    epoch: int  # 0 for no augmentation
+    global_tokens: int  # tokens of all processes' parts of this batch; 1 where there are none, for divisions
+    global_seconds: float  # of audio in all processes' parts, without padding
+
+
+@dataclass(frozen=True)
+class Groups:
+    """Utterances in batches of parts."""
+
+    order: NDArray[np.int32]  # (utterances,) which utterance stands where
+    cuts: NDArray[np.int64]  # (batches * shards + 1,) where parts begin and end in `order`
+    shards: int  # parts in a batch
+
+    def __len__(self) -> int:
+        """The number of batches."""
+        return (len(self.cuts) - 1) // self.shards
+
+    def batch(self, number: int) -> NDArray[np.int32]:
+        """The utterances of a batch."""
+        first = number * self.shards
+        return self.order[self.cuts[first] : self.cuts[first + self.shards]]
+
+    def parts(self, number: int) -> list[NDArray[np.int32]]:
+        """The utterances of each part of a batch; some parts are empty if there are too few utterances."""
+        cuts = self.cuts[number * self.shards : (number + 1) * self.shards + 1].tolist()
+        return [self.order[start:end] for start, end in pairwise(cuts)]
+
+
+def group_by_length(
+    seconds: NDArray[np.floating], batch_s: float, rng: np.random.Generator | None, shards: int = 1
+) -> Groups:
+    """Group utterances of about the same length into batches of about batch_s seconds, padding included.
+
+    Args:
+        seconds: (utterances,) durations.
+        batch_s: most seconds in a batch, and batch_s / shards in each of its parts. An utterance that is
+            longer is a part of its own, and in the last batch such a part may hold two.
+        rng: shuffles utterances of about the same length; None leaves them sorted.
+        shards: parts of a batch.
+
+    Returns:
+        The batches, the longest first; every utterance is in exactly one.
+    """
+    count = len(seconds)
+    order = np.arange(count, dtype=np.int32)
+    if rng is not None:
+        rng.shuffle(order)
+    # The range of int16 covers lengths that differ by a factor of e^655. 16 bits are sorted in linear time.
+    classes = (-np.floor(np.log(seconds) / _CLASS)).astype(np.int16)
+    order = order[np.argsort(classes[order], kind="stable")]
+    lengths = seconds[order]
+    starts = _parts(lengths, classes[order], batch_s / shards)
+    return Groups(order, _whole_batches(starts, lengths, shards), shards)
+
+
+def _parts(lengths: NDArray[np.floating], classes: NDArray[np.int16], part_s: float) -> NDArray[np.int64]:
+    """Where parts begin in utterances sorted by class."""
+    if not len(lengths):
+        return np.zeros(0, dtype=np.int64)
+    firsts = np.concatenate([[0], np.flatnonzero(np.diff(classes)) + 1])
+    ends = np.append(firsts[1:], len(lengths))
+    starts, start = [], 0
+    for end, longest in zip(ends.tolist(), np.maximum.reduceat(lengths, firsts).tolist(), strict=True):
+        if start < end:  # else the last part of the classes before has taken all of this one
+            size = max(1, int(part_s / longest))
+            starts.append(np.arange(start, end, size, dtype=np.int64))
+            start = int(starts[-1][-1]) + size
+    return np.concatenate(starts)
+
+
+def _whole_batches(
+    starts: NDArray[np.int64], lengths: NDArray[np.floating], shards: int
+) -> NDArray[np.int64]:
+    """Where parts begin and end, changed at the end so that each batch has all its parts."""
+    count, whole = len(lengths), len(starts) // shards * shards
+    if whole == len(starts):
+        return np.append(starts, count)
+    left = count - int(starts[whole])
+    parts = shards
+    if left < shards and whole:
+        # Too few for a batch. With those of the batch before, they may be enough for two.
+        whole -= shards
+        left = count - int(starts[whole])
+        parts = 2 * shards if left >= 2 * shards else shards
+    if left >= parts and len(starts) - whole <= parts:
+        ends = _halved(np.append(starts[whole:], count).tolist(), lengths, parts)
+    else:
+        # One for each part, and a second one for the last, which are the shortest. Or not even one for each.
+        twice = max(0, left - parts)
+        sizes = np.ones(parts, dtype=np.int64)
+        sizes[parts - twice :] = 2
+        sizes[left:] = 0
+        ends = (int(starts[whole]) + np.concatenate([[0], np.cumsum(sizes)])).tolist()
+    return np.concatenate([starts[:whole], np.array(ends, dtype=np.int64)])
+
+
+def _halved(cuts: list[int], lengths: NDArray[np.floating], parts: int) -> list[int]:
+    """Halve the part with most seconds until there are so many parts."""
+
+    def entry(start: int, end: int) -> tuple[float, int, int]:
+        # A part of one cannot be halved: it goes to the end of the queue.
+        cost = (end - start) * float(lengths[start:end].max()) if end - start > 1 else 0.0
+        return -cost, start, end
+
+    queue = [entry(start, end) for start, end in pairwise(cuts)]
+    heapq.heapify(queue)
+    while len(queue) < parts:
+        _, start, end = heapq.heappop(queue)
+        middle = (start + end) // 2
+        heapq.heappush(queue, entry(start, middle))
+        heapq.heappush(queue, entry(middle, end))
+    return [*sorted(start for _, start, _ in queue), cuts[-1]]
+
+
+class Plan(Sequence[Planned]):
+    """One process's batches of an epoch, each made when it is asked for.
+
+    Args:
+        groups: all batches, in parts.
+        picks: which batches, in which order.
+        epoch: 0 for no augmentation.
+        tokens: (batches,) of each batch.
+        seconds: (batches,) of audio in each.
+        rank: which process's parts to give.
+        world_size: processes that share the parts.
+    """
+
+    def __init__(
+        self,
+        groups: Groups,
+        picks: NDArray[np.int64],
+        epoch: int,
+        tokens: NDArray[np.int64],
+        seconds: NDArray[np.float64],
+        rank: int,
+        world_size: int,
+    ) -> None:
+        self._groups, self._picks, self._epoch = groups, picks, epoch
+        self._tokens, self._seconds = tokens, seconds
+        self._rank, self._world_size = rank, world_size
+
+    def __len__(self) -> int:
+        return len(self._picks)
+
+    def __iter__(self) -> Iterator[Planned]:
+        return (self[position] for position in range(len(self)))
+
+    @overload
+    def __getitem__(self, position: int) -> Planned: ...
+
+    @overload
+    def __getitem__(self, position: slice) -> "Plan": ...
+
+    def __getitem__(self, position: int | slice) -> "Planned | Plan":
+        if isinstance(position, slice):
+            picks = self._picks[position]
+            return Plan(
+                self._groups, picks, self._epoch, self._tokens, self._seconds, self._rank, self._world_size
+            )
+        groups, number = self._groups, int(self._picks[position])
+        share = groups.shards // self._world_size
+        first = number * groups.shards + self._rank * share
+        return Planned(
+            indices=tuple(groups.order[groups.cuts[first] : groups.cuts[first + share]].tolist()),
+            epoch=self._epoch,
+            global_tokens=max(1, int(self._tokens[number])),
+            global_seconds=float(self._seconds[number]),
+        )
+
+
+def make_plan(
+    seconds: NDArray[np.floating],
+    token_counts: NDArray[np.integer],
+    batch_s: float,
+    *,
+    rng: np.random.Generator | None = None,
+    epoch: int = 0,
+    shards: int = 1,
+    rank: int = 0,
+    world_size: int = 1,
+) -> Plan:
+    """Plan one epoch.
+
+    Args:
+        seconds: (utterances,) durations as they will be heard.
+        token_counts: (utterances,).
+        batch_s: most seconds in a batch, padding included.
+        rng: shuffles utterances of about the same length, and the batches; None leaves both sorted.
+        epoch: what the batches are told; 0 for no augmentation.
+        shards: parts of a batch, a multiple of world_size.
+        rank: which process's parts to give.
+        world_size: processes that share every batch.
+
+    Returns:
+        The process's batches. Where there are fewer utterances than parts, some processes have none.
+    """
+    groups = group_by_length(seconds, batch_s, rng, shards)
+    picks = np.arange(len(groups))
+    if rng is not None:
+        rng.shuffle(picks[1:])
+    if not len(groups):
+        nothing = np.zeros(0)
+        return Plan(groups, picks, epoch, nothing.astype(np.int64), nothing, rank, world_size)
+    firsts = groups.cuts[:-1:shards]
+    tokens = np.add.reduceat(token_counts[groups.order], firsts, dtype=np.int64)
+    heard = np.add.reduceat(seconds[groups.order], firsts, dtype=np.float64)
+    plan = Plan(groups, picks, epoch, tokens, heard, rank, world_size)
+    # Only the last batch can lack parts, and only if it is the only one.
+    return plan if len(plan) > 1 or plan[0].indices else plan[:0]
