@@ -49,6 +49,7 @@ class Archive:
     sha256: str = ""  # hexadecimal; "" where nobody published it
     md5: str = ""  # hexadecimal; looked at only where there is no sha256
     size_bytes: int = 0  # 0 when unknown
+    flat: bool = False  # its members lie in no folder: `unpacks_to` is the one that is made for them
 
     @property
     def checksum(self) -> tuple[str, str]:
@@ -62,13 +63,12 @@ class _SourceError(Exception):
     """One address failed; the next may do."""
 
 
-def fetch(archive: Archive, folder: Path, *, keep_archive: bool = False) -> Path:
+def fetch(archive: Archive, folder: Path) -> Path:
     """Bring an archive's folder onto this disk, unless it is there already.
 
     Args:
         archive: what to fetch.
         folder: where the download lies and is unpacked; made when missing.
-        keep_archive: leave the tar file in `folder` once it is unpacked.
 
     Returns:
         The unpacked folder, `folder / archive.unpacks_to`, which holds a file `.completed`.
@@ -88,7 +88,7 @@ def fetch(archive: Archive, folder: Path, *, keep_archive: bool = False) -> Path
         with _lock(goal).open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not (goal / ".completed").is_file():
-                _fetch(archive, folder, goal, keep_archive=keep_archive)
+                _fetch(archive, folder, goal)
     return goal
 
 
@@ -98,7 +98,7 @@ def _lock(goal: Path) -> Path:
     return Path(tempfile.gettempdir()) / f"asr-{os.getuid()}-{digest}.lock"
 
 
-def _fetch(archive: Archive, folder: Path, goal: Path, *, keep_archive: bool) -> None:
+def _fetch(archive: Archive, folder: Path, goal: Path) -> None:
     if goal.exists():
         raise DownloadError(
             f"{goal}: the folder exists, but this program did not complete it (it holds no .completed). "
@@ -112,8 +112,7 @@ def _fetch(archive: Archive, folder: Path, goal: Path, *, keep_archive: bool) ->
         target.unlink()
         raise DownloadError(f"{target}: {fault}. It was deleted. Run the same command again to fetch it.")
     _unpack(archive, target, goal)
-    if not keep_archive:
-        target.unlink()
+    target.unlink()
 
 
 @contextlib.contextmanager
@@ -287,8 +286,8 @@ def _unpack(archive: Archive, file: Path, goal: Path) -> None:
     staging = folder / f".{archive.name}.unpacking"
     shutil.rmtree(staging, ignore_errors=True)  # what a killed run left
     try:
-        unpack(file, staging)
         unpacked = staging / archive.unpacks_to
+        unpack(file, unpacked if archive.flat else staging)
         if not unpacked.is_dir():
             raise DownloadError(
                 f"{file}: holds no folder {archive.unpacks_to}. Expected the archive of {archive.url}. "

@@ -194,8 +194,8 @@ def test_archive_that_lies_there_is_verified(server: _Server, tmp_path: Path) ->
     with pytest.raises(DownloadError, match=r"corpus\.tar\.gz: wrong sha256 .* It was deleted"):
         fetch(_archive(server), tmp_path)
     (tmp_path / "corpus.tar.gz").write_bytes(_CORPUS)
-    fetch(_archive(server), tmp_path, keep_archive=True)
-    assert (tmp_path / "corpus.tar.gz").read_bytes() == _CORPUS
+    goal = fetch(_archive(server), tmp_path)
+    assert (goal / "a").read_bytes() == _SOUND
     assert server.requests == []
 
 
@@ -269,6 +269,18 @@ def test_archive_of_something_else(server: _Server, tmp_path: Path) -> None:
     """Guards against calling a corpus complete that is not there."""
     with pytest.raises(DownloadError, match="holds no folder corpus/other"):
         fetch(_archive(server, unpacks_to="corpus/other"), tmp_path)
+
+
+def test_archive_without_a_folder_of_its_own(server: _Server, tmp_path: Path) -> None:
+    """Members that lie in no folder get one, instead of being strewn over the data folder."""
+    server.content = _tar(**{".__yes__a.wav": _SOUND, "README": b"free"})
+    digest = hashlib.sha256(server.content).hexdigest()
+    size = len(server.content)
+    goal = fetch(_archive(server, unpacks_to="words", flat=True, sha256=digest, size_bytes=size), tmp_path)
+    assert goal == tmp_path / "words"
+    assert (goal / "yes" / "a.wav").read_bytes() == _SOUND
+    assert (goal / "README").read_bytes() == b"free"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["words"]
 
 
 def test_folder_of_the_user_is_not_touched(server: _Server, tmp_path: Path) -> None:
