@@ -1,0 +1,67 @@
+"""Systems beside each other: rates over seeds, and what may be compared."""
+
+from pathlib import Path
+
+import pytest
+
+from asr.errors import DataError
+from asr.scoring.comparison import System, draw, table
+from asr.scoring.wer import Score, score
+
+_IDS = ("a", "b", "c")
+_SAID = ("one two", "three four", "five six seven eight")
+
+
+def _scored(*heard: str) -> Score:
+    return score(_SAID, heard, _IDS, "verbatim")
+
+
+_RIGHT = _scored(*_SAID)
+_WRONG = _scored("one", "three five", "five six seven eight")
+
+
+def test_seeds_are_added_up_not_averaged() -> None:
+    """The rate over seeds is all errors by all words; the interval lies around it and within what can be."""
+    system = System("lstm", (_RIGHT, _WRONG))
+    wer, low, high = system.wer()
+    assert wer == pytest.approx(100 * 2 / 16)
+    assert system.rates == [0, 25]
+    assert 0 <= low <= wer <= high <= 25
+
+
+def test_an_utterance_is_drawn_with_all_its_seeds() -> None:
+    """Seeds hear the same test set. Were each drawn by itself, more seeds would shrink the interval although
+    there is not one more utterance."""
+    assert System("one seed", (_WRONG,)).wer() == System("three seeds", (_WRONG,) * 3).wer()
+
+
+def test_table_has_a_line_a_system() -> None:
+    """Guards the figures that documents quote: errors and words of all seeds, further columns in order."""
+    lines = table(
+        [
+            System("lstm", (_RIGHT, _WRONG), {"width": "8", "s an epoch": "1.0"}),
+            System("gru", (_RIGHT, _RIGHT), {"width": "9", "s an epoch": "2.0"}),
+        ]
+    ).split("\n")
+    assert lines[0].endswith("| each seed | width | s an epoch |")
+    assert lines[2].startswith("| lstm | 12.50 | ")
+    assert lines[2].endswith(" | 2 / 16 | 0.00 25.00 | 8 | 1.0 |")
+    assert lines[3] == "| gru | 0.00 | 0.00 to 0.00 | 0 / 16 | 0.00 0.00 | 9 | 2.0 |"
+    assert len({line.count("|") for line in lines}) == 1
+
+
+def test_scores_of_other_utterances_are_refused() -> None:
+    """Two test sets in one rate would be a rate of nothing."""
+    other = score(["x"], ["x"], ["d"], "verbatim")
+    with pytest.raises(DataError, match="2 scores of 2 lists of utterances"):
+        System("lstm", (_RIGHT, other))
+    with pytest.raises(DataError, match="0 scores"):
+        System("lstm", ())
+
+
+def test_picture_is_drawn(tmp_path: Path) -> None:
+    """A picture of two systems, one of them without an error: a bar of no height must not fail."""
+    path = tmp_path / "figure.png"
+    draw([System("lstm", (_RIGHT, _WRONG)), System("gru", (_RIGHT,))], path)
+    assert path.read_bytes().startswith(b"\x89PNG")
+    assert path.stat().st_size > 5000
