@@ -1,0 +1,49 @@
+"""What a decoder asks of a language model: three calls.
+
+Whatever answers them can be fused into a beam search or rescore its result: `NgramModel`, the character RNN,
+or an object of your own. Log-probabilities are natural logarithms.
+"""
+
+from collections.abc import Sequence
+from typing import Literal, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["LanguageModel", "Unit"]
+
+Unit = Literal["word", "character"]
+
+S = TypeVar("S")
+
+
+class LanguageModel(Protocol[S]):
+    """A language model over words or characters, whose states S are opaque to the caller.
+
+    A state stands for all that was said before. It may be kept, used several times and in any order.
+    """
+
+    @property
+    def unit(self) -> Unit:
+        """What one symbol is: a whole word, or one character (the space between words included)."""
+        ...
+
+    def start(self) -> S:
+        """The state in which a text begins."""
+        ...
+
+    def score(self, states: Sequence[S], symbols: Sequence[str]) -> tuple[NDArray[np.float64], list[S]]:
+        """How probable each symbol is after its state, and the states that follow.
+
+        Args:
+            states: (n,) states.
+            symbols: (n,) words or characters, see `unit`; unknown ones are allowed.
+
+        Returns:
+            (n,) natural log-probabilities, and (n,) new states.
+        """
+        ...
+
+    def finish(self, states: Sequence[S]) -> NDArray[np.float64]:
+        """(n,) natural log-probabilities that the text ends after each of n states."""
+        ...

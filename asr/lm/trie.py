@@ -1,0 +1,154 @@
+"""An n-gram model as a trie in flat arrays, in which a state is one number.
+
+Node 0 is the empty context; the node of the word with id w is 1 + w; then follow the bigrams, the trigrams
+and so on. Within an order nodes are sorted by parent, then by word, so that the children of a node (the n-grams
+that extend it by one word on the right) are a sorted run of nodes, and later parents have later children.
+Nodes of the highest order have no children and no back-off weight, and are stored without these.
+
+A state is the node of the longest context that can still matter: one with children, or with a back-off weight
+other than 1. Two histories whose futures are equal have the same state, whatever was said before.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from asr.lm.interface import Unit
+
+__all__ = [
+    "BEGIN", "END", "ROOT", "UNKNOWN", "NgramArrays", "NgramParts", "advance", "child_of", "is_sound", "link",
+    "state_of",
+]  # fmt: skip
+
+ROOT = 0  # the empty context
+UNKNOWN, BEGIN, END = "<unk>", "<s>", "</s>"  # the words with the ids 0, 1 and 2
+
+
+class NgramArrays(NamedTuple):
+    """An n-gram model: n nodes, of which the first m (all but the highest order) can be contexts.
+
+    Attributes:
+        word: (n,) int32, the last word of each n-gram; -1 for the root.
+        log_prob: (n,) float32 natural logs, of that word after the others.
+        suffix: (n,) int32, the state that is left of a node when its first word, or more, is forgotten.
+        backoff: (m,) float32 natural logs, what it costs to forget the first word of a context.
+        begin: (m + 1,) int32; the children of node i are begin[i] to begin[i + 1] - 1.
+    """
+
+    word: NDArray[np.int32]
+    log_prob: NDArray[np.float32]
+    suffix: NDArray[np.int32]
+    backoff: NDArray[np.float32]
+    begin: NDArray[np.int32]
+
+
+class NgramParts(NamedTuple):
+    """All that a file of a model holds.
+
+    Attributes:
+        arrays: the n-grams.
+        words: the word of each id.
+        counts: how many n-grams there are of each order, unigrams first.
+        unit: what one of the words is.
+    """
+
+    arrays: NgramArrays
+    words: tuple[str, ...]
+    counts: tuple[int, ...]
+    unit: Unit
+
+
+@njit(cache=True, nogil=True, inline="always")
+def child_of(word: NDArray[np.int32], begin: NDArray[np.int32], node: int, sought: int) -> int:
+    """The child of a context for a word, in arrays as those of `NgramArrays`; -1 if there is none."""
+    if node == 0:
+        return 1 + sought
+    low, high = begin[node], begin[node + 1]
+    while low < high:
+        middle = (low + high) >> 1
+        if word[middle] < sought:
+            low = middle + 1
+        else:
+            high = middle
+    if low < begin[node + 1] and word[low] == sought:
+        return int(low)
+    return -1
+
+
+@njit(cache=True, nogil=True)
+def state_of(arrays: NgramArrays, node: int) -> int:
+    """The state in which a node leaves us: itself, or its longest suffix that can still matter."""
+    if node < len(arrays.backoff) and (
+        arrays.begin[node] < arrays.begin[node + 1] or arrays.backoff[node] != 0.0
+    ):
+        return node
+    return int(arrays.suffix[node])
+
+
+@njit(cache=True, nogil=True)
+def advance(arrays: NgramArrays, state: int, word: int) -> tuple[float, int]:
+    """The log-probability of a word after a state, and the state that follows.
+
+    Args:
+        arrays: the model.
+        state: a node: what this function returned for the words before, or ROOT.
+        word: a word's id, 0 to the number of words - 1. It is not checked.
+
+    Returns:
+        natural log-probability, and the new state.
+
+    Source: back-off as in the ARPA format; state minimisation as in KenLM (Heafield 2011, section 4.1).
+    """
+    total = 0.0
+    child = child_of(arrays.word, arrays.begin, state, word)
+    while child < 0:
+        total += arrays.backoff[state]
+        state = arrays.suffix[state]
+        child = child_of(arrays.word, arrays.begin, state, word)
+    return total + arrays.log_prob[child], state_of(arrays, child)
+
+
+@njit(cache=True, nogil=True)
+def link(arrays: NgramArrays) -> None:
+    """Fill in `suffix` of a trie whose other arrays are complete.
+
+    A suffix that is no n-gram of the model is skipped (SRILM's pruning leaves such gaps), and so is one that
+    is no state.
+    """
+    arrays.suffix[:] = 0
+    for parent in range(1, len(arrays.backoff)):
+        for node in range(arrays.begin[parent], arrays.begin[parent + 1]):
+            context = arrays.suffix[parent]
+            shorter = child_of(arrays.word, arrays.begin, context, arrays.word[node])
+            while shorter < 0:
+                context = arrays.suffix[context]
+                shorter = child_of(arrays.word, arrays.begin, context, arrays.word[node])
+            arrays.suffix[node] = state_of(arrays, shorter)
+
+
+@njit(cache=True, nogil=True)
+def is_sound(arrays: NgramArrays, n_words: int) -> bool:
+    """Whether no walk through these arrays can leave them or go on for ever."""
+    nodes, inner = len(arrays.word), len(arrays.backoff)
+    if len(arrays.log_prob) != nodes or len(arrays.suffix) != nodes or len(arrays.begin) != inner + 1:
+        return False
+    if not 0 < inner <= nodes or arrays.begin[0] != 1 or arrays.begin[inner] != nodes:
+        return False
+    if arrays.begin[1] != 1 + n_words or arrays.suffix[0] != 0:
+        return False
+    for parent in range(inner):
+        if arrays.begin[parent] > arrays.begin[parent + 1] or arrays.begin[parent] <= parent:
+            return False
+        last = -1
+        for node in range(arrays.begin[parent], arrays.begin[parent + 1]):
+            if not last < arrays.word[node] < n_words:
+                return False
+            if parent == 0 and arrays.word[node] != node - 1:
+                return False
+            # A suffix's number is lower than the node's, so that every walk along suffixes ends at the root.
+            if not 0 <= arrays.suffix[node] < min(node, inner):
+                return False
+            last = arrays.word[node]
+    return True
