@@ -2,9 +2,8 @@
 
 import hashlib
 import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,14 +16,17 @@ from asr.frontend.augment import AugmentConfig
 from asr.frontend.features import FeatureConfig
 from asr.model.acoustic import AcousticModel, ModelSettings
 from asr.model.encoder import EncoderConfig, parameter_count
-from asr.training.batches import BatchConfig, Batches
+from asr.training.batches import Batch, BatchConfig, Batches
 from asr.training.checkpoint import load_checkpoint
+from asr.training.config import TrainConfig
 from asr.training.cores import share_cores
 from asr.training.distributed import Process, processes
 from asr.training.examples import TextConfig, learn_alphabet, make_examples
 from asr.training.provenance import provenance
+from asr.training.runs import DATA_DIGEST, FREE, find_checkpoint, plain_settings, run_log
+from asr.training.speech import SpeechTask
 from asr.training.stopping import StopSignal
-from asr.training.trainer import BEST_MODEL, CHECKPOINT, TrainConfig, Trainer
+from asr.training.trainer import BEST_MODEL, CHECKPOINT, Trainer
 
 log = logging.getLogger("asr")
 
@@ -86,11 +88,11 @@ def train(utterances: Sequence[Utterance], dev: Sequence[Utterance], settings: S
         AsrError: the data, the settings or the disk do not allow it; `Interrupted` after Ctrl-C.
     """
     config = settings.train
-    with processes(config.device) as process, _run_log(config.run_dir, process):
-        record = _plain_settings(settings, utterances, dev)
+    with processes(config.device) as process, run_log(config.run_dir, process):
+        record = _record(settings, utterances, dev)
         # Batches depend on it, so another number of processes needs it to go on.
         record["batch.shards"] = settings.batch.shards or process.world_size
-        resumed = _find_checkpoint(config, record, process)
+        resumed = find_checkpoint(config, record, _record(Settings()), process)
         tokenizer = learn_alphabet(utterances, settings.text)
         text, features, subsampling = settings.text, settings.features, settings.model.subsampling
         speeds = settings.augment.speeds
@@ -112,8 +114,9 @@ def train(utterances: Sequence[Utterance], dev: Sequence[Utterance], settings: S
         )
         if features.normalize == "global" and not resumed:
             model.normalize.set_statistics(*feature_statistics(batches, features, process))
-        trainer = Trainer(model.to(process.device), batches, dev_batches, config, process, record)
-        _announce(trainer, settings)
+        task = SpeechTask(model.to(process.device), batches, dev_batches)
+        trainer = Trainer(task, config, process, record)
+        _announce(trainer, task, settings)
         if resumed:
             position, _, states = load_checkpoint(config.run_dir / CHECKPOINT, process.device)
             trainer.restore(position, states)
@@ -121,7 +124,7 @@ def train(utterances: Sequence[Utterance], dev: Sequence[Utterance], settings: S
         with StopSignal() as stop:
             position = trainer.run(stop)
         process.gather(None)  # no process goes on to use the best model before it is written
-        log.info("best dev WER %.2f%% in epoch %d", position.best_wer, position.best_epoch)
+        log.info("best dev WER %.2f%% in epoch %d", position.best_score, position.best_epoch)
     return config.run_dir / BEST_MODEL
 
 
@@ -148,116 +151,29 @@ def feature_statistics(
     return mean.float(), (squares / count - mean.square()).clamp_min(1e-5).sqrt().float()
 
 
-# Settings that say where and how fast, not what is learned: a resumed run may change them.
-_FREE = {
-    "train.run_dir", "train.resume", "train.device", "train.threads", "train.save_every_s",
-    "train.log_every_s", "train.max_bad_updates", "train.patience", "batch.workers", "batch.cache_dir",
-}  # fmt: skip
-
-_DATA = "digest of the training and dev data"
-
-
-def _plain_settings(settings: Settings, *data: Sequence[Utterance]) -> dict[str, Any]:
+def _record(settings: Settings, *data: Sequence[Utterance]) -> dict[str, Any]:
     """All settings as plain values under dotted names, with a digest of the data."""
-    plain = {
-        f"{topic.name}.{name}": _plain(value)
-        for topic in fields(Settings)  # a recipe's settings have others besides
-        for name, value in asdict(getattr(settings, topic.name)).items()
-    }
     digest = hashlib.blake2b(digest_size=8)
     for utterances in data:
         digest.update(b"\n\n")
         for utterance in utterances:
             digest.update(f"{utterance.id}\t{utterance.duration}\t{utterance.text}\n".encode())
-    return {**plain, _DATA: digest.hexdigest()}
+    topics = [topic.name for topic in fields(Settings)]  # a recipe's settings have others besides
+    return {**plain_settings(settings, topics), DATA_DIGEST: digest.hexdigest()}
 
 
-def _plain(value: Any) -> Any:
-    """A value as JSON gives it back."""
-    if isinstance(value, tuple):
-        return list(value)
-    return str(value) if isinstance(value, Path) else value
-
-
-def _find_checkpoint(config: TrainConfig, settings: dict[str, Any], process: Process) -> bool:
-    """Whether to resume; the run folder and the wish must agree."""
-    path = config.run_dir / CHECKPOINT
-    seen = process.gather(path.exists())
-    if len(set(seen)) > 1:
-        raise SettingsError(
-            f"only some of {process.world_size} processes see {path}. Expected a --train.run-dir that all "
-            f"machines share. Choose one."
-        )
-    if not config.resume:
-        if seen[0]:
-            raise SettingsError(
-                f"{config.run_dir} already holds a run. Add --train.resume to go on with it, or choose "
-                f"another --train.run-dir."
-            )
-        return False
-    if not seen[0]:
-        log.info("nothing to resume in %s: starting from the beginning", config.run_dir)
-        return False
-    _, before, _ = load_checkpoint(path, torch.device("cpu"))
-    # A setting that the version of that time did not have: what it did is the default of today.
-    before = {**_plain_settings(Settings()), **before}
-    changed = [
-        f"{_key(name)} was {before[name]} and is now {value}"
-        for name, value in settings.items()
-        if name not in _FREE and before[name] != value
-    ]
-    if changed:
-        raise SettingsError(
-            f"{config.run_dir} was trained with other settings: {'; '.join(changed)}. Resume with the same "
-            f"ones, or start anew in another --train.run-dir."
-        )
-    return True
-
-
-def _key(name: str) -> str:
-    return f"the {name}" if name == _DATA else "--" + name.replace("_", "-")
-
-
-def _announce(trainer: Trainer, settings: Settings) -> None:
-    device, used = trainer.device, trainer.train.examples
+def _announce(trainer: Trainer[Batch], task: SpeechTask, settings: Settings) -> None:
+    device, used = trainer.device, task.train.examples
     where = f"CPU, threads: {torch.get_num_threads()}"
     if device.type == "cuda":
         where = torch.cuda.get_device_name(device)
     log.info(
         "training on %d utterances (%.2f h), choosing by %d: %.1f M weights, %s, %s",
-        len(used), sum(example.utterance.duration for example in used) / 3600, len(trainer.dev.examples),
-        parameter_count(trainer.model) / 1e6, str(trainer.precision).removeprefix("torch."), where,
+        len(used), sum(example.utterance.duration for example in used) / 3600, len(task.dev.examples),
+        parameter_count(task.net) / 1e6, str(trainer.precision).removeprefix("torch."), where,
     )  # fmt: skip
-    defaults, ours = _plain_settings(Settings()), _plain_settings(settings)
+    defaults, ours = _record(Settings()), _record(settings)
     changed = [
-        f"{name}={value}" for name, value in ours.items() if value != defaults[name] and name not in _FREE
+        f"{name}={value}" for name, value in ours.items() if value != defaults[name] and name not in FREE
     ]
     log.info("settings that differ from the defaults: %s", ", ".join(changed) or "none")
-
-
-@contextmanager
-def _run_log(run_dir: Path, process: Process) -> Iterator[None]:
-    """Keep what is logged in run_dir/train.log as well; only the main process says more than errors."""
-    if not process.is_main:
-        before = log.level
-        log.setLevel(logging.ERROR)
-        try:
-            yield
-        finally:
-            log.setLevel(before)
-        return
-    try:
-        run_dir.mkdir(parents=True, exist_ok=True)
-        handler = logging.FileHandler(run_dir / "train.log", encoding="utf-8", errors="backslashreplace")
-    except OSError as error:
-        raise SettingsError(
-            f"train.run-dir {run_dir}: cannot be used as a folder: {error.strerror or error}. Choose another."
-        ) from error
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
-    handler.addFilter(lambda record: not getattr(record, "transient", False))
-    log.addHandler(handler)
-    try:
-        yield
-    finally:
-        log.removeHandler(handler)
-        handler.close()

@@ -14,8 +14,8 @@ from asr.model.encoder import EncoderConfig
 from asr.model.saved import load_model
 from asr.train import Settings, train
 from asr.training.batches import BatchConfig
+from asr.training.config import TrainConfig
 from asr.training.distributed import choose_device
-from asr.training.trainer import TrainConfig
 
 
 @dataclass(frozen=True)

@@ -29,9 +29,9 @@ from asr.model.saved import load_model
 from asr.train import Settings, TrainSettings, feature_statistics, run, train
 from asr.training.batches import BatchConfig, Batches
 from asr.training.checkpoint import load_checkpoint
+from asr.training.config import TrainConfig
 from asr.training.distributed import Process
 from asr.training.examples import learn_alphabet, make_examples
-from asr.training.trainer import TrainConfig
 
 PROJECT = Path(__file__).parents[1]
 RATE = 8000
@@ -221,12 +221,12 @@ def test_resumed_after_ctrl_c(
 
     with monkeypatch.context() as patch:
         patch.setattr(train_module, "StopSignal", Stop)
-        with pytest.raises(Interrupted, match=r"stopped in epoch 1, batch 4, and saved\. To go on, add"):
+        with pytest.raises(Interrupted, match=r"stopped in epoch 1, batch 3, and saved\. To go on, add"):
             train(utterances, utterances, settings)
     monkeypatch.setattr(train_module, "feature_statistics", lambda *_: pytest.fail("computed again"))
     caplog.set_level(logging.INFO, "asr")
     train(utterances, utterances, changed(settings, "train", resume=True))
-    assert "resuming in epoch 1, after batch 4" in caplog.messages
+    assert "resuming in epoch 1, after batch 3" in caplog.messages
     for name in ("last.safetensors", "model.safetensors"):
         assert_same_weights(tmp_path / "whole" / name, tmp_path / "run" / name)
     assert weights_of(tmp_path / "run" / "last.safetensors")["normalize.deviation"].std() > 0

@@ -57,6 +57,18 @@ class Batch:
     global_tokens: int  # tokens of all processes' parts of this batch
     global_seconds: float  # of audio in all processes' parts, without padding
 
+    @property
+    def global_amount(self) -> float:
+        """Seconds of audio: what training's pace is told in."""
+        return self.global_seconds
+
+    def split(self) -> "tuple[Batch, Batch] | None":
+        """The first and the second half of the utterances; None for a single one."""
+        half = len(self.ids) // 2
+        if half == 0:
+            return None
+        return self._rows(slice(None, half)), self._rows(slice(half, None))
+
     def features(self, config: FeatureConfig) -> Tensor:
         """(batch, frames, n_mels) log-mel frames, on the batch's device."""
         return self.audio if self.audio.dim() == 3 else log_mel(self.audio, config)
@@ -68,6 +80,13 @@ class Batch:
     def pin_memory(self) -> "Batch":
         """The same batch in page-locked memory, from which copies to a GPU overlap with its work."""
         return self._map(torch.Tensor.pin_memory)
+
+    def _rows(self, rows: slice) -> "Batch":
+        """Some of the utterances; padding of features that none of them needs is cut off."""
+        part = replace(self._map(lambda tensor: tensor[rows]), ids=self.ids[rows])
+        if part.audio.dim() == 3:
+            part = replace(part, audio=part.audio[:, : int(part.frame_lengths.max())])
+        return part
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> "Batch":
         return replace(

@@ -16,7 +16,7 @@ import torch
 from asr.errors import ModelError
 from asr.model.saved import write_atomically
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 @dataclass
@@ -28,10 +28,9 @@ class Position:
     update: int = 0  # updates made or skipped since the start
     seconds: float = 0.0  # of training so far, over all sessions
     best_epoch: int = 0  # the epoch with the best dev score; 0 before the first
-    best_wer: float = float("inf")  # percent
-    best_loss: float = float("inf")  # dev loss a token, decides between equal WERs
+    best_score: float = float("inf")  # of the task, such as WER in percent; lower is better
+    best_loss: float = float("inf")  # dev loss a token, decides between equal scores
     bad_updates: int = 0  # updates in a row that were skipped for a loss that is not finite
-    emits: bool = False  # whether the model has left CTC's blank plateau
     epoch_sums: dict[str, float] = field(default_factory=dict)  # the current epoch's running totals
 
 
@@ -81,10 +80,16 @@ def load_checkpoint(path: Path, device: torch.device) -> tuple[Position, dict[st
         raise ModelError(
             f"{path}: not a checkpoint of this project. Expected one that `asr train` has written."
         )
-    if record.get("format_version", 0) > FORMAT_VERSION:
+    version = record.get("format_version", 0)
+    if version != FORMAT_VERSION:
         raise ModelError(
-            f"{path}: checkpoint format {record['format_version']}, but this version of asr reads formats up "
-            f"to {FORMAT_VERSION}. Upgrade asr to a newer version."
+            f"{path}: checkpoint format {version}, but this version of asr reads format {FORMAT_VERSION}. "
+            + (
+                "Upgrade asr to a newer version."
+                if version > FORMAT_VERSION
+                else "Go on with the version that began the run, or start anew in another --train.run-dir; "
+                "saved models in the folder are not affected."
+            )
         )
     try:
         return Position(**record["position"]), json.loads(record["settings"]), record["states"]

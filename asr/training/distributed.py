@@ -4,7 +4,7 @@
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -36,6 +36,12 @@ class Process:
         values: list[Any] = [None] * self.world_size
         dist.all_gather_object(values, value)
         return values
+
+    def share(self, tensors: Iterable[Tensor]) -> None:
+        """Replace tensors by those of the main process."""
+        if self.world_size > 1:
+            for tensor in tensors:
+                dist.broadcast(tensor, 0)
 
     def add_up(self, values: Tensor) -> None:
         """Replace a tensor by its sum over all processes; the host does not wait for a card."""

@@ -4,13 +4,13 @@ import json
 import logging
 import math
 import time
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 from asr.training.checkpoint import Position
-from asr.training.validation import Validation
+from asr.training.task import Pace, Result
 
 log = logging.getLogger("asr")
 
@@ -28,15 +28,15 @@ class UpdateReport:
     loss: float  # nats a token
     norm: float  # of the gradient, before clipping
     clipped: bool
-    blank_share: float  # of all encoder steps, in [0, 1]
+    shares: Mapping[str, float]  # what else the task tells, in [0, 1]
     learning_rate: float
     tokens: int
-    seconds: float  # of audio
+    amount: float  # of data, in the unit of the task's pace
 
 
 @dataclass
 class _Window:
-    """Sums since the last line of metrics; of skipped updates only their number and their audio."""
+    """Sums since the last line of metrics; of skipped updates only their number and their amount of data."""
 
     since: float  # on the monotonic clock, s
     updates: int = 0
@@ -45,8 +45,8 @@ class _Window:
     tokens: int = 0
     norm: float = 0.0
     clipped: int = 0
-    blank_share: float = 0.0
-    seconds: float = 0.0  # of audio
+    shares: dict[str, float] = field(default_factory=dict)
+    amount: float = 0.0  # of data
     waited_s: float = 0.0  # for data
 
 
@@ -56,11 +56,12 @@ class Metrics:
     Args:
         run_dir: gets metrics.jsonl and the TensorBoard files.
         every_s: seconds between lines.
+        pace: how the speed of training is told.
         enabled: False for processes that do not write.
     """
 
-    def __init__(self, run_dir: Path, every_s: float, *, enabled: bool) -> None:
-        self.run_dir, self.every_s, self.enabled = run_dir, every_s, enabled
+    def __init__(self, run_dir: Path, every_s: float, pace: Pace, *, enabled: bool) -> None:
+        self.run_dir, self.every_s, self.pace, self.enabled = run_dir, every_s, pace, enabled
         self._board: Any = None
         self._batches = self._epochs = 1
         self._seconds_before = self._done_before = 0.0
@@ -113,14 +114,15 @@ class Metrics:
         """Take in one update; write a line when it is time."""
         window, sums = self._window, position.epoch_sums
         window.updates += 1
-        window.seconds += report.seconds
+        window.amount += report.amount
         if report.made:
             window.made += 1
             window.loss += report.loss * report.tokens
             window.tokens += report.tokens
             window.norm += report.norm
             window.clipped += report.clipped
-            window.blank_share += report.blank_share
+            for name, share in report.shares.items():
+                window.shares[name] = window.shares.get(name, 0.0) + share
             sums["loss"] = sums.get("loss", 0.0) + report.loss * report.tokens
             sums["tokens"] = sums.get("tokens", 0.0) + report.tokens
         sums["skipped"] = sums.get("skipped", 0.0) + (not report.made)
@@ -129,24 +131,19 @@ class Metrics:
             self._write_line(position, report)
             self._window = _Window(self._paused)
 
-    def finish_epoch(self, position: Position, result: Validation, *, better: bool) -> None:
+    def finish_epoch(self, position: Position, result: Result, *, better: bool) -> None:
         """Write an epoch's summary."""
         sums = position.epoch_sums
         loss = sums.get("loss", 0.0) / max(sums.get("tokens", 0.0), 1.0)
         skipped = int(sums.get("skipped", 0.0))
         log.info(
-            "epoch %d/%d  train loss %.3f  dev loss %.3f  dev WER %.2f%%  CER %.2f%%  blank %.0f%%  %s%s%s",
-            position.epoch, self._epochs, loss, result.loss, result.wer, result.cer, 100 * result.blank_share,
-            clock(self.total_seconds()), f"  {skipped} updates skipped" if skipped else "",
-            "  best so far" if better else "",
+            "epoch %d/%d  train loss %.3f  %s  %s%s%s",
+            position.epoch, self._epochs, loss, result.headline(), clock(self.total_seconds()),
+            f"  {skipped} updates skipped" if skipped else "", "  best so far" if better else "",
         )  # fmt: skip
-        for reference, hypothesis in result.examples:
-            log.debug("reference  %s\nhypothesis %s", reference, hypothesis)
         self._write({
             "event": "epoch", "epoch": position.epoch, "update": position.update, "train_loss": loss,
-            "dev_loss": result.loss, "dev_wer": result.wer, "dev_cer": result.cer,
-            "blank_share": result.blank_share, "skipped_updates": skipped, "training_s": self.total_seconds(),
-            "best": better, "examples": result.examples,
+            **result.row(), "skipped_updates": skipped, "training_s": self.total_seconds(), "best": better,
         })  # fmt: skip
 
     def close(self) -> None:
@@ -158,20 +155,22 @@ class Metrics:
         window = self._window
         elapsed = max(self._paused - window.since, 1e-9)
         made = max(window.made, 1)
+        shares = {name: total / made for name, total in window.shares.items()}
+        pace, waiting = window.amount / elapsed, min(window.waited_s / elapsed, 1.0)
         row = {
             "event": "updates", "epoch": position.epoch, "update": report.number,
             "loss": window.loss / window.tokens if window.made else math.nan,
             "learning_rate": report.learning_rate,
             "gradient_norm": window.norm / made, "clipped_share": window.clipped / made,
-            "blank_share": window.blank_share / made, "skipped_updates": window.updates - window.made,
-            "audio_s_per_s": window.seconds / elapsed, "waiting_share": min(window.waited_s / elapsed, 1.0),
+            **{f"{name}_share": share for name, share in shares.items()},
+            "skipped_updates": window.updates - window.made,
+            self.pace.key: pace, "waiting_share": waiting,
         }  # fmt: skip
         log.info(
-            "epoch %d/%d  batch %d/%d  loss %.3f  lr %.1e  |g| %.1f  blank %.0f%%  audio %.0f s/s  waiting "
-            "%.0f%%  left %s",
+            "epoch %d/%d  batch %d/%d  loss %.3f  lr %.1e  |g| %.1f%s  %s  waiting %.0f%%  left %s",
             position.epoch, self._epochs, position.batch, self._batches, row["loss"], row["learning_rate"],
-            row["gradient_norm"], 100 * window.blank_share / made, row["audio_s_per_s"],
-            100 * min(window.waited_s / elapsed, 1.0), self._time_left(position), extra={"transient": True},
+            row["gradient_norm"], "".join(f"  {name} {share:.0%}" for name, share in shares.items()),
+            self.pace.text.format(pace), 100 * waiting, self._time_left(position), extra={"transient": True},
         )  # fmt: skip
         self._write(row)
 

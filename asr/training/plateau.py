@@ -12,14 +12,10 @@ _IN_A_ROW = 20
 
 
 class PlateauWatch:
-    """Follows the share of encoder steps whose best output is blank.
+    """Follows the share of encoder steps whose best output is blank."""
 
-    Args:
-        emits: whether an earlier session of this run has already seen the end of the plateau.
-    """
-
-    def __init__(self, emits: bool) -> None:
-        self.emits = emits
+    def __init__(self) -> None:
+        self.emits = False  # whether this or an earlier session of the run has seen the end of the plateau
         self._silent = self._writing = 0  # updates in a row
         self._told = self._warned = False
 

@@ -1,36 +1,33 @@
-"""The training loop: one visible loop, the same on a laptop, one GPU and many.
+"""The training loop: one visible loop, the same on a laptop, one GPU and many, for speech and for text.
 
 Every random draw of an update is a pure function of (seed, update, rank), and every draw of the data one of
 (seed, epoch, utterance). So a resumed run continues bit for bit on a CPU, and there is no generator state to
-save.
+save. What is trained is a `Task`.
 """
 
 import hashlib
 import logging
 import math
 import time
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, get_args
+from itertools import islice
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from asr.errors import Interrupted, SettingsError, TrainingError
-from asr.model.acoustic import AcousticModel
-from asr.model.ctc import blank_steps, ctc_loss
-from asr.model.encoder import step_count
-from asr.model.saved import save_model
-from asr.training.batches import Batch, Batches
+from asr.errors import Interrupted, TrainingError
 from asr.training.checkpoint import Position, save_checkpoint
+from asr.training.config import TrainConfig
 from asr.training.distributed import Process
+from asr.training.gradients import add_up, compute_gradients
 from asr.training.metrics import Metrics, UpdateReport
 from asr.training.optimizer import make_optimizer, step_unless
-from asr.training.plateau import PlateauWatch
-from asr.training.precision import Precision, autocast, choose_precision
-from asr.training.schedule import Schedule, learning_rate_factor
+from asr.training.precision import choose_precision
+from asr.training.schedule import learning_rate_factor
 from asr.training.stopping import StopSignal
-from asr.training.validation import validate
+from asr.training.task import Task, TaskBatch
 
 log = logging.getLogger("asr")
 
@@ -40,61 +37,7 @@ BEST_MODEL, LAST_MODEL, CHECKPOINT = (
     "checkpoint.pt",
 )  # in the run folder
 
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """How the model is trained, and where the run is kept."""
-
-    run_dir: Path = Path("runs/asr")  # checkpoints, models, metrics and the log of the run
-    resume: bool = False  # go on with the run in run_dir
-    epochs: int = 50
-    learning_rate: float = 1e-3  # the peak, after the warm-up
-    warmup: float = 0.05  # share of all updates over which the learning rate rises
-    schedule: Schedule = "cosine"  # how it falls to 0 afterwards; constant does not
-    weight_decay: float = 0.01  # of AdamW
-    clip_norm: float = 5.0  # gradients with a larger norm are scaled down to it; 0 for never
-    precision: Precision = "auto"  # auto: bf16 where the processor has instructions for it, else float32
-    patience: int = 0  # stop after so many epochs without a better dev WER; 0 for never
-    max_bad_updates: int = 10  # stop after so many updates in a row whose loss is not finite
-    save_every_s: float = 600.0  # seconds between checkpoints within an epoch
-    log_every_s: float = 10.0  # seconds between lines of metrics
-    seed: int = 1  # of the weights, the order of the data, augmentation and dropout
-    device: str = "auto"  # auto, cpu, cuda or cuda:N
-    threads: int | None = None  # of a CPU for one operation; None: the cores that loader processes leave
-
-    def __post_init__(self) -> None:
-        at_least = {
-            "epochs": 1, "patience": 0, "max_bad_updates": 1, "save_every_s": 0, "log_every_s": 0,
-            "weight_decay": 0, "clip_norm": 0, "seed": 0,
-        }  # fmt: skip
-        for name, low in at_least.items():
-            value = getattr(self, name)
-            if not value >= low:
-                raise SettingsError(f"train.{name.replace('_', '-')} must be at least {low}. Got {value}.")
-        if not 0 < self.learning_rate < math.inf:
-            raise SettingsError(f"train.learning-rate must be above 0. Got {self.learning_rate:g}.")
-        if not 0 <= self.warmup < 1:
-            raise SettingsError(f"train.warmup is a share of all updates, in [0, 1). Got {self.warmup:g}.")
-        if self.schedule not in get_args(Schedule):
-            raise SettingsError(
-                f"train.schedule must be one of {', '.join(get_args(Schedule))}. Got {self.schedule!r}."
-            )
-        if self.threads is not None and self.threads < 1:
-            raise SettingsError(f"train.threads must be at least 1. Got {self.threads}.")
-
-
-@dataclass(frozen=True)
-class _Launched:
-    """An update that the device may still be working on; its results are read one update later."""
-
-    number: int  # counted from 1
-    ids: tuple[str, ...]
-    losses: Tensor  # (batch,) nats
-    totals: Tensor  # (7,) loss a token, blank steps, steps, stop wishes, save wishes, gradient norm, skipped
-    ready: torch.cuda.Event | None  # when both have arrived
-    learning_rate: float
-    tokens: int
-    seconds: float  # of audio
+B = TypeVar("B", bound=TaskBatch)
 
 
 @dataclass(frozen=True)
@@ -105,13 +48,26 @@ class _Wishes:
     save: bool = False
 
 
-class Trainer:
-    """Trains a model and leaves in run_dir: model.safetensors (the best), last.safetensors, checkpoint.pt.
+@dataclass(frozen=True)
+class _Launched(Generic[B]):
+    """An update that the device may still be working on; its results are read one update later."""
+
+    number: int  # counted from 1
+    batches: Sequence[B]
+    ids: tuple[str, ...]
+    losses: Tensor  # (rows,) nats
+    # (6 + 2 shares,): loss a token, stop wishes, save wishes, counts of the shares, gradient norm, skipped
+    totals: Tensor
+    share_names: tuple[str, ...]
+    ready: torch.cuda.Event | None  # when both have arrived; None on a CPU, where they are here at once
+    learning_rate: float
+
+
+class Trainer(Generic[B]):
+    """Trains a net and leaves in run_dir: model.safetensors (the best), last.safetensors, checkpoint.pt.
 
     Args:
-        model: on the process's device.
-        train: batches to learn from.
-        dev: batches to choose by; never augmented.
+        task: the net, on the process's device, its data and its loss.
         config: the settings.
         process: this process among all that train.
         settings: all settings of the run, kept in checkpoints and models.
@@ -121,42 +77,34 @@ class Trainer:
     """
 
     def __init__(
-        self,
-        model: AcousticModel,
-        train: Batches,
-        dev: Batches,
-        config: TrainConfig,
-        process: Process,
-        settings: dict[str, Any],
+        self, task: Task[B], config: TrainConfig, process: Process, settings: dict[str, Any]
     ) -> None:
-        self.model, self.train, self.dev = model, train, dev
-        self.config, self.process, self.settings = config, process, settings
+        self.task, self.config, self.process, self.settings = task, config, process, settings
         self.device = process.device
         self.precision = choose_precision(config.precision, self.device)
-        self.net: nn.Module = model
-        if process.world_size > 1:
-            self.net = nn.parallel.DistributedDataParallel(model)
-        self.optimizer = make_optimizer(model, config.learning_rate, config.weight_decay)
+        process.share(task.net.state_dict().values())
+        self.weights = [weight for weight in task.net.parameters() if weight.requires_grad]
+        self.optimizer = make_optimizer(task.net, config.learning_rate, config.weight_decay)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision is torch.float16)
         self.position = Position()
-        self.metrics = Metrics(config.run_dir, config.log_every_s, enabled=process.is_main)
-        self.plateau = PlateauWatch(emits=False)
+        self.metrics = Metrics(config.run_dir, config.log_every_s, task.pace, enabled=process.is_main)
 
     def states(self) -> dict[str, Any]:
-        """What a checkpoint keeps of the model and the optimiser."""
+        """What a checkpoint keeps of the net, the optimiser and the task of every process."""
         return {
-            "model": self.model.state_dict(),
+            "net": self.task.net.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
+            "tasks": self.process.gather(_on_cpu(self.task.state())),
         }
 
     def restore(self, position: Position, states: dict[str, Any]) -> None:
         """Go on from a checkpoint."""
         self.position = position
-        self.plateau = PlateauWatch(position.emits)
-        self.model.load_state_dict(states["model"])
+        self.task.net.load_state_dict(states["net"])
         self.optimizer.load_state_dict(states["optimizer"])
         self.scaler.load_state_dict(states["scaler"])
+        self.task.restore(states["tasks"][self.process.rank])
 
     def run(self, stop: StopSignal) -> Position:
         """Train until the last epoch, the end of patience, or a signal.
@@ -166,11 +114,11 @@ class Trainer:
 
         Raises:
             Interrupted: there was a signal; all is saved.
-            TrainingError: too many updates in a row had a loss that is not finite.
+            TrainingError: too many updates in a row had a loss that is not finite, or memory did not suffice.
             ModelError: the disk is full.
         """
         position = self.position
-        self.metrics.begin(position, len(self.train.plan(position.epoch)), self.config.epochs)
+        self.metrics.begin(position, len(self.task.plan(position.epoch)), self.config.epochs)
         try:
             while position.epoch <= self.config.epochs and not self._out_of_patience():
                 if not self._train_epoch(stop):
@@ -186,21 +134,24 @@ class Trainer:
     def _train_epoch(self, stop: StopSignal) -> bool:
         """Train to the end of the epoch, from the batch that the position names; False when told to stop."""
         position = self.position
-        plan = self.train.plan(position.epoch)
-        launched: _Launched | None = None
+        plan = self.task.plan(position.epoch)
+        launched: _Launched[B] | None = None
         last_save = time.monotonic()
-        self.net.train()
-        for batch in self.metrics.epoch_items(self.train.load(plan[position.batch :]), len(plan)):
+        self.task.net.train()
+        groups = _grouped(self.task.load(plan[position.batch :]), self.config.accumulate)
+        for batches in self.metrics.epoch_items(groups, len(plan)):
             save = self.process.is_main and time.monotonic() - last_save > self.config.save_every_s
             done = (position.epoch - 1 + position.batch / len(plan)) / self.config.epochs
             factor = learning_rate_factor(done, self.config.warmup, self.config.schedule)
             before, launched = (
                 launched,
-                self._update(batch, self.config.learning_rate * factor, _Wishes(stop.received, save)),
+                self._update(batches, self.config.learning_rate * factor, _Wishes(stop.received, save)),
             )
-            position.batch += 1
+            position.batch += len(batches)
             position.update += 1
             wishes = self._inspect(before)
+            if launched.ready is None:  # a CPU has nothing to wait for
+                wishes, launched = self._inspect(launched), None
             if wishes.stop or wishes.save:
                 self._inspect(launched)
                 launched = None
@@ -211,31 +162,26 @@ class Trainer:
         self._inspect(launched)
         return True
 
-    def _update(self, batch: Batch, learning_rate: float, wishes: _Wishes) -> _Launched:
-        """One update of the weights. Nothing in here reads from the device (torch's CTC may wait)."""
-        config, process, position = self.config, self.process, self.position
-        torch.manual_seed(_update_seed(config.seed, position.update, process.rank))
+    def _update(self, batches: Sequence[B], learning_rate: float, wishes: _Wishes) -> _Launched[B]:
+        """One update of the weights. Nothing in here reads from the device."""
+        config, process, number = self.config, self.process, self.position.update + 1
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
-        there = batch.to(self.device)
-        features = there.features(self.model.settings.features)
-        with autocast(self.precision, self.device):
-            log_probs, step_lengths = self.net(features, there.frame_lengths, there.masks)
-        # torch's loss wants lengths in the host's memory, and would wait for the device to send them.
-        steps = step_count(batch.frame_lengths, self.model.settings.encoder.subsampling)
-        losses = ctc_loss(log_probs, steps, there.tokens, batch.token_lengths)
-        # A mean over the tokens of all processes, so that several make the update that one would make.
-        loss = losses.sum() / batch.global_tokens
-        self.optimizer.zero_grad(set_to_none=True)
-        # DistributedDataParallel takes the mean of the gradients, hence the factor.
-        self.scaler.scale(loss * process.world_size).backward()  # type: ignore[no-untyped-call]
+        seed = _update_seed(config.seed, number - 1, process.rank)
+        computed = compute_gradients(self.task, batches, self.precision, self.scaler, seed, number)
+        loss, shares = computed.loss, computed.shares
+        totals = torch.stack(
+            [
+                loss,
+                loss.new_full((), wishes.stop),
+                loss.new_full((), wishes.save),
+                *(count.to(loss) for pair in shares.values() for count in pair),
+            ]
+        )
+        totals = add_up(process, totals, self.weights)
         self.scaler.unscale_(self.optimizer)
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), config.clip_norm or math.inf)
-        blanks = blank_steps(log_probs.detach(), step_lengths)
-        stop, save = loss.new_full((), wishes.stop), loss.new_full((), wishes.save)
-        totals = torch.stack([loss.detach(), blanks.to(loss), step_lengths.sum().to(loss), stop, save])
-        process.add_up(totals)
-        # All processes decide the same: they share the loss here, and the gradient before.
+        norm = nn.utils.clip_grad_norm_(self.weights, config.clip_norm or math.inf)
+        # All processes decide the same: they share the loss and the gradient.
         skipped = ~(torch.isfinite(norm) & torch.isfinite(totals[0]))
         if self.scaler.is_enabled():
             self.scaler.step(self.optimizer)  # skips updates with infinite gradients by itself
@@ -247,47 +193,49 @@ class Trainer:
         if self.device.type == "cuda":
             ready = torch.cuda.Event()  # type: ignore[no-untyped-call]
         launched = _Launched(
-            number=position.update + 1,
-            ids=batch.ids,
-            losses=losses.detach().to("cpu", non_blocking=True),
+            number=number,
+            batches=batches,
+            ids=computed.ids,
+            losses=computed.losses.to("cpu", non_blocking=True),
             totals=totals.to("cpu", non_blocking=True),
+            share_names=tuple(shares),
             ready=ready,
             learning_rate=learning_rate,
-            tokens=batch.global_tokens,
-            seconds=batch.global_seconds,
         )
         if ready is not None:
             ready.record()
         return launched
 
-    def _inspect(self, launched: _Launched | None) -> _Wishes:
-        """Read an update's results: name bad utterances, follow the plateau, write metrics."""
+    def _inspect(self, launched: _Launched[B] | None) -> _Wishes:
+        """Read an update's results: name bad utterances, let the task see its shares, write metrics."""
         if launched is None:
             return _Wishes()
         if launched.ready is not None:
             launched.ready.synchronize()
-        loss, blanks, steps, stop, save, norm, skipped = launched.totals.tolist()
+        loss, stop, save, *counts, norm, skipped = launched.totals.tolist()
         report = UpdateReport(
             number=launched.number,
             made=not skipped,
             loss=loss,
             norm=norm,
             clipped=0 < self.config.clip_norm < norm,
-            blank_share=blanks / steps,
+            shares={
+                name: counts[2 * place] / max(counts[2 * place + 1], 1)
+                for place, name in enumerate(launched.share_names)
+            },
             learning_rate=launched.learning_rate,
-            tokens=launched.tokens,
-            seconds=launched.seconds,
+            tokens=sum(batch.global_tokens for batch in launched.batches),
+            amount=sum(batch.global_amount for batch in launched.batches),
         )
         self.metrics.update(self.position, report)
         if report.made:
             self.position.bad_updates = 0
-            self.plateau.observe(report.number, report.blank_share)
-            self.position.emits = self.plateau.emits
+            self.task.observe(report.number, report.shares)
         else:
             self._report_bad(launched)
         return _Wishes(stop > 0, save > 0)
 
-    def _report_bad(self, launched: _Launched) -> None:
+    def _report_bad(self, launched: _Launched[B]) -> None:
         position = self.position
         position.bad_updates += 1
         losses = zip(launched.ids, launched.losses.tolist(), strict=True)
@@ -319,34 +267,54 @@ class Trainer:
     def _finish_epoch(self) -> None:
         """Validate, keep the best model, and move on to the next epoch."""
         position, metrics = self.position, self.metrics
-        result = validate(self.model, self.dev, self.process, self.precision)
-        better = (result.wer, result.loss) < (position.best_wer, position.best_loss)
+        result = self.task.validate(self.process, self.precision)
+        better = (result.score, result.loss) < (position.best_score, position.best_loss)
         if better:
             position.best_epoch = position.epoch
-            position.best_wer, position.best_loss = result.wer, result.loss
+            position.best_score, position.best_loss = result.score, result.loss
         metrics.finish_epoch(position, result, better=better)
         if self.process.is_main:
+            scores = {name: value for name, value in result.row().items() if isinstance(value, float)}
             provenance = {
-                "settings": self.settings, "epoch": position.epoch, "updates": position.update,
-                "dev_wer": result.wer, "dev_cer": result.cer, "training_s": round(metrics.total_seconds()),
+                "settings": self.settings, "epoch": position.epoch, "updates": position.update, **scores,
+                "training_s": round(metrics.total_seconds()),
             }  # fmt: skip
-            save_model(self.config.run_dir / LAST_MODEL, self.model, provenance)
+            self.task.save(self.config.run_dir / LAST_MODEL, provenance)
             if better:
-                save_model(self.config.run_dir / BEST_MODEL, self.model, provenance)
+                self.task.save(self.config.run_dir / BEST_MODEL, provenance)
         position.epoch, position.batch, position.epoch_sums = position.epoch + 1, 0, {}
         self._save()
 
     def _out_of_patience(self) -> bool:
         position, patience = self.position, self.config.patience
         if patience and position.epoch - 1 - position.best_epoch >= patience:
-            log.info("no better dev WER for %d epochs: stopping early", patience)
+            log.info("no better %s for %d epochs: stopping early", self.task.score_name, patience)
             return True
         return False
 
     def _save(self) -> None:
         self.position.seconds = self.metrics.total_seconds()
+        states = self.states()  # of all processes
         if self.process.is_main:
-            save_checkpoint(self.config.run_dir / CHECKPOINT, self.position, self.settings, self.states())
+            save_checkpoint(self.config.run_dir / CHECKPOINT, self.position, self.settings, states)
+
+
+def _grouped(batches: Iterable[B], size: int) -> Iterator[list[B]]:
+    """So many batches at a time, and at the end what is left."""
+    iterator = iter(batches)
+    while group := list(islice(iterator, size)):
+        yield group
+
+
+def _on_cpu(value: Any) -> Any:
+    """A tree of plain values with its tensors in the host's memory, so that processes can exchange it."""
+    if isinstance(value, Tensor):
+        return value.cpu()
+    if isinstance(value, dict):
+        return {key: _on_cpu(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_on_cpu(part) for part in value]
+    return value
 
 
 def _update_seed(seed: int, update: int, rank: int) -> int:

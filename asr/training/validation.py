@@ -1,6 +1,7 @@
 """Dev loss and dev WER: how the best epoch is chosen."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -23,6 +24,25 @@ class Validation:
     loss: float  # nats a token
     blank_share: float  # of all encoder steps, in [0, 1]
     examples: tuple[tuple[str, str], ...]  # a few (reference, hypothesis) pairs
+
+    @property
+    def score(self) -> float:
+        """The best epoch is the one with the lowest WER."""
+        return self.wer
+
+    def headline(self) -> str:
+        """The numbers that a person reads after each epoch."""
+        return (
+            f"dev loss {self.loss:.3f}  dev WER {self.wer:.2f}%  CER {self.cer:.2f}%  "
+            f"blank {self.blank_share:.0%}"
+        )
+
+    def row(self) -> dict[str, Any]:
+        """The same as plain values, with examples of what was recognised."""
+        return {
+            "dev_loss": self.loss, "dev_wer": self.wer, "dev_cer": self.cer, "blank_share": self.blank_share,
+            "examples": self.examples,
+        }  # fmt: skip
 
 
 @torch.inference_mode()

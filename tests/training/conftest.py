@@ -16,9 +16,11 @@ from asr.frontend.features import FeatureConfig
 from asr.model.acoustic import AcousticModel, ModelSettings
 from asr.model.encoder import EncoderConfig
 from asr.training.batches import BatchConfig, Batches
+from asr.training.config import TrainConfig
 from asr.training.distributed import Process
 from asr.training.examples import Example, TextConfig, learn_alphabet, make_examples
-from asr.training.trainer import TrainConfig, Trainer
+from asr.training.speech import SpeechTask
+from asr.training.trainer import Trainer
 
 RATE = 8000
 FEATURES = FeatureConfig(sample_rate=RATE, n_mels=20)
@@ -96,6 +98,6 @@ def make_trainer(tones: list[Utterance], tmp_path: Path) -> Callable[..., Traine
         dev = Batches(make_examples(tones, tokenizer, text, features, 4)[:4], features, batch, None, seed=0)
         torch.manual_seed(settings.seed)
         model = AcousticModel(ModelSettings(features, replace(encoder), tokenizer, "english"))
-        return Trainer(model, train, dev, settings, ALONE, {"train.seed": settings.seed})
+        return Trainer(SpeechTask(model, train, dev), settings, ALONE, {"train.seed": settings.seed})
 
     return make

@@ -11,9 +11,7 @@ from asr.errors import ModelError
 from asr.training.checkpoint import Position, load_checkpoint, save_checkpoint
 
 CPU = torch.device("cpu")
-POSITION = Position(
-    epoch=3, batch=7, update=40, seconds=12.5, best_epoch=2, best_wer=10.0, best_loss=0.5, emits=True
-)
+POSITION = Position(epoch=3, batch=7, update=40, seconds=12.5, best_epoch=2, best_score=10.0, best_loss=0.5)
 STATES = {"model": {"weight": torch.arange(4.0)}, "optimizer": {"state": {0: {"step": torch.tensor(3.0)}}}}
 
 
@@ -100,11 +98,14 @@ def test_something_else(record: Any, path: Path) -> None:
         load_checkpoint(path, CPU)
 
 
-def test_newer_format(path: Path) -> None:
-    """Guards an old program against a new file."""
+def test_other_format(path: Path) -> None:
+    """Guards an old program against a new file, and this one against files it no longer understands."""
     record = torch.load(path, weights_only=True)
     torch.save({**record, "format_version": 99}, path)
-    with pytest.raises(ModelError, match=r"checkpoint format 99, but .* reads formats up to 1\. Upgrade"):
+    with pytest.raises(ModelError, match=r"checkpoint format 99, but .* reads format 2\. Upgrade"):
+        load_checkpoint(path, CPU)
+    torch.save({**record, "format_version": 1}, path)
+    with pytest.raises(ModelError, match=r"format 1, but .* reads format 2\. Go on with the version that"):
         load_checkpoint(path, CPU)
 
 
@@ -117,14 +118,14 @@ def test_damaged_contents(change: dict[str, Any], path: Path) -> None:
         load_checkpoint(path, CPU)
 
 
-def test_first_version_stays_loadable(path: Path) -> None:
-    """Guards runs that were begun with the first version: its fields, spelled out."""
+def test_second_version_stays_loadable(path: Path) -> None:
+    """Guards runs that were begun with this version of the format: its fields, spelled out."""
     record = {
         "format": "asr-checkpoint",
-        "format_version": 1,
+        "format_version": 2,
         "position": {
-            "epoch": 3, "batch": 7, "update": 40, "seconds": 12.5, "best_epoch": 2, "best_wer": 10.0,
-            "best_loss": 0.5, "bad_updates": 0, "emits": True,
+            "epoch": 3, "batch": 7, "update": 40, "seconds": 12.5, "best_epoch": 2, "best_score": 10.0,
+            "best_loss": 0.5, "bad_updates": 0,
             "epoch_sums": {"loss": 1.0, "tokens": 2.0, "skipped": 0.0},
         },
         "settings": json.dumps({"train.seed": 1}),

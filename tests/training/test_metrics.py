@@ -10,6 +10,7 @@ import pytest
 from asr.training import metrics as metrics_module
 from asr.training.checkpoint import Position
 from asr.training.metrics import Metrics, UpdateReport, clock
+from asr.training.speech import SpeechTask
 from asr.training.stopping import StopSignal
 from asr.training.trainer import Trainer
 from asr.training.validation import Validation
@@ -20,11 +21,12 @@ REPORT = UpdateReport(
     loss=2.0,
     norm=3.0,
     clipped=True,
-    blank_share=0.5,
+    shares={"blank": 0.5},
     learning_rate=1e-3,
     tokens=10,
-    seconds=50.0,
+    amount=50.0,
 )
+PACE = SpeechTask.pace
 RESULT = Validation(wer=12.5, cer=5.0, loss=0.5, blank_share=0.75, examples=(("a b", "a c"),))
 
 
@@ -80,7 +82,7 @@ def feed(
 def test_speed_waiting_and_time_left(tmp_path: Path, hands: Clock, caplog: pytest.LogCaptureFixture) -> None:
     """Guards the numbers of the progress line: 50 s of audio in 2 s, of which 0.5 s were spent waiting."""
     caplog.set_level(logging.INFO, "asr")
-    metrics, position = Metrics(tmp_path, 8.0, enabled=True), Position()
+    metrics, position = Metrics(tmp_path, 8.0, PACE, enabled=True), Position()
     metrics.begin(position, batches=4, epochs=2)
     feed(metrics, hands, position, 4, wait_s=0.5, work_s=1.5)
     (row,) = rows(tmp_path)
@@ -100,7 +102,7 @@ def test_speed_waiting_and_time_left(tmp_path: Path, hands: Clock, caplog: pytes
 def test_short_epochs_still_get_lines(tmp_path: Path, hands: Clock) -> None:
     """Guards small corpora, whose epochs end before it is time for a line; validation does not count as
     time."""
-    metrics, position = Metrics(tmp_path, 8.0, enabled=True), Position()
+    metrics, position = Metrics(tmp_path, 8.0, PACE, enabled=True), Position()
     metrics.begin(position, batches=2, epochs=4)
     for epoch in (1, 2):
         position.epoch, position.batch = epoch, 0
@@ -115,7 +117,7 @@ def test_resumed_session(tmp_path: Path, hands: Clock, caplog: pytest.LogCapture
     """Guards a session that goes on: hours add up, and the time left comes from this session's own speed."""
     caplog.set_level(logging.INFO, "asr")
     hands.now = 5000.0
-    metrics = Metrics(tmp_path, 4.0, enabled=True)
+    metrics = Metrics(tmp_path, 4.0, PACE, enabled=True)
     position = Position(epoch=3, batch=2, update=10, seconds=100.0)
     hands.now = 6000.0
     metrics.begin(position, batches=4, epochs=4)
@@ -136,11 +138,11 @@ def test_rows_behind_the_checkpoint_are_taken_back(tmp_path: Path) -> None:
     ]
     path = tmp_path / "metrics.jsonl"
     path.write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"event": "upd')
-    Metrics(tmp_path, 1.0, enabled=True).begin(Position(epoch=2, batch=4, update=8), 4, 4)
+    Metrics(tmp_path, 1.0, PACE, enabled=True).begin(Position(epoch=2, batch=4, update=8), 4, 4)
     assert rows(tmp_path) == lines[:4]
-    Metrics(tmp_path, 1.0, enabled=True).begin(Position(epoch=2, batch=2, update=6), 4, 4)
+    Metrics(tmp_path, 1.0, PACE, enabled=True).begin(Position(epoch=2, batch=2, update=6), 4, 4)
     assert rows(tmp_path) == lines[:3]
-    Metrics(tmp_path, 1.0, enabled=True).begin(Position(), 4, 4)
+    Metrics(tmp_path, 1.0, PACE, enabled=True).begin(Position(), 4, 4)
     assert rows(tmp_path) == []
 
 
@@ -148,7 +150,7 @@ def test_rows_behind_the_checkpoint_are_taken_back(tmp_path: Path) -> None:
 def test_epoch_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Guards the one line a person reads for every epoch."""
     caplog.set_level(logging.INFO, "asr")
-    metrics, position = Metrics(tmp_path, 99.0, enabled=True), Position(epoch=2, seconds=3723.0)
+    metrics, position = Metrics(tmp_path, 99.0, PACE, enabled=True), Position(epoch=2, seconds=3723.0)
     metrics.begin(position, 4, 5)
     position.epoch_sums = {"loss": 30.0, "tokens": 20.0, "skipped": 2.0}
     metrics.finish_epoch(position, RESULT, better=True)
@@ -164,7 +166,7 @@ def test_epoch_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
 @pytest.mark.usefixtures("no_board")
 def test_json_has_no_infinity(tmp_path: Path) -> None:
     """Guards readers of metrics.jsonl that are stricter than Python's."""
-    metrics, position = Metrics(tmp_path, 99.0, enabled=True), Position()
+    metrics, position = Metrics(tmp_path, 99.0, PACE, enabled=True), Position()
     metrics.begin(position, 4, 5)
     infinite = Validation(wer=float("inf"), cer=5.0, loss=float("nan"), blank_share=1.0, examples=())
     metrics.finish_epoch(position, infinite, better=False)
@@ -178,7 +180,7 @@ def test_json_has_no_infinity(tmp_path: Path) -> None:
 
 def test_disabled_writes_nothing(tmp_path: Path) -> None:
     """Guards the main process's files against the others."""
-    metrics, position = Metrics(tmp_path / "run", 0.0, enabled=False), Position()
+    metrics, position = Metrics(tmp_path / "run", 0.0, PACE, enabled=False), Position()
     metrics.begin(position, 4, 5)
     metrics.update(position, REPORT)
     metrics.finish_epoch(position, RESULT, better=True)
@@ -189,7 +191,7 @@ def test_disabled_writes_nothing(tmp_path: Path) -> None:
 def test_without_tensorboard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Guards the optional dependency: without it, all but its files is written."""
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    metrics, position = Metrics(tmp_path, 0.0, enabled=True), Position()
+    metrics, position = Metrics(tmp_path, 0.0, PACE, enabled=True), Position()
     metrics.begin(position, 4, 5)
     metrics.finish_epoch(position, RESULT, better=True)
     metrics.close()

@@ -16,11 +16,13 @@ from asr.corpora.manifest import Utterance
 from asr.errors import Interrupted, ModelError, SettingsError, TrainingError
 from asr.frontend.augment import AugmentConfig
 from asr.model.saved import load_model
+from asr.training import speech as speech_module
 from asr.training import trainer as trainer_module
 from asr.training.batches import Batch
 from asr.training.checkpoint import load_checkpoint
+from asr.training.config import TrainConfig
 from asr.training.stopping import StopSignal
-from asr.training.trainer import CHECKPOINT, TrainConfig, Trainer
+from asr.training.trainer import CHECKPOINT, Trainer
 from tests.training.conftest import ENCODER
 
 Make = Callable[..., Trainer]
@@ -65,7 +67,7 @@ def test_learns(make_trainer: Make, tmp_path: Path) -> None:
     position = trainer.run(StopSignal())
     losses = [row["train_loss"] for row in rows(tmp_path / "run", "epoch")]
     assert losses[-1] < losses[0] / 10
-    assert position.best_wer == 0
+    assert position.best_score == 0
     model = load_model(tmp_path / "run" / "model.safetensors")
     assert model.settings.provenance["dev_wer"] == 0
     assert model.settings.provenance["settings"] == {"train.seed": 1}
@@ -74,15 +76,15 @@ def test_learns(make_trainer: Make, tmp_path: Path) -> None:
 def test_best_is_not_last(make_trainer: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Guards the choice: lowest dev WER, and between equal ones the lowest dev loss."""
     scores = iter([(50.0, 2.0), (40.0, 3.0), (40.0, 1.0), (40.0, 2.0)])
-    original = trainer_module.validate
+    original = speech_module.validate
 
     def validate(*arguments: Any) -> Any:
         wer, loss = next(scores)
         return replace(original(*arguments), wer=wer, loss=loss)
 
-    monkeypatch.setattr(trainer_module, "validate", validate)
+    monkeypatch.setattr(speech_module, "validate", validate)
     position = make_trainer(epochs=4).run(StopSignal())
-    assert (position.best_epoch, position.best_wer, position.best_loss) == (3, 40.0, 1.0)
+    assert (position.best_epoch, position.best_score, position.best_loss) == (3, 40.0, 1.0)
     assert load_model(tmp_path / "run" / "model.safetensors").settings.provenance["epoch"] == 3
     assert load_model(tmp_path / "run" / "last.safetensors").settings.provenance["epoch"] == 4
     assert [row["best"] for row in rows(tmp_path / "run", "epoch")] == [True, True, True, False]
@@ -93,8 +95,8 @@ def test_early_stop(
 ) -> None:
     """Guards patience: so many epochs without a better score, and no more."""
     caplog.set_level(logging.INFO, "asr")
-    original = trainer_module.validate
-    monkeypatch.setattr(trainer_module, "validate", lambda *args: replace(original(*args), wer=50, loss=1))
+    original = speech_module.validate
+    monkeypatch.setattr(speech_module, "validate", lambda *args: replace(original(*args), wer=50, loss=1))
     position = make_trainer(epochs=9, patience=2).run(StopSignal())
     assert (position.epoch, position.best_epoch) == (4, 1)
     assert "no better dev WER for 2 epochs: stopping early" in caplog.messages
@@ -183,7 +185,7 @@ class _Planted:
     """Batches in which some utterances have gone wrong."""
 
     def __init__(self, trainer: Trainer, change: Callable[[Batch], Batch]) -> None:
-        self.inner, self.change = trainer.train, change
+        self.inner, self.change = trainer.task.train, change
         self.examples = self.inner.examples
 
     def plan(self, epoch: int) -> Any:
@@ -210,7 +212,7 @@ def plant(trainer: Trainer, name: str, kind: str) -> None:
         lengths[hit] = 400
         return replace(batch, tokens=tokens, token_lengths=lengths)
 
-    trainer.train = _Planted(trainer, change)  # type: ignore[assignment]
+    trainer.task.train = _Planted(trainer, change)
 
 
 @pytest.mark.parametrize(("kind", "value"), [("nan", "nan"), ("infinite", "inf")])
@@ -224,10 +226,11 @@ def test_bad_utterance(
     untouched: dict[int, bool] = {}
     original = trainer._update
 
-    def update(batch: Batch, *rest: Any) -> Any:
-        before = copy.deepcopy((trainer.model.state_dict(), trainer.optimizer.state_dict()["state"]))
-        launched = original(batch, *rest)
-        after = (trainer.model.state_dict(), trainer.optimizer.state_dict()["state"])
+    def update(batches: list[Batch], *rest: Any) -> Any:
+        (batch,) = batches
+        before = copy.deepcopy((trainer.task.net.state_dict(), trainer.optimizer.state_dict()["state"]))
+        launched = original(batches, *rest)
+        after = (trainer.task.net.state_dict(), trainer.optimizer.state_dict()["state"])
         if before[1]:  # before the first update there is no state to compare
             untouched[launched.number] = same_tree(list(before), list(after))
             assert untouched[launched.number] == ("u05" in batch.ids)
@@ -250,22 +253,22 @@ def test_too_many_bad_updates(make_trainer: Make, tmp_path: Path) -> None:
     were."""
     trainer = make_trainer(max_bad_updates=3)
     plant(trainer, "*", "nan")
-    before = copy.deepcopy(trainer.model.state_dict())
+    before = copy.deepcopy(trainer.task.net.state_dict())
     with pytest.raises(TrainingError, match=r"^3 updates in a row .*The last, 3: .*u\d\d \(nan\)") as caught:
         trainer.run(StopSignal())
     assert "--train.learning-rate 0.001" in str(caught.value)
     assert "Nothing was saved yet." in str(caught.value)
-    assert same_tree(before, trainer.model.state_dict())
+    assert same_tree(before, trainer.task.net.state_dict())
 
 
 def test_gradient_that_is_not_finite(make_trainer: Make, caplog: pytest.LogCaptureFixture) -> None:
     """Guards the other cause: finite losses, but the gradient overflows on its way back."""
     trainer = make_trainer(epochs=1, max_bad_updates=99)
-    trainer.model.encoder.output.weight.register_hook(lambda gradient: gradient * float("inf"))
-    before = copy.deepcopy(trainer.model.state_dict())
+    trainer.task.net.encoder.output.weight.register_hook(lambda gradient: gradient * float("inf"))
+    before = copy.deepcopy(trainer.task.net.state_dict())
     trainer.run(StopSignal())
     assert "update 1 skipped. every loss is finite, but the gradient is not; utterances: u" in caplog.text
-    assert same_tree(before, trainer.model.state_dict())
+    assert same_tree(before, trainer.task.net.state_dict())
 
 
 @pytest.mark.parametrize(("clip_norm", "share"), [(1e-6, 1.0), (1e6, 0.0), (0.0, 0.0)])
@@ -273,7 +276,7 @@ def test_clipping(clip_norm: float, share: float, make_trainer: Make, tmp_path: 
     """Guards the limit on the gradient, that 0 means none, and the norm that is reported: before clipping."""
     trainer = make_trainer(epochs=1, clip_norm=clip_norm)
     norms: list[float] = []
-    gradients = list(trainer.model.parameters())
+    gradients = list(trainer.task.net.parameters())
     hook = trainer.optimizer.register_step_pre_hook(
         lambda *_: norms.append(float(torch.stack([weight.grad.norm() for weight in gradients]).norm()))
     )
@@ -299,9 +302,9 @@ def test_loss_is_a_mean_over_tokens(make_trainer: Make, tones: list[Utterance], 
     trainer = make_trainer(epochs=1, learning_rate=1e-12, encoder=replace(ENCODER, dropout=0.0))
     trainer.run(StopSignal())
     total, tokens = 0.0, 0
-    for batch in trainer.train.load(trainer.train.plan(0)):
-        log_probs, steps = trainer.model(batch.audio, batch.frame_lengths)
-        losses = trainer_module.ctc_loss(log_probs, steps, batch.tokens, batch.token_lengths)
+    for batch in trainer.task.load(trainer.task.plan(0)):
+        log_probs, steps = trainer.task.net(batch.audio, batch.frame_lengths)
+        losses = speech_module.ctc_loss(log_probs, steps, batch.tokens, batch.token_lengths)
         total += float(losses.detach().sum())
         tokens += int(batch.token_lengths.sum())
     (epoch,) = rows(tmp_path / "run", "epoch")
@@ -311,8 +314,8 @@ def test_loss_is_a_mean_over_tokens(make_trainer: Make, tones: list[Utterance], 
 def test_uncached_features(make_trainer: Make, tones: list[Utterance], tmp_path: Path) -> None:
     """Guards training straight from the audio, where the features are made on the model's device."""
     cached, plain = make_trainer("cached", epochs=1), make_trainer("plain", epochs=1)
-    plain.train.dataset.caches = {}
-    plain.dev.dataset.caches = {}
+    plain.task.train.dataset.caches = {}
+    plain.task.dev.dataset.caches = {}
     cached.run(StopSignal())
     plain.run(StopSignal())
     losses = [rows(tmp_path / name, "epoch")[0]["train_loss"] for name in ("cached", "plain")]
@@ -325,7 +328,7 @@ def test_bf16(make_trainer: Make, tmp_path: Path) -> None:
     trainer = make_trainer("low", precision="bf16")
     trainer.run(StopSignal())
     make_trainer("full").run(StopSignal())
-    assert {weight.dtype for weight in trainer.model.parameters()} == {torch.float32}
+    assert {weight.dtype for weight in trainer.task.net.parameters()} == {torch.float32}
     losses = [[row["train_loss"] for row in rows(tmp_path / name, "epoch")] for name in ("low", "full")]
     assert losses[0] == pytest.approx(losses[1], rel=0.02)
     assert losses[0] != losses[1]
@@ -365,6 +368,7 @@ def test_signals(number: signal.Signals) -> None:
     [
         ({"epochs": 0}, r"train\.epochs must be at least 1. Got 0"),
         ({"patience": -1}, r"train\.patience must be at least 0"),
+        ({"accumulate": 0}, r"train\.accumulate must be at least 1"),
         ({"max_bad_updates": 0}, r"train\.max-bad-updates must be at least 1"),
         ({"save_every_s": -1.0}, r"train\.save-every-s must be at least 0"),
         ({"log_every_s": math.nan}, r"train\.log-every-s must be at least 0. Got nan"),

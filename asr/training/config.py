@@ -1,0 +1,53 @@
+"""The settings of the training loop."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import get_args
+
+from asr.errors import SettingsError
+from asr.training.precision import Precision
+from asr.training.schedule import Schedule
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How a net is trained, and where the run is kept."""
+
+    run_dir: Path = Path("runs/asr")  # checkpoints, models, metrics and the log of the run
+    resume: bool = False  # go on with the run in run_dir
+    epochs: int = 50
+    learning_rate: float = 1e-3  # the peak, after the warm-up
+    warmup: float = 0.05  # share of all updates over which the learning rate rises
+    schedule: Schedule = "cosine"  # how it falls to 0 afterwards; constant does not
+    weight_decay: float = 0.01  # of AdamW
+    clip_norm: float = 5.0  # gradients with a larger norm are scaled down to it; 0 for never
+    accumulate: int = 1  # batches whose gradients make one update, as one batch so many times larger would
+    precision: Precision = "auto"  # auto: bf16 where the processor has instructions for it, else float32
+    patience: int = 0  # stop after so many epochs without a better dev score; 0 for never
+    max_bad_updates: int = 10  # stop after so many updates in a row whose loss is not finite
+    save_every_s: float = 600.0  # seconds between checkpoints within an epoch
+    log_every_s: float = 10.0  # seconds between lines of metrics
+    seed: int = 1  # of the weights, the order of the data, augmentation and dropout
+    device: str = "auto"  # auto, cpu, cuda or cuda:N
+    threads: int | None = None  # of a CPU for one operation; None: the cores that loader processes leave
+
+    def __post_init__(self) -> None:
+        at_least = {
+            "epochs": 1, "accumulate": 1, "patience": 0, "max_bad_updates": 1, "save_every_s": 0,
+            "log_every_s": 0, "weight_decay": 0, "clip_norm": 0, "seed": 0,
+        }  # fmt: skip
+        for name, low in at_least.items():
+            value = getattr(self, name)
+            if not value >= low:
+                raise SettingsError(f"train.{name.replace('_', '-')} must be at least {low}. Got {value}.")
+        if not 0 < self.learning_rate < math.inf:
+            raise SettingsError(f"train.learning-rate must be above 0. Got {self.learning_rate:g}.")
+        if not 0 <= self.warmup < 1:
+            raise SettingsError(f"train.warmup is a share of all updates, in [0, 1). Got {self.warmup:g}.")
+        if self.schedule not in get_args(Schedule):
+            raise SettingsError(
+                f"train.schedule must be one of {', '.join(get_args(Schedule))}. Got {self.schedule!r}."
+            )
+        if self.threads is not None and self.threads < 1:
+            raise SettingsError(f"train.threads must be at least 1. Got {self.threads}.")

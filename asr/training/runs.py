@@ -1,0 +1,135 @@
+"""What every training command does around the loop: the log in the run folder, and whether to resume."""
+
+import logging
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from asr.errors import SettingsError
+from asr.training.checkpoint import load_checkpoint
+from asr.training.config import TrainConfig
+from asr.training.distributed import Process
+from asr.training.trainer import CHECKPOINT
+
+log = logging.getLogger("asr")
+
+# Settings that say where and how fast, not what is learned: a resumed run may change them.
+FREE = {
+    "train.run_dir", "train.resume", "train.device", "train.threads", "train.save_every_s",
+    "train.log_every_s", "train.max_bad_updates", "train.patience", "batch.workers", "batch.cache_dir",
+}  # fmt: skip
+
+DATA_DIGEST = "digest of the training and dev data"  # among the settings of a run
+
+
+@contextmanager
+def run_log(run_dir: Path, process: Process) -> Iterator[None]:
+    """Keep what is logged in run_dir/train.log as well; only the main process says more than errors."""
+    if not process.is_main:
+        before = log.level
+        log.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            log.setLevel(before)
+        return
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        handler = logging.FileHandler(run_dir / "train.log", encoding="utf-8", errors="backslashreplace")
+    except OSError as error:
+        raise SettingsError(
+            f"train.run-dir {run_dir}: cannot be used as a folder: {error.strerror or error}. Choose another."
+        ) from error
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+    handler.addFilter(lambda record: not getattr(record, "transient", False))
+    log.addHandler(handler)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        handler.close()
+
+
+def plain_settings(settings: Any, topics: Iterable[str]) -> dict[str, Any]:
+    """Settings as plain values under dotted names, as JSON gives them back.
+
+    Args:
+        settings: a dataclass with a dataclass for each topic.
+        topics: names of its fields.
+    """
+    return {
+        f"{topic}.{name}": _plain(value)
+        for topic in topics
+        for name, value in asdict(getattr(settings, topic)).items()
+    }
+
+
+def changes(settings: dict[str, Any], before: dict[str, Any]) -> list[str]:
+    """What differs between two records of settings, as a user would say it; the free ones may.
+
+    Args:
+        settings: of today.
+        before: of then, with a value for every name.
+    """
+    return [
+        f"{_key(name)} was {before[name]} and is now {value}"
+        for name, value in settings.items()
+        if name not in FREE and before[name] != value
+    ]
+
+
+def find_checkpoint(
+    config: TrainConfig, settings: dict[str, Any], defaults: dict[str, Any], process: Process
+) -> bool:
+    """Whether to resume; the run folder and the wish must agree.
+
+    Args:
+        config: names the run folder and the wish.
+        settings: of this run, as `plain_settings` gives them.
+        defaults: what a setting is that the version of the run's beginning did not have.
+        process: all see the same, or this fails.
+
+    Raises:
+        SettingsError: the folder holds a run that is not to be resumed, or one with other settings.
+        ModelError: the checkpoint cannot be read.
+    """
+    path = config.run_dir / CHECKPOINT
+    seen = process.gather(path.exists())
+    if len(set(seen)) > 1:
+        raise SettingsError(
+            f"only some of {process.world_size} processes see {path}. Expected a --train.run-dir that all "
+            f"machines share. Choose one."
+        )
+    if not config.resume:
+        if seen[0]:
+            raise SettingsError(
+                f"{config.run_dir} already holds a run. Add --train.resume to go on with it, or choose "
+                f"another --train.run-dir."
+            )
+        return False
+    if not seen[0]:
+        log.info("nothing to resume in %s: starting from the beginning", config.run_dir)
+        return False
+    _, before, _ = load_checkpoint(path, torch.device("cpu"))
+    changed = changes(settings, {**defaults, **before})
+    if changed:
+        raise SettingsError(
+            f"{config.run_dir} was trained with other settings: {'; '.join(changed)}. Resume with the same "
+            f"ones, or start anew in another --train.run-dir."
+        )
+    return True
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON gives it back."""
+    if isinstance(value, tuple):
+        return list(value)
+    return str(value) if isinstance(value, Path) else value
+
+
+def _key(name: str) -> str:
+    return f"the {name}" if name == DATA_DIGEST else "--" + name.replace("_", "-")

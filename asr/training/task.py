@@ -1,0 +1,115 @@
+"""What the training loop asks of that which it trains: a speech recogniser, a language model, or another net.
+
+`Trainer` knows updates, epochs, checkpoints, signals and bad losses; a `Task` knows the net, the data, the
+loss and how good the net is. `asr.training.speech` is the one to read beside this.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, Self, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from asr.training.distributed import Process
+
+
+class TaskBatch(Protocol):
+    """What the loop wants to know of a batch; a frozen dataclass, so that it can be kept on disk."""
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """The name of every row, for messages."""
+
+    @property
+    def global_tokens(self) -> int:
+        """Tokens of all processes' parts of this batch, at least 1: the loss is divided by them."""
+
+    @property
+    def global_amount(self) -> float:
+        """What all processes' parts hold, in the unit of the task's `Pace`."""
+
+    def split(self) -> tuple[Self, Self] | None:
+        """Two halves, for when the whole does not fit into memory; None where that is not possible."""
+
+
+@dataclass(frozen=True)
+class Losses:
+    """What a task computes of a batch; all of it stays on the device."""
+
+    losses: Tensor  # (rows,) nats, one for each of the batch's ids, with their gradient
+    # What the progress line shows beside the loss, by name: () counts, of what and out of how many.
+    shares: Mapping[str, tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How the speed of training is told."""
+
+    key: str  # in metrics.jsonl, such as audio_s_per_s
+    text: str  # in the progress line, such as "audio {:.0f} s/s"
+
+
+class Result(Protocol):
+    """How a net does on held-out data."""
+
+    @property
+    def score(self) -> float:
+        """What the best epoch is chosen by, such as WER in percent; lower is better."""
+
+    @property
+    def loss(self) -> float:
+        """Nats a token; decides between equal scores."""
+
+    def headline(self) -> str:
+        """For the epoch's line, such as "dev loss 0.500  dev WER 12.50%"."""
+
+    def row(self) -> dict[str, Any]:
+        """For metrics.jsonl, as plain values; numbers stand in the saved model's provenance too."""
+
+
+B = TypeVar("B", bound=TaskBatch)
+
+
+class Task(Protocol[B]):
+    """A net with its data, its loss and its score.
+
+    All that is random in it comes from torch's generator, which the loop seeds before every update, or is a
+    pure function of a seed: then a resumed run equals one that never stopped.
+    """
+
+    score_name: str  # of `Result.score`, such as "dev WER"
+    pace: Pace
+
+    @property
+    def net(self) -> nn.Module:
+        """What is trained, on its device."""
+
+    def plan(self, epoch: int) -> Sequence[Any]:
+        """The batches of an epoch, counted from 1, in their order; the same at every call."""
+
+    def load(self, plan: Sequence[Any]) -> Iterator[B]:
+        """The batches of a part of a plan, in the host's memory."""
+
+    def losses(self, batch: B, precision: torch.dtype) -> Losses:
+        """The losses of a batch, moved to the net's device. Must not read from the device (see `Trainer`).
+
+        A state that is carried to the next batch is detached, replaced rather than changed in place, and
+        kept finite: one that is not would spoil all later updates.
+        """
+
+    def observe(self, update: int, shares: Mapping[str, float]) -> None:
+        """Take in the shares of an update that was made, counted from 1; say what there is to say."""
+
+    def validate(self, process: Process, precision: torch.dtype) -> Result:
+        """Score the net on held-out data; all processes get the same result. Leaves it in training mode."""
+
+    def save(self, path: Path, provenance: dict[str, Any]) -> None:
+        """Write the net as a model file that the other commands can use."""
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps besides the weights (a carried hidden state): tensors, plain values."""
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from what `state` gave."""
