@@ -10,10 +10,11 @@ from asr.model.acoustic import AcousticModel
 from asr.model.ctc import blank_steps, ctc_loss
 from asr.model.encoder import step_count
 from asr.model.saved import save_model
-from asr.training.batches import Batch, Batches, Planned
+from asr.training.batches import Batch, Batches
 from asr.training.distributed import Process
 from asr.training.plateau import PlateauWatch
 from asr.training.precision import autocast
+from asr.training.sampler import Planned
 from asr.training.task import Losses, Pace
 from asr.training.validation import Validation, validate
 
