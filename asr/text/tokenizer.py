@@ -110,6 +110,13 @@ class Tokenizer(Protocol):
             The words in order, none of them empty; None where the tokens alone give no words (phones).
         """
 
+    def spellings(self, word: str) -> tuple[tuple[int, ...], ...]:
+        """The token ids of a word alone, the usual ones first; none if it cannot be spelled.
+
+        Args:
+            word: without spaces.
+        """
+
     def to_json(self) -> str:
         """One line of ASCII JSON that `tokenizer_from_json` reads back; a saved model carries it."""
 
@@ -129,8 +136,17 @@ def tokenizer_from_json(text: str) -> Tokenizer:
     kind = record.get("type") if isinstance(record, dict) else None
     if kind == "characters":
         return CharTokenizer.from_record(record)
+    # Imported here, because these build on this module.
+    if kind == "bpe":
+        from asr.text.bpe import BpeTokenizer
+
+        return BpeTokenizer.from_record(record)
+    if kind == "phones":
+        from asr.text.phones import PhoneTokenizer
+
+        return PhoneTokenizer.from_record(record)
     raise ModelError(
-        f"the stored tokenizer is of type {kind!r}. 'characters' was expected. "
+        f"the stored tokenizer is of type {kind!r}. Expected characters, bpe or phones. "
         "The model may come from a newer version of this package."
     )
 
@@ -231,6 +247,10 @@ class CharTokenizer:
     def words(self, ids: Sequence[int]) -> list[slice]:
         """What stands between spaces, without empty pieces."""
         return cut_words(ids, self._pieces)
+
+    def spellings(self, word: str) -> tuple[tuple[int, ...], ...]:
+        """The word's characters; none if one of them is unknown."""
+        return (tuple(self.encode(word)),) if word and not self.unknown_characters(word) else ()
 
     def to_json(self) -> str:
         """One line of ASCII JSON that `tokenizer_from_json` reads back; a saved model carries it."""

@@ -1,0 +1,226 @@
+"""Byte-pair encoding: the tokens are frequent pieces of words, learned from the training transcripts.
+
+sentencepiece learns and applies the pieces; its own normalisation is off, so that nothing happens to a text
+but what the named rules of `normalize` do. A piece that begins a word begins with "\u2581", which stands for
+the space before it and may stand alone. What a model has recognised is written without sentencepiece: only
+learning and encoding need it.
+"""
+
+import base64
+import binascii
+import io
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal
+
+from asr.errors import DataError, ModelError, SettingsError
+from asr.text.tokenizer import (
+    BLANK,
+    Piece,
+    Units,
+    check_ids,
+    check_unknown,
+    cut_words,
+    describe_unknown,
+    read_symbols,
+)
+
+__all__ = ["BpeTokenizer"]
+
+_SPACE = "\u2581"  # how sentencepiece writes a space
+
+
+@dataclass(frozen=True)
+class BpeTokenizer:
+    """Pieces of words; see `Tokenizer`.
+
+    Attributes:
+        symbols: (n,) the pieces; symbol i has the id i + 1, in sentencepiece as well, whose <unk> is 0.
+        model: sentencepiece's own model, as its file holds it.
+
+    Raises:
+        DataError: no piece at all, an empty one, one that stands twice, or one with a space inside.
+
+    Source: Sennrich, Haddow, Birch, "Neural Machine Translation of Rare Words with Subword Units", ACL 2016;
+        Kudo, Richardson, "SentencePiece", EMNLP 2018, whose library this is.
+    """
+
+    symbols: tuple[str, ...]
+    model: bytes = field(repr=False)
+    _letters: frozenset[str] = field(init=False, repr=False, compare=False)
+    _pieces: tuple[Piece, ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if not self.symbols:
+            raise DataError("there are no BPE pieces. Learn them anew.")
+        twice = [symbol for symbol, count in Counter(self.symbols).items() if count > 1]
+        wrong = [symbol for symbol in self.symbols if not symbol or _SPACE in symbol[1:]]
+        if twice or wrong:
+            raise DataError(
+                f"{(twice + wrong)[0]!r} cannot be a BPE piece here. Each was expected once, with a space "
+                f"({_SPACE}) only at its front. Learn them anew."
+            )
+        letters = {symbol for symbol in self.symbols if len(symbol) == 1} - {_SPACE}
+        pieces = [Piece(symbol.removeprefix(_SPACE), symbol.startswith(_SPACE)) for symbol in self.symbols]
+        object.__setattr__(self, "_letters", frozenset(letters | {" "}))
+        object.__setattr__(self, "_pieces", (Piece("", False), *pieces))
+
+    @classmethod
+    def from_texts(cls, texts: Iterable[str], size: int) -> "BpeTokenizer":
+        """Learn the pieces of these transcripts; the same transcripts give the same pieces in any order.
+
+        Args:
+            texts: transcripts as they will be encoded, that is, already normalised.
+            size: number of ids, the blank included.
+
+        Raises:
+            DataError: the transcripts hold nothing, or a character that sentencepiece keeps for itself.
+            SettingsError: sentencepiece is missing, or the transcripts cannot give exactly so many pieces.
+        """
+        library = _sentencepiece()
+        chosen = sorted(text for text in texts if text.strip(" "))
+        letters = {character for text in chosen for character in text} - {" "}
+        if not letters:
+            raise DataError(
+                "no BPE pieces can be learned: the transcripts hold not one character. "
+                "Text was expected. Check the manifest's `text` fields and the normalizer."
+            )
+        least = len(letters) + 2  # the blank, and the space alone
+        if size < least:
+            raise SettingsError(
+                f"text.bpe-size must be at least {least}, because the training transcripts have "
+                f"{len(letters)} characters. Got {size}. Raise it."
+            )
+        stream = io.BytesIO()
+        try:
+            library.SentencePieceTrainer.train(
+                sentence_iterator=iter(chosen),
+                model_writer=stream,
+                model_type="bpe",
+                vocab_size=size,
+                character_coverage=1.0,
+                byte_fallback=False,
+                normalization_rule_name="identity",
+                add_dummy_prefix=True,
+                remove_extra_whitespaces=False,
+                unk_id=BLANK,
+                bos_id=-1,
+                eos_id=-1,
+                pad_id=-1,
+                num_threads=1,
+                max_sentence_length=2**30,  # longer ones are left out without a word
+                minloglevel=2,
+            )
+        except RuntimeError as error:
+            most = re.search(r"value <= (\d+)", str(error))
+            if most is None:
+                raise DataError(
+                    f"sentencepiece cannot learn from these transcripts: {error}. Check them for characters "
+                    f"such as {_SPACE} (U+2581), which it keeps for itself."
+                ) from error
+            raise SettingsError(
+                f"text.bpe-size must be at most {most[1]}: the training transcripts have no more pieces. "
+                f"Got {size}. Lower it, or add transcripts."
+            ) from error
+        processor = library.SentencePieceProcessor(model_proto=stream.getvalue())
+        symbols = tuple(processor.id_to_piece(list(range(1, processor.vocab_size()))))
+        missing = sorted(letters.difference(symbols) | (letters & {_SPACE}))
+        if missing:
+            named = ", ".join(f"{character!r} (U+{ord(character):04X})" for character in missing)
+            raise DataError(
+                f"the training transcripts hold {named}, which sentencepiece keeps for itself. Take these "
+                f"characters out, or choose --text.units characters."
+            )
+        return cls(symbols, stream.getvalue())
+
+    @property
+    def units(self) -> Units:
+        """Byte-pair encoding."""
+        return "bpe"
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of ids, the blank included: the width of the model's output."""
+        return len(self.symbols) + 1
+
+    @property
+    def pieces(self) -> tuple[Piece, ...]:
+        """(vocab_size,) what each id writes."""
+        return self._pieces
+
+    def unknown_characters(self, text: str) -> "Counter[str]":
+        """How often each character that no piece can write occurs in `text`; empty when all are known."""
+        return Counter(character for character in text if character not in self._letters)
+
+    def encode(
+        self, text: str, *, utterance: str = "", unknown: Literal["error", "drop"] = "error"
+    ) -> list[int]:
+        """Token ids of a transcript; see `Tokenizer.encode`.
+
+        Raises:
+            SettingsError: sentencepiece is missing, or `unknown` is misspelt.
+        """
+        check_unknown(unknown)
+        if not self._letters.issuperset(text):
+            if unknown == "error":
+                raise DataError(describe_unknown(self, text, utterance))
+            text = "".join(character for character in text if character in self._letters)
+        return list(self._processor.encode(text))
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of these token ids; the space before its first word is not written."""
+        check_ids(ids, self)
+        written = "".join([self.symbols[number - 1] for number in ids])
+        return written.removeprefix(_SPACE).replace(_SPACE, " ")
+
+    def words(self, ids: Sequence[int]) -> list[slice]:
+        """From each piece that begins a word to the next; a lone space belongs to no word."""
+        return cut_words(ids, self._pieces)
+
+    def spellings(self, word: str) -> tuple[tuple[int, ...], ...]:
+        """The word's pieces, the first of which begins a word; none if it has unknown characters."""
+        return (tuple(self.encode(word)),) if word and not self.unknown_characters(word) else ()
+
+    def to_json(self) -> str:
+        """One line of ASCII JSON that `tokenizer_from_json` reads back; a saved model carries it."""
+        model = base64.b64encode(self.model).decode("ascii")
+        return json.dumps({"type": self.units, "symbols": list(self.symbols), "sentencepiece": model})
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> "BpeTokenizer":
+        """The tokenizer of the JSON object that `to_json` wrote.
+
+        Raises:
+            ModelError: the record is damaged.
+        """
+        try:
+            return cls(read_symbols(record), base64.b64decode(record["sentencepiece"], validate=True))
+        except (DataError, KeyError, TypeError, ValueError, binascii.Error) as error:
+            raise ModelError(f"the stored tokenizer is damaged: {type(error).__name__}: {error}") from None
+
+    @cached_property
+    def _processor(self) -> Any:
+        """The encoder of sentencepiece, made when a text is first encoded."""
+        try:
+            processor = _sentencepiece().SentencePieceProcessor(model_proto=self.model)
+            same = tuple(processor.id_to_piece(list(range(1, processor.vocab_size())))) == self.symbols
+        except RuntimeError as error:
+            raise ModelError(f"the stored sentencepiece model is damaged: {error}") from error
+        if not same:
+            raise ModelError("the stored BPE pieces are not those of the stored sentencepiece model.")
+        return processor
+
+
+def _sentencepiece() -> Any:
+    try:
+        import sentencepiece
+    except ImportError as error:
+        raise SettingsError(
+            f"BPE needs sentencepiece, which cannot be imported ({error}). "
+            "Type: pip install '.[bpe]' (or: pip install sentencepiece)."
+        ) from error
+    return sentencepiece

