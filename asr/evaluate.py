@@ -15,8 +15,9 @@ from asr.errors import AudioError
 from asr.model.acoustic import AcousticModel
 from asr.model.saved import load_model
 from asr.scoring.report import summary, write_alignments, write_results
-from asr.scoring.wer import Score, score
+from asr.scoring.wer import Score, Unit, score
 from asr.text.normalize import normalize
+from asr.text.phones import report_guesses
 from asr.text.tokenizer import Tokenizer
 from asr.training.distributed import choose_device
 from asr.transcribe import Segment, recognise
@@ -28,7 +29,7 @@ _NAMED = 8  # characters that a message names before it only counts
 
 @dataclass(frozen=True)
 class EvaluateSettings:
-    """Word error rate of a model on a manifest, with greedy decoding."""
+    """Word error rate of a model on a manifest, with greedy decoding; of phones where these are its units."""
 
     # JSONL, with the true text of every utterance
     manifest: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="MANIFEST")]
@@ -68,7 +69,7 @@ def evaluate(
     normalizer: str | None = None,
     batch_s: float = 120.0,
 ) -> Score:
-    """Recognise utterances and score the result.
+    """Recognise utterances and score the result: words, or phones where these are the model's units.
 
     Args:
         model: on its device.
@@ -78,11 +79,21 @@ def evaluate(
 
     Raises:
         AudioError: an utterance's audio cannot be used. A score over what is left would be another score.
+        DataError: the units are phones, and a reference cannot be pronounced.
         SettingsError: the normalizer is unknown, or batch_s is not above 0.
     """
     rules = normalizer or model.settings.normalizer
     references = [normalize(utterance.text, rules) for utterance in utterances]
-    _warn_about_alphabet(references, model.settings.tokenizer, rules)
+    tokenizer = model.settings.tokenizer
+    unit: Unit = "words" if tokenizer.pieces else "phones"
+    if unit == "words":
+        _warn_about_alphabet(references, tokenizer, rules)
+    else:
+        report_guesses(tokenizer, references, "the")
+        references = [
+            tokenizer.decode(tokenizer.encode(text, utterance=utterance.id))
+            for text, utterance in zip(references, utterances, strict=True)
+        ]
     segments = [
         Segment(utterance.audio_filepath, utterance.offset, utterance.duration) for utterance in utterances
     ]
@@ -91,7 +102,7 @@ def evaluate(
         if isinstance(result.outcome, AudioError):
             raise AudioError(f"utterance {utterance.id}: {result.outcome}")
         texts.append(result.outcome.text)
-    return score(references, texts, [utterance.id for utterance in utterances], rules)
+    return score(references, texts, [utterance.id for utterance in utterances], rules, unit)
 
 
 def report(result: Score, out: Path) -> str:
@@ -113,8 +124,9 @@ def describe(provenance: Mapping[str, Any]) -> str:
     parts = []
     if "epoch" in provenance:
         parts.append(f"epoch {provenance['epoch']}")
-    if "dev_wer" in provenance:
-        parts.append(f"dev WER {provenance['dev_wer']:.2f}%")
+    for key, name in (("dev_wer", "WER"), ("dev_per", "PER")):
+        if key in provenance:
+            parts.append(f"dev {name} {provenance[key]:.2f}%")
     if provenance.get("date"):
         parts.append(f"trained {provenance['date']}")
     if provenance.get("commit"):

@@ -21,9 +21,9 @@ from asr.training.checkpoint import load_checkpoint
 from asr.training.config import TrainConfig
 from asr.training.cores import share_cores
 from asr.training.distributed import Process, processes
-from asr.training.examples import TextConfig, learn_alphabet, make_examples
+from asr.training.examples import TextConfig, learn_tokenizer, make_examples
 from asr.training.provenance import provenance
-from asr.training.runs import DATA_DIGEST, FREE, find_checkpoint, plain_settings, run_log
+from asr.training.runs import DATA_DIGEST, FREE, TOKENIZER_DIGEST, find_checkpoint, plain_settings, run_log
 from asr.training.speech import SpeechTask
 from asr.training.stopping import StopSignal
 from asr.training.trainer import BEST_MODEL, CHECKPOINT, Trainer
@@ -92,8 +92,11 @@ def train(utterances: Sequence[Utterance], dev: Sequence[Utterance], settings: S
         record = _record(settings, utterances, dev)
         # Batches depend on it, so another number of processes needs it to go on.
         record["batch.shards"] = settings.batch.shards or process.world_size
-        resumed = find_checkpoint(config, record, _record(Settings()), process)
-        tokenizer = learn_alphabet(utterances, settings.text)
+        tokenizer = learn_tokenizer(utterances, settings.text)
+        # Another version of sentencepiece or of the lexicon may give tokens that the weights do not mean.
+        record[TOKENIZER_DIGEST] = hashlib.blake2b(tokenizer.to_json().encode(), digest_size=8).hexdigest()
+        defaults = {**_record(Settings()), TOKENIZER_DIGEST: record[TOKENIZER_DIGEST]}
+        resumed = find_checkpoint(config, record, defaults, process)
         text, features, subsampling = settings.text, settings.features, settings.model.subsampling
         speeds = settings.augment.speeds
         examples = make_examples(utterances, tokenizer, text, features, subsampling, speeds)
@@ -124,7 +127,7 @@ def train(utterances: Sequence[Utterance], dev: Sequence[Utterance], settings: S
         with StopSignal() as stop:
             position = trainer.run(stop)
         process.gather(None)  # no process goes on to use the best model before it is written
-        log.info("best dev WER %.2f%% in epoch %d", position.best_score, position.best_epoch)
+        log.info("best %s %.2f%% in epoch %d", task.score_name, position.best_score, position.best_epoch)
     return config.run_dir / BEST_MODEL
 
 

@@ -44,7 +44,7 @@ from asr.model.encoder import EncoderConfig
 from asr.model.recurrent import Cell
 from asr.training.batches import CPU, Batch, BatchConfig, Batches
 from asr.training.cache import open_cache
-from asr.training.examples import TextConfig, learn_alphabet, make_examples
+from asr.training.examples import TextConfig, learn_tokenizer, make_examples
 from asr.training.optimizer import make_optimizer, step_unless
 from asr.training.precision import Precision, autocast, choose_precision
 
@@ -152,7 +152,7 @@ class Bench:
             cell=cell, width=options.width, depth=options.depth, dropout=0.0, layer_norm=False
         )
         text = TextConfig()
-        self.tokenizer = learn_alphabet(utterances, text)
+        self.tokenizer = learn_tokenizer(utterances, text)
         self.examples = make_examples(utterances, self.tokenizer, text, self.features, self.shape.subsampling)
         config = BatchConfig(seconds=options.batch_s, cache_dir=folder, workers=0)
         self.batches = Batches(self.examples, self.features, config, PLAIN, seed=1)

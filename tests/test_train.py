@@ -31,7 +31,7 @@ from asr.training.batches import BatchConfig, Batches
 from asr.training.checkpoint import load_checkpoint
 from asr.training.config import TrainConfig
 from asr.training.distributed import Process
-from asr.training.examples import learn_alphabet, make_examples
+from asr.training.examples import learn_tokenizer, make_examples
 
 PROJECT = Path(__file__).parents[1]
 RATE = 8000
@@ -237,7 +237,7 @@ def test_global_statistics(manifest: Path, settings: Settings) -> None:
     processes."""
     utterances = read_manifest(manifest)
     config = replace(settings.features, normalize="global")
-    tokenizer = learn_alphabet(utterances, settings.text)
+    tokenizer = learn_tokenizer(utterances, settings.text)
     examples = make_examples(utterances, tokenizer, settings.text, config, 4)
 
     def batches(rank: int, world_size: int) -> Batches:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from asr.errors import DataError
-from asr.scoring.wer import Score, UtteranceScore
+from asr.scoring.wer import Score, Unit, UtteranceScore
 
 __all__ = ["alignment_text", "summary", "write_alignments", "write_results"]
 
@@ -47,34 +47,42 @@ def summary(score: Score) -> str:
         Without any error: 63.00% of the utterances [ 63 / 100 ]
         Normalizer: english
 
-    A line more says how many references are empty, when some are.
+    A line more says how many references are empty, when some are. Where phones were counted, the rate is
+    called PER, a line says so, and there is no rate of characters.
     """
     low, high = score.interval()
     total = len(score.utterances)
     perfect = sum(utterance.words.errors == 0 for utterance in score.utterances)
     empty = sum(not utterance.reference for utterance in score.utterances)
+    rate = f"95% interval of the {score.rate_name}: {low:.2f} to {high:.2f}"
     lines = [
         score.wer_line(),
-        score.cer_line(),
-        f"95% interval of the WER: {low:.2f} to {high:.2f} (bootstrap over utterances: {total})",
+        *([score.cer_line()] if score.unit == "words" else []),
+        f"{rate} (bootstrap over utterances: {total})",
         f"Without any error: {100 * perfect / total:.2f}% of the utterances [ {perfect} / {total} ]",
         f"Normalizer: {score.normalizer}",
     ]
+    if score.unit == "phones":
+        lines.append(
+            "Counted: phones, against each reference as the model's lexicon pronounces it; not words"
+        )
     if empty:
-        lines.append(f"Empty references: {empty} (each hypothesis word there counts as an insertion)")
+        lines.append(
+            f"Empty references: {empty} (each hypothesis {score.unit[:-1]} there counts as an insertion)"
+        )
     return "\n".join(lines)
 
 
 def write_results(path: Path, score: Score) -> None:
     """Write one JSON record an utterance, in the order of the corpus.
 
-    Keys: id, reference, hypothesis (both as compared, that is, normalised), errors, words (in the reference),
-    substitutions, deletions, insertions. The file appears whole or not at all.
+    Keys: id, reference, hypothesis (both as compared, that is, normalised), errors, words or phones (in the
+    reference), substitutions, deletions, insertions. The file appears whole or not at all.
 
     Raises:
         DataError: the file cannot be written.
     """
-    _write(path, (_json_row(utterance) for utterance in score.utterances))
+    _write(path, (_json_row(utterance, score.unit) for utterance in score.utterances))
 
 
 def write_alignments(path: Path, score: Score) -> None:
@@ -98,14 +106,14 @@ def _alignment_block(utterance: UtteranceScore) -> str:
     )
 
 
-def _json_row(utterance: UtteranceScore) -> str:
+def _json_row(utterance: UtteranceScore, unit: Unit) -> str:
     words = utterance.words
     row = {
         "id": utterance.id,
         "reference": utterance.reference,
         "hypothesis": utterance.hypothesis,
         "errors": words.errors,
-        "words": words.reference_length,
+        unit: words.reference_length,
         "substitutions": words.substitutions,
         "deletions": words.deletions,
         "insertions": words.insertions,

@@ -17,6 +17,7 @@ jiwer aligns (Levenshtein, unit costs, as Kaldi's compute-wer); this module deci
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import jiwer
 import numpy as np
@@ -24,7 +25,7 @@ import numpy as np
 from asr.errors import DataError, SettingsError
 from asr.text.normalize import normalize
 
-__all__ = ["ErrorCounts", "Score", "UtteranceScore", "bootstrap_interval", "score"]
+__all__ = ["RATE_NAMES", "ErrorCounts", "Score", "Unit", "UtteranceScore", "bootstrap_interval", "score"]
 
 # jiwer's defaults strip and fold spaces; these two only split, so that nothing but the named normaliser acts.
 _SPLIT_WORDS = jiwer.Compose([jiwer.ReduceToListOfListOfWords(word_delimiter=" ")])
@@ -36,6 +37,10 @@ _ALIGNED_AT_ONCE = 1024
 
 # Numbers drawn at once by the bootstrap: 8 bytes each.
 _DRAWN_AT_ONCE = 4_000_000
+
+Unit = Literal["words", "phones"]
+RATE_NAMES: dict[Unit, str] = {"words": "WER", "phones": "PER"}
+"""What the error rate of each unit is called."""
 
 _LETTER = {"equal": "C", "substitute": "S", "delete": "D", "insert": "I"}
 
@@ -112,16 +117,26 @@ class Score:
         characters: counts in characters, spaces included, over all utterances.
         utterances: every utterance, in the order given.
         normalizer: name of the rules that were applied to both sides; the score means nothing without it.
+        unit: what `words` counts: words, or phones, where a model writes no words.
     """
 
     words: ErrorCounts
     characters: ErrorCounts
     utterances: tuple[UtteranceScore, ...]
     normalizer: str
+    unit: Unit = "words"
+
+    @property
+    def rate_name(self) -> str:
+        """WER, or PER where phones were counted."""
+        return RATE_NAMES[self.unit]
 
     def wer_line(self) -> str:
-        """`%WER 5.95 [ 46 / 773, 3 ins, 3 del, 40 sub ]`, the form of Kaldi's compute-wer; two decimals."""
-        return _rate_line("%WER", self.words)
+        """`%WER 5.95 [ 46 / 773, 3 ins, 3 del, 40 sub ]`, the form of Kaldi's compute-wer; two decimals.
+
+        Of phones it begins with %PER.
+        """
+        return _rate_line(f"%{self.rate_name}", self.words)
 
     def cer_line(self) -> str:
         """The same line for characters, spaces included."""
@@ -135,7 +150,13 @@ class Score:
         return 100 * low, 100 * high
 
 
-def score(references: Sequence[str], hypotheses: Sequence[str], ids: Sequence[str], normalizer: str) -> Score:
+def score(
+    references: Sequence[str],
+    hypotheses: Sequence[str],
+    ids: Sequence[str],
+    normalizer: str,
+    unit: Unit = "words",
+) -> Score:
     """Score hypotheses against references.
 
     Args:
@@ -143,6 +164,8 @@ def score(references: Sequence[str], hypotheses: Sequence[str], ids: Sequence[st
         hypotheses: (utterances,) what was recognised, in the same order; may be empty strings.
         ids: (utterances,) names, each once.
         normalizer: name of the rules applied to both sides, a key of `asr.text.normalize.NORMALIZERS`.
+        unit: what stands between the spaces. Phones are compared as they are: the rules are those that the
+            transcripts went through before they were pronounced.
 
     Returns:
         Counts over the corpus and every utterance, in the order given.
@@ -169,8 +192,10 @@ def score(references: Sequence[str], hypotheses: Sequence[str], ids: Sequence[st
     utterances: list[UtteranceScore] = []
     for begin in range(0, len(ids), _ALIGNED_AT_ONCE):
         part = slice(begin, begin + _ALIGNED_AT_ONCE)
-        said = [normalize(text, normalizer) for text in references[part]]
-        heard = [normalize(text, normalizer) for text in hypotheses[part]]
+        said, heard = list(references[part]), list(hypotheses[part])
+        if unit == "words":
+            said = [normalize(text, normalizer) for text in said]
+            heard = [normalize(text, normalizer) for text in heard]
         words = jiwer.process_words(said, heard, _SPLIT_WORDS, _SPLIT_WORDS).alignments
         characters = jiwer.process_characters(said, heard, _SPLIT_CHARACTERS, _SPLIT_CHARACTERS).alignments
         for name, reference, hypothesis, by_word, by_character in zip(
@@ -193,6 +218,7 @@ def score(references: Sequence[str], hypotheses: Sequence[str], ids: Sequence[st
         characters=sum((utterance.characters for utterance in utterances), nothing),
         utterances=tuple(utterances),
         normalizer=normalizer,
+        unit=unit,
     )
 
 

@@ -8,15 +8,19 @@ import logging
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
+from typing import Literal, get_args
 
 from asr.corpora.manifest import Utterance
 from asr.errors import DataError, SettingsError
 from asr.frontend.features import FeatureConfig, frame_count
 from asr.model.ctc import required_steps
 from asr.model.encoder import step_count
+from asr.text.bpe import BpeTokenizer
+from asr.text.lexicon import read_lexicon
 from asr.text.normalize import normalize
-from asr.text.tokenizer import CharTokenizer, Tokenizer
+from asr.text.phones import PhoneTokenizer, report_guesses
+from asr.text.tokenizer import CharTokenizer, Tokenizer, Units
 
 log = logging.getLogger("asr")
 
@@ -29,6 +33,14 @@ class TextConfig:
 
     # Text rules that transcripts go through: verbatim, lower or english.
     normalizer: str = "english"
+    # What the model writes: characters; bpe, pieces of words that are learned from the training transcripts
+    # (pip install '.[bpe]'); or phones, the pronunciations of a lexicon, which alone give no words.
+    units: Units = "characters"
+    # Classes of the output with --text.units bpe, the CTC blank among them.
+    bpe_size: int = 500
+    # With --text.units phones: a file with a word and its phones a line (Kaldi's lexicon.txt will do), which
+    # goes before CMUdict. Other words are pronounced by letter-to-sound, and reported.
+    lexicon: Path | None = None
     # Characters of dev transcripts that no training transcript has: fail, or leave out and count.
     unknown: Literal["error", "drop"] = "error"
     # Utterances with too few encoder steps for their transcript: leave out and count, or fail.
@@ -40,6 +52,15 @@ class TextConfig:
         if self.too_long not in ("drop", "fail"):
             raise SettingsError(f"text.too-long must be drop or fail. Got {self.too_long!r}.")
         normalize("", self.normalizer)  # says which names there are
+        if self.units not in get_args(Units):
+            raise SettingsError(f"text.units must be {', '.join(get_args(Units))}. Got {self.units!r}.")
+        if self.bpe_size < 3:
+            raise SettingsError(f"text.bpe-size must be at least 3. Got {self.bpe_size}.")
+        if self.lexicon is not None and self.units != "phones":
+            raise SettingsError(
+                f"text.lexicon {self.lexicon} is for phones, but text.units is {self.units}. Add "
+                f"--text.units phones, or leave the lexicon out."
+            )
 
 
 @dataclass(frozen=True)
@@ -47,14 +68,24 @@ class Example:
     """An utterance that can be trained on."""
 
     utterance: Utterance
-    text: str  # normalised
+    text: str  # normalised; with phones, their names: what the model is to write
     tokens: tuple[int, ...]
     top_speed: float = 1.0  # the fastest of the configured speeds that leaves enough steps for the tokens
 
 
-def learn_alphabet(utterances: Sequence[Utterance], config: TextConfig) -> CharTokenizer:
-    """The alphabet of the training transcripts, after their normalisation."""
-    return CharTokenizer.from_texts(normalize(utterance.text, config.normalizer) for utterance in utterances)
+def learn_tokenizer(utterances: Sequence[Utterance], config: TextConfig) -> Tokenizer:
+    """The tokens of the training transcripts, after their normalisation; the same in whatever order.
+
+    Raises:
+        DataError: the transcripts hold nothing to learn from, or the lexicon cannot be read.
+        SettingsError: sentencepiece is missing, or cannot learn so many pieces.
+    """
+    texts = [normalize(utterance.text, config.normalizer) for utterance in utterances]
+    if config.units == "bpe":
+        return BpeTokenizer.from_texts(texts, config.bpe_size)
+    if config.units == "phones":
+        return PhoneTokenizer.from_texts(texts, read_lexicon(config.lexicon) if config.lexicon else None)
+    return CharTokenizer.from_texts(texts)
 
 
 def make_examples(
@@ -70,7 +101,7 @@ def make_examples(
 
     Args:
         utterances: as a manifest holds them.
-        tokenizer: the model's alphabet.
+        tokenizer: the model's.
         config: what to do with unknown characters and over-long transcripts.
         features: sets the frames a second.
         subsampling: frames an encoder step.
@@ -101,12 +132,14 @@ def make_examples(
         if fitting:
             slowed += max(fitting) < max(speeds)
             empty += not tokens
-            examples.append(Example(utterance, text, tokens, max(fitting)))
+            target = text if tokenizer.pieces else tokenizer.decode(tokens)
+            examples.append(Example(utterance, target, tokens, max(fitting)))
         else:
             steps = _steps(samples, features, subsampling)
             dropped.append(
                 f"{utterance.id} ({len(tokens)} tokens need {needed} steps, its audio has {steps})"
             )
+    report_guesses(tokenizer, (normalize(u.text, config.normalizer) for u in utterances), kind)
     if unknown:
         log.warning(
             "%d characters of %s transcripts are not in the alphabet and were left out: %s",

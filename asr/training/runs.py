@@ -23,7 +23,9 @@ FREE = {
     "train.log_every_s", "train.max_bad_updates", "train.patience", "batch.workers", "batch.cache_dir",
 }  # fmt: skip
 
-DATA_DIGEST = "digest of the training and dev data"  # among the settings of a run
+# Among the settings of a run:
+DATA_DIGEST = "digest of the training and dev data"
+TOKENIZER_DIGEST = "digest of the tokenizer"
 
 
 @contextmanager
@@ -132,4 +134,4 @@ def _plain(value: Any) -> Any:
 
 
 def _key(name: str) -> str:
-    return f"the {name}" if name == DATA_DIGEST else "--" + name.replace("_", "-")
+    return f"the {name}" if name in (DATA_DIGEST, TOKENIZER_DIGEST) else "--" + name.replace("_", "-")

@@ -28,11 +28,11 @@ class SpeechTask:
         dev: batches to choose by; never augmented.
     """
 
-    score_name = "dev WER"
     pace = Pace("audio_s_per_s", "audio {:.0f} s/s")
 
     def __init__(self, model: AcousticModel, train: Batches, dev: Batches) -> None:
         self.net, self.train, self.dev = model, train, dev
+        self.score_name = "dev WER" if model.settings.tokenizer.pieces else "dev PER"
         self.plateau = PlateauWatch()
 
     def plan(self, epoch: int) -> Sequence[Planned]:

@@ -9,7 +9,7 @@ from asr.decoding.greedy import greedy_decode
 from asr.errors import DataError
 from asr.model.acoustic import AcousticModel
 from asr.model.ctc import blank_steps, ctc_loss
-from asr.scoring.wer import score
+from asr.scoring.wer import RATE_NAMES, Unit, score
 from asr.training.batches import Batches
 from asr.training.distributed import Process
 from asr.training.precision import autocast
@@ -19,11 +19,12 @@ from asr.training.precision import autocast
 class Validation:
     """How a model does on the dev set, decoded greedily."""
 
-    wer: float  # percent
+    wer: float  # percent; of phones where the model writes no words
     cer: float  # percent
     loss: float  # nats a token
     blank_share: float  # of all encoder steps, in [0, 1]
     examples: tuple[tuple[str, str], ...]  # a few (reference, hypothesis) pairs
+    unit: Unit = "words"  # what was counted
 
     @property
     def score(self) -> float:
@@ -32,17 +33,16 @@ class Validation:
 
     def headline(self) -> str:
         """The numbers that a person reads after each epoch."""
+        characters = f"CER {self.cer:.2f}%  " if self.unit == "words" else ""
         return (
-            f"dev loss {self.loss:.3f}  dev WER {self.wer:.2f}%  CER {self.cer:.2f}%  "
+            f"dev loss {self.loss:.3f}  dev {RATE_NAMES[self.unit]} {self.wer:.2f}%  {characters}"
             f"blank {self.blank_share:.0%}"
         )
 
     def row(self) -> dict[str, Any]:
         """The same as plain values, with examples of what was recognised."""
-        return {
-            "dev_loss": self.loss, "dev_wer": self.wer, "dev_cer": self.cer, "blank_share": self.blank_share,
-            "examples": self.examples,
-        }  # fmt: skip
+        rates = {"dev_wer": self.wer, "dev_cer": self.cer} if self.unit == "words" else {"dev_per": self.wer}
+        return {"dev_loss": self.loss, **rates, "blank_share": self.blank_share, "examples": self.examples}
 
 
 @torch.inference_mode()
@@ -81,7 +81,8 @@ def validate(
     if not rows:
         raise DataError("the dev set is empty. Expected at least one utterance to choose the best epoch by.")
     ids, references, recognised = zip(*rows, strict=True)
-    result = score(references, recognised, ids, "verbatim")  # both sides are normalised already
+    unit: Unit = "words" if tokenizer.pieces else "phones"
+    result = score(references, recognised, ids, "verbatim", unit)  # both sides are normalised already
     tokens = sum(len(example.tokens) for example in dev.examples)
     return Validation(
         wer=100 * result.words.rate,
@@ -89,4 +90,5 @@ def validate(
         loss=sum(part[1] for part in gathered) / max(tokens, 1),
         blank_share=sum(part[2] for part in gathered) / sum(part[3] for part in gathered),
         examples=tuple(zip(references[:3], recognised[:3], strict=True)),
+        unit=unit,
     )

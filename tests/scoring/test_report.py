@@ -91,6 +91,22 @@ def test_alignments_are_worst_first_and_complete(tmp_path: Path) -> None:
     assert "u2  [ 2 / 2, 0 ins, 0 del, 2 sub ]\nREF:  a b\nHYP:  x y\nEVAL: S S\n" in text
 
 
+def test_phones_are_called_phones(tmp_path: Path) -> None:
+    """Guards against a phone error rate that passes for a word error rate, in summary and files."""
+    result = score(["HH AH L OW", ""], ["HH EH L", "T"], ["u0", "u1"], "english", "phones")
+    lines = summary(result).splitlines()
+    assert lines[0] == "%PER 75.00 [ 3 / 4, 1 ins, 1 del, 1 sub ]"
+    assert lines[1].startswith("95% interval of the PER: ")
+    assert not [line for line in lines if "WER" in line or "CER" in line]
+    assert "Empty references: 1 (each hypothesis phone there counts as an insertion)" in lines
+    assert any(line.startswith("Counted: phones") for line in lines)
+    assert result.utterances[0].reference == "HH AH L OW"  # no rule for texts makes it "hh ah l ow"
+    write_results(tmp_path / "results.jsonl", result)
+    row = json.loads((tmp_path / "results.jsonl").read_text().splitlines()[0])
+    assert row["phones"] == 4
+    assert "words" not in row
+
+
 def test_lone_surrogates_can_be_written(tmp_path: Path) -> None:
     """Guards against a crash at the end of a long evaluation, over a character that UTF-8 cannot hold."""
     result = scored(("a \ud800", "a"))

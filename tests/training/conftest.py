@@ -18,7 +18,7 @@ from asr.model.encoder import EncoderConfig
 from asr.training.batches import BatchConfig, Batches
 from asr.training.config import TrainConfig
 from asr.training.distributed import Process
-from asr.training.examples import Example, TextConfig, learn_alphabet, make_examples
+from asr.training.examples import Example, TextConfig, learn_tokenizer, make_examples
 from asr.training.speech import SpeechTask
 from asr.training.trainer import Trainer
 
@@ -52,7 +52,7 @@ def write_tones(folder: Path, texts: Sequence[str], letter_s: float = 0.12) -> l
 def examples_of(utterances: Sequence[Utterance], speeds: Sequence[float] = (1.0,)) -> list[Example]:
     """Examples in the settings of these tests."""
     text = TextConfig()
-    return make_examples(utterances, learn_alphabet(utterances, text), text, FEATURES, 4, speeds)
+    return make_examples(utterances, learn_tokenizer(utterances, text), text, FEATURES, 4, speeds)
 
 
 def example(name: str, seconds: float, tokens: int = 2, top_speed: float = 2.0) -> Example:
@@ -84,7 +84,7 @@ def make_trainer(tones: list[Utterance], tmp_path: Path) -> Callable[..., Traine
         **config: Any,
     ) -> Trainer:
         text = TextConfig()
-        tokenizer = learn_alphabet(tones, text)
+        tokenizer = learn_tokenizer(tones, text)
         chosen = (
             make_examples(tones, tokenizer, text, features, 4, augment.speeds)
             if examples is None

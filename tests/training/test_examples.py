@@ -9,7 +9,7 @@ from asr.corpora.manifest import Utterance
 from asr.errors import DataError, SettingsError
 from asr.frontend.features import FeatureConfig
 from asr.text.tokenizer import CharTokenizer
-from asr.training.examples import Example, TextConfig, learn_alphabet, make_examples
+from asr.training.examples import Example, TextConfig, learn_tokenizer, make_examples
 
 TOKENIZER = CharTokenizer.from_texts(["abc "])
 
@@ -115,6 +115,9 @@ def test_same_id_twice() -> None:
         ({"unknown": "skip"}, r"text\.unknown must be error or drop. Got 'skip'"),
         ({"too_long": "cut"}, r"text\.too-long must be drop or fail. Got 'cut'"),
         ({"normalizer": "klingon"}, "english. Got 'klingon'"),
+        ({"units": "words"}, r"text\.units must be characters, bpe, phones. Got 'words'"),
+        ({"bpe_size": 2}, r"text\.bpe-size must be at least 3. Got 2"),
+        ({"lexicon": Path("x.txt"), "units": "bpe"}, r"text\.lexicon x.txt is for phones, but .* bpe"),
     ],
 )
 def test_settings(settings: dict[str, Any], message: str) -> None:
@@ -125,6 +128,38 @@ def test_settings(settings: dict[str, Any], message: str) -> None:
 
 def test_alphabet_is_that_of_the_normalised_training_text() -> None:
     """Guards against an alphabet with capitals and punctuation that no token ever uses."""
-    assert set(learn_alphabet([utterance("u", "Cab, B!", 1)], TextConfig()).symbols) == set("abc ")
+    assert set(learn_tokenizer([utterance("u", "Cab, B!", 1)], TextConfig()).symbols) == set("abc ")
     lower = replace(TextConfig(), normalizer="lower")
-    assert "," in learn_alphabet([utterance("u", "Cab, B!", 1)], lower).symbols
+    assert "," in learn_tokenizer([utterance("u", "Cab, B!", 1)], lower).symbols
+
+
+def test_with_phones_the_target_is_phones(caplog: pytest.LogCaptureFixture) -> None:
+    """Guards the dev score against comparing phones with letters, and words that no lexicon has."""
+    config = TextConfig(units="phones")
+    heard = [utterance("u", "The cat!", 1), utterance("v", "read", 1)]
+    tokenizer = learn_tokenizer(heard, config)
+    examples = make_examples(heard, tokenizer, config, FeatureConfig(), 4)
+    assert [item.text for item in examples] == ["DH AH K AE T", "R EH D"]
+    assert [len(item.tokens) for item in examples] == [5, 3]
+    assert not caplog.text
+
+
+def test_words_outside_a_lexicon_are_named_with_their_utterance(tmp_path: Path) -> None:
+    """Guards against an utterance that is left out because one of its words has no pronunciation."""
+    (tmp_path / "lexicon.txt").write_text("ja j a:\n")
+    config = TextConfig(units="phones", lexicon=tmp_path / "lexicon.txt")
+    tokenizer = learn_tokenizer([utterance("u", "ja", 1)], config)
+    with pytest.raises(DataError, match="utterance v: no pronunciation for 'nein'"):
+        make_examples([utterance("v", "ja nein", 1)], tokenizer, config, FeatureConfig(), 4)
+
+
+def test_bpe_is_learned_in_the_size_that_was_asked_for() -> None:
+    """Guards --text.bpe-size, and tokens that are fewer than the characters."""
+    pytest.importorskip("sentencepiece")
+    heard = [utterance(f"u{number}", "abab cab abc", 1) for number in range(3)]
+    config = TextConfig(units="bpe", bpe_size=8)
+    tokenizer = learn_tokenizer(heard, config)
+    assert tokenizer.vocab_size == 8
+    (first, *_) = make_examples(heard, tokenizer, config, FeatureConfig(), 4)
+    assert first.text == "abab cab abc"
+    assert len(first.tokens) < len(first.text)
