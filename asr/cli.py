@@ -15,7 +15,7 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
 from asr import __version__
@@ -30,11 +30,13 @@ usage: asr COMMAND [--help] ...
   transcribe  recordings -> text
   evaluate    word error rate of a model on a manifest
   score       word error rate of one text file against another
+  augment     recordings as training hears them: speed, rooms, noise, volume
 
   asr train train.jsonl --dev dev.jsonl --train.run-dir runs/mine
   asr transcribe recording.wav --model runs/mine/model.safetensors
   asr evaluate test.jsonl --model runs/mine/model.safetensors
   asr score reference.txt hypothesis.txt
+  asr augment recording.wav --out heard --augment.noise-share 1
 
 `asr COMMAND --help` lists a command's settings; `asr --version` tells the version.
 Recipes for public data sets: python recipes/yesno.py, and its neighbours."""
@@ -90,13 +92,7 @@ def _transcribe(arguments: Sequence[str]) -> int:
 
     from asr.transcribe import TranscribeSettings, run
 
-    failures: list[bool] = []
-    for line, error in run(tyro.cli(TranscribeSettings, prog="asr transcribe", args=arguments)):
-        _console.say(line)
-        if error is not None:
-            log.error("%s", error)
-        failures.append(error is not None)
-    return 2 if all(failures) else 1 if any(failures) else 0
+    return _lines(run(tyro.cli(TranscribeSettings, prog="asr transcribe", args=arguments)))
 
 
 def _evaluate(arguments: Sequence[str]) -> int:
@@ -117,8 +113,29 @@ def _score(arguments: Sequence[str]) -> int:
     return 0
 
 
+def _lines(results: Iterable[tuple[str | None, AsrError | None]]) -> int:
+    """Print the line or the error, or both, of each file of a list, and count what failed."""
+    failures: list[bool] = []
+    for line, error in results:
+        if line is not None:
+            _console.say(line)
+        if error is not None:
+            log.error("%s", error)
+        failures.append(error is not None)
+    return 2 if all(failures) else 1 if any(failures) else 0
+
+
+def _augment(arguments: Sequence[str]) -> int:
+    import tyro
+
+    from asr.augment import AugmentSettings, run
+
+    return _lines(run(tyro.cli(AugmentSettings, prog="asr augment", args=arguments)))
+
+
 _COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "train": _train, "transcribe": _transcribe, "evaluate": _evaluate, "score": _score,
+    "augment": _augment,
 }  # fmt: skip
 
 

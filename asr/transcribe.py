@@ -17,7 +17,7 @@ from torch import Tensor
 from asr.decoding.greedy import greedy_decode
 from asr.decoding.hypothesis import Hypothesis
 from asr.errors import AudioError, SettingsError
-from asr.frontend.audio import AUDIO_SUFFIXES, read_audio
+from asr.frontend.audio import AUDIO_SUFFIXES, audio_files, read_audio
 from asr.frontend.features import FeatureConfig
 from asr.model.acoustic import AcousticModel
 from asr.model.saved import load_model
@@ -101,8 +101,7 @@ def find_audio(names: Sequence[str]) -> list[Path]:
     for name in names:
         path = Path(name)
         if path.is_dir():
-            inside = sorted(path.rglob("*"))
-            matches = [file for file in inside if file.suffix.lower() in AUDIO_SUFFIXES and file.is_file()]
+            matches = audio_files(path)
             if not matches:
                 raise AudioError(
                     f"{name}: no audio files in this folder. Expected some that end in "

@@ -62,6 +62,14 @@ def test_python_m_asr_is_asr() -> None:
         ("evaluate", ["MANIFEST", "--model MODEL", "--out DIR", "--normalizer NAME", "cuda:N"]),
         ("score", ["REF HYP", "--normalizer NAME", "--alignments FILE", "--results FILE"]),
         (
+            "augment",
+            [
+                "FILE...", "--out DIR", "--epoch INT", "--seed INT", "--augment.noise-snr-db FLOAT FLOAT",
+                "--augment.room-dir {None}|PATH", "0.88 1.12 is usual",
+                "the model cannot hear the difference",
+            ],
+        ),
+        (
             "train",
             [
                 "--dev", "--train.learning-rate FLOAT", "the peak, after the warm-up (default: 0.001)",
@@ -82,7 +90,7 @@ def test_help_of_a_command(command: str, parts: list[str], capsys: pytest.Captur
         assert part in text
 
 
-@pytest.mark.parametrize("command", ["transcribe", "evaluate", "score", "train"])
+@pytest.mark.parametrize("command", ["transcribe", "evaluate", "score", "train", "augment"])
 def test_every_setting_is_explained(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     """A field that was added without a comment stands in the help without a word."""
     cli.main([command, "--help"])
@@ -104,7 +112,7 @@ def test_unknown_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["transcrbe", "x.wav"]) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
-    expected = "Expected one of: train, transcribe, evaluate, score."
+    expected = "Expected one of: train, transcribe, evaluate, score, augment."
     assert captured.err == f"error: unknown command 'transcrbe'. Did you mean transcribe? {expected}\n"
     cli.main(["7"])
     assert capsys.readouterr().err == f"error: unknown command '7'. {expected}\n"

@@ -48,8 +48,19 @@ def audio_info(path: Path) -> AudioInfo:
         return AudioInfo(sample_rate=file.samplerate, channels=file.channels, samples=file.frames)
 
 
+def audio_files(folder: Path) -> list[Path]:
+    """The audio files in a folder and the folders below it, by their suffix, sorted."""
+    inside = sorted(folder.rglob("*"))
+    return [file for file in inside if file.suffix.lower() in AUDIO_SUFFIXES and file.is_file()]
+
+
 def read_audio(
-    path: Path, sample_rate: int, *, offset_s: float = 0.0, duration_s: float | None = None
+    path: Path,
+    sample_rate: int,
+    *,
+    offset_s: float = 0.0,
+    duration_s: float | None = None,
+    first_channel: bool = False,
 ) -> Tensor:
     """Read a recording, or a part of it, as the model wants it.
 
@@ -63,6 +74,7 @@ def read_audio(
         sample_rate: wanted rate, Hz.
         offset_s: where to start, in seconds from the beginning of the file.
         duration_s: how much to read, in seconds; None reads to the end.
+        first_channel: take this one instead of the mean, where channels are different microphones.
 
     Returns:
         (samples,) float32, mono, nominally in [-1, 1].
@@ -101,7 +113,8 @@ def read_audio(
             f"{path}: sample {start + bad} is not a finite number. Expected float samples in [-1, 1]. "
             f"Write the file again from its source."
         )
-    return resample(torch.from_numpy(samples.mean(axis=1)), rate, sample_rate)
+    mono = samples[:, 0].copy() if first_channel else samples.mean(axis=1)
+    return resample(torch.from_numpy(mono), rate, sample_rate)
 
 
 def resample(waveform: Tensor, from_rate: int, to_rate: int) -> Tensor:

@@ -1,12 +1,14 @@
-"""Augmentation for training only: speed perturbation of the waveform, SpecAugment masks on the features.
+"""Augmentation for training only: its settings, the draws, speed perturbation, and SpecAugment masks.
 
-Every draw is a pure function of (seed, epoch, utterance id), so that the number of loader workers, the order
-of the batches and a resumed run change nothing.
+Noise, rooms and volume are drawn and applied in `conditions`. Every draw is a pure function of (seed,
+epoch, utterance id), so that the number of loader workers, the order of the batches and a resumed run change
+nothing.
 """
 
 import hashlib
 import math
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -16,6 +18,7 @@ from torch import Tensor
 from asr.errors import SettingsError
 from asr.frontend.audio import resample
 from asr.frontend.draws import uniform
+from asr.frontend.noise import NOISE_KINDS, NoiseKind
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,21 @@ class AugmentConfig:
     mel_masks: int = 2  # SpecAugment: masks along the mel bands
     mel_mask_bands: int = 20  # widest such mask, in bands
     masks_from_epoch: int = 2  # epochs before it are unmasked, which shortens CTC's blank plateau
+    room_share: float = 0.0  # share of the utterances that are heard in a room, 0 to 1
+    room_dir: Path | None = None  # folder of recorded impulse responses, one a file; None makes rooms
+    room_rt60_s: tuple[float, float] = (0.15, 0.8)  # made rooms: range of the time to decay by 60 dB, s
+    room_direct_db: tuple[float, float] = (0.0, 15.0)  # made rooms: range of direct sound over echo, dB
+    noise_share: float = 0.0  # share of the utterances that get noise, 0 to 1
+    noise_dir: Path | None = None  # folder of recorded noise, searched through; None makes noise
+    noise_kinds: tuple[NoiseKind, ...] = NOISE_KINDS  # made noise; speech: with the utterance's own spectrum
+    noise_snr_db: tuple[float, float] = (5.0, 25.0)  # range of the SNR, in dB over the whole utterance
+    # Share of the utterances that are made louder or quieter, 0 to 1. With features.normalize utterance, the
+    # model cannot hear the difference (but where the quietest cells meet features.log-floor).
+    gain_share: float = 0.0
+    gain_db: tuple[float, float] = (-18.0, 6.0)  # range of the change of volume, dB
+    # Range of the factor by which the frequencies that the mel bands hear are warped (vocal tract lengths);
+    # 0.88 1.12 is usual, 1 1 is none.
+    mel_warp: tuple[float, float] = (1.0, 1.0)
 
     def __post_init__(self) -> None:
         if not self.speeds or not all(0.5 <= speed <= 2 for speed in self.speeds):
@@ -40,7 +58,42 @@ class AugmentConfig:
         for name in masks:
             value = getattr(self, name)
             if not 0 <= value < math.inf:
-                raise SettingsError(f"augment.{name.replace('_', '-')} must not be negative. Got {value:g}.")
+                raise SettingsError(f"{_key(name)} must not be negative. Got {value:g}.")
+        for name in ("room_share", "noise_share", "gain_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise SettingsError(f"{_key(name)} must be in 0..1. Got {getattr(self, name):g}.")
+        for name, (lowest, highest, unit) in _RANGES.items():
+            low, high = getattr(self, name)
+            if not lowest <= low <= high <= highest:
+                raise SettingsError(
+                    f"{_key(name)} must be two numbers within {lowest:g}..{highest:g}{unit}, the lower "
+                    f"first. Got {low:g} {high:g}."
+                )
+        for topic in ("room", "noise"):
+            if getattr(self, f"{topic}_dir") is not None and not getattr(self, f"{topic}_share"):
+                raise SettingsError(
+                    f"augment.{topic}-dir is given, but augment.{topic}-share is 0, so that nothing in it is "
+                    f"heard. Set the share too, such as --augment.{topic}-share 0.5, or leave both out."
+                )
+        if not self.noise_kinds or not set(self.noise_kinds) <= set(NOISE_KINDS):
+            got = " ".join(self.noise_kinds) or "none"
+            raise SettingsError(f"augment.noise-kinds must be some of {' '.join(NOISE_KINDS)}. Got {got}.")
+
+    @property
+    def changes_waveform(self) -> bool:
+        """Whether more than the speed may change, so that a cache lacks features of some utterances."""
+        return max(self.room_share, self.noise_share, self.gain_share) > 0
+
+
+# Of both ends of a drawn range: the lowest and highest value that make sense, and the unit.
+_RANGES = {
+    "room_rt60_s": (0.01, 10.0, " s"), "room_direct_db": (-30.0, 60.0, " dB"),
+    "noise_snr_db": (-30.0, 100.0, " dB"), "gain_db": (-60.0, 60.0, " dB"), "mel_warp": (0.5, 2.0, ""),
+}  # fmt: skip
+
+
+def _key(name: str) -> str:
+    return f"augment.{name.replace('_', '-')}"
 
 
 def draw(seed: int, epoch: int, utterance_id: str, purpose: str) -> np.random.Generator:

@@ -204,12 +204,25 @@ def _hann_window(win_length: int, device: torch.device) -> Tensor:
     return torch.hann_window(win_length, dtype=torch.float64, device=device)
 
 
+def band_edges_hz(n_mels: int, sample_rate: int) -> Tensor:
+    """Where the mel bands lie, on Slaney's scale.
+
+    Args:
+        n_mels: bands.
+        sample_rate: of the waveform, Hz.
+
+    Returns:
+        (n_mels + 2,) float64, Hz: band m rises from edge m to its centre, edge m + 1, and falls to m + 2.
+    """
+    mels = torch.linspace(0, _mel(sample_rate / 2), n_mels + 2, dtype=torch.float64)
+    return torch.where(mels < 15, mels * 200 / 3, 1000 * torch.exp((mels - 15) * math.log(6.4) / 27))
+
+
 @lru_cache(maxsize=16)
 def _mel_filters(n_fft: int, n_mels: int, sample_rate: int, device: torch.device) -> Tensor:
     """(n_fft // 2 + 1, n_mels) triangular filters of area 1 Hz on Slaney's mel scale."""
     # In float64: float32 (torchaudio) is off by more than 1e-4 where a bin lies close to a filter's edge.
-    mels = torch.linspace(0, _mel(sample_rate / 2), n_mels + 2, dtype=torch.float64)
-    edges = torch.where(mels < 15, mels * 200 / 3, 1000 * torch.exp((mels - 15) * math.log(6.4) / 27))
+    edges = band_edges_hz(n_mels, sample_rate)
     low, centre, high = edges[:-2], edges[1:-1], edges[2:]
     hertz = torch.linspace(0, sample_rate / 2, n_fft // 2 + 1, dtype=torch.float64).unsqueeze(1)
     rising, falling = (hertz - low) / (centre - low), (high - hertz) / (high - centre)

@@ -14,10 +14,12 @@ from torch.utils.data import DataLoader, Dataset
 from asr.corpora.manifest import Utterance
 from asr.errors import AsrError, DataError, SettingsError
 from asr.frontend.augment import AugmentConfig, Masks, draw, draw_masks, draw_speeds
+from asr.frontend.conditions import AS_RECORDED, Augmenter, Conditions
 from asr.frontend.draws import hash_ids
 from asr.frontend.features import FeatureConfig, frame_count, log_mel
-from asr.training.cache import FeatureCache, open_cache, read_waveform
-from asr.training.cores import usable_cores
+from asr.frontend.warp import warp_mel
+from asr.training.cache import FeatureCache, open_cache, read_features, read_waveform
+from asr.training.cores import one_thread, usable_cores
 from asr.training.examples import Example
 from asr.training.sampler import Plan, Planned, make_plan
 
@@ -29,11 +31,13 @@ class BatchConfig:
     """How utterances become batches."""
 
     seconds: float = 100.0  # of audio in a batch, padding included, over all processes
-    cache_dir: Path | None = Path("data/features")  # features are kept here; None computes them every time
+    # Features are kept here; None computes them every time. Those of rooms, noise and gain are never kept.
+    cache_dir: Path | None = Path("data/features")
     # Equal parts of a batch, one or more for each process; None: as many as processes. Set it to go on with a
     # run of more processes.
     shards: int | None = None
-    workers: int | None = None  # processes that make batches; None: 0 on a CPU or with a cache, else up to 8
+    # Processes that make batches; None: 0 on a CPU or where a cache has all features, else up to 8.
+    workers: int | None = None
 
     def __post_init__(self) -> None:
         if self.seconds <= 0:
@@ -56,6 +60,7 @@ class Batch:
     masks: Masks | None
     global_tokens: int  # tokens of all processes' parts of this batch
     global_seconds: float  # of audio in all processes' parts, without padding
+    warps: Tensor | None = None  # (batch,) float64 factors of the mel bands' frequencies; None: all 1
 
     @property
     def global_amount(self) -> float:
@@ -70,8 +75,9 @@ class Batch:
         return self._rows(slice(None, half)), self._rows(slice(half, None))
 
     def features(self, config: FeatureConfig) -> Tensor:
-        """(batch, frames, n_mels) log-mel frames, on the batch's device."""
-        return self.audio if self.audio.dim() == 3 else log_mel(self.audio, config)
+        """(batch, frames, n_mels) log-mel frames as training hears them, on the batch's device."""
+        plain = self.audio if self.audio.dim() == 3 else log_mel(self.audio, config)
+        return plain if self.warps is None else warp_mel(plain, self.warps, config)
 
     def to(self, device: torch.device) -> "Batch":
         """The same batch with its tensors on another device."""
@@ -96,6 +102,7 @@ class Batch:
             tokens=change(self.tokens),
             token_lengths=change(self.token_lengths),
             masks=None if self.masks is None else Masks(change(self.masks.time), change(self.masks.mel)),
+            warps=None if self.warps is None else change(self.warps),
         )
 
 
@@ -144,9 +151,12 @@ class Batches:
         self.config, self.rank, self.world_size = config, rank, world_size
         self.pin = device.type == "cuda"
         # A CPU that trains has no core to spare, and reading a cache is no work.
-        spare = min(8, max(1, usable_cores() - 1)) if self.pin and config.cache_dir is None else 0
+        works = config.cache_dir is None or (augment is not None and augment.changes_waveform)
+        spare = min(8, max(1, usable_cores() - 1)) if self.pin and works else 0
         self.workers = spare if config.workers is None else config.workers
         utterances = [example.utterance for example in examples]
+        # A missing folder of noise is told of before hours of computing features.
+        augmenter = None if augment is None else Augmenter(augment, seed)
         caches = {}
         if config.cache_dir is not None:
             # Global statistics are taken at the recordings' own speed.
@@ -156,7 +166,7 @@ class Batches:
             caches = {
                 speed: open_cache(config.cache_dir, utterances, features, speed) for speed in sorted(speeds)
             }
-        self.dataset = _Collated(examples, features, augment, seed, caches)
+        self.dataset = _Collated(examples, features, augmenter, caches)
         self.seconds = np.array([utterance.duration for utterance in utterances])
         self.token_counts = np.array([len(example.tokens) for example in examples], dtype=np.int32)
         if augment:
@@ -206,19 +216,16 @@ class _Collated(Dataset[Batch | AsrError]):
         self,
         examples: Sequence[Example],
         features: FeatureConfig,
-        augment: AugmentConfig | None,
-        seed: int,
+        augmenter: Augmenter | None,
         caches: dict[float, FeatureCache],
     ) -> None:
-        self.examples, self.features, self.augment = examples, features, augment
-        self.seed, self.caches = seed, caches
+        self.examples, self.features, self.augmenter, self.caches = examples, features, augmenter, caches
 
-    def speed(self, example: Example, epoch: int) -> float:
-        """The speed at which an utterance is heard in an epoch."""
-        if not epoch or self.augment is None:
-            return 1.0
-        top_speed, hashes = np.array([example.top_speed]), hash_ids([example.utterance.id])
-        return float(draw_speeds(self.augment, top_speed, hashes, self.seed, epoch)[0])
+    def conditions(self, example: Example, epoch: int) -> Conditions:
+        """The conditions under which an utterance is heard in an epoch."""
+        if not epoch or self.augmenter is None:
+            return AS_RECORDED
+        return self.augmenter.conditions(epoch, example.utterance.id, example.top_speed)
 
     def __getitem__(self, planned: Planned) -> Batch | AsrError:
         # Handed over as it is: raised in a loader process, an error would arrive wrapped in its traceback.
@@ -229,9 +236,12 @@ class _Collated(Dataset[Batch | AsrError]):
 
     def _make(self, planned: Planned) -> Batch:
         chosen = [self.examples[index] for index in planned.indices]
-        parts = [self._read(example.utterance, self.speed(example, planned.epoch)) for example in chosen]
+        heard = [self.conditions(example, planned.epoch) for example in chosen]
+        with one_thread():
+            parts = [self._read(example.utterance, how) for example, how in zip(chosen, heard, strict=True)]
         lengths = [len(part) if self.caches else frame_count(len(part), self.features) for part in parts]
         tokens = [torch.tensor(example.tokens, dtype=torch.int64) for example in chosen]
+        warps = [how.mel_warp for how in heard]
         return Batch(
             ids=tuple(example.utterance.id for example in chosen),
             audio=pad_sequence(parts, batch_first=True),
@@ -241,27 +251,24 @@ class _Collated(Dataset[Batch | AsrError]):
             masks=self._masks(chosen, lengths, planned.epoch),
             global_tokens=planned.global_tokens,
             global_seconds=planned.global_seconds,
+            warps=torch.tensor(warps, dtype=torch.float64) if set(warps) != {1.0} else None,
         )
 
-    def _read(self, utterance: Utterance, speed: float) -> Tensor:
-        """(frames, n_mels) features from the cache, or (samples,) for the device to make them."""
-        if self.caches:
-            return self.caches[speed].read(utterance.id)
-        # One thread, as loader processes have: with more, the resampler's sums round otherwise.
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)
-        try:
-            return read_waveform(utterance, self.features.sample_rate, speed)
-        finally:
-            torch.set_num_threads(threads)
+    def _read(self, utterance: Utterance, how: Conditions) -> Tensor:
+        """(frames, n_mels) features where there is a cache, or (samples,) for the device to make them."""
+        if not self.caches:
+            return read_waveform(utterance, self.features.sample_rate, how)
+        if how.only_speed:
+            return self.caches[how.speed].read(utterance.id)
+        return read_features(utterance, self.features, how)
 
     def _masks(self, chosen: Sequence[Example], lengths: Sequence[int], epoch: int) -> Masks | None:
-        if self.augment is None or epoch < max(self.augment.masks_from_epoch, 1):
+        if self.augmenter is None or epoch < max(self.augmenter.config.masks_from_epoch, 1):
             return None
         drawn = []
         for example, frames in zip(chosen, lengths, strict=True):
-            rng = draw(self.seed, epoch, example.utterance.id, "masks")
-            drawn.append(draw_masks(frames, self.features.n_mels, self.augment, rng))
+            rng = draw(self.augmenter.seed, epoch, example.utterance.id, "masks")
+            drawn.append(draw_masks(frames, self.features.n_mels, self.augmenter.config, rng))
         # A missing mask is an empty one: padding with zeros gives width 0.
         time, mel = zip(*drawn, strict=True)
         return Masks(pad_sequence(list(time), batch_first=True), pad_sequence(list(mel), batch_first=True))

@@ -24,7 +24,7 @@ from torch import Tensor
 from asr.corpora.manifest import Utterance
 from asr.errors import AudioError, DataError
 from asr.frontend.audio import read_audio
-from asr.frontend.augment import change_speed
+from asr.frontend.conditions import AS_RECORDED, Conditions, hear
 from asr.frontend.features import FEATURES_VERSION, FeatureConfig, frame_count, log_mel
 
 log = logging.getLogger("asr")
@@ -32,25 +32,27 @@ log = logging.getLogger("asr")
 _FRAMES, _INDEX, _LOCK = "features.f32", "index.jsonl", "lock"
 
 
-def read_waveform(utterance: Utterance, sample_rate: int, speed: float = 1.0) -> Tensor:
-    """What training hears of an utterance: (samples,) float32 at sample_rate Hz and the given speed.
+def read_waveform(utterance: Utterance, sample_rate: int, conditions: Conditions = AS_RECORDED) -> Tensor:
+    """What training hears of an utterance: (samples,) float32 at sample_rate Hz, under the given conditions.
 
     Raises:
-        AudioError: the audio cannot be read.
+        AudioError: the audio, or the noise or room that the conditions name, cannot be read.
     """
     waveform = read_audio(
         utterance.audio_filepath, sample_rate, offset_s=utterance.offset, duration_s=utterance.duration
     )
-    return change_speed(waveform, speed)
+    return hear(waveform, sample_rate, conditions)
 
 
-def read_features(utterance: Utterance, config: FeatureConfig, speed: float = 1.0) -> Tensor:
+def read_features(
+    utterance: Utterance, config: FeatureConfig, conditions: Conditions = AS_RECORDED
+) -> Tensor:
     """An utterance's log-mel frames, computed from its audio: (frames, n_mels) float32.
 
     Raises:
         AudioError: the audio cannot be read or is too short.
     """
-    waveform = read_waveform(utterance, config.sample_rate, speed)
+    waveform = read_waveform(utterance, config.sample_rate, conditions)
     try:
         return log_mel(waveform.unsqueeze(0), config)[0]
     except AudioError as error:  # too short; a waveform does not know its name
@@ -155,7 +157,7 @@ def _fill(
         first = len(done.rows)
         began = saved = time.monotonic()
         for number, utterance in enumerate(utterances[first:], start=first + 1):
-            features = read_features(utterance, config, speed)
+            features = read_features(utterance, config, Conditions(speed=speed))
             frames.write(features.numpy().tobytes())
             lines.append(json.dumps([utterance.id, len(features)]) + "\n")
             if number == len(utterances) or time.monotonic() > saved + 1:

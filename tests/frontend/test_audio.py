@@ -97,6 +97,14 @@ def test_every_format_rate_and_channel_count(kind: str, tmp_path: Path) -> None:
     assert tried >= 8
 
 
+def test_first_channel_alone(tmp_path: Path) -> None:
+    """Guards the microphones of an array, whose mean is no recording of a room."""
+    left, right = sine(440, RATE), sine(1000, RATE)
+    path = write(tmp_path / "stereo", np.stack([left, right], axis=1), RATE)
+    only = read_audio(write(tmp_path / "left", left[:, None], RATE), RATE)
+    assert torch.equal(read_audio(path, RATE, first_channel=True), only)
+
+
 def test_channels_are_averaged(tmp_path: Path) -> None:
     """Guards against taking the first channel only, and against a sum that clips."""
     left, right = sine(500, RATE), sine(1500, RATE)

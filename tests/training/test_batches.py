@@ -1,6 +1,7 @@
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,7 +10,10 @@ import torch
 from asr.corpora.manifest import Utterance
 from asr.errors import AudioError, DataError, SettingsError
 from asr.frontend.augment import AugmentConfig
+from asr.frontend.features import log_mel
+from asr.frontend.warp import warp_mel
 from asr.training.batches import Batch, BatchConfig, Batches
+from asr.training.cache import read_features
 from asr.training.examples import Example
 from tests.training.conftest import FEATURES, PLAIN, example, examples_of, write_tones
 
@@ -54,9 +58,9 @@ def test_speed_counts_in_the_plan() -> None:
 def test_speeds_are_drawn_from_those_that_fit() -> None:
     """Guards the slow-only utterances of the preflight, and that all allowed speeds occur."""
     batches = Batches([example("u", 2.0, top_speed=1.0)], FEATURES, UNCACHED, AUGMENT, seed=1)
-    drawn = Counter(batches.dataset.speed(batches.examples[0], epoch) for epoch in range(1, 100))
+    drawn = Counter(batches.dataset.conditions(batches.examples[0], epoch).speed for epoch in range(1, 100))
     assert set(drawn) == {0.9, 1.0}
-    assert batches.dataset.speed(batches.examples[0], 0) == 1.0
+    assert batches.dataset.conditions(batches.examples[0], 0).speed == 1.0
 
 
 @pytest.mark.parametrize("world_size", [2, 3])
@@ -101,9 +105,12 @@ def same(left: Batch, right: Batch) -> bool:
     ]
     if left.masks is not None and right.masks is not None:
         pairs += [(left.masks.time, right.masks.time), (left.masks.mel, right.masks.mel)]
+    if left.warps is not None and right.warps is not None:
+        pairs.append((left.warps, right.warps))
     return (
         left.ids == right.ids
         and (left.masks is None) == (right.masks is None)
+        and (left.warps is None) == (right.warps is None)
         and all(torch.equal(one, other) for one, other in pairs)
     )
 
@@ -142,6 +149,64 @@ def test_cache_changes_nothing(tones: list[Utterance], tmp_path: Path) -> None:
         for row, length in enumerate(left.frame_lengths.tolist()):
             # One frame less: in a padded batch the resampler's tail may reach into the last one.
             torch.testing.assert_close(left.audio[row, :length], features[row, :length], rtol=1e-4, atol=2e-4)
+
+
+ROOMS = AugmentConfig(room_share=0.5, noise_share=0.5, gain_share=0.5, mel_warp=(0.9, 1.1))
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")  # on a machine with one core
+@pytest.mark.parametrize("cached", [True, False])
+def test_workers_change_nothing_of_rooms_and_noise(
+    cached: bool, tones: list[Utterance], tmp_path: Path
+) -> None:
+    """Guards noise, rooms, volume and warps against the number of loader processes, on the fly or not."""
+    config = BatchConfig(seconds=3.0, cache_dir=tmp_path if cached else None, workers=0)
+    alone = load(tones, config, ROOMS, 2)
+    for workers in (0, 2):
+        others = load(tones, replace(config, workers=workers), ROOMS, 2)
+        assert all(same(left, right) for left, right in zip(alone, others, strict=True))
+
+
+def test_cache_serves_what_is_not_changed(
+    tones: list[Utterance], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards against clean features where noise was drawn, and against computing what the cache has."""
+    config = BatchConfig(seconds=3.0, cache_dir=tmp_path, workers=0)
+    some = replace(ROOMS, room_share=0.2, noise_share=0.2, gain_share=0.2)
+    batches = Batches(examples_of(tones, some.speeds), FEATURES, config, some, seed=3)
+    computed: list[str] = []
+
+    def read(utterance: Utterance, *arguments: Any) -> torch.Tensor:
+        computed.append(utterance.id)
+        return read_features(utterance, *arguments)
+
+    monkeypatch.setattr("asr.training.batches.read_features", read)
+    rows = {}
+    for batch in batches.load(batches.plan(2)):
+        assert batch.warps is not None
+        for name, row, length in zip(batch.ids, batch.audio, batch.frame_lengths.tolist(), strict=True):
+            rows[name] = row[:length]
+    changed = 0
+    for item in batches.examples:
+        how = batches.dataset.conditions(item, 2)
+        changed += not how.only_speed
+        torch.testing.assert_close(rows[item.utterance.id], read_features(item.utterance, FEATURES, how))
+        assert (item.utterance.id in computed) == (not how.only_speed)
+    assert 0 < changed < len(tones)
+
+
+def test_warps_follow_their_utterances(tones: list[Utterance], tmp_path: Path) -> None:
+    """Guards mel warping: each utterance's own factor, also on features that the device makes."""
+    config = BatchConfig(seconds=3.0, cache_dir=None, workers=0)
+    warped = AugmentConfig(speeds=(1.0,), mel_warp=(0.88, 1.12))
+    batches = Batches(examples_of(tones), FEATURES, config, warped, seed=3)
+    by_id = {item.utterance.id: item for item in batches.examples}
+    for batch in batches.load(batches.plan(1)):
+        for row, name in enumerate(batch.ids):
+            factor = torch.tensor([batches.dataset.conditions(by_id[name], 1).mel_warp], dtype=torch.float64)
+            plain = log_mel(batch.audio[row : row + 1], FEATURES)
+            assert torch.equal(batch.features(FEATURES)[row], warp_mel(plain, factor, FEATURES)[0])
+            assert not torch.equal(batch.features(FEATURES)[row], plain[0])
 
 
 def test_masks_only_from_their_epoch_on(tones: list[Utterance], tmp_path: Path) -> None:
@@ -191,6 +256,7 @@ def test_workers_by_default(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, ton
     assert Batches(many(3), FEATURES, UNCACHED, None, seed=1, device=cuda).workers == 0
     cached = BatchConfig(cache_dir=tmp_path)
     assert Batches(examples_of(tones), FEATURES, cached, None, seed=1, device=cuda).workers == 0
+    assert Batches(examples_of(tones), FEATURES, cached, ROOMS, seed=1, device=cuda).workers == 3
 
 
 def test_settings() -> None:

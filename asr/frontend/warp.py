@@ -1,0 +1,43 @@
+"""Vocal tract length perturbation: log-mel frames as of a longer or shorter vocal tract."""
+
+import torch
+from torch import Tensor
+
+from asr.frontend.features import FeatureConfig, band_edges_hz
+
+_KNEE = 0.6  # of half the sample rate: 4800 Hz at 16 kHz, above which the warp bends back
+
+
+def warp_mel(features: Tensor, factors: Tensor, config: FeatureConfig) -> Tensor:
+    """Let each mel band hear what lies at its centre frequency times a factor.
+
+    Features are interpolated linearly between the bands' centres, so that it works on stored ones.
+
+    Args:
+        features: (batch, frames, n_mels) log-mel frames, not normalised.
+        factors: (batch,) float64, above 0; 1 changes nothing. Above 1, voices become lower.
+        config: how the features were made.
+
+    Returns:
+        (batch, frames, n_mels).
+
+    Source: Jaitly and Hinton 2013, "Vocal Tract Length Perturbation (VTLP) improves speech recognition",
+        equation 1, with centre frequencies of bands in the place of single frequencies.
+    """
+    centres = band_edges_hz(config.n_mels, config.sample_rate)[1:-1].to(features.device)
+    wanted = _warp(centres, factors.unsqueeze(1), config.sample_rate / 2)
+    if len(centres) == 1:
+        return features
+    below = (torch.searchsorted(centres, wanted.contiguous(), right=True) - 1).clamp(0, len(centres) - 2)
+    low, high = centres[below], centres[below + 1]
+    weight = ((wanted - low) / (high - low)).clamp(0, 1)  # outside the outermost centres: their values
+    below = below.unsqueeze(1).expand(features.shape)
+    weight = weight.unsqueeze(1).to(features.dtype)
+    return torch.lerp(features.gather(2, below), features.gather(2, below + 1), weight)
+
+
+def _warp(hertz: Tensor, factors: Tensor, highest: float) -> Tensor:
+    """Frequencies times factors up to a knee, and from there straight to the highest, which stays."""
+    knee = _KNEE * highest * factors.clamp(max=1)  # after the warp
+    slope = (highest - knee) / (highest - knee / factors)
+    return torch.where(hertz <= knee / factors, hertz * factors, highest - slope * (highest - hertz))

@@ -1,0 +1,197 @@
+"""Conditions: pure draws within their ranges, in the shares that were asked for, and one order of effects."""
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from asr.errors import AudioError, DataError
+from asr.frontend.augment import AugmentConfig, change_speed
+from asr.frontend.conditions import AS_RECORDED, Augmenter, Conditions, hear
+from asr.frontend.noise import MadeNoise, RecordedNoise
+from asr.frontend.reverb import MadeRoom, RecordedRoom
+
+RATE = 16_000
+ALL = AugmentConfig(room_share=0.5, noise_share=0.5, gain_share=0.5, mel_warp=(0.88, 1.12))
+
+
+def drawn(config: AugmentConfig, count: int = 100, seed: int = 1) -> list[Conditions]:
+    augmenter = Augmenter(config, seed)
+    return [augmenter.conditions(2, f"u{number}", top_speed=2.0) for number in range(count)]
+
+
+def waveform(samples: int = RATE) -> torch.Tensor:
+    return 0.1 * torch.randn(samples, generator=torch.Generator().manual_seed(0))
+
+
+def test_draws_are_pinned() -> None:
+    """Guards against other draws for the same settings: an old run could not be repeated."""
+    how = Augmenter(ALL, 1).conditions(2, "spk-0004", top_speed=2.0)
+    room = MadeRoom(0.3257992252620263, 10.015884971909003, seed=2305767328806706587)
+    assert how.room == room
+    assert how.noise == MadeNoise("pink", seed=2147040387577740423)
+    assert (how.snr_db, how.gain_db) == (14.464638658929328, -14.037730856866819)
+    assert how.mel_warp == 1.0767217498818837
+    assert str(how) == (
+        f"speed {how.speed:g}; room of RT60 0.33 s, direct sound +10.0 dB; pink noise at 14.5 dB SNR; "
+        f"gain -14.0 dB; mel bands warped by 1.077"
+    )
+
+
+def test_draws_are_pure() -> None:
+    """Guards against global random state and the order of calls; another seed, epoch or id draws anew."""
+    first = drawn(ALL)
+    np.random.seed(3)
+    torch.manual_seed(3)
+    assert drawn(ALL)[::-1] == first[::-1]
+    augmenter = Augmenter(ALL, 1)
+    others = [augmenter.conditions(3, "u1", 2.0), augmenter.conditions(2, "u2", 2.0)]
+    assert len({first[1], *others, drawn(ALL, 2, seed=2)[1]}) == 4
+
+
+def test_shares_and_ranges() -> None:
+    """Guards against a probability that is inverted or applied twice, and values outside their ranges."""
+    conditions = drawn(ALL, 1000)
+    spread = 4 * math.sqrt(1000 * 0.25)  # four standard deviations
+    rooms = [how.room for how in conditions if how.room is not None]
+    assert abs(len(rooms) - 500) < spread
+    assert all(isinstance(room, MadeRoom) for room in rooms)
+    noisy = [how for how in conditions if how.noise is not None]
+    assert abs(len(noisy) - 500) < spread
+    kinds = [how.noise.kind for how in noisy if isinstance(how.noise, MadeNoise)]
+    assert len(kinds) == len(noisy)
+    assert all(abs(kinds.count(kind) - 125) < 45 for kind in ALL.noise_kinds)
+    loud = [how.gain_db for how in conditions if how.gain_db]
+    assert abs(len(loud) - 500) < spread
+    both = sum(how.room is not None and how.noise is not None for how in conditions)
+    assert abs(both - 250) < 55  # one does not depend on the other
+    for values, (low, high) in [
+        ([room.rt60_s for room in rooms if isinstance(room, MadeRoom)], ALL.room_rt60_s),
+        ([room.direct_db for room in rooms if isinstance(room, MadeRoom)], ALL.room_direct_db),
+        ([how.snr_db for how in noisy], ALL.noise_snr_db),
+        (loud, ALL.gain_db),
+        ([how.mel_warp for how in conditions], ALL.mel_warp),
+    ]:
+        assert low <= min(values) < low + 0.05 * (high - low)
+        assert high - 0.05 * (high - low) < max(values) <= high
+
+
+def test_one_setting_leaves_the_other_draws() -> None:
+    """Guards comparisons of two runs that differ in one setting: the rest is heard as before."""
+    plain = drawn(AugmentConfig())
+    assert all(how.only_speed and how.mel_warp == 1 for how in plain)
+    noisy = drawn(AugmentConfig(noise_share=1.0))
+    everything = drawn(replace(ALL, noise_share=1.0))
+    assert [how.speed for how in plain] == [how.speed for how in noisy] == [how.speed for how in everything]
+    assert [(how.noise, how.snr_db) for how in noisy] == [(how.noise, how.snr_db) for how in everything]
+
+
+def write(path: Path, samples: int = 400) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, 0.1 * np.ones(samples), RATE)
+    return path
+
+
+def test_folders(tmp_path: Path) -> None:
+    """Guards against files that are never drawn, and other files taken for recordings."""
+    noises = {write(tmp_path / "noise" / name) for name in ("a.wav", "deep/b.FLAC", "deep/c.wav")}
+    rooms = {write(tmp_path / "rooms" / name) for name in ("r.wav", "s.wav")}
+    (tmp_path / "noise" / "README.txt").write_text("x")
+    config = AugmentConfig(
+        noise_share=1, noise_dir=tmp_path / "noise", room_share=1, room_dir=tmp_path / "rooms"
+    )
+    conditions = drawn(config, 100)
+    assert {how.noise.path for how in conditions if isinstance(how.noise, RecordedNoise)} == noises
+    assert {how.room.path for how in conditions if isinstance(how.room, RecordedRoom)} == rooms
+    places = [how.noise.place for how in conditions if isinstance(how.noise, RecordedNoise)]
+    assert min(places) < 0.1
+    assert max(places) > 0.9
+
+
+@pytest.mark.parametrize("topic", ["noise", "room"])
+def test_folder_without_audio(topic: str, tmp_path: Path) -> None:
+    """Guards against training on clean speech because of a slip in a path; the line names key and folder."""
+    settings: dict[str, Any] = {f"{topic}_share": 0.5, f"{topic}_dir": tmp_path}
+    (tmp_path / "notes.txt").write_text("x")
+    what = {"noise": "recordings of noise", "room": "impulse responses of rooms"}[topic]
+    message = (
+        rf"augment\.{topic}-dir {tmp_path}: no audio files in this folder\. Expected {what} that end in "
+    )
+    with pytest.raises(DataError, match=message + r"\.wav, .*Correct it, or leave it out"):
+        Augmenter(AugmentConfig(**settings), 1)
+    settings[f"{topic}_dir"] = tmp_path / "notes.txt"
+    with pytest.raises(
+        DataError, match=rf"augment\.{topic}-dir .*notes\.txt: no such folder\. Expected {what}"
+    ):
+        Augmenter(AugmentConfig(**settings), 1)
+
+
+def test_unreadable_noise_is_found_at_the_start(tmp_path: Path) -> None:
+    """Guards against a damaged file that ends a training in its fifth hour."""
+    (tmp_path / "broken.wav").write_bytes(b"RIFF nonsense")
+    with pytest.raises(AudioError, match=r"broken\.wav: not a readable audio file"):
+        Augmenter(AugmentConfig(noise_share=1, noise_dir=tmp_path), 1)
+
+
+def test_large_folder_is_not_kept_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards the memory of loader processes against hours of noise."""
+    write(tmp_path / "a.wav", RATE)
+    config = AugmentConfig(noise_share=1, noise_dir=tmp_path)
+    (small,) = drawn(config, 1)
+    monkeypatch.setattr("asr.frontend.conditions._KEPT_S", 0.9)
+    (large,) = drawn(config, 1)
+    assert isinstance(small.noise, RecordedNoise)
+    assert small.noise.keep
+    assert large == replace(small, noise=replace(small.noise, keep=False))
+
+
+# ----------------------------------------------------------------------------------------------------------
+# hearing
+
+
+def test_hearing_is_a_function_of_its_arguments() -> None:
+    """Guards against random state in what the conditions describe in full, and another length than batches
+    expect."""
+    how = Conditions(0.9, MadeRoom(0.3, 3.0, 1), MadeNoise("pink", 2), 10.0, -3.0)
+    first = hear(waveform(), RATE, how)
+    torch.manual_seed(1)
+    np.random.seed(1)
+    assert torch.equal(hear(waveform(), RATE, how), first)
+    assert (first.dtype, len(first)) == (torch.float32, math.ceil(RATE / 0.9))
+    assert torch.equal(hear(waveform(), RATE, AS_RECORDED), waveform())
+
+
+def test_noise_is_not_in_the_room() -> None:
+    """Guards the order: the SNR holds for the speech as it arrives, after speed and room, before the gain."""
+    how = Conditions(1.1, MadeRoom(0.3, 3.0, 1), MadeNoise("white", 2), 6.0, -12.0)
+    clean = hear(waveform(), RATE, replace(how, noise=None, gain_db=0.0))
+    quiet = hear(waveform(), RATE, how)
+    noise = quiet * 10 ** (12 / 20) - clean
+    assert 10 * math.log10(clean.square().mean() / noise.square().mean()) == pytest.approx(6.0, abs=0.01)
+
+
+def test_the_recording_itself_stays(tmp_path: Path) -> None:
+    """Guards the caller's waveform, and noise that is kept in memory, against changes in place."""
+    path = write(tmp_path / "n.wav", 100)
+    how = Conditions(1.0, None, RecordedNoise(path, 100 / RATE, 0.0, keep=True), 0.0, -6.0)
+    original = waveform()
+    first = hear(original, RATE, how)
+    assert torch.equal(original, waveform())
+    assert torch.equal(hear(original, RATE, how), first)
+
+
+@pytest.mark.parametrize("gain_db", [-20.0, 6.0])
+def test_gain(gain_db: float) -> None:
+    """Guards the sign and the factor: 20 dB is ten times the amplitude."""
+    louder = hear(waveform(), RATE, Conditions(gain_db=gain_db))
+    assert torch.allclose(louder, waveform() * 10 ** (gain_db / 20))
+
+
+def test_speed_is_that_of_the_cache() -> None:
+    """Guards features at a speed, which a cache holds, against those computed on the fly."""
+    assert torch.equal(hear(waveform(), RATE, Conditions(speed=1.1)), change_speed(waveform(), 1.1))
