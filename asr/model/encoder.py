@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from asr.errors import SettingsError
 from asr.frontend.features import frame_mask
-from asr.model.recurrent import Cell, RecurrentConfig, RecurrentStack
+from asr.model.cells import Cell
+from asr.model.recurrent import RecurrentConfig, RecurrentStack
 
 Size = Literal["small", "medium", "large"]
 
@@ -30,14 +31,18 @@ class EncoderConfig:
     width: int | None = None  # units a recurrent layer and direction
     depth: int | None = None  # recurrent layers
     dropout: float | None = None  # between recurrent layers
-    cell: Cell = "lstm"  # rnn, gru or lstm
+    recurrent_dropout: float = (
+        0.0  # share of the recurrent weights left out in an update, the same at all steps
+    )
+    cell: Cell = "lstm"  # rnn is Elman's, with tanh; ligru is the light GRU of Ravanelli 2018
     bidirectional: bool = True  # False for streaming
     front: Literal["conv", "stack"] = "conv"  # two 2-D convolutions, or frames laid side by side
     subsampling: int = 4  # frames a step, 1..8
     channels: int = 32  # of the convolutions
     layer_norm: bool = True  # on the input of every recurrent layer
     residual: bool = False  # around recurrent layers whose input and output sizes agree
-    projection: int = 0  # outputs of a linear layer behind each recurrent layer; 0 for none
+    projection: int = 0  # lstm, lstm-peephole: hidden state's size, at most width (Sak 2014); 0 for width
+    bottleneck: int = 0  # outputs of a linear layer behind each recurrent layer; 0 for none
 
     def __post_init__(self) -> None:
         if self.size not in SIZES:
@@ -62,6 +67,8 @@ class EncoderConfig:
             layer_norm=self.layer_norm,
             residual=self.residual,
             projection=self.projection,
+            bottleneck=self.bottleneck,
+            recurrent_dropout=self.recurrent_dropout,
         )
 
 
@@ -111,6 +118,21 @@ class Encoder(nn.Module):
         lengths = step_count(lengths, self.config.subsampling)
         x, _ = self.recurrent(x, lengths)
         return self.output(x).float().log_softmax(dim=-1), lengths
+
+    def final_states(self, features: Tensor, lengths: Tensor) -> Tensor:
+        """One vector for each utterance, to classify it by: where each direction has read all of it.
+
+        Args:
+            features: (batch, frames, n_mels), 0 in the padding.
+            lengths: (batch,) int64 valid frames.
+
+        Returns:
+            (batch, hidden_size of the recurrent settings): the last recurrent layer's hidden states, the
+            forward half at the utterance's own last step and the backward half at its first; the same alone
+            and in a batch. The output layer is not used.
+        """
+        steps = step_count(lengths, self.config.subsampling)
+        return self.recurrent.final_states(self.front(features, lengths), steps)
 
 
 class ConvFront(nn.Module):

@@ -1,99 +1,112 @@
-"""RNN, GRU and LSTM layers behind one interface: one or both directions, hidden state in and out.
+"""Recurrent layers behind one interface: one or both directions, any depth, hidden state in and out.
 
 Toolkits run a bidirectional layer over packed sequences, which on a CPU leaves torch's fused kernels and
-costs up to an order of magnitude. Here each direction is its own fused one-directional layer over the padded
+costs up to an order of magnitude. Here each direction is its own one-directional layer over the padded
 batch: the backward one reads every utterance reversed *by its own length*, so that padding stands behind the
 valid steps in both directions and never reaches them. The result equals the packed one, gradients included.
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from asr.errors import SettingsError
-
-Cell = Literal["rnn", "gru", "lstm"]
-
-State = tuple[Tensor, ...]  # of one layer: (h,) or, for LSTM, (h, c); each (batch, width)
-
-_CELLS: dict[Cell, type[nn.RNN | nn.GRU | nn.LSTM]] = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
+from asr.model.cells import Cell as Cell
+from asr.model.cells import State as State
+from asr.model.cells import check_cell, make_direction
 
 
 @dataclass(frozen=True)
 class RecurrentConfig:
     """The recurrent layers of an encoder or a language model."""
 
-    cell: Cell = "lstm"  # rnn is Elman's, with tanh
+    cell: Cell = "lstm"  # rnn is Elman's, with tanh; ligru is the light GRU of Ravanelli 2018
     bidirectional: bool = True  # a second set of layers reads each utterance from its end
     width: int = 256  # units a layer and direction
     depth: int = 4  # layers
     dropout: float = 0.3  # on the input of every layer but the first; one mask for all steps of an utterance
+    recurrent_dropout: float = (
+        0.0  # share of the recurrent weights left out in an update, the same at all steps
+    )
     layer_norm: bool = True  # normalise the input of every layer
     residual: bool = False  # add a layer's input to its output where their sizes agree
-    projection: int = 0  # outputs of a linear layer behind each recurrent layer; 0 for none
+    projection: int = 0  # lstm, lstm-peephole: hidden state's size, at most width (Sak 2014); 0 for width
+    bottleneck: int = 0  # outputs of a linear layer behind each recurrent layer; 0 for none
 
     def __post_init__(self) -> None:
-        if self.cell not in _CELLS:
-            raise SettingsError(f"model.cell must be one of {', '.join(_CELLS)}. Got {self.cell!r}.")
-        for name, low in (("width", 1), ("depth", 1), ("projection", 0)):
+        for name, low in (("width", 1), ("depth", 1), ("projection", 0), ("bottleneck", 0)):
             if getattr(self, name) < low:
                 raise SettingsError(f"model.{name} must be at least {low}. Got {getattr(self, name)}.")
-        if not 0 <= self.dropout < 1:
-            raise SettingsError(f"model.dropout must be in [0, 1). Got {self.dropout:g}.")
+        for name in ("dropout", "recurrent_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise SettingsError(f"model.{name} must be in [0, 1). Got {getattr(self, name):g}.")
+        check_cell(self.cell, self.width, self.projection)
+
+    @property
+    def hidden_size(self) -> int:
+        """Values a step that a layer gives, both directions together, before a bottleneck."""
+        return (self.projection or self.width) * (2 if self.bidirectional else 1)
 
     @property
     def output_size(self) -> int:
         """Values a step that the last layer gives."""
-        return self.projection or self.width * (2 if self.bidirectional else 1)
+        return self.bottleneck or self.hidden_size
 
 
 class RecurrentLayer(nn.Module):
     """One recurrent layer over a padded, time-major batch.
 
     Args:
-        cell: the kind of cell.
         input_size: values a step.
-        width: units a direction.
-        bidirectional: whether a second direction reads each utterance from its end.
+        config: the settings; those of a stack are not used.
     """
 
-    def __init__(self, cell: Cell, input_size: int, width: int, *, bidirectional: bool) -> None:
+    def __init__(self, input_size: int, config: RecurrentConfig) -> None:
         super().__init__()
-        self.forwards = _CELLS[cell](input_size, width)
-        self.backwards = _CELLS[cell](input_size, width) if bidirectional else None
-        for direction in (self.forwards, self.backwards):
-            if direction is not None:
-                initialize(direction)
+        directions = [
+            make_direction(
+                config.cell,
+                input_size,
+                config.width,
+                projection=config.projection,
+                recurrent_dropout=config.recurrent_dropout,
+            )
+            for _ in range(2 if config.bidirectional else 1)
+        ]
+        self.forwards = directions[0]
+        self.backwards = directions[1] if config.bidirectional else None
 
-    def forward(self, x: Tensor, lengths: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+    def forward(
+        self, x: Tensor, order: Tensor | None = None, state: State | None = None
+    ) -> tuple[Tensor, State]:
         """Run the layer.
 
         Args:
             x: (steps, batch, input_size).
-            lengths: (batch,) int64 valid steps.
+            order: what `reversal` gives, for a second direction; None where every row fills all steps.
             state: what an earlier call returned, to continue its sequences; None starts from zeros.
 
         Returns:
-            (steps, batch, width), or twice the width for both directions; values beyond a length are
-            meaningless. And the state after the last step, exact for rows that fill all steps.
+            (steps, batch, hidden size), or twice as many values for both directions; values beyond a length
+            are meaningless. And the state after the last step, exact for rows that fill all steps.
 
         Raises:
             SettingsError: a state is given to a bidirectional layer, whose second half begins at the end.
         """
         if self.backwards is None:
-            y, last = self.forwards(x, _pack_state(state))
-            return y, _unpack_state(last)
+            y, last = self.forwards(x, state)
+            return y, last
         if state is not None:
             raise SettingsError(
                 "a bidirectional layer cannot continue from a state: its backward half begins at the end of "
                 "the utterance. Use --model.no-bidirectional for streaming."
             )
-        order = reversal(lengths, x.shape[0])
         y, last = self.forwards(x)
-        y_backwards, _ = self.backwards(reverse(x, order))
-        return torch.cat([y, reverse(y_backwards, order)], dim=-1), _unpack_state(last)
+        y_backwards, _ = self.backwards(x.flip(0) if order is None else reverse(x, order))
+        y_backwards = y_backwards.flip(0) if order is None else reverse(y_backwards, order)
+        return torch.cat([y, y_backwards], dim=-1), last
 
 
 class RecurrentStack(nn.Module):
@@ -107,15 +120,13 @@ class RecurrentStack(nn.Module):
     def __init__(self, input_size: int, config: RecurrentConfig) -> None:
         super().__init__()
         self.config = config
-        self.norms, self.layers, self.projections = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
+        self.norms, self.layers, self.bottlenecks = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
         size = input_size
         for _ in range(config.depth):
             self.norms.append(nn.LayerNorm(size) if config.layer_norm else nn.Identity())
-            layer = RecurrentLayer(config.cell, size, config.width, bidirectional=config.bidirectional)
-            self.layers.append(layer)
-            size = config.width * (2 if config.bidirectional else 1)
-            projection = nn.Linear(size, config.projection) if config.projection else nn.Identity()
-            self.projections.append(projection)
+            self.layers.append(RecurrentLayer(size, config))
+            linear = nn.Linear(config.hidden_size, config.bottleneck) if config.bottleneck else nn.Identity()
+            self.bottlenecks.append(linear)
             size = config.output_size
 
     def forward(
@@ -132,22 +143,51 @@ class RecurrentStack(nn.Module):
             (batch, steps, config.output_size) and the layers' states; blocks fed with carried states give the
             same numbers as the whole sequence.
         """
+        y, _, new_states = self._run(x, lengths, states)
+        return y.transpose(0, 1), new_states
+
+    def final_states(self, x: Tensor, lengths: Tensor) -> Tensor:
+        """What the last layer has made of each whole utterance, for classification.
+
+        Args:
+            x: (batch, steps, input_size).
+            lengths: (batch,) int64 valid steps.
+
+        Returns:
+            (batch, config.hidden_size): the last layer's hidden state, before a bottleneck and a residual,
+            where its forward half has read all (each utterance's own last valid step), and behind it, where
+            there is one, the same of its backward half (the first step). Zeros for an utterance without
+            steps. Padding changes nothing.
+        """
+        _, hidden, _ = self._run(x, lengths, None)
+        last = (lengths - 1).clamp(min=0)
+        final = hidden[last, torch.arange(len(lengths), device=hidden.device)]
+        if self.config.bidirectional:
+            width = self.config.hidden_size // 2
+            final = torch.cat([final[:, :width], hidden[0, :, width:]], dim=1)
+        return final.masked_fill((lengths == 0).unsqueeze(1), 0)
+
+    def _run(
+        self, x: Tensor, lengths: Tensor, states: list[State] | None
+    ) -> tuple[Tensor, Tensor, list[State]]:
+        """Time-major outputs of the stack, hidden states of its last layer, and the states to go on from."""
         # Time-major inside: torch's fused kernels want it, and would otherwise copy at every layer.
         x = x.transpose(0, 1)
+        order = reversal(lengths, x.shape[0]) if self.config.bidirectional else None
         new_states: list[State] = []
-        for index, (norm, layer, projection) in enumerate(
-            zip(self.norms, self.layers, self.projections, strict=True)
+        for index, (norm, layer, bottleneck) in enumerate(
+            zip(self.norms, self.layers, self.bottlenecks, strict=True)
         ):
             inputs = x
             x = norm(x)
             if index > 0:
                 x = locked_dropout(x, self.config.dropout, training=self.training)
-            x, state = layer(x, lengths, states[index] if states else None)
+            hidden, state = layer(x, order, states[index] if states else None)
             new_states.append(state)
-            x = projection(x)
+            x = bottleneck(hidden)
             if self.config.residual and x.shape == inputs.shape:
                 x = x + inputs
-        return x.transpose(0, 1), new_states
+        return x, hidden, new_states
 
 
 def locked_dropout(x: Tensor, rate: float, *, training: bool) -> Tensor:
@@ -165,25 +205,6 @@ def locked_dropout(x: Tensor, rate: float, *, training: bool) -> Tensor:
         return x
     keep = torch.empty(1, x.shape[1], x.shape[2], device=x.device, dtype=x.dtype).bernoulli_(1 - rate)
     return x * (keep / (1 - rate))
-
-
-def initialize(layer: nn.RNNBase) -> None:
-    """Initialise one fused recurrent layer in place.
-
-    Recurrent weights are orthogonal for every gate, which keeps the norm of what flows back through time
-    (Saxe et al. 2014); input weights are Xavier-uniform for every gate (Glorot & Bengio 2010); biases are 0,
-    but the LSTM's forget gate starts at 1 so that it remembers at first (Gers et al. 2000; Jozefowicz et al.
-    2015).
-    """
-    for name, weight in layer.named_parameters():
-        gates = weight.view(-1, layer.hidden_size, *weight.shape[1:])
-        if name.startswith("bias"):
-            nn.init.zeros_(weight)
-            if isinstance(layer, nn.LSTM) and name == "bias_ih_l0":
-                nn.init.ones_(gates[1])  # torch's order of gates: input, forget, cell, output
-        else:
-            for gate in gates:
-                (nn.init.orthogonal_ if name.startswith("weight_hh") else nn.init.xavier_uniform_)(gate)
 
 
 def reversal(lengths: Tensor, steps: int) -> Tensor:
@@ -219,16 +240,3 @@ class _Reverse(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         (order,) = ctx.saved_tensors
         return reverse(gradients[0].contiguous(), order), None
-
-
-def _pack_state(state: State | None) -> Tensor | State | None:
-    """One layer's state as torch's layers take it: a leading axis, and a bare tensor for RNN and GRU."""
-    if state is None:
-        return None
-    axes = tuple(part.unsqueeze(0) for part in state)
-    return axes if len(axes) == 2 else axes[0]
-
-
-def _unpack_state(state: Tensor | State) -> State:
-    parts = state if isinstance(state, tuple) else (state,)
-    return tuple(part.squeeze(0) for part in parts)

@@ -67,7 +67,7 @@ def load_model(path: Path, device: torch.device | str = "cpu") -> AcousticModel:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             settings = _read_settings(path, metadata)
-            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+            weights = {_rename(name): file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except (SafetensorError, OSError) as error:
         raise ModelError(
             f"{path}: not a readable model: {error}. Expected a complete .safetensors file that `asr train` "
@@ -106,6 +106,18 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
             temporary.unlink()
 
 
+def _upgrade(encoder: dict[str, Any]) -> dict[str, Any]:
+    """An encoder's settings as they are named today: a `projection` used to be what is a bottleneck now."""
+    if "bottleneck" in encoder:
+        return encoder
+    return {**encoder, "bottleneck": encoder.get("projection", 0), "projection": 0}
+
+
+def _rename(weight: str) -> str:
+    """A weight's name as it is today; see `_upgrade`."""
+    return weight.replace("encoder.recurrent.projections.", "encoder.recurrent.bottlenecks.")
+
+
 def _read_settings(path: Path, metadata: dict[str, str]) -> ModelSettings:
     if _KEY not in metadata:
         raise ModelError(
@@ -117,7 +129,7 @@ def _read_settings(path: Path, metadata: dict[str, str]) -> ModelSettings:
         if version <= FORMAT_VERSION:
             return ModelSettings(
                 features=FeatureConfig(**record["features"]),
-                encoder=EncoderConfig(**record["encoder"]),
+                encoder=EncoderConfig(**_upgrade(record["encoder"])),
                 tokenizer=tokenizer_from_json(record["tokenizer"]),
                 normalizer=record["normalizer"],
                 provenance=record["provenance"],

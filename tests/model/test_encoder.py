@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from asr.errors import SettingsError
+from asr.model.cells import NAMES, Cell
 from asr.model.encoder import SIZES, Encoder, EncoderConfig, parameter_count, step_count
-from asr.model.recurrent import Cell
 
 FRONTS: tuple[Literal["conv", "stack"], ...] = ("conv", "stack")
 
@@ -63,7 +63,7 @@ def test_any_number_of_bands(front: Literal["conv", "stack"], n_mels: int) -> No
     assert log_probs.shape == (2, 3, 7)
 
 
-COMBINATIONS = list(itertools.product(FRONTS, ("rnn", "gru", "lstm"), (True, False)))
+COMBINATIONS = list(itertools.product(FRONTS, NAMES, (True, False)))
 
 
 @pytest.mark.parametrize(("front", "cell", "both"), COMBINATIONS)
@@ -84,7 +84,7 @@ def test_alone_equals_in_a_batch(
 
 def test_gradients_do_not_see_padding() -> None:
     """Guards training: a batch's gradient is the sum of its utterances' own."""
-    encoder = make(residual=True, projection=6).double()
+    encoder = make(residual=True, projection=6, bottleneck=6).double()
     features, lengths = batch([13, 40, 22])
     features = features.double()
 
@@ -115,12 +115,29 @@ def test_log_probabilities_sum_to_one() -> None:
 @pytest.mark.parametrize("front", FRONTS)
 def test_every_weight_learns(front: Literal["conv", "stack"]) -> None:
     """Guards against a layer that is built but not used."""
-    encoder = make(front=front, projection=6, residual=True).train()
+    encoder = make(front=front, projection=6, bottleneck=6, residual=True).train()
     log_probs, _ = encoder(*batch([50, 20]))
     log_probs[:, :, 1].sum().backward()
     for name, weight in encoder.named_parameters():
         assert weight.grad is not None, name
         assert float(weight.grad.abs().max()) > 0, name
+
+
+@pytest.mark.parametrize("both", [True, False])
+def test_final_states(both: bool) -> None:
+    """Guards the vector that an utterance is classified by: the same alone and in a batch, and all recurrent
+    weights are in it."""
+    encoder = make(bidirectional=both, residual=True, bottleneck=5)
+    features, lengths = batch([1, 57, 30, 2, 29, 8])
+    final = encoder.final_states(features, lengths)
+    assert final.shape == (6, 16 if both else 8)
+    for row, frames in enumerate(lengths.tolist()):
+        alone = encoder.final_states(features[row : row + 1, :frames], lengths[row : row + 1])
+        torch.testing.assert_close(final[row], alone[0], rtol=0, atol=1e-5)
+    final.square().sum().backward()
+    for name, weight in encoder.named_parameters():
+        learns = "output" not in name and "bottlenecks.1" not in name
+        assert (weight.grad is not None) is learns, name
 
 
 @pytest.mark.parametrize(("size", "millions"), [("small", 6.6), ("medium", 30.0), ("large", 79.6)])
@@ -140,7 +157,7 @@ def test_given_values_win_over_the_dial() -> None:
 
 
 @pytest.mark.parametrize("front", FRONTS)
-@pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
+@pytest.mark.parametrize("cell", NAMES)
 def test_bf16_on_this_processor(front: Literal["conv", "stack"], cell: Cell) -> None:
     """Guards mixed precision: it runs, gives float32 log-probabilities near the exact ones, and gradients."""
     if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
@@ -165,9 +182,13 @@ def test_bf16_on_this_processor(front: Literal["conv", "stack"], cell: Cell) -> 
         ({"front": "cnn"}, "model.front must be conv or stack. Got 'cnn'"),
         ({"channels": 0}, "model.channels must be at least 1. Got 0"),
         ({"width": 0}, "model.width must be at least 1. Got 0"),
+        ({"projection": 257}, "model.projection larger than width: 257 > 256"),
         ({"depth": -1}, "model.depth must be at least 1. Got -1"),
         ({"dropout": 1.5}, "model.dropout must be in .* Got 1.5"),
-        ({"cell": "cnn"}, "model.cell must be one of rnn, gru, lstm. Got 'cnn'"),
+        (
+            {"cell": "cnn"},
+            "model.cell must be one of rnn, rnn-relu, gru, ligru, lstm, lstm-peephole. Got 'cnn'",
+        ),
     ],
 )
 def test_wrong_settings(settings: dict[str, Any], message: str) -> None:

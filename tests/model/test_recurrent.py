@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from asr.errors import SettingsError
+from asr.model.cells import NAMES, Cell
 from asr.model.recurrent import (
-    Cell,
     RecurrentConfig,
     RecurrentLayer,
     RecurrentStack,
@@ -19,7 +19,12 @@ from asr.model.recurrent import (
     reverse,
 )
 
-CELLS: dict[Cell, type[nn.RNN | nn.GRU | nn.LSTM]] = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
+PACKED: dict[Cell, tuple[type[torch.nn.RNNBase], dict[str, Any]]] = {
+    "rnn": (torch.nn.RNN, {}),
+    "rnn-relu": (torch.nn.RNN, {"nonlinearity": "relu"}),
+    "gru": (torch.nn.GRU, {}),
+    "lstm": (torch.nn.LSTM, {}),
+}
 LENGTHS = torch.tensor([9, 1, 17, 6, 17, 2])
 CONFIG = RecurrentConfig(width=6, depth=3, dropout=0.0)
 
@@ -50,12 +55,14 @@ def make_stack(config: RecurrentConfig, input_size: int = 5) -> RecurrentStack:
 # layer
 
 
-@pytest.mark.parametrize("cell", CELLS)
-def test_equals_torchs_packed_layer(cell: Cell) -> None:
+@pytest.mark.parametrize(("cell", "projection"), [*((cell, 0) for cell in PACKED), ("lstm", 3)])
+def test_equals_torchs_packed_layer(cell: Cell, projection: int) -> None:
     """Guards the claim that the speed rests on: outputs, input gradients and weight gradients of the padded,
     reversed layer are those of torch's bidirectional layer over packed sequences."""
-    ours = RecurrentLayer(cell, 5, 6, bidirectional=True).double()
-    theirs = CELLS[cell](5, 6, bidirectional=True, batch_first=True).double()
+    kind, options = PACKED[cell]
+    ours = RecurrentLayer(5, replace(CONFIG, cell=cell, projection=projection)).double()
+    options = {**options, "proj_size": projection} if projection else options
+    theirs = kind(5, 6, bidirectional=True, batch_first=True, **options).double()
     ours.forwards.load_state_dict({k: v for k, v in theirs.state_dict().items() if "reverse" not in k})
     assert ours.backwards is not None
     ours.backwards.load_state_dict(
@@ -64,7 +71,7 @@ def test_equals_torchs_packed_layer(cell: Cell) -> None:
 
     x_ours = batch(LENGTHS, 5, padding=1e6).requires_grad_()
     x_theirs = batch(LENGTHS, 5).requires_grad_()
-    y_ours = ours(x_ours.transpose(0, 1), LENGTHS)[0].transpose(0, 1)
+    y_ours = ours(x_ours.transpose(0, 1), reversal(LENGTHS, 17))[0].transpose(0, 1)
     packed = pack_padded_sequence(x_theirs, LENGTHS, batch_first=True, enforce_sorted=False)
     y_theirs, _ = pad_packed_sequence(theirs(packed)[0], batch_first=True)
     mask = valid(LENGTHS)
@@ -108,12 +115,12 @@ def test_gradient_of_reverse() -> None:
 
 STACKS = {
     f"{cell}-{'both' if both else 'one'}-{option}": replace(CONFIG, cell=cell, bidirectional=both, **settings)
-    for cell in CELLS
+    for cell in NAMES
     for both in (True, False)
     for option, settings in {
         "plain": {"layer_norm": False},
         "norm": {"layer_norm": True},
-        "all": {"layer_norm": True, "residual": True, "projection": 5},
+        "all": {"residual": True, "bottleneck": 5, "projection": 4 if cell.startswith("lstm") else 0},
     }.items()
 }
 
@@ -156,13 +163,13 @@ def test_blocks_equal_the_whole(name: str, block: int) -> None:
     torch.testing.assert_close(torch.cat(parts, dim=1), whole, rtol=1e-11, atol=1e-12)
     assert len(last) == stack.config.depth
     for state, expected in zip(states, last, strict=True):
-        assert len(state) == (2 if stack.config.cell == "lstm" else 1)
-        for ours, theirs in zip(state, expected, strict=True):
-            assert ours.shape == (2, 6)
+        widths = [stack.config.projection or 6, 6] if stack.config.cell.startswith("lstm") else [6]
+        for ours, theirs, width in zip(state, expected, widths, strict=True):
+            assert ours.shape == (2, width)
             torch.testing.assert_close(ours, theirs, rtol=1e-11, atol=1e-12)
 
 
-@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("cell", NAMES)
 def test_no_state_for_both_directions(cell: Cell) -> None:
     """Guards against streaming through a bidirectional model, whose backward half would start anew in
     silence."""
@@ -180,8 +187,11 @@ def test_no_state_for_both_directions(cell: Cell) -> None:
     [
         ({}, [12, 12, 12], 12),
         ({"bidirectional": False}, [6, 6, 6], 6),
-        ({"projection": 4}, [4, 4, 4], 4),
+        ({"bottleneck": 4}, [4, 4, 4], 4),
+        ({"bottleneck": 4, "bidirectional": False}, [4, 4, 4], 4),
+        ({"projection": 4}, [8, 8, 8], 8),
         ({"projection": 4, "bidirectional": False}, [4, 4, 4], 4),
+        ({"projection": 4, "bottleneck": 3}, [3, 3, 3], 3),
     ],
 )
 def test_sizes(settings: dict[str, Any], sizes: list[int], output: int) -> None:
@@ -195,15 +205,15 @@ def test_sizes(settings: dict[str, Any], sizes: list[int], output: int) -> None:
 
 
 def test_residual_by_hand() -> None:
-    """Guards where the residual goes: around layer norm, layer and projection, only where sizes agree."""
+    """Guards where the residual goes: around layer norm, layer and bottleneck, only where sizes agree."""
     lengths = torch.tensor([4])
-    config = replace(CONFIG, depth=2, projection=5, residual=True)
+    config = replace(CONFIG, depth=2, bottleneck=5, residual=True)
     stack = make_stack(config)
     x = batch(lengths, 5)
     expected = x
-    for norm, layer, projection in zip(stack.norms, stack.layers, stack.projections, strict=True):
-        y = layer(norm(expected).transpose(0, 1), lengths)[0].transpose(0, 1)
-        expected = projection(y) + expected
+    for norm, layer, bottleneck in zip(stack.norms, stack.layers, stack.bottlenecks, strict=True):
+        y = layer(norm(expected).transpose(0, 1))[0].transpose(0, 1)
+        expected = bottleneck(y) + expected
     torch.testing.assert_close(stack(x, lengths)[0], expected, rtol=1e-12, atol=1e-12)
     # 7 values in, 5 out: the first layer has no residual, the second has
     unequal, equal = (
@@ -217,39 +227,38 @@ def test_residual_by_hand() -> None:
     torch.testing.assert_close(difference, first(wide, lengths)[0], rtol=1e-10, atol=1e-12)
 
 
-# ------------------------------------------------------------------------------------- initialisation and
-# dropout
+# -------------------------------------------------------------------------------------------- final states
 
 
-@pytest.mark.parametrize("cell", CELLS)
-def test_initialisation(cell: Cell) -> None:
-    """Guards each gate's own orthogonal matrix, and a forget gate that torch's two biases would open
-    twice."""
-    torch.manual_seed(0)
-    layer = RecurrentLayer(cell, 7, 16, bidirectional=True)
-    assert layer.backwards is not None
-    for direction in (layer.forwards, layer.backwards):
-        for gate in direction.weight_hh_l0.chunk({"rnn": 1, "gru": 3, "lstm": 4}[cell]):
-            torch.testing.assert_close(gate @ gate.T, torch.eye(16), rtol=0, atol=1e-5)
-        bound = (6 / (7 + 16)) ** 0.5
-        assert 0.9 * bound < float(direction.weight_ih_l0.detach().abs().max()) <= bound
-        bias = direction.bias_ih_l0 + direction.bias_hh_l0
-        expected = torch.zeros(len(bias))
-        if cell == "lstm":
-            expected[16:32] = 1
-        assert torch.equal(bias, expected)
-    assert not torch.equal(layer.forwards.weight_hh_l0, layer.backwards.weight_hh_l0)
+@pytest.mark.parametrize("name", STACKS)
+def test_final_states(name: str) -> None:
+    """Guards classification against padding: each direction's state is the one of the utterance's own end,
+    and for the forward half the very state that streaming would carry on."""
+    stack = make_stack(STACKS[name]).eval()
+    x = batch(LENGTHS, 5, padding=1e6)
+    final = stack.final_states(x, LENGTHS)
+    assert final.shape == (6, stack.config.hidden_size)
+    for row, length in enumerate(LENGTHS.tolist()):
+        alone, lengths = x[row : row + 1, :length], LENGTHS[row : row + 1]
+        torch.testing.assert_close(final[row : row + 1], stack.final_states(alone, lengths))
+        if not stack.config.bidirectional:
+            torch.testing.assert_close(final[row : row + 1], stack(alone, lengths)[1][-1][0])
+    if stack.config.bidirectional and "plain" in name:
+        y, _ = stack(x, LENGTHS)
+        half = stack.config.hidden_size // 2
+        torch.testing.assert_close(final[:, :half], y[torch.arange(6), LENGTHS - 1, :half])
+        torch.testing.assert_close(final[:, half:], y[:, 0, half:])
 
 
-def test_forget_gate_is_the_second() -> None:
-    """Guards the order of torch's gates: with zero weights and inputs, the cell keeps sigmoid(1) of
-    itself."""
-    layer = RecurrentLayer("lstm", 1, 2, bidirectional=False)
-    for name, weight in layer.named_parameters():
-        if "weight" in name:
-            nn.init.zeros_(weight)
-    _, (_, c) = layer(torch.zeros(1, 1, 1), torch.tensor([1]), (torch.zeros(1, 2), torch.ones(1, 2)))
-    torch.testing.assert_close(c, torch.full((1, 2), torch.tensor(1.0).sigmoid().item()))
+def test_final_state_of_nothing() -> None:
+    """Guards an utterance without steps against the state of another's padding."""
+    stack = make_stack(CONFIG).eval()
+    final = stack.final_states(torch.ones(2, 3, 5).double(), torch.tensor([3, 0]))
+    assert (final[1] == 0).all()
+    assert (final[0] != 0).all()
+
+
+# ------------------------------------------------------------------------------------------------- dropout
 
 
 def test_locked_dropout() -> None:
@@ -288,10 +297,21 @@ def test_dropout_between_layers_only() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"cell": "sru"}, "model.cell must be one of rnn, gru, lstm. Got 'sru'"),
+        (
+            {"cell": "sru"},
+            "model.cell must be one of rnn, rnn-relu, gru, ligru, lstm, lstm-peephole. Got 'sru'",
+        ),
         ({"width": 0}, "model.width must be at least 1. Got 0"),
         ({"depth": 0}, "model.depth must be at least 1. Got 0"),
+        ({"width": -3}, "model.width must be at least 1. Got -3"),
         ({"projection": -1}, "model.projection must be at least 0. Got -1"),
+        ({"bottleneck": -1}, "model.bottleneck must be at least 0. Got -1"),
+        ({"projection": 300}, "model.projection larger than width: 300 > 256.*at most model.width"),
+        (
+            {"projection": 9, "cell": "gru"},
+            "model.projection is 9, but a gru cell has no .* model.bottleneck",
+        ),
+        ({"recurrent_dropout": 1.0}, r"model.recurrent_dropout must be in \[0, 1\). Got 1"),
         ({"dropout": 1.0}, r"model.dropout must be in \[0, 1\). Got 1"),
         ({"dropout": -0.1}, r"model.dropout must be in \[0, 1\). Got -0.1"),
         ({"dropout": float("nan")}, r"model.dropout must be in \[0, 1\). Got nan"),

@@ -97,6 +97,24 @@ def test_round_trip_is_exact(tmp_path: Path) -> None:
     assert torch.equal(loaded.log_probs(waveforms)[0], model.log_probs(waveforms)[0])
 
 
+def test_projection_of_an_older_model_is_a_bottleneck(tmp_path: Path) -> None:
+    """Guards models from when `projection` was the linear layer behind each recurrent layer: they load,
+    and say the same as before."""
+    model, path = make(cell="lstm", bottleneck=4), tmp_path / "old.safetensors"
+    save_model(path, model, {})
+    record, weights = stored(path)
+    names = {name: name.replace("bottlenecks", "projections") for name in weights}
+    assert sum(".projections." in name for name in names.values()) == 4
+    shape = record["encoder"]
+    shape["projection"] = shape.pop("bottleneck")
+    del shape["recurrent_dropout"]
+    save_file({names[name]: weight for name, weight in weights.items()}, path, {KEY: json.dumps(record)})
+    loaded = load_model(path)
+    assert loaded.settings.encoder == model.settings.encoder
+    waveforms = [torch.randn(8000, generator=torch.Generator().manual_seed(1))]
+    assert torch.equal(loaded.log_probs(waveforms)[0], model.log_probs(waveforms)[0])
+
+
 def test_equal_models_are_equal_files(tmp_path: Path) -> None:
     """Guards "same seed, same bytes": safetensors writes several metadata keys in random order."""
     for name in "abc":

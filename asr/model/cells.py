@@ -1,0 +1,408 @@
+"""Every cell as a one-directional layer, all called alike: Elman, GRU, light GRU, LSTM and its relatives.
+
+`direction(x, state)` runs over all steps and gives the hidden states and the state to go on from. There are
+three ways to the same numbers, and each direction takes the fastest that its device has: torch's fused
+kernel, the scan of asr/model/scan.py on a CPU, or a plain loop over `step`, the cell's definition, which is
+slow and runs anywhere. Fused are rnn, rnn-relu, gru and lstm on a CUDA card, and lstm without projection on a
+CPU; on a card, light GRU and peepholes take the loop.
+
+Parameters are named as in torch's layers, so that their weights can be exchanged.
+"""
+
+import warnings
+from abc import ABC, abstractmethod
+from typing import Literal, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from asr.errors import SettingsError
+
+Cell = Literal["rnn", "rnn-relu", "gru", "ligru", "lstm", "lstm-peephole"]
+
+State = tuple[Tensor, ...]  # (h,) or, for the LSTMs, (h, c); (batch, output_size) and (batch, width)
+
+
+class Direction(nn.Module, ABC):
+    """One layer in one direction.
+
+    Args:
+        input_size: values a step.
+        width: units.
+        recurrent_dropout: share of the recurrent weights that is left out, drawn anew for each call in
+            training and the same at all steps; 0 for none.
+
+    Source: the dropout is DropConnect on the hidden-to-hidden weights, Merity et al. 2018, "Regularizing and
+        optimizing LSTM language models": unlike a mask on the hidden state, fused kernels can take it.
+    """
+
+    gates: int  # blocks of `width` rows in the weights
+
+    def __init__(self, input_size: int, width: int, *, recurrent_dropout: float = 0.0) -> None:
+        super().__init__()
+        self.input_size, self.width, self.recurrent_dropout = input_size, width, recurrent_dropout
+        self.output_size = width
+        self.weight_ih_l0 = nn.Parameter(torch.empty(self.gates * width, input_size))
+        self.weight_hh_l0 = nn.Parameter(torch.empty(self.gates * width, width))
+
+    def forward(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+        """Run over all steps.
+
+        Args:
+            x: (steps, batch, input_size).
+            state: what an earlier call returned, to continue its sequences; None starts from zeros.
+
+        Returns:
+            (steps, batch, output_size) hidden states, and the state after the last step. Blocks with carried
+            states give the same numbers as the whole sequence.
+        """
+        recurrent = F.dropout(self.weight_hh_l0, self.recurrent_dropout, self.training)
+        if self.is_fused(x):
+            return self.fused(x, state or self.start(x), recurrent)
+        gates = self.project(x.flatten(0, 1)).to(recurrent.dtype)
+        state = tuple(
+            part.to(recurrent.dtype).contiguous() for part in state or self.start(gates, x.shape[1])
+        )
+        if x.device.type == "cpu" and recurrent.dtype in (torch.float32, torch.float64):
+            with torch.autocast("cpu", enabled=False):
+                return self.scan(gates, state, recurrent)
+        return self.loop(gates.view(*x.shape[:2], -1), state, recurrent)
+
+    def start(self, x: Tensor, batch: int | None = None) -> State:
+        """The state of zeros, of the kind of `x`, whose second axis is the batch unless that is given."""
+        return (x.new_zeros(x.shape[1] if batch is None else batch, self.output_size),)
+
+    @abstractmethod
+    def project(self, x: Tensor) -> Tensor:
+        """The input's share of the gates: (rows, input_size) -> (rows, gates * width), not a view."""
+
+    @abstractmethod
+    def step(self, gates: Tensor, state: State, recurrent: Tensor) -> State:
+        """The cell's definition: one step.
+
+        Args:
+            gates: (batch, gates * width), from `project`.
+            state: before the step.
+            recurrent: weight_hh_l0, after dropout.
+        """
+
+    @abstractmethod
+    def scan(self, gates: Tensor, state: State, recurrent: Tensor) -> tuple[Tensor, State]:
+        """All steps on a CPU, fast: gates (steps * batch, gates * width), which it overwrites."""
+
+    def loop(self, gates: Tensor, state: State, recurrent: Tensor) -> tuple[Tensor, State]:
+        """All steps anywhere, slowly: gates (steps, batch, gates * width)."""
+        outputs = []
+        for row in gates.unbind():
+            state = self.step(row, state, recurrent)
+            outputs.append(state[0])
+        return torch.stack(outputs), state
+
+    def is_fused(self, x: Tensor) -> bool:
+        """Whether torch's fused layer is there and the fastest."""
+        return False
+
+    def fused(self, x: Tensor, state: State, recurrent: Tensor) -> tuple[Tensor, State]:
+        """All steps by torch's fused layer."""
+        raise NotImplementedError
+
+
+class _TorchCell(Direction):
+    """What the cells share that torch has too: two biases."""
+
+    def __init__(self, input_size: int, width: int, *, recurrent_dropout: float = 0.0) -> None:
+        super().__init__(input_size, width, recurrent_dropout=recurrent_dropout)
+        self.bias_ih_l0 = nn.Parameter(torch.empty(self.gates * width))
+        self.bias_hh_l0 = nn.Parameter(torch.empty(self.gates * width))
+
+    def project(self, x: Tensor) -> Tensor:
+        """See `Direction.project`."""
+        return torch.addmm(self.bias_ih_l0 + self.bias_hh_l0, x, self.weight_ih_l0.t())
+
+    def is_fused(self, x: Tensor) -> bool:
+        return x.is_cuda
+
+    def _call(self, function: str, x: Tensor, state: Tensor | State, *weights: Tensor) -> tuple[Tensor, ...]:
+        """One of torch's functions for recurrent layers: one layer, one direction, time-major."""
+        with warnings.catch_warnings():
+            # cuDNN wants the weights side by side in memory. They are copied there at each call, which takes
+            # microseconds, and has to be done anyway for mixed precision and after dropout.
+            warnings.filterwarnings("ignore", "RNN module weights are not part of single contiguous chunk")
+            result = getattr(torch, function)(x, state, weights, True, 1, 0.0, self.training, False, False)
+        return cast(tuple[Tensor, ...], result)
+
+
+class Elman(_TorchCell):
+    """h = tanh(W x + U h + b), or with relu.
+
+    Args:
+        input_size: values a step.
+        width: units.
+        relu: the nonlinearity.
+        recurrent_dropout: as for every direction.
+
+    Source: Elman 1990, "Finding structure in time"; with relu: Le et al. 2015. torch.nn.RNN gives the same.
+    """
+
+    gates = 1
+
+    def __init__(
+        self, input_size: int, width: int, *, relu: bool = False, recurrent_dropout: float = 0.0
+    ) -> None:
+        super().__init__(input_size, width, recurrent_dropout=recurrent_dropout)
+        self.relu = relu
+
+    def step(self, gates: Tensor, state: State, recurrent: Tensor) -> State:
+        """See `Direction.step`."""
+        total = torch.addmm(gates, state[0], recurrent.t())
+        return (total.relu() if self.relu else total.tanh(),)
+
+    def scan(self, gates: Tensor, state: State, recurrent: Tensor) -> tuple[Tensor, State]:
+        """See `Direction.scan`."""
+        from asr.model.scan import ElmanScan  # only here, since numba takes a second to load
+
+        y = ElmanScan.apply(gates, recurrent, state[0], self.relu).view(-1, *state[0].shape)
+        return y, (y[-1],)
+
+    def fused(self, x: Tensor, state: State, recurrent: Tensor) -> tuple[Tensor, State]:
+        """See `Direction.fused`."""
+        weights = self.weight_ih_l0, recurrent, self.bias_ih_l0, self.bias_hh_l0
+        y, h = self._call("rnn_relu" if self.relu else "rnn_tanh", x, state[0].unsqueeze(0), *weights)
+        return y, (h[0],)
+
+
+class Gru(_TorchCell):
+    """The GRU of cuDNN and torch, whose reset gate acts behind the matrix product.
+
+    Source: Cho et al. 2014; this variant: torch.nn.GRU.
+    """
+
+    gates = 3
+
+    def project(self, x: Tensor) -> Tensor:
+        """See `Direction.project`; in the order new, reset, update, and without the bias inside of new."""
+        width = self.width
+        bias = self.bias_ih_l0 + F.pad(self.bias_hh_l0[: 2 * width], (0, width))
+        return torch.addmm(bias.roll(width), x, self.weight_ih_l0.roll(width, 0).t())
+
+    def step(self, gates: Tensor, state: State, recurrent: Tensor) -> State:
+        """See `Direction.step`."""
+        (h,) = state
+        n, r, z = gates.chunk(3, dim=1)
+        r_h, z_h, n_h = (h @ recurrent.t()).chunk(3, dim=1)
+        r, z = (r + r_h).sigmoid(), (z + z_h).sigmoid()
+        n = (n + r * (n_h + self.bias_hh_l0[2 * self.width :])).tanh()
+        return ((1 - z) * n + z * h,)
+
+    def scan(self, gates: Tensor, state: State, recurrent: Tensor) -> tuple[Tensor, State]:
+        """See `Direction.scan`."""
+        from asr.model.scan import GruScan
+
+        _, y = GruScan.apply(gates, recurrent, self.bias_hh_l0[2 * self.width :], state[0])
+        return y, (y[-1],)
+
+    def fused(self, x: Tensor, state: State, recurrent: Tensor) -> tuple[Tensor, State]:
+        """See `Direction.fused`."""
+        weights = self.weight_ih_l0, recurrent, self.bias_ih_l0, self.bias_hh_l0
+        y, h = self._call("gru", x, state[0].unsqueeze(0), *weights)
+        return y, (h[0],)
+
+
+class LiGru(Direction):
+    """Light GRU: a = relu(Wa x + Ua h), z = sigmoid(Wz x + Uz h), h = z h + (1 - z) a.
+
+    The input's share Wx is normalised over its 2 * width values of one step (layer norm, with gain and bias),
+    where the paper has batch norm: relu needs one of them, and batch norm would make an utterance's result
+    depend on its neighbours.
+
+    Source: Ravanelli et al. 2018, "Light gated recurrent units for speech recognition", eq. 9 and 10;
+        speechbrain's LiGRU with normalization="layernorm" gives the same.
+    """
+
+    gates = 2
+
+    def __init__(self, input_size: int, width: int, *, recurrent_dropout: float = 0.0) -> None:
+        super().__init__(input_size, width, recurrent_dropout=recurrent_dropout)
+        self.norm = nn.LayerNorm(2 * width)
+
+    def project(self, x: Tensor) -> Tensor:
+        """See `Direction.project`."""
+        normalized: Tensor = self.norm(x @ self.weight_ih_l0.t())
+        return normalized
+
+    def step(self, gates: Tensor, state: State, recurrent: Tensor) -> State:
+        """See `Direction.step`."""
+        a, z = torch.addmm(gates, state[0], recurrent.t()).chunk(2, dim=1)
+        a, z = a.relu(), z.sigmoid()
+        return ((1 - z) * a + z * state[0],)
+
+    def scan(self, gates: Tensor, state: State, recurrent: Tensor) -> tuple[Tensor, State]:
+        """See `Direction.scan`."""
+        from asr.model.scan import LiGruScan
+
+        _, y = LiGruScan.apply(gates, recurrent, state[0])
+        return y, (y[-1],)
+
+
+class Lstm(_TorchCell):
+    """LSTM with forget gate; on request with peepholes, and with a recurrent projection.
+
+    Peepholes show the cell before to the input and forget gates, and the cell now to the output gate. A
+    projection P makes h = P (o * tanh(c)) of what is given out and fed back: fewer values than the cell has.
+
+    Args:
+        input_size: values a step.
+        width: units.
+        projection: values of the hidden state; 0 for `width` without a projection.
+        peephole: whether gates see the cell.
+        recurrent_dropout: as for every direction.
+
+    Source: Hochreiter & Schmidhuber 1997, Gers et al. 2000; peepholes: Gers et al. 2002, in the form of
+        Graves 2013, "Generating sequences with recurrent neural networks", eq. 7 to 11; projection: Sak
+        et al. 2014, "Long short-term memory recurrent neural network architectures for large scale acoustic
+        modeling". Without peepholes torch.nn.LSTM gives the same, with proj_size too.
+    """
+
+    gates = 4
+
+    def __init__(
+        self,
+        input_size: int,
+        width: int,
+        *,
+        projection: int = 0,
+        peephole: bool = False,
+        recurrent_dropout: float = 0.0,
+    ) -> None:
+        super().__init__(input_size, width, recurrent_dropout=recurrent_dropout)
+        self.output_size = projection or width
+        if projection:
+            self.weight_hh_l0 = nn.Parameter(torch.empty(4 * width, projection))
+        self.weight_hr_l0 = nn.Parameter(torch.empty(projection, width)) if projection else None
+        self.peepholes = nn.Parameter(torch.empty(3, width)) if peephole else None
+
+    def start(self, x: Tensor, batch: int | None = None) -> State:
+        """See `Direction.start`."""
+        (h,) = super().start(x, batch)
+        return h, x.new_zeros(len(h), self.width)
+
+    def step(self, gates: Tensor, state: State, recurrent: Tensor) -> State:
+        """See `Direction.step`."""
+        h, c = state
+        i, f, g, o = torch.addmm(gates, h, recurrent.t()).chunk(4, dim=1)
+        if self.peepholes is not None:
+            i, f = i + self.peepholes[0] * c, f + self.peepholes[1] * c
+        c = f.sigmoid() * c + i.sigmoid() * g.tanh()
+        if self.peepholes is not None:
+            o = o + self.peepholes[2] * c
+        h = o.sigmoid() * c.tanh()
+        return (h if self.weight_hr_l0 is None else h @ self.weight_hr_l0.t()), c
+
+    def scan(self, gates: Tensor, state: State, recurrent: Tensor) -> tuple[Tensor, State]:
+        """See `Direction.scan`."""
+        from asr.model.scan import LstmScan
+
+        _, y, c = LstmScan.apply(gates, recurrent, self.weight_hr_l0, self.peepholes, *state)
+        return y, (y[-1], c)
+
+    def is_fused(self, x: Tensor) -> bool:
+        """See `Direction.is_fused`: on a CPU oneDNN's kernel, for float32 and bf16, without projection."""
+        if self.peepholes is not None:
+            return False
+        if x.is_cuda:  # torch tells a projection by its size
+            return self.weight_hr_l0 is None or self.output_size < self.width
+        return (
+            x.device.type == "cpu"
+            and self.weight_hr_l0 is None
+            and self.weight_ih_l0.dtype == torch.float32
+            and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+        )
+
+    def fused(self, x: Tensor, state: State, recurrent: Tensor) -> tuple[Tensor, State]:
+        """See `Direction.fused`."""
+        weights = [self.weight_ih_l0, recurrent, self.bias_ih_l0, self.bias_hh_l0]
+        if self.weight_hr_l0 is not None:
+            weights.append(self.weight_hr_l0)
+        y, h, c = self._call("lstm", x, tuple(part.unsqueeze(0) for part in state), *weights)
+        return y, (h[0], c[0])
+
+
+NAMES: tuple[Cell, ...] = ("rnn", "rnn-relu", "gru", "ligru", "lstm", "lstm-peephole")
+
+
+def make_direction(
+    cell: Cell, input_size: int, width: int, *, projection: int = 0, recurrent_dropout: float = 0.0
+) -> Direction:
+    """A direction with fresh weights.
+
+    Args:
+        cell: its kind.
+        input_size: values a step.
+        width: units.
+        projection: values of the hidden state of an LSTM, 1..width; 0 for `width` without a projection.
+        recurrent_dropout: in [0, 1).
+
+    Raises:
+        SettingsError: the cell is unknown; it has no projection; or the projection is larger than the width.
+    """
+    check_cell(cell, width, projection)
+    direction: Direction
+    if cell in ("rnn", "rnn-relu"):
+        direction = Elman(input_size, width, relu=cell == "rnn-relu", recurrent_dropout=recurrent_dropout)
+    elif cell in ("lstm", "lstm-peephole"):
+        direction = Lstm(
+            input_size,
+            width,
+            projection=projection,
+            peephole=cell == "lstm-peephole",
+            recurrent_dropout=recurrent_dropout,
+        )
+    else:
+        direction = {"gru": Gru, "ligru": LiGru}[cell](input_size, width, recurrent_dropout=recurrent_dropout)
+    initialize(direction)
+    return direction
+
+
+def check_cell(cell: str, width: int, projection: int) -> None:
+    """Refuse a cell that cannot be made.
+
+    Raises:
+        SettingsError: the cell is unknown; it has no projection; or the projection is larger than the width.
+    """
+    if cell not in NAMES:
+        raise SettingsError(f"model.cell must be one of {', '.join(NAMES)}. Got {cell!r}.")
+    if projection and not cell.startswith("lstm"):
+        raise SettingsError(
+            f"model.projection is {projection}, but a {cell} cell has no recurrent projection, only lstm and "
+            "lstm-peephole have. Set model.bottleneck for a linear layer behind each recurrent layer."
+        )
+    if projection > width:
+        raise SettingsError(
+            f"model.projection larger than width: {projection} > {width}. A projection makes the hidden "
+            "state smaller; expected at most model.width. Lower it, or set it to 0 for none."
+        )
+
+
+def initialize(direction: Direction) -> None:
+    """Initialise the weights in place.
+
+    Recurrent weights are orthogonal for every gate, which keeps the norm of what flows back through time
+    (Saxe et al. 2014), and so is a projection; input weights are Xavier-uniform for every gate (Glorot &
+    Bengio 2010); biases and peepholes are 0, but the LSTM's forget gate starts at 1 so that it remembers at
+    first (Gers et al. 2000; Jozefowicz et al. 2015).
+    """
+    with torch.no_grad():
+        for gate in direction.weight_ih_l0.chunk(direction.gates):
+            nn.init.xavier_uniform_(gate)
+        for gate in direction.weight_hh_l0.chunk(direction.gates):
+            nn.init.orthogonal_(gate)
+        if isinstance(direction, _TorchCell):
+            nn.init.zeros_(direction.bias_ih_l0)
+            nn.init.zeros_(direction.bias_hh_l0)
+        if isinstance(direction, Lstm):
+            nn.init.ones_(direction.bias_ih_l0.chunk(4)[1])  # input, forget, cell, output
+            if direction.weight_hr_l0 is not None:
+                nn.init.orthogonal_(direction.weight_hr_l0)
+            if direction.peepholes is not None:
+                nn.init.zeros_(direction.peepholes)
