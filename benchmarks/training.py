@@ -250,7 +250,7 @@ class Bench:
         matrix = torch.randn(GEMM_SIZE, GEMM_SIZE).to(contenders[0].precision)
         peaks: list[float] = []
         for contender in contenders:  # the first call of anything is slow
-            contender.update(self.some(np.argsort(self.batches.seconds)[:2].tolist()))
+            contender.update(self.some(np.argsort(self.batches.sampler.seconds)[:2].tolist()))
         matrix @ matrix
         while len(peaks) < 3 or max(contender.spent_s for contender in contenders) < self.options.seconds:
             first = len(peaks) % len(

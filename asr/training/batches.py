@@ -13,15 +13,14 @@ from torch.utils.data import DataLoader, Dataset
 
 from asr.corpora.manifest import Utterance
 from asr.errors import AsrError, DataError, SettingsError
-from asr.frontend.augment import AugmentConfig, Masks, draw, draw_masks, draw_speeds
+from asr.frontend.augment import AugmentConfig, Masks, draw, draw_masks
 from asr.frontend.conditions import AS_RECORDED, Augmenter, Conditions
-from asr.frontend.draws import hash_ids
 from asr.frontend.features import FeatureConfig, frame_count, log_mel
 from asr.frontend.warp import warp_mel
 from asr.training.cache import FeatureCache, open_cache, read_features, read_waveform
 from asr.training.cores import one_thread, usable_cores
 from asr.training.examples import Example
-from asr.training.sampler import Plan, Planned, make_plan
+from asr.training.sampler import Plan, Planned, Sampler
 
 CPU = torch.device("cpu")
 
@@ -136,19 +135,18 @@ class Batches:
         world_size: int = 1,
         device: torch.device = CPU,
     ) -> None:
-        self.shards = config.shards or world_size
-        if self.shards % world_size:
+        shards = config.shards or world_size
+        if shards % world_size:
             raise SettingsError(
-                f"batch.shards is {self.shards} for {world_size} processes. Expected a multiple, so that all "
+                f"batch.shards is {shards} for {world_size} processes. Expected a multiple, so that all "
                 f"get the same number of parts. Change --batch.shards or the number of processes."
             )
-        if augment and len(examples) < self.shards:
+        if augment and len(examples) < shards:
             raise DataError(
-                f"{len(examples)} training utterances for batches of {self.shards} parts. Expected at least "
+                f"{len(examples)} training utterances for batches of {shards} parts. Expected at least "
                 f"one for each part. Start fewer processes, or lower --batch.shards."
             )
-        self.examples, self.augment, self.seed = examples, augment, seed
-        self.config, self.rank, self.world_size = config, rank, world_size
+        self.examples = examples
         self.pin = device.type == "cuda"
         # A CPU that trains has no core to spare, and reading a cache is no work.
         works = config.cache_dir is None or (augment is not None and augment.changes_waveform)
@@ -167,26 +165,22 @@ class Batches:
                 speed: open_cache(config.cache_dir, utterances, features, speed) for speed in sorted(speeds)
             }
         self.dataset = _Collated(examples, features, augmenter, caches)
-        self.seconds = np.array([utterance.duration for utterance in utterances])
-        self.token_counts = np.array([len(example.tokens) for example in examples], dtype=np.int32)
-        if augment:
-            self.top_speeds = np.array([example.top_speed for example in examples], dtype=np.float32)
-            self.hashes = hash_ids([utterance.id for utterance in utterances])
+        self.sampler = Sampler(
+            [utterance.id for utterance in utterances],
+            np.array([utterance.duration for utterance in utterances]),
+            np.array([len(example.tokens) for example in examples], dtype=np.int32),
+            config.seconds,
+            augment,
+            top_speeds=np.array([example.top_speed for example in examples], dtype=np.float32),
+            seed=seed, shards=shards, rank=rank, world_size=world_size,
+        )  # fmt: skip
 
     def plan(self, epoch: int) -> Plan:
         """The batches of an epoch, counted from 1; epoch 0 is unaugmented and sorted.
 
         Without augmentation, batches of which this process has no part are left out.
         """
-        seconds, rng = self.seconds, None
-        if epoch and self.augment:
-            rng = np.random.default_rng([self.seed, epoch])
-            speeds = draw_speeds(self.augment, self.top_speeds, self.hashes, self.seed, epoch)
-            seconds = seconds / speeds
-        return make_plan(
-            seconds, self.token_counts, self.config.seconds, rng=rng, epoch=epoch if self.augment else 0,
-            shards=self.shards, rank=self.rank, world_size=self.world_size,
-        )  # fmt: skip
+        return self.sampler.plan(epoch)
 
     def load(self, plan: Sequence[Planned]) -> Iterator[Batch]:
         """The planned batches, one after the other.

@@ -18,6 +18,9 @@ from typing import overload
 import numpy as np
 from numpy.typing import NDArray
 
+from asr.frontend.augment import AugmentConfig, draw_speeds
+from asr.frontend.draws import hash_ids
+
 _CLASS = 0.02  # utterances whose lengths differ by less are shuffled among themselves
 
 
@@ -163,7 +166,7 @@ class Plan(Sequence[Planned]):
         rank: int,
         world_size: int,
     ) -> None:
-        self._groups, self._picks, self._epoch = groups, picks, epoch
+        self.groups, self._picks, self._epoch = groups, picks, epoch
         self._tokens, self._seconds = tokens, seconds
         self._rank, self._world_size = rank, world_size
 
@@ -183,9 +186,9 @@ class Plan(Sequence[Planned]):
         if isinstance(position, slice):
             picks = self._picks[position]
             return Plan(
-                self._groups, picks, self._epoch, self._tokens, self._seconds, self._rank, self._world_size
+                self.groups, picks, self._epoch, self._tokens, self._seconds, self._rank, self._world_size
             )
-        groups, number = self._groups, int(self._picks[position])
+        groups, number = self.groups, int(self._picks[position])
         share = groups.shards // self._world_size
         first = number * groups.shards + self._rank * share
         return Planned(
@@ -196,42 +199,62 @@ class Plan(Sequence[Planned]):
         )
 
 
-def make_plan(
-    seconds: NDArray[np.floating],
-    token_counts: NDArray[np.integer],
-    batch_s: float,
-    *,
-    rng: np.random.Generator | None = None,
-    epoch: int = 0,
-    shards: int = 1,
-    rank: int = 0,
-    world_size: int = 1,
-) -> Plan:
-    """Plan one epoch.
+class Sampler:
+    """The batches of a set of utterances, for every epoch.
 
     Args:
-        seconds: (utterances,) durations as they will be heard.
+        ids: of the utterances.
+        seconds: (utterances,) durations.
         token_counts: (utterances,).
         batch_s: most seconds in a batch, padding included.
-        rng: shuffles utterances of about the same length, and the batches; None leaves both sorted.
-        epoch: what the batches are told; 0 for no augmentation.
+        augment: the speeds; None for plain utterances in a fixed order (dev and test sets).
+        top_speeds: (utterances,) the fastest that each may be heard at; None for no limit.
+        seed: of the order and the speeds.
         shards: parts of a batch, a multiple of world_size.
         rank: which process's parts to give.
         world_size: processes that share every batch.
-
-    Returns:
-        The process's batches. Where there are fewer utterances than parts, some processes have none.
     """
-    groups = group_by_length(seconds, batch_s, rng, shards)
-    picks = np.arange(len(groups))
-    if rng is not None:
-        rng.shuffle(picks[1:])
-    if not len(groups):
-        nothing = np.zeros(0)
-        return Plan(groups, picks, epoch, nothing.astype(np.int64), nothing, rank, world_size)
-    firsts = groups.cuts[:-1:shards]
-    tokens = np.add.reduceat(token_counts[groups.order], firsts, dtype=np.int64)
-    heard = np.add.reduceat(seconds[groups.order], firsts, dtype=np.float64)
-    plan = Plan(groups, picks, epoch, tokens, heard, rank, world_size)
-    # Only the last batch can lack parts, and only if it is the only one.
-    return plan if len(plan) > 1 or plan[0].indices else plan[:0]
+
+    def __init__(
+        self,
+        ids: Sequence[str],
+        seconds: NDArray[np.floating],
+        token_counts: NDArray[np.integer],
+        batch_s: float,
+        augment: AugmentConfig | None,
+        *,
+        top_speeds: NDArray[np.floating] | None = None,
+        seed: int = 0,
+        shards: int = 1,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        self.seconds, self.token_counts, self.batch_s = seconds, token_counts, batch_s
+        self.augment, self.seed = augment, seed
+        self.shards, self.rank, self.world_size = shards, rank, world_size
+        if augment:
+            self.hashes = hash_ids(ids)
+            self.top_speeds = np.full(len(ids), np.inf) if top_speeds is None else top_speeds
+
+    def plan(self, epoch: int) -> Plan:
+        """This process's batches of an epoch, counted from 1; epoch 0 is unaugmented and sorted.
+
+        Where there are fewer utterances than parts, some processes have none.
+        """
+        seconds, rng = self.seconds, None
+        if epoch and self.augment:
+            rng = np.random.default_rng([self.seed, epoch])
+            seconds = seconds / draw_speeds(self.augment, self.top_speeds, self.hashes, self.seed, epoch)
+        groups = group_by_length(seconds, self.batch_s, rng, self.shards)
+        picks = np.arange(len(groups))
+        if rng is not None:
+            rng.shuffle(picks[1:])
+        if len(groups):
+            firsts = groups.cuts[: -1 : self.shards]
+            tokens = np.add.reduceat(self.token_counts[groups.order], firsts, dtype=np.int64)
+            heard = np.add.reduceat(seconds[groups.order], firsts, dtype=np.float64)
+        else:
+            tokens, heard = np.zeros(0, dtype=np.int64), np.zeros(0)
+        plan = Plan(groups, picks, epoch if self.augment else 0, tokens, heard, self.rank, self.world_size)
+        # Only the last batch can lack parts, and only if it is the only one.
+        return plan if len(plan) != 1 or plan[0].indices else plan[:0]

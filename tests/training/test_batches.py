@@ -51,7 +51,7 @@ def test_speed_counts_in_the_plan() -> None:
     """Guards the limit against utterances that speed perturbation makes longer."""
     batches = Batches(many(), FEATURES, UNCACHED, AugmentConfig(speeds=(0.5,)), seed=1)
     for planned in batches.plan(1):
-        longest = max(2 * batches.seconds[index] for index in planned.indices)
+        longest = max(2 * batches.examples[index].utterance.duration for index in planned.indices)
         assert len(planned.indices) * longest <= 100.0 or len(planned.indices) == 1
 
 

@@ -5,9 +5,11 @@ import pytest
 from numpy.typing import NDArray
 
 from asr.corpora.librispeech import prepare
-from asr.training.sampler import Groups, group_by_length, make_plan
+from asr.frontend.augment import AugmentConfig
+from asr.training.sampler import Groups, Sampler, group_by_length
 
 Lengths = NDArray[np.float64]
+PLAIN = AugmentConfig(speeds=(1.0,))
 
 
 def lengths_like_librispeech(count: int) -> Lengths:
@@ -105,7 +107,7 @@ def test_plan_is_made_lazily_and_can_be_cut() -> None:
     """Guards resuming in the middle of an epoch, and the totals, against the batches themselves."""
     seconds = lengths_like_librispeech(500)
     tokens = np.arange(500) % 7
-    plan = make_plan(seconds, tokens, 100.0, rng=np.random.default_rng(1), epoch=3)
+    plan = Sampler([str(number) for number in range(500)], seconds, tokens, 100.0, PLAIN).plan(3)
     whole = list(plan)
     assert len(whole) == len(plan)
     assert list(plan[5:]) == whole[5:]
@@ -123,18 +125,11 @@ def test_plan_is_made_lazily_and_can_be_cut() -> None:
 def test_batches_depend_on_the_parts_and_not_on_the_processes() -> None:
     """Guards a run of four processes that goes on with two, or with one: the same batches."""
     seconds, tokens = lengths_like_librispeech(500), np.ones(500, dtype=np.int64)
+    ids = [str(number) for number in range(500)]
 
     def batches(world_size: int) -> list[list[int]]:
         ranks = [
-            make_plan(
-                seconds,
-                tokens,
-                400.0,
-                rng=np.random.default_rng(1),
-                shards=4,
-                rank=rank,
-                world_size=world_size,
-            )
+            Sampler(ids, seconds, tokens, 400.0, PLAIN, shards=4, rank=rank, world_size=world_size).plan(1)
             for rank in range(world_size)
         ]
         return [[index for part in shared for index in part.indices] for shared in zip(*ranks, strict=True)]
