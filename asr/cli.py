@@ -173,7 +173,8 @@ def _guarded(run: Callable[[], int]) -> int:
         _print("", end="")  # flushes a help text
         return status
     except AsrError as error:
-        log.error("%s", error)
+        if _is_first(str(error)):
+            log.error("%s", error)
         return error.exit_status
     except KeyboardInterrupt:
         log.error("interrupted")
@@ -190,6 +191,15 @@ def _guarded(run: Callable[[], int]) -> int:
         _console.end_line()
         log.removeHandler(_console)
         threading.excepthook = hook
+
+
+def _is_first(message: str) -> bool:
+    """Whether to say it here: of several processes that fail alike, one speaks."""
+    if os.environ.get("WORLD_SIZE", "1") == "1":
+        return True
+    from asr.training.distributed import first_to_say
+
+    return first_to_say(message)
 
 
 _SPACE = "Free some space, or write to another folder."

@@ -20,6 +20,7 @@ from asr.training.batches import Batch, BatchConfig, Batches
 from asr.training.checkpoint import load_checkpoint
 from asr.training.config import TrainConfig
 from asr.training.cores import share_cores
+from asr.training.deterministic import make_deterministic
 from asr.training.distributed import Process, processes
 from asr.training.examples import TextConfig, learn_tokenizer, make_examples
 from asr.training.provenance import provenance
@@ -88,6 +89,8 @@ def train(utterances: Sequence[Utterance], dev: Sequence[Utterance], settings: S
         AsrError: the data, the settings or the disk do not allow it; `Interrupted` after Ctrl-C.
     """
     config = settings.train
+    if config.deterministic:
+        make_deterministic()
     with processes(config.device) as process, run_log(config.run_dir, process):
         record = _record(settings, utterances, dev)
         # Batches depend on it, so another number of processes needs it to go on.
@@ -117,7 +120,7 @@ def train(utterances: Sequence[Utterance], dev: Sequence[Utterance], settings: S
         )
         if features.normalize == "global" and not resumed:
             model.normalize.set_statistics(*feature_statistics(batches, features, process))
-        task = SpeechTask(model.to(process.device), batches, dev_batches)
+        task = SpeechTask(model.to(process.device), batches, dev_batches, config.deterministic)
         trainer = Trainer(task, config, process, record)
         _announce(trainer, task, settings)
         if resumed:

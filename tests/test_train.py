@@ -407,4 +407,14 @@ def test_dead_process_ends_the_run(manifest: Path, tmp_path: Path) -> None:
     os.kill(int(children.read_text().split()[-1]), signal.SIGKILL)
     _, errors = process.communicate(timeout=60)
     assert process.returncode != 0
-    assert "lost the others: one of them has ended too early" in errors
+    assert errors.count("2 processes trained together, and one has ended too early") == 1
+
+
+@pytest.mark.slow
+def test_an_error_of_all_is_said_once(manifest: Path, tmp_path: Path) -> None:
+    """Guards the screen against one error a process where all have the same."""
+    empty = tmp_path / "empty.jsonl"
+    empty.write_text("")
+    done = finish(torchrun(command(manifest, tmp_path / "run", "--dev", str(empty)), processes=3))
+    assert done.returncode != 0
+    assert sum(line.startswith("error: ") for line in done.stderr.splitlines()) == 1, done.stderr

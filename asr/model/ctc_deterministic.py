@@ -2,7 +2,8 @@
 
 torch's own, on a card, adds up a symbol's gradient over all places where a transcript has it in the order in
 which threads arrive, so two runs differ in the last bits, and soon in all. Here that sum is a product with a
-matrix of zeros and ones, whose order is fixed (on a card, once cuBLAS is told so, as `make_deterministic` does).
+matrix of zeros and ones, whose order is fixed (on a card, once cuBLAS is told:
+`asr.training.deterministic`).
 It costs more memory, (batch, states, vocab), and a few small kernels a step.
 
 Source: Graves et al. 2006, "Connectionist temporal classification", equations 5 to 16, in logarithms.
@@ -38,7 +39,7 @@ def deterministic_ctc_loss(
     """
     device = log_probs.device
     lengths = (lengths.to(device, non_blocking=True) for lengths in (step_lengths, token_lengths))
-    losses: Tensor = _Loss.apply(log_probs, tokens.to(device), *lengths)  # type: ignore[no-untyped-call]
+    losses: Tensor = _Loss.apply(log_probs, tokens.to(device), *lengths)
     return losses
 
 
@@ -66,7 +67,7 @@ class _Loss(torch.autograd.Function):
         return -total
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         emissions, alphas, labels, total, step_lengths, states = ctx.saved_tensors
         # The backward variables are the forward ones of everything turned round.

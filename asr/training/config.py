@@ -30,6 +30,8 @@ class TrainConfig:
     log_every_s: float = 10.0  # seconds between lines of metrics
     seed: int = 1  # of the weights, the order of the data, augmentation and dropout
     device: str = "auto"  # auto, cpu, cuda or cuda:N
+    # On a card: the same bits in every run, at some speed. A CPU always has them.
+    deterministic: bool = False
     threads: int | None = None  # of a CPU for one operation; None: the cores that loader processes leave
 
     def __post_init__(self) -> None:

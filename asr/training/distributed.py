@@ -3,10 +3,13 @@
 `torchrun --nproc-per-node K -m asr train …` starts K processes; without torchrun there is one, of rank 0.
 """
 
+import gc
+import hashlib
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -14,6 +17,9 @@ import torch.distributed as dist
 from torch import Tensor
 
 from asr.errors import SettingsError, TrainingError
+
+# How long a process waits for another. Nothing that one does alone takes as long; caches have another wait.
+_PATIENCE = timedelta(minutes=10)
 
 
 @dataclass(frozen=True)
@@ -68,18 +74,40 @@ def processes(device: str) -> Iterator[Process]:
         yield Process(0, 1, chosen)
         return
     # What is gathered lies in the host's memory, for which gloo stands by beside NCCL.
-    dist.init_process_group("cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo")
+    dist.init_process_group("cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo", timeout=_PATIENCE)
     try:
         yield Process(rank, world_size, chosen)
     except RuntimeError as error:
         if not _is_lost_connection(error):
             raise
         raise TrainingError(
-            f"process {rank} of {world_size} lost the others: one of them has ended too early, and its own "
-            f"message tells why."
+            f"{world_size} processes trained together, and one has ended too early or has not answered for "
+            f"{_PATIENCE.total_seconds() / 60:.0f} minutes. Its own message tells why; without one, it was "
+            f"killed, perhaps for want of memory. Start again with --train.resume."
         ) from error
     finally:
         dist.destroy_process_group()
+        # gloo's threads end with the last reference to the group. One that is left, and drops a tensor when
+        # the interpreter has gone, aborts the process (torch's pull request 179291).
+        gc.collect()
+
+
+def first_to_say(message: str) -> bool:
+    """Whether no other process of this torchrun has said the same; without torchrun, always.
+
+    The question goes to torchrun's own store, which outlives the processes.
+    """
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        return True
+    digest = hashlib.blake2b(message.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    try:
+        address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+        patience = timedelta(seconds=5)
+        store = dist.TCPStore(address, port, is_master=False, timeout=patience)  # type: ignore[attr-defined]
+        return bool(store.add(f"asr/said/{attempt}/{digest}", 1) == 1)
+    except (KeyError, ValueError, RuntimeError):
+        return True  # better twice than never
 
 
 def choose_device(device: str) -> torch.device:

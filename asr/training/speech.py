@@ -8,6 +8,7 @@ import torch
 
 from asr.model.acoustic import AcousticModel
 from asr.model.ctc import blank_steps, ctc_loss
+from asr.model.ctc_deterministic import deterministic_ctc_loss
 from asr.model.encoder import step_count
 from asr.model.saved import save_model
 from asr.training.batches import Batch, Batches
@@ -26,11 +27,15 @@ class SpeechTask:
         model: on its device.
         train: batches to learn from.
         dev: batches to choose by; never augmented.
+        deterministic: use the CTC loss whose gradient has the same bits in every run on a card.
     """
 
     pace = Pace("audio_s_per_s", "audio {:.0f} s/s")
 
-    def __init__(self, model: AcousticModel, train: Batches, dev: Batches) -> None:
+    def __init__(
+        self, model: AcousticModel, train: Batches, dev: Batches, deterministic: bool = False
+    ) -> None:
+        self.ctc_loss = deterministic_ctc_loss if deterministic else ctc_loss
         self.net, self.train, self.dev = model, train, dev
         self.score_name = "dev WER" if model.settings.tokenizer.pieces else "dev PER"
         self.plateau = PlateauWatch()
@@ -52,7 +57,7 @@ class SpeechTask:
             log_probs, step_lengths = self.net(features, there.frame_lengths, there.masks)
         # torch's loss wants lengths in the host's memory, and would wait for the device to send them.
         steps = step_count(batch.frame_lengths, settings.encoder.subsampling)
-        losses = ctc_loss(log_probs, steps, there.tokens, batch.token_lengths)
+        losses = self.ctc_loss(log_probs, steps, there.tokens, batch.token_lengths)
         blanks = blank_steps(log_probs.detach(), step_lengths)
         return Losses(losses, {"blank": (blanks, step_lengths.sum())})
 
