@@ -61,7 +61,8 @@ def main(options: Options) -> str:
     lines = [
         f"Python {platform.python_version()}, numpy {np.__version__}; "
         f"{options.rank_s:g} s a process and batch",
-        f"{'utterances':>11}{'ranks':>6}{'batches':>9}{'padding':>9}{'waiting':>9}{'set up':>15}{'epoch':>15}"
+        f"{'utterances':>11}{'ranks':>6}{'batches':>11}{'padding':>9}{'waiting':>9}"
+        f"{'set up':>15}{'epoch':>15}"
         f"{'memory':>9}{'ids':>8}{'largest':>9}",
     ]
     for utterances in options.utterances:
@@ -87,7 +88,7 @@ def run_row(utterances: int, ranks: int, options: Options) -> str:
         return f"{row[name + '_s']:7.1f}s ({row[name + '_cpu_s']:.1f})".rjust(15)
 
     return (
-        f"{utterances:11,}{ranks:6}{row['batches']:9,}{row['padding']:9.2%}{row['waiting']:9.2%}"
+        f"{utterances:11,}{ranks:6}{row['batches']:11,}{row['padding']:9.2%}{row['waiting']:9.2%}"
         f"{timed('setup')}{timed('epoch')}{row['memory_mb']:6.0f} MB{row['ids_mb']:5.0f} MB"
         f"{row['largest_s']:8.1f}s"
     )
