@@ -31,15 +31,28 @@ usage: asr COMMAND [--help] ...
   evaluate    word error rate of a model on a manifest
   score       word error rate of one text file against another
   augment     recordings as training hears them: speed, rooms, noise, volume
+  lm          train an n-gram language model, score text with it
 
   asr train train.jsonl --dev dev.jsonl --train.run-dir runs/mine
   asr transcribe recording.wav --model runs/mine/model.safetensors
   asr evaluate test.jsonl --model runs/mine/model.safetensors
   asr score reference.txt hypothesis.txt
   asr augment recording.wav --out heard --augment.noise-share 1
+  asr lm train text.txt --order 3 -o lm.bin
 
 `asr COMMAND --help` lists a command's settings; `asr --version` tells the version.
 Recipes for public data sets: python recipes/yesno.py, and its neighbours."""
+
+_LM_HELP = """\
+asr lm: n-gram language models.
+
+usage: asr lm COMMAND [--help] ...
+
+  train  text -> model
+  score  perplexity of a model on text, and its share of unknown words
+
+  asr lm train text.txt more.txt.xz --order 3 -o lm.bin
+  asr lm score heldout.txt --lm lm.bin"""
 
 log = logging.getLogger("asr")
 
@@ -133,9 +146,26 @@ def _augment(arguments: Sequence[str]) -> int:
     return _lines(run(tyro.cli(AugmentSettings, prog="asr augment", args=arguments)))
 
 
+def _lm(arguments: Sequence[str]) -> int:
+    import tyro
+
+    from asr.language_model import ScoreSettings, TrainSettings, run_score, run_train
+
+    command, rest = (arguments[0], arguments[1:]) if arguments else ("--help", [])
+    if command == "train":
+        _console.say(run_train(tyro.cli(TrainSettings, prog="asr lm train", args=rest)))
+    elif command == "score":
+        _console.say(run_score(tyro.cli(ScoreSettings, prog="asr lm score", args=rest)))
+    elif command in ("-h", "--help", "help"):
+        _console.say(_LM_HELP)
+    else:
+        raise SettingsError(f"unknown command 'lm {command}'. Expected one of: lm train, lm score.")
+    return 0
+
+
 _COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "train": _train, "transcribe": _transcribe, "evaluate": _evaluate, "score": _score,
-    "augment": _augment,
+    "augment": _augment, "lm": _lm,
 }  # fmt: skip
 
 

@@ -16,20 +16,19 @@ be missing, as after SRILM's pruning. A missing back-off is 0. `<s>` and `</s>` 
 
 import gzip
 import io
-import lzma
 import math
 import re
-import zlib
 from array import array
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import IO, BinaryIO, NoReturn
+from typing import IO, NoReturn
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
 from asr.errors import ModelError
+from asr.lm.corpus import PACKED_ERRORS, unpacked
 from asr.lm.interface import Unit
 from asr.lm.trie import BEGIN, END, UNKNOWN, NgramArrays, NgramParts, child_of, link
 
@@ -51,24 +50,14 @@ def read(path: Path) -> NgramParts:
         ModelError: no such file, or not sound ARPA; the message has the line.
     """
     try:
-        with _open(path) as file:
-            return _Reader(path, file).read()
+        with open(path, "rb") as file:
+            return _Reader(path, unpacked(file)).read()
     except FileNotFoundError:
         raise ModelError(f"{path} does not exist. A language model was expected.") from None
     except IsADirectoryError:
         raise ModelError(f"{path} is a folder. A language model, .bin or .arpa, was expected.") from None
-    except (EOFError, gzip.BadGzipFile, zlib.error, lzma.LZMAError) as error:
+    except PACKED_ERRORS as error:
         raise ModelError(f"{path} is damaged: {error}. Copy or make the file again.") from None
-
-
-def _open(path: Path) -> BinaryIO | gzip.GzipFile | lzma.LZMAFile:
-    with open(path, "rb") as file:
-        magic = file.read(6)
-    if magic.startswith(b"\x1f\x8b"):
-        return gzip.open(path, "rb")
-    if magic == b"\xfd7zXZ\x00":
-        return lzma.open(path, "rb")
-    return open(path, "rb")
 
 
 class _Reader:
@@ -117,6 +106,9 @@ class _Reader:
             arrays = self.add_order(arrays, grams, log_probs, backoffs, lines, last, n == order)
         if line != rb"\end" + b"\\":
             self.fail(rf"{_shown(line)} stands where \end\ was expected.")
+        after = next(self.lines, None)  # and the checksum of a packed file has been read
+        if after is not None:
+            self.fail(rf"{_shown(after)} stands after \end\. Nothing was expected there.")
         arrays = arrays._replace(suffix=np.zeros(len(arrays.word), np.int32))
         link(arrays)
         unit: Unit = "word"
@@ -292,7 +284,7 @@ def write(path: Path, parts: NgramParts) -> None:
     spelled = [SPACE if word == " " and unit == "character" else word for word in words]
     with open(path, "wb") as raw:
         # Neither the time nor the file's name, so that equal models are equal files.
-        packed = gzip.GzipFile("", "wb", fileobj=raw, mtime=0) if str(path).endswith(".gz") else raw
+        packed = gzip.GzipFile("", "wb", 6, raw, mtime=0) if str(path).endswith(".gz") else raw
         with io.TextIOWrapper(io.BufferedWriter(packed, 1 << 20), "utf-8", newline="\n") as file:
             file.write("\\data\\\n")
             file.writelines(f"ngram {n}={count}\n" for n, count in enumerate(counts, start=1))

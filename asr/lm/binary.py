@@ -110,10 +110,11 @@ def read(path: Path) -> NgramParts:
             actual = zlib.crc32(block, actual)
     if actual != checksum:
         fail("is damaged: its checksum is wrong")
+    # Mode "c" (changes stay private): compiled code has one form for writable arrays, another for the rest.
     words = tuple(text.decode().split("\n")[:-1])
     arrays = NgramArrays(
         *(
-            np.memmap(path, dtype, "r", offset, (size,)) if size else np.zeros(0, dtype)
+            np.memmap(path, dtype, "c", offset, (size,)) if size else np.zeros(0, dtype)
             for offset, size, dtype in layout
         )
     )

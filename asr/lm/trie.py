@@ -1,7 +1,7 @@
 """An n-gram model as a trie in flat arrays, in which a state is one number.
 
 Node 0 is the empty context; the node of the word with id w is 1 + w; then follow the bigrams, the trigrams
-and so on. Within an order nodes are sorted by parent, then by word, so that the children of a node (the n-grams
+and so on. Within an order nodes are sorted by parent, then by word, so that the children of a node (n-grams
 that extend it by one word on the right) are a sorted run of nodes, and later parents have later children.
 Nodes of the highest order have no children and no back-off weight, and are stored without these.
 

@@ -1,0 +1,277 @@
+"""Text files in, a stream of word ids on disk out: the first pass of training, and the reading for scoring.
+
+A text holds one sentence a line, in UTF-8, plain or compressed (gzip, xz); `-` is the standard input. Words
+are what ASCII white space parts; in character models a run of it is one space, and none stands at a line's
+ends. Lines without a word are skipped and counted. Only a block of text and the vocabulary are held in
+memory.
+"""
+
+import gzip
+import io
+import lzma
+import sys
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from itertools import pairwise
+from pathlib import Path
+from typing import BinaryIO, cast
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from asr.errors import DataError
+from asr.lm.interface import Unit
+from asr.lm.trie import BEGIN, END, UNKNOWN
+
+__all__ = ["BEGIN_ID", "END_ID", "PACKED_ERRORS", "UNKNOWN_ID", "Symbols", "read_blocks", "unpacked"]
+
+UNKNOWN_ID, BEGIN_ID, END_ID = 0, 1, 2
+_RESERVED = (UNKNOWN, BEGIN, END)
+
+_BLOCK = 1 << 22
+PACKED_ERRORS = (EOFError, gzip.BadGzipFile, zlib.error, lzma.LZMAError)
+
+
+def _open(path: Path) -> AbstractContextManager[io.BufferedReader]:
+    if str(path) == "-":
+        return nullcontext(cast(io.BufferedReader, sys.stdin.buffer))
+    return open(path, "rb")
+
+
+def unpacked(raw: io.BufferedReader) -> BinaryIO:
+    """What a file holds: unpacked, where its first bytes say gzip or xz."""
+    magic = raw.peek(6)
+    if magic.startswith(b"\x1f\x8b"):
+        return cast(BinaryIO, gzip.GzipFile(fileobj=raw))
+    if magic.startswith(b"\xfd7zXZ\x00"):
+        return cast(BinaryIO, lzma.LZMAFile(raw))
+    return raw
+
+
+def read_blocks(
+    paths: Iterable[Path], progress: Callable[[Path, int], None] | None = None
+) -> Iterator[tuple[bytes, Path, int]]:
+    """Blocks of whole lines of several text files, checked to be UTF-8.
+
+    Args:
+        paths: the files; `-` is the standard input.
+        progress: told the file and the bytes of it that have been read, packed ones if it is packed.
+
+    Yields:
+        some lines, the last with its line feed; the file; the number of the first line.
+
+    Raises:
+        DataError: a file cannot be read, is damaged or not UTF-8.
+    """
+    for path in paths:
+        number, rest = 1, b""
+        try:
+            with _open(path) as raw:
+                file = unpacked(raw)
+                while block := file.read(_BLOCK):
+                    if progress is not None:
+                        progress(path, raw.tell() if raw.seekable() else 0)
+                    lines, feed, tail = block.rpartition(b"\n")
+                    if not feed:
+                        rest += block
+                        continue
+                    lines, rest = rest + lines + feed, tail
+                    if number == 1:
+                        lines = lines.removeprefix(b"\xef\xbb\xbf")
+                    yield _checked(lines, path, number), path, number
+                    number += lines.count(b"\n")
+            if rest:
+                yield _checked(rest + b"\n", path, number), path, number
+        except FileNotFoundError:
+            raise DataError(
+                f"{path} does not exist. A text file, one sentence a line, was expected."
+            ) from None
+        except PACKED_ERRORS as error:
+            raise DataError(f"{path} is damaged: {error}. Copy or make the file again.") from None
+        except OSError as error:
+            raise DataError(
+                f"{path} cannot be read: {error.strerror or error}. A text file was expected."
+            ) from None
+
+
+def _checked(lines: bytes, path: Path, number: int) -> bytes:
+    try:
+        lines.decode("utf-8")
+    except UnicodeDecodeError as error:
+        number += lines.count(b"\n", 0, error.start)
+        raise DataError(
+            f"{path} line {number}: the byte 0x{lines[error.start]:02x} is not UTF-8. UTF-8 was "
+            "expected. Convert the file, for example with iconv -f LATIN1 -t UTF-8."
+        ) from None
+    return lines
+
+
+class Symbols:
+    """Gives ids to words or characters, in the order in which they first occur; 0, 1 and 2 are reserved.
+
+    Attributes:
+        unit: what a symbol is.
+        empty_lines: lines without a symbol so far.
+        sentences: the other lines.
+    """
+
+    def __init__(self, unit: Unit) -> None:
+        self.unit, self.empty_lines, self.sentences = unit, 0, 0
+        self._count = len(_RESERVED)
+        self._table = np.full(1 << 16, -1, np.int32)  # words: open addressing
+        self._codes = np.full(0x110000 if unit == "character" else 0, -1, np.int32)  # characters: id by code
+        if unit == "character":  # every alphabet has the space
+            self._codes[32], self._count = self._count, self._count + 1
+        # Where each word begins in the pool; one more than there are words. The reserved ones are not there.
+        self._starts = np.zeros(1 << 12, np.int64)
+        self._hashes = np.zeros(1 << 12, np.uint64)
+        self._pool = np.zeros(1 << 16, np.uint8)
+
+    def encode(self, block: bytes) -> NDArray[np.int32]:
+        """Ids of a block of whole lines: for each, 1 (`<s>`), its symbols, 2 (`</s>`)."""
+        if self.unit == "character":
+            codes = np.frombuffer(block.decode().encode("utf-32-le"), np.uint32)
+            out = np.empty(2 * len(codes) + 2, np.int32)
+            written, self._count, sentences = _encode_characters(codes, self._codes, self._count, out)
+        else:
+            data = np.frombuffer(block, np.uint8)
+            self._make_room(len(data))
+            out = np.empty(2 * len(data) + 2, np.int32)
+            written, self._count, sentences = _encode_words(
+                data, self._table, self._starts, self._hashes, self._pool, self._count, out
+            )
+        self.sentences += sentences
+        self.empty_lines += block.count(b"\n") - sentences
+        return out[:written].copy()
+
+    def _make_room(self, n_bytes: int) -> None:
+        """Arrays that hold all words that a block of so many bytes could bring."""
+        words = self._count + n_bytes // 2 + 2
+        if len(self._starts) < words + 1:
+            self._starts = np.concatenate([self._starts, np.zeros(words, np.int64)])
+            self._hashes = np.concatenate([self._hashes, np.zeros(words, np.uint64)])
+        used = int(self._starts[self._count - len(_RESERVED)])
+        if len(self._pool) < used + n_bytes:
+            self._pool = np.concatenate([self._pool, np.zeros(used + n_bytes, np.uint8)])
+        if len(self._table) < 2 * words:
+            self._table = np.full(1 << (2 * words).bit_length(), -1, np.int32)
+            _fill_table(self._table, self._hashes, self._count)
+
+    def __len__(self) -> int:
+        """How many ids have been given, the reserved ones included."""
+        return self._count
+
+    def names(self) -> list[str]:
+        """What each id stands for."""
+        if self.unit == "character":
+            codes = np.flatnonzero(self._codes >= 0)
+            return [*_RESERVED, *(chr(code) for code in codes[np.argsort(self._codes[codes])])]
+        starts = self._starts[: self._count - len(_RESERVED) + 1].tolist()
+        pool = self._pool[: starts[-1]].tobytes()
+        return [
+            *_RESERVED,
+            *(pool[start:stop].decode() for start, stop in pairwise(starts)),
+        ]
+
+
+@njit(cache=True, nogil=True)
+def _encode_words(
+    data: NDArray[np.uint8],
+    table: NDArray[np.int32],
+    starts: NDArray[np.int64],
+    hashes: NDArray[np.uint64],
+    pool: NDArray[np.uint8],
+    count: int,
+    out: NDArray[np.int32],
+) -> tuple[int, int, int]:
+    mask = np.uint64(len(table) - 1)
+    written, sentences, opened, i = 0, 0, False, 0
+    while i < len(data):
+        byte = data[i]
+        if byte == 10:
+            if opened:
+                out[written] = 2
+                written += 1
+                opened = False
+            i += 1
+            continue
+        if byte == 32 or 9 <= byte <= 13:
+            i += 1
+            continue
+        first, code = i, np.uint64(14695981039346656037)
+        while i < len(data) and not (data[i] == 32 or 9 <= data[i] <= 13):
+            code = (code ^ np.uint64(data[i])) * np.uint64(1099511628211)  # FNV-1a
+            i += 1
+        if not opened:
+            out[written] = 1
+            written += 1
+            sentences += 1
+            opened = True
+        slot = code & mask
+        number = table[slot]
+        while number >= 0:
+            if hashes[number] == code:
+                begin = starts[number - 3]
+                if starts[number - 2] - begin == i - first:
+                    same = 0
+                    while same < i - first and pool[begin + same] == data[first + same]:
+                        same += 1
+                    if same == i - first:
+                        break
+            slot = (slot + np.uint64(1)) & mask
+            number = table[slot]
+        if number < 0:
+            number = np.int32(count)
+            table[slot] = number
+            hashes[number] = code
+            begin = starts[count - 3]
+            for k in range(i - first):
+                pool[begin + k] = data[first + k]
+            starts[count - 2] = begin + i - first
+            count += 1
+        out[written] = number
+        written += 1
+    return written, count, sentences
+
+
+@njit(cache=True, nogil=True)
+def _fill_table(table: NDArray[np.int32], hashes: NDArray[np.uint64], count: int) -> None:
+    mask = np.uint64(len(table) - 1)
+    for number in range(3, count):
+        slot = hashes[number] & mask
+        while table[slot] >= 0:
+            slot = (slot + np.uint64(1)) & mask
+        table[slot] = number
+
+
+@njit(cache=True, nogil=True)
+def _encode_characters(
+    codes: NDArray[np.uint32], ids: NDArray[np.int32], count: int, out: NDArray[np.int32]
+) -> tuple[int, int, int]:
+    written, sentences, opened, spaced = 0, 0, False, False
+    for code in codes:
+        if code == 10:
+            if opened:
+                out[written] = 2
+                written += 1
+            opened = spaced = False
+        elif code == 32 or 9 <= code <= 13:
+            spaced = opened
+        else:
+            if not opened:
+                out[written] = 1
+                written += 1
+                sentences += 1
+                opened = True
+            if spaced:
+                out[written] = ids[32]
+                written += 1
+                spaced = False
+            if ids[code] < 0:
+                ids[code] = count
+                count += 1
+            out[written] = ids[code]
+            written += 1
+    return written, count, sentences
