@@ -95,7 +95,8 @@ def greedy_decode(
                 tokens=tuple(tokens[own]),
                 steps=tuple(starts[own]),
                 # summed over the utterance's own steps, so that padding cannot change the rounding
-                score=float(best[row, : lengths[row]].sum()),
+                score=(score := float(best[row, : lengths[row]].sum())),
+                acoustic_score=score,
             )
         )
     return hypotheses

@@ -34,8 +34,12 @@ class Hypothesis:
             told the words, each phone stands as a word.
         tokens: (tokens,) token ids as they were emitted, spaces included and not folded.
         steps: (tokens,) encoder step at which each token was emitted (the first step of its run).
-        score: log-probability in nats; higher is better. Comparable between hypotheses of the same utterance
-            only.
+        score: what the decoder ranks by, in nats; higher is better. Comparable between hypotheses of the same
+            utterance only.
+        acoustic_score: the model's part of it: log-probability of the tokens in nats, as the decoder scales
+            it; of the best path (greedy) or of all paths (beam).
+        lm_score: what the language model says of the text, its end included: log-probability in nats, not yet
+            weighted; 0 without one. The rest of the score are bonuses and penalties.
     """
 
     text: str
@@ -43,3 +47,5 @@ class Hypothesis:
     tokens: tuple[int, ...]
     steps: tuple[int, ...]
     score: float
+    acoustic_score: float
+    lm_score: float = 0.0

@@ -144,7 +144,7 @@ def test_nothing_to_decode(batch: int, steps: int) -> None:
     """Guards empty batches and utterances of no steps: an empty hypothesis each, in place, with score 0."""
     log_probs = torch.zeros(batch, steps, TOKENIZER.vocab_size)
     hypotheses = greedy_decode(log_probs, torch.zeros(batch, dtype=torch.int64), TOKENIZER, 0.04)
-    assert hypotheses == [Hypothesis("", (), (), (), 0.0)] * batch
+    assert hypotheses == [Hypothesis("", (), (), (), 0.0, 0.0)] * batch
 
 
 def test_half_precision_counts_long_utterances() -> None:

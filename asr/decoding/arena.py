@@ -1,0 +1,194 @@
+"""The prefixes of a search as a tree in one growing array, and the beam, which points into it.
+
+A prefix is a node: the path from the root spells its tokens. Everything that follows from the prefix alone
+(words, language model state, fused scores) is computed once, when the node is made, and kept while the node
+lives, so that a prefix that leaves the beam and returns is not scored again, and so that two copies of one
+prefix can never stand in the beam.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+__all__ = [
+    "INSIDE",
+    "NODE",
+    "NONE",
+    "ROOT",
+    "UNKNOWN",
+    "Beam",
+    "compact",
+    "new_beam",
+    "shared_prefix",
+    "spell",
+]
+
+NONE = -1  # no node, no word, no place
+ROOT = 0  # in the arena: the empty prefix; in a lexicon tree: no letter of a word yet
+INSIDE = -1  # in place of a node of the lexicon tree: within a word that the tree does not hold
+UNKNOWN = -2  # in place of a word: one that the vocabulary does not hold
+
+# One cache line. Numba reads the fields by name.
+NODE = np.dtype(
+    [
+        ("parent", np.int32),  # the prefix without its last token
+        ("token", np.int32),  # the last token; the root has the blank
+        ("child", np.int32),  # the newest prefix that is one token longer
+        ("sibling", np.int32),  # the next older child of the same parent
+        ("slot", np.int32),  # place in the beam, or NONE
+        ("word", np.int32),  # the word that this token completed: its number, UNKNOWN or NONE
+        ("lex", np.int32),  # node of the lexicon tree, or INSIDE
+        ("state", np.int32),  # of the language model
+        ("hot", np.int32),  # state of the hot words
+        ("padding", np.int32),
+        ("factor", np.float64),  # exp(fused - parent's fused)
+        (
+            "fused",
+            np.float64,
+        ),  # nats that all but the acoustic model give to this prefix, look-ahead included
+        ("lm", np.float64),  # unweighted log-probability of the complete words (or characters), nats
+    ]
+)
+
+
+class Beam(NamedTuple):
+    """A search that stands between two steps; the kernels change it in place.
+
+    Attributes:
+        nodes: (capacity,) NODE: the arena.
+        node: (beam_size,) int32: the prefixes of the beam.
+        blank: (beam_size,) float64: mass of the paths that end in a blank, fused scores included, times
+            exp(-log_scale).
+        token: (beam_size,) float64: likewise of the paths that end in the prefix's last token.
+        sizes: (2,) int64: nodes in the arena, prefixes in the beam.
+        log_scale: (1,) float64: see `blank`; keeps the masses within a float64's range.
+    """
+
+    nodes: NDArray[Any]
+    node: NDArray[np.int32]
+    blank: NDArray[np.float64]
+    token: NDArray[np.float64]
+    sizes: NDArray[np.int64]
+    log_scale: NDArray[np.float64]
+
+
+def new_beam(beam_size: int, capacity: int, state: int = 0) -> Beam:
+    """A beam that holds the empty prefix only, with all mass.
+
+    Args:
+        beam_size: most prefixes after a step.
+        capacity: nodes that the arena has room for, at least 1.
+        state: the language model's, before the first word.
+    """
+    beam = Beam(
+        nodes=np.zeros(capacity, dtype=NODE),
+        node=np.zeros(beam_size, dtype=np.int32),
+        blank=np.zeros(beam_size),
+        token=np.zeros(beam_size),
+        sizes=np.ones(2, dtype=np.int64),
+        log_scale=np.zeros(1),
+    )
+    root = beam.nodes[ROOT]
+    for name in ("parent", "child", "sibling", "word"):
+        root[name] = NONE
+    root["state"] = state
+    root["factor"] = 1.0
+    beam.blank[0] = 1.0
+    return beam
+
+
+@njit(cache=True, nogil=True)
+def compact(beam: Beam, nodes: NDArray[Any]) -> NDArray[np.int32]:
+    """Copy what the beam still needs, its prefixes and theirs, into another arena, and point the beam at it.
+
+    The order of nodes stays, so that the search goes on as it would have.
+
+    Args:
+        beam: its `nodes` are only read.
+        nodes: (capacity,) NODE, with enough room.
+
+    Returns:
+        (nodes before,) the new number of each node, NONE for those that are gone.
+    """
+    number = np.full(beam.sizes[0], NONE, dtype=np.int32)
+    for place in range(beam.sizes[1]):
+        node = beam.node[place]
+        while node != NONE and number[node] == NONE:
+            number[node] = 0
+            parent, token = beam.nodes[node].parent, beam.nodes[node].token
+            if parent != NONE:  # what one token can mean stays together: the search makes all of it or none
+                other = beam.nodes[parent].child
+                while other != NONE:
+                    if beam.nodes[other].token == token:
+                        number[other] = 0
+                    other = beam.nodes[other].sibling
+            node = parent
+    used = 0
+    for old in range(beam.sizes[0]):
+        if number[old] == NONE:
+            continue
+        nodes[used] = beam.nodes[old]
+        number[old] = used
+        nodes[used].child = NONE
+        nodes[used].sibling = NONE
+        parent = beam.nodes[old].parent
+        if parent != NONE:
+            parent = number[parent]  # parents come before their children
+            nodes[used].parent = parent
+            nodes[used].sibling = nodes[parent].child
+            nodes[parent].child = used
+        used += 1
+    for place in range(beam.sizes[1]):
+        beam.node[place] = number[beam.node[place]]
+    beam.sizes[0] = used
+    return number
+
+
+@njit(cache=True, nogil=True)
+def shared_prefix(beam: Beam, known: int) -> int:
+    """The longest prefix that all of the beam begin with: the number of its node.
+
+    Args:
+        beam: the search.
+        known: a node that is known to be shared, such as the last answer.
+    """
+    shared = beam.node[0]
+    for place in range(1, beam.sizes[1]):
+        other = beam.node[place]
+        while shared != other:
+            # children have higher numbers than their parents
+            if shared > other:
+                shared = beam.nodes[shared].parent
+            else:
+                other = beam.nodes[other].parent
+        if shared == known:
+            break
+    return int(shared)
+
+
+@njit(cache=True, nogil=True)
+def spell(nodes: NDArray[Any], node: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """The tokens of a prefix, and the word that each completed (a number, UNKNOWN or NONE).
+
+    Args:
+        nodes: the arena.
+        node: the prefix.
+
+    Returns:
+        Both (tokens,) int32.
+    """
+    length = 0
+    at = node
+    while nodes[at].parent != NONE:
+        length += 1
+        at = nodes[at].parent
+    tokens = np.empty(length, np.int32)
+    words = np.empty(length, np.int32)
+    at = node
+    for position in range(length - 1, -1, -1):
+        tokens[position] = nodes[at].token
+        words[position] = nodes[at].word
+        at = nodes[at].parent
+    return tokens, words

@@ -1,0 +1,69 @@
+"""What every decoder refuses: log-probabilities that are none, or that belong to another tokenizer."""
+
+import torch
+from torch import Tensor
+
+from asr.errors import ModelError
+from asr.text.tokenizer import Tokenizer
+
+__all__ = ["check_lengths", "check_normalised", "check_shapes"]
+
+
+def check_shapes(log_probs: Tensor, step_lengths: Tensor, tokenizer: Tokenizer) -> None:
+    """Refuse shapes that do not fit each other or the tokenizer.
+
+    Raises:
+        ModelError: they do not fit.
+    """
+    if log_probs.dim() != 3 or step_lengths.shape != log_probs.shape[:1]:
+        raise ModelError(
+            f"log_probs is {tuple(log_probs.shape)} and step_lengths {tuple(step_lengths.shape)}. "
+            "(batch, steps, vocab) and (batch,) were expected."
+        )
+    if log_probs.shape[2] != tokenizer.vocab_size:
+        raise ModelError(
+            f"log_probs has {log_probs.shape[2]} classes but the tokenizer {tokenizer.vocab_size} ids, the "
+            "blank included. Model and tokenizer must belong together."
+        )
+
+
+def check_lengths(step_lengths: list[int], steps: int) -> None:
+    """Refuse lengths that are not within 0..steps.
+
+    Raises:
+        ModelError: one is not.
+    """
+    for row, length in enumerate(step_lengths):
+        if not 0 <= length <= steps:
+            raise ModelError(
+                f"step_lengths[{row}] is {length}. A length from 0 to {steps} was expected, "
+                "because log_probs has so many steps."
+            )
+
+
+def check_normalised(log_probs: Tensor, step_lengths: Tensor) -> None:
+    """Refuse NaN and whatever is not the logarithm of a distribution, such as logits or probabilities.
+
+    Args:
+        log_probs: (batch, steps, vocab) float.
+        step_lengths: (batch,) int64, within 0..steps.
+
+    Raises:
+        ModelError: names the first utterance and step.
+    """
+    sums = log_probs.logsumexp(dim=2)
+    tolerance = 1e-2 if torch.finfo(log_probs.dtype).bits >= 32 else 0.1
+    valid = torch.arange(log_probs.shape[1], device=sums.device) < step_lengths.to(sums.device)[:, None]
+    wrong = (valid & ~(sums.abs() <= tolerance)).nonzero()  # NaN is not below anything
+    if len(wrong) == 0:
+        return
+    row, step = wrong[0].tolist()
+    if bool(log_probs[row, step].isnan().any()):
+        raise ModelError(
+            f"the log-probabilities of utterance {row} of the batch hold NaN at step {step}. Finite numbers "
+            "were expected. Check the audio for NaN samples and the model for a training run that diverged."
+        )
+    raise ModelError(
+        f"the log-probabilities of utterance {row} of the batch are not normalised at step {step}: "
+        f"logsumexp is {float(sums[row, step]):.4g}. 0 was expected. Apply log_softmax to the model's output."
+    )

@@ -1,0 +1,341 @@
+"""One step of prefix beam search after another: the compiled part.
+
+Masses are probabilities, not logarithms: each step multiplies and adds, and what is kept is scaled by the
+best mass, so that nothing under- or overflows. The mass of a prefix holds its fused scores (language model,
+bonuses) as a factor, so that ranking needs no logarithm either; at the end the factor is taken out again.
+
+Source: Graves, "Sequence transduction with recurrent neural networks", 2012, and Hannun et al., "First-pass
+large vocabulary continuous speech recognition using bi-directional recurrent DNNs", 2014, algorithm 1.
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from asr.decoding.arena import NONE, Beam
+from asr.decoding.fusion import COLUMNS, END, WORD, Tables, add, gained, propose
+
+__all__ = ["Pruning", "finish", "search"]
+
+
+class Pruning(NamedTuple):
+    """What the search leaves out; see `BeamConfig`."""
+
+    beam_threshold: float
+    token_threshold: float
+    token_top: int  # never 0
+    blank_skip: float  # log-probability; inf: never
+
+
+class _Found(NamedTuple):
+    """The prefixes that may be in the next beam."""
+
+    node: NDArray[np.int32]
+    blank: NDArray[np.float64]
+    token: NDArray[np.float64]
+    mass: NDArray[np.float64]  # blank + token
+
+
+@njit(cache=True, nogil=True)
+def search(log_probs: NDArray[np.float64], begin: int, beam: Beam, pruning: Pruning, tables: Tables) -> int:
+    """Take the beam through the steps of an utterance.
+
+    Nothing that could have been in the next beam is left out but by `pruning` and the beam's size: the sum
+    over paths is exact for what stays.
+
+    Args:
+        log_probs: (steps, vocab) float64, as the model gives them.
+        begin: the first step to take.
+        beam: changed in place.
+        pruning: what may be left out.
+        tables: what scores the prefixes.
+
+    Returns:
+        The first step that was not taken: `steps`, or less when the arena is full. -1 - step where nothing
+        has a probability above 0 after that step.
+    """
+    steps, vocab = log_probs.shape
+    width = beam.node.shape[0]
+    room = 4 * width + 16
+    found = _Found(np.empty(room, np.int32), np.empty(room), np.empty(room), np.empty(room))
+    probs = np.empty(vocab)
+    computed = np.full(vocab, -1)  # the step for which probs holds
+    tokens = np.empty(vocab, np.int32)
+    rows = np.empty((tables.most_proposals, COLUMNS), np.int32)
+    for step in range(begin, steps):
+        row = log_probs[step]
+        count, best, worst = _stay(row, step, beam, tables, probs, computed, found)
+        if row[0] <= pruning.blank_skip:
+            floor = best * math.exp(-pruning.beam_threshold)
+            if count == width:
+                floor = max(floor, worst)
+            tried = _choose(row, step, floor, pruning, beam, tables, probs, computed, tokens)
+            if tried > 0:
+                count = _grow(tokens[:tried], probs, floor, beam, tables, found, count, rows)
+                if count < 0:
+                    return step
+        if not _replace(beam, found, count, pruning.beam_threshold):
+            return -1 - step
+    return int(steps)
+
+
+@njit(cache=True, nogil=True)
+def _prob(
+    token: int,
+    row: NDArray[np.float64],
+    step: int,
+    tables: Tables,
+    probs: NDArray[np.float64],
+    computed: NDArray[np.int64],
+) -> float:
+    """The token's weighted probability at this step; most tokens are never asked for."""
+    if computed[token] != step:
+        computed[token] = step
+        probs[token] = math.exp(tables.scale * row[token] + tables.bias[token])
+    return float(probs[token])
+
+
+@njit(cache=True, nogil=True)
+def _stay(
+    row: NDArray[np.float64],
+    step: int,
+    beam: Beam,
+    tables: Tables,
+    probs: NDArray[np.float64],
+    computed: NDArray[np.int64],
+    found: _Found,
+) -> tuple[int, float, float]:
+    """The prefixes of the beam go on, by a blank, by their last token again, or from one token less.
+
+    Returns:
+        How many, the best and the worst mass.
+    """
+    nodes = beam.nodes
+    best, worst = 0.0, math.inf
+    silent = _prob(0, row, step, tables, probs, computed)
+    for place in range(beam.sizes[1]):
+        number = beam.node[place]
+        token = int(nodes[number].token)  # one integer type, one compilation
+        blank = (beam.blank[place] + beam.token[place]) * silent
+        again = 0.0
+        if token != 0:
+            again = beam.token[place]
+            parent = nodes[number].parent
+            before = nodes[parent].slot
+            if before != NONE:
+                # a token that stands twice needs a blank between
+                came = beam.blank[before]
+                if nodes[parent].token != token:
+                    came += beam.token[before]
+                again += came * nodes[number].factor
+            again *= _prob(token, row, step, tables, probs, computed)
+        mass = blank + again
+        found.node[place] = number
+        found.blank[place] = blank
+        found.token[place] = again
+        found.mass[place] = mass
+        best = max(best, mass)
+        worst = min(worst, mass)
+    return beam.sizes[1], best, worst
+
+
+@njit(cache=True, nogil=True)
+def _choose(
+    row: NDArray[np.float64],
+    step: int,
+    floor: float,
+    pruning: Pruning,
+    beam: Beam,
+    tables: Tables,
+    probs: NDArray[np.float64],
+    computed: NDArray[np.int64],
+    tokens: NDArray[np.int32],
+) -> int:
+    """The tokens that may start new prefixes at this step, the most probable first, into `tokens`.
+
+    Returns:
+        How many.
+    """
+    vocab = row.shape[0]
+    highest = 0.0  # what the best placed prefix can make of a token's probability
+    for place in range(beam.sizes[1]):
+        mass = beam.blank[place] + beam.token[place]
+        lex = beam.nodes[beam.node[place]].lex
+        highest = max(highest, mass * max(tables.gain_within[lex], tables.gain_end[lex]))
+    top = -math.inf
+    for token in range(vocab):
+        top = max(top, tables.scale * row[token] + tables.bias[token])
+    least = top - pruning.token_threshold
+    if floor > 0.0:
+        least = max(least, math.log(floor / highest) - 1e-9)  # the loop over prefixes compares exactly
+    tried = 0
+    for token in range(1, vocab):
+        if tables.scale * row[token] + tables.bias[token] < least:
+            continue
+        prob = _prob(token, row, step, tables, probs, computed)
+        place = min(tried, pruning.token_top - 1)
+        if place < tried and prob <= probs[tokens[place]]:
+            continue
+        while place > 0 and probs[tokens[place - 1]] < prob:
+            tokens[place] = tokens[place - 1]
+            place -= 1
+        tokens[place] = token
+        tried = min(tried + 1, pruning.token_top)
+    return tried
+
+
+@njit(cache=True, nogil=True)
+def _grow(
+    tokens: NDArray[np.int32],
+    probs: NDArray[np.float64],
+    floor: float,
+    beam: Beam,
+    tables: Tables,
+    found: _Found,
+    count: int,
+    rows: NDArray[np.int32],
+) -> int:
+    """Prefixes that are one token longer and not in the beam yet.
+
+    Nothing else can lead to them at this step, so what lies below the floor can be left out at once.
+
+    Returns:
+        How many prefixes were found in all, or -1 when the arena is full.
+    """
+    nodes = beam.nodes
+    width = beam.node.shape[0]
+    for place in range(beam.sizes[1]):
+        number = int(beam.node[place])
+        last, lex = nodes[number].token, nodes[number].lex
+        total = beam.blank[place] + beam.token[place]
+        gain_within, gain_end = tables.gain_within[lex], tables.gain_end[lex]
+        most = total * max(gain_within, gain_end)
+        for token in tokens:
+            if probs[token] * most < floor:
+                break  # those that follow are less probable
+            # a token that stands twice needs a blank between
+            came = probs[token] * (beam.blank[place] if token == last else total)
+            if came * (gain_end if tables.begins[token] else gain_within) < floor or came == 0.0:
+                continue
+            child = nodes[number].child
+            while child != NONE and nodes[child].token != token:
+                child = nodes[child].sibling
+            if child == NONE:
+                proposed = propose(nodes, number, int(token), tables, rows)
+                if beam.sizes[0] + proposed > nodes.shape[0]:
+                    return -1
+                for row in range(proposed):
+                    add(beam, rows[row], 0.0, 0, tables)
+                child = nodes[number].child if proposed > 0 else NONE
+            while child != NONE and nodes[child].token == token:  # variants of a token are made together
+                mass = came * nodes[child].factor
+                if nodes[child].slot == NONE and mass >= floor and mass > 0.0:
+                    if count == found.mass.shape[0]:
+                        _keep_best(found, count, width)
+                        count = width
+                        floor = max(floor, found.mass[width - 1])
+                    found.node[count] = child
+                    found.blank[count] = 0.0
+                    found.token[count] = mass
+                    found.mass[count] = mass
+                    count += 1
+                child = nodes[child].sibling
+    return count
+
+
+@njit(cache=True, nogil=True)
+def _replace(beam: Beam, found: _Found, count: int, beam_threshold: float) -> bool:
+    """Make the best of what was found the next beam, its best mass 1; False where all masses are 0."""
+    nodes = beam.nodes
+    width = beam.node.shape[0]
+    for place in range(beam.sizes[1]):
+        nodes[beam.node[place]].slot = NONE
+    if count > width:
+        _keep_best(found, count, width)
+        count = width
+    best = 0.0
+    for place in range(count):
+        best = max(best, found.mass[place])
+    if not best > 0.0:
+        return False
+    floor = best * math.exp(-beam_threshold)
+    kept = 0
+    for place in range(count):
+        if found.mass[place] < floor or found.mass[place] == 0.0:
+            continue
+        number = found.node[place]
+        beam.node[kept] = number
+        beam.blank[kept] = found.blank[place] / best
+        beam.token[kept] = found.token[place] / best
+        nodes[number].slot = kept
+        kept += 1
+    beam.sizes[1] = kept
+    beam.log_scale[0] += math.log(best)
+    return True
+
+
+@njit(cache=True, nogil=True)
+def _keep_best(found: _Found, count: int, width: int) -> None:
+    """Bring the `width` greatest masses to the front, the least of them last (quickselect)."""
+    low, high = 0, count - 1
+    while low < high:
+        pivot = found.mass[(low + high) // 2]
+        left, right = low, high
+        while left <= right:
+            while found.mass[left] > pivot:
+                left += 1
+            while found.mass[right] < pivot:
+                right -= 1
+            if left <= right:
+                _swap(found, left, right)
+                left += 1
+                right -= 1
+        if width - 1 <= right:
+            high = right
+        elif width - 1 >= left:
+            low = left
+        else:
+            return
+
+
+@njit(cache=True, nogil=True)
+def _swap(found: _Found, left: int, right: int) -> None:
+    found.node[left], found.node[right] = found.node[right], found.node[left]
+    found.blank[left], found.blank[right] = found.blank[right], found.blank[left]
+    found.token[left], found.token[right] = found.token[right], found.token[left]
+    found.mass[left], found.mass[right] = found.mass[right], found.mass[left]
+
+
+@njit(cache=True, nogil=True)
+def finish(
+    beam: Beam, tables: Tables
+) -> tuple[
+    NDArray[np.int32], NDArray[np.int32], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]
+]:
+    """What the prefixes of the beam are worth if the utterance ends here.
+
+    Returns:
+        All (results,): prefix (its node); the word that the end completed (a number, UNKNOWN or NONE); score,
+        nats; the part of it that is not acoustic; unweighted log-probability by the language model.
+    """
+    most = beam.sizes[1] * tables.most_proposals
+    node, word = np.empty(most, np.int32), np.empty(most, np.int32)
+    score, fused, lm = np.empty(most), np.empty(most), np.empty(most)
+    rows = np.empty((tables.most_proposals, COLUMNS), np.int32)
+    count = 0
+    for place in range(beam.sizes[1]):
+        number = int(beam.node[place])
+        mass = math.log(beam.blank[place] + beam.token[place]) + beam.log_scale[0]
+        for row in range(propose(beam.nodes, number, END, tables, rows)):
+            nats = 0.0
+            gain = gained(beam.nodes, rows[row], nats, tables)
+            node[count] = number
+            word[count] = rows[row, WORD]
+            score[count] = mass + gain
+            fused[count] = beam.nodes[number].fused + gain
+            lm[count] = beam.nodes[number].lm + nats
+            count += 1
+    return node[:count], word[:count], score[:count], fused[:count], lm[:count]
