@@ -18,7 +18,7 @@ MODULES = sorted((ROOT / "asr").rglob("*.py"))
 RECIPES = sorted((ROOT / "recipes").glob("*.py"))
 
 # Modules that take long to load; `asr --help` must answer without them.
-HEAVY = {"torch", "torchaudio", "librosa", "numba", "scipy", "sklearn"}
+HEAVY = {"torch", "torchaudio", "librosa", "numba", "scipy", "sklearn", "matplotlib", "jinja2"}
 
 Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 

@@ -28,6 +28,7 @@ class TrainConfig:
     max_bad_updates: int = 10  # stop after so many updates in a row whose loss is not finite
     save_every_s: float = 600.0  # seconds between checkpoints within an epoch
     log_every_s: float = 10.0  # seconds between lines of metrics
+    diagnose_every: int = 0  # updates between looks through the gradient microscope; 0 for never
     seed: int = 1  # of the weights, the order of the data, augmentation and dropout
     device: str = "auto"  # auto, cpu, cuda or cuda:N
     # On a card: the same bits in every run, at some speed. A CPU always has them.
@@ -37,7 +38,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         at_least = {
             "epochs": 1, "accumulate": 1, "patience": 0, "max_bad_updates": 1, "save_every_s": 0,
-            "log_every_s": 0, "weight_decay": 0, "clip_norm": 0, "seed": 0,
+            "log_every_s": 0, "diagnose_every": 0, "weight_decay": 0, "clip_norm": 0, "seed": 0,
         }  # fmt: skip
         for name, low in at_least.items():
             value = getattr(self, name)

@@ -82,7 +82,7 @@ class Metrics:
         self._window = _Window(self._began)
         if self.enabled:
             self.run_dir.mkdir(parents=True, exist_ok=True)
-            _take_back(self.run_dir / METRICS, position)
+            take_back(self.run_dir / METRICS, position)
             self._board = _open_tensorboard(self.run_dir, position)
 
     def total_seconds(self) -> float:
@@ -205,8 +205,13 @@ def clock(seconds: float) -> str:
     return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"
 
 
-def _take_back(path: Path, position: Position) -> None:
-    """Remove the rows behind a position, and one that was cut off: a resumed run writes them again."""
+def take_back(path: Path, position: Position) -> None:
+    """Remove the rows behind a position, and one that was cut off: a resumed run writes them again.
+
+    Args:
+        path: lines of JSON objects with at least `event`, `epoch` and `update`; need not exist.
+        position: where the run goes on.
+    """
     if not path.exists():
         return
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)

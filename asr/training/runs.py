@@ -20,7 +20,8 @@ log = logging.getLogger("asr")
 # Settings that say where and how fast, not what is learned: a resumed run may change them.
 FREE = {
     "train.run_dir", "train.resume", "train.device", "train.threads", "train.save_every_s",
-    "train.log_every_s", "train.max_bad_updates", "train.patience", "batch.workers", "batch.cache_dir",
+    "train.log_every_s", "train.diagnose_every", "train.max_bad_updates", "train.patience",
+    "batch.workers", "batch.cache_dir",
 }  # fmt: skip
 
 # Among the settings of a run:

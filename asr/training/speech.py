@@ -1,10 +1,11 @@
 """A speech recogniser as the training loop sees it."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from asr.model.acoustic import AcousticModel
 from asr.model.ctc import blank_steps, ctc_loss
@@ -49,17 +50,8 @@ class SpeechTask:
         return self.train.load(plan)
 
     def losses(self, batch: Batch, precision: torch.dtype) -> Losses:
-        """The CTC loss of each utterance. Nothing in here reads from the device (torch's CTC may wait)."""
-        settings, device = self.net.settings, self.net.device
-        there = batch.to(device)
-        features = there.features(settings.features)
-        with autocast(precision, device):
-            log_probs, step_lengths = self.net(features, there.frame_lengths, there.masks)
-        # torch's loss wants lengths in the host's memory, and would wait for the device to send them.
-        steps = step_count(batch.frame_lengths, settings.encoder.subsampling)
-        losses = self.ctc_loss(log_probs, steps, there.tokens, batch.token_lengths)
-        blanks = blank_steps(log_probs.detach(), step_lengths)
-        return Losses(losses, {"blank": (blanks, step_lengths.sum())})
+        """As `speech_losses`."""
+        return speech_losses(self.net, batch, precision, self.ctc_loss)
 
     def observe(self, update: int, shares: Mapping[str, float]) -> None:
         """Follow CTC's blank plateau."""
@@ -80,3 +72,31 @@ class SpeechTask:
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from what `state` gave."""
         self.plateau.emits = state["emits"]
+
+
+def speech_losses(
+    model: AcousticModel,
+    batch: Batch,
+    precision: torch.dtype,
+    loss: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor] = ctc_loss,
+) -> Losses:
+    """The CTC loss of each utterance, and the share of blanks among the outputs.
+
+    Nothing in here reads from the device (torch's CTC may wait).
+
+    Args:
+        model: in any mode.
+        batch: in the host's memory.
+        precision: number format of the encoder's arithmetic.
+        loss: `ctc_loss`, or one that gives the same numbers in another way.
+    """
+    settings, device = model.settings, model.device
+    there = batch.to(device)
+    features = there.features(settings.features)
+    with autocast(precision, device):
+        log_probs, step_lengths = model(features, there.frame_lengths, there.masks)
+    # torch's loss wants lengths in the host's memory, and would wait for the device to send them.
+    steps = step_count(batch.frame_lengths, settings.encoder.subsampling)
+    losses = loss(log_probs, steps, there.tokens, batch.token_lengths)
+    blanks = blank_steps(log_probs.detach(), step_lengths)
+    return Losses(losses, {"blank": (blanks, step_lengths.sum())})

@@ -23,6 +23,7 @@ from asr.training.config import TrainConfig
 from asr.training.distributed import Process
 from asr.training.gradients import add_up, compute_gradients
 from asr.training.metrics import Metrics, UpdateReport
+from asr.training.microscope import Microscope
 from asr.training.optimizer import make_optimizer, step_unless
 from asr.training.precision import choose_precision
 from asr.training.schedule import learning_rate_factor
@@ -88,6 +89,7 @@ class Trainer(Generic[B]):
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision is torch.float16)
         self.position = Position()
         self.metrics = Metrics(config.run_dir, config.log_every_s, task.pace, enabled=process.is_main)
+        self.microscope = Microscope(task, config, enabled=process.is_main)
 
     def states(self) -> dict[str, Any]:
         """What a checkpoint keeps of the net, the optimiser and the task of every process."""
@@ -119,6 +121,7 @@ class Trainer(Generic[B]):
         """
         position = self.position
         self.metrics.begin(position, len(self.task.plan(position.epoch)), self.config.epochs)
+        self.microscope.begin(position)
         try:
             while position.epoch <= self.config.epochs and not self._out_of_patience():
                 if not self._train_epoch(stop):
@@ -127,7 +130,9 @@ class Trainer(Generic[B]):
                         f"To go on, add --train.resume to the same command."
                     )
                 self._finish_epoch()
+                self.microscope.draw()
         finally:
+            self.microscope.draw(at_end=True)
             self.metrics.close()
         return position
 
@@ -143,6 +148,7 @@ class Trainer(Generic[B]):
             save = self.process.is_main and time.monotonic() - last_save > self.config.save_every_s
             done = (position.epoch - 1 + position.batch / len(plan)) / self.config.epochs
             factor = learning_rate_factor(done, self.config.warmup, self.config.schedule)
+            self.microscope.before(position.update + 1, batches)
             before, launched = (
                 launched,
                 self._update(batches, self.config.learning_rate * factor, _Wishes(stop.received, save)),
@@ -150,6 +156,7 @@ class Trainer(Generic[B]):
             position.batch += len(batches)
             position.update += 1
             wishes = self._inspect(before)
+            self.microscope.after(position.update, position.epoch)
             if launched.ready is None:  # a CPU has nothing to wait for
                 wishes, launched = self._inspect(launched), None
             if wishes.stop or wishes.save:
@@ -228,6 +235,7 @@ class Trainer(Generic[B]):
             amount=sum(batch.global_amount for batch in launched.batches),
         )
         self.metrics.update(self.position, report)
+        self.microscope.observe(report)
         if report.made:
             self.position.bad_updates = 0
             self.task.observe(report.number, report.shares)
