@@ -31,7 +31,7 @@ usage: asr COMMAND [--help] ...
   evaluate    word error rate of a model on a manifest
   score       word error rate of one text file against another
   augment     recordings as training hears them: speed, rooms, noise, volume
-  lm          train an n-gram language model, score text with it
+  lm          train a language model (n-grams or a character network), score text with it
 
   asr train train.jsonl --dev dev.jsonl --train.run-dir runs/mine
   asr transcribe recording.wav --model runs/mine/model.safetensors
@@ -44,14 +44,16 @@ usage: asr COMMAND [--help] ...
 Recipes for public data sets: python recipes/yesno.py, and its neighbours."""
 
 _LM_HELP = """\
-asr lm: n-gram language models.
+asr lm: language models.
 
 usage: asr lm COMMAND [--help] ...
 
-  train  text -> model
-  score  perplexity of a model on text, and its share of unknown words
+  train                 text -> n-gram model of words or characters
+  train --kind charrnn  text -> recurrent network of characters
+  score                 perplexity of a model on text, and its share of unknown words
 
   asr lm train text.txt more.txt.xz --order 3 -o lm.bin
+  asr lm train --kind charrnn text.txt --train.run-dir runs/lm
   asr lm score heldout.txt --lm lm.bin"""
 
 log = logging.getLogger("asr")
@@ -153,6 +155,13 @@ def _lm(arguments: Sequence[str]) -> int:
 
     command, rest = (arguments[0], arguments[1:]) if arguments else ("--help", [])
     if command == "train":
+        kind, rest = _take_kind(rest)
+        if kind == "charrnn":
+            from asr.character_model import CharRnnSettings, run
+
+            prog = "asr lm train --kind charrnn"
+            _console.say(run(tyro.cli(CharRnnSettings, prog=prog, args=rest)))
+            return 0
         _console.say(run_train(tyro.cli(TrainSettings, prog="asr lm train", args=rest)))
     elif command == "score":
         _console.say(run_score(tyro.cli(ScoreSettings, prog="asr lm score", args=rest)))
@@ -161,6 +170,20 @@ def _lm(arguments: Sequence[str]) -> int:
     else:
         raise SettingsError(f"unknown command 'lm {command}'. Expected one of: lm train, lm score.")
     return 0
+
+
+def _take_kind(arguments: Sequence[str]) -> tuple[str, list[str]]:
+    """The value of --kind and the other arguments: each kind of language model has settings of its own."""
+    kind, rest = "ngram", list(arguments)
+    for place, word in enumerate(rest):
+        if word == "--kind" or word.startswith("--kind="):
+            size = 1 if "=" in word else 2
+            kind = " ".join(rest[place : place + size]).replace("=", " ").removeprefix("--kind").strip()
+            del rest[place : place + size]
+            break
+    if kind not in ("ngram", "charrnn"):
+        raise SettingsError(f"--kind is {kind!r}. Expected ngram or charrnn.")
+    return kind, rest
 
 
 _COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {

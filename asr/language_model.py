@@ -15,6 +15,7 @@ from asr.lm.interface import Unit
 from asr.text.normalize import normalize
 
 if TYPE_CHECKING:
+    from asr.lm.charrnn import CharRnnModel
     from asr.lm.ngram import NgramModel
 
 __all__ = ["Fit", "ScoreSettings", "TrainSettings", "measure", "run_score", "run_train"]
@@ -83,7 +84,7 @@ class ScoreSettings:
     texts: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="TEXT...")]
     """Text files, one sentence a line, in UTF-8; packed (.gz, .xz) ones too; - is the standard input."""
     lm: Annotated[Path, tyro.conf.arg(metavar="FILE")]
-    """The model: .bin, .arpa or .arpa.gz, from `asr lm train` or elsewhere."""
+    """The model: .bin, .arpa or .arpa.gz, from `asr lm train` or elsewhere, or a network's .safetensors."""
     normalizer: Annotated[str, tyro.conf.arg(metavar="NAME")] = "verbatim"
     """Rules for the text: verbatim (as written), lower (no case) or english (no case, no punctuation)."""
     results: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
@@ -138,9 +139,9 @@ def run_score(settings: ScoreSettings) -> str:
         ModelError: the model cannot be read.
         SettingsError: the normalizer is unknown.
     """
-    from asr.lm.ngram import NgramModel
+    from asr.lm.loading import load_language_model
 
-    model = NgramModel.load(settings.lm)
+    model = load_language_model(settings.lm)
     with contextlib.ExitStack() as stack:
         results = None
         if settings.results is not None:
@@ -159,7 +160,10 @@ def run_score(settings: ScoreSettings) -> str:
 
 
 def measure(
-    model: "NgramModel", texts: Sequence[Path], normalizer: str = "verbatim", results: IO[str] | None = None
+    model: "NgramModel | CharRnnModel",
+    texts: Sequence[Path],
+    normalizer: str = "verbatim",
+    results: IO[str] | None = None,
 ) -> Fit:
     """How well a model predicts texts.
 

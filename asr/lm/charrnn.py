@@ -1,0 +1,279 @@
+"""A character recurrent network as a language model: Karpathy's char-rnn as a working part.
+
+A text is lines; the end of a line is a symbol of its own (id 0), and a line begins in the state that the end
+of a line leaves. So one network learns from running text and scores single transcripts.
+
+    CharRnn(symbols, config)            the network; trained by asr.training.text
+    save_charrnn, load_charrnn          one safetensors file, like an acoustic model
+    CharRnnModel(network)               the three calls of interface.py, batched
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from asr.errors import AsrError, ModelError, SettingsError
+from asr.lm.interface import Unit
+from asr.model.recurrent import Cell, RecurrentConfig, RecurrentStack, State
+from asr.model.saved import write_atomically
+
+__all__ = ["END_OF_LINE", "CharRnn", "CharRnnConfig", "CharRnnModel", "load_charrnn", "save_charrnn"]
+
+END_OF_LINE = 0  # id of the symbol that ends a line
+
+FORMAT_VERSION = 1
+_KEY = "asr-character-rnn"
+
+# What a character outside the alphabet costs: about as much as the rarest of a large alphabet.
+_UNKNOWN = float(np.log(1e-7))
+
+
+@dataclass(frozen=True)
+class CharRnnConfig:
+    """The shape of a character language model."""
+
+    cell: Cell = "lstm"
+    width: int = 512  # units a layer
+    depth: int = 2  # layers
+    embedding: int = 64  # values that stand for a character at the input
+    dropout: float = (
+        0.2  # on the input of every layer and of the output layer; one mask for all steps of a block
+    )
+
+    def __post_init__(self) -> None:
+        if self.embedding < 1:
+            raise SettingsError(f"model.embedding must be at least 1. Got {self.embedding}.")
+        self.recurrent()  # checks the rest
+
+    def recurrent(self) -> RecurrentConfig:
+        """The recurrent layers' settings: one direction, since the future is what is to be told."""
+        return RecurrentConfig(
+            cell=self.cell,
+            bidirectional=False,
+            width=self.width,
+            depth=self.depth,
+            dropout=self.dropout,
+            layer_norm=False,
+        )
+
+
+class CharRnn(nn.Module):
+    """Symbols -> log-probabilities of the symbols that follow.
+
+    Args:
+        symbols: (n,) characters, each once; symbol i has the id i + 1, the end of a line has 0.
+        config: the settings.
+
+    Raises:
+        ModelError: no symbol, one that is not a single character, or one that stands twice.
+
+    Source: Mikolov et al. 2010, "Recurrent neural network based language model"; Karpathy 2015, char-rnn.
+    """
+
+    def __init__(self, symbols: tuple[str, ...], config: CharRnnConfig) -> None:
+        super().__init__()
+        if not symbols or len(set(symbols)) < len(symbols) or any(len(symbol) != 1 for symbol in symbols):
+            raise ModelError(f"the alphabet is {symbols!r:.200}. Expected single characters, each once.")
+        self.symbols, self.config = symbols, config
+        self.ids = {symbol: number for number, symbol in enumerate(symbols, start=1)}
+        self.embedding = nn.Embedding(len(symbols) + 1, config.embedding)
+        self.recurrent = RecurrentStack(config.embedding, config.recurrent())
+        self.dropout = nn.Dropout(config.dropout)
+        self.output = nn.Linear(self.recurrent.config.output_size, len(symbols) + 1)
+
+    def forward(self, symbols: Tensor, states: list[State] | None = None) -> tuple[Tensor, list[State]]:
+        """Predict every next symbol of a block.
+
+        Args:
+            symbols: (batch, steps) int64.
+            states: what the block before returned; None starts from zeros.
+
+        Returns:
+            (batch, steps, symbols + 1) float32 natural log-probabilities, and the states to go on from.
+        """
+        lengths = torch.full((len(symbols),), symbols.shape[1], device=symbols.device)
+        y, states = self.recurrent(self.embedding(symbols), lengths, states)
+        return self.output(self.dropout(y)).float().log_softmax(-1), states
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.output.weight.device
+
+    @torch.inference_mode()
+    def sample(self, length: int, seed: int, temperature: float = 0.8) -> str:
+        """A text that the network makes up; line ends as they come.
+
+        Args:
+            length: characters.
+            seed: of its draws, which touch no other generator.
+            temperature: below 1 prefers what is probable.
+        """
+        generator = torch.Generator().manual_seed(seed)
+        symbol, states, text = END_OF_LINE, None, []
+        for _ in range(length):
+            log_probs, states = self(torch.tensor([[symbol]], device=self.device), states)
+            probs = (log_probs[0, -1].cpu() / temperature).softmax(-1)
+            symbol = int(torch.multinomial(probs, 1, generator=generator))
+            text.append("\n" if symbol == END_OF_LINE else self.symbols[symbol - 1])
+        return "".join(text)
+
+
+@dataclass(frozen=True)
+class CharState:
+    """All that was said before: what may follow, and the hidden state of the one row.
+
+    Attributes:
+        log_probs: (symbols + 1,) float64, of what follows.
+        hidden: one state a layer, each part of it (width,).
+    """
+
+    log_probs: NDArray[np.float64]
+    hidden: tuple[State, ...]
+
+
+class CharRnnModel:
+    """A trained network behind the three calls of `interface.LanguageModel`; each call is one batch.
+
+    Args:
+        network: on its device; it is put into evaluation mode.
+    """
+
+    unit: Unit = "character"
+
+    def __init__(self, network: CharRnn) -> None:
+        self.network = network.eval()
+        self._start = self._step([END_OF_LINE], None)[0]
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The characters that it knows, as `lm.alphabet` asks for them."""
+        return self.network.symbols
+
+    def start(self) -> CharState:
+        """The state in which a text begins."""
+        return self._start
+
+    def score(
+        self, states: Sequence[CharState], symbols: Sequence[str]
+    ) -> tuple[NDArray[np.float64], list[CharState]]:
+        """Natural log-probabilities of characters after states, and the states that follow; see `interface`.
+
+        A character outside the alphabet costs log 1e-7, and is passed over: the state stays as it is.
+        """
+        ids = [self.network.ids.get(symbol, -1) for symbol in symbols]
+        following = list(states)
+        known = [place for place, number in enumerate(ids) if number >= 0]
+        if known:
+            hidden = [states[place].hidden for place in known]
+            for place, state in zip(known, self._step([ids[place] for place in known], hidden), strict=True):
+                following[place] = state
+        log_probs = [
+            state.log_probs[number] if number >= 0 else _UNKNOWN
+            for state, number in zip(states, ids, strict=True)
+        ]
+        return np.array(log_probs, np.float64), following
+
+    def finish(self, states: Sequence[CharState]) -> NDArray[np.float64]:
+        """(n,) natural log-probabilities that the text ends after each of n states."""
+        return np.array([state.log_probs[END_OF_LINE] for state in states], np.float64)
+
+    def encode(self, text: str) -> NDArray[np.int32]:
+        """(n,) the ids of a text's characters; 0 for unknown ones, as in `NgramModel.encode`."""
+        return np.array([self.network.ids.get(symbol, 0) for symbol in text], np.int32)
+
+    @torch.inference_mode()
+    def log_probs(self, text: str) -> NDArray[np.float64]:
+        """(n + 1,) natural log-probability of each character of a line, and of its end, in one pass."""
+        ids = self.encode(text)
+        known = ids > 0
+        heard = torch.tensor([[END_OF_LINE, *ids[known].tolist()]], device=self.network.device)
+        table = self.network(heard)[0][0].double().cpu().numpy()
+        result = np.full(len(ids) + 1, _UNKNOWN)
+        result[np.append(known, True)] = table[np.arange(len(table)), [*ids[known], END_OF_LINE]]
+        return result
+
+    @torch.inference_mode()
+    def _step(self, symbols: Sequence[int], hidden: Sequence[tuple[State, ...]] | None) -> list[CharState]:
+        network = self.network
+        states = None
+        if hidden is not None:  # rows of one call side by side
+            states = [
+                tuple(torch.stack(parts) for parts in zip(*layer, strict=True))
+                for layer in zip(*hidden, strict=True)
+            ]
+        ids = torch.tensor(symbols, device=network.device).unsqueeze(1)
+        log_probs, states = network(ids, states)
+        table = log_probs[:, -1].double().cpu().numpy()
+        return [
+            CharState(table[row], tuple(tuple(part[row] for part in layer) for layer in states))
+            for row in range(len(symbols))
+        ]
+
+
+def save_charrnn(path: Path, network: CharRnn, provenance: dict[str, Any]) -> None:
+    """Write a network; the file appears complete or not at all.
+
+    Args:
+        path: ends in .safetensors by convention.
+        network: on any device.
+        provenance: what is known of its origin.
+
+    Raises:
+        ModelError: it cannot be written; an older file is left as it was.
+    """
+    record = {
+        "format_version": FORMAT_VERSION,
+        "symbols": "".join(network.symbols),
+        "config": asdict(network.config),
+        "provenance": provenance,
+    }
+    weights = {name: tensor.detach().contiguous().cpu() for name, tensor in network.state_dict().items()}
+    metadata = {_KEY: json.dumps(record)}
+    write_atomically(path, lambda temporary: save_file(weights, temporary, metadata))
+
+
+def load_charrnn(path: Path, device: torch.device | str = "cpu") -> CharRnn:
+    """Read a network, ready to be asked; loading it cannot run code.
+
+    Raises:
+        ModelError: the file is missing, damaged, of a newer format, or not a character language model.
+    """
+    if not path.is_file():
+        raise ModelError(
+            f"{path}: no such language model. Expected a .safetensors file of asr lm train --kind charrnn."
+        )
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            if _KEY not in metadata:
+                raise ModelError(
+                    f"{path}: a safetensors file, but not a character language model. Expected one of "
+                    f"asr lm train --kind charrnn."
+                )
+            record = json.loads(metadata[_KEY])
+            if record["format_version"] > FORMAT_VERSION:
+                raise ModelError(
+                    f"{path}: format {record['format_version']}, but this version of asr reads formats up to "
+                    f"{FORMAT_VERSION}. Upgrade asr to a newer version."
+                )
+            network = CharRnn(tuple(record["symbols"]), CharRnnConfig(**record["config"]))
+            network.load_state_dict({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split()).rstrip(".")
+        raise ModelError(
+            f"{path}: not a readable character language model: {reason}. Copy the file again, or train it "
+            f"anew."
+        ) from error
+    except AsrError as error:
+        raise error if isinstance(error, ModelError) else ModelError(f"{path}: {error}") from error
+    return network.to(device).eval()

@@ -1,0 +1,36 @@
+"""A language model of any kind from its file."""
+
+from pathlib import Path
+
+import pytest
+
+from asr.errors import ModelError
+from asr.lm.charrnn import CharRnn, CharRnnConfig, CharRnnModel, save_charrnn
+from asr.lm.loading import load_language_model
+from asr.lm.ngram import NgramModel
+
+ARPA = """\\data\\
+ngram 1=4
+
+\\1-grams:
+-1.0\t<unk>
+-99\t<s>
+-0.5\t</s>
+-0.3\tyes
+
+\\end\\
+"""
+
+
+def test_each_kind_is_told_by_its_file(tmp_path: Path) -> None:
+    """A user names a file and no kind; the two kinds must not be mixed up."""
+    arpa = tmp_path / "lm.arpa"
+    arpa.write_text(ARPA)
+    assert isinstance(load_language_model(arpa), NgramModel)
+    network = tmp_path / "lm.safetensors"
+    save_charrnn(network, CharRnn(("a",), CharRnnConfig(width=4, depth=1, embedding=2)), {})
+    assert isinstance(load_language_model(network), CharRnnModel)
+    with pytest.raises(ModelError, match="is a folder"):
+        load_language_model(tmp_path)
+    with pytest.raises(ModelError, match=r"gone\.bin"):
+        load_language_model(tmp_path / "gone.bin")
