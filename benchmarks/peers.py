@@ -27,14 +27,22 @@ Layers = Callable[
 ]  # (input size, settings) -> layers called as a RecurrentStack
 
 
+TORCH: dict[str, tuple[type[nn.RNNBase], dict[str, Any]]] = {  # the cells that torch has layers for
+    "rnn": (nn.RNN, {}),
+    "rnn-relu": (nn.RNN, {"nonlinearity": "relu"}),
+    "gru": (nn.GRU, {}),
+    "lstm": (nn.LSTM, {}),
+}
+
+
 class PackedStack(nn.Module):
     """What toolkits do: all layers as one bidirectional module of torch, on packed sequences."""
 
     def __init__(self, input_size: int, config: RecurrentConfig) -> None:
         super().__init__()
-        kinds: dict[str, type[nn.RNNBase]] = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
-        self.rnn = kinds[config.cell](
-            input_size, config.width, config.depth, batch_first=True, bidirectional=True
+        kind, options = TORCH[config.cell]
+        self.rnn = kind(
+            input_size, config.width, config.depth, batch_first=True, bidirectional=True, **options
         )
 
     def forward(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, list[Any]]:
@@ -51,8 +59,9 @@ class SpeechbrainStack(nn.Module):
         from speechbrain.nnet import RNN
 
         super().__init__()
-        block = {"rnn": RNN.RNN, "gru": RNN.GRU, "lstm": RNN.LSTM}[config.cell]
-        options = {"nonlinearity": "tanh"} if config.cell == "rnn" else {}
+        kind, options = TORCH[config.cell]
+        block = {nn.RNN: RNN.RNN, nn.GRU: RNN.GRU, nn.LSTM: RNN.LSTM}[kind]
+        options = {"nonlinearity": "tanh", **options} if kind is nn.RNN else options
         self.block = block(
             config.width, input_size=input_size, num_layers=config.depth, bidirectional=True, **options
         )

@@ -1,4 +1,4 @@
-"""Speed of training a bidirectional LSTM with CTC: asr, packed sequences, speechbrain, and the matmul peak.
+"""Speed of training recurrent layers with CTC: asr, packed sequences, speechbrain, and the matmul peak.
 
 An update is forward, CTC, backward, clipping and AdamW, in float32, and in bf16 where the processor has
 instructions for it; getting the batch from the feature cache counts. It is asr's update for every contender:
@@ -12,7 +12,10 @@ speechbrain: speechbrain.nnet.RNN.LSTM told the lengths, DynamicBatchSampler, Pa
 speechbrain, padded: not told the lengths, as its own CRDNN runs it. That is another function: the backward
 direction reads the padding, so that an utterance's result depends on its neighbours.
 
-python benchmarks/training.py --root DIR
+With --compare cells: a row for each cell, and one for torch's layer of that cell on packed sequences, where
+there is one.
+
+python benchmarks/training.py --root DIR [--compare cells]
 """
 
 import logging
@@ -29,7 +32,15 @@ import numpy as np
 import torch
 from conditions import describe_machine, find_speech, set_threads
 from flops import training_flops
-from peers import HAS_SPEECHBRAIN, Layers, PackedStack, SpeechbrainStack, matching, speechbrain_batches
+from peers import (
+    HAS_SPEECHBRAIN,
+    TORCH,
+    Layers,
+    PackedStack,
+    SpeechbrainStack,
+    matching,
+    speechbrain_batches,
+)
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
@@ -39,9 +50,9 @@ from asr.errors import ModelError
 from asr.frontend.augment import AugmentConfig
 from asr.frontend.features import FeatureConfig, frame_mask
 from asr.model.acoustic import AcousticModel, ModelSettings
+from asr.model.cells import NAMES, Cell
 from asr.model.ctc import blank_steps, ctc_loss
 from asr.model.encoder import EncoderConfig
-from asr.model.recurrent import Cell
 from asr.training.batches import CPU, Batch, BatchConfig, Batches
 from asr.training.cache import open_cache
 from asr.training.examples import TextConfig, learn_tokenizer, make_examples
@@ -59,9 +70,10 @@ class Options:
 
     root: Path | None = None  # folder of LibriSpeech/ with train-clean-5; None: the digits in data/
     batch_s: float = 100.0  # seconds of audio in a batch, padding included
-    seconds: float = 40.0  # of the slowest contender, for each cell and precision
+    seconds: float = 40.0  # of the slowest contender, for each table
+    compare: Literal["peers", "cells"] = "peers"  # a table for each cell, or one with a row for each cell
     threads: int | None = None  # None: all cores
-    cell: tuple[Cell, ...] = ("lstm",)  # one or more of rnn, gru, lstm
+    cell: tuple[Cell, ...] | None = None  # None: lstm among peers, and all where cells are compared
     precision: Literal["auto", "float32", "bf16"] = "auto"  # auto: both, where the processor has bf16
     utterances: int = 600  # drawn from the corpus
     width: int = 320  # units a layer and direction
@@ -73,6 +85,7 @@ class Contender:
     """One way to train, and what its turns gave."""
 
     name: str
+    against: str  # name of the contender that it is compared with
     model: AcousticModel
     batches: Iterator[Batch]
     precision: torch.dtype
@@ -122,16 +135,24 @@ def main(options: Options) -> str:
     if options.precision == "auto" and choose_precision("auto", CPU) is not torch.bfloat16:
         print("bf16 was not measured: this processor has no instructions for it.")
         precisions = ["float32"]
-    if not HAS_SPEECHBRAIN:
-        print('speechbrain is not installed, so its rows are left out: pip install -e ".[bench]"')
-    for cell in options.cell:
-        with tempfile.TemporaryDirectory() as folder:
-            bench = Bench(utterances, cell, options, Path(folder))
-            print(bench.check(), flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        if options.compare == "cells":
+            benches = [Bench(utterances, cell, options, Path(folder)) for cell in options.cell or NAMES]
+            for bench in benches:
+                print(bench.check(), flush=True)
             for precision in precisions:
-                print(bench.measure(precision), flush=True)
+                contenders = [entry for bench in benches for entry in bench.cell_and_packed(precision)]
+                print(benches[0].measure(precision, contenders), flush=True)
+        else:
+            if not HAS_SPEECHBRAIN:
+                print('speechbrain is not installed, so its rows are left out: pip install -e ".[bench]"')
+            for cell in options.cell or ("lstm",):
+                bench = Bench(utterances, cell, options, Path(folder))
+                print(bench.check(), flush=True)
+                for precision in precisions:
+                    print(bench.measure(precision, bench.contenders(precision)), flush=True)
     return (
-        "\nMedians of the turns. asr / it: how many times faster asr is. "
+        "\nMedians of the turns. asr / it: how many times faster asr is (with the same cell). "
         f"GEMM: matmul of {GEMM_SIZE} x {GEMM_SIZE}, best turn."
     )
 
@@ -170,7 +191,9 @@ class Bench:
         return model
 
     def peers(self) -> dict[str, Layers]:
-        """The layers that compute what asr's do."""
+        """The layers that compute what asr's do; none for a cell that torch does not have."""
+        if self.shape.cell not in TORCH:
+            return {}
         peers: dict[str, Layers] = {"packed": PackedStack}
         if HAS_SPEECHBRAIN:
             peers["speechbrain"] = lambda size, config: SpeechbrainStack(size, config, packed=True)
@@ -221,14 +244,22 @@ class Bench:
             "asr, norm and dropout": self.model(shape=replace(self.shape, dropout=None, layer_norm=True)),
             **{name: self.model(layers) for name, layers in self.peers().items()},
         }
-        if HAS_SPEECHBRAIN:
+        if HAS_SPEECHBRAIN and self.shape.cell in TORCH:
             entries["speechbrain, padded"] = self.model(
                 lambda size, config: SpeechbrainStack(size, config, packed=False)
             )
         return [
-            Contender(name, model, self.speechbrain() if "brain" in name else self.own(), dtype)
+            Contender(name, "asr", model, self.speechbrain() if "brain" in name else self.own(), dtype)
             for name, model in entries.items()
         ]
+
+    def cell_and_packed(self, precision: Precision) -> list[Contender]:
+        """asr's layers of this cell, and torch's on packed sequences."""
+        dtype, cell = choose_precision(precision, CPU), self.shape.cell
+        entries = [Contender(cell, cell, self.model(), self.own(), dtype)]
+        if cell in TORCH:
+            entries.append(Contender(f"{cell}, packed", cell, self.model(PackedStack), self.own(), dtype))
+        return entries
 
     def own(self) -> Iterator[Batch]:
         """asr's batches, epoch after epoch, without the first, which is always the longest."""
@@ -240,13 +271,12 @@ class Bench:
         template = next(self.own())
         return speechbrain_batches(self.examples, cache, template, self.options.batch_s)
 
-    def measure(self, precision: Precision) -> str:
+    def measure(self, precision: Precision, contenders: list[Contender]) -> str:
         """Take turns until the slowest has had its time; the result is a table.
 
         Raises:
             ModelError: two that should train on the same batches did not.
         """
-        contenders = self.contenders(precision)
         matrix = torch.randn(GEMM_SIZE, GEMM_SIZE).to(contenders[0].precision)
         peaks: list[float] = []
         for contender in contenders:  # the first call of anything is slow
@@ -269,10 +299,11 @@ class Bench:
             f"GEMM {max(peaks):.0f} GF/s",
             f"{'':24}{'audio-s/s':>10}{'asr / it':>10}{'GF/s':>8}{'of GEMM':>9}{'padding':>9}",
         ]
+        speeds = {contender.name: median(contender.speeds) for contender in contenders}
         for contender in contenders:
             speed, rate = median(contender.speeds), median(contender.rates)
             lines.append(
-                f"{contender.name:24}{speed:10.1f}{median(contenders[0].speeds) / speed:10.2f}{rate:8.1f}"
+                f"{contender.name:24}{speed:10.1f}{speeds[contender.against] / speed:10.2f}{rate:8.1f}"
                 f"{rate / max(peaks):9.1%}{sum(contender.padding) / len(contender.padding):9.1%}"
             )
         return "\n".join(lines)

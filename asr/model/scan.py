@@ -33,7 +33,7 @@ class ElmanScan(torch.autograd.Function):
         """See the class."""
         y = gates.view(-1, *h0.shape)
         step = kernels.relu_forward if relu else kernels.tanh_forward
-        array, transposed, h = _arrays(y)[0], weight.t(), h0
+        array, transposed, h = _arrays(y)[0], weight.t().contiguous(), h0
         for t, row in enumerate(y.unbind()):
             row.addmm_(h, transposed)
             step(array, t)
@@ -77,7 +77,7 @@ class GruScan(torch.autograd.Function):
         y, kept = (buffer.new_empty(len(buffer), batch, width) for _ in range(2))
         product = buffer.new_empty(batch, 3 * width)
         arrays = _arrays(buffer, product, bias, h0, y, kept)
-        transposed, h = weight.t(), h0
+        transposed, h = weight.t().contiguous(), h0
         for t, row in enumerate(y.unbind()):
             torch.mm(h, transposed, out=product)
             kernels.gru_forward(*arrays, t)
@@ -121,7 +121,7 @@ class LiGruScan(torch.autograd.Function):
         buffer = gates.view(-1, batch, 2 * width)
         y = buffer.new_empty(len(buffer), batch, width)
         arrays = _arrays(buffer, h0, y)
-        transposed, h = weight.t(), h0
+        transposed, h = weight.t().contiguous(), h0
         for t, (row, out) in enumerate(zip(buffer.unbind(), y.unbind(), strict=True)):
             row.addmm_(h, transposed)
             kernels.ligru_forward(*arrays, t)
@@ -171,7 +171,7 @@ class LstmScan(torch.autograd.Function):
         y = m if projection is None else buffer.new_empty(len(buffer), *h0.shape)
         peeps = c0.new_zeros(3, width) if peepholes is None else peepholes
         arrays = _arrays(buffer, peeps, c0, c, m)
-        transposed, h = weight.t(), h0
+        transposed, h = weight.t().contiguous(), h0
         for t, (row, out, wide) in enumerate(zip(buffer.unbind(), y.unbind(), m.unbind(), strict=True)):
             row.addmm_(h, transposed)
             kernels.lstm_forward(*arrays, t)

@@ -65,13 +65,14 @@ def by_definition(direction: Direction, x: Tensor, state: tuple[Tensor, ...]) ->
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("steps", [1, 7])
-def test_scan_equals_the_definition(kind: str, steps: int) -> None:
+@pytest.mark.parametrize(("steps", "batch"), [(1, 3), (7, 1), (7, 3), (3, 4), (2, 9)])
+def test_scan_equals_the_definition(kind: str, steps: int, batch: int) -> None:
     """Guards the kernels and the backward pass by hand: outputs, states and all gradients are those that
     autograd finds for the cell's definition."""
     direction = make(kind)
-    x, state = inputs(direction, steps)
+    x, state = inputs(direction, steps, batch)
     y, last = direction(x, state)
+    assert y.shape == (steps, batch, direction.output_size)
     y_plain, last_plain = by_definition(direction, x, state)
     torch.testing.assert_close((y, *last), (y_plain, *last_plain), rtol=1e-12, atol=1e-12)
     wanted = [x, *state, *direction.parameters()]
