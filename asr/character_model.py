@@ -22,6 +22,7 @@ from asr.training.checkpoint import load_checkpoint
 from asr.training.config import TrainConfig
 from asr.training.cores import share_cores
 from asr.training.distributed import processes
+from asr.training.failures import plain_failures
 from asr.training.provenance import provenance
 from asr.training.runs import DATA_DIGEST, find_checkpoint, plain_settings, run_log
 from asr.training.stopping import StopSignal
@@ -130,7 +131,8 @@ def train(lines: Sequence[str], dev: Sequence[str], settings: Settings) -> Path:
             f"the text to choose by holds {', '.join(map(repr, sorted(unknown)[:10]))}, which the text "
             f"to learn from never does. Choose other rules (--normalizer), or another text."
         )
-    with processes(config.device) as process, run_log(config.run_dir, process):
+    stop = StopSignal(config.max_hours)
+    with processes(config.device) as process, run_log(config.run_dir, process), plain_failures():
         record = _record(settings, lines, dev)
         resumed = find_checkpoint(config, record, _record(Settings(), (), ()), process)
         if process.device.type == "cpu":
@@ -149,10 +151,12 @@ def train(lines: Sequence[str], dev: Sequence[str], settings: Settings) -> Path:
             position, _, states = load_checkpoint(config.run_dir / CHECKPOINT, process.device)
             trainer.restore(position, states)
             log.info("resuming in epoch %d, after block %d", position.epoch, position.batch)
-        with StopSignal() as stop:
+        elif config.warm_start:
+            trainer.warm_start(config.warm_start)
+        with stop:
             position = trainer.run(stop)
         process.gather(None)  # no process goes on to use the best model before it is written
-        log.info("best dev %.3f bits a character in epoch %d", position.best_score, position.best_epoch)
+        log.info("best dev %.3f bits a character in %s", position.best_score, position.best_model())
     return config.run_dir / BEST_MODEL
 
 

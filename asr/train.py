@@ -23,6 +23,7 @@ from asr.training.cores import share_cores
 from asr.training.deterministic import make_deterministic
 from asr.training.distributed import Process, processes
 from asr.training.examples import TextConfig, learn_tokenizer, make_examples
+from asr.training.failures import plain_failures
 from asr.training.provenance import provenance
 from asr.training.runs import DATA_DIGEST, FREE, TOKENIZER_DIGEST, find_checkpoint, plain_settings, run_log
 from asr.training.speech import SpeechTask
@@ -91,7 +92,8 @@ def train(utterances: Sequence[Utterance], dev: Sequence[Utterance], settings: S
     config = settings.train
     if config.deterministic:
         make_deterministic()
-    with processes(config.device) as process, run_log(config.run_dir, process):
+    stop = StopSignal(config.max_hours)
+    with processes(config.device) as process, run_log(config.run_dir, process), plain_failures():
         record = _record(settings, utterances, dev)
         # Batches depend on it, so another number of processes needs it to go on.
         record["batch.shards"] = settings.batch.shards or process.world_size
@@ -127,10 +129,12 @@ def train(utterances: Sequence[Utterance], dev: Sequence[Utterance], settings: S
             position, _, states = load_checkpoint(config.run_dir / CHECKPOINT, process.device)
             trainer.restore(position, states)
             log.info("resuming in epoch %d, after batch %d", position.epoch, position.batch)
-        with StopSignal() as stop:
+        elif config.warm_start:
+            trainer.warm_start(config.warm_start)
+        with stop:
             position = trainer.run(stop)
         process.gather(None)  # no process goes on to use the best model before it is written
-        log.info("best %s %.2f%% in epoch %d", task.score_name, position.best_score, position.best_epoch)
+        log.info("best %s %.2f%% in %s", task.score_name, position.best_score, position.best_model())
     return config.run_dir / BEST_MODEL
 
 

@@ -1,3 +1,4 @@
+import contextlib
 import json
 import logging
 import os
@@ -32,6 +33,7 @@ from asr.training.checkpoint import load_checkpoint
 from asr.training.config import TrainConfig
 from asr.training.distributed import Process
 from asr.training.examples import learn_tokenizer, make_examples
+from asr.training.reproducer import weights_digest
 
 PROJECT = Path(__file__).parents[1]
 RATE = 8000
@@ -199,6 +201,57 @@ def test_resume_with_other_settings(manifest: Path, settings: Settings, tmp_path
     )
 
 
+def test_resume_anyway(
+    manifest: Path, settings: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Guards --train.resume-anyway: it names what has changed and goes on with the settings of today; where
+    the weights do not fit any more, one line says so."""
+    utterances = read_manifest(manifest)
+    train(utterances, utterances, changed(settings, "train", epochs=1))
+    more = changed(settings, "train", resume_anyway=True, epochs=2, learning_rate=0.5, weight_decay=0.125)
+    train(utterances[1:], utterances, more)
+    (message,) = [text for text in caplog.messages if "going on with other settings" in text]
+    for part in ("--train.epochs was 1 and is now 2", "--train.learning-rate was 0.001 and is now 0.5",
+                 "the digest of the training and dev data was"):  # fmt: skip
+        assert part in message
+    states = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)["states"]
+    assert states["optimizer"]["param_groups"][0]["weight_decay"] == 0.125
+    # Other parts learn: the moments of before belong to other weights.
+    train(utterances, utterances, changed(more, "train", epochs=3, freeze=("front",)))
+    assert "other parts are frozen than before: the optimiser starts anew" in caplog.messages
+    with pytest.raises(
+        SettingsError, match=r"its weights do not fit these settings: .*size mismatch"
+    ) as caught:
+        train(utterances, utterances, changed(changed(more, "train", epochs=4), "model", width=24))
+    assert "\n" not in str(caught.value)
+    assert "--train.warm-start" in str(caught.value)
+
+
+def test_warm_start_and_time_limit(manifest: Path, settings: Settings, tmp_path: Path) -> None:
+    """Guards two settings through the whole command: a first session that the clock ends at once has the
+    donor's weights behind it, a second one goes on without needing the donor."""
+    utterances = read_manifest(manifest)
+    donor = train(utterances, utterances, changed(settings, "train", epochs=1))
+    warm = {"run_dir": tmp_path / "warm", "warm_start": donor, "epochs": 1}
+    with pytest.raises(
+        Interrupted, match=r"stopped by --train\.max-hours 1e-06 in epoch 1, batch 1, and saved"
+    ):
+        train(utterances, utterances, changed(settings, "train", **warm, max_hours=1e-6, learning_rate=1e-9))
+    weights = torch.load(tmp_path / "warm" / "checkpoint.pt", weights_only=True)["states"]["net"]
+    torch.testing.assert_close(dict(weights), weights_of(donor), rtol=1e-4, atol=1e-6)
+    donor.unlink()
+    train(utterances, utterances, changed(settings, "train", **warm, resume=True, learning_rate=1e-9))
+
+
+def test_half_written_files_of_a_killed_session(manifest: Path, settings: Settings, tmp_path: Path) -> None:
+    """Guards the run folder: what kill -9 left half-written is removed by the next session."""
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "checkpoint.pt.part").write_bytes(b"half")
+    utterances = read_manifest(manifest)
+    train(utterances, utterances, changed(settings, "train", epochs=1))
+    assert not list((tmp_path / "run").glob("*.part"))
+
+
 def test_resumed_after_ctrl_c(
     manifest: Path, settings: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
@@ -307,6 +360,106 @@ def test_stopped_process(number: signal.Signals, manifest: Path, tmp_path: Path)
     assert load_checkpoint(run_dir / "checkpoint.pt", CPU)[0].update > 0
 
 
+def children(process: "subprocess.Popen[str]") -> list[int]:
+    listed = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    if not listed.exists():
+        process.kill()
+        pytest.skip("needs /proc to find the processes that another has started")
+    return [int(child) for child in listed.read_text().split()]
+
+
+def test_killed_loader_process(manifest: Path, tmp_path: Path) -> None:
+    """Guards kill -9 of a loader process, as the system does for want of memory: one line, and the checkpoint
+    stays good."""
+    run_dir = tmp_path / "run"
+    more = ("--train.epochs", "100000", "--train.save-every-s", "0", "--batch.workers", "1")
+    process = start(command(manifest, run_dir, *more))
+    wait_for(lambda: (run_dir / "checkpoint.pt").exists(), process)
+    victims: list[int] = []
+    while not victims:  # there is none between epochs
+        victims = children(process)
+    os.kill(victims[-1], signal.SIGKILL)
+    output, errors = process.communicate(timeout=60)
+    assert (process.returncode, output) == (2, ""), errors
+    assert "error: a loader process was ended from outside" in errors.splitlines()[-1]
+    assert "Traceback" not in errors
+    assert load_checkpoint(run_dir / "checkpoint.pt", CPU)[0].update > 0
+
+
+def saved_at(run_dir: Path) -> int:
+    path = run_dir / "checkpoint.pt"
+    return path.stat().st_mtime_ns if path.exists() else 0
+
+
+ZYGOTE = """
+import os, sys
+import torch, torch.utils.tensorboard
+import asr.train
+from asr.cli import main
+for line in sys.stdin:
+    child = os.fork()
+    if child == 0:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        os._exit(main(line.split()))
+    print(child, flush=True)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_killed_twenty_times(manifest: Path, tmp_path: Path) -> None:
+    """Guards every moment of a run against kill -9: start, reading the checkpoint, updates, writing files,
+    validation. What is left after 20 kills ends with the weights of a run that lived."""
+    rng = np.random.default_rng(20)
+    more = ("--train.epochs", "20", "--train.save-every-s", "0", "--train.ema", "0.9", "--train.average", "3",
+            "--train.accumulate", "2", "--model.dropout", "0.2", "--train.resume")  # fmt: skip
+    with subprocess.Popen(
+        [sys.executable, "-c", ZYGOTE], env=ENVIRONMENT, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL, text=True,
+    ) as zygote:  # fmt: skip
+        # It has torch loaded, so that a session starts in a fraction of a second.
+
+        def session(run_dir: Path, kill_after_s: float | None = None, *, update_first: bool = False) -> int:
+            print(*command(manifest, run_dir, *more)[2:], file=zygote.stdin, flush=True)
+            child = int(zygote.stdout.readline())
+            if kill_after_s is not None:
+                before = saved_at(run_dir)
+                while update_first and saved_at(run_dir) == before and Path(f"/proc/{child}").exists():
+                    time.sleep(0.001)
+                time.sleep(kill_after_s)
+                with contextlib.suppress(ProcessLookupError):  # it has ended by itself
+                    os.kill(child, signal.SIGKILL)
+            return int(zygote.stdout.readline())
+
+        began = time.monotonic()
+        assert session(tmp_path / "whole") == 0
+        whole_s = time.monotonic() - began
+        kills = 0
+        run_dir = tmp_path / "run"
+        for number in range(40):
+            # Every other session dies young; the others make an update first, so that all get somewhere.
+            share = rng.uniform(0.0, 0.2 if number % 2 else 0.03)
+            status = session(run_dir, kill_after_s=share * whole_s, update_first=number % 2 == 0)
+            kills += status == -signal.SIGKILL
+            if kills == 22:
+                break
+        updates = load_checkpoint(run_dir / "checkpoint.pt", CPU)[0].update
+        assert kills >= 20
+        assert updates > 10
+        assert session(run_dir) == 0
+        zygote.stdin.close()
+    for name in ("last.safetensors", "model.safetensors"):
+        assert weights_digest(weights_of(tmp_path / "whole" / name)) == weights_digest(
+            weights_of(run_dir / name)
+        )
+    positions = []
+    for folder in (tmp_path / "whole", run_dir):
+        position, _, _ = load_checkpoint(folder / "checkpoint.pt", CPU)
+        positions.append(replace(position, seconds=0.0))
+    assert positions[0] == positions[1]
+    assert not list(run_dir.rglob("*.part"))
+
+
 @pytest.mark.slow
 def test_killed_process(manifest: Path, tmp_path: Path) -> None:
     """Guards kill -9 at random points: what is left resumes and ends with the weights of a run that lived."""
@@ -400,11 +553,7 @@ def test_dead_process_ends_the_run(manifest: Path, tmp_path: Path) -> None:
     more = ("--train.epochs", "100000", "--train.log-every-s", "0")
     process = start(torchrun(command(audio / "train.jsonl", tmp_path / "run", *more)))
     wait_for(lambda: (tmp_path / "run" / "metrics.jsonl").exists(), process)
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-    if not children.exists():
-        process.terminate()
-        pytest.skip("needs /proc to find the processes that torchrun has started")
-    os.kill(int(children.read_text().split()[-1]), signal.SIGKILL)
+    os.kill(children(process)[-1], signal.SIGKILL)
     _, errors = process.communicate(timeout=60)
     assert process.returncode != 0
     assert errors.count("2 processes trained together, and one has ended too early") == 1

@@ -20,6 +20,7 @@ from asr.frontend.warp import warp_mel
 from asr.training.cache import FeatureCache, open_cache, read_features, read_waveform
 from asr.training.cores import one_thread, usable_cores
 from asr.training.examples import Example
+from asr.training.failures import loader_killed
 from asr.training.sampler import Plan, Planned, Sampler
 
 CPU = torch.device("cpu")
@@ -35,6 +36,8 @@ class BatchConfig:
     # Equal parts of a batch, one or more for each process; None: as many as processes. Set it to go on with a
     # run of more processes.
     shards: int | None = None
+    # In so many first epochs, short utterances come before long ones (SortaGrad): a steadier beginning.
+    shortest_first_epochs: int = 0
     # Processes that make batches; None: 0 on a CPU or where a cache has all features, else up to 8.
     workers: int | None = None
 
@@ -43,6 +46,10 @@ class BatchConfig:
             raise SettingsError(f"batch.seconds must be above 0. Got {self.seconds:g}.")
         if self.shards is not None and self.shards < 1:
             raise SettingsError(f"batch.shards must be at least 1. Got {self.shards}.")
+        if self.shortest_first_epochs < 0:
+            raise SettingsError(
+                f"batch.shortest-first-epochs must not be negative. Got {self.shortest_first_epochs}."
+            )
         if self.workers is not None and self.workers < 0:
             raise SettingsError(f"batch.workers must not be negative. Got {self.workers}.")
 
@@ -172,7 +179,8 @@ class Batches:
             config.seconds,
             augment,
             top_speeds=np.array([example.top_speed for example in examples], dtype=np.float32),
-            seed=seed, shards=shards, rank=rank, world_size=world_size,
+            seed=seed, shortest_first_epochs=config.shortest_first_epochs,
+            shards=shards, rank=rank, world_size=world_size,
         )  # fmt: skip
 
     def plan(self, epoch: int) -> Plan:
@@ -187,6 +195,7 @@ class Batches:
 
         Raises:
             AudioError: an utterance's audio cannot be read.
+            TrainingError: a loader process was killed.
         """
         loader: DataLoader[Batch | AsrError] = DataLoader(
             self.dataset,
@@ -197,7 +206,15 @@ class Batches:
             prefetch_factor=4 if self.workers else None,
             worker_init_fn=_ignore_signals,
         )
-        for batch in loader:
+        batches = iter(loader)
+        while True:
+            try:
+                batch = next(batches, None)
+            except (EOFError, ConnectionError, FileNotFoundError) as error:
+                # Killed while it handed a batch over; at other moments torch notices (`plain_failures`).
+                raise loader_killed(error) from error
+            if batch is None:
+                return
             if isinstance(batch, AsrError):
                 raise batch
             yield batch

@@ -30,8 +30,19 @@ class Position:
     best_epoch: int = 0  # the epoch with the best dev score; 0 before the first
     best_score: float = float("inf")  # of the task, such as WER in percent; lower is better
     best_loss: float = float("inf")  # dev loss a token, decides between equal scores
+    top_epochs: list[tuple[float, float, int]] = field(default_factory=list)  # score, loss, epoch
+    averaged: list[int] = field(
+        default_factory=list
+    )  # the best model is the average of these; of none: best_epoch
+    rate_scale: float = 1.0  # on the learning rate, of the schedule "plateau"
     bad_updates: int = 0  # updates in a row that were skipped for a loss that is not finite
     epoch_sums: dict[str, float] = field(default_factory=dict)  # the current epoch's running totals
+
+    def best_model(self) -> str:
+        """Where the best model comes from, for messages."""
+        if self.averaged:
+            return f"the average of the epochs {', '.join(map(str, self.averaged))}"
+        return f"epoch {self.best_epoch}"
 
 
 def save_checkpoint(path: Path, position: Position, settings: dict[str, Any], states: dict[str, Any]) -> None:
@@ -70,7 +81,7 @@ def load_checkpoint(path: Path, device: torch.device) -> tuple[Position, dict[st
     try:
         with warnings.catch_warnings(action="ignore"):  # about pickles of others, which are refused anyway
             record = torch.load(path, map_location=device, weights_only=True)
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         reason = str(error).strip().split("\n")[0].split(". ")[0].rstrip(".")
         raise ModelError(
             f"{path}: not a readable checkpoint: {reason}. Expected one that `asr train` has written. Start "
@@ -100,7 +111,7 @@ def load_checkpoint(path: Path, device: torch.device) -> tuple[Position, dict[st
 
 
 # What torch.load raises on files that it did not write, or wrote half.
-_UNREADABLE = (
+UNREADABLE = (
     RuntimeError, OSError, EOFError, ValueError, KeyError, IndexError, TypeError, AttributeError,
     AssertionError, pickle.UnpicklingError,
 )  # fmt: skip

@@ -16,13 +16,21 @@ class TrainConfig:
 
     run_dir: Path = Path("runs/asr")  # checkpoints, models, metrics and the log of the run
     resume: bool = False  # go on with the run in run_dir
+    resume_anyway: bool = False  # go on with it although settings have changed; says which
+    max_hours: float = 0.0  # save and stop after so many hours of this session; 0 for never
     epochs: int = 50
     learning_rate: float = 1e-3  # the peak, after the warm-up
     warmup: float = 0.05  # share of all updates over which the learning rate rises
-    schedule: Schedule = "cosine"  # how it falls to 0 afterwards; constant does not
+    # How it falls afterwards: cosine or linear to 0, one-cycle (Smith), noam (inverse square root), constant
+    # (it does not), or plateau: halved after each epoch without a better dev score.
+    schedule: Schedule = "cosine"
     weight_decay: float = 0.01  # of AdamW
     clip_norm: float = 5.0  # gradients with a larger norm are scaled down to it; 0 for never
     accumulate: int = 1  # batches whose gradients make one update, as one batch so many times larger would
+    ema: float = 0.0  # decay of a moving average of the weights, as 0.999, which is then the model; 0: none
+    average: int = 0  # at the end, try the average of so many best epochs as the model; 0 or 1 for not
+    warm_start: Path | None = None  # a model to take all weights from that fit
+    freeze: tuple[str, ...] = ()  # parts whose weights stay as they are, such as front recurrent.0
     precision: Precision = "auto"  # auto: bf16 where the processor has instructions for it, else float32
     patience: int = 0  # stop after so many epochs without a better dev score; 0 for never
     max_bad_updates: int = 10  # stop after so many updates in a row whose loss is not finite
@@ -38,7 +46,8 @@ class TrainConfig:
     def __post_init__(self) -> None:
         at_least = {
             "epochs": 1, "accumulate": 1, "patience": 0, "max_bad_updates": 1, "save_every_s": 0,
-            "log_every_s": 0, "diagnose_every": 0, "weight_decay": 0, "clip_norm": 0, "seed": 0,
+            "log_every_s": 0, "diagnose_every": 0, "weight_decay": 0, "clip_norm": 0, "seed": 0, "average": 0,
+            "max_hours": 0,
         }  # fmt: skip
         for name, low in at_least.items():
             value = getattr(self, name)
@@ -52,5 +61,11 @@ class TrainConfig:
             raise SettingsError(
                 f"train.schedule must be one of {', '.join(get_args(Schedule))}. Got {self.schedule!r}."
             )
+        if self.schedule == "noam" and self.warmup == 0:
+            raise SettingsError(
+                "train.schedule noam peaks where train.warmup ends, which must be above 0. Got 0."
+            )
+        if not 0 <= self.ema < 1:
+            raise SettingsError(f"train.ema is a decay in [0, 1), such as 0.999. Got {self.ema:g}.")
         if self.threads is not None and self.threads < 1:
             raise SettingsError(f"train.threads must be at least 1. Got {self.threads}.")

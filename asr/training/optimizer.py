@@ -27,6 +27,25 @@ def make_optimizer(model: nn.Module, learning_rate: float, weight_decay: float) 
     return torch.optim.AdamW(groups, lr=learning_rate, fused=True)
 
 
+def restore_optimizer(optimizer: torch.optim.AdamW, state: dict[str, Any]) -> bool:
+    """Load moments and step counts; the settings stay those of today.
+
+    Args:
+        optimizer: of `make_optimizer`.
+        state: of such an optimiser.
+
+    Returns:
+        False, with nothing changed, if it is about other weights.
+    """
+    groups = optimizer.state_dict()["param_groups"]
+    if [len(group["params"]) for group in groups] != [
+        len(group["params"]) for group in state["param_groups"]
+    ]:
+        return False
+    optimizer.load_state_dict({"state": state["state"], "param_groups": groups})
+    return True
+
+
 def step_unless(optimizer: torch.optim.AdamW, skipped: Tensor) -> None:
     """Update the weights, or leave weights, moments and step counts as they are.
 

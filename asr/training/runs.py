@@ -21,6 +21,7 @@ log = logging.getLogger("asr")
 FREE = {
     "train.run_dir", "train.resume", "train.device", "train.threads", "train.save_every_s",
     "train.log_every_s", "train.diagnose_every", "train.max_bad_updates", "train.patience",
+    "train.resume_anyway", "train.max_hours",
     "batch.workers", "batch.cache_dir",
 }  # fmt: skip
 
@@ -42,6 +43,8 @@ def run_log(run_dir: Path, process: Process) -> Iterator[None]:
         return
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
+        for half_written in run_dir.glob("*.part"):  # by a session that was killed
+            half_written.unlink()
         handler = logging.FileHandler(run_dir / "train.log", encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         raise SettingsError(
@@ -107,7 +110,7 @@ def find_checkpoint(
             f"only some of {process.world_size} processes see {path}. Expected a --train.run-dir that all "
             f"machines share. Choose one."
         )
-    if not config.resume:
+    if not (config.resume or config.resume_anyway):
         if seen[0]:
             raise SettingsError(
                 f"{config.run_dir} already holds a run. Add --train.resume to go on with it, or choose "
@@ -119,10 +122,12 @@ def find_checkpoint(
         return False
     _, before, _ = load_checkpoint(path, torch.device("cpu"))
     changed = changes(settings, {**defaults, **before})
-    if changed:
+    if changed and config.resume_anyway:
+        log.warning("going on with other settings than before: %s", "; ".join(changed))
+    elif changed:
         raise SettingsError(
             f"{config.run_dir} was trained with other settings: {'; '.join(changed)}. Resume with the same "
-            f"ones, or start anew in another --train.run-dir."
+            f"ones, go on with today's (--train.resume-anyway), or start anew in another --train.run-dir."
         )
     return True
 

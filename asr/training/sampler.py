@@ -210,9 +210,12 @@ class Sampler:
         augment: the speeds; None for plain utterances in a fixed order (dev and test sets).
         top_speeds: (utterances,) the fastest that each may be heard at; None for no limit.
         seed: of the order and the speeds.
+        shortest_first_epochs: in so many first epochs, short utterances come before long ones.
         shards: parts of a batch, a multiple of world_size.
         rank: which process's parts to give.
         world_size: processes that share every batch.
+
+    Source: shortest first is SortaGrad, Amodei et al. 2016, "Deep Speech 2", section 3.4.
     """
 
     def __init__(
@@ -225,12 +228,13 @@ class Sampler:
         *,
         top_speeds: NDArray[np.floating] | None = None,
         seed: int = 0,
+        shortest_first_epochs: int = 0,
         shards: int = 1,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
         self.seconds, self.token_counts, self.batch_s = seconds, token_counts, batch_s
-        self.augment, self.seed = augment, seed
+        self.augment, self.seed, self.shortest_first_epochs = augment, seed, shortest_first_epochs
         self.shards, self.rank, self.world_size = shards, rank, world_size
         if augment:
             self.hashes = hash_ids(ids)
@@ -247,7 +251,9 @@ class Sampler:
             seconds = seconds / draw_speeds(self.augment, self.top_speeds, self.hashes, self.seed, epoch)
         groups = group_by_length(seconds, self.batch_s, rng, self.shards)
         picks = np.arange(len(groups))
-        if rng is not None:
+        if rng is not None and epoch <= self.shortest_first_epochs:
+            picks = picks[::-1].copy()
+        elif rng is not None:
             rng.shuffle(picks[1:])
         if len(groups):
             firsts = groups.cuts[: -1 : self.shards]

@@ -5,17 +5,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from asr.frontend.augment import Masks
 from asr.model.acoustic import AcousticModel
 from asr.model.ctc import blank_steps, ctc_loss
 from asr.model.ctc_deterministic import deterministic_ctc_loss
 from asr.model.encoder import step_count
-from asr.model.saved import save_model
+from asr.model.saved import load_model, save_model
 from asr.training.batches import Batch, Batches
 from asr.training.distributed import Process
 from asr.training.plateau import PlateauWatch
 from asr.training.precision import autocast
+from asr.training.reproducer import read_reproducer
 from asr.training.sampler import Planned
 from asr.training.task import Losses, Pace
 from asr.training.validation import Validation, validate
@@ -32,6 +34,7 @@ class SpeechTask:
     """
 
     pace = Pace("audio_s_per_s", "audio {:.0f} s/s")
+    replay_module: str | None = "asr.training.speech"
 
     def __init__(
         self, model: AcousticModel, train: Batches, dev: Batches, deterministic: bool = False
@@ -40,6 +43,25 @@ class SpeechTask:
         self.net, self.train, self.dev = model, train, dev
         self.score_name = "dev WER" if model.settings.tokenizer.pieces else "dev PER"
         self.plateau = PlateauWatch()
+
+    def parts(self) -> dict[str, nn.Module]:
+        """Parts of the encoder by the names that --train.freeze takes."""
+        encoder = self.net.encoder
+        stack = encoder.recurrent
+        layers = {
+            f"recurrent.{number}": nn.ModuleList(layer)
+            for number, layer in enumerate(zip(stack.norms, stack.layers, stack.bottlenecks, strict=True))
+        }
+        return {"front": encoder.front, "recurrent": stack, **layers, "output": encoder.output}
+
+    def donor(self, path: Path) -> dict[str, Tensor | None]:
+        """The tensors of a saved recogniser; those of the output layer mean nothing with another alphabet."""
+        other = load_model(path)
+        same = other.settings.tokenizer == self.net.settings.tokenizer
+        return {
+            name: tensor if same or not name.startswith("encoder.output.") else None
+            for name, tensor in other.state_dict().items()
+        }
 
     def plan(self, epoch: int) -> Sequence[Planned]:
         """The batches of an epoch, counted from 1, in their order."""
@@ -100,3 +122,30 @@ def speech_losses(
     losses = loss(log_probs, steps, there.tokens, batch.token_lengths)
     blanks = blank_steps(log_probs.detach(), step_lengths)
     return Losses(losses, {"blank": (blanks, step_lengths.sum())})
+
+
+def replay(path: Path | str, device: str = "cpu") -> dict[str, float]:
+    """Repeat an update whose loss or gradient was not finite, with the same weights, batch and draws.
+
+    Args:
+        path: bad_update_N.pt of a run folder; the model beside it is read too.
+        device: where to repeat it, in float32.
+
+    Returns:
+        The loss of each utterance in nats, and under "gradient norm" that of the update.
+
+    Raises:
+        ModelError: a file is missing, damaged or something else.
+    """
+    record = read_reproducer(Path(path))
+    model = load_model(Path(path).with_name(record["model"]), device).train()
+    torch.manual_seed(record["seed"])
+    results: dict[str, float] = {}
+    for fields in record["batches"]:
+        masks = Masks(**fields["masks"]) if fields["masks"] else None
+        batch = Batch(**{**fields, "masks": masks})
+        losses = speech_losses(model, batch, torch.float32).losses
+        (losses.sum() / record["tokens"]).backward()
+        results |= dict(zip(batch.ids, losses.tolist(), strict=True))
+    norm = nn.utils.clip_grad_norm_(model.parameters(), float("inf"))
+    return {**results, "gradient norm": float(norm)}

@@ -1,6 +1,8 @@
-"""Stopping a run in good order: Ctrl-C, and the signal with which batch schedulers end a job."""
+"""Stopping a run in good order: Ctrl-C, the signal with which batch schedulers end a job, a time limit."""
 
+import math
 import signal
+import time
 from types import FrameType
 from typing import Self
 
@@ -8,10 +10,27 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class StopSignal:
-    """While entered, the first signal asks for a stop after the current update; a second stops at once."""
+    """While entered, the first signal asks for a stop after the current update; a second stops at once.
 
-    def __init__(self) -> None:
-        self.received = False
+    Args:
+        max_hours: ask for a stop after so many hours from now; 0 for never.
+    """
+
+    signalled = False
+    max_hours = 0.0
+
+    def __init__(self, max_hours: float = 0.0) -> None:
+        self.max_hours = max_hours
+        self._deadline = time.monotonic() + 3600 * max_hours if max_hours else math.inf
+
+    @property
+    def received(self) -> bool:
+        """Whether to stop."""
+        return self.signalled or time.monotonic() >= self._deadline
+
+    def reason(self) -> str:
+        """What has asked for the stop, for a message; "" for a signal, whose sender knows."""
+        return f" by --train.max-hours {self.max_hours:g}" if self.max_hours and not self.signalled else ""
 
     def __enter__(self) -> Self:
         self._before = {number: signal.signal(number, self._receive) for number in _SIGNALS}
@@ -22,6 +41,6 @@ class StopSignal:
             signal.signal(number, handler)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        if self.received:
+        if self.signalled:
             raise KeyboardInterrupt
-        self.received = True
+        self.signalled = True

@@ -82,9 +82,22 @@ class Task(Protocol[B]):
     score_name: str  # of `Result.score`, such as "dev WER"
     pace: Pace
 
+    # Module whose function `replay` repeats the update of a reproducer file, if there is one.
+    replay_module: str | None
+
     @property
     def net(self) -> nn.Module:
         """What is trained, on its device."""
+
+    def parts(self) -> dict[str, nn.Module]:
+        """Parts of the net by the names that --train.freeze takes; together they are the net."""
+
+    def donor(self, path: Path) -> dict[str, Tensor | None]:
+        """The tensors of a saved model to start from; None for one that means something else here.
+
+        Raises:
+            ModelError: the file cannot be read.
+        """
 
     def plan(self, epoch: int) -> Sequence[Any]:
         """The batches of an epoch, counted from 1, in their order; the same at every call."""
@@ -112,4 +125,4 @@ class Task(Protocol[B]):
         """What a checkpoint keeps besides the weights (a carried hidden state): tensors, plain values."""
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from what `state` gave."""
+        """Go on from what `state` gave, in this process or, if their number has changed, in another."""

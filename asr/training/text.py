@@ -16,10 +16,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from asr.errors import DataError, SettingsError
-from asr.lm.charrnn import CharRnn, save_charrnn
+from asr.lm.charrnn import CharRnn, load_charrnn, save_charrnn
 from asr.model.recurrent import State
 from asr.training.distributed import Process
 from asr.training.precision import autocast
@@ -94,6 +94,7 @@ class TextTask:
 
     score_name = "dev bits a character"
     pace = Pace("characters_per_s", "{:.0f} characters/s")
+    replay_module: str | None = None
 
     def __init__(
         self,
@@ -118,6 +119,21 @@ class TextTask:
                 f"more for each. Raise it."
             )
         self._states: list[State] | None = None
+
+    def parts(self) -> dict[str, nn.Module]:
+        """Parts of the network by the names that --train.freeze takes."""
+        return {
+            name: part for name, part in self.net.named_children() if any(True for _ in part.parameters())
+        }
+
+    def donor(self, path: Path) -> dict[str, Tensor | None]:
+        """The tensors of a saved network; those of single characters mean nothing with another alphabet."""
+        other = load_charrnn(path)
+        same = other.symbols == self.net.symbols
+        return {
+            name: tensor if same or not name.startswith(("embedding.", "output.")) else None
+            for name, tensor in other.state_dict().items()
+        }
 
     def plan(self, epoch: int) -> Sequence[tuple[int, int]]:
         """(epoch, block) of an epoch's blocks; every stream goes on from block to block."""

@@ -10,25 +10,30 @@ import logging
 import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from asr.errors import Interrupted, TrainingError
+from asr.errors import Interrupted, SettingsError, TrainingError
+from asr.training.averaging import BestEpochs, MovingAverage
 from asr.training.checkpoint import Position, save_checkpoint
 from asr.training.config import TrainConfig
 from asr.training.distributed import Process
 from asr.training.gradients import add_up, compute_gradients
 from asr.training.metrics import Metrics, UpdateReport
 from asr.training.microscope import Microscope
-from asr.training.optimizer import make_optimizer, step_unless
+from asr.training.optimizer import make_optimizer, restore_optimizer, step_unless
 from asr.training.precision import choose_precision
-from asr.training.schedule import learning_rate_factor
+from asr.training.reproducer import weights_digest, write_reproducer
+from asr.training.schedule import PLATEAU_FACTOR, learning_rate_factor
+from asr.training.start import freeze, take_weights
 from asr.training.stopping import StopSignal
-from asr.training.task import Task, TaskBatch
+from asr.training.task import Result, Task, TaskBatch
 
 log = logging.getLogger("asr")
 
@@ -37,6 +42,9 @@ BEST_MODEL, LAST_MODEL, CHECKPOINT = (
     "last.safetensors",
     "checkpoint.pt",
 )  # in the run folder
+BEST_EPOCHS = "best_epochs"  # weights that are to be averaged
+
+_REPRODUCERS = 3  # bad updates that a session keeps on disk
 
 B = TypeVar("B", bound=TaskBatch)
 
@@ -62,6 +70,7 @@ class _Launched(Generic[B]):
     share_names: tuple[str, ...]
     ready: torch.cuda.Event | None  # when both have arrived; None on a CPU, where they are here at once
     learning_rate: float
+    seed: int  # of its draws
 
 
 class Trainer(Generic[B]):
@@ -74,7 +83,7 @@ class Trainer(Generic[B]):
         settings: all settings of the run, kept in checkpoints and models.
 
     Raises:
-        SettingsError: the device has no such precision.
+        SettingsError: the device has no such precision, or the net no such parts to freeze.
     """
 
     def __init__(
@@ -83,11 +92,15 @@ class Trainer(Generic[B]):
         self.task, self.config, self.process, self.settings = task, config, process, settings
         self.device = process.device
         self.precision = choose_precision(config.precision, self.device)
+        freeze(task.parts(), config.freeze)
         process.share(task.net.state_dict().values())
         self.weights = [weight for weight in task.net.parameters() if weight.requires_grad]
         self.optimizer = make_optimizer(task.net, config.learning_rate, config.weight_decay)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision is torch.float16)
+        self.average = MovingAverage(task.net, config.ema) if config.ema else None
+        self.best_epochs = BestEpochs(config.run_dir / BEST_EPOCHS)
         self.position = Position()
+        self._reproduced = 0
         self.metrics = Metrics(config.run_dir, config.log_every_s, task.pace, enabled=process.is_main)
         self.microscope = Microscope(task, config, enabled=process.is_main)
 
@@ -97,16 +110,52 @@ class Trainer(Generic[B]):
             "net": self.task.net.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
+            "average": self.average.state() if self.average else {},
             "tasks": self.process.gather(_on_cpu(self.task.state())),
         }
 
     def restore(self, position: Position, states: dict[str, Any]) -> None:
-        """Go on from a checkpoint."""
+        """Go on from a checkpoint.
+
+        Raises:
+            SettingsError: the net has changed since.
+        """
         self.position = position
-        self.task.net.load_state_dict(states["net"])
-        self.optimizer.load_state_dict(states["optimizer"])
+        try:
+            self.task.net.load_state_dict(states["net"])
+        except RuntimeError as error:
+            reason = " ".join(str(error).split()).rstrip(".")  # torch's message has many lines
+            raise SettingsError(
+                f"{self.config.run_dir / CHECKPOINT}: its weights do not fit these settings: {reason}. "
+                f"Resume with the model's settings of before, or begin anew with --train.warm-start."
+            ) from error
+        if not restore_optimizer(self.optimizer, states["optimizer"]):
+            log.warning("other parts are frozen than before: the optimiser starts anew")
         self.scaler.load_state_dict(states["scaler"])
-        self.task.restore(states["tasks"][self.process.rank])
+        self._reset_average()
+        if self.average and states["average"]:
+            self.average.restore(states["average"])
+        self.task.restore(states["tasks"][self.process.rank % len(states["tasks"])])
+
+    def warm_start(self, path: Path) -> None:
+        """Begin with the weights of another model, as far as they fit.
+
+        Raises:
+            ModelError: it cannot be read.
+            SettingsError: nothing fits.
+        """
+        take_weights(self.task.net, self.task.donor(path), str(path))
+        self.process.share(self.task.net.state_dict().values())
+        self._reset_average()
+
+    def _reset_average(self) -> None:
+        """Let the moving average begin at the weights of now."""
+        if self.average:
+            self.average = MovingAverage(self.task.net, self.config.ema)
+
+    def _averaged(self) -> AbstractContextManager[None]:
+        """While entered, the net has the weights that users get."""
+        return self.average.applied() if self.average else nullcontext()
 
     def run(self, stop: StopSignal) -> Position:
         """Train until the last epoch, the end of patience, or a signal.
@@ -126,11 +175,12 @@ class Trainer(Generic[B]):
             while position.epoch <= self.config.epochs and not self._out_of_patience():
                 if not self._train_epoch(stop):
                     raise Interrupted(
-                        f"stopped in epoch {position.epoch}, batch {position.batch}, and saved. "
-                        f"To go on, add --train.resume to the same command."
+                        f"stopped{stop.reason()} in epoch {position.epoch}, batch {position.batch}, and "
+                        f"saved. To go on, add --train.resume to the same command."
                     )
                 self._finish_epoch()
                 self.microscope.draw()
+            self._try_average()
         finally:
             self.microscope.draw(at_end=True)
             self.metrics.close()
@@ -149,10 +199,8 @@ class Trainer(Generic[B]):
             done = (position.epoch - 1 + position.batch / len(plan)) / self.config.epochs
             factor = learning_rate_factor(done, self.config.warmup, self.config.schedule)
             self.microscope.before(position.update + 1, batches)
-            before, launched = (
-                launched,
-                self._update(batches, self.config.learning_rate * factor, _Wishes(stop.received, save)),
-            )
+            rate = self.config.learning_rate * factor * position.rate_scale
+            before, launched = launched, self._update(batches, rate, _Wishes(stop.received, save))
             position.batch += len(batches)
             position.update += 1
             wishes = self._inspect(before)
@@ -195,6 +243,8 @@ class Trainer(Generic[B]):
             self.scaler.update()
         else:
             step_unless(self.optimizer, skipped)
+        if self.average:
+            self.average.update(number, skipped)
         totals = torch.cat([totals, torch.stack([norm, skipped.to(norm)])])
         ready: torch.cuda.Event | None = None
         if self.device.type == "cuda":
@@ -208,6 +258,7 @@ class Trainer(Generic[B]):
             share_names=tuple(shares),
             ready=ready,
             learning_rate=learning_rate,
+            seed=seed,
         )
         if ready is not None:
             ready.record()
@@ -257,7 +308,10 @@ class Trainer(Generic[B]):
         else:
             ids = ", ".join(name for part in parts for name in part[1])
             blame = f"every loss is finite, but the gradient is not; utterances: {ids}"
-        log.warning("update %d skipped. %s", launched.number, blame)
+        keep = (bad or not names) and not self.scaler.is_enabled()
+        log.warning(
+            "update %d skipped. %s%s", launched.number, blame, self._reproduce(launched) if keep else ""
+        )
         if position.bad_updates >= self.config.max_bad_updates:
             checkpoint = self.config.run_dir / CHECKPOINT
             raise TrainingError(
@@ -272,26 +326,92 @@ class Trainer(Generic[B]):
                 )
             )
 
+    def _reproduce(self, launched: _Launched[B]) -> str:
+        """Keep a bad update on disk; the text says how to repeat it."""
+        if self._reproduced >= _REPRODUCERS:
+            return ""
+        self._reproduced += 1
+        rank = "" if self.process.is_main else f"_rank{self.process.rank}"
+        path = self.config.run_dir / f"bad_update_{launched.number}{rank}.pt"
+        model = path.with_suffix(".safetensors")
+        # A bad update leaves the weights as they were; on a card, the one after it has been made meanwhile.
+        record = {
+            "update": launched.number, "weights_after_update": self.position.update, "seed": launched.seed,
+            "tokens": sum(batch.global_tokens for batch in launched.batches), "ids": list(launched.ids),
+            "losses": launched.losses, "precision": str(self.precision), "model": model.name,
+            "weights_sha256": weights_digest(self.task.net.state_dict()),
+        }  # fmt: skip
+        if not write_reproducer(path, launched.batches, record):
+            return ""
+        self.task.save(model, {"settings": self.settings, "updates": self.position.update})
+        if self.task.replay_module is None:
+            return f". Kept in {path}"
+        return (
+            f". To repeat it: python -c 'from {self.task.replay_module} import replay; "
+            f'print(replay("{path}"))\''
+        )
+
     def _finish_epoch(self) -> None:
         """Validate, keep the best model, and move on to the next epoch."""
         position, metrics = self.position, self.metrics
-        result = self.task.validate(self.process, self.precision)
-        better = (result.score, result.loss) < (position.best_score, position.best_loss)
-        if better:
-            position.best_epoch = position.epoch
-            position.best_score, position.best_loss = result.score, result.loss
-        metrics.finish_epoch(position, result, better=better)
-        if self.process.is_main:
-            scores = {name: value for name, value in result.row().items() if isinstance(value, float)}
-            provenance = {
-                "settings": self.settings, "epoch": position.epoch, "updates": position.update, **scores,
-                "training_s": round(metrics.total_seconds()),
-            }  # fmt: skip
-            self.task.save(self.config.run_dir / LAST_MODEL, provenance)
+        with self._averaged():
+            result = self.task.validate(self.process, self.precision)
+            better = (result.score, result.loss) < (position.best_score, position.best_loss)
             if better:
-                self.task.save(self.config.run_dir / BEST_MODEL, provenance)
+                position.best_epoch = position.epoch
+                position.best_score, position.best_loss = result.score, result.loss
+            metrics.finish_epoch(position, result, better=better)
+            ranked = sorted([*position.top_epochs, (result.score, result.loss, position.epoch)])
+            position.top_epochs = ranked[: self.config.average]
+            if self.process.is_main:
+                provenance = self._provenance(result, epoch=position.epoch)
+                self.task.save(self.config.run_dir / LAST_MODEL, provenance)
+                if better:
+                    self.task.save(self.config.run_dir / BEST_MODEL, provenance)
+                if position.epoch in _epochs(position):
+                    self.best_epochs.save(position.epoch, self.task.net)
+        if self.config.schedule == "plateau" and not better:
+            position.rate_scale *= PLATEAU_FACTOR
+            log.info(
+                "no better %s: the learning rate goes down to %.1e",
+                self.task.score_name, self.config.learning_rate * position.rate_scale,
+            )  # fmt: skip
         position.epoch, position.batch, position.epoch_sums = position.epoch + 1, 0, {}
         self._save()
+        if self.process.is_main:
+            self.best_epochs.remove_others(_epochs(position))
+
+    def _try_average(self) -> None:
+        """Make the average of the best epochs the best model, if it is."""
+        position, net = self.position, self.task.net
+        epochs = sorted(_epochs(position))
+        if len(epochs) < 2:
+            return
+        kept = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+        if self.process.is_main:
+            net.load_state_dict(self.best_epochs.mean(epochs))
+        self.process.share(net.state_dict().values())
+        result = self.task.validate(self.process, self.precision)
+        better = (result.score, result.loss) < (position.best_score, position.best_loss)
+        log.info(
+            "average of the epochs %s: %s%s", ", ".join(map(str, epochs)), result.headline(),
+            "  best so far" if better else f"; {position.best_model()} remains the best",
+        )  # fmt: skip
+        if better:
+            position.averaged = epochs
+            position.best_score, position.best_loss = result.score, result.loss
+            if self.process.is_main:
+                provenance = self._provenance(result, averaged_epochs=epochs)
+                self.task.save(self.config.run_dir / BEST_MODEL, provenance)
+        net.load_state_dict(kept)
+
+    def _provenance(self, result: Result, **what: Any) -> dict[str, Any]:
+        """What a saved model tells of its training."""
+        scores = {name: value for name, value in result.row().items() if isinstance(value, float)}
+        return {
+            "settings": self.settings, **what, "updates": self.position.update, **scores,
+            "training_s": round(self.metrics.total_seconds()),
+        }  # fmt: skip
 
     def _out_of_patience(self) -> bool:
         position, patience = self.position, self.config.patience
@@ -305,6 +425,11 @@ class Trainer(Generic[B]):
         states = self.states()  # of all processes
         if self.process.is_main:
             save_checkpoint(self.config.run_dir / CHECKPOINT, self.position, self.settings, states)
+
+
+def _epochs(position: Position) -> list[int]:
+    """The epochs that are to be averaged."""
+    return [epoch for _, _, epoch in position.top_epochs]
 
 
 def _grouped(batches: Iterable[B], size: int) -> Iterator[list[B]]:

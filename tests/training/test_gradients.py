@@ -9,7 +9,7 @@ import torch
 
 from asr.errors import TrainingError
 from asr.training import gradients as gradients_module
-from asr.training.batches import Batch, Batches
+from asr.training.batches import Batch, BatchConfig, Batches
 from asr.training.gradients import compute_gradients, is_out_of_memory
 from asr.training.stopping import StopSignal
 from asr.training.trainer import Trainer
@@ -28,9 +28,8 @@ def gradients_of(trainer: Trainer[Any], batches: list[Batch]) -> tuple[Any, dict
 
 def whole_set(trainer: Trainer[Any], seconds: float) -> list[Batch]:
     """All utterances, in batches of about so many seconds."""
-    batches = trainer.task.train
-    config = replace(batches.config, seconds=seconds)
-    batches = Batches(batches.examples, FEATURES, config, PLAIN, seed=1)
+    config = BatchConfig(seconds=seconds, cache_dir=None, workers=0)
+    batches = Batches(trainer.task.train.examples, FEATURES, config, PLAIN, seed=1)
     return list(batches.load(batches.plan(0)))
 
 

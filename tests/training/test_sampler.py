@@ -1,3 +1,4 @@
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -135,3 +136,24 @@ def test_batches_depend_on_the_parts_and_not_on_the_processes() -> None:
         return [[index for part in shared for index in part.indices] for shared in zip(*ranks, strict=True)]
 
     assert batches(1) == batches(2) == batches(4)
+
+
+def test_shortest_first() -> None:
+    """Guards SortaGrad: batches in order of length, with other neighbours in every epoch, nothing lost."""
+    seconds, tokens = lengths_like_librispeech(500), np.ones(500, dtype=np.int32)
+
+    ids = [str(number) for number in range(500)]
+    sampler = Sampler(ids, seconds, tokens, 100.0, PLAIN, shortest_first_epochs=2)
+
+    def plan(epoch: int) -> list[list[int]]:
+        return [list(batch.indices) for batch in sampler.plan(epoch)]
+
+    first, second, third = plan(1), plan(2), plan(3)
+    assert sorted(index for batch in first for index in batch) == list(range(500))
+    means = [float(seconds[batch].mean()) for batch in first]
+    assert all(
+        after > 0.98 * before for before, after in pairwise(means)
+    )  # lengths are sorted by classes of 2%
+    assert first != second
+    assert len(third[0]) < len(first[0])  # the longest first again, and then as they come
+    assert len(first[0]) > len(first[-1])

@@ -70,6 +70,13 @@ class TextTask:
     observed: list[int] = field(default_factory=list)
     score_name = "bits a character"
     pace = Pace("characters_per_s", "{:.0f} characters/s")
+    replay_module = None
+
+    def parts(self) -> dict[str, nn.Module]:
+        return dict(self.net.named_children())
+
+    def donor(self, path: Path) -> dict[str, Tensor | None]:
+        return load_file(path)
 
     def plan(self, epoch: int) -> list[int]:
         return list(range((self.text.shape[1] - 1) // STEPS))

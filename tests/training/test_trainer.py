@@ -15,12 +15,15 @@ from safetensors import safe_open
 from asr.corpora.manifest import Utterance
 from asr.errors import Interrupted, ModelError, SettingsError, TrainingError
 from asr.frontend.augment import AugmentConfig
-from asr.model.saved import load_model
+from asr.model.saved import load_model, save_model
+from asr.text.tokenizer import CharTokenizer
 from asr.training import speech as speech_module
 from asr.training import trainer as trainer_module
 from asr.training.batches import Batch
 from asr.training.checkpoint import load_checkpoint
 from asr.training.config import TrainConfig
+from asr.training.reproducer import read_reproducer, weights_digest
+from asr.training.speech import replay
 from asr.training.stopping import StopSignal
 from asr.training.trainer import CHECKPOINT, Trainer
 from tests.training.conftest import ENCODER
@@ -102,15 +105,25 @@ def test_early_stop(
     assert "no better dev WER for 2 epochs: stopping early" in caplog.messages
 
 
-@pytest.mark.parametrize("stops", [(1,), (5,), (2, 3, 4), (7,)])
-def test_resumed_equals_never_stopped(stops: tuple[int, ...], make_trainer: Make, tmp_path: Path) -> None:
-    """Guards every bit: weights, optimiser, best score and epoch sums, with dropout, masks and speeds on."""
-    make_trainer("whole", augment=AUGMENT).run(StopSignal())
-    trainer = make_trainer("parts", augment=AUGMENT)
+TOOLS = {"accumulate": 2, "ema": 0.9, "average": 2, "schedule": "plateau", "freeze": ("front",)}
+
+
+@pytest.mark.parametrize(
+    ("stops", "more"),
+    [((1,), {}), ((5,), {}), ((2, 3, 4), {}), ((7,), {}), ((1, 1, 2), TOOLS), ((5,), TOOLS)],
+)
+def test_resumed_equals_never_stopped(
+    stops: tuple[int, ...], more: dict[str, Any], make_trainer: Make, tmp_path: Path
+) -> None:
+    """Guards every bit: weights, optimiser, best score and epoch sums, with dropout, masks and speeds on, and
+    with every tool that has a state of its own."""
+    more = {"epochs": 5, **more} if more else {}
+    make_trainer("whole", augment=AUGMENT, **more).run(StopSignal())
+    trainer = make_trainer("parts", augment=AUGMENT, **more)
     for stop in stops:
         with pytest.raises(Interrupted, match=r"and saved\. To go on, add --train.resume"):
             trainer.run(StopAfter(stop))
-        trainer = make_trainer("parts", augment=AUGMENT)
+        trainer = make_trainer("parts", augment=AUGMENT, **more)
         position, settings, states = load_checkpoint(tmp_path / "parts" / CHECKPOINT, torch.device("cpu"))
         assert settings == {"train.seed": 1}
         torch.manual_seed(99)  # nothing may depend on what a process drew before
@@ -242,10 +255,50 @@ def test_bad_utterance(
     assert position.bad_updates == 0  # in a row, and the last one was good
     skipped = [message for message in caplog.messages if "skipped. utterances" in message]
     numbers = [number for number, same in untouched.items() if same]
-    assert skipped[-1] == f"update {numbers[-1]} skipped. utterances whose loss is not finite: u05 ({value})"
+    bad = tmp_path / "run" / f"bad_update_{numbers[-1]}.pt"
+    assert skipped[-1] == (
+        f"update {numbers[-1]} skipped. utterances whose loss is not finite: u05 ({value}). To repeat it: "
+        f"python -c 'from asr.training.speech import replay; print(replay(\"{bad}\"))'"
+    )
     assert len(skipped) == 2
+    assert len(list((tmp_path / "run").glob("bad_update_*.pt"))) == 2
     assert [row["skipped_updates"] for row in rows(tmp_path / "run", "epoch")] == [1, 1]
     assert all(math.isfinite(row["train_loss"]) for row in rows(tmp_path / "run", "epoch"))
+
+
+@pytest.mark.parametrize("kind", ["nan", "infinite"])
+def test_bad_update_can_be_repeated(kind: str, make_trainer: Make, tmp_path: Path) -> None:
+    """Guards the reproducer: the command that the log names gives the very losses of the update."""
+    trainer = make_trainer(epochs=2, accumulate=2, augment=AUGMENT, max_bad_updates=99)
+    plant(trainer, "u05", kind)
+    reports: list[Any] = []
+    original = trainer._report_bad
+    trainer._report_bad = lambda launched: (reports.append(launched), original(launched))
+    trainer.run(StopSignal())
+    assert len(reports) == 2
+    for launched in reports:
+        path = tmp_path / "run" / f"bad_update_{launched.number}.pt"
+        assert len(launched.batches) == 2
+        results = replay(path)
+        norm = results.pop("gradient norm")
+        assert not math.isfinite(norm)
+        assert tuple(results) == launched.ids
+        assert torch.equal(
+            torch.tensor(list(results.values())).nan_to_num(1e9), launched.losses.nan_to_num(1e9)
+        )
+        record = read_reproducer(path)
+        assert record["weights_after_update"] == launched.number  # no later one was made
+        model = load_model(path.with_suffix(".safetensors"))
+        assert record["weights_sha256"] == weights_digest(model.state_dict())
+
+
+def test_reproducers_do_not_fill_the_disk(make_trainer: Make, tmp_path: Path) -> None:
+    """Guards a corpus with many bad utterances: a session keeps three bad updates."""
+    trainer = make_trainer(max_bad_updates=8)
+    plant(trainer, "*", "nan")
+    with pytest.raises(TrainingError):
+        trainer.run(StopSignal())
+    assert len(list((tmp_path / "run").glob("bad_update_*.pt"))) == 3
 
 
 def test_too_many_bad_updates(make_trainer: Make, tmp_path: Path) -> None:
@@ -349,6 +402,146 @@ def test_full_disk(make_trainer: Make, tmp_path: Path, monkeypatch: pytest.Monke
     assert before == {name: (tmp_path / "run" / name).read_bytes() for name in before}
 
 
+def test_time_limit(make_trainer: Make, tmp_path: Path) -> None:
+    """Guards --train.max-hours: it ends as a signal does, says why, and goes on later."""
+    stop = StopSignal(max_hours=1e-9)
+    with pytest.raises(Interrupted, match=r"stopped by --train\.max-hours 1e-09 in epoch 1, batch 1, and"):
+        make_trainer().run(stop)
+    position, _, _ = load_checkpoint(tmp_path / "run" / CHECKPOINT, torch.device("cpu"))
+    assert position.update == 1
+    with StopSignal(max_hours=1.0) as patient:
+        assert not patient.received
+        signal.raise_signal(signal.SIGTERM)
+        assert patient.received
+        assert patient.reason() == ""
+
+
+def test_moving_average_is_the_model(
+    make_trainer: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards that the averaged weights are validated and saved, and the plain ones trained."""
+    seen: list[dict[str, torch.Tensor]] = []
+    original = speech_module.validate
+
+    def validate(model: Any, *rest: Any) -> Any:
+        seen.append(copy.deepcopy(model.state_dict()))
+        return original(model, *rest)
+
+    monkeypatch.setattr(speech_module, "validate", validate)
+    trainer = make_trainer("average", epochs=2, ema=0.9)
+    trainer.run(StopSignal())
+    make_trainer("plain", epochs=2).run(StopSignal())
+    averaged = weights_of(tmp_path / "average" / "last.safetensors")
+    assert same_tree(averaged, dict(seen[1]))
+    assert same_tree({**averaged, **trainer.average.state()}, averaged)
+    plain = weights_of(tmp_path / "plain" / "last.safetensors")
+    assert same_tree(dict(trainer.task.net.state_dict()), plain)
+    assert not same_tree(averaged, plain)
+
+
+@pytest.mark.parametrize("better", [True, False])
+def test_average_of_the_best_epochs(
+    better: bool, make_trainer: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    """Guards the last step of a run: the mean of the best epochs' weights is the model if it is better."""
+    caplog.set_level(logging.INFO, "asr")
+    scores = iter([50.0, 30.0, 40.0, 20.0, 45.0, 10.0 if better else 30.0])
+    original = speech_module.validate
+    kept: dict[int, dict[str, torch.Tensor]] = {}
+
+    def validate(model: Any, *rest: Any) -> Any:
+        kept[len(kept) + 1] = copy.deepcopy(dict(model.state_dict()))
+        return replace(original(model, *rest), wer=next(scores))
+
+    monkeypatch.setattr(speech_module, "validate", validate)
+    trainer = make_trainer(epochs=5, average=3)
+    position = trainer.run(StopSignal())
+    mean = {
+        name: torch.stack([kept[epoch][name].double() for epoch in (2, 3, 4)]).mean(0).to(tensor.dtype)
+        for name, tensor in kept[5].items()
+    }
+    assert same_tree(kept[6], mean)
+    assert same_tree(weights_of(tmp_path / "run" / "model.safetensors"), mean if better else kept[4])
+    assert position.best_model() == ("the average of the epochs 2, 3, 4" if better else "epoch 4")
+    (message,) = [
+        message for message in caplog.messages if message.startswith("average of the epochs 2, 3, 4")
+    ]
+    assert message.endswith("best so far" if better else "; epoch 4 remains the best")
+    provenance = load_model(tmp_path / "run" / "model.safetensors").settings.provenance
+    assert provenance.get("averaged_epochs") == ([2, 3, 4] if better else None)
+    assert len(list((tmp_path / "run" / "best_epochs").iterdir())) == 3
+    assert same_tree(dict(trainer.task.net.state_dict()), kept[5])  # the net itself is left alone
+
+
+def test_plateau_halves_the_rate(
+    make_trainer: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Guards newbob: each epoch that is not the best so far halves the rate of those after it."""
+    caplog.set_level(logging.INFO, "asr")
+    scores = iter([50.0, 60.0, 40.0, 45.0, 44.0])
+    original = speech_module.validate
+    monkeypatch.setattr(speech_module, "validate", lambda *args: replace(original(*args), wer=next(scores)))
+    make_trainer(epochs=5, schedule="plateau", warmup=0.0, learning_rate=0.01).run(StopSignal())
+    rates = {row["epoch"]: row["learning_rate"] for row in rows(tmp_path / "run", "updates")}
+    assert rates == pytest.approx({1: 0.01, 2: 0.01, 3: 0.005, 4: 0.005, 5: 0.0025})
+    assert "no better dev WER: the learning rate goes down to 5.0e-03" in caplog.messages
+
+
+def test_frozen_parts(make_trainer: Make) -> None:
+    """Guards --train.freeze in the loop: frozen weights keep every bit, and the optimiser knows nothing of
+    them."""
+    trainer = make_trainer(encoder=replace(ENCODER, depth=2), epochs=1, freeze=("front", "recurrent.0"))
+    before = copy.deepcopy(trainer.task.net.state_dict())
+    trainer.run(StopSignal())
+    changed = {
+        name for name, value in trainer.task.net.state_dict().items() if not torch.equal(value, before[name])
+    }
+    learning = {name for name, weight in trainer.task.net.named_parameters() if weight.requires_grad}
+    assert changed == learning
+    assert {name.removeprefix("encoder.").split(".")[0] for name in changed} == {"recurrent", "output"}
+    assert not any(name.startswith("encoder.recurrent.layers.0") for name in changed)
+    assert sum(len(group["params"]) for group in trainer.optimizer.param_groups) == len(learning)
+    with pytest.raises(
+        SettingsError, match=r"no such part.*: front, recurrent, recurrent\.0, recurrent\.1, output"
+    ):
+        make_trainer(encoder=replace(ENCODER, depth=2), freeze=("recurrent.2",))
+
+
+def test_warm_start(make_trainer: Make, tmp_path: Path) -> None:
+    """Guards the first weights and averages of a warm start: those of the other model."""
+    make_trainer("old", epochs=1).run(StopSignal())
+    trainer = make_trainer("new", seed=2, ema=0.9)
+    trainer.warm_start(tmp_path / "old" / "last.safetensors")
+    old = weights_of(tmp_path / "old" / "last.safetensors")
+    assert same_tree(dict(trainer.task.net.state_dict()), old)
+    assert all(torch.equal(value, old[name]) for name, value in trainer.average.state().items())
+
+
+def test_warm_start_with_another_alphabet(
+    make_trainer: Make, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Guards the output layer: of equal shape, it still means other characters, and is not taken."""
+    caplog.set_level(logging.INFO, "asr")
+    model = load_model(save_other_alphabet(make_trainer("old"), tmp_path / "other.safetensors"))
+    trainer = make_trainer("new", seed=2)
+    before = copy.deepcopy(trainer.task.net.state_dict())
+    trainer.warm_start(tmp_path / "other.safetensors")
+    after, other = trainer.task.net.state_dict(), model.state_dict()
+    for name, value in after.items():
+        assert torch.equal(value, before[name] if "output" in name else other[name]), name
+    assert (
+        "not taken: encoder.output.weight (other symbols), encoder.output.bias (other symbols)" in caplog.text
+    )
+
+
+def save_other_alphabet(trainer: Trainer, path: Path) -> Path:
+    model = trainer.task.net
+    model.settings = replace(model.settings, tokenizer=CharTokenizer(tuple("wxyz")))
+    save_model(path, model, {})
+    return path
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signals(number: signal.Signals) -> None:
     """Guards Ctrl-C and a batch system's SIGTERM: the first asks, the second ends, and handlers are put
@@ -378,7 +571,14 @@ def test_signals(number: signal.Signals) -> None:
         ({"learning_rate": 0.0}, r"train\.learning-rate must be above 0"),
         ({"learning_rate": math.inf}, r"train\.learning-rate must be above 0"),
         ({"warmup": 1.0}, r"train\.warmup is a share of all updates, in \[0, 1\). Got 1"),
-        ({"schedule": "step"}, r"train\.schedule must be one of cosine, linear, constant. Got 'step'"),
+        (
+            {"schedule": "step"},
+            r"train\.schedule must be one of cosine, linear, constant, one-cycle, noam, plateau. Got 'step'",
+        ),
+        ({"schedule": "noam", "warmup": 0.0}, r"train\.schedule noam peaks where train\.warmup ends"),
+        ({"ema": 1.0}, r"train\.ema is a decay in \[0, 1\), such as 0\.999. Got 1"),
+        ({"average": -1}, r"train\.average must be at least 0"),
+        ({"max_hours": -1.0}, r"train\.max-hours must be at least 0"),
         ({"threads": 0}, r"train\.threads must be at least 1. Got 0"),
     ],
 )
