@@ -67,13 +67,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return _guarded(lambda: _dispatch(given))
 
 
-def recipe(run: Callable[[Config], str], config: Config | Mapping[str, tuple[str, Config]]) -> None:
+def recipe(
+    run: Callable[[Config], str], config: Config | Mapping[str, tuple[str, Config]], default: str = ""
+) -> None:
     """Run a recipe: settings from the command line, errors and progress as for every command; then exit.
 
     Args:
         run: takes the settings, returns what to tell the user at the end.
         config: the recipe's own settings, which the command line can change; or presets by name, each with
             its description, of which the command line names one first.
+        default: the preset where the command line names none; "" where it must.
     """
 
     def parse_and_run() -> int:
@@ -81,7 +84,10 @@ def recipe(run: Callable[[Config], str], config: Config | Mapping[str, tuple[str
 
         document = sys.modules["__main__"].__doc__
         if isinstance(config, Mapping):
-            settings = tyro.extras.overridable_config_cli(dict(config), description=document)
+            arguments = sys.argv[1:]
+            if default and not any(word in config or word in ("-h", "--help") for word in arguments[:1]):
+                arguments = [default, *arguments]
+            settings = tyro.extras.overridable_config_cli(dict(config), args=arguments, description=document)
         else:
             settings = tyro.cli(type(config), default=config, description=document)
         _console.say(run(settings))

@@ -110,6 +110,44 @@ def test_fsdd_takes_each_speaker_in_turn(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.glob("run-*")) == [f"run-fsdd-{name}" for name in speakers]
 
 
+def test_cells_are_compared_with_equal_numbers_of_weights(tmp_path: Path) -> None:
+    """Guards the comparison: every kind of net and seed is trained and scored, as large as the others, and the
+    same command goes on with what is there instead of failing on its own run folders."""
+    arguments = [
+        "--cells", "rnn", "lstm", "--seeds", "1", "2", "--train.run-dir", tmp_path / "digits",
+        "--batch.cache-dir", tmp_path / "features", "--batch.seconds", "400", *TINY, "--model.width", "64",
+    ]  # fmt: skip
+    done = run("compare_cells", *arguments, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    rows = [line.split(" | ") for line in done.stdout.splitlines() if "way" in line]
+    assert [row[0] for row in rows] == [
+        "| rnn one way",
+        "| lstm one way",
+        "| rnn both ways",
+        "| lstm both ways",
+    ]
+    assert all(len(row[4].split()) == 2 for row in rows)
+    weights = [float(row[6].split()[0]) for row in rows]
+    assert max(weights) < 1.05 * min(weights)
+    assert (tmp_path / "digits-cells" / "figure.png").stat().st_size > 5000
+    again = run("compare_cells", *arguments, cwd=tmp_path)
+    assert again.stdout == done.stdout
+
+
+def test_speech_commands_trains_and_tests(tmp_path: Path) -> None:
+    """Guards the example of the encoder's final states: it runs, and says what share it got right."""
+    for word in ("down", "go", "left", "no", "right", "stop", "up", "yes"):
+        (tmp_path / word).mkdir()
+        for number in range(30):
+            noise = 0.1 * np.random.default_rng(number).standard_normal(8000)
+            soundfile.write(tmp_path / word / f"{number:08x}_nohash_0.wav", noise, 16_000)
+    done = run(
+        "speech_commands", "--data.root", tmp_path, "--epochs", "1", "--model.width", "8", cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"^\d+ of \d+ test recordings right: \d+\.\d\d% accuracy$", done.stdout, re.MULTILINE)
+
+
 @pytest.mark.slow
 def test_yesno_learns_to_tell_yes_from_no(tmp_path: Path, speech: Path) -> None:
     """The whole pipeline on real speech: whatever breaks learning anywhere shows here. The bound is loose
