@@ -4,13 +4,14 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 
 from asr.corpora.manifest import Utterance, read_manifest
+from asr.decoder import Decoder, DecoderSettings, build_decoder, data_digest
 from asr.errors import AudioError
 from asr.model.acoustic import AcousticModel
 from asr.model.saved import load_model
@@ -29,7 +30,7 @@ _NAMED = 8  # characters that a message names before it only counts
 
 @dataclass(frozen=True)
 class EvaluateSettings:
-    """Word error rate of a model on a manifest, with greedy decoding; of phones where these are its units."""
+    """Word error rate of a model on a manifest; of phones where a model of phones has no lexicon."""
 
     # JSONL, with the true text of every utterance
     manifest: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="MANIFEST")]
@@ -45,6 +46,7 @@ class EvaluateSettings:
     ] = None
     batch_s: float = 120.0  # seconds of audio in a batch, padding included; bounds the memory that is needed
     device: str = "auto"  # auto, cpu, cuda or cuda:N
+    decoding: Annotated[DecoderSettings, tyro.conf.arg(name="")] = field(default_factory=DecoderSettings)
 
 
 def run(settings: EvaluateSettings) -> str:
@@ -58,8 +60,13 @@ def run(settings: EvaluateSettings) -> str:
     out = settings.out or settings.model.with_name(f"{settings.model.stem}.{settings.manifest.stem}.results")
     out.mkdir(parents=True, exist_ok=True)  # now, not after an hour of recognition
     log.info("%s: %s", settings.model, describe(model.settings.provenance))
-    result = evaluate(model, utterances, normalizer=settings.normalizer, batch_s=settings.batch_s)
-    return report(result, out)
+    decoder = build_decoder(settings.decoding, model)
+    _warn_about_weights(decoder, utterances, settings)
+    result = evaluate(
+        model, utterances, normalizer=settings.normalizer, batch_s=settings.batch_s, decoder=decoder
+    )
+    lines = [f"Decoder: {decoder.name}", *([f"Weights: {decoder.weights}"] if decoder.weights else [])]
+    return report(result, out, lines)
 
 
 def evaluate(
@@ -68,14 +75,16 @@ def evaluate(
     *,
     normalizer: str | None = None,
     batch_s: float = 120.0,
+    decoder: Decoder | None = None,
 ) -> Score:
-    """Recognise utterances and score the result: words, or phones where these are the model's units.
+    """Recognise utterances and score the result: words, or phones where the decoder writes these.
 
     Args:
         model: on its device.
         utterances: with their true text.
         normalizer: text rules for both sides; None for the model's.
         batch_s: seconds of audio in a batch, padding included.
+        decoder: see `build_decoder`; None decodes greedily.
 
     Raises:
         AudioError: an utterance's audio cannot be used. A score over what is left would be another score.
@@ -85,10 +94,10 @@ def evaluate(
     rules = normalizer or model.settings.normalizer
     references = [normalize(utterance.text, rules) for utterance in utterances]
     tokenizer = model.settings.tokenizer
-    unit: Unit = "words" if tokenizer.pieces else "phones"
-    if unit == "words":
+    unit: Unit = decoder.unit if decoder else "words" if tokenizer.pieces else "phones"
+    if unit == "words" and tokenizer.pieces:
         _warn_about_alphabet(references, tokenizer, rules)
-    else:
+    if unit == "phones":
         report_guesses(tokenizer, references, "the")
         references = [
             tokenizer.decode(tokenizer.encode(text, utterance=utterance.id))
@@ -98,17 +107,23 @@ def evaluate(
         Segment(utterance.audio_filepath, utterance.offset, utterance.duration) for utterance in utterances
     ]
     texts: list[str] = []
-    for utterance, result in zip(utterances, recognise(model, segments, batch_s), strict=True):
+    results = recognise(model, segments, batch_s, decoder.decode if decoder else None)
+    for utterance, result in zip(utterances, results, strict=True):
         if isinstance(result.outcome, AudioError):
             raise AudioError(f"utterance {utterance.id}: {result.outcome}")
         texts.append(result.outcome.text)
     return score(references, texts, [utterance.id for utterance in utterances], rules, unit)
 
 
-def report(result: Score, out: Path) -> str:
+def report(result: Score, out: Path, notes: Sequence[str] = ()) -> str:
     """Write per-utterance results and alignments into a folder; the summary is for the user.
 
     Under torchrun, where all processes have the same result, one writes it.
+
+    Args:
+        result: the score.
+        out: the folder.
+        notes: lines to say after the summary.
 
     Raises:
         DataError: the files cannot be written.
@@ -116,7 +131,8 @@ def report(result: Score, out: Path) -> str:
     if os.environ.get("RANK", "0") == "0":
         write_results(out / "results.jsonl", result)
         write_alignments(out / "alignments.txt", result)
-    return f"{summary(result)}\nPer utterance: {out / 'results.jsonl'}, {out / 'alignments.txt'}"
+    where = f"Per utterance: {out / 'results.jsonl'}, {out / 'alignments.txt'}"
+    return "\n".join([summary(result), *notes, where])
 
 
 def describe(provenance: Mapping[str, Any]) -> str:
@@ -132,6 +148,23 @@ def describe(provenance: Mapping[str, Any]) -> str:
     if provenance.get("commit"):
         parts.append(f"commit {provenance['commit']}")
     return ", ".join(parts) or "a model of unknown origin"
+
+
+def _warn_about_weights(
+    decoder: Decoder, utterances: Sequence[Utterance], settings: EvaluateSettings
+) -> None:
+    """Say so when the weights are mere defaults, or were chosen on what is scored now."""
+    if not decoder.tuned:
+        log.warning(
+            "the weights are not tuned for this model and language model (%s): `asr tune DEV --model %s --lm "
+            "%s` on other utterances than these finds better ones.",
+            decoder.weights, settings.model, settings.decoding.lm,
+        )  # fmt: skip
+    elif decoder.tuning and decoder.tuning.data == data_digest(utterances):
+        log.warning(
+            "the weights were tuned on these very utterances (%s): the score will be too good. Score others.",
+            decoder.tuning.manifest,
+        )
 
 
 def _warn_about_alphabet(references: Sequence[str], tokenizer: Tokenizer, rules: str) -> None:

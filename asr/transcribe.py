@@ -5,16 +5,16 @@ import json
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 import torch
 import tyro
 from torch import Tensor
 
-from asr.decoding.greedy import greedy_decode
+from asr.decoder import Decode, DecoderSettings, build_decoder, greedy
 from asr.decoding.hypothesis import Hypothesis
 from asr.errors import AudioError, SettingsError
 from asr.frontend.audio import AUDIO_SUFFIXES, audio_files, read_audio
@@ -24,6 +24,8 @@ from asr.model.saved import load_model
 from asr.training.distributed import choose_device
 
 log = logging.getLogger("asr")
+
+Output = TypeVar("Output")
 
 _WINDOW = 10  # batches' worth of audio that is read before it is sorted by length
 _SILENCE = 1e-4  # of full scale: -80 dBFS
@@ -45,10 +47,13 @@ class TranscribeSettings:
     ]
     model: Annotated[Path, tyro.conf.arg(metavar="MODEL")]  # a .safetensors file that `asr train` has written
     format: Literal["txt", "json"] = "txt"  # json: one object a line, with word times and confidences
+    # hypotheses of each file, best first; needs --format json, and a beam search finds them
+    nbest: int = 1
     # begin each line of text with the file's name without folder and suffix, as Kaldi does
     ids: tyro.conf.FlagCreatePairsOff[bool] = False
     batch_s: float = 120.0  # seconds of audio in a batch, padding included; bounds the memory that is needed
     device: str = "auto"  # auto, cpu, cuda or cuda:N
+    decoding: Annotated[DecoderSettings, tyro.conf.arg(name="")] = field(default_factory=DecoderSettings)
 
 
 @dataclass(frozen=True)
@@ -67,6 +72,7 @@ class Recognised:
     segment: Segment
     duration_s: float  # of the audio that was heard
     outcome: Hypothesis | AudioError  # what was recognised, or why nothing could be
+    nbest: tuple[Hypothesis, ...] = ()  # all that the decoder returned, the outcome first
 
 
 def run(settings: TranscribeSettings) -> Iterator[tuple[str, AudioError | None]]:
@@ -79,12 +85,22 @@ def run(settings: TranscribeSettings) -> Iterator[tuple[str, AudioError | None]]
     Raises:
         AsrError: a setting, the model, a folder or a glob cannot be used.
     """
+    if settings.nbest != 1 and (settings.format != "json" or settings.nbest < 1):
+        raise SettingsError(
+            f"--nbest {settings.nbest} --format {settings.format}: text has one line a file. Expected "
+            f"--nbest 1, or a larger number with --format json."
+        )
     paths = find_audio(settings.files)
     if settings.ids:
         _warn_about_ids(paths)
     model = load_model(settings.model, choose_device(settings.device))
-    for result in recognise(model, [Segment(path) for path in paths], settings.batch_s):
-        line = _json(result) if settings.format == "json" else _text(result, settings.ids)
+    decoder = build_decoder(settings.decoding, model, settings.nbest)
+    if decoder.weights:
+        log.info("decoder: %s; %s", decoder.name, decoder.weights)
+    segments = [Segment(path) for path in paths]
+    for result in recognise(model, segments, settings.batch_s, decoder.decode):
+        json_line = settings.format == "json"
+        line = _json(result, settings.nbest) if json_line else _text(result, settings.ids)
         yield line, result.outcome if isinstance(result.outcome, AudioError) else None
 
 
@@ -117,15 +133,16 @@ def find_audio(names: Sequence[str]) -> list[Path]:
     return found
 
 
-def recognise(model: AcousticModel, segments: Sequence[Segment], batch_s: float) -> Iterator[Recognised]:
-    """Recognise segments with greedy decoding, in batches of about the same length.
-
-    Progress is logged after every batch, and the speed at the end.
+def recognise(
+    model: AcousticModel, segments: Sequence[Segment], batch_s: float, decode: Decode | None = None
+) -> Iterator[Recognised]:
+    """Recognise segments, in batches of about the same length; see `each_output`.
 
     Args:
         model: on its device.
         segments: what to recognise.
         batch_s: seconds of audio in a batch, padding included; a longer segment is a batch of its own.
+        decode: the decoder; None decodes greedily.
 
     Yields:
         One result a segment, in order.
@@ -133,16 +150,47 @@ def recognise(model: AcousticModel, segments: Sequence[Segment], batch_s: float)
     Raises:
         SettingsError: batch_s is not above 0, or a batch does not fit into the device's memory.
     """
+    decode = decode or greedy(model.settings.tokenizer)
+    for segment, duration_s, found in each_output(model, segments, batch_s, decode):
+        if isinstance(found, AudioError):
+            yield Recognised(segment, duration_s, found)
+        else:
+            yield Recognised(segment, duration_s, found[0], tuple(found))
+
+
+def each_output(
+    model: AcousticModel,
+    segments: Sequence[Segment],
+    batch_s: float,
+    use: Callable[[Tensor, Tensor, float], Sequence[Output]],
+) -> Iterator[tuple[Segment, float, Output | AudioError]]:
+    """Run a model over segments, in batches of about the same length, and hand its output on.
+
+    Progress is logged after every batch, and the speed at the end.
+
+    Args:
+        model: on its device.
+        segments: what to run it on.
+        batch_s: seconds of audio in a batch, padding included; a longer segment is a batch of its own.
+        use: gets (batch, steps, vocab) log-probabilities, (batch,) valid steps and the seconds of a step;
+            returns (batch,) results.
+
+    Yields:
+        Each segment in order, with the seconds of audio that were heard, and its result, or why it has none.
+
+    Raises:
+        SettingsError: batch_s is not above 0, or a batch does not fit into the device's memory.
+    """
     if not batch_s > 0:
         raise SettingsError(f"batch-s must be above 0 seconds. Got {batch_s:g}.")
-    features, tokenizer = model.settings.features, model.settings.tokenizer
+    features = model.settings.features
     rate = features.sample_rate
     began = time.monotonic()
     seconds, heard, done = 0.0, 0, 0  # done: those that cannot be used as well
     for window in _windows(segments, features, _WINDOW * batch_s):
         waveforms = {n: audio for n, (_, audio) in enumerate(window) if isinstance(audio, Tensor)}
         done += len(window) - len(waveforms)
-        hypotheses: dict[int, Hypothesis] = {}
+        results: dict[int, Output] = {}
         for batch in _batches(waveforms, batch_s * rate):
             try:
                 log_probs, steps = model.log_probs([waveforms[n] for n in batch])
@@ -153,7 +201,7 @@ def recognise(model: AcousticModel, segments: Sequence[Segment], batch_s: float)
                     f"into the memory of {model.device} together. Lower --batch-s, cut recordings longer "
                     f"than it, or use --device cpu."
                 ) from error
-            hypotheses |= zip(batch, greedy_decode(log_probs, steps, tokenizer, model.step_s), strict=True)
+            results |= zip(batch, use(log_probs, steps, model.step_s), strict=True)
             done += len(batch)
             heard += len(batch)
             seconds += sum(len(waveforms[n]) for n in batch) / rate
@@ -161,9 +209,9 @@ def recognise(model: AcousticModel, segments: Sequence[Segment], batch_s: float)
             log.info("%d of %d recordings, %.0f s left", done, len(segments), left, extra={"transient": True})
         for number, (segment, audio) in enumerate(window):
             if isinstance(audio, Tensor):
-                yield Recognised(segment, len(audio) / rate, hypotheses[number])
+                yield segment, len(audio) / rate, results[number]
             else:
-                yield Recognised(segment, 0.0, audio)
+                yield segment, 0.0, audio
     if heard:
         elapsed = time.monotonic() - began
         log.info(
@@ -220,7 +268,7 @@ def _text(result: Recognised, ids: bool) -> str:
     return f"{_id(result.segment.path)} {text}".rstrip() if ids else text
 
 
-def _json(result: Recognised) -> str:
+def _json(result: Recognised, nbest: int) -> str:
     row: dict[str, object] = {
         "audio_filepath": str(result.segment.path),
         "duration": round(result.duration_s, 3),
@@ -228,18 +276,28 @@ def _json(result: Recognised) -> str:
     if isinstance(result.outcome, AudioError):
         row["error"] = str(result.outcome)
     else:
-        row["text"] = result.outcome.text
-        row["score"] = round(result.outcome.score, 3)
-        row["words"] = [
+        row |= _fields(result.outcome, result.duration_s)
+        if nbest > 1:
+            row["nbest"] = [_fields(hypothesis, result.duration_s) for hypothesis in result.nbest]
+    return json.dumps(row, ensure_ascii=False)
+
+
+def _fields(hypothesis: Hypothesis, duration_s: float) -> dict[str, object]:
+    return {
+        "text": hypothesis.text,
+        "score": round(hypothesis.score, 3),
+        "acoustic_score": round(hypothesis.acoustic_score, 3),
+        "lm_score": round(hypothesis.lm_score, 3),
+        "words": [
             {
                 "word": word.text,
                 "start": round(word.start_s, 3),
-                "end": round(min(word.end_s, result.duration_s), 3),  # the last step may reach over the end
+                "end": round(min(word.end_s, duration_s), 3),  # the last step may reach over the end
                 "confidence": round(word.confidence, 4),
             }
-            for word in result.outcome.words
-        ]
-    return json.dumps(row, ensure_ascii=False)
+            for word in hypothesis.words
+        ],
+    }
 
 
 def _id(path: Path) -> str:

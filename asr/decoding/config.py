@@ -2,11 +2,17 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
+
+import tyro
 
 from asr.errors import SettingsError
 
 __all__ = ["BeamConfig"]
+
+# Not among a command's --beam.…: asr/decoder.py has them, where they can be left to what was tuned.
+_Tuned = Annotated[float, tyro.conf.Suppress]
+_Asked = Annotated[int, tyro.conf.Suppress]
 
 
 @dataclass(frozen=True)
@@ -18,18 +24,17 @@ class BeamConfig:
     """
 
     beam_size: int = 100  # prefixes kept after each step
-    nbest: int = 1  # hypotheses returned, of different texts; there may be fewer
+    nbest: _Asked = 1  # hypotheses returned, of different texts; there may be fewer
     beam_threshold: float = 25.0  # nats: a prefix this far below the best one is dropped; inf keeps all
-    token_threshold: float = (
-        12.0  # nats: a token this far below the step's best starts nothing; inf tries all
-    )
+    # nats: a token this far below the step's best starts nothing; inf tries all
+    token_threshold: float = 12.0
     token_top: int = 0  # tokens tried in a step, the most probable ones; 0 tries all
     blank_skip: float = 0.999  # above this blank probability a step starts no new prefixes; 1 never skips
-    acoustic_scale: float = 1.0  # factor on the model's log-probabilities
-    blank_scale: float = 1.0  # factor on the blank's probability; below 1 more is written
-    prior_weight: float = 0.0  # the tokens' probabilities are divided by their priors to this power
-    lm_weight: float = 0.5  # factor on the language model's log-probabilities
-    word_bonus: float = 0.0  # nats for each word; above 0 more words are written
+    acoustic_scale: _Tuned = 1.0  # factor on the model's log-probabilities
+    blank_scale: _Tuned = 1.0  # factor on the blank's probability; below 1 more is written
+    prior_weight: _Tuned = 0.0  # the tokens' probabilities are divided by their priors to this power
+    lm_weight: _Tuned = 0.5  # factor on the language model's log-probabilities
+    word_bonus: _Tuned = 0.0  # nats for each word; above 0 more words are written
     unknown_words: Literal["allow", "forbid"] = "allow"  # words outside the vocabulary
     unknown_penalty: float = -5.0  # nats for each unknown word, beside what the language model says of it
     threads: int = 0  # utterances decoded at the same time; 0: one a usable core

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from asr.frontend.augment import Masks, apply_masks
 from asr.frontend.features import FeatureConfig, Normalizer, frame_count, log_mel, require_one_window
 from asr.model.encoder import Encoder, EncoderConfig
+from asr.model.tuning import Tuning
 from asr.text.tokenizer import Tokenizer
 
 
@@ -21,6 +22,7 @@ class ModelSettings:
     tokenizer: Tokenizer
     normalizer: str  # name of the text rules its transcripts went through
     provenance: dict[str, Any] = field(default_factory=dict)  # its origin: data, seed, commit, scores
+    tunings: tuple[Tuning, ...] = ()  # decoding weights that `asr tune` has found for it
 
 
 class AcousticModel(nn.Module):

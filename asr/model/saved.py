@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from asr.errors import AsrError, ModelError
 from asr.frontend.features import FeatureConfig
 from asr.model.acoustic import AcousticModel, ModelSettings
 from asr.model.encoder import EncoderConfig
+from asr.model.tuning import Tuning, tunings_from_json, tunings_to_json
 from asr.text.tokenizer import tokenizer_from_json
 
 FORMAT_VERSION = 1
@@ -37,7 +38,7 @@ def save_model(path: Path, model: AcousticModel, provenance: dict[str, Any]) -> 
         ModelError: it cannot be written (a full disk, no permission); an older file is left as it was.
     """
     settings = model.settings
-    record = {
+    record: dict[str, Any] = {
         "format_version": FORMAT_VERSION,
         "features": asdict(settings.features),
         "encoder": asdict(settings.encoder),
@@ -45,6 +46,8 @@ def save_model(path: Path, model: AcousticModel, provenance: dict[str, Any]) -> 
         "normalizer": settings.normalizer,
         "provenance": {**settings.provenance, **provenance},
     }
+    if settings.tunings:
+        record["tunings"] = tunings_to_json(settings.tunings)
     # One key only: safetensors writes several in random order, and equal models should be equal files.
     metadata = {_KEY: json.dumps(record)}
     weights = {name: tensor.detach().contiguous().cpu() for name, tensor in model.state_dict().items()}
@@ -80,6 +83,20 @@ def load_model(path: Path, device: torch.device | str = "cpu") -> AcousticModel:
         reason = " ".join(str(error).split()).rstrip(".")  # torch's message has many lines
         raise ModelError(f"{path}: its weights do not fit its settings: {reason}. Train it anew.") from error
     return model.to(device).eval()
+
+
+def store_tuning(path: Path, tuning: Tuning) -> None:
+    """Add tuned weights to a saved model; those for the same language model and search are replaced.
+
+    Weights, settings and provenance of the model stay what they are.
+
+    Raises:
+        ModelError: the file is not a model, or cannot be written; it is then left as it was.
+    """
+    model = load_model(path)  # as it is now: another tuning may have ended meanwhile
+    kept = tuple(old for old in model.settings.tunings if not old.serves(tuning))
+    model.settings = replace(model.settings, tunings=(*kept, tuning))
+    save_model(path, model, {})
 
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
@@ -133,6 +150,7 @@ def _read_settings(path: Path, metadata: dict[str, str]) -> ModelSettings:
                 tokenizer=tokenizer_from_json(record["tokenizer"]),
                 normalizer=record["normalizer"],
                 provenance=record["provenance"],
+                tunings=tunings_from_json(record),
             )
     except (KeyError, TypeError, ValueError, AsrError) as error:
         raise ModelError(

@@ -1,0 +1,357 @@
+"""The decoder that a command line asks for, and what there is to say about its weights."""
+
+import hashlib
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
+
+import tyro
+from torch import Tensor
+
+from asr.corpora.manifest import Utterance
+from asr.decoding.config import BeamConfig
+from asr.decoding.greedy import greedy_decode
+from asr.decoding.hypothesis import Hypothesis
+from asr.errors import DataError, ModelError, SettingsError
+from asr.model.acoustic import AcousticModel
+from asr.model.tuning import Tuning
+from asr.scoring.wer import Unit
+from asr.text.lexicon import Lexicon, read_lexicon
+from asr.text.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from asr.lm.charrnn import CharRnnModel
+    from asr.lm.ngram import NgramModel
+
+__all__ = [
+    "WEIGHTS", "Decode", "Decoder", "DecoderSettings", "Knowledge", "build_decoder", "data_digest",
+    "file_digest", "greedy", "search",
+]  # fmt: skip
+
+log = logging.getLogger("asr")
+
+WEIGHTS = ("lm_weight", "word_bonus", "prior_weight", "acoustic_scale", "blank_scale")
+"""The settings of a beam search that are tuned, in BeamConfig and in Tuning."""
+
+_BOOST = 3.0  # nats for a hot word that names none
+
+
+class Decode(Protocol):
+    """Log-probabilities in, the best hypotheses of each utterance out."""
+
+    def __call__(
+        self, log_probs: Tensor, step_lengths: Tensor, step_s: float
+    ) -> Sequence[Sequence[Hypothesis]]:
+        """Decode a batch.
+
+        Args:
+            log_probs: (batch, steps, vocab) natural logs, on any device.
+            step_lengths: (batch,) int64 valid steps.
+            step_s: seconds a step.
+
+        Returns:
+            (batch,) hypotheses of each utterance, at least one, best first.
+        """
+
+
+@dataclass(frozen=True)
+class DecoderSettings:
+    """How log-probabilities become text; weights that are not given are those that were tuned."""
+
+    # how to search (default: greedy; beam as soon as a language model, lexicon or hot words are given)
+    decoder: Annotated[
+        Literal["greedy", "beam"] | None, tyro.conf.arg(metavar="greedy|beam", help_behavior_hint="")
+    ] = None
+    # language model: .bin, .arpa or .arpa.gz of n-grams, or .safetensors of a character network
+    lm: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="(default: none)")] = None
+    # the words that there are, and how they are spelled or pronounced: a word and its tokens a line
+    lexicon: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="(default: none)")] = (
+        None
+    )
+    # words that are likelier here than elsewhere, each with its boost in nats (3 where none is given)
+    hotwords: Annotated[
+        tuple[str, ...], tyro.conf.arg(metavar="WORD:BOOST...", help_behavior_hint="(default: none)")
+    ] = ()
+    # search without the language model, which then chooses among the best texts that were found
+    rescore: tyro.conf.FlagCreatePairsOff[bool] = False
+    # factor on the language model's log-probabilities
+    lm_weight: Annotated[
+        float | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint="(default: tuned, else 0.5)")
+    ] = None
+    # nats for each word
+    word_bonus: Annotated[
+        float | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint="(default: tuned, else 0)")
+    ] = None
+    # the tokens' probabilities are divided by the model's mean posteriors to this power
+    prior_weight: Annotated[
+        float | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint="(default: tuned, else 0)")
+    ] = None
+    # factor on the model's log-probabilities
+    acoustic_scale: Annotated[
+        float | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint="(default: tuned, else 1)")
+    ] = None
+    # factor on the blank's probability; below 1 more is written
+    blank_scale: Annotated[
+        float | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint="(default: tuned, else 1)")
+    ] = None
+    # how wide the beam search looks, whatever the weights
+    beam: BeamConfig = field(default_factory=BeamConfig)
+
+
+@dataclass(frozen=True)
+class Knowledge:
+    """What a search knows beside the acoustic model, read from its files.
+
+    Attributes:
+        lm: the language model, or None.
+        lexicon: spellings, or None.
+        hotwords: boosts in nats by word.
+        key: digests of the files and the kind of search, without weights: which tuning belongs to it.
+        name: what messages call it.
+    """
+
+    lm: "NgramModel | CharRnnModel | None" = None
+    lexicon: Lexicon | None = None
+    hotwords: dict[str, float] = field(default_factory=dict)
+    key: Tuning = field(default_factory=Tuning)
+    name: str = "no language model"
+
+    @classmethod
+    def read(cls, settings: DecoderSettings, model: AcousticModel) -> "Knowledge":
+        """Load the files that the settings name, and check that they fit the model.
+
+        Raises:
+            DataError: the lexicon cannot be read, or spells words with other tokens than the model's.
+            ModelError: the language model cannot be read.
+            SettingsError: a hot word is not WORD:BOOST, or the language model does not speak of what the
+                model writes.
+        """
+        tokenizer = model.settings.tokenizer
+        lm = _read_lm(settings.lm, tokenizer, settings.lexicon, model) if settings.lm else None
+        lexicon = read_lexicon(settings.lexicon) if settings.lexicon else None
+        key = Tuning(
+            lm=file_digest(settings.lm),
+            lexicon=file_digest(settings.lexicon),
+            rescore=settings.rescore,
+            unknown_words=settings.beam.unknown_words,
+        )
+        names = [f"language model {settings.lm}" if settings.lm else "no language model"]
+        names += ["which rescores"] if settings.rescore else []
+        names += [f"lexicon {settings.lexicon}"] if settings.lexicon else []
+        names += ["no unknown words"] if settings.beam.unknown_words == "forbid" else []
+        hotwords = _hotwords(settings.hotwords, tokenizer)
+        names += [f"{len(hotwords)} hot words"] if hotwords else []
+        return cls(lm, lexicon, hotwords, key, ", ".join(names))
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """A decoder, and what a score that was made with it has to say.
+
+    Attributes:
+        decode: log-probabilities in, hypotheses out.
+        name: which decoder it is.
+        weights: which weights it has, and where each comes from; "" for greedy decoding, which has none.
+        tuned: whether all weights are tuned or given; True where there is nothing to tune.
+        unit: what it writes: words, or phones.
+        tuning: the stored weights that are used, or None.
+    """
+
+    decode: Decode
+    name: str
+    weights: str
+    tuned: bool
+    unit: Unit
+    tuning: Tuning | None = None
+
+
+def greedy(tokenizer: Tokenizer) -> Decode:
+    """Greedy decoding behind the call that all decoders answer."""
+
+    def decode(log_probs: Tensor, step_lengths: Tensor, step_s: float) -> list[list[Hypothesis]]:
+        return [[found] for found in greedy_decode(log_probs, step_lengths, tokenizer, step_s)]
+
+    return decode
+
+
+def search(
+    tokenizer: Tokenizer, config: BeamConfig, known: Knowledge, priors: Sequence[float] = ()
+) -> Decode:
+    """A beam search with all its weights.
+
+    Args:
+        tokenizer: the model's.
+        config: width and weights.
+        known: language model, lexicon and hot words.
+        priors: (vocab,) the model's mean posteriors, needed for a prior weight other than 0.
+
+    Raises:
+        AsrError: the parts do not fit each other.
+    """
+    import numpy as np
+
+    from asr.decoding.beam import BeamDecoder  # compiled: takes a second to import
+    from asr.decoding.rescoring import rescore
+
+    given: dict[str, Any] = {"lexicon": known.lexicon} if known.lexicon else {}
+    given |= {"hotwords": known.hotwords} if known.hotwords else {}
+    given |= {"priors": np.array(priors)} if len(priors) and config.prior_weight else {}
+    lm, nbest = known.lm, config.nbest
+    if lm is None or not known.key.rescore:
+        given |= {"lm": lm} if lm else {}
+        return BeamDecoder(tokenizer, config, **given).decode
+    # The bonus makes up for what the language model takes for each word, so it comes with it.
+    wide = replace(config, nbest=max(config.beam_size, nbest), word_bonus=0.0)
+    first = BeamDecoder(tokenizer, wide, **given)
+
+    def decode(log_probs: Tensor, step_lengths: Tensor, step_s: float) -> list[list[Hypothesis]]:
+        found = first.decode(log_probs, step_lengths, step_s)
+        weights = config.lm_weight, config.word_bonus
+        return [rescore(hypotheses, lm, *weights)[:nbest] for hypotheses in found]
+
+    return decode
+
+
+def build_decoder(settings: DecoderSettings, model: AcousticModel, nbest: int = 1) -> Decoder:
+    """The decoder that the settings ask for, with the weights that were tuned for it.
+
+    Args:
+        settings: from the command line.
+        model: on its device.
+        nbest: hypotheses an utterance.
+
+    Raises:
+        AsrError: the settings contradict each other, or a file cannot be used.
+    """
+    tokenizer = model.settings.tokenizer
+    asks = {
+        "--lm": settings.lm, "--lexicon": settings.lexicon, "--hotwords": settings.hotwords,
+        "--rescore": settings.rescore, "--nbest": nbest > 1,
+    }  # fmt: skip
+    given = {name: getattr(settings, name) for name in WEIGHTS if getattr(settings, name) is not None}
+    asks |= {f"--{name.replace('_', '-')}": True for name in given}
+    named = [option for option, value in asks.items() if value]
+    if settings.decoder == "greedy" and named:
+        raise SettingsError(f"--decoder greedy takes no {named[0]}. Leave it out, or use --decoder beam.")
+    unit: Unit = "words" if tokenizer.pieces else "phones"
+    if settings.decoder != "beam" and not named:
+        return Decoder(greedy(tokenizer), "greedy", "", True, unit)
+    if settings.lm is None and (settings.rescore or settings.lm_weight is not None):
+        option = "--rescore" if settings.rescore else "--lm-weight"
+        raise SettingsError(f"{option} is given, but no language model. Name one: --lm FILE.")
+    known = Knowledge.read(settings, model)
+    if (known.lm and not settings.rescore) or known.lexicon or known.hotwords:
+        raise SettingsError(
+            "a language model in the search, a lexicon and hot words cannot be used yet. "
+            "Use --lm FILE --rescore."
+        )
+    tunings = model.settings.tunings
+    tuning = next((old for old in tunings if old.serves(known.key)), None)
+    start = settings.beam if known.lm else replace(settings.beam, lm_weight=0.0)
+    stored = {name: getattr(tuning, name) for name in WEIGHTS} if tuning else {}
+    config = replace(start, nbest=nbest, **{**stored, **given})
+    priors: tuple[float, ...] = ()
+    if config.prior_weight:
+        priors = next((old.priors for old in (tuning, *tunings) if old and old.priors), ())
+        if not priors:
+            raise ModelError(
+                f"--prior-weight {config.prior_weight:g}: the model's mean posteriors are not known yet. "
+                f"`asr tune` measures them and stores them with the model."
+            )
+    matter = [name for name in WEIGHTS if known.lm or name != "lm_weight"]
+    return Decoder(
+        decode=search(tokenizer, config, known, priors),
+        name=f"beam of {config.beam_size}, {known.name}",
+        weights=_describe(config, matter, given, tuning),
+        tuned=tuning is not None or known.lm is None or given.keys() >= {"lm_weight", "word_bonus"},
+        unit="words" if known.lexicon or (known.lm and known.lm.unit == "word") else unit,
+        tuning=tuning,
+    )
+
+
+def data_digest(utterances: Sequence[Utterance]) -> str:
+    """A digest of utterances' ids and texts, by which the same ones are known again."""
+    digest = hashlib.sha256()
+    for utterance in sorted(utterances, key=lambda utterance: utterance.id):
+        digest.update(json.dumps([utterance.id, utterance.text]).encode())
+    return digest.hexdigest()
+
+
+def _describe(config: BeamConfig, names: list[str], given: dict[str, float], tuning: Tuning | None) -> str:
+    """Each weight with its value, then where they come from."""
+    values = ", ".join(f"{name.replace('_', '-')} {getattr(config, name):g}" for name in names)
+    chosen = [f"{name.replace('_', '-')}" for name in names if name in given]
+    if len(chosen) == len(names):
+        return f"{values}: all given"
+    kept = f" (but for {', '.join(chosen)}, given)" if chosen else ""
+    if tuning is None:
+        return f"{values}: defaults, not tuned{kept}"
+    percent = 100 * tuning.errors / max(tuning.words, 1)
+    return (
+        f"{values}: tuned{kept} on {tuning.manifest} ({tuning.utterances} utterances, {percent:.2f}% there "
+        f"with a beam of {tuning.beam_size}) at {tuning.date}"
+    )
+
+
+def _read_lm(
+    path: Path, tokenizer: Tokenizer, lexicon: Path | None, model: AcousticModel
+) -> "NgramModel | CharRnnModel":
+    from asr.lm.alphabet import check_alphabet
+    from asr.lm.loading import load_language_model
+
+    lm = load_language_model(path, model.device)
+    if tokenizer.pieces is None and lexicon is None:
+        raise SettingsError(
+            f"--lm {path}: the model writes phones, and only a lexicon tells which words they are. Name one: "
+            f"--lexicon FILE (that of its training)."
+        )
+    if lexicon is None:
+        try:
+            check_alphabet(_Vocabulary.of(lm), tokenizer)
+        except SettingsError as error:
+            raise SettingsError(f"--lm {path}: {error}") from error
+    return lm
+
+
+@dataclass(frozen=True)
+class _Vocabulary:
+    """What `check_alphabet` asks of a language model."""
+
+    unit: Literal["word", "character"]
+    words: tuple[str, ...]
+
+    @classmethod
+    def of(cls, lm: "NgramModel | CharRnnModel") -> "_Vocabulary":
+        from asr.lm.charrnn import CharRnnModel
+
+        return cls(lm.unit, lm.network.symbols if isinstance(lm, CharRnnModel) else lm.words)
+
+
+def _hotwords(given: Sequence[str], tokenizer: Tokenizer) -> dict[str, float]:
+    """WORD:BOOST -> boosts by word."""
+    found: dict[str, float] = {}
+    for text in given:
+        word, colon, boost = text.rpartition(":")
+        try:
+            found[word if colon else text] = float(boost) if colon else _BOOST
+        except ValueError:
+            raise SettingsError(
+                f"--hotwords {text}: {boost!r} is not a number. Expected WORD:BOOST, such as zebra:3."
+            ) from None
+        if not (word if colon else text):
+            raise SettingsError(f"--hotwords {text}: there is no word. Expected WORD:BOOST, such as zebra:3.")
+    return found
+
+
+def file_digest(path: Path | None) -> str:
+    """SHA-256 of a file; "" for none."""
+    if path is None:
+        return ""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}. Name another file.") from error

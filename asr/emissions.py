@@ -1,0 +1,133 @@
+"""What a model says of utterances, computed once and decoded many times."""
+
+import contextlib
+import hashlib
+import json
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from asr.corpora.manifest import Utterance
+from asr.decoder import Decode
+from asr.decoding.hypothesis import Hypothesis
+from asr.errors import AudioError
+from asr.model.acoustic import AcousticModel
+from asr.model.saved import write_atomically
+from asr.transcribe import Segment, each_output
+
+__all__ = ["Emissions", "compute_emissions", "keep_emissions"]
+
+log = logging.getLogger("asr")
+
+_KEY = "asr-emissions"
+_BATCH = 32  # utterances decoded by one call
+
+
+@dataclass(frozen=True)
+class Emissions:
+    """Log-probabilities of utterances.
+
+    Attributes:
+        log_probs: of each utterance (steps, vocab) float32 natural logs, on the CPU.
+        step_s: seconds a step.
+    """
+
+    log_probs: tuple[Tensor, ...]
+    step_s: float
+
+    def decode(self, decode: Decode) -> Iterator[tuple[Hypothesis, ...]]:
+        """Decode every utterance.
+
+        Yields:
+            The hypotheses of each utterance, in order, best first.
+        """
+        order = sorted(range(len(self.log_probs)), key=lambda number: -len(self.log_probs[number]))
+        found: dict[int, tuple[Hypothesis, ...]] = {}
+        for begin in range(0, len(order), _BATCH):
+            batch = order[begin : begin + _BATCH]
+            rows = [self.log_probs[number] for number in batch]
+            lengths = torch.tensor([len(row) for row in rows])
+            decoded = decode(pad_sequence(rows, batch_first=True), lengths, self.step_s)
+            found |= zip(batch, map(tuple, decoded), strict=True)
+        yield from (found[number] for number in range(len(order)))
+
+    def mean_posteriors(self) -> NDArray[np.float64]:
+        """(vocab,) mean probability of each token over all steps, blank first: the model's priors.
+
+        Source: Sak et al. 2015, "Fast and accurate recurrent neural network acoustic models for speech
+            recognition", section 2.3 (label priors by the model's mean posteriors).
+        """
+        total = sum(len(row) for row in self.log_probs)
+        sums = torch.stack([row.double().exp().sum(0) for row in self.log_probs]).sum(0)
+        priors: NDArray[np.float64] = (sums / max(total, 1)).numpy()
+        return np.maximum(priors, np.finfo(np.float64).tiny)  # a token that is never heard has no logarithm
+
+
+def compute_emissions(model: AcousticModel, utterances: Sequence[Utterance], batch_s: float) -> Emissions:
+    """Recognise utterances without decoding them; progress is logged.
+
+    Args:
+        model: on its device.
+        utterances: what to recognise.
+        batch_s: seconds of audio in a batch, padding included.
+
+    Raises:
+        AudioError: an utterance's audio cannot be used.
+        SettingsError: batch_s is not above 0.
+    """
+    segments = [Segment(one.audio_filepath, one.offset, one.duration) for one in utterances]
+    rows: list[Tensor] = []
+    for utterance, (_, _, row) in zip(utterances, each_output(model, segments, batch_s, _rows), strict=True):
+        if isinstance(row, AudioError):
+            raise AudioError(f"utterance {utterance.id}: {row}")
+        rows.append(row)
+    return Emissions(tuple(rows), model.step_s)
+
+
+def keep_emissions(
+    path: Path, model: AcousticModel, utterances: Sequence[Utterance], batch_s: float
+) -> Emissions:
+    """Emissions from a file, if it holds those of this model and these utterances; else computed and kept.
+
+    Args:
+        path: of the file, .safetensors.
+        model: on its device.
+        utterances: what to recognise.
+        batch_s: seconds of audio in a batch, padding included.
+
+    Raises:
+        AudioError: an utterance's audio cannot be used.
+        ModelError: the file cannot be written.
+        SettingsError: batch_s is not above 0.
+    """
+    # a tuning changes the file of the model, and not what it says
+    weights = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        weights.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+    key = json.dumps([weights.hexdigest(), [utterance.id for utterance in utterances]])
+    if path.is_file():
+        with contextlib.suppress(SafetensorError, OSError), safe_open(path, framework="pt") as file:
+            if (file.metadata() or {}).get(_KEY) == key:
+                log.info("%s: emissions of %d utterances, computed before", path, len(utterances))
+                rows = [file.get_tensor(str(number)) for number in range(len(utterances))]
+                return Emissions(tuple(rows), model.step_s)
+        log.info("%s: of another model or other utterances, or damaged: computed anew", path)
+    emissions = compute_emissions(model, utterances, batch_s)
+    tensors = {str(number): row for number, row in enumerate(emissions.log_probs)}
+    write_atomically(path, lambda temporary: save_file(tensors, temporary, {_KEY: key}))
+    return emissions
+
+
+def _rows(log_probs: Tensor, step_lengths: Tensor, step_s: float) -> list[Tensor]:
+    """Each utterance's own (steps, vocab) float32, on the CPU."""
+    host = log_probs.float().cpu()
+    return [row[:length].clone() for row, length in zip(host, step_lengths.tolist(), strict=True)]

@@ -1,0 +1,175 @@
+"""Decoders from the command line: which one is used, with which weights, and what is said of them."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from asr.cli import main
+from asr.corpora.manifest import read_manifest
+from asr.decoder import data_digest, file_digest
+from asr.model.saved import load_model, store_tuning
+from asr.model.tuning import Tuning
+
+Run = Callable[..., tuple[int, str, str]]
+
+ARPA = """\\data\\
+ngram 1={ones}
+ngram 2=2
+
+\\1-grams:
+-99\t<s>\t-0.3
+-0.7\t</s>
+-1.5\t<unk>
+{words}
+
+\\2-grams:
+-0.2\t<s> {first}
+-0.1\t{first} </s>
+
+\\end\\
+"""
+
+
+def arpa(path: Path, words: Sequence[str]) -> Path:
+    """A bigram model that prefers its first word, alone in a sentence."""
+    lines = "\n".join(f"-1.0\t{word}\t-0.2" for word in words)
+    path.write_text(ARPA.format(ones=len(words) + 3, words=lines, first=words[0]))
+    return path
+
+
+@pytest.fixture
+def lm(tmp_path: Path) -> Path:
+    """Words of the language of tones; "cub", which nobody says, is none of its letters."""
+    return arpa(
+        tmp_path / "words.arpa", ["cab", "ab", "c", "a", "b", "bb", "abcabc", "ac", "bca", "cc", "aa"]
+    )
+
+
+@pytest.fixture
+def model(tones: Any, tmp_path: Path) -> Path:
+    """A copy of the model, which a test may tune."""
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(tones.model.read_bytes())
+    return path
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    def run_command(*arguments: object) -> tuple[int, str, str]:
+        capsys.readouterr()
+        status = main([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return run_command
+
+
+def test_beam_finds_what_is_said(tones: Any, run: Run) -> None:
+    """A beam search that is asked for and not used, or whose results go to other files."""
+    status, out, err = run("transcribe", *tones.files, "--model", tones.model, "--decoder", "beam")
+    assert (status, out.splitlines()) == (0, list(tones.texts.values()))
+    assert "decoder: beam of 100, no language model; word-bonus 0, prior-weight 0," in err
+
+
+def test_nbest_has_scores_apart(tones: Any, lm: Path, run: Run) -> None:
+    """Alternatives that are missing, out of order, or whose score is not the sum of its parts."""
+    status, out, _ = run(
+        "transcribe", *tones.files[:2], "--model", tones.model, "--lm", lm, "--rescore", "--nbest", 3,
+        "--format", "json", "--lm-weight", 0.7, "--word-bonus", 0.25,
+    )  # fmt: skip
+    assert status == 0
+    for line, said in zip(out.splitlines(), tones.texts.values(), strict=False):
+        row = json.loads(line)
+        assert row["text"] == row["nbest"][0]["text"] == said
+        assert 1 < len(row["nbest"]) <= 3
+        scores = [found["score"] for found in row["nbest"]]
+        assert scores == sorted(scores, reverse=True)
+        for found in row["nbest"]:
+            assert found["lm_score"] < 0
+            parts = found["acoustic_score"] + 0.7 * found["lm_score"] + 0.25 * len(found["text"].split())
+            assert found["score"] == pytest.approx(parts, abs=3e-3)
+
+
+def test_nbest_needs_json(tones: Any, run: Run) -> None:
+    """More lines than files, or alternatives that are asked for and not shown."""
+    status, out, err = run("transcribe", tones.files[0], "--model", tones.model, "--nbest", 2)
+    assert (status, out) == (2, "")
+    assert err.startswith("error: --nbest 2 --format txt: text has one line a file.")
+
+
+def test_untuned_weights_are_said_to_be_so(tones: Any, model: Path, lm: Path, run: Run) -> None:
+    """A score with weights that nobody chose and that nobody hears of."""
+    status, out, err = run("evaluate", tones.manifest, "--model", model, "--lm", lm, "--rescore")
+    assert status == 0
+    assert f"Decoder: beam of 100, language model {lm}, which rescores" in out
+    assert "Weights: lm-weight 0.5, word-bonus 0, " in out
+    assert "defaults, not tuned" in out
+    assert f"asr tune DEV --model {model} --lm {lm}" in err
+
+
+def test_greedy_has_no_weights(tones: Any, run: Run) -> None:
+    """A line about weights where there are none."""
+    _, out, _ = run("evaluate", tones.manifest, "--model", tones.model)
+    assert "\nDecoder: greedy\n" in out
+    assert "Weights" not in out
+
+
+def test_tuned_weights_are_used_and_named(tones: Any, model: Path, lm: Path, run: Run) -> None:
+    """Tuned weights that are stored and not used, used for another language model, or not overridden."""
+    utterances = read_manifest(tones.manifest)
+    tuning = Tuning(
+        lm=file_digest(lm), rescore=True, lm_weight=1.25, word_bonus=-0.5, priors=(0.2,) * 5,
+        manifest="dev.jsonl", data="other", utterances=12, errors=3, words=40, beam_size=100,
+        date="2026-01-02T03:04:05+00:00",
+    )  # fmt: skip
+    store_tuning(model, tuning)
+    ask = ("evaluate", tones.manifest, "--model", model, "--lm", lm, "--rescore")
+    _, out, err = run(*ask)
+    assert "Weights: lm-weight 1.25, word-bonus -0.5, prior-weight 0" in out
+    assert "tuned on dev.jsonl (12 utterances, 7.50% there with a beam of 100) at 2026-01-02" in out
+    assert "warning" not in err
+    _, out, err = run(*ask, "--lm-weight", 0.75)
+    assert "Weights: lm-weight 0.75, word-bonus -0.5," in out
+    assert "tuned (but for lm-weight, given) on dev.jsonl" in out
+    other = arpa(lm.with_name("other.arpa"), ["ab", "cab", "c"])
+    _, out, err = run(*ask[:-3], "--lm", other, "--rescore")
+    assert "lm-weight 0.5" in out
+    assert "warning: the weights are not tuned for this model and language model" in err
+    store_tuning(model, replace(tuning, data=data_digest(utterances)))
+    _, _, err = run(*ask)
+    assert "warning: the weights were tuned on these very utterances (dev.jsonl)" in err
+    assert len(load_model(model).settings.tunings) == 1
+
+
+def test_contradictions(tones: Any, lm: Path, run: Run) -> None:
+    """A setting that cannot act and is passed over in silence."""
+    for options, complaint in (
+        (["--decoder", "greedy", "--lm", lm], "--decoder greedy takes no --lm."),
+        (["--decoder", "greedy", "--word-bonus", 1], "--decoder greedy takes no --word-bonus."),
+        (["--rescore"], "--rescore is given, but no language model."),
+        (["--lm-weight", 1], "--lm-weight is given, but no language model."),
+        (["--hotwords", "cab:much"], "--hotwords cab:much: 'much' is not a number."),
+        (["--hotwords", ":3"], "--hotwords :3: there is no word."),
+        (["--prior-weight", 0.3], "--prior-weight 0.3: the model's mean posteriors are not known yet."),
+        (["--beam.beam-size", 0, "--decoder", "beam"], "beam-size is 0. Expected at least 1."),
+        (["--lm", lm.parent], "is a folder. Expected a language model's file"),
+        (["--lm", lm.with_name("none.arpa")], "none.arpa"),
+        (["--lexicon", lm.with_name("none.txt")], "none.txt: cannot be read"),
+    ):
+        status, out, err = run("transcribe", tones.files[0], "--model", tones.model, *options)
+        assert (status, out) == (2, ""), options
+        assert err.startswith("error: "), err
+        assert complaint in err, err
+        assert err.count("\n") == 1, err
+
+
+def test_language_model_in_another_case(tones: Any, tmp_path: Path, run: Run) -> None:
+    """A language model in upper case beside a model in lower case: every word is unknown, and nobody says."""
+    upper = arpa(tmp_path / "upper.arpa", ["CAB", "AB", "C"])
+    status, _, err = run("transcribe", tones.files[0], "--model", tones.model, "--lm", upper, "--rescore")
+    assert status == 2
+    assert err.startswith(f"error: --lm {upper}: the language model is in upper case")
