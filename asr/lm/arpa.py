@@ -21,7 +21,7 @@ import re
 from array import array
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import IO, NoReturn
+from typing import NoReturn
 
 import numpy as np
 from numba import njit
@@ -288,31 +288,30 @@ def write(path: Path, parts: NgramParts) -> None:
         with io.TextIOWrapper(io.BufferedWriter(packed, 1 << 20), "utf-8", newline="\n") as file:
             file.write("\\data\\\n")
             file.writelines(f"ngram {n}={count}\n" for n, count in enumerate(counts, start=1))
-            contexts, first = [""], 0
             for n in range(1, len(counts) + 1):
                 file.write(f"\n\\{n}-grams:\n")
-                old, first = first, first + len(contexts)
-                contexts = _write_order(file, arrays, spelled, contexts, old, n < len(counts))
+                for context, begin, end in _families(arrays, spelled, n):
+                    last = [spelled[number] for number in arrays.word[begin:end].tolist()]
+                    log_probs = (arrays.log_prob[begin:end] / _LN10).tolist()
+                    if n < len(counts):
+                        rows = zip(log_probs, last, (arrays.backoff[begin:end] / _LN10).tolist(), strict=True)
+                        file.writelines(f"{p:.7g}\t{context}{word}\t{b:.7g}\n" for p, word, b in rows)
+                    else:
+                        pairs = zip(log_probs, last, strict=True)
+                        file.writelines(f"{p:.7g}\t{context}{word}\n" for p, word in pairs)
             file.write("\n\\end\\\n")
 
 
-def _write_order(
-    file: IO[str], arrays: NgramArrays, words: list[str], contexts: list[str], first: int, inner: bool
-) -> list[str]:
-    """Write the children of the nodes from `first` on, whose words are `contexts`; the children's words."""
-    grams: list[str] = []
-    for parent, context in enumerate(contexts, start=first):
-        children = slice(int(arrays.begin[parent]), int(arrays.begin[parent + 1]))
-        ids, log_probs = arrays.word[children].tolist(), (arrays.log_prob[children] / _LN10).tolist()
-        backoffs = (arrays.backoff[children] / _LN10).tolist() if inner else []
-        for row, (number, log_prob) in enumerate(zip(ids, log_probs, strict=True)):
-            gram = f"{context} {words[number]}" if context else words[number]
-            file.write(
-                f"{log_prob:.7g}\t{gram}\t{backoffs[row]:.7g}\n" if inner else f"{log_prob:.7g}\t{gram}\n"
-            )
-            if inner:
-                grams.append(gram)
-    return grams
+def _families(arrays: NgramArrays, words: list[str], n: int) -> Iterator[tuple[str, int, int]]:
+    """For each context of order-n n-grams: its words, a space after each; first node, node after the last."""
+    if n == 1:
+        yield "", int(arrays.begin[0]), int(arrays.begin[1])
+        return
+    for context, first, stop in _families(arrays, words, n - 1):
+        bounds = arrays.begin[first : stop + 1].tolist()
+        for number, begin, end in zip(arrays.word[first:stop].tolist(), bounds, bounds[1:], strict=False):
+            if begin < end:
+                yield f"{context}{words[number]} ", begin, end
 
 
 def _shown(field: bytes) -> str:

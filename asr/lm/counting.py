@@ -18,15 +18,20 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from asr.errors import DataError
 from asr.lm.corpus import BEGIN_ID
 
 __all__ = ["Level", "Scratch", "count"]
 
 _BLOCK = 1 << 24  # keys sorted, or merged, at a time
+_MAX_NODES = 2**31 - 2  # int32
+_MAX_WORDS = 2**32 - 1  # uint32 counts
 
 
 class Scratch:
-    """Arrays on disk, in a folder that is removed at the end (use `with`). They are mapped, not held.
+    """Arrays on disk, mapped and not held; their room on the disk is free again when nothing refers to them.
+
+    Use it in a `with` statement, at whose end its folder is removed.
 
     Args:
         folder: where the scratch folder is made; None: where the system keeps temporary files.
@@ -51,11 +56,16 @@ class Scratch:
         """(size,) zeros of this type."""
         if not size:
             return np.zeros(0, dtype)
-        return np.memmap(self.path(), dtype, "w+", shape=(size,))
+        path = self.path()
+        array = np.memmap(path, dtype, "w+", shape=(size,))
+        path.unlink()  # the mapping keeps the file's content, and nothing else does
+        return array
 
     def load(self, path: Path, dtype: type[np.generic]) -> NDArray[Any]:
-        """What a file of this folder holds; writable."""
-        return np.memmap(path, dtype, "r+") if path.stat().st_size else np.zeros(0, dtype)
+        """What a file of this folder holds; writable. The file itself is gone."""
+        array = np.memmap(path, dtype, "r+") if path.stat().st_size else np.zeros(0, dtype)
+        path.unlink()
+        return array
 
 
 @dataclass(frozen=True)
@@ -95,7 +105,12 @@ def count(
 
     Returns:
         a level for each order.
+
+    Raises:
+        DataError: there are more n-grams, or words, than the arrays can number.
     """
+    if len(words) > _MAX_WORDS:
+        raise DataError(f"more than {_MAX_WORDS:,} words and sentence ends. No more can be counted.")
     totals = np.zeros(n_words, np.int64)
     for _, _, block in _blocks(words):
         totals += np.bincount(block, minlength=n_words)
@@ -107,6 +122,12 @@ def count(
         done = 2 * n - 4
         runs = _sorted_runs(words, numbers, scratch, _after(progress, done))
         levels.append(_merge(runs, len(levels[-1]), scratch))
+        del runs
+        if sum(map(len, levels)) > _MAX_NODES:
+            raise DataError(
+                f"more than {_MAX_NODES:,} different n-grams up to order {n}. That is the most "
+                "that a model can hold. Lower --order, or take less text."
+            )
         progress(2 * n - 3)
         if n < order:
             numbers = _renumber(words, numbers, levels[-1], scratch)
@@ -152,7 +173,7 @@ def _merge(
     splits = [sample[len(sample) * part // parts] for part in range(1, parts)]
     bounds = [[0, *np.searchsorted(keys, splits).tolist(), len(keys)] for keys, _ in runs]
     names = scratch.path(), scratch.path()
-    begin = np.zeros(n_parents + 1, np.int32)
+    begin = scratch.empty(n_parents + 1, np.int32)
     with open(names[0], "wb") as word_file, open(names[1], "wb") as count_file:
         for part in range(parts):
             pieces = [

@@ -130,15 +130,19 @@ def _adjusted(level: Level, suffixes: NDArray[np.int32] | None, scratch: Scratch
     if suffixes is None:
         return level.count
     adjusted = scratch.empty(len(level), np.uint32)
-    _count_into(suffixes, adjusted)
-    adjusted[:] = np.where(adjusted == 0, level.count, adjusted)
+    _count_into(suffixes, level.count, adjusted)
     return adjusted
 
 
 @njit(cache=True, nogil=True)
-def _count_into(numbers: NDArray[np.int32], counts: NDArray[np.uint32]) -> None:
-    for number in numbers:
-        counts[number] += 1
+def _count_into(
+    suffixes: NDArray[np.int32], counts: NDArray[np.uint32], adjusted: NDArray[np.uint32]
+) -> None:
+    for suffix in suffixes:
+        adjusted[suffix] += 1
+    for i in range(len(adjusted)):
+        if adjusted[i] == 0:  # nothing comes before `<s>`
+            adjusted[i] = counts[i]
 
 
 @njit(cache=True, nogil=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from asr.errors import DataError
 from asr.lm.building import NgramConfig, build
 from asr.lm.kneser_ney import FALLBACK, discounts
 from asr.lm.ngram import NgramModel
@@ -144,3 +145,13 @@ def test_same_text_same_bytes_whatever_the_blocks(tmp_path: Path, monkeypatch: p
         monkeypatch.setattr("asr.lm.building._BLOCK", block)
         train(tmp_path, texts, order=4)
         assert (tmp_path / "model.bin").read_bytes() == whole
+
+
+def test_limits_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Numbers of n-grams or words that overflow, and wrong counts without a word."""
+    monkeypatch.setattr("asr.lm.counting._MAX_NODES", 100)
+    with pytest.raises(DataError, match="more than 100 different n-grams up to order 2"):
+        train(tmp_path, sentences(seed=1), order=3)
+    monkeypatch.setattr("asr.lm.counting._MAX_WORDS", 50)
+    with pytest.raises(DataError, match="more than 50 words and sentence ends"):
+        train(tmp_path, sentences(seed=1), order=3)
