@@ -529,6 +529,35 @@ def test_two_processes_equal_one(manifest: Path, tmp_path: Path) -> None:
         assert left == pytest.approx(right, rel=1e-3), key
 
 
+SHORT_OF_MEMORY = """
+import os, sys
+import torch
+from asr.cli import main
+from asr.training import speech
+plain = speech.speech_losses
+def losses(model, batch, *rest):
+    if os.environ["RANK"] == "1" and len(batch.ids) > 1:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+    return plain(model, batch, *rest)
+speech.speech_losses = losses
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.slow
+def test_one_of_two_processes_is_short_of_memory(manifest: Path, tmp_path: Path) -> None:
+    """Guards against processes that wait for each other for ever when one halves its batches: the result is
+    that of a process with enough memory. With all tools that the processes have to agree on."""
+    more = ("--train.epochs", "3", "--train.accumulate", "2", "--train.ema", "0.9", "--train.average", "2",
+            "--batch.shards", "2")  # fmt: skip
+    ranks = start_ranks(["-c", SHORT_OF_MEMORY, *command(manifest, tmp_path / "both", *more)[2:]])
+    outputs = [rank.communicate(timeout=300) for rank in ranks]
+    assert [rank.returncode for rank in ranks] == [0, 0], outputs
+    assert main(command(manifest, tmp_path / "alone", *more)[2:]) == 0
+    for name in ("last.safetensors", "model.safetensors"):
+        assert_same_weights(tmp_path / "alone" / name, tmp_path / "both" / name, 2e-4)
+
+
 @pytest.mark.slow
 def test_stop_of_several_processes(manifest: Path, tmp_path: Path) -> None:
     """Guards Ctrl-C under torchrun: all agree on where to stop, and a resumed run ends like one that did
