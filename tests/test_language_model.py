@@ -1,4 +1,4 @@
-"""`asr lm`: text in, a model out, and its perplexity; every option does something, every mistake is one line."""
+"""`asr lm`: text in, a model out, and its perplexity; options do something, mistakes are one line."""
 
 import gzip
 import json
@@ -51,7 +51,8 @@ def test_train_then_score(text: Path, capsys: pytest.CaptureFixture[str]) -> Non
     ]
     rows = [json.loads(line) for line in results.read_text().splitlines()]
     assert rows[1] == {
-        "text": str(held_out), "line": 2, "words": 1, "unknown": 1, "log_prob": pytest.approx(unknown.sum(), abs=1e-5)
+        "text": str(held_out), "line": 2, "words": 1, "unknown": 1,
+        "log_prob": pytest.approx(unknown.sum(), abs=1e-5),
     }  # fmt: skip
 
 
@@ -145,8 +146,8 @@ def test_help_names_both(capsys: pytest.CaptureFixture[str]) -> None:
     assert "asr lm train text.txt" in said
     assert "asr lm score heldout.txt" in said
     for command, parts in (
-        ("train", ["TEXT...", "-o FILE", "--order INT", "--unit {word,character}", "--prune", "--prune-entropy FLOAT",
-                   "--vocabulary FILE|NUMBER", "--temporary DIR"]),
+        ("train", ["TEXT...", "-o FILE", "--order INT", "--unit {word,character}", "--prune",
+                   "--prune-entropy FLOAT", "--vocabulary FILE|NUMBER", "--temporary DIR"]),
         ("score", ["TEXT...", "--lm FILE", "--normalizer NAME", "--results FILE"]),
     ):  # fmt: skip
         status, said, _ = lm(capsys, command, "--help")
