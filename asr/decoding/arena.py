@@ -74,13 +74,14 @@ class Beam(NamedTuple):
     log_scale: NDArray[np.float64]
 
 
-def new_beam(beam_size: int, capacity: int, state: int = 0) -> Beam:
+def new_beam(beam_size: int, capacity: int, state: int = 0, ahead: float = 0.0) -> Beam:
     """A beam that holds the empty prefix only, with all mass.
 
     Args:
         beam_size: most prefixes after a step.
         capacity: nodes that the arena has room for, at least 1.
         state: the language model's, before the first word.
+        ahead: nats that the empty prefix is given in advance.
     """
     beam = Beam(
         nodes=np.zeros(capacity, dtype=NODE),
@@ -95,7 +96,9 @@ def new_beam(beam_size: int, capacity: int, state: int = 0) -> Beam:
         root[name] = NONE
     root["state"] = state
     root["factor"] = 1.0
+    root["fused"] = ahead
     beam.blank[0] = 1.0
+    beam.log_scale[0] = ahead
     return beam
 
 

@@ -8,29 +8,31 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from asr.decoding.alignment import align_tokens
-from asr.decoding.arena import NODE, compact, new_beam, spell
 from asr.decoding.checks import check_lengths, check_normalised, check_shapes
 from asr.decoding.config import BeamConfig
-from asr.decoding.hypothesis import Hypothesis, Word
-from asr.decoding.search import finish, search
-from asr.decoding.tables import build_pruning, build_tables
-from asr.errors import ModelError
+from asr.decoding.hypothesis import Hypothesis
+from asr.decoding.search import search
+from asr.decoding.sources import Sources, build_sources
+from asr.decoding.tables import build_pruning
+from asr.decoding.utterance import Plan, Utterance
+from asr.errors import SettingsError
+from asr.lm.interface import LanguageModel
+from asr.text.lexicon import Lexicon
 from asr.text.tokenizer import Tokenizer
 
-__all__ = ["BeamDecoder"]
+__all__ = ["BeamDecoder", "usable_cores"]
 
 log = logging.getLogger("asr")
 
-_CAPACITY = 1 << 12  # nodes of an arena at first
 _ANNOUNCE_S = 1.0  # a first call that takes longer is compiling
 
 
@@ -40,7 +42,16 @@ class BeamDecoder:
     Args:
         tokenizer: the model's.
         config: how wide to search, and the weights.
+        lm: fused into the search: an `NgramModel` in its compiled part, any other object with the three calls
+            of `asr.lm.interface` from Python. Of words: these are the vocabulary, unless there is a lexicon.
+        lexicon: the vocabulary, with its spellings in the tokenizer's symbols.
+        hotwords: words and phrases that are expected, and the nats by which each is favoured.
         priors: (vocab,) float64 mean probabilities of the tokens, blank first; for `config.prior_weight`.
+
+    Raises:
+        SettingsError: the parts do not fit each other.
+        DataError: the lexicon spells with symbols that the tokenizer lacks.
+        ModelError: the priors do not fit.
     """
 
     def __init__(
@@ -48,12 +59,41 @@ class BeamDecoder:
         tokenizer: Tokenizer,
         config: BeamConfig | None = None,
         *,
+        lm: LanguageModel[Any] | None = None,
+        lexicon: Lexicon | None = None,
+        hotwords: Mapping[str, float] | None = None,
         priors: NDArray[np.float64] | None = None,
     ) -> None:
+        config = config or BeamConfig()
+        self._set(config, tokenizer, build_sources(tokenizer, lm, lexicon, hotwords or {}, config), priors)
+
+    def _set(
+        self, config: BeamConfig, tokenizer: Tokenizer, sources: Sources, priors: NDArray[np.float64] | None
+    ) -> None:
+        self.config = config
         self.tokenizer = tokenizer
-        self.config = config or BeamConfig()
-        self._pruning = build_pruning(self.config, tokenizer.vocab_size)
-        self._tables = build_tables(tokenizer, self.config, priors)
+        self._sources = sources
+        self._priors = priors
+        self._plan = Plan(
+            tokenizer,
+            config,
+            sources,
+            sources.tables(config, priors),
+            build_pruning(config, tokenizer.vocab_size),
+        )
+
+    def with_config(self, config: BeamConfig) -> "BeamDecoder":
+        """The same decoder with other weights; vocabulary and models are shared, not built again.
+
+        Raises:
+            SettingsError: unknown words are allowed in one and forbidden in the other.
+            ModelError: the priors do not fit.
+        """
+        if config.unknown_words != self.config.unknown_words:
+            raise SettingsError("unknown-words cannot be changed. Make another decoder.")
+        other = BeamDecoder.__new__(BeamDecoder)
+        other._set(config, self.tokenizer, self._sources, self._priors)
+        return other
 
     def decode(self, log_probs: Tensor, step_lengths: Tensor, step_s: float) -> list[list[Hypothesis]]:
         """The best texts of each utterance, best first.
@@ -82,6 +122,8 @@ class BeamDecoder:
         host = log_probs.detach().cpu().double().numpy()
         rows = [host[row, :length] for row, length in enumerate(lengths)]
         threads = min(self.config.threads or usable_cores(), len(rows))
+        if self._sources.external() is not None:
+            threads = 1  # nobody knows whether the language model can be asked from several at once
         with _announced():
             if threads <= 1:
                 return [self._decode(row, number, step_s) for number, row in enumerate(rows)]
@@ -91,121 +133,9 @@ class BeamDecoder:
                 )
 
     def _decode(self, log_probs: NDArray[np.float64], number: int, step_s: float) -> list[Hypothesis]:
-        run = Search(self, f"utterance {number} of the batch")
-        run.take(log_probs)
-        return run.finish(log_probs, step_s)
-
-
-class Search:
-    """One utterance's search, between two steps."""
-
-    def __init__(self, decoder: BeamDecoder, name: str) -> None:
-        self._decoder = decoder
-        self._name = name
-        self.beam = new_beam(decoder.config.beam_size, _CAPACITY)
-
-    def take(self, log_probs: NDArray[np.float64]) -> None:
-        """Go on by some steps.
-
-        Args:
-            log_probs: (steps, vocab) float64.
-
-        Raises:
-            ModelError: nothing has a probability above 0.
-        """
-        decoder = self._decoder
-        step, full = 0, -1
-        while True:
-            step = search(log_probs, step, self.beam, decoder._pruning, decoder._tables)
-            if step == len(log_probs):
-                return
-            if step < 0:
-                raise ModelError(
-                    f"{self._name}, step {-1 - step}: no text has a probability above 0. Check that the "
-                    "model's output has no -inf where it should not; a larger --beam-size may help."
-                )
-            self._make_room(again=step == full)
-            full = step
-
-    def _make_room(self, again: bool) -> None:
-        """Drop the nodes that the beam does not need; double the arena if that frees less than half.
-
-        Args:
-            again: whether the step at hand has found too little room before.
-        """
-        beam = self.beam
-        capacity = len(beam.nodes)
-        nodes = np.zeros(capacity, dtype=NODE)
-        compact(beam, nodes)
-        if again or beam.sizes[0] > capacity // 2:
-            longer = np.zeros(2 * capacity, dtype=NODE)
-            longer[:capacity] = nodes
-            nodes = longer
-        self.beam = beam._replace(nodes=nodes)
-
-    def finish(self, log_probs: NDArray[np.float64], step_s: float) -> list[Hypothesis]:
-        """The best texts, as if the utterance ended here.
-
-        Args:
-            log_probs: (steps, vocab) float64: all steps that were taken.
-            step_s: seconds an encoder step.
-        """
-        decoder = self._decoder
-        tables, tokenizer = decoder._tables, decoder.tokenizer
-        node, _, score, fused, lm = finish(self.beam, tables)
-        hypotheses: list[Hypothesis] = []
-        seen: set[str] = set()
-        adjusted: NDArray[np.float64] | None = None
-        for place in np.argsort(-score, kind="stable"):
-            tokens, _ = spell(self.beam.nodes, node[place])
-            text = " ".join(tokenizer.decode(tokens.tolist()).split())
-            if text in seen:
-                continue
-            seen.add(text)
-            if adjusted is None:
-                adjusted = tables.scale * log_probs + tables.bias
-            spans = align_tokens(adjusted, tokens)
-            hypotheses.append(
-                Hypothesis(
-                    text=text,
-                    words=words_of(tokens, spans, log_probs, tokenizer, step_s),
-                    tokens=tuple(tokens.tolist()),
-                    steps=tuple(spans[:, 0].tolist()),
-                    score=float(score[place]),
-                    acoustic_score=float(score[place] - fused[place]),
-                    lm_score=float(lm[place]),
-                )
-            )
-            if len(hypotheses) == decoder.config.nbest:
-                break
-        return hypotheses
-
-
-def words_of(
-    tokens: NDArray[np.int32],
-    spans: NDArray[np.int64],
-    log_probs: NDArray[np.float64],
-    tokenizer: Tokenizer,
-    step_s: float,
-) -> tuple[Word, ...]:
-    """The words that tokens spell, with times and confidences; each token a word where tokens do not tell."""
-    ids = tokens.tolist()
-    found = tokenizer.words(ids)
-    if found is None:
-        found = [slice(position, position + 1) for position in range(len(ids))]
-    confidences = [
-        float(np.exp(log_probs[begin:end, token]).mean())
-        for token, (begin, end) in zip(ids, spans, strict=True)
-    ]
-    return tuple(
-        Word(
-            text=tokenizer.decode(ids[word]),
-            start_s=float(spans[word.start, 0] * step_s),
-            end_s=float(spans[word.stop - 1, 1] * step_s),
-            confidence=sum(confidences[word]) / (word.stop - word.start),
-        )
-        for word in found
-    )
+        utterance = Utterance(self._plan, f"utterance {number} of the batch")
+        utterance.take(log_probs)
+        return utterance.finish(log_probs, step_s)
 
 
 def usable_cores() -> int:

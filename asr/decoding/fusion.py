@@ -16,13 +16,18 @@ from numba import njit
 from numpy.typing import NDArray
 
 from asr.decoding.arena import INSIDE, NONE, ROOT, UNKNOWN, Beam
+from asr.lm.trie import NgramArrays
+from asr.lm.trie import advance as say_one
 
-__all__ = ["END", "EXTERNAL", "NGRAM_CHARACTERS", "NGRAM_WORDS", "NO_LM", "Tables", "add", "propose"]
+__all__ = [
+    "CHARACTERS", "COLUMNS", "END", "EXTERNAL", "LEAVES", "NO_LM", "PARENT", "TOKEN", "WORD", "WORDS",
+    "Tables", "add", "gained", "propose", "say",
+]  # fmt: skip
 
 END = -1  # in place of a token: the end of the utterance
 
-# Kinds of language model.
-NO_LM, NGRAM_WORDS, NGRAM_CHARACTERS, EXTERNAL = 0, 1, 2, 3
+# Kinds of language model: none, n-grams of words or characters, or an object that only Python can ask.
+NO_LM, WORDS, CHARACTERS, EXTERNAL = 0, 1, 2, 3
 
 # Columns of a proposal, a prefix that may be made.
 PARENT, TOKEN, WORD, LEX, HOT, LEAVES = 0, 1, 2, 3, 4, 5
@@ -54,7 +59,9 @@ class Tables(NamedTuple):
         hot_next: (hot states, letters + 1) int32: by letter; last column: a word's end.
         hot_value: (hot states,) float64: nats that a begun hot word has been given in advance.
         hot_gain: (hot states,) float64: nats for the hot words that are complete if the word ends here.
+        lm_kind: one of the kinds of language model.
         lm_weight: factor on the language model's log-probabilities.
+        symbol: int32: the language model's id of each word, or of each letter and, last, of the space.
         most_proposals: most rows that `propose` fills.
     """
 
@@ -79,7 +86,9 @@ class Tables(NamedTuple):
     hot_next: NDArray[np.int32]
     hot_value: NDArray[np.float64]
     hot_gain: NDArray[np.float64]
+    lm_kind: int
     lm_weight: float
+    symbol: NDArray[np.int32]
     most_proposals: int
 
 
@@ -199,6 +208,41 @@ def _hot_after(hot: int, ends: bool, token: int, tables: Tables) -> int:
 
 
 @njit(cache=True, nogil=True)
+def say(nodes: NDArray[Any], row: NDArray[np.int32], tables: Tables, lm: NgramArrays) -> tuple[float, int]:
+    """What an n-gram model says of a proposal, and its state after it.
+
+    Words are said when they end, those outside the vocabulary when they leave it; characters one by one. A
+    first token that both begins a word and has letters begins with no space.
+
+    Returns:
+        nats, not weighted; the state.
+    """
+    parent, token = row[PARENT], row[TOKEN]
+    state = int(nodes[parent].state)
+    nats = 0.0
+    if tables.lm_kind == WORDS:
+        word = row[WORD]
+        if word >= 0:
+            said, state = say_one(lm, state, int(tables.symbol[word]))
+            nats += said
+        elif word == UNKNOWN and nodes[parent].lex != INSIDE:
+            said, state = say_one(lm, state, 0)
+            nats += said
+        if row[LEAVES]:
+            said, state = say_one(lm, state, 0)
+            nats += said
+    elif tables.lm_kind == CHARACTERS and token != END:
+        first, last = tables.letter_start[token], tables.letter_start[token + 1]
+        if tables.begins[token] and (parent != ROOT or first == last):
+            said, state = say_one(lm, state, int(tables.symbol[-1]))
+            nats += said
+        for position in range(first, last):
+            said, state = say_one(lm, state, int(tables.symbol[tables.letters[position]]))
+            nats += said
+    return nats, state
+
+
+@njit(cache=True, nogil=True)
 def gained(nodes: NDArray[Any], row: NDArray[np.int32], lm: float, tables: Tables) -> float:
     """The fused nats that a proposal adds to its parent's.
 
@@ -209,7 +253,9 @@ def gained(nodes: NDArray[Any], row: NDArray[np.int32], lm: float, tables: Table
         tables: what scores.
     """
     before, hot = nodes[row[PARENT]].lex, nodes[row[PARENT]].hot
-    nats = tables.lm_weight * lm + tables.ahead[row[LEX]] - tables.ahead[before]
+    nats = tables.lm_weight * lm - tables.ahead[before]
+    if row[TOKEN] != END:
+        nats += tables.ahead[row[LEX]]
     word = row[WORD]
     if word != NONE:
         nats += tables.word_bonus
@@ -220,7 +266,7 @@ def gained(nodes: NDArray[Any], row: NDArray[np.int32], lm: float, tables: Table
     if row[LEAVES]:
         nats += tables.unknown_penalty
     if row[TOKEN] == END or tables.begins[row[TOKEN]]:
-        nats += tables.hot_gain[hot]
+        nats += tables.hot_gain[hot]  # 0 where no word ends
     if row[TOKEN] == END:
         return float(nats - tables.hot_value[hot])
     return float(nats + tables.hot_value[row[HOT]] - tables.hot_value[hot])

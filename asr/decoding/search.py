@@ -16,9 +16,10 @@ from numba import njit
 from numpy.typing import NDArray
 
 from asr.decoding.arena import NONE, Beam
-from asr.decoding.fusion import COLUMNS, END, WORD, Tables, add, gained, propose
+from asr.decoding.fusion import COLUMNS, EXTERNAL, Tables, add, propose, say
+from asr.lm.trie import NgramArrays
 
-__all__ = ["Pruning", "finish", "search"]
+__all__ = ["Pending", "Pruning", "search"]
 
 
 class Pruning(NamedTuple):
@@ -28,6 +29,18 @@ class Pruning(NamedTuple):
     token_threshold: float
     token_top: int  # never 0
     blank_skip: float  # log-probability; inf: never
+
+
+class Pending(NamedTuple):
+    """Prefixes that a language model outside has to score before the step can be taken.
+
+    Attributes:
+        rows: (many, COLUMNS) int32: proposals.
+        waiting: (1,) int64: how many.
+    """
+
+    rows: NDArray[np.int32]
+    waiting: NDArray[np.int64]
 
 
 class _Found(NamedTuple):
@@ -40,7 +53,15 @@ class _Found(NamedTuple):
 
 
 @njit(cache=True, nogil=True)
-def search(log_probs: NDArray[np.float64], begin: int, beam: Beam, pruning: Pruning, tables: Tables) -> int:
+def search(
+    log_probs: NDArray[np.float64],
+    begin: int,
+    beam: Beam,
+    pruning: Pruning,
+    tables: Tables,
+    lm: NgramArrays,
+    pending: Pending,
+) -> int:
     """Take the beam through the steps of an utterance.
 
     Nothing that could have been in the next beam is left out but by `pruning` and the beam's size: the sum
@@ -52,10 +73,12 @@ def search(log_probs: NDArray[np.float64], begin: int, beam: Beam, pruning: Prun
         beam: changed in place.
         pruning: what may be left out.
         tables: what scores the prefixes.
+        lm: the n-gram model; without one, anything.
+        pending: for a language model that is asked outside.
 
     Returns:
-        The first step that was not taken: `steps`, or less when the arena is full. -1 - step where nothing
-        has a probability above 0 after that step.
+        The first step that was not taken: `steps`, or less when the arena is full or something is pending.
+        -1 - step where nothing has a probability above 0 after that step.
     """
     steps, vocab = log_probs.shape
     width = beam.node.shape[0]
@@ -74,7 +97,7 @@ def search(log_probs: NDArray[np.float64], begin: int, beam: Beam, pruning: Prun
                 floor = max(floor, worst)
             tried = _choose(row, step, floor, pruning, beam, tables, probs, computed, tokens)
             if tried > 0:
-                count = _grow(tokens[:tried], probs, floor, beam, tables, found, count, rows)
+                count = _grow(tokens[:tried], probs, floor, beam, tables, lm, found, count, rows, pending)
                 if count < 0:
                     return step
         if not _replace(beam, found, count, pruning.beam_threshold):
@@ -194,16 +217,18 @@ def _grow(
     floor: float,
     beam: Beam,
     tables: Tables,
+    lm: NgramArrays,
     found: _Found,
     count: int,
     rows: NDArray[np.int32],
+    pending: Pending,
 ) -> int:
     """Prefixes that are one token longer and not in the beam yet.
 
     Nothing else can lead to them at this step, so what lies below the floor can be left out at once.
 
     Returns:
-        How many prefixes were found in all, or -1 when the arena is full.
+        How many prefixes were found in all, or -1 when the arena is full or something is pending.
     """
     nodes = beam.nodes
     width = beam.node.shape[0]
@@ -227,8 +252,16 @@ def _grow(
                 proposed = propose(nodes, number, int(token), tables, rows)
                 if beam.sizes[0] + proposed > nodes.shape[0]:
                     return -1
+                if tables.lm_kind == EXTERNAL:
+                    if pending.waiting[0] + proposed > pending.rows.shape[0]:
+                        return -1  # what was left out is found when the step is tried again
+                    for row in range(proposed):
+                        pending.rows[pending.waiting[0]] = rows[row]
+                        pending.waiting[0] += 1
+                    continue
                 for row in range(proposed):
-                    add(beam, rows[row], 0.0, 0, tables)
+                    nats, state = say(nodes, rows[row], tables, lm)
+                    add(beam, rows[row], nats, state, tables)
                 child = nodes[number].child if proposed > 0 else NONE
             while child != NONE and nodes[child].token == token:  # variants of a token are made together
                 mass = came * nodes[child].factor
@@ -243,7 +276,7 @@ def _grow(
                     found.mass[count] = mass
                     count += 1
                 child = nodes[child].sibling
-    return count
+    return -1 if pending.waiting[0] > 0 else count
 
 
 @njit(cache=True, nogil=True)
@@ -307,35 +340,3 @@ def _swap(found: _Found, left: int, right: int) -> None:
     found.blank[left], found.blank[right] = found.blank[right], found.blank[left]
     found.token[left], found.token[right] = found.token[right], found.token[left]
     found.mass[left], found.mass[right] = found.mass[right], found.mass[left]
-
-
-@njit(cache=True, nogil=True)
-def finish(
-    beam: Beam, tables: Tables
-) -> tuple[
-    NDArray[np.int32], NDArray[np.int32], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]
-]:
-    """What the prefixes of the beam are worth if the utterance ends here.
-
-    Returns:
-        All (results,): prefix (its node); the word that the end completed (a number, UNKNOWN or NONE); score,
-        nats; the part of it that is not acoustic; unweighted log-probability by the language model.
-    """
-    most = beam.sizes[1] * tables.most_proposals
-    node, word = np.empty(most, np.int32), np.empty(most, np.int32)
-    score, fused, lm = np.empty(most), np.empty(most), np.empty(most)
-    rows = np.empty((tables.most_proposals, COLUMNS), np.int32)
-    count = 0
-    for place in range(beam.sizes[1]):
-        number = int(beam.node[place])
-        mass = math.log(beam.blank[place] + beam.token[place]) + beam.log_scale[0]
-        for row in range(propose(beam.nodes, number, END, tables, rows)):
-            nats = 0.0
-            gain = gained(beam.nodes, rows[row], nats, tables)
-            node[count] = number
-            word[count] = rows[row, WORD]
-            score[count] = mass + gain
-            fused[count] = beam.nodes[number].fused + gain
-            lm[count] = beam.nodes[number].lm + nats
-            count += 1
-    return node[:count], word[:count], score[:count], fused[:count], lm[:count]

@@ -6,12 +6,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asr.decoding.config import BeamConfig
-from asr.decoding.fusion import Tables
+from asr.decoding.fusion import NO_LM, Tables
+from asr.decoding.hotwords import HotWords
+from asr.decoding.lexicon_tree import LexiconTree, best_below
 from asr.decoding.search import Pruning
+from asr.decoding.vocabulary import Letters, Vocabulary
 from asr.errors import ModelError
-from asr.text.tokenizer import BLANK, Tokenizer
+from asr.text.tokenizer import BLANK
 
-__all__ = ["build_pruning", "build_tables"]
+__all__ = ["bias_of", "build_pruning", "build_tables"]
+
+_NO_TREE = LexiconTree(
+    child_start=np.array([1, 1], dtype=np.int32),
+    letter=np.array([-1], dtype=np.int32),
+    word_start=np.zeros(2, dtype=np.int32),
+    words=np.zeros(0, dtype=np.int32),
+)
 
 
 def build_pruning(config: BeamConfig, vocab: int) -> Pruning:
@@ -24,57 +34,80 @@ def build_pruning(config: BeamConfig, vocab: int) -> Pruning:
     )
 
 
-def build_tables(tokenizer: Tokenizer, config: BeamConfig, priors: NDArray[np.float64] | None) -> Tables:
+def build_tables(
+    letters: Letters,
+    config: BeamConfig,
+    *,
+    bias: NDArray[np.float64],
+    vocabulary: Vocabulary | None = None,
+    scores: NDArray[np.float64] | None = None,
+    lm_kind: int = NO_LM,
+    symbol: NDArray[np.int32] | None = None,
+    hot: HotWords | None = None,
+    word_boost: NDArray[np.float64] | None = None,
+) -> Tables:
     """What scores a prefix.
 
     Args:
-        tokenizer: the model's.
+        letters: what the tokens are made of.
+        config: weights.
+        bias: (vocab,) float64 nats, see `bias_of`.
+        vocabulary: the words, if the search knows any.
+        scores: (words,) float64: the language model's log-probabilities without context, for the look-ahead.
+        lm_kind: see `fusion`.
+        symbol: int32: the language model's ids of the words, or of the letters and the space.
+        hot: what finds hot words by their letters.
+        word_boost: (words,) float64: nats of hot words that are not found by their letters.
+    """
+    tree = vocabulary.tree if vocabulary else _NO_TREE
+    boosts = np.zeros(len(vocabulary.words) if vocabulary else 0) if word_boost is None else word_boost
+    weight = config.lm_weight if lm_kind != NO_LM else 0.0
+    ahead = np.zeros(len(tree.letter) + 1)  # the last is for INSIDE
+    if vocabulary and scores is not None:
+        ahead[:-1] = best_below(tree, weight * scores + boosts)
+    hot = hot or HotWords(np.zeros((1, len(letters.numbers) + 1), dtype=np.int32), np.zeros(1), np.zeros(1))
+    within, end = _gains(ahead, letters, config, vocabulary is not None, hot, boosts)
+    most = int(np.diff(tree.word_start).max()) + 1
+    return Tables(
+        scale=float(config.acoustic_scale),
+        bias=bias,
+        begins=np.array(letters.begins, dtype=np.bool_),
+        letter_start=np.cumsum([0, *map(len, letters.tokens)], dtype=np.int32),
+        letters=np.array([number for token in letters.tokens for number in token], dtype=np.int32),
+        separated=letters.separated,
+        vocabulary=vocabulary is not None,
+        unknown=config.unknown_words == "allow",
+        child_start=tree.child_start,
+        letter=tree.letter,
+        word_start=tree.word_start,
+        words=tree.words,
+        ahead=ahead,
+        gain_within=within,
+        gain_end=end,
+        word_bonus=float(config.word_bonus),
+        unknown_penalty=float(config.unknown_penalty),
+        word_boost=boosts,
+        hot_next=hot.following,
+        hot_value=hot.advance,
+        hot_gain=hot.gain,
+        lm_kind=lm_kind,
+        lm_weight=float(config.lm_weight),
+        symbol=np.zeros(1, dtype=np.int32) if symbol is None else symbol,
+        most_proposals=most,
+    )
+
+
+def bias_of(vocab: int, config: BeamConfig, priors: NDArray[np.float64] | None) -> NDArray[np.float64]:
+    """(vocab,) float64 nats added to the scaled log-probabilities.
+
+    Args:
+        vocab: the model's width.
         config: weights.
         priors: (vocab,) float64 probabilities, blank included; needed where prior_weight is not 0.
 
     Raises:
         ModelError: priors are missing, of the wrong shape, or not all above 0.
     """
-    pieces = tokenizer.pieces
-    begins = [piece.begins_word for piece in pieces] if pieces else [False] * tokenizer.vocab_size
-    spelt = [piece.text for piece in pieces] if pieces else ["", *tokenizer.symbols]
-    alphabet = sorted(set("".join(spelt))) if pieces else list(tokenizer.symbols)
-    numbers = {letter: number for number, letter in enumerate(alphabet)}
-    letters = (
-        [[numbers[letter] for letter in text] for text in spelt]
-        if pieces
-        else [[], *([n] for n in range(len(alphabet)))]
-    )
-    bonus = math.exp(config.word_bonus)
-    return Tables(
-        scale=config.acoustic_scale,
-        bias=_bias(tokenizer.vocab_size, config, priors),
-        begins=np.array(begins, dtype=np.bool_),
-        letter_start=np.cumsum([0, *map(len, letters)], dtype=np.int32),
-        letters=np.array([number for token in letters for number in token], dtype=np.int32),
-        separated=any(begins),
-        vocabulary=False,
-        unknown=True,
-        child_start=np.array([1, 1], dtype=np.int32),
-        letter=np.array([-1], dtype=np.int32),
-        word_start=np.zeros(2, dtype=np.int32),
-        words=np.zeros(0, dtype=np.int32),
-        ahead=np.zeros(2),
-        gain_within=np.ones(2),
-        gain_end=np.array([1.0, bonus]),
-        word_bonus=config.word_bonus,
-        unknown_penalty=config.unknown_penalty,
-        word_boost=np.zeros(0),
-        hot_next=np.zeros((1, len(alphabet) + 1), dtype=np.int32),
-        hot_value=np.zeros(1),
-        hot_gain=np.zeros(1),
-        lm_weight=config.lm_weight,
-        most_proposals=2,
-    )
-
-
-def _bias(vocab: int, config: BeamConfig, priors: NDArray[np.float64] | None) -> NDArray[np.float64]:
-    """(vocab,) nats added to the scaled log-probabilities."""
     bias = np.zeros(vocab)
     if config.prior_weight > 0:
         if priors is None:
@@ -90,3 +123,33 @@ def _bias(vocab: int, config: BeamConfig, priors: NDArray[np.float64] | None) ->
         bias -= config.acoustic_scale * config.prior_weight * np.log(priors)
     bias[BLANK] += math.log(config.blank_scale)
     return bias
+
+
+def _gains(
+    ahead: NDArray[np.float64],
+    letters: Letters,
+    config: BeamConfig,
+    known: bool,
+    hot: HotWords,
+    boosts: NDArray[np.float64],
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The most by which a token within a word, and one that ends it, can raise a mass, by node of the tree.
+
+    No language model gives more than 0 nats, so a word gains at most what the look-ahead had taken, its bonus
+    and its boost.
+    """
+    penalty = max(0.0, config.unknown_penalty) if known and config.unknown_words == "allow" else 0.0
+    end = -ahead + config.word_bonus + boosts.max(initial=0.0) + 2 * penalty + max(0.0, ahead[0])
+    end[0] = max(end[0], penalty - ahead[0], 0.0)  # where no word has begun, none is rewarded
+    within = np.zeros(len(ahead))
+    if known and config.unknown_words == "allow":
+        within = np.maximum(within, -ahead + config.unknown_penalty)  # a word that leaves the vocabulary
+    if not letters.separated:
+        within = np.maximum(within, end)
+    step = float((hot.advance[hot.following[:, :-1]] - hot.advance[:, None]).max(initial=0.0))
+    longest = max(map(len, letters.tokens))
+    letter_gain = min(step * longest, float(hot.advance.max()))
+    end_gain = (
+        float((hot.gain - hot.advance + hot.advance[hot.following[:, -1]]).max(initial=0.0)) + letter_gain
+    )
+    return np.exp(within + letter_gain), np.exp(end + end_gain)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from asr.decoding import beam as beam_module
+from asr.decoding import utterance
 from asr.decoding.beam import BeamDecoder
 from asr.decoding.config import BeamConfig
 from asr.decoding.greedy import greedy_decode
@@ -240,7 +241,7 @@ def test_a_full_arena_changes_nothing(random_rows: Rows, monkeypatch: pytest.Mon
     log_probs = random_rows(5, steps=200, vocab=4, sharpness=0.7)
     decoder = BeamDecoder(TOKENIZER, BeamConfig(beam_size=20, nbest=20, threads=1))
     expected = decode_one(decoder, log_probs)
-    monkeypatch.setattr(beam_module, "_CAPACITY", 24)
+    monkeypatch.setattr(utterance, "_CAPACITY", 24)
     assert decode_one(decoder, log_probs) == expected
 
 

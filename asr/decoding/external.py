@@ -1,0 +1,83 @@
+"""A language model that only Python can ask, such as a neural one, beside the compiled search."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from asr.decoding.arena import INSIDE, ROOT, UNKNOWN, Beam
+from asr.decoding.fusion import END, LEAVES, PARENT, TOKEN, WORD, Tables, add
+from asr.decoding.vocabulary import Letters, Vocabulary
+from asr.lm.interface import LanguageModel
+from asr.lm.trie import UNKNOWN as UNKNOWN_WORD
+
+__all__ = ["ExternalModel"]
+
+
+class ExternalModel:
+    """The states of a language model in one utterance's search.
+
+    The compiled search knows a state by its number. What the model is told is what an n-gram model would be,
+    see `fusion.say`; all prefixes that a step needs are asked together.
+
+    Args:
+        lm: the model.
+        letters: of the tokenizer.
+        vocabulary: the words, for a model of words.
+    """
+
+    def __init__(self, lm: LanguageModel[Any], letters: Letters, vocabulary: Vocabulary | None) -> None:
+        self._lm = lm
+        self._states = [lm.start()]
+        self._words = vocabulary.words if vocabulary and lm.unit == "word" else None
+        names = list(letters.numbers)
+        self._spelt = [[names[letter] for letter in token] for token in letters.tokens]
+        self._begins = letters.begins
+
+    def make(self, beam: Beam, rows: NDArray[np.int32], tables: Tables) -> None:
+        """Score proposals and make their prefixes; the arena must have room."""
+        said, states = self._say(beam, rows)
+        for row, nats, state in zip(rows, said, states, strict=True):
+            add(beam, row, float(nats), len(self._states), tables)
+            self._states.append(state)
+
+    def say_ends(self, beam: Beam, rows: NDArray[np.int32]) -> NDArray[np.float64]:
+        """(rows,) what the model says of how each row ends, the end included."""
+        said, states = self._say(beam, rows)
+        return said + self._lm.finish(states)
+
+    def keep(self, beam: Beam) -> None:
+        """Forget the states that no prefix in the arena has."""
+        used = beam.nodes["state"][: beam.sizes[0]]
+        kept, numbers = np.unique(used, return_inverse=True)
+        self._states = [self._states[state] for state in kept]
+        beam.nodes["state"][: beam.sizes[0]] = numbers
+
+    def _say(self, beam: Beam, rows: NDArray[np.int32]) -> tuple[NDArray[np.float64], list[Any]]:
+        symbols = [self._symbols(beam, row) for row in rows.tolist()]
+        states = [self._states[state] for state in beam.nodes["state"][rows[:, PARENT]]]
+        said = np.zeros(len(rows))
+        for turn in range(max(map(len, symbols), default=0)):
+            asked = [row for row, several in enumerate(symbols) if len(several) > turn]
+            nats, after = self._lm.score(
+                [states[row] for row in asked], [symbols[row][turn] for row in asked]
+            )
+            said[asked] += nats
+            for row, state in zip(asked, after, strict=True):
+                states[row] = state
+        return said, states
+
+    def _symbols(self, beam: Beam, row: Sequence[int]) -> list[str]:
+        parent, token, word = row[PARENT], row[TOKEN], row[WORD]
+        if self._words is not None:
+            said = []
+            if word >= 0:
+                said.append(self._words[word])
+            elif word == UNKNOWN and beam.nodes[parent]["lex"] != INSIDE:
+                said.append(UNKNOWN_WORD)
+            return said + [UNKNOWN_WORD] * row[LEAVES]
+        if token == END:
+            return []
+        spelt = self._spelt[token]
+        return [" ", *spelt] if self._begins[token] and (parent != ROOT or not spelt) else spelt

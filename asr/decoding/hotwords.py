@@ -1,0 +1,124 @@
+"""Hot words: words that the user expects, with a boost each.
+
+A hot word is found by its letters. What the beam has written of it is rewarded in advance, letter by letter,
+so that it survives until it is complete; if it does not become complete, that is taken back. A phrase is
+found across its spaces.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from asr.errors import SettingsError
+
+__all__ = ["HotWords", "build_hot_words", "parse_hot_words"]
+
+_START, _DEAD = 0, 1  # states: a word begins; within a word that is not hot
+
+
+@dataclass(frozen=True, eq=False)
+class HotWords:
+    """An automaton of s states over n letters.
+
+    Attributes:
+        following: (s, n + 1) int32: the state after each letter; the last column: after a word's end.
+        advance: (s,) float64 nats: what a prefix in this state has been given in advance.
+        gain: (s,) float64 nats: the boosts of what is complete if a word ends in this state.
+    """
+
+    following: NDArray[np.int32]
+    advance: NDArray[np.float64]
+    gain: NDArray[np.float64]
+
+
+def parse_hot_words(given: Sequence[str]) -> dict[str, float]:
+    """Hot words as they are typed: `word:3.0`, or `two words:2.5`.
+
+    Returns:
+        The boost of each, in nats.
+
+    Raises:
+        SettingsError: one is not of this form, or its boost is not above 0.
+    """
+    boosts: dict[str, float] = {}
+    for one in given:
+        text, colon, number = one.rpartition(":")
+        phrase = " ".join(text.split())
+        try:
+            boost = float(number)
+        except ValueError:
+            boost = math.nan
+        if not phrase or not colon or not 0 < boost < math.inf:
+            raise SettingsError(
+                f"hotwords: {one!r} is not a hot word. Expected a word, a colon and a boost above 0 in "
+                'nats, such as "word:3.0".'
+            )
+        boosts[phrase] = boost
+    return boosts
+
+
+def build_hot_words(boosts: Mapping[str, float], numbers: Mapping[str, int]) -> HotWords:
+    """The automaton that finds hot words.
+
+    Args:
+        boosts: nats of each word or phrase.
+        numbers: the number of each letter, from 0.
+
+    Raises:
+        SettingsError: a hot word has a letter that the model does not write; a difference in case is named.
+    """
+    for phrase in boosts:
+        check_letters(phrase, numbers)
+    states = {"": _START}
+    for phrase in boosts:
+        for length in range(1, len(phrase) + 1):
+            states.setdefault(phrase[:length], len(states) + 1)  # 1 is _DEAD
+    size = len(states) + 1
+    following = np.full((size, len(numbers) + 1), _DEAD, dtype=np.int32)
+    following[:, -1] = _START
+    advance, gain = np.zeros(size), np.zeros(size)
+    for written, state in states.items():
+        for letter, number in numbers.items():
+            following[state, number] = _state(written + letter, states, _DEAD)
+        following[state, -1] = state if written.endswith(" ") else _state(written + " ", states, _START)
+        for ending in _endings(written):
+            gain[state] += boosts.get(ending, 0.0)
+            for phrase, boost in boosts.items():
+                if ending and phrase.startswith(ending):
+                    advance[state] = max(advance[state], boost * len(ending) / len(phrase))
+    return HotWords(following, advance, gain)
+
+
+def check_letters(phrase: str, numbers: Mapping[str, int]) -> None:
+    """Refuse a hot word that the model cannot write.
+
+    Raises:
+        SettingsError: it has letters that are none of the model's.
+    """
+    strange = sorted(set(phrase) - {" "} - numbers.keys())
+    if not strange:
+        return
+    for case, changed in (("lower", phrase.lower()), ("upper", phrase.upper())):
+        if set(changed) - {" "} <= numbers.keys():
+            raise SettingsError(
+                f"hotwords: {phrase!r} is not in {case} case, but the model's text is. Give {changed!r}."
+            )
+    raise SettingsError(
+        f"hotwords: {phrase!r} has {', '.join(map(repr, strange))}, which the model cannot write. Its "
+        f"letters are {''.join(sorted(numbers))!r}. Spell the word with these."
+    )
+
+
+def _endings(written: str) -> list[str]:
+    """What hot words may have begun: all of it, or from one of its words on; the longest first."""
+    return [written, *(written[place + 1 :] for place, letter in enumerate(written) if letter == " ")]
+
+
+def _state(written: str, states: Mapping[str, int], otherwise: int) -> int:
+    for ending in _endings(written):
+        if ending in states and ending:
+            return states[ending]
+    return otherwise

@@ -1,0 +1,251 @@
+"""What is fused into a search, ready for any weights: language model, vocabulary, hot words."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from asr.decoding.config import BeamConfig
+from asr.decoding.external import ExternalModel
+from asr.decoding.fusion import CHARACTERS, EXTERNAL, NO_LM, WORDS, Tables
+from asr.decoding.hotwords import HotWords, build_hot_words
+from asr.decoding.tables import bias_of, build_tables
+from asr.decoding.vocabulary import Letters, Vocabulary, build_vocabulary, letters_of
+from asr.errors import SettingsError
+from asr.lm.alphabet import check_alphabet
+from asr.lm.interface import LanguageModel
+from asr.lm.ngram import NgramModel
+from asr.lm.trie import BEGIN, END, UNKNOWN, NgramArrays
+from asr.text.lexicon import Lexicon
+from asr.text.tokenizer import Tokenizer
+
+__all__ = ["Sources", "build_sources"]
+
+log = logging.getLogger("asr")
+
+_BATCH = 4096  # words that a model is asked for at once
+
+_NO_ARRAYS = NgramArrays(
+    word=np.zeros(0, np.int32),
+    log_prob=np.zeros(0, np.float32),
+    suffix=np.zeros(0, np.int32),
+    backoff=np.zeros(0, np.float32),
+    begin=np.zeros(0, np.int32),
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Sources:
+    """What is fused.
+
+    Attributes:
+        letters: what the tokens are made of.
+        vocabulary: the words that the search knows, or None.
+        scores: (words,) float64: the language model's log-probabilities of the words without context.
+        lm: the language model, or None.
+        lm_kind: see `fusion`.
+        arrays: the n-gram model's; empty for others.
+        symbol: int32: the n-gram model's ids of the words, or of the letters and the space.
+        hot: the automaton of the hot words, where letters tell the words.
+        word_boost: (words,) float64: nats of hot words, where they do not.
+    """
+
+    letters: Letters
+    vocabulary: Vocabulary | None
+    scores: NDArray[np.float64] | None
+    lm: LanguageModel[Any] | None
+    lm_kind: int
+    arrays: NgramArrays
+    symbol: NDArray[np.int32]
+    hot: HotWords | None
+    word_boost: NDArray[np.float64] | None
+
+    def tables(self, config: BeamConfig, priors: NDArray[np.float64] | None) -> Tables:
+        """What scores a prefix with these weights.
+
+        Raises:
+            ModelError: the priors do not fit.
+        """
+        return build_tables(
+            self.letters,
+            config,
+            bias=bias_of(len(self.letters.tokens), config, priors),
+            vocabulary=self.vocabulary,
+            scores=self.scores,
+            lm_kind=self.lm_kind,
+            symbol=self.symbol,
+            hot=self.hot,
+            word_boost=self.word_boost,
+        )
+
+    @property
+    def start_state(self) -> int:
+        """The language model's state before the first word, as the compiled search knows it."""
+        return self.lm.start_state if isinstance(self.lm, NgramModel) and self.lm_kind != EXTERNAL else 0
+
+    @property
+    def end_id(self) -> int:
+        """The n-gram model's id of a text's end; -1 for others."""
+        return self.lm.end_id if isinstance(self.lm, NgramModel) else -1
+
+    def external(self) -> ExternalModel | None:
+        """The language model in a new search, where only Python can ask it."""
+        if self.lm is None or self.lm_kind != EXTERNAL:
+            return None
+        return ExternalModel(self.lm, self.letters, self.vocabulary)
+
+
+def build_sources(
+    tokenizer: Tokenizer,
+    lm: LanguageModel[Any] | None,
+    lexicon: Lexicon | None,
+    hotwords: Mapping[str, float],
+    config: BeamConfig,
+    compiled: bool = True,
+) -> Sources:
+    """Make ready what is fused.
+
+    The search's words are those of the lexicon; without one, those of a language model of words.
+
+    Args:
+        tokenizer: the model's.
+        lm: any language model, or None.
+        lexicon: words with their spellings, or None.
+        hotwords: nats of each hot word.
+        config: says whether words outside the vocabulary are allowed.
+        compiled: ask an n-gram model in the compiled search; False asks it as any other object.
+
+    Raises:
+        SettingsError: the parts do not fit each other: alphabets, a vocabulary that cannot be spelled, hot
+            words that cannot be written.
+        DataError: the lexicon spells with symbols that the tokenizer lacks.
+    """
+    letters = letters_of(tokenizer)
+    known = _words_of(lm)
+    listed: Any = lm  # the three calls name no words, most models do
+    if hasattr(lm, "words"):
+        check_alphabet(listed, tokenizer)
+    vocabulary = None
+    if lexicon is not None:
+        vocabulary = build_vocabulary(tuple(lexicon.entries), tokenizer, letters, lexicon)
+    elif lm is not None and lm.unit == "word":
+        vocabulary = build_vocabulary(known, tokenizer, letters, None)
+    elif config.unknown_words == "forbid":
+        raise SettingsError(
+            "unknown-words is forbid, but there is no vocabulary. A language model of words or a lexicon "
+            "was expected."
+        )
+    if vocabulary is None and lm is not None and tokenizer.pieces is None:
+        raise SettingsError(
+            "a language model of characters cannot be used with phones. Use one of words, or a lexicon."
+        )
+    lm_kind = NO_LM
+    if lm is not None:
+        lm_kind = WORDS if lm.unit == "word" else CHARACTERS
+        if not (isinstance(lm, NgramModel) and compiled):
+            lm_kind = EXTERNAL
+    symbols = [*letters.numbers, " "] if lm is not None and lm.unit == "character" else []
+    if lm is not None and lm.unit == "word" and vocabulary is not None:
+        symbols = list(vocabulary.words)
+        _check_known(symbols, known, lexicon)
+    symbol = np.zeros(1, dtype=np.int32)
+    if isinstance(lm, NgramModel):
+        symbol = np.array([lm.ids.get(name, 0) for name in symbols], dtype=np.int32)
+    scores = None
+    if lm is not None and lm.unit == "word" and vocabulary is not None:
+        scores = _scores(lm, vocabulary.words, symbol)
+    hot, word_boost = _hot(hotwords, letters, vocabulary, config)
+    return Sources(
+        letters=letters,
+        vocabulary=vocabulary,
+        scores=scores,
+        lm=lm,
+        lm_kind=lm_kind,
+        arrays=_plain(lm.arrays) if isinstance(lm, NgramModel) and compiled else _NO_ARRAYS,
+        symbol=symbol,
+        hot=hot,
+        word_boost=word_boost,
+    )
+
+
+def _plain(arrays: NgramArrays) -> NgramArrays:
+    """The same memory as plain writable arrays: the compiled search has one form for these."""
+    plain: list[Any] = [np.require(np.asarray(array), requirements=["C", "W", "A"]) for array in arrays]
+    return NgramArrays(*plain)
+
+
+def _words_of(lm: LanguageModel[Any] | None) -> tuple[str, ...]:
+    if lm is None or lm.unit != "word":
+        return ()
+    words = getattr(lm, "words", ())
+    return tuple(word for word in words if word not in (UNKNOWN, BEGIN, END))
+
+
+def _check_known(words: list[str], known: tuple[str, ...], lexicon: Lexicon | None) -> None:
+    """A lexicon of other words than the language model's: most would be unknown to it."""
+    if lexicon is None or not known:
+        return
+    names = frozenset(known)
+    lost = [word for word in words if word not in names]
+    if not lost:
+        return
+    for case, other, change in (("upper", "lower", str.lower), ("lower", "upper", str.upper)):
+        if 2 * len(lost) > len(words) and 2 * sum(change(word) in names for word in lost) > len(lost):
+            raise SettingsError(
+                f"{lexicon.name} is in {case} case, the language model in {other} case: {len(lost)} of "
+                f"{len(words)} words, such as {lost[0]!r}, are unknown to it. Write the "
+                "lexicon's words as the language model's."
+            )
+    log.info(
+        "%d of %d words of %s are unknown to the language model, such as %s",
+        len(lost),
+        len(words),
+        lexicon.name,
+        lost[0],
+    )
+
+
+def _scores(lm: LanguageModel[Any], words: tuple[str, ...], symbol: NDArray[np.int32]) -> NDArray[np.float64]:
+    """(words,) log-probabilities without context, or, where a model cannot tell, at a text's beginning."""
+    if isinstance(lm, NgramModel):
+        return lm.arrays.log_prob[1 + symbol].astype(np.float64)
+    parts = []
+    for first in range(0, len(words), _BATCH):
+        some = words[first : first + _BATCH]
+        parts.append(lm.score([lm.start()] * len(some), some)[0])
+    return np.concatenate(parts)
+
+
+def _hot(
+    boosts: Mapping[str, float], letters: Letters, vocabulary: Vocabulary | None, config: BeamConfig
+) -> tuple[HotWords | None, NDArray[np.float64] | None]:
+    if not boosts:
+        return None, None
+    numbers = {word: number for number, word in enumerate(vocabulary.words)} if vocabulary else {}
+    if vocabulary and (config.unknown_words == "forbid" or not letters.separated):
+        for phrase in boosts:
+            for word in phrase.split():
+                if word not in numbers:
+                    raise SettingsError(
+                        f"hotwords: {word!r} is not in the vocabulary of {len(numbers)} words, and "
+                        "others cannot be written. Add it to the lexicon, or allow unknown words."
+                    )
+    if letters.separated:
+        return build_hot_words(boosts, letters.numbers), None
+    if vocabulary is None:
+        raise SettingsError(
+            "hotwords: the model's tokens do not tell where words are. A lexicon was expected beside hot "
+            "words."
+        )
+    boost = np.zeros(len(numbers))
+    for phrase, nats in boosts.items():
+        if phrase not in numbers:
+            raise SettingsError(
+                f"hotwords: {phrase!r} is more than one word. One was expected, because the model's "
+                "tokens do not tell where words are."
+            )
+        boost[numbers[phrase]] = nats
+    return None, boost

@@ -1,0 +1,85 @@
+"""From tokens to words, with times and confidences."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from asr.decoding.arena import NONE
+from asr.decoding.hypothesis import Word
+from asr.decoding.vocabulary import Vocabulary
+from asr.text.tokenizer import Tokenizer
+
+__all__ = ["name_words", "time_words"]
+
+_UNNAMED = "<unk>"  # where phones are no word
+
+Named = list[tuple[str, slice]]
+"""Words, and where their tokens are."""
+
+
+def name_words(
+    tokens: Sequence[int], words: Sequence[int], tokenizer: Tokenizer, vocabulary: Vocabulary | None
+) -> Named:
+    """The words of a prefix.
+
+    Without a vocabulary that names words, a word is what its tokens write; where these write nothing
+    (phones), each token is a word.
+
+    Args:
+        tokens: ids.
+        words: the word that each token completed (a number, UNKNOWN or NONE); then the one that the end did.
+        tokenizer: the model's.
+        vocabulary: of the search.
+    """
+    found = tokenizer.words(tokens)
+    if vocabulary is None or not vocabulary.named:
+        if found is None:
+            found = [slice(place, place + 1) for place in range(len(tokens))]
+        return [(tokenizer.decode(tokens[where]), where) for where in found]
+    if found is not None:
+        numbers = [word for word in words if word != NONE]
+        numbers += [NONE] * (len(found) - len(numbers))  # the last word is not complete yet
+        return [
+            (vocabulary.words[number] if number >= 0 else tokenizer.decode(tokens[where]), where)
+            for number, where in zip(numbers, found, strict=True)
+        ]
+    named = []
+    begin = 0
+    for place, number in enumerate(words):
+        if number != NONE:
+            end = min(place + 1, len(tokens))
+            named.append((vocabulary.words[number] if number >= 0 else _UNNAMED, slice(begin, end)))
+            begin = end
+    return named
+
+
+def time_words(
+    named: Named,
+    tokens: Sequence[int],
+    spans: NDArray[np.int64],
+    log_probs: NDArray[np.float64],
+    step_s: float,
+) -> tuple[Word, ...]:
+    """Words with the times of their tokens' runs and the mean posteriors in these.
+
+    Args:
+        named: the words.
+        tokens: ids.
+        spans: (tokens, 2) int64: first step of each run, and the first after it.
+        log_probs: (steps, vocab) float64.
+        step_s: seconds an encoder step.
+    """
+    confidences = [
+        float(np.exp(log_probs[begin:end, token]).mean())
+        for token, (begin, end) in zip(tokens, spans.tolist(), strict=True)
+    ]
+    return tuple(
+        Word(
+            text=name,
+            start_s=int(spans[where.start, 0]) * step_s,
+            end_s=int(spans[where.stop - 1, 1]) * step_s,
+            confidence=sum(confidences[where]) / (where.stop - where.start),
+        )
+        for name, where in named
+    )
