@@ -41,6 +41,7 @@ _MISSING_UNKNOWN = -100.0  # log10; KenLM's default
 _SPECIAL = (UNKNOWN, BEGIN, END)
 _COUNT = re.compile(rb"ngram\s+(\d+)\s*=\s*(\d+)\s*")
 _MAX_NODES = 2**31 - 2
+_BLOCK = 1 << 16
 
 
 def read(path: Path) -> NgramParts:
@@ -290,20 +291,41 @@ def write(path: Path, parts: NgramParts) -> None:
             file.writelines(f"ngram {n}={count}\n" for n, count in enumerate(counts, start=1))
             for n in range(1, len(counts) + 1):
                 file.write(f"\n\\{n}-grams:\n")
-                for context, begin, end in _families(arrays, spelled, n):
-                    last = [spelled[number] for number in arrays.word[begin:end].tolist()]
-                    log_probs = (arrays.log_prob[begin:end] / _LN10).tolist()
-                    if n < len(counts):
-                        rows = zip(log_probs, last, (arrays.backoff[begin:end] / _LN10).tolist(), strict=True)
-                        file.writelines(f"{p:.7g}\t{context}{word}\t{b:.7g}\n" for p, word, b in rows)
-                    else:
-                        pairs = zip(log_probs, last, strict=True)
-                        file.writelines(f"{p:.7g}\t{context}{word}\n" for p, word in pairs)
+                for block in _in_blocks(_families(arrays, spelled, n)):
+                    file.writelines(_lines(arrays, spelled, block, n < len(counts)))
             file.write("\n\\end\\\n")
 
 
-def _families(arrays: NgramArrays, words: list[str], n: int) -> Iterator[tuple[str, int, int]]:
-    """For each context of order-n n-grams: its words, a space after each; first node, node after the last."""
+_Family = tuple[str, int, int]  # words of a context, a space after each; first child; child after the last
+
+
+def _in_blocks(families: Iterator[_Family]) -> Iterator[list[_Family]]:
+    """Some families at a time, because small slices of arrays cost more than what is in them."""
+    block: list[_Family] = []
+    for family in families:
+        block.append(family)
+        if family[2] - block[0][1] >= _BLOCK:
+            yield block
+            block = []
+    yield block
+
+
+def _lines(arrays: NgramArrays, words: list[str], families: list[_Family], inner: bool) -> Iterator[str]:
+    if not families:
+        return
+    nodes = slice(families[0][1], families[-1][2])
+    ids, log_probs = arrays.word[nodes].tolist(), (arrays.log_prob[nodes] / _LN10).tolist()
+    backoffs = (arrays.backoff[nodes] / _LN10).tolist() if inner else []
+    for context, begin, end in families:
+        for i in range(begin - nodes.start, end - nodes.start):
+            if inner:
+                yield f"{log_probs[i]:.7g}\t{context}{words[ids[i]]}\t{backoffs[i]:.7g}\n"
+            else:
+                yield f"{log_probs[i]:.7g}\t{context}{words[ids[i]]}\n"
+
+
+def _families(arrays: NgramArrays, words: list[str], n: int) -> Iterator[_Family]:
+    """The contexts of n-grams of order n, with their children."""
     if n == 1:
         yield "", int(arrays.begin[0]), int(arrays.begin[1])
         return
