@@ -29,6 +29,7 @@ usage: asr COMMAND [--help] ...
   train       learn a model from manifests
   transcribe  recordings -> text
   evaluate    word error rate of a model on a manifest
+  tune        decoding weights for a model and a language model, found on a dev set
   score       word error rate of one text file against another
   augment     recordings as training hears them: speed, rooms, noise, volume
   lm          train a language model (n-grams or a character network), score text with it
@@ -36,6 +37,7 @@ usage: asr COMMAND [--help] ...
   asr train train.jsonl --dev dev.jsonl --train.run-dir runs/mine
   asr transcribe recording.wav --model runs/mine/model.safetensors
   asr evaluate test.jsonl --model runs/mine/model.safetensors
+  asr tune dev.jsonl --model runs/mine/model.safetensors --lm words.bin
   asr score reference.txt hypothesis.txt
   asr augment recording.wav --out heard --augment.noise-share 1
   asr lm train text.txt --order 3 -o lm.bin
@@ -125,6 +127,15 @@ def _evaluate(arguments: Sequence[str]) -> int:
     return 0
 
 
+def _tune(arguments: Sequence[str]) -> int:
+    import tyro
+
+    from asr.tune import TuneSettings, run
+
+    _console.say(run(tyro.cli(TuneSettings, prog="asr tune", args=arguments)))
+    return 0
+
+
 def _score(arguments: Sequence[str]) -> int:
     import tyro
 
@@ -193,7 +204,7 @@ def _take_kind(arguments: Sequence[str]) -> tuple[str, list[str]]:
 
 
 _COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
-    "train": _train, "transcribe": _transcribe, "evaluate": _evaluate, "score": _score,
+    "train": _train, "transcribe": _transcribe, "evaluate": _evaluate, "tune": _tune, "score": _score,
     "augment": _augment, "lm": _lm,
 }  # fmt: skip
 

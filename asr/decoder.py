@@ -1,13 +1,15 @@
 """The decoder that a command line asks for, and what there is to say about its weights."""
 
+import copy
 import hashlib
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Annotated, Literal, Protocol
 
+import numpy as np
 import tyro
 from torch import Tensor
 
@@ -17,7 +19,7 @@ from asr.decoding.greedy import greedy_decode
 from asr.decoding.hypothesis import Hypothesis
 from asr.errors import DataError, ModelError, SettingsError
 from asr.model.acoustic import AcousticModel
-from asr.model.tuning import Tuning
+from asr.model.tuning import Tuning, Weights
 from asr.scoring.wer import Unit
 from asr.text.lexicon import Lexicon, read_lexicon
 from asr.text.tokenizer import Tokenizer
@@ -27,13 +29,13 @@ if TYPE_CHECKING:
     from asr.lm.ngram import NgramModel
 
 __all__ = [
-    "WEIGHTS", "Decode", "Decoder", "DecoderSettings", "Knowledge", "build_decoder", "data_digest",
-    "file_digest", "greedy", "search",
+    "WEIGHTS", "Decode", "Decoder", "DecoderSettings", "Knowledge", "Search", "build_decoder",
+    "data_digest", "file_digest", "greedy",
 ]  # fmt: skip
 
 log = logging.getLogger("asr")
 
-WEIGHTS = ("lm_weight", "word_bonus", "prior_weight", "acoustic_scale", "blank_scale")
+WEIGHTS = tuple(item.name for item in fields(Weights))
 """The settings of a beam search that are tuned, in BeamConfig and in Tuning."""
 
 _BOOST = 3.0  # nats for a hot word that names none
@@ -119,6 +121,11 @@ class Knowledge:
     key: Tuning = field(default_factory=Tuning)
     name: str = "no language model"
 
+    def unit(self, tokenizer: Tokenizer) -> Unit:
+        """What a search with this writes: words, or phones where nothing tells which words they are."""
+        told = self.lexicon or (self.lm and self.lm.unit == "word" and not self.key.rescore)
+        return "words" if told or tokenizer.pieces else "phones"
+
     @classmethod
     def read(cls, settings: DecoderSettings, model: AcousticModel) -> "Knowledge":
         """Load the files that the settings name, and check that they fit the model.
@@ -130,8 +137,11 @@ class Knowledge:
                 model writes.
         """
         tokenizer = model.settings.tokenizer
-        lm = _read_lm(settings.lm, tokenizer, settings.lexicon, model) if settings.lm else None
-        lexicon = read_lexicon(settings.lexicon) if settings.lexicon else None
+        if settings.lm is None and (settings.rescore or settings.lm_weight is not None):
+            option = "--rescore" if settings.rescore else "--lm-weight"
+            raise SettingsError(f"{option} is given, but no language model. Name one: --lm FILE.")
+        lm = _read_lm(settings, model) if settings.lm else None
+        lexicon = _read_lexicon(settings.lexicon) if settings.lexicon else None
         key = Tuning(
             lm=file_digest(settings.lm),
             lexicon=file_digest(settings.lexicon),
@@ -177,10 +187,8 @@ def greedy(tokenizer: Tokenizer) -> Decode:
     return decode
 
 
-def search(
-    tokenizer: Tokenizer, config: BeamConfig, known: Knowledge, priors: Sequence[float] = ()
-) -> Decode:
-    """A beam search with all its weights.
+class Search:
+    """A beam search with all its weights; calling it decodes a batch, see `Decode`.
 
     Args:
         tokenizer: the model's.
@@ -191,28 +199,48 @@ def search(
     Raises:
         AsrError: the parts do not fit each other.
     """
-    import numpy as np
 
-    from asr.decoding.beam import BeamDecoder  # compiled: takes a second to import
-    from asr.decoding.rescoring import rescore
+    def __init__(
+        self, tokenizer: Tokenizer, config: BeamConfig, known: Knowledge, priors: Sequence[float] = ()
+    ) -> None:
+        from asr.decoding.beam import BeamDecoder  # compiled: takes a second to import
 
-    given: dict[str, Any] = {"lexicon": known.lexicon} if known.lexicon else {}
-    given |= {"hotwords": known.hotwords} if known.hotwords else {}
-    given |= {"priors": np.array(priors)} if len(priors) and config.prior_weight else {}
-    lm, nbest = known.lm, config.nbest
-    if lm is None or not known.key.rescore:
-        given |= {"lm": lm} if lm else {}
-        return BeamDecoder(tokenizer, config, **given).decode
-    # The bonus makes up for what the language model takes for each word, so it comes with it.
-    wide = replace(config, nbest=max(config.beam_size, nbest), word_bonus=0.0)
-    first = BeamDecoder(tokenizer, wide, **given)
+        self._rescoring = known.lm if known.key.rescore else None
+        self._config = config
+        self._decoder = BeamDecoder(
+            tokenizer,
+            self._searched(config),
+            lm=None if known.key.rescore else known.lm,
+            lexicon=known.lexicon,
+            hotwords=known.hotwords,
+            priors=np.array(priors) if len(priors) else None,
+        )
 
-    def decode(log_probs: Tensor, step_lengths: Tensor, step_s: float) -> list[list[Hypothesis]]:
-        found = first.decode(log_probs, step_lengths, step_s)
-        weights = config.lm_weight, config.word_bonus
-        return [rescore(hypotheses, lm, *weights)[:nbest] for hypotheses in found]
+    def with_config(self, config: BeamConfig) -> "Search":
+        """The same search with other weights, of which nothing is loaded again."""
+        other = copy.copy(self)
+        other._config, other._decoder = config, self._decoder.with_config(self._searched(config))
+        return other
 
-    return decode
+    def __call__(self, log_probs: Tensor, step_lengths: Tensor, step_s: float) -> list[list[Hypothesis]]:
+        """Decode a batch; see `Decode`."""
+        found = self._decoder.decode(log_probs, step_lengths, step_s)
+        if self._rescoring is None:
+            return found
+        from asr.decoding.rescoring import rescore
+
+        weights = self._config.lm_weight, self._config.word_bonus
+        return [rescore(one, self._rescoring, *weights)[: self._config.nbest] for one in found]
+
+    def _searched(self, config: BeamConfig) -> BeamConfig:
+        """The settings of the search itself.
+
+        Where the language model only rescores, so does the bonus: it makes up for what the model takes for
+        each word.
+        """
+        if self._rescoring is None:
+            return config
+        return replace(config, nbest=max(config.beam_size, config.nbest), word_bonus=0.0)
 
 
 def build_decoder(settings: DecoderSettings, model: AcousticModel, nbest: int = 1) -> Decoder:
@@ -236,18 +264,9 @@ def build_decoder(settings: DecoderSettings, model: AcousticModel, nbest: int = 
     named = [option for option, value in asks.items() if value]
     if settings.decoder == "greedy" and named:
         raise SettingsError(f"--decoder greedy takes no {named[0]}. Leave it out, or use --decoder beam.")
-    unit: Unit = "words" if tokenizer.pieces else "phones"
     if settings.decoder != "beam" and not named:
-        return Decoder(greedy(tokenizer), "greedy", "", True, unit)
-    if settings.lm is None and (settings.rescore or settings.lm_weight is not None):
-        option = "--rescore" if settings.rescore else "--lm-weight"
-        raise SettingsError(f"{option} is given, but no language model. Name one: --lm FILE.")
+        return Decoder(greedy(tokenizer), "greedy", "", True, Knowledge().unit(tokenizer))
     known = Knowledge.read(settings, model)
-    if (known.lm and not settings.rescore) or known.lexicon or known.hotwords:
-        raise SettingsError(
-            "a language model in the search, a lexicon and hot words cannot be used yet. "
-            "Use --lm FILE --rescore."
-        )
     tunings = model.settings.tunings
     tuning = next((old for old in tunings if old.serves(known.key)), None)
     start = settings.beam if known.lm else replace(settings.beam, lm_weight=0.0)
@@ -263,11 +282,11 @@ def build_decoder(settings: DecoderSettings, model: AcousticModel, nbest: int = 
             )
     matter = [name for name in WEIGHTS if known.lm or name != "lm_weight"]
     return Decoder(
-        decode=search(tokenizer, config, known, priors),
+        decode=Search(tokenizer, config, known, priors),
         name=f"beam of {config.beam_size}, {known.name}",
         weights=_describe(config, matter, given, tuning),
         tuned=tuning is not None or known.lm is None or given.keys() >= {"lm_weight", "word_bonus"},
-        unit="words" if known.lexicon or (known.lm and known.lm.unit == "word") else unit,
+        unit=known.unit(tokenizer),
         tuning=tuning,
     )
 
@@ -296,24 +315,38 @@ def _describe(config: BeamConfig, names: list[str], given: dict[str, float], tun
     )
 
 
-def _read_lm(
-    path: Path, tokenizer: Tokenizer, lexicon: Path | None, model: AcousticModel
-) -> "NgramModel | CharRnnModel":
+def _read_lm(settings: DecoderSettings, model: AcousticModel) -> "NgramModel | CharRnnModel":
     from asr.lm.alphabet import check_alphabet
     from asr.lm.loading import load_language_model
 
+    path, tokenizer = settings.lm or Path(), model.settings.tokenizer
     lm = load_language_model(path, model.device)
-    if tokenizer.pieces is None and lexicon is None:
+    if tokenizer.pieces is None and settings.lexicon is None and (lm.unit != "word" or settings.rescore):
         raise SettingsError(
-            f"--lm {path}: the model writes phones, and only a lexicon tells which words they are. Name one: "
-            f"--lexicon FILE (that of its training)."
+            f"--lm {path}: the model writes phones, of which this language model knows nothing. Name a "
+            f"lexicon that tells which words they are, --lexicon FILE, or use a language model of words in "
+            f"the search."
         )
-    if lexicon is None:
+    if settings.lexicon is None:
         try:
             check_alphabet(_Vocabulary.of(lm), tokenizer)
         except SettingsError as error:
             raise SettingsError(f"--lm {path}: {error}") from error
     return lm
+
+
+def _read_lexicon(path: Path) -> Lexicon:
+    """A lexicon, or a mere list of words, which the model's tokenizer spells."""
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError):
+        return read_lexicon(path)  # for its message
+    if any(len(line.split()) > 1 for line in lines):
+        return read_lexicon(path)
+    words = dict.fromkeys(word for line in lines for word in line.split())
+    if not words:
+        raise DataError(f"{path}: holds no word. Expected a word a line, alone or with its tokens.")
+    return Lexicon(dict.fromkeys(words, ()), str(path))
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -39,10 +39,12 @@ class Emissions:
     Attributes:
         log_probs: of each utterance (steps, vocab) float32 natural logs, on the CPU.
         step_s: seconds a step.
+        key: digest of the model's weights and the utterances' ids; "" where nobody asked for it.
     """
 
     log_probs: tuple[Tensor, ...]
     step_s: float
+    key: str = ""
 
     def decode(self, decode: Decode) -> Iterator[tuple[Hypothesis, ...]]:
         """Decode every utterance.
@@ -113,15 +115,16 @@ def keep_emissions(
     weights = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         weights.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
-    key = json.dumps([weights.hexdigest(), [utterance.id for utterance in utterances]])
+    weights.update(json.dumps([utterance.id for utterance in utterances]).encode())
+    key = weights.hexdigest()
     if path.is_file():
         with contextlib.suppress(SafetensorError, OSError), safe_open(path, framework="pt") as file:
             if (file.metadata() or {}).get(_KEY) == key:
                 log.info("%s: emissions of %d utterances, computed before", path, len(utterances))
                 rows = [file.get_tensor(str(number)) for number in range(len(utterances))]
-                return Emissions(tuple(rows), model.step_s)
+                return Emissions(tuple(rows), model.step_s, key)
         log.info("%s: of another model or other utterances, or damaged: computed anew", path)
-    emissions = compute_emissions(model, utterances, batch_s)
+    emissions = replace(compute_emissions(model, utterances, batch_s), key=key)
     tensors = {str(number): row for number, row in enumerate(emissions.log_probs)}
     write_atomically(path, lambda temporary: save_file(tensors, temporary, {_KEY: key}))
     return emissions

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import tyro
 
 from asr.corpora.manifest import Utterance, read_manifest
-from asr.decoder import Decoder, DecoderSettings, build_decoder, data_digest
+from asr.decoder import Decoder, DecoderSettings, Knowledge, build_decoder, data_digest
 from asr.errors import AudioError
 from asr.model.acoustic import AcousticModel
 from asr.model.saved import load_model
@@ -92,17 +92,8 @@ def evaluate(
         SettingsError: the normalizer is unknown, or batch_s is not above 0.
     """
     rules = normalizer or model.settings.normalizer
-    references = [normalize(utterance.text, rules) for utterance in utterances]
-    tokenizer = model.settings.tokenizer
-    unit: Unit = decoder.unit if decoder else "words" if tokenizer.pieces else "phones"
-    if unit == "words" and tokenizer.pieces:
-        _warn_about_alphabet(references, tokenizer, rules)
-    if unit == "phones":
-        report_guesses(tokenizer, references, "the")
-        references = [
-            tokenizer.decode(tokenizer.encode(text, utterance=utterance.id))
-            for text, utterance in zip(references, utterances, strict=True)
-        ]
+    unit = decoder.unit if decoder else Knowledge().unit(model.settings.tokenizer)
+    references = reference_texts(utterances, model.settings.tokenizer, rules, unit)
     segments = [
         Segment(utterance.audio_filepath, utterance.offset, utterance.duration) for utterance in utterances
     ]
@@ -113,6 +104,27 @@ def evaluate(
             raise AudioError(f"utterance {utterance.id}: {result.outcome}")
         texts.append(result.outcome.text)
     return score(references, texts, [utterance.id for utterance in utterances], rules, unit)
+
+
+def reference_texts(
+    utterances: Sequence[Utterance], tokenizer: Tokenizer, rules: str, unit: Unit
+) -> list[str]:
+    """What hypotheses are compared with: normalised words, or their phones; what is odd is logged.
+
+    Raises:
+        DataError: the units are phones, and a reference cannot be pronounced.
+        SettingsError: the rules are unknown.
+    """
+    texts = [normalize(utterance.text, rules) for utterance in utterances]
+    if unit == "words":
+        if tokenizer.pieces:
+            _warn_about_alphabet(texts, tokenizer, rules)
+        return texts
+    report_guesses(tokenizer, texts, "the")
+    return [
+        tokenizer.decode(tokenizer.encode(text, utterance=utterance.id))
+        for text, utterance in zip(texts, utterances, strict=True)
+    ]
 
 
 def report(result: Score, out: Path, notes: Sequence[str] = ()) -> str:

@@ -6,11 +6,35 @@ from typing import Any
 
 from asr.errors import ModelError
 
-__all__ = ["Tuning", "tunings_from_json", "tunings_to_json"]
+__all__ = ["Tuning", "Weights", "tunings_from_json", "tunings_to_json"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tuning:
+class Weights:
+    """The weights of a beam search that are tuned; as in BeamConfig.
+
+    Attributes:
+        lm_weight: factor on the language model's log-probabilities.
+        word_bonus: nats a word.
+        prior_weight: the tokens' probabilities are divided by their priors to this power.
+        acoustic_scale: factor on the model's log-probabilities.
+        blank_scale: factor on the blank's probability.
+    """
+
+    lm_weight: float = 0.0
+    word_bonus: float = 0.0
+    prior_weight: float = 0.0
+    acoustic_scale: float = 1.0
+    blank_scale: float = 1.0
+
+    def __str__(self) -> str:
+        return ", ".join(
+            f"{item.name.replace('_', '-')} {getattr(self, item.name):g}" for item in fields(Weights)
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tuning(Weights):
     """Weights of a beam search, the language model they belong to, and where they were found.
 
     Attributes:
@@ -18,11 +42,6 @@ class Tuning:
         lexicon: SHA-256 of the lexicon's file; "" without one.
         rescore: whether the language model only chose among the best texts of a search without it.
         unknown_words: whether words outside the vocabulary were allowed ("allow" or "forbid").
-        lm_weight: factor on the language model's log-probabilities.
-        word_bonus: nats a word.
-        prior_weight: the tokens' probabilities are divided by their priors to this power.
-        acoustic_scale: factor on the model's log-probabilities.
-        blank_scale: factor on the blank's probability.
         priors: (vocab,) the model's mean posteriors on the utterances below, blank first.
         manifest: name of the file of the utterances that the weights were tuned on.
         data: digest of the ids and texts of these utterances.
@@ -37,11 +56,6 @@ class Tuning:
     lexicon: str = ""
     rescore: bool = False
     unknown_words: str = "allow"
-    lm_weight: float = 0.0
-    word_bonus: float = 0.0
-    prior_weight: float = 0.0
-    acoustic_scale: float = 1.0
-    blank_scale: float = 1.0
     priors: tuple[float, ...] = ()
     manifest: str = ""
     data: str = ""

@@ -25,7 +25,10 @@ import numpy as np
 from asr.errors import DataError, SettingsError
 from asr.text.normalize import normalize
 
-__all__ = ["RATE_NAMES", "ErrorCounts", "Score", "Unit", "UtteranceScore", "bootstrap_interval", "score"]
+__all__ = [
+    "RATE_NAMES", "ErrorCounts", "Score", "Unit", "UtteranceScore", "bootstrap_interval", "count_errors",
+    "score",
+]  # fmt: skip
 
 # jiwer's defaults strip and fold spaces; these two only split, so that nothing but the named normaliser acts.
 _SPLIT_WORDS = jiwer.Compose([jiwer.ReduceToListOfListOfWords(word_delimiter=" ")])
@@ -220,6 +223,24 @@ def score(
         normalizer=normalizer,
         unit=unit,
     )
+
+
+def count_errors(references: Sequence[str], hypotheses: Sequence[str]) -> list[int]:
+    """(n,) word errors of each pair of texts, which are compared as they are: for searches over weights.
+
+    Args:
+        references: (n,) what was said, with single spaces between words; may be empty.
+        hypotheses: (n,) what was recognised, likewise.
+
+    Source: aligned by jiwer.process_words, as in `score`.
+    """
+    errors: list[int] = []
+    for begin in range(0, len(references), _ALIGNED_AT_ONCE):
+        part = slice(begin, begin + _ALIGNED_AT_ONCE)
+        said, heard = list(references[part]), list(hypotheses[part])
+        words = jiwer.process_words(said, heard, _SPLIT_WORDS, _SPLIT_WORDS).alignments
+        errors += [_count(_operations(alignment)).errors for alignment in words]
+    return errors
 
 
 def bootstrap_interval(

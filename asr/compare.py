@@ -1,0 +1,132 @@
+"""Decoders beside each other: each is tuned on one part of a corpus and decodes another, once."""
+
+import json
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from asr.corpora.manifest import Utterance
+from asr.decoder import Decode, DecoderSettings, Knowledge, Search, greedy
+from asr.emissions import Emissions, keep_emissions
+from asr.errors import DataError
+from asr.evaluate import reference_texts
+from asr.model.acoustic import AcousticModel
+from asr.scoring.comparison import System
+from asr.scoring.weight_search import Grid
+from asr.scoring.wer import score
+from asr.tune import NBEST, fit, oov_rate, oracle_errors, tune, weighted, word_perplexity, write_points
+
+__all__ = ["Comparison", "Part"]
+
+log = logging.getLogger("asr")
+
+_HEADS = ("OOV", "perplexity a word", f"oracle of {NBEST}", "dev", "seconds", "weights")
+
+
+@dataclass(frozen=True)
+class Part:
+    """Utterances and what a model says of them.
+
+    Attributes:
+        utterances: with their true text.
+        texts: their references.
+        emissions: the model's output.
+    """
+
+    utterances: Sequence[Utterance]
+    texts: Sequence[str]
+    emissions: Emissions
+
+    @classmethod
+    def of(cls, path: Path, model: AcousticModel, utterances: Sequence[Utterance], batch_s: float) -> "Part":
+        """Compute the emissions, or find them in a file; see `keep_emissions`.
+
+        Raises:
+            AsrError: there is no utterance, or one cannot be used.
+        """
+        if not utterances:
+            raise DataError(f"{path.stem}: no utterance. Expected at least one.")
+        tokenizer, rules = model.settings.tokenizer, model.settings.normalizer
+        texts = reference_texts(utterances, tokenizer, rules, "words")
+        return cls(utterances, texts, keep_emissions(path, model, utterances, batch_s))
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Systems of one model; the results of each are kept in the folder, and not made again.
+
+    Attributes:
+        folder: where results, points and pictures go.
+        model: the acoustic model.
+        dev: to tune on.
+        test: to score on.
+        grid: weights that are tried.
+        search_beam: prefixes kept while tuning.
+    """
+
+    folder: Path
+    model: AcousticModel
+    dev: Part
+    test: Part
+    grid: Grid
+    search_beam: int
+
+    def system(self, name: str, settings: DecoderSettings | None) -> System:
+        """One system's score, with columns for `asr.scoring.comparison.table`.
+
+        Args:
+            name: of the system, and of its file.
+            settings: of its beam search; None for greedy decoding.
+
+        Raises:
+            AsrError: a file cannot be used, or the parts do not fit each other.
+        """
+        file = self.folder / f"{name}.json"
+        key = [self.test.emissions.key, self.dev.emissions.key, repr((settings, self.grid, self.search_beam))]
+        kept = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        if kept.get("key") == key:
+            log.info("%s: done before, %s", name, file)
+        else:
+            log.info("%s …", name)
+            if settings is None:
+                texts, seconds = self._decode(greedy(self.model.settings.tokenizer))
+                columns = {"seconds": f"{seconds:.0f}"}
+            else:
+                texts, columns = self._tuned(name, settings)
+            kept = {"key": key, "texts": texts, "columns": columns}
+            file.write_text(json.dumps(kept), encoding="utf-8")
+        ids = [utterance.id for utterance in self.test.utterances]
+        result = score(self.test.texts, kept["texts"], ids, self.model.settings.normalizer)
+        log.info("%s: %s", name, result.wer_line())
+        return System(name, [result], {head: kept["columns"].get(head, "") for head in _HEADS})
+
+    def _tuned(self, name: str, settings: DecoderSettings) -> tuple[list[str], dict[str, str]]:
+        known, test = Knowledge.read(settings, self.model), self.test
+        tuned = tune(
+            self.model, self.dev.utterances, self.dev.emissions, known, settings.beam, self.grid,
+            search_beam=self.search_beam,
+        )  # fmt: skip
+        for warning in tuned.warnings:
+            log.warning("%s: %s", name, warning)
+        write_points(self.folder / name, tuned, name)
+        config = weighted(settings.beam, tuned.tuning)
+        search = Search(self.model.settings.tokenizer, config, known, tuned.tuning.priors)
+        texts, seconds = self._decode(search)
+        best = list(test.emissions.decode(search.with_config(replace(config, nbest=NBEST))))
+        words = max(sum(len(text.split()) for text in test.texts), 1)
+        oov, predicted = oov_rate(known, test.texts), fit(known, test.texts)
+        return texts, {
+            "OOV": "" if oov is None else f"{100 * oov:.2f}%",
+            "perplexity a word": f"{word_perplexity(predicted, words):.1f}" if predicted else "",
+            f"oracle of {NBEST}": f"{100 * oracle_errors(test.texts, best) / words:.2f}",
+            "dev": f"{100 * tuned.best.words.rate:.2f}",
+            "seconds": f"{seconds:.0f}",
+            "weights": str(tuned.tuning),
+        }
+
+    def _decode(self, decode: Decode) -> tuple[list[str], float]:
+        began = time.monotonic()
+        texts = [found[0].text for found in self.test.emissions.decode(decode)]
+        return texts, time.monotonic() - began

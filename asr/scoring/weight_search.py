@@ -1,0 +1,226 @@
+"""The weights with the fewest errors: a grid, then one weight at a time, then smaller steps.
+
+Nothing is drawn at random: the same errors give the same weights. The search asks for the errors of one point
+after another, so that it can end after any of them.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from asr.errors import SettingsError
+from asr.model.tuning import Weights
+
+__all__ = ["Grid", "Point", "draw_surface", "edges", "search_weights"]
+
+log = logging.getLogger("asr")
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Which weights are tried."""
+
+    lm_weights: tuple[float, ...] = (0.25, 0.5, 1.0, 1.5, 2.0)  # each with each word bonus
+    word_bonuses: tuple[float, ...] = (-1.0, 0.0, 1.0, 2.0, 4.0)  # nats, each with each lm weight
+    prior_weights: tuple[float, ...] = (0.0, 0.2, 0.4, 0.6)  # with the best of the others, as those below
+    blank_scales: tuple[float, ...] = (0.25, 0.5, 1.0, 2.0)  # factors on the blank's probability
+    acoustic_scales: tuple[float, ...] = (0.7, 1.0, 1.4)  # factors on the model's log-probabilities
+    refinements: int = 2  # rounds around the best point, each with half the step of the one before
+    minutes: float = 0.0  # the search ends after so many; 0: when all points are tried
+    points: int = 0  # the search ends after so many; 0: when all are tried
+
+    def __post_init__(self) -> None:
+        for name in ("lm_weights", "word_bonuses", "prior_weights", "blank_scales", "acoustic_scales"):
+            values = getattr(self, name)
+            if not values or len(set(values)) < len(values):
+                raise SettingsError(
+                    f"grid.{name.replace('_', '-')} is {values}. Expected at least one number, each once."
+                )
+        for name in ("refinements", "minutes", "points"):
+            if not getattr(self, name) >= 0:
+                raise SettingsError(f"grid.{name} is {getattr(self, name)}. Expected 0 or more.")
+
+    def values(self, name: str) -> tuple[float, ...]:
+        """The values of a weight in ascending order."""
+        lists = {
+            "lm_weight": self.lm_weights,
+            "word_bonus": self.word_bonuses,
+            "prior_weight": self.prior_weights,
+            "blank_scale": self.blank_scales,
+            "acoustic_scale": self.acoustic_scales,
+        }
+        return tuple(sorted(lists[name]))
+
+
+@dataclass(frozen=True)
+class Point:
+    """Weights that were tried.
+
+    Attributes:
+        weights: the point.
+        errors: that they make.
+        phase: "grid", "line" or "refine".
+    """
+
+    weights: Weights
+    errors: int
+    phase: str
+
+
+def search_weights(errors: Callable[[Weights], int], grid: Grid, words: int) -> list[Point]:
+    """Try points until the grid or the budget is at its end; progress is logged.
+
+    Args:
+        errors: of a point; asked once for each.
+        grid: which points. A weight with a single value keeps it.
+        words: in the references, for the log.
+
+    Returns:
+        The points that were tried, at least one, the best first; among equals the one that was tried first.
+    """
+    tried: dict[Weights, Point] = {}
+    began = time.monotonic()
+    planned = _planned(grid)
+    best: Point | None = None
+
+    def ended() -> bool:
+        spent = (time.monotonic() - began) / 60 > grid.minutes > 0
+        return bool(tried) and (spent or 0 < grid.points <= len(tried))
+
+    def attempt(weights: Weights, phase: str) -> None:
+        nonlocal best
+        if weights in tried or ended():
+            return
+        point = tried[weights] = Point(weights, errors(weights), phase)
+        if best is None or point.errors < best.errors:
+            best = point
+        total = min(planned, grid.points or planned)
+        left = (time.monotonic() - began) / len(tried) * max(total - len(tried), 0)
+        log.info(
+            "point %d of about %d: %.2f%% with %s; best %.2f%%, %.0f s left",
+            len(tried), total, 100 * point.errors / max(words, 1), weights, 100 * best.errors / max(words, 1),
+            min(left, 60 * grid.minutes or left),
+            extra={"transient": True},
+        )  # fmt: skip
+
+    for weights in _coarse(grid):
+        attempt(weights, "grid")
+    for name in ("prior_weight", "blank_scale", "acoustic_scale"):
+        base = _best(tried).weights
+        for value in grid.values(name):
+            attempt(replace(base, **{name: value}), "line")
+    for round_number in range(1, grid.refinements + 1):
+        base = _best(tried).weights
+        for weights in _around(base, grid, 0.5**round_number):
+            attempt(weights, "refine")
+    return sorted(tried.values(), key=lambda point: point.errors)
+
+
+def edges(best: Weights, grid: Grid) -> list[str]:
+    """Which of the best weights lie on an edge of what was tried, each in words with the remedy."""
+    found = []
+    for name, option in (
+        ("lm_weight", "lm-weights"), ("word_bonus", "word-bonuses"), ("prior_weight", "prior-weights"),
+        ("blank_scale", "blank-scales"), ("acoustic_scale", "acoustic-scales"),
+    ):  # fmt: skip
+        values, value = grid.values(name), getattr(best, name)
+        if len(values) == 1:
+            continue
+        said = f"the best {name.replace('_', '-')}, {value:g}, is the {{}} that was tried. Widen: "
+        said += f"--grid.{option} "
+        step = values[1] - values[0]
+        if value >= values[-1]:
+            more = (*values, 2 * values[-1] - values[-2])
+            found.append(said.format("largest") + " ".join(f"{v:g}" for v in more))
+        elif value <= values[0] and not (value <= 0 and name in ("prior_weight", "lm_weight")):
+            less = values[0] - step if name == "word_bonus" else values[0] / 2
+            found.append(said.format("smallest") + " ".join(f"{v:g}" for v in (less, *values)))
+    return found
+
+
+def draw_surface(points: list[Point], words: int, path: Path, title: str) -> None:
+    """Write a heat map: error rate by LM weight and word bonus, the best of what was tried at each place.
+
+    Args:
+        points: what was tried.
+        words: in the references.
+        path: of the picture; its ending names the format.
+        title: of the picture.
+    """
+    from matplotlib.figure import Figure
+
+    cells: dict[tuple[float, float], float] = {}
+    for point in points:
+        place = point.weights.lm_weight, point.weights.word_bonus
+        cells[place] = min(cells.get(place, float("inf")), 100 * point.errors / max(words, 1))
+    xs = sorted({x for x, _ in cells})
+    ys = sorted({y for _, y in cells})
+    table = [[cells.get((x, y), float("nan")) for x in xs] for y in ys]
+    figure = Figure(figsize=(2.5 + 0.75 * len(xs), 2 + 0.5 * len(ys)), layout="constrained")
+    axes = figure.subplots()
+    # Good points decide; a far too large bonus would otherwise take all the colours.
+    low = min(cells.values())
+    image = axes.imshow(table, origin="lower", aspect="auto", cmap="viridis_r", vmin=low, vmax=1.3 * low + 1)
+    for (x, y), percent in cells.items():
+        weight = "bold" if percent == low else "normal"
+        axes.text(
+            xs.index(x), ys.index(y), f"{percent:.1f}", ha="center", va="center", color="white",
+            fontsize=8, fontweight=weight,
+        )  # fmt: skip
+    axes.set_xticks(range(len(xs)), [f"{x:g}" for x in xs])
+    axes.set_yticks(range(len(ys)), [f"{y:g}" for y in ys])
+    axes.set_xlabel("lm-weight")
+    axes.set_ylabel("word-bonus (nats)")
+    axes.set_title(title, fontsize=9)
+    figure.colorbar(image, label="errors, % (empty: not tried)")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=150)
+
+
+def _best(tried: dict[Weights, Point]) -> Point:
+    return min(tried.values(), key=lambda point: point.errors)  # the first of equals
+
+
+def _planned(grid: Grid) -> int:
+    """How many points there are at most."""
+    lines = sum(len(grid.values(name)) - 1 for name in ("prior_weight", "blank_scale", "acoustic_scale"))
+    coarse = len(grid.lm_weights) * len(grid.word_bonuses)
+    free = (len(grid.lm_weights) > 1) + (len(grid.word_bonuses) > 1)
+    return coarse + lines + grid.refinements * 2 * free
+
+
+def _middle(values: tuple[float, ...], neutral: float) -> float:
+    """Where a weight stands until it is tried: as if it were not there, if that is among its values."""
+    return neutral if neutral in values else values[len(values) // 2]
+
+
+def _coarse(grid: Grid) -> list[Weights]:
+    """The grid, from its middle outwards, so that a small budget sees the likely part."""
+    base = Weights(
+        prior_weight=_middle(grid.values("prior_weight"), 0.0),
+        blank_scale=_middle(grid.values("blank_scale"), 1.0),
+        acoustic_scale=_middle(grid.values("acoustic_scale"), 1.0),
+    )
+    xs, ys = grid.values("lm_weight"), grid.values("word_bonus")
+    places = sorted(
+        ((i, j) for i in range(len(xs)) for j in range(len(ys))),
+        key=lambda place: (abs(place[0] - (len(xs) - 1) / 2) + abs(place[1] - (len(ys) - 1) / 2), place),
+    )
+    return [replace(base, lm_weight=xs[i], word_bonus=ys[j]) for i, j in places]
+
+
+def _around(best: Weights, grid: Grid, share: float) -> Iterator[Weights]:
+    """The neighbours of a point along LM weight and word bonus, at a share of the grid's step there."""
+    for name in ("lm_weight", "word_bonus"):
+        values, value = grid.values(name), getattr(best, name)
+        if len(values) == 1:
+            continue
+        below = [values[n + 1] - values[n] for n in range(len(values) - 1) if values[n + 1] >= value]
+        above = [values[n + 1] - values[n] for n in range(len(values) - 1) if values[n] >= value]
+        widest = values[-1] - values[-2]
+        for step in (-(below[0] if below else widest), above[0] if above else widest):
+            moved = round(value + share * step, 6)
+            if name == "word_bonus" or moved >= 0:
+                yield replace(best, **{name: moved})

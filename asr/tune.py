@@ -1,0 +1,359 @@
+"""`asr tune`: the decoding weights with which a model and a language model make the fewest errors."""
+
+import json
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import tyro
+from numpy.typing import NDArray
+
+from asr.corpora.manifest import Utterance, read_manifest
+from asr.decoder import WEIGHTS, DecoderSettings, Knowledge, Search, data_digest, greedy
+from asr.decoding.config import BeamConfig
+from asr.decoding.hypothesis import Hypothesis
+from asr.emissions import Emissions, compute_emissions
+from asr.errors import DataError, SettingsError
+from asr.evaluate import reference_texts
+from asr.language_model import Fit
+from asr.lm.ngram import NgramModel
+from asr.model.acoustic import AcousticModel
+from asr.model.saved import load_model, store_tuning
+from asr.model.tuning import Tuning, Weights
+from asr.scoring.weight_search import Grid, Point, draw_surface, edges, search_weights
+from asr.scoring.wer import Score, count_errors, score
+from asr.training.distributed import choose_device
+
+__all__ = [
+    "NBEST", "TuneSettings", "Tuned", "describe_fit", "fit", "oov_rate", "oracle_errors", "run", "tune",
+    "weighted", "word_perplexity", "write_points",
+]  # fmt: skip
+
+log = logging.getLogger("asr")
+
+NBEST = 100  # hypotheses among which the oracle chooses
+
+
+@dataclass(frozen=True)
+class TuneSettings:
+    """Find decoding weights on a dev set and store them with the model; one that is given keeps its value.
+
+    Emissions are computed once. A grid over LM weight and word bonus, then the other weights one by one, then
+    smaller steps around the best point: each point is a beam search over the whole manifest, with a smaller
+    beam than the last check.
+    """
+
+    # JSONL of utterances that neither training nor a later score uses, with their true text
+    manifest: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="MANIFEST")]
+    model: Annotated[Path, tyro.conf.arg(metavar="MODEL")]  # a .safetensors file; it gets the weights
+    # folder for surface.png and points.jsonl
+    out: Annotated[
+        Path | None,
+        tyro.conf.arg(metavar="DIR", help_behavior_hint="(default: MODEL.LM.tuning beside the model)"),
+    ] = None
+    search_beam: int = 24  # prefixes kept while searching; --beam.beam-size is for the last check
+    batch_s: float = 120.0  # seconds of audio in a batch, padding included; bounds the memory that is needed
+    device: str = "auto"  # auto, cpu, cuda or cuda:N
+    grid: Grid = field(default_factory=Grid)
+    decoding: Annotated[DecoderSettings, tyro.conf.arg(name="")] = field(default_factory=DecoderSettings)
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What a search for weights has found.
+
+    Attributes:
+        tuning: the best weights, as a model stores them.
+        points: everything that was tried, the best first.
+        greedy: score of greedy decoding on the same utterances; None where it writes phones and not words.
+        plain: of a beam search without language model and with neutral weights; None likewise.
+        best: of the best weights, with the full beam.
+        oracle: errors of the best among the 100 best texts of each utterance.
+        fit: how well the language model predicts the references; None without one.
+        oov: share of the references' words that the search does not know; None where it knows all.
+        warnings: what is doubtful about the result.
+    """
+
+    tuning: Tuning
+    points: list[Point]
+    greedy: Score | None
+    plain: Score | None
+    best: Score
+    oracle: int
+    fit: Fit | None
+    oov: float | None
+    warnings: tuple[str, ...]
+
+    def lines(self) -> list[str]:
+        """For a person."""
+        words = max(self.best.words.reference_length, 1)
+        lines = [
+            *([f"greedy                      {self.greedy.wer_line()}"] if self.greedy else []),
+            *([f"beam, no language model     {self.plain.wer_line()}"] if self.plain else []),
+            f"best weights                {self.best.wer_line()}",
+            f"oracle of the {NBEST} best      {100 * self.oracle / words:.2f}% [ {self.oracle} / {words} ]",
+        ]
+        if self.fit is not None:
+            lines.append(f"language model on the text  {describe_fit(self.fit, words)}")
+        if self.oov is not None:
+            lines.append(f"words outside vocabulary    {100 * self.oov:.2f}%")
+        return [*lines, f"weights                     {self.tuning}"]
+
+
+def run(settings: TuneSettings) -> str:
+    """Tune as the command line says; the text is for the user.
+
+    Raises:
+        AsrError: a setting, the manifest, the model or an utterance's audio cannot be used.
+    """
+    if settings.decoding.decoder == "greedy":
+        raise SettingsError("--decoder greedy has no weights to tune. Leave it out.")
+    utterances = read_manifest(settings.manifest)
+    model = load_model(settings.model, choose_device(settings.device))
+    known = Knowledge.read(settings.decoding, model)
+    lm = settings.decoding.lm
+    out = settings.out or settings.model.with_name(
+        f"{settings.model.stem}.{lm.stem if lm else 'beam'}.tuning"
+    )
+    out.mkdir(parents=True, exist_ok=True)  # now, not after an hour of decoding
+    emissions = compute_emissions(model, utterances, settings.batch_s)
+    given = {name: value for name in WEIGHTS if (value := getattr(settings.decoding, name)) is not None}
+    tuned = tune(
+        model, utterances, emissions, known, settings.decoding.beam, settings.grid,
+        given=given, search_beam=settings.search_beam, manifest=str(settings.manifest),
+    )  # fmt: skip
+    for warning in tuned.warnings:
+        log.warning("%s", warning)
+    write_points(out, tuned, known.name)
+    store_tuning(settings.model, tuned.tuning)
+    return "\n".join(
+        [
+            *tuned.lines(),
+            f"Stored in {settings.model}; surface: {out / 'surface.png'}, {out / 'points.jsonl'}",
+        ]
+    )
+
+
+def tune(
+    model: AcousticModel,
+    utterances: Sequence[Utterance],
+    emissions: Emissions,
+    known: Knowledge,
+    beam: BeamConfig,
+    grid: Grid,
+    *,
+    given: Mapping[str, float] | None = None,
+    search_beam: int = 24,
+    manifest: str = "",
+) -> Tuned:
+    """Search the weights of one system.
+
+    Args:
+        model: for its alphabet and text rules.
+        utterances: with their true text.
+        emissions: of these utterances.
+        known: language model, lexicon, hot words.
+        beam: of the last check.
+        grid: what is tried.
+        given: weights that are not searched.
+        search_beam: prefixes kept while searching.
+        manifest: where the utterances come from, to be stored.
+
+    Raises:
+        AsrError: there is no utterance, or the parts do not fit each other.
+    """
+    tokenizer, rules = model.settings.tokenizer, model.settings.normalizer
+    if not utterances:
+        raise DataError(f"{manifest or 'the dev set'}: no utterance to tune on. Expected at least one.")
+    if search_beam < 1:
+        raise SettingsError(f"search-beam is {search_beam}. Expected at least 1.")
+    grid = _fix(grid, known, given or {})
+    unit = known.unit(tokenizer)
+    references = reference_texts(utterances, tokenizer, rules, unit)
+    priors = emissions.mean_posteriors()
+    full = replace(beam, nbest=NBEST, **asdict(Weights()))
+    search = Search(tokenizer, full, known, priors.tolist())
+    narrow = replace(full, beam_size=min(search_beam, beam.beam_size), nbest=1)
+    objective = _Errors(search, narrow, known, emissions, references)
+    words = sum(len(text.split()) for text in references)
+    points = search_weights(objective, grid, words)
+    best = points[0].weights
+    log.info("checking the best weights with a beam of %d: %s", full.beam_size, best)
+    ids = [utterance.id for utterance in utterances]
+
+    def scored(found: Sequence[Sequence[Hypothesis]]) -> Score:
+        return score(references, [one[0].text for one in found], ids, rules, unit)
+
+    found = list(emissions.decode(search.with_config(weighted(full, best))))
+    result = scored(found)
+    warnings = edges(best, grid)
+    wordless = replace(known, lm=None, key=Tuning())
+    without = by_path = None
+    if wordless.unit(tokenizer) == unit:
+        plain = Search(tokenizer, replace(full, nbest=1, unknown_words="allow"), wordless)
+        without = scored(list(emissions.decode(plain)))
+    if Knowledge().unit(tokenizer) == unit:
+        by_path = scored(list(emissions.decode(greedy(tokenizer))))
+    if known.lm is not None and without and result.words.errors >= without.words.errors:
+        warnings.append(
+            f"the language model does not help: {result.words.errors} errors with it and "
+            f"{without.words.errors} without. Decode without it, use one of text like these transcripts, or "
+            f"widen the grid."
+        )
+    tuning = replace(
+        known.key, **asdict(best), priors=tuple(priors.tolist()), manifest=manifest,
+        data=data_digest(utterances), utterances=len(utterances), errors=result.words.errors,
+        words=words, beam_size=full.beam_size,
+        date=datetime.now(UTC).isoformat(timespec="seconds"),
+    )  # fmt: skip
+    return Tuned(
+        tuning=tuning,
+        points=points,
+        greedy=by_path,
+        plain=without,
+        best=result,
+        oracle=oracle_errors(references, found),
+        fit=fit(known, references) if unit == "words" else None,
+        oov=oov_rate(known, references),
+        warnings=tuple(warnings),
+    )
+
+
+def write_points(out: Path, tuned: Tuned, name: str) -> None:
+    """Write everything that was tried, in the order of its errors, and the picture of it.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    words = tuned.tuning.words
+    rows = [
+        {**asdict(point.weights), "errors": point.errors, "words": words, "phase": point.phase}
+        for point in tuned.points
+    ]
+    (out / "points.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    draw_surface(tuned.points, words, out / "surface.png", name)
+
+
+def oracle_errors(references: Sequence[str], found: Sequence[Sequence[Hypothesis]]) -> int:
+    """Errors of the best hypothesis of each utterance, as if somebody who knows the truth chose."""
+    pairs = [(said, one.text) for said, several in zip(references, found, strict=True) for one in several]
+    counts = iter(count_errors(*map(list, zip(*pairs, strict=True))))
+    return sum(min(next(counts) for _ in several) for several in found)
+
+
+def fit(known: Knowledge, references: Sequence[str]) -> Fit | None:
+    """How well the language model predicts texts; None without one."""
+    lm, texts = known.lm, [text for text in references if text]
+    if lm is None or not texts:
+        return None
+    symbols = unknown = 0
+    log_prob = unknown_log_prob = 0.0
+    for text in texts:
+        ids, log_probs = lm.encode(text), lm.log_probs(text)
+        symbols, unknown = symbols + len(ids), unknown + int((ids == 0).sum())
+        log_prob += float(log_probs.sum())
+        unknown_log_prob += float(log_probs[:-1][ids == 0].sum())
+    return Fit(len(texts), symbols, unknown, log_prob, unknown_log_prob)
+
+
+def word_perplexity(result: Fit, words: int) -> float:
+    """Perplexity a word and sentence end, whatever the language model's unit is."""
+    return math.exp(-result.log_prob / max(words + result.sentences, 1))
+
+
+def describe_fit(result: Fit, words: int) -> str:
+    """Perplexity and unknown symbols, in one line."""
+    unknown = f"{100 * result.unknown / max(result.symbols, 1):.2f}% of its symbols unknown"
+    return f"perplexity {word_perplexity(result, words):.1f} a word, {unknown}"
+
+
+def oov_rate(known: Knowledge, references: Sequence[str]) -> float | None:
+    """Share of the references' words outside the search's vocabulary; None where it has none."""
+    if known.lexicon is not None:
+        vocabulary = known.lexicon.entries.keys()
+    elif isinstance(known.lm, NgramModel) and known.lm.unit == "word":
+        vocabulary = known.lm.ids.keys()
+    else:
+        return None
+    words = [word for text in references for word in text.split()]
+    return sum(word not in vocabulary for word in words) / max(len(words), 1)
+
+
+class _Errors:
+    """Errors of a point: a decode of everything, or, where the language model only rescores, a choice."""
+
+    def __init__(
+        self,
+        search: Search,
+        config: BeamConfig,
+        known: Knowledge,
+        emissions: Emissions,
+        references: Sequence[str],
+    ) -> None:
+        self._search, self._config, self._known = search, config, known
+        self._emissions, self._references = emissions, references
+        self._lists: dict[Weights, _Lists] = {}
+
+    def __call__(self, weights: Weights) -> int:
+        if self._known.key.rescore:
+            return self._chosen(weights)
+        search = self._search.with_config(weighted(self._config, weights))
+        texts = [found[0].text for found in self._emissions.decode(search)]
+        return sum(count_errors(self._references, texts))
+
+    def _chosen(self, weights: Weights) -> int:
+        acoustic = replace(weights, lm_weight=0.0, word_bonus=0.0)
+        if acoustic not in self._lists:
+            config = replace(weighted(self._config, acoustic), nbest=self._config.beam_size)
+            found = list(self._emissions.decode(self._search.with_config(config)))
+            self._lists[acoustic] = _Lists.of(found, self._references)
+        return self._lists[acoustic].errors_with(weights)
+
+
+@dataclass(frozen=True)
+class _Lists:
+    """The best texts of each utterance as numbers, all (utterances, n); where there is no text, -inf."""
+
+    acoustic: NDArray[np.float64]
+    lm: NDArray[np.float64]
+    words: NDArray[np.float64]
+    errors: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, found: Sequence[Sequence[Hypothesis]], references: Sequence[str]) -> "_Lists":
+        shape = len(found), max(map(len, found))
+        acoustic, lm = np.full(shape, -np.inf), np.zeros(shape)
+        words, errors = np.zeros(shape), np.zeros(shape, np.int64)
+        for row, (several, said) in enumerate(zip(found, references, strict=True)):
+            own = np.s_[row, : len(several)]
+            # as the search without the language model ranks them
+            acoustic[own] = [one.score for one in several]
+            lm[own] = [one.lm_score for one in several]
+            words[own] = [len(one.text.split()) for one in several]
+            errors[own] = count_errors([said] * len(several), [one.text for one in several])
+        return cls(acoustic, lm, words, errors)
+
+    def errors_with(self, weights: Weights) -> int:
+        total = self.acoustic + weights.lm_weight * self.lm + weights.word_bonus * self.words
+        return int(np.take_along_axis(self.errors, total.argmax(1)[:, None], 1).sum())
+
+
+def weighted(config: BeamConfig, weights: Weights) -> BeamConfig:
+    """The settings of a search with these weights."""
+    return replace(config, **{name: getattr(weights, name) for name in WEIGHTS})
+
+
+def _fix(grid: Grid, known: Knowledge, given: Mapping[str, float]) -> Grid:
+    """The grid without what is given or has nothing to act on."""
+    lists = {
+        "lm_weight": "lm_weights", "word_bonus": "word_bonuses", "prior_weight": "prior_weights",
+        "blank_scale": "blank_scales", "acoustic_scale": "acoustic_scales",
+    }  # fmt: skip
+    fixed: dict[str, Any] = {} if known.lm else {"lm_weights": (0.0,)}
+    fixed |= {lists[name]: (value,) for name, value in given.items()}
+    return replace(grid, **fixed)

@@ -1,0 +1,81 @@
+"""Decoders and language models beside each other, on mini LibriSpeech: one model, one table.
+
+python recipes/compare_decoders.py --model MODEL --lms words.bin chars.bin charrnn.safetensors [--data.root DIR]
+
+Each system is tuned on the 8 dev-clean speakers whose ids sort first, and scores the 32 others once: greedy; a
+beam search; with each language model; with one of words also held to its words; with a network also rescoring.
+A stopped run goes on: the run folder keeps emissions and finished systems. The model's file stays as it is.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from asr.cli import recipe
+from asr.compare import Comparison, Part
+from asr.corpora import librispeech
+from asr.decoder import DecoderSettings
+from asr.decoding.config import BeamConfig
+from asr.lm.loading import load_language_model
+from asr.model.saved import load_model
+from asr.scoring.comparison import draw, table
+from asr.scoring.weight_search import Grid
+from asr.training.distributed import choose_device
+
+
+@dataclass(frozen=True)
+class Data:
+    """Where the corpus is."""
+
+    root: Path | None = None  # a folder that holds LibriSpeech/, or is it; None downloads the part
+    dir: Path = Path("data")  # where downloads go
+    every: int = 1  # 10 takes each tenth utterance only, to try the recipe
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything that can be set."""
+
+    model: Path = Path("runs/mini_librispeech/model.safetensors")  # that `asr train` or a recipe has written
+    lms: tuple[Path, ...] = ()  # language models' files
+    run_dir: Path = Path("runs/compare_decoders")  # emissions, results and pictures
+    search_beam: int = 24  # prefixes kept while tuning
+    batch_s: float = 60.0  # seconds of audio in a batch
+    device: str = "auto"  # auto, cpu, cuda or cuda:N
+    beam: BeamConfig = field(default_factory=BeamConfig)
+    grid: Grid = field(default_factory=Grid)
+    data: Data = field(default_factory=Data)
+
+
+def systems(config: Config) -> Iterator[tuple[str, DecoderSettings | None]]:
+    """Name and settings of each."""
+    yield "greedy", None
+    beam = DecoderSettings(beam=config.beam)
+    yield "beam", beam
+    for lm in config.lms:
+        yield f"beam + {lm.stem}", replace(beam, lm=lm)
+        if lm.suffix == ".safetensors":
+            yield f"beam, {lm.stem} rescores", replace(beam, lm=lm, rescore=True)
+        elif load_language_model(lm).unit == "word":
+            only = replace(config.beam, unknown_words="forbid")
+            yield f"beam + {lm.stem}, no other words", replace(beam, lm=lm, beam=only)
+
+
+def main(config: Config) -> str:
+    """Compute, tune, score."""
+    preset = replace(librispeech.MINI, train_parts=())
+    splits = librispeech.prepare(config.data.root, config.data.dir, preset)
+    model = load_model(config.model, choose_device(config.device))
+    dev, test = (
+        Part.of(config.run_dir / f"{name}.safetensors", model, part[:: config.data.every], config.batch_s)
+        for name, part in (("dev", splits.dev), ("test", splits.test))
+    )
+    comparison = Comparison(config.run_dir, model, dev, test, config.grid, config.search_beam)
+    results = [comparison.system(name, settings) for name, settings in systems(config)]
+    draw(results, config.run_dir / "systems.png")
+    (config.run_dir / "table.md").write_text(table(results) + "\n")
+    return f"{table(results)}\nPictures and points: {config.run_dir}"
+
+
+if __name__ == "__main__":
+    recipe(main, Config())
