@@ -230,6 +230,7 @@ def write_points(out: Path, tuned: Tuned, name: str) -> None:
     Raises:
         OSError: the folder cannot be written.
     """
+    out.mkdir(parents=True, exist_ok=True)
     words = tuned.tuning.words
     rows = [
         {**asdict(point.weights), "errors": point.errors, "words": words, "phase": point.phase}

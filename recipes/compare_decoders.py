@@ -1,9 +1,9 @@
 """Decoders and language models beside each other, on mini LibriSpeech: one model, one table.
 
-python recipes/compare_decoders.py --model MODEL --lms words.bin chars.bin charrnn.safetensors [--data.root DIR]
+python recipes/compare_decoders.py --model MODEL --lms words.bin chars.bin rnn.safetensors [--data.root DIR]
 
-Each system is tuned on the 8 dev-clean speakers whose ids sort first, and scores the 32 others once: greedy; a
-beam search; with each language model; with one of words also held to its words; with a network also rescoring.
+Each system is tuned on the 8 dev-clean speakers whose ids sort first, and scores the 32 others once: greedy;
+a beam search; with each language model; with one of words also held to its words; a network also as rescorer.
 A stopped run goes on: the run folder keeps emissions and finished systems. The model's file stays as it is.
 """
 

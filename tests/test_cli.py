@@ -90,7 +90,7 @@ def test_help_of_a_command(command: str, parts: list[str], capsys: pytest.Captur
         assert part in text
 
 
-@pytest.mark.parametrize("command", ["transcribe", "evaluate", "score", "train", "augment"])
+@pytest.mark.parametrize("command", ["transcribe", "evaluate", "tune", "score", "train", "augment"])
 def test_every_setting_is_explained(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     """A field that was added without a comment stands in the help without a word."""
     cli.main([command, "--help"])
@@ -112,7 +112,7 @@ def test_unknown_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["transcrbe", "x.wav"]) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
-    expected = "Expected one of: train, transcribe, evaluate, score, augment, lm."
+    expected = "Expected one of: train, transcribe, evaluate, tune, score, augment, lm."
     assert captured.err == f"error: unknown command 'transcrbe'. Did you mean transcribe? {expected}\n"
     cli.main(["7"])
     assert capsys.readouterr().err == f"error: unknown command '7'. {expected}\n"

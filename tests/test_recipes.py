@@ -5,10 +5,13 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
+
+from asr.cli import main
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -160,3 +163,31 @@ def test_yesno_learns_to_tell_yes_from_no(tmp_path: Path, speech: Path) -> None:
     errors = re.search(r"^%WER \S+ \[ (\d+) / 240,", done.stdout, re.MULTILINE)
     assert errors, done.stdout
     assert int(errors[1]) <= 12
+
+
+def test_decoders_are_compared_and_not_twice(tmp_path: Path, tones: Any) -> None:
+    """Guards the comparison of decoders: every system has its line, a second run finds all of them done."""
+    for speaker in range(1, 10):
+        look_alike(tmp_path / "LibriSpeech" / "dev-clean-2", speaker)
+    text = tmp_path / "text.txt"
+    text.write_text("ab c\ncab\na b\n")
+    for order, unit in (("2", "word"), ("3", "character")):
+        out = str(tmp_path / f"{unit}.arpa")
+        assert main(["lm", "train", str(text), "--order", order, "--unit", unit, "-o", out]) == 0
+    arguments = [
+        "--model", tones.model, "--lms", "word.arpa", "character.arpa", "--run-dir", "run",
+        "--data.root", ".", "--grid.points", 2, "--search-beam", 4, "--beam.beam-size", 8,
+    ]  # fmt: skip
+    done = run("compare_decoders", *arguments, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    rows = [line.split(" | ") for line in done.stdout.splitlines() if line.startswith("| ")]
+    names = ["greedy", "beam", "beam + word", "beam + word, no other words", "beam + character"]
+    assert [row[0].removeprefix("| ") for row in rows[2:]] == names
+    assert all(re.fullmatch(r"\d+ / 6", row[3]) for row in rows[2:])
+    assert "perplexity a word" in rows[0]
+    for name in ("dev.safetensors", "beam + word/surface.png", "table.md", "systems.png"):
+        assert (tmp_path / "run" / name).is_file()
+    again = run("compare_decoders", *arguments, cwd=tmp_path)
+    assert again.stdout == done.stdout
+    assert again.stderr.count("done before") == len(names)
+    assert again.stderr.count("computed before") == 2

@@ -1,0 +1,80 @@
+"""The search for weights, on error surfaces whose lowest point is known."""
+
+from pathlib import Path
+
+import pytest
+
+from asr.errors import SettingsError
+from asr.model.tuning import Weights
+from asr.scoring.weight_search import Grid, Point, draw_surface, edges, search_weights
+
+
+def bowl(weights: Weights) -> int:
+    """Errors with one lowest point, at 0.8, 1.5, 0.2, 0.5 and 1."""
+    distance = (
+        (weights.lm_weight - 0.8) ** 2 + 0.2 * (weights.word_bonus - 1.5) ** 2
+        + (weights.prior_weight - 0.2) ** 2 + (weights.blank_scale - 0.5) ** 2
+        + (weights.acoustic_scale - 1.0) ** 2
+    )  # fmt: skip
+    return round(1000 * distance) + 100
+
+
+def test_the_lowest_point_is_approached() -> None:
+    """A search that keeps its starting point, forgets a weight, or whose refinements move away."""
+    points = search_weights(bowl, Grid(), 1000)
+    best = points[0]
+    assert best.errors == min(point.errors for point in points)
+    assert (best.weights.prior_weight, best.weights.blank_scale, best.weights.acoustic_scale) == (0.2, 0.5, 1)
+    assert best.weights.lm_weight == pytest.approx(0.8, abs=0.15)
+    assert best.weights.word_bonus == pytest.approx(1.5, abs=0.3)
+    coarse = min(point.errors for point in points if point.phase == "grid")
+    lines = min(point.errors for point in points if point.phase == "line")
+    assert best.errors < lines < coarse
+    assert len({point.weights for point in points}) == len(points)
+
+
+def test_a_budget_of_points_ends_the_search_in_the_middle_of_the_grid() -> None:
+    """A budget that is passed, or spent on the corners, where the best point hardly ever is."""
+    points = search_weights(bowl, Grid(points=1), 1000)
+    assert [(point.weights.lm_weight, point.weights.word_bonus) for point in points] == [(1.0, 1.0)]
+    assert len(search_weights(bowl, Grid(points=7), 1000)) == 7
+    assert len(search_weights(bowl, Grid(minutes=1e-9), 1000)) == 1  # never none
+
+
+def test_equal_points_are_decided_by_their_order() -> None:
+    """A choice among equals that depends on anything but the grid."""
+    points = search_weights(lambda weights: 5, Grid(), 10)
+    assert points[0].weights == Weights(lm_weight=1.0, word_bonus=1.0)
+
+
+def test_edges_are_named_with_the_remedy() -> None:
+    """An optimum outside the grid that looks like one inside."""
+    grid = Grid(lm_weights=(0.5, 1.0, 2.0), word_bonuses=(0.0, 1.0), prior_weights=(0.0, 0.5))
+    assert edges(Weights(lm_weight=1.0, word_bonus=0.5), grid) == []
+    (largest,) = edges(Weights(lm_weight=2.25, word_bonus=0.5), grid)
+    assert largest.startswith("the best lm-weight, 2.25, is the largest that was tried.")
+    assert largest.endswith("Widen: --grid.lm-weights 0.5 1 2 3")
+    smallest = edges(Weights(lm_weight=0.5, word_bonus=-0.5), grid)
+    assert smallest[0].startswith("the best lm-weight, 0.5, is the smallest that was tried.")
+    assert smallest[1].startswith("the best word-bonus, -0.5, is the smallest that was tried.")
+    assert smallest[0].endswith("--grid.lm-weights 0.25 0.5 1 2")
+    assert smallest[1].endswith("--grid.word-bonuses -1 0 1")
+    (prior,) = edges(Weights(lm_weight=1.0, word_bonus=0.5, prior_weight=0.5), grid)
+    assert "--grid.prior-weights 0 0.5 1" in prior
+
+
+def test_a_grid_without_values_is_refused() -> None:
+    """A search over nothing."""
+    with pytest.raises(SettingsError, match=r"grid.blank-scales is \(\)\. Expected at least one number"):
+        Grid(blank_scales=())
+    with pytest.raises(SettingsError, match=r"grid.points is -1\. Expected 0 or more"):
+        Grid(points=-1)
+
+
+def test_the_surface_is_drawn(tmp_path: Path) -> None:
+    """A picture that fails where a cell was not tried, or with a single point."""
+    points = [Point(Weights(lm_weight=x, word_bonus=y), 10, "grid") for x, y in ((0.5, 0), (1, 0), (1, 2))]
+    draw_surface(points, 100, tmp_path / "a.png", "three")
+    draw_surface(points[:1], 100, tmp_path / "deep" / "b.png", "one")
+    assert (tmp_path / "a.png").stat().st_size > 5000
+    assert (tmp_path / "deep" / "b.png").is_file()
