@@ -1,6 +1,8 @@
 """What several test files share."""
 
 import json
+import logging
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +20,16 @@ def speech() -> Path:
     if not folder.is_dir():
         pytest.skip("no real speech: expected the folder ../shared/speech beside the project")
     return folder
+
+
+@pytest.fixture(autouse=True)
+def untouched_log() -> Iterator[None]:
+    """Leave the project's logger as it was: commands set its level, and other tests count messages."""
+    log = logging.getLogger("asr")
+    level, handlers = log.level, list(log.handlers)
+    yield
+    log.setLevel(level)
+    log.handlers[:] = handlers
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

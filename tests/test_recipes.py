@@ -114,8 +114,8 @@ def test_fsdd_takes_each_speaker_in_turn(tmp_path: Path) -> None:
 
 
 def test_cells_are_compared_with_equal_numbers_of_weights(tmp_path: Path) -> None:
-    """Guards the comparison: every kind of net and seed is trained and scored, as large as the others, and the
-    same command goes on with what is there instead of failing on its own run folders."""
+    """Guards the comparison: every kind of net and seed is trained and scored, as large as the others, and
+    the same command goes on with what is there instead of failing on its own run folders."""
     arguments = [
         "--cells", "rnn", "lstm", "--seeds", "1", "2", "--train.run-dir", tmp_path / "digits",
         "--batch.cache-dir", tmp_path / "features", "--batch.seconds", "400", *TINY, "--model.width", "64",

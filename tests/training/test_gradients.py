@@ -62,16 +62,24 @@ CPU_ERROR = RuntimeError(
 )
 
 
-@pytest.mark.parametrize("where", ["forward", "backward"])
+CUDA_ERROR = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
+
+
 @pytest.mark.parametrize(
     "error",
     [
-        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB."),
+        CUDA_ERROR,
         CPU_ERROR,
         RuntimeError("not enough memory: you tried to allocate 4000 bytes."),
         MemoryError(),
     ],
 )
+def test_what_is_out_of_memory(error: Exception) -> None:
+    """Guards the words that torch and Python have for it; one that is not known ends the run."""
+    assert is_out_of_memory(error)
+
+
+@pytest.mark.parametrize(("error", "where"), [(CUDA_ERROR, "forward"), (CPU_ERROR, "backward")])
 def test_out_of_memory_gives_the_same_gradient(
     error: Exception, where: str, make_trainer: Make, caplog: pytest.LogCaptureFixture
 ) -> None:
