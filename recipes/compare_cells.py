@@ -107,7 +107,8 @@ def measure(config: Config, splits: Splits) -> tuple[Score, float, float]:
     batches = Batches(dev, config.features, config.batch, None, seed=config.train.seed)
     batch = next(batches.load(batches.plan(0)[:1])).to(model.device)
     horizon = mean(layer.steps for layer in gradient_horizon(model, batch))
-    return score, made["training_s"] / made["epoch"], horizon
+    epochs = made.get("epoch", config.train.epochs)  # an average of epochs is made at the end
+    return score, made["training_s"] / epochs, horizon
 
 
 if __name__ == "__main__":

@@ -65,7 +65,7 @@ def main(config: Config) -> str:
     words = sorted({utterance.text for utterance in splits.train})
     train, dev, test = (prepared(part, words, config) for part in (splits.train, splits.dev, splits.test))
     torch.manual_seed(config.seed)
-    model, best, weights = Classifier(config, len(words)), 0.0, {}
+    model, best, weights = Classifier(config, len(words)), -1.0, {}
     optimizer = torch.optim.AdamW(model.parameters())
     steps = config.epochs * -(-len(train[1]) // config.batch)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.learning_rate, steps)

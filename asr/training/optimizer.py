@@ -19,11 +19,13 @@ def make_optimizer(model: nn.Module, learning_rate: float, weight_decay: float) 
 
     Source: Loshchilov & Hutter 2019, "Decoupled weight decay regularization".
     """
-    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    # Named, so that a checkpoint tells whose moments it has.
+    weights = [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
     groups: list[dict[str, Any]] = [
-        {"params": [weight for weight in weights if weight.dim() > 1], "weight_decay": weight_decay},
-        {"params": [weight for weight in weights if weight.dim() <= 1], "weight_decay": 0.0},
+        {"params": [pair for pair in weights if pair[1].dim() > 1], "weight_decay": weight_decay},
+        {"params": [pair for pair in weights if pair[1].dim() <= 1], "weight_decay": 0.0},
     ]
+    groups = [group for group in groups if group["params"]]  # torch wants names in all groups
     return torch.optim.AdamW(groups, lr=learning_rate, fused=True)
 
 
@@ -38,8 +40,8 @@ def restore_optimizer(optimizer: torch.optim.AdamW, state: dict[str, Any]) -> bo
         False, with nothing changed, if it is about other weights.
     """
     groups = optimizer.state_dict()["param_groups"]
-    if [len(group["params"]) for group in groups] != [
-        len(group["params"]) for group in state["param_groups"]
+    if [group.get("param_names") for group in groups] != [
+        group.get("param_names") for group in state["param_groups"]
     ]:
         return False
     optimizer.load_state_dict({"state": state["state"], "param_groups": groups})

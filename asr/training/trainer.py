@@ -19,7 +19,7 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
-from asr.errors import Interrupted, SettingsError, TrainingError
+from asr.errors import Interrupted, ModelError, SettingsError, TrainingError
 from asr.training.averaging import BestEpochs, MovingAverage
 from asr.training.checkpoint import Position, save_checkpoint
 from asr.training.config import TrainConfig
@@ -343,7 +343,11 @@ class Trainer(Generic[B]):
         }  # fmt: skip
         if not write_reproducer(path, launched.batches, record):
             return ""
-        self.task.save(model, {"settings": self.settings, "updates": self.position.update})
+        try:
+            self.task.save(model, {"settings": self.settings, "updates": self.position.update})
+        except ModelError as error:  # a full disk is no reason to stop before something has to be saved
+            log.warning("the bad update's model could not be kept: %s", error)
+            return ""
         if self.task.replay_module is None:
             return f". Kept in {path}"
         return (
@@ -384,7 +388,7 @@ class Trainer(Generic[B]):
     def _try_average(self) -> None:
         """Make the average of the best epochs the best model, if it is."""
         position, net = self.position, self.task.net
-        epochs = sorted(_epochs(position))
+        epochs = sorted(_epochs(position)[: self.config.average])  # a resumed run may ask for fewer
         if len(epochs) < 2:
             return
         kept = {name: tensor.clone() for name, tensor in net.state_dict().items()}

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from asr.training.optimizer import make_optimizer, step_unless
+from asr.training.optimizer import make_optimizer, restore_optimizer, step_unless
 
 
 def _step(model: nn.Module, optimizer: torch.optim.AdamW, skipped: bool, gradient: float = 1.0) -> None:
@@ -68,3 +68,19 @@ def test_only_matrices_decay() -> None:
     assert decayed["weight_decay"] == 0.5
     assert len(plain["params"]) == 3
     assert plain["weight_decay"] == 0.0
+
+
+def test_moments_of_other_weights_are_refused() -> None:
+    """Freezing another layer of the same shape leaves as many weights of the same shapes: moments taken by
+    their place in the list would silently be those of other weights."""
+    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+    model[0].requires_grad_(False)
+    optimizer = make_optimizer(model, 0.1, weight_decay=0.0)
+    _step(model, optimizer, skipped=False)
+    state = copy.deepcopy(optimizer.state_dict())
+    assert restore_optimizer(make_optimizer(model, 0.1, weight_decay=0.0), state)
+    model[0].requires_grad_(True)
+    model[1].requires_grad_(False)
+    other = make_optimizer(model, 0.1, weight_decay=0.0)
+    assert not restore_optimizer(other, state)
+    assert not other.state_dict()["state"]

@@ -402,6 +402,26 @@ def test_full_disk(make_trainer: Make, tmp_path: Path, monkeypatch: pytest.Monke
     assert before == {name: (tmp_path / "run" / name).read_bytes() for name in before}
 
 
+def test_bad_update_on_a_full_disk(
+    make_trainer: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The reproducer of a bad update is a help, not a reason to stop: neither its batch nor its model is."""
+    trainer = make_trainer(epochs=1)
+    plant(trainer, "u05", "nan")
+    original = trainer.task.save
+
+    def save(path: Path, provenance: dict[str, Any]) -> None:
+        if "bad_update" in path.name:
+            raise ModelError("No space left on device")
+        original(path, provenance)
+
+    monkeypatch.setattr(trainer.task, "save", save)
+    assert trainer.run(StopSignal()).epoch == 2
+    assert "the bad update's model could not be kept: No space left on device" in caplog.messages
+    (skipped,) = [message for message in caplog.messages if "skipped. utterances" in message]
+    assert "To repeat it" not in skipped
+
+
 def test_time_limit(make_trainer: Make, tmp_path: Path) -> None:
     """Guards --train.max-hours: it ends as a signal does, says why, and goes on later."""
     stop = StopSignal(max_hours=1e-9)
@@ -437,6 +457,21 @@ def test_moving_average_is_the_model(
     plain = weights_of(tmp_path / "plain" / "last.safetensors")
     assert same_tree(dict(trainer.task.net.state_dict()), plain)
     assert not same_tree(averaged, plain)
+
+
+def test_average_that_is_no_longer_wanted(make_trainer: Make, tmp_path: Path) -> None:
+    """A lost file of a best epoch ends the run with the advice to resume with --train.average 0, which must
+    help, although the checkpoint still names the epochs and none is left to train."""
+    trainer = make_trainer(epochs=2, average=2)
+    trainer.run(StopSignal())
+    for path in (tmp_path / "run" / "best_epochs").iterdir():
+        path.unlink()
+    with pytest.raises(TrainingError, match=r"--train\.resume-anyway --train\.average 0"):
+        trainer.run(StopSignal())
+    position, _, states = load_checkpoint(tmp_path / "run" / CHECKPOINT, torch.device("cpu"))
+    trainer = make_trainer(epochs=2, average=0)
+    trainer.restore(position, states)
+    assert trainer.run(StopSignal()).epoch == 3
 
 
 @pytest.mark.parametrize("better", [True, False])
