@@ -21,6 +21,7 @@ from asr.text.normalize import normalize
 from asr.training.checkpoint import load_checkpoint
 from asr.training.config import TrainConfig
 from asr.training.cores import share_cores
+from asr.training.deterministic import make_deterministic
 from asr.training.distributed import processes
 from asr.training.failures import plain_failures
 from asr.training.provenance import provenance
@@ -81,9 +82,10 @@ def run(command: CharRnnSettings) -> str:
     if command.output is not None and not command.output.absolute().parent.is_dir():
         raise SettingsError(f"--output {command.output}: its folder does not exist. Make it.")
     lines = read_text(command.texts, command.normalizer)
-    dev = lines[::_DEV_EVERY] if command.dev is None else read_text([command.dev], command.normalizer)
     if command.dev is None:
-        del lines[::_DEV_EVERY]
+        lines, dev = held_out(lines)
+    else:
+        dev = read_text([command.dev], command.normalizer)
     model = train(lines, dev, command.settings)
     if command.output is not None:
         shutil.copyfile(model, command.output)
@@ -106,6 +108,29 @@ def read_text(paths: Sequence[Path], normalizer: str = "verbatim") -> list[str]:
             f"no text in {', '.join(map(str, paths))}. Lines with at least one character were expected."
         )
     return lines
+
+
+def held_out(lines: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Split lines into those to learn from and those to choose by, every 100th.
+
+    A line with a character that no line to learn from has is learned from itself.
+
+    Raises:
+        DataError: one line, of which none can be held out.
+    """
+    if len(lines) < 2:
+        raise DataError("one line of text. Two were expected, or a text to choose by (--dev).")
+    learned = [line for number, line in enumerate(lines) if number % _DEV_EVERY]
+    known = set().union(*map(set, learned))
+    dev: list[str] = []
+    for line in lines[::_DEV_EVERY]:
+        (dev if known.issuperset(line) else learned).append(line)
+    if not dev:
+        raise DataError(
+            "each line that would be held out has a character of its own. Expected more text, other rules "
+            "(--normalizer), or a text to choose by (--dev)."
+        )
+    return learned, dev
 
 
 def train(lines: Sequence[str], dev: Sequence[str], settings: Settings) -> Path:
@@ -131,8 +156,11 @@ def train(lines: Sequence[str], dev: Sequence[str], settings: Settings) -> Path:
             f"the text to choose by holds {', '.join(map(repr, sorted(unknown)[:10]))}, which the text "
             f"to learn from never does. Choose other rules (--normalizer), or another text."
         )
+    if config.deterministic:
+        make_deterministic()
     stop = StopSignal(config.max_hours)
-    with processes(config.device) as process, run_log(config.run_dir, process), plain_failures():
+    smaller = "--text.block or --text.streams"
+    with processes(config.device) as process, run_log(config.run_dir, process), plain_failures(smaller):
         record = _record(settings, lines, dev)
         resumed = find_checkpoint(config, record, _record(Settings(), (), ()), process)
         if process.device.type == "cpu":

@@ -45,9 +45,9 @@ class CharRnnConfig:
     width: int = 512  # units a layer
     depth: int = 2  # layers
     embedding: int = 64  # values that stand for a character at the input
-    dropout: float = (
-        0.2  # on the input of every layer and of the output layer; one mask for all steps of a block
-    )
+    # On the input of every layer but the first, with one mask for all steps of a block, and on that of the
+    # output layer.
+    dropout: float = 0.2
 
     def __post_init__(self) -> None:
         if self.embedding < 1:

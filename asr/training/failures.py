@@ -8,10 +8,13 @@ from asr.training.gradients import is_out_of_memory
 
 
 @contextmanager
-def plain_failures() -> Iterator[None]:
+def plain_failures(batch_setting: str = "--batch.seconds") -> Iterator[None]:
     """Turn a loader process that was killed, and memory that does not suffice, into errors for the user.
 
     The weights may be half-way through an update then, so nothing is saved: the newest checkpoint counts.
+
+    Args:
+        batch_setting: what makes batches smaller when it is lowered.
 
     Raises:
         TrainingError: instead of torch's own errors.
@@ -22,7 +25,7 @@ def plain_failures() -> Iterator[None]:
         if is_out_of_memory(error):
             raise TrainingError(
                 f"out of memory where no batch can be halved (in validation, or for the optimiser): {error}. "
-                f"Lower --batch.seconds, or make the model smaller. {_GO_ON}"
+                f"Lower {batch_setting}, or make the model smaller. {_GO_ON}"
             ) from error
         if _tells_of_killed_loader(error):
             raise loader_killed(error) from error

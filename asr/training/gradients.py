@@ -73,7 +73,7 @@ def compute_gradients(
         else:
             break
         failed = len(done)
-        parts[failed : failed + 1] = _halves(parts[failed], update)
+        parts[failed : failed + 1] = _halves(parts[failed], update, task.make_smaller)
         task.restore(carried)
         del done, result
         _free_memory()
@@ -139,13 +139,13 @@ def _try(
     return result
 
 
-def _halves(part: B, update: int) -> tuple[B, B]:
+def _halves(part: B, update: int, make_smaller: str) -> tuple[B, B]:
     halves = part.split()
     ids = ", ".join(part.ids)
     if halves is None:
         raise TrainingError(
-            f"update {update}: out of memory on what cannot be made smaller: {ids}. Leave it out of the "
-            f"manifest or cut it, or make the model smaller. Go on with --train.resume."
+            f"update {update}: out of memory on what cannot be made smaller: {ids}. {make_smaller} Go on "
+            f"with --train.resume."
         )
     log.warning(
         "update %d: out of memory on a batch of %d: %s. It is made in halves, with the same result; if this "

@@ -35,6 +35,7 @@ class SpeechTask:
 
     pace = Pace("audio_s_per_s", "audio {:.0f} s/s")
     replay_module: str | None = "asr.training.speech"
+    make_smaller = "Leave it out of the manifest or cut it, or make the model smaller."
 
     def __init__(
         self, model: AcousticModel, train: Batches, dev: Batches, deterministic: bool = False

@@ -85,6 +85,9 @@ class Task(Protocol[B]):
     # Module whose function `replay` repeats the update of a reproducer file, if there is one.
     replay_module: str | None
 
+    # What to do when a batch that cannot be split does not fit into memory, as a sentence.
+    make_smaller: str
+
     @property
     def net(self) -> nn.Module:
         """What is trained, on its device."""

@@ -95,6 +95,7 @@ class TextTask:
     score_name = "dev bits a character"
     pace = Pace("characters_per_s", "{:.0f} characters/s")
     replay_module: str | None = None
+    make_smaller = "Lower --text.block or --text.streams, or make the model smaller."
 
     def __init__(
         self,
@@ -171,8 +172,9 @@ class TextTask:
             tuple(torch.nan_to_num(part.detach(), nan=0.0, posinf=0.0, neginf=0.0) for part in layer)
             for layer in states
         ]
-        losses = F.nll_loss(log_probs.transpose(1, 2), symbols[:, 1:], reduction="none").sum(1)
-        return Losses(losses, {})
+        # Flat, since torch has no deterministic kernel for losses along a second axis on a card.
+        losses = F.nll_loss(log_probs.flatten(0, 1), symbols[:, 1:].flatten(), reduction="none")
+        return Losses(losses.view(len(symbols), -1).sum(1), {})
 
     def observe(self, update: int, shares: Mapping[str, float]) -> None:
         """There is nothing to follow."""
@@ -190,7 +192,7 @@ class TextTask:
             part = text[:, begin : begin + self.config.block + 1].to(self.net.device)
             with autocast(precision, self.net.device):
                 log_probs, states = self.net(part[:, :-1], states)
-            total += float(F.nll_loss(log_probs.transpose(1, 2), part[:, 1:], reduction="sum"))
+            total += float(F.nll_loss(log_probs.flatten(0, 1), part[:, 1:].flatten(), reduction="sum"))
             count += part[:, 1:].numel()
         if process.is_main:
             log.info("it writes: %s", self.net.sample(_SAMPLE, self.seed).replace("\n", " / "))
@@ -203,10 +205,23 @@ class TextTask:
 
     def state(self) -> dict[str, Any]:
         """The hidden state that the next block goes on from."""
-        return {"states": None if self._states is None else [list(layer) for layer in self._states]}
+        states = None if self._states is None else [list(layer) for layer in self._states]
+        return {"states": states, "streams": self.config.streams, "processes": self.process.world_size}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from what `state` gave."""
+        """Go on from what `state` gave.
+
+        Raises:
+            SettingsError: the streams are spread in another way than they were.
+        """
+        before, now = state["processes"], self.process.world_size
+        if (before, state["streams"]) != (now, self.config.streams):
+            raise SettingsError(
+                f"the run was trained by {before} process(es) with {state['streams']} streams, and this is "
+                f"{now} with {self.config.streams}: each stream's hidden state belongs to a process. Resume "
+                f"with as many processes and --text.streams as before, or begin anew with "
+                f"--train.warm-start in another --train.run-dir."
+            )
         states = state["states"]
         self._states = None if states is None else [
             tuple(part.to(self.net.device) for part in layer) for layer in states

@@ -66,7 +66,7 @@ def step(model: AcousticModel, device: str) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("front", ["conv", "stack"])
-@pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
+@pytest.mark.parametrize("cell", ["rnn", "gru", "lstm", "ligru", "lstm-peephole"])
 @pytest.mark.parametrize("both", [True, False])
 def test_training_step_equals_the_cpus(front: Any, cell: Cell, both: bool) -> None:
     """Guards every kernel that differs between the two: FFT, convolutions, cuDNN's layers, CTC, the

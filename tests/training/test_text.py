@@ -11,12 +11,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from asr.character_model import Settings, encode, train
-from asr.errors import DataError, Interrupted
+from asr.character_model import Settings, encode, held_out, train
+from asr.errors import DataError, Interrupted, SettingsError, TrainingError
 from asr.lm.charrnn import CharRnn, CharRnnConfig, load_charrnn
 from asr.training import trainer as trainer_module
 from asr.training.config import TrainConfig
 from asr.training.distributed import Process
+from asr.training.stopping import StopSignal
 from asr.training.text import StreamConfig, TextTask
 
 CPU = torch.device("cpu")
@@ -100,21 +101,13 @@ def test_stopped_and_resumed_equals_never_stopped(tmp_path: Path, monkeypatch: p
     train(LINES, LINES[:20], settings(tmp_path / "whole"))
     expected = load_file(tmp_path / "whole" / "last.safetensors")
 
-    class _Stop:
-        received = False
+    class _Stop(StopSignal):
         left = 30
 
-        def __enter__(self) -> "_Stop":
-            return self
-
-        def __exit__(self, *exception: object) -> None:
-            pass
-
-        def __getattribute__(self, name: str) -> object:
-            if name == "received":
-                _Stop.left -= 1
-                return _Stop.left < 0
-            return object.__getattribute__(self, name)
+        @property
+        def received(self) -> bool:
+            self.left -= 1
+            return self.left < 0
 
     import asr.character_model as job
 
@@ -133,3 +126,48 @@ def test_too_little_text_and_foreign_characters(tmp_path: Path) -> None:
         task(streams=30)
     with pytest.raises(DataError, match=r"'é', which the text to learn from never does"):
         train(LINES, ["café"], settings(tmp_path / "run"))
+
+
+def test_hidden_states_stay_with_their_processes() -> None:
+    """With another number of processes or streams, states would meet other streams, or crash midway."""
+    made = task(streams=4, world_size=2)
+    made.losses(next(made.load([(1, 0)])), torch.float32)
+    state = made.state()
+    task(streams=4, rank=1, world_size=2).restore(state)
+    for other in (task(streams=4), task(streams=3, world_size=2)):
+        with pytest.raises(SettingsError, match=r"by 2 process\(es\) with 4 streams.*as many processes"):
+            other.restore(state)
+
+
+def test_out_of_memory_names_this_commands_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A text has no manifest to leave anything out of."""
+
+    def losses(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(TextTask, "losses", losses)
+    with pytest.raises(TrainingError, match=r"stream 0, characters 0 to 16.*Lower --text\.block"):
+        train(LINES, LINES[:20], settings(tmp_path / "run"))
+
+
+def test_deterministic_is_passed_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The setting was once read and forgotten."""
+    import asr.character_model as job
+
+    called = []
+    monkeypatch.setattr(job, "make_deterministic", lambda: called.append(True))
+    train(LINES, LINES[:20], settings(tmp_path / "run", deterministic=True, epochs=1))
+    assert called
+
+
+def test_held_out_lines() -> None:
+    """Every 100th line is chosen by, but a rare character must not end the run: its line is learned."""
+    lines = ["a b"] * 250
+    lines[100] = "a é b"
+    learned, dev = held_out(lines)
+    assert dev == ["a b"] * 2
+    assert Counter(learned) == {"a b": 247, "a é b": 1}
+    with pytest.raises(DataError, match="one line of text"):
+        held_out(["a"])
+    with pytest.raises(DataError, match="a character of its own"):
+        held_out(["a", "b"])
