@@ -208,10 +208,15 @@ class Pyctcdecode:
             np.save(folder / f"{name}.npy", torch.cat(emissions.log_probs).numpy())
             np.save(folder / f"{name}-lengths.npy", [len(rows) for rows in emissions.log_probs])
         self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 (as long as the process)
-        self.process = subprocess.Popen(
-            [python, Path(__file__).with_name("pyctcdecode_worker.py"), arpa, folder],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors, text=True,
-        )  # fmt: skip
+        try:
+            self.process = subprocess.Popen(
+                [python, Path(__file__).with_name("pyctcdecode_worker.py"), arpa, folder],
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors, text=True,
+            )  # fmt: skip
+        except OSError as error:
+            raise SettingsError(
+                f"--pyctcdecode {python}: {error.strerror}. An interpreter with pyctcdecode was expected."
+            ) from error
         labels = ["" if place == 0 else " " if name == SPACE else name for place, name in enumerate(symbols)]
         self._ask({"labels": labels})
 
