@@ -40,6 +40,7 @@ class Config:
     lms: tuple[Path, ...] = ()  # language models' files
     run_dir: Path = Path("runs/compare_decoders")  # emissions, results and pictures
     search_beam: int = 24  # prefixes kept while tuning
+    network_beam: int = 12  # prefixes kept with a network in the search, which is slow
     batch_s: float = 60.0  # seconds of audio in a batch
     device: str = "auto"  # auto, cpu, cuda or cuda:N
     beam: BeamConfig = field(default_factory=BeamConfig)
@@ -52,13 +53,18 @@ def systems(config: Config) -> Iterator[tuple[str, DecoderSettings | None]]:
     yield "greedy", None
     beam = DecoderSettings(beam=config.beam)
     yield "beam", beam
+    networks = [lm for lm in config.lms if lm.suffix == ".safetensors"]
     for lm in config.lms:
-        yield f"beam + {lm.stem}", replace(beam, lm=lm)
-        if lm.suffix == ".safetensors":
+        if lm in networks:
             yield f"beam, {lm.stem} rescores", replace(beam, lm=lm, rescore=True)
-        elif load_language_model(lm).unit == "word":
+            continue
+        yield f"beam + {lm.stem}", replace(beam, lm=lm)
+        if load_language_model(lm).unit == "word":
             only = replace(config.beam, unknown_words="forbid")
             yield f"beam + {lm.stem}, no other words", replace(beam, lm=lm, beam=only)
+    narrow = replace(config.beam, beam_size=min(config.network_beam, config.beam.beam_size))
+    for lm in networks:  # last, because they take longest
+        yield f"beam of {narrow.beam_size} + {lm.stem}", replace(beam, lm=lm, beam=narrow)
 
 
 def main(config: Config) -> str:

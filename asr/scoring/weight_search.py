@@ -166,8 +166,8 @@ def draw_surface(points: list[Point], words: int, path: Path, title: str) -> Non
     for (x, y), percent in cells.items():
         weight = "bold" if percent == low else "normal"
         axes.text(
-            xs.index(x), ys.index(y), f"{percent:.1f}", ha="center", va="center", color="white",
-            fontsize=8, fontweight=weight,
+            xs.index(x), ys.index(y), f"{percent:.1f}", ha="center", va="center", fontsize=8,
+            color="black" if percent < 1.15 * low else "white", fontweight=weight,
         )  # fmt: skip
     axes.set_xticks(range(len(xs)), [f"{x:g}" for x in xs])
     axes.set_yticks(range(len(ys)), [f"{y:g}" for y in ys])
