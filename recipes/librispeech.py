@@ -15,6 +15,7 @@ from mini_librispeech import CONFIG, Data, main
 from asr.cli import recipe
 from asr.corpora import librispeech
 from asr.frontend.augment import AugmentConfig
+from asr.frontend.features import FeatureConfig
 from asr.model.encoder import EncoderConfig
 from asr.training.batches import BatchConfig
 
@@ -25,6 +26,7 @@ CONFIGS = {
         replace(
             CONFIG,
             data=Data(preset=librispeech.CLEAN_100),
+            features=FeatureConfig(),
             model=EncoderConfig(size="medium"),
             augment=AugmentConfig(),
             batch=BatchConfig(seconds=400, cache_dir=None),
@@ -36,6 +38,7 @@ CONFIGS = {
         replace(
             CONFIG,
             data=Data(preset=librispeech.FULL_960),
+            features=FeatureConfig(),
             model=EncoderConfig(size="large"),
             augment=AugmentConfig(),
             batch=BatchConfig(seconds=2400, cache_dir=None),

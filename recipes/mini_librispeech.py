@@ -13,6 +13,7 @@ from asr.cli import recipe
 from asr.corpora import librispeech
 from asr.evaluate import evaluate, report
 from asr.frontend.augment import AugmentConfig
+from asr.frontend.features import FeatureConfig
 from asr.model.encoder import EncoderConfig
 from asr.model.saved import load_model
 from asr.train import Settings, train
@@ -37,11 +38,14 @@ class Config(Settings):
     data: Data = field(default_factory=Data)
 
 
+# Few passes over little speech: a small net, regularised little, learns the most in them. 30 ms a step, since
+# at 40 ms fast speech has hardly more steps than letters.
 CONFIG = Config(
-    model=EncoderConfig(size="small", dropout=0.2),
-    augment=AugmentConfig(time_masks_per_s=0.5, mel_mask_bands=12, masks_from_epoch=3),
+    features=FeatureConfig(n_mels=40),
+    model=EncoderConfig(width=192, depth=4, dropout=0.1, subsampling=3),
+    augment=AugmentConfig(time_masks_per_s=0.3, mel_mask_bands=6, masks_from_epoch=6),
     batch=BatchConfig(seconds=50),
-    train=TrainConfig(run_dir=Path("runs/mini_librispeech"), epochs=14, learning_rate=1e-3),
+    train=TrainConfig(run_dir=Path("runs/mini_librispeech"), epochs=18, learning_rate=2e-3),
 )
 
 
