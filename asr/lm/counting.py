@@ -7,12 +7,14 @@ its first k - 1 words, and its last word. Sorted and counted, the keys are at on
 merged in parts.
 """
 
+import mmap
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 import numpy as np
 from numba import njit
@@ -40,6 +42,7 @@ class Scratch:
     def __init__(self, folder: Path | None = None) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="asr-lm-", dir=folder))
         self._made = 0
+        self._mapped: WeakSet[mmap.mmap] = WeakSet()
 
     def __enter__(self) -> "Scratch":
         return self
@@ -54,18 +57,25 @@ class Scratch:
 
     def empty(self, size: int, dtype: type[np.generic]) -> NDArray[Any]:
         """(size,) zeros of this type."""
-        if not size:
-            return np.zeros(0, dtype)
         path = self.path()
-        array = np.memmap(path, dtype, "w+", shape=(size,))
-        path.unlink()  # the mapping keeps the file's content, and nothing else does
-        return array
+        with open(path, "wb") as file:
+            file.truncate(size * np.dtype(dtype).itemsize)
+        return self.load(path, dtype)
 
     def load(self, path: Path, dtype: type[np.generic]) -> NDArray[Any]:
         """What a file of this folder holds; writable. The file itself is gone."""
-        array = np.memmap(path, dtype, "r+") if path.stat().st_size else np.zeros(0, dtype)
-        path.unlink()
-        return array
+        if not path.stat().st_size:
+            return np.zeros(0, dtype)
+        with open(path, "r+b") as file:
+            mapped = mmap.mmap(file.fileno(), 0)
+        path.unlink()  # the mapping keeps the file's content, and nothing else does
+        self._mapped.add(mapped)
+        return np.frombuffer(mapped, dtype)
+
+    def rest(self) -> None:
+        """Give the memory of all arrays back to the system; what is used again is mapped again."""
+        for mapped in self._mapped:
+            mapped.madvise(mmap.MADV_DONTNEED)
 
 
 @dataclass(frozen=True)
@@ -159,6 +169,7 @@ def _sorted_runs(
         run = scratch.empty(size, np.uint64), scratch.empty(size, np.uint32)
         run[0][:], run[1][:] = keys[:size], counts[:size]
         runs.append(run)
+        scratch.rest()
         progress(stop / len(words))
     return runs
 
@@ -192,6 +203,7 @@ def _merge(
                 (keys & np.uint64(0xFFFFFFFF)).astype(np.int32).tofile(word_file)
                 counts.tofile(count_file)
                 _count_children(keys, begin)
+            scratch.rest()
     np.cumsum(begin, out=begin)
     return Level(scratch.load(names[0], np.int32), scratch.load(names[1], np.uint32), begin)
 
@@ -204,6 +216,7 @@ def _renumber(
     for first, stop, block in _blocks(words):
         before = numbers[first - 1] if first else np.int32(-1)
         longer[first:stop] = _find(block, numbers[first:stop], int(before), level.word, level.begin)
+        scratch.rest()
     return longer
 
 

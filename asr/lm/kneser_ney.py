@@ -99,9 +99,11 @@ def estimate(
         )  # fmt: skip
         first_parent, first = first, first + counts[n - 1]
         lower, numbers = probs, kept[n - 1]
+        scratch.rest()
     arrays.log_prob[1 + BEGIN_ID] = _ZERO  # never predicted
     arrays.backoff[0] = 0.0  # nothing is left to forget
     link(arrays)
+    scratch.rest()
     return arrays, counts, followed
 
 
@@ -112,6 +114,7 @@ def _suffixes(levels: Sequence[Level], scratch: Scratch) -> list[NDArray[np.int3
         suffixes.append(scratch.empty(len(levels[n]), np.int32))
         below = levels[n - 1]
         _link_level(levels[n].word, levels[n].begin, suffixes[n - 1], below.word, below.begin, suffixes[n])
+        scratch.rest()
     return suffixes
 
 
