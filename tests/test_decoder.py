@@ -7,12 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from asr.cli import main
 from asr.corpora.manifest import read_manifest
 from asr.decoder import data_digest, file_digest
-from asr.model.saved import load_model, store_tuning
+from asr.frontend.features import FeatureConfig
+from asr.model.acoustic import AcousticModel, ModelSettings
+from asr.model.encoder import EncoderConfig
+from asr.model.saved import load_model, save_model, store_tuning
 from asr.model.tuning import Tuning
+from asr.text.phones import PhoneTokenizer
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -173,3 +178,59 @@ def test_language_model_in_another_case(tones: Any, tmp_path: Path, run: Run) ->
     status, _, err = run("transcribe", tones.files[0], "--model", tones.model, "--lm", upper, "--rescore")
     assert status == 2
     assert err.startswith(f"error: --lm {upper}: the language model is in upper case")
+
+
+def test_a_lexicon_is_all_that_is_written(tones: Any, tmp_path: Path, run: Run) -> None:
+    """A vocabulary that is read and not kept to; a mere list of words refused for want of phones."""
+    words = tmp_path / "words.txt"
+    words.write_text("cab\nabc\nc\n")
+    ask = ["transcribe", *tones.files[:2], "--model", tones.model, "--lexicon", words]
+    status, out, err = run(*ask, "--beam.unknown-words", "forbid")
+    assert status == 0, err
+    first, second = out.splitlines()
+    assert set(first.split()) <= {"cab", "abc", "c"}
+    assert first != "ab c"
+    assert second == "cab"
+    words.write_text("\n")
+    status, _, err = run(*ask)
+    assert (status, "words.txt: holds no word." in err) == (2, True)
+
+
+def test_hot_words_change_what_is_written(tones: Any, run: Run) -> None:
+    """Boosts that are parsed and ignored: a very large one must win against the sound."""
+    ask = ["transcribe", tones.files[1], "--model", tones.model, "--hotwords"]
+    assert run(*ask, "abc:0.1")[1] == "cab\n"
+    assert "cabb" in run(*ask, "cabb:60")[1]
+
+
+def test_a_character_model_in_the_search(tones: Any, tmp_path: Path, run: Run) -> None:
+    """A language model of characters taken for one of words: nothing would be in its vocabulary."""
+    text = tmp_path / "text.txt"
+    text.write_text("ab c\ncab\nbb\n" * 4)
+    lm = tmp_path / "chars.bin"
+    assert run("lm", "train", text, "--order", 3, "--unit", "character", "-o", lm)[0] == 0
+    status, out, err = run("transcribe", *tones.files[:2], "--model", tones.model, "--lm", lm)
+    assert (status, out) == (0, "ab c\ncab\n"), err
+
+
+def test_phones_become_words(tones: Any, tmp_path: Path, run: Run) -> None:
+    """Phones scored as words, or words as phones; a language model that phones cannot be compared with."""
+    torch.manual_seed(0)
+    tokenizer = PhoneTokenizer.from_texts(["cab"])
+    settings = ModelSettings(
+        FeatureConfig(n_mels=20), EncoderConfig(width=4, depth=1, channels=2), tokenizer, "english"
+    )
+    path = tmp_path / "phones.safetensors"
+    save_model(path, AcousticModel(settings), {})
+    lm = arpa(tmp_path / "real.arpa", ["cab", "see", "bee"])
+    ask = ["evaluate", tones.manifest, "--model", path, "--out", tmp_path / "out"]
+    status, out, err = run(*ask, "--lm", lm)
+    assert status == 0, err
+    assert out.startswith("%WER ")
+    assert " / 19, " in out
+    assert run(*ask)[1].startswith("%PER ")
+    for options in (["--lm", lm, "--rescore"], ["--lm", arpa(tmp_path / "c.arpa", ["a", "<space>", "b"])]):
+        status, _, err = run(*ask, *options)
+        assert status == 2
+        assert "error: --lm " in err
+        assert "the model writes phones, of which this language model knows nothing. Name a lexicon" in err
