@@ -150,12 +150,11 @@ def compact(beam: Beam, nodes: NDArray[Any]) -> NDArray[np.int32]:
 
 
 @njit(cache=True, nogil=True)
-def shared_prefix(beam: Beam, known: int) -> int:
+def shared_prefix(beam: Beam) -> int:
     """The longest prefix that all of the beam begin with: the number of its node.
 
     Args:
         beam: the search.
-        known: a node that is known to be shared, such as the last answer.
     """
     shared = beam.node[0]
     for place in range(1, beam.sizes[1]):
@@ -166,8 +165,6 @@ def shared_prefix(beam: Beam, known: int) -> int:
                 shared = beam.nodes[shared].parent
             else:
                 other = beam.nodes[other].parent
-        if shared == known:
-            break
     return int(shared)
 
 

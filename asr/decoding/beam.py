@@ -22,6 +22,7 @@ from asr.decoding.config import BeamConfig
 from asr.decoding.hypothesis import Hypothesis
 from asr.decoding.search import search
 from asr.decoding.sources import Sources, build_sources
+from asr.decoding.streaming import BeamStream
 from asr.decoding.tables import build_pruning
 from asr.decoding.utterance import Plan, Utterance
 from asr.errors import SettingsError
@@ -131,6 +132,14 @@ class BeamDecoder:
                 return list(
                     pool.map(lambda row, number: self._decode(row, number, step_s), rows, range(len(rows)))
                 )
+
+    def stream(self, step_s: float) -> BeamStream:
+        """A search that takes one utterance in blocks and tells on the way what it has understood.
+
+        Args:
+            step_s: seconds an encoder step.
+        """
+        return BeamStream(self._plan, step_s)
 
     def _decode(self, log_probs: NDArray[np.float64], number: int, step_s: float) -> list[Hypothesis]:
         utterance = Utterance(self._plan, f"utterance {number} of the batch")

@@ -1,6 +1,6 @@
 """A language model that only Python can ask, such as a neural one, beside the compiled search."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,7 +29,9 @@ class ExternalModel:
 
     def __init__(self, lm: LanguageModel[Any], letters: Letters, vocabulary: Vocabulary | None) -> None:
         self._lm = lm
-        self._states = [lm.start()]
+        self._states: list[Any] = []
+        self._numbers: dict[Any, int] = {}
+        self._number(lm.start())
         self._words = vocabulary.words if vocabulary and lm.unit == "word" else None
         names = list(letters.numbers)
         self._spelt = [[names[letter] for letter in token] for token in letters.tokens]
@@ -39,8 +41,7 @@ class ExternalModel:
         """Score proposals and make their prefixes; the arena must have room."""
         said, states = self._say(beam, rows)
         for row, nats, state in zip(rows, said, states, strict=True):
-            add(beam, row, float(nats), len(self._states), tables)
-            self._states.append(state)
+            add(beam, row, float(nats), self._number(state), tables)
 
     def say_ends(self, beam: Beam, rows: NDArray[np.int32]) -> NDArray[np.float64]:
         """(rows,) what the model says of how each row ends, the end included."""
@@ -51,8 +52,20 @@ class ExternalModel:
         """Forget the states that no prefix in the arena has."""
         used = beam.nodes["state"][: beam.sizes[0]]
         kept, numbers = np.unique(used, return_inverse=True)
-        self._states = [self._states[state] for state in kept]
+        states = [self._states[state] for state in kept]
+        self._states, self._numbers = [], {}
+        for state in states:
+            self._number(state)
         beam.nodes["state"][: beam.sizes[0]] = numbers
+
+    def _number(self, state: Any) -> int:
+        """The number of a state; equal states share one, if they can be compared."""
+        number = len(self._states)
+        if isinstance(state, Hashable):
+            number = self._numbers.setdefault(state, number)
+        if number == len(self._states):
+            self._states.append(state)
+        return number
 
     def _say(self, beam: Beam, rows: NDArray[np.int32]) -> tuple[NDArray[np.float64], list[Any]]:
         symbols = [self._symbols(beam, row) for row in rows.tolist()]

@@ -16,7 +16,7 @@ from asr.decoding.hypothesis import Hypothesis, Word
 from asr.errors import ModelError
 from asr.text.tokenizer import BLANK, Tokenizer
 
-__all__ = ["greedy_decode"]
+__all__ = ["greedy_decode", "hypotheses_of"]
 
 _PADDING = -1  # stands for "no step here" among the ids, so that a run never reaches into the padding
 
@@ -80,6 +80,26 @@ def greedy_decode(
             f"the log-probabilities of utterance {bad[0]} of the batch hold NaN. Finite numbers were "
             "expected. Check the audio for NaN samples and the model for a training run that diverged."
         )
+    return hypotheses_of(ids, best, lengths, tokenizer, step_s)
+
+
+def hypotheses_of(
+    ids: NDArray[np.int64],
+    best: NDArray[np.float64],
+    lengths: NDArray[np.int64],
+    tokenizer: Tokenizer,
+    step_s: float,
+) -> list[Hypothesis]:
+    """The hypotheses along best paths.
+
+    Args:
+        ids: (batch, steps) best id of each step, -1 in the padding.
+        best: (batch, steps) its log-probability.
+        lengths: (batch,) valid steps.
+        tokenizer: the model's.
+        step_s: seconds an encoder step.
+    """
+    batch = len(ids)
     runs = _find_runs(ids, best)
     bounds = np.searchsorted(runs.row, np.arange(batch + 1)).tolist()
     tokens, starts, ends = runs.token.tolist(), runs.start.tolist(), runs.end.tolist()

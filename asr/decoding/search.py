@@ -21,6 +21,8 @@ from asr.lm.trie import NgramArrays
 
 __all__ = ["Pending", "Pruning", "search"]
 
+_RIVALS = 6  # prefixes that a prefix is compared with before it is taken as it is
+
 
 class Pruning(NamedTuple):
     """What the search leaves out; see `BeamConfig`."""
@@ -29,6 +31,7 @@ class Pruning(NamedTuple):
     token_threshold: float
     token_top: int  # never 0
     blank_skip: float  # log-probability; inf: never
+    recombine: bool
 
 
 class Pending(NamedTuple):
@@ -41,6 +44,13 @@ class Pending(NamedTuple):
 
     rows: NDArray[np.int32]
     waiting: NDArray[np.int64]
+
+
+class _Seen(NamedTuple):
+    """A hash table of what was found at one step; entries of other steps are void."""
+
+    place: NDArray[np.int32]
+    step: NDArray[np.int64]
 
 
 class _Found(NamedTuple):
@@ -82,12 +92,16 @@ def search(
     """
     steps, vocab = log_probs.shape
     width = beam.node.shape[0]
-    room = 4 * width + 16
+    room = 2 * width + 16
     found = _Found(np.empty(room, np.int32), np.empty(room), np.empty(room), np.empty(room))
     probs = np.empty(vocab)
     computed = np.full(vocab, -1)  # the step for which probs holds
     tokens = np.empty(vocab, np.int32)
     rows = np.empty((tables.most_proposals, COLUMNS), np.int32)
+    slots = 64
+    while slots < 2 * room:
+        slots *= 2
+    seen = _Seen(np.empty(slots, np.int32), np.full(slots, -1))
     for step in range(begin, steps):
         row = log_probs[step]
         count, best, worst = _stay(row, step, beam, tables, probs, computed, found)
@@ -100,12 +114,14 @@ def search(
                 count = _grow(tokens[:tried], probs, floor, beam, tables, lm, found, count, rows, pending)
                 if count < 0:
                     return step
+                if pruning.recombine and count > beam.sizes[1]:
+                    count = _recombine(beam, found, count, seen, step)
         if not _replace(beam, found, count, pruning.beam_threshold):
             return -1 - step
     return int(steps)
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, inline="always")
 def _prob(
     token: int,
     row: NDArray[np.float64],
@@ -121,7 +137,7 @@ def _prob(
     return float(probs[token])
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, inline="always")
 def _stay(
     row: NDArray[np.float64],
     step: int,
@@ -165,7 +181,7 @@ def _stay(
     return beam.sizes[1], best, worst
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, inline="always")
 def _choose(
     row: NDArray[np.float64],
     step: int,
@@ -210,7 +226,7 @@ def _choose(
     return tried
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, inline="always")
 def _grow(
     tokens: NDArray[np.int32],
     probs: NDArray[np.float64],
@@ -232,12 +248,16 @@ def _grow(
     """
     nodes = beam.nodes
     width = beam.node.shape[0]
+    newest = np.empty(probs.shape[0], np.int32)
+    marked = np.zeros(probs.shape[0], np.int32)
+    mark = 0
     for place in range(beam.sizes[1]):
         number = int(beam.node[place])
         last, lex = nodes[number].token, nodes[number].lex
         total = beam.blank[place] + beam.token[place]
         gain_within, gain_end = tables.gain_within[lex], tables.gain_end[lex]
         most = total * max(gain_within, gain_end)
+        listed = False
         for token in tokens:
             if probs[token] * most < floor:
                 break  # those that follow are less probable
@@ -245,9 +265,17 @@ def _grow(
             came = probs[token] * (beam.blank[place] if token == last else total)
             if came * (gain_end if tables.begins[token] else gain_within) < floor or came == 0.0:
                 continue
-            child = nodes[number].child
-            while child != NONE and nodes[child].token != token:
-                child = nodes[child].sibling
+            if not listed:  # once a prefix: each token's newest child
+                listed = True
+                mark += 1
+                child = nodes[number].child
+                while child != NONE:
+                    known = nodes[child].token
+                    if marked[known] != mark:
+                        marked[known] = mark
+                        newest[known] = child
+                    child = nodes[child].sibling
+            child = int(newest[token]) if marked[token] == mark else NONE
             if child == NONE:
                 proposed = propose(nodes, number, int(token), tables, rows)
                 if beam.sizes[0] + proposed > nodes.shape[0]:
@@ -279,7 +307,62 @@ def _grow(
     return -1 if pending.waiting[0] > 0 else count
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, inline="always")
+def _covers(beam: Beam, found: _Found, one: int, other: int) -> bool:
+    """Whether one prefix has at least the masses of another, whose parent is gone and adds no more."""
+    return (
+        found.blank[one] >= found.blank[other]
+        and found.token[one] >= found.token[other]
+        and beam.nodes[beam.nodes[found.node[other]].parent].slot == NONE
+    )
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _recombine(beam: Beam, found: _Found, count: int, seen: _Seen, step: int) -> int:
+    """Drop each prefix that goes on as another one does and has no more mass, whatever comes.
+
+    All that is to come depends on the last token, the node of the tree and the states of language model and
+    hot words alone, and adds to the two masses of a prefix in proportion.
+
+    Returns:
+        How many are left.
+    """
+    nodes = beam.nodes
+    mask = seen.place.shape[0] - 1
+    kept = 0
+    for place in range(count):
+        node = nodes[found.node[place]]
+        token, lex, state, hot = int(node.token), int(node.lex), int(node.state), int(node.hot)
+        key = ((state * 31337 + lex) * 7919 + token * 131 + hot) & 0x7FFFFFFFFFFF
+        slot = (key ^ (key >> 17)) & mask
+        target = kept
+        looked = 0
+        while seen.step[slot] == step and looked < _RIVALS:
+            looked += 1
+            other = seen.place[slot]
+            rival = nodes[found.node[other]]
+            if rival.state == state and rival.lex == lex and rival.token == token and rival.hot == hot:
+                if _covers(beam, found, other, place):
+                    target = NONE
+                    break
+                if _covers(beam, found, place, other):
+                    target = int(other)
+                    break
+            slot = (slot + 1) & mask
+        if target == NONE:
+            continue
+        if target == kept:
+            seen.step[slot] = step  # after many rivals the newest takes the last one's place
+            seen.place[slot] = kept
+            kept += 1
+        found.node[target] = found.node[place]
+        found.blank[target] = found.blank[place]
+        found.token[target] = found.token[place]
+        found.mass[target] = found.mass[place]
+    return kept
+
+
+@njit(cache=True, nogil=True, inline="always")
 def _replace(beam: Beam, found: _Found, count: int, beam_threshold: float) -> bool:
     """Make the best of what was found the next beam, its best mass 1; False where all masses are 0."""
     nodes = beam.nodes
@@ -334,7 +417,7 @@ def _keep_best(found: _Found, count: int, width: int) -> None:
             return
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, inline="always")
 def _swap(found: _Found, left: int, right: int) -> None:
     found.node[left], found.node[right] = found.node[right], found.node[left]
     found.blank[left], found.blank[right] = found.blank[right], found.blank[left]

@@ -31,6 +31,7 @@ def build_pruning(config: BeamConfig, vocab: int) -> Pruning:
         token_threshold=config.token_threshold,
         token_top=min(config.token_top or vocab, vocab),
         blank_skip=math.log(config.blank_skip) if config.blank_skip < 1 else math.inf,
+        recombine=config.recombine and config.nbest == 1,
     )
 
 

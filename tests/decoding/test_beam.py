@@ -123,6 +123,24 @@ def test_a_prefix_that_returns_is_the_same_prefix(enumerated: Enumerate) -> None
             assert hypothesis.score <= exact[hypothesis.tokens] + 1e-9
 
 
+@pytest.mark.parametrize("seed", range(25))
+def test_recombination_keeps_the_best(seed: int, peaky_rows: Rows) -> None:
+    """Guards the dropping of prefixes that go on alike: what is dropped could never have become the best."""
+    tokens = torch.randint(1, 4, (20,), generator=torch.Generator().manual_seed(seed)).tolist()
+    log_probs = peaky_rows(tokens, vocab=4, seed=seed, noise=3.0)
+    wide = replace(UNLIMITED, beam_size=1000, nbest=1, recombine=False)
+    [best] = decode_one(BeamDecoder(TOKENIZER, wide), log_probs)
+    [found] = decode_one(BeamDecoder(TOKENIZER, replace(wide, recombine=True)), log_probs)
+    assert found.text == best.text
+
+
+def test_recombination_is_for_one_hypothesis(random_rows: Rows) -> None:
+    """Guards the list of the n best: recombination would empty it."""
+    log_probs = random_rows(1, steps=30, vocab=4)
+    decoder = BeamDecoder(TOKENIZER, BeamConfig(beam_size=30, nbest=20, beam_threshold=math.inf))
+    assert len(decode_one(decoder, log_probs)) == 20
+
+
 @pytest.mark.parametrize("seed", range(8))
 def test_lossless_shortcuts(seed: int, random_rows: Rows) -> None:
     """Guards the bounds that skip hopeless prefixes before they are made.

@@ -1,0 +1,140 @@
+"""Decoding while somebody still speaks: blocks of log-probabilities in, what is understood so far out.
+
+What is stable will not change whatever comes; the end of the text may. All prefixes of the beam have to
+agree, which they do soon where `BeamConfig.recombine` applies, and late in a wide beam where it does not.
+Finishing gives what decoding the whole utterance at once gives.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from asr.decoding.arena import NONE, shared_prefix, spell
+from asr.decoding.checks import check_normalised, check_shapes
+from asr.decoding.greedy import hypotheses_of
+from asr.decoding.hypothesis import Hypothesis
+from asr.decoding.texts import Named, name_words
+from asr.decoding.utterance import Plan, Utterance
+from asr.errors import ModelError
+from asr.text.tokenizer import BLANK, Tokenizer
+
+__all__ = ["BeamStream", "GreedyStream", "Partial"]
+
+
+@dataclass(frozen=True)
+class Partial:
+    """What is understood of an utterance that goes on.
+
+    Attributes:
+        stable: the words that will not change: complete, and the same in everything that the decoder still
+            holds possible.
+        text: the best text so far; it begins with the stable words.
+    """
+
+    stable: str
+    text: str
+
+
+class BeamStream:
+    """A beam search that takes an utterance in blocks; see `BeamDecoder.stream`."""
+
+    def __init__(self, plan: Plan, step_s: float) -> None:
+        self._plan = plan
+        self._step_s = step_s
+        self._utterance = Utterance(plan, "the stream")
+        self._blocks: list[NDArray[np.floating]] = []
+
+    def accept(self, log_probs: Tensor) -> Partial:
+        """Take the next steps.
+
+        Args:
+            log_probs: (steps, vocab) float, natural logs, normalised, on any device.
+
+        Raises:
+            ModelError: as `BeamDecoder.decode`; the stream stands as before the block.
+        """
+        block = _checked(log_probs, self._plan.tokenizer)
+        self._utterance.take(block.double().numpy())
+        self._blocks.append(block.numpy())
+        beam = self._utterance.beam
+        best = int(np.argmax((beam.blank + beam.token)[: beam.sizes[1]]))
+        tokens, named = self._read(int(beam.node[best]))
+        text = " ".join(name for name, _ in named)
+        tokens, named = self._read(shared_prefix(beam))
+        if self._plan.sources.letters.separated:
+            named = [(name, where) for name, where in named if where.stop < len(tokens)]
+        return Partial(" ".join(name for name, _ in named), text)
+
+    def finish(self) -> list[Hypothesis]:
+        """The best texts of all that was accepted, best first: those of `BeamDecoder.decode`."""
+        blocks = self._blocks or [np.zeros((0, self._plan.tokenizer.vocab_size))]
+        return self._utterance.finish(np.concatenate(blocks).astype(np.float64), self._step_s)
+
+    def _read(self, node: int) -> tuple[list[int], Named]:
+        tokens, words = spell(self._utterance.beam.nodes, node)
+        ids: list[int] = tokens.tolist()
+        named = name_words(ids, [*words.tolist(), NONE], self._plan.tokenizer, self._plan.sources.vocabulary)
+        return ids, named
+
+
+class GreedyStream:
+    """Greedy decoding that takes an utterance in blocks; `greedy_decode` for the whole of it.
+
+    Args:
+        tokenizer: the model's.
+        step_s: seconds an encoder step.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, step_s: float) -> None:
+        self._tokenizer = tokenizer
+        self._step_s = step_s
+        self._ids: list[NDArray[np.int64]] = []
+        self._best: list[NDArray[np.float64]] = []
+        self._tokens: list[int] = []
+
+    def accept(self, log_probs: Tensor) -> Partial:
+        """Take the next steps; a token that was written once stays.
+
+        Args:
+            log_probs: (steps, vocab) float, natural logs, on any device.
+
+        Raises:
+            ModelError: the width is not the tokenizer's, or the block holds NaN; the stream stands as before.
+        """
+        check_shapes(log_probs[None], torch.zeros(1), self._tokenizer)
+        best, ids = log_probs.max(dim=1)
+        if bool(best.isnan().any()):
+            raise ModelError(
+                f"the block's log-probabilities hold NaN at step {int(best.isnan().nonzero()[0])}. Finite "
+                "numbers were expected. Check the audio for NaN samples and the model for a training run "
+                "that diverged."
+            )
+        before = int(self._ids[-1][-1]) if self._ids else BLANK
+        block = ids.cpu().numpy().astype(np.int64)
+        if len(block):
+            begins = np.diff(block, prepend=before) != 0
+            self._tokens += block[begins & (block != BLANK)].tolist()
+            self._ids.append(block)
+            self._best.append(best.double().cpu().numpy())
+        words = name_words(self._tokens, [], self._tokenizer, None)
+        separated = any(piece.begins_word for piece in self._tokenizer.pieces or ())
+        complete = [name for name, where in words if not separated or where.stop < len(self._tokens)]
+        return Partial(" ".join(complete), " ".join(name for name, _ in words))
+
+    def finish(self) -> Hypothesis:
+        """The text of all that was accepted: that of `greedy_decode`."""
+        ids = np.concatenate([*self._ids, np.zeros(0, np.int64)])[None]
+        best = np.concatenate([*self._best, np.zeros(0)])[None]
+        [found] = hypotheses_of(ids, best, np.array([ids.shape[1]]), self._tokenizer, self._step_s)
+        return found
+
+
+def _checked(log_probs: Tensor, tokenizer: Tokenizer) -> Tensor:
+    """The block on the CPU, in float32 or float64."""
+    batch, lengths = log_probs[None], torch.tensor([len(log_probs)])
+    check_shapes(batch, lengths, tokenizer)
+    check_normalised(batch, lengths)
+    return log_probs.detach().cpu().to(torch.promote_types(log_probs.dtype, torch.float32))
