@@ -310,7 +310,7 @@ def _grow(
 @njit(cache=True, nogil=True, inline="always")
 def _covers(beam: Beam, found: _Found, one: int, other: int) -> bool:
     """Whether one prefix has at least the masses of another, whose parent is gone and adds no more."""
-    return (
+    return bool(
         found.blank[one] >= found.blank[other]
         and found.token[one] >= found.token[other]
         and beam.nodes[beam.nodes[found.node[other]].parent].slot == NONE
