@@ -14,16 +14,18 @@ import itertools
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from conditions import describe_machine, set_threads
 from decoders import (
     SPACE,
+    Apart,
     Contender,
     Flashlight,
     Ours,
@@ -85,7 +87,7 @@ class Bench:
         utterances = choose(options)
         kept = options.emissions or folder / "emissions.safetensors"
         emissions = keep_emissions(kept, model, utterances, batch_s=100.0)
-        count = min(options.scored, len(utterances) // 2)
+        count = min(options.scored, len(utterances) - 1)  # one is left to tune on
         self.utterances = {SCORED: utterances[:count], TUNED: utterances[count:]}
         rows = emissions.log_probs
         self.parts = {
@@ -144,21 +146,16 @@ def main(options: Options) -> str:
         words = [word for word in lm.words if word not in ("<unk>", "<s>", "</s>") and known.issuperset(word)]
         lexicon = f"words of {options.arpa.name} (order {lm.order}, {sum(lm.counts):,} n-grams)"
         group: list[Contender] = [Ours(bench.tokenizer, bench.parts, lm, unknown=False)]
-        try:
-            group += [
-                Flashlight(bench.symbols, bench.longer, options.arpa, words, sums) for sums in (False, True)
-            ]
-            group.append(Torchaudio(bench.symbols, bench.longer, options.arpa, words, bench.folder))
-        except (ImportError, RuntimeError) as error:
-            lines.append(f"left out, because it is not installed: {error}".splitlines()[0])
+        speech = (bench.symbols, bench.longer)
+        peers = [(Flashlight, (*speech, options.arpa, words, sums)) for sums in (False, True)]
+        peers.append((Torchaudio, (*speech, options.arpa, words, bench.folder)))
+        group += start(peers, stack, lines)
         lines += compare(bench, group, f"{lexicon}, a vocabulary of {len(words):,}, no other words")
         if options.character_arpa is not None:
             characters = NgramModel.load(options.character_arpa, "character")
             group = [Ours(bench.tokenizer, bench.parts, characters, unknown=True)]
-            try:
-                group.append(Flashlight(bench.symbols, bench.longer, options.character_arpa, (), False))
-            except ImportError as error:
-                lines.append(f"left out, because it is not installed: {error}".splitlines()[0])
+            peers = [(Flashlight, (*speech, options.character_arpa, (), False))]
+            group += start(peers, stack, lines)
             name = f"characters of {options.character_arpa.name} (order {characters.order}), any words"
             lines += compare(bench, group, name)
         if options.pyctcdecode is None:
@@ -169,6 +166,21 @@ def main(options: Options) -> str:
             ours = Ours(bench.tokenizer, bench.parts, lm, unknown=True)
             lines += compare(bench, [ours, peer], f"{lexicon}, unknown words allowed")
     return "\n".join(lines)
+
+
+def start(
+    peers: Sequence[tuple[Callable[..., Contender], tuple[Any, ...]]], stack: ExitStack, lines: list[str]
+) -> list[Contender]:
+    """Those that are installed, each in a process of its own; what is left out is added to the lines."""
+    started: list[Contender] = []
+    for kind, arguments in peers:
+        try:
+            started.append(Apart(kind, *arguments))
+        except (ImportError, RuntimeError) as error:
+            lines.append(f"{kind.__name__} is left out: {error}".splitlines()[0])
+        else:
+            stack.callback(started[-1].close)
+    return started
 
 
 def choose(options: Options) -> list[Utterance]:
@@ -197,7 +209,7 @@ def compare(bench: Bench, group: Sequence[Contender], title: str) -> list[str]:
     lines = [f"\n## {title}\n"]
     for contender in group:
         # the same C++ with the same weights
-        same = weights.get("flashlight LexiconDecoder") if isinstance(contender, Torchaudio) else None
+        same = weights.get("flashlight LexiconDecoder") if contender.name == Torchaudio.name else None
         weights[contender.name] = same or bench.tune(contender)
     found: dict[str, list[Row]] = {contender.name: [] for contender in group}
     for beam, tokens in itertools.product(options.beams, options.tokens):
