@@ -585,7 +585,9 @@ def test_dead_process_ends_the_run(manifest: Path, tmp_path: Path) -> None:
     os.kill(children(process)[-1], signal.SIGKILL)
     _, errors = process.communicate(timeout=60)
     assert process.returncode != 0
-    assert errors.count("2 processes trained together, and one has ended too early") == 1
+    # torchrun tells which process died, and of what. It may end the other one before that has noticed.
+    assert "Signal 9 (SIGKILL)" in errors
+    assert errors.count("2 processes trained together, and one has ended too early") <= 1
 
 
 @pytest.mark.slow

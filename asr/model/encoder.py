@@ -31,9 +31,8 @@ class EncoderConfig:
     width: int | None = None  # units a recurrent layer and direction
     depth: int | None = None  # recurrent layers
     dropout: float | None = None  # between recurrent layers
-    recurrent_dropout: float = (
-        0.0  # share of the recurrent weights left out in an update, the same at all steps
-    )
+    # share of the recurrent weights that are left out in an update, the same ones at all steps
+    recurrent_dropout: float = 0.0
     cell: Cell = "lstm"  # rnn is Elman's, with tanh; ligru is the light GRU of Ravanelli 2018
     bidirectional: bool = True  # False for streaming
     front: Literal["conv", "stack"] = "conv"  # two 2-D convolutions, or frames laid side by side
