@@ -207,17 +207,22 @@ class Batches:
             worker_init_fn=_ignore_signals,
         )
         batches = iter(loader)
-        while True:
-            try:
-                batch = next(batches, None)
-            except (EOFError, ConnectionError, FileNotFoundError) as error:
-                # Killed while it handed a batch over; at other moments torch notices (`plain_failures`).
-                raise loader_killed(error) from error
-            if batch is None:
-                return
-            if isinstance(batch, AsrError):
-                raise batch
-            yield batch
+        try:
+            while True:
+                try:
+                    batch = next(batches, None)
+                except (EOFError, ConnectionError, FileNotFoundError) as error:
+                    # Killed while it handed a batch over; at other moments torch notices (`plain_failures`).
+                    raise loader_killed(error) from error
+                if batch is None:
+                    return
+                if isinstance(batch, AsrError):
+                    raise batch
+                yield batch
+        finally:
+            # An error holds this frame. The loader processes must not live as long: they do not heed SIGTERM,
+            # with which Python would end them at its own exit, and would wait for them for ever.
+            del batches
 
 
 class _Collated(Dataset[Batch | AsrError]):

@@ -1,3 +1,4 @@
+import multiprocessing
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -281,3 +282,6 @@ def test_unreadable_audio_is_one_clear_line(workers: int, tmp_path: Path) -> Non
     utterances[1].audio_filepath.unlink()
     with pytest.raises(AudioError, match=r"u01\.wav: no such file\.$"):
         list(batches.load(batches.plan(1)))
+    assert not multiprocessing.active_children(), (
+        "a process that ignores SIGTERM keeps the command from ending"
+    )
