@@ -78,13 +78,17 @@ class Direction(nn.Module, ABC):
         """The input's share of the gates: (rows, input_size) -> (rows, gates * width), not a view."""
 
     @abstractmethod
-    def step(self, gates: Tensor, state: State, recurrent: Tensor) -> State:
+    def step(self, gates: Tensor, state: State, recurrent: Tensor) -> tuple[State, tuple[Tensor, ...]]:
         """The cell's definition: one step.
 
         Args:
             gates: (batch, gates * width), from `project`.
             state: before the step.
             recurrent: weight_hh_l0, after dropout.
+
+        Returns:
+            The state after the step, and each gate's values (batch, width) behind its nonlinearity, in the
+            order of the blocks of weight_hh_l0.
         """
 
     @abstractmethod
@@ -95,7 +99,7 @@ class Direction(nn.Module, ABC):
         """All steps anywhere, slowly: gates (steps, batch, gates * width)."""
         outputs = []
         for row in gates.unbind():
-            state = self.step(row, state, recurrent)
+            state, _ = self.step(row, state, recurrent)
             outputs.append(state[0])
         return torch.stack(outputs), state
 
@@ -153,10 +157,11 @@ class Elman(_TorchCell):
         super().__init__(input_size, width, recurrent_dropout=recurrent_dropout)
         self.relu = relu
 
-    def step(self, gates: Tensor, state: State, recurrent: Tensor) -> State:
+    def step(self, gates: Tensor, state: State, recurrent: Tensor) -> tuple[State, tuple[Tensor, ...]]:
         """See `Direction.step`."""
         total = torch.addmm(gates, state[0], recurrent.t())
-        return (total.relu() if self.relu else total.tanh(),)
+        h = total.relu() if self.relu else total.tanh()
+        return (h,), (h,)
 
     def scan(self, gates: Tensor, state: State, recurrent: Tensor) -> tuple[Tensor, State]:
         """See `Direction.scan`."""
@@ -186,14 +191,14 @@ class Gru(_TorchCell):
         bias = self.bias_ih_l0 + F.pad(self.bias_hh_l0[: 2 * width], (0, width))
         return torch.addmm(bias.roll(width), x, self.weight_ih_l0.roll(width, 0).t())
 
-    def step(self, gates: Tensor, state: State, recurrent: Tensor) -> State:
+    def step(self, gates: Tensor, state: State, recurrent: Tensor) -> tuple[State, tuple[Tensor, ...]]:
         """See `Direction.step`."""
         (h,) = state
         n, r, z = gates.chunk(3, dim=1)
         r_h, z_h, n_h = (h @ recurrent.t()).chunk(3, dim=1)
         r, z = (r + r_h).sigmoid(), (z + z_h).sigmoid()
         n = (n + r * (n_h + self.bias_hh_l0[2 * self.width :])).tanh()
-        return ((1 - z) * n + z * h,)
+        return ((1 - z) * n + z * h,), (r, z, n)
 
     def scan(self, gates: Tensor, state: State, recurrent: Tensor) -> tuple[Tensor, State]:
         """See `Direction.scan`."""
@@ -231,11 +236,11 @@ class LiGru(Direction):
         normalized: Tensor = self.norm(x @ self.weight_ih_l0.t())
         return normalized
 
-    def step(self, gates: Tensor, state: State, recurrent: Tensor) -> State:
+    def step(self, gates: Tensor, state: State, recurrent: Tensor) -> tuple[State, tuple[Tensor, ...]]:
         """See `Direction.step`."""
         a, z = torch.addmm(gates, state[0], recurrent.t()).chunk(2, dim=1)
         a, z = a.relu(), z.sigmoid()
-        return ((1 - z) * a + z * state[0],)
+        return ((1 - z) * a + z * state[0],), (a, z)
 
     def scan(self, gates: Tensor, state: State, recurrent: Tensor) -> tuple[Tensor, State]:
         """See `Direction.scan`."""
@@ -287,17 +292,19 @@ class Lstm(_TorchCell):
         (h,) = super().start(x, batch)
         return h, x.new_zeros(len(h), self.width)
 
-    def step(self, gates: Tensor, state: State, recurrent: Tensor) -> State:
+    def step(self, gates: Tensor, state: State, recurrent: Tensor) -> tuple[State, tuple[Tensor, ...]]:
         """See `Direction.step`."""
         h, c = state
         i, f, g, o = torch.addmm(gates, h, recurrent.t()).chunk(4, dim=1)
         if self.peepholes is not None:
             i, f = i + self.peepholes[0] * c, f + self.peepholes[1] * c
-        c = f.sigmoid() * c + i.sigmoid() * g.tanh()
+        i, f, g = i.sigmoid(), f.sigmoid(), g.tanh()
+        c = f * c + i * g
         if self.peepholes is not None:
             o = o + self.peepholes[2] * c
-        h = o.sigmoid() * c.tanh()
-        return (h if self.weight_hr_l0 is None else h @ self.weight_hr_l0.t()), c
+        o = o.sigmoid()
+        h = o * c.tanh()
+        return (h if self.weight_hr_l0 is None else h @ self.weight_hr_l0.t(), c), (i, f, g, o)
 
     def scan(self, gates: Tensor, state: State, recurrent: Tensor) -> tuple[Tensor, State]:
         """See `Direction.scan`."""

@@ -1,14 +1,14 @@
 """What happens inside a cell: its gates' values and its recurrent weights, gate by gate.
 
 Directions give states and outputs only. Between two steps everything else follows from the state before and
-the input, so the gates of many steps are computed at once, after the fact. One table, `_CELLS`,
-holds the formulas of every cell; the tests build each cell's next state from it and compare.
+the input, so the gates of many steps are computed at once, after the fact, by the cell's own `step`. The
+table `_CELLS` names them; the tests build each cell's next state from the named gates and compare.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -49,9 +49,14 @@ def gate_values(direction: Direction, x: Tensor, state: State) -> dict[str, Gate
         By the gate's name.
 
     Raises:
-        ModelError: no formula is known for such a cell.
+        ModelError: the names of such a cell's gates are not known.
     """
-    return _cell(direction).formula(direction, x, state)
+    kinds = _kinds(direction)
+    _, values = direction.step(direction.project(x), state, direction.weight_hh_l0)
+    return {
+        name: Gate(value, kind, keeps=name in _KEEPERS)
+        for (name, kind), value in zip(kinds.items(), values, strict=True)
+    }
 
 
 def recurrent_weights(direction: Direction) -> dict[str, Tensor]:
@@ -64,13 +69,13 @@ def recurrent_weights(direction: Direction) -> dict[str, Tensor]:
         Each (width, width); through a recurrent projection, where there is one.
 
     Raises:
-        ModelError: no formula is known for such a cell.
+        ModelError: the names of such a cell's gates are not known.
     """
-    names = _cell(direction).blocks
+    kinds = _kinds(direction)
     weight = direction.weight_hh_l0.detach()
     if isinstance(direction, Lstm) and direction.weight_hr_l0 is not None:
         weight = weight @ direction.weight_hr_l0.detach()
-    return dict(zip(names, weight.chunk(len(names)), strict=True))
+    return dict(zip(kinds, weight.chunk(len(kinds)), strict=True))
 
 
 def saturation(gate: Gate) -> Saturation:
@@ -134,13 +139,20 @@ def spectral_radius(weight: Tensor, squarings: int = 10) -> float:
     return math.exp((logs[-1] - logs[-2]) / 2 ** (squarings - 1))
 
 
-@dataclass(frozen=True)
-class _Cell:
-    blocks: tuple[str, ...]  # of its recurrent weights, in their order
-    formula: Callable[[Any, Tensor, State], dict[str, Gate]]
+# The kind of each gate of a cell, in the order of the blocks of its recurrent weights.
+_CELLS: Mapping[type[Direction], Mapping[str, Kind]] = {
+    Elman: {"hidden": "tanh"},
+    Gru: {"reset": "sigmoid", "update": "sigmoid", "candidate": "tanh"},
+    LiGru: {"candidate": "relu", "update": "sigmoid"},
+    Lstm: {"input": "sigmoid", "forget": "sigmoid", "cell": "tanh", "output": "sigmoid"},
+}
+
+_KEEPERS = frozenset({"update", "forget"})  # update, here, is the share that stays
 
 
-def _cell(direction: Direction) -> _Cell:
+def _kinds(direction: Direction) -> Mapping[str, Kind]:
+    if isinstance(direction, Elman) and direction.relu:
+        return {"hidden": "relu"}
     try:
         return _CELLS[type(direction)]
     except KeyError:
@@ -149,48 +161,3 @@ def _cell(direction: Direction) -> _Cell:
             f"Expected one of {', '.join(cell.__name__ for cell in _CELLS)}. Leave out "
             f"--train.diagnose-every."
         ) from None
-
-
-def _elman(direction: Elman, x: Tensor, state: State) -> dict[str, Gate]:
-    total = direction.project(x) + state[0] @ direction.weight_hh_l0.T
-    return {"hidden": Gate(total.relu(), "relu") if direction.relu else Gate(total.tanh(), "tanh")}
-
-
-def _gru(direction: Gru, x: Tensor, state: State) -> dict[str, Gate]:
-    n, r, z = direction.project(x).chunk(3, dim=-1)
-    r_h, z_h, n_h = (state[0] @ direction.weight_hh_l0.T).chunk(3, dim=-1)
-    reset = (r + r_h).sigmoid()
-    inner = n_h + direction.bias_hh_l0[2 * direction.width :]
-    return {
-        "reset": Gate(reset, "sigmoid"),
-        "update": Gate((z + z_h).sigmoid(), "sigmoid", keeps=True),  # z is the share that stays
-        "candidate": Gate((n + reset * inner).tanh(), "tanh"),
-    }
-
-
-def _ligru(direction: LiGru, x: Tensor, state: State) -> dict[str, Gate]:
-    a, z = (direction.project(x) + state[0] @ direction.weight_hh_l0.T).chunk(2, dim=-1)
-    return {"candidate": Gate(a.relu(), "relu"), "update": Gate(z.sigmoid(), "sigmoid", keeps=True)}
-
-
-def _lstm(direction: Lstm, x: Tensor, state: State) -> dict[str, Gate]:
-    h, c = state
-    i, f, g, o = (direction.project(x) + h @ direction.weight_hh_l0.T).chunk(4, dim=-1)
-    sees = direction.peepholes
-    if sees is not None:
-        i, f = i + sees[0] * c, f + sees[1] * c
-        o = o + sees[2] * (f.sigmoid() * c + i.sigmoid() * g.tanh())
-    return {
-        "input": Gate(i.sigmoid(), "sigmoid"),
-        "forget": Gate(f.sigmoid(), "sigmoid", keeps=True),
-        "cell": Gate(g.tanh(), "tanh"),
-        "output": Gate(o.sigmoid(), "sigmoid"),
-    }
-
-
-_CELLS: Mapping[type[Direction], _Cell] = {
-    Elman: _Cell(("hidden",), _elman),
-    Gru: _Cell(("reset", "update", "candidate"), _gru),
-    LiGru: _Cell(("candidate", "update"), _ligru),
-    Lstm: _Cell(("input", "forget", "cell", "output"), _lstm),
-}
