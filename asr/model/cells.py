@@ -58,20 +58,19 @@ class Direction(nn.Module, ABC):
             states give the same numbers as the whole sequence.
         """
         recurrent = F.dropout(self.weight_hh_l0, self.recurrent_dropout, self.training)
+        state = state or self.start(x)
         if self.is_fused(x):
-            return self.fused(x, state or self.start(x), recurrent)
+            return self.fused(x, state, recurrent)
         gates = self.project(x.flatten(0, 1)).to(recurrent.dtype)
-        state = tuple(
-            part.to(recurrent.dtype).contiguous() for part in state or self.start(gates, x.shape[1])
-        )
+        state = tuple(part.to(recurrent.dtype).contiguous() for part in state)
         if x.device.type == "cpu" and recurrent.dtype in (torch.float32, torch.float64):
             with torch.autocast("cpu", enabled=False):
                 return self.scan(gates, state, recurrent)
         return self.loop(gates.view(*x.shape[:2], -1), state, recurrent)
 
-    def start(self, x: Tensor, batch: int | None = None) -> State:
-        """The state of zeros, of the kind of `x`, whose second axis is the batch unless that is given."""
-        return (x.new_zeros(x.shape[1] if batch is None else batch, self.output_size),)
+    def start(self, x: Tensor) -> State:
+        """The state of zeros for a batch `x` (steps, batch, input_size), of its kind."""
+        return (x.new_zeros(x.shape[1], self.output_size),)
 
     @abstractmethod
     def project(self, x: Tensor) -> Tensor:
@@ -287,9 +286,9 @@ class Lstm(_TorchCell):
         self.weight_hr_l0 = nn.Parameter(torch.empty(projection, width)) if projection else None
         self.peepholes = nn.Parameter(torch.empty(3, width)) if peephole else None
 
-    def start(self, x: Tensor, batch: int | None = None) -> State:
+    def start(self, x: Tensor) -> State:
         """See `Direction.start`."""
-        (h,) = super().start(x, batch)
+        (h,) = super().start(x)
         return h, x.new_zeros(len(h), self.width)
 
     def step(self, gates: Tensor, state: State, recurrent: Tensor) -> tuple[State, tuple[Tensor, ...]]:
