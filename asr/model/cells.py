@@ -11,7 +11,7 @@ Parameters are named as in torch's layers, so that their weights can be exchange
 
 import warnings
 from abc import ABC, abstractmethod
-from typing import Literal, cast
+from typing import Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -334,7 +334,7 @@ class Lstm(_TorchCell):
         return y, (h[0], c[0])
 
 
-NAMES: tuple[Cell, ...] = ("rnn", "rnn-relu", "gru", "ligru", "lstm", "lstm-peephole")
+NAMES: tuple[Cell, ...] = get_args(Cell)
 
 
 def make_direction(
