@@ -100,9 +100,19 @@ class Augmenter:
 
     # One generator for each purpose: switching one on or off leaves the draws of the others as they are.
 
+    def _chosen(
+        self, share: float, epoch: int, utterance_id: str, purpose: str
+    ) -> np.random.Generator | None:
+        """The random numbers for a purpose, or None for an utterance that is not in its share."""
+        if share == 0:  # without generators that draw nothing, `conditions` takes half the time
+            return None
+        rng = draw(self.seed, epoch, utterance_id, purpose)
+        return rng if rng.random() < share else None
+
     def _room(self, epoch: int, utterance_id: str) -> Room | None:
-        rng, config = draw(self.seed, epoch, utterance_id, "room"), self.config
-        if rng.random() >= config.room_share:
+        config = self.config
+        rng = self._chosen(config.room_share, epoch, utterance_id, "room")
+        if rng is None:
             return None
         if self.rooms:
             return RecordedRoom(self.rooms[rng.integers(len(self.rooms))])
@@ -113,8 +123,9 @@ class Augmenter:
         )
 
     def _noise(self, epoch: int, utterance_id: str) -> tuple[Noise | None, float]:
-        rng, config = draw(self.seed, epoch, utterance_id, "noise"), self.config
-        if rng.random() >= config.noise_share:
+        config = self.config
+        rng = self._chosen(config.noise_share, epoch, utterance_id, "noise")
+        if rng is None:
             return None, 0.0
         snr_db = rng.uniform(*config.noise_snr_db)
         if self.noises:
@@ -124,11 +135,12 @@ class Augmenter:
         return MadeNoise(kind, seed=int(rng.integers(2**63))), snr_db
 
     def _gain_db(self, epoch: int, utterance_id: str) -> float:
-        rng = draw(self.seed, epoch, utterance_id, "gain")
-        return rng.uniform(*self.config.gain_db) if rng.random() < self.config.gain_share else 0.0
+        rng = self._chosen(self.config.gain_share, epoch, utterance_id, "gain")
+        return 0.0 if rng is None else rng.uniform(*self.config.gain_db)
 
     def _mel_warp(self, epoch: int, utterance_id: str) -> float:
-        return draw(self.seed, epoch, utterance_id, "warp").uniform(*self.config.mel_warp)
+        low, high = self.config.mel_warp
+        return low if low == high else draw(self.seed, epoch, utterance_id, "warp").uniform(low, high)
 
 
 def hear(waveform: Tensor, sample_rate: int, conditions: Conditions) -> Tensor:
