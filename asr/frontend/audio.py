@@ -50,8 +50,8 @@ def audio_info(path: Path) -> AudioInfo:
 
 def audio_files(folder: Path) -> list[Path]:
     """The audio files in a folder and the folders below it, by their suffix, sorted."""
-    inside = sorted(folder.rglob("*"))
-    return [file for file in inside if file.suffix.lower() in AUDIO_SUFFIXES and file.is_file()]
+    inside = folder.rglob("*")
+    return sorted(file for file in inside if file.suffix.lower() in AUDIO_SUFFIXES and file.is_file())
 
 
 def read_audio(

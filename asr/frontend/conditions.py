@@ -18,9 +18,8 @@ from asr.frontend.draws import hash_ids
 from asr.frontend.noise import MadeNoise, Noise, RecordedNoise, add_noise
 from asr.frontend.reverb import MadeRoom, RecordedRoom, Room, reverberate
 
-_KEPT_S = (
-    1200.0  # a folder of no more noise is kept in memory (77 MB a process at 16 kHz): opus is slow to read
-)
+# A folder of no more noise is kept in memory (77 MB a process at 16 kHz): opus is slow to read.
+_KEPT_S = 1200.0
 
 
 @dataclass(frozen=True)

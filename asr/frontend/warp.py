@@ -24,10 +24,10 @@ def warp_mel(features: Tensor, factors: Tensor, config: FeatureConfig) -> Tensor
     Source: Jaitly and Hinton 2013, "Vocal Tract Length Perturbation (VTLP) improves speech recognition",
         equation 1, with centre frequencies of bands in the place of single frequencies.
     """
+    if config.n_mels == 1:
+        return features
     centres = band_edges_hz(config.n_mels, config.sample_rate)[1:-1].to(features.device)
     wanted = _warp(centres, factors.unsqueeze(1), config.sample_rate / 2)
-    if len(centres) == 1:
-        return features
     below = (torch.searchsorted(centres, wanted.contiguous(), right=True) - 1).clamp(0, len(centres) - 2)
     low, high = centres[below], centres[below + 1]
     weight = ((wanted - low) / (high - low)).clamp(0, 1)  # outside the outermost centres: their values

@@ -27,9 +27,8 @@ class RecurrentConfig:
     width: int = 256  # units a layer and direction
     depth: int = 4  # layers
     dropout: float = 0.3  # on the input of every layer but the first; one mask for all steps of an utterance
-    recurrent_dropout: float = (
-        0.0  # share of the recurrent weights left out in an update, the same at all steps
-    )
+    # share of the recurrent weights that are left out in an update, the same ones at all steps
+    recurrent_dropout: float = 0.0
     layer_norm: bool = True  # normalise the input of every layer
     residual: bool = False  # add a layer's input to its output where their sizes agree
     projection: int = 0  # lstm, lstm-peephole: hidden state's size, at most width (Sak 2014); 0 for width
