@@ -6,7 +6,7 @@ from torch import Tensor
 from asr.errors import ModelError
 from asr.text.tokenizer import Tokenizer
 
-__all__ = ["check_lengths", "check_normalised", "check_shapes"]
+__all__ = ["check_lengths", "check_normalised", "check_shapes", "nan_error"]
 
 
 def check_shapes(log_probs: Tensor, step_lengths: Tensor, tokenizer: Tokenizer) -> None:
@@ -41,12 +41,13 @@ def check_lengths(step_lengths: list[int], steps: int) -> None:
             )
 
 
-def check_normalised(log_probs: Tensor, step_lengths: Tensor) -> None:
+def check_normalised(log_probs: Tensor, step_lengths: Tensor, block: bool = False) -> None:
     """Refuse NaN and whatever is not the logarithm of a distribution, such as logits or probabilities.
 
     Args:
         log_probs: (batch, steps, vocab) float.
         step_lengths: (batch,) int64, within 0..steps.
+        block: whether they are a stream's next steps, a batch of one.
 
     Raises:
         ModelError: names the first utterance and step.
@@ -58,12 +59,23 @@ def check_normalised(log_probs: Tensor, step_lengths: Tensor) -> None:
     if len(wrong) == 0:
         return
     row, step = wrong[0].tolist()
+    whose = "the block" if block else f"utterance {row} of the batch"
     if bool(log_probs[row, step].isnan().any()):
-        raise ModelError(
-            f"the log-probabilities of utterance {row} of the batch hold NaN at step {step}. Finite numbers "
-            "were expected. Check the audio for NaN samples and the model for a training run that diverged."
-        )
+        raise nan_error(whose, step)
     raise ModelError(
-        f"the log-probabilities of utterance {row} of the batch are not normalised at step {step}: "
+        f"the log-probabilities of {whose} are not normalised at step {step}: "
         f"logsumexp is {float(sums[row, step]):.4g}. 0 was expected. Apply log_softmax to the model's output."
+    )
+
+
+def nan_error(whose: str, step: int) -> ModelError:
+    """What is raised for NaN.
+
+    Args:
+        whose: utterance or block.
+        step: the first that holds one.
+    """
+    return ModelError(
+        f"the log-probabilities of {whose} hold NaN at step {step}. Finite numbers were expected. Check the "
+        "audio for NaN samples and the model for a training run that diverged."
     )

@@ -12,11 +12,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from asr.decoding.checks import check_lengths, check_shapes, nan_error
 from asr.decoding.hypothesis import Hypothesis, Word
-from asr.errors import ModelError
 from asr.text.tokenizer import BLANK, Tokenizer
 
-__all__ = ["greedy_decode", "hypotheses_of"]
+__all__ = ["best_path", "greedy_decode", "hypotheses_of"]
 
 _PADDING = -1  # stands for "no step here" among the ids, so that a run never reaches into the padding
 
@@ -63,23 +63,16 @@ def greedy_decode(
     Source: Graves et al., "Connectionist Temporal Classification", ICML 2006, section 3.2, best path
         decoding.
     """
-    _check_shapes(log_probs, step_lengths, tokenizer)
+    check_shapes(log_probs, step_lengths, tokenizer)
     batch, steps, _ = log_probs.shape
     if batch == 0:
         return []
-    ids, best, lengths = _best_path(log_probs, step_lengths)
-    bad = np.flatnonzero((lengths < 0) | (lengths > steps))
-    if bad.size:
-        raise ModelError(
-            f"step_lengths[{bad[0]}] is {lengths[bad[0]]}. A length from 0 to {steps} was expected, "
-            "because log_probs has so many steps."
-        )
-    bad = np.flatnonzero(np.isnan(best).any(axis=1))
-    if bad.size:
-        raise ModelError(
-            f"the log-probabilities of utterance {bad[0]} of the batch hold NaN. Finite numbers were "
-            "expected. Check the audio for NaN samples and the model for a training run that diverged."
-        )
+    ids, best, lengths = best_path(log_probs, step_lengths)
+    check_lengths(lengths.tolist(), steps)
+    bad = np.argwhere(np.isnan(best))
+    if len(bad):
+        row, step = bad[0].tolist()
+        raise nan_error(f"utterance {row} of the batch", step)
     return hypotheses_of(ids, best, lengths, tokenizer, step_s)
 
 
@@ -122,23 +115,19 @@ def hypotheses_of(
     return hypotheses
 
 
-def _check_shapes(log_probs: Tensor, step_lengths: Tensor, tokenizer: Tokenizer) -> None:
-    if log_probs.dim() != 3 or step_lengths.shape != log_probs.shape[:1]:
-        raise ModelError(
-            f"log_probs is {tuple(log_probs.shape)} and step_lengths {tuple(step_lengths.shape)}. "
-            "(batch, steps, vocab) and (batch,) were expected."
-        )
-    if log_probs.shape[2] != tokenizer.vocab_size:
-        raise ModelError(
-            f"log_probs has {log_probs.shape[2]} classes but the tokenizer {tokenizer.vocab_size} ids, the "
-            "blank included. Model and tokenizer must belong together."
-        )
-
-
-def _best_path(
+def best_path(
     log_probs: Tensor, step_lengths: Tensor
 ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.int64]]:
-    """Best ids, -1 in the padding, and their log-probabilities, both (batch, steps); lengths (batch,)."""
+    """The most probable id of each step, brought to the host in one transfer.
+
+    Args:
+        log_probs: (batch, steps, vocab) float, on any device.
+        step_lengths: (batch,) int64, valid steps of each utterance, on any device.
+
+    Returns:
+        Best ids, -1 in the padding, and their log-probabilities, 0 in the padding and NaN where a valid step
+        holds one, both (batch, steps); lengths (batch,).
+    """
     steps = log_probs.shape[1]
     best, ids = log_probs.max(dim=2)
     lengths = step_lengths.to(best.device)

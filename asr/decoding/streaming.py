@@ -13,12 +13,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from asr.decoding.arena import NONE, shared_prefix, spell
-from asr.decoding.checks import check_normalised, check_shapes
-from asr.decoding.greedy import hypotheses_of
+from asr.decoding.checks import check_normalised, check_shapes, nan_error
+from asr.decoding.greedy import best_path, hypotheses_of
 from asr.decoding.hypothesis import Hypothesis
 from asr.decoding.texts import Named, name_words
 from asr.decoding.utterance import Plan, Utterance
-from asr.errors import ModelError
 from asr.text.tokenizer import BLANK, Tokenizer
 
 __all__ = ["BeamStream", "GreedyStream", "Partial"]
@@ -105,20 +104,16 @@ class GreedyStream:
             ModelError: the width is not the tokenizer's, or the block holds NaN; the stream stands as before.
         """
         check_shapes(log_probs[None], torch.zeros(1), self._tokenizer)
-        best, ids = log_probs.max(dim=1)
-        if bool(best.isnan().any()):
-            raise ModelError(
-                f"the block's log-probabilities hold NaN at step {int(best.isnan().nonzero()[0])}. Finite "
-                "numbers were expected. Check the audio for NaN samples and the model for a training run "
-                "that diverged."
-            )
+        [block], [best], _ = best_path(log_probs[None], torch.tensor([len(log_probs)]))
+        bad = np.flatnonzero(np.isnan(best))
+        if len(bad):
+            raise nan_error("the block", int(bad[0]))
         before = int(self._ids[-1][-1]) if self._ids else BLANK
-        block = ids.cpu().numpy().astype(np.int64)
         if len(block):
             begins = np.diff(block, prepend=before) != 0
             self._tokens += block[begins & (block != BLANK)].tolist()
             self._ids.append(block)
-            self._best.append(best.double().cpu().numpy())
+            self._best.append(best)
         words = name_words(self._tokens, [], self._tokenizer, None)
         separated = any(piece.begins_word for piece in self._tokenizer.pieces or ())
         complete = [name for name, where in words if not separated or where.stop < len(self._tokens)]
@@ -136,5 +131,5 @@ def _checked(log_probs: Tensor, tokenizer: Tokenizer) -> Tensor:
     """The block on the CPU, in float32 or float64."""
     batch, lengths = log_probs[None], torch.tensor([len(log_probs)])
     check_shapes(batch, lengths, tokenizer)
-    check_normalised(batch, lengths)
+    check_normalised(batch, lengths, block=True)
     return log_probs.detach().cpu().to(torch.promote_types(log_probs.dtype, torch.float32))

@@ -129,7 +129,7 @@ def test_a_bad_block_changes_nothing(random_rows: Rows) -> None:
     stream, greedy = decoder.stream(0.04), GreedyStream(TOKENIZER, 0.04)
     for one in (stream, greedy):
         one.accept(log_probs[:10])
-        with pytest.raises(ModelError, match="NaN at step 1"):
+        with pytest.raises(ModelError, match="of the block hold NaN at step 1"):
             one.accept(torch.tensor([[-math.log(4)] * 4, [math.nan] * 4]))
         with pytest.raises(ModelError, match="5 classes but the tokenizer 4 ids"):
             one.accept(torch.zeros(3, 5))
