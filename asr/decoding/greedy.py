@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from asr.decoding.checks import check_lengths, check_shapes, nan_error
-from asr.decoding.hypothesis import Hypothesis, Word
+from asr.decoding.hypothesis import Hypothesis, name_tokens, place_words
 from asr.text.tokenizer import BLANK, Tokenizer
 
 __all__ = ["best_path", "greedy_decode", "hypotheses_of"]
@@ -100,11 +100,13 @@ def hypotheses_of(
     hypotheses = []
     for row in range(batch):
         own = slice(bounds[row], bounds[row + 1])
-        words = _words(tokens[own], starts[own], ends[own], confidences[own], tokenizer, step_s)
+        words = place_words(
+            name_tokens(tokens[own], tokenizer), starts[own], ends[own], confidences[own], step_s
+        )
         hypotheses.append(
             Hypothesis(
                 text=" ".join([word.text for word in words]),
-                words=tuple(words),
+                words=words,
                 tokens=tuple(tokens[own]),
                 steps=tuple(starts[own]),
                 # summed over the utterance's own steps, so that padding cannot change the rounding
@@ -162,26 +164,3 @@ def _find_runs(ids: NDArray[np.int64], best: NDArray[np.float64]) -> _Runs:
     begin, length = begin[emitted], length[emitted]
     start = begin % steps
     return _Runs(begin // steps, token[emitted], start, start + length, confidence[emitted])
-
-
-def _words(
-    tokens: list[int],
-    starts: list[int],
-    ends: list[int],
-    confidences: list[float],
-    tokenizer: Tokenizer,
-    step_s: float,
-) -> list[Word]:
-    """The words of one utterance, or its phones where the tokens alone give no words."""
-    found = tokenizer.words(tokens)
-    if found is None:
-        found = [slice(position, position + 1) for position in range(len(tokens))]
-    return [
-        Word(
-            text=tokenizer.decode(tokens[word]),
-            start_s=starts[word.start] * step_s,
-            end_s=ends[word.stop - 1] * step_s,
-            confidence=sum(confidences[word]) / (word.stop - word.start),
-        )
-        for word in found
-    ]

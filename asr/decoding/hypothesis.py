@@ -1,8 +1,14 @@
 """What every decoder returns: the text of one utterance, with times, confidences and its score."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-__all__ = ["Hypothesis", "Word"]
+from asr.text.tokenizer import Tokenizer
+
+__all__ = ["Hypothesis", "Named", "Word", "name_tokens", "place_words"]
+
+Named = list[tuple[str, slice]]
+"""Words, and where their tokens are."""
 
 
 @dataclass(frozen=True)
@@ -49,3 +55,39 @@ class Hypothesis:
     score: float
     acoustic_score: float
     lm_score: float = 0.0
+
+
+def name_tokens(tokens: Sequence[int], tokenizer: Tokenizer) -> Named:
+    """The words that tokens write; where they write none (phones), each token is a word.
+
+    Args:
+        tokens: ids.
+        tokenizer: the model's.
+    """
+    found = tokenizer.words(tokens)
+    if found is None:
+        found = [slice(place, place + 1) for place in range(len(tokens))]
+    return [(tokenizer.decode(tokens[where]), where) for where in found]
+
+
+def place_words(
+    named: Named, starts: Sequence[int], ends: Sequence[int], confidences: Sequence[float], step_s: float
+) -> tuple[Word, ...]:
+    """Words with the times of their tokens; a word's confidence is the mean over its tokens.
+
+    Args:
+        named: the words.
+        starts: (tokens,) first step of each token's run.
+        ends: (tokens,) first step after it.
+        confidences: (tokens,) of each token.
+        step_s: seconds an encoder step.
+    """
+    return tuple(
+        Word(
+            text=name,
+            start_s=starts[where.start] * step_s,
+            end_s=ends[where.stop - 1] * step_s,
+            confidence=sum(confidences[where]) / (where.stop - where.start),
+        )
+        for name, where in named
+    )

@@ -15,9 +15,10 @@ from torch import Tensor
 from asr.decoding.arena import NONE, shared_prefix, spell
 from asr.decoding.checks import check_normalised, check_shapes, nan_error
 from asr.decoding.greedy import best_path, hypotheses_of
-from asr.decoding.hypothesis import Hypothesis
-from asr.decoding.texts import Named, name_words
+from asr.decoding.hypothesis import Hypothesis, Named, name_tokens
+from asr.decoding.texts import name_words
 from asr.decoding.utterance import Plan, Utterance
+from asr.decoding.vocabulary import letters_of
 from asr.text.tokenizer import BLANK, Tokenizer
 
 __all__ = ["BeamStream", "GreedyStream", "Partial"]
@@ -60,12 +61,9 @@ class BeamStream:
         self._blocks.append(block.numpy())
         beam = self._utterance.beam
         best = int(np.argmax((beam.blank + beam.token)[: beam.sizes[1]]))
-        tokens, named = self._read(int(beam.node[best]))
-        text = " ".join(name for name, _ in named)
-        tokens, named = self._read(shared_prefix(beam))
-        if self._plan.sources.letters.separated:
-            named = [(name, where) for name, where in named if where.stop < len(tokens)]
-        return Partial(" ".join(name for name, _ in named), text)
+        _, named = self._read(int(beam.node[best]))
+        tokens, shared = self._read(shared_prefix(beam))
+        return _partial(named, shared, len(tokens), self._plan.sources.letters.separated)
 
     def finish(self) -> list[Hypothesis]:
         """The best texts of all that was accepted, best first: those of `BeamDecoder.decode`."""
@@ -90,6 +88,7 @@ class GreedyStream:
     def __init__(self, tokenizer: Tokenizer, step_s: float) -> None:
         self._tokenizer = tokenizer
         self._step_s = step_s
+        self._separated = letters_of(tokenizer).separated
         self._ids: list[NDArray[np.int64]] = []
         self._best: list[NDArray[np.float64]] = []
         self._tokens: list[int] = []
@@ -114,10 +113,8 @@ class GreedyStream:
             self._tokens += block[begins & (block != BLANK)].tolist()
             self._ids.append(block)
             self._best.append(best)
-        words = name_words(self._tokens, [], self._tokenizer, None)
-        separated = any(piece.begins_word for piece in self._tokenizer.pieces or ())
-        complete = [name for name, where in words if not separated or where.stop < len(self._tokens)]
-        return Partial(" ".join(complete), " ".join(name for name, _ in words))
+        named = name_tokens(self._tokens, self._tokenizer)
+        return _partial(named, named, len(self._tokens), self._separated)
 
     def finish(self) -> Hypothesis:
         """The text of all that was accepted: that of `greedy_decode`."""
@@ -125,6 +122,19 @@ class GreedyStream:
         best = np.concatenate([*self._best, np.zeros(0)])[None]
         [found] = hypotheses_of(ids, best, np.array([ids.shape[1]]), self._tokenizer, self._step_s)
         return found
+
+
+def _partial(best: Named, shared: Named, tokens: int, separated: bool) -> Partial:
+    """The best words, and those of the tokens that are certain.
+
+    Args:
+        best: all words so far.
+        shared: those that the certain tokens write.
+        tokens: how many are certain.
+        separated: whether tokens say where words end, so that the last of these words may go on.
+    """
+    complete = [name for name, where in shared if not separated or where.stop < tokens]
+    return Partial(" ".join(complete), " ".join(name for name, _ in best))
 
 
 def _checked(log_probs: Tensor, tokenizer: Tokenizer) -> Tensor:

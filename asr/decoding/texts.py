@@ -6,16 +6,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asr.decoding.arena import NONE
-from asr.decoding.hypothesis import Word
+from asr.decoding.hypothesis import Named, Word, name_tokens, place_words
 from asr.decoding.vocabulary import Vocabulary
 from asr.text.tokenizer import Tokenizer
 
 __all__ = ["name_words", "time_words"]
 
 _UNNAMED = "<unk>"  # where phones are no word
-
-Named = list[tuple[str, slice]]
-"""Words, and where their tokens are."""
 
 
 def name_words(
@@ -32,11 +29,9 @@ def name_words(
         tokenizer: the model's.
         vocabulary: of the search.
     """
-    found = tokenizer.words(tokens)
     if vocabulary is None or not vocabulary.named:
-        if found is None:
-            found = [slice(place, place + 1) for place in range(len(tokens))]
-        return [(tokenizer.decode(tokens[where]), where) for where in found]
+        return name_tokens(tokens, tokenizer)
+    found = tokenizer.words(tokens)
     if found is not None:
         numbers = [word for word in words if word != NONE]
         numbers += [NONE] * (len(found) - len(numbers))  # the last word is not complete yet
@@ -77,12 +72,4 @@ def time_words(
     steps = np.repeat(spans[:, 0] - begins, lengths) + np.arange(lengths.sum())
     probs = np.exp(log_probs[steps, np.repeat(tokens, lengths)])
     confidences: list[float] = (np.add.reduceat(probs, begins) / lengths).tolist()
-    return tuple(
-        Word(
-            text=name,
-            start_s=int(spans[where.start, 0]) * step_s,
-            end_s=int(spans[where.stop - 1, 1]) * step_s,
-            confidence=sum(confidences[where]) / (where.stop - where.start),
-        )
-        for name, where in named
-    )
+    return place_words(named, spans[:, 0].tolist(), spans[:, 1].tolist(), confidences, step_s)
