@@ -19,6 +19,7 @@ from torch import Tensor
 
 from asr.decoding.checks import check_lengths, check_normalised, check_shapes
 from asr.decoding.config import BeamConfig
+from asr.decoding.fusion import EXTERNAL
 from asr.decoding.hypothesis import Hypothesis
 from asr.decoding.search import search
 from asr.decoding.sources import Sources, build_sources
@@ -123,7 +124,7 @@ class BeamDecoder:
         host = log_probs.detach().cpu().double().numpy()
         rows = [host[row, :length] for row, length in enumerate(lengths)]
         threads = min(self.config.threads or usable_cores(), len(rows))
-        if self._sources.external() is not None:
+        if self._sources.lm_kind == EXTERNAL:
             threads = 1  # nobody knows whether the language model can be asked from several at once
         with _announced():
             if threads <= 1:

@@ -71,7 +71,7 @@ def build_hot_words(boosts: Mapping[str, float], numbers: Mapping[str, int]) -> 
         SettingsError: a hot word has a letter that the model does not write; a difference in case is named.
     """
     for phrase in boosts:
-        check_letters(phrase, numbers)
+        _check_letters(phrase, numbers)
     states = {"": _START}
     for phrase in boosts:
         for length in range(1, len(phrase) + 1):
@@ -92,7 +92,7 @@ def build_hot_words(boosts: Mapping[str, float], numbers: Mapping[str, int]) -> 
     return HotWords(following, advance, gain)
 
 
-def check_letters(phrase: str, numbers: Mapping[str, int]) -> None:
+def _check_letters(phrase: str, numbers: Mapping[str, int]) -> None:
     """Refuse a hot word that the model cannot write.
 
     Raises:

@@ -84,7 +84,7 @@ class Sources:
     @property
     def start_state(self) -> int:
         """The language model's state before the first word, as the compiled search knows it."""
-        return self.lm.start_state if isinstance(self.lm, NgramModel) and self.lm_kind != EXTERNAL else 0
+        return self.lm.start_state if isinstance(self.lm, NgramModel) else 0
 
     @property
     def end_id(self) -> int:
@@ -104,7 +104,6 @@ def build_sources(
     lexicon: Lexicon | None,
     hotwords: Mapping[str, float],
     config: BeamConfig,
-    compiled: bool = True,
 ) -> Sources:
     """Make ready what is fused.
 
@@ -116,7 +115,6 @@ def build_sources(
         lexicon: words with their spellings, or None.
         hotwords: nats of each hot word.
         config: says whether words outside the vocabulary are allowed.
-        compiled: ask an n-gram model in the compiled search; False asks it as any other object.
 
     Raises:
         SettingsError: the parts do not fit each other: alphabets, a vocabulary that cannot be spelled, hot
@@ -142,11 +140,9 @@ def build_sources(
         raise SettingsError(
             "a language model of characters cannot be used with phones. Use one of words, or a lexicon."
         )
-    lm_kind = NO_LM
-    if lm is not None:
+    lm_kind = NO_LM if lm is None else EXTERNAL
+    if isinstance(lm, NgramModel):
         lm_kind = WORDS if lm.unit == "word" else CHARACTERS
-        if not (isinstance(lm, NgramModel) and compiled):
-            lm_kind = EXTERNAL
     symbols = [*letters.numbers, " "] if lm is not None and lm.unit == "character" else []
     if lm is not None and lm.unit == "word" and vocabulary is not None:
         symbols = list(vocabulary.words)
@@ -164,7 +160,7 @@ def build_sources(
         scores=scores,
         lm=lm,
         lm_kind=lm_kind,
-        arrays=_plain(lm.arrays) if isinstance(lm, NgramModel) and compiled else _NO_ARRAYS,
+        arrays=_plain(lm.arrays) if isinstance(lm, NgramModel) else _NO_ARRAYS,
         symbol=symbol,
         hot=hot,
         word_boost=word_boost,

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asr.decoding.config import BeamConfig
-from asr.decoding.fusion import NO_LM, Tables
+from asr.decoding.fusion import Tables
 from asr.decoding.hotwords import HotWords
 from asr.decoding.lexicon_tree import LexiconTree, best_below
 from asr.decoding.search import Pruning
@@ -40,12 +40,12 @@ def build_tables(
     config: BeamConfig,
     *,
     bias: NDArray[np.float64],
-    vocabulary: Vocabulary | None = None,
-    scores: NDArray[np.float64] | None = None,
-    lm_kind: int = NO_LM,
-    symbol: NDArray[np.int32] | None = None,
-    hot: HotWords | None = None,
-    word_boost: NDArray[np.float64] | None = None,
+    vocabulary: Vocabulary | None,
+    scores: NDArray[np.float64] | None,
+    lm_kind: int,
+    symbol: NDArray[np.int32],
+    hot: HotWords | None,
+    word_boost: NDArray[np.float64] | None,
 ) -> Tables:
     """What scores a prefix.
 
@@ -62,10 +62,9 @@ def build_tables(
     """
     tree = vocabulary.tree if vocabulary else _NO_TREE
     boosts = np.zeros(len(vocabulary.words) if vocabulary else 0) if word_boost is None else word_boost
-    weight = config.lm_weight if lm_kind != NO_LM else 0.0
     ahead = np.zeros(len(tree.letter) + 1)  # the last is for INSIDE
     if vocabulary and scores is not None:
-        ahead[:-1] = best_below(tree, weight * scores + boosts)
+        ahead[:-1] = best_below(tree, config.lm_weight * scores + boosts)
     hot = hot or HotWords(np.zeros((1, len(letters.numbers) + 1), dtype=np.int32), np.zeros(1), np.zeros(1))
     within, end = _gains(ahead, letters, config, vocabulary is not None, hot, boosts)
     most = int(np.diff(tree.word_start).max()) + 1
@@ -93,7 +92,7 @@ def build_tables(
         hot_gain=hot.gain,
         lm_kind=lm_kind,
         lm_weight=float(config.lm_weight),
-        symbol=np.zeros(1, dtype=np.int32) if symbol is None else symbol,
+        symbol=symbol,
         most_proposals=most,
     )
 
