@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from asr.cores import usable_cores
 from asr.corpora.digits import prepare_embedded
 from asr.corpora.librispeech import read_part
 from asr.corpora.manifest import Utterance
@@ -54,8 +55,7 @@ def _core_times() -> list[int]:
 
 def set_threads(threads: int | None) -> None:
     """Threads for all contenders; None: as many as cores that this process may use, or OMP_NUM_THREADS."""
-    free = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    torch.set_num_threads(threads or min(free, torch.get_num_threads()))
+    torch.set_num_threads(threads or min(usable_cores(), torch.get_num_threads()))
 
 
 def find_speech(root: Path | None, count: int, seed: int = 1) -> tuple[list[Utterance], str]:

@@ -5,7 +5,6 @@ blocks. Both run the same compiled search (`search.py`).
 """
 
 import logging
-import os
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -17,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from asr.cores import usable_cores
 from asr.decoding.checks import check_lengths, check_normalised, check_shapes
 from asr.decoding.config import BeamConfig
 from asr.decoding.fusion import EXTERNAL
@@ -31,7 +31,7 @@ from asr.lm.interface import LanguageModel
 from asr.text.lexicon import Lexicon
 from asr.text.tokenizer import Tokenizer
 
-__all__ = ["BeamDecoder", "usable_cores"]
+__all__ = ["BeamDecoder"]
 
 log = logging.getLogger("asr")
 
@@ -146,11 +146,6 @@ class BeamDecoder:
         utterance = Utterance(self._plan, f"utterance {number} of the batch")
         utterance.take(log_probs)
         return utterance.finish(log_probs, step_s)
-
-
-def usable_cores() -> int:
-    """Cores that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _compiled() -> bool:

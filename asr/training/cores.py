@@ -1,20 +1,14 @@
 """The machine's cores, shared between computing threads, loader processes and the processes of torchrun."""
 
 import logging
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 
+from asr.cores import usable_cores
+
 log = logging.getLogger("asr")
-
-
-def usable_cores() -> int:
-    """Cores that this process may use, shared fairly with its neighbours under torchrun; at least 1."""
-    # Not every system can pin a process to cores (macOS cannot).
-    here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, here // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 @contextmanager

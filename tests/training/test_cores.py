@@ -4,7 +4,8 @@ import os
 import pytest
 import torch
 
-from asr.training.cores import share_cores, usable_cores
+from asr.cores import usable_cores
+from asr.training.cores import share_cores
 
 
 @pytest.fixture
@@ -52,14 +53,4 @@ def test_neighbours_under_torchrun(four_cores: list[int], monkeypatch: pytest.Mo
     assert usable_cores() == 2
     assert share_cores(None, 1) == 1
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "64")
-    assert usable_cores() == 1
-
-
-def test_system_without_affinity(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Guards macOS, where a process cannot be pinned to cores and os has no such function."""
-    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
-    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
-    monkeypatch.setattr(os, "cpu_count", lambda: 7)
-    assert usable_cores() == 7
-    monkeypatch.setattr(os, "cpu_count", lambda: None)
     assert usable_cores() == 1
