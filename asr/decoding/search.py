@@ -74,8 +74,8 @@ def search(
 ) -> int:
     """Take the beam through the steps of an utterance.
 
-    Nothing that could have been in the next beam is left out but by `pruning` and the beam's size: the sum
-    over paths is exact for what stays.
+    Nothing that could have been in the next beam is left out but by `pruning` and the beam's size: a mass is
+    the sum over the paths that lead through prefixes of the beam alone.
 
     Args:
         log_probs: (steps, vocab) float64, as the model gives them.
@@ -321,8 +321,9 @@ def _covers(beam: Beam, found: _Found, one: int, other: int) -> bool:
 def _recombine(beam: Beam, found: _Found, count: int, seen: _Seen, step: int) -> int:
     """Drop each prefix that goes on as another one does and has no more mass, whatever comes.
 
-    All that is to come depends on the last token, the node of the tree and the states of language model and
-    hot words alone, and adds to the two masses of a prefix in proportion.
+    What their own masses become depends on the last token, the node of the tree and the states of language
+    model and hot words alone. Approximate all the same: the prefix that is dropped could have been given more
+    by its parent, should that come back, and gives nothing any more to longer ones that are in the beam.
 
     Returns:
         How many are left.
