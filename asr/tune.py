@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 import tyro
@@ -172,7 +172,7 @@ def tune(
         raise DataError(f"{manifest or 'the dev set'}: no utterance to tune on. Expected at least one.")
     if search_beam < 1:
         raise SettingsError(f"search-beam is {search_beam}. Expected at least 1.")
-    grid = _fix(grid, known, given or {})
+    grid = grid.holding({**({} if known.lm else {"lm_weight": 0.0}), **(given or {})})
     unit = known.unit(tokenizer)
     references = reference_texts(utterances, tokenizer, rules, unit)
     priors = emissions.mean_posteriors()
@@ -347,14 +347,3 @@ class _Lists:
 def weighted(config: BeamConfig, weights: Weights) -> BeamConfig:
     """The settings of a search with these weights."""
     return replace(config, **{name: getattr(weights, name) for name in WEIGHTS})
-
-
-def _fix(grid: Grid, known: Knowledge, given: Mapping[str, float]) -> Grid:
-    """The grid without what is given or has nothing to act on."""
-    lists = {
-        "lm_weight": "lm_weights", "word_bonus": "word_bonuses", "prior_weight": "prior_weights",
-        "blank_scale": "blank_scales", "acoustic_scale": "acoustic_scales",
-    }  # fmt: skip
-    fixed: dict[str, Any] = {} if known.lm else {"lm_weights": (0.0,)}
-    fixed |= {lists[name]: (value,) for name, value in given.items()}
-    return replace(grid, **fixed)

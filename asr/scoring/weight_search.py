@@ -6,9 +6,10 @@ after another, so that it can end after any of them.
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from asr.errors import SettingsError
 from asr.model.tuning import Weights
@@ -16,6 +17,12 @@ from asr.model.tuning import Weights
 __all__ = ["Grid", "Point", "draw_surface", "edges", "search_weights"]
 
 log = logging.getLogger("asr")
+
+_LISTS = {
+    "lm_weight": "lm_weights", "word_bonus": "word_bonuses", "prior_weight": "prior_weights",
+    "blank_scale": "blank_scales", "acoustic_scale": "acoustic_scales",
+}  # fmt: skip
+"""Each weight's field in Grid."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +39,7 @@ class Grid:
     points: int = 0  # the search ends after so many; 0: when all are tried
 
     def __post_init__(self) -> None:
-        for name in ("lm_weights", "word_bonuses", "prior_weights", "blank_scales", "acoustic_scales"):
+        for name in _LISTS.values():
             values = getattr(self, name)
             if not values or len(set(values)) < len(values):
                 raise SettingsError(
@@ -44,14 +51,12 @@ class Grid:
 
     def values(self, name: str) -> tuple[float, ...]:
         """The values of a weight in ascending order."""
-        lists = {
-            "lm_weight": self.lm_weights,
-            "word_bonus": self.word_bonuses,
-            "prior_weight": self.prior_weights,
-            "blank_scale": self.blank_scales,
-            "acoustic_scale": self.acoustic_scales,
-        }
-        return tuple(sorted(lists[name]))
+        return tuple(sorted(getattr(self, _LISTS[name])))
+
+    def holding(self, weights: Mapping[str, float]) -> "Grid":
+        """The grid in which these weights keep their values."""
+        fixed: dict[str, Any] = {_LISTS[name]: (value,) for name, value in weights.items()}
+        return replace(self, **fixed)
 
 
 @dataclass(frozen=True)
@@ -83,19 +88,16 @@ def search_weights(errors: Callable[[Weights], int], grid: Grid, words: int) -> 
     tried: dict[Weights, Point] = {}
     began = time.monotonic()
     planned = _planned(grid)
-    best: Point | None = None
 
     def ended() -> bool:
         spent = (time.monotonic() - began) / 60 > grid.minutes > 0
         return bool(tried) and (spent or 0 < grid.points <= len(tried))
 
     def attempt(weights: Weights, phase: str) -> None:
-        nonlocal best
         if weights in tried or ended():
             return
         point = tried[weights] = Point(weights, errors(weights), phase)
-        if best is None or point.errors < best.errors:
-            best = point
+        best = _best(tried)
         total = min(planned, grid.points or planned)
         left = (time.monotonic() - began) / len(tried) * max(total - len(tried), 0)
         log.info(
@@ -121,15 +123,12 @@ def search_weights(errors: Callable[[Weights], int], grid: Grid, words: int) -> 
 def edges(best: Weights, grid: Grid) -> list[str]:
     """Which of the best weights lie on an edge of what was tried, each in words with the remedy."""
     found = []
-    for name, option in (
-        ("lm_weight", "lm-weights"), ("word_bonus", "word-bonuses"), ("prior_weight", "prior-weights"),
-        ("blank_scale", "blank-scales"), ("acoustic_scale", "acoustic-scales"),
-    ):  # fmt: skip
+    for name, option in _LISTS.items():
         values, value = grid.values(name), getattr(best, name)
         if len(values) == 1:
             continue
         said = f"the best {name.replace('_', '-')}, {value:g}, is the {{}} that was tried. Widen: "
-        said += f"--grid.{option} "
+        said += f"--grid.{option.replace('_', '-')} "
         step = values[1] - values[0]
         if value >= values[-1]:
             more = (*values, 2 * values[-1] - values[-2])
