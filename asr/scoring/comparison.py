@@ -20,7 +20,7 @@ class System:
         columns: what else the table tells of it, by heading; the same headings for all systems.
 
     Raises:
-        DataError: there is no score, or two of them are of other utterances.
+        DataError: there is no score, or two of them are of other utterances or count other units.
     """
 
     name: str
@@ -34,6 +34,7 @@ class System:
                 f"{self.name}: {len(self.scores)} scores of {len(ids)} lists of utterances. Expected one or "
                 f"more scores of the same utterances in the same order."
             )
+        _rate_name(self.scores)
 
     @property
     def rates(self) -> list[float]:
@@ -54,8 +55,16 @@ class System:
 
 
 def table(systems: Sequence[System]) -> str:
-    """A Markdown table, a line a system: errors and words of all seeds together, their WER, each seed's."""
-    heads = ["system", "%WER", "95% interval", "errors / words", "each seed", *systems[0].columns]
+    """A Markdown table, a line a system: errors and words of all seeds together, their WER, each seed's.
+
+    Where phones were counted, the heading says so.
+
+    Raises:
+        DataError: words were counted for one system, and phones for another.
+    """
+    every = [score for system in systems for score in system.scores]
+    rate, units = _rate_name(every), every[0].unit
+    heads = ["system", f"%{rate}", "95% interval", f"errors / {units}", "each seed", *systems[0].columns]
     lines = [heads, ["---"] * len(heads)]
     for system in systems:
         wer, low, high = system.wer()
@@ -73,9 +82,13 @@ def draw(systems: Sequence[System], path: Path) -> None:
     Args:
         systems: from left to right.
         path: of the picture; its ending names the format (png, svg, pdf).
+
+    Raises:
+        DataError: words were counted for one system, and phones for another.
     """
     from matplotlib.figure import Figure
 
+    rate = _rate_name([score for system in systems for score in system.scores])
     figure = Figure(figsize=(2 + 0.9 * len(systems), 4), layout="constrained")
     axes = figure.subplots()
     for place, system in enumerate(systems):
@@ -87,8 +100,19 @@ def draw(systems: Sequence[System], path: Path) -> None:
         label = "each seed" if place == 0 else None
         axes.plot([place + 0.2] * len(system.rates), system.rates, ".", color="C1", label=label)
     axes.set_xticks(range(len(systems)), [system.name for system in systems])
-    axes.set_ylabel("WER, %")
+    axes.set_ylabel(f"{rate}, %")
     axes.set_ylim(bottom=0)
     axes.grid(axis="y", alpha=0.3)
     axes.legend(frameon=False)
     figure.savefig(path, dpi=150)
+
+
+def _rate_name(scores: Sequence[Score]) -> str:
+    """What the scores' rate is called; a rate of words says nothing beside one of phones."""
+    names = sorted({score.rate_name for score in scores})
+    if len(names) > 1:
+        raise DataError(
+            f"scores of words and of phones ({' and '.join(names)}) cannot stand beside each other. Expected "
+            f"one of the two. Compare them apart."
+        )
+    return names[0]

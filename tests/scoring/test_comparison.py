@@ -59,6 +59,19 @@ def test_scores_of_other_utterances_are_refused() -> None:
         System("lstm", ())
 
 
+def test_words_and_phones_are_not_mixed(tmp_path: Path) -> None:
+    """A rate of words and one of phones in one table: the phones would look like a far better system."""
+    phones = score(_SAID, _SAID, _IDS, "verbatim", "phones")
+    with pytest.raises(DataError, match="scores of words and of phones"):
+        System("lstm", (_RIGHT, phones))
+    systems = [System("lstm", (_RIGHT,)), System("gru", (phones,))]
+    with pytest.raises(DataError, match="scores of words and of phones"):
+        table(systems)
+    with pytest.raises(DataError, match="scores of words and of phones"):
+        draw(systems, tmp_path / "figure.png")
+    assert table(systems[1:]).startswith("| system | %PER | 95% interval | errors / phones |")
+
+
 def test_picture_is_drawn(tmp_path: Path) -> None:
     """A picture of two systems, one of them without an error: a bar of no height must not fail."""
     path = tmp_path / "figure.png"
