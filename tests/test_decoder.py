@@ -196,6 +196,20 @@ def test_a_lexicon_is_all_that_is_written(tones: Any, tmp_path: Path, run: Run) 
     assert (status, "words.txt: holds no word." in err) == (2, True)
 
 
+def test_a_lexicon_spells_the_words_of_a_language_model(tones: Any, tmp_path: Path, run: Run) -> None:
+    """Words that the lexicon spells, refused because the letters of their names are not the model's."""
+    upper = arpa(tmp_path / "upper.arpa", ["CAB", "AB", "C"])
+    lexicon = tmp_path / "lexicon.txt"
+    lexicon.write_text("CAB c a b\nAB a b\nC c\n")
+    ask = ["transcribe", *tones.files[:2], "--model", tones.model, "--lm", upper]
+    status, out, err = run(*ask, "--lexicon", lexicon)
+    assert (status, out) == (0, "AB C\nCAB\n"), err
+    assert "cannot be written" not in err
+    status, _, err = run(*ask)
+    assert status == 2
+    assert "the language model is in upper case, the acoustic model's text is in lower case" in err
+
+
 def test_hot_words_change_what_is_written(tones: Any, run: Run) -> None:
     """Boosts that are parsed and ignored: a very large one must win against the sound."""
     ask = ["transcribe", tones.files[1], "--model", tones.model, "--hotwords"]

@@ -124,8 +124,8 @@ def build_sources(
     letters = letters_of(tokenizer)
     known = _words_of(lm)
     listed: Any = lm  # the three calls name no words, most models do
-    if hasattr(lm, "words"):
-        check_alphabet(listed, tokenizer)
+    if hasattr(lm, "words") and (lexicon is None or listed.unit == "character"):
+        check_alphabet(listed, tokenizer)  # a lexicon spells words otherwise than the tokenizer
     vocabulary = None
     if lexicon is not None:
         vocabulary = build_vocabulary(tuple(lexicon.entries), tokenizer, letters, lexicon)
