@@ -104,15 +104,16 @@ class Comparison:
 
     def _tuned(self, name: str, settings: DecoderSettings) -> tuple[list[str], dict[str, str]]:
         known, test = Knowledge.read(settings, self.model), self.test
+        search = Search(self.model.settings.tokenizer, settings.beam, known)
         tuned = tune(
-            self.model, self.dev.utterances, self.dev.emissions, known, settings.beam, self.grid,
+            self.model, self.dev.utterances, self.dev.emissions, search, self.grid,
             search_beam=self.search_beam,
         )  # fmt: skip
         for warning in tuned.warnings:
             log.warning("%s: %s", name, warning)
         write_points(self.folder / name, tuned, name)
         config = weighted(settings.beam, tuned.tuning)
-        search = Search(self.model.settings.tokenizer, config, known, tuned.tuning.priors)
+        search = search.with_config(config, tuned.tuning.priors)
         texts, seconds = self._decode(search)
         best = list(test.emissions.decode(search.with_config(replace(config, nbest=NBEST))))
         words = max(sum(len(text.split()) for text in test.texts), 1)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, Protocol
 
 import numpy as np
 import tyro
+from numpy.typing import NDArray
 from torch import Tensor
 
 from asr.corpora.manifest import Utterance
@@ -133,10 +134,9 @@ class Knowledge:
         Raises:
             DataError: the lexicon cannot be read, or spells words with other tokens than the model's.
             ModelError: the language model cannot be read.
-            SettingsError: a hot word is not WORD:BOOST, or the language model does not speak of what the
-                model writes.
+            SettingsError: a hot word is not WORD:BOOST, or a language model that rescores does not speak of
+                what the model writes.
         """
-        tokenizer = model.settings.tokenizer
         if settings.lm is None and (settings.rescore or settings.lm_weight is not None):
             option = "--rescore" if settings.rescore else "--lm-weight"
             raise SettingsError(f"{option} is given, but no language model. Name one: --lm FILE.")
@@ -152,7 +152,7 @@ class Knowledge:
         names += ["which rescores"] if settings.rescore else []
         names += [f"lexicon {settings.lexicon}"] if settings.lexicon else []
         names += ["no unknown words"] if settings.beam.unknown_words == "forbid" else []
-        hotwords = _hotwords(settings.hotwords, tokenizer)
+        hotwords = _hotwords(settings.hotwords)
         names += [f"{len(hotwords)} hot words"] if hotwords else []
         return cls(lm, lexicon, hotwords, key, ", ".join(names))
 
@@ -196,6 +196,10 @@ class Search:
         known: language model, lexicon and hot words.
         priors: (vocab,) the model's mean posteriors, needed for a prior weight other than 0.
 
+    Attributes:
+        known: as given.
+        config: as given.
+
     Raises:
         AsrError: the parts do not fit each other.
     """
@@ -205,21 +209,22 @@ class Search:
     ) -> None:
         from asr.decoding.beam import BeamDecoder  # compiled: takes a second to import
 
+        self.known, self.config = known, config
         self._rescoring = known.lm if known.key.rescore else None
-        self._config = config
         self._decoder = BeamDecoder(
             tokenizer,
             self._searched(config),
             lm=None if known.key.rescore else known.lm,
             lexicon=known.lexicon,
             hotwords=known.hotwords,
-            priors=np.array(priors) if len(priors) else None,
+            priors=_array(priors),
         )
 
-    def with_config(self, config: BeamConfig) -> "Search":
-        """The same search with other weights, of which nothing is loaded again."""
+    def with_config(self, config: BeamConfig, priors: Sequence[float] = ()) -> "Search":
+        """The same search with other weights, and other priors if any are given; nothing is built again."""
         other = copy.copy(self)
-        other._config, other._decoder = config, self._decoder.with_config(self._searched(config))
+        other.config = config
+        other._decoder = self._decoder.with_config(self._searched(config), _array(priors))
         return other
 
     def __call__(self, log_probs: Tensor, step_lengths: Tensor, step_s: float) -> list[list[Hypothesis]]:
@@ -229,8 +234,8 @@ class Search:
             return found
         from asr.decoding.rescoring import rescore
 
-        weights = self._config.lm_weight, self._config.word_bonus
-        return [rescore(one, self._rescoring, *weights)[: self._config.nbest] for one in found]
+        weights = self.config.lm_weight, self.config.word_bonus
+        return [rescore(one, self._rescoring, *weights)[: self.config.nbest] for one in found]
 
     def _searched(self, config: BeamConfig) -> BeamConfig:
         """The settings of the search itself.
@@ -241,6 +246,10 @@ class Search:
         if self._rescoring is None:
             return config
         return replace(config, nbest=max(config.beam_size, config.nbest), word_bonus=0.0)
+
+
+def _array(priors: Sequence[float]) -> NDArray[np.float64] | None:
+    return np.array(priors) if len(priors) else None
 
 
 def build_decoder(settings: DecoderSettings, model: AcousticModel, nbest: int = 1) -> Decoder:
@@ -327,9 +336,9 @@ def _read_lm(settings: DecoderSettings, model: AcousticModel) -> "NgramModel | C
             f"lexicon that tells which words they are, --lexicon FILE, or use a language model of words in "
             f"the search."
         )
-    if settings.lexicon is None:
+    if settings.rescore and settings.lexicon is None:  # a search checks what is fused into it
         try:
-            check_alphabet(_Vocabulary.of(lm), tokenizer)
+            check_alphabet(lm, tokenizer)
         except SettingsError as error:
             raise SettingsError(f"--lm {path}: {error}") from error
     return lm
@@ -349,32 +358,18 @@ def _read_lexicon(path: Path) -> Lexicon:
     return Lexicon(dict.fromkeys(words, ()), str(path))
 
 
-@dataclass(frozen=True)
-class _Vocabulary:
-    """What `check_alphabet` asks of a language model."""
-
-    unit: Literal["word", "character"]
-    words: tuple[str, ...]
-
-    @classmethod
-    def of(cls, lm: "NgramModel | CharRnnModel") -> "_Vocabulary":
-        from asr.lm.charrnn import CharRnnModel
-
-        return cls(lm.unit, lm.network.symbols if isinstance(lm, CharRnnModel) else lm.words)
-
-
-def _hotwords(given: Sequence[str], tokenizer: Tokenizer) -> dict[str, float]:
+def _hotwords(given: Sequence[str]) -> dict[str, float]:
     """WORD:BOOST -> boosts by word."""
     found: dict[str, float] = {}
     for text in given:
-        word, colon, boost = text.rpartition(":")
+        word, colon, boost = text.rpartition(":") if ":" in text else (text, "", "")
         try:
-            found[word if colon else text] = float(boost) if colon else _BOOST
+            found[word] = float(boost) if colon else _BOOST
         except ValueError:
             raise SettingsError(
                 f"--hotwords {text}: {boost!r} is not a number. Expected WORD:BOOST, such as zebra:3."
             ) from None
-        if not (word if colon else text):
+        if not word:
             raise SettingsError(f"--hotwords {text}: there is no word. Expected WORD:BOOST, such as zebra:3.")
     return found
 

@@ -121,10 +121,11 @@ def run(settings: TuneSettings) -> str:
         f"{settings.model.stem}.{lm.stem if lm else 'beam'}.tuning"
     )
     out.mkdir(parents=True, exist_ok=True)  # now, not after an hour of decoding
+    search = Search(model.settings.tokenizer, settings.decoding.beam, known)  # contradictions first, likewise
     emissions = compute_emissions(model, utterances, settings.batch_s)
     given = {name: value for name in WEIGHTS if (value := getattr(settings.decoding, name)) is not None}
     tuned = tune(
-        model, utterances, emissions, known, settings.decoding.beam, settings.grid,
+        model, utterances, emissions, search, settings.grid,
         given=given, search_beam=settings.search_beam, manifest=str(settings.manifest),
     )  # fmt: skip
     for warning in tuned.warnings:
@@ -143,8 +144,7 @@ def tune(
     model: AcousticModel,
     utterances: Sequence[Utterance],
     emissions: Emissions,
-    known: Knowledge,
-    beam: BeamConfig,
+    search: Search,
     grid: Grid,
     *,
     given: Mapping[str, float] | None = None,
@@ -157,8 +157,7 @@ def tune(
         model: for its alphabet and text rules.
         utterances: with their true text.
         emissions: of these utterances.
-        known: language model, lexicon, hot words.
-        beam: of the last check.
+        search: with the settings of the last check; its weights and priors do not matter.
         grid: what is tried.
         given: weights that are not searched.
         search_beam: prefixes kept while searching.
@@ -168,6 +167,7 @@ def tune(
         AsrError: there is no utterance, or the parts do not fit each other.
     """
     tokenizer, rules = model.settings.tokenizer, model.settings.normalizer
+    known, beam = search.known, search.config
     if not utterances:
         raise DataError(f"{manifest or 'the dev set'}: no utterance to tune on. Expected at least one.")
     if search_beam < 1:
@@ -176,10 +176,10 @@ def tune(
     unit = known.unit(tokenizer)
     references = reference_texts(utterances, tokenizer, rules, unit)
     priors = emissions.mean_posteriors()
-    full = replace(beam, nbest=NBEST, **asdict(Weights()))
-    search = Search(tokenizer, full, known, priors.tolist())
+    full = weighted(replace(beam, nbest=NBEST), Weights())
+    search = search.with_config(full, priors.tolist())
     narrow = replace(full, beam_size=min(search_beam, beam.beam_size), nbest=1)
-    objective = _Errors(search, narrow, known, emissions, references)
+    objective = _Errors(search.with_config(narrow), emissions, references)
     words = sum(len(text.split()) for text in references)
     points = search_weights(objective, grid, words)
     best = points[0].weights
@@ -288,29 +288,22 @@ def oov_rate(known: Knowledge, references: Sequence[str]) -> float | None:
 class _Errors:
     """Errors of a point: a decode of everything, or, where the language model only rescores, a choice."""
 
-    def __init__(
-        self,
-        search: Search,
-        config: BeamConfig,
-        known: Knowledge,
-        emissions: Emissions,
-        references: Sequence[str],
-    ) -> None:
-        self._search, self._config, self._known = search, config, known
-        self._emissions, self._references = emissions, references
+    def __init__(self, search: Search, emissions: Emissions, references: Sequence[str]) -> None:
+        self._search, self._emissions, self._references = search, emissions, references
         self._lists: dict[Weights, _Lists] = {}
 
     def __call__(self, weights: Weights) -> int:
-        if self._known.key.rescore:
+        if self._search.known.key.rescore:
             return self._chosen(weights)
-        search = self._search.with_config(weighted(self._config, weights))
+        search = self._search.with_config(weighted(self._search.config, weights))
         texts = [found[0].text for found in self._emissions.decode(search)]
         return sum(count_errors(self._references, texts))
 
     def _chosen(self, weights: Weights) -> int:
         acoustic = replace(weights, lm_weight=0.0, word_bonus=0.0)
         if acoustic not in self._lists:
-            config = replace(weighted(self._config, acoustic), nbest=self._config.beam_size)
+            narrow = self._search.config
+            config = replace(weighted(narrow, acoustic), nbest=narrow.beam_size)
             found = list(self._emissions.decode(self._search.with_config(config)))
             self._lists[acoustic] = _Lists.of(found, self._references)
         return self._lists[acoustic].errors_with(weights)

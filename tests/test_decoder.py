@@ -210,6 +210,15 @@ def test_a_lexicon_spells_the_words_of_a_language_model(tones: Any, tmp_path: Pa
     assert "the language model is in upper case, the acoustic model's text is in lower case" in err
 
 
+def test_words_that_cannot_be_written_are_named_once(tones: Any, tmp_path: Path, run: Run) -> None:
+    """A warning of which there are two looks like two things that are wrong."""
+    some = arpa(tmp_path / "some.arpa", ["cab", "ab", "c", "zeta"])
+    for options in ([], ["--rescore"]):
+        status, _, err = run("transcribe", tones.files[1], "--model", tones.model, "--lm", some, *options)
+        assert status == 0
+        assert err.count("1 of 4 words of the language model cannot be written with the tokens") == 1
+
+
 def test_hot_words_change_what_is_written(tones: Any, run: Run) -> None:
     """Boosts that are parsed and ignored: a very large one must win against the sound."""
     ask = ["transcribe", tones.files[1], "--model", tones.model, "--hotwords"]

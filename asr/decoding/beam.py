@@ -84,8 +84,12 @@ class BeamDecoder:
             build_pruning(config, tokenizer.vocab_size),
         )
 
-    def with_config(self, config: BeamConfig) -> "BeamDecoder":
+    def with_config(self, config: BeamConfig, priors: NDArray[np.float64] | None = None) -> "BeamDecoder":
         """The same decoder with other weights; vocabulary and models are shared, not built again.
+
+        Args:
+            config: width and weights.
+            priors: as of the class; None for those that it has.
 
         Raises:
             SettingsError: unknown words are allowed in one and forbidden in the other.
@@ -94,7 +98,7 @@ class BeamDecoder:
         if config.unknown_words != self.config.unknown_words:
             raise SettingsError("unknown-words cannot be changed. Make another decoder.")
         other = BeamDecoder.__new__(BeamDecoder)
-        other._set(config, self.tokenizer, self._sources, self._priors)
+        other._set(config, self.tokenizer, self._sources, self._priors if priors is None else priors)
         return other
 
     def decode(self, log_probs: Tensor, step_lengths: Tensor, step_s: float) -> list[list[Hypothesis]]:
