@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from asr.corpora.manifest import Utterance
-from asr.decoder import Decode, DecoderSettings, Knowledge, Search, greedy
+from asr.decoder import Decode, DecoderSettings, Knowledge, Search, greedy, weighted
 from asr.emissions import Emissions, keep_emissions
 from asr.errors import DataError
 from asr.evaluate import reference_texts
@@ -16,7 +16,7 @@ from asr.model.acoustic import AcousticModel
 from asr.scoring.comparison import System
 from asr.scoring.weight_search import Grid
 from asr.scoring.wer import score
-from asr.tune import NBEST, fit, oov_rate, oracle_errors, tune, weighted, word_perplexity, write_points
+from asr.tune import NBEST, fit, oov_rate, oracle_errors, tune, word_perplexity, write_points
 
 __all__ = ["Comparison", "Part"]
 

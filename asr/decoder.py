@@ -30,15 +30,13 @@ if TYPE_CHECKING:
     from asr.lm.ngram import NgramModel
 
 __all__ = [
-    "WEIGHTS", "Decode", "Decoder", "DecoderSettings", "Knowledge", "Search", "build_decoder",
-    "data_digest", "file_digest", "greedy",
+    "Decode", "Decoder", "DecoderSettings", "Knowledge", "Search", "build_decoder", "data_digest",
+    "file_digest", "greedy", "weighted",
 ]  # fmt: skip
 
 log = logging.getLogger("asr")
 
-WEIGHTS = tuple(item.name for item in fields(Weights))
-"""The settings of a beam search that are tuned, in BeamConfig and in Tuning."""
-
+_WEIGHTS = tuple(item.name for item in fields(Weights))  # in BeamConfig and DecoderSettings, too
 _BOOST = 3.0  # nats for a hot word that names none
 
 
@@ -102,6 +100,12 @@ class DecoderSettings:
     ] = None
     # how wide the beam search looks, whatever the weights
     beam: BeamConfig = field(default_factory=BeamConfig)
+
+    @property
+    def given(self) -> dict[str, float]:
+        """The weights that are given, by name."""
+        values = {name: getattr(self, name) for name in _WEIGHTS}
+        return {name: value for name, value in values.items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -248,6 +252,11 @@ class Search:
         return replace(config, nbest=max(config.beam_size, config.nbest), word_bonus=0.0)
 
 
+def weighted(config: BeamConfig, weights: Weights) -> BeamConfig:
+    """The settings of a search with these weights."""
+    return replace(config, **{name: getattr(weights, name) for name in _WEIGHTS})
+
+
 def _array(priors: Sequence[float]) -> NDArray[np.float64] | None:
     return np.array(priors) if len(priors) else None
 
@@ -268,7 +277,7 @@ def build_decoder(settings: DecoderSettings, model: AcousticModel, nbest: int = 
         "--lm": settings.lm, "--lexicon": settings.lexicon, "--hotwords": settings.hotwords,
         "--rescore": settings.rescore, "--nbest": nbest > 1,
     }  # fmt: skip
-    given = {name: getattr(settings, name) for name in WEIGHTS if getattr(settings, name) is not None}
+    given = settings.given
     asks |= {f"--{name.replace('_', '-')}": True for name in given}
     named = [option for option, value in asks.items() if value]
     if settings.decoder == "greedy" and named:
@@ -278,9 +287,8 @@ def build_decoder(settings: DecoderSettings, model: AcousticModel, nbest: int = 
     known = Knowledge.read(settings, model)
     tunings = model.settings.tunings
     tuning = next((old for old in tunings if old.serves(known.key)), None)
-    start = settings.beam if known.lm else replace(settings.beam, lm_weight=0.0)
-    stored = {name: getattr(tuning, name) for name in WEIGHTS} if tuning else {}
-    config = replace(start, nbest=nbest, **{**stored, **given})
+    start = weighted(settings.beam, tuning) if tuning else settings.beam
+    config = replace(start, nbest=nbest, **given)
     priors: tuple[float, ...] = ()
     if config.prior_weight:
         priors = next((old.priors for old in (tuning, *tunings) if old and old.priors), ())
@@ -289,7 +297,7 @@ def build_decoder(settings: DecoderSettings, model: AcousticModel, nbest: int = 
                 f"--prior-weight {config.prior_weight:g}: the model's mean posteriors are not known yet. "
                 f"`asr tune` measures them and stores them with the model."
             )
-    matter = [name for name in WEIGHTS if known.lm or name != "lm_weight"]
+    matter = [name for name in _WEIGHTS if known.lm or name != "lm_weight"]
     return Decoder(
         decode=Search(tokenizer, config, known, priors),
         name=f"beam of {config.beam_size}, {known.name}",
@@ -311,7 +319,7 @@ def data_digest(utterances: Sequence[Utterance]) -> str:
 def _describe(config: BeamConfig, names: list[str], given: dict[str, float], tuning: Tuning | None) -> str:
     """Each weight with its value, then where they come from."""
     values = ", ".join(f"{name.replace('_', '-')} {getattr(config, name):g}" for name in names)
-    chosen = [f"{name.replace('_', '-')}" for name in names if name in given]
+    chosen = [name.replace("_", "-") for name in names if name in given]
     if len(chosen) == len(names):
         return f"{values}: all given"
     kept = f" (but for {', '.join(chosen)}, given)" if chosen else ""

@@ -14,14 +14,12 @@ import tyro
 from numpy.typing import NDArray
 
 from asr.corpora.manifest import Utterance, read_manifest
-from asr.decoder import WEIGHTS, DecoderSettings, Knowledge, Search, data_digest, greedy
-from asr.decoding.config import BeamConfig
+from asr.decoder import DecoderSettings, Knowledge, Search, data_digest, greedy, weighted
 from asr.decoding.hypothesis import Hypothesis
 from asr.emissions import Emissions, compute_emissions
 from asr.errors import DataError, SettingsError
 from asr.evaluate import reference_texts
 from asr.language_model import Fit
-from asr.lm.ngram import NgramModel
 from asr.model.acoustic import AcousticModel
 from asr.model.saved import load_model, store_tuning
 from asr.model.tuning import Tuning, Weights
@@ -31,7 +29,7 @@ from asr.training.distributed import choose_device
 
 __all__ = [
     "NBEST", "TuneSettings", "Tuned", "describe_fit", "fit", "oov_rate", "oracle_errors", "run", "tune",
-    "weighted", "word_perplexity", "write_points",
+    "word_perplexity", "write_points",
 ]  # fmt: skip
 
 log = logging.getLogger("asr")
@@ -123,10 +121,9 @@ def run(settings: TuneSettings) -> str:
     out.mkdir(parents=True, exist_ok=True)  # now, not after an hour of decoding
     search = Search(model.settings.tokenizer, settings.decoding.beam, known)  # contradictions first, likewise
     emissions = compute_emissions(model, utterances, settings.batch_s)
-    given = {name: value for name in WEIGHTS if (value := getattr(settings.decoding, name)) is not None}
     tuned = tune(
         model, utterances, emissions, search, settings.grid,
-        given=given, search_beam=settings.search_beam, manifest=str(settings.manifest),
+        given=settings.decoding.given, search_beam=settings.search_beam, manifest=str(settings.manifest),
     )  # fmt: skip
     for warning in tuned.warnings:
         log.warning("%s", warning)
@@ -277,8 +274,8 @@ def oov_rate(known: Knowledge, references: Sequence[str]) -> float | None:
     """Share of the references' words outside the search's vocabulary; None where it has none."""
     if known.lexicon is not None:
         vocabulary = known.lexicon.entries.keys()
-    elif isinstance(known.lm, NgramModel) and known.lm.unit == "word":
-        vocabulary = known.lm.ids.keys()
+    elif known.lm is not None and known.lm.unit == "word":
+        vocabulary = dict.fromkeys(known.lm.words).keys()
     else:
         return None
     words = [word for text in references for word in text.split()]
@@ -335,8 +332,3 @@ class _Lists:
     def errors_with(self, weights: Weights) -> int:
         total = self.acoustic + weights.lm_weight * self.lm + weights.word_bonus * self.words
         return int(np.take_along_axis(self.errors, total.argmax(1)[:, None], 1).sum())
-
-
-def weighted(config: BeamConfig, weights: Weights) -> BeamConfig:
-    """The settings of a search with these weights."""
-    return replace(config, **{name: getattr(weights, name) for name in WEIGHTS})
