@@ -8,7 +8,6 @@ of a line leaves. So one network learns from running text and scores single tran
     CharRnnModel(network)               the three calls of interface.py, batched
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,21 +16,18 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from asr.errors import AsrError, ModelError, SettingsError
+from asr.errors import ModelError, SettingsError
 from asr.lm.interface import Unit
 from asr.model.recurrent import Cell, RecurrentConfig, RecurrentStack, State
-from asr.model.saved import write_atomically
+from asr.model.saved import FileKind, load_network, save_network
 
 __all__ = ["END_OF_LINE", "CharRnn", "CharRnnConfig", "CharRnnModel", "load_charrnn", "save_charrnn"]
 
 END_OF_LINE = 0  # id of the symbol that ends a line
 
-FORMAT_VERSION = 1
-_KEY = "asr-character-rnn"
+_FILE = FileKind("asr-character-rnn", 1, "character language model", "asr lm train --kind charrnn")
 
 # What a character outside the alphabet costs: about as much as the rarest of a large alphabet.
 _UNKNOWN = float(np.log(1e-7))
@@ -232,14 +228,11 @@ def save_charrnn(path: Path, network: CharRnn, provenance: dict[str, Any]) -> No
         ModelError: it cannot be written; an older file is left as it was.
     """
     record = {
-        "format_version": FORMAT_VERSION,
         "symbols": "".join(network.symbols),
         "config": asdict(network.config),
         "provenance": provenance,
     }
-    weights = {name: tensor.detach().contiguous().cpu() for name, tensor in network.state_dict().items()}
-    metadata = {_KEY: json.dumps(record)}
-    write_atomically(path, lambda temporary: save_file(weights, temporary, metadata))
+    save_network(path, _FILE, network, record)
 
 
 def load_charrnn(path: Path, device: torch.device | str = "cpu") -> CharRnn:
@@ -252,28 +245,8 @@ def load_charrnn(path: Path, device: torch.device | str = "cpu") -> CharRnn:
         raise ModelError(
             f"{path}: no such language model. Expected a .safetensors file of asr lm train --kind charrnn."
         )
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            if _KEY not in metadata:
-                raise ModelError(
-                    f"{path}: a safetensors file, but not a character language model. Expected one of "
-                    f"asr lm train --kind charrnn."
-                )
-            record = json.loads(metadata[_KEY])
-            if record["format_version"] > FORMAT_VERSION:
-                raise ModelError(
-                    f"{path}: format {record['format_version']}, but this version of asr reads formats up to "
-                    f"{FORMAT_VERSION}. Upgrade asr to a newer version."
-                )
-            network = CharRnn(tuple(record["symbols"]), CharRnnConfig(**record["config"]))
-            network.load_state_dict({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).split()).rstrip(".")
-        raise ModelError(
-            f"{path}: not a readable character language model: {reason}. Copy the file again, or train it "
-            f"anew."
-        ) from error
-    except AsrError as error:
-        raise error if isinstance(error, ModelError) else ModelError(f"{path}: {error}") from error
-    return network.to(device).eval()
+    return load_network(path, _FILE, _build).to(device).eval()
+
+
+def _build(record: dict[str, Any]) -> CharRnn:
+    return CharRnn(tuple(record["symbols"]), CharRnnConfig(**record["config"]))

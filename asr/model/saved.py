@@ -1,19 +1,24 @@
 """A model on disk: one safetensors file with weights, settings, alphabet and provenance.
 
 Safetensors holds numbers and text only, so that a model from a stranger cannot run code when it is loaded.
+
+    save_model, load_model        an acoustic model
+    save_network, load_network    any network with a record of what it is, such as lm.charrnn's
+    write_atomically              any file
 """
 
 import json
 import os
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from torch import nn
 
 from asr.errors import AsrError, ModelError
 from asr.frontend.features import FeatureConfig
@@ -23,7 +28,28 @@ from asr.model.tuning import Tuning, tunings_from_json, tunings_to_json
 from asr.text.tokenizer import tokenizer_from_json
 
 FORMAT_VERSION = 1
-_KEY = "asr-acoustic-model"
+
+N = TypeVar("N", bound=nn.Module)
+
+
+@dataclass(frozen=True)
+class FileKind:
+    """What distinguishes the files of one kind of network from those of another.
+
+    Attributes:
+        key: under which the record of settings stands in the file.
+        version: of the record, the newest that is understood.
+        name: what messages call it.
+        command: the one that writes such files, for messages.
+    """
+
+    key: str
+    version: int
+    name: str
+    command: str
+
+
+_MODEL = FileKind("asr-acoustic-model", FORMAT_VERSION, "model", "asr train")
 
 
 def save_model(path: Path, model: AcousticModel, provenance: dict[str, Any]) -> None:
@@ -39,7 +65,6 @@ def save_model(path: Path, model: AcousticModel, provenance: dict[str, Any]) -> 
     """
     settings = model.settings
     record: dict[str, Any] = {
-        "format_version": FORMAT_VERSION,
         "features": asdict(settings.features),
         "encoder": asdict(settings.encoder),
         "tokenizer": settings.tokenizer.to_json(),
@@ -48,10 +73,7 @@ def save_model(path: Path, model: AcousticModel, provenance: dict[str, Any]) -> 
     }
     if settings.tunings:
         record["tunings"] = tunings_to_json(settings.tunings)
-    # One key only: safetensors writes several in random order, and equal models should be equal files.
-    metadata = {_KEY: json.dumps(record)}
-    weights = {name: tensor.detach().contiguous().cpu() for name, tensor in model.state_dict().items()}
-    write_atomically(path, lambda temporary: save_file(weights, temporary, metadata))
+    save_network(path, _MODEL, model, record)
 
 
 def load_model(path: Path, device: torch.device | str = "cpu") -> AcousticModel:
@@ -66,23 +88,7 @@ def load_model(path: Path, device: torch.device | str = "cpu") -> AcousticModel:
         raise ModelError(
             f"{path}: no such model file. Expected a .safetensors file that `asr train` has written."
         )
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            settings = _read_settings(path, metadata)
-            weights = {_rename(name): file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    except (SafetensorError, OSError) as error:
-        raise ModelError(
-            f"{path}: not a readable model: {error}. Expected a complete .safetensors file that `asr train` "
-            f"has written; copy it again or train anew."
-        ) from error
-    model = AcousticModel(settings)
-    try:
-        model.load_state_dict(weights)
-    except RuntimeError as error:
-        reason = " ".join(str(error).split()).rstrip(".")  # torch's message has many lines
-        raise ModelError(f"{path}: its weights do not fit its settings: {reason}. Train it anew.") from error
-    return model.to(device).eval()
+    return load_network(path, _MODEL, _build, _rename).to(device).eval()
 
 
 def store_tuning(path: Path, tuning: Tuning) -> None:
@@ -97,6 +103,59 @@ def store_tuning(path: Path, tuning: Tuning) -> None:
     kept = tuple(old for old in model.settings.tunings if not old.serves(tuning))
     model.settings = replace(model.settings, tunings=(*kept, tuning))
     save_model(path, model, {})
+
+
+def save_network(path: Path, kind: FileKind, net: nn.Module, record: dict[str, Any]) -> None:
+    """Write a network's weights and a record of what it is; the file appears complete or not at all.
+
+    Args:
+        path: ends in .safetensors by convention.
+        kind: of file.
+        net: on any device.
+        record: values that JSON can hold.
+
+    Raises:
+        ModelError: it cannot be written; an older file is left as it was.
+    """
+    # One key only: safetensors writes several in random order, and equal models should be equal files.
+    metadata = {kind.key: json.dumps({"format_version": kind.version, **record})}
+    weights = {name: tensor.detach().contiguous().cpu() for name, tensor in net.state_dict().items()}
+    write_atomically(path, lambda temporary: save_file(weights, temporary, metadata))
+
+
+def load_network(
+    path: Path, kind: FileKind, build: Callable[[dict[str, Any]], N], rename: Callable[[str], str] = str
+) -> N:
+    """Read a file of `save_network`; loading it cannot run code.
+
+    Args:
+        path: an existing file.
+        kind: of file.
+        build: the network of a record, with any weights.
+        rename: a weight's name today, of its name in the file.
+
+    Returns:
+        the network with its weights, on the CPU.
+
+    Raises:
+        ModelError: the file is damaged, of a newer format, or of another kind.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            net = _read_record(path, kind, metadata, build)
+            weights = {rename(name): file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except (SafetensorError, OSError) as error:
+        raise ModelError(
+            f"{path}: not a readable {kind.name}: {error}. Expected a complete .safetensors file that "
+            f"`{kind.command}` has written; copy it again or train anew."
+        ) from error
+    try:
+        net.load_state_dict(weights)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split()).rstrip(".")  # torch's message has many lines
+        raise ModelError(f"{path}: its weights do not fit its settings: {reason}. Train it anew.") from error
+    return net
 
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
@@ -135,29 +194,38 @@ def _rename(weight: str) -> str:
     return weight.replace("encoder.recurrent.projections.", "encoder.recurrent.bottlenecks.")
 
 
-def _read_settings(path: Path, metadata: dict[str, str]) -> ModelSettings:
-    if _KEY not in metadata:
+def _build(record: dict[str, Any]) -> AcousticModel:
+    return AcousticModel(
+        ModelSettings(
+            features=FeatureConfig(**record["features"]),
+            encoder=EncoderConfig(**_upgrade(record["encoder"])),
+            tokenizer=tokenizer_from_json(record["tokenizer"]),
+            normalizer=record["normalizer"],
+            provenance=record["provenance"],
+            tunings=tunings_from_json(record),
+        )
+    )
+
+
+def _read_record(
+    path: Path, kind: FileKind, metadata: dict[str, str], build: Callable[[dict[str, Any]], N]
+) -> N:
+    if kind.key not in metadata:
         raise ModelError(
-            f"{path}: a safetensors file, but not a model of this project. Train one with `asr train`."
+            f"{path}: a safetensors file, but not a {kind.name} of this project. Train one with "
+            f"`{kind.command}`."
         )
     try:
-        record = json.loads(metadata[_KEY])
+        record = json.loads(metadata[kind.key])
         version = int(record["format_version"])
-        if version <= FORMAT_VERSION:
-            return ModelSettings(
-                features=FeatureConfig(**record["features"]),
-                encoder=EncoderConfig(**_upgrade(record["encoder"])),
-                tokenizer=tokenizer_from_json(record["tokenizer"]),
-                normalizer=record["normalizer"],
-                provenance=record["provenance"],
-                tunings=tunings_from_json(record),
-            )
+        if version <= kind.version:
+            return build(record)
     except (KeyError, TypeError, ValueError, AsrError) as error:
         raise ModelError(
-            f"{path}: the settings in this model cannot be read: {type(error).__name__}: {error} "
+            f"{path}: the settings in this {kind.name} cannot be read: {type(error).__name__}: {error} "
             f"Copy the file again, or train it anew."
         ) from error
     raise ModelError(
-        f"{path}: model format {version}, but this version of asr reads formats up to {FORMAT_VERSION}. "
+        f"{path}: {kind.name} format {version}, but this version of asr reads formats up to {kind.version}. "
         f"Upgrade asr to a newer version."
     )
