@@ -62,6 +62,16 @@ def prune_entropy(
 
 
 @njit(cache=True, nogil=True)
+def _left(arrays: NgramArrays, parent: int) -> tuple[float, float]:
+    """What the n-grams of a context leave to all other words: of its probability, and of the order below."""
+    left, left_low = 1.0, 1.0
+    for node in range(arrays.begin[parent], arrays.begin[parent + 1]):
+        left -= math.exp(arrays.log_prob[node])
+        left_low -= math.exp(advance(arrays, arrays.suffix[parent], arrays.word[node])[0])
+    return left, left_low
+
+
+@njit(cache=True, nogil=True)
 def _choose(
     arrays: NgramArrays,
     followed: NDArray[np.int64],
@@ -74,10 +84,7 @@ def _choose(
     inner = len(arrays.backoff)
     for parent in range(first, stop):
         begin, end = arrays.begin[parent], arrays.begin[parent + 1]
-        left, left_low = 1.0, 1.0
-        for node in range(begin, end):
-            left -= math.exp(arrays.log_prob[node])
-            left_low -= math.exp(advance(arrays, arrays.suffix[parent], arrays.word[node])[0])
+        left, left_low = _left(arrays, parent)
         left, left_low = max(left, 1e-12), max(left_low, 1e-12)
         share = followed[parent] / followed[0]
         for node in range(begin, end):
@@ -116,10 +123,6 @@ def _compact(
 def _weigh(arrays: NgramArrays) -> None:
     """Back-off weights with which the probabilities after each context sum to 1; lower orders first."""
     for parent in range(1, len(arrays.backoff)):
-        begin, end = arrays.begin[parent], arrays.begin[parent + 1]
-        left, left_low = 1.0, 1.0
-        for node in range(begin, end):
-            left -= math.exp(arrays.log_prob[node])
-            left_low -= math.exp(advance(arrays, arrays.suffix[parent], arrays.word[node])[0])
-        if begin < end and left > _TINY and left_low > _TINY:
+        left, left_low = _left(arrays, parent)
+        if arrays.begin[parent] < arrays.begin[parent + 1] and left > _TINY and left_low > _TINY:
             arrays.backoff[parent] = math.log(left / left_low)
