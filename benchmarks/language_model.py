@@ -22,7 +22,8 @@ from conditions import describe_machine
 
 from asr.cli import recipe
 from asr.errors import SettingsError
-from asr.lm.corpus import BEGIN_ID, END_ID, Symbols, read_blocks
+from asr.lm.corpus import Symbols, read_blocks
+from asr.lm.trie import BEGIN_ID, END_ID
 
 # Runs a step with its peak memory: what the process itself holds (anonymous), sampled, and with mapped files.
 _STEP = """

@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from asr.errors import ModelError
 from asr.lm.corpus import PACKED_ERRORS, unpacked
 from asr.lm.interface import Unit
-from asr.lm.trie import BEGIN, END, UNKNOWN, NgramArrays, NgramParts, child_of, link
+from asr.lm.trie import BEGIN, END, MAX_NODES, RESERVED, UNKNOWN, NgramArrays, NgramParts, child_of, link
 
 __all__ = ["SPACE", "read", "write"]
 
@@ -38,9 +38,7 @@ SPACE = "<space>"
 
 _LN10 = math.log(10)
 _MISSING_UNKNOWN = -100.0  # log10; KenLM's default
-_SPECIAL = (UNKNOWN, BEGIN, END)
 _COUNT = re.compile(rb"ngram\s+(\d+)\s*=\s*(\d+)\s*")
-_MAX_NODES = 2**31 - 2
 _BLOCK = 1 << 16
 
 
@@ -113,7 +111,7 @@ class _Reader:
         arrays = arrays._replace(suffix=np.zeros(len(arrays.word), np.int32))
         link(arrays)
         unit: Unit = "word"
-        if SPACE in words and all(len(word) == 1 or word in (*_SPECIAL, SPACE) for word in words):
+        if SPACE in words and all(len(word) == 1 or word in (*RESERVED, SPACE) for word in words):
             unit = "character"
             words[words.index(SPACE)] = " "
         return NgramParts(arrays, tuple(words), tuple(counts), unit)
@@ -136,8 +134,8 @@ class _Reader:
             counts.append(int(match[2]))
         if not counts:
             self.fail("no line `ngram 1=COUNT` in the header.")
-        if sum(counts) > _MAX_NODES:
-            self.fail(f"{sum(counts):,} n-grams. At most {_MAX_NODES:,} were expected. Prune the model.")
+        if sum(counts) > MAX_NODES:
+            self.fail(f"{sum(counts):,} n-grams. At most {MAX_NODES:,} were expected. Prune the model.")
         return counts, line
 
     def read_section(
@@ -204,7 +202,7 @@ class _Reader:
                 words.append(spelled.decode())
             except UnicodeDecodeError:
                 self.fail(f"the 1-gram {_shown(spelled)} is not UTF-8. Convert the file, say with iconv.")
-        return [*_SPECIAL, *(word for word in words if word not in _SPECIAL)]
+        return [*RESERVED, *(word for word in words if word not in RESERVED)]
 
     def sort_unigrams(
         self,

@@ -10,20 +10,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asr.errors import DataError, SettingsError
-from asr.lm.corpus import UNKNOWN_ID, Symbols, read_blocks
-from asr.lm.counting import Scratch, count
+from asr.lm.corpus import Symbols, read_blocks
+from asr.lm.counting import Scratch, count, occurrences
 from asr.lm.interface import Unit
 from asr.lm.kneser_ney import estimate
 from asr.lm.ngram import NgramModel
 from asr.lm.pruning import prune_entropy
-from asr.lm.trie import BEGIN, END, UNKNOWN
+from asr.lm.trie import BEGIN, END, RESERVED, UNKNOWN, UNKNOWN_ID
 
 __all__ = ["MAX_ORDER", "NgramConfig", "build"]
 
 _LOG = logging.getLogger("asr")
 
 MAX_ORDER = 12
-_RESERVED = 3  # ids of <unk>, <s> and </s>
+_RESERVED = len(RESERVED)
 _BLOCK = 1 << 22
 _REPORT_EVERY_S = 0.5
 
@@ -129,9 +129,7 @@ def _choose_words(words: NDArray[np.int32], names: list[str], vocabulary: Path |
             raise DataError(
                 f"the text holds {name} as a word, which stands for a sentence's border. Take it out."
             )
-    totals = np.zeros(len(names), np.int64)
-    for first in range(0, len(words), _BLOCK):
-        totals += np.bincount(words[first : first + _BLOCK], minlength=len(names))
+    totals = occurrences(words, len(names))
     ranked = _RESERVED + np.argsort(-totals[_RESERVED:], kind="stable")
     ids = [number for number in ranked.tolist() if names[number] != UNKNOWN]
     chosen = [names[number] for number in ids]

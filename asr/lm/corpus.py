@@ -23,12 +23,9 @@ from numpy.typing import NDArray
 
 from asr.errors import DataError
 from asr.lm.interface import Unit
-from asr.lm.trie import BEGIN, END, UNKNOWN
+from asr.lm.trie import RESERVED
 
-__all__ = ["BEGIN_ID", "END_ID", "PACKED_ERRORS", "UNKNOWN_ID", "Symbols", "read_blocks", "unpacked"]
-
-UNKNOWN_ID, BEGIN_ID, END_ID = 0, 1, 2
-_RESERVED = (UNKNOWN, BEGIN, END)
+__all__ = ["PACKED_ERRORS", "Symbols", "read_blocks", "unpacked"]
 
 _BLOCK = 1 << 22
 PACKED_ERRORS = (EOFError, gzip.BadGzipFile, zlib.error, lzma.LZMAError)
@@ -119,7 +116,7 @@ class Symbols:
 
     def __init__(self, unit: Unit) -> None:
         self.unit, self.empty_lines, self.sentences = unit, 0, 0
-        self._count = len(_RESERVED)
+        self._count = len(RESERVED)
         self._table = np.full(1 << 16, -1, np.int32)  # words: open addressing
         self._codes = np.full(0x110000 if unit == "character" else 0, -1, np.int32)  # characters: id by code
         if unit == "character":  # every alphabet has the space
@@ -152,7 +149,7 @@ class Symbols:
         if len(self._starts) < words + 1:
             self._starts = np.concatenate([self._starts, np.zeros(words, np.int64)])
             self._hashes = np.concatenate([self._hashes, np.zeros(words, np.uint64)])
-        used = int(self._starts[self._count - len(_RESERVED)])
+        used = int(self._starts[self._count - len(RESERVED)])
         if len(self._pool) < used + n_bytes:
             self._pool = np.concatenate([self._pool, np.zeros(used + n_bytes, np.uint8)])
         if len(self._table) < 2 * words:
@@ -167,11 +164,11 @@ class Symbols:
         """What each id stands for."""
         if self.unit == "character":
             codes = np.flatnonzero(self._codes >= 0)
-            return [*_RESERVED, *(chr(code) for code in codes[np.argsort(self._codes[codes])])]
-        starts = self._starts[: self._count - len(_RESERVED) + 1].tolist()
+            return [*RESERVED, *(chr(code) for code in codes[np.argsort(self._codes[codes])])]
+        starts = self._starts[: self._count - len(RESERVED) + 1].tolist()
         pool = self._pool[: starts[-1]].tobytes()
         return [
-            *_RESERVED,
+            *RESERVED,
             *(pool[start:stop].decode() for start, stop in pairwise(starts)),
         ]
 

@@ -21,12 +21,11 @@ from numba import njit
 from numpy.typing import NDArray
 
 from asr.errors import DataError
-from asr.lm.corpus import BEGIN_ID
+from asr.lm.trie import BEGIN_ID, MAX_NODES, first_not_below
 
-__all__ = ["Level", "Scratch", "count"]
+__all__ = ["Level", "Scratch", "count", "occurrences"]
 
 _BLOCK = 1 << 24  # keys sorted, or merged, at a time
-_MAX_NODES = 2**31 - 2  # int32
 _MAX_WORDS = 2**32 - 1  # uint32 counts
 
 
@@ -121,27 +120,31 @@ def count(
     """
     if len(words) > _MAX_WORDS:
         raise DataError(f"more than {_MAX_WORDS:,} words and sentence ends. No more can be counted.")
-    totals = np.zeros(n_words, np.int64)
-    for _, _, block in _blocks(words):
-        totals += np.bincount(block, minlength=n_words)
-    levels = [
-        Level(np.arange(n_words, dtype=np.int32), totals.astype(np.uint32), np.array([0, n_words], np.int32))
-    ]
+    totals = occurrences(words, n_words).astype(np.uint32)
+    levels = [Level(np.arange(n_words, dtype=np.int32), totals, np.array([0, n_words], np.int32))]
     numbers = words  # of the n-gram that ends at each word
     for n in range(2, order + 1):
         done = 2 * n - 4
         runs = _sorted_runs(words, numbers, scratch, _after(progress, done))
         levels.append(_merge(runs, len(levels[-1]), scratch))
         del runs
-        if sum(map(len, levels)) > _MAX_NODES:
+        if sum(map(len, levels)) > MAX_NODES:
             raise DataError(
-                f"more than {_MAX_NODES:,} different n-grams up to order {n}. That is the most "
+                f"more than {MAX_NODES:,} different n-grams up to order {n}. That is the most "
                 "that a model can hold. Lower --order, or take less text."
             )
         progress(2 * n - 3)
         if n < order:
             numbers = _renumber(words, numbers, levels[-1], scratch)
     return levels
+
+
+def occurrences(words: NDArray[np.int32], n_words: int) -> NDArray[np.int64]:
+    """(n_words,) how often each id occurs."""
+    totals = np.zeros(n_words, np.int64)
+    for _, _, block in _blocks(words):
+        totals += np.bincount(block, minlength=n_words)
+    return totals
 
 
 def _after(progress: Callable[[float], None], done: int) -> Callable[[float], None]:
@@ -287,12 +290,5 @@ def _find(
     for i in range(len(words)):
         parent = numbers[i - 1] if i else before
         if parent >= 0 and words[i] != BEGIN_ID:
-            low, high = begin[parent], begin[parent + 1]
-            while low < high:
-                middle = (low + high) >> 1
-                if level_word[middle] < words[i]:
-                    low = middle + 1
-                else:
-                    high = middle
-            found[i] = low
+            found[i] = first_not_below(level_word, begin[parent], begin[parent + 1], words[i])
     return found

@@ -18,9 +18,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from asr.lm.corpus import BEGIN_ID
 from asr.lm.counting import Level, Scratch
-from asr.lm.trie import NgramArrays, link
+from asr.lm.trie import BEGIN_ID, NgramArrays, first_not_below, link
 
 __all__ = ["FALLBACK", "discounts", "estimate"]
 
@@ -161,13 +160,7 @@ def _link_level(
         context = below_suffix[parent]
         low, stop = below_begin[context], below_begin[context + 1]
         for i in range(begin[parent], begin[parent + 1]):
-            high = stop
-            while low < high:
-                middle = (low + high) >> 1
-                if below_word[middle] < word[i]:
-                    low = middle + 1
-                else:
-                    high = middle
+            low = first_not_below(below_word, low, stop, word[i])
             suffix[i] = low
 
 

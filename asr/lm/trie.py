@@ -18,12 +18,14 @@ from numpy.typing import NDArray
 from asr.lm.interface import Unit
 
 __all__ = [
-    "BEGIN", "END", "ROOT", "UNKNOWN", "NgramArrays", "NgramParts", "advance", "child_of", "is_sound", "link",
-    "state_of",
+    "BEGIN", "BEGIN_ID", "END", "END_ID", "MAX_NODES", "RESERVED", "ROOT", "UNKNOWN", "UNKNOWN_ID",
+    "NgramArrays", "NgramParts", "advance", "child_of", "first_not_below", "is_sound", "link", "state_of",
 ]  # fmt: skip
 
 ROOT = 0  # the empty context
-UNKNOWN, BEGIN, END = "<unk>", "<s>", "</s>"  # the words with the ids 0, 1 and 2
+UNKNOWN, BEGIN, END = RESERVED = "<unk>", "<s>", "</s>"  # the words with the ids 0, 1 and 2
+UNKNOWN_ID, BEGIN_ID, END_ID = 0, 1, 2
+MAX_NODES = 2**31 - 2  # int32
 
 
 class NgramArrays(NamedTuple):
@@ -61,19 +63,25 @@ class NgramParts(NamedTuple):
 
 
 @njit(cache=True, nogil=True, inline="always")
-def child_of(word: NDArray[np.int32], begin: NDArray[np.int32], node: int, sought: int) -> int:
-    """The child of a context for a word, in arrays as those of `NgramArrays`; -1 if there is none."""
-    if node == 0:
-        return 1 + sought
-    low, high = begin[node], begin[node + 1]
+def first_not_below(word: NDArray[np.int32], low: int, high: int, sought: int) -> int:
+    """Where `sought` stands, or would stand, among the sorted words from `low` to `high` - 1."""
     while low < high:
         middle = (low + high) >> 1
         if word[middle] < sought:
             low = middle + 1
         else:
             high = middle
-    if low < begin[node + 1] and word[low] == sought:
-        return int(low)
+    return low
+
+
+@njit(cache=True, nogil=True, inline="always")
+def child_of(word: NDArray[np.int32], begin: NDArray[np.int32], node: int, sought: int) -> int:
+    """The child of a context for a word, in arrays as those of `NgramArrays`; -1 if there is none."""
+    if node == 0:
+        return 1 + sought
+    child = first_not_below(word, begin[node], begin[node + 1], sought)
+    if child < begin[node + 1] and word[child] == sought:
+        return int(child)
     return -1
 
 

@@ -149,7 +149,7 @@ def test_same_text_same_bytes_whatever_the_blocks(tmp_path: Path, monkeypatch: p
 
 def test_limits_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Numbers of n-grams or words that overflow, and wrong counts without a word."""
-    monkeypatch.setattr("asr.lm.counting._MAX_NODES", 100)
+    monkeypatch.setattr("asr.lm.counting.MAX_NODES", 100)
     with pytest.raises(DataError, match="more than 100 different n-grams up to order 2"):
         train(tmp_path, sentences(seed=1), order=3)
     monkeypatch.setattr("asr.lm.counting._MAX_WORDS", 50)
