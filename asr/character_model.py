@@ -18,17 +18,16 @@ from asr.lm.charrnn import CharRnn, CharRnnConfig
 from asr.lm.corpus import read_blocks
 from asr.model.encoder import parameter_count
 from asr.text.normalize import normalize
-from asr.training.checkpoint import load_checkpoint
 from asr.training.config import TrainConfig
 from asr.training.cores import share_cores
 from asr.training.deterministic import make_deterministic
 from asr.training.distributed import processes
 from asr.training.failures import plain_failures
 from asr.training.provenance import provenance
-from asr.training.runs import DATA_DIGEST, find_checkpoint, plain_settings, run_log
+from asr.training.runs import DATA_DIGEST, find_checkpoint, plain_settings, run_log, run_to_end
 from asr.training.stopping import StopSignal
 from asr.training.text import StreamConfig, TextTask
-from asr.training.trainer import BEST_MODEL, CHECKPOINT, Trainer
+from asr.training.trainer import BEST_MODEL, Trainer
 
 __all__ = ["CharRnnSettings", "Settings", "read_text", "run", "train"]
 
@@ -175,15 +174,7 @@ def train(lines: Sequence[str], dev: Sequence[str], settings: Settings) -> Path:
             len(texts[0]) / 1e6, len(symbols), len(texts[1]) / 1e6, parameter_count(net) / 1e6,
             str(trainer.precision).removeprefix("torch."),
         )  # fmt: skip
-        if resumed:
-            position, _, states = load_checkpoint(config.run_dir / CHECKPOINT, process.device)
-            trainer.restore(position, states)
-            log.info("resuming in epoch %d, after block %d", position.epoch, position.batch)
-        elif config.warm_start:
-            trainer.warm_start(config.warm_start)
-        with stop:
-            position = trainer.run(stop)
-        process.gather(None)  # no process goes on to use the best model before it is written
+        position = run_to_end(trainer, resumed, stop)
         log.info("best dev %.3f bits a character in %s", position.best_score, position.best_model())
     return config.run_dir / BEST_MODEL
 

@@ -17,7 +17,6 @@ from asr.frontend.features import FeatureConfig
 from asr.model.acoustic import AcousticModel, ModelSettings
 from asr.model.encoder import EncoderConfig, parameter_count
 from asr.training.batches import Batch, BatchConfig, Batches
-from asr.training.checkpoint import load_checkpoint
 from asr.training.config import TrainConfig
 from asr.training.cores import share_cores
 from asr.training.deterministic import make_deterministic
@@ -25,10 +24,18 @@ from asr.training.distributed import Process, processes
 from asr.training.examples import TextConfig, learn_tokenizer, make_examples
 from asr.training.failures import plain_failures
 from asr.training.provenance import provenance
-from asr.training.runs import DATA_DIGEST, FREE, TOKENIZER_DIGEST, find_checkpoint, plain_settings, run_log
+from asr.training.runs import (
+    DATA_DIGEST,
+    FREE,
+    TOKENIZER_DIGEST,
+    find_checkpoint,
+    plain_settings,
+    run_log,
+    run_to_end,
+)
 from asr.training.speech import SpeechTask
 from asr.training.stopping import StopSignal
-from asr.training.trainer import BEST_MODEL, CHECKPOINT, Trainer
+from asr.training.trainer import BEST_MODEL, Trainer
 
 log = logging.getLogger("asr")
 
@@ -125,15 +132,7 @@ def train(utterances: Sequence[Utterance], dev: Sequence[Utterance], settings: S
         task = SpeechTask(model.to(process.device), batches, dev_batches, config.deterministic)
         trainer = Trainer(task, config, process, record)
         _announce(trainer, task, settings)
-        if resumed:
-            position, _, states = load_checkpoint(config.run_dir / CHECKPOINT, process.device)
-            trainer.restore(position, states)
-            log.info("resuming in epoch %d, after batch %d", position.epoch, position.batch)
-        elif config.warm_start:
-            trainer.warm_start(config.warm_start)
-        with stop:
-            position = trainer.run(stop)
-        process.gather(None)  # no process goes on to use the best model before it is written
+        position = run_to_end(trainer, resumed, stop)
         log.info("best %s %.2f%% in %s", task.score_name, position.best_score, position.best_model())
     return config.run_dir / BEST_MODEL
 

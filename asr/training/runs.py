@@ -1,4 +1,4 @@
-"""What every training command does around the loop: the log in the run folder, and whether to resume."""
+"""What every training command does around the loop: the run folder's log, whether to resume, the way in and out."""
 
 import logging
 from collections.abc import Iterable, Iterator
@@ -10,10 +10,11 @@ from typing import Any
 import torch
 
 from asr.errors import SettingsError
-from asr.training.checkpoint import load_checkpoint
+from asr.training.checkpoint import Position, load_checkpoint
 from asr.training.config import TrainConfig
 from asr.training.distributed import Process
-from asr.training.trainer import CHECKPOINT
+from asr.training.stopping import StopSignal
+from asr.training.trainer import CHECKPOINT, Trainer
 
 log = logging.getLogger("asr")
 
@@ -130,6 +131,30 @@ def find_checkpoint(
             f"ones, go on with today's (--train.resume-anyway), or start anew in another --train.run-dir."
         )
     return True
+
+
+def run_to_end(trainer: Trainer[Any], resumed: bool, stop: StopSignal) -> Position:
+    """Begin, or go on from the checkpoint, and train; then every process may use the best model.
+
+    Args:
+        trainer: with weights from the beginning of a run.
+        resumed: what `find_checkpoint` said.
+        stop: entered while training.
+
+    Raises:
+        AsrError: what is begun from cannot be read or does not fit; `Interrupted` after Ctrl-C.
+    """
+    config = trainer.config
+    if resumed:
+        position, _, states = load_checkpoint(config.run_dir / CHECKPOINT, trainer.device)
+        trainer.restore(position, states)
+        log.info("resuming in epoch %d, after batch %d", position.epoch, position.batch)
+    elif config.warm_start:
+        trainer.warm_start(config.warm_start)
+    with stop:
+        position = trainer.run(stop)
+    trainer.process.gather(None)  # no process goes on to use the best model before it is written
+    return position
 
 
 def _plain(value: Any) -> Any:
