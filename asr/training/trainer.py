@@ -65,7 +65,7 @@ class _Launched(Generic[B]):
     batches: Sequence[B]
     ids: tuple[str, ...]
     losses: Tensor  # (rows,) nats
-    # (6 + 2 shares,): loss a token, stop wishes, save wishes, counts of the shares, gradient norm, skipped
+    # (5 + 2 shares,): loss a token, stop wishes, save wishes, counts of the shares, gradient norm, skipped
     totals: Tensor
     share_names: tuple[str, ...]
     ready: torch.cuda.Event | None  # when both have arrived; None on a CPU, where they are here at once
@@ -238,11 +238,9 @@ class Trainer(Generic[B]):
         norm = nn.utils.clip_grad_norm_(self.weights, config.clip_norm or math.inf)
         # All processes decide the same: they share the loss and the gradient.
         skipped = ~(torch.isfinite(norm) & torch.isfinite(totals[0]))
-        if self.scaler.is_enabled():
-            self.scaler.step(self.optimizer)  # skips updates with infinite gradients by itself
-            self.scaler.update()
-        else:
-            step_unless(self.optimizer, skipped)
+        # Not the scaler's own step, which would look at the gradient alone.
+        step_unless(self.optimizer, skipped)
+        self.scaler.update()
         if self.average:
             self.average.update(number, skipped)
         totals = torch.cat([totals, torch.stack([norm, skipped.to(norm)])])

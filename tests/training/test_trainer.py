@@ -266,6 +266,45 @@ def test_bad_utterance(
     assert all(math.isfinite(row["train_loss"]) for row in rows(tmp_path / "run", "epoch"))
 
 
+def test_scaled_loss_that_is_not_finite(make_trainer: Make, caplog: pytest.LogCaptureFixture) -> None:
+    """Guards fp16, whose scaler looks at gradients alone: an infinite loss with a finite gradient (here 0) is
+    reported as skipped, and must be; an overflow is skipped too, and lowers the scale."""
+    trainer = make_trainer(epochs=1, ema=0.5)
+    trainer.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
+    original = trainer.task.losses
+
+    def losses(batch: Batch, precision: torch.dtype) -> Any:
+        found = original(batch, precision)
+        bad = float("inf") if trainer.position.update == 1 else 0.0
+        return replace(found, losses=found.losses * (0.0 if bad else 1.0) + bad)
+
+    def gradient(value: torch.Tensor) -> torch.Tensor:
+        return value * float("inf") if trainer.position.update == 2 else value
+
+    trainer.task.losses = losses
+    trainer.task.net.encoder.output.weight.register_hook(gradient)
+    same, scales = [], []
+    update = trainer._update
+
+    def watched(*arguments: Any) -> Any:
+        before = copy.deepcopy((trainer.task.net.state_dict(), trainer.optimizer.state_dict()["state"]))
+        launched = update(*arguments)
+        after = (trainer.task.net.state_dict(), trainer.optimizer.state_dict()["state"])
+        same.append(same_tree(list(before), list(after)))
+        scales.append(trainer.scaler.get_scale())
+        return launched
+
+    trainer._update = watched
+    trainer.run(StopSignal())
+    assert same[:4] == [False, True, True, False]
+    assert scales[:4] == [2.0**10, 2.0**10, 2.0**9, 2.0**9]
+    told = [message for message in caplog.messages if "skipped" in message]
+    assert "update 2 skipped. utterances whose loss is not finite: u" in told[0]
+    assert told[1] == (
+        "update 3 skipped. a gradient overflowed in fp16, and the loss scale is lowered; usual now and then"
+    )
+
+
 @pytest.mark.parametrize("kind", ["nan", "infinite"])
 def test_bad_update_can_be_repeated(kind: str, make_trainer: Make, tmp_path: Path) -> None:
     """Guards the reproducer: the command that the log names gives the very losses of the update."""
