@@ -360,7 +360,7 @@ class Trainer(Generic[B]):
             result = self.task.validate(self.process, self.precision)
             better = (result.score, result.loss) < (position.best_score, position.best_loss)
             if better:
-                position.best_epoch = position.epoch
+                position.best_epoch, position.averaged = position.epoch, []
                 position.best_score, position.best_loss = result.score, result.loss
             metrics.finish_epoch(position, result, better=better)
             ranked = sorted([*position.top_epochs, (result.score, result.loss, position.epoch)])
@@ -406,6 +406,8 @@ class Trainer(Generic[B]):
                 provenance = self._provenance(result, averaged_epochs=epochs)
                 self.task.save(self.config.run_dir / BEST_MODEL, provenance)
         net.load_state_dict(kept)
+        if better:
+            self._save()  # a run that is given more epochs has to beat the average
 
     def _provenance(self, result: Result, **what: Any) -> dict[str, Any]:
         """What a saved model tells of its training."""

@@ -548,6 +548,29 @@ def test_average_of_the_best_epochs(
     assert same_tree(dict(trainer.task.net.state_dict()), kept[5])  # the net itself is left alone
 
 
+def test_more_epochs_after_an_average(
+    make_trainer: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards the best model of a finished run that is given more epochs: one that beats the epochs before it,
+    but not their average, must not take its place; one that beats the average must, under its own name."""
+    scores = iter([50.0, 40.0, 20.0, 30.0, 35.0, 10.0, 60.0])
+    original = speech_module.validate
+    monkeypatch.setattr(speech_module, "validate", lambda *args: replace(original(*args), wer=next(scores)))
+    make_trainer(epochs=2, average=2).run(StopSignal())
+    best = []
+    for epochs in (3, 4):
+        position, _, states = load_checkpoint(tmp_path / "run" / CHECKPOINT, torch.device("cpu"))
+        best.append((position.best_score, position.best_model()))
+        trainer = make_trainer(epochs=epochs, average=2)
+        trainer.restore(position, states)
+        position = trainer.run(StopSignal())
+        best.append((position.best_score, position.best_model()))
+        provenance = load_model(tmp_path / "run" / "model.safetensors").settings.provenance
+        assert provenance["dev_wer"] == position.best_score
+    average = (20.0, "the average of the epochs 1, 2")
+    assert best == [average, average, average, (10.0, "epoch 4")]
+
+
 def test_plateau_halves_the_rate(
     make_trainer: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
