@@ -16,6 +16,7 @@ import torch
 from asr.errors import ModelError
 from asr.model.saved import write_atomically
 
+CHECKPOINT = "checkpoint.pt"  # in the run folder
 FORMAT_VERSION = 2
 
 
@@ -31,9 +32,8 @@ class Position:
     best_score: float = float("inf")  # of the task, such as WER in percent; lower is better
     best_loss: float = float("inf")  # dev loss a token, decides between equal scores
     top_epochs: list[tuple[float, float, int]] = field(default_factory=list)  # score, loss, epoch
-    averaged: list[int] = field(
-        default_factory=list
-    )  # the best model is the average of these; of none: best_epoch
+    # The best model is the average of these; of none: best_epoch.
+    averaged: list[int] = field(default_factory=list)
     rate_scale: float = 1.0  # on the learning rate, of the schedule "plateau"
     bad_updates: int = 0  # updates in a row that were skipped for a loss that is not finite
     epoch_sums: dict[str, float] = field(default_factory=dict)  # the current epoch's running totals

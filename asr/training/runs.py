@@ -10,11 +10,11 @@ from typing import Any
 import torch
 
 from asr.errors import SettingsError
-from asr.training.checkpoint import Position, load_checkpoint
+from asr.training.checkpoint import CHECKPOINT, Position, load_checkpoint
 from asr.training.config import TrainConfig
 from asr.training.distributed import Process
 from asr.training.stopping import StopSignal
-from asr.training.trainer import CHECKPOINT, Trainer
+from asr.training.trainer import Trainer
 
 log = logging.getLogger("asr")
 

@@ -19,9 +19,10 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
-from asr.errors import Interrupted, ModelError, SettingsError, TrainingError
+from asr.errors import Interrupted, SettingsError
 from asr.training.averaging import BestEpochs, MovingAverage
-from asr.training.checkpoint import Position, save_checkpoint
+from asr.training.bad_updates import BadUpdates, Update
+from asr.training.checkpoint import CHECKPOINT, Position, save_checkpoint
 from asr.training.config import TrainConfig
 from asr.training.distributed import Process
 from asr.training.gradients import add_up, compute_gradients
@@ -29,7 +30,6 @@ from asr.training.metrics import Metrics, UpdateReport
 from asr.training.microscope import Microscope
 from asr.training.optimizer import make_optimizer, restore_optimizer, step_unless
 from asr.training.precision import choose_precision
-from asr.training.reproducer import weights_digest, write_reproducer
 from asr.training.schedule import PLATEAU_FACTOR, learning_rate_factor
 from asr.training.start import freeze, take_weights
 from asr.training.stopping import StopSignal
@@ -37,14 +37,9 @@ from asr.training.task import Result, Task, TaskBatch
 
 log = logging.getLogger("asr")
 
-BEST_MODEL, LAST_MODEL, CHECKPOINT = (
-    "model.safetensors",
-    "last.safetensors",
-    "checkpoint.pt",
-)  # in the run folder
+# In the run folder:
+BEST_MODEL, LAST_MODEL = "model.safetensors", "last.safetensors"
 BEST_EPOCHS = "best_epochs"  # weights that are to be averaged
-
-_REPRODUCERS = 3  # bad updates that a session keeps on disk
 
 B = TypeVar("B", bound=TaskBatch)
 
@@ -61,16 +56,12 @@ class _Wishes:
 class _Launched(Generic[B]):
     """An update that the device may still be working on; its results are read one update later."""
 
-    number: int  # counted from 1
-    batches: Sequence[B]
-    ids: tuple[str, ...]
-    losses: Tensor  # (rows,) nats
+    update: Update[B]
     # (5 + 2 shares,): loss a token, stop wishes, save wishes, counts of the shares, gradient norm, skipped
     totals: Tensor
     share_names: tuple[str, ...]
-    ready: torch.cuda.Event | None  # when both have arrived; None on a CPU, where they are here at once
+    ready: torch.cuda.Event | None  # when losses and totals have arrived; None on a CPU: at once
     learning_rate: float
-    seed: int  # of its draws
 
 
 class Trainer(Generic[B]):
@@ -99,8 +90,8 @@ class Trainer(Generic[B]):
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision is torch.float16)
         self.average = MovingAverage(task.net, config.ema) if config.ema else None
         self.best_epochs = BestEpochs(config.run_dir / BEST_EPOCHS)
+        self.bad_updates = BadUpdates(task, config, process, settings, self.precision)
         self.position = Position()
-        self._reproduced = 0
         self.metrics = Metrics(config.run_dir, config.log_every_s, task.pace, enabled=process.is_main)
         self.microscope = Microscope(task, config, enabled=process.is_main)
 
@@ -248,15 +239,11 @@ class Trainer(Generic[B]):
         if self.device.type == "cuda":
             ready = torch.cuda.Event()  # type: ignore[no-untyped-call]
         launched = _Launched(
-            number=number,
-            batches=batches,
-            ids=computed.ids,
-            losses=computed.losses.to("cpu", non_blocking=True),
+            update=Update(number, batches, computed.ids, computed.losses.to("cpu", non_blocking=True), seed),
             totals=totals.to("cpu", non_blocking=True),
             share_names=tuple(shares),
             ready=ready,
             learning_rate=learning_rate,
-            seed=seed,
         )
         if ready is not None:
             ready.record()
@@ -270,7 +257,7 @@ class Trainer(Generic[B]):
             launched.ready.synchronize()
         loss, stop, save, *counts, norm, skipped = launched.totals.tolist()
         report = UpdateReport(
-            number=launched.number,
+            number=launched.update.number,
             made=not skipped,
             loss=loss,
             norm=norm,
@@ -280,8 +267,8 @@ class Trainer(Generic[B]):
                 for place, name in enumerate(launched.share_names)
             },
             learning_rate=launched.learning_rate,
-            tokens=sum(batch.global_tokens for batch in launched.batches),
-            amount=sum(batch.global_amount for batch in launched.batches),
+            tokens=sum(batch.global_tokens for batch in launched.update.batches),
+            amount=sum(batch.global_amount for batch in launched.update.batches),
         )
         self.metrics.update(self.position, report)
         self.microscope.observe(report)
@@ -289,69 +276,8 @@ class Trainer(Generic[B]):
             self.position.bad_updates = 0
             self.task.observe(report.number, report.shares)
         else:
-            self._report_bad(launched)
+            self.bad_updates.report(launched.update, self.position)
         return _Wishes(stop > 0, save > 0)
-
-    def _report_bad(self, launched: _Launched[B]) -> None:
-        position = self.position
-        position.bad_updates += 1
-        losses = zip(launched.ids, launched.losses.tolist(), strict=True)
-        bad = [f"{name} ({loss})" for name, loss in losses if not math.isfinite(loss)]
-        parts = self.process.gather((bad, launched.ids))
-        names = [name for part in parts for name in part[0]]
-        if names:
-            blame = f"utterances whose loss is not finite: {', '.join(names)}"
-        elif self.scaler.is_enabled():
-            blame = "a gradient overflowed in fp16, and the loss scale is lowered; usual now and then"
-        else:
-            ids = ", ".join(name for part in parts for name in part[1])
-            blame = f"every loss is finite, but the gradient is not; utterances: {ids}"
-        keep = (bad or not names) and not self.scaler.is_enabled()
-        log.warning(
-            "update %d skipped. %s%s", launched.number, blame, self._reproduce(launched) if keep else ""
-        )
-        if position.bad_updates >= self.config.max_bad_updates:
-            checkpoint = self.config.run_dir / CHECKPOINT
-            raise TrainingError(
-                f"{position.bad_updates} updates in a row had a loss or gradient that is not finite. The "
-                f"last, {launched.number}: {blame}. Usual causes: a learning rate that is too high (try a "
-                f"third of --train.learning-rate {self.config.learning_rate:g}), fp16 (try --train.precision "
-                f"bf16), or damaged audio. "
-                + (
-                    f"The newest checkpoint is {checkpoint}."
-                    if checkpoint.exists()
-                    else "Nothing was saved yet."
-                )
-            )
-
-    def _reproduce(self, launched: _Launched[B]) -> str:
-        """Keep a bad update on disk; the text says how to repeat it."""
-        if self._reproduced >= _REPRODUCERS:
-            return ""
-        self._reproduced += 1
-        rank = "" if self.process.is_main else f"_rank{self.process.rank}"
-        path = self.config.run_dir / f"bad_update_{launched.number}{rank}.pt"
-        model = path.with_suffix(".safetensors")
-        # A bad update leaves the weights as they were; on a card, the one after it has been made meanwhile.
-        record = {
-            "update": launched.number, "weights_after_update": self.position.update, "seed": launched.seed,
-            "tokens": sum(batch.global_tokens for batch in launched.batches), "ids": list(launched.ids),
-            "losses": launched.losses, "precision": str(self.precision), "model": model.name,
-            "weights_sha256": weights_digest(self.task.net.state_dict()),
-        }  # fmt: skip
-        if not write_reproducer(path, launched.batches, record):
-            return ""
-        try:
-            self.task.save(model, {"settings": self.settings, "updates": self.position.update})
-        except ModelError as error:  # a full disk is no reason to stop before something has to be saved
-            log.warning("the bad update's model could not be kept: %s", error)
-            return ""
-        if self.task.replay_module is None:
-            return f". Kept in {path}"
-        return (
-            f". To repeat it: python -c 'from {self.task.replay_module} import replay; "
-            f'print(replay("{path}"))\''
-        )
 
     def _finish_epoch(self) -> None:
         """Validate, keep the best model, and move on to the next epoch."""

@@ -1,5 +1,6 @@
 """A small language that a small model can learn: every letter is a tone."""
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,14 +21,46 @@ from asr.training.config import TrainConfig
 from asr.training.distributed import Process
 from asr.training.examples import Example, TextConfig, learn_tokenizer, make_examples
 from asr.training.speech import SpeechTask
+from asr.training.stopping import StopSignal
 from asr.training.trainer import Trainer
 
 RATE = 8000
 FEATURES = FeatureConfig(sample_rate=RATE, n_mels=20)
 ENCODER = EncoderConfig(width=16, depth=1, channels=4, dropout=0.2)
 PLAIN = AugmentConfig(speeds=(1.0,), time_masks_per_s=0, mel_masks=0)
+AUGMENT = AugmentConfig(speeds=(0.9, 1.0, 1.1), time_mask_frames=5, mel_mask_bands=5, masks_from_epoch=2)
 TONES = {"a": 400, "b": 800, "c": 1600, "d": 3000}
 ALONE = Process(0, 1, torch.device("cpu"))
+
+
+def rows(run_dir: Path, event: str) -> list[dict[str, Any]]:
+    """What metrics.jsonl holds of one kind."""
+    lines = (run_dir / "metrics.jsonl").read_text().splitlines()
+    return [row for row in map(json.loads, lines) if row["event"] == event]
+
+
+def same_tree(left: Any, right: Any) -> bool:
+    """Whether two trees of tensors and plain values have the same bits."""
+    if isinstance(left, torch.Tensor):
+        return bool(torch.equal(left, right))
+    if isinstance(left, dict):
+        return left.keys() == right.keys() and all(same_tree(left[key], right[key]) for key in left)
+    if isinstance(left, list | tuple):
+        return len(left) == len(right) and all(map(same_tree, left, right))
+    return bool(left == right)
+
+
+class StopAfter(StopSignal):
+    """A Ctrl-C that comes when so many updates have been begun."""
+
+    def __init__(self, updates: int) -> None:
+        super().__init__()
+        self.left = updates
+
+    @property
+    def received(self) -> bool:
+        self.left -= 1
+        return self.left < 0
 
 
 def write_tones(folder: Path, texts: Sequence[str], letter_s: float = 0.12) -> list[Utterance]:

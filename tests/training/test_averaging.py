@@ -1,13 +1,25 @@
 import copy
+import logging
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 from asr.errors import TrainingError
+from asr.model.saved import load_model
+from asr.training import speech as speech_module
 from asr.training.averaging import BestEpochs, MovingAverage
+from asr.training.checkpoint import CHECKPOINT, load_checkpoint
+from asr.training.stopping import StopSignal
+from asr.training.trainer import Trainer
+from tests.training.conftest import same_tree
 
+Make = Callable[..., Trainer]
 MADE, SKIPPED = torch.tensor(False), torch.tensor(True)
 
 
@@ -83,3 +95,99 @@ def test_mean_of_epochs(tmp_path: Path) -> None:
     assert mean["num_batches_tracked"].item() == 2
     with pytest.raises(TrainingError, match=r"epoch_00009\.safetensors: cannot be read for the average"):
         epochs.mean([2, 9])
+
+
+def test_moving_average_is_the_model(
+    make_trainer: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards that the averaged weights are validated and saved, and the plain ones trained."""
+    seen: list[dict[str, torch.Tensor]] = []
+    original = speech_module.validate
+
+    def validate(model: Any, *rest: Any) -> Any:
+        seen.append(copy.deepcopy(model.state_dict()))
+        return original(model, *rest)
+
+    monkeypatch.setattr(speech_module, "validate", validate)
+    trainer = make_trainer("average", epochs=2, ema=0.9)
+    trainer.run(StopSignal())
+    make_trainer("plain", epochs=2).run(StopSignal())
+    averaged = load_file(tmp_path / "average" / "last.safetensors")
+    assert same_tree(averaged, dict(seen[1]))
+    assert same_tree({**averaged, **trainer.average.state()}, averaged)
+    plain = load_file(tmp_path / "plain" / "last.safetensors")
+    assert same_tree(dict(trainer.task.net.state_dict()), plain)
+    assert not same_tree(averaged, plain)
+
+
+@pytest.mark.parametrize("better", [True, False])
+def test_average_of_the_best_epochs(
+    better: bool, make_trainer: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    """Guards the last step of a run: the mean of the best epochs' weights is the model if it is better."""
+    caplog.set_level(logging.INFO, "asr")
+    scores = iter([50.0, 30.0, 40.0, 20.0, 45.0, 10.0 if better else 30.0])
+    original = speech_module.validate
+    kept: dict[int, dict[str, torch.Tensor]] = {}
+
+    def validate(model: Any, *rest: Any) -> Any:
+        kept[len(kept) + 1] = copy.deepcopy(dict(model.state_dict()))
+        return replace(original(model, *rest), wer=next(scores))
+
+    monkeypatch.setattr(speech_module, "validate", validate)
+    trainer = make_trainer(epochs=5, average=3)
+    position = trainer.run(StopSignal())
+    mean = {
+        name: torch.stack([kept[epoch][name].double() for epoch in (2, 3, 4)]).mean(0).to(tensor.dtype)
+        for name, tensor in kept[5].items()
+    }
+    assert same_tree(kept[6], mean)
+    assert same_tree(load_file(tmp_path / "run" / "model.safetensors"), mean if better else kept[4])
+    assert position.best_model() == ("the average of the epochs 2, 3, 4" if better else "epoch 4")
+    (message,) = [
+        message for message in caplog.messages if message.startswith("average of the epochs 2, 3, 4")
+    ]
+    assert message.endswith("best so far" if better else "; epoch 4 remains the best")
+    provenance = load_model(tmp_path / "run" / "model.safetensors").settings.provenance
+    assert provenance.get("averaged_epochs") == ([2, 3, 4] if better else None)
+    assert len(list((tmp_path / "run" / "best_epochs").iterdir())) == 3
+    assert same_tree(dict(trainer.task.net.state_dict()), kept[5])  # the net itself is left alone
+
+
+def test_more_epochs_after_an_average(
+    make_trainer: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards the best model of a finished run that is given more epochs: one that beats the epochs before it,
+    but not their average, must not take its place; one that beats the average must, under its own name."""
+    scores = iter([50.0, 40.0, 20.0, 30.0, 35.0, 10.0, 60.0])
+    original = speech_module.validate
+    monkeypatch.setattr(speech_module, "validate", lambda *args: replace(original(*args), wer=next(scores)))
+    make_trainer(epochs=2, average=2).run(StopSignal())
+    best = []
+    for epochs in (3, 4):
+        position, _, states = load_checkpoint(tmp_path / "run" / CHECKPOINT, torch.device("cpu"))
+        best.append((position.best_score, position.best_model()))
+        trainer = make_trainer(epochs=epochs, average=2)
+        trainer.restore(position, states)
+        position = trainer.run(StopSignal())
+        best.append((position.best_score, position.best_model()))
+        provenance = load_model(tmp_path / "run" / "model.safetensors").settings.provenance
+        assert provenance["dev_wer"] == position.best_score
+    average = (20.0, "the average of the epochs 1, 2")
+    assert best == [average, average, average, (10.0, "epoch 4")]
+
+
+def test_average_that_is_no_longer_wanted(make_trainer: Make, tmp_path: Path) -> None:
+    """A lost file of a best epoch ends the run with the advice to resume with --train.average 0, which must
+    help, although the checkpoint still names the epochs and none is left to train."""
+    trainer = make_trainer(epochs=2, average=2)
+    trainer.run(StopSignal())
+    for path in (tmp_path / "run" / "best_epochs").iterdir():
+        path.unlink()
+    with pytest.raises(TrainingError, match=r"--train\.resume-anyway --train\.average 0"):
+        trainer.run(StopSignal())
+    position, _, states = load_checkpoint(tmp_path / "run" / CHECKPOINT, torch.device("cpu"))
+    trainer = make_trainer(epochs=2, average=0)
+    trainer.restore(position, states)
+    assert trainer.run(StopSignal()).epoch == 3

@@ -1,11 +1,23 @@
+import copy
 import logging
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 from asr.errors import SettingsError
+from asr.model.saved import load_model, save_model
+from asr.text.tokenizer import CharTokenizer
 from asr.training.start import freeze, take_weights
+from asr.training.stopping import StopSignal
+from asr.training.trainer import Trainer
+from tests.training.conftest import ENCODER, same_tree
+
+Make = Callable[..., Trainer]
 
 
 def net(hidden: int = 4, symbols: int = 3) -> nn.ModuleDict:
@@ -49,3 +61,57 @@ def test_wrong_parts() -> None:
         freeze(dict(net()), ["front", "frnt"])
     with pytest.raises(SettingsError, match=r"nothing is left to learn"):
         freeze(dict(net()), ["front", "output"])
+
+
+def test_frozen_parts(make_trainer: Make) -> None:
+    """Guards --train.freeze in the loop: frozen weights keep every bit, and the optimiser knows nothing of
+    them."""
+    trainer = make_trainer(encoder=replace(ENCODER, depth=2), epochs=1, freeze=("front", "recurrent.0"))
+    before = copy.deepcopy(trainer.task.net.state_dict())
+    trainer.run(StopSignal())
+    changed = {
+        name for name, value in trainer.task.net.state_dict().items() if not torch.equal(value, before[name])
+    }
+    learning = {name for name, weight in trainer.task.net.named_parameters() if weight.requires_grad}
+    assert changed == learning
+    assert {name.removeprefix("encoder.").split(".")[0] for name in changed} == {"recurrent", "output"}
+    assert not any(name.startswith("encoder.recurrent.layers.0") for name in changed)
+    assert sum(len(group["params"]) for group in trainer.optimizer.param_groups) == len(learning)
+    with pytest.raises(
+        SettingsError, match=r"no such part.*: front, recurrent, recurrent\.0, recurrent\.1, output"
+    ):
+        make_trainer(encoder=replace(ENCODER, depth=2), freeze=("recurrent.2",))
+
+
+def test_warm_start(make_trainer: Make, tmp_path: Path) -> None:
+    """Guards the first weights and averages of a warm start: those of the other model."""
+    make_trainer("old", epochs=1).run(StopSignal())
+    trainer = make_trainer("new", seed=2, ema=0.9)
+    trainer.warm_start(tmp_path / "old" / "last.safetensors")
+    old = load_file(tmp_path / "old" / "last.safetensors")
+    assert same_tree(dict(trainer.task.net.state_dict()), old)
+    assert all(torch.equal(value, old[name]) for name, value in trainer.average.state().items())
+
+
+def test_warm_start_with_another_alphabet(
+    make_trainer: Make, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Guards the output layer: of equal shape, it still means other characters, and is not taken."""
+    caplog.set_level(logging.INFO, "asr")
+    model = load_model(save_other_alphabet(make_trainer("old"), tmp_path / "other.safetensors"))
+    trainer = make_trainer("new", seed=2)
+    before = copy.deepcopy(trainer.task.net.state_dict())
+    trainer.warm_start(tmp_path / "other.safetensors")
+    after, other = trainer.task.net.state_dict(), model.state_dict()
+    for name, value in after.items():
+        assert torch.equal(value, before[name] if "output" in name else other[name]), name
+    assert (
+        "not taken: encoder.output.weight (other symbols), encoder.output.bias (other symbols)" in caplog.text
+    )
+
+
+def save_other_alphabet(trainer: Trainer, path: Path) -> Path:
+    model = trainer.task.net
+    model.settings = replace(model.settings, tokenizer=CharTokenizer(tuple("wxyz")))
+    save_model(path, model, {})
+    return path

@@ -11,12 +11,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from asr.errors import Interrupted
-from asr.training.checkpoint import load_checkpoint
+from asr.training.checkpoint import CHECKPOINT, load_checkpoint
 from asr.training.config import TrainConfig
 from asr.training.distributed import Process
 from asr.training.stopping import StopSignal
 from asr.training.task import Losses, Pace
-from asr.training.trainer import CHECKPOINT, Trainer
+from asr.training.trainer import Trainer
+from tests.training.conftest import StopAfter
 
 TEXT = "the cat sat on the mat and the dog sat on the cat "
 CPU = torch.device("cpu")
@@ -127,16 +128,6 @@ def make(run_dir: Path, **config: Any) -> Trainer[Chunk]:
         **{"epochs": 4, "learning_rate": 0.02, **config},
     )
     return Trainer(TextTask(CharacterNet(len(symbols)), text), settings, Process(0, 1, CPU), {})
-
-
-class StopAfter(StopSignal):
-    def __init__(self, updates: int) -> None:
-        self.left = updates
-
-    @property
-    def received(self) -> bool:
-        self.left -= 1
-        return self.left < 0
 
 
 def test_text_is_learned(tmp_path: Path) -> None:

@@ -1,0 +1,39 @@
+import math
+from typing import Any
+
+import pytest
+
+from asr.errors import SettingsError
+from asr.training.config import TrainConfig
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"epochs": 0}, r"train\.epochs must be at least 1. Got 0"),
+        ({"patience": -1}, r"train\.patience must be at least 0"),
+        ({"accumulate": 0}, r"train\.accumulate must be at least 1"),
+        ({"max_bad_updates": 0}, r"train\.max-bad-updates must be at least 1"),
+        ({"save_every_s": -1.0}, r"train\.save-every-s must be at least 0"),
+        ({"log_every_s": math.nan}, r"train\.log-every-s must be at least 0. Got nan"),
+        ({"weight_decay": -0.1}, r"train\.weight-decay must be at least 0"),
+        ({"clip_norm": -1.0}, r"train\.clip-norm must be at least 0"),
+        ({"seed": -1}, r"train\.seed must be at least 0"),
+        ({"learning_rate": 0.0}, r"train\.learning-rate must be above 0"),
+        ({"learning_rate": math.inf}, r"train\.learning-rate must be above 0"),
+        ({"warmup": 1.0}, r"train\.warmup is a share of all updates, in \[0, 1\). Got 1"),
+        (
+            {"schedule": "step"},
+            r"train\.schedule must be one of cosine, linear, constant, one-cycle, noam, plateau. Got 'step'",
+        ),
+        ({"schedule": "noam", "warmup": 0.0}, r"train\.schedule noam peaks where train\.warmup ends"),
+        ({"ema": 1.0}, r"train\.ema is a decay in \[0, 1\), such as 0\.999. Got 1"),
+        ({"average": -1}, r"train\.average must be at least 0"),
+        ({"max_hours": -1.0}, r"train\.max-hours must be at least 0"),
+        ({"threads": 0}, r"train\.threads must be at least 1. Got 0"),
+    ],
+)
+def test_settings(settings: dict[str, Any], message: str) -> None:
+    """Guards the ranges, by the names that the user types."""
+    with pytest.raises(SettingsError, match=message):
+        TrainConfig(**settings)
