@@ -16,11 +16,8 @@ class StopSignal:
         max_hours: ask for a stop after so many hours from now; 0 for never.
     """
 
-    signalled = False
-    max_hours = 0.0
-
     def __init__(self, max_hours: float = 0.0) -> None:
-        self.max_hours = max_hours
+        self.signalled, self.max_hours = False, max_hours
         self._deadline = time.monotonic() + 3600 * max_hours if max_hours else math.inf
 
     @property
