@@ -9,8 +9,9 @@ prefix can never stand in the beam.
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from asr.decoding.compiled import allocating
 
 __all__ = [
     "INSIDE",
@@ -102,7 +103,7 @@ def new_beam(beam_size: int, capacity: int, state: int = 0, ahead: float = 0.0) 
     return beam
 
 
-@njit(cache=True, nogil=True)
+@allocating
 def compact(beam: Beam, nodes: NDArray[Any]) -> NDArray[np.int32]:
     """Copy what the beam still needs, its prefixes and theirs, into another arena, and point the beam at it.
 
@@ -149,7 +150,7 @@ def compact(beam: Beam, nodes: NDArray[Any]) -> NDArray[np.int32]:
     return number
 
 
-@njit(cache=True, nogil=True)
+@allocating
 def shared_prefix(beam: Beam) -> int:
     """The longest prefix that all of the beam begin with: the number of its node.
 
@@ -168,7 +169,7 @@ def shared_prefix(beam: Beam) -> int:
     return int(shared)
 
 
-@njit(cache=True, nogil=True)
+@allocating
 def spell(nodes: NDArray[Any], node: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
     """The tokens of a prefix, and the word that each completed (a number, UNKNOWN or NONE).
 

@@ -35,6 +35,7 @@ __all__ = ["BeamDecoder"]
 
 log = logging.getLogger("asr")
 
+_dispatcher: Any = search  # the compiled function knows what has been compiled
 _ANNOUNCE_S = 1.0  # a first call that takes longer is compiling
 
 
@@ -153,7 +154,7 @@ class BeamDecoder:
 
 
 def _compiled() -> bool:
-    return bool(search.signatures)
+    return bool(_dispatcher.signatures)
 
 
 @contextmanager
@@ -173,5 +174,5 @@ def _announced() -> Iterator[None]:
         yield
     finally:
         timer.cancel()
-    if sum(search.stats.cache_misses.values()):
+    if sum(_dispatcher.stats.cache_misses.values()):
         log.info("the decoder was compiled and is kept on disk (%.0f s)", time.monotonic() - began)

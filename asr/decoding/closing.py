@@ -4,10 +4,10 @@ import math
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from asr.decoding.arena import UNKNOWN, Beam
+from asr.decoding.compiled import allocating
 from asr.decoding.fusion import (
     CHARACTERS,
     COLUMNS,
@@ -28,7 +28,7 @@ from asr.lm.trie import advance as say_one
 __all__ = ["close", "say_ends", "settle"]
 
 
-@njit(cache=True, nogil=True)
+@allocating
 def close(beam: Beam, tables: Tables) -> NDArray[np.int32]:
     """What the prefixes of the beam become if the utterance ends here: (many, COLUMNS) int32 proposals.
 
@@ -48,7 +48,7 @@ def close(beam: Beam, tables: Tables) -> NDArray[np.int32]:
     return rows[:count]
 
 
-@njit(cache=True, nogil=True)
+@allocating
 def say_ends(
     nodes: NDArray[Any], rows: NDArray[np.int32], tables: Tables, lm: NgramArrays, end: int
 ) -> NDArray[np.float64]:
@@ -61,7 +61,7 @@ def say_ends(
     return said
 
 
-@njit(cache=True, nogil=True)
+@allocating
 def settle(
     beam: Beam, rows: NDArray[np.int32], said: NDArray[np.float64], tables: Tables
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:

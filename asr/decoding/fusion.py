@@ -12,10 +12,10 @@ import math
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from asr.decoding.arena import INSIDE, NONE, ROOT, UNKNOWN, Beam
+from asr.decoding.compiled import inlined
 from asr.lm.trie import NgramArrays
 from asr.lm.trie import advance as say_one
 
@@ -92,7 +92,7 @@ class Tables(NamedTuple):
     most_proposals: int
 
 
-@njit(cache=True, nogil=True, inline="always")
+@inlined
 def _child(lex: int, letter: int, tables: Tables) -> int:
     """The tree's node after one more letter, or NONE."""
     low, high = int(tables.child_start[lex]), int(tables.child_start[lex + 1])
@@ -107,7 +107,7 @@ def _child(lex: int, letter: int, tables: Tables) -> int:
     return NONE
 
 
-@njit(cache=True, nogil=True, inline="always")
+@inlined
 def _walk(lex: int, token: int, tables: Tables) -> int:
     """The tree's node after a token's letters, or INSIDE where the tree has no such word."""
     for position in range(tables.letter_start[token], tables.letter_start[token + 1]):
@@ -117,7 +117,7 @@ def _walk(lex: int, token: int, tables: Tables) -> int:
     return lex
 
 
-@njit(cache=True, nogil=True, inline="always")
+@inlined
 def propose(nodes: NDArray[Any], parent: int, token: int, tables: Tables, rows: NDArray[np.int32]) -> int:
     """What a prefix becomes by one more token: more than one thing where words sound alike.
 
@@ -166,7 +166,7 @@ def propose(nodes: NDArray[Any], parent: int, token: int, tables: Tables, rows: 
     return count
 
 
-@njit(cache=True, nogil=True, inline="always")
+@inlined
 def _propose_joined(parent: int, token: int, lex: int, tables: Tables, rows: NDArray[np.int32]) -> int:
     """`propose` where a word ends wherever one can: at once, with its last token."""
     count = 0
@@ -196,7 +196,7 @@ def _propose_joined(parent: int, token: int, lex: int, tables: Tables, rows: NDA
     return count
 
 
-@njit(cache=True, nogil=True, inline="always")
+@inlined
 def _hot_after(hot: int, ends: bool, token: int, tables: Tables) -> int:
     """The state of the hot words after a token."""
     if ends:
@@ -207,7 +207,7 @@ def _hot_after(hot: int, ends: bool, token: int, tables: Tables) -> int:
     return hot
 
 
-@njit(cache=True, nogil=True, inline="always")
+@inlined
 def say(nodes: NDArray[Any], row: NDArray[np.int32], tables: Tables, lm: NgramArrays) -> tuple[float, int]:
     """What an n-gram model says of a proposal, and its state after it.
 
@@ -242,7 +242,7 @@ def say(nodes: NDArray[Any], row: NDArray[np.int32], tables: Tables, lm: NgramAr
     return nats, state
 
 
-@njit(cache=True, nogil=True, inline="always")
+@inlined
 def gained(nodes: NDArray[Any], row: NDArray[np.int32], lm: float, tables: Tables) -> float:
     """The fused nats that a proposal adds to its parent's.
 
@@ -272,7 +272,7 @@ def gained(nodes: NDArray[Any], row: NDArray[np.int32], lm: float, tables: Table
     return float(nats + tables.hot_value[row[HOT]] - tables.hot_value[hot])
 
 
-@njit(cache=True, nogil=True, inline="always")
+@inlined
 def add(beam: Beam, row: NDArray[np.int32], lm: float, state: int, tables: Tables) -> None:
     """Make the prefix of a proposal; the arena must have room.
 

@@ -12,10 +12,10 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from asr.decoding.arena import NONE, Beam
+from asr.decoding.compiled import compiled, inlined
 from asr.decoding.fusion import COLUMNS, EXTERNAL, Tables, add, propose, say
 from asr.lm.trie import NgramArrays
 
@@ -46,23 +46,63 @@ class Pending(NamedTuple):
     waiting: NDArray[np.int64]
 
 
-class _Seen(NamedTuple):
-    """A hash table of what was found at one step; entries of other steps are void."""
+class Scratch(NamedTuple):
+    """Room for one step.
 
-    place: NDArray[np.int32]
-    step: NDArray[np.int64]
-
-
-class _Found(NamedTuple):
-    """The prefixes that may be in the next beam."""
+    Attributes:
+        node, blank, token, mass: (room,) the prefixes that were found: numbers, the two masses, and their
+            sum.
+        probs: (vocab,) the tokens' weighted probabilities.
+        computed: (vocab,) the step for which `probs` holds.
+        tokens: (vocab,) the tokens that are tried.
+        newest: (vocab,) the newest child of a prefix by that token.
+        marked: (vocab,) the prefix for which `newest` holds, by a running number.
+        rows: (many, COLUMNS) proposals.
+        seen, seen_step: (slots, a power of 2) a hash table of places among what was found; the step for which
+            an entry holds.
+    """
 
     node: NDArray[np.int32]
     blank: NDArray[np.float64]
     token: NDArray[np.float64]
-    mass: NDArray[np.float64]  # blank + token
+    mass: NDArray[np.float64]
+    probs: NDArray[np.float64]
+    computed: NDArray[np.int64]
+    tokens: NDArray[np.int32]
+    newest: NDArray[np.int32]
+    marked: NDArray[np.int64]
+    rows: NDArray[np.int32]
+    seen: NDArray[np.int32]
+    seen_step: NDArray[np.int64]
 
 
-@njit(cache=True, nogil=True)
+def new_scratch(beam_size: int, vocab: int, most_proposals: int) -> Scratch:
+    """Room for the steps of a search.
+
+    Args:
+        beam_size: most prefixes after a step.
+        vocab: number of tokens, blank included.
+        most_proposals: see `Tables`.
+    """
+    room = 2 * beam_size + 16
+    slots = 1 << (2 * room).bit_length()
+    return Scratch(
+        node=np.empty(room, np.int32),
+        blank=np.empty(room),
+        token=np.empty(room),
+        mass=np.empty(room),
+        probs=np.empty(vocab),
+        computed=np.empty(vocab, np.int64),
+        tokens=np.empty(vocab, np.int32),
+        newest=np.empty(vocab, np.int32),
+        marked=np.zeros(vocab, np.int64),
+        rows=np.empty((most_proposals, COLUMNS), np.int32),
+        seen=np.empty(slots, np.int32),
+        seen_step=np.empty(slots, np.int64),
+    )
+
+
+@compiled
 def search(
     log_probs: NDArray[np.float64],
     begin: int,
@@ -71,6 +111,7 @@ def search(
     tables: Tables,
     lm: NgramArrays,
     pending: Pending,
+    scratch: Scratch,
 ) -> int:
     """Take the beam through the steps of an utterance.
 
@@ -85,67 +126,36 @@ def search(
         tables: what scores the prefixes.
         lm: the n-gram model; without one, anything.
         pending: for a language model that is asked outside.
+        scratch: room for the steps.
 
     Returns:
         The first step that was not taken: `steps`, or less when the arena is full or something is pending.
         -1 - step where nothing has a probability above 0 after that step.
     """
-    steps, vocab = log_probs.shape
     width = beam.node.shape[0]
-    room = 2 * width + 16
-    found = _Found(np.empty(room, np.int32), np.empty(room), np.empty(room), np.empty(room))
-    probs = np.empty(vocab)
-    computed = np.full(vocab, -1)  # the step for which probs holds
-    tokens = np.empty(vocab, np.int32)
-    rows = np.empty((tables.most_proposals, COLUMNS), np.int32)
-    slots = 64
-    while slots < 2 * room:
-        slots *= 2
-    seen = _Seen(np.empty(slots, np.int32), np.full(slots, -1))
-    for step in range(begin, steps):
-        row = log_probs[step]
-        count, best, worst = _stay(row, step, beam, tables, probs, computed, found)
-        if row[0] <= pruning.blank_skip:
+    scratch.computed[:] = -1
+    scratch.seen_step[:] = -1
+    for step in range(begin, log_probs.shape[0]):
+        count, best, worst = _stay(log_probs, step, beam, tables, scratch)
+        if log_probs[step, 0] <= pruning.blank_skip:
             floor = best * math.exp(-pruning.beam_threshold)
             if count == width:
                 floor = max(floor, worst)
-            tried = _choose(row, step, floor, pruning, beam, tables, probs, computed, tokens)
+            tried = _choose(log_probs, step, floor, pruning, beam, tables, scratch)
             if tried > 0:
-                count = _grow(tokens[:tried], probs, floor, beam, tables, lm, found, count, rows, pending)
+                count = _grow(tried, floor, beam, tables, lm, scratch, count, pending)
                 if count < 0:
                     return step
                 if pruning.recombine and count > beam.sizes[1]:
-                    count = _recombine(beam, found, count, seen, step)
-        if not _replace(beam, found, count, pruning.beam_threshold):
+                    count = _recombine(beam, scratch, count, step)
+        if not _replace(beam, scratch, count, pruning.beam_threshold):
             return -1 - step
-    return int(steps)
+    return int(log_probs.shape[0])
 
 
-@njit(cache=True, nogil=True, inline="always")
-def _prob(
-    token: int,
-    row: NDArray[np.float64],
-    step: int,
-    tables: Tables,
-    probs: NDArray[np.float64],
-    computed: NDArray[np.int64],
-) -> float:
-    """The token's weighted probability at this step; most tokens are never asked for."""
-    if computed[token] != step:
-        computed[token] = step
-        probs[token] = math.exp(tables.scale * row[token] + tables.bias[token])
-    return float(probs[token])
-
-
-@njit(cache=True, nogil=True, inline="always")
+@inlined
 def _stay(
-    row: NDArray[np.float64],
-    step: int,
-    beam: Beam,
-    tables: Tables,
-    probs: NDArray[np.float64],
-    computed: NDArray[np.int64],
-    found: _Found,
+    log_probs: NDArray[np.float64], step: int, beam: Beam, tables: Tables, scratch: Scratch
 ) -> tuple[int, float, float]:
     """The prefixes of the beam go on, by a blank, by their last token again, or from one token less.
 
@@ -154,7 +164,7 @@ def _stay(
     """
     nodes = beam.nodes
     best, worst = 0.0, math.inf
-    silent = _prob(0, row, step, tables, probs, computed)
+    silent = math.exp(tables.scale * log_probs[step, 0] + tables.bias[0])
     for place in range(beam.sizes[1]):
         number = beam.node[place]
         token = int(nodes[number].token)  # one integer type, one compilation
@@ -170,35 +180,37 @@ def _stay(
                 if nodes[parent].token != token:
                     came += beam.token[before]
                 again += came * nodes[number].factor
-            again *= _prob(token, row, step, tables, probs, computed)
+            if scratch.computed[token] != step:
+                scratch.computed[token] = step
+                scratch.probs[token] = math.exp(tables.scale * log_probs[step, token] + tables.bias[token])
+            again *= scratch.probs[token]
         mass = blank + again
-        found.node[place] = number
-        found.blank[place] = blank
-        found.token[place] = again
-        found.mass[place] = mass
+        scratch.node[place] = number
+        scratch.blank[place] = blank
+        scratch.token[place] = again
+        scratch.mass[place] = mass
         best = max(best, mass)
         worst = min(worst, mass)
     return beam.sizes[1], best, worst
 
 
-@njit(cache=True, nogil=True, inline="always")
+@inlined
 def _choose(
-    row: NDArray[np.float64],
+    log_probs: NDArray[np.float64],
     step: int,
     floor: float,
     pruning: Pruning,
     beam: Beam,
     tables: Tables,
-    probs: NDArray[np.float64],
-    computed: NDArray[np.int64],
-    tokens: NDArray[np.int32],
+    scratch: Scratch,
 ) -> int:
-    """The tokens that may start new prefixes at this step, the most probable first, into `tokens`.
+    """The tokens that may start new prefixes at this step, the most probable first.
 
     Returns:
         How many.
     """
-    vocab = row.shape[0]
+    vocab = log_probs.shape[1]
+    probs, tokens = scratch.probs, scratch.tokens
     highest = 0.0  # what the best placed prefix can make of a token's probability
     for place in range(beam.sizes[1]):
         mass = beam.blank[place] + beam.token[place]
@@ -206,15 +218,18 @@ def _choose(
         highest = max(highest, mass * max(tables.gain_within[lex], tables.gain_end[lex]))
     top = -math.inf
     for token in range(vocab):
-        top = max(top, tables.scale * row[token] + tables.bias[token])
+        top = max(top, tables.scale * log_probs[step, token] + tables.bias[token])
     least = top - pruning.token_threshold
     if floor > 0.0:
         least = max(least, math.log(floor / highest) - 1e-9)  # the loop over prefixes compares exactly
     tried = 0
     for token in range(1, vocab):
-        if tables.scale * row[token] + tables.bias[token] < least:
+        if tables.scale * log_probs[step, token] + tables.bias[token] < least:
             continue
-        prob = _prob(token, row, step, tables, probs, computed)
+        if scratch.computed[token] != step:
+            scratch.computed[token] = step
+            scratch.probs[token] = math.exp(tables.scale * log_probs[step, token] + tables.bias[token])
+        prob = probs[token]
         place = min(tried, pruning.token_top - 1)
         if place < tried and prob <= probs[tokens[place]]:
             continue
@@ -226,17 +241,15 @@ def _choose(
     return tried
 
 
-@njit(cache=True, nogil=True, inline="always")
+@inlined
 def _grow(
-    tokens: NDArray[np.int32],
-    probs: NDArray[np.float64],
+    tried: int,
     floor: float,
     beam: Beam,
     tables: Tables,
     lm: NgramArrays,
-    found: _Found,
+    scratch: Scratch,
     count: int,
-    rows: NDArray[np.int32],
     pending: Pending,
 ) -> int:
     """Prefixes that are one token longer and not in the beam yet.
@@ -248,9 +261,8 @@ def _grow(
     """
     nodes = beam.nodes
     width = beam.node.shape[0]
-    newest = np.empty(probs.shape[0], np.int32)
-    marked = np.zeros(probs.shape[0], np.int32)
-    mark = 0
+    probs, rows, newest, marked = scratch.probs, scratch.rows, scratch.newest, scratch.marked
+    mark = marked[0]  # the blank's place is free to count
     for place in range(beam.sizes[1]):
         number = int(beam.node[place])
         last, lex = nodes[number].token, nodes[number].lex
@@ -258,7 +270,8 @@ def _grow(
         gain_within, gain_end = tables.gain_within[lex], tables.gain_end[lex]
         most = total * max(gain_within, gain_end)
         listed = False
-        for token in tokens:
+        for rank in range(tried):
+            token = int(scratch.tokens[rank])
             if probs[token] * most < floor:
                 break  # those that follow are less probable
             # a token that stands twice needs a blank between
@@ -268,6 +281,7 @@ def _grow(
             if not listed:  # once a prefix: each token's newest child
                 listed = True
                 mark += 1
+                marked[0] = mark
                 child = nodes[number].child
                 while child != NONE:
                     known = nodes[child].token
@@ -277,14 +291,15 @@ def _grow(
                     child = nodes[child].sibling
             child = int(newest[token]) if marked[token] == mark else NONE
             if child == NONE:
-                proposed = propose(nodes, number, int(token), tables, rows)
+                proposed = propose(nodes, number, token, tables, rows)
                 if beam.sizes[0] + proposed > nodes.shape[0]:
                     return -1
                 if tables.lm_kind == EXTERNAL:
                     if pending.waiting[0] + proposed > pending.rows.shape[0]:
                         return -1  # what was left out is found when the step is tried again
                     for row in range(proposed):
-                        pending.rows[pending.waiting[0]] = rows[row]
+                        for column in range(COLUMNS):
+                            pending.rows[pending.waiting[0], column] = rows[row, column]
                         pending.waiting[0] += 1
                     continue
                 for row in range(proposed):
@@ -294,31 +309,31 @@ def _grow(
             while child != NONE and nodes[child].token == token:  # variants of a token are made together
                 mass = came * nodes[child].factor
                 if nodes[child].slot == NONE and mass >= floor and mass > 0.0:
-                    if count == found.mass.shape[0]:
-                        _keep_best(found, count, width)
+                    if count == scratch.mass.shape[0]:
+                        _keep_best(scratch, count, width)
                         count = width
-                        floor = max(floor, found.mass[width - 1])
-                    found.node[count] = child
-                    found.blank[count] = 0.0
-                    found.token[count] = mass
-                    found.mass[count] = mass
+                        floor = max(floor, scratch.mass[width - 1])
+                    scratch.node[count] = child
+                    scratch.blank[count] = 0.0
+                    scratch.token[count] = mass
+                    scratch.mass[count] = mass
                     count += 1
                 child = nodes[child].sibling
     return -1 if pending.waiting[0] > 0 else count
 
 
-@njit(cache=True, nogil=True, inline="always")
-def _covers(beam: Beam, found: _Found, one: int, other: int) -> bool:
+@inlined
+def _covers(beam: Beam, scratch: Scratch, one: int, other: int) -> bool:
     """Whether one prefix has at least the masses of another, whose parent is gone and adds no more."""
     return bool(
-        found.blank[one] >= found.blank[other]
-        and found.token[one] >= found.token[other]
-        and beam.nodes[beam.nodes[found.node[other]].parent].slot == NONE
+        scratch.blank[one] >= scratch.blank[other]
+        and scratch.token[one] >= scratch.token[other]
+        and beam.nodes[beam.nodes[scratch.node[other]].parent].slot == NONE
     )
 
 
-@njit(cache=True, nogil=True, inline="always")
-def _recombine(beam: Beam, found: _Found, count: int, seen: _Seen, step: int) -> int:
+@inlined
+def _recombine(beam: Beam, scratch: Scratch, count: int, step: int) -> int:
     """Drop each prefix that goes on as another one does and has no more mass, whatever comes.
 
     What their own masses become depends on the last token, the node of the tree and the states of language
@@ -329,64 +344,64 @@ def _recombine(beam: Beam, found: _Found, count: int, seen: _Seen, step: int) ->
         How many are left.
     """
     nodes = beam.nodes
-    mask = seen.place.shape[0] - 1
+    mask = scratch.seen.shape[0] - 1
     kept = 0
     for place in range(count):
-        node = nodes[found.node[place]]
+        node = nodes[scratch.node[place]]
         token, lex, state, hot = int(node.token), int(node.lex), int(node.state), int(node.hot)
         key = ((state * 31337 + lex) * 7919 + token * 131 + hot) & 0x7FFFFFFFFFFF
         slot = (key ^ (key >> 17)) & mask
         target = kept
         looked = 0
-        while seen.step[slot] == step and looked < _RIVALS:
+        while scratch.seen_step[slot] == step and looked < _RIVALS:
             looked += 1
-            other = seen.place[slot]
-            rival = nodes[found.node[other]]
+            other = scratch.seen[slot]
+            rival = nodes[scratch.node[other]]
             if rival.state == state and rival.lex == lex and rival.token == token and rival.hot == hot:
-                if _covers(beam, found, other, place):
+                if _covers(beam, scratch, other, place):
                     target = NONE
                     break
-                if _covers(beam, found, place, other):
+                if _covers(beam, scratch, place, other):
                     target = int(other)
                     break
             slot = (slot + 1) & mask
         if target == NONE:
             continue
         if target == kept:
-            seen.step[slot] = step  # after many rivals the newest takes the last one's place
-            seen.place[slot] = kept
+            scratch.seen_step[slot] = step  # after many rivals the newest takes the last one's place
+            scratch.seen[slot] = kept
             kept += 1
-        found.node[target] = found.node[place]
-        found.blank[target] = found.blank[place]
-        found.token[target] = found.token[place]
-        found.mass[target] = found.mass[place]
+        scratch.node[target] = scratch.node[place]
+        scratch.blank[target] = scratch.blank[place]
+        scratch.token[target] = scratch.token[place]
+        scratch.mass[target] = scratch.mass[place]
     return kept
 
 
-@njit(cache=True, nogil=True, inline="always")
-def _replace(beam: Beam, found: _Found, count: int, beam_threshold: float) -> bool:
+@inlined
+def _replace(beam: Beam, scratch: Scratch, count: int, beam_threshold: float) -> bool:
     """Make the best of what was found the next beam, its best mass 1; False where all masses are 0."""
     nodes = beam.nodes
     width = beam.node.shape[0]
     for place in range(beam.sizes[1]):
         nodes[beam.node[place]].slot = NONE
     if count > width:
-        _keep_best(found, count, width)
+        _keep_best(scratch, count, width)
         count = width
     best = 0.0
     for place in range(count):
-        best = max(best, found.mass[place])
+        best = max(best, scratch.mass[place])
     if not best > 0.0:
         return False
     floor = best * math.exp(-beam_threshold)
     kept = 0
     for place in range(count):
-        if found.mass[place] < floor or found.mass[place] == 0.0:
+        if scratch.mass[place] < floor or scratch.mass[place] == 0.0:
             continue
-        number = found.node[place]
+        number = scratch.node[place]
         beam.node[kept] = number
-        beam.blank[kept] = found.blank[place] / best
-        beam.token[kept] = found.token[place] / best
+        beam.blank[kept] = scratch.blank[place] / best
+        beam.token[kept] = scratch.token[place] / best
         nodes[number].slot = kept
         kept += 1
     beam.sizes[1] = kept
@@ -394,20 +409,20 @@ def _replace(beam: Beam, found: _Found, count: int, beam_threshold: float) -> bo
     return True
 
 
-@njit(cache=True, nogil=True)
-def _keep_best(found: _Found, count: int, width: int) -> None:
+@compiled
+def _keep_best(scratch: Scratch, count: int, width: int) -> None:
     """Bring the `width` greatest masses to the front, the least of them last (quickselect)."""
     low, high = 0, count - 1
     while low < high:
-        pivot = found.mass[(low + high) // 2]
+        pivot = scratch.mass[(low + high) // 2]
         left, right = low, high
         while left <= right:
-            while found.mass[left] > pivot:
+            while scratch.mass[left] > pivot:
                 left += 1
-            while found.mass[right] < pivot:
+            while scratch.mass[right] < pivot:
                 right -= 1
             if left <= right:
-                _swap(found, left, right)
+                _swap(scratch, left, right)
                 left += 1
                 right -= 1
         if width - 1 <= right:
@@ -418,9 +433,9 @@ def _keep_best(found: _Found, count: int, width: int) -> None:
             return
 
 
-@njit(cache=True, nogil=True, inline="always")
-def _swap(found: _Found, left: int, right: int) -> None:
-    found.node[left], found.node[right] = found.node[right], found.node[left]
-    found.blank[left], found.blank[right] = found.blank[right], found.blank[left]
-    found.token[left], found.token[right] = found.token[right], found.token[left]
-    found.mass[left], found.mass[right] = found.mass[right], found.mass[left]
+@inlined
+def _swap(scratch: Scratch, left: int, right: int) -> None:
+    scratch.node[left], scratch.node[right] = scratch.node[right], scratch.node[left]
+    scratch.blank[left], scratch.blank[right] = scratch.blank[right], scratch.blank[left]
+    scratch.token[left], scratch.token[right] = scratch.token[right], scratch.token[left]
+    scratch.mass[left], scratch.mass[right] = scratch.mass[right], scratch.mass[left]

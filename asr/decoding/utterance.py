@@ -12,7 +12,7 @@ from asr.decoding.closing import close, say_ends, settle
 from asr.decoding.config import BeamConfig
 from asr.decoding.fusion import COLUMNS, PARENT, WORD, Tables
 from asr.decoding.hypothesis import Hypothesis
-from asr.decoding.search import Pending, Pruning, search
+from asr.decoding.search import Pending, Pruning, new_scratch, search
 from asr.decoding.sources import Sources
 from asr.decoding.texts import name_words, time_words
 from asr.errors import ModelError
@@ -51,6 +51,9 @@ class Utterance:
         self._pending = Pending(
             np.empty((_PENDING if self._external else 0, COLUMNS), np.int32), np.zeros(1, np.int64)
         )
+        self._scratch = new_scratch(
+            plan.config.beam_size, plan.tokenizer.vocab_size, plan.tables.most_proposals
+        )
         self.beam = new_beam(
             plan.config.beam_size, _CAPACITY, plan.sources.start_state, float(plan.tables.ahead[0])
         )
@@ -68,7 +71,14 @@ class Utterance:
         step, full = 0, -1
         while True:
             step = search(
-                log_probs, step, self.beam, plan.pruning, plan.tables, plan.sources.arrays, self._pending
+                log_probs,
+                step,
+                self.beam,
+                plan.pruning,
+                plan.tables,
+                plan.sources.arrays,
+                self._pending,
+                self._scratch,
             )
             if step == len(log_probs):
                 return
