@@ -7,7 +7,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 
 import numpy as np
 import tyro
@@ -102,7 +102,7 @@ class DecoderSettings:
     beam: BeamConfig = field(default_factory=BeamConfig)
 
     @property
-    def given(self) -> dict[str, float]:
+    def given(self) -> dict[str, Any]:
         """The weights that are given, by name."""
         values = {name: getattr(self, name) for name in _WEIGHTS}
         return {name: value for name, value in values.items() if value is not None}

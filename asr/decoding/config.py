@@ -30,8 +30,8 @@ class BeamConfig:
     token_threshold: float = 12.0
     token_top: int = 0  # tokens tried in a step, the most probable ones; 0 tries all
     blank_skip: float = 0.999  # above this blank probability a step starts no new prefixes; 1 never skips
-    # of prefixes that go on alike, keep the best (where one hypothesis is asked for): a smaller beam does, and a
-    # stream knows its text sooner. Approximate: where the model is unsure of everything, another text can win
+    # of prefixes that go on alike, keep the best (where one hypothesis is asked for): a smaller beam does,
+    # and a stream knows its text sooner; approximate: where the model is unsure, another text can win
     recombine: bool = True
     acoustic_scale: _Tuned = 1.0  # factor on the model's log-probabilities
     blank_scale: _Tuned = 1.0  # factor on the blank's probability; below 1 more is written

@@ -1,4 +1,4 @@
-"""What every training command does around the loop: the run folder's log, whether to resume, the way in and out."""
+"""What every training command does around the loop: the log, whether to resume, beginning and ending."""
 
 import logging
 from collections.abc import Iterable, Iterator
