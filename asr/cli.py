@@ -32,7 +32,7 @@ usage: asr COMMAND [--help] ...
   tune        decoding weights for a model and a language model, found on a dev set
   score       word error rate of one text file against another
   augment     recordings as training hears them: speed, rooms, noise, volume
-  lm          train a language model (n-grams or a character network), score text with it
+  lm          train a language model (n-grams or a character network), score text with it, convert it
 
   asr train train.jsonl --dev dev.jsonl --train.run-dir runs/mine
   asr transcribe recording.wav --model runs/mine/model.safetensors
@@ -53,10 +53,12 @@ usage: asr lm COMMAND [--help] ...
   train                 text -> n-gram model of words or characters
   train --kind charrnn  text -> recurrent network of characters
   score                 perplexity of a model on text, and its share of unknown words
+  convert               ARPA of any tool -> binary that loads at once, or back
 
   asr lm train text.txt more.txt.xz --order 3 -o lm.bin
   asr lm train --kind charrnn text.txt --train.run-dir runs/lm
-  asr lm score heldout.txt --lm lm.bin"""
+  asr lm score heldout.txt --lm lm.bin
+  asr lm convert words.arpa.gz -o words.bin"""
 
 log = logging.getLogger("asr")
 
@@ -168,7 +170,14 @@ def _augment(arguments: Sequence[str]) -> int:
 def _lm(arguments: Sequence[str]) -> int:
     import tyro
 
-    from asr.language_model import ScoreSettings, TrainSettings, run_score, run_train
+    from asr.language_model import (
+        ConvertSettings,
+        ScoreSettings,
+        TrainSettings,
+        run_convert,
+        run_score,
+        run_train,
+    )
 
     command, rest = (arguments[0], arguments[1:]) if arguments else ("--help", [])
     if command == "train":
@@ -182,10 +191,14 @@ def _lm(arguments: Sequence[str]) -> int:
         _console.say(run_train(tyro.cli(TrainSettings, prog="asr lm train", args=rest)))
     elif command == "score":
         _console.say(run_score(tyro.cli(ScoreSettings, prog="asr lm score", args=rest)))
+    elif command == "convert":
+        _console.say(run_convert(tyro.cli(ConvertSettings, prog="asr lm convert", args=rest)))
     elif command in ("-h", "--help", "help"):
         _console.say(_LM_HELP)
     else:
-        raise SettingsError(f"unknown command 'lm {command}'. Expected one of: lm train, lm score.")
+        raise SettingsError(
+            f"unknown command 'lm {command}'. Expected one of: lm train, lm score, lm convert."
+        )
     return 0
 
 

@@ -1,4 +1,4 @@
-"""`asr lm train` and `asr lm score`: language models from text, and how well they predict other text."""
+"""`asr lm …`: language models from text, how well they predict other text, their files in another format."""
 
 import contextlib
 import json
@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     from asr.lm.charrnn import CharRnnModel
     from asr.lm.ngram import NgramModel
 
-__all__ = ["Fit", "ScoreSettings", "TrainSettings", "measure", "run_score", "run_train"]
+__all__ = [
+    "ConvertSettings", "Fit", "ScoreSettings", "TrainSettings", "measure", "run_convert", "run_score",
+    "run_train",
+]  # fmt: skip
 
 _NO_TEXT = "no TEXT is given. One text file or more was expected; - is the standard input."
 
@@ -28,10 +31,12 @@ class TrainSettings:
     """Train an n-gram language model with modified Kneser-Ney smoothing, as KenLM's lmplz does."""
 
     texts: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="TEXT...")]
-    """Text files, one sentence a line, in UTF-8; packed (.gz, .xz) ones too; - is the standard input. Text is
-    taken as it is: it should be written as the transcripts are."""
+    """Text files, one sentence a line, in UTF-8; packed (.gz, .xz) ones too; - is the standard input. Text
+    should be written as the transcripts are; see --normalizer."""
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"], metavar="FILE")]
     """The model: .bin (fast to load), .arpa or .arpa.gz (for other tools)."""
+    normalizer: Annotated[str, tyro.conf.arg(metavar="NAME")] = "verbatim"
+    """Rules for the text: verbatim (as written), lower (no case) or english (no case, no punctuation)."""
     order: int = 3
     """Length of the longest n-grams: 3 or 4 for words, 6 to 10 for characters."""
     unit: Unit = "word"
@@ -64,17 +69,53 @@ def run_train(settings: TrainSettings) -> str:
     config = NgramConfig(
         settings.order, settings.unit, settings.prune, settings.prune_entropy,
         None if vocabulary is None else int(vocabulary) if vocabulary.isdecimal() else Path(vocabulary),
+        settings.normalizer,
     )  # fmt: skip
-    if not settings.output.absolute().parent.is_dir():
+    _check_output(settings.output, settings.texts)
+    return _describe(build(settings.texts, config, settings.output, settings.temporary), settings.output)
+
+
+def _check_output(output: Path, inputs: Sequence[Path]) -> None:
+    """Before the work, not after it."""
+    if not output.absolute().parent.is_dir():
         raise SettingsError(
-            f"--output {settings.output}: the folder {settings.output.absolute().parent} does not exist. "
+            f"--output {output}: the folder {output.absolute().parent} does not exist. "
             "Make it, or choose another one."
         )
-    if any(text.resolve() == settings.output.resolve() for text in settings.texts):
-        raise SettingsError(f"--output {settings.output} would overwrite a text. Choose another file.")
-    model = build(settings.texts, config, settings.output, settings.temporary)
+    if any(path.resolve() == output.resolve() for path in inputs):
+        raise SettingsError(f"--output {output} would overwrite what is read. Choose another file.")
+
+
+def _describe(model: "NgramModel", path: Path) -> str:
     counts = ", ".join(f"{count:,} {n}-grams" for n, count in enumerate(model.counts, start=1))
-    return f"{settings.output}: {counts}; {settings.output.stat().st_size / 1e6:.1f} MB"
+    return f"{path}: {counts}; {path.stat().st_size / 1e6:.1f} MB"
+
+
+@dataclass(frozen=True)
+class ConvertSettings:
+    """Write an n-gram model in the other format: ARPA as a binary that loads at once, or a binary as ARPA."""
+
+    lm: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FILE")]
+    """The model: .arpa or .arpa.gz, from any tool, or .bin from `asr lm train`."""
+    output: Annotated[Path, tyro.conf.arg(aliases=["-o"], metavar="FILE")]
+    """Where it goes: .bin, .arpa or .arpa.gz."""
+    unit: Unit | None = None
+    """What an ARPA file's words stand for, if that is not to be seen from them: characters or words."""
+
+
+def run_convert(settings: ConvertSettings) -> str:
+    """Convert a model; the summary to print.
+
+    Raises:
+        ModelError: the model cannot be read.
+        SettingsError: the output cannot be written there.
+    """
+    from asr.lm.ngram import NgramModel
+
+    _check_output(settings.output, [settings.lm])
+    model = NgramModel.load(settings.lm, settings.unit)
+    model.save(settings.output)
+    return _describe(model, settings.output)
 
 
 @dataclass(frozen=True)

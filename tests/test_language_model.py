@@ -93,6 +93,41 @@ def test_options_change_the_model(text: Path, capsys: pytest.CaptureFixture[str]
     assert list(temporary.iterdir()) == []
 
 
+def test_text_by_the_rules_of_the_transcripts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`--normalizer` on training text; and, whatever the rules, the Unicode form that transcripts have."""
+    text, out = tmp_path / "text.txt", tmp_path / "lm.arpa"
+    text.write_text("The Cat, sat.\nCafe\u0301\u00a0THE\n")
+    words = {}
+    for rules in ("verbatim", "lower", "english"):
+        assert lm(capsys, "train", text, "--order", 1, "--normalizer", rules, "-o", out)[0] == 0
+        words[rules] = set(NgramModel.load(out).words) - {"<unk>", "<s>", "</s>"}
+    assert words == {
+        "verbatim": {"The", "Cat,", "sat.", "Caf\u00e9", "THE"},
+        "lower": {"the", "cat,", "sat.", "caf\u00e9"},
+        "english": {"the", "cat", "sat", "caf\u00e9"},
+    }
+
+
+@pytest.mark.parametrize("unit", ["word", "character"])
+def test_convert(text: Path, capsys: pytest.CaptureFixture[str], unit: str) -> None:
+    """ARPA to binary and back says the same of every text, by the same words."""
+    arpa, binary, again = (text.with_name(name) for name in ("lm.arpa", "lm.bin", "again.arpa"))
+    assert lm(capsys, "train", text, "--order", 3, "--unit", unit, "-o", arpa)[0] == 0
+    status, said, _ = lm(capsys, "convert", arpa, "-o", binary)
+    assert status == 0
+    counts = ", ".join(f"{n:,} {k}-grams" for k, n in enumerate(NgramModel.load(arpa).counts, start=1))
+    assert said.startswith(f"{binary}: {counts}; ")
+    assert lm(capsys, "convert", binary, "-o", again)[0] == 0
+    models = [NgramModel.load(path) for path in (arpa, binary, again)]
+    assert {model.unit for model in models} == {unit}
+    assert len({model.words for model in models}) == 1
+    sentences = [*TEXT.splitlines()[:-1], "a zebra sat"]
+    expected = [models[0].log_probs(sentence) for sentence in sentences]
+    for model in models[1:]:
+        for sentence, log_probs in zip(sentences, expected, strict=True):
+            assert model.log_probs(sentence) == pytest.approx(log_probs, abs=1e-6)
+
+
 def test_mistakes_are_one_line(text: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Each ends with status 2 and one line that names value, place and remedy; nothing is written."""
     out, empty, special = text.with_name("x.bin"), text.with_name("empty.txt"), text.with_name("special.txt")
@@ -112,8 +147,13 @@ def test_mistakes_are_one_line(text: Path, capsys: pytest.CaptureFixture[str]) -
         (("train", empty, "-o", out), "no text in"),
         (("train", special, "-o", out), "the text holds </s> as a word"),
         (("train", text.with_name("none"), "-o", out), "none does not exist. A text file"),
-        (("train", text, "-o", text), "would overwrite a text"),
+        (("train", text, "-o", text), "would overwrite what is read"),
         (("train", text, "-o", text.with_name("no") / "x.bin"), "no does not exist. Make it, or choose"),
+        ((*train, "--normalizer", "loud"), "normalizer must be one of verbatim, lower, english. Got 'loud'"),
+        (("convert", text, "-o", out), "This is no language model in ARPA format"),
+        (("convert", text, "-o", text), "would overwrite what is read"),
+        (("convert", text.with_name("none.bin"), "-o", out), "none.bin does not exist"),
+        (("convert", text, "-o", text.with_name("no") / "x.bin"), "no does not exist. Make it, or choose"),
         (("score", text, "--lm", text.with_name("none.bin")), "none.bin does not exist"),
         (("score", text, "--lm", text), "This is no language model in ARPA format"),
         (("score", "--lm", text), "no TEXT is given"),

@@ -17,6 +17,7 @@ from asr.lm.kneser_ney import estimate
 from asr.lm.ngram import NgramModel
 from asr.lm.pruning import prune_entropy
 from asr.lm.trie import BEGIN, END, RESERVED, UNKNOWN, UNKNOWN_ID
+from asr.text.normalize import normalize
 
 __all__ = ["MAX_ORDER", "NgramConfig", "build"]
 
@@ -40,6 +41,7 @@ class NgramConfig:
         entropy: n-grams that change the perplexity by less than this, relatively, are left out; 0: none.
         vocabulary: None: every word of the text; a number: so many words, the most frequent ones; a file: the
             words that stand in it. What is not in the vocabulary is `<unk>`.
+        normalizer: rules for the text, see `text.normalize`.
 
     Raises:
         SettingsError: a number is out of range.
@@ -50,6 +52,7 @@ class NgramConfig:
     cutoffs: tuple[int, ...] = ()
     entropy: float = 0.0
     vocabulary: Path | int | None = None
+    normalizer: str = "verbatim"
 
     def __post_init__(self) -> None:
         if not 1 <= self.order <= MAX_ORDER:
@@ -71,6 +74,7 @@ class NgramConfig:
             raise SettingsError(
                 f"--prune-entropy is {self.entropy}. 0, or a small number such as 1e-8, was expected."
             )
+        normalize("", self.normalizer)  # raises when there are no such rules
         if isinstance(self.vocabulary, int) and self.vocabulary < 1:
             raise SettingsError(
                 f"--vocabulary is {self.vocabulary}. A number of words, or a file, was expected."
@@ -100,7 +104,7 @@ def build(
         symbols, stream = Symbols(config.unit), scratch.path()
         with open(stream, "wb") as file:
             for block, _, _ in read_blocks(texts, progress.reading):
-                symbols.encode(block).tofile(file)
+                symbols.encode(_normalized(block, config.normalizer)).tofile(file)
         if not symbols.sentences:
             raise DataError(
                 f"no text in {', '.join(map(str, texts))}. Lines with at least one word were expected."
@@ -120,6 +124,14 @@ def build(
             arrays, counts = prune_entropy(arrays, counts, followed, config.entropy, scratch)
         NgramModel(arrays, tuple(names), counts, config.unit).save(output)
     return NgramModel.load(output, config.unit)
+
+
+def _normalized(block: bytes, rules: str) -> bytes:
+    """A block of whole lines by the rules."""
+    if rules == "verbatim" and block.isascii():
+        return block  # in the one Unicode form; white space is folded by the reading
+    lines = block.decode().split("\n")
+    return "\n".join(normalize(line, rules) for line in lines).encode()
 
 
 def _choose_words(words: NDArray[np.int32], names: list[str], vocabulary: Path | int | None) -> list[str]:
