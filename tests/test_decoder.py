@@ -13,6 +13,7 @@ from asr.cli import main
 from asr.corpora.manifest import read_manifest
 from asr.decoder import data_digest, file_digest
 from asr.frontend.features import FeatureConfig
+from asr.lm.charrnn import CharRnn, CharRnnConfig, save_charrnn
 from asr.model.acoustic import AcousticModel, ModelSettings
 from asr.model.encoder import EncoderConfig
 from asr.model.saved import load_model, save_model, store_tuning
@@ -234,6 +235,17 @@ def test_a_character_model_in_the_search(tones: Any, tmp_path: Path, run: Run) -
     assert run("lm", "train", text, "--order", 3, "--unit", "character", "-o", lm)[0] == 0
     status, out, err = run("transcribe", *tones.files[:2], "--model", tones.model, "--lm", lm)
     assert (status, out) == (0, "ab c\ncab\n"), err
+
+
+def test_a_character_network_in_the_search(tones: Any, tmp_path: Path, run: Run) -> None:
+    """The network beside the compiled search, from its file to the text, and again as rescorer."""
+    torch.manual_seed(0)
+    lm = tmp_path / "network.safetensors"
+    save_charrnn(lm, CharRnn((" ", "a", "b", "c"), CharRnnConfig(width=8, depth=1)), {})
+    ask = ["transcribe", *tones.files[:2], "--model", tones.model, "--lm", lm, "--lm-weight", 0.1]
+    for options in ([], ["--rescore"]):
+        status, out, err = run(*ask, *options)
+        assert (status, out) == (0, "ab c\ncab\n"), err
 
 
 def test_phones_become_words(tones: Any, tmp_path: Path, run: Run) -> None:

@@ -1,6 +1,7 @@
 """A language model that only Python can ask, such as a neural one, beside the compiled search."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -61,7 +62,7 @@ class ExternalModel:
     def _number(self, state: Any) -> int:
         """The number of a state; equal states share one, if they can be compared."""
         number = len(self._states)
-        if isinstance(state, Hashable):
+        with suppress(TypeError):  # what cannot be compared is a state of its own
             number = self._numbers.setdefault(state, number)
         if number == len(self._states):
             self._states.append(state)

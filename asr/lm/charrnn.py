@@ -124,17 +124,23 @@ class CharRnn(nn.Module):
         return "".join(text)
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, slots=True)
 class CharState:
-    """All that was said before: what may follow, and the hidden state of the one row.
+    """All that was said before. The network hears its last character when what follows is first asked for.
+
+    Most of the prefixes that a search makes are dropped before anything is asked of them.
 
     Attributes:
-        log_probs: (symbols + 1,) float64, of what follows.
-        hidden: one state a layer, each part of it (width,).
+        before: the state before the last character, until that is heard; None where a text begins.
+        symbol: id of the last character.
+        log_probs: (symbols + 1,) float64, of what follows; None until then.
+        hidden: one state a layer, each part of it (width,); None until then.
     """
 
-    log_probs: NDArray[np.float64]
-    hidden: tuple[State, ...]
+    before: "CharState | None"
+    symbol: int
+    log_probs: NDArray[np.float64] | None = None
+    hidden: tuple[State, ...] | None = None
 
 
 class CharRnnModel:
@@ -148,7 +154,8 @@ class CharRnnModel:
 
     def __init__(self, network: CharRnn) -> None:
         self.network = network.eval()
-        self._start = self._step([END_OF_LINE], None)[0]
+        self._start = CharState(None, END_OF_LINE)
+        self._hear([self._start])
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -167,21 +174,16 @@ class CharRnnModel:
         A character outside the alphabet costs log 1e-7, and is passed over: the state stays as it is.
         """
         ids = [self.network.ids.get(symbol, -1) for symbol in symbols]
-        following = list(states)
-        known = [place for place, number in enumerate(ids) if number >= 0]
-        if known:
-            hidden = [states[place].hidden for place in known]
-            for place, state in zip(known, self._step([ids[place] for place in known], hidden), strict=True):
-                following[place] = state
-        log_probs = [
-            state.log_probs[number] if number >= 0 else _UNKNOWN
-            for state, number in zip(states, ids, strict=True)
+        rows = zip(states, self._hear(states), ids, strict=True)
+        said = [
+            (follows[number], CharState(state, number)) if number >= 0 else (_UNKNOWN, state)
+            for state, follows, number in rows
         ]
-        return np.array(log_probs, np.float64), following
+        return np.array([nats for nats, _ in said], np.float64), [state for _, state in said]
 
     def finish(self, states: Sequence[CharState]) -> NDArray[np.float64]:
         """(n,) natural log-probabilities that the text ends after each of n states."""
-        return np.array([state.log_probs[END_OF_LINE] for state in states], np.float64)
+        return np.array([follows[END_OF_LINE] for follows in self._hear(states)], np.float64)
 
     def encode(self, text: str) -> NDArray[np.int32]:
         """(n,) the ids of a text's characters; 0 for unknown ones, as in `NgramModel.encode`."""
@@ -199,21 +201,23 @@ class CharRnnModel:
         return result
 
     @torch.inference_mode()
-    def _step(self, symbols: Sequence[int], hidden: Sequence[tuple[State, ...]] | None) -> list[CharState]:
-        network = self.network
-        states = None
-        if hidden is not None:  # rows of one call side by side
-            states = [
+    def _hear(self, states: Sequence[CharState]) -> list[NDArray[np.float64]]:
+        """What may follow each state; one batch of the network for those that were not asked before."""
+        new = [state for state in dict.fromkeys(states) if state.log_probs is None]
+        if new:
+            hidden = [state.before.hidden for state in new if state.before and state.before.hidden]
+            # the parts of each layer's state, rows of one call side by side; none where a text begins
+            layers = [
                 tuple(torch.stack(parts) for parts in zip(*layer, strict=True))
                 for layer in zip(*hidden, strict=True)
             ]
-        ids = torch.tensor(symbols, device=network.device).unsqueeze(1)
-        log_probs, states = network(ids, states)
-        table = log_probs[:, -1].double().cpu().numpy()
-        return [
-            CharState(table[row], tuple(tuple(part[row] for part in layer) for layer in states))
-            for row in range(len(symbols))
-        ]
+            ids = torch.tensor([[state.symbol] for state in new], device=self.network.device)
+            log_probs, layers = self.network(ids, layers or None)
+            table = log_probs[:, -1].double().cpu().numpy()
+            for row, state in enumerate(new):
+                state.hidden = tuple(tuple(part[row] for part in layer) for layer in layers)
+                state.log_probs, state.before = table[row], None  # older states are not kept alive
+        return [state.log_probs for state in states if state.log_probs is not None]
 
 
 def save_charrnn(path: Path, network: CharRnn, provenance: dict[str, Any]) -> None:

@@ -17,7 +17,9 @@ from asr.decoding.beam import BeamDecoder
 from asr.decoding.config import BeamConfig
 from asr.decoding.hypothesis import Hypothesis
 from asr.errors import SettingsError
+from asr.lm.charrnn import CharRnn, CharRnnConfig, CharRnnModel
 from asr.lm.ngram import NgramModel
+from asr.model.cells import Cell
 from asr.text.lexicon import Lexicon
 from asr.text.phones import PhoneTokenizer
 from asr.text.tokenizer import CharTokenizer, Piece, cut_words
@@ -191,16 +193,16 @@ def exhaust(
     return sorted(best.values(), key=lambda one: -one.score)
 
 
-def compare(found: list[Hypothesis], expected: list[Expected]) -> None:
+def compare(found: list[Hypothesis], expected: list[Expected], tolerance: float = 1e-9) -> None:
     assert len(found) == len(expected)
     assert [hypothesis.score for hypothesis in found] == sorted([h.score for h in found], reverse=True)
     by_text = {one.text: one for one in expected}
     for hypothesis in found:
         one = by_text.pop(hypothesis.text)
         assert hypothesis.tokens == one.tokens
-        assert hypothesis.score == pytest.approx(one.score, abs=1e-9)
-        assert hypothesis.acoustic_score == pytest.approx(one.acoustic, abs=1e-9)
-        assert hypothesis.lm_score == pytest.approx(one.lm, abs=1e-9)
+        assert hypothesis.score == pytest.approx(one.score, abs=tolerance)
+        assert hypothesis.acoustic_score == pytest.approx(one.acoustic, abs=tolerance)
+        assert hypothesis.lm_score == pytest.approx(one.lm, abs=tolerance)
         assert " ".join(word.text for word in hypothesis.words) == one.text
 
 
@@ -268,6 +270,24 @@ def test_character_ngram_is_exhaustive_search(
 
     found = decode_one(BeamDecoder(TOKENIZER, UNLIMITED, lm=Outside(model) if outside else model), log_probs)
     compare(found, exhaust(enumerated(log_probs), spelt, worth))
+
+
+@pytest.mark.parametrize("cell", ["gru", "lstm"])
+def test_character_network_is_exhaustive_search(cell: Cell, enumerated: Enumerate, random_rows: Rows) -> None:
+    """Guards hidden states that are made when they are needed: each prefix is scored as its text at once."""
+    torch.manual_seed(5)
+    network = CharRnn((" ", "a", "b"), CharRnnConfig(cell=cell, width=8, depth=2, embedding=4))
+    for weights in network.parameters():
+        weights.data.mul_(3)  # what was said before matters
+    model = CharRnnModel(network)
+    log_probs = random_rows(12, steps=6, vocab=4, sharpness=1.0)
+
+    def worth(tokens: tuple[int, ...], words: Words) -> tuple[float, float]:
+        lm = float(model.log_probs(TOKENIZER.decode(tokens)).sum())
+        return UNLIMITED.lm_weight * lm + UNLIMITED.word_bonus * len(words), lm
+
+    found = decode_one(BeamDecoder(TOKENIZER, UNLIMITED, lm=model), log_probs)
+    compare(found, exhaust(enumerated(log_probs), spelt, worth), tolerance=1e-4)
 
 
 @pytest.mark.parametrize("unknown", ["allow", "forbid"])
@@ -451,6 +471,28 @@ def test_three_calls_equal_compiled_at_any_beam(
     assert [h.text for h in outside] == [h.text for h in compiled]
     assert [h.score for h in outside] == pytest.approx([h.score for h in compiled], abs=1e-9)
     assert [h.lm_score for h in outside] == pytest.approx([h.lm_score for h in compiled], abs=1e-9)
+
+
+def test_states_that_cannot_be_compared(models: dict[str, NgramModel], random_rows: Rows) -> None:
+    """Guards models whose states have no hash: equal ones are not found, and nothing else changes."""
+
+    class Listed(Outside):
+        def start(self) -> Any:
+            return [super().start()]
+
+        def score(self, states: Sequence[Any], symbols: Sequence[str]) -> Any:
+            log_probs, after = super().score([state for [state] in states], symbols)
+            return log_probs, [[state] for state in after]
+
+        def finish(self, states: Sequence[Any]) -> Any:
+            return super().finish([state for [state] in states])
+
+    log_probs = random_rows(31, steps=20, vocab=4, sharpness=1.0)
+    found = [
+        decode_one(BeamDecoder(TOKENIZER, BeamConfig(beam_size=10, nbest=10), lm=lm), log_probs)
+        for lm in (Outside(models["character"]), Listed(models["character"]))
+    ]
+    assert found[0] == found[1]
 
 
 def test_few_waiting_prefixes_at_a_time(
