@@ -62,7 +62,6 @@ class Comparison:
         model: the acoustic model.
         dev: to tune on.
         test: to score on.
-        grid: weights that are tried.
         search_beam: prefixes kept while tuning.
     """
 
@@ -70,21 +69,21 @@ class Comparison:
     model: AcousticModel
     dev: Part
     test: Part
-    grid: Grid
     search_beam: int
 
-    def system(self, name: str, settings: DecoderSettings | None) -> System:
+    def system(self, name: str, settings: DecoderSettings | None, grid: Grid) -> System:
         """One system's score, with columns for `asr.scoring.comparison.table`.
 
         Args:
             name: of the system, and of its file.
             settings: of its beam search; None for greedy decoding.
+            grid: weights that are tried.
 
         Raises:
             AsrError: a file cannot be used, or the parts do not fit each other.
         """
         file = self.folder / f"{name}.json"
-        key = [self.test.emissions.key, self.dev.emissions.key, repr((settings, self.grid, self.search_beam))]
+        key = [self.test.emissions.key, self.dev.emissions.key, repr((settings, grid, self.search_beam))]
         kept = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
         if kept.get("key") == key:
             log.info("%s: done before, %s", name, file)
@@ -94,7 +93,7 @@ class Comparison:
                 texts, seconds = self._decode(greedy(self.model.settings.tokenizer))
                 columns = {"seconds": f"{seconds:.0f}"}
             else:
-                texts, columns = self._tuned(name, settings)
+                texts, columns = self._tuned(name, settings, grid)
             kept = {"key": key, "texts": texts, "columns": columns}
             file.write_text(json.dumps(kept), encoding="utf-8")
         ids = [utterance.id for utterance in self.test.utterances]
@@ -102,11 +101,11 @@ class Comparison:
         log.info("%s: %s", name, result.wer_line())
         return System(name, [result], {head: kept["columns"].get(head, "") for head in _HEADS})
 
-    def _tuned(self, name: str, settings: DecoderSettings) -> tuple[list[str], dict[str, str]]:
+    def _tuned(self, name: str, settings: DecoderSettings, grid: Grid) -> tuple[list[str], dict[str, str]]:
         known, test = Knowledge.read(settings, self.model), self.test
         search = Search(self.model.settings.tokenizer, settings.beam, known)
         tuned = tune(
-            self.model, self.dev.utterances, self.dev.emissions, search, self.grid,
+            self.model, self.dev.utterances, self.dev.emissions, search, grid,
             search_beam=self.search_beam,
         )  # fmt: skip
         for warning in tuned.warnings:
@@ -115,13 +114,16 @@ class Comparison:
         config = weighted(settings.beam, tuned.tuning)
         search = search.with_config(config, tuned.tuning.priors)
         texts, seconds = self._decode(search)
-        best = list(test.emissions.decode(search.with_config(replace(config, nbest=NBEST))))
+        oracle = None
+        if config.beam_size >= NBEST:
+            best = list(test.emissions.decode(search.with_config(replace(config, nbest=NBEST))))
+            oracle = oracle_errors(test.texts, best)
         words = max(sum(len(text.split()) for text in test.texts), 1)
         oov, predicted = oov_rate(known, test.texts), fit(known, test.texts)
         return texts, {
             "OOV": "" if oov is None else f"{100 * oov:.2f}%",
             "perplexity a word": f"{word_perplexity(predicted, words):.1f}" if predicted else "",
-            f"oracle of {NBEST}": f"{100 * oracle_errors(test.texts, best) / words:.2f}",
+            f"oracle of {NBEST}": "" if oracle is None else f"{100 * oracle / words:.2f}",
             "dev": f"{100 * tuned.best.words.rate:.2f}",
             "seconds": f"{seconds:.0f}",
             "weights": str(tuned.tuning),

@@ -40,31 +40,39 @@ class Config:
     lms: tuple[Path, ...] = ()  # language models' files
     run_dir: Path = Path("runs/compare_decoders")  # emissions, results and pictures
     search_beam: int = 24  # prefixes kept while tuning
-    network_beam: int = 12  # prefixes kept with a network in the search, which is slow
+    network_beam: int = 12  # prefixes kept with a network in the search, which takes longer
     batch_s: float = 60.0  # seconds of audio in a batch
     device: str = "auto"  # auto, cpu, cuda or cuda:N
     beam: BeamConfig = field(default_factory=BeamConfig)
     grid: Grid = field(default_factory=Grid)
+    network_grid: Grid = Grid(  # with a network in the search
+        lm_weights=(0.25, 0.5, 1.0), word_bonuses=(0.0, 1.0, 2.0), prior_weights=(0.0,), blank_scales=(1.0,),
+        acoustic_scales=(0.5, 0.7, 1.0), refinements=1,
+    )  # fmt: skip
     data: Data = field(default_factory=Data)
 
 
-def systems(config: Config) -> Iterator[tuple[str, DecoderSettings | None]]:
-    """Name and settings of each."""
-    yield "greedy", None
+def systems(config: Config) -> Iterator[tuple[str, DecoderSettings | None, Grid]]:
+    """Name, settings and grid of each."""
+    yield "greedy", None, config.grid
     beam = DecoderSettings(beam=config.beam)
-    yield "beam", beam
+    yield "beam", beam, config.grid
     networks = [lm for lm in config.lms if lm.suffix == ".safetensors"]
     for lm in config.lms:
         if lm in networks:
-            yield f"beam, {lm.stem} rescores", replace(beam, lm=lm, rescore=True)
+            yield f"beam, {lm.stem} rescores", replace(beam, lm=lm, rescore=True), config.grid
             continue
-        yield f"beam + {lm.stem}", replace(beam, lm=lm)
+        yield f"beam + {lm.stem}", replace(beam, lm=lm), config.grid
         if load_language_model(lm).unit == "word":
             only = replace(config.beam, unknown_words="forbid")
-            yield f"beam + {lm.stem}, no other words", replace(beam, lm=lm, beam=only)
+            yield f"beam + {lm.stem}, no other words", replace(beam, lm=lm, beam=only), config.grid
     narrow = replace(config.beam, beam_size=min(config.network_beam, config.beam.beam_size))
     for lm in networks:  # last, because they take longest
-        yield f"beam of {narrow.beam_size} + {lm.stem}", replace(beam, lm=lm, beam=narrow)
+        yield (
+            f"beam of {narrow.beam_size} + {lm.stem}",
+            replace(beam, lm=lm, beam=narrow),
+            config.network_grid,
+        )
 
 
 def main(config: Config) -> str:
@@ -76,8 +84,8 @@ def main(config: Config) -> str:
         Part.of(config.run_dir / f"{name}.safetensors", model, part[:: config.data.every], config.batch_s)
         for name, part in (("dev", splits.dev), ("test", splits.test))
     )
-    comparison = Comparison(config.run_dir, model, dev, test, config.grid, config.search_beam)
-    results = [comparison.system(name, settings) for name, settings in systems(config)]
+    comparison = Comparison(config.run_dir, model, dev, test, config.search_beam)
+    results = [comparison.system(*system) for system in systems(config)]
     draw(results, config.run_dir / "systems.png")
     (config.run_dir / "table.md").write_text(table(results) + "\n")
     return f"{table(results)}\nPictures and points: {config.run_dir}"
