@@ -32,6 +32,12 @@ class Data:
     every: int = 1  # 10 takes each tenth utterance only, to try the recipe
 
 
+NETWORK_GRID = Grid(
+    lm_weights=(0.25, 0.5, 1.0), word_bonuses=(0.0, 1.0, 2.0), prior_weights=(0.0,), blank_scales=(1.0,),
+    acoustic_scales=(0.5, 0.7, 1.0), refinements=1,
+)  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Config:
     """Everything that can be set."""
@@ -45,10 +51,7 @@ class Config:
     device: str = "auto"  # auto, cpu, cuda or cuda:N
     beam: BeamConfig = field(default_factory=BeamConfig)
     grid: Grid = field(default_factory=Grid)
-    network_grid: Grid = Grid(  # with a network in the search
-        lm_weights=(0.25, 0.5, 1.0), word_bonuses=(0.0, 1.0, 2.0), prior_weights=(0.0,), blank_scales=(1.0,),
-        acoustic_scales=(0.5, 0.7, 1.0), refinements=1,
-    )  # fmt: skip
+    network_grid: Grid = NETWORK_GRID  # with a network in the search
     data: Data = field(default_factory=Data)
 
 
