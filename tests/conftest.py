@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +30,20 @@ def untouched_log() -> Iterator[None]:
     yield
     log.setLevel(level)
     log.handlers[:] = handlers
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Runs a command in this process: (exit status, stdout, stderr)."""
+    from asr.cli import main
+
+    def run_command(*arguments: object) -> tuple[int, str, str]:
+        capsys.readouterr()
+        status = main([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return run_command
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -97,6 +111,14 @@ def tones(tmp_path_factory: pytest.TempPathFactory) -> Tones:
     model = tmp_path_factory.mktemp("model") / "tones.safetensors"
     _learn(folder, texts, model)
     return Tones(folder, texts, model)
+
+
+@pytest.fixture
+def model(tones: Tones, tmp_path: Path) -> Path:
+    """A copy of the model that knows the language of tones, which a test may change."""
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(tones.model.read_bytes())
+    return path
 
 
 def _learn(folder: Path, texts: dict[str, str], path: Path) -> None:

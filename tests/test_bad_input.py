@@ -24,26 +24,12 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from asr.cli import main
 from asr.errors import ModelError
 from asr.model.saved import load_model, save_model
 
 ROOT = Path(__file__).resolve().parents[1]
 
 Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    """Runs a command in this process: (exit status, stdout, stderr)."""
-
-    def run_command(*arguments: object) -> tuple[int, str, str]:
-        capsys.readouterr()
-        status = main([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        return status, captured.out, captured.err
-
-    return run_command
 
 
 def process(*arguments: object) -> tuple[int, str, str]:

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import torch
 
-from asr.cli import main
 from asr.corpora.manifest import read_manifest
 from asr.decoder import data_digest, file_digest
 from asr.frontend.features import FeatureConfig
@@ -53,25 +52,6 @@ def lm(tmp_path: Path) -> Path:
     return arpa(
         tmp_path / "words.arpa", ["cab", "ab", "c", "a", "b", "bb", "abcabc", "ac", "bca", "cc", "aa"]
     )
-
-
-@pytest.fixture
-def model(tones: Any, tmp_path: Path) -> Path:
-    """A copy of the model, which a test may tune."""
-    path = tmp_path / "model.safetensors"
-    path.write_bytes(tones.model.read_bytes())
-    return path
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    def run_command(*arguments: object) -> tuple[int, str, str]:
-        capsys.readouterr()
-        status = main([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        return status, captured.out, captured.err
-
-    return run_command
 
 
 def test_beam_finds_what_is_said(tones: Any, run: Run) -> None:

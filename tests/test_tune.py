@@ -9,7 +9,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from asr.cli import main
 from asr.model.saved import load_model
 
 Run = Callable[..., tuple[int, str, str]]
@@ -17,25 +16,6 @@ Run = Callable[..., tuple[int, str, str]]
 
 RIGHT = ["ab c", "cab", "a b c a b c", "bb", "c a", "abcabc", "b ac bca c", "cc aa"]
 GRID = ["--grid.lm-weights", "0.2", "1", "--grid.word-bonuses", "-1", "0", "1", "--grid.refinements", "1"]
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    def run_command(*arguments: object) -> tuple[int, str, str]:
-        capsys.readouterr()
-        status = main([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        return status, captured.out, captured.err
-
-    return run_command
-
-
-@pytest.fixture
-def model(tones: Any, tmp_path: Path) -> Path:
-    """A copy of the model, which a test may tune."""
-    path = tmp_path / "model.safetensors"
-    path.write_bytes(tones.model.read_bytes())
-    return path
 
 
 @pytest.fixture
