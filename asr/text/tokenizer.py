@@ -27,7 +27,6 @@ __all__ = [
     "cut_words",
     "describe_unknown",
     "read_symbols",
-    "tokenizer_from_json",
 ]
 
 BLANK = 0  # id of the CTC blank in every tokenizer and every model of this package
@@ -119,36 +118,6 @@ class Tokenizer(Protocol):
 
     def to_json(self) -> str:
         """One line of ASCII JSON that `tokenizer_from_json` reads back; a saved model carries it."""
-
-
-def tokenizer_from_json(text: str) -> Tokenizer:
-    """The tokenizer that some `to_json` wrote.
-
-    Raises:
-        ModelError: the text is not such a record.
-    """
-    try:
-        record = json.loads(text)
-    except ValueError as error:
-        raise ModelError(
-            f"the stored tokenizer is not JSON ({error}). The model file may be damaged."
-        ) from None
-    kind = record.get("type") if isinstance(record, dict) else None
-    if kind == "characters":
-        return CharTokenizer.from_record(record)
-    # Imported here, because these build on this module.
-    if kind == "bpe":
-        from asr.text.bpe import BpeTokenizer
-
-        return BpeTokenizer.from_record(record)
-    if kind == "phones":
-        from asr.text.phones import PhoneTokenizer
-
-        return PhoneTokenizer.from_record(record)
-    raise ModelError(
-        f"the stored tokenizer is of type {kind!r}. Expected characters, bpe or phones. "
-        "The model may come from a newer version of this package."
-    )
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ from collections import Counter
 import pytest
 
 from asr.errors import DataError, ModelError, SettingsError
-from asr.text.tokenizer import BLANK, CharTokenizer, Piece, tokenizer_from_json
+from asr.text.stored import tokenizer_from_json
+from asr.text.tokenizer import BLANK, CharTokenizer, Piece
 
 
 def test_alphabet_is_sorted_and_starts_after_the_blank() -> None:
