@@ -55,10 +55,13 @@ class Direction(nn.Module, ABC):
 
         Returns:
             (steps, batch, output_size) hidden states, and the state after the last step. Blocks with carried
-            states give the same numbers as the whole sequence.
+            states give the same numbers as the whole sequence; a block without steps leaves
+            the state as it is.
         """
         recurrent = F.dropout(self.weight_hh_l0, self.recurrent_dropout, self.training)
         state = state or self.start(x)
+        if len(x) == 0:  # torch's layers refuse it
+            return x.new_zeros(0, x.shape[1], self.output_size), state
         if self.is_fused(x):
             return self.fused(x, state, recurrent)
         gates = self.project(x.flatten(0, 1)).to(recurrent.dtype)

@@ -169,6 +169,21 @@ def test_blocks_equal_the_whole(name: str, block: int) -> None:
             torch.testing.assert_close(ours, theirs, rtol=1e-11, atol=1e-12)
 
 
+@pytest.mark.parametrize("name", [name for name in STACKS if "-one-" in name])
+def test_a_block_without_steps_changes_nothing(name: str) -> None:
+    """Guards a stream that has nothing new for a while: no output, the same state, from the start as well."""
+    stack = make_stack(STACKS[name]).eval()
+    lengths = torch.tensor([4, 4])
+    x = batch(lengths, 5)
+    nothing, none = x[:, :0], torch.tensor([0, 0])
+    y, states = stack(nothing, none)
+    assert y.shape == (2, 0, stack.config.output_size)
+    _, states = stack(x, lengths, states)
+    torch.testing.assert_close(states, stack(x, lengths)[1], rtol=0, atol=0)
+    _, after = stack(nothing, none, states)
+    torch.testing.assert_close(after, states, rtol=0, atol=0)
+
+
 @pytest.mark.parametrize("cell", NAMES)
 def test_no_state_for_both_directions(cell: Cell) -> None:
     """Guards against streaming through a bidirectional model, whose backward half would start anew in
