@@ -27,6 +27,7 @@ from asr.training.provenance import provenance
 from asr.training.runs import (
     DATA_DIGEST,
     FREE,
+    SHARDS,
     TOKENIZER_DIGEST,
     find_checkpoint,
     plain_settings,
@@ -103,7 +104,7 @@ def train(utterances: Sequence[Utterance], dev: Sequence[Utterance], settings: S
     with processes(config.device) as process, run_log(config.run_dir, process), plain_failures():
         record = _record(settings, utterances, dev)
         # Batches depend on it, so another number of processes needs it to go on.
-        record["batch.shards"] = settings.batch.shards or process.world_size
+        record[SHARDS] = settings.batch.shards or process.world_size
         tokenizer = learn_tokenizer(utterances, settings.text)
         # Another version of sentencepiece or of the lexicon may give tokens that the weights do not mean.
         record[TOKENIZER_DIGEST] = hashlib.blake2b(tokenizer.to_json().encode(), digest_size=8).hexdigest()

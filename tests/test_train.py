@@ -188,6 +188,9 @@ def test_resume_with_other_settings(manifest: Path, settings: Settings, tmp_path
     same = changed(settings, "train", resume=True, epochs=1)
     with pytest.raises(SettingsError, match="the digest of the training and dev data was"):
         train(utterances[1:], utterances, same)
+    # Nobody typed it, so the message has to say what it is and what to type.
+    with pytest.raises(SettingsError, match=r"--batch.shards \(.* one for each process\) was 1 and is now 2"):
+        train(utterances, utterances, changed(same, "batch", shards=2))
     # Where and how fast may change, and what an older version did not know counts as the default.
     path = tmp_path / "run" / "checkpoint.pt"
     record = torch.load(path, weights_only=True)

@@ -27,6 +27,7 @@ FREE = {
 }  # fmt: skip
 
 # Among the settings of a run:
+SHARDS = "batch.shards"
 DATA_DIGEST = "digest of the training and dev data"
 TOKENIZER_DIGEST = "digest of the tokenizer"
 
@@ -165,4 +166,6 @@ def _plain(value: Any) -> Any:
 
 
 def _key(name: str) -> str:
+    if name == SHARDS:  # most often nobody has typed it: it is the number of processes that has changed
+        return "--batch.shards (parts of a batch; unless it is given, one for each process)"
     return f"the {name}" if name in (DATA_DIGEST, TOKENIZER_DIGEST) else "--" + name.replace("_", "-")
