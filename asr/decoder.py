@@ -17,6 +17,7 @@ from torch import Tensor
 from asr.corpora.manifest import Utterance
 from asr.decoding.config import BeamConfig
 from asr.decoding.greedy import greedy_decode
+from asr.decoding.hotwords import parse_hot_words
 from asr.decoding.hypothesis import Hypothesis
 from asr.errors import DataError, ModelError, SettingsError
 from asr.model.acoustic import AcousticModel
@@ -37,7 +38,6 @@ __all__ = [
 log = logging.getLogger("asr")
 
 _WEIGHTS = tuple(item.name for item in fields(Weights))  # in BeamConfig and DecoderSettings, too
-_BOOST = 3.0  # nats for a hot word that names none
 
 
 class Decode(Protocol):
@@ -138,8 +138,8 @@ class Knowledge:
         Raises:
             DataError: the lexicon cannot be read, or spells words with other tokens than the model's.
             ModelError: the language model cannot be read.
-            SettingsError: a hot word is not WORD:BOOST, or a language model that rescores does not speak of
-                what the model writes.
+            SettingsError: a hot word is not WORD or WORD:BOOST, or a language model that rescores does not
+                speak of what the model writes.
         """
         if settings.lm is None and (settings.rescore or settings.lm_weight is not None):
             option = "--rescore" if settings.rescore else "--lm-weight"
@@ -156,7 +156,7 @@ class Knowledge:
         names += ["which rescores"] if settings.rescore else []
         names += [f"lexicon {settings.lexicon}"] if settings.lexicon else []
         names += ["no unknown words"] if settings.beam.unknown_words == "forbid" else []
-        hotwords = _hotwords(settings.hotwords)
+        hotwords = parse_hot_words(settings.hotwords)
         names += [f"{len(hotwords)} hot words"] if hotwords else []
         return cls(lm, lexicon, hotwords, key, ", ".join(names))
 
@@ -364,22 +364,6 @@ def _read_lexicon(path: Path) -> Lexicon:
     if not words:
         raise DataError(f"{path}: holds no word. Expected a word a line, alone or with its tokens.")
     return Lexicon(dict.fromkeys(words, ()), str(path))
-
-
-def _hotwords(given: Sequence[str]) -> dict[str, float]:
-    """WORD:BOOST -> boosts by word."""
-    found: dict[str, float] = {}
-    for text in given:
-        word, colon, boost = text.rpartition(":") if ":" in text else (text, "", "")
-        try:
-            found[word] = float(boost) if colon else _BOOST
-        except ValueError:
-            raise SettingsError(
-                f"--hotwords {text}: {boost!r} is not a number. Expected WORD:BOOST, such as zebra:3."
-            ) from None
-        if not word:
-            raise SettingsError(f"--hotwords {text}: there is no word. Expected WORD:BOOST, such as zebra:3.")
-    return found
 
 
 def file_digest(path: Path | None) -> str:

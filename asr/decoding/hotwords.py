@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 
 from asr.errors import SettingsError
 
-__all__ = ["HotWords", "build_hot_words", "parse_hot_words"]
+__all__ = ["HotWords", "build_hot_words", "check_hot_words", "parse_hot_words"]
+
+_BOOST = 3.0  # nats for a hot word that names none
 
 _START, _DEAD = 0, 1  # states: a word begins; within a word that is not hot
 
@@ -35,29 +37,44 @@ class HotWords:
 
 
 def parse_hot_words(given: Sequence[str]) -> dict[str, float]:
-    """Hot words as they are typed: `word:3.0`, or `two words:2.5`.
+    """Hot words as they are typed: `word`, `word:4.5`, or `two words:2.5`.
 
     Returns:
-        The boost of each, in nats.
+        The boost of each, in nats; 3 where none is given.
 
     Raises:
-        SettingsError: one is not of this form, or its boost is not above 0.
+        SettingsError: one is not of this form, its boost is not above 0, or it stands there twice.
     """
     boosts: dict[str, float] = {}
     for one in given:
-        text, colon, number = one.rpartition(":")
+        text, colon, number = one.rpartition(":") if ":" in one else (one, "", "")
         phrase = " ".join(text.split())
+        expected = "Expected a word, or a word, a colon and a boost above 0 in nats, such as zebra:3."
         try:
-            boost = float(number)
+            boost = float(number) if colon else _BOOST
         except ValueError:
-            boost = math.nan
-        if not phrase or not colon or not 0 < boost < math.inf:
-            raise SettingsError(
-                f"hotwords: {one!r} is not a hot word. Expected a word, a colon and a boost above 0 in "
-                'nats, such as "word:3.0".'
-            )
+            raise SettingsError(f"--hotwords {one}: {number!r} is not a number. {expected}") from None
+        if not phrase:
+            raise SettingsError(f"--hotwords {one}: there is no word. {expected}")
+        if not 0 < boost < math.inf:
+            raise SettingsError(f"--hotwords {one}: the boost is {number.strip()}. {expected}")
+        if phrase in boosts:
+            raise SettingsError(f"--hotwords {one}: {phrase!r} is given twice. Leave one out.")
         boosts[phrase] = boost
     return boosts
+
+
+def check_hot_words(boosts: Mapping[str, float]) -> None:
+    """Refuse boosts with which nothing could be found, or nothing else.
+
+    Raises:
+        SettingsError: a phrase is empty or not of words with single spaces, or its boost is not above 0.
+    """
+    for phrase, boost in boosts.items():
+        if not phrase or phrase != " ".join(phrase.split()):
+            raise SettingsError(f"hotwords: {phrase!r}. Words with single spaces between them were expected.")
+        if not 0 < boost < math.inf:
+            raise SettingsError(f"hotwords: the boost of {phrase!r} is {boost}. Nats above 0 were expected.")
 
 
 def build_hot_words(boosts: Mapping[str, float], numbers: Mapping[str, int]) -> HotWords:

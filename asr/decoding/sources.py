@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from asr.decoding.config import BeamConfig
 from asr.decoding.external import ExternalModel
 from asr.decoding.fusion import CHARACTERS, EXTERNAL, NO_LM, WORDS, Tables
-from asr.decoding.hotwords import HotWords, build_hot_words
+from asr.decoding.hotwords import HotWords, build_hot_words, check_hot_words
 from asr.decoding.tables import bias_of, build_tables
 from asr.decoding.vocabulary import Letters, Vocabulary, build_vocabulary, letters_of
 from asr.errors import SettingsError
@@ -220,6 +220,7 @@ def _hot(
 ) -> tuple[HotWords | None, NDArray[np.float64] | None]:
     if not boosts:
         return None, None
+    check_hot_words(boosts)
     numbers = {word: number for number, word in enumerate(vocabulary.words)} if vocabulary else {}
     if vocabulary and (config.unknown_words == "forbid" or not letters.separated):
         for phrase in boosts:

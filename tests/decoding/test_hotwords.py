@@ -1,29 +1,54 @@
 """Hot words as they are typed, and the automaton that finds them."""
 
+import math
+
 import pytest
 
+from asr.decoding.beam import BeamDecoder
 from asr.decoding.hotwords import build_hot_words, parse_hot_words
 from asr.errors import SettingsError
+from asr.text.tokenizer import CharTokenizer
 
 LETTERS = {letter: number for number, letter in enumerate("abc")}
 
 
 def test_as_they_are_typed() -> None:
-    """Guards colons within words, spaces around and within phrases."""
-    assert parse_hot_words(["ab:3", "two  words : 2.5", "a:b:0.5"]) == {
+    """Guards colons within words, spaces around and within phrases, and the boost where none is given."""
+    assert parse_hot_words(["ab:3", "two  words : 2.5", "a:b:0.5", " new  york "]) == {
         "ab": 3.0,
         "two words": 2.5,
         "a:b": 0.5,
+        "new york": 3.0,
     }
 
 
-@pytest.mark.parametrize("given", ["ab", "ab:", ":3", "ab:x", "ab:0", "ab:-1", "ab:inf", "ab:nan", ""])
-def test_not_a_hot_word(given: str) -> None:
-    """Guards against a boost that is missing, no number, or that would punish."""
-    with pytest.raises(
-        SettingsError, match=r"is not a hot word. Expected a word, a colon and a boost above 0"
-    ):
-        parse_hot_words([given])
+@pytest.mark.parametrize(
+    ("given", "complaint"),
+    [
+        (["ab:"], "--hotwords ab:: '' is not a number"),
+        ([":3"], "--hotwords :3: there is no word"),
+        (["ab:x"], "'x' is not a number"),
+        (["ab:0"], "the boost is 0. Expected a word, or a word, a colon and a boost above 0"),
+        (["ab:-1"], "the boost is -1"),
+        (["ab:inf"], "the boost is inf"),
+        (["ab:nan"], "the boost is nan"),
+        ([" "], "there is no word"),
+        ([""], "there is no word"),
+        (["ab:1", "c", "ab:2"], "--hotwords ab:2: 'ab' is given twice"),
+    ],
+)
+def test_not_a_hot_word(given: list[str], complaint: str) -> None:
+    """Guards against a boost that is no number, that would punish, or after which nothing else is found."""
+    with pytest.raises(SettingsError) as caught:
+        parse_hot_words(given)
+    assert complaint in str(caught.value)
+
+
+@pytest.mark.parametrize("boosts", [{"a": math.nan}, {"a": math.inf}, {"a": 0.0}, {"": 1.0}, {"a  b": 1.0}])
+def test_boosts_from_python_are_checked(boosts: dict[str, float]) -> None:
+    """Guards a decoder that is given such boosts, and then writes nothing at all."""
+    with pytest.raises(SettingsError, match=r"hotwords: .* expected"):
+        BeamDecoder(CharTokenizer((" ", "a", "b")), hotwords=boosts)
 
 
 def test_advance_by_hand() -> None:
