@@ -14,6 +14,7 @@ import tyro
 from numpy.typing import NDArray
 
 from asr.errors import DataError, SettingsError
+from asr.language_model import check_output
 from asr.lm.charrnn import CharRnn, CharRnnConfig
 from asr.lm.corpus import read_blocks
 from asr.model.encoder import parameter_count
@@ -78,8 +79,13 @@ def run(command: CharRnnSettings) -> str:
     """
     if not command.texts:
         raise SettingsError("no TEXT is given. One text file or more was expected.")
-    if command.output is not None and not command.output.absolute().parent.is_dir():
-        raise SettingsError(f"--output {command.output}: its folder does not exist. Make it.")
+    if command.output is not None:
+        check_output(command.output, [*command.texts, *([command.dev] if command.dev else [])])
+        if command.output.suffix != ".safetensors":  # by which it is told from n-grams
+            raise SettingsError(
+                f"--output {command.output}: a network's file has to end in .safetensors. Call it "
+                f"{command.output.with_suffix('.safetensors')}."
+            )
     lines = read_text(command.texts, command.normalizer)
     if command.dev is None:
         lines, dev = held_out(lines)

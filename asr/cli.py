@@ -290,7 +290,7 @@ _ELSEWHERE = "Choose another file or folder."
 _FILE_ERRORS = {
     errno.ENOSPC: _SPACE, errno.EDQUOT: _SPACE, errno.EROFS: _ELSEWHERE, errno.EACCES: _ELSEWHERE,
     errno.EPERM: _ELSEWHERE, errno.EEXIST: _ELSEWHERE, errno.ENOTDIR: _ELSEWHERE, errno.EISDIR: _ELSEWHERE,
-    errno.ENAMETOOLONG: _ELSEWHERE,
+    errno.ENAMETOOLONG: _ELSEWHERE, errno.ENOENT: "Make its folder, or choose another one.",
 }  # fmt: skip
 
 

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from asr.lm.ngram import NgramModel
 
 __all__ = [
-    "ConvertSettings", "Fit", "ScoreSettings", "TrainSettings", "measure", "run_convert", "run_score",
-    "run_train",
+    "ConvertSettings", "Fit", "ScoreSettings", "TrainSettings", "check_output", "measure", "run_convert",
+    "run_score", "run_train",
 ]  # fmt: skip
 
 _NO_TEXT = "no TEXT is given. One text file or more was expected; - is the standard input."
@@ -71,12 +71,18 @@ def run_train(settings: TrainSettings) -> str:
         None if vocabulary is None else int(vocabulary) if vocabulary.isdecimal() else Path(vocabulary),
         settings.normalizer,
     )  # fmt: skip
-    _check_output(settings.output, settings.texts)
+    check_output(settings.output, settings.texts)
     return _describe(build(settings.texts, config, settings.output, settings.temporary), settings.output)
 
 
-def _check_output(output: Path, inputs: Sequence[Path]) -> None:
-    """Before the work, not after it."""
+def check_output(output: Path, inputs: Sequence[Path]) -> None:
+    """Before the work, not after it.
+
+    Raises:
+        SettingsError: the output's folder does not exist, it is a folder itself, or it is one of the inputs.
+    """
+    if output.is_dir():
+        raise SettingsError(f"--output {output}: is a folder. Name a file, such as {output / 'lm.bin'}.")
     if not output.absolute().parent.is_dir():
         raise SettingsError(
             f"--output {output}: the folder {output.absolute().parent} does not exist. "
@@ -112,7 +118,11 @@ def run_convert(settings: ConvertSettings) -> str:
     """
     from asr.lm.ngram import NgramModel
 
-    _check_output(settings.output, [settings.lm])
+    check_output(settings.output, [settings.lm])
+    if settings.lm.suffix == ".safetensors":
+        raise SettingsError(
+            f"{settings.lm}: a network is no n-gram model, and has one format only. Use its file as it is."
+        )
     model = NgramModel.load(settings.lm, settings.unit)
     model.save(settings.output)
     return _describe(model, settings.output)

@@ -42,7 +42,14 @@ def test_train_then_score(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
         (["--kind", "trigram", "x.txt"], "--kind is 'trigram'. Expected ngram or charrnn."),
         (["--kind=charrnn"], "no TEXT is given"),
         (["--kind", "charrnn", "gone.txt"], "gone.txt does not exist"),
-        (["--kind", "charrnn", "x.txt", "-o", "no/where/lm.safetensors"], "its folder does not exist"),
+        (
+            ["--kind", "charrnn", "x.txt", "-o", "no/where/lm.safetensors"],
+            "no/where does not exist. Make it, or",
+        ),
+        (["--kind", "charrnn", "x.txt", "-o", "x.txt"], "--output x.txt would overwrite what is read"),
+        (["--kind", "charrnn", "y.txt", "--dev", "x.txt", "-o", "x.txt"], "would overwrite what is read"),
+        (["--kind", "charrnn", "x.txt", "-o", "."], "--output .: is a folder. Name a file, such as lm"),
+        (["--kind", "charrnn", "x.txt", "-o", "lm.bin"], "end in .safetensors. Call it lm.safetensors."),
         (["--kind", "charrnn", "x.txt", "--model.cell", "lstn"], "lstn"),
     ],
 )
