@@ -157,6 +157,11 @@ def _compiled() -> bool:
     return bool(_dispatcher.signatures)
 
 
+def _missed() -> bool:
+    """Whether the search was not found on disk, so that it is, or was, compiled by this process."""
+    return bool(sum(_dispatcher.stats.cache_misses.values()))
+
+
 @contextmanager
 def _announced() -> Iterator[None]:
     """Say, once a process, that the kernels are being compiled, if they are, and how long it took."""
@@ -164,15 +169,18 @@ def _announced() -> Iterator[None]:
         yield
         return
     began = time.monotonic()
-    timer = threading.Timer(
-        _ANNOUNCE_S,
-        lambda: log.info("compiling the decoder: only the first call ever pays for it, about 15 s"),
-    )
-    timer.daemon = True
-    timer.start()
+    ended = threading.Event()
+
+    def announce() -> None:
+        while not ended.wait(_ANNOUNCE_S):
+            if _missed():
+                log.info("compiling the decoder: only the first call ever pays for it, about 15 s")
+                return
+
+    threading.Thread(target=announce, daemon=True).start()
     try:
         yield
     finally:
-        timer.cancel()
-    if sum(_dispatcher.stats.cache_misses.values()):
+        ended.set()
+    if _missed():
         log.info("the decoder was compiled and is kept on disk (%.0f s)", time.monotonic() - began)

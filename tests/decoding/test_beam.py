@@ -351,9 +351,14 @@ def test_priors_that_are_missing_or_wrong() -> None:
 
 
 def test_compiling_is_announced(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Guards the message about the first call: without it the program seems to hang."""
+    """Guards the message about the first call: without it the program seems to hang.
+
+    Nor may it stand where nothing is compiled, and the file of an earlier run is read on a slow machine.
+    """
     monkeypatch.setattr(beam_module, "_ANNOUNCE_S", 0.0)
     monkeypatch.setattr(beam_module, "_compiled", lambda: False)
-    with caplog.at_level(logging.INFO, logger="asr"):
-        decode_one(BeamDecoder(TOKENIZER), torch.full((400, 4), -math.log(4)))
-    assert "compiling the decoder: only the first call ever" in caplog.text
+    for missed in (False, True):
+        monkeypatch.setattr(beam_module, "_missed", lambda missed=missed: missed)
+        with caplog.at_level(logging.INFO, logger="asr"):
+            decode_one(BeamDecoder(TOKENIZER), torch.full((400, 4), -math.log(4)))
+        assert ("compiling the decoder: only the first call ever" in caplog.text) == missed
