@@ -1,12 +1,14 @@
 """What every decoder refuses: log-probabilities that are none, or that belong to another tokenizer."""
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from asr.errors import ModelError
 from asr.text.tokenizer import Tokenizer
 
-__all__ = ["check_lengths", "check_normalised", "check_shapes", "nan_error"]
+__all__ = ["check_best", "check_lengths", "check_normalised", "check_shapes", "nan_error", "tolerance_of"]
 
 
 def check_shapes(log_probs: Tensor, step_lengths: Tensor, tokenizer: Tokenizer) -> None:
@@ -53,7 +55,7 @@ def check_normalised(log_probs: Tensor, step_lengths: Tensor, block: bool = Fals
         ModelError: names the first utterance and step.
     """
     sums = log_probs.logsumexp(dim=2)
-    tolerance = 1e-2 if torch.finfo(log_probs.dtype).bits >= 32 else 0.1
+    tolerance = tolerance_of(log_probs)
     valid = torch.arange(log_probs.shape[1], device=sums.device) < step_lengths.to(sums.device)[:, None]
     wrong = (valid & ~(sums.abs() <= tolerance)).nonzero()  # NaN is not below anything
     if len(wrong) == 0:
@@ -66,6 +68,37 @@ def check_normalised(log_probs: Tensor, step_lengths: Tensor, block: bool = Fals
         f"the log-probabilities of {whose} are not normalised at step {step}: "
         f"logsumexp is {float(sums[row, step]):.4g}. 0 was expected. Apply log_softmax to the model's output."
     )
+
+
+def check_best(best: NDArray[np.float64], classes: int, tolerance: float, block: bool = False) -> None:
+    """Refuse what cannot be the largest log-probability of a step: all that greedy decoding looks at.
+
+    Args:
+        best: (batch, steps) largest log-probability of each step, 0 in the padding.
+        classes: how many there are, so that the largest is at least -log(classes).
+        tolerance: nats.
+        block: whether they are a stream's next steps, a batch of one.
+
+    Raises:
+        ModelError: names the first utterance and step.
+    """
+    wrong = np.argwhere(~((best <= tolerance) & (best >= -np.log(classes) - tolerance)))
+    if len(wrong) == 0:
+        return
+    row, step = wrong[0].tolist()
+    whose = "the block" if block else f"utterance {row} of the batch"
+    if np.isnan(best[row, step]):
+        raise nan_error(whose, step)
+    raise ModelError(
+        f"the log-probabilities of {whose} are not normalised at step {step}: the largest is "
+        f"{best[row, step]:.4g}. From -log({classes}) to 0 was expected. Apply log_softmax to the model's "
+        "output."
+    )
+
+
+def tolerance_of(log_probs: Tensor) -> float:
+    """Nats by which a distribution's logarithm may miss its sum."""
+    return 1e-2 if torch.finfo(log_probs.dtype).bits >= 32 else 0.1
 
 
 def nan_error(whose: str, step: int) -> ModelError:

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from asr.decoding.checks import check_lengths, check_shapes, nan_error
+from asr.decoding.checks import check_best, check_lengths, check_shapes, tolerance_of
 from asr.decoding.hypothesis import Hypothesis, name_tokens, place_words
 from asr.text.tokenizer import BLANK, Tokenizer
 
@@ -58,7 +58,7 @@ def greedy_decode(
 
     Raises:
         ModelError: the shapes do not fit each other or the tokenizer, a length lies outside 0..steps, or an
-            utterance holds NaN.
+            utterance holds NaN or steps whose best cannot be a probability's logarithm.
 
     Source: Graves et al., "Connectionist Temporal Classification", ICML 2006, section 3.2, best path
         decoding.
@@ -69,10 +69,7 @@ def greedy_decode(
         return []
     ids, best, lengths = best_path(log_probs, step_lengths)
     check_lengths(lengths.tolist(), steps)
-    bad = np.argwhere(np.isnan(best))
-    if len(bad):
-        row, step = bad[0].tolist()
-        raise nan_error(f"utterance {row} of the batch", step)
+    check_best(best, log_probs.shape[2], tolerance_of(log_probs))
     return hypotheses_of(ids, best, lengths, tokenizer, step_s)
 
 

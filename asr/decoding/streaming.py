@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from asr.decoding.arena import NONE, shared_prefix, spell
-from asr.decoding.checks import check_normalised, check_shapes, nan_error
+from asr.decoding.checks import check_best, check_normalised, check_shapes, tolerance_of
 from asr.decoding.greedy import best_path, hypotheses_of
 from asr.decoding.hypothesis import Hypothesis, Named, name_tokens
 from asr.decoding.texts import name_words
@@ -100,13 +100,11 @@ class GreedyStream:
             log_probs: (steps, vocab) float, natural logs, on any device.
 
         Raises:
-            ModelError: the width is not the tokenizer's, or the block holds NaN; the stream stands as before.
+            ModelError: as `greedy_decode`; the stream stands as before.
         """
         check_shapes(log_probs[None], torch.zeros(1), self._tokenizer)
         [block], [best], _ = best_path(log_probs[None], torch.tensor([len(log_probs)]))
-        bad = np.flatnonzero(np.isnan(best))
-        if len(bad):
-            raise nan_error("the block", int(bad[0]))
+        check_best(best[None], log_probs.shape[1], tolerance_of(log_probs), block=True)
         before = int(self._ids[-1][-1]) if self._ids else BLANK
         if len(block):
             begins = np.diff(block, prepend=before) != 0

@@ -176,10 +176,16 @@ def test_impossible_steps_still_decode() -> None:
         (torch.zeros(2, 3, 5), torch.tensor([3, 4]), r"step_lengths\[1\] is 4. A length from 0 to 3"),
         (torch.zeros(2, 3, 5), torch.tensor([-1, 3]), r"step_lengths\[0\] is -1"),
         (torch.full((1, 3, 5), math.nan), torch.tensor([3]), "utterance 0 of the batch hold NaN"),
+        (torch.full((1, 3, 5), 0.2), torch.tensor([3]), "not normalised at step 0: the largest is 0.2"),
+        (
+            torch.full((1, 3, 5), -math.inf),
+            torch.tensor([3]),
+            "not normalised at step 0: the largest is -inf",
+        ),
     ],
 )
 def test_wrong_input(log_probs: Tensor, lengths: Tensor, message: str) -> None:
-    """Guards against shapes that broadcast, lengths that are clipped, and NaN that decodes as some letter."""
+    """Guards against shapes that broadcast, lengths that are clipped, and what is no log-probability."""
     with pytest.raises(ModelError, match=message):
         greedy_decode(log_probs, lengths, TOKENIZER, 0.04)
 
