@@ -283,6 +283,7 @@ def build_decoder(settings: DecoderSettings, model: AcousticModel, nbest: int = 
     if settings.decoder == "greedy" and named:
         raise SettingsError(f"--decoder greedy takes no {named[0]}. Leave it out, or use --decoder beam.")
     if settings.decoder != "beam" and not named:
+        _refuse_beam(settings.beam)
         return Decoder(greedy(tokenizer), "greedy", "", True, Knowledge().unit(tokenizer))
     known = Knowledge.read(settings, model)
     tunings = model.settings.tunings
@@ -306,6 +307,22 @@ def build_decoder(settings: DecoderSettings, model: AcousticModel, nbest: int = 
         unit=known.unit(tokenizer),
         tuning=tuning,
     )
+
+
+def _refuse_beam(config: BeamConfig) -> None:
+    """A setting of the beam search cannot act where there is none.
+
+    Raises:
+        SettingsError: one is not at its default.
+    """
+    plain = BeamConfig()
+    for name in (item.name for item in fields(BeamConfig)):
+        value = getattr(config, name)
+        if value != getattr(plain, name):
+            raise SettingsError(
+                f"--beam.{name.replace('_', '-')} is {value}, but decoding is greedy. Leave it out, or add "
+                f"--decoder beam."
+            )
 
 
 def data_digest(utterances: Sequence[Utterance]) -> str:

@@ -136,6 +136,13 @@ def test_contradictions(tones: Any, lm: Path, run: Run) -> None:
     for options, complaint in (
         (["--decoder", "greedy", "--lm", lm], "--decoder greedy takes no --lm."),
         (["--decoder", "greedy", "--word-bonus", 1], "--decoder greedy takes no --word-bonus."),
+        (["--beam.beam-size", 5], "--beam.beam-size is 5, but decoding is greedy. Leave it out, or add"),
+        (
+            ["--decoder", "greedy", "--beam.unknown-words", "forbid"],
+            "--beam.unknown-words is forbid, but decoding is greedy.",
+        ),
+        (["--beam.no-recombine"], "--beam.recombine is False, but decoding is greedy."),
+        (["--hotwords", "cab:inf"], "--hotwords cab:inf: the boost is inf."),
         (["--rescore"], "--rescore is given, but no language model."),
         (["--lm-weight", 1], "--lm-weight is given, but no language model."),
         (["--hotwords", "cab:much"], "--hotwords cab:much: 'much' is not a number."),
