@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -168,15 +169,26 @@ def _warn_about_weights(
     """Say so when the weights are mere defaults, or were chosen on what is scored now."""
     if not decoder.tuned:
         log.warning(
-            "the weights are not tuned for this model and language model (%s): `asr tune DEV --model %s --lm "
-            "%s` on other utterances than these finds better ones.",
-            decoder.weights, settings.model, settings.decoding.lm,
+            "the weights are not tuned for this model and language model (%s): `asr tune DEV%s` on other "
+            "utterances than these finds better ones.",
+            decoder.weights, _tuned_by(settings),
         )  # fmt: skip
     elif decoder.tuning and decoder.tuning.data == data_digest(utterances):
         log.warning(
             "the weights were tuned on these very utterances (%s): the score will be too good. Score others.",
             decoder.tuning.manifest,
         )
+
+
+def _tuned_by(settings: EvaluateSettings) -> str:
+    """The options, as they are typed, of the tuning that serves this search; another search has another."""
+    decoding = settings.decoding
+    files = {"--model": settings.model, "--lm": decoding.lm, "--lexicon": decoding.lexicon}
+    options = [f" {option} {shlex.quote(str(file))}" for option, file in files.items() if file]
+    options += [" --rescore"] if decoding.rescore else []
+    if decoding.beam.unknown_words != "allow":
+        options.append(f" --beam.unknown-words {decoding.beam.unknown_words}")
+    return "".join(options)
 
 
 def _warn_about_alphabet(references: Sequence[str], tokenizer: Tokenizer, rules: str) -> None:

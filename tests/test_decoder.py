@@ -94,7 +94,12 @@ def test_untuned_weights_are_said_to_be_so(tones: Any, model: Path, lm: Path, ru
     assert f"Decoder: beam of 100, language model {lm}, which rescores" in out
     assert "Weights: lm-weight 0.5, word-bonus 0, " in out
     assert "defaults, not tuned" in out
-    assert f"asr tune DEV --model {model} --lm {lm}" in err
+    assert f"`asr tune DEV --model {model} --lm {lm} --rescore` on other" in err
+    words = lm.with_name("words.txt")
+    words.write_text("cab\nab\n")
+    only = ("--lexicon", words, "--beam.unknown-words", "forbid")
+    _, _, err = run("evaluate", tones.manifest, "--model", model, "--lm", lm, *only)
+    assert f"--lm {lm} --lexicon {words} --beam.unknown-words forbid` on other" in err
 
 
 def test_greedy_has_no_weights(tones: Any, run: Run) -> None:
