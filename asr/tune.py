@@ -70,8 +70,8 @@ class Tuned:
         points: everything that was tried, the best first.
         greedy: score of greedy decoding on the same utterances; None where it writes phones and not words.
         plain: of a beam search without language model and with neutral weights; None likewise.
-        best: of the best weights, with the full beam.
-        oracle: errors of the best among the 100 best texts of each utterance.
+        best: of the best weights, with the full beam, decoded as `asr evaluate` does.
+        oracle: errors of the best among the 100 best texts of each utterance; of fewer with a narrower beam.
         fit: how well the language model predicts the references; None without one.
         oov: share of the references' words that the search does not know; None where it knows all.
         warnings: what is doubtful about the result.
@@ -90,11 +90,12 @@ class Tuned:
     def lines(self) -> list[str]:
         """For a person."""
         words = max(self.best.words.reference_length, 1)
+        oracle = f"oracle of the {min(NBEST, self.tuning.beam_size)} best"
         lines = [
             *([f"greedy                      {self.greedy.wer_line()}"] if self.greedy else []),
             *([f"beam, no language model     {self.plain.wer_line()}"] if self.plain else []),
             f"best weights                {self.best.wer_line()}",
-            f"oracle of the {NBEST} best      {100 * self.oracle / words:.2f}% [ {self.oracle} / {words} ]",
+            f"{oracle:<28}{100 * self.oracle / words:.2f}% [ {self.oracle} / {words} ]",
         ]
         if self.fit is not None:
             lines.append(f"language model on the text  {describe_fit(self.fit, words)}")
@@ -187,7 +188,12 @@ def tune(
         return score(references, [one[0].text for one in found], ids, rules, unit)
 
     found = list(emissions.decode(search.with_config(weighted(full, best))))
-    result = scored(found)
+    checked = found
+    if beam.recombine and (
+        full.beam_size == 1 or not known.key.rescore
+    ):  # not where several texts are asked for
+        checked = list(emissions.decode(search.with_config(weighted(replace(full, nbest=1), best))))
+    result = scored(checked)
     warnings = edges(best, grid)
     wordless = replace(known, lm=None, key=Tuning())
     without = by_path = None

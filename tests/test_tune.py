@@ -1,6 +1,7 @@
 """`asr tune`: weights found on a dev set, stored with the model, and what is said about them."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from asr.decoder import Search
 from asr.model.saved import load_model
 
 Run = Callable[..., tuple[int, str, str]]
@@ -98,6 +100,35 @@ def test_a_useless_language_model_is_said_to_be_one(
     assert "is the smallest that was tried. Widen: --grid.lm-weights" in err
 
 
+def test_the_stored_score_is_that_of_evaluate(
+    tones: Any, model: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A score that was made with another search than the one that transcribes and evaluates.
+
+    Only where one text is asked for does the search recombine prefixes; the check asked for a hundred.
+    """
+    asked: list[tuple[int, int]] = []
+    call = Search.__call__
+
+    def watched(self: Search, *arguments: Any) -> Any:
+        asked.append((self.config.beam_size, self.config.nbest))
+        return call(self, *arguments)
+
+    monkeypatch.setattr(Search, "__call__", watched)
+    words = tmp_path / "words.txt"
+    words.write_text("cab\nab\n")
+    options = ["--lexicon", words, "--beam.beam-size", 30, "--grid.points", 1]
+    status, out, _ = tune(run, tones, model, *options)
+    assert status == 0
+    assert "oracle of the 30 best       " in out
+    best = re.search(r"best weights +(%WER .*)", out)
+    _, out, _ = run("evaluate", tones.manifest, "--model", model, "--lexicon", words, "--beam.beam-size", 30)
+    assert best is not None
+    assert best[1] in out
+    assert asked.count((30, 100)) == 1  # the oracle's
+    assert asked.count((30, 1)) == 3  # without language model, with the best weights, by evaluate
+
+
 def test_what_is_given_is_not_searched(tones: Any, model: Path, lm: Path, run: Run) -> None:
     """A weight that the user fixes and the search moves; a budget of points that is passed."""
     out = model.parent / "out"
@@ -120,6 +151,16 @@ def test_what_cannot_be_tuned(tones: Any, model: Path, lm: Path, tmp_path: Path,
             "--decoder greedy has no weights to tune",
         ),
         ([tones.manifest, "--model", model, "--grid.lm-weights", 1, 1], "grid.lm-weights is (1.0, 1.0)."),
+        ([tones.manifest, "--model", model, "--grid.lm-weights", 1, "nan"], "grid.lm-weights holds nan."),
+        ([tones.manifest, "--model", model, "--grid.prior-weights", -1], "grid.prior-weights holds -1.0."),
+        (
+            [tones.manifest, "--model", model, "--grid.acoustic-scales", 0, 1],
+            "grid.acoustic-scales holds 0.0. Expected finite numbers: above 0.",
+        ),
+        (
+            [tones.manifest, "--model", model, "--grid.word-bonuses", "inf"],
+            "grid.word-bonuses holds inf. Expected finite numbers: any nats.",
+        ),
         (
             [tones.manifest, "--model", model, "--grid.minutes", -1],
             "grid.minutes is -1.0. Expected 0 or more.",
