@@ -5,6 +5,7 @@ after another, so that it can end after any of them.
 """
 
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -45,6 +46,14 @@ class Grid:
                 raise SettingsError(
                     f"grid.{name.replace('_', '-')} is {values}. Expected at least one number, each once."
                 )
+        for weight, name in _LISTS.items():
+            bad = [value for value in getattr(self, name) if not _possible(weight, value)]
+            if bad:
+                expected = {"lm_weight": "0 or more", "prior_weight": "0 or more", "word_bonus": "any nats"}
+                raise SettingsError(
+                    f"grid.{name.replace('_', '-')} holds {bad[0]}. Expected finite numbers: "
+                    f"{expected.get(weight, 'above 0')}."
+                )
         for name in ("refinements", "minutes", "points"):
             if not getattr(self, name) >= 0:
                 raise SettingsError(f"grid.{name} is {getattr(self, name)}. Expected 0 or more.")
@@ -72,6 +81,13 @@ class Point:
     weights: Weights
     errors: int
     phase: str
+
+
+def _possible(weight: str, value: float) -> bool:
+    """Whether a search may have this weight; see BeamConfig, which refuses it when it is tried."""
+    if not math.isfinite(value) or weight == "word_bonus":
+        return math.isfinite(value)
+    return value >= 0 if weight in ("lm_weight", "prior_weight") else value > 0
 
 
 def search_weights(errors: Callable[[Weights], int], grid: Grid, words: int) -> list[Point]:
