@@ -40,6 +40,8 @@ class BeamConfig:
     word_bonus: _Tuned = 0.0  # nats for each word; above 0 more words are written
     unknown_words: Literal["allow", "forbid"] = "allow"  # words outside the vocabulary
     unknown_penalty: float = -5.0  # nats for each unknown word, beside what the language model says of it
+    # nats for each of its letters; without it, words that are run together are cheaper than words
+    unknown_letter_penalty: float = -1.5
     threads: int = 0  # utterances decoded at the same time; 0: one a usable core
 
     def __post_init__(self) -> None:
@@ -57,6 +59,8 @@ class BeamConfig:
         for name in ("word_bonus", "unknown_penalty"):
             _check(name, getattr(self, name), math.isfinite(getattr(self, name)), "a finite number")
         _check("blank_skip", self.blank_skip, 0 < self.blank_skip <= 1, "a probability above 0, up to 1")
+        price = self.unknown_letter_penalty
+        _check("unknown_letter_penalty", price, -math.inf < price <= 0, "a finite number, 0 or less")
         known = self.unknown_words in ("allow", "forbid")
         _check("unknown_words", self.unknown_words, known, '"allow" or "forbid"')
 

@@ -50,11 +50,13 @@ class Tables(NamedTuple):
         letter: (tree nodes,) int32: the letter that leads to the node; ascending among siblings.
         word_start: (tree nodes + 1,) int32: where a node's words begin in `words`.
         words: int32: word numbers, node by node; several where words are spelt or sound alike.
+        depth: (tree nodes + 1,) int32: letters from the root to the node; the last is for INSIDE, 0.
         ahead: (tree nodes + 1,) float64, weighted nats: look-ahead; the last is for INSIDE, 0.
         gain_within: (tree nodes + 1,) float64: the most by which a token within a word raises a mass.
         gain_end: (tree nodes + 1,) float64: likewise for tokens that end a word.
         word_bonus: nats a word.
         unknown_penalty: nats an unknown word.
+        unknown_letter_penalty: nats a letter of it.
         word_boost: (words,) float64, nats: of hot words, where they are not found by their letters.
         hot_next: (hot states, letters + 1) int32: by letter; last column: a word's end.
         hot_value: (hot states,) float64: nats that a begun hot word has been given in advance.
@@ -77,11 +79,13 @@ class Tables(NamedTuple):
     letter: NDArray[np.int32]
     word_start: NDArray[np.int32]
     words: NDArray[np.int32]
+    depth: NDArray[np.int32]
     ahead: NDArray[np.float64]
     gain_within: NDArray[np.float64]
     gain_end: NDArray[np.float64]
     word_bonus: float
     unknown_penalty: float
+    unknown_letter_penalty: float
     word_boost: NDArray[np.float64]
     hot_next: NDArray[np.int32]
     hot_value: NDArray[np.float64]
@@ -253,8 +257,10 @@ def gained(nodes: NDArray[Any], row: NDArray[np.int32], lm: float, tables: Table
         tables: what scores.
     """
     before, hot = nodes[row[PARENT]].lex, nodes[row[PARENT]].hot
+    token = row[TOKEN]
+    ends = token == END or tables.begins[token]
     nats = tables.lm_weight * lm - tables.ahead[before]
-    if row[TOKEN] != END:
+    if token != END:
         nats += tables.ahead[row[LEX]]
     word = row[WORD]
     if word != NONE:
@@ -262,12 +268,16 @@ def gained(nodes: NDArray[Any], row: NDArray[np.int32], lm: float, tables: Table
         if word >= 0:
             nats += tables.word_boost[word]
         elif tables.vocabulary and before != INSIDE:
+            nats += tables.unknown_penalty + tables.unknown_letter_penalty * tables.depth[before]
+    if row[LEAVES] or (tables.vocabulary and before == INSIDE and not ends):
+        letters = tables.letter_start[token + 1] - tables.letter_start[token]
+        if row[LEAVES]:
             nats += tables.unknown_penalty
-    if row[LEAVES]:
-        nats += tables.unknown_penalty
-    if row[TOKEN] == END or tables.begins[row[TOKEN]]:
+            letters += 0 if ends else tables.depth[before]  # those that the tree still held
+        nats += tables.unknown_letter_penalty * letters
+    if ends:
         nats += tables.hot_gain[hot]  # 0 where no word ends
-    if row[TOKEN] == END:
+    if token == END:
         return float(nats - tables.hot_value[hot])
     return float(nats + tables.hot_value[row[HOT]] - tables.hot_value[hot])
 

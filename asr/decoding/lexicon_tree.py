@@ -23,12 +23,14 @@ class LexiconTree:
         letter: (n,) int32: what leads to the node, ascending among siblings; -1 for the root.
         word_start: (n + 1,) int32: the words of node i are those of `words` from word_start[i] on.
         words: (spellings,) int32 word numbers: several at a node where words are spelled or sound alike.
+        depth: (n,) int32: letters from the root to the node.
     """
 
     child_start: NDArray[np.int32]
     letter: NDArray[np.int32]
     word_start: NDArray[np.int32]
     words: NDArray[np.int32]
+    depth: NDArray[np.int32]
 
 
 def build_tree(spellings: Sequence[tuple[int, Sequence[int]]]) -> LexiconTree:
@@ -52,6 +54,7 @@ def build_tree(spellings: Sequence[tuple[int, Sequence[int]]]) -> LexiconTree:
         letter=letter[order],
         word_start=_starts(ends, len(order), 0),
         words=np.array([word for _, word in ordered], dtype=np.int32)[by_node],
+        depth=depth[order],
     )
 
 

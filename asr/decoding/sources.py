@@ -1,7 +1,7 @@
 """What is fused into a search, ready for any weights: language model, vocabulary, hot words."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -107,7 +107,8 @@ def build_sources(
 ) -> Sources:
     """Make ready what is fused.
 
-    The search's words are those of the lexicon; without one, those of a language model of words.
+    The search's words are those of the lexicon; without one, those of a language model of words; and, where
+    others are allowed, the hot words.
 
     Args:
         tokenizer: the model's.
@@ -128,9 +129,10 @@ def build_sources(
         check_alphabet(listed, tokenizer)  # a lexicon spells words otherwise than the tokenizer
     vocabulary = None
     if lexicon is not None:
-        vocabulary = build_vocabulary(tuple(lexicon.entries), tokenizer, letters, lexicon)
+        words = _with_hot(lexicon.entries, hotwords, letters, config)
+        vocabulary = build_vocabulary(words, tokenizer, letters, lexicon)
     elif lm is not None and lm.unit == "word":
-        vocabulary = build_vocabulary(known, tokenizer, letters, None)
+        vocabulary = build_vocabulary(_with_hot(known, hotwords, letters, config), tokenizer, letters, None)
     elif config.unknown_words == "forbid":
         raise SettingsError(
             "unknown-words is forbid, but there is no vocabulary. A language model of words or a lexicon "
@@ -171,6 +173,15 @@ def _plain(arrays: NgramArrays) -> NgramArrays:
     """The same memory as plain writable arrays: the compiled search has one form for these."""
     plain: list[Any] = [np.require(np.asarray(array), requirements=["C", "W", "A"]) for array in arrays]
     return NgramArrays(*plain)
+
+
+def _with_hot(
+    words: Iterable[str], hotwords: Mapping[str, float], letters: Letters, config: BeamConfig
+) -> tuple[str, ...]:
+    """The vocabulary: a hot word is a word, also where nothing else knows it, and costs no penalty."""
+    if config.unknown_words == "forbid" or not letters.separated:
+        return tuple(words)  # those that are missing are refused with the hot words
+    return tuple(dict.fromkeys((*words, *(word for phrase in hotwords for word in phrase.split()))))
 
 
 def _words_of(lm: LanguageModel[Any] | None) -> tuple[str, ...]:

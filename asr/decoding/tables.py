@@ -21,6 +21,7 @@ _NO_TREE = LexiconTree(
     letter=np.array([-1], dtype=np.int32),
     word_start=np.zeros(2, dtype=np.int32),
     words=np.zeros(0, dtype=np.int32),
+    depth=np.zeros(1, dtype=np.int32),
 )
 
 
@@ -81,11 +82,13 @@ def build_tables(
         letter=tree.letter,
         word_start=tree.word_start,
         words=tree.words,
+        depth=np.append(tree.depth, np.int32(0)),
         ahead=ahead,
         gain_within=within,
         gain_end=end,
         word_bonus=float(config.word_bonus),
         unknown_penalty=float(config.unknown_penalty),
+        unknown_letter_penalty=float(config.unknown_letter_penalty),
         word_boost=boosts,
         hot_next=hot.following,
         hot_value=hot.advance,

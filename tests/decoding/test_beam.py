@@ -329,6 +329,7 @@ def test_half_precision_is_normalised_enough(peaky_rows: Rows) -> None:
         ("lm_weight", math.nan, "lm-weight is nan"),
         ("word_bonus", math.inf, "word-bonus is inf. Expected a finite number"),
         ("unknown_penalty", math.nan, "unknown-penalty is nan"),
+        ("unknown_letter_penalty", 0.5, "unknown-letter-penalty is 0.5. Expected a finite number, 0 or less"),
         ("blank_skip", 0.0, "blank-skip is 0.0. Expected a probability above 0, up to 1"),
         ("unknown_words", "drop", 'unknown-words is drop. Expected "allow" or "forbid"'),
     ],

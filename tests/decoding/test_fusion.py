@@ -35,6 +35,7 @@ UNLIMITED = BeamConfig(
     lm_weight=0.8,
     word_bonus=0.6,
     unknown_penalty=-1.5,
+    unknown_letter_penalty=-0.4,
 )
 
 Rows = Callable[..., Tensor]
@@ -216,21 +217,19 @@ def spelt(tokens: tuple[int, ...], tokenizer: Any = TOKENIZER) -> list[Words]:
 
 
 def word_worth(
-    model: NgramModel, config: BeamConfig, boosts: dict[str, float] | None = None
+    model: NgramModel, config: BeamConfig, boosts: dict[str, float] | None = None, hot: Sequence[str] = ()
 ) -> Callable[[tuple[int, ...], Words], tuple[float, float]]:
-    """The scores of a sentence, said by the model in one go."""
+    """The scores of a sentence, said by the model in one go; hot words are in the vocabulary."""
 
     def worth(tokens: tuple[int, ...], words: Words) -> tuple[float, float]:
         del tokens
         lm = float(model.log_probs(" ".join(words)).sum())
-        unknown = sum(word not in model.ids for word in words)
+        unknown = [word for word in words if word not in model.ids and word not in hot]
         if unknown and config.unknown_words == "forbid":
             return -math.inf, lm
-        boost = sum((boosts or {}).get(word, 0.0) for word in words)
-        return (
-            config.lm_weight * lm + config.word_bonus * len(words) + config.unknown_penalty * unknown + boost,
-            lm,
-        )
+        nats = config.lm_weight * lm + config.word_bonus * len(words)
+        nats += sum(config.unknown_penalty + config.unknown_letter_penalty * len(word) for word in unknown)
+        return nats + sum((boosts or {}).get(word, 0.0) for word in words), lm
 
     return worth
 
@@ -362,7 +361,8 @@ def test_phones_with_lexicon_are_exhaustive_search(
     log_probs = random_rows(14, steps=7, vocab=3, sharpness=1.0)
     lm = Outside(models["word"]) if outside else models["word"]
     decoder = BeamDecoder(tokenizer, UNLIMITED, lm=lm, lexicon=PRONOUNCED, hotwords=hot)
-    free = replace(UNLIMITED, unknown_penalty=0.0)  # not for words of the lexicon
+    # not for words of the lexicon
+    free = replace(UNLIMITED, unknown_penalty=0.0, unknown_letter_penalty=0.0)
     expected = exhaust(
         enumerated(log_probs),
         lambda tokens: segmentations(tuple(tokenizer.symbols[n - 1] for n in tokens), PRONOUNCED),
@@ -391,10 +391,13 @@ def test_characters_with_lexicon_are_exhaustive_search(
     def worth(tokens: tuple[int, ...], words: Words) -> tuple[float, float]:
         del tokens
         lm = float(model.log_probs(" ".join(words)).sum())
-        unknown = sum(word.startswith("?") for word in words)
+        unknown = [word for word in words if word.startswith("?")]
         if unknown and config.unknown_words == "forbid":
             return -math.inf, lm
-        nats = config.word_bonus * len(words) + config.unknown_penalty * unknown
+        nats = config.word_bonus * len(words)
+        nats += sum(
+            config.unknown_penalty + config.unknown_letter_penalty * (len(word) - 1) for word in unknown
+        )
         return config.lm_weight * lm + nats, lm
 
     best = [one for one in exhaust(enumerated(log_probs), readings, worth) if one.score > -math.inf]
@@ -435,7 +438,7 @@ def test_hot_words_are_exhaustive_search(
     def worth(tokens: tuple[int, ...], words: Words) -> tuple[float, float]:
         nats, lm = UNLIMITED.word_bonus * len(words), 0.0
         if unit == "word":
-            nats, lm = word_worth(models["word"], UNLIMITED)(tokens, words)
+            nats, lm = word_worth(models["word"], UNLIMITED, hot=["ab", "b", "a", "bb"])(tokens, words)
         elif unit == "character":
             lm = float(models["character"].log_probs(TOKENIZER.decode(tokens)).sum())
             nats += UNLIMITED.lm_weight * lm
