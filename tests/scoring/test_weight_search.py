@@ -10,10 +10,10 @@ from asr.scoring.weight_search import Grid, Point, draw_surface, edges, search_w
 
 
 def bowl(weights: Weights) -> int:
-    """Errors with one lowest point, at 0.8, 1.5, 0.2, 0.5 and 1."""
+    """Errors with one lowest point, at 0.8, 1.5, 0.3, 0.5 and 1."""
     distance = (
         (weights.lm_weight - 0.8) ** 2 + 0.2 * (weights.word_bonus - 1.5) ** 2
-        + (weights.prior_weight - 0.2) ** 2 + (weights.blank_scale - 0.5) ** 2
+        + (weights.prior_weight - 0.3) ** 2 + (weights.blank_scale - 0.5) ** 2
         + (weights.acoustic_scale - 1.0) ** 2
     )  # fmt: skip
     return round(1000 * distance) + 100
@@ -24,7 +24,7 @@ def test_the_lowest_point_is_approached() -> None:
     points = search_weights(bowl, Grid(), 1000)
     best = points[0]
     assert best.errors == min(point.errors for point in points)
-    assert (best.weights.prior_weight, best.weights.blank_scale, best.weights.acoustic_scale) == (0.2, 0.5, 1)
+    assert (best.weights.prior_weight, best.weights.blank_scale, best.weights.acoustic_scale) == (0.3, 0.5, 1)
     assert best.weights.lm_weight == pytest.approx(0.8, abs=0.15)
     assert best.weights.word_bonus == pytest.approx(1.5, abs=0.3)
     coarse = min(point.errors for point in points if point.phase == "grid")
