@@ -40,6 +40,7 @@ _LN10 = math.log(10)
 _MISSING_UNKNOWN = -100.0  # log10; KenLM's default
 _COUNT = re.compile(rb"ngram\s+(\d+)\s*=\s*(\d+)\s*")
 _BLOCK = 1 << 16
+_PREAMBLE = 1 << 16  # bytes of text before the header; what has more is something else
 
 
 def read(path: Path) -> NgramParts:
@@ -118,11 +119,18 @@ class _Reader:
 
     def read_counts(self) -> tuple[list[int], bytes]:
         """What the header says, and the first line after it."""
-        line = self.expect(r"\data" + "\\")
-        if line != rb"\data" + b"\\":
-            self.fail(
-                rf"{_shown(line)} stands where \data\ was expected. This is no language model in ARPA format."
-            )
+        line = first = self.expect(r"\data" + "\\").removeprefix(b"\xef\xbb\xbf")
+        number, skipped = self.number, 0
+        while line != rb"\data" + b"\\":  # text before the header says nothing
+            skipped += len(line)
+            following = next(self.lines, None) if skipped < _PREAMBLE else None
+            if following is None:
+                self.fail(
+                    rf"{_shown(first)} stands where \data\ was expected. This is no language model in ARPA "
+                    "format.",
+                    number,
+                )
+            line = following
         counts: list[int] = []
         while True:
             line = self.expect(r"\1-grams:")

@@ -60,7 +60,8 @@ def test_scores_are_the_sums_of_the_file(tmp_path: Path) -> None:
 
 
 def test_other_writers_files(tmp_path: Path) -> None:
-    """Spaces for tabs, blank lines, CRLF, compression, lines in another order, `<UNK>`: the same model."""
+    """Spaces for tabs, blank lines, CRLF, compression, lines in another order, `<UNK>`, a byte order mark,
+    text before the header: the same model."""
     wanted = log10_of(load(tmp_path, ARPA), "a b a c b")
     swapped = ARPA.replace("-0.4\ta b\t-0.15\n-0.5\t<s> a\n", "-0.5\t<s> a\n-0.4\ta b\t-0.15\n")
     for text in (
@@ -69,6 +70,8 @@ def test_other_writers_files(tmp_path: Path) -> None:
         ARPA.replace("-0.5\t<s> a\n", "-0.5\t<s> a\t0\n\n").replace("ngram 1=5", "ngram  1 = 5"),
         ARPA.replace("<unk>", "<UNK>"),
         swapped,
+        "\ufeff" + ARPA,
+        "made by someone\nngram 1=3 is not said here\n\n" + ARPA,
         gzip.compress(ARPA.encode()),
         lzma.compress(ARPA.encode()),
     ):
@@ -92,6 +95,7 @@ def test_missing_suffix_is_allowed(tmp_path: Path) -> None:
     ("old", "new", "message"),
     [
         ("\\data\\", "hello", r"line 1: 'hello' stands where \\data\\ was expected. This is no"),
+        ("\\data\\", "hello\n" * 20_000, r"line 1: 'hello' stands where \\data\\ was expected. This is no"),
         ("ngram 2=4", "ngram 3=4", "line 3: 'ngram 3=4' stands where `ngram 2=COUNT` was expected"),
         ("ngram 2=4", "ngram 2=x", "line 3: 'ngram 2=x' stands where"),
         ("ngram 2=4", "ngram 2=5", r"line 19: 4 2-grams, but the header \(\\data\\\) says 5"),
