@@ -20,6 +20,7 @@ from typing import TypeVar
 
 from asr import __version__
 from asr.errors import AsrError, SettingsError
+from asr.options import one_line, parse
 
 _HELP = """\
 asr: train recurrent speech recognisers with CTC, transcribe recordings, score the result.
@@ -86,14 +87,15 @@ def recipe(
     def parse_and_run() -> int:
         import tyro
 
-        document = sys.modules["__main__"].__doc__
-        if isinstance(config, Mapping):
-            arguments = sys.argv[1:]
-            if default and not any(word in config or word in ("-h", "--help") for word in arguments[:1]):
-                arguments = [default, *arguments]
-            settings = tyro.extras.overridable_config_cli(dict(config), args=arguments, description=document)
-        else:
-            settings = tyro.cli(type(config), default=config, description=document)
+        document, arguments = sys.modules["__main__"].__doc__, sys.argv[1:]
+        with one_line(f"python {sys.argv[0]}"):
+            if isinstance(config, Mapping):
+                if default and not any(word in config or word in ("-h", "--help") for word in arguments[:1]):
+                    arguments = [default, *arguments]
+                presets = dict(config)
+                settings = tyro.extras.overridable_config_cli(presets, args=arguments, description=document)
+            else:
+                settings = tyro.cli(type(config), default=config, description=document)
         _console.say(run(settings))
         return 0
 
@@ -104,46 +106,36 @@ def recipe(
 
 
 def _train(arguments: Sequence[str]) -> int:
-    import tyro
-
     from asr.train import TrainSettings, run
 
-    _console.say(run(tyro.cli(TrainSettings, prog="asr train", args=arguments)))
+    _console.say(run(parse(TrainSettings, "asr train", arguments)))
     return 0
 
 
 def _transcribe(arguments: Sequence[str]) -> int:
-    import tyro
-
     from asr.transcribe import TranscribeSettings, run
 
-    return _lines(run(tyro.cli(TranscribeSettings, prog="asr transcribe", args=arguments)))
+    return _lines(run(parse(TranscribeSettings, "asr transcribe", arguments)))
 
 
 def _evaluate(arguments: Sequence[str]) -> int:
-    import tyro
-
     from asr.evaluate import EvaluateSettings, run
 
-    _console.say(run(tyro.cli(EvaluateSettings, prog="asr evaluate", args=arguments)))
+    _console.say(run(parse(EvaluateSettings, "asr evaluate", arguments)))
     return 0
 
 
 def _tune(arguments: Sequence[str]) -> int:
-    import tyro
-
     from asr.tune import TuneSettings, run
 
-    _console.say(run(tyro.cli(TuneSettings, prog="asr tune", args=arguments)))
+    _console.say(run(parse(TuneSettings, "asr tune", arguments)))
     return 0
 
 
 def _score(arguments: Sequence[str]) -> int:
-    import tyro
-
     from asr.score import ScoreSettings, run
 
-    _console.say(run(tyro.cli(ScoreSettings, prog="asr score", args=arguments)))
+    _console.say(run(parse(ScoreSettings, "asr score", arguments)))
     return 0
 
 
@@ -160,16 +152,12 @@ def _lines(results: Iterable[tuple[str | None, AsrError | None]]) -> int:
 
 
 def _augment(arguments: Sequence[str]) -> int:
-    import tyro
-
     from asr.augment import AugmentSettings, run
 
-    return _lines(run(tyro.cli(AugmentSettings, prog="asr augment", args=arguments)))
+    return _lines(run(parse(AugmentSettings, "asr augment", arguments)))
 
 
 def _lm(arguments: Sequence[str]) -> int:
-    import tyro
-
     from asr.language_model import (
         ConvertSettings,
         ScoreSettings,
@@ -186,13 +174,13 @@ def _lm(arguments: Sequence[str]) -> int:
             from asr.character_model import CharRnnSettings, run
 
             prog = "asr lm train --kind charrnn"
-            _console.say(run(tyro.cli(CharRnnSettings, prog=prog, args=rest)))
+            _console.say(run(parse(CharRnnSettings, prog, rest)))
             return 0
-        _console.say(run_train(tyro.cli(TrainSettings, prog="asr lm train", args=rest)))
+        _console.say(run_train(parse(TrainSettings, "asr lm train", rest)))
     elif command == "score":
-        _console.say(run_score(tyro.cli(ScoreSettings, prog="asr lm score", args=rest)))
+        _console.say(run_score(parse(ScoreSettings, "asr lm score", rest)))
     elif command == "convert":
-        _console.say(run_convert(tyro.cli(ConvertSettings, prog="asr lm convert", args=rest)))
+        _console.say(run_convert(parse(ConvertSettings, "asr lm convert", rest)))
     elif command in ("-h", "--help", "help"):
         _console.say(_LM_HELP)
     else:
@@ -251,7 +239,7 @@ def _guarded(run: Callable[[], int]) -> int:
     try:
         try:
             status = run()
-        except SystemExit as end:  # tyro has printed a help text, or what is wrong with the options
+        except SystemExit as end:  # a help text has been printed
             status = end.code if isinstance(end.code, int) else 0
         _print("", end="")  # flushes a help text
         return status

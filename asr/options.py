@@ -1,0 +1,69 @@
+"""A command line in, settings out; what is wrong with it is one line, like every other error."""
+
+import contextlib
+import io
+import itertools
+import re
+from collections.abc import Iterator, Sequence
+from typing import TypeVar
+
+from asr.errors import SettingsError
+
+__all__ = ["one_line", "parse"]
+
+Settings = TypeVar("Settings")
+
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+
+
+def parse(kind: type[Settings], prog: str, arguments: Sequence[str]) -> Settings:
+    """The settings that a command was given.
+
+    Args:
+        kind: a dataclass.
+        prog: the command, for its help text.
+        arguments: what follows the command.
+
+    Raises:
+        SettingsError: an option is unknown, missing, or has a value that it cannot have.
+        SystemExit: the help text was asked for, and has been printed.
+    """
+    import tyro  # takes a while, and `asr --help` has no use for it
+
+    with one_line(prog):
+        return tyro.cli(kind, prog=prog, args=arguments)
+
+
+@contextlib.contextmanager
+def one_line(prog: str) -> Iterator[None]:
+    """What tyro says of wrong options in a box of several lines becomes a SettingsError of one."""
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            yield
+    except SystemExit as end:
+        if not end.code:
+            raise
+        raise SettingsError(f"{_message(said.getvalue())} `{prog} --help` lists all options.") from None
+
+
+def _message(box: str) -> str:
+    """The first part of tyro's box, and the options that it suggests or misses."""
+    lines = _COLOUR.sub("", box).splitlines()
+    framed = lines[0].startswith("╭")  # else, where the terminal lacks such signs, title and rule come first
+    inside = [line[2:].rstrip(" │") for line in lines[1 if framed else 2 :]]
+    rows = [*itertools.takewhile(lambda row: not row.startswith("For full helptext"), inside)]
+    first: list[str] = []
+    for row in rows:
+        if not row or set(row) <= set("─-"):
+            break
+        first.append(row)
+    # Names stand at the first indent, what they mean deeper.
+    named = [row.split()[0] for row in rows if re.match(r" {4}\S", row)]
+    text = " ".join(row for row in first if not row.startswith(" ")).removesuffix(".").removesuffix(":")
+    text = text[:1].lower() + text[1:]
+    if "Perhaps you meant:" in rows:
+        return f"{text}. Did you mean {' or '.join(named)}?"
+    if text.startswith("missing from"):
+        return f"missing: {', '.join(named)}."
+    return f"{text}."
