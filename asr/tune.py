@@ -115,10 +115,7 @@ def run(settings: TuneSettings) -> str:
     utterances = read_manifest(settings.manifest)
     model = load_model(settings.model, choose_device(settings.device))
     known = Knowledge.read(settings.decoding, model)
-    lm = settings.decoding.lm
-    out = settings.out or settings.model.with_name(
-        f"{settings.model.stem}.{lm.stem if lm else 'beam'}.tuning"
-    )
+    out = settings.out or settings.model.with_name(f"{settings.model.stem}.{_kind(settings.decoding)}.tuning")
     out.mkdir(parents=True, exist_ok=True)  # now, not after an hour of decoding
     search = Search(model.settings.tokenizer, settings.decoding.beam, known)  # contradictions first, likewise
     emissions = compute_emissions(model, utterances, settings.batch_s)
@@ -268,6 +265,15 @@ def fit(known: Knowledge, references: Sequence[str]) -> Fit | None:
 def word_perplexity(result: Fit, words: int) -> float:
     """Perplexity a word and sentence end, whatever the language model's unit is."""
     return math.exp(-result.log_prob / max(words + result.sentences, 1))
+
+
+def _kind(decoding: DecoderSettings) -> str:
+    """A name for what is tuned: what has weights of its own in the model has a folder of its own."""
+    parts = [decoding.lm.stem if decoding.lm else "beam"]
+    parts += ["rescore"] if decoding.rescore else []
+    parts += [decoding.lexicon.stem] if decoding.lexicon else []
+    parts += ["forbid"] if decoding.beam.unknown_words == "forbid" else []
+    return ".".join(parts)
 
 
 def describe_fit(result: Fit, words: int) -> str:
