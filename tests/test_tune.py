@@ -73,7 +73,7 @@ def test_tuning_again_gives_the_same(tones: Any, model: Path, lm: Path, run: Run
 
 
 def test_rescoring_and_search_are_tuned_apart(tones: Any, model: Path, lm: Path, run: Run) -> None:
-    """Weights of a fused search used for rescoring, for which they are not the best; its surface drawn over."""
+    """Weights of a fused search used for rescoring, or its surface drawn over."""
     assert tune(run, tones, model, "--lm", lm, "--rescore", *GRID)[0] == 0
     assert (model.parent / "model.words.rescore.tuning" / "surface.png").is_file()
     assert [tuning.rescore for tuning in load_model(model).settings.tunings] == [True]
