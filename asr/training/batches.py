@@ -1,6 +1,7 @@
 """Utterances -> batches: what a batch holds, and how it is made; `sampler` says what goes together."""
 
 import signal
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,6 +26,7 @@ from asr.training.failures import loader_killed
 from asr.training.sampler import Plan, Planned, Sampler
 
 CPU = torch.device("cpu")
+_SIGNAL_S = 0.2  # within which the system tells of a process that has ended
 
 
 @dataclass(frozen=True)
@@ -214,6 +216,8 @@ class Batches:
                     batch = next(batches, None)
                 except (EOFError, ConnectionError, FileNotFoundError) as error:
                     # Killed while it handed a batch over; at other moments torch notices (`plain_failures`).
+                    # It also notices now, by a signal: better here than on the way out, where nothing expects it.
+                    time.sleep(_SIGNAL_S)
                     raise loader_killed(error) from error
                 if batch is None:
                     return
