@@ -90,6 +90,9 @@ def recipe(
         document, arguments = sys.modules["__main__"].__doc__, sys.argv[1:]
         with one_line(f"python {sys.argv[0]}"):
             if isinstance(config, Mapping):
+                if arguments and not arguments[0].startswith("-") and arguments[0] not in config:
+                    names = ", ".join(config)
+                    raise SettingsError(f"unknown preset {arguments[0]!r}. Expected one of: {names}.")
                 if default and not any(word in config or word in ("-h", "--help") for word in arguments[:1]):
                     arguments = [default, *arguments]
                 presets = dict(config)
