@@ -216,7 +216,7 @@ class Batches:
                     batch = next(batches, None)
                 except (EOFError, ConnectionError, FileNotFoundError) as error:
                     # Killed while it handed a batch over; at other moments torch notices (`plain_failures`).
-                    # It also notices now, by a signal: better here than on the way out, where nothing expects it.
+                    # Now, too, by a signal: better here than on the way out, where nothing expects it.
                     time.sleep(_SIGNAL_S)
                     raise loader_killed(error) from error
                 if batch is None:
