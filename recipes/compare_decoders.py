@@ -63,7 +63,6 @@ def systems(config: Config) -> Iterator[tuple[str, DecoderSettings | None, Grid]
     networks = [lm for lm in config.lms if lm.suffix == ".safetensors"]
     for lm in config.lms:
         if lm in networks:
-            yield f"beam, {lm.stem} rescores", replace(beam, lm=lm, rescore=True), config.grid
             continue
         yield f"beam + {lm.stem}", replace(beam, lm=lm), config.grid
         if load_language_model(lm).unit == "word":
@@ -71,11 +70,9 @@ def systems(config: Config) -> Iterator[tuple[str, DecoderSettings | None, Grid]
             yield f"beam + {lm.stem}, no other words", replace(beam, lm=lm, beam=only), config.grid
     narrow = replace(config.beam, beam_size=min(config.network_beam, config.beam.beam_size))
     for lm in networks:  # last, because they take longest
-        yield (
-            f"beam of {narrow.beam_size} + {lm.stem}",
-            replace(beam, lm=lm, beam=narrow),
-            config.network_grid,
-        )
+        name = f"beam of {narrow.beam_size} + {lm.stem}"
+        yield name, replace(beam, lm=lm, beam=narrow), config.network_grid
+        yield f"beam, {lm.stem} rescores", replace(beam, lm=lm, rescore=True), config.grid
 
 
 def main(config: Config) -> str:
