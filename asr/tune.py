@@ -186,9 +186,8 @@ def tune(
 
     found = list(emissions.decode(search.with_config(weighted(full, best))))
     checked = found
-    if beam.recombine and (
-        full.beam_size == 1 or not known.key.rescore
-    ):  # not where several texts are asked for
+    # One text is searched for in another way than several, where prefixes may recombine.
+    if beam.recombine and (full.beam_size == 1 or not known.key.rescore):
         checked = list(emissions.decode(search.with_config(weighted(replace(full, nbest=1), best))))
     result = scored(checked)
     warnings = edges(best, grid)

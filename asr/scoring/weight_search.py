@@ -5,13 +5,13 @@ after another, so that it can end after any of them.
 """
 
 import logging
-import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from asr.decoding.config import BeamConfig
 from asr.errors import SettingsError
 from asr.model.tuning import Weights
 
@@ -84,10 +84,13 @@ class Point:
 
 
 def _possible(weight: str, value: float) -> bool:
-    """Whether a search may have this weight; see BeamConfig, which refuses it when it is tried."""
-    if not math.isfinite(value) or weight == "word_bonus":
-        return math.isfinite(value)
-    return value >= 0 if weight in ("lm_weight", "prior_weight") else value > 0
+    """Whether a search may have this weight."""
+    settings: dict[str, Any] = {weight: value}
+    try:
+        BeamConfig(**settings)
+    except SettingsError:
+        return False
+    return True
 
 
 def search_weights(errors: Callable[[Weights], int], grid: Grid, words: int) -> list[Point]:
