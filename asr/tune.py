@@ -41,9 +41,9 @@ NBEST = 100  # hypotheses among which the oracle chooses
 class TuneSettings:
     """Find decoding weights on a dev set and store them with the model; one that is given keeps its value.
 
-    Emissions are computed once. A grid over LM weight and word bonus, then the other weights one by one, then
-    smaller steps around the best point: each point is a beam search over the whole manifest, with a smaller
-    beam than the last check.
+    Emissions are computed once; each point is a beam search over the whole manifest. A grid over LM weight
+    and word bonus, then the other weights one by one, with a small beam; then the best few, and smaller steps
+    of all weights around the best of them, with the beam that will be used.
     """
 
     # JSONL of utterances that neither training nor a later score uses, with their true text
@@ -54,7 +54,7 @@ class TuneSettings:
         Path | None,
         tyro.conf.arg(metavar="DIR", help_behavior_hint="(default: MODEL.LM.tuning beside the model)"),
     ] = None
-    search_beam: int = 24  # prefixes kept while searching; --beam.beam-size is for the last check
+    search_beam: int = 24  # prefixes kept in the grid and the lines; --beam.beam-size is for what follows
     batch_s: float = 120.0  # seconds of audio in a batch, padding included; bounds the memory that is needed
     device: str = "auto"  # auto, cpu, cuda or cuda:N
     grid: Grid = field(default_factory=Grid)
@@ -155,7 +155,7 @@ def tune(
         search: with the settings of the last check; its weights and priors do not matter.
         grid: what is tried.
         given: weights that are not searched.
-        search_beam: prefixes kept while searching.
+        search_beam: prefixes kept in the grid and the lines.
         manifest: where the utterances come from, to be stored.
 
     Raises:
@@ -175,8 +175,11 @@ def tune(
     search = search.with_config(full, priors.tolist())
     narrow = replace(full, beam_size=min(search_beam, beam.beam_size), nbest=1)
     objective = _Errors(search.with_config(narrow), emissions, references)
+    check = None
+    if narrow.beam_size < full.beam_size and not known.key.rescore:  # a long list takes long to rescore
+        check = _Errors(search.with_config(replace(full, nbest=1)), emissions, references)
     words = sum(len(text.split()) for text in references)
-    points = search_weights(objective, grid, words)
+    points = search_weights(objective, grid, words, check)
     best = points[0].weights
     log.info("checking the best weights with a beam of %d: %s", full.beam_size, best)
     ids = [utterance.id for utterance in utterances]

@@ -53,7 +53,7 @@ def test_weights_are_found_stored_and_used(tones: Any, model: Path, lm: Path, ru
     for name, tensor in load_file(tones.model).items():
         assert torch.equal(load_file(model)[name], tensor)
     rows = [json.loads(line) for line in (model.parent / "out" / "points.jsonl").read_text().splitlines()]
-    assert {row["phase"] for row in rows} == {"grid", "line", "refine"}
+    assert {row["phase"] for row in rows} == {"grid", "line", "check", "refine"}
     assert sum(row["phase"] == "grid" for row in rows) == 6
     assert [row["errors"] for row in rows] == sorted(row["errors"] for row in rows)
     assert (model.parent / "out" / "surface.png").stat().st_size > 1000

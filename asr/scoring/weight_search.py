@@ -1,5 +1,9 @@
 """The weights with the fewest errors: a grid, then one weight at a time, then smaller steps.
 
+A small beam decodes fast, but the weights that serve it best are not those that serve a large one best. So
+the small beam only says where to look: the best few points are decoded with the beam that will be used, and
+so is every step from there.
+
 Nothing is drawn at random: the same errors give the same weights. The search asks for the errors of one point
 after another, so that it can end after any of them.
 """
@@ -10,6 +14,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from asr.decoding.config import BeamConfig
 from asr.errors import SettingsError
@@ -25,6 +31,8 @@ _LISTS = {
 }  # fmt: skip
 """Each weight's field in Grid."""
 
+_FINALISTS = 5  # points of the small beam that are decoded with the large one
+
 
 @dataclass(frozen=True)
 class Grid:
@@ -35,7 +43,9 @@ class Grid:
     prior_weights: tuple[float, ...] = (0.0, 0.3, 0.6, 0.9)  # with the best of the others, as those below
     blank_scales: tuple[float, ...] = (0.25, 0.5, 1.0, 2.0)  # factors on the blank's probability
     acoustic_scales: tuple[float, ...] = (0.5, 0.7, 1.0, 1.4)  # factors on the model's log-probabilities
-    refinements: int = 2  # rounds around the best point, each with half the step of the one before
+    # passes over all weights around the best point, by half the grid's step at first; one that finds nothing
+    # better halves it
+    refinements: int = 2
     minutes: float = 0.0  # the search ends after so many; 0: when all points are tried
     points: int = 0  # the search ends after so many; 0: when all are tried
 
@@ -75,7 +85,7 @@ class Point:
     Attributes:
         weights: the point.
         errors: that they make.
-        phase: "grid", "line" or "refine".
+        phase: "grid" or "line"; "check" and "refine" are with the beam that will be used.
     """
 
     weights: Weights
@@ -93,35 +103,49 @@ def _possible(weight: str, value: float) -> bool:
     return True
 
 
-def search_weights(errors: Callable[[Weights], int], grid: Grid, words: int) -> list[Point]:
+def search_weights(
+    errors: Callable[[Weights], int],
+    grid: Grid,
+    words: int,
+    check: Callable[[Weights], int] | None = None,
+) -> list[Point]:
     """Try points until the grid or the budget is at its end; progress is logged.
 
     Args:
-        errors: of a point; asked once for each.
+        errors: of a point, by a fast decoder; asked once for each.
         grid: which points. A weight with a single value keeps it.
         words: in the references, for the log.
+        check: of a point, by the decoder that will be used; None where that is the fast one.
 
     Returns:
-        The points that were tried, at least one, the best first; among equals the one that was tried first.
+        The points that were tried, at least one, the best first; those that were checked stand before all
+        others. Among equals the one that was tried first.
     """
     tried: dict[Weights, Point] = {}
+    checked = tried if check is None else {}
     began = time.monotonic()
-    planned = _planned(grid)
+    planned = _planned(grid, check is not None)
 
     def ended() -> bool:
         spent = (time.monotonic() - began) / 60 > grid.minutes > 0
-        return bool(tried) and (spent or 0 < grid.points <= len(tried))
+        return bool(tried) and (spent or 0 < grid.points <= count())
+
+    def count() -> int:
+        return len(tried) + (len(checked) if checked is not tried else 0)
 
     def attempt(weights: Weights, phase: str) -> None:
-        if weights in tried or ended():
+        last = phase in ("check", "refine")
+        found = checked if last else tried
+        if weights in found or ended():
             return
-        point = tried[weights] = Point(weights, errors(weights), phase)
-        best = _best(tried)
+        made = check(weights) if last and check else errors(weights)
+        found[weights] = Point(weights, made, phase)
+        best = _best(found)
         total = min(planned, grid.points or planned)
-        left = (time.monotonic() - began) / len(tried) * max(total - len(tried), 0)
+        left = (time.monotonic() - began) / count() * max(total - count(), 0)
         log.info(
             "point %d of about %d: %.2f%% with %s; best %.2f%%, %.0f s left",
-            len(tried), total, 100 * point.errors / max(words, 1), weights, 100 * best.errors / max(words, 1),
+            count(), total, 100 * made / max(words, 1), weights, 100 * best.errors / max(words, 1),
             min(left, 60 * grid.minutes or left),
             extra={"transient": True},
         )  # fmt: skip
@@ -132,11 +156,18 @@ def search_weights(errors: Callable[[Weights], int], grid: Grid, words: int) -> 
         base = _best(tried).weights
         for value in grid.values(name):
             attempt(replace(base, **{name: value}), "line")
-    for round_number in range(1, grid.refinements + 1):
-        base = _best(tried).weights
-        for weights in _around(base, grid, 0.5**round_number):
-            attempt(weights, "refine")
-    return sorted(tried.values(), key=lambda point: point.errors)
+    if check is not None:
+        for point in _ranked(tried)[:_FINALISTS]:
+            attempt(point.weights, "check")
+    share = 0.5
+    for _ in range(grid.refinements if checked else 0):
+        before = _best(checked)
+        for name in _LISTS:
+            for weights in _around(_best(checked).weights, name, grid, share):
+                attempt(weights, "refine")
+        if _best(checked) is before:
+            share /= 2
+    return _ranked(tried) if check is None else [*_ranked(checked), *_ranked(tried)]
 
 
 def edges(best: Weights, grid: Grid) -> list[str]:
@@ -159,10 +190,12 @@ def edges(best: Weights, grid: Grid) -> list[str]:
 
 
 def draw_surface(points: list[Point], words: int, path: Path, title: str) -> None:
-    """Write a heat map: error rate by LM weight and word bonus, the best of what was tried at each place.
+    """Write a heat map: error rate by LM weight and word bonus, the best of grid and lines at each place.
+
+    A cross marks the best point of all, which may lie between the places.
 
     Args:
-        points: what was tried.
+        points: what was tried, the best first.
         words: in the references.
         path: of the picture; its ending names the format.
         title: of the picture.
@@ -171,6 +204,8 @@ def draw_surface(points: list[Point], words: int, path: Path, title: str) -> Non
 
     cells: dict[tuple[float, float], float] = {}
     for point in points:
+        if point.phase not in ("grid", "line"):  # another beam, other errors
+            continue
         place = point.weights.lm_weight, point.weights.word_bonus
         cells[place] = min(cells.get(place, float("inf")), 100 * point.errors / max(words, 1))
     xs = sorted({x for x, _ in cells})
@@ -189,24 +224,34 @@ def draw_surface(points: list[Point], words: int, path: Path, title: str) -> Non
         )  # fmt: skip
     axes.set_xticks(range(len(xs)), [f"{x:g}" for x in xs])
     axes.set_yticks(range(len(ys)), [f"{y:g}" for y in ys])
+    best = points[0].weights
+    axes.plot(
+        np.interp(best.lm_weight, xs, range(len(xs))), np.interp(best.word_bonus, ys, range(len(ys))) - 0.25,
+        "x", color="red",
+    )  # fmt: skip
     axes.set_xlabel("lm-weight")
     axes.set_ylabel("word-bonus (nats)")
     axes.set_title(title, fontsize=9)
-    figure.colorbar(image, label="errors, % (empty: not tried)")
+    figure.colorbar(image, label="errors, %")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)
+
+
+def _ranked(tried: dict[Weights, Point]) -> list[Point]:
+    return sorted(tried.values(), key=lambda point: point.errors)  # equals stay in their order
 
 
 def _best(tried: dict[Weights, Point]) -> Point:
     return min(tried.values(), key=lambda point: point.errors)  # the first of equals
 
 
-def _planned(grid: Grid) -> int:
+def _planned(grid: Grid, checks: bool) -> int:
     """How many points there are at most."""
     lines = sum(len(grid.values(name)) - 1 for name in ("prior_weight", "blank_scale", "acoustic_scale"))
     coarse = len(grid.lm_weights) * len(grid.word_bonuses)
-    free = (len(grid.lm_weights) > 1) + (len(grid.word_bonuses) > 1)
-    return coarse + lines + grid.refinements * 2 * free
+    free = sum(len(grid.values(name)) > 1 for name in _LISTS)
+    finalists = min(_FINALISTS, coarse + lines) if checks else 0
+    return coarse + lines + finalists + grid.refinements * 2 * free
 
 
 def _middle(values: tuple[float, ...], neutral: float) -> float:
@@ -229,16 +274,15 @@ def _coarse(grid: Grid) -> list[Weights]:
     return [replace(base, lm_weight=xs[i], word_bonus=ys[j]) for i, j in places]
 
 
-def _around(best: Weights, grid: Grid, share: float) -> Iterator[Weights]:
-    """The neighbours of a point along LM weight and word bonus, at a share of the grid's step there."""
-    for name in ("lm_weight", "word_bonus"):
-        values, value = grid.values(name), getattr(best, name)
-        if len(values) == 1:
-            continue
-        below = [values[n + 1] - values[n] for n in range(len(values) - 1) if values[n + 1] >= value]
-        above = [values[n + 1] - values[n] for n in range(len(values) - 1) if values[n] >= value]
-        widest = values[-1] - values[-2]
-        for step in (-(below[0] if below else widest), above[0] if above else widest):
-            moved = round(value + share * step, 6)
-            if name == "word_bonus" or moved >= 0:
-                yield replace(best, **{name: moved})
+def _around(best: Weights, name: str, grid: Grid, share: float) -> Iterator[Weights]:
+    """The neighbours of a point along one weight, at a share of the grid's step there."""
+    values, value = grid.values(name), getattr(best, name)
+    if len(values) == 1:
+        return
+    below = [values[n + 1] - values[n] for n in range(len(values) - 1) if values[n + 1] >= value]
+    above = [values[n + 1] - values[n] for n in range(len(values) - 1) if values[n] >= value]
+    widest = values[-1] - values[-2]
+    for step in (-(below[0] if below else widest), above[0] if above else widest):
+        moved = round(value + share * step, 6)
+        if _possible(name, moved):
+            yield replace(best, **{name: moved})
