@@ -239,7 +239,7 @@ class Search:
         from asr.decoding.rescoring import rescore
 
         weights = self.config.lm_weight, self.config.word_bonus
-        return [rescore(one, self._rescoring, *weights)[: self.config.nbest] for one in found]
+        return [best[: self.config.nbest] for best in rescore(found, self._rescoring, *weights)]
 
     def _searched(self, config: BeamConfig) -> BeamConfig:
         """The settings of the search itself.

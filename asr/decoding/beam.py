@@ -19,6 +19,7 @@ from torch import Tensor
 from asr.cores import usable_cores
 from asr.decoding.checks import check_lengths, check_normalised, check_shapes
 from asr.decoding.config import BeamConfig
+from asr.decoding.external import converse
 from asr.decoding.fusion import EXTERNAL
 from asr.decoding.hypothesis import Hypothesis
 from asr.decoding.search import search
@@ -128,10 +129,10 @@ class BeamDecoder:
         check_normalised(log_probs, step_lengths)
         host = log_probs.detach().cpu().double().numpy()
         rows = [host[row, :length] for row, length in enumerate(lengths)]
-        threads = min(self.config.threads or usable_cores(), len(rows))
-        if self._sources.lm_kind == EXTERNAL:
-            threads = 1  # nobody knows whether the language model can be asked from several at once
         with _announced():
+            if self._sources.lm is not None and self._sources.lm_kind == EXTERNAL:
+                return self._decode_together(rows, step_s, self._sources.lm)
+            threads = min(self.config.threads or usable_cores(), len(rows))
             if threads <= 1:
                 return [self._decode(row, number, step_s) for number, row in enumerate(rows)]
             with ThreadPoolExecutor(threads) as pool:
@@ -148,9 +149,24 @@ class BeamDecoder:
         return BeamStream(self._plan, step_s)
 
     def _decode(self, log_probs: NDArray[np.float64], number: int, step_s: float) -> list[Hypothesis]:
-        utterance = Utterance(self._plan, f"utterance {number} of the batch")
+        utterance = self._utterance(number)
         utterance.take(log_probs)
         return utterance.finish(log_probs, step_s)
+
+    def _decode_together(
+        self, rows: list[NDArray[np.float64]], step_s: float, lm: LanguageModel[Any]
+    ) -> list[list[Hypothesis]]:
+        """All utterances step by step, so that the language model is asked for all of them at once.
+
+        In one thread: nobody knows whether the model can be asked from several.
+        """
+        utterances = [self._utterance(number) for number in range(len(rows))]
+        pairs = list(zip(utterances, rows, strict=True))
+        converse(lm, [utterance.steps(row) for utterance, row in pairs])
+        return [utterance.finish(row, step_s) for utterance, row in pairs]
+
+    def _utterance(self, number: int) -> Utterance:
+        return Utterance(self._plan, f"utterance {number} of the batch")
 
 
 def _compiled() -> bool:

@@ -15,13 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asr.decoding.arena import INSIDE, NONE, ROOT, UNKNOWN, Beam
-from asr.decoding.compiled import inlined
+from asr.decoding.compiled import compiled, inlined
 from asr.lm.trie import NgramArrays
 from asr.lm.trie import advance as say_one
 
 __all__ = [
     "CHARACTERS", "COLUMNS", "END", "EXTERNAL", "LEAVES", "NO_LM", "PARENT", "TOKEN", "WORD", "WORDS",
-    "Tables", "add", "gained", "propose", "say",
+    "Tables", "add", "add_all", "gained", "propose", "say",
 ]  # fmt: skip
 
 END = -1  # in place of a token: the end of the utterance
@@ -312,3 +312,12 @@ def add(beam: Beam, row: NDArray[np.int32], lm: float, state: int, tables: Table
     node.factor = math.exp(nats)
     node.fused = nodes[parent].fused + nats
     node.lm = nodes[parent].lm + lm
+
+
+@compiled
+def add_all(
+    beam: Beam, rows: NDArray[np.int32], lm: NDArray[np.float64], states: NDArray[np.int64], tables: Tables
+) -> None:
+    """`add` for each of (n, COLUMNS) proposals."""
+    for row in range(rows.shape[0]):
+        add(beam, rows[row], lm[row], states[row], tables)

@@ -14,29 +14,32 @@ __all__ = ["rescore", "text_log_probs"]
 
 
 def rescore(
-    hypotheses: Sequence[Hypothesis], lm: LanguageModel[Any], lm_weight: float, word_bonus: float = 0.0
-) -> list[Hypothesis]:
-    """Add a language model's weighted log-probabilities to the scores of one utterance's hypotheses.
+    found: Sequence[Sequence[Hypothesis]],
+    lm: LanguageModel[Any],
+    lm_weight: float,
+    word_bonus: float = 0.0,
+) -> list[list[Hypothesis]]:
+    """Add a language model's weighted log-probabilities to the scores of a batch's hypotheses.
 
     Args:
-        hypotheses: (n,) of one utterance, scored without the language model.
+        found: (batch,) hypotheses of each utterance, scored without the language model.
         lm: of words or characters.
         lm_weight: factor on its log-probabilities.
         word_bonus: nats for each word.
 
     Returns:
-        (n,) the same hypotheses, best first.
+        (batch,) the same hypotheses of each, best first.
     """
-    log_probs = text_log_probs(lm, [hypothesis.text for hypothesis in hypotheses])
-    scored = [
-        replace(
-            old,
-            score=old.score + lm_weight * float(nats) + word_bonus * len(old.text.split()),
-            lm_score=float(nats),
-        )
-        for old, nats in zip(hypotheses, log_probs, strict=True)
-    ]
-    return sorted(scored, key=lambda hypothesis: -hypothesis.score)
+    said = iter(text_log_probs(lm, [one.text for hypotheses in found for one in hypotheses]).tolist())
+    rescored = []
+    for hypotheses in found:
+        scored = []
+        for old in hypotheses:
+            nats = next(said)
+            score = old.score + lm_weight * nats + word_bonus * len(old.text.split())
+            scored.append(replace(old, score=score, lm_score=nats))
+        rescored.append(sorted(scored, key=lambda one: -one.score))
+    return rescored
 
 
 def text_log_probs(lm: LanguageModel[Any], texts: Sequence[str]) -> NDArray[np.float64]:

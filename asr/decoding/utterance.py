@@ -10,6 +10,7 @@ from asr.decoding.alignment import align_tokens
 from asr.decoding.arena import NODE, compact, new_beam, spell
 from asr.decoding.closing import close, say_ends, settle
 from asr.decoding.config import BeamConfig
+from asr.decoding.external import Conversation, converse
 from asr.decoding.fusion import COLUMNS, PARENT, WORD, Tables
 from asr.decoding.hypothesis import Hypothesis
 from asr.decoding.search import Pending, Pruning, new_scratch, search
@@ -59,7 +60,15 @@ class Utterance:
         )
 
     def take(self, log_probs: NDArray[np.float64]) -> None:
-        """Go on by some steps.
+        """Go on by some steps; see `steps`."""
+        talk, lm = self.steps(log_probs), self._plan.sources.lm
+        if lm is None:
+            next(talk, None)  # it has nobody to ask, so this is all of it
+        else:
+            converse(lm, [talk])
+
+    def steps(self, log_probs: NDArray[np.float64]) -> Conversation[None]:
+        """Go on by some steps, in conversation with a language model outside, if there is one.
 
         Args:
             log_probs: (steps, vocab) float64.
@@ -92,7 +101,7 @@ class Utterance:
                 self._pending.waiting[0] = 0
                 while self.beam.sizes[0] + waiting > len(self.beam.nodes):
                     self._grow()
-                self._external.make(self.beam, self._pending.rows[:waiting], plan.tables)
+                yield from self._external.make(self.beam, self._pending.rows[:waiting], plan.tables)
             else:
                 self._make_room(again=step == full)
                 full = step

@@ -215,8 +215,9 @@ class CharRnnModel:
             log_probs, layers = self.network(ids, layers or None)
             table = log_probs[:, -1].double().cpu().numpy()
             for row, state in enumerate(new):
-                state.hidden = tuple(tuple(part[row] for part in layer) for layer in layers)
-                state.log_probs, state.before = table[row], None  # older states are not kept alive
+                # copies, and no older states: one that is kept must not keep those that are not
+                state.hidden = tuple(tuple(part[row].clone() for part in layer) for layer in layers)
+                state.log_probs, state.before = table[row].copy(), None
         return [state.log_probs for state in states if state.log_probs is not None]
 
 

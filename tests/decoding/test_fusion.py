@@ -498,6 +498,30 @@ def test_states_that_cannot_be_compared(models: dict[str, NgramModel], random_ro
     assert found[0] == found[1]
 
 
+def test_a_batch_asks_together(models: dict[str, NgramModel], random_rows: Rows) -> None:
+    """Guards whose answer is whose, and that a batch asks no more often than the longest of it alone."""
+    asked: list[int] = []
+
+    class Counted(Outside):
+        def score(self, states: Sequence[Any], symbols: Sequence[str]) -> Any:
+            asked.append(len(states))
+            return super().score(states, symbols)
+
+    steps = [30, 0, 12, 21]
+    rows = [
+        random_rows(40 + number, steps=count, vocab=4, sharpness=1.0) for number, count in enumerate(steps)
+    ]
+    decoder = BeamDecoder(TOKENIZER, BeamConfig(beam_size=8, nbest=8), lm=Counted(models["character"]))
+    alone, calls = [], []
+    for row in rows:
+        alone.append(decode_one(decoder, row))
+        calls.append(len(asked))
+        asked.clear()
+    batch = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+    assert decoder.decode(batch, torch.tensor(steps), 0.04) == alone
+    assert len(asked) == max(calls) < sum(calls)
+
+
 def test_few_waiting_prefixes_at_a_time(
     models: dict[str, NgramModel], random_rows: Rows, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -58,6 +58,18 @@ def test_states_in_one_call_do_not_touch_each_other() -> None:
         assert model.finish([following]) == pytest.approx(model.finish([states[place]]), abs=1e-6)
 
 
+def test_a_state_keeps_nothing_of_the_others() -> None:
+    """A search keeps a few of the states that it asked for together; the memory of all would add up."""
+    model = CharRnnModel(make())
+    _, states = model.score([model.start()] * 4, SYMBOLS)
+    model.score(states, SYMBOLS)
+    for part in (part for layer in states[0].hidden or () for part in layer):
+        assert part.untyped_storage().nbytes() == part.numel() * part.element_size()
+    assert states[0].log_probs is not None
+    assert states[0].log_probs.base is None
+    assert states[0].before is None
+
+
 def test_probabilities_add_up_to_one() -> None:
     """What may follow, the end of the line included, is a distribution."""
     model = CharRnnModel(make())
