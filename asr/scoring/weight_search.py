@@ -192,7 +192,7 @@ def edges(best: Weights, grid: Grid) -> list[str]:
 def draw_surface(points: list[Point], words: int, path: Path, title: str) -> None:
     """Write a heat map: error rate by LM weight and word bonus, the best of grid and lines at each place.
 
-    A cross marks the best point of all, which may lie between the places.
+    A ring marks the best point of all, which may lie between the places.
 
     Args:
         points: what was tried, the best first.
@@ -225,10 +225,8 @@ def draw_surface(points: list[Point], words: int, path: Path, title: str) -> Non
     axes.set_xticks(range(len(xs)), [f"{x:g}" for x in xs])
     axes.set_yticks(range(len(ys)), [f"{y:g}" for y in ys])
     best = points[0].weights
-    axes.plot(
-        np.interp(best.lm_weight, xs, range(len(xs))), np.interp(best.word_bonus, ys, range(len(ys))) - 0.25,
-        "x", color="red",
-    )  # fmt: skip
+    x, y = np.interp(best.lm_weight, xs, range(len(xs))), np.interp(best.word_bonus, ys, range(len(ys)))
+    axes.plot(x, y, "o", fillstyle="none", color="red", markersize=26)
     axes.set_xlabel("lm-weight")
     axes.set_ylabel("word-bonus (nats)")
     axes.set_title(title, fontsize=9)
