@@ -99,7 +99,10 @@ def _describe(model: "NgramModel", path: Path) -> str:
 
 @dataclass(frozen=True)
 class ConvertSettings:
-    """Write an n-gram model in the other format: ARPA as a binary that loads at once, or a binary as ARPA."""
+    """Write an n-gram model in the other format: ARPA as a binary that loads at once, or a binary as ARPA.
+
+    Weights that `asr tune` has stored belong to the file that they were found with: tune again.
+    """
 
     lm: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FILE")]
     """The model: .arpa or .arpa.gz, from any tool, or .bin from `asr lm train`."""

@@ -49,7 +49,7 @@ def one_line(prog: str) -> Iterator[None]:
 
 def _message(box: str) -> str:
     """The first part of tyro's box, and the options that it suggests or misses."""
-    lines = _COLOUR.sub("", box).splitlines()
+    lines = _COLOUR.sub("", box).splitlines() or ["", "", "  wrong options"]
     framed = lines[0].startswith("╭")  # else, where the terminal lacks such signs, title and rule come first
     inside = [line[2:].rstrip(" │") for line in lines[1 if framed else 2 :]]
     rows = [*itertools.takewhile(lambda row: not row.startswith("For full helptext"), inside)]

@@ -13,6 +13,7 @@ import tyro
 from asr.corpora.manifest import Utterance, read_manifest
 from asr.errors import SettingsError
 from asr.frontend.augment import AugmentConfig
+from asr.frontend.conditions import recordings_digest
 from asr.frontend.features import FeatureConfig
 from asr.model.acoustic import AcousticModel, ModelSettings
 from asr.model.encoder import EncoderConfig, parameter_count
@@ -28,6 +29,7 @@ from asr.training.runs import (
     DATA_DIGEST,
     FREE,
     SHARDS,
+    SOUNDS_DIGEST,
     TOKENIZER_DIGEST,
     find_checkpoint,
     plain_settings,
@@ -108,7 +110,10 @@ def train(utterances: Sequence[Utterance], dev: Sequence[Utterance], settings: S
         tokenizer = learn_tokenizer(utterances, settings.text)
         # Another version of sentencepiece or of the lexicon may give tokens that the weights do not mean.
         record[TOKENIZER_DIGEST] = hashlib.blake2b(tokenizer.to_json().encode(), digest_size=8).hexdigest()
-        defaults = {**_record(Settings()), TOKENIZER_DIGEST: record[TOKENIZER_DIGEST]}
+        # Draws are places in the list of files: one more, and every utterance hears another.
+        record[SOUNDS_DIGEST] = recordings_digest(settings.augment)
+        known = {name: record[name] for name in (TOKENIZER_DIGEST, SOUNDS_DIGEST)}
+        defaults = {**_record(Settings()), **known}
         resumed = find_checkpoint(config, record, defaults, process)
         text, features, subsampling = settings.text, settings.features, settings.model.subsampling
         speeds = settings.augment.speeds

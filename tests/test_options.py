@@ -10,7 +10,7 @@ from typing import Literal
 import pytest
 
 from asr.errors import SettingsError
-from asr.options import parse
+from asr.options import one_line, parse
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -65,6 +65,15 @@ def test_mistakes_are_one_line(
         assert "\n" not in said
         assert not set("│╭╰─").intersection(said)
     assert capsys.readouterr() == ("", "")
+
+
+def test_nothing_said_is_one_line_too() -> None:
+    """An end without a box, as another version of tyro may make one: no traceback."""
+    with (
+        pytest.raises(SettingsError, match=r"^wrong options\. `asr --help` lists all options\.$"),
+        one_line("asr"),
+    ):
+        sys.exit(2)
 
 
 def test_right_ones_are_read_and_help_is_printed(capsys: pytest.CaptureFixture[str]) -> None:

@@ -204,6 +204,21 @@ def test_resume_with_other_settings(manifest: Path, settings: Settings, tmp_path
     )
 
 
+def test_resume_with_other_noise(manifest: Path, settings: Settings, tmp_path: Path) -> None:
+    """One recording more, and every utterance hears another than it did before the stop."""
+    utterances = read_manifest(manifest)
+    noise = tmp_path / "noise"
+    noise.mkdir()
+    shutil.copy(utterances[0].audio_filepath, noise / "a.wav")
+    noisy = changed(settings, "augment", noise_share=0.5, noise_dir=noise)
+    train(utterances, utterances, changed(noisy, "train", epochs=1))
+    again = changed(noisy, "train", resume=True, epochs=1)
+    train(utterances, utterances, again)
+    shutil.copy(utterances[0].audio_filepath, noise / "b.wav")
+    with pytest.raises(SettingsError, match="the digest of the recordings of noise and rooms was "):
+        train(utterances, utterances, again)
+
+
 def test_resume_anyway(
     manifest: Path, settings: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -4,6 +4,7 @@
 noise included, so that a waveform and its conditions give the same samples in any process.
 """
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,13 +69,8 @@ class Augmenter:
 
     def __init__(self, config: AugmentConfig, seed: int) -> None:
         self.config, self.seed = config, seed
-        self.rooms: list[Path] = []
-        self.noises: list[tuple[Path, float]] = []  # with their durations in seconds
-        if config.room_share and config.room_dir is not None:
-            self.rooms = _find(config.room_dir, "room-dir", "impulse responses of rooms")
-        if config.noise_share and config.noise_dir is not None:
-            files = _find(config.noise_dir, "noise-dir", "recordings of noise")
-            self.noises = [(file, audio_info(file).duration_s) for file in files]
+        self.rooms, noises = _recordings(config)
+        self.noises = [(file, audio_info(file).duration_s) for file in noises]
         self.keep_noises = sum(duration_s for _, duration_s in self.noises) <= _KEPT_S
 
     def conditions(self, epoch: int, utterance_id: str, top_speed: float) -> Conditions:
@@ -166,6 +162,31 @@ def hear(waveform: Tensor, sample_rate: int, conditions: Conditions) -> Tensor:
     if conditions.noise is not None:
         samples = add_noise(samples, conditions.noise.samples(samples, sample_rate), conditions.snr_db)
     return torch.from_numpy(samples) * 10 ** (conditions.gain_db / 20)
+
+
+def recordings_digest(config: AugmentConfig) -> str:
+    """A digest of names and sizes of the recordings that are drawn from; two runs with one draw alike.
+
+    Raises:
+        DataError: as of `Augmenter`.
+    """
+    digest = hashlib.blake2b(digest_size=8)
+    for files in _recordings(config):
+        digest.update(b"\n")
+        for file in files:
+            digest.update(f"{file}\t{file.stat().st_size}\n".encode())
+    return digest.hexdigest()
+
+
+def _recordings(config: AugmentConfig) -> tuple[list[Path], list[Path]]:
+    """Impulse responses of rooms and recordings of noise; none where there is no folder, or no share."""
+    rooms: list[Path] = []
+    noises: list[Path] = []
+    if config.room_share and config.room_dir is not None:
+        rooms = _find(config.room_dir, "room-dir", "impulse responses of rooms")
+    if config.noise_share and config.noise_dir is not None:
+        noises = _find(config.noise_dir, "noise-dir", "recordings of noise")
+    return rooms, noises
 
 
 def _find(folder: Path, key: str, what: str) -> list[Path]:

@@ -189,9 +189,11 @@ def spell(
         given = lexicon.spellings(word) if lexicon is not None else ()
         missing = [symbol for one in given for symbol in one if symbol not in ids]
         if missing and lexicon is not None:
+            other_case = missing[0].swapcase() in ids
+            remedy = "Write it in the model's case" if other_case else "Use the lexicon of its training"
             raise DataError(
                 f"{lexicon.name}: {word!r} is spelled with {missing[0]!r}, which is none of the model's "
-                f"{tokenizer.units}: {' '.join(tokenizer.symbols[:50])}. Use the lexicon of its training."
+                f"{tokenizer.units}: {' '.join(tokenizer.symbols[:50]).strip()}. {remedy}."
             )
         own = tuple(tuple(ids[symbol] for symbol in one) for one in given)
         spelled.append(own or tokenizer.spellings(word))

@@ -30,6 +30,7 @@ FREE = {
 SHARDS = "batch.shards"
 DATA_DIGEST = "digest of the training and dev data"
 TOKENIZER_DIGEST = "digest of the tokenizer"
+SOUNDS_DIGEST = "digest of the recordings of noise and rooms"
 
 
 @contextmanager
@@ -168,4 +169,4 @@ def _plain(value: Any) -> Any:
 def _key(name: str) -> str:
     if name == SHARDS:  # most often nobody has typed it: it is the number of processes that has changed
         return "--batch.shards (parts of a batch; unless it is given, one for each process)"
-    return f"the {name}" if name in (DATA_DIGEST, TOKENIZER_DIGEST) else "--" + name.replace("_", "-")
+    return f"the {name}" if name.startswith("digest") else "--" + name.replace("_", "-")

@@ -115,3 +115,13 @@ def test_spelling_by_a_given_lexicon() -> None:
     assert len(spell(["cat"], phones, mine)[0]) == 1  # not in it: the tokenizer's
     with pytest.raises(DataError, match=r"mine.txt: 'dog' is spelled with 'X', which is none of .* phones"):
         spell(["dog"], phones, mine)
+
+
+def test_a_lexicon_in_the_other_case() -> None:
+    """Kaldi's lexica are in upper case: what has to be changed is said."""
+    characters = CharTokenizer((" ", "a", "b"))
+    mine = parse_lexicon(["ab A B"], "mine.txt")
+    with pytest.raises(
+        DataError, match=r"spelled with 'A', .* characters: a b\. Write it in the model's case\.$"
+    ):
+        spell(["ab"], characters, mine)
