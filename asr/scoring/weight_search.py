@@ -39,7 +39,7 @@ class Grid:
     """Which weights are tried."""
 
     lm_weights: tuple[float, ...] = (0.25, 0.5, 1.0, 1.5, 2.0)  # each with each word bonus
-    word_bonuses: tuple[float, ...] = (-1.0, 0.0, 1.0, 2.0, 4.0)  # nats, each with each lm weight
+    word_bonuses: tuple[float, ...] = (-2.0, -1.0, 0.0, 1.0, 2.0, 4.0)  # nats, each with each lm weight
     prior_weights: tuple[float, ...] = (0.0, 0.3, 0.6, 0.9)  # with the best of the others, as those below
     blank_scales: tuple[float, ...] = (0.25, 0.5, 1.0, 2.0)  # factors on the blank's probability
     acoustic_scales: tuple[float, ...] = (0.5, 0.7, 1.0, 1.4)  # factors on the model's log-probabilities

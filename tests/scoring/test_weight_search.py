@@ -70,7 +70,7 @@ def test_a_pass_that_finds_nothing_halves_the_step() -> None:
 def test_a_budget_of_points_ends_the_search_in_the_middle_of_the_grid() -> None:
     """A budget that is passed, or spent on the corners, where the best point hardly ever is."""
     points = search_weights(bowl, Grid(points=1), 1000)
-    assert [(point.weights.lm_weight, point.weights.word_bonus) for point in points] == [(1.0, 1.0)]
+    assert [(point.weights.lm_weight, point.weights.word_bonus) for point in points] == [(1.0, 0.0)]
     assert len(search_weights(bowl, Grid(points=7), 1000)) == 7
     assert len(search_weights(bowl, Grid(minutes=1e-9), 1000)) == 1  # never none
 
@@ -78,7 +78,7 @@ def test_a_budget_of_points_ends_the_search_in_the_middle_of_the_grid() -> None:
 def test_equal_points_are_decided_by_their_order() -> None:
     """A choice among equals that depends on anything but the grid."""
     points = search_weights(lambda weights: 5, Grid(), 10)
-    assert points[0].weights == Weights(lm_weight=1.0, word_bonus=1.0)
+    assert points[0].weights == Weights(lm_weight=1.0, word_bonus=0.0)
 
 
 def test_edges_are_named_with_the_remedy() -> None:
