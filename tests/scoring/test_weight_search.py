@@ -25,9 +25,7 @@ def test_the_lowest_point_is_approached() -> None:
     points = search_weights(bowl, Grid(), 1000)
     best = points[0]
     assert best.errors == min(point.errors for point in points)
-    assert best.weights.prior_weight == pytest.approx(0.3, abs=0.15)
-    assert best.weights.blank_scale == pytest.approx(0.5, abs=0.15)
-    assert best.weights.acoustic_scale == pytest.approx(1.0, abs=0.15)
+    assert (best.weights.prior_weight, best.weights.blank_scale, best.weights.acoustic_scale) == (0.3, 0.5, 1)
     assert best.weights.lm_weight == pytest.approx(0.8, abs=0.15)
     assert best.weights.word_bonus == pytest.approx(1.5, abs=0.3)
     coarse = min(point.errors for point in points if point.phase == "grid")
