@@ -9,12 +9,12 @@ import soundfile
 import tyro
 
 from asr.corpora.manifest import Utterance, read_manifest, write_manifest
+from asr.device import one_thread
 from asr.errors import AudioError, SettingsError
 from asr.frontend.audio import audio_info
 from asr.frontend.augment import AugmentConfig
 from asr.frontend.conditions import Augmenter, Conditions
 from asr.training.cache import read_waveform
-from asr.training.cores import one_thread
 from asr.transcribe import find_audio
 
 

@@ -13,6 +13,7 @@ import torch
 import tyro
 from numpy.typing import NDArray
 
+from asr.device import describe_precision, share_cores
 from asr.errors import DataError, SettingsError
 from asr.language_model import check_output
 from asr.lm.charrnn import CharRnn, CharRnnConfig
@@ -20,7 +21,6 @@ from asr.lm.corpus import read_blocks
 from asr.model.encoder import parameter_count
 from asr.text.normalize import normalize
 from asr.training.config import TrainConfig
-from asr.training.cores import share_cores
 from asr.training.deterministic import make_deterministic
 from asr.training.distributed import processes
 from asr.training.failures import plain_failures
@@ -174,11 +174,12 @@ def train(lines: Sequence[str], dev: Sequence[str], settings: Settings) -> Path:
         net = CharRnn(symbols, settings.model).to(process.device)
         texts = (encode(lines, symbols), encode(dev, symbols))
         task = TextTask(net, *texts, settings.text, process, config.seed)
-        trainer = Trainer(task, config, process, {**record, **provenance()})
+        trainer = Trainer(task, config, process, {**record, **provenance(process.device, config.precision)})
         log.info(
-            "learning %.2f M characters (%d different ones), choosing by %.2f M: %.1f M weights, %s",
+            "learning %.2f M characters (%d different ones), choosing by %.2f M: %.1f M weights, "
+            "precision %s",
             len(texts[0]) / 1e6, len(symbols), len(texts[1]) / 1e6, parameter_count(net) / 1e6,
-            str(trainer.precision).removeprefix("torch."),
+            describe_precision(trainer.precision, process.device),
         )  # fmt: skip
         position = run_to_end(trainer, resumed, stop)
         log.info("best dev %.3f bits a character in %s", position.best_score, position.best_model())

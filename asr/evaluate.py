@@ -13,6 +13,7 @@ import tyro
 
 from asr.corpora.manifest import Utterance, read_manifest
 from asr.decoder import Decoder, DecoderSettings, Knowledge, build_decoder, data_digest
+from asr.device import choose_device
 from asr.errors import AudioError
 from asr.model.acoustic import AcousticModel
 from asr.model.saved import load_model
@@ -21,7 +22,6 @@ from asr.scoring.wer import Score, Unit, score
 from asr.text.normalize import normalize
 from asr.text.phones import report_guesses
 from asr.text.tokenizer import Tokenizer
-from asr.training.distributed import choose_device
 from asr.transcribe import Segment, recognise
 
 log = logging.getLogger("asr")

@@ -11,6 +11,7 @@ import torch
 import tyro
 
 from asr.corpora.manifest import Utterance, read_manifest
+from asr.device import describe_precision, share_cores
 from asr.errors import SettingsError
 from asr.frontend.augment import AugmentConfig
 from asr.frontend.conditions import recordings_digest
@@ -19,7 +20,6 @@ from asr.model.acoustic import AcousticModel, ModelSettings
 from asr.model.encoder import EncoderConfig, parameter_count
 from asr.training.batches import Batch, BatchConfig, Batches
 from asr.training.config import TrainConfig
-from asr.training.cores import share_cores
 from asr.training.deterministic import make_deterministic
 from asr.training.distributed import Process, processes
 from asr.training.examples import TextConfig, learn_tokenizer, make_examples
@@ -130,9 +130,8 @@ def train(utterances: Sequence[Utterance], dev: Sequence[Utterance], settings: S
         if process.device.type == "cpu":
             share_cores(config.threads, batches.workers)
         torch.manual_seed(config.seed)
-        model = AcousticModel(
-            ModelSettings(features, settings.model, tokenizer, text.normalizer, provenance())
-        )
+        origin = provenance(process.device, config.precision)
+        model = AcousticModel(ModelSettings(features, settings.model, tokenizer, text.normalizer, origin))
         if features.normalize == "global" and not resumed:
             model.normalize.set_statistics(*feature_statistics(batches, features, process))
         task = SpeechTask(model.to(process.device), batches, dev_batches, config.deterministic)
@@ -183,9 +182,9 @@ def _announce(trainer: Trainer[Batch], task: SpeechTask, settings: Settings) -> 
     if device.type == "cuda":
         where = torch.cuda.get_device_name(device)
     log.info(
-        "training on %d utterances (%.2f h), choosing by %d: %.1f M weights, %s, %s",
+        "training on %d utterances (%.2f h), choosing by %d: %.1f M weights, precision %s, %s",
         len(used), sum(example.utterance.duration for example in used) / 3600, len(task.dev.examples),
-        parameter_count(task.net) / 1e6, str(trainer.precision).removeprefix("torch."), where,
+        parameter_count(task.net) / 1e6, describe_precision(trainer.precision, device), where,
     )  # fmt: skip
     defaults, ours = _record(Settings()), _record(settings)
     changed = [

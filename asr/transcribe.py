@@ -16,12 +16,12 @@ from torch import Tensor
 
 from asr.decoder import Decode, DecoderSettings, build_decoder, greedy
 from asr.decoding.hypothesis import Hypothesis
+from asr.device import choose_device
 from asr.errors import AudioError, SettingsError
 from asr.frontend.audio import AUDIO_SUFFIXES, audio_files, read_audio
 from asr.frontend.features import FeatureConfig
 from asr.model.acoustic import AcousticModel
 from asr.model.saved import load_model
-from asr.training.distributed import choose_device
 
 log = logging.getLogger("asr")
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from asr.corpora.manifest import Utterance, read_manifest
 from asr.decoder import DecoderSettings, Knowledge, Search, data_digest, greedy, weighted
 from asr.decoding.hypothesis import Hypothesis
+from asr.device import choose_device
 from asr.emissions import Emissions, compute_emissions
 from asr.errors import DataError, SettingsError
 from asr.evaluate import reference_texts
@@ -25,7 +26,6 @@ from asr.model.saved import load_model, store_tuning
 from asr.model.tuning import Tuning, Weights
 from asr.scoring.weight_search import Grid, Point, draw_surface, edges, search_weights
 from asr.scoring.wer import Score, count_errors, score
-from asr.training.distributed import choose_device
 
 __all__ = [
     "NBEST", "TuneSettings", "Tuned", "describe_fit", "fit", "oov_rate", "oracle_errors", "run", "tune",

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from asr.cores import usable_cores
 from asr.corpora.digits import prepare_embedded
 from asr.corpora.librispeech import read_part
 from asr.corpora.manifest import Utterance
+from asr.device import usable_cores
 from asr.errors import DataError
 
 PART = "train-clean-5"

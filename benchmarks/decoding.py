@@ -38,10 +38,10 @@ from decoders import (
 from torch.nn.utils.rnn import pad_sequence
 
 from asr.cli import recipe
-from asr.cores import usable_cores
 from asr.corpora.librispeech import read_part
 from asr.corpora.manifest import Utterance, read_manifest
 from asr.decoding.greedy import greedy_decode
+from asr.device import usable_cores
 from asr.emissions import Emissions, keep_emissions
 from asr.errors import SettingsError
 from asr.frontend.audio import read_audio

@@ -46,6 +46,7 @@ from torch.nn.utils import clip_grad_norm_
 
 from asr.cli import recipe
 from asr.corpora.manifest import Utterance
+from asr.device import Precision, autocast, choose_precision
 from asr.errors import ModelError
 from asr.frontend.augment import AugmentConfig
 from asr.frontend.features import FeatureConfig, frame_mask
@@ -57,7 +58,6 @@ from asr.training.batches import CPU, Batch, BatchConfig, Batches
 from asr.training.cache import open_cache
 from asr.training.examples import TextConfig, learn_tokenizer, make_examples
 from asr.training.optimizer import make_optimizer, step_unless
-from asr.training.precision import Precision, autocast, choose_precision
 
 GEMM_SIZE = 4096  # rows and columns of the matrices whose product counts as the processor's peak
 TOLERANCE = 1e-4  # of log-probabilities, and of gradients relative to the largest of the same parameter

@@ -20,6 +20,7 @@ from mini_librispeech import Data
 from asr.cli import recipe
 from asr.corpora import digits, librispeech
 from asr.corpora.manifest import Splits
+from asr.device import choose_device
 from asr.evaluate import evaluate, report
 from asr.model.cells import Cell
 from asr.model.encoder import Encoder, EncoderConfig, parameter_count
@@ -29,7 +30,6 @@ from asr.scoring.wer import Score
 from asr.train import Settings, train
 from asr.training.batches import Batches
 from asr.training.diagnostics import gradient_horizon
-from asr.training.distributed import choose_device
 from asr.training.examples import make_examples
 
 

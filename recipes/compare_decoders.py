@@ -16,11 +16,11 @@ from asr.compare import Comparison, Part
 from asr.corpora import librispeech
 from asr.decoder import DecoderSettings
 from asr.decoding.config import BeamConfig
+from asr.device import choose_device
 from asr.lm.loading import load_language_model
 from asr.model.saved import load_model
 from asr.scoring.comparison import draw, table
 from asr.scoring.weight_search import Grid
-from asr.training.distributed import choose_device
 
 
 @dataclass(frozen=True)

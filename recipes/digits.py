@@ -10,6 +10,7 @@ from typing import Literal
 
 from asr.cli import recipe
 from asr.corpora import digits
+from asr.device import choose_device
 from asr.errors import AudioError
 from asr.evaluate import evaluate, report
 from asr.frontend.augment import AugmentConfig
@@ -19,7 +20,6 @@ from asr.model.saved import load_model
 from asr.train import Settings, train
 from asr.training.batches import BatchConfig
 from asr.training.config import TrainConfig
-from asr.training.distributed import choose_device
 from asr.transcribe import Segment, recognise
 
 DEMO = Path(__file__).parents[1] / "data" / "digits" / "wav"

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from asr.cli import recipe
 from asr.corpora import librispeech
+from asr.device import choose_device
 from asr.evaluate import evaluate, report
 from asr.frontend.augment import AugmentConfig
 from asr.frontend.features import FeatureConfig
@@ -19,7 +20,6 @@ from asr.model.saved import load_model
 from asr.train import Settings, train
 from asr.training.batches import BatchConfig
 from asr.training.config import TrainConfig
-from asr.training.distributed import choose_device
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from asr.cli import recipe
 from asr.corpora import yesno
+from asr.device import choose_device
 from asr.evaluate import evaluate, report
 from asr.frontend.augment import AugmentConfig
 from asr.model.encoder import EncoderConfig
@@ -15,7 +16,6 @@ from asr.model.saved import load_model
 from asr.train import Settings, train
 from asr.training.batches import BatchConfig
 from asr.training.config import TrainConfig
-from asr.training.distributed import choose_device
 
 
 @dataclass(frozen=True)

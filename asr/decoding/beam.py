@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from asr.cores import usable_cores
 from asr.decoding.checks import check_lengths, check_normalised, check_shapes
 from asr.decoding.config import BeamConfig
 from asr.decoding.external import converse
@@ -27,6 +26,7 @@ from asr.decoding.sources import Sources, build_sources
 from asr.decoding.streaming import BeamStream
 from asr.decoding.tables import build_pruning
 from asr.decoding.utterance import Plan, Utterance
+from asr.device import usable_cores
 from asr.errors import SettingsError
 from asr.lm.interface import LanguageModel
 from asr.text.lexicon import Lexicon

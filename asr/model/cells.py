@@ -17,7 +17,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from asr.device import has_bf16_recurrence
 from asr.errors import SettingsError
+
+# cuDNN wants the weights side by side in memory. torch copies them there at each call, which takes
+# microseconds and has to be done anyway for mixed precision and after dropout. Its warning is filtered once,
+# here: `catch_warnings` at each call would make Python forget which other warnings it has shown already.
+warnings.filterwarnings("ignore", "RNN module weights are not part of single contiguous chunk")
 
 Cell = Literal["rnn", "rnn-relu", "gru", "ligru", "lstm", "lstm-peephole"]
 
@@ -131,12 +137,24 @@ class _TorchCell(Direction):
 
     def _call(self, function: str, x: Tensor, state: Tensor | State, *weights: Tensor) -> tuple[Tensor, ...]:
         """One of torch's functions for recurrent layers: one layer, one direction, time-major."""
-        with warnings.catch_warnings():
-            # cuDNN wants the weights side by side in memory. They are copied there at each call, which takes
-            # microseconds, and has to be done anyway for mixed precision and after dropout.
-            warnings.filterwarnings("ignore", "RNN module weights are not part of single contiguous chunk")
-            result = getattr(torch, function)(x, state, weights, True, 1, 0.0, self.training, False, False)
+        dtype = _fused_dtype(x)
+        # Not left to autocast: for cuDNN's recurrent layers, torch's wrapper casts to fp16 under bf16 too.
+        states = state.to(dtype) if isinstance(state, Tensor) else tuple(part.to(dtype) for part in state)
+        arguments = x.to(dtype), states, [weight.to(dtype) for weight in weights]
+        with torch.autocast(x.device.type, enabled=False):
+            result = getattr(torch, function)(*arguments, True, 1, 0.0, self.training, False, False)
         return cast(tuple[Tensor, ...], result)
+
+
+def _fused_dtype(x: Tensor) -> torch.dtype:
+    """The number format in which torch's fused layer runs over `x`: as autocast says, if the device can."""
+    device = x.device
+    if x.dtype == torch.float64 or not torch.is_autocast_enabled(device.type):
+        return x.dtype
+    dtype = torch.get_autocast_dtype(device.type)
+    if dtype == torch.bfloat16 and device.type == "cuda" and not has_bf16_recurrence(device):
+        return torch.float32
+    return dtype
 
 
 class Elman(_TorchCell):

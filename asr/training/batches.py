@@ -12,15 +12,14 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, Dataset
 
-from asr.cores import usable_cores
 from asr.corpora.manifest import Utterance
+from asr.device import one_thread, usable_cores
 from asr.errors import AsrError, DataError, SettingsError
 from asr.frontend.augment import AugmentConfig, Masks, draw, draw_masks
 from asr.frontend.conditions import AS_RECORDED, Augmenter, Conditions
 from asr.frontend.features import FeatureConfig, frame_count, log_mel
 from asr.frontend.warp import warp_mel
 from asr.training.cache import FeatureCache, open_cache, read_features, read_waveform
-from asr.training.cores import one_thread
 from asr.training.examples import Example
 from asr.training.failures import loader_killed
 from asr.training.sampler import Plan, Planned, Sampler

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
+from asr.device import Precision
 from asr.errors import SettingsError
-from asr.training.precision import Precision
 from asr.training.schedule import Schedule
 
 
@@ -31,7 +31,9 @@ class TrainConfig:
     average: int = 0  # at the end, try the average of so many best epochs as the model; 0 or 1 for not
     warm_start: Path | None = None  # a model to take all weights from that fit
     freeze: tuple[str, ...] = ()  # parts whose weights stay as they are, such as front recurrent.0
-    precision: Precision = "auto"  # auto: bf16 where the processor has instructions for it, else float32
+    # auto: bf16 where the device has instructions for it, else float32. tf32: float32 whose products round
+    # their factors to TF32's 10 bits, on a GPU. fp16: on a GPU, with loss scaling.
+    precision: Precision = "auto"
     patience: int = 0  # stop after so many epochs without a better dev score; 0 for never
     max_bad_updates: int = 10  # stop after so many updates in a row whose loss is not finite
     save_every_s: float = 600.0  # seconds between checkpoints within an epoch

@@ -16,7 +16,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from asr.errors import SettingsError, TrainingError
+from asr.device import choose_device
+from asr.errors import TrainingError
 
 # How long a process waits for another. Nothing that one does alone takes as long; caches have another wait.
 _PATIENCE = timedelta(minutes=10)
@@ -108,30 +109,6 @@ def first_to_say(message: str) -> bool:
         return bool(store.add(f"asr/said/{attempt}/{digest}", 1) == 1)
     except (KeyError, ValueError, RuntimeError):
         return True  # better twice than never
-
-
-def choose_device(device: str) -> torch.device:
-    """The device that a setting means on this machine, for this process among those of torchrun.
-
-    Raises:
-        SettingsError: it is not one of auto, cpu, cuda, cuda:N, or this machine does not have it.
-    """
-    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
-    available = torch.cuda.is_available()
-    if device == "auto":
-        return torch.device("cuda", local_rank) if available else torch.device("cpu")
-    kind, _, index = device.partition(":")
-    if kind not in ("cpu", "cuda") or (index and not index.isdigit()):
-        raise SettingsError(f"device must be auto, cpu, cuda or cuda:N. Got {device!r}.")
-    if kind == "cpu":
-        return torch.device("cpu")
-    number = int(index) if index else local_rank
-    if not available or number >= torch.cuda.device_count():
-        raise SettingsError(
-            f"device {device}: this machine has {torch.cuda.device_count() if available else 'no'} "
-            f"usable CUDA card(s). Choose cpu, or check the driver with nvidia-smi."
-        )
-    return torch.device("cuda", number)
 
 
 def _is_lost_connection(error: RuntimeError) -> bool:

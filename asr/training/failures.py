@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from asr.device import is_out_of_memory
 from asr.errors import ModelError, TrainingError
-from asr.training.gradients import is_out_of_memory
 
 
 @contextmanager

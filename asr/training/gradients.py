@@ -15,6 +15,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from asr.device import is_out_of_memory
 from asr.errors import TrainingError
 from asr.training.distributed import Process
 from asr.training.task import Losses, Task, TaskBatch
@@ -108,20 +109,6 @@ def add_up(process: Process, totals: Tensor, weights: Sequence[nn.Parameter]) ->
     for weight, summed in zip(weights, sums[1:], strict=True):
         weight.grad = summed.view_as(weight)
     return sums[0]
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory, of a card or of the host, did not suffice."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in _OUT_OF_MEMORY)
-
-
-# What torch's allocator on a CPU, and the libraries that it calls, say in a plain RuntimeError.
-_OUT_OF_MEMORY = (
-    "not enough memory: you tried to allocate", "can't allocate memory: you tried to allocate",
-    "ALLOC_FAILED",
-)  # fmt: skip
 
 
 def _try(

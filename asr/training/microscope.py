@@ -14,11 +14,11 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor
 
+from asr.device import is_out_of_memory
 from asr.errors import TrainingError
 from asr.training.checkpoint import Position
 from asr.training.config import TrainConfig
 from asr.training.diagnostics import Look, look_at
-from asr.training.gradients import is_out_of_memory
 from asr.training.metrics import UpdateReport, take_back
 from asr.training.page import PAGE, ROWS, draw, read_rows
 from asr.training.symptoms import explain, find_symptoms

@@ -11,10 +11,19 @@ from typing import Any
 import torch
 
 import asr
+from asr.device import PRECISION_NAMES, Precision, choose_precision
 
 
-def provenance() -> dict[str, Any]:
-    """The command, versions, commit, machine and date of this run; no commit outside a clone."""
+def provenance(device: torch.device, precision: Precision) -> dict[str, Any]:
+    """The command, versions, commit, machine, arithmetic and date of this run; no commit outside a clone.
+
+    Args:
+        device: that trains.
+        precision: the setting.
+
+    Raises:
+        SettingsError: the device has no such precision.
+    """
     return {
         "command": shlex.join(sys.argv),
         "asr": asr.__version__,
@@ -22,7 +31,19 @@ def provenance() -> dict[str, Any]:
         "torch": torch.__version__,
         "python": platform.python_version(),
         "machine": f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}",
+        "precision": PRECISION_NAMES[choose_precision(precision, device)],
+        **(gpu_facts(device, precision) if device.type == "cuda" else {}),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def gpu_facts(device: torch.device, precision: Precision) -> dict[str, Any]:
+    """What the numbers of a GPU depend on: its model, CUDA, cuDNN, and whether TF32 is on."""
+    return {
+        "gpu": torch.cuda.get_device_name(device),
+        "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version(),  # type: ignore[no-untyped-call]
+        "tf32": precision == "tf32",
     }
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from asr.device import autocast
 from asr.frontend.augment import Masks
 from asr.model.acoustic import AcousticModel
 from asr.model.ctc import blank_steps, ctc_loss
@@ -16,7 +17,6 @@ from asr.model.saved import load_model, save_model
 from asr.training.batches import Batch, Batches
 from asr.training.distributed import Process
 from asr.training.plateau import PlateauWatch
-from asr.training.precision import autocast
 from asr.training.reproducer import read_reproducer
 from asr.training.sampler import Planned
 from asr.training.task import Losses, Pace

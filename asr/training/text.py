@@ -18,11 +18,11 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from asr.device import autocast
 from asr.errors import DataError, SettingsError
 from asr.lm.charrnn import CharRnn, load_charrnn, save_charrnn
 from asr.model.recurrent import State
 from asr.training.distributed import Process
-from asr.training.precision import autocast
 from asr.training.task import Losses, Pace
 
 log = logging.getLogger("asr")

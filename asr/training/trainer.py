@@ -19,6 +19,7 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
+from asr.device import use_precision
 from asr.errors import Interrupted, SettingsError
 from asr.training.averaging import BestEpochs, MovingAverage
 from asr.training.bad_updates import BadUpdates, Update
@@ -29,7 +30,6 @@ from asr.training.gradients import add_up, compute_gradients
 from asr.training.metrics import Metrics, UpdateReport
 from asr.training.microscope import Microscope
 from asr.training.optimizer import make_optimizer, restore_optimizer, step_unless
-from asr.training.precision import choose_precision
 from asr.training.schedule import PLATEAU_FACTOR, learning_rate_factor
 from asr.training.start import freeze, take_weights
 from asr.training.stopping import StopSignal
@@ -82,7 +82,7 @@ class Trainer(Generic[B]):
     ) -> None:
         self.task, self.config, self.process, self.settings = task, config, process, settings
         self.device = process.device
-        self.precision = choose_precision(config.precision, self.device)
+        self.precision = use_precision(config.precision, self.device)
         freeze(task.parts(), config.freeze)
         process.share(task.net.state_dict().values())
         self.weights = [weight for weight in task.net.parameters() if weight.requires_grad]

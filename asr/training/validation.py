@@ -6,13 +6,13 @@ from typing import Any
 import torch
 
 from asr.decoding.greedy import greedy_decode
+from asr.device import autocast
 from asr.errors import DataError
 from asr.model.acoustic import AcousticModel
 from asr.model.ctc import blank_steps, ctc_loss
 from asr.scoring.wer import RATE_NAMES, Unit, score
 from asr.training.batches import Batches
 from asr.training.distributed import Process
-from asr.training.precision import autocast
 
 
 @dataclass(frozen=True)
