@@ -1,7 +1,6 @@
 """Every cell alone: three ways to the same numbers, gradients included, and torch's layers as the oracle."""
 
 import math
-import warnings
 from typing import Any
 
 import pytest
@@ -241,16 +240,3 @@ def test_initialisation(kind: str) -> None:
             if name == "bias_ih_l0" and "lstm" in kind:
                 expected[16:32] = 1
             assert torch.equal(weight, expected), name
-
-
-@pytest.mark.parametrize("kind", ["rnn", "gru", "lstm"])
-def test_no_warning_of_scattered_weights(kind: str) -> None:
-    """Guards calls of torch's fused functions against its warnings, which a user could do nothing about."""
-    direction = make(kind).float()
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        x = torch.zeros(2, 1, 4)
-        y, _ = (
-            direction.fused(x, direction.start(x), direction.weight_hh_l0) if kind != "rnn" else direction(x)
-        )
-    assert y.shape == (2, 1, 5)

@@ -1,0 +1,131 @@
+"""No operation of training or validation mixes devices, shown without a GPU.
+
+Forward passes run on fake CUDA tensors. Their backward pass needs a driver (torch 2.14), so gradients, clipping,
+the optimiser and the moving average run on "meta", which has no values either and refuses to be mixed as well.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from asr.frontend.augment import Masks
+from asr.frontend.features import FeatureConfig
+from asr.model.acoustic import AcousticModel, ModelSettings
+from asr.model.cells import NAMES, Cell
+from asr.model.ctc import blank_steps, ctc_loss
+from asr.model.ctc_deterministic import deterministic_ctc_loss
+from asr.model.encoder import EncoderConfig
+from asr.text.tokenizer import CharTokenizer
+from asr.training.averaging import MovingAverage
+from asr.training.batches import Batch
+from asr.training.optimizer import make_optimizer, step_unless
+from asr.training.speech import speech_losses
+from tests.fake_gpu import fake_gpu
+
+FEATURES = FeatureConfig(sample_rate=8000, n_mels=20)
+ENCODER = EncoderConfig(width=8, depth=2, channels=4, dropout=0.2, recurrent_dropout=0.2)
+GPU, META = torch.device("cuda", 0), torch.device("meta")
+
+SHAPES = {
+    **{f"{cell}-{'both' if both else 'one'}": replace(ENCODER, cell=cell, bidirectional=both)
+       for cell in NAMES for both in (True, False)},
+    "projection": replace(ENCODER, projection=4),
+    "bottleneck": replace(ENCODER, bottleneck=16, residual=True),
+    "stack": replace(ENCODER, front="stack", subsampling=3, layer_norm=False),
+}  # fmt: skip
+
+
+def make(device: torch.device, encoder: EncoderConfig, features: FeatureConfig = FEATURES) -> AcousticModel:
+    settings = ModelSettings(features, encoder, CharTokenizer(tuple("abcd")), "verbatim")
+    with device:
+        return AcousticModel(settings)
+
+
+def make_batch(waveforms: bool = False) -> Batch:
+    """Three utterances in the host's memory, with masks, and from waveforms with warps."""
+    frames = torch.tensor([40, 31, 12])
+    masks = Masks(torch.tensor([[[5, 10]]] * 3), torch.tensor([[[3, 7]]] * 3))
+    return Batch(
+        ids=("a", "b", "c"),
+        audio=torch.zeros(3, 39 * FEATURES.hop_length) if waveforms else torch.zeros(3, 40, 20),
+        frame_lengths=frames,
+        tokens=torch.ones(3, 2, dtype=torch.int64),
+        token_lengths=torch.tensor([2, 1, 2]),
+        masks=masks,
+        global_tokens=5,
+        global_seconds=1.0,
+        warps=torch.tensor([0.9, 1.0, 1.1]).double() if waveforms else None,
+    )
+
+
+@pytest.mark.parametrize("loss", [ctc_loss, deterministic_ctc_loss])
+@pytest.mark.parametrize("name", SHAPES)
+def test_training_forward(name: str, loss: Callable[..., Tensor]) -> None:
+    """Guards the forward pass of every cell, with dropout and masks, and both losses; the batch comes from the
+    host's memory."""
+    with fake_gpu():
+        model = make(GPU, SHAPES[name]).train()
+        losses = speech_losses(model, make_batch(), torch.float32, loss)
+        results = [losses.losses, *(part for pair in losses.shares.values() for part in pair)]
+        assert {part.device for part in results} == {GPU}
+        assert losses.losses.shape == (3,)
+
+
+@pytest.mark.parametrize("normalize", ["utterance", "global", "none"])
+def test_waveforms(normalize: Any) -> None:
+    """Guards features that the GPU makes, warped and normalised."""
+    features = replace(FEATURES, normalize=normalize)
+    with fake_gpu():
+        model = make(GPU, ENCODER, features).train()
+        assert speech_losses(model, make_batch(waveforms=True), torch.float32).losses.device == GPU
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_validation(name: str) -> None:
+    """Guards what validation computes on the GPU: here the lengths are there too."""
+    with fake_gpu(), torch.inference_mode():
+        model = make(GPU, SHAPES[name]).eval()
+        batch = make_batch().to(GPU)
+        log_probs, steps = model(batch.features(FEATURES), batch.frame_lengths)
+        losses = ctc_loss(log_probs, steps, batch.tokens, batch.token_lengths)
+        assert {part.device for part in (log_probs, steps, losses, blank_steps(log_probs, steps))} == {GPU}
+        assert model.encoder.final_states(batch.audio, batch.frame_lengths).device == GPU
+
+
+@pytest.mark.parametrize("cell", NAMES)
+def test_backward_and_update(cell: Cell) -> None:
+    """Guards gradients, clipping, an update that may be left out, and the moving average."""
+    model = make(META, replace(ENCODER, cell=cell)).train()
+    optimizer = make_optimizer(model, 1e-3, 0.01)
+    average = MovingAverage(model, 0.999)
+    for number in (1, 2):  # the optimiser makes its moments in the first
+        losses = speech_losses(model, make_batch(), torch.float32, deterministic_ctc_loss)
+        (losses.losses.sum() / 5).backward()
+        norm = nn.utils.clip_grad_norm_(model.parameters(), 5.0)
+        skipped = ~torch.isfinite(norm)
+        step_unless(optimizer, skipped)
+        average.update(number, skipped)
+    assert all(weight.grad is not None and weight.grad.device == META for weight in model.parameters())
+    assert {tensor.device for tensor in average.state().values()} == {META}
+    assert norm.device == META
+
+
+@pytest.mark.parametrize("device", [GPU, META])
+def test_mixing_is_noticed(device: torch.device) -> None:
+    """Guards these tests: on both devices, an operation with the host's memory fails."""
+
+    def mixed() -> Tensor:
+        with device:
+            there = torch.ones(3)
+        return there < torch.arange(3)
+
+    with pytest.raises(RuntimeError, match="device"):
+        if device == GPU:
+            with fake_gpu():
+                mixed()
+        else:
+            mixed()
