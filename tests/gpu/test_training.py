@@ -1,37 +1,40 @@
-"""The whole training loop on a card, and what only a card shows. Written without one: see the README."""
+"""The whole training loop on a GPU, and the same on a CPU. Not yet run on a GPU: see the README."""
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import Tensor
 
+import asr.train
 from asr.corpora.manifest import Utterance
+from asr.device import has_bf16_recurrence, has_tf32
+from asr.errors import Interrupted
 from asr.frontend.augment import AugmentConfig
 from asr.frontend.features import FeatureConfig
+from asr.model.cells import Direction
 from asr.model.ctc import ctc_loss
 from asr.model.ctc_deterministic import deterministic_ctc_loss
 from asr.model.encoder import EncoderConfig
 from asr.train import Settings, train
 from asr.training.batches import BatchConfig
 from asr.training.config import TrainConfig
-from tests.training.conftest import RATE, write_tones
-
-pytestmark = pytest.mark.gpu
+from tests.training.conftest import RATE, StopAfter, same_tree, write_tones
 
 # cuBLAS reads it when it starts, which an earlier test may make it do.
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
-
-@pytest.fixture(autouse=True)
-def as_it_was() -> Iterator[None]:
-    """Undo what a deterministic training tells torch."""
-    yield
-    torch.use_deterministic_algorithms(False)
+FORMATS = {
+    "float32": torch.float32,
+    "tf32": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+}
 
 
 @pytest.fixture(scope="module")
@@ -40,50 +43,100 @@ def utterances(tmp_path_factory: pytest.TempPathFactory) -> list[Utterance]:
     return write_tones(tmp_path_factory.mktemp("tones"), texts)
 
 
-def settings(run_dir: Path, cache_dir: Path | None = None, **config: Any) -> Settings:
-    return Settings(
-        features=FeatureConfig(sample_rate=RATE, n_mels=20),
-        augment=AugmentConfig(speeds=(0.9, 1.0), time_mask_frames=5, mel_mask_bands=5, masks_from_epoch=1),
-        model=EncoderConfig(width=16, depth=2, channels=4, dropout=0.1),
-        batch=BatchConfig(seconds=2.0, cache_dir=cache_dir, workers=0),
-        train=TrainConfig(
-            **{"run_dir": run_dir, "epochs": 3, "device": "cuda", "log_every_s": 0.0, **config}
-        ),
-    )
+@pytest.fixture
+def settings(device: torch.device) -> Callable[..., Settings]:
+    """Settings of a small training on the device."""
+
+    def make(run_dir: Path, cache_dir: Path | None = None, **config: Any) -> Settings:
+        return Settings(
+            features=FeatureConfig(sample_rate=RATE, n_mels=20),
+            augment=AugmentConfig(
+                speeds=(0.9, 1.0), time_mask_frames=5, mel_mask_bands=5, masks_from_epoch=1
+            ),
+            model=EncoderConfig(width=16, depth=2, channels=4, dropout=0.1),
+            batch=BatchConfig(seconds=2.0, cache_dir=cache_dir, workers=0),
+            train=TrainConfig(
+                **{"run_dir": run_dir, "epochs": 3, "device": device.type, "log_every_s": 0.0, **config}
+            ),
+        )
+
+    return make
 
 
-def epochs_of(run_dir: Path) -> list[dict[str, Any]]:
+def skip_unless_possible(device: torch.device, precision: str) -> None:
+    if device.type == "cpu":
+        if precision in ("fp16", "tf32"):
+            pytest.skip(f"{precision} is for GPUs")
+        if precision == "bf16" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+            pytest.skip("this processor has no instructions for bf16")
+    elif precision in ("bf16", "tf32") and torch.cuda.get_device_capability() < (8, 0):
+        pytest.skip(f"no {precision} on this GPU")
+
+
+def rows_of(run_dir: Path, event: str) -> list[dict[str, Any]]:
     rows = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
-    return [row for row in rows if row["event"] == "epoch"]
+    return [row for row in rows if row["event"] == event]
 
 
 @pytest.mark.parametrize("cached", [True, False])
-@pytest.mark.parametrize("precision", ["float32", "bf16", "fp16"])
-def test_training(precision: str, cached: bool, utterances: list[Utterance], tmp_path: Path) -> None:
+@pytest.mark.parametrize("precision", FORMATS)
+def test_training(
+    precision: str, cached: bool, device: torch.device, utterances: list[Utterance], tmp_path: Path,
+    settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
     """Guards what no test of a single step reaches: loss scaling, results read an update late, pinned copies,
-    features made on the card, validation, and a model that can be written."""
-    if precision == "bf16" and not torch.cuda.is_bf16_supported():
-        pytest.skip("no bf16 on this card")
+    features made on the GPU, validation, and a model that can be written, in the number format asked for."""
+    skip_unless_possible(device, precision)
+    used: set[tuple[str, torch.dtype]] = set()
+    forward = Direction.forward
+
+    def record(self: Direction, x: Tensor, state: Any = None) -> Any:
+        y, last = forward(self, x, state)
+        used.add((y.device.type, y.dtype))
+        return y, last
+
+    monkeypatch.setattr(Direction, "forward", record)
     run_dir = tmp_path / "run"
     train(utterances, utterances, settings(run_dir, tmp_path if cached else None, precision=precision))
-    losses = [row["train_loss"] for row in epochs_of(run_dir)]
+    expected = FORMATS[precision]
+    if precision == "bf16" and device.type == "cuda" and not has_bf16_recurrence(torch.device("cuda", 0)):
+        expected = torch.float32
+    assert used == {(device.type, expected)}
+    assert has_tf32() is (precision == "tf32")
+    losses = [row["train_loss"] for row in rows_of(run_dir, "epoch")]
     assert len(losses) == 3
     assert losses[-1] < losses[0]  # of a net that has just begun
     weights = load_file(run_dir / "last.safetensors")
     assert all(bool(weight.isfinite().all()) for weight in weights.values())
 
 
-def test_resumed_on_a_card(utterances: list[Utterance], tmp_path: Path) -> None:
-    """Guards the checkpoint of a card's optimiser and loss scale: a run goes on from it."""
-    run_dir = tmp_path / "run"
-    train(utterances, utterances, settings(run_dir, precision="fp16", epochs=2))
-    checkpoint = torch.load(run_dir / "checkpoint.pt", weights_only=True)
-    assert checkpoint  # loads without a card's tensors becoming code
-    train(utterances, utterances, settings(run_dir, precision="fp16", epochs=2, resume=True))
-    assert len(epochs_of(run_dir)) == 2  # nothing was left to do
+@pytest.mark.parametrize("precision", ["float32", "bf16", "fp16"])
+def test_resumed_equals_never_stopped(
+    precision: str, device: torch.device, utterances: list[Utterance], tmp_path: Path,
+    settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """Guards the checkpoint of a GPU's optimiser, loss scale and moving average: a run that is stopped within
+    an epoch and resumed ends with the bits of one that never was."""
+    skip_unless_possible(device, precision)
+    config = {"precision": precision, "deterministic": True, "ema": 0.9}
+    train(utterances, utterances, settings(tmp_path / "whole", **config))
+    updates = torch.load(tmp_path / "whole" / "checkpoint.pt", weights_only=True)["position"]["update"]
+    assert updates >= 6  # at least two an epoch
+    with monkeypatch.context() as patch:
+        patch.setattr(asr.train, "StopSignal", lambda max_hours: StopAfter(updates // 2))
+        with pytest.raises(Interrupted):
+            train(utterances, utterances, settings(tmp_path / "stopped", **config))
+    assert len(rows_of(tmp_path / "stopped", "epoch")) < 3
+    train(utterances, utterances, settings(tmp_path / "stopped", **config, resume=True))
+    ends = [torch.load(tmp_path / name / "checkpoint.pt", weights_only=True) for name in ("whole", "stopped")]
+    assert ends[0]["position"]["update"] == ends[1]["position"]["update"]
+    for part in ("net", "optimizer", "scaler", "average"):
+        assert same_tree(ends[0]["states"][part], ends[1]["states"][part]), part
 
 
-def test_deterministic_training_twice(utterances: list[Utterance], tmp_path: Path) -> None:
+def test_deterministic_training_twice(
+    device: torch.device, utterances: list[Utterance], tmp_path: Path, settings: Callable[..., Settings]
+) -> None:
     """Guards --train.deterministic: two runs end with the same bits, and no operation is refused."""
     weights = []
     for name in ("one", "other"):
@@ -94,7 +147,7 @@ def test_deterministic_training_twice(utterances: list[Utterance], tmp_path: Pat
     assert all(torch.equal(tensor, weights[1][key]) for key, tensor in weights[0].items())
 
 
-def test_deterministic_ctc_twice() -> None:
+def test_deterministic_ctc_twice(device: torch.device) -> None:
     """Guards the loss itself, where many states share a symbol: the same bits, and the numbers of a CPU."""
     torch.use_deterministic_algorithms(True)
     generator = torch.Generator().manual_seed(0)
@@ -103,8 +156,8 @@ def test_deterministic_ctc_twice() -> None:
     steps, counts = torch.arange(285, 301), torch.arange(105, 121)
     gradients = []
     for _ in range(5):
-        there = logits.cuda().requires_grad_()
-        losses = deterministic_ctc_loss(there.log_softmax(-1), steps, tokens.cuda(), counts)
+        there = logits.to(device, copy=True).requires_grad_()
+        losses = deterministic_ctc_loss(there.log_softmax(-1), steps, tokens.to(device), counts)
         losses.sum().backward()
         assert there.grad is not None
         gradients.append(there.grad.cpu())

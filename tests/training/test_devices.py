@@ -1,7 +1,7 @@
 """No operation of training or validation mixes devices, shown without a GPU.
 
-Forward passes and updates run on fake CUDA tensors. The backward pass of those needs a driver (torch 2.14), so
-it runs on "meta", which has no values either and refuses to be mixed as well.
+Forward passes and updates run on fake CUDA tensors. The backward pass of those needs a driver (torch 2.14),
+so it runs on "meta", which has no values either and refuses to be mixed as well.
 """
 
 from collections.abc import Callable
@@ -99,7 +99,7 @@ def test_validation(name: str) -> None:
 
 @pytest.mark.parametrize("name", SHAPES)
 def test_backward(name: str) -> None:
-    """Guards the backward pass, much of it written by hand: the reversal, the deterministic loss, the loop."""
+    """Guards the backward pass, much of it written by hand: reversal, deterministic loss, loops."""
     model = make(META, SHAPES[name]).train()
     losses = speech_losses(model, make_batch(), torch.float32, deterministic_ctc_loss)
     (losses.losses.sum() / 5).backward()
