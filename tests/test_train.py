@@ -140,9 +140,10 @@ def test_run(manifest: Path, settings: Settings, tmp_path: Path, caplog: pytest.
     assert provenance["settings"]["augment.speeds"] == [0.9, 1.0]
     assert provenance["settings"]["train.run_dir"] == str(tmp_path / "run")
     assert provenance["torch"] == torch.__version__
+    assert provenance["precision"] == "float32"
     written = (tmp_path / "run" / "train.log").read_text()
     assert (
-        "training on 16 utterances (0.00 h), choosing by 16: 0.0 M weights, float32, CPU, "
+        "training on 16 utterances (0.00 h), choosing by 16: 0.0 M weights, precision float32, CPU, "
         f"threads: {torch.get_num_threads()}" in written
     )
     assert "model.width=16" in written

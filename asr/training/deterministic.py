@@ -1,4 +1,4 @@
-"""The same bits from every run on a card: what torch has to be told."""
+"""The same bits from every run on a GPU: what torch has to be told."""
 
 import os
 
@@ -7,9 +7,9 @@ import torch.utils.deterministic
 
 
 def make_deterministic() -> None:
-    """Let torch choose kernels whose results do not depend on the order in which a card's threads arrive.
+    """Let torch choose kernels whose results do not depend on the order in which a GPU's threads arrive.
 
-    Call it before a card is used: cuBLAS reads its part when it starts. An operation without such a kernel
+    Call it before a GPU is used: cuBLAS reads its part when it starts. An operation without such a kernel
     raises a RuntimeError that names it. On a CPU, whose results are the same without, it changes nothing.
 
     Source: the notes on reproducibility in torch's documentation; cuBLAS and cuDNN's recurrent layers need a

@@ -61,7 +61,7 @@ def processes(device: str) -> Iterator[Process]:
     """Join the other processes, if torchrun started any, and leave them at the end.
 
     Args:
-        device: "auto", "cpu", "cuda" or "cuda:N"; auto takes a CUDA card when there is one.
+        device: "auto", "cpu", "cuda" or "cuda:N"; auto takes a GPU when there is one.
 
     Raises:
         SettingsError: the device does not exist.

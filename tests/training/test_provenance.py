@@ -27,7 +27,7 @@ def test_of_a_cpu() -> None:
     ],
 )
 def test_of_a_gpu(setting: str, precision: str, tf32: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Guards what a GPU's numbers depend on, on a faked one: model, CUDA, cuDNN, the format that auto chose."""
+    """Guards what a GPU's numbers depend on, on a faked one: its name, CUDA, cuDNN, the format of auto."""
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA H100")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
     monkeypatch.setattr(torch.version, "cuda", "13.0")
