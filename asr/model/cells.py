@@ -73,7 +73,7 @@ class Direction(nn.Module, ABC):
             return self.fused(x, state, recurrent)
         gates = self.project(x.flatten(0, 1))
         if path == "gpu-scan":
-            dtype = _product_dtype(x, recurrent)
+            dtype = product_dtype(x, recurrent)
             state = tuple(part.to(torch.promote_types(dtype, torch.float32)).contiguous() for part in state)
             with torch.autocast(x.device.type, enabled=False):
                 return self.gpu_scan(gates.to(dtype), state, recurrent.to(dtype))
@@ -386,7 +386,7 @@ class Lstm(_TorchCell):
         return y, (h[0], c[0])
 
 
-def _product_dtype(x: Tensor, weight: Tensor) -> torch.dtype:
+def product_dtype(x: Tensor, weight: Tensor) -> torch.dtype:
     """The type of matrix products: autocast's where that is on, else that of the weights."""
     device = x.device.type
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype

@@ -35,8 +35,12 @@ from torch import Tensor
 ONE_LAUNCH_BYTES = 1 << 20
 
 _BLOCK_ROWS = 16  # the fewest rows that a tensor core takes
-_BLOCK_UNITS = 64
+_BLOCK_UNITS = {
+    2: 64,
+    4: 32,
+}  # by bytes of a weight: what an LSTM's copies of blocks may take of shared memory
 
+_inline: Callable[[Callable[..., Any]], Any] = triton.jit
 _compile: Callable[[Callable[..., None]], Any] = triton.jit(do_not_specialize=["steps", "batch", "blocks"])
 
 
@@ -84,7 +88,8 @@ def _launch(
         reverse: from the last step to the first.
     """
     steps, batch = sequences[0].shape[:2]
-    blocks = triton.cdiv(width, _BLOCK_UNITS)
+    block_units = _BLOCK_UNITS[weight.element_size()]
+    blocks = triton.cdiv(width, block_units)
     one_launch = weight.numel() * weight.element_size() <= ONE_LAUNCH_BYTES
     grid = (triton.cdiv(batch, _BLOCK_ROWS), 1 if one_launch else blocks)
     order = [*range(steps)][:: -1 if reverse else 1]
@@ -100,29 +105,29 @@ def _launch(
                 blocks=blocks if one_launch else 1,
                 width=width,
                 block_rows=_BLOCK_ROWS,
-                block_units=_BLOCK_UNITS,
+                block_units=block_units,
                 precision="tf32" if torch.backends.cuda.matmul.fp32_precision == "tf32" else "ieee",
             )
 
 
-@triton.jit
-def _sigmoid(x):  # type: ignore[no-untyped-def]
+@_inline
+def _sigmoid(x: tl.tensor) -> tl.tensor:
     return 1 / (1 + tl.exp(-x))
 
 
-@triton.jit
-def _tanh(x):  # type: ignore[no-untyped-def]
+@_inline
+def _tanh(x: tl.tensor) -> tl.tensor:
     return 2 / (1 + tl.exp(-2 * x)) - 1
 
 
 @_compile
 def _ligru_forward(
-    weight: Any,
-    gates: Any,
-    y: Any,
-    steps: Any,
-    batch: Any,
-    blocks: Any,
+    weight: tl.tensor,
+    gates: tl.tensor,
+    y: tl.tensor,
+    steps: tl.tensor,
+    batch: tl.tensor,
+    blocks: tl.tensor,
     width: tl.constexpr,
     block_rows: tl.constexpr,
     block_units: tl.constexpr,
@@ -158,15 +163,15 @@ def _ligru_forward(
 
 @_compile
 def _ligru_backward(
-    weight: Any,
-    gates: Any,
-    y: Any,
-    dy: Any,
-    d: Any,
-    dh: Any,
-    steps: Any,
-    batch: Any,
-    blocks: Any,
+    weight: tl.tensor,
+    gates: tl.tensor,
+    y: tl.tensor,
+    dy: tl.tensor,
+    d: tl.tensor,
+    dh: tl.tensor,
+    steps: tl.tensor,
+    batch: tl.tensor,
+    blocks: tl.tensor,
     width: tl.constexpr,
     block_rows: tl.constexpr,
     block_units: tl.constexpr,
@@ -205,15 +210,15 @@ def _ligru_backward(
 
 @_compile
 def _lstm_forward(
-    weight: Any,
-    gates: Any,
-    y: Any,
-    c: Any,
-    peepholes: Any,
+    weight: tl.tensor,
+    gates: tl.tensor,
+    y: tl.tensor,
+    c: tl.tensor,
+    peepholes: tl.tensor,
     has_peepholes: tl.constexpr,
-    steps: Any,
-    batch: Any,
-    blocks: Any,
+    steps: tl.tensor,
+    batch: tl.tensor,
+    blocks: tl.tensor,
     width: tl.constexpr,
     block_rows: tl.constexpr,
     block_units: tl.constexpr,
@@ -266,17 +271,17 @@ def _lstm_forward(
 
 @_compile
 def _lstm_backward(
-    weight: Any,
-    gates: Any,
-    c: Any,
-    dy: Any,
-    d: Any,
-    dc: Any,
-    peepholes: Any,
+    weight: tl.tensor,
+    gates: tl.tensor,
+    c: tl.tensor,
+    dy: tl.tensor,
+    d: tl.tensor,
+    dc: tl.tensor,
+    peepholes: tl.tensor,
     has_peepholes: tl.constexpr,
-    steps: Any,
-    batch: Any,
-    blocks: Any,
+    steps: tl.tensor,
+    batch: tl.tensor,
+    blocks: tl.tensor,
     width: tl.constexpr,
     block_rows: tl.constexpr,
     block_units: tl.constexpr,

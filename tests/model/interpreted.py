@@ -13,7 +13,7 @@ from asr.model import gpu_kernels, gpu_scan
 from asr.model.cells import Cell, Direction, make_direction
 
 CELLS: list[Cell] = ["ligru", "lstm-peephole", "lstm"]
-SHAPES = [(1, 5, 4), (3, 33, 5), (17, 64, 3), (2, 70, 2)]  # batch, width, steps
+SHAPES = [(1, 5, 3), (3, 33, 3), (17, 64, 2)]  # batch, width, steps
 
 
 def make(cell: Cell, width: int) -> Direction:
@@ -89,13 +89,13 @@ def dot_of_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision(cell: Cell, dtype: torch.dtype) -> None:
     """Guards mixed precision: states stay float32, and numbers near the exact ones."""
-    direction = make(cell, 33)
-    x, state = inputs(direction, 3, 5)
+    direction = make(cell, 70)
+    x, state = inputs(direction, 2, 3)
     (y, *last), gradients = run(direction, "gpu_scan", dtype, x, state)
     expected, expected_gradients = run(direction, "loop", torch.float32, x, state)
     for actual, other in zip((y, *last, *gradients), (*expected, *expected_gradients), strict=True):
         assert actual.dtype == torch.float32
-        torch.testing.assert_close(actual, other, rtol=0, atol=0.05 * float(other.abs().max()))
+        torch.testing.assert_close(actual, other, rtol=0, atol=0.05 * float(other.detach().abs().max()))
 
 
 @pytest.mark.parametrize("cell", CELLS)

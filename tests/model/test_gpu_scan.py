@@ -125,3 +125,36 @@ def test_triton_kernels() -> None:
     )
     assert result.returncode == 0, result.stdout[-5000:] + result.stderr[-2000:]
     assert "skipped" not in result.stdout
+
+
+@pytest.mark.parametrize(("bits", "capability"), [("bf16", 90), ("fp32", 80)])
+@pytest.mark.parametrize("kernel", ["_ligru_forward", "_ligru_backward", "_lstm_forward", "_lstm_backward"])
+def test_triton_kernels_compile(
+    kernel: str, bits: str, capability: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards what the interpreter lets pass: each kernel compiles to machine code, which needs no GPU, and
+    its shared memory is what every GPU since 8.0 has. bf16 products use the tensor cores."""
+    pytest.importorskip("triton", reason="Triton comes with torch for CUDA")
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource, compile
+
+    from asr.model import gpu_kernels
+
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    function = getattr(gpu_kernels, kernel)
+    kinds = dict.fromkeys(("weight", "gates", "d"), f"*{bits}")
+    kinds |= dict.fromkeys(("y", "c", "dy", "dh", "dc", "peepholes"), "*fp32")
+    kinds |= dict.fromkeys(("steps", "batch", "blocks"), "i32")
+    constants = {"width": 320, "block_rows": 16, "precision": "ieee", "has_peepholes": True}
+    constants["block_units"] = gpu_kernels._BLOCK_UNITS[2 if bits == "bf16" else 4]
+    names = function.arg_names
+    source = ASTSource(
+        fn=function,
+        signature={name: kinds.get(name, "constexpr") for name in names},
+        constexprs={name: value for name, value in constants.items() if name in names},
+        attrs={(i,): [["tt.divisibility", 16]] for i, name in enumerate(names) if "*" in kinds.get(name, "")},
+    )
+    compiled = compile(source, target=GPUTarget("cuda", capability, 32))
+    assert compiled.asm["cubin"]
+    assert compiled.metadata.shared <= 99 << 10
+    assert ("mma" in compiled.asm["ptx"]) == (bits == "bf16")
