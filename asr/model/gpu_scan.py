@@ -41,7 +41,9 @@ def steps_for(gates: Tensor, *, projection: bool = False) -> Steps:
     readable = type(gates) is Tensor and gates.dtype in (torch.float32, torch.bfloat16, torch.float16)
     if not HAS_TRITON or projection or not readable:
         return "torch"
-    return "triton" if gates.is_cuda or gpu_kernels.is_interpreted() else "torch"
+    if gates.is_cuda:  # Triton's tensor core products want a compute capability of 8.0
+        return "triton" if torch.cuda.get_device_capability(gates.device) >= (8, 0) else "torch"
+    return "triton" if gpu_kernels.is_interpreted() else "torch"
 
 
 class LiGruScan(torch.autograd.Function):
