@@ -9,7 +9,6 @@ from torch import Tensor
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from asr.errors import SettingsError
-from asr.model import recurrent
 from asr.model.cells import NAMES, Cell
 from asr.model.recurrent import (
     RecurrentConfig,
@@ -106,7 +105,7 @@ def test_directions_on_two_streams(monkeypatch: pytest.MonkeyPatch) -> None:
         result = second()
         return first(), result
 
-    monkeypatch.setattr(recurrent, "on_two_streams", second_first)
+    monkeypatch.setattr("asr.model.recurrent.on_two_streams", second_first)
     monkeypatch.setattr(RecurrentLayer, "arrangement", lambda *_: "two-streams")
     y, last = layer(x, order)
     assert calls == [torch.device("cpu")]
