@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from asr.model import gpu_scan
 from asr.model.cells import Cell, Direction, make_direction
@@ -100,6 +101,52 @@ def test_half_precision_in_plain_torch(kind: str) -> None:
         assert weight.grad is not None
         assert weight.grad.dtype == torch.float32
         assert weight.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("kind", ["ligru", "lstm-peephole", "lstm-peephole, projection"])
+def test_autocast(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards what `forward` hands over on a GPU: gates and weights cast once, to autocast's type; float32
+    states, and no autocast inside, which would cast at each step."""
+    direction = make(kind).float()
+    handed: list[torch.dtype] = []
+
+    def spy(gates: Tensor, state: tuple[Tensor, ...], recurrent: Tensor) -> Any:
+        assert not torch.is_autocast_enabled("cpu")
+        handed.extend([gates.dtype, recurrent.dtype, *(part.dtype for part in state)])
+        return type(direction).gpu_scan(direction, gates, state, recurrent)
+
+    monkeypatch.setattr(direction, "path", lambda _: "gpu-scan")
+    monkeypatch.setattr(direction, "gpu_scan", spy)
+    x = inputs(direction, 4, 2)[0].detach().float()
+    exact, _ = direction(x)
+    with torch.autocast("cpu", torch.bfloat16):
+        y, last = direction(x)
+    states = [torch.float32] * len(last)
+    assert handed == [torch.float32, torch.float32, *states, torch.bfloat16, torch.bfloat16, *states]
+    assert all(part.dtype == torch.float32 for part in (y, *last))
+    torch.testing.assert_close(y, exact, rtol=0, atol=0.1)
+    y.square().sum().backward()
+    assert all(weight.grad is not None and weight.grad.isfinite().all() for weight in direction.parameters())
+
+
+def test_paths() -> None:
+    """Guards which way each cell takes: a slower one gives the same numbers, and nobody would see it."""
+    with FakeTensorMode():
+        on_gpu = torch.empty(1, 1, 4, device="cuda")
+    on_cpu, nowhere = torch.empty(1, 1, 4), torch.empty(1, 1, 4, device="meta")
+    paths = {
+        kind: [make(kind).float().path(x) for x in (on_cpu, on_gpu, nowhere)]
+        for kind in KINDS
+        if kind != "lstm"  # on a CPU as its torch was built
+    }
+    assert paths == {
+        "ligru": ["scan", "gpu-scan", "loop"],
+        "lstm, projection of full width": ["scan", "gpu-scan", "loop"],
+        "lstm-peephole": ["scan", "gpu-scan", "loop"],
+        "lstm-peephole, projection": ["scan", "gpu-scan", "loop"],
+    }
+    assert make("lstm").float().path(on_gpu) == "fused"
+    assert gpu_scan.steps_for(on_gpu) == "torch"  # no memory to read
 
 
 def test_no_gradient_of_a_gradient() -> None:
