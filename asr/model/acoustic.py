@@ -67,7 +67,7 @@ class AcousticModel(nn.Module):
 
     @torch.inference_mode()
     def log_probs(self, waveforms: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """Recognise waveforms in one batch, in evaluation mode.
+        """Recognise waveforms in one batch, in evaluation mode; all modules keep their mode.
 
         Args:
             waveforms: each (samples,) float32 at the model's sample rate.
@@ -78,11 +78,16 @@ class AcousticModel(nn.Module):
         Raises:
             AudioError: a waveform is shorter than one window.
         """
-        self.eval()
         config = self.settings.features
         for waveform in waveforms:
             require_one_window(len(waveform), config)
         padded = nn.utils.rnn.pad_sequence(waveforms, batch_first=True).to(self.device)
         samples = torch.tensor([len(waveform) for waveform in waveforms], device=self.device)
-        log_probs, steps = self(log_mel(padded, config), frame_count(samples, config))
+        modes = [(module, module.training) for module in self.modules()]
+        self.eval()
+        try:
+            log_probs, steps = self(log_mel(padded, config), frame_count(samples, config))
+        finally:
+            for module, training in modes:
+                module.training = training
         return log_probs, steps

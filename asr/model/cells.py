@@ -1,10 +1,12 @@
 """Every cell as a one-directional layer, all called alike: Elman, GRU, light GRU, LSTM and its relatives.
 
 `direction(x, state)` runs over all steps and gives the hidden states and the state to go on from. There are
-three ways to the same numbers, and each direction takes the fastest that its device has: torch's fused
-kernel, the scan of asr/model/scan.py on a CPU, or a plain loop over `step`, the cell's definition, which is
-slow and runs anywhere. Fused are rnn, rnn-relu, gru and lstm on a CUDA card, and lstm without projection on a
-CPU; on a card, light GRU and peepholes take the loop.
+four ways to the same numbers; `Direction.path` tells which one is taken, the fastest that the device has:
+
+- fused: torch's kernel, for rnn, rnn-relu, gru and lstm on a GPU, and for lstm without projection on a CPU;
+- scan: asr/model/scan.py, for all others on a CPU;
+- gpu-scan: asr/model/gpu_scan.py, for light GRU and peepholes on a GPU (never run on one so far);
+- loop: a plain loop over `step`, the cell's definition, which is slow and runs anywhere.
 
 Parameters are named as in torch's layers, so that their weights can be exchanged.
 """
@@ -27,6 +29,8 @@ warnings.filterwarnings("ignore", "RNN module weights are not part of single con
 
 Cell = Literal["rnn", "rnn-relu", "gru", "ligru", "lstm", "lstm-peephole"]
 
+Path = Literal["fused", "scan", "gpu-scan", "loop"]
+
 State = tuple[Tensor, ...]  # (h,) or, for the LSTMs, (h, c); (batch, output_size) and (batch, width)
 
 
@@ -44,6 +48,7 @@ class Direction(nn.Module, ABC):
     """
 
     gates: int  # blocks of `width` rows in the weights
+    has_gpu_scan = False
 
     def __init__(self, input_size: int, width: int, *, recurrent_dropout: float = 0.0) -> None:
         super().__init__()
@@ -62,20 +67,36 @@ class Direction(nn.Module, ABC):
         Returns:
             (steps, batch, output_size) hidden states, and the state after the last step. Blocks with carried
             states give the same numbers as the whole sequence; a block without steps leaves
-            the state as it is.
+            the state as it is. Under autocast, `scan` and `gpu-scan` give float32 (see asr/model/gpu_scan.py
+            for what is rounded), the other paths what torch gives.
         """
         recurrent = F.dropout(self.weight_hh_l0, self.recurrent_dropout, self.training)
         state = state or self.start(x)
         if len(x) == 0:  # torch's layers refuse it
             return x.new_zeros(0, x.shape[1], self.output_size), state
-        if self.is_fused(x):
+        path = self.path(x)
+        if path == "fused":
             return self.fused(x, state, recurrent)
-        gates = self.project(x.flatten(0, 1)).to(recurrent.dtype)
+        gates = self.project(x.flatten(0, 1))
+        if path == "gpu-scan":
+            dtype = product_dtype(x, recurrent)
+            state = tuple(part.to(torch.promote_types(dtype, torch.float32)).contiguous() for part in state)
+            with torch.autocast(x.device.type, enabled=False):
+                return self.gpu_scan(gates.to(dtype), state, recurrent.to(dtype))
+        gates = gates.to(recurrent.dtype)
         state = tuple(part.to(recurrent.dtype).contiguous() for part in state)
-        if x.device.type == "cpu" and recurrent.dtype in (torch.float32, torch.float64):
+        if path == "scan":
             with torch.autocast("cpu", enabled=False):
                 return self.scan(gates, state, recurrent)
         return self.loop(gates.view(*x.shape[:2], -1), state, recurrent)
+
+    def path(self, x: Tensor) -> Path:
+        """Which way `forward` takes for an input (steps, batch, input_size)."""
+        if self.is_fused(x):
+            return "fused"
+        if x.device.type == "cpu" and self.weight_hh_l0.dtype in (torch.float32, torch.float64):
+            return "scan"
+        return "gpu-scan" if x.is_cuda and self.has_gpu_scan else "loop"
 
     def start(self, x: Tensor) -> State:
         """The state of zeros for a batch `x` (steps, batch, input_size), of its kind."""
@@ -102,6 +123,16 @@ class Direction(nn.Module, ABC):
     @abstractmethod
     def scan(self, gates: Tensor, state: State, recurrent: Tensor) -> tuple[Tensor, State]:
         """All steps on a CPU, fast: gates (steps * batch, gates * width), which it overwrites."""
+
+    def gpu_scan(self, gates: Tensor, state: State, recurrent: Tensor) -> tuple[Tensor, State]:
+        """All steps on a GPU, fast; only where `has_gpu_scan`.
+
+        Args:
+            gates: (steps * batch, gates * width), which it overwrites, in the type of the products.
+            state: float32 at least.
+            recurrent: weight_hh_l0 after dropout, in the type of the gates.
+        """
+        raise NotImplementedError
 
     def loop(self, gates: Tensor, state: State, recurrent: Tensor) -> tuple[Tensor, State]:
         """All steps anywhere, slowly: gates (steps, batch, gates * width)."""
@@ -246,6 +277,7 @@ class LiGru(Direction):
     """
 
     gates = 2
+    has_gpu_scan = True
 
     def __init__(self, input_size: int, width: int, *, recurrent_dropout: float = 0.0) -> None:
         super().__init__(input_size, width, recurrent_dropout=recurrent_dropout)
@@ -265,6 +297,13 @@ class LiGru(Direction):
     def scan(self, gates: Tensor, state: State, recurrent: Tensor) -> tuple[Tensor, State]:
         """See `Direction.scan`."""
         from asr.model.scan import LiGruScan
+
+        _, y = LiGruScan.apply(gates, recurrent, state[0])
+        return y, (y[-1],)
+
+    def gpu_scan(self, gates: Tensor, state: State, recurrent: Tensor) -> tuple[Tensor, State]:
+        """See `Direction.gpu_scan`."""
+        from asr.model.gpu_scan import LiGruScan  # only here, since Triton takes a while to load
 
         _, y = LiGruScan.apply(gates, recurrent, state[0])
         return y, (y[-1],)
@@ -290,6 +329,7 @@ class Lstm(_TorchCell):
     """
 
     gates = 4
+    has_gpu_scan = True
 
     def __init__(
         self,
@@ -333,6 +373,15 @@ class Lstm(_TorchCell):
         _, y, c = LstmScan.apply(gates, recurrent, self.weight_hr_l0, self.peepholes, *state)
         return y, (y[-1], c)
 
+    def gpu_scan(self, gates: Tensor, state: State, recurrent: Tensor) -> tuple[Tensor, State]:
+        """See `Direction.gpu_scan`."""
+        from asr.model.gpu_scan import LstmScan
+
+        projection = None if self.weight_hr_l0 is None else self.weight_hr_l0.to(gates.dtype)
+        peepholes = None if self.peepholes is None else self.peepholes.to(state[0].dtype)
+        _, y, c = LstmScan.apply(gates, recurrent, projection, peepholes, *state)
+        return y, (y[-1], c)
+
     def is_fused(self, x: Tensor) -> bool:
         """See `Direction.is_fused`: on a CPU oneDNN's kernel, for float32 and bf16, without projection."""
         if self.peepholes is not None:
@@ -353,6 +402,12 @@ class Lstm(_TorchCell):
             weights.append(self.weight_hr_l0)
         y, h, c = self._call("lstm", x, tuple(part.unsqueeze(0) for part in state), *weights)
         return y, (h[0], c[0])
+
+
+def product_dtype(x: Tensor, weight: Tensor) -> torch.dtype:
+    """The type of matrix products: autocast's where that is on, else that of the weights."""
+    device = x.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
 
 
 NAMES: tuple[Cell, ...] = get_args(Cell)

@@ -4,18 +4,35 @@ Toolkits run a bidirectional layer over packed sequences, which on a CPU leaves 
 costs up to an order of magnitude. Here each direction is its own one-directional layer over the padded
 batch: the backward one reads every utterance reversed *by its own length*, so that padding stands behind the
 valid steps in both directions and never reaches them. The result equals the packed one, gradients included.
+
+On a GPU the two directions run at the same time. Which arrangement is the fastest there is for measurements
+to decide (`GPU_ARRANGEMENT`); a packed bidirectional call is not among them, since it wants the lengths on
+the host, and torch takes cuDNN's persistent kernels neither for packed sequences nor for two directions in
+one call.
 """
 
+import logging
 from dataclasses import dataclass
-from typing import Any
+from functools import cache, partial
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from asr.errors import SettingsError
 from asr.model.cells import Cell as Cell
+from asr.model.cells import Direction, check_cell, make_direction, product_dtype
 from asr.model.cells import State as State
-from asr.model.cells import check_cell, make_direction
+from asr.model.cudnn import has_persistent_kernels, persistent_obstacle, persistent_rows
+from asr.model.streams import on_two_streams
+
+Arrangement = Literal["in-turn", "two-streams"]
+
+# How the two directions of a layer run on a GPU; the one line to change after a measurement.
+GPU_ARRANGEMENT: Arrangement = "two-streams"
+
+_log = logging.getLogger("asr")
 
 
 @dataclass(frozen=True)
@@ -64,6 +81,7 @@ class RecurrentLayer(nn.Module):
 
     def __init__(self, input_size: int, config: RecurrentConfig) -> None:
         super().__init__()
+        self.config = config
         directions = [
             make_direction(
                 config.cell,
@@ -102,10 +120,43 @@ class RecurrentLayer(nn.Module):
                 "a bidirectional layer cannot continue from a state: its backward half begins at the end of "
                 "the utterance. Use --model.no-bidirectional for streaming."
             )
-        y, last = self.forwards(x)
-        y_backwards, _ = self.backwards(x.flip(0) if order is None else reverse(x, order))
-        y_backwards = y_backwards.flip(0) if order is None else reverse(y_backwards, order)
+        if self.arrangement(x) == "two-streams":
+            shared = (x,) if order is None else (x, order)
+            (y, last), y_backwards = on_two_streams(
+                partial(self.forwards, x), partial(_run_reversed, self.backwards, x, order), shared, x.device
+            )
+        else:
+            y, last = self.forwards(x)
+            y_backwards = _run_reversed(self.backwards, x, order)
         return torch.cat([y, y_backwards], dim=-1), last
+
+    def arrangement(self, x: Tensor) -> Arrangement:
+        """How the directions run for an input (steps, batch, input_size)."""
+        if not _is_on_gpu(x):
+            return "in-turn"
+        # A persistent kernel may wait until all of its blocks are on the GPU at once: two could wait for each
+        # other. One fills the GPU anyway.
+        return "in-turn" if self.persistent_rows(x) == x.shape[1] else GPU_ARRANGEMENT
+
+    def persistent_rows(self, x: Tensor) -> int | None:
+        """The batch that cuDNN's persistent kernel takes, rows of padding included.
+
+        Args:
+            x: (steps, batch, any size); only its batch, type and device matter.
+
+        Returns:
+            The smallest such batch, or None where torch does not choose that kernel.
+        """
+        if not _is_on_gpu(x) or not has_persistent_kernels(
+            product_dtype(x, self.forwards.weight_hh_l0), torch.cuda.get_device_properties(x.device)
+        ):
+            return None
+        config = self.config
+        obstacle = persistent_obstacle(config.cell, config.width, config.projection, self.forwards.input_size)
+        if obstacle is not None:
+            _log_once(f"cuDNN's persistent kernels, which are faster, cannot be used: {obstacle}.")
+            return None
+        return persistent_rows(config.cell, config.width, x.shape[1])
 
 
 class RecurrentStack(nn.Module):
@@ -172,6 +223,10 @@ class RecurrentStack(nn.Module):
         """Time-major outputs of the stack, hidden states of its last layer, and the states to go on from."""
         # Time-major inside: torch's fused kernels want it, and would otherwise copy at every layer.
         x = x.transpose(0, 1)
+        batch = x.shape[1]
+        padding = 0 if states else (self._persistent_rows(x) or batch) - batch
+        if padding:
+            x, lengths = F.pad(x, (0, 0, 0, padding)), F.pad(lengths, (0, padding))
         order = reversal(lengths, x.shape[0]) if self.config.bidirectional else None
         new_states: list[State] = []
         for index, (norm, layer, bottleneck) in enumerate(
@@ -186,7 +241,34 @@ class RecurrentStack(nn.Module):
             x = bottleneck(hidden)
             if self.config.residual and x.shape == inputs.shape:
                 x = x + inputs
+        if padding:
+            x, hidden = x[:, :batch], hidden[:, :batch]
+            new_states = [tuple(part[:batch] for part in state) for state in new_states]
         return x, hidden, new_states
+
+    def _persistent_rows(self, x: Tensor) -> int | None:
+        """See `RecurrentLayer.persistent_rows`: the answer of the first layer that has one."""
+        for layer in self.layers:
+            rows: int | None = layer.persistent_rows(x)  # type: ignore[operator]
+            if rows is not None:
+                return rows
+        return None
+
+
+def _is_on_gpu(x: Tensor) -> bool:
+    """Whether there are streams and properties to ask for: a fake tensor has a CUDA device, but no GPU."""
+    return x.is_cuda and torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+
+
+def _run_reversed(direction: Direction, x: Tensor, order: Tensor | None) -> Tensor:
+    """Hidden states (steps, batch, hidden size) of a direction that reads each utterance from its end."""
+    y, _ = direction(x.flip(0) if order is None else reverse(x, order))
+    return y.flip(0) if order is None else reverse(y, order)
+
+
+@cache
+def _log_once(message: str) -> None:
+    _log.info(message)
 
 
 def locked_dropout(x: Tensor, rate: float, *, training: bool) -> Tensor:

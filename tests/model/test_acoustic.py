@@ -55,6 +55,23 @@ def test_log_probs_is_evaluation() -> None:
     assert torch.equal(first, model.log_probs(waveforms())[0])
 
 
+def test_log_probs_keeps_the_mode() -> None:
+    """Guards a training that looks at its model in between: each module keeps its mode, even on an error."""
+    model = make(dropout=0.5).train()
+    model.encoder.front.eval()
+    model.log_probs(waveforms())
+
+    def fail(*_: Any) -> None:
+        raise MemoryError
+
+    model.encoder.output.register_forward_hook(fail)
+    with pytest.raises(MemoryError):
+        model.log_probs(waveforms())
+    assert model.training
+    assert model.encoder.recurrent.training
+    assert not model.encoder.front.training
+
+
 @pytest.mark.parametrize("others", [[], [16_000]])
 def test_a_recording_that_is_too_short(others: list[int]) -> None:
     """Guards against a scrap of audio that is refused alone and recognised as something in a batch."""

@@ -121,6 +121,56 @@ def test_equals_torchs_packed_layer(
         torch.testing.assert_close(weight.grad, gradients[f"{name}_reverse"], **near)
 
 
+def test_directions_on_two_streams(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards the arrangement of a GPU, as far as a CPU can: the second direction does not need the first."""
+    layer = RecurrentLayer(5, CONFIG).double()
+    x, order = batch(LENGTHS, 5).transpose(0, 1), reversal(LENGTHS, 17)
+    expected, (h, c) = layer(x, order)
+    assert layer.arrangement(x) == "in-turn"
+    calls = []
+
+    def second_first(first: Any, second: Any, shared: Any, device: torch.device) -> Any:
+        assert [id(tensor) for tensor in shared] == [id(x), id(order)]
+        calls.append(device)
+        result = second()
+        return first(), result
+
+    monkeypatch.setattr("asr.model.recurrent.on_two_streams", second_first)
+    monkeypatch.setattr(RecurrentLayer, "arrangement", lambda *_: "two-streams")
+    y, last = layer(x, order)
+    assert calls == [torch.device("cpu")]
+    torch.testing.assert_close((y, *last), (expected, h, c), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("both", [True, False])
+def test_rows_of_padding_change_nothing(both: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards the rows that cuDNN's persistent kernels want: outputs, final states and gradients are those
+    without them, and nobody sees them."""
+    stack = make_stack(replace(CONFIG, bidirectional=both, residual=True, bottleneck=5))
+    x = batch(LENGTHS, 5)
+    results = []
+    for rows in (None, 8):
+        monkeypatch.setattr(RecurrentLayer, "persistent_rows", lambda *_, rows=rows: rows)
+        stack.zero_grad()
+        y, states = stack(x, LENGTHS)
+        final = stack.final_states(x, LENGTHS)
+        (y[valid(LENGTHS)].square().sum() + final.square().sum()).backward()
+        gradients = [weight.grad for weight in stack.parameters()]
+        results.append((y[valid(LENGTHS)], final, *(part for state in states for part in state), *gradients))
+    torch.testing.assert_close(results[1], results[0], rtol=1e-11, atol=1e-11)
+
+
+def test_blocks_get_no_rows_of_padding(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards streaming: states that an earlier block has left fit the batch."""
+    stack = make_stack(replace(CONFIG, bidirectional=False))
+    monkeypatch.setattr(RecurrentLayer, "persistent_rows", lambda *_: 8)
+    x = batch(torch.tensor([6, 6]), 5)
+    whole, _ = stack(x, torch.tensor([6, 6]))
+    first, states = stack(x[:, :4], torch.tensor([4, 4]))
+    second, _ = stack(x[:, 4:], torch.tensor([2, 2]), states)
+    torch.testing.assert_close(torch.cat([first, second], dim=1), whole, rtol=1e-12, atol=1e-12)
+
+
 def test_reversal_by_hand() -> None:
     """Guards the order: each utterance by its own length, padding where it was, twice is the identity."""
     x = torch.tensor([[1, 5, 8], [2, 6, 0], [3, 0, 0], [4, 0, 0]]).unsqueeze(2)  # (steps, batch, 1)
