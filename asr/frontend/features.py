@@ -117,14 +117,14 @@ def log_mel(waveform: Tensor, config: FeatureConfig) -> Tensor:
     filters = _mel_filters(config.n_fft, config.n_mels, config.sample_rate, waveform.device)
     frames = frame_count(waveform.shape[-1], config)
     # On a CPU, one row at a time. Rows of a batch are independent, so the values are the same either way.
-    rows = waveform.split(1) if waveform.device.type == "cpu" else (waveform,)
+    rows = torch.split(waveform, 1) if waveform.device.type == "cpu" else (waveform,)
     most = _CPU_BLOCK if waveform.device.type == "cpu" else max(1, _GPU_BLOCK // len(waveform))
     energies = torch.cat([_energies(row, frames, most, filters, config) for row in rows])
     return energies.clamp_min(config.log_floor).log()
 
 
 def _energies(waveform: Tensor, frames: int, most: int, filters: Tensor, config: FeatureConfig) -> Tensor:
-    """(rows, samples) -> (rows, frames, n_mels) mel energies, computed in blocks of at most so many frames."""
+    """(rows, samples) -> (rows, frames, n_mels) mel energies, in blocks of at most `most` frames."""
     padded = nn.functional.pad(waveform, (config.n_fft // 2, config.n_fft // 2))
     count = -(-frames // most)
     edges = [block * frames // count for block in range(count + 1)]  # of equal size: none has a frame or two

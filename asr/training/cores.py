@@ -1,12 +1,14 @@
 """The machine's cores, shared between computing threads, loader processes and the processes of torchrun."""
 
 import logging
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 
 from asr.cores import usable_cores
+from asr.training.loader import PREFETCH
 
 log = logging.getLogger("asr")
 
@@ -20,6 +22,36 @@ def one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
+
+
+def loader_processes(cached: bool, batch_bytes: int) -> int:
+    """Loader processes that keep up with a GPU.
+
+    Batches reach the training process through shared memory, of which a container may have 64 MB: there are
+    no more processes than there is room for their batches, and none where there is no room at all.
+
+    Args:
+        cached: whether a cache has all features; then four processes read as much as 20,000 s of audio a
+            second, with room to spare.
+        batch_bytes: of a batch.
+    """
+    wanted = min(4 if cached else 8, max(1, usable_cores() - 1))
+    try:
+        free = shutil.disk_usage(_SHARED_MEMORY).free
+    except OSError:  # macOS has no such folder, and no such limit
+        return wanted
+    # Each process makes one batch while others wait to be taken; the dev set's processes need as much.
+    fitting = free // (2 * (PREFETCH + 1) * max(batch_bytes, 1))
+    if fitting < wanted:
+        log.warning(
+            "%s has %.0f MB free, and batches of %.0f MB: %d loader processes where %d would be faster. Give "
+            "the container more (docker run --shm-size 8g), or lower --batch.seconds.",
+            _SHARED_MEMORY, free / 1e6, batch_bytes / 1e6, fitting, wanted,
+        )  # fmt: skip
+    return min(wanted, fitting)
+
+
+_SHARED_MEMORY = "/dev/shm"
 
 
 def share_cores(threads: int | None, workers: int) -> int:
