@@ -5,7 +5,6 @@ computes the next batch, and used only then.
 """
 
 import logging
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -13,6 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
+from threading import Event
 from typing import Generic, TypeVar
 
 import torch
@@ -191,7 +191,7 @@ def _read_ahead(
     A thousand files need no more memory than three windows: of one the last batch is computed, of one the
     first, and one is read.
     """
-    stop = threading.Event()
+    stop = Event()
     windows = _windows(segments, features, window_s, stop)
     with ThreadPoolExecutor(1) as reader:
         following = reader.submit(next, windows, None)
@@ -207,7 +207,7 @@ def _read_ahead(
 
 
 def _windows(
-    segments: Sequence[Segment], features: FeatureConfig, window_s: float, stop: threading.Event
+    segments: Sequence[Segment], features: FeatureConfig, window_s: float, stop: Event
 ) -> Generator[list[_Entry], None, None]:
     """Decode segments with several threads, until told to stop."""
     threads = min(_MOST_THREADS, usable_cores())

@@ -134,6 +134,34 @@ def test_memory_is_bounded(
     assert threading.active_count() == threads
 
 
+def test_reading_ends_with_the_results(
+    net: AcousticModel, segments: list[Segment], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A command that fails at its first recording, and first reads all the others."""
+    read: list[Path] = []
+    stopped = threading.Event()
+
+    class Stop(threading.Event):
+        def set(self) -> None:
+            super().set()
+            stopped.set()
+
+    def watch(path: Path, rate: int, **part: Any) -> Tensor:
+        read.append(path)
+        if path.name == "gone.wav":
+            stopped.wait(PATIENCE_S)
+        return read_audio(path, rate, **part)
+
+    monkeypatch.setattr(inference, "_WINDOW", 1)
+    monkeypatch.setattr(inference, "usable_cores", lambda: 1)
+    monkeypatch.setattr(inference, "Event", Stop)
+    monkeypatch.setattr(inference, "read_audio", watch)
+    outputs = each_output(net, [*segments[:5], *[Segment(Path("gone.wav"))] * 100], 1.0, steps_of)
+    next(outputs)
+    outputs.close()  # type: ignore[attr-defined]
+    assert len(read) < 20
+
+
 def test_threads_of_sums_are_left_as_they_were(net: AcousticModel, segments: list[Segment]) -> None:
     """Decoding with one thread each, and training after it in the same program with one thread as well."""
     counts: list[int] = []

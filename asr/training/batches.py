@@ -241,10 +241,15 @@ class _Collated(Dataset[Batch | AsrError]):
         self.examples, self.features, self.augmenter, self.cache = examples, features, augmenter, cache
 
     def conditions(self, example: Example, epoch: int) -> Conditions:
-        """The conditions under which an utterance is heard in an epoch."""
+        """The conditions under which training reads an utterance in an epoch."""
+        return self.batch_conditions([example], epoch)[0]
+
+    def batch_conditions(self, examples: Sequence[Example], epoch: int) -> list[Conditions]:
+        """The same for several, each as if alone."""
         if not epoch or self.augmenter is None:
-            return AS_RECORDED
-        return self.augmenter.conditions(epoch, example.utterance.id, example.top_speed)
+            return [AS_RECORDED] * len(examples)
+        ids = [example.utterance.id for example in examples]
+        return self.augmenter.batch_conditions(epoch, ids, [example.top_speed for example in examples])
 
     def __getitem__(self, planned: Planned) -> Batch | AsrError:
         # Handed over as it is: raised in a loader process, an error would arrive wrapped in its traceback.
@@ -255,7 +260,7 @@ class _Collated(Dataset[Batch | AsrError]):
 
     def _make(self, planned: Planned) -> Batch:
         chosen = [self.examples[index] for index in planned.indices]
-        conditions = [self.conditions(example, planned.epoch) for example in chosen]
+        conditions = self.batch_conditions(chosen, planned.epoch)
         lengths, audio = self._audio(planned.indices, conditions)
         warps = [how.mel_warp for how in conditions]
         token_lengths = [len(example.tokens) for example in chosen]
