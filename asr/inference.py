@@ -79,7 +79,8 @@ def each_output(
     launched: _Launched[Output] | None = None
 
     def finish(batch: "_Launched[Output]") -> None:
-        results = use(*batch.output.wait(), model.step_s)
+        log_probs, step_lengths = batch.output.wait()
+        results = use(log_probs, step_lengths, model.step_s)
         batch.window.results |= zip(batch.numbers, results, strict=True)
         progress.add(len(results), sum(len(batch.window.waveforms[n]) for n in batch.numbers) / rate)
 
@@ -127,24 +128,30 @@ class _Window(Generic[Output]):
 
 
 class _HostCopy:
-    """Tensors on their way from the device to the host, which does other work meanwhile."""
+    """A model's output on its way from the device to the host, which does other work meanwhile.
 
-    def __init__(self, *tensors: Tensor) -> None:
-        self.tensors = [tensor.to("cpu", non_blocking=True) for tensor in tensors]  # into page-locked memory
-        self.copied = _record_event(tensors[0].device)
+    Args:
+        log_probs: (batch, steps, vocab).
+        step_lengths: (batch,).
+    """
 
-    def wait(self) -> list[Tensor]:
-        """The tensors in the host's memory."""
+    def __init__(self, log_probs: Tensor, step_lengths: Tensor) -> None:
+        # Into page-locked memory, which torch takes for copies that nobody waits for.
+        self.output = log_probs.to("cpu", non_blocking=True), step_lengths.to("cpu", non_blocking=True)
+        self.copied = _record_event(log_probs.device)
+
+    def wait(self) -> tuple[Tensor, Tensor]:
+        """The same in the host's memory."""
         if self.copied is not None:
             self.copied.synchronize()
-        return self.tensors
+        return self.output
 
 
 def _record_event(device: torch.device) -> torch.cuda.Event | None:
     """An event after all that was launched so far; None on a CPU, which has done it all."""
     if device.type != "cuda":
         return None
-    event = torch.cuda.Event()
+    event = torch.cuda.Event()  # type: ignore[no-untyped-call]
     event.record(torch.cuda.current_stream(device))
     return event
 
@@ -155,7 +162,7 @@ class _Launched(Generic[Output]):
 
     window: _Window[Output]
     numbers: list[int]  # of the window's entries
-    output: _HostCopy  # (batch, steps, vocab) log-probabilities and (batch,) valid steps
+    output: _HostCopy
 
 
 def _launch(model: AcousticModel, window: _Window[Output], numbers: list[int], batch_s: float) -> _HostCopy:

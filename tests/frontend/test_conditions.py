@@ -55,7 +55,7 @@ def test_draws_are_pure() -> None:
 
 
 def test_a_batch_is_drawn_as_each_alone() -> None:
-    """Guards draws that are made together against depending on the neighbours, or on their limits of speed."""
+    """Guards draws that are made together against the neighbours and their limits of speed."""
     augmenter = Augmenter(ALL, 1)
     names = [f"u{number}" for number in range(50)]
     top_speeds = [(0.9, 1.0, 1.1)[number % 3] for number in range(50)]
