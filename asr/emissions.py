@@ -20,9 +20,9 @@ from asr.corpora.manifest import Utterance
 from asr.decoder import Decode
 from asr.decoding.hypothesis import Hypothesis
 from asr.errors import AudioError
+from asr.inference import Segment, each_output
 from asr.model.acoustic import AcousticModel
 from asr.model.saved import write_atomically
-from asr.transcribe import Segment, each_output
 
 __all__ = ["Emissions", "compute_emissions", "keep_emissions"]
 
@@ -132,5 +132,5 @@ def keep_emissions(
 
 def _rows(log_probs: Tensor, step_lengths: Tensor, step_s: float) -> list[Tensor]:
     """Each utterance's own (steps, vocab) float32, on the CPU."""
-    host = log_probs.float().cpu()
-    return [row[:length].clone() for row, length in zip(host, step_lengths.tolist(), strict=True)]
+    rows = zip(log_probs.float(), step_lengths.tolist(), strict=True)
+    return [row[:length].clone() for row, length in rows]

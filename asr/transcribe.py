@@ -3,32 +3,26 @@
 import glob
 import json
 import logging
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal
 
-import torch
 import tyro
-from torch import Tensor
 
 from asr.decoder import Decode, DecoderSettings, build_decoder, greedy
 from asr.decoding.hypothesis import Hypothesis
 from asr.device import choose_device
 from asr.errors import AudioError, SettingsError
-from asr.frontend.audio import AUDIO_SUFFIXES, audio_files, read_audio
-from asr.frontend.features import FeatureConfig
+from asr.frontend.audio import AUDIO_SUFFIXES, audio_files
+from asr.inference import Segment, each_output
 from asr.model.acoustic import AcousticModel
 from asr.model.saved import load_model
 
+__all__ = ["Recognised", "Segment", "TranscribeSettings", "find_audio", "recognise", "run"]
+
 log = logging.getLogger("asr")
-
-Output = TypeVar("Output")
-
-_WINDOW = 10  # batches' worth of audio that is read before it is sorted by length
-_SILENCE = 1e-4  # of full scale: -80 dBFS
 
 
 @dataclass(frozen=True)
@@ -54,15 +48,6 @@ class TranscribeSettings:
     batch_s: float = 120.0  # seconds of audio in a batch, padding included; bounds the memory that is needed
     device: str = "auto"  # auto, cpu, cuda or cuda:N
     decoding: Annotated[DecoderSettings, tyro.conf.arg(name="")] = field(default_factory=DecoderSettings)
-
-
-@dataclass(frozen=True)
-class Segment:
-    """A recording, or a part of one."""
-
-    path: Path
-    offset_s: float = 0.0
-    duration_s: float | None = None  # None: to the end
 
 
 @dataclass(frozen=True)
@@ -156,111 +141,6 @@ def recognise(
             yield Recognised(segment, duration_s, found)
         else:
             yield Recognised(segment, duration_s, found[0], tuple(found))
-
-
-def each_output(
-    model: AcousticModel,
-    segments: Sequence[Segment],
-    batch_s: float,
-    use: Callable[[Tensor, Tensor, float], Sequence[Output]],
-) -> Iterator[tuple[Segment, float, Output | AudioError]]:
-    """Run a model over segments, in batches of about the same length, and hand its output on.
-
-    Progress is logged after every batch, and the speed at the end.
-
-    Args:
-        model: on its device.
-        segments: what to run it on.
-        batch_s: seconds of audio in a batch, padding included; a longer segment is a batch of its own.
-        use: gets (batch, steps, vocab) log-probabilities, (batch,) valid steps and the seconds of a step;
-            returns (batch,) results.
-
-    Yields:
-        Each segment in order, with the seconds of audio that were heard, and its result, or why it has none.
-
-    Raises:
-        SettingsError: batch_s is not above 0, or a batch does not fit into the device's memory.
-    """
-    if not batch_s > 0:
-        raise SettingsError(f"batch-s must be above 0 seconds. Got {batch_s:g}.")
-    features = model.settings.features
-    rate = features.sample_rate
-    began = time.monotonic()
-    seconds, heard, done = 0.0, 0, 0  # done: those that cannot be used as well
-    for window in _windows(segments, features, _WINDOW * batch_s):
-        waveforms = {n: audio for n, (_, audio) in enumerate(window) if isinstance(audio, Tensor)}
-        done += len(window) - len(waveforms)
-        results: dict[int, Output] = {}
-        for batch in _batches(waveforms, batch_s * rate):
-            try:
-                log_probs, steps = model.log_probs([waveforms[n] for n in batch])
-            except torch.OutOfMemoryError as error:
-                longest_s = len(waveforms[batch[0]]) / rate
-                raise SettingsError(
-                    f"batch-s {batch_s:g}: {len(batch)} recordings of up to {longest_s:.0f} s do not fit "
-                    f"into the memory of {model.device} together. Lower --batch-s, cut recordings longer "
-                    f"than it, or use --device cpu."
-                ) from error
-            results |= zip(batch, use(log_probs, steps, model.step_s), strict=True)
-            done += len(batch)
-            heard += len(batch)
-            seconds += sum(len(waveforms[n]) for n in batch) / rate
-            left = (time.monotonic() - began) * (len(segments) - done) / done
-            log.info("%d of %d recordings, %.0f s left", done, len(segments), left, extra={"transient": True})
-        for number, (segment, audio) in enumerate(window):
-            if isinstance(audio, Tensor):
-                yield segment, len(audio) / rate, results[number]
-            else:
-                yield segment, 0.0, audio
-    if heard:
-        elapsed = time.monotonic() - began
-        log.info(
-            "%d of %d recordings, %.1f s of audio in %.1f s (%.0f times real time)",
-            heard, len(segments), seconds, elapsed, seconds / elapsed,
-        )  # fmt: skip
-
-
-_Window = list[tuple[Segment, Tensor | AudioError]]
-
-
-def _windows(segments: Sequence[Segment], features: FeatureConfig, window_s: float) -> Iterator[_Window]:
-    """Read segments, some at a time, so that a thousand files need no more memory than ten batches."""
-    window: _Window = []
-    samples = 0
-    for segment in segments:
-        audio = _read(segment, features)
-        window.append((segment, audio))
-        samples += len(audio) if isinstance(audio, Tensor) else 0
-        if samples >= window_s * features.sample_rate:
-            yield window
-            window, samples = [], 0
-    if window:
-        yield window
-
-
-def _batches(waveforms: Mapping[int, Tensor], batch_samples: float) -> Iterator[list[int]]:
-    """The waveforms' numbers in batches of about the same length, the longest first."""
-    numbers = sorted(waveforms, key=lambda number: len(waveforms[number]), reverse=True)
-    while numbers:
-        size = max(1, int(batch_samples / len(waveforms[numbers[0]])))
-        yield numbers[:size]
-        numbers = numbers[size:]
-
-
-def _read(segment: Segment, features: FeatureConfig) -> Tensor | AudioError:
-    rate = features.sample_rate
-    try:
-        waveform = read_audio(segment.path, rate, offset_s=segment.offset_s, duration_s=segment.duration_s)
-    except AudioError as error:
-        return error
-    if len(waveform) < features.win_length:
-        return AudioError(
-            f"{segment.path}: {1000 * len(waveform) / rate:.0f} ms of audio are too short to recognise. "
-            f"Expected at least {features.window_ms:g} ms. Leave the file out."
-        )
-    if float(waveform.abs().max()) < _SILENCE:
-        log.warning("%s: silence (no sample above -80 dBFS). Check the recording.", segment.path)
-    return waveform
 
 
 def _text(result: Recognised, ids: bool) -> str:

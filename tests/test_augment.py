@@ -35,7 +35,8 @@ def heard_in_training(
     batches = Batches(examples, FeatureConfig(), BatchConfig(cache_dir=cache_dir), config, seed=seed)
     rows = {}
     for batch in batches.load(batches.plan(epoch)):
-        for name, audio, frames in zip(batch.ids, batch.audio, batch.frame_lengths.tolist(), strict=True):
+        heard = batch.audio if cache_dir is None else batch.features(FeatureConfig())
+        for name, audio, frames in zip(batch.ids, heard, batch.frame_lengths.tolist(), strict=True):
             rows[name] = audio if cache_dir is None else audio[:frames]
     return rows
 

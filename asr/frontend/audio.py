@@ -147,6 +147,7 @@ def resample(waveform: Tensor, from_rate: int, to_rate: int) -> Tensor:
 
 
 @lru_cache(maxsize=16)
+@torch.inference_mode(False)  # it serves later calls that need a gradient, too
 def _resampler(from_rate: int, to_rate: int, device: torch.device) -> torchaudio.transforms.Resample:
     """The filter bank of a pair of rates; making it costs more than a second of audio does."""
     ratio = Fraction(from_rate, to_rate)

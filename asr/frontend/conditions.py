@@ -5,6 +5,7 @@ noise included, so that a waveform and its conditions give the same samples in a
 """
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,11 +82,23 @@ class Augmenter:
             utterance_id: as the manifest has it.
             top_speed: faster ones are not drawn.
         """
-        hashes = hash_ids([utterance_id])
-        speeds = draw_speeds(self.config, np.array([top_speed]), hashes, self.seed, epoch)
+        return self.batch_conditions(epoch, [utterance_id], [top_speed])[0]
+
+    def batch_conditions(
+        self, epoch: int, utterance_ids: Sequence[str], top_speeds: Sequence[float]
+    ) -> list[Conditions]:
+        """The same for several utterances, each as if alone, in less time."""
+        hashes = hash_ids(utterance_ids)
+        speeds = draw_speeds(self.config, np.array(top_speeds), hashes, self.seed, epoch)
+        return [
+            self._conditions(epoch, name, speed)
+            for name, speed in zip(utterance_ids, speeds.tolist(), strict=True)
+        ]
+
+    def _conditions(self, epoch: int, utterance_id: str, speed: float) -> Conditions:
         noise, snr_db = self._noise(epoch, utterance_id)
         return Conditions(
-            speed=float(speeds[0]),
+            speed=speed,
             room=self._room(epoch, utterance_id),
             noise=noise,
             snr_db=snr_db,

@@ -1,5 +1,7 @@
 """Vocal tract length perturbation: log-mel frames as of a longer or shorter vocal tract."""
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 
@@ -26,7 +28,7 @@ def warp_mel(features: Tensor, factors: Tensor, config: FeatureConfig) -> Tensor
     """
     if config.n_mels == 1:
         return features
-    centres = band_edges_hz(config.n_mels, config.sample_rate)[1:-1].to(features.device)
+    centres = _band_centres(config.n_mels, config.sample_rate, features.device)
     wanted = _warp(centres, factors.unsqueeze(1), config.sample_rate / 2)
     below = (torch.searchsorted(centres, wanted.contiguous(), right=True) - 1).clamp(0, len(centres) - 2)
     low, high = centres[below], centres[below + 1]
@@ -34,6 +36,12 @@ def warp_mel(features: Tensor, factors: Tensor, config: FeatureConfig) -> Tensor
     below = below.unsqueeze(1).expand(features.shape)
     weight = weight.unsqueeze(1).to(features.dtype)
     return torch.lerp(features.gather(2, below), features.gather(2, below + 1), weight)
+
+
+@lru_cache(maxsize=16)
+def _band_centres(n_mels: int, sample_rate: int, device: torch.device) -> Tensor:
+    """(n_mels,) float64, Hz. Kept on the device: a copy at every update would make the host wait."""
+    return band_edges_hz(n_mels, sample_rate)[1:-1].to(device)
 
 
 def _warp(hertz: Tensor, factors: Tensor, highest: float) -> Tensor:

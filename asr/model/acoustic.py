@@ -81,8 +81,12 @@ class AcousticModel(nn.Module):
         config = self.settings.features
         for waveform in waveforms:
             require_one_window(len(waveform), config)
-        padded = nn.utils.rnn.pad_sequence(waveforms, batch_first=True).to(self.device)
-        samples = torch.tensor([len(waveform) for waveform in waveforms], device=self.device)
+        padded = nn.utils.rnn.pad_sequence(waveforms, batch_first=True)
+        samples = torch.tensor([len(waveform) for waveform in waveforms])
+        if self.device.type == "cuda":  # from page-locked memory, the host does not wait for the copy
+            padded, samples = padded.pin_memory(), samples.pin_memory()
+        padded = padded.to(self.device, non_blocking=True)
+        samples = samples.to(self.device, non_blocking=True)
         modes = [(module, module.training) for module in self.modules()]
         self.eval()
         try:

@@ -1,31 +1,29 @@
 """Utterances -> batches: what a batch holds, and how it is made; `sampler` says what goes together."""
 
-import signal
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from numpy.typing import NDArray
+from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from asr.corpora.manifest import Utterance
-from asr.device import one_thread, usable_cores
-from asr.errors import AsrError, DataError, SettingsError
+from asr.device import one_thread
+from asr.errors import AsrError, AudioError, DataError, SettingsError
 from asr.frontend.augment import AugmentConfig, Masks, draw, draw_masks
 from asr.frontend.conditions import AS_RECORDED, Augmenter, Conditions
-from asr.frontend.features import FeatureConfig, frame_count, log_mel
+from asr.frontend.features import FeatureConfig, frame_count, log_mel, require_one_window
 from asr.frontend.warp import warp_mel
-from asr.training.cache import FeatureCache, open_cache, read_features, read_waveform
+from asr.training.cache import FeatureCache, open_cache, read_waveform
 from asr.training.examples import Example
-from asr.training.failures import loader_killed
+from asr.training.loader import Loader, loader_processes
 from asr.training.sampler import Plan, Planned, Sampler
 
 CPU = torch.device("cpu")
-_SIGNAL_S = 0.2  # within which the system tells of a process that has ended
 
 
 @dataclass(frozen=True)
@@ -40,8 +38,10 @@ class BatchConfig:
     shards: int | None = None
     # In so many first epochs, short utterances come before long ones (SortaGrad): a steadier beginning.
     shortest_first_epochs: int = 0
-    # Processes that make batches; None: 0 on a CPU or where a cache has all features, else up to 8.
+    # Processes that make batches; None: 0 on a CPU; on a GPU up to 8, or 4 where a cache has all features.
     workers: int | None = None
+    # Processes that compute features for the cache; None: one for each usable core.
+    cache_workers: int | None = None
 
     def __post_init__(self) -> None:
         if self.seconds <= 0:
@@ -54,6 +54,8 @@ class BatchConfig:
             )
         if self.workers is not None and self.workers < 0:
             raise SettingsError(f"batch.workers must not be negative. Got {self.workers}.")
+        if self.cache_workers is not None and self.cache_workers < 1:
+            raise SettingsError(f"batch.cache-workers must be at least 1. Got {self.cache_workers}.")
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,8 @@ class Batch:
     """Padded utterances."""
 
     ids: tuple[str, ...]
-    audio: Tensor  # (batch, frames, n_mels) features, or (batch, samples) of which the device makes them
+    # (batch, frames, n_mels) features, or (batch, samples) waveforms where there is no cache
+    audio: Tensor
     frame_lengths: Tensor  # (batch,) int64
     tokens: Tensor  # (batch, longest) int64
     token_lengths: Tensor  # (batch,) int64
@@ -69,6 +72,10 @@ class Batch:
     global_tokens: int  # tokens of all processes' parts of this batch
     global_seconds: float  # of audio in all processes' parts, without padding
     warps: Tensor | None = None  # (batch,) float64 factors of the mel bands' frequencies; None: all 1
+    # Beside features: (some, samples) of the utterances whose features no cache has, since a room, noise or a
+    # volume was drawn for them, and (some,) int64 which utterances those are. Their features are zeros.
+    waveforms: Tensor | None = None
+    waveform_rows: Tensor | None = None
 
     @property
     def global_amount(self) -> float:
@@ -80,12 +87,17 @@ class Batch:
         half = len(self.ids) // 2
         if half == 0:
             return None
-        return self._rows(slice(None, half)), self._rows(slice(half, None))
+        return self._rows(0, half), self._rows(half, len(self.ids))
 
     def features(self, config: FeatureConfig) -> Tensor:
-        """(batch, frames, n_mels) log-mel frames as training hears them, on the batch's device."""
-        plain = self.audio if self.audio.dim() == 3 else log_mel(self.audio, config)
-        return plain if self.warps is None else warp_mel(plain, self.warps, config)
+        """(batch, frames, n_mels) log-mel frames; the device computes those that no cache has."""
+        features = self.audio if self.audio.dim() == 3 else log_mel(self.audio, config)
+        if self.waveforms is not None and self.waveform_rows is not None:
+            frames = features.shape[1]
+            computed = log_mel(self.waveforms, config)[:, :frames]
+            computed = nn.functional.pad(computed, (0, 0, 0, frames - computed.shape[1]))
+            features = features.index_copy(0, self.waveform_rows, computed)
+        return features if self.warps is None else warp_mel(features, self.warps, config)
 
     def to(self, device: torch.device) -> "Batch":
         """The same batch with its tensors on another device."""
@@ -95,14 +107,23 @@ class Batch:
         """The same batch in page-locked memory, from which copies to a GPU overlap with its work."""
         return self._map(torch.Tensor.pin_memory)
 
-    def _rows(self, rows: slice) -> "Batch":
+    def _rows(self, first: int, end: int) -> "Batch":
         """Some of the utterances; padding of features that none of them needs is cut off."""
-        part = replace(self._map(lambda tensor: tensor[rows]), ids=self.ids[rows])
+        plain = replace(self, waveforms=None, waveform_rows=None)._map(lambda tensor: tensor[first:end])
+        part = replace(plain, ids=self.ids[first:end])
         if part.audio.dim() == 3:
             part = replace(part, audio=part.audio[:, : int(part.frame_lengths.max())])
+        if self.waveforms is not None and self.waveform_rows is not None:
+            inside = (self.waveform_rows >= first) & (self.waveform_rows < end)
+            if inside.any():
+                rows = self.waveform_rows[inside] - first
+                part = replace(part, waveforms=self.waveforms[inside], waveform_rows=rows)
         return part
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+        def changed(tensor: Tensor | None) -> Tensor | None:
+            return None if tensor is None else change(tensor)
+
         return replace(
             self,
             audio=change(self.audio),
@@ -110,7 +131,9 @@ class Batch:
             tokens=change(self.tokens),
             token_lengths=change(self.token_lengths),
             masks=None if self.masks is None else Masks(change(self.masks.time), change(self.masks.mel)),
-            warps=None if self.warps is None else change(self.warps),
+            warps=changed(self.warps),
+            waveforms=changed(self.waveforms),
+            waveform_rows=changed(self.waveform_rows),
         )
 
 
@@ -157,23 +180,26 @@ class Batches:
             )
         self.examples = examples
         self.pin = device.type == "cuda"
-        # A CPU that trains has no core to spare, and reading a cache is no work.
-        works = config.cache_dir is None or (augment is not None and augment.changes_waveform)
-        spare = min(8, max(1, usable_cores() - 1)) if self.pin and works else 0
-        self.workers = spare if config.workers is None else config.workers
+        self.workers = (
+            0 if config.workers is None else config.workers
+        )  # a CPU that trains has no core to spare
+        if self.pin and config.workers is None:
+            cached = config.cache_dir is not None and not (augment and augment.changes_waveform)
+            batch_s = config.seconds / world_size
+            frame_bytes = features.n_mels * 4 if config.cache_dir else features.hop_length * 4
+            self.workers = loader_processes(cached, round(batch_s / features.frame_s) * frame_bytes)
         utterances = [example.utterance for example in examples]
-        # A missing folder of noise is told of before hours of computing features.
+        # A missing folder of noise is reported before hours of computing features.
         augmenter = None if augment is None else Augmenter(augment, seed)
-        caches = {}
+        cache = None
         if config.cache_dir is not None:
             # Global statistics are taken at the recordings' own speed.
             speeds = set(augment.speeds) if augment else {1.0}
             if features.normalize == "global":
                 speeds.add(1.0)
-            caches = {
-                speed: open_cache(config.cache_dir, utterances, features, speed) for speed in sorted(speeds)
-            }
-        self.dataset = _Collated(examples, features, augmenter, caches)
+            cache = open_cache(config.cache_dir, utterances, features, sorted(speeds), config.cache_workers)
+        self.dataset = _Collated(examples, features, augmenter, cache)
+        self.loader: Loader[Batch] = Loader(self.dataset, self.workers, pin_memory=self.pin)
         self.sampler = Sampler(
             [utterance.id for utterance in utterances],
             np.array([utterance.duration for utterance in utterances]),
@@ -199,34 +225,7 @@ class Batches:
             AudioError: an utterance's audio cannot be read.
             TrainingError: a loader process was killed.
         """
-        loader: DataLoader[Batch | AsrError] = DataLoader(
-            self.dataset,
-            sampler=plan,
-            batch_size=None,  # the data set makes whole batches
-            num_workers=self.workers,
-            pin_memory=self.pin,
-            prefetch_factor=4 if self.workers else None,
-            worker_init_fn=_ignore_signals,
-        )
-        batches = iter(loader)
-        try:
-            while True:
-                try:
-                    batch = next(batches, None)
-                except (EOFError, ConnectionError, FileNotFoundError) as error:
-                    # Killed while it handed a batch over; at other moments torch notices (`plain_failures`).
-                    # Now, too, by a signal: better here than on the way out, where nothing expects it.
-                    time.sleep(_SIGNAL_S)
-                    raise loader_killed(error) from error
-                if batch is None:
-                    return
-                if isinstance(batch, AsrError):
-                    raise batch
-                yield batch
-        finally:
-            # An error holds this frame. The loader processes must not live as long: they do not heed SIGTERM,
-            # with which Python would end them at its own exit, and would wait for them for ever.
-            del batches
+        return self.loader.load(plan)
 
 
 class _Collated(Dataset[Batch | AsrError]):
@@ -237,15 +236,20 @@ class _Collated(Dataset[Batch | AsrError]):
         examples: Sequence[Example],
         features: FeatureConfig,
         augmenter: Augmenter | None,
-        caches: dict[float, FeatureCache],
+        cache: FeatureCache | None,
     ) -> None:
-        self.examples, self.features, self.augmenter, self.caches = examples, features, augmenter, caches
+        self.examples, self.features, self.augmenter, self.cache = examples, features, augmenter, cache
 
     def conditions(self, example: Example, epoch: int) -> Conditions:
-        """The conditions under which an utterance is heard in an epoch."""
+        """The conditions under which training reads an utterance in an epoch."""
+        return self.batch_conditions([example], epoch)[0]
+
+    def batch_conditions(self, examples: Sequence[Example], epoch: int) -> list[Conditions]:
+        """The same for several, each as if alone."""
         if not epoch or self.augmenter is None:
-            return AS_RECORDED
-        return self.augmenter.conditions(epoch, example.utterance.id, example.top_speed)
+            return [AS_RECORDED] * len(examples)
+        ids = [example.utterance.id for example in examples]
+        return self.augmenter.batch_conditions(epoch, ids, [example.top_speed for example in examples])
 
     def __getitem__(self, planned: Planned) -> Batch | AsrError:
         # Handed over as it is: raised in a loader process, an error would arrive wrapped in its traceback.
@@ -256,31 +260,62 @@ class _Collated(Dataset[Batch | AsrError]):
 
     def _make(self, planned: Planned) -> Batch:
         chosen = [self.examples[index] for index in planned.indices]
-        heard = [self.conditions(example, planned.epoch) for example in chosen]
-        with one_thread():
-            parts = [self._read(example.utterance, how) for example, how in zip(chosen, heard, strict=True)]
-        lengths = [len(part) if self.caches else frame_count(len(part), self.features) for part in parts]
-        tokens = [torch.tensor(example.tokens, dtype=torch.int64) for example in chosen]
-        warps = [how.mel_warp for how in heard]
+        conditions = self.batch_conditions(chosen, planned.epoch)
+        lengths, audio = self._audio(planned.indices, conditions)
+        warps = [how.mel_warp for how in conditions]
+        token_lengths = [len(example.tokens) for example in chosen]
+        tokens = np.zeros((len(chosen), max(token_lengths)), dtype=np.int64)
+        for row, example in zip(tokens, chosen, strict=True):
+            row[: len(example.tokens)] = example.tokens
         return Batch(
             ids=tuple(example.utterance.id for example in chosen),
-            audio=pad_sequence(parts, batch_first=True),
+            **audio,
             frame_lengths=torch.tensor(lengths),
-            tokens=pad_sequence(tokens, batch_first=True),
-            token_lengths=torch.tensor([len(row) for row in tokens]),
+            tokens=torch.from_numpy(tokens),
+            token_lengths=torch.tensor(token_lengths),
             masks=self._masks(chosen, lengths, planned.epoch),
             global_tokens=planned.global_tokens,
             global_seconds=planned.global_seconds,
             warps=torch.tensor(warps, dtype=torch.float64) if set(warps) != {1.0} else None,
         )
 
-    def _read(self, utterance: Utterance, how: Conditions) -> Tensor:
-        """(frames, n_mels) features where there is a cache, or (samples,) for the device to make them."""
-        if not self.caches:
-            return read_waveform(utterance, self.features.sample_rate, how)
-        if how.only_speed:
-            return self.caches[how.speed].read(utterance.id)
-        return read_features(utterance, self.features, how)
+    def _audio(
+        self, indices: Sequence[int], conditions: Sequence[Conditions]
+    ) -> tuple[list[int], dict[str, Tensor]]:
+        """The frames of each utterance, and the fields of a batch that hold its features or waveforms."""
+        cache, n_mels = self.cache, self.features.n_mels
+        # The utterances whose features no cache has: the device makes them from waveforms.
+        rows = [row for row, how in enumerate(conditions) if cache is None or not how.only_speed]
+        with one_thread():
+            waveforms = [self._read(self.examples[indices[row]].utterance, conditions[row]) for row in rows]
+        computed = [frame_count(len(waveform), self.features) for waveform in waveforms]
+        if cache is None:
+            return computed, {"audio": pad_sequence(waveforms, batch_first=True)}
+        views: list[NDArray[np.float32]] = [
+            cache.view(index, how.speed) if how.only_speed else np.zeros((0, n_mels), dtype=np.float32)
+            for index, how in zip(indices, conditions, strict=True)
+        ]
+        lengths = [len(view) for view in views]
+        for row, frames in zip(rows, computed, strict=True):
+            lengths[row] = frames
+        # Straight from the file's pages into the batch: `pad_sequence` would copy once more.
+        audio = torch.empty(len(views), max(lengths), n_mels)
+        for target, view in zip(audio.numpy(), views, strict=True):
+            target[: len(view)] = view
+            target[len(view) :] = 0.0
+        if not rows:
+            return lengths, {"audio": audio}
+        padded = pad_sequence(waveforms, batch_first=True)
+        return lengths, {"audio": audio, "waveforms": padded, "waveform_rows": torch.tensor(rows)}
+
+    def _read(self, utterance: Utterance, conditions: Conditions) -> Tensor:
+        """(samples,) of an utterance under conditions."""
+        waveform = read_waveform(utterance, self.features.sample_rate, conditions)
+        try:
+            require_one_window(len(waveform), self.features)
+        except AudioError as error:  # a waveform does not know its name
+            raise AudioError(f"{utterance.audio_filepath}, utterance {utterance.id}: {error}") from error
+        return waveform
 
     def _masks(self, chosen: Sequence[Example], lengths: Sequence[int], epoch: int) -> Masks | None:
         if self.augmenter is None or epoch < max(self.augmenter.config.masks_from_epoch, 1):
@@ -292,9 +327,3 @@ class _Collated(Dataset[Batch | AsrError]):
         # A missing mask is an empty one: padding with zeros gives width 0.
         time, mel = zip(*drawn, strict=True)
         return Masks(pad_sequence(list(time), batch_first=True), pad_sequence(list(mel), batch_first=True))
-
-
-def _ignore_signals(worker: int) -> None:
-    """Ctrl-C and SIGTERM may reach loader processes too, but the trainer decides when to stop."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)

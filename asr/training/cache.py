@@ -1,8 +1,9 @@
 """Log-mel features on disk, computed once, so that training never waits for audio.
 
-A cache is one file of float32 frames and an index. Its folder is named by a digest of everything that the
-features depend on, so changed settings or changed audio make another cache instead of using a stale one.
-Several processes may ask for the same cache at once: one computes it, the others wait.
+A store holds the features of one setting in one file of float32 frames and an index. Each entry is keyed by
+what its features depend on: the content of its audio, where in it the utterance lies, and the speed. A store
+that was copied to another machine is used there; of a manifest that has grown, only what is new is computed;
+manifests share what they have in common. Processes that ask for one store at once take turns.
 """
 
 import fcntl
@@ -19,17 +20,28 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+from torch.utils.data import Dataset
 
 from asr.corpora.manifest import Utterance
+from asr.device import one_thread, usable_cores
 from asr.errors import AudioError, DataError
 from asr.frontend.audio import read_audio
+from asr.frontend.augment import change_speed
 from asr.frontend.conditions import AS_RECORDED, Conditions, hear
 from asr.frontend.features import FEATURES_VERSION, FeatureConfig, frame_count, log_mel
+from asr.training.digests import audio_digests
+from asr.training.loader import Loader
 
 log = logging.getLogger("asr")
 
 _FRAMES, _INDEX, _LOCK = "features.f32", "index.jsonl", "lock"
+
+_GROUP_S = 10.0  # audio that a process computes before it hands over its features (1 MB at three speeds)
+_ALONE_S = 60.0  # audio, all speeds together, for which no other process is started
+
+_Key = tuple[str, float]  # of an utterance's audio and place, and the speed
 
 
 def read_waveform(utterance: Utterance, sample_rate: int, conditions: Conditions = AS_RECORDED) -> Tensor:
@@ -52,7 +64,10 @@ def read_features(
     Raises:
         AudioError: the audio cannot be read or is too short.
     """
-    waveform = read_waveform(utterance, config.sample_rate, conditions)
+    return _log_mel(read_waveform(utterance, config.sample_rate, conditions), utterance, config)
+
+
+def _log_mel(waveform: Tensor, utterance: Utterance, config: FeatureConfig) -> Tensor:
     try:
         return log_mel(waveform.unsqueeze(0), config)[0]
     except AudioError as error:  # too short; a waveform does not know its name
@@ -60,34 +75,43 @@ def read_features(
 
 
 class FeatureCache:
-    """The features of some utterances at one speed; use `open_cache` to get one.
+    """The features of some utterances at some speeds; use `open_cache` to get one.
 
     Args:
-        folder: holds `features.f32` and a complete `index.jsonl`.
+        folder: holds the frames.
         n_mels: values a frame.
+        numbers: the number of each utterance, by its id.
+        spans: by speed, (utterances, 2) int64 of the first frame of each utterance and its count of frames.
     """
 
-    def __init__(self, folder: Path, n_mels: int) -> None:
-        self.folder, self.n_mels = folder, n_mels
-        self.rows: dict[str, tuple[int, int]] = {}
-        start = 0
-        for utterance_id, frames in _Index(folder, n_mels).rows:
-            self.rows[utterance_id] = (start, frames)
-            start += frames
-        self._frames = np.memmap(folder / _FRAMES, dtype=np.float32, mode="r", shape=(start, n_mels))
+    def __init__(
+        self, folder: Path, n_mels: int, numbers: dict[str, int], spans: dict[float, NDArray[np.int64]]
+    ) -> None:
+        self.folder, self.n_mels, self.numbers, self.spans = folder, n_mels, numbers, spans
+        frames = max(int(of_speed.sum(axis=1).max(initial=0)) for of_speed in spans.values())
+        self._frames = np.memmap(folder / _FRAMES, dtype=np.float32, mode="r", shape=(frames, n_mels))
 
-    def read(self, utterance_id: str) -> Tensor:
+    def view(self, number: int, speed: float = 1.0) -> NDArray[np.float32]:
+        """(frames, n_mels) of the utterance of this number, on disk and read-only."""
+        start, frames = self.spans[speed][number]
+        view: NDArray[np.float32] = self._frames[start : start + frames]
+        return view
+
+    def read(self, utterance_id: str, speed: float = 1.0) -> Tensor:
         """(frames, n_mels) float32, the caller's own copy."""
-        start, frames = self.rows[utterance_id]
-        return torch.from_numpy(np.array(self._frames[start : start + frames]))
+        return torch.from_numpy(np.array(self.view(self.numbers[utterance_id], speed)))
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Loader processes that are not forked open the file themselves; a memmap would be sent as gigabytes.
-        return FeatureCache, (self.folder, self.n_mels)
+        return FeatureCache, (self.folder, self.n_mels, self.numbers, self.spans)
 
 
 def open_cache(
-    root: Path, utterances: Sequence[Utterance], config: FeatureConfig, speed: float = 1.0
+    root: Path,
+    utterances: Sequence[Utterance],
+    config: FeatureConfig,
+    speeds: Sequence[float] = (1.0,),
+    workers: int | None = None,
 ) -> FeatureCache:
     """Open the cache of these features, computing what is not in it; an interrupted computation goes on.
 
@@ -95,126 +119,232 @@ def open_cache(
         root: folder that holds caches.
         utterances: whose features; no two share an id.
         config: how they are computed; how they are normalised later does not matter.
-        speed: factor of the speed perturbation.
+        speeds: factors of the speed perturbation.
+        workers: processes that compute; None for as many as usable cores. The files do not depend on it.
 
     Raises:
         AudioError: an utterance's audio cannot be read.
         DataError: the disk is full or cannot be written.
+        TrainingError: a process that computes was killed.
     """
     settings = {key: value for key, value in asdict(config).items() if key != "normalize"}
-    folder = root / _digest(utterances, settings, speed)
-    # A complete cache is only read, so it may lie where others keep it.
-    if len(_Index(folder, config.n_mels).rows) < len(utterances):
-        try:
+    digest = hashlib.blake2b(json.dumps([FEATURES_VERSION, settings]).encode(), digest_size=8)
+    folder = root / digest.hexdigest()
+    speeds = [float(speed) for speed in speeds]
+    try:
+        names = _names(utterances, audio_digests(root, utterances))
+        index = _Index(folder, config.n_mels)
+        # A complete store is only read, so it may lie where nothing can be written.
+        if _missing(index, utterances, names, speeds):
             folder.mkdir(parents=True, exist_ok=True)
-            with _locked(folder, config, speed, len(utterances)):
+            with _locked(folder):
                 index = _Index(folder, config.n_mels)  # perhaps complete by now
-                if len(index.rows) < len(utterances):
-                    _announce(root, utterances[len(index.rows) :], config, speed)
-                    text = json.dumps({**settings, "speed": speed}, indent=2) + "\n"
-                    (folder / "settings.json").write_text(text, encoding="utf-8")
-                    _fill(folder, index, utterances, config, speed)
-        except OSError as error:
-            raise DataError(
-                f"{folder}: the feature cache cannot be written: {error.strerror or error}. Free some space, "
-                f"choose another --batch.cache-dir, or use --batch.cache-dir None."
-            ) from error
-    return FeatureCache(folder, config.n_mels)
+                missing = _missing(index, utterances, names, speeds)
+                if missing:
+                    (folder / "settings.json").write_text(json.dumps(settings, indent=2) + "\n", "utf-8")
+                    _fill(folder, index, missing, names, config, workers)
+                    index = _Index(folder, config.n_mels)
+    except OSError as error:
+        raise DataError(
+            f"{folder}: the feature cache cannot be written: {error.strerror or error}. Free some space, "
+            f"choose another --batch.cache-dir, or use --batch.cache-dir None."
+        ) from error
+    spans = {
+        speed: np.array(
+            [index.spans[names[utterance.id], speed] for utterance in utterances], dtype=np.int64
+        ).reshape(-1, 2)
+        for speed in speeds
+    }
+    numbers = {utterance.id: number for number, utterance in enumerate(utterances)}
+    return FeatureCache(folder, config.n_mels, numbers, spans)
 
 
 class _Index:
-    """What is complete in a cache's folder: (id, frames) of each utterance, and where both files end."""
+    """What is complete in a store: where the frames of each entry lie, and where both files end.
+
+    A line of the file is a JSON list of the entry's name, speed and count of frames.
+    """
 
     def __init__(self, folder: Path, n_mels: int) -> None:
-        self.rows: list[tuple[str, int]] = []
-        self.index_bytes = self.frames_bytes = 0
+        self.spans: dict[_Key, tuple[int, int]] = {}  # first frame and count of frames
+        self.index_bytes = self.frames = 0
         try:
             lines = (folder / _INDEX).read_bytes().split(b"\n")
-            available = (folder / _FRAMES).stat().st_size
+            available = (folder / _FRAMES).stat().st_size // (4 * n_mels)
         except (FileNotFoundError, NotADirectoryError):
             return
         for line in lines[:-1]:  # what follows the last newline was cut off while being written
             try:
-                utterance_id, frames = json.loads(line)
-                end = self.frames_bytes + frames * n_mels * 4
+                name, speed, frames = json.loads(line)
+                end = self.frames + int(frames)
             except (ValueError, TypeError):
-                return  # damaged, and with it everything behind
+                return  # damaged, and with it everything after
             if end > available:
                 return
-            self.rows.append((utterance_id, frames))
-            self.index_bytes, self.frames_bytes = self.index_bytes + len(line) + 1, end
+            self.spans[name, speed] = (self.frames, frames)
+            self.index_bytes, self.frames = self.index_bytes + len(line) + 1, end
+
+
+_Job = tuple[Utterance, tuple[float, ...]]  # an utterance, and the speeds at which it is not in the store
+
+
+def _names(utterances: Sequence[Utterance], digests: dict[Path, str]) -> dict[str, str]:
+    """By utterance id, what its entries are called in every store that holds the same audio."""
+    names = {}
+    for utterance in utterances:
+        what = [digests[utterance.audio_filepath], utterance.offset, utterance.duration]
+        names[utterance.id] = hashlib.blake2b(json.dumps(what).encode(), digest_size=16).hexdigest()
+    return names
+
+
+def _missing(
+    index: _Index, utterances: Sequence[Utterance], names: dict[str, str], speeds: Sequence[float]
+) -> list[_Job]:
+    """What has to be computed; the same audio under two ids only once."""
+    jobs: list[_Job] = []
+    seen = set(index.spans)
+    for utterance in utterances:
+        keys = [(names[utterance.id], speed) for speed in speeds]
+        wanted = tuple(key[1] for key in keys if key not in seen)
+        seen.update(keys)
+        if wanted:
+            jobs.append((utterance, wanted))
+    return jobs
 
 
 def _fill(
-    folder: Path, done: _Index, utterances: Sequence[Utterance], config: FeatureConfig, speed: float
+    folder: Path,
+    done: _Index,
+    jobs: Sequence[_Job],
+    names: dict[str, str],
+    config: FeatureConfig,
+    workers: int | None,
 ) -> None:
-    # An index line is written after its frames have reached the disk. What is behind the complete part is cut
-    # off.
+    """Compute jobs, in their order, and append them to a store; what is done is kept whatever happens."""
+    groups = _groups(jobs)
+    seconds = sum(_seconds(job) for job in jobs)
+    if workers is None:
+        workers = 1 if seconds < _ALONE_S else usable_cores()
+    workers = min(workers, len(groups))
+    _announce(folder, jobs, config, workers)
+    loader: Loader[_Computed] = Loader(
+        _Groups(groups, config),
+        0 if workers == 1 else workers,  # alone: in this process
+        remedy="What is computed is kept. Lower --batch.cache-workers, and start again.",
+    )
     with (folder / _FRAMES).open("ab") as frames, (folder / _INDEX).open("ab") as index:
-        frames.truncate(done.frames_bytes)
+        # What lies after the complete part is cut off.
+        frames.truncate(done.frames * config.n_mels * 4)
         index.truncate(done.index_bytes)
         lines: list[str] = []
-        first = len(done.rows)
+
+        def commit() -> None:
+            # An index line is written after its frames have reached the disk.
+            frames.flush()
+            os.fsync(frames.fileno())
+            index.write("".join(lines).encode())
+            index.flush()
+            lines.clear()
+
+        finished, finished_s = 0, 0.0
         began = saved = time.monotonic()
-        for number, utterance in enumerate(utterances[first:], start=first + 1):
-            features = read_features(utterance, config, Conditions(speed=speed))
-            frames.write(features.numpy().tobytes())
-            lines.append(json.dumps([utterance.id, len(features)]) + "\n")
-            if number == len(utterances) or time.monotonic() > saved + 1:
-                frames.flush()
-                os.fsync(frames.fileno())
-                index.write("".join(lines).encode())
-                index.flush()
-                lines, saved = [], time.monotonic()
-                left = (saved - began) * (len(utterances) - number) / (number - first)
-                _progress(speed, number, len(utterances), f", {left:.0f} s left")
+        try:
+            for group, (counts, data, error) in zip(groups, loader.load(range(len(groups))), strict=True):
+                frames.write(data)
+                # With an error, there are fewer counts than jobs.
+                entries = [(names[utterance.id], speed) for utterance, speeds in group for speed in speeds]
+                for (name, speed), count in zip(entries, counts, strict=False):
+                    lines.append(json.dumps([name, speed, count]) + "\n")
+                if error is not None:
+                    raise error
+                finished, finished_s = finished + len(group), finished_s + sum(map(_seconds, group))
+                if time.monotonic() > saved + 1:
+                    commit()
+                    saved = time.monotonic()
+                    left = (saved - began) * (seconds - finished_s) / finished_s
+                    log.info(
+                        "features: %d of %d utterances, %.0f s left", finished, len(jobs), left,
+                        extra={"transient": True},
+                    )  # fmt: skip
+        finally:
+            loader.close()
+            commit()
+    elapsed = time.monotonic() - began
+    log.info(
+        "features: %d utterances in %.0f s, %.0f s of audio a second",
+        len(jobs), elapsed, seconds / max(elapsed, 1e-3),
+    )  # fmt: skip
+
+
+_Computed = tuple[list[int], bytes, AudioError | None]  # frames of each entry, their values, what went wrong
+
+
+class _Groups(Dataset[_Computed]):
+    """Computes the features of groups of jobs.
+
+    They are handed over as bytes, which go through a pipe: of shared memory, containers have little.
+    """
+
+    def __init__(self, groups: Sequence[Sequence[_Job]], config: FeatureConfig) -> None:
+        self.groups, self.config = groups, config
+
+    def __getitem__(self, number: int) -> _Computed:
+        counts: list[int] = []
+        parts: list[bytes] = []
+        try:
+            with one_thread():
+                for utterance, speeds in self.groups[number]:
+                    entries = _compute(utterance, speeds, self.config)  # all or none of an utterance
+                    counts += map(len, entries)
+                    parts += [features.numpy().tobytes() for features in entries]
+        except AudioError as error:
+            return counts, b"".join(parts), error
+        return counts, b"".join(parts), None
+
+
+def _compute(utterance: Utterance, speeds: Sequence[float], config: FeatureConfig) -> list[Tensor]:
+    """(frames, n_mels) of each speed. The recording is decoded once, which takes longer than the rest."""
+    waveform = read_waveform(utterance, config.sample_rate)
+    return [_log_mel(change_speed(waveform, speed), utterance, config) for speed in speeds]
+
+
+def _groups(jobs: Sequence[_Job]) -> list[list[_Job]]:
+    """Neighbours together, so that handing over short utterances costs no more than computing them."""
+    groups: list[list[_Job]] = []
+    room = 0.0
+    for job in jobs:
+        if room <= 0:
+            groups.append([])
+            room = _GROUP_S
+        groups[-1].append(job)
+        room -= job[0].duration
+    return groups
+
+
+def _seconds(job: _Job) -> float:
+    """Seconds of audio that features are computed of, all speeds together."""
+    utterance, speeds = job
+    return sum(utterance.duration / speed for speed in speeds)
 
 
 @contextmanager
-def _locked(folder: Path, config: FeatureConfig, speed: float, total: int) -> Iterator[None]:
-    """Hold the folder's lock, which the system releases if this process dies."""
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold the store's lock, which the system releases if this process dies."""
     with (folder / _LOCK).open("w") as file:
         while True:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
-                _progress(
-                    speed, len(_Index(folder, config.n_mels).rows), total, " (computed by another process)"
-                )
+                log.info("features: waiting for another process that computes", extra={"transient": True})
                 time.sleep(0.2)
         yield
 
 
-def _progress(speed: float, done: int, total: int, remark: str) -> None:
-    log.info(
-        "features at speed %g: %d of %d utterances%s", speed, done, total, remark, extra={"transient": True}
-    )
-
-
-def _digest(utterances: Sequence[Utterance], settings: dict[str, object], speed: float) -> str:
-    digest = hashlib.blake2b(json.dumps([FEATURES_VERSION, settings, speed]).encode(), digest_size=8)
-    stats: dict[Path, os.stat_result] = {}
-    for utterance in utterances:
-        path = utterance.audio_filepath
-        if path not in stats:
-            try:
-                stats[path] = path.stat()
-            except OSError as error:
-                raise AudioError(f"{path}, utterance {utterance.id}: {error.strerror or error}.") from error
-        stat = stats[path]
-        row = [utterance.id, str(path), stat.st_size, stat.st_mtime_ns, utterance.offset, utterance.duration]
-        digest.update(json.dumps(row).encode())
-    return digest.hexdigest()
-
-
-def _announce(root: Path, utterances: Sequence[Utterance], config: FeatureConfig, speed: float) -> None:
-    seconds = sum(utterance.duration for utterance in utterances) / speed
+def _announce(folder: Path, jobs: Sequence[_Job], config: FeatureConfig, workers: int) -> None:
+    seconds = sum(map(_seconds, jobs))
     size = frame_count(round(seconds * config.sample_rate), config) * config.n_mels * 4
     log.info(
-        "computing features at speed %g: %.2f h of audio, %.0f MB below %s",
-        speed,
-        seconds / 3600,
-        size / 1e6,
-        root,
-    )
+        "computing features of %d utterances (%.2f h over all speeds, %.0f MB in %s), processes: %d",
+        len(jobs), seconds / 3600, size / 1e6, folder, workers,
+    )  # fmt: skip

@@ -27,25 +27,32 @@ def plain_failures(batch_setting: str = "--batch.seconds") -> Iterator[None]:
                 f"out of memory where no batch can be halved (in validation, or for the optimiser): {error}. "
                 f"Lower {batch_setting}, or make the model smaller. {_GO_ON}"
             ) from error
-        if _tells_of_killed_loader(error):
+        if is_killed_loader(error):
             raise loader_killed(error) from error
         raise
     except ModelError as error:  # torch may tell of it at any moment, also while a file is being written
-        if error.__cause__ is not None and _tells_of_killed_loader(error.__cause__):
+        if error.__cause__ is not None and is_killed_loader(error.__cause__):
             raise loader_killed(error.__cause__) from error
         raise
 
 
-def loader_killed(error: BaseException) -> TrainingError:
-    """What to tell the user when a loader process is no longer there."""
+def loader_killed(error: BaseException, remedy: str | None = None) -> TrainingError:
+    """The error for the user when a loader process was killed.
+
+    Args:
+        error: what torch or Python raised.
+        remedy: what the user can do; None for the remedy while training.
+    """
     words = str(error).strip().rstrip(".") or type(error).__name__
+    remedy = remedy or f"Lower --batch.workers, or --batch.seconds. {_GO_ON}"
     return TrainingError(
-        f"a loader process was ended from outside, most often by the system for want of memory: {words}. "
-        f"Lower --batch.workers, or --batch.seconds. {_GO_ON}"
+        f"a loader process was ended from outside, most often by the system because memory ran out: {words}. "
+        f"{remedy}"
     )
 
 
-def _tells_of_killed_loader(error: BaseException) -> bool:
+def is_killed_loader(error: BaseException) -> bool:
+    """Whether torch reports that a loader process was killed."""
     return "DataLoader worker (pid" in str(error)  # torch has no class for it
 
 

@@ -23,7 +23,7 @@ FREE = {
     "train.run_dir", "train.resume", "train.device", "train.threads", "train.save_every_s",
     "train.log_every_s", "train.diagnose_every", "train.max_bad_updates", "train.patience",
     "train.resume_anyway", "train.max_hours",
-    "batch.workers", "batch.cache_dir",
+    "batch.workers", "batch.cache_dir", "batch.cache_workers",
 }  # fmt: skip
 
 # Among the settings of a run:

@@ -54,6 +54,17 @@ def test_draws_are_pure() -> None:
     assert len({first[1], *others, drawn(ALL, 2, seed=2)[1]}) == 4
 
 
+def test_a_batch_is_drawn_as_each_alone() -> None:
+    """Guards draws that are made together against the neighbours and their limits of speed."""
+    augmenter = Augmenter(ALL, 1)
+    names = [f"u{number}" for number in range(50)]
+    top_speeds = [(0.9, 1.0, 1.1)[number % 3] for number in range(50)]
+    alone = [augmenter.conditions(2, name, top) for name, top in zip(names, top_speeds, strict=True)]
+    assert augmenter.batch_conditions(2, names, top_speeds) == alone
+    assert all(how.speed <= top for how, top in zip(alone, top_speeds, strict=True))
+    assert len({how.speed for how in alone}) == 3
+
+
 def test_shares_and_ranges() -> None:
     """Guards against a probability that is inverted or applied twice, and values outside their ranges."""
     conditions = drawn(ALL, 1000)

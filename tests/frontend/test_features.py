@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from asr.errors import AudioError, SettingsError
-from asr.frontend.audio import read_audio
+from asr.frontend import features as module
+from asr.frontend.audio import read_audio, resample
 from asr.frontend.features import (
     FeatureConfig,
     Normalizer,
@@ -20,6 +21,7 @@ from asr.frontend.features import (
     log_mel,
     normalize_utterance,
 )
+from asr.frontend.warp import warp_mel
 
 CONFIGS = {
     "default": FeatureConfig(),
@@ -169,6 +171,61 @@ def test_alone_equals_in_a_batch() -> None:
         frames = frame_count(int(samples[row]), config)
         assert len(alone) == frames
         torch.testing.assert_close(together[row, :frames], alone, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_blocks_change_no_bit(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards the seams between blocks of frames: a frame lost, doubled, shifted or padded in the middle."""
+    config = CONFIGS[name]
+    noise = 0.1 * torch.randn(1, 2 * config.sample_rate + 7, generator=torch.Generator().manual_seed(4))
+    monkeypatch.setattr(module, "_CPU_BLOCK", 10**9)
+    whole = log_mel(noise, config)
+    for block in (17, 64):
+        monkeypatch.setattr(module, "_CPU_BLOCK", block)
+        # A product with a single column is summed in another order.
+        tolerance = 1e-6 if config.n_mels == 1 else 0
+        torch.testing.assert_close(log_mel(noise, config), whole, rtol=0, atol=tolerance)
+
+
+def test_blocks_of_many_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards the way of a GPU, which transforms all rows at once: the same energies as row by row."""
+    config = FeatureConfig(sample_rate=8000, n_mels=40)
+    noise = 0.1 * torch.randn(3, 8007, generator=torch.Generator().manual_seed(4))
+    filters = module._mel_filters(config.n_fft, config.n_mels, config.sample_rate, noise.device)
+    energies = module._energies(noise, frame_count(8007, config), 17, filters, config)
+    torch.testing.assert_close(energies.clamp_min(config.log_floor).log(), log_mel(noise, config))
+
+
+def test_blocks_bound_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards a recording of many minutes, whose spectrum at once takes gigabytes."""
+    sizes: list[int] = []
+    whole = torch.stft
+
+    def watch(samples: Tensor, **settings: Any) -> Tensor:
+        sizes.append(samples.shape[-1])
+        return whole(samples, **settings)
+
+    monkeypatch.setattr(torch, "stft", watch)
+    config = FeatureConfig()
+    log_mel(torch.zeros(1, 60 * config.sample_rate), config)
+    assert len(sizes) > 1
+    assert max(sizes) <= (module._CPU_BLOCK - 1) * config.hop_length + config.n_fft
+
+
+def test_gradient_after_inference_mode() -> None:
+    """Guards windows, filters and resamplers that were made in inference mode and kept: a later gradient
+    through them is an error."""
+    config = FeatureConfig(n_mels=23, window_ms=21.0, shift_ms=7.0)  # of no other test
+    factors = torch.tensor([1.1], dtype=torch.float64)
+
+    def compute(waveform: Tensor) -> Tensor:
+        return warp_mel(log_mel(resample(waveform, 9000, 16_000), config), factors, config).sum()
+
+    with torch.inference_mode():
+        compute(torch.ones(1, 9000))
+    waveform = torch.ones(1, 9000, requires_grad=True)
+    compute(waveform).backward()
+    assert waveform.grad is not None
 
 
 @pytest.mark.parametrize("kind", ["utterance", "global", "none"])

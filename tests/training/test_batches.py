@@ -1,7 +1,10 @@
 import multiprocessing
+import subprocess
+import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,7 +17,7 @@ from asr.frontend.augment import AugmentConfig
 from asr.frontend.features import log_mel
 from asr.frontend.warp import warp_mel
 from asr.training.batches import Batch, BatchConfig, Batches
-from asr.training.cache import read_features
+from asr.training.cache import read_features, read_waveform
 from asr.training.examples import Example
 from tests.training.conftest import FEATURES, PLAIN, example, examples_of, write_tones
 
@@ -108,10 +111,13 @@ def same(left: Batch, right: Batch) -> bool:
         pairs += [(left.masks.time, right.masks.time), (left.masks.mel, right.masks.mel)]
     if left.warps is not None and right.warps is not None:
         pairs.append((left.warps, right.warps))
+    if left.waveforms is not None and right.waveforms is not None:
+        pairs += [(left.waveforms, right.waveforms), (left.waveform_rows, right.waveform_rows)]
     return (
         left.ids == right.ids
         and (left.masks is None) == (right.masks is None)
         and (left.warps is None) == (right.warps is None)
+        and (left.waveforms is None) == (right.waveforms is None)
         and all(torch.equal(one, other) for one, other in pairs)
     )
 
@@ -175,24 +181,29 @@ def test_cache_serves_what_is_not_changed(
     config = BatchConfig(seconds=3.0, cache_dir=tmp_path, workers=0)
     some = replace(ROOMS, room_share=0.2, noise_share=0.2, gain_share=0.2)
     batches = Batches(examples_of(tones, some.speeds), FEATURES, config, some, seed=3)
-    computed: list[str] = []
+    read: list[str] = []
 
-    def read(utterance: Utterance, *arguments: Any) -> torch.Tensor:
-        computed.append(utterance.id)
-        return read_features(utterance, *arguments)
+    def watch(utterance: Utterance, *arguments: Any) -> torch.Tensor:
+        read.append(utterance.id)
+        return read_waveform(utterance, *arguments)
 
-    monkeypatch.setattr("asr.training.batches.read_features", read)
-    rows = {}
+    monkeypatch.setattr("asr.training.batches.read_waveform", watch)
+    rows: dict[str, list[torch.Tensor]] = {}
     for batch in batches.load(batches.plan(2)):
         assert batch.warps is not None
-        for name, row, length in zip(batch.ids, batch.audio, batch.frame_lengths.tolist(), strict=True):
-            rows[name] = row[:length]
+        plain = replace(batch, warps=None)
+        for part in (plain, *(plain.split() or ())):  # a batch that was too large for memory is halved
+            features = part.features(FEATURES)
+            for name, row, length in zip(part.ids, features, part.frame_lengths.tolist(), strict=True):
+                rows.setdefault(name, []).append(row[:length])
     changed = 0
     for item in batches.examples:
         how = batches.dataset.conditions(item, 2)
         changed += not how.only_speed
-        torch.testing.assert_close(rows[item.utterance.id], read_features(item.utterance, FEATURES, how))
-        assert (item.utterance.id in computed) == (not how.only_speed)
+        expected = read_features(item.utterance, FEATURES, how)
+        for found in rows[item.utterance.id]:
+            torch.testing.assert_close(found, expected)
+        assert (item.utterance.id in read) == (not how.only_speed)
     assert 0 < changed < len(tones)
 
 
@@ -248,16 +259,70 @@ def test_batch_of_empty_transcripts_only() -> None:
 
 
 def test_workers_by_default(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tones: list[Utterance]) -> None:
-    """Guards a CPU's cores: no loader process takes one away unless it is asked for."""
+    """Guards a CPU's cores: no loader process takes one away unless it is asked for. A GPU has some."""
     config = BatchConfig(cache_dir=None)
     assert Batches(many(3), FEATURES, config, None, seed=1).workers == 0
     cuda = torch.device("cuda")
-    monkeypatch.setattr("asr.training.batches.usable_cores", lambda: 4)
+    monkeypatch.setattr("asr.training.loader.usable_cores", lambda: 4)
+    monkeypatch.setattr("asr.training.loader._SHARED_MEMORY", str(tmp_path / "none"))
     assert Batches(many(3), FEATURES, config, None, seed=1, device=cuda).workers == 3
     assert Batches(many(3), FEATURES, UNCACHED, None, seed=1, device=cuda).workers == 0
     cached = BatchConfig(cache_dir=tmp_path)
-    assert Batches(examples_of(tones), FEATURES, cached, None, seed=1, device=cuda).workers == 0
-    assert Batches(examples_of(tones), FEATURES, cached, ROOMS, seed=1, device=cuda).workers == 3
+    assert Batches(examples_of(tones), FEATURES, cached, None, seed=1, device=cuda).workers == 3
+    monkeypatch.setattr("asr.training.loader.usable_cores", lambda: 64)
+    assert Batches(examples_of(tones), FEATURES, cached, None, seed=1, device=cuda).workers == 4
+    assert Batches(examples_of(tones), FEATURES, cached, ROOMS, seed=1, device=cuda).workers == 8
+
+
+@pytest.mark.parametrize(("free", "expected"), [(10**12, 4), (64_000_000, 2), (9_000_000, 0)])
+def test_workers_fit_into_shared_memory(
+    free: int, expected: int, monkeypatch: pytest.MonkeyPatch, tones: list[Utterance], tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    """Guards containers with 64 MB of shared memory, where one batch too many kills a loader process."""
+    monkeypatch.setattr("asr.training.loader.usable_cores", lambda: 64)
+    monkeypatch.setattr("asr.training.loader.shutil.disk_usage", lambda _: SimpleNamespace(free=free))
+    config = BatchConfig(seconds=600.0, cache_dir=tmp_path)  # 20 bands: 4.8 MB a batch
+    batches = Batches(examples_of(tones), FEATURES, config, None, seed=1, device=torch.device("cuda"))
+    assert batches.workers == expected
+    assert ("--shm-size" in caplog.text) == (expected < 4)
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")  # on a machine with one core
+def test_loader_processes_outlive_an_epoch(tones: list[Utterance], tmp_path: Path) -> None:
+    """Guards short epochs: loader processes that are started for each take longer than the epoch."""
+    config = BatchConfig(seconds=3.0, cache_dir=tmp_path, workers=2)
+    batches = Batches(examples_of(tones), FEATURES, config, PLAIN, seed=3)
+    alone = Batches(examples_of(tones), FEATURES, replace(config, workers=0), PLAIN, seed=3)
+    pids = set()
+    for epoch in (1, 2, 3):
+        pairs = zip(batches.load(batches.plan(epoch)), alone.load(alone.plan(epoch)), strict=True)
+        assert all(same(left, right) for left, right in pairs)
+        pids.add(tuple(sorted(child.pid for child in multiprocessing.active_children())))
+    assert len(pids) == 1
+    assert len(pids.pop()) == 2
+    # One that is still being read does not disturb another, and one that is left takes its processes along.
+    first = batches.load(batches.plan(1))
+    next(first)
+    assert len(list(batches.load(batches.plan(2)))) == len(batches.plan(2))
+    first.close()
+    batches.loader.close()
+    assert not multiprocessing.active_children()
+
+
+def test_idle_loader_processes_end_with_the_program(tones: list[Utterance], tmp_path: Path) -> None:
+    """Guards the end of every training: Python waits forever for loader processes that ignore SIGTERM."""
+    script = (
+        "import sys, warnings; warnings.simplefilter('ignore')\n"
+        "from torch.utils.data import Dataset\n"
+        "from asr.training.loader import Loader\n"
+        "class Numbers(Dataset):\n"
+        "    def __getitem__(self, number): return number + 1\n"
+        "loader = Loader(Numbers(), 1)\n"
+        "print(list(loader.load([1, 2])), list(loader.load([3])))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "[2, 3] [4]\n", "")
 
 
 def test_settings() -> None:
@@ -266,6 +331,8 @@ def test_settings() -> None:
         BatchConfig(seconds=0)
     with pytest.raises(SettingsError, match=r"batch\.workers must not be negative. Got -1"):
         BatchConfig(workers=-1)
+    with pytest.raises(SettingsError, match=r"batch\.cache-workers must be at least 1. Got 0"):
+        BatchConfig(cache_workers=0)
     with pytest.raises(SettingsError, match=r"batch\.shards must be at least 1. Got 0"):
         BatchConfig(shards=0)
     with pytest.raises(SettingsError, match=r"batch\.shards is 3 for 2 processes. Expected a multiple"):
