@@ -279,7 +279,7 @@ def test_resumed_after_ctrl_c(
     settings = changed(settings, "features", normalize="global")
     train(utterances, utterances, changed(settings, "train", run_dir=tmp_path / "whole"))
 
-    class Stop(train_module.StopSignal):
+    class Stop(train_module.StopRequest):
         seen = 0
 
         @property
@@ -291,7 +291,7 @@ def test_resumed_after_ctrl_c(
         def received(self, value: bool) -> None: ...
 
     with monkeypatch.context() as patch:
-        patch.setattr(train_module, "StopSignal", Stop)
+        patch.setattr(train_module, "StopRequest", Stop)
         with pytest.raises(Interrupted, match=r"stopped in epoch 1, batch 3, and saved\. To go on, add"):
             train(utterances, utterances, settings)
     monkeypatch.setattr(train_module, "feature_statistics", lambda *_: pytest.fail("computed again"))

@@ -17,7 +17,7 @@ from asr.lm.charrnn import CharRnn, CharRnnConfig, load_charrnn
 from asr.training import trainer as trainer_module
 from asr.training.config import TrainConfig
 from asr.training.distributed import Process
-from asr.training.stopping import StopSignal
+from asr.training.stopping import StopRequest
 from asr.training.text import StreamConfig, TextTask
 
 CPU = torch.device("cpu")
@@ -101,7 +101,7 @@ def test_stopped_and_resumed_equals_never_stopped(tmp_path: Path, monkeypatch: p
     train(LINES, LINES[:20], settings(tmp_path / "whole"))
     expected = load_file(tmp_path / "whole" / "last.safetensors")
 
-    class _Stop(StopSignal):
+    class _Stop(StopRequest):
         left = 30
 
         @property
@@ -112,7 +112,7 @@ def test_stopped_and_resumed_equals_never_stopped(tmp_path: Path, monkeypatch: p
     import asr.character_model as job
 
     with monkeypatch.context() as patch:
-        patch.setattr(job, "StopSignal", _Stop)
+        patch.setattr(job, "StopRequest", _Stop)
         with pytest.raises(Interrupted):
             train(LINES, LINES[:20], settings(tmp_path / "parts"))
     train(LINES, LINES[:20], settings(tmp_path / "parts", resume=True))
