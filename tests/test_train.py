@@ -593,6 +593,29 @@ def test_stop_of_several_processes(manifest: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_two_nodes_equal_one_process(manifest: Path, tmp_path: Path) -> None:
+    """Guards several machines, simulated by two torchrun agents with a process each: they find each other,
+    and train what one process trains; only the first node writes."""
+    more = ("--train.epochs", "2", "--batch.shards", "2")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    nodes = [
+        start([
+            "-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1", "--node-rank", str(rank),
+            "--master-addr", "127.0.0.1", "--master-port", port, "--local-addr", "127.0.0.1",
+            *command(manifest, tmp_path / "both", *more),
+        ])
+        for rank in range(2)
+    ]  # fmt: skip
+    (output, errors), (other, _) = (node.communicate(timeout=300) for node in nodes)
+    assert [node.returncode for node in nodes] == [0, 0], errors
+    assert (output.startswith("model: "), other) == (True, "")
+    assert main(command(manifest, tmp_path / "alone", *more)[2:]) == 0
+    assert_same_weights(tmp_path / "alone" / "last.safetensors", tmp_path / "both" / "last.safetensors", 2e-4)
+
+
+@pytest.mark.slow
 def test_dead_process_ends_the_run(manifest: Path, tmp_path: Path) -> None:
     """Guards against a run that waits for ever for a process that has died."""
     audio = tmp_path / "audio"

@@ -6,7 +6,7 @@ the next update's gradient. The weights do not change before that: whoever inspe
 what spoiled it) still sees the weights that it has left.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -17,6 +17,7 @@ from asr.training.metrics import UpdateReport
 from asr.training.task import TaskBatch
 
 B = TypeVar("B", bound=TaskBatch)
+T = TypeVar("T")
 
 
 def defers(device: torch.device) -> bool:
@@ -29,6 +30,16 @@ def record_event() -> torch.cuda.Event:
     event = torch.cuda.Event()  # type: ignore[no-untyped-call]
     event.record()
     return event
+
+
+def one_late(items: Iterable[T]) -> Iterator[T]:
+    """The same items, each when the next one has been begun."""
+    iterator = iter(items)
+    for before in iterator:
+        for item in iterator:
+            yield before
+            before = item
+        yield before
 
 
 @dataclass(frozen=True)

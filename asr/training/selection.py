@@ -143,6 +143,7 @@ class Selection(Generic[B]):
 
     def _average_of(self, names: Sequence[str]) -> tuple[Snapshot[dict[str, Tensor]], Result]:
         """The mean of kept weights, and how good it is; the net is left as it was."""
+        self.writer.wait()  # the newest of them may not be on disk yet
         net = self.task.net
         kept = {key: tensor.clone() for key, tensor in net.state_dict().items()}
         if self.process.is_main:

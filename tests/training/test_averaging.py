@@ -178,6 +178,34 @@ def test_more_epochs_after_an_average(
     assert best == [average, average, average, (10.0, "epoch 4")]
 
 
+def test_killed_before_the_average_is_written(
+    make_trainer: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards a run that is killed when its average has been chosen, and is then given more epochs: one that
+    beats the best epoch, but not the average, took the average's place."""
+    scores = iter([50.0, 40.0, 20.0, 20.0, 30.0, 35.0])
+    original = speech_module.validate
+    monkeypatch.setattr(speech_module, "validate", lambda *args: replace(original(*args), wer=next(scores)))
+
+    class Killed(BaseException):
+        pass
+
+    def kill(*arguments: Any) -> None:
+        raise Killed
+
+    trainer = make_trainer(epochs=2, average=2)
+    monkeypatch.setattr(trainer.selection, "_write_average", kill)
+    with pytest.raises(Killed):
+        trainer.run(StopRequest())
+    position, _, states = load_checkpoint(tmp_path / "run" / CHECKPOINT, torch.device("cpu"))
+    trainer = make_trainer(epochs=3, average=2)
+    trainer.restore(position, states)
+    position = trainer.run(StopRequest())
+    assert (position.best_score, position.best_model()) == (20.0, "the average of epoch 1, epoch 2")
+    provenance = load_model(tmp_path / "run" / "model.safetensors").settings.provenance
+    assert (provenance["dev_wer"], provenance["average_of"]) == (20.0, ["epoch 1", "epoch 2"])
+
+
 def test_average_that_is_no_longer_wanted(make_trainer: Make, tmp_path: Path) -> None:
     """A lost file of a best epoch ends the run with the advice to resume with --train.average 0, which must
     help, although the checkpoint still names the epochs and none is left to train."""
