@@ -9,6 +9,7 @@ update sends, and before training each process runs its longest batch once witho
 that what does not fit is known, and split, before anything is sent.
 """
 
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
@@ -40,7 +41,9 @@ class ParallelLoss(Generic[B]):
         self.task = task
         self._parallel: DistributedDataParallel | None = None
         if process.world_size > 1:
-            self._parallel = DistributedDataParallel(_LossModule(task), broadcast_buffers=False)
+            # torch 2.14 warns that the argument has a new name, which torch 2.11 does not have.
+            with warnings.catch_warnings(action="ignore", category=FutureWarning):
+                self._parallel = DistributedDataParallel(_LossModule(task), broadcast_buffers=False)
             self._parallel.register_comm_hook(None, _sum_gradients)
 
     def forward(self, batch: B, precision: torch.dtype, *, send: bool) -> Losses:

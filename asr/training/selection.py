@@ -137,7 +137,7 @@ class Selection(Generic[B]):
 
     def recover_average(self, position: Position, save: Callable[[], None]) -> None:
         """Write the average that an earlier session has chosen, if it was killed before it could."""
-        if position.average_unsaved:
+        if position.average_unsaved and self.config.average:
             weights, result = self._average_of(position.averaged)
             self._write_average(position, weights, result, save)
 
