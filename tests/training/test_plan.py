@@ -68,7 +68,7 @@ def test_patience_counts_validations(make_trainer: Make, monkeypatch: pytest.Mon
 
 
 def test_planned_by_updates(make_trainer: Make, tmp_path: Path) -> None:
-    """Guards --train.updates: so many, whatever --train.epochs says, with the learning rate planned for them."""
+    """Guards --train.updates: so many, whatever --train.epochs says, by which the learning rate falls."""
     position = make_trainer(epochs=1, updates=12, schedule="linear", warmup=0.0, learning_rate=0.12).run(
         StopRequest()
     )
