@@ -26,7 +26,7 @@ from asr.training.distributed import processes
 from asr.training.failures import plain_failures
 from asr.training.provenance import provenance
 from asr.training.runs import DATA_DIGEST, find_checkpoint, plain_settings, run_log, run_to_end
-from asr.training.stopping import StopSignal
+from asr.training.stopping import StopRequest
 from asr.training.text import StreamConfig, TextTask
 from asr.training.trainer import BEST_MODEL, Trainer
 
@@ -163,7 +163,7 @@ def train(lines: Sequence[str], dev: Sequence[str], settings: Settings) -> Path:
         )
     if config.deterministic:
         make_deterministic()
-    stop = StopSignal(config.max_hours)
+    stop = StopRequest(config.max_hours)
     smaller = "--text.block or --text.streams"
     with processes(config.device) as process, run_log(config.run_dir, process), plain_failures(smaller):
         record = _record(settings, lines, dev)

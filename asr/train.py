@@ -37,7 +37,7 @@ from asr.training.runs import (
     run_to_end,
 )
 from asr.training.speech import SpeechTask
-from asr.training.stopping import StopSignal
+from asr.training.stopping import StopRequest
 from asr.training.trainer import BEST_MODEL, Trainer
 
 log = logging.getLogger("asr")
@@ -102,7 +102,7 @@ def train(utterances: Sequence[Utterance], dev: Sequence[Utterance], settings: S
     config = settings.train
     if config.deterministic:
         make_deterministic()
-    stop = StopSignal(config.max_hours)
+    stop = StopRequest(config.max_hours)
     with processes(config.device) as process, run_log(config.run_dir, process), plain_failures():
         record = _record(settings, utterances, dev)
         # Batches depend on it, so another number of processes needs it to go on.

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch._subclasses import FakeTensorMode
 
-from asr.frontend import features
+from asr.frontend import features, warp
 
 _MODES = {"rnn_relu": 0, "rnn_tanh": 1, "lstm": 2, "gru": 3}  # cudnnRNNMode_t
 
@@ -37,7 +37,8 @@ def fake_gpu() -> Iterator[list[FusedCall]]:
         The calls of fused recurrent layers, as they are made.
     """
     calls: list[FusedCall] = []
-    constants = features._hann_window, features._mel_filters  # their caches would keep fake tensors
+    # Their caches would keep fake tensors.
+    constants = features._hann_window, features._mel_filters, warp._band_centres
     with pytest.MonkeyPatch.context() as patch, FakeTensorMode():
         for name in _MODES:
             patch.setattr(torch, name, partial(_fused, calls, name))

@@ -280,7 +280,7 @@ def test_resumed_after_ctrl_c(
     settings = changed(settings, "features", normalize="global")
     train(utterances, utterances, changed(settings, "train", run_dir=tmp_path / "whole"))
 
-    class Stop(train_module.StopSignal):
+    class Stop(train_module.StopRequest):
         seen = 0
 
         @property
@@ -292,7 +292,7 @@ def test_resumed_after_ctrl_c(
         def received(self, value: bool) -> None: ...
 
     with monkeypatch.context() as patch:
-        patch.setattr(train_module, "StopSignal", Stop)
+        patch.setattr(train_module, "StopRequest", Stop)
         with pytest.raises(Interrupted, match=r"stopped in epoch 1, batch 3, and saved\. To go on, add"):
             train(utterances, utterances, settings)
     monkeypatch.setattr(train_module, "feature_statistics", lambda *_: pytest.fail("computed again"))
@@ -591,6 +591,29 @@ def test_stop_of_several_processes(manifest: Path, tmp_path: Path) -> None:
     assert load_checkpoint(tmp_path / "run" / "checkpoint.pt", CPU)[0].epoch < 30
     finish(torchrun(command(manifest, tmp_path / "run", *more, "--train.resume"))).check_returncode()
     assert_same_weights(tmp_path / "whole" / "last.safetensors", tmp_path / "run" / "last.safetensors")
+
+
+@pytest.mark.slow
+def test_two_nodes_equal_one_process(manifest: Path, tmp_path: Path) -> None:
+    """Guards several machines, simulated by two torchrun agents with a process each: they find each other,
+    and train what one process trains; only the first node writes."""
+    more = ("--train.epochs", "2", "--batch.shards", "2")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    nodes = [
+        start([
+            "-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1", "--node-rank", str(rank),
+            "--master-addr", "127.0.0.1", "--master-port", port, "--local-addr", "127.0.0.1",
+            *command(manifest, tmp_path / "both", *more),
+        ])
+        for rank in range(2)
+    ]  # fmt: skip
+    (output, errors), (other, _) = (node.communicate(timeout=300) for node in nodes)
+    assert [node.returncode for node in nodes] == [0, 0], errors
+    assert (output.startswith("model: "), other) == (True, "")
+    assert main(command(manifest, tmp_path / "alone", *more)[2:]) == 0
+    assert_same_weights(tmp_path / "alone" / "last.safetensors", tmp_path / "both" / "last.safetensors", 2e-4)
 
 
 @pytest.mark.slow

@@ -16,7 +16,7 @@ from asr.decoding.checks import check_best, check_lengths, check_shapes, toleran
 from asr.decoding.hypothesis import Hypothesis, name_tokens, place_words
 from asr.text.tokenizer import BLANK, Tokenizer
 
-__all__ = ["best_path", "greedy_decode", "hypotheses_of"]
+__all__ = ["BestPaths", "best_path", "greedy_decode", "hypotheses_of"]
 
 _PADDING = -1  # stands for "no step here" among the ids, so that a run never reaches into the padding
 
@@ -33,6 +33,56 @@ class _Runs:
     start: NDArray[np.int64]
     end: NDArray[np.int64]
     confidence: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class BestPaths:
+    """The best paths of a batch on their way to the host's memory, so that the device need not be waited for.
+
+    `greedy_decode` in two steps: between them, the caller may give the device other work, and then has to
+    wait for what it had when `begin` returned.
+
+    Attributes:
+        packed: (batch, 2 * steps + 1) best ids, their log-probabilities, lengths; see `best_path`.
+        classes: of the log-probabilities.
+        tolerance: nats, by which they may miss a distribution.
+    """
+
+    packed: Tensor
+    classes: int
+    tolerance: float
+
+    @staticmethod
+    def begin(
+        log_probs: Tensor, step_lengths: Tensor, tokenizer: Tokenizer, *, wait: bool = True
+    ) -> "BestPaths":
+        """Find the best paths, and copy them to the host's memory.
+
+        Args:
+            log_probs: (batch, steps, vocab) float, natural logs, on any device.
+            step_lengths: (batch,) int64, valid steps of each utterance, on any device.
+            tokenizer: the model's.
+            wait: whether the copy is complete on return; else the caller waits for the device.
+
+        Raises:
+            ModelError: the shapes do not fit each other or the tokenizer.
+        """
+        check_shapes(log_probs, step_lengths, tokenizer)
+        packed = _pack(log_probs, step_lengths).to("cpu", non_blocking=not wait)
+        return BestPaths(packed, log_probs.shape[2], tolerance_of(log_probs))
+
+    def hypotheses(self, tokenizer: Tokenizer, step_s: float) -> list[Hypothesis]:
+        """The texts, as `greedy_decode` gives them.
+
+        Raises:
+            ModelError: a length lies outside 0..steps, or the values are not log-probabilities.
+        """
+        if len(self.packed) == 0:
+            return []
+        ids, best, lengths = _unpack(self.packed)
+        check_lengths(lengths.tolist(), ids.shape[1])
+        check_best(best, self.classes, self.tolerance)
+        return hypotheses_of(ids, best, lengths, tokenizer, step_s)
 
 
 def greedy_decode(
@@ -63,14 +113,7 @@ def greedy_decode(
     Source: Graves et al., "Connectionist Temporal Classification", ICML 2006, section 3.2, best path
         decoding.
     """
-    check_shapes(log_probs, step_lengths, tokenizer)
-    batch, steps, _ = log_probs.shape
-    if batch == 0:
-        return []
-    ids, best, lengths = best_path(log_probs, step_lengths)
-    check_lengths(lengths.tolist(), steps)
-    check_best(best, log_probs.shape[2], tolerance_of(log_probs))
-    return hypotheses_of(ids, best, lengths, tokenizer, step_s)
+    return BestPaths.begin(log_probs, step_lengths, tokenizer).hypotheses(tokenizer, step_s)
 
 
 def hypotheses_of(
@@ -127,8 +170,13 @@ def best_path(
         Best ids, -1 in the padding, and their log-probabilities, 0 in the padding and NaN where a valid step
         holds one, both (batch, steps); lengths (batch,).
     """
+    return _unpack(_pack(log_probs, step_lengths).cpu())
+
+
+def _pack(log_probs: Tensor, step_lengths: Tensor) -> Tensor:
+    """(batch, 2 * steps + 1) on the device: best ids, their log-probabilities, and lengths, in one tensor."""
     steps = log_probs.shape[1]
-    best, ids = log_probs.max(dim=2)
+    best, ids = log_probs.detach().max(dim=2)
     lengths = step_lengths.to(best.device)
     padding = torch.arange(steps, device=best.device) >= lengths[:, None]
     ids = ids.masked_fill(padding, _PADDING)
@@ -136,8 +184,12 @@ def best_path(
     # than any id or step count.
     kind = torch.promote_types(best.dtype, torch.float32)
     best = best.to(kind).masked_fill(padding, 0.0)
-    packed = torch.cat([ids.to(kind), best, lengths[:, None].to(kind)], dim=1)
-    host = packed.detach().cpu().numpy()
+    return torch.cat([ids.to(kind), best, lengths[:, None].to(kind)], dim=1)
+
+
+def _unpack(packed: Tensor) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.int64]]:
+    """Ids, log-probabilities and lengths of `_pack`, from the host's memory."""
+    host, steps = packed.numpy(), packed.shape[1] // 2
     return (
         host[:, :steps].astype(np.int64),
         host[:, steps : 2 * steps].astype(np.float64),

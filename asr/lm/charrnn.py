@@ -8,7 +8,7 @@ of a line leaves. So one network learns from running text and scores single tran
     CharRnnModel(network)               the three calls of interface.py, batched
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -221,13 +221,16 @@ class CharRnnModel:
         return [state.log_probs for state in states if state.log_probs is not None]
 
 
-def save_charrnn(path: Path, network: CharRnn, provenance: dict[str, Any]) -> None:
+def save_charrnn(
+    path: Path, network: CharRnn, provenance: dict[str, Any], weights: Mapping[str, Tensor] | None = None
+) -> None:
     """Write a network; the file appears complete or not at all.
 
     Args:
         path: ends in .safetensors by convention.
         network: on any device.
         provenance: what is known of its origin.
+        weights: to be written in place of the network's own, by its names.
 
     Raises:
         ModelError: it cannot be written; an older file is left as it was.
@@ -237,7 +240,7 @@ def save_charrnn(path: Path, network: CharRnn, provenance: dict[str, Any]) -> No
         "config": asdict(network.config),
         "provenance": provenance,
     }
-    save_network(path, _FILE, network, record)
+    save_network(path, _FILE, network, record, weights)
 
 
 def load_charrnn(path: Path, device: torch.device | str = "cpu") -> CharRnn:

@@ -9,7 +9,7 @@ Safetensors holds numbers and text only, so that a model from a stranger cannot 
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
 from asr.errors import AsrError, ModelError
 from asr.frontend.features import FeatureConfig
@@ -52,13 +52,16 @@ class FileKind:
 _MODEL = FileKind("asr-acoustic-model", FORMAT_VERSION, "model", "asr train")
 
 
-def save_model(path: Path, model: AcousticModel, provenance: dict[str, Any]) -> None:
+def save_model(
+    path: Path, model: AcousticModel, provenance: dict[str, Any], weights: Mapping[str, Tensor] | None = None
+) -> None:
     """Write a model; the file appears complete or not at all.
 
     Args:
         path: ends in .safetensors by convention.
         model: on any device.
         provenance: what is known of its origin; added to the settings' own.
+        weights: to be written in place of the model's own, by its names.
 
     Raises:
         ModelError: it cannot be written (a full disk, no permission); an older file is left as it was.
@@ -73,7 +76,7 @@ def save_model(path: Path, model: AcousticModel, provenance: dict[str, Any]) -> 
     }
     if settings.tunings:
         record["tunings"] = tunings_to_json(settings.tunings)
-    save_network(path, _MODEL, model, record)
+    save_network(path, _MODEL, model, record, weights)
 
 
 def load_model(path: Path, device: torch.device | str = "cpu") -> AcousticModel:
@@ -105,7 +108,13 @@ def store_tuning(path: Path, tuning: Tuning) -> None:
     save_model(path, model, {})
 
 
-def save_network(path: Path, kind: FileKind, net: nn.Module, record: dict[str, Any]) -> None:
+def save_network(
+    path: Path,
+    kind: FileKind,
+    net: nn.Module,
+    record: dict[str, Any],
+    weights: Mapping[str, Tensor] | None = None,
+) -> None:
     """Write a network's weights and a record of what it is; the file appears complete or not at all.
 
     Args:
@@ -113,14 +122,16 @@ def save_network(path: Path, kind: FileKind, net: nn.Module, record: dict[str, A
         kind: of file.
         net: on any device.
         record: values that JSON can hold.
+        weights: to be written in place of the network's own, by its names.
 
     Raises:
         ModelError: it cannot be written; an older file is left as it was.
     """
     # One key only: safetensors writes several in random order, and equal models should be equal files.
     metadata = {kind.key: json.dumps({"format_version": kind.version, **record})}
-    weights = {name: tensor.detach().contiguous().cpu() for name, tensor in net.state_dict().items()}
-    write_atomically(path, lambda temporary: save_file(weights, temporary, metadata))
+    chosen = net.state_dict() if weights is None else weights
+    tensors = {name: tensor.detach().contiguous().cpu() for name, tensor in chosen.items()}
+    write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata))
 
 
 def load_network(

@@ -1,4 +1,4 @@
-"""Averages of weights: over the updates as training goes, and over the best epochs at its end."""
+"""Averages of weights: over the updates as training goes, and over the best validations at its end."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -70,8 +70,8 @@ class MovingAverage:
             weight.copy_(values[name])
 
 
-class BestEpochs:
-    """The weights of the best epochs, kept on disk to be averaged.
+class BestWeights:
+    """The weights of the best validations, kept on disk to be averaged.
 
     Args:
         folder: for nothing else.
@@ -80,32 +80,36 @@ class BestEpochs:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def save(self, epoch: int, net: nn.Module) -> None:
-        """Keep an epoch.
+    def save(self, name: str, weights: Mapping[str, Tensor]) -> None:
+        """Keep weights.
+
+        Args:
+            name: such as "epoch 4" or "update 1200".
+            weights: in the host's memory.
 
         Raises:
             ModelError: the disk is full.
         """
-        weights = {name: tensor.detach().contiguous().cpu() for name, tensor in net.state_dict().items()}
-        write_atomically(self._path(epoch), lambda temporary: save_file(weights, temporary))
+        tensors = {key: tensor.contiguous() for key, tensor in weights.items()}
+        write_atomically(self._path(name), lambda temporary: save_file(tensors, temporary))
 
-    def remove_others(self, epochs: Sequence[int]) -> None:
+    def remove_others(self, names: Sequence[str]) -> None:
         """Remove all but these; to be called when a checkpoint no longer names the others."""
-        kept = {self._path(epoch) for epoch in epochs}
+        kept = {self._path(name) for name in names}
         for path in self.folder.glob("*"):
             if path not in kept:
                 path.unlink()
 
-    def mean(self, epochs: Sequence[int]) -> dict[str, Tensor]:
-        """The mean of the weights of some epochs; of what is not a fraction (counters), the first one's.
+    def mean(self, names: Sequence[str]) -> dict[str, Tensor]:
+        """The mean of some of the weights; of what is not a fraction (counters), the first one's.
 
         Raises:
             TrainingError: a file is missing or damaged.
         """
         sums: dict[str, Tensor] = {}
         first: dict[str, Tensor] = {}
-        for epoch in epochs:
-            path = self._path(epoch)
+        for name in names:
+            path = self._path(name)
             try:
                 weights = load_file(path)
             except (OSError, SafetensorError) as error:
@@ -114,12 +118,13 @@ class BestEpochs:
                     f"on with --train.resume-anyway --train.average 0."
                 ) from error
             first = first or weights
-            for name, tensor in weights.items():
-                sums[name] = sums.get(name, 0) + tensor.double()
+            for key, tensor in weights.items():
+                sums[key] = sums.get(key, 0) + tensor.double()
         return {
-            name: (sums[name] / len(epochs)).to(tensor.dtype) if tensor.is_floating_point() else tensor
-            for name, tensor in first.items()
+            key: (sums[key] / len(names)).to(tensor.dtype) if tensor.is_floating_point() else tensor
+            for key, tensor in first.items()
         }
 
-    def _path(self, epoch: int) -> Path:
-        return self.folder / f"epoch_{epoch:05d}.safetensors"
+    def _path(self, name: str) -> Path:
+        unit, number = name.split()
+        return self.folder / f"{unit}_{int(number):05d}.safetensors"

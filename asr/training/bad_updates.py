@@ -2,17 +2,15 @@
 
 import logging
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 import torch
-from torch import Tensor
 
 from asr.errors import ModelError, TrainingError
 from asr.training.checkpoint import CHECKPOINT, Position
 from asr.training.config import TrainConfig
 from asr.training.distributed import Process
+from asr.training.pending import PendingUpdate
 from asr.training.reproducer import weights_digest, write_reproducer
 from asr.training.task import Task, TaskBatch
 
@@ -21,17 +19,6 @@ log = logging.getLogger("asr")
 _KEPT = 3  # bad updates that a session keeps on disk
 
 B = TypeVar("B", bound=TaskBatch)
-
-
-@dataclass(frozen=True)
-class Update(Generic[B]):
-    """What one process has to know of an update to name those to blame, and to repeat it."""
-
-    number: int  # counted from 1
-    batches: Sequence[B]
-    ids: tuple[str, ...]  # of their rows
-    losses: Tensor  # (rows,) nats, in the host's memory
-    seed: int  # of its draws
 
 
 class BadUpdates(Generic[B]):
@@ -57,12 +44,12 @@ class BadUpdates(Generic[B]):
         self.settings, self.precision = settings, precision
         self._kept = 0
 
-    def report(self, update: Update[B], position: Position) -> None:
-        """Say which utterances have spoiled an update, or what else has.
+    def report(self, update: PendingUpdate[B], position: Position) -> None:
+        """Log which utterances have spoiled an update, or what else has.
 
         Args:
-            update: it has changed nothing.
-            position: where training stands now, which on a card is one update further.
+            update: it has changed nothing, and no later one has been made: the weights are those it had.
+            position: of training, after this update.
 
         Raises:
             TrainingError: it is one too many in a row.
@@ -81,9 +68,7 @@ class BadUpdates(Generic[B]):
             ids = ", ".join(name for part in parts for name in part[1])
             blame = f"every loss is finite, but the gradient is not; utterances: {ids}"
         keep = (bad or not names) and not scaled
-        log.warning(
-            "update %d skipped. %s%s", update.number, blame, self._keep(update, position) if keep else ""
-        )
+        log.warning("update %d skipped. %s%s", update.number, blame, self._keep(update) if keep else "")
         if position.bad_updates >= self.config.max_bad_updates:
             checkpoint = self.config.run_dir / CHECKPOINT
             raise TrainingError(
@@ -98,7 +83,7 @@ class BadUpdates(Generic[B]):
                 )
             )
 
-    def _keep(self, update: Update[B], position: Position) -> str:
+    def _keep(self, update: PendingUpdate[B]) -> str:
         """Keep a bad update on disk; the text says how to repeat it."""
         if self._kept >= _KEPT:
             return ""
@@ -106,17 +91,17 @@ class BadUpdates(Generic[B]):
         rank = "" if self.process.is_main else f"_rank{self.process.rank}"
         path = self.config.run_dir / f"bad_update_{update.number}{rank}.pt"
         model = path.with_suffix(".safetensors")
-        # A bad update leaves the weights as they were; on a card, the one after it has been made meanwhile.
+        weights = self.task.net.state_dict()
         record = {
-            "update": update.number, "weights_after_update": position.update, "seed": update.seed,
+            "update": update.number, "weights_after_update": update.number, "seed": update.seed,
             "tokens": sum(batch.global_tokens for batch in update.batches), "ids": list(update.ids),
             "losses": update.losses, "precision": str(self.precision), "model": model.name,
-            "weights_sha256": weights_digest(self.task.net.state_dict()),
+            "weights_sha256": weights_digest(weights),
         }  # fmt: skip
         if not write_reproducer(path, update.batches, record):
             return ""
         try:
-            self.task.save(model, {"settings": self.settings, "updates": position.update})
+            self.task.save(model, weights, {"settings": self.settings, "updates": update.number})
         except ModelError as error:  # a full disk is no reason to stop before something has to be saved
             log.warning("the bad update's model could not be kept: %s", error)
             return ""

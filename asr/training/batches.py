@@ -78,9 +78,14 @@ class Batch:
     waveform_rows: Tensor | None = None
 
     @property
-    def global_amount(self) -> float:
-        """Seconds of audio: what training's pace is told in."""
+    def global_units(self) -> float:
+        """Seconds of audio, in which the speed of training is reported."""
         return self.global_seconds
+
+    @property
+    def padded_size(self) -> int:
+        """Utterances times frames (or samples) of the longest."""
+        return self.audio.shape[0] * self.audio.shape[1]
 
     def split(self) -> "tuple[Batch, Batch] | None":
         """The first and the second half of the utterances; None for a single one."""

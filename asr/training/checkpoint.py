@@ -1,7 +1,6 @@
 """Where training stands, on disk: everything that a run needs to go on as if it had never stopped.
 
-Random draws are pure functions of the seed, the epoch and the update (see `Trainer`), so there is no
-generator state to keep.
+Random draws are pure functions of the seed, the epoch and the update, so there is no generator state to keep.
 """
 
 import json
@@ -17,7 +16,7 @@ from asr.errors import ModelError
 from asr.model.saved import write_atomically
 
 CHECKPOINT = "checkpoint.pt"  # in the run folder
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 
 
 @dataclass
@@ -28,21 +27,21 @@ class Position:
     batch: int = 0  # batches of it that are done
     update: int = 0  # updates made or skipped since the start
     seconds: float = 0.0  # of training so far, over all sessions
-    best_epoch: int = 0  # the epoch with the best dev score; 0 before the first
+    validated_update: int = 0  # the update after which the net was validated last; 0 before the first time
+    best: str = ""  # the weights with the best dev score: "epoch 4", "update 1200"; "" before the first
     best_score: float = float("inf")  # of the task, such as WER in percent; lower is better
     best_loss: float = float("inf")  # dev loss a token, decides between equal scores
-    top_epochs: list[tuple[float, float, int]] = field(default_factory=list)  # score, loss, epoch
-    # The best model is the average of these; of none: best_epoch.
-    averaged: list[int] = field(default_factory=list)
+    since_best: int = 0  # validations without a better score
+    ranking: list[tuple[float, float, str]] = field(default_factory=list)  # score, loss, weights to average
+    averaged: list[str] = field(default_factory=list)  # the best model is the average of these; of none: best
+    average_unsaved: bool = False  # model.safetensors may not hold that average yet
     rate_scale: float = 1.0  # on the learning rate, of the schedule "plateau"
     bad_updates: int = 0  # updates in a row that were skipped for a loss that is not finite
-    epoch_sums: dict[str, float] = field(default_factory=dict)  # the current epoch's running totals
+    sums: dict[str, float] = field(default_factory=dict)  # running totals since the last validation
 
     def best_model(self) -> str:
         """Where the best model comes from, for messages."""
-        if self.averaged:
-            return f"the average of the epochs {', '.join(map(str, self.averaged))}"
-        return f"epoch {self.best_epoch}"
+        return f"the average of {', '.join(self.averaged)}" if self.averaged else self.best
 
 
 def save_checkpoint(path: Path, position: Position, settings: dict[str, Any], states: dict[str, Any]) -> None:
@@ -92,9 +91,10 @@ def load_checkpoint(path: Path, device: torch.device) -> tuple[Position, dict[st
             f"{path}: not a checkpoint of this project. Expected one that `asr train` has written."
         )
     version = record.get("format_version", 0)
-    if version != FORMAT_VERSION:
+    if version not in (2, FORMAT_VERSION):
         raise ModelError(
-            f"{path}: checkpoint format {version}, but this version of asr reads format {FORMAT_VERSION}. "
+            f"{path}: checkpoint format {version}, but this version of asr reads formats 2 to "
+            f"{FORMAT_VERSION}. "
             + (
                 "Upgrade asr to a newer version."
                 if version > FORMAT_VERSION
@@ -103,11 +103,32 @@ def load_checkpoint(path: Path, device: torch.device) -> tuple[Position, dict[st
             )
         )
     try:
-        return Position(**record["position"]), json.loads(record["settings"]), record["states"]
+        fields = record["position"]
+        if version == 2:
+            fields = _from_format_2(fields)
+        return Position(**fields), json.loads(record["settings"]), record["states"]
     except (KeyError, TypeError, ValueError) as error:
         raise ModelError(
             f"{path}: a damaged checkpoint: {error!r}. Start anew in another --train.run-dir."
         ) from error
+
+
+def _from_format_2(old: dict[str, Any]) -> dict[str, Any]:
+    """The fields of today's `Position` from those of format 2, which validated at the ends of epochs only."""
+    fields = dict(old)
+    best, averaged = fields.pop("best_epoch"), fields.pop("averaged", [])
+    top, sums = fields.pop("top_epochs", []), fields.pop("epoch_sums")
+    between_epochs = fields["batch"] == 0
+    return {
+        **fields,
+        "sums": sums,
+        # Within an epoch, any update before the newest one serves.
+        "validated_update": fields["update"] if between_epochs else fields["update"] - 1,
+        "best": f"epoch {best}" if best else "",
+        "since_best": fields["epoch"] - 1 - best,
+        "ranking": [(score, loss, f"epoch {epoch}") for score, loss, epoch in top],
+        "averaged": [f"epoch {epoch}" for epoch in averaged],
+    }
 
 
 # What torch.load raises on files that it did not write, or wrote half.

@@ -19,23 +19,28 @@ class TrainConfig:
     resume_anyway: bool = False  # go on with it although settings have changed; says which
     max_hours: float = 0.0  # save and stop after so many hours of this session; 0 for never
     epochs: int = 50
+    updates: int = 0  # end, and plan the learning rate, by so many updates in place of epochs; 0: by epochs
+    # End, and plan the learning rate, by so many minutes of all sessions together, validation included (the
+    # last one comes on top), in place of epochs; 0: by epochs.
+    minutes: float = 0.0
+    validate_every: int = 0  # updates from one validation to the next; 0: validate after each epoch
     learning_rate: float = 1e-3  # the peak, after the warm-up
-    warmup: float = 0.05  # share of all updates over which the learning rate rises
+    warmup: float = 0.05  # fraction of the training over which the learning rate rises
     # How it falls afterwards: cosine or linear to 0, one-cycle (Smith), noam (inverse square root), constant
-    # (it does not), or plateau: halved after each epoch without a better dev score.
+    # (it does not), or plateau: halved after each validation without a better dev score.
     schedule: Schedule = "cosine"
     weight_decay: float = 0.01  # of AdamW
     clip_norm: float = 5.0  # gradients with a larger norm are scaled down to it; 0 for never
     accumulate: int = 1  # batches whose gradients make one update, as one batch so many times larger would
     ema: float = 0.0  # decay of a moving average of the weights, as 0.999, which is then the model; 0: none
-    average: int = 0  # at the end, try the average of so many best epochs as the model; 0 or 1 for not
+    average: int = 0  # at the end, try the average of so many best validations as the model; 0 or 1 for not
     warm_start: Path | None = None  # a model to take all weights from that fit
     freeze: tuple[str, ...] = ()  # parts whose weights stay as they are, such as front recurrent.0
     # auto: bf16 where the device has instructions for it, else float32. tf32: float32 whose products round
     # their factors to TF32's 10 bits, on a GPU. fp16: on a GPU, with loss scaling.
     precision: Precision = "auto"
-    patience: int = 0  # stop after so many epochs without a better dev score; 0 for never
-    max_bad_updates: int = 10  # stop after so many updates in a row whose loss is not finite
+    patience: int = 0  # stop after so many validations without a better dev score; 0 for never
+    max_bad_updates: int = 10  # stop after so many updates in a row whose loss or gradient is not finite
     save_every_s: float = 600.0  # seconds between checkpoints within an epoch
     log_every_s: float = 10.0  # seconds between lines of metrics
     diagnose_every: int = 0  # updates between looks through the gradient microscope; 0 for never
@@ -49,16 +54,23 @@ class TrainConfig:
         at_least = {
             "epochs": 1, "accumulate": 1, "patience": 0, "max_bad_updates": 1, "save_every_s": 0,
             "log_every_s": 0, "diagnose_every": 0, "weight_decay": 0, "clip_norm": 0, "seed": 0, "average": 0,
-            "max_hours": 0,
+            "max_hours": 0, "updates": 0, "minutes": 0, "validate_every": 0,
         }  # fmt: skip
         for name, low in at_least.items():
             value = getattr(self, name)
             if not value >= low:
                 raise SettingsError(f"train.{name.replace('_', '-')} must be at least {low}. Got {value}.")
+        if self.minutes and self.updates:
+            raise SettingsError(
+                f"train.minutes {self.minutes:g} and train.updates {self.updates}: training ends by one of "
+                f"them. Leave one out."
+            )
         if not 0 < self.learning_rate < math.inf:
             raise SettingsError(f"train.learning-rate must be above 0. Got {self.learning_rate:g}.")
         if not 0 <= self.warmup < 1:
-            raise SettingsError(f"train.warmup is a share of all updates, in [0, 1). Got {self.warmup:g}.")
+            raise SettingsError(
+                f"train.warmup is a fraction of the training, in [0, 1). Got {self.warmup:g}."
+            )
         if self.schedule not in get_args(Schedule):
             raise SettingsError(
                 f"train.schedule must be one of {', '.join(get_args(Schedule))}. Got {self.schedule!r}."

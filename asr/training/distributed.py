@@ -1,12 +1,13 @@
 """One process or several, started by torchrun: who am I, and how do we agree.
 
 `torchrun --nproc-per-node K -m asr train …` starts K processes; without torchrun there is one, of rank 0.
+The gradients are added up in `parallel.py`.
 """
 
 import gc
 import hashlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -44,16 +45,23 @@ class Process:
         dist.all_gather_object(values, value)
         return values
 
-    def share(self, tensors: Iterable[Tensor]) -> None:
+    def broadcast(self, tensors: Iterable[Tensor]) -> None:
         """Replace tensors by those of the main process."""
         if self.world_size > 1:
             for tensor in tensors:
                 dist.broadcast(tensor, 0)
 
-    def add_up(self, values: Tensor) -> None:
-        """Replace a tensor by its sum over all processes; the host does not wait for a card."""
-        if self.world_size > 1:
-            dist.all_reduce(values)
+    def sums(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The sums of () tensors over all processes, in one message; the host does not wait for a GPU.
+
+        Args:
+            values: the same names, in the same order, on every process.
+        """
+        if self.world_size == 1:
+            return dict(values)
+        message = torch.stack(list(values.values()))
+        dist.all_reduce(message)
+        return dict(zip(values, message.unbind(), strict=True))
 
 
 @contextmanager

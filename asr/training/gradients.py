@@ -1,145 +1,118 @@
-"""The gradient of one update: from one batch or several, whole or in halves, of one process or many.
-
-Processes add their gradients up in one message after the backward pass. torch's DistributedDataParallel sends
-during it, which hides some of the sending, but cannot recover when one process runs out of memory half-way:
-the others would wait for messages that never come, or take them for others.
-"""
+"""The batches of one update, whole or in halves: what does not fit into memory is split, and begun again."""
 
 import gc
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from itertools import chain
-from typing import TypeVar
+import math
+from collections.abc import Callable, Sequence
+from typing import Generic, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from asr.device import is_out_of_memory
 from asr.errors import TrainingError
-from asr.training.distributed import Process
-from asr.training.task import Losses, Task, TaskBatch
+from asr.training.task import Losses, TaskBatch
 
 log = logging.getLogger("asr")
 
 B = TypeVar("B", bound=TaskBatch)
 
 
-@dataclass(frozen=True)
-class Computed:
-    """What one process's backward pass gives besides the gradients; all but the ids is on the device."""
+class Halving(Generic[B]):
+    """Runs the forward and backward pass of an update's batches, in halves where memory does not suffice.
 
-    ids: tuple[str, ...]
-    losses: Tensor  # (rows,) nats
-    loss: Tensor  # () nats a token: this process's part of the sum
-    shares: Mapping[str, tuple[Tensor, Tensor]]  # as in `Losses`
-
-
-def compute_gradients(
-    task: Task[B],
-    batches: Sequence[B],
-    precision: torch.dtype,
-    scaler: torch.amp.GradScaler,
-    seed: int,
-    update: int,
-) -> Computed:
-    """Leave in the net's weights this process's gradient of the mean loss a token over all batches.
-
-    A batch that does not fit into memory is halved, as often as it takes, and the update begun again; the
-    gradient is the same up to the order of sums (and the draws of dropout).
+    The gradient of the parts is that of the whole, up to the order of sums (and the draws of dropout). A
+    size that has once run out of memory is split from the start afterwards, for as long as the process lives.
 
     Args:
-        task: the net and its loss.
-        batches: of this update; several act as one of their joint size.
-        precision: number format of the net's arithmetic.
-        scaler: for fp16.
-        seed: of this update's draws.
-        update: its number, for messages.
-
-    Raises:
-        TrainingError: there is not enough memory, even for the smallest part.
+        make_smaller: what to do when a batch cannot be split, as a sentence.
     """
-    tokens = sum(batch.global_tokens for batch in batches)
-    carried = task.state()
-    parts = list(batches)
-    while True:
-        torch.manual_seed(seed)
-        task.net.zero_grad(set_to_none=True)
-        done: list[Losses] = []
-        for part in parts:
-            result = _try(task, part, tokens, precision, scaler)
-            if result is None:
-                break
-            done.append(result)
-        else:
-            break
-        failed = len(done)
-        parts[failed : failed + 1] = _halves(parts[failed], update, task.make_smaller)
-        task.restore(carried)
-        del done, result
-        _free_memory()
-    losses = torch.cat([part.losses.detach() for part in done])
-    shares = {
-        name: (
-            torch.stack([part.shares[name][0] for part in done]).sum(),
-            torch.stack([part.shares[name][1] for part in done]).sum(),
-        )
-        for name in done[0].shares
-    }
-    return Computed(tuple(chain(*(part.ids for part in parts))), losses, losses.sum() / tokens, shares)
+
+    def __init__(self, make_smaller: str) -> None:
+        self.make_smaller = make_smaller
+        self.failed_size = math.inf  # `padded_size` of the smallest batch that has run out of memory
+
+    def run(
+        self,
+        batches: Sequence[B],
+        forward_backward: Callable[[B, bool], Losses],
+        restart: Callable[[], None],
+        update: int,
+    ) -> list[tuple[B, Losses]]:
+        """Leave the gradient of all batches in the weights.
+
+        Args:
+            batches: of one update.
+            forward_backward: adds the gradient of a part to that in the weights; told whether it is the last.
+            restart: sets gradients to zero and random draws to their beginning; called before each attempt.
+            update: its number, for messages.
+
+        Returns:
+            The parts, in order, and what was computed of each.
+
+        Raises:
+            TrainingError: there is not enough memory, even for the smallest part.
+        """
+        parts = [part for batch in batches for part in self._small_enough(batch)]
+        while True:
+            restart()
+            done: list[tuple[B, Losses]] = []
+            for number, part in enumerate(parts, start=1):
+                losses = _try(forward_backward, part, number == len(parts))
+                if losses is None:
+                    break
+                done.append((part, losses))
+            else:
+                return done
+            failed = len(done)
+            halves = self._halve(parts[failed], update)
+            parts = [part for batch in (*parts[:failed], *halves, *parts[failed + 1 :])
+                     for part in self._small_enough(batch)]  # fmt: skip
+            del done, losses  # they hold memory
+            _free_memory()
+
+    def _small_enough(self, batch: B) -> list[B]:
+        """A batch, or its parts below the size that is known to fail, as far as it can be split."""
+        if math.isinf(self.failed_size) or batch.padded_size < self.failed_size:
+            return [batch]
+        halves = batch.split()
+        return [batch] if halves is None else [part for half in halves for part in self._small_enough(half)]
+
+    def _halve(self, part: B, update: int) -> tuple[B, B]:
+        halves = part.split()
+        ids = ", ".join(part.ids)
+        if halves is None:
+            raise TrainingError(
+                f"update {update}: out of memory on what cannot be made smaller: {ids}. {self.make_smaller} "
+                f"Go on with --train.resume."
+            )
+        self.failed_size = min(self.failed_size, part.padded_size)
+        log.warning(
+            "update %d: out of memory on a batch of %d: %s. It is made in halves, with the same result, as "
+            "are all of its size from now on; if they are many, lower --batch.seconds.",
+            update, len(part.ids), ids,
+        )  # fmt: skip
+        return halves
 
 
-def add_up(process: Process, totals: Tensor, weights: Sequence[nn.Parameter]) -> Tensor:
-    """Replace gradients by their sums over all processes.
-
-    Args:
-        process: this process.
-        totals: (n,) other numbers to add up, in the same message.
-        weights: those that learn, in the same order everywhere.
-
-    Returns:
-        (n,) the sums of the totals.
-    """
-    if process.world_size == 1:
-        return totals
-    gradients = [torch.zeros_like(weight) if weight.grad is None else weight.grad for weight in weights]
-    message = torch.cat([totals, *(gradient.flatten() for gradient in gradients)])
-    process.add_up(message)
-    sums = torch.split(message, [len(totals), *(gradient.numel() for gradient in gradients)])
-    for weight, summed in zip(weights, sums[1:], strict=True):
-        weight.grad = summed.view_as(weight)
-    return sums[0]
+def sum_statistics(parts: Sequence[Losses]) -> dict[str, Tensor]:
+    """The () counts of a task's statistics over all parts of an update, as "NAME count" and "NAME of"."""
+    sums: dict[str, Tensor] = {}
+    for name in parts[0].statistics:
+        pairs = zip(*(part.statistics[name] for part in parts), strict=True)
+        count, total = (torch.stack(values).sum().to(parts[0].losses) for values in pairs)
+        sums |= {f"{name} count": count, f"{name} of": total}
+    return sums
 
 
-def _try(
-    task: Task[B], part: B, tokens: int, precision: torch.dtype, scaler: torch.amp.GradScaler
-) -> Losses | None:
-    """The backward pass of one part; None for want of memory. What it held is free when this returns."""
+def _try(forward_backward: Callable[[B, bool], Losses], part: B, last: bool) -> Losses | None:
+    """The pass of one part; None if it ran out of memory. What it held is free when this returns."""
     try:
-        result = task.losses(part, precision)
-        # A mean over the tokens of all processes, so that several make the update that one would make.
-        scaler.scale(result.losses.sum() / tokens).backward()  # type: ignore[no-untyped-call]
+        return forward_backward(part, last)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
         return None
-    return result
-
-
-def _halves(part: B, update: int, make_smaller: str) -> tuple[B, B]:
-    halves = part.split()
-    ids = ", ".join(part.ids)
-    if halves is None:
-        raise TrainingError(
-            f"update {update}: out of memory on what cannot be made smaller: {ids}. {make_smaller} Go on "
-            f"with --train.resume."
-        )
-    log.warning(
-        "update %d: out of memory on a batch of %d: %s. It is made in halves, with the same result; if this "
-        "is no exception, lower --batch.seconds.",
-        update, len(part.ids), ids,
-    )  # fmt: skip
-    return halves
 
 
 def _free_memory() -> None:

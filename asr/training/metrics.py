@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from asr.training.checkpoint import Position
-from asr.training.task import Pace, Result
+from asr.training.task import Result, Throughput
 
 log = logging.getLogger("asr")
 
@@ -28,15 +28,15 @@ class UpdateReport:
     loss: float  # nats a token
     norm: float  # of the gradient, before clipping
     clipped: bool
-    shares: Mapping[str, float]  # what else the task tells, in [0, 1]
+    statistics: Mapping[str, float]  # of the task, each in [0, 1]
     learning_rate: float
     tokens: int
-    amount: float  # of data, in the unit of the task's pace
+    units: float  # of data, in the unit of the task's throughput
 
 
 @dataclass
 class _Window:
-    """Sums since the last line of metrics; of skipped updates only their number and their amount of data."""
+    """Sums since the last line of metrics; of skipped updates only their number and their data."""
 
     since: float  # on the monotonic clock, s
     updates: int = 0
@@ -45,8 +45,8 @@ class _Window:
     tokens: int = 0
     norm: float = 0.0
     clipped: int = 0
-    shares: dict[str, float] = field(default_factory=dict)
-    amount: float = 0.0  # of data
+    statistics: dict[str, float] = field(default_factory=dict)
+    units: float = 0.0  # of data
     waited_s: float = 0.0  # for data
 
 
@@ -56,28 +56,29 @@ class Metrics:
     Args:
         run_dir: gets metrics.jsonl and the TensorBoard files.
         every_s: seconds between lines.
-        pace: how the speed of training is told.
+        throughput: how the speed of training is reported.
         enabled: False for processes that do not write.
     """
 
-    def __init__(self, run_dir: Path, every_s: float, pace: Pace, *, enabled: bool) -> None:
-        self.run_dir, self.every_s, self.pace, self.enabled = run_dir, every_s, pace, enabled
+    def __init__(self, run_dir: Path, every_s: float, throughput: Throughput, *, enabled: bool) -> None:
+        self.run_dir, self.every_s, self.throughput, self.enabled = run_dir, every_s, throughput, enabled
         self._board: Any = None
-        self._batches = self._epochs = 1
-        self._seconds_before = self._done_before = 0.0
+        self._batches, self._epochs = 1, ""
+        self._seconds_before = self._progress_before = 0.0
         self._began = self._paused = time.monotonic()
         self._window = _Window(self._began)
 
-    def begin(self, position: Position, batches: int, epochs: int) -> None:
+    def begin(self, position: Position, batches: int, epochs: int, progress: float = 0.0) -> None:
         """A run begins, or goes on from a checkpoint; what was written after that checkpoint is taken back.
 
         Args:
             position: where it stands.
             batches: of its current epoch.
-            epochs: of the whole run.
+            epochs: of the whole run; 0 where it is planned by updates or by time.
+            progress: fraction of the training that is done.
         """
-        self._batches, self._epochs = batches, epochs
-        self._seconds_before, self._done_before = position.seconds, self._share_done(position)
+        self._batches, self._epochs = batches, f"/{epochs}" if epochs else ""
+        self._seconds_before, self._progress_before = position.seconds, progress
         self._began = self._paused = time.monotonic()
         self._window = _Window(self._began)
         if self.enabled:
@@ -97,8 +98,7 @@ class Metrics:
             batches: of the whole epoch.
         """
         self._batches = batches
-        # Between epochs the model is validated: that is not training time.
-        self._window.since += time.monotonic() - self._paused
+        self._leave_out_pause()
         iterator = iter(items)
         while True:
             asked = time.monotonic()
@@ -110,78 +110,97 @@ class Metrics:
                 self._window.waited_s += time.monotonic() - asked
             yield item
 
-    def update(self, position: Position, report: UpdateReport) -> None:
-        """Take in one update; write a line when it is time."""
-        window, sums = self._window, position.epoch_sums
+    def update(self, position: Position, report: UpdateReport, progress: float) -> None:
+        """Take in one update; write a line when it is time.
+
+        Args:
+            position: after it.
+            report: its numbers.
+            progress: fraction of the training that is done.
+        """
+        window, sums = self._window, position.sums
         window.updates += 1
-        window.amount += report.amount
+        window.units += report.units
         if report.made:
             window.made += 1
             window.loss += report.loss * report.tokens
             window.tokens += report.tokens
             window.norm += report.norm
             window.clipped += report.clipped
-            for name, share in report.shares.items():
-                window.shares[name] = window.shares.get(name, 0.0) + share
+            for name, value in report.statistics.items():
+                window.statistics[name] = window.statistics.get(name, 0.0) + value
             sums["loss"] = sums.get("loss", 0.0) + report.loss * report.tokens
             sums["tokens"] = sums.get("tokens", 0.0) + report.tokens
         sums["skipped"] = sums.get("skipped", 0.0) + (not report.made)
         self._paused = time.monotonic()
         if self._paused - window.since >= self.every_s:
-            self._write_line(position, report)
+            self._write_line(position, report, progress)
             self._window = _Window(self._paused)
 
-    def finish_epoch(self, position: Position, result: Result, *, better: bool) -> None:
-        """Write an epoch's summary."""
-        sums = position.epoch_sums
+    def validated(self, position: Position, result: Result, *, every: int, better: bool) -> None:
+        """Write the summary of the updates since the last validation, most often of an epoch.
+
+        Args:
+            position: where training stands.
+            result: of the validation.
+            every: updates between validations; 0 for an epoch.
+            better: whether it is the best so far.
+        """
+        sums = position.sums
         loss = sums.get("loss", 0.0) / max(sums.get("tokens", 0.0), 1.0)
         skipped = int(sums.get("skipped", 0.0))
         log.info(
-            "epoch %d/%d  train loss %.3f  %s  %s%s%s",
-            position.epoch, self._epochs, loss, result.headline(), clock(self.total_seconds()),
+            "epoch %d%s%s  train loss %.3f  %s  %s%s%s",
+            position.epoch, self._epochs, f"  update {position.update}" if every else "", loss,
+            result.headline(), clock(self.total_seconds()),
             f"  {skipped} updates skipped" if skipped else "", "  best so far" if better else "",
         )  # fmt: skip
         self._write({
-            "event": "epoch", "epoch": position.epoch, "update": position.update, "train_loss": loss,
-            **result.row(), "skipped_updates": skipped, "training_s": self.total_seconds(), "best": better,
+            "event": "validation" if every else "epoch", "epoch": position.epoch, "update": position.update,
+            "train_loss": loss, **result.row(), "skipped_updates": skipped,
+            "training_s": self.total_seconds(), "best": better,
         })  # fmt: skip
+        self._leave_out_pause()
 
     def close(self) -> None:
         """Finish writing."""
         if self._board is not None:
             self._board.close()
 
-    def _write_line(self, position: Position, report: UpdateReport) -> None:
+    def _write_line(self, position: Position, report: UpdateReport, progress: float) -> None:
         window = self._window
         elapsed = max(self._paused - window.since, 1e-9)
         made = max(window.made, 1)
-        shares = {name: total / made for name, total in window.shares.items()}
-        pace, waiting = window.amount / elapsed, min(window.waited_s / elapsed, 1.0)
+        statistics = {name: total / made for name, total in window.statistics.items()}
+        speed, waiting = window.units / elapsed, min(window.waited_s / elapsed, 1.0)
         row = {
             "event": "updates", "epoch": position.epoch, "update": report.number,
             "loss": window.loss / window.tokens if window.made else math.nan,
             "learning_rate": report.learning_rate,
             "gradient_norm": window.norm / made, "clipped_share": window.clipped / made,
-            **{f"{name}_share": share for name, share in shares.items()},
+            **{f"{name}_share": value for name, value in statistics.items()},
             "skipped_updates": window.updates - window.made,
-            self.pace.key: pace, "waiting_share": waiting,
+            self.throughput.key: speed, "waiting_share": waiting,
         }  # fmt: skip
         log.info(
-            "epoch %d/%d  batch %d/%d  loss %.3f  lr %.1e  |g| %.1f%s  %s  waiting %.0f%%  left %s",
+            "epoch %d%s  batch %d/%d  loss %.3f  lr %.1e  |g| %.1f%s  %s  waiting %.0f%%  left %s",
             position.epoch, self._epochs, position.batch, self._batches, row["loss"], row["learning_rate"],
-            row["gradient_norm"], "".join(f"  {name} {share:.0%}" for name, share in shares.items()),
-            self.pace.text.format(pace), 100 * waiting, self._time_left(position), extra={"transient": True},
+            row["gradient_norm"], "".join(f"  {name} {value:.0%}" for name, value in statistics.items()),
+            self.throughput.text.format(speed), 100 * waiting, self._time_left(progress),
+            extra={"transient": True},
         )  # fmt: skip
         self._write(row)
 
-    def _share_done(self, position: Position) -> float:
-        return (position.epoch - 1 + position.batch / self._batches) / self._epochs
-
-    def _time_left(self, position: Position) -> str:
+    def _time_left(self, progress: float) -> str:
         """From this session's own speed, validation included."""
-        done = self._share_done(position)
-        rate = (done - self._done_before) / max(time.monotonic() - self._began, 1e-9)
-        return clock((1 - done) / rate) if rate > 0 else "?"
+        rate = (progress - self._progress_before) / max(time.monotonic() - self._began, 1e-9)
+        return clock(max(1 - progress, 0.0) / rate) if rate > 0 else "?"
+
+    def _leave_out_pause(self) -> None:
+        """Validation since the last update, or what else has taken time, does not count as training."""
+        now = time.monotonic()
+        self._window.since += now - self._paused
+        self._paused = now
 
     def _write(self, row: dict[str, Any]) -> None:
         if not self.enabled:
@@ -206,7 +225,7 @@ def clock(seconds: float) -> str:
 
 
 def take_back(path: Path, position: Position) -> None:
-    """Remove the rows behind a position, and one that was cut off: a resumed run writes them again.
+    """Remove the rows after a position, and one that was cut off: a resumed run writes them again.
 
     Args:
         path: lines of JSON objects with at least `event`, `epoch` and `update`; need not exist.
@@ -226,6 +245,8 @@ def _is_before(line: str, position: Position) -> bool:
     try:
         row = json.loads(line)
         if row["event"] == "epoch" and row["epoch"] >= position.epoch:
+            return False
+        if row["event"] == "validation" and row["update"] > position.validated_update:
             return False
         return bool(row["update"] <= position.update) and line.endswith("\n")
     except (ValueError, KeyError, TypeError):

@@ -13,7 +13,7 @@ from asr.errors import SettingsError
 from asr.training.checkpoint import CHECKPOINT, Position, load_checkpoint
 from asr.training.config import TrainConfig
 from asr.training.distributed import Process
-from asr.training.stopping import StopSignal
+from asr.training.stopping import StopRequest
 from asr.training.trainer import Trainer
 
 log = logging.getLogger("asr")
@@ -135,7 +135,7 @@ def find_checkpoint(
     return True
 
 
-def run_to_end(trainer: Trainer[Any], resumed: bool, stop: StopSignal) -> Position:
+def run_to_end(trainer: Trainer[Any], resumed: bool, stop: StopRequest) -> Position:
     """Begin, or go on from the checkpoint, and train; then every process may use the best model.
 
     Args:

@@ -14,8 +14,8 @@ def learning_rate_factor(progress: float, warmup: float, schedule: Schedule) -> 
     """The factor on the peak learning rate.
 
     Args:
-        progress: share of all updates that is done, in [0, 1].
-        warmup: share of all updates over which the rate rises to its peak, linearly from 0 except in
+        progress: fraction of the training (epochs, updates or minutes) that is done, in [0, 1].
+        warmup: fraction over which the rate rises to its peak, linearly from 0 except in
             "one-cycle"; above 0 for "noam".
         schedule: how it falls afterwards. "constant" does not; nor does "plateau" here: its cuts depend on
             the dev scores (`Position.rate_scale`).

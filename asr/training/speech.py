@@ -19,7 +19,7 @@ from asr.training.distributed import Process
 from asr.training.plateau import PlateauWatch
 from asr.training.reproducer import read_reproducer
 from asr.training.sampler import Planned
-from asr.training.task import Losses, Pace
+from asr.training.task import Losses, Throughput
 from asr.training.validation import Validation, validate
 
 
@@ -33,7 +33,7 @@ class SpeechTask:
         deterministic: use the CTC loss whose gradient has the same bits in every run on a card.
     """
 
-    pace = Pace("audio_s_per_s", "audio {:.0f} s/s")
+    throughput = Throughput("audio_s_per_s", "audio {:.0f} s/s")
     replay_module: str | None = "asr.training.speech"
     make_smaller = "Leave it out of the manifest or cut it, or make the model smaller."
 
@@ -55,7 +55,7 @@ class SpeechTask:
         }
         return {"front": encoder.front, "recurrent": stack, **layers, "output": encoder.output}
 
-    def donor(self, path: Path) -> dict[str, Tensor | None]:
+    def source_weights(self, path: Path) -> dict[str, Tensor | None]:
         """The tensors of a saved recogniser; those of the output layer mean nothing with another alphabet."""
         other = load_model(path)
         same = other.settings.tokenizer == self.net.settings.tokenizer
@@ -76,20 +76,20 @@ class SpeechTask:
         """As `speech_losses`."""
         return speech_losses(self.net, batch, precision, self.ctc_loss)
 
-    def observe(self, update: int, shares: Mapping[str, float]) -> None:
+    def observe(self, update: int, statistics: Mapping[str, float]) -> None:
         """Follow CTC's blank plateau."""
-        self.plateau.observe(update, shares["blank"])
+        self.plateau.observe(update, statistics["blank"])
 
     def validate(self, process: Process, precision: torch.dtype) -> Validation:
         """Score the model on the dev set, decoded greedily."""
         return validate(self.net, self.dev, process, precision)
 
-    def save(self, path: Path, provenance: dict[str, Any]) -> None:
-        """Write the model."""
-        save_model(path, self.net, provenance)
+    def save(self, path: Path, weights: Mapping[str, Tensor], provenance: dict[str, Any]) -> None:
+        """Write the model with these weights."""
+        save_model(path, self.net, provenance, weights)
 
     def state(self) -> dict[str, Any]:
-        """Whether the plateau is behind."""
+        """Whether the blank plateau is over."""
         return {"emits": self.plateau.emits}
 
     def restore(self, state: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ from typing import Self
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-class StopSignal:
+class StopRequest:
     """While entered, the first signal asks for a stop after the current update; a second stops at once.
 
     Args:

@@ -27,8 +27,12 @@ class TaskBatch(Protocol):
         """Tokens of all processes' parts of this batch, at least 1: the loss is divided by them."""
 
     @property
-    def global_amount(self) -> float:
-        """What all processes' parts hold, in the unit of the task's `Pace`."""
+    def global_units(self) -> float:
+        """How much all processes' parts hold, in the unit of the task's `Throughput`."""
+
+    @property
+    def padded_size(self) -> int:
+        """Rows times the longest one's length: what the memory that a batch needs grows with."""
 
     def split(self) -> tuple[Self, Self] | None:
         """Two halves, for when the whole does not fit into memory; None where that is not possible."""
@@ -39,13 +43,13 @@ class Losses:
     """What a task computes of a batch; all of it stays on the device."""
 
     losses: Tensor  # (rows,) nats, one for each of the batch's ids, with their gradient
-    # What the progress line shows beside the loss, by name: () counts, of what and out of how many.
-    shares: Mapping[str, tuple[Tensor, Tensor]]
+    # Fractions that the progress line shows beside the loss, by name: () counts, of what and out of how many.
+    statistics: Mapping[str, tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
-class Pace:
-    """How the speed of training is told."""
+class Throughput:
+    """How the speed of training is reported."""
 
     key: str  # in metrics.jsonl, such as audio_s_per_s
     text: str  # in the progress line, such as "audio {:.0f} s/s"
@@ -80,7 +84,7 @@ class Task(Protocol[B]):
     """
 
     score_name: str  # of `Result.score`, such as "dev WER"
-    pace: Pace
+    throughput: Throughput
 
     # Module whose function `replay` repeats the update of a reproducer file, if there is one.
     replay_module: str | None
@@ -95,8 +99,8 @@ class Task(Protocol[B]):
     def parts(self) -> dict[str, nn.Module]:
         """Parts of the net by the names that --train.freeze takes; together they are the net."""
 
-    def donor(self, path: Path) -> dict[str, Tensor | None]:
-        """The tensors of a saved model to start from; None for one that means something else here.
+    def source_weights(self, path: Path) -> dict[str, Tensor | None]:
+        """The tensors of a saved model, for a warm start; None for one that means something else here.
 
         Raises:
             ModelError: the file cannot be read.
@@ -109,20 +113,26 @@ class Task(Protocol[B]):
         """The batches of a part of a plan, in the host's memory."""
 
     def losses(self, batch: B, precision: torch.dtype) -> Losses:
-        """The losses of a batch, moved to the net's device. Must not read from the device (see `Trainer`).
+        """The losses of a batch, which is moved to the net's device. Must not read from the device.
 
         A state that is carried to the next batch is detached, replaced rather than changed in place, and
         kept finite: one that is not would spoil all later updates.
         """
 
-    def observe(self, update: int, shares: Mapping[str, float]) -> None:
-        """Take in the shares of an update that was made, counted from 1; say what there is to say."""
+    def observe(self, update: int, statistics: Mapping[str, float]) -> None:
+        """Take in the statistics, each in [0, 1], of an update that was made, counted from 1."""
 
     def validate(self, process: Process, precision: torch.dtype) -> Result:
         """Score the net on held-out data; all processes get the same result. Leaves it in training mode."""
 
-    def save(self, path: Path, provenance: dict[str, Any]) -> None:
-        """Write the net as a model file that the other commands can use."""
+    def save(self, path: Path, weights: Mapping[str, Tensor], provenance: dict[str, Any]) -> None:
+        """Write the net, with these weights, as a model file that the other commands can use.
+
+        Called from a thread of its own while training goes on, so it must not look at the net's own weights.
+
+        Raises:
+            ModelError: it cannot be written.
+        """
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps besides the weights (a carried hidden state): tensors, plain values."""

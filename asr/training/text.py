@@ -23,7 +23,7 @@ from asr.errors import DataError, SettingsError
 from asr.lm.charrnn import CharRnn, load_charrnn, save_charrnn
 from asr.model.recurrent import State
 from asr.training.distributed import Process
-from asr.training.task import Losses, Pace
+from asr.training.task import Losses, Throughput
 
 log = logging.getLogger("asr")
 
@@ -51,7 +51,12 @@ class Block:
     symbols: Tensor  # (rows, steps + 1) int64: inputs, and one further for the last target
     first: bool  # of the epoch: the hidden state begins at zero
     global_tokens: int  # targets of all processes
-    global_amount: float  # the same, which is what the pace counts
+    global_units: float  # the same, which is what the throughput counts
+
+    @property
+    def padded_size(self) -> int:
+        """Characters, over all rows."""
+        return self.symbols.numel()
 
     def split(self) -> None:
         """Rows belong to their hidden states: halves are not worth the trouble."""
@@ -93,7 +98,7 @@ class TextTask:
     """
 
     score_name = "dev bits a character"
-    pace = Pace("characters_per_s", "{:.0f} characters/s")
+    throughput = Throughput("characters_per_s", "{:.0f} characters/s")
     replay_module: str | None = None
     make_smaller = "Lower --text.block or --text.streams, or make the model smaller."
 
@@ -127,7 +132,7 @@ class TextTask:
             name: part for name, part in self.net.named_children() if any(True for _ in part.parameters())
         }
 
-    def donor(self, path: Path) -> dict[str, Tensor | None]:
+    def source_weights(self, path: Path) -> dict[str, Tensor | None]:
         """The tensors of a saved network; those of single characters mean nothing with another alphabet."""
         other = load_charrnn(path)
         same = other.symbols == self.net.symbols
@@ -158,7 +163,7 @@ class TextTask:
                 symbols=torch.from_numpy(np.stack(parts).astype(np.int64)),
                 first=block == 0,
                 global_tokens=count,
-                global_amount=float(count),
+                global_units=float(count),
             )
 
     def losses(self, batch: Block, precision: torch.dtype) -> Losses:
@@ -176,7 +181,7 @@ class TextTask:
         losses = F.nll_loss(log_probs.flatten(0, 1), symbols[:, 1:].flatten(), reduction="none")
         return Losses(losses.view(len(symbols), -1).sum(1), {})
 
-    def observe(self, update: int, shares: Mapping[str, float]) -> None:
+    def observe(self, update: int, statistics: Mapping[str, float]) -> None:
         """There is nothing to follow."""
 
     @torch.inference_mode()
@@ -186,22 +191,22 @@ class TextTask:
         streams = max(1, min(self.config.streams, len(self.dev) // 1000))
         length = len(self.dev) // streams
         text = torch.from_numpy(self.dev[: streams * length].astype(np.int64)).view(streams, length)
-        total, count = 0.0, 0
+        total, count = torch.zeros((), dtype=torch.float64, device=self.net.device), 0
         states: list[State] | None = None
         for begin in range(0, length - 1, self.config.block):
-            part = text[:, begin : begin + self.config.block + 1].to(self.net.device)
+            part = text[:, begin : begin + self.config.block + 1].to(self.net.device, non_blocking=True)
             with autocast(precision, self.net.device):
                 log_probs, states = self.net(part[:, :-1], states)
-            total += float(F.nll_loss(log_probs.flatten(0, 1), part[:, 1:].flatten(), reduction="sum"))
+            total += F.nll_loss(log_probs.flatten(0, 1), part[:, 1:].flatten(), reduction="sum")
             count += part[:, 1:].numel()
         if process.is_main:
             log.info("it writes: %s", self.net.sample(_SAMPLE, self.seed).replace("\n", " / "))
         self.net.train()
-        return Prediction(total / count)
+        return Prediction(float(total) / count)  # the only value that is read from the device
 
-    def save(self, path: Path, provenance: dict[str, Any]) -> None:
-        """Write the network."""
-        save_charrnn(path, self.net, provenance)
+    def save(self, path: Path, weights: Mapping[str, Tensor], provenance: dict[str, Any]) -> None:
+        """Write the network with these weights."""
+        save_charrnn(path, self.net, provenance, weights)
 
     def state(self) -> dict[str, Any]:
         """The hidden state that the next block goes on from."""

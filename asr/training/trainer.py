@@ -1,67 +1,51 @@
 """The training loop: one visible loop, the same on a laptop, one GPU and many, for speech and for text.
 
+Read `Trainer.run`, then `_train_epoch`, then `_update`: forward, backward, reduce, clip, step, report. Two
+things stand elsewhere: what happens when a batch does not fit into memory (`gradients.Halving`), and why an
+update's results are read one update later on a GPU (`pending`). What is trained is a `Task`.
+
 Every random draw of an update is a pure function of (seed, update, rank), and every draw of the data one of
 (seed, epoch, utterance). So a resumed run continues bit for bit on a CPU, and there is no generator state to
-save. What is trained is a `Task`.
+save.
 """
 
+import copy
 import hashlib
 import logging
 import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from asr.device import use_precision
 from asr.errors import Interrupted, SettingsError
-from asr.training.averaging import BestEpochs, MovingAverage
-from asr.training.bad_updates import BadUpdates, Update
+from asr.training.background import BackgroundWriter, Snapshot
+from asr.training.bad_updates import BadUpdates
 from asr.training.checkpoint import CHECKPOINT, Position, save_checkpoint
 from asr.training.config import TrainConfig
 from asr.training.distributed import Process
-from asr.training.gradients import add_up, compute_gradients
-from asr.training.metrics import Metrics, UpdateReport
+from asr.training.gradients import Halving, sum_statistics
+from asr.training.metrics import Metrics
 from asr.training.microscope import Microscope
 from asr.training.optimizer import make_optimizer, restore_optimizer, step_unless
-from asr.training.schedule import PLATEAU_FACTOR, learning_rate_factor
+from asr.training.parallel import ParallelLoss, rehearse
+from asr.training.pending import PendingUpdate, defers
+from asr.training.schedule import learning_rate_factor
+from asr.training.selection import BEST_MODEL, Selection
 from asr.training.start import freeze, take_weights
-from asr.training.stopping import StopSignal
-from asr.training.task import Result, Task, TaskBatch
+from asr.training.stopping import StopRequest
+from asr.training.task import Losses, Task, TaskBatch
+
+__all__ = ["BEST_MODEL", "Trainer"]
 
 log = logging.getLogger("asr")
 
-# In the run folder:
-BEST_MODEL, LAST_MODEL = "model.safetensors", "last.safetensors"
-BEST_EPOCHS = "best_epochs"  # weights that are to be averaged
-
 B = TypeVar("B", bound=TaskBatch)
-
-
-@dataclass(frozen=True)
-class _Wishes:
-    """What some process asked of all when an update was launched; all read the same."""
-
-    stop: bool = False
-    save: bool = False
-
-
-@dataclass(frozen=True)
-class _Launched(Generic[B]):
-    """An update that the device may still be working on; its results are read one update later."""
-
-    update: Update[B]
-    # (5 + 2 shares,): loss a token, stop wishes, save wishes, counts of the shares, gradient norm, skipped
-    totals: Tensor
-    share_names: tuple[str, ...]
-    ready: torch.cuda.Event | None  # when losses and totals have arrived; None on a CPU: at once
-    learning_rate: float
 
 
 class Trainer(Generic[B]):
@@ -84,25 +68,209 @@ class Trainer(Generic[B]):
         self.device = process.device
         self.precision = use_precision(config.precision, self.device)
         freeze(task.parts(), config.freeze)
-        process.share(task.net.state_dict().values())
         self.weights = [weight for weight in task.net.parameters() if weight.requires_grad]
+        self.loss = ParallelLoss(task, process)
+        self.halving: Halving[B] = Halving(task.make_smaller)
         self.optimizer = make_optimizer(task.net, config.learning_rate, config.weight_decay)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision is torch.float16)
-        self.average = MovingAverage(task.net, config.ema) if config.ema else None
-        self.best_epochs = BestEpochs(config.run_dir / BEST_EPOCHS)
         self.bad_updates = BadUpdates(task, config, process, settings, self.precision)
-        self.position = Position()
-        self.metrics = Metrics(config.run_dir, config.log_every_s, task.pace, enabled=process.is_main)
+        self.metrics = Metrics(config.run_dir, config.log_every_s, task.throughput, enabled=process.is_main)
         self.microscope = Microscope(task, config, enabled=process.is_main)
+        self.writer = BackgroundWriter()
+        self.selection = Selection(task, config, process, settings, self.precision, self.metrics, self.writer)
+        self.position = Position()
+        self.pending: PendingUpdate[B] | None = None  # the newest update, if its results are not read yet
+        # What all processes have agreed on, by the results that were read last.
+        self.stop_requested = self.save_requested = False
+        self.elapsed_s = 0.0  # of training, over all sessions
+        self.last_save = time.monotonic()
+        self.epoch_batches = 1  # of the current epoch
+        self.out_of_patience = False
+
+    def run(self, stop: StopRequest) -> Position:
+        """Train to the end of the plan, the end of patience, or a request to stop.
+
+        Returns:
+            Where training stands; the best model is in run_dir/model.safetensors.
+
+        Raises:
+            Interrupted: there was a request to stop; all is saved.
+            TrainingError: too many updates in a row had a loss that is not finite, or memory did not suffice.
+            ModelError: the disk is full.
+        """
+        position, config, selection = self.position, self.config, self.selection
+        plan = self.task.plan(position.epoch)
+        self.epoch_batches, self.elapsed_s, self.stop_requested = len(plan), position.seconds, False
+        self.out_of_patience = selection.out_of_patience(position)
+        epochs = 0 if config.updates or config.minutes else config.epochs
+        self.metrics.begin(position, len(plan), epochs, self._progress())
+        self.microscope.begin(position)
+        try:
+            with self.writer:
+                selection.recover_average(position, self._save)
+                if self.process.world_size > 1 and not self._finished():
+                    rehearse(self.loss, self.halving, plan, self.precision)
+                while not (self._finished() or self.out_of_patience):
+                    self._train_epoch(stop)
+                    if self.stop_requested:
+                        self.writer.wait()
+                        raise Interrupted(
+                            f"stopped{stop.reason()} in epoch {position.epoch}, batch {position.batch}, and "
+                            f"saved. To go on, add --train.resume to the same command."
+                        )
+                    self.microscope.draw()
+                selection.try_average(position, self._save)
+        finally:
+            self.microscope.draw(at_end=True)
+            self.metrics.close()
+        return position
+
+    def _train_epoch(self, stop: StopRequest) -> None:
+        """Train to the end of the epoch, of the plan, or of patience, or until all have agreed to stop."""
+        position, config = self.position, self.config
+        plan = self.task.plan(position.epoch)
+        self.epoch_batches = len(plan)
+        self.task.net.train()
+        groups = _grouped(self.task.load(plan[position.batch :]), config.accumulate)
+        for batches in self.metrics.epoch_items(groups, len(plan)):
+            if self._progress() >= 1:
+                break
+            if self._validation_is_due():  # before the update: it was due, too, if a session ended here
+                self._read_pending()
+                if self.stop_requested:
+                    break
+                self._validate()
+                self._save()
+                if self.out_of_patience:
+                    return
+            factor = learning_rate_factor(min(self._progress(), 1.0), config.warmup, config.schedule)
+            learning_rate = config.learning_rate * factor * position.rate_scale
+            self.microscope.before(position.update + 1, batches)
+            self._update(batches, learning_rate, stop.received)
+            self.microscope.after(position.update, position.epoch)
+            if self.stop_requested or self.save_requested:
+                self._read_pending()
+                self.writer.wait()
+                self._save()
+            if self.stop_requested:
+                return
+        self._read_pending()
+        if self.stop_requested:  # by the last update, whose results have only now been read
+            self._save()
+            return
+        if position.validated_update < position.update and (
+            not config.validate_every or self._progress() >= 1
+        ):
+            self._validate()
+        if position.batch >= len(plan):
+            position.epoch, position.batch = position.epoch + 1, 0
+        self._save()
+
+    def _update(self, batches: Sequence[B], learning_rate: float, stop_requested: bool) -> None:
+        """One update of the weights: forward, backward, reduce, clip, step, report.
+
+        Nothing in here waits for the device, but for the results of the update before, while the device
+        works on the gradient of this one.
+        """
+        config, position, number = self.config, self.position, self.position.update + 1
+        tokens = sum(batch.global_tokens for batch in batches)  # of all processes
+        seed = _update_seed(config.seed, position.update, self.process.rank)
+        carried = self.task.state()
+
+        def restart() -> None:
+            torch.manual_seed(seed)
+            self.task.net.zero_grad(set_to_none=True)
+            self.task.restore(carried)
+
+        def forward_backward(part: B, last: bool) -> Losses:
+            computed = self.loss.forward(part, self.precision, send=last)
+            # A mean over the tokens of all processes, so that they make the update that one would make.
+            loss = self.scaler.scale(computed.losses.sum() / tokens)
+            self.loss.backward(loss, send=last)  # and reduce: add up the gradients of all processes
+            return computed
+
+        done = self.halving.run(batches, forward_backward, restart, number)
+        self._read_pending()
+
+        # reduce: what else the processes have to share
+        losses = torch.cat([computed.losses.detach() for _, computed in done])
+        loss = losses.sum() / tokens
+        save = self.process.is_main and time.monotonic() - self.last_save > config.save_every_s
+        seconds = self.metrics.total_seconds() if self.process.is_main else 0.0
+        results = self.process.sums({
+            "loss": loss, "stop": loss.new_full((), stop_requested), "save": loss.new_full((), save),
+            "seconds": loss.new_full((), seconds), **sum_statistics([computed for _, computed in done]),
+        })  # fmt: skip
+
+        # clip
+        self.scaler.unscale_(self.optimizer)
+        norm = nn.utils.clip_grad_norm_(self.weights, config.clip_norm or math.inf)
+
+        # step, unless something is not finite; all processes decide the same, of the same sums
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+        skipped = ~(torch.isfinite(norm) & torch.isfinite(results["loss"]))
+        step_unless(self.optimizer, skipped)  # not the scaler's own step, which looks at the gradient alone
+        self.scaler.update()
+        if self.selection.moving_average:
+            self.selection.moving_average.update(number, skipped)
+
+        # report
+        results |= {"norm": norm, "skipped": skipped.to(norm)}
+        ids = tuple(chain(*(part.ids for part, _ in done)))
+        self.pending = PendingUpdate.begin(number, batches, ids, losses, seed, learning_rate, results)
+        position.batch, position.update = position.batch + len(batches), number
+        if not defers(self.device):
+            self._read_pending()
+
+    def _read_pending(self) -> None:
+        """Read the results of the newest update: requests, metrics, and what spoiled it if it was skipped."""
+        update, self.pending = self.pending, None
+        if update is None:
+            return
+        results = update.read()
+        self.stop_requested |= results["stop"] > 0
+        self.save_requested |= results["save"] > 0
+        self.elapsed_s = results["seconds"]
+        report = update.report(results, self.config.clip_norm)
+        self.metrics.update(self.position, report, self._progress())
+        self.microscope.observe(report)
+        if report.made:
+            self.position.bad_updates = 0
+            self.task.observe(report.number, report.statistics)
+        else:
+            self.bad_updates.report(update, self.position)
+
+    def _progress(self) -> float:
+        """Which fraction of the training is done, by its clock, its updates or its epochs."""
+        position, config = self.position, self.config
+        if config.minutes:
+            return self.elapsed_s / (60 * config.minutes)
+        if config.updates:
+            return position.update / config.updates
+        return (position.epoch - 1 + position.batch / self.epoch_batches) / config.epochs
+
+    def _finished(self) -> bool:
+        return self._progress() >= 1 and self.position.validated_update == self.position.update
+
+    def _validation_is_due(self) -> bool:
+        every = self.config.validate_every
+        return every > 0 and self.position.update - self.position.validated_update >= every
+
+    def _validate(self) -> None:
+        self.selection.validate(self.position)
+        self.out_of_patience = self.selection.out_of_patience(self.position)
+        self.elapsed_s = self.process.gather(self.metrics.total_seconds())[0]  # it has taken its time, too
 
     def states(self) -> dict[str, Any]:
         """What a checkpoint keeps of the net, the optimiser and the task of every process."""
+        average = self.selection.moving_average
         return {
             "net": self.task.net.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
-            "average": self.average.state() if self.average else {},
-            "tasks": self.process.gather(_on_cpu(self.task.state())),
+            "average": average.state() if average else {},
+            "tasks": self.process.gather(Snapshot(self.task.state()).get()),
         }
 
     def restore(self, position: Position, states: dict[str, Any]) -> None:
@@ -122,10 +290,11 @@ class Trainer(Generic[B]):
             ) from error
         if not restore_optimizer(self.optimizer, states["optimizer"]):
             log.warning("other parts are frozen than before: the optimiser starts anew")
-        self.scaler.load_state_dict(states["scaler"])
-        self._reset_average()
-        if self.average and states["average"]:
-            self.average.restore(states["average"])
+        if states["scaler"]:  # empty of a run in another precision
+            self.scaler.load_state_dict(states["scaler"])
+        self.selection.reset_moving_average()
+        if self.selection.moving_average and states["average"]:
+            self.selection.moving_average.restore(states["average"])
         self.task.restore(states["tasks"][self.process.rank % len(states["tasks"])])
 
     def warm_start(self, path: Path) -> None:
@@ -135,231 +304,20 @@ class Trainer(Generic[B]):
             ModelError: it cannot be read.
             SettingsError: nothing fits.
         """
-        take_weights(self.task.net, self.task.donor(path), str(path))
-        self.process.share(self.task.net.state_dict().values())
-        self._reset_average()
-
-    def _reset_average(self) -> None:
-        """Let the moving average begin at the weights of now."""
-        if self.average:
-            self.average = MovingAverage(self.task.net, self.config.ema)
-
-    def _averaged(self) -> AbstractContextManager[None]:
-        """While entered, the net has the weights that users get."""
-        return self.average.applied() if self.average else nullcontext()
-
-    def run(self, stop: StopSignal) -> Position:
-        """Train until the last epoch, the end of patience, or a signal.
-
-        Returns:
-            Where training stands; the best model is in run_dir/model.safetensors.
-
-        Raises:
-            Interrupted: there was a signal; all is saved.
-            TrainingError: too many updates in a row had a loss that is not finite, or memory did not suffice.
-            ModelError: the disk is full.
-        """
-        position = self.position
-        self.metrics.begin(position, len(self.task.plan(position.epoch)), self.config.epochs)
-        self.microscope.begin(position)
-        try:
-            while position.epoch <= self.config.epochs and not self._out_of_patience():
-                if not self._train_epoch(stop):
-                    raise Interrupted(
-                        f"stopped{stop.reason()} in epoch {position.epoch}, batch {position.batch}, and "
-                        f"saved. To go on, add --train.resume to the same command."
-                    )
-                self._finish_epoch()
-                self.microscope.draw()
-            self._try_average()
-        finally:
-            self.microscope.draw(at_end=True)
-            self.metrics.close()
-        return position
-
-    def _train_epoch(self, stop: StopSignal) -> bool:
-        """Train to the end of the epoch, from the batch that the position names; False when told to stop."""
-        position = self.position
-        plan = self.task.plan(position.epoch)
-        launched: _Launched[B] | None = None
-        last_save = time.monotonic()
-        self.task.net.train()
-        groups = _grouped(self.task.load(plan[position.batch :]), self.config.accumulate)
-        for batches in self.metrics.epoch_items(groups, len(plan)):
-            save = self.process.is_main and time.monotonic() - last_save > self.config.save_every_s
-            done = (position.epoch - 1 + position.batch / len(plan)) / self.config.epochs
-            factor = learning_rate_factor(done, self.config.warmup, self.config.schedule)
-            self.microscope.before(position.update + 1, batches)
-            rate = self.config.learning_rate * factor * position.rate_scale
-            before, launched = launched, self._update(batches, rate, _Wishes(stop.received, save))
-            position.batch += len(batches)
-            position.update += 1
-            wishes = self._inspect(before)
-            self.microscope.after(position.update, position.epoch)
-            if launched.ready is None:  # a CPU has nothing to wait for
-                wishes, launched = self._inspect(launched), None
-            if wishes.stop or wishes.save:
-                self._inspect(launched)
-                launched = None
-                self._save()
-                last_save = time.monotonic()
-            if wishes.stop:
-                return False
-        self._inspect(launched)
-        return True
-
-    def _update(self, batches: Sequence[B], learning_rate: float, wishes: _Wishes) -> _Launched[B]:
-        """One update of the weights. Nothing in here reads from the device."""
-        config, process, number = self.config, self.process, self.position.update + 1
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate
-        seed = _update_seed(config.seed, number - 1, process.rank)
-        computed = compute_gradients(self.task, batches, self.precision, self.scaler, seed, number)
-        loss, shares = computed.loss, computed.shares
-        totals = torch.stack(
-            [
-                loss,
-                loss.new_full((), wishes.stop),
-                loss.new_full((), wishes.save),
-                *(count.to(loss) for pair in shares.values() for count in pair),
-            ]
-        )
-        totals = add_up(process, totals, self.weights)
-        self.scaler.unscale_(self.optimizer)
-        norm = nn.utils.clip_grad_norm_(self.weights, config.clip_norm or math.inf)
-        # All processes decide the same: they share the loss and the gradient.
-        skipped = ~(torch.isfinite(norm) & torch.isfinite(totals[0]))
-        # Not the scaler's own step, which would look at the gradient alone.
-        step_unless(self.optimizer, skipped)
-        self.scaler.update()
-        if self.average:
-            self.average.update(number, skipped)
-        totals = torch.cat([totals, torch.stack([norm, skipped.to(norm)])])
-        ready: torch.cuda.Event | None = None
-        if self.device.type == "cuda":
-            ready = torch.cuda.Event()  # type: ignore[no-untyped-call]
-        launched = _Launched(
-            update=Update(number, batches, computed.ids, computed.losses.to("cpu", non_blocking=True), seed),
-            totals=totals.to("cpu", non_blocking=True),
-            share_names=tuple(shares),
-            ready=ready,
-            learning_rate=learning_rate,
-        )
-        if ready is not None:
-            ready.record()
-        return launched
-
-    def _inspect(self, launched: _Launched[B] | None) -> _Wishes:
-        """Read an update's results: name bad utterances, let the task see its shares, write metrics."""
-        if launched is None:
-            return _Wishes()
-        if launched.ready is not None:
-            launched.ready.synchronize()
-        loss, stop, save, *counts, norm, skipped = launched.totals.tolist()
-        report = UpdateReport(
-            number=launched.update.number,
-            made=not skipped,
-            loss=loss,
-            norm=norm,
-            clipped=0 < self.config.clip_norm < norm,
-            shares={
-                name: counts[2 * place] / max(counts[2 * place + 1], 1)
-                for place, name in enumerate(launched.share_names)
-            },
-            learning_rate=launched.learning_rate,
-            tokens=sum(batch.global_tokens for batch in launched.update.batches),
-            amount=sum(batch.global_amount for batch in launched.update.batches),
-        )
-        self.metrics.update(self.position, report)
-        self.microscope.observe(report)
-        if report.made:
-            self.position.bad_updates = 0
-            self.task.observe(report.number, report.shares)
-        else:
-            self.bad_updates.report(launched.update, self.position)
-        return _Wishes(stop > 0, save > 0)
-
-    def _finish_epoch(self) -> None:
-        """Validate, keep the best model, and move on to the next epoch."""
-        position, metrics = self.position, self.metrics
-        with self._averaged():
-            result = self.task.validate(self.process, self.precision)
-            better = (result.score, result.loss) < (position.best_score, position.best_loss)
-            if better:
-                position.best_epoch, position.averaged = position.epoch, []
-                position.best_score, position.best_loss = result.score, result.loss
-            metrics.finish_epoch(position, result, better=better)
-            ranked = sorted([*position.top_epochs, (result.score, result.loss, position.epoch)])
-            position.top_epochs = ranked[: self.config.average]
-            if self.process.is_main:
-                provenance = self._provenance(result, epoch=position.epoch)
-                self.task.save(self.config.run_dir / LAST_MODEL, provenance)
-                if better:
-                    self.task.save(self.config.run_dir / BEST_MODEL, provenance)
-                if position.epoch in _epochs(position):
-                    self.best_epochs.save(position.epoch, self.task.net)
-        if self.config.schedule == "plateau" and not better:
-            position.rate_scale *= PLATEAU_FACTOR
-            log.info(
-                "no better %s: the learning rate goes down to %.1e",
-                self.task.score_name, self.config.learning_rate * position.rate_scale,
-            )  # fmt: skip
-        position.epoch, position.batch, position.epoch_sums = position.epoch + 1, 0, {}
-        self._save()
-        if self.process.is_main:
-            self.best_epochs.remove_others(_epochs(position))
-
-    def _try_average(self) -> None:
-        """Make the average of the best epochs the best model, if it is."""
-        position, net = self.position, self.task.net
-        epochs = sorted(_epochs(position)[: self.config.average])  # a resumed run may ask for fewer
-        if len(epochs) < 2:
-            return
-        kept = {name: tensor.clone() for name, tensor in net.state_dict().items()}
-        if self.process.is_main:
-            net.load_state_dict(self.best_epochs.mean(epochs))
-        self.process.share(net.state_dict().values())
-        result = self.task.validate(self.process, self.precision)
-        better = (result.score, result.loss) < (position.best_score, position.best_loss)
-        log.info(
-            "average of the epochs %s: %s%s", ", ".join(map(str, epochs)), result.headline(),
-            "  best so far" if better else f"; {position.best_model()} remains the best",
-        )  # fmt: skip
-        if better:
-            position.averaged = epochs
-            position.best_score, position.best_loss = result.score, result.loss
-            if self.process.is_main:
-                provenance = self._provenance(result, averaged_epochs=epochs)
-                self.task.save(self.config.run_dir / BEST_MODEL, provenance)
-        net.load_state_dict(kept)
-        if better:
-            self._save()  # a run that is given more epochs has to beat the average
-
-    def _provenance(self, result: Result, **what: Any) -> dict[str, Any]:
-        """What a saved model tells of its training."""
-        scores = {name: value for name, value in result.row().items() if isinstance(value, float)}
-        return {
-            "settings": self.settings, **what, "updates": self.position.update, **scores,
-            "training_s": round(self.metrics.total_seconds()),
-        }  # fmt: skip
-
-    def _out_of_patience(self) -> bool:
-        position, patience = self.position, self.config.patience
-        if patience and position.epoch - 1 - position.best_epoch >= patience:
-            log.info("no better %s for %d epochs: stopping early", self.task.score_name, patience)
-            return True
-        return False
+        take_weights(self.task.net, self.task.source_weights(path), str(path))
+        self.process.broadcast(self.task.net.state_dict().values())
+        self.selection.reset_moving_average()
 
     def _save(self) -> None:
+        """Write a checkpoint, in the background."""
+        self.save_requested, self.last_save = False, time.monotonic()
         self.position.seconds = self.metrics.total_seconds()
         states = self.states()  # of all processes
         if self.process.is_main:
-            save_checkpoint(self.config.run_dir / CHECKPOINT, self.position, self.settings, states)
-
-
-def _epochs(position: Position) -> list[int]:
-    """The epochs that are to be averaged."""
-    return [epoch for _, _, epoch in position.top_epochs]
+            path, position = self.config.run_dir / CHECKPOINT, copy.deepcopy(self.position)
+            snapshot = Snapshot(states)
+            self.writer.submit(lambda: save_checkpoint(path, position, self.settings, snapshot.get()))
+            self.selection.remove_others(position)
 
 
 def _grouped(batches: Iterable[B], size: int) -> Iterator[list[B]]:
@@ -367,17 +325,6 @@ def _grouped(batches: Iterable[B], size: int) -> Iterator[list[B]]:
     iterator = iter(batches)
     while group := list(islice(iterator, size)):
         yield group
-
-
-def _on_cpu(value: Any) -> Any:
-    """A tree of plain values with its tensors in the host's memory, so that processes can exchange it."""
-    if isinstance(value, Tensor):
-        return value.cpu()
-    if isinstance(value, dict):
-        return {key: _on_cpu(part) for key, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [_on_cpu(part) for part in value]
-    return value
 
 
 def _update_seed(seed: int, update: int, rank: int) -> int:

@@ -4,15 +4,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from asr.decoding.greedy import greedy_decode
+from asr.decoding.greedy import BestPaths
 from asr.device import autocast
 from asr.errors import DataError
 from asr.model.acoustic import AcousticModel
 from asr.model.ctc import blank_steps, ctc_loss
+from asr.model.encoder import step_count
 from asr.scoring.wer import RATE_NAMES, Unit, score
-from asr.training.batches import Batches
+from asr.training.batches import Batch, Batches
 from asr.training.distributed import Process
+from asr.training.pending import defers, one_late, record_event
 
 
 @dataclass(frozen=True)
@@ -64,17 +67,15 @@ def validate(
     tokenizer = model.settings.tokenizer
     texts = {example.utterance.id: example.text for example in dev.examples}
     rows: list[tuple[str, str, str]] = []
-    loss, blanks, steps = 0.0, 0, 0
-    for batch in dev.load(dev.plan(epoch=0)):
-        batch = batch.to(process.device)
-        features = batch.features(model.settings.features)
-        with autocast(precision, process.device):
-            log_probs, step_lengths = model(features, batch.frame_lengths)
-        loss += float(ctc_loss(log_probs, step_lengths, batch.tokens, batch.token_lengths).sum())
-        blanks += int(blank_steps(log_probs, step_lengths))
-        steps += int(step_lengths.sum())
-        hypotheses = greedy_decode(log_probs, step_lengths, tokenizer, model.step_s)
-        rows += [(name, texts[name], found.text) for name, found in zip(batch.ids, hypotheses, strict=True)]
+    totals = [0.0, 0.0, 0.0]
+    scored = (_score_batch(model, batch, precision) for batch in dev.load(dev.plan(epoch=0)))
+    for ids, paths, sums, ready in one_late(scored):
+        if ready is not None:
+            ready.synchronize()
+        totals = [total + value for total, value in zip(totals, sums.tolist(), strict=True)]
+        hypotheses = paths.hypotheses(tokenizer, model.step_s)
+        rows += [(name, texts[name], found.text) for name, found in zip(ids, hypotheses, strict=True)]
+    loss, blanks, steps = totals
     gathered = process.gather((rows, loss, blanks, steps))
     model.train()
     rows = [row for part in gathered for row in part[0]]
@@ -92,3 +93,29 @@ def validate(
         examples=tuple(zip(references[:3], recognised[:3], strict=True)),
         unit=unit,
     )
+
+
+def _score_batch(
+    model: AcousticModel, batch: Batch, precision: torch.dtype
+) -> tuple[tuple[str, ...], BestPaths, Tensor, torch.cuda.Event | None]:
+    """Begin to score a batch, without waiting for the device.
+
+    Returns:
+        Ids; best paths; (3,) float64 sums of the losses in nats, of steps that are blank, and of steps, both
+        on their way to the host's memory; and, on a GPU, the event after which they are there.
+    """
+    settings, device = model.settings, model.device
+    there = batch.to(device)
+    features = there.features(settings.features)
+    with autocast(precision, device):
+        log_probs, step_lengths = model(features, there.frame_lengths)
+    # torch's loss wants lengths in the host's memory, and would wait for the device to send them.
+    steps = step_count(batch.frame_lengths, settings.encoder.subsampling)
+    loss = ctc_loss(log_probs, steps, there.tokens, batch.token_lengths).sum()
+    sums = torch.stack(
+        [loss.double(), blank_steps(log_probs, step_lengths).double(), step_lengths.sum().double()]
+    )
+    paths = BestPaths.begin(log_probs, step_lengths, settings.tokenizer, wait=False)
+    return (
+        batch.ids, paths, sums.to("cpu", non_blocking=True), record_event() if defers(device) else None,
+    )  # fmt: skip

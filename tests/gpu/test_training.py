@@ -123,7 +123,7 @@ def test_resumed_equals_never_stopped(
     updates = torch.load(tmp_path / "whole" / "checkpoint.pt", weights_only=True)["position"]["update"]
     assert updates >= 6  # at least two an epoch
     with monkeypatch.context() as patch:
-        patch.setattr(asr.train, "StopSignal", lambda max_hours: StopAfter(updates // 2))
+        patch.setattr(asr.train, "StopRequest", lambda max_hours: StopAfter(updates // 2))
         with pytest.raises(Interrupted):
             train(utterances, utterances, settings(tmp_path / "stopped", **config))
     assert len(rows_of(tmp_path / "stopped", "epoch")) < 3

@@ -21,7 +21,7 @@ from asr.training.config import TrainConfig
 from asr.training.distributed import Process
 from asr.training.examples import Example, TextConfig, learn_tokenizer, make_examples
 from asr.training.speech import SpeechTask
-from asr.training.stopping import StopSignal
+from asr.training.stopping import StopRequest
 from asr.training.trainer import Trainer
 
 RATE = 8000
@@ -50,7 +50,7 @@ def same_tree(left: Any, right: Any) -> bool:
     return bool(left == right)
 
 
-class StopAfter(StopSignal):
+class StopAfter(StopRequest):
     """A Ctrl-C that comes when so many updates have been begun."""
 
     def __init__(self, updates: int) -> None:

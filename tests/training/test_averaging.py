@@ -13,9 +13,9 @@ from torch import nn
 from asr.errors import TrainingError
 from asr.model.saved import load_model
 from asr.training import speech as speech_module
-from asr.training.averaging import BestEpochs, MovingAverage
+from asr.training.averaging import BestWeights, MovingAverage
 from asr.training.checkpoint import CHECKPOINT, load_checkpoint
-from asr.training.stopping import StopSignal
+from asr.training.stopping import StopRequest
 from asr.training.trainer import Trainer
 from tests.training.conftest import same_tree
 
@@ -79,22 +79,22 @@ def test_mean_of_epochs(tmp_path: Path) -> None:
     """Guards the mean of three, counters that have none, and the clearing of what is no longer among the
     best."""
     net = nn.BatchNorm1d(2)
-    epochs = BestEpochs(tmp_path / "best")
+    epochs = BestWeights(tmp_path / "best")
     for epoch, value in ((2, 1.0), (5, 2.0), (7, 6.0), (9, 100.0)):
         with torch.no_grad():
             net.weight.fill_(value)
             net.num_batches_tracked.fill_(epoch)
-        epochs.save(epoch, net)
+        epochs.save(f"epoch {epoch}", net.state_dict())
     (tmp_path / "best" / "epoch_00011.safetensors.part").write_bytes(b"half")
-    epochs.remove_others([2, 5, 7])
+    epochs.remove_others(["epoch 2", "epoch 5", "epoch 7"])
     assert sorted(path.name for path in (tmp_path / "best").iterdir()) == [
         f"epoch_0000{epoch}.safetensors" for epoch in (2, 5, 7)
     ]
-    mean = epochs.mean([2, 5, 7])
+    mean = epochs.mean(["epoch 2", "epoch 5", "epoch 7"])
     assert mean["weight"].tolist() == [3.0, 3.0]
     assert mean["num_batches_tracked"].item() == 2
     with pytest.raises(TrainingError, match=r"epoch_00009\.safetensors: cannot be read for the average"):
-        epochs.mean([2, 9])
+        epochs.mean(["epoch 2", "epoch 9"])
 
 
 def test_moving_average_is_the_model(
@@ -110,11 +110,11 @@ def test_moving_average_is_the_model(
 
     monkeypatch.setattr(speech_module, "validate", validate)
     trainer = make_trainer("average", epochs=2, ema=0.9)
-    trainer.run(StopSignal())
-    make_trainer("plain", epochs=2).run(StopSignal())
+    trainer.run(StopRequest())
+    make_trainer("plain", epochs=2).run(StopRequest())
     averaged = load_file(tmp_path / "average" / "last.safetensors")
     assert same_tree(averaged, dict(seen[1]))
-    assert same_tree({**averaged, **trainer.average.state()}, averaged)
+    assert same_tree({**averaged, **trainer.selection.moving_average.state()}, averaged)
     plain = load_file(tmp_path / "plain" / "last.safetensors")
     assert same_tree(dict(trainer.task.net.state_dict()), plain)
     assert not same_tree(averaged, plain)
@@ -137,20 +137,20 @@ def test_average_of_the_best_epochs(
 
     monkeypatch.setattr(speech_module, "validate", validate)
     trainer = make_trainer(epochs=5, average=3)
-    position = trainer.run(StopSignal())
+    position = trainer.run(StopRequest())
     mean = {
         name: torch.stack([kept[epoch][name].double() for epoch in (2, 3, 4)]).mean(0).to(tensor.dtype)
         for name, tensor in kept[5].items()
     }
     assert same_tree(kept[6], mean)
     assert same_tree(load_file(tmp_path / "run" / "model.safetensors"), mean if better else kept[4])
-    assert position.best_model() == ("the average of the epochs 2, 3, 4" if better else "epoch 4")
+    assert position.best_model() == ("the average of epoch 2, epoch 3, epoch 4" if better else "epoch 4")
     (message,) = [
-        message for message in caplog.messages if message.startswith("average of the epochs 2, 3, 4")
+        message for message in caplog.messages if message.startswith("average of epoch 2, epoch 3, epoch 4")
     ]
     assert message.endswith("best so far" if better else "; epoch 4 remains the best")
     provenance = load_model(tmp_path / "run" / "model.safetensors").settings.provenance
-    assert provenance.get("averaged_epochs") == ([2, 3, 4] if better else None)
+    assert provenance.get("average_of") == (["epoch 2", "epoch 3", "epoch 4"] if better else None)
     assert len(list((tmp_path / "run" / "best_epochs").iterdir())) == 3
     assert same_tree(dict(trainer.task.net.state_dict()), kept[5])  # the net itself is left alone
 
@@ -163,31 +163,59 @@ def test_more_epochs_after_an_average(
     scores = iter([50.0, 40.0, 20.0, 30.0, 35.0, 10.0, 60.0])
     original = speech_module.validate
     monkeypatch.setattr(speech_module, "validate", lambda *args: replace(original(*args), wer=next(scores)))
-    make_trainer(epochs=2, average=2).run(StopSignal())
+    make_trainer(epochs=2, average=2).run(StopRequest())
     best = []
     for epochs in (3, 4):
         position, _, states = load_checkpoint(tmp_path / "run" / CHECKPOINT, torch.device("cpu"))
         best.append((position.best_score, position.best_model()))
         trainer = make_trainer(epochs=epochs, average=2)
         trainer.restore(position, states)
-        position = trainer.run(StopSignal())
+        position = trainer.run(StopRequest())
         best.append((position.best_score, position.best_model()))
         provenance = load_model(tmp_path / "run" / "model.safetensors").settings.provenance
         assert provenance["dev_wer"] == position.best_score
-    average = (20.0, "the average of the epochs 1, 2")
+    average = (20.0, "the average of epoch 1, epoch 2")
     assert best == [average, average, average, (10.0, "epoch 4")]
+
+
+def test_killed_before_the_average_is_written(
+    make_trainer: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards a run that is killed when its average has been chosen, and is then given more epochs: one that
+    beats the best epoch, but not the average, took the average's place."""
+    scores = iter([50.0, 40.0, 20.0, 20.0, 30.0, 35.0])
+    original = speech_module.validate
+    monkeypatch.setattr(speech_module, "validate", lambda *args: replace(original(*args), wer=next(scores)))
+
+    class Killed(BaseException):
+        pass
+
+    def kill(*arguments: Any) -> None:
+        raise Killed
+
+    trainer = make_trainer(epochs=2, average=2)
+    monkeypatch.setattr(trainer.selection, "_write_average", kill)
+    with pytest.raises(Killed):
+        trainer.run(StopRequest())
+    position, _, states = load_checkpoint(tmp_path / "run" / CHECKPOINT, torch.device("cpu"))
+    trainer = make_trainer(epochs=3, average=2)
+    trainer.restore(position, states)
+    position = trainer.run(StopRequest())
+    assert (position.best_score, position.best_model()) == (20.0, "the average of epoch 1, epoch 2")
+    provenance = load_model(tmp_path / "run" / "model.safetensors").settings.provenance
+    assert (provenance["dev_wer"], provenance["average_of"]) == (20.0, ["epoch 1", "epoch 2"])
 
 
 def test_average_that_is_no_longer_wanted(make_trainer: Make, tmp_path: Path) -> None:
     """A lost file of a best epoch ends the run with the advice to resume with --train.average 0, which must
     help, although the checkpoint still names the epochs and none is left to train."""
     trainer = make_trainer(epochs=2, average=2)
-    trainer.run(StopSignal())
+    trainer.run(StopRequest())
     for path in (tmp_path / "run" / "best_epochs").iterdir():
         path.unlink()
     with pytest.raises(TrainingError, match=r"--train\.resume-anyway --train\.average 0"):
-        trainer.run(StopSignal())
+        trainer.run(StopRequest())
     position, _, states = load_checkpoint(tmp_path / "run" / CHECKPOINT, torch.device("cpu"))
     trainer = make_trainer(epochs=2, average=0)
     trainer.restore(position, states)
-    assert trainer.run(StopSignal()).epoch == 3
+    assert trainer.run(StopRequest()).epoch == 3

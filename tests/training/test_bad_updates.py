@@ -13,7 +13,7 @@ from asr.model.saved import load_model
 from asr.training.batches import Batch
 from asr.training.reproducer import read_reproducer, weights_digest
 from asr.training.speech import replay
-from asr.training.stopping import StopSignal
+from asr.training.stopping import StopRequest
 from asr.training.trainer import Trainer
 from tests.training.conftest import AUGMENT, rows, same_tree
 
@@ -68,15 +68,14 @@ def test_bad_utterance(
     def update(batches: list[Batch], *rest: Any) -> Any:
         (batch,) = batches
         before = copy.deepcopy((trainer.task.net.state_dict(), trainer.optimizer.state_dict()["state"]))
-        launched = original(batches, *rest)
+        original(batches, *rest)
         after = (trainer.task.net.state_dict(), trainer.optimizer.state_dict()["state"])
         if before[1]:  # before the first update there is no state to compare
-            untouched[launched.update.number] = same_tree(list(before), list(after))
-            assert untouched[launched.update.number] == ("u05" in batch.ids)
-        return launched
+            untouched[trainer.position.update] = same_tree(list(before), list(after))
+            assert untouched[trainer.position.update] == ("u05" in batch.ids)
 
     monkeypatch.setattr(trainer, "_update", update)
-    position = trainer.run(StopSignal())
+    position = trainer.run(StopRequest())
     assert position.epoch == 3
     assert position.bad_updates == 0  # in a row, and the last one was good
     skipped = [message for message in caplog.messages if "skipped. utterances" in message]
@@ -115,14 +114,13 @@ def test_scaled_loss_that_is_not_finite(make_trainer: Make, caplog: pytest.LogCa
 
     def watched(*arguments: Any) -> Any:
         before = copy.deepcopy((trainer.task.net.state_dict(), trainer.optimizer.state_dict()["state"]))
-        launched = update(*arguments)
+        update(*arguments)
         after = (trainer.task.net.state_dict(), trainer.optimizer.state_dict()["state"])
         same.append(same_tree(list(before), list(after)))
         scales.append(trainer.scaler.get_scale())
-        return launched
 
     trainer._update = watched
-    trainer.run(StopSignal())
+    trainer.run(StopRequest())
     assert same[:4] == [False, True, True, False]
     assert scales[:4] == [2.0**10, 2.0**10, 2.0**9, 2.0**9]
     told = [message for message in caplog.messages if "skipped" in message]
@@ -140,7 +138,7 @@ def test_bad_update_can_be_repeated(kind: str, make_trainer: Make, tmp_path: Pat
     reports: list[Any] = []
     original = trainer.bad_updates.report
     trainer.bad_updates.report = lambda update, *rest: (reports.append(update), original(update, *rest))
-    trainer.run(StopSignal())
+    trainer.run(StopRequest())
     assert len(reports) == 2
     for update in reports:
         path = tmp_path / "run" / f"bad_update_{update.number}.pt"
@@ -163,7 +161,7 @@ def test_reproducers_do_not_fill_the_disk(make_trainer: Make, tmp_path: Path) ->
     trainer = make_trainer(max_bad_updates=8)
     plant(trainer, "*", "nan")
     with pytest.raises(TrainingError):
-        trainer.run(StopSignal())
+        trainer.run(StopRequest())
     assert len(list((tmp_path / "run").glob("bad_update_*.pt"))) == 3
 
 
@@ -174,7 +172,7 @@ def test_too_many_bad_updates(make_trainer: Make, tmp_path: Path) -> None:
     plant(trainer, "*", "nan")
     before = copy.deepcopy(trainer.task.net.state_dict())
     with pytest.raises(TrainingError, match=r"^3 updates in a row .*The last, 3: .*u\d\d \(nan\)") as caught:
-        trainer.run(StopSignal())
+        trainer.run(StopRequest())
     assert "--train.learning-rate 0.001" in str(caught.value)
     assert "Nothing was saved yet." in str(caught.value)
     assert same_tree(before, trainer.task.net.state_dict())
@@ -185,7 +183,7 @@ def test_gradient_that_is_not_finite(make_trainer: Make, caplog: pytest.LogCaptu
     trainer = make_trainer(epochs=1, max_bad_updates=99)
     trainer.task.net.encoder.output.weight.register_hook(lambda gradient: gradient * float("inf"))
     before = copy.deepcopy(trainer.task.net.state_dict())
-    trainer.run(StopSignal())
+    trainer.run(StopRequest())
     assert "update 1 skipped. every loss is finite, but the gradient is not; utterances: u" in caplog.text
     assert same_tree(before, trainer.task.net.state_dict())
 
@@ -198,13 +196,13 @@ def test_bad_update_on_a_full_disk(
     plant(trainer, "u05", "nan")
     original = trainer.task.save
 
-    def save(path: Path, provenance: dict[str, Any]) -> None:
+    def save(path: Path, *rest: Any) -> None:
         if "bad_update" in path.name:
             raise ModelError("No space left on device")
-        original(path, provenance)
+        original(path, *rest)
 
     monkeypatch.setattr(trainer.task, "save", save)
-    assert trainer.run(StopSignal()).epoch == 2
+    assert trainer.run(StopRequest()).epoch == 2
     assert "the bad update's model could not be kept: No space left on device" in caplog.messages
     (skipped,) = [message for message in caplog.messages if "skipped. utterances" in message]
     assert "To repeat it" not in skipped

@@ -1,6 +1,4 @@
-import json
 import pickle
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +9,16 @@ from asr.errors import ModelError
 from asr.training.checkpoint import Position, load_checkpoint, save_checkpoint
 
 CPU = torch.device("cpu")
-POSITION = Position(epoch=3, batch=7, update=40, seconds=12.5, best_epoch=2, best_score=10.0, best_loss=0.5)
+POSITION = Position(
+    epoch=3,
+    batch=7,
+    update=40,
+    seconds=12.5,
+    validated_update=33,
+    best="epoch 2",
+    best_score=10.0,
+    best_loss=0.5,
+)
 STATES = {"model": {"weight": torch.arange(4.0)}, "optimizer": {"state": {0: {"step": torch.tensor(3.0)}}}}
 
 
@@ -102,10 +109,10 @@ def test_other_format(path: Path) -> None:
     """Guards an old program against a new file, and this one against files it no longer understands."""
     record = torch.load(path, weights_only=True)
     torch.save({**record, "format_version": 99}, path)
-    with pytest.raises(ModelError, match=r"checkpoint format 99, but .* reads format 2\. Upgrade"):
+    with pytest.raises(ModelError, match=r"checkpoint format 99, but .* reads formats 2 to 3\. Upgrade"):
         load_checkpoint(path, CPU)
     torch.save({**record, "format_version": 1}, path)
-    with pytest.raises(ModelError, match=r"format 1, but .* reads format 2\. Go on with the version that"):
+    with pytest.raises(ModelError, match=r"format 1, but .* 2 to 3\. Go on with the version that"):
         load_checkpoint(path, CPU)
 
 
@@ -119,21 +126,24 @@ def test_damaged_contents(change: dict[str, Any], path: Path) -> None:
 
 
 def test_second_version_stays_loadable(path: Path) -> None:
-    """Guards runs that were begun with this version of the format: its fields, spelled out."""
-    record = {
-        "format": "asr-checkpoint",
-        "format_version": 2,
-        "position": {
-            "epoch": 3, "batch": 7, "update": 40, "seconds": 12.5, "best_epoch": 2, "best_score": 10.0,
-            "best_loss": 0.5, "bad_updates": 0,
-            "epoch_sums": {"loss": 1.0, "tokens": 2.0, "skipped": 0.0},
-        },
-        "settings": json.dumps({"train.seed": 1}),
-        "states": STATES,
+    """Guards runs that were begun with format 2, within an epoch and between two: its fields, spelled out."""
+    old = {
+        "epoch": 3, "batch": 7, "update": 40, "seconds": 12.5, "best_epoch": 1, "best_score": 10.0,
+        "best_loss": 0.5, "top_epochs": [(10.0, 0.5, 1), (11.0, 0.4, 2)], "averaged": [1, 2],
+        "rate_scale": 0.5, "bad_updates": 1, "epoch_sums": {"loss": 1.0, "tokens": 2.0, "skipped": 0.0},
     }  # fmt: skip
-    torch.save(record, path)
-    position, _, _ = load_checkpoint(path, CPU)
-    assert asdict(position) == {**asdict(Position()), **record["position"]}
+    new = Position(
+        epoch=3, batch=7, update=40, seconds=12.5, validated_update=39, best="epoch 1", best_score=10.0,
+        best_loss=0.5, since_best=1, ranking=[(10.0, 0.5, "epoch 1"), (11.0, 0.4, "epoch 2")],
+        averaged=["epoch 1", "epoch 2"], rate_scale=0.5, bad_updates=1, sums=old["epoch_sums"],
+    )  # fmt: skip
+    record = {"format": "asr-checkpoint", "format_version": 2, "settings": "{}", "states": STATES}
+    torch.save({**record, "position": old}, path)
+    assert load_checkpoint(path, CPU)[0] == new
+    between = {**old, "batch": 0, "epoch_sums": {}, "best_epoch": 0, "epoch": 1, "update": 0}
+    torch.save({**record, "position": between}, path)
+    position = load_checkpoint(path, CPU)[0]
+    assert (position.validated_update, position.best, position.since_best) == (0, "", 0)
 
 
 def test_full_disk(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

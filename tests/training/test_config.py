@@ -21,7 +21,7 @@ from asr.training.config import TrainConfig
         ({"seed": -1}, r"train\.seed must be at least 0"),
         ({"learning_rate": 0.0}, r"train\.learning-rate must be above 0"),
         ({"learning_rate": math.inf}, r"train\.learning-rate must be above 0"),
-        ({"warmup": 1.0}, r"train\.warmup is a share of all updates, in \[0, 1\). Got 1"),
+        ({"warmup": 1.0}, r"train\.warmup is a fraction of the training, in \[0, 1\). Got 1"),
         (
             {"schedule": "step"},
             r"train\.schedule must be one of cosine, linear, constant, one-cycle, noam, plateau. Got 'step'",
@@ -29,6 +29,13 @@ from asr.training.config import TrainConfig
         ({"schedule": "noam", "warmup": 0.0}, r"train\.schedule noam peaks where train\.warmup ends"),
         ({"ema": 1.0}, r"train\.ema is a decay in \[0, 1\), such as 0\.999. Got 1"),
         ({"average": -1}, r"train\.average must be at least 0"),
+        ({"updates": -1}, r"train\.updates must be at least 0"),
+        ({"minutes": -1.0}, r"train\.minutes must be at least 0"),
+        ({"validate_every": -1}, r"train\.validate-every must be at least 0"),
+        (
+            {"minutes": 8, "updates": 9},
+            r"train\.minutes 8 and train\.updates 9: training ends by one of them",
+        ),
         ({"max_hours": -1.0}, r"train\.max-hours must be at least 0"),
         ({"threads": 0}, r"train\.threads must be at least 1. Got 0"),
     ],

@@ -71,7 +71,7 @@ def test_training_forward(name: str, loss: Callable[..., Tensor]) -> None:
     with fake_gpu():
         model = make(GPU, SHAPES[name]).train()
         losses = speech_losses(model, make_batch(), torch.float32, loss)
-        results = [losses.losses, *(part for pair in losses.shares.values() for part in pair)]
+        results = [losses.losses, *(part for pair in losses.statistics.values() for part in pair)]
         assert {part.device for part in results} == {GPU}
         assert losses.losses.shape == (3,)
 

@@ -11,7 +11,7 @@ from asr.training import metrics as metrics_module
 from asr.training.checkpoint import Position
 from asr.training.metrics import Metrics, UpdateReport, clock
 from asr.training.speech import SpeechTask
-from asr.training.stopping import StopSignal
+from asr.training.stopping import StopRequest
 from asr.training.trainer import Trainer
 from asr.training.validation import Validation
 
@@ -21,12 +21,12 @@ REPORT = UpdateReport(
     loss=2.0,
     norm=3.0,
     clipped=True,
-    shares={"blank": 0.5},
+    statistics={"blank": 0.5},
     learning_rate=1e-3,
     tokens=10,
-    amount=50.0,
+    units=50.0,
 )
-PACE = SpeechTask.pace
+PACE = SpeechTask.throughput
 RESULT = Validation(wer=12.5, cer=5.0, loss=0.5, blank_share=0.75, examples=(("a b", "a c"),))
 
 
@@ -55,6 +55,10 @@ def rows(run_dir: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
 
 
+def progress(position: Position, batches: int, epochs: int) -> float:
+    return (position.epoch - 1 + position.batch / batches) / epochs
+
+
 def feed(
     metrics: Metrics,
     hands: Clock,
@@ -63,6 +67,7 @@ def feed(
     wait_s: float,
     work_s: float,
     batches: int = 4,
+    epochs: int = 2,
 ) -> None:
     """An epoch of which every batch is waited for and worked on."""
 
@@ -75,7 +80,7 @@ def feed(
         hands.now += work_s
         position.batch += 1
         position.update += 1
-        metrics.update(position, REPORT)
+        metrics.update(position, REPORT, progress(position, batches, epochs))
 
 
 @pytest.mark.usefixtures("no_board")
@@ -120,8 +125,8 @@ def test_resumed_session(tmp_path: Path, hands: Clock, caplog: pytest.LogCapture
     metrics = Metrics(tmp_path, 4.0, PACE, enabled=True)
     position = Position(epoch=3, batch=2, update=10, seconds=100.0)
     hands.now = 6000.0
-    metrics.begin(position, batches=4, epochs=4)
-    feed(metrics, hands, position, 2, wait_s=0.0, work_s=2.0)
+    metrics.begin(position, batches=4, epochs=4, progress=progress(position, 4, 4))
+    feed(metrics, hands, position, 2, wait_s=0.0, work_s=2.0, epochs=4)
     assert metrics.total_seconds() == 104
     assert caplog.messages[-1].endswith("left 0:00:08")  # 2 of 16 batches in 4 s, 4 batches are left
 
@@ -152,8 +157,8 @@ def test_epoch_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "asr")
     metrics, position = Metrics(tmp_path, 99.0, PACE, enabled=True), Position(epoch=2, seconds=3723.0)
     metrics.begin(position, 4, 5)
-    position.epoch_sums = {"loss": 30.0, "tokens": 20.0, "skipped": 2.0}
-    metrics.finish_epoch(position, RESULT, better=True)
+    position.sums = {"loss": 30.0, "tokens": 20.0, "skipped": 2.0}
+    metrics.validated(position, RESULT, every=0, better=True)
     assert caplog.messages == [
         "epoch 2/5  train loss 1.500  dev loss 0.500  dev WER 12.50%  CER 5.00%  blank 75%  1:02:03  "
         "2 updates skipped  best so far"
@@ -169,7 +174,7 @@ def test_json_has_no_infinity(tmp_path: Path) -> None:
     metrics, position = Metrics(tmp_path, 99.0, PACE, enabled=True), Position()
     metrics.begin(position, 4, 5)
     infinite = Validation(wer=float("inf"), cer=5.0, loss=float("nan"), blank_share=1.0, examples=())
-    metrics.finish_epoch(position, infinite, better=False)
+    metrics.validated(position, infinite, every=0, better=False)
 
     def refuse(text: str) -> None:
         pytest.fail(f"{text} is not JSON")
@@ -182,8 +187,8 @@ def test_disabled_writes_nothing(tmp_path: Path) -> None:
     """Guards the main process's files against the others."""
     metrics, position = Metrics(tmp_path / "run", 0.0, PACE, enabled=False), Position()
     metrics.begin(position, 4, 5)
-    metrics.update(position, REPORT)
-    metrics.finish_epoch(position, RESULT, better=True)
+    metrics.update(position, REPORT, 0.0)
+    metrics.validated(position, RESULT, every=0, better=True)
     metrics.close()
     assert not (tmp_path / "run").exists()
 
@@ -193,7 +198,7 @@ def test_without_tensorboard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     metrics, position = Metrics(tmp_path, 0.0, PACE, enabled=True), Position()
     metrics.begin(position, 4, 5)
-    metrics.finish_epoch(position, RESULT, better=True)
+    metrics.validated(position, RESULT, every=0, better=True)
     metrics.close()
     assert [path.name for path in tmp_path.iterdir()] == ["metrics.jsonl"]
 
@@ -201,10 +206,10 @@ def test_without_tensorboard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 def test_real_run(
     make_trainer: Callable[..., Trainer], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Guards a real run's files: every row parses, shares are shares, TensorBoard's file is there."""
+    """Guards a real run's files: every row parses, fractions lie in [0, 1], TensorBoard's file is there."""
     caplog.set_level(logging.INFO, "asr")
     pytest.importorskip("tensorboard")
-    make_trainer(epochs=2).run(StopSignal())
+    make_trainer(epochs=2).run(StopRequest())
     written = rows(tmp_path / "run")
     assert [row["update"] for row in written if row["event"] == "updates"] == list(range(1, len(written) - 1))
     for row in written[:-1]:

@@ -16,7 +16,7 @@ from asr.model.gates import Saturation
 from asr.training import microscope as microscope_module
 from asr.training.config import TrainConfig
 from asr.training.diagnostics import Look, gradient_horizon
-from asr.training.stopping import StopSignal
+from asr.training.stopping import StopRequest
 from asr.training.trainer import Trainer
 from tests.training.conftest import ENCODER, StopAfter, examples_of, write_tones
 
@@ -31,8 +31,8 @@ def rows(run_dir: Path) -> list[dict[str, Any]]:
 def test_training_is_the_same(make_trainer: Make, tmp_path: Path) -> None:
     """Guards the run under the microscope: every bit of the weights, although dropout draws in between; and
     what is written when, and where."""
-    make_trainer("without", epochs=2).run(StopSignal())
-    make_trainer("with", epochs=2, diagnose_every=3).run(StopSignal())
+    make_trainer("without", epochs=2).run(StopRequest())
+    make_trainer("with", epochs=2, diagnose_every=3).run(StopRequest())
     without, seen = (load_file(tmp_path / name / "last.safetensors") for name in ("without", "with"))
     assert all(torch.equal(weight, seen[name]) for name, weight in without.items())
     assert not (tmp_path / "without" / "diagnostics").exists()
@@ -68,7 +68,7 @@ def test_elman_network_vanishes_and_lstm_does_not(
     examples = examples_of(long_tones(tmp_path / "wav"))
     trainer = make_trainer(encoder=encoder, examples=examples, clip_norm=0.0, epochs=1, diagnose_every=1)
     with caplog.at_level(logging.WARNING, "asr"):
-        trainer.run(StopSignal())
+        trainer.run(StopRequest())
     told = [text for text in caplog.messages if "a vanishing gradient" in text or "an exploding" in text]
     assert bool(told) == warns
     if warns:
@@ -107,7 +107,7 @@ def test_told_once_unless_it_gets_worse(
     caplog.clear()
     other = make_trainer(diagnose_every=1)
     other.restore(trainer.position, trainer.states())
-    other.run(StopSignal())
+    other.run(StopRequest())
     assert not [text for text in caplog.messages if "vanishing" in text]
     updates = [row["update"] for row in rows(tmp_path / "run")]
     assert updates == list(range(1, len(updates) + 1))
@@ -159,7 +159,7 @@ def test_memory_that_does_not_suffice(
         raise RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 1 bytes")
 
     monkeypatch.setattr(microscope_module, "look_at", fail)
-    make_trainer("small", epochs=1, diagnose_every=4).run(StopSignal())
+    make_trainer("small", epochs=1, diagnose_every=4).run(StopRequest())
     assert "update 1: not enough memory for the gradient microscope; this look is left out" in caplog.messages
 
     def break_down(*_: Any) -> list[Look]:
@@ -167,13 +167,13 @@ def test_memory_that_does_not_suffice(
 
     monkeypatch.setattr(microscope_module, "look_at", break_down)
     with pytest.raises(RuntimeError, match="something else"):
-        make_trainer("other", diagnose_every=4).run(StopSignal())
+        make_trainer("other", diagnose_every=4).run(StopRequest())
 
 
 def test_loss_that_is_not_finite(make_trainer: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Guards a row without layers: it is written, and nothing is drawn from it."""
     monkeypatch.setattr(microscope_module, "look_at", lambda *_: [])
-    make_trainer(epochs=1, diagnose_every=100).run(StopSignal())
+    make_trainer(epochs=1, diagnose_every=100).run(StopRequest())
     assert [row["layers"] for row in rows(tmp_path / "run")] == [[]]
     assert not (tmp_path / "run" / "diagnostics" / "report.html").exists()
 
@@ -186,7 +186,7 @@ def test_numbers_that_are_not_finite(
         fixed_look(1.0), state=(1.0, 1.0, math.inf, math.nan), spectral_radius={"hidden": math.nan}
     )
     monkeypatch.setattr(microscope_module, "look_at", lambda *_: [wild])
-    make_trainer(epochs=1, diagnose_every=100).run(StopSignal())
+    make_trainer(epochs=1, diagnose_every=100).run(StopRequest())
     (row,) = rows(tmp_path / "run")
     assert row["layers"][0]["left"] == [1.0, None, None]
     assert row["layers"][0]["horizon"] == 0
@@ -198,7 +198,7 @@ def test_folder_that_cannot_be_written(make_trainer: Make, tmp_path: Path) -> No
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "diagnostics").write_text("a file")
     with pytest.raises(TrainingError, match=r"diagnostics: cannot be written: File exists\. Free some space"):
-        make_trainer(diagnose_every=1).run(StopSignal())
+        make_trainer(diagnose_every=1).run(StopRequest())
 
 
 def test_setting_is_checked() -> None:
@@ -229,7 +229,7 @@ def test_peepholes_begin_at_zero(
     """Guards against a false alarm: of weights that begin at 0, the first update is infinitely many times
     their size."""
     encoder = replace(ENCODER, cell="lstm-peephole")
-    make_trainer(encoder=encoder, epochs=1, diagnose_every=1).run(StopSignal())
+    make_trainer(encoder=encoder, epochs=1, diagnose_every=1).run(StopRequest())
     ratios = rows(tmp_path / "run")[1]["update_ratio"]
     assert any(name.endswith("weight_hh_l0") for name in ratios)
     assert not any("peepholes" in text for text in (*ratios, *caplog.messages))

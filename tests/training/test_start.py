@@ -13,7 +13,7 @@ from asr.errors import SettingsError
 from asr.model.saved import load_model, save_model
 from asr.text.tokenizer import CharTokenizer
 from asr.training.start import freeze, take_weights
-from asr.training.stopping import StopSignal
+from asr.training.stopping import StopRequest
 from asr.training.trainer import Trainer
 from tests.training.conftest import ENCODER, same_tree
 
@@ -68,7 +68,7 @@ def test_frozen_parts(make_trainer: Make) -> None:
     them."""
     trainer = make_trainer(encoder=replace(ENCODER, depth=2), epochs=1, freeze=("front", "recurrent.0"))
     before = copy.deepcopy(trainer.task.net.state_dict())
-    trainer.run(StopSignal())
+    trainer.run(StopRequest())
     changed = {
         name for name, value in trainer.task.net.state_dict().items() if not torch.equal(value, before[name])
     }
@@ -85,12 +85,14 @@ def test_frozen_parts(make_trainer: Make) -> None:
 
 def test_warm_start(make_trainer: Make, tmp_path: Path) -> None:
     """Guards the first weights and averages of a warm start: those of the other model."""
-    make_trainer("old", epochs=1).run(StopSignal())
+    make_trainer("old", epochs=1).run(StopRequest())
     trainer = make_trainer("new", seed=2, ema=0.9)
     trainer.warm_start(tmp_path / "old" / "last.safetensors")
     old = load_file(tmp_path / "old" / "last.safetensors")
     assert same_tree(dict(trainer.task.net.state_dict()), old)
-    assert all(torch.equal(value, old[name]) for name, value in trainer.average.state().items())
+    assert all(
+        torch.equal(value, old[name]) for name, value in trainer.selection.moving_average.state().items()
+    )
 
 
 def test_warm_start_with_another_alphabet(

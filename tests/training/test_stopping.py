@@ -7,7 +7,7 @@ import torch
 
 from asr.errors import Interrupted
 from asr.training.checkpoint import CHECKPOINT, load_checkpoint
-from asr.training.stopping import StopSignal
+from asr.training.stopping import StopRequest
 from asr.training.trainer import Trainer
 
 Make = Callable[..., Trainer]
@@ -18,7 +18,7 @@ def test_signals(number: signal.Signals) -> None:
     """Guards Ctrl-C and a batch system's SIGTERM: the first asks, the second ends, and handlers are put
     back."""
     before = signal.getsignal(number)
-    with StopSignal() as stop:
+    with StopRequest() as stop:
         assert not stop.received
         signal.raise_signal(number)
         assert stop.received
@@ -29,12 +29,12 @@ def test_signals(number: signal.Signals) -> None:
 
 def test_time_limit(make_trainer: Make, tmp_path: Path) -> None:
     """Guards --train.max-hours: it ends as a signal does, says why, and goes on later."""
-    stop = StopSignal(max_hours=1e-9)
+    stop = StopRequest(max_hours=1e-9)
     with pytest.raises(Interrupted, match=r"stopped by --train\.max-hours 1e-09 in epoch 1, batch 1, and"):
         make_trainer().run(stop)
     position, _, _ = load_checkpoint(tmp_path / "run" / CHECKPOINT, torch.device("cpu"))
     assert position.update == 1
-    with StopSignal(max_hours=1.0) as patient:
+    with StopRequest(max_hours=1.0) as patient:
         assert not patient.received
         signal.raise_signal(signal.SIGTERM)
         assert patient.received

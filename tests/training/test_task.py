@@ -14,8 +14,8 @@ from asr.errors import Interrupted
 from asr.training.checkpoint import CHECKPOINT, load_checkpoint
 from asr.training.config import TrainConfig
 from asr.training.distributed import Process
-from asr.training.stopping import StopSignal
-from asr.training.task import Losses, Pace
+from asr.training.stopping import StopRequest
+from asr.training.task import Losses, Throughput
 from asr.training.trainer import Trainer
 from tests.training.conftest import StopAfter
 
@@ -30,7 +30,9 @@ class Chunk:
     symbols: Tensor  # (streams, steps + 1) int64
     first: bool  # of the epoch
     global_tokens: int = STREAMS * STEPS
-    global_amount: float = STREAMS * STEPS
+    global_units: float = STREAMS * STEPS
+
+    padded_size: int = STREAMS * STEPS
 
     def split(self) -> None:
         return None
@@ -70,14 +72,14 @@ class TextTask:
     state_: Tensor | None = None
     observed: list[int] = field(default_factory=list)
     score_name = "bits a character"
-    pace = Pace("characters_per_s", "{:.0f} characters/s")
+    throughput = Throughput("characters_per_s", "{:.0f} characters/s")
     replay_module = None
     make_smaller = "Read fewer streams."
 
     def parts(self) -> dict[str, nn.Module]:
         return dict(self.net.named_children())
 
-    def donor(self, path: Path) -> dict[str, Tensor | None]:
+    def source_weights(self, path: Path) -> dict[str, Tensor | None]:
         return load_file(path)
 
     def plan(self, epoch: int) -> list[int]:
@@ -96,7 +98,7 @@ class TextTask:
         ).sum(1)
         return Losses(losses, {})
 
-    def observe(self, update: int, shares: Mapping[str, float]) -> None:
+    def observe(self, update: int, statistics: Mapping[str, float]) -> None:
         self.observed.append(update)
 
     def validate(self, process: Process, precision: torch.dtype) -> Bits:
@@ -107,8 +109,8 @@ class TextTask:
         self.net.train()
         return Bits(loss, loss)
 
-    def save(self, path: Path, provenance: dict[str, Any]) -> None:
-        save_file(dict(self.net.state_dict()), path)
+    def save(self, path: Path, weights: Mapping[str, Tensor], provenance: dict[str, Any]) -> None:
+        save_file(dict(weights), path)
 
     def state(self) -> dict[str, Any]:
         return {"state": self.state_}
@@ -131,9 +133,9 @@ def make(run_dir: Path, **config: Any) -> Trainer[Chunk]:
 
 
 def test_text_is_learned(tmp_path: Path) -> None:
-    """Guards the loop against assumptions about speech: it learns a text, reports its pace, and picks a
+    """Guards the loop against assumptions about speech: it learns a text, reports its throughput, and picks a
     best."""
-    position = make(tmp_path, epochs=30).run(StopSignal())
+    position = make(tmp_path, epochs=30).run(StopRequest())
     assert position.best_score < 0.7
     assert (tmp_path / "model.safetensors").exists()
     assert '"characters_per_s"' in (tmp_path / "metrics.jsonl").read_text()
@@ -144,7 +146,7 @@ def test_text_is_learned(tmp_path: Path) -> None:
 def test_carried_state_survives_a_stop(accumulate: int, tmp_path: Path) -> None:
     """Guards truncated back-propagation: stopped in mid-epoch and resumed equals never stopped, by every
     bit, and would not without the state that was carried."""
-    make(tmp_path / "whole", accumulate=accumulate).run(StopSignal())
+    make(tmp_path / "whole", accumulate=accumulate).run(StopRequest())
     expected = load_file(tmp_path / "whole" / "last.safetensors")
     same = {}
     for name in ("parts", "forgetful"):
@@ -156,7 +158,7 @@ def test_carried_state_survives_a_stop(accumulate: int, tmp_path: Path) -> None:
         trainer.restore(position, states)
         if name == "forgetful":
             trainer.task.restore({"state": None})
-        trainer.run(StopSignal())
+        trainer.run(StopRequest())
         actual = load_file(tmp_path / name / "last.safetensors")
         same[name] = all(torch.equal(actual[key], expected[key]) for key in expected)
     assert same == {"parts": True, "forgetful": False}
@@ -165,5 +167,5 @@ def test_carried_state_survives_a_stop(accumulate: int, tmp_path: Path) -> None:
 def test_observed_updates_are_those_made(tmp_path: Path) -> None:
     """Guards what a task is told: every update that was made, once, in order."""
     trainer = make(tmp_path, epochs=2)
-    position = trainer.run(StopSignal())
+    position = trainer.run(StopRequest())
     assert trainer.task.observed == list(range(1, position.update + 1))

@@ -14,10 +14,10 @@ from safetensors.torch import load_file
 from asr.character_model import Settings, encode, held_out, train
 from asr.errors import DataError, Interrupted, SettingsError, TrainingError
 from asr.lm.charrnn import CharRnn, CharRnnConfig, load_charrnn
-from asr.training import trainer as trainer_module
+from asr.training import selection as selection_module
 from asr.training.config import TrainConfig
 from asr.training.distributed import Process
-from asr.training.stopping import StopSignal
+from asr.training.stopping import StopRequest
 from asr.training.text import StreamConfig, TextTask
 
 CPU = torch.device("cpu")
@@ -101,7 +101,7 @@ def test_stopped_and_resumed_equals_never_stopped(tmp_path: Path, monkeypatch: p
     train(LINES, LINES[:20], settings(tmp_path / "whole"))
     expected = load_file(tmp_path / "whole" / "last.safetensors")
 
-    class _Stop(StopSignal):
+    class _Stop(StopRequest):
         left = 30
 
         @property
@@ -112,11 +112,11 @@ def test_stopped_and_resumed_equals_never_stopped(tmp_path: Path, monkeypatch: p
     import asr.character_model as job
 
     with monkeypatch.context() as patch:
-        patch.setattr(job, "StopSignal", _Stop)
+        patch.setattr(job, "StopRequest", _Stop)
         with pytest.raises(Interrupted):
             train(LINES, LINES[:20], settings(tmp_path / "parts"))
     train(LINES, LINES[:20], settings(tmp_path / "parts", resume=True))
-    actual = load_file(tmp_path / "parts" / trainer_module.LAST_MODEL)
+    actual = load_file(tmp_path / "parts" / selection_module.LAST_MODEL)
     assert all(torch.equal(actual[name], expected[name]) for name in expected)
 
 

@@ -15,7 +15,7 @@ from asr.model.saved import load_model
 from asr.training import speech as speech_module
 from asr.training import trainer as trainer_module
 from asr.training.checkpoint import CHECKPOINT, load_checkpoint
-from asr.training.stopping import StopSignal
+from asr.training.stopping import StopRequest
 from asr.training.trainer import Trainer
 from tests.training.conftest import AUGMENT, ENCODER, StopAfter, rows, same_tree
 
@@ -25,7 +25,7 @@ Make = Callable[..., Trainer]
 def test_learns(make_trainer: Make, tmp_path: Path) -> None:
     """Guards the loop as a whole: on a dozen utterances the loss falls to a tenth and the WER to nothing."""
     trainer = make_trainer(encoder=replace(ENCODER, width=32, dropout=0.0), epochs=30, learning_rate=3e-2)
-    position = trainer.run(StopSignal())
+    position = trainer.run(StopRequest())
     losses = [row["train_loss"] for row in rows(tmp_path / "run", "epoch")]
     assert losses[-1] < losses[0] / 10
     assert position.best_score == 0
@@ -44,8 +44,8 @@ def test_best_is_not_last(make_trainer: Make, tmp_path: Path, monkeypatch: pytes
         return replace(original(*arguments), wer=wer, loss=loss)
 
     monkeypatch.setattr(speech_module, "validate", validate)
-    position = make_trainer(epochs=4).run(StopSignal())
-    assert (position.best_epoch, position.best_score, position.best_loss) == (3, 40.0, 1.0)
+    position = make_trainer(epochs=4).run(StopRequest())
+    assert (position.best, position.best_score, position.best_loss) == ("epoch 3", 40.0, 1.0)
     assert load_model(tmp_path / "run" / "model.safetensors").settings.provenance["epoch"] == 3
     assert load_model(tmp_path / "run" / "last.safetensors").settings.provenance["epoch"] == 4
     assert [row["best"] for row in rows(tmp_path / "run", "epoch")] == [True, True, True, False]
@@ -58,8 +58,8 @@ def test_early_stop(
     caplog.set_level(logging.INFO, "asr")
     original = speech_module.validate
     monkeypatch.setattr(speech_module, "validate", lambda *args: replace(original(*args), wer=50, loss=1))
-    position = make_trainer(epochs=9, patience=2).run(StopSignal())
-    assert (position.epoch, position.best_epoch) == (4, 1)
+    position = make_trainer(epochs=9, patience=2).run(StopRequest())
+    assert (position.epoch, position.best) == (4, "epoch 1")
     assert "no better dev WER for 2 epochs: stopping early" in caplog.messages
 
 
@@ -76,7 +76,7 @@ def test_resumed_equals_never_stopped(
     """Guards every bit: weights, optimiser, best score and epoch sums, with dropout, masks and speeds on, and
     with every tool that has a state of its own."""
     more = {"epochs": 5, **more} if more else {}
-    make_trainer("whole", augment=AUGMENT, **more).run(StopSignal())
+    make_trainer("whole", augment=AUGMENT, **more).run(StopRequest())
     trainer = make_trainer("parts", augment=AUGMENT, **more)
     for stop in stops:
         with pytest.raises(Interrupted, match=r"and saved\. To go on, add --train.resume"):
@@ -86,7 +86,7 @@ def test_resumed_equals_never_stopped(
         assert settings == {"train.seed": 1}
         torch.manual_seed(99)  # nothing may depend on what a process drew before
         trainer.restore(position, states)
-    trainer.run(StopSignal())
+    trainer.run(StopRequest())
     assert_same_runs(tmp_path / "whole", tmp_path / "parts")
 
 
@@ -128,7 +128,7 @@ def test_saved_within_the_epoch(make_trainer: Make, tmp_path: Path, monkeypatch:
 
     with monkeypatch.context() as patch:
         patch.setattr(trainer_module, "save_checkpoint", save)
-        make_trainer("whole", save_every_s=0.0).run(StopSignal())
+        make_trainer("whole", save_every_s=0.0).run(StopRequest())
     assert len(kept) > 6
     for folder in (kept[0], kept[len(kept) // 2]):
         trainer = make_trainer(folder.name)
@@ -138,7 +138,7 @@ def test_saved_within_the_epoch(make_trainer: Make, tmp_path: Path, monkeypatch:
         with (folder / "metrics.jsonl").open("a") as file:
             file.write('{"event": "updates", "epoch": 3, "update": 99, "loss": 0.0}\n{"event": "up')
         trainer.restore(position, states)
-        trainer.run(StopSignal())
+        trainer.run(StopRequest())
         assert_same_runs(tmp_path / "whole", folder)
 
 
@@ -161,7 +161,7 @@ def test_clipping(clip_norm: float, share: float, make_trainer: Make, tmp_path: 
     hook = trainer.optimizer.register_step_pre_hook(
         lambda *_: norms.append(float(torch.stack([weight.grad.norm() for weight in gradients]).norm()))
     )
-    trainer.run(StopSignal())
+    trainer.run(StopRequest())
     hook.remove()
     updates = rows(tmp_path / "run", "updates")
     assert [row["clipped_share"] for row in updates] == [share] * len(updates)
@@ -171,7 +171,7 @@ def test_clipping(clip_norm: float, share: float, make_trainer: Make, tmp_path: 
 
 def test_learning_rate_follows_the_schedule(make_trainer: Make, tmp_path: Path) -> None:
     """Guards the rate of every update, also within an epoch."""
-    make_trainer(epochs=2, warmup=0.5, schedule="linear", learning_rate=0.1).run(StopSignal())
+    make_trainer(epochs=2, warmup=0.5, schedule="linear", learning_rate=0.1).run(StopRequest())
     rates = [row["learning_rate"] for row in rows(tmp_path / "run", "updates")]
     batches = len(rates) // 2
     rise = [0.1 * number / batches for number in range(batches)]
@@ -181,7 +181,7 @@ def test_learning_rate_follows_the_schedule(make_trainer: Make, tmp_path: Path) 
 def test_loss_is_a_mean_over_tokens(make_trainer: Make, tones: list[Utterance], tmp_path: Path) -> None:
     """Guards the reported loss against means of means over batches of different size."""
     trainer = make_trainer(epochs=1, learning_rate=1e-12, encoder=replace(ENCODER, dropout=0.0))
-    trainer.run(StopSignal())
+    trainer.run(StopRequest())
     total, tokens = 0.0, 0
     for batch in trainer.task.load(trainer.task.plan(0)):
         log_probs, steps = trainer.task.net(batch.audio, batch.frame_lengths)
@@ -197,8 +197,8 @@ def test_uncached_features(make_trainer: Make, tones: list[Utterance], tmp_path:
     cached, plain = make_trainer("cached", epochs=1), make_trainer("plain", epochs=1)
     plain.task.train.dataset.caches = {}
     plain.task.dev.dataset.caches = {}
-    cached.run(StopSignal())
-    plain.run(StopSignal())
+    cached.run(StopRequest())
+    plain.run(StopRequest())
     losses = [rows(tmp_path / name, "epoch")[0]["train_loss"] for name in ("cached", "plain")]
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
@@ -207,8 +207,8 @@ def test_uncached_features(make_trainer: Make, tones: list[Utterance], tmp_path:
 def test_bf16(make_trainer: Make, tmp_path: Path) -> None:
     """Guards the lower precision: about the same losses, and weights that stay in float32."""
     trainer = make_trainer("low", precision="bf16")
-    trainer.run(StopSignal())
-    make_trainer("full").run(StopSignal())
+    trainer.run(StopRequest())
+    make_trainer("full").run(StopRequest())
     assert {weight.dtype for weight in trainer.task.net.parameters()} == {torch.float32}
     losses = [[row["train_loss"] for row in rows(tmp_path / name, "epoch")] for name in ("low", "full")]
     assert losses[0] == pytest.approx(losses[1], rel=0.02)
@@ -217,7 +217,7 @@ def test_bf16(make_trainer: Make, tmp_path: Path) -> None:
 
 def test_full_disk(make_trainer: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Guards the files of a run: when the disk fills up, one line says so and the old ones are whole."""
-    make_trainer(epochs=1).run(StopSignal())
+    make_trainer(epochs=1).run(StopRequest())
     names = ("model.safetensors", "last.safetensors", "checkpoint.pt")
     before = {name: (tmp_path / "run" / name).read_bytes() for name in names}
 
@@ -226,7 +226,7 @@ def test_full_disk(make_trainer: Make, tmp_path: Path, monkeypatch: pytest.Monke
 
     monkeypatch.setattr("os.fsync", fsync)
     with pytest.raises(ModelError, match="No space left on device"):
-        make_trainer(epochs=2).run(StopSignal())
+        make_trainer(epochs=2).run(StopRequest())
     assert before == {name: (tmp_path / "run" / name).read_bytes() for name in before}
 
 
@@ -238,7 +238,7 @@ def test_plateau_halves_the_rate(
     scores = iter([50.0, 60.0, 40.0, 45.0, 44.0])
     original = speech_module.validate
     monkeypatch.setattr(speech_module, "validate", lambda *args: replace(original(*args), wer=next(scores)))
-    make_trainer(epochs=5, schedule="plateau", warmup=0.0, learning_rate=0.01).run(StopSignal())
+    make_trainer(epochs=5, schedule="plateau", warmup=0.0, learning_rate=0.01).run(StopRequest())
     rates = {row["epoch"]: row["learning_rate"] for row in rows(tmp_path / "run", "updates")}
     assert rates == pytest.approx({1: 0.01, 2: 0.01, 3: 0.005, 4: 0.005, 5: 0.0025})
     assert "no better dev WER: the learning rate goes down to 5.0e-03" in caplog.messages
@@ -246,4 +246,4 @@ def test_plateau_halves_the_rate(
 
 def test_large_seeds(make_trainer: Make) -> None:
     """Guards seeds beyond 32 bits, of which people are fond."""
-    make_trainer(epochs=1, seed=20240101123456).run(StopSignal())
+    make_trainer(epochs=1, seed=20240101123456).run(StopRequest())

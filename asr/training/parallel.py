@@ -1,0 +1,148 @@
+"""The loss of a batch, and its backward pass, which adds up the gradients of all processes.
+
+With several processes this is torch's `DistributedDataParallel` around the task's loss: buckets of gradients
+are sent while the backward pass goes on. It sums where torch takes the mean, since every process divides its
+losses by the tokens of all.
+
+A process that runs out of memory while it sends would leave the others waiting. So only the last part of an
+update sends, and before training each process runs its longest batch once without sending (`rehearse`), so
+that what does not fit is known, and split, before anything is sent.
+"""
+
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Generic, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from asr.device import is_out_of_memory
+from asr.errors import TrainingError
+from asr.training.distributed import Process
+from asr.training.gradients import Halving
+from asr.training.task import Losses, Task, TaskBatch
+
+B = TypeVar("B", bound=TaskBatch)
+
+
+class ParallelLoss(Generic[B]):
+    """Forward and backward passes of one process among those that train together.
+
+    Args:
+        task: the net and its loss; all processes get the weights of the main one.
+        process: this process.
+
+    Source: Li et al. 2020, "PyTorch Distributed: experiences on accelerating data parallel training".
+    """
+
+    def __init__(self, task: Task[B], process: Process) -> None:
+        self.task = task
+        self._parallel: DistributedDataParallel | None = None
+        if process.world_size > 1:
+            # torch 2.14 warns that the argument has a new name, which torch 2.11 does not have.
+            with warnings.catch_warnings(action="ignore", category=FutureWarning):
+                self._parallel = DistributedDataParallel(_LossModule(task), broadcast_buffers=False)
+            self._parallel.register_comm_hook(None, _sum_gradients)
+
+    def forward(self, batch: B, precision: torch.dtype, *, send: bool) -> Losses:
+        """The losses of a batch.
+
+        Args:
+            batch: in the host's memory.
+            precision: number format of the net's arithmetic.
+            send: whether its backward pass adds up the gradients of all processes.
+        """
+        if self._parallel is None:
+            return self.task.losses(batch, precision)
+        with self._sending(send):
+            losses: Losses = self._parallel(batch, precision)
+            return losses
+
+    def backward(self, loss: Tensor, *, send: bool) -> None:
+        """Add a loss's gradient to that in the weights; where it is sent, to the sum over all processes.
+
+        Args:
+            loss: () of `forward`.
+            send: as in `forward`.
+
+        Raises:
+            TrainingError: out of memory while gradients were sent, from which several processes cannot
+                recover.
+        """
+        try:
+            with self._sending(send):
+                loss.backward()  # type: ignore[no-untyped-call]
+        except (RuntimeError, MemoryError) as error:
+            if self._parallel is None or not send or not is_out_of_memory(error):
+                raise
+            raise TrainingError(
+                f"out of memory while gradients were sent to the other processes: {error}. Lower "
+                f"--batch.seconds, and go on with --train.resume-anyway."
+            ) from error
+
+    @contextmanager
+    def _sending(self, send: bool) -> Iterator[None]:
+        if self._parallel is None or send:
+            yield
+        else:
+            with self._parallel.no_sync():
+                yield
+
+
+def rehearse(loss: ParallelLoss[B], halving: Halving[B], plan: Sequence[Any], precision: torch.dtype) -> None:
+    """Run the longest batch of this process once, before training, and drop its gradient.
+
+    First nothing is sent: what does not fit into memory is found, and split from then on. Then the gradient
+    is sent, by which DistributedDataParallel settles the order of its buckets: after that, sums of more than
+    two processes are the same in a resumed run as in one that never stopped.
+
+    Args:
+        loss: of this process.
+        halving: learns which size does not fit.
+        plan: of an epoch. Its first batch is the longest, or its last where short ones come first.
+        precision: number format of the net's arithmetic.
+
+    Raises:
+        TrainingError: there is not enough memory.
+    """
+    task = loss.task
+    carried = task.state()
+    task.net.train()
+    longest = max(task.load(plan[:: max(len(plan) - 1, 1)]), key=lambda batch: batch.padded_size)
+
+    def forward_backward(part: B, send: bool) -> Losses:
+        computed = loss.forward(part, precision, send=send)
+        loss.backward(computed.losses.sum(), send=send)
+        return computed
+
+    def restart() -> None:
+        task.restore(carried)
+        task.net.zero_grad(set_to_none=True)
+
+    halving.run([longest], lambda part, last: forward_backward(part, send=False), restart, update=0)
+    halving.run([longest], forward_backward, restart, update=0)
+    restart()
+
+
+class _LossModule(nn.Module):
+    """A task's loss as a module, which is what DistributedDataParallel wraps."""
+
+    def __init__(self, task: Task[Any]) -> None:
+        super().__init__()
+        self.net, self.task = task.net, task
+
+    def forward(self, batch: Any, precision: torch.dtype) -> Losses:
+        return self.task.losses(batch, precision)
+
+
+def _sum_gradients(
+    state: object,
+    bucket: dist.GradBucket,  # type: ignore[name-defined]
+) -> torch.futures.Future[Tensor]:
+    """As torch's allreduce_hook, without its division by the number of processes."""
+    work = dist.all_reduce(bucket.buffer(), async_op=True)
+    sums: torch.futures.Future[Tensor] = work.get_future().then(lambda future: future.value()[0])
+    return sums
