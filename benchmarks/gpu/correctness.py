@@ -1,4 +1,4 @@
-"""Correctness: the `gpu` tests, or on a CPU a few that stand for them; what passed is kept if time runs out."""
+"""Correctness: the `gpu` tests, or on a CPU a few that stand for them; outcomes are kept if time runs out."""
 
 import time
 

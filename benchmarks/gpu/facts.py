@@ -23,7 +23,7 @@ def run(part: Part) -> None:
     """Collect the facts."""
     part.record(
         asr=asr.__version__,
-        commit=_output("git", "rev-parse", "--short", "HEAD"),
+        commit=_output("git", "rev-parse", "--short", "HEAD") or _packed_commit(),
         python=platform.python_version(),
         system=platform.platform(),
         packages={name: _version(name) for name in PACKAGES},
@@ -58,6 +58,12 @@ def _gpu(device: str) -> dict[str, Any]:
         "bf16": torch.cuda.is_bf16_supported(),
         "nvidia_smi": _output("nvidia-smi", f"--query-gpu={fields}", "--format=csv,noheader"),
     }
+
+
+def _packed_commit() -> str | None:
+    """The commit that was packed, for a machine that has no git."""
+    file = Path(__file__).parent / "bundle" / "commit"
+    return file.read_text(encoding="utf-8").strip() if file.exists() else None
 
 
 def _version(name: str) -> str | None:

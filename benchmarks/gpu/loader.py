@@ -1,4 +1,4 @@
-"""The loader alone: how many seconds of audio a second it makes into batches, on the host, with nothing trained."""
+"""The loader alone: how many seconds of audio a second it makes into batches, with nothing trained."""
 
 import time
 

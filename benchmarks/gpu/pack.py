@@ -3,8 +3,9 @@
 python -m benchmarks.gpu.pack --speech DIR [--archive FILE.tar]
 
 DIR holds LibriSpeech/ with train-clean-5 and dev-clean. The bundle (wheels/ and speech/) is made beside this
-file and is not committed; what it holds already is not made again. With --archive, one tar holds the committed
-state of the project and the bundle in its place: unpack it, and run `python3 -m benchmarks.gpu` inside.
+file and is not committed; what it holds already is not made again. With --archive, one tar holds the
+committed state of the project and the bundle in its place: unpack it, and run `python3 -m benchmarks.gpu` in
+it. Needs the extra [dev] or [bench] (PyAV encodes the speech as Opus).
 """
 
 import argparse
@@ -17,7 +18,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
+import av
+import numpy as np
 import soundfile
+from numpy.typing import NDArray
 
 from asr.cores import usable_cores
 from asr.corpora.librispeech import read_part, split_by_speaker
@@ -28,8 +32,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 BUNDLE = HERE / "bundle"
 MIB = 2**20
-# libsndfile has no bitrate, but a compression level in [0, 1]: 256 kbit/s a channel at 0 down to 6 at 1.
-_HIGHEST_KBITS, _LOWEST_KBITS = 256.0, 6.0
+EFFORT = 5  # of the encoder, 0..10: 10 takes twice as long, for a difference that no measure here shows
 _PLATFORMS = ("2_28", "2_27", "2_24", "2_17", "2_12", "2_5")
 
 
@@ -68,6 +71,7 @@ def pack(options: argparse.Namespace) -> None:
     dev = take(split_by_speaker(read_part(corpus / "dev-clean"))[0], options.dev_minutes)
     for name, utterances in (("train", train), ("dev", dev)):
         encode(utterances, bundle / "speech", name, options.kbits)
+    (bundle / "commit").write_text(git("rev-parse", "--short", "HEAD"), encoding="utf-8")
     sizes = {folder.name: size_of(folder) for folder in (bundle / "wheels", bundle / "speech")}
     sizes["project"] = sum(path.stat().st_size for path in tracked(options.leave_out))
     total = sum(sizes.values()) / MIB
@@ -76,8 +80,8 @@ def pack(options: argparse.Namespace) -> None:
     print(f"{'total':8} {total:6.1f} MiB")
     if total > options.limit_mib:
         raise DataError(
-            f"the kit has {total:.1f} MiB, expected at most {options.limit_mib:g}. Lower --kbits, --dev-minutes or "
-            f"--train-minutes (and remove {bundle / 'speech'}), or name more in --leave-out."
+            f"the kit has {total:.1f} MiB, expected at most {options.limit_mib:g}. Lower --kbits, "
+            f"--dev-minutes or --train-minutes (and remove {bundle / 'speech'}), or name more in --leave-out."
         )
     if options.archive:
         write_archive(options.archive, bundle, options.leave_out)
@@ -128,18 +132,17 @@ def encode(utterances: Sequence[Utterance], folder: Path, name: str, kbits: floa
     Files that are there already are kept, so that an interrupted call goes on.
     """
     (folder / name).mkdir(parents=True, exist_ok=True)
-    level = (_HIGHEST_KBITS - kbits) / (_HIGHEST_KBITS - _LOWEST_KBITS)
 
     def write(utterance: Utterance) -> Utterance:
         path = folder / name / f"{utterance.id}.opus"
         if not path.exists():
-            samples, rate = soundfile.read(utterance.audio_filepath, dtype="float32")
+            samples, rate = soundfile.read(utterance.audio_filepath, dtype="int16")
             part = path.with_suffix(".part")
-            soundfile.write(part, samples, rate, format="OGG", subtype="OPUS", compression_level=level)
+            _write_opus(part, samples, rate, kbits)
             part.rename(path)
         return replace(utterance, audio_filepath=path.absolute())
 
-    with ThreadPoolExecutor(usable_cores()) as pool:  # libsndfile lets go of Python's lock
+    with ThreadPoolExecutor(usable_cores()) as pool:  # both libraries let go of Python's lock
         written = []
         for number, utterance in enumerate(pool.map(write, utterances), start=1):
             written.append(utterance)
@@ -148,11 +151,30 @@ def encode(utterances: Sequence[Utterance], folder: Path, name: str, kbits: floa
     write_manifest(folder / f"{name}.jsonl", written)
 
 
+def _write_opus(path: Path, samples: NDArray[np.int16], rate: int, kbits: float) -> None:
+    """Write mono (samples,) as Opus; libsndfile could, but has no setting for the bitrate."""
+    with av.open(str(path), "w", format="ogg") as file:
+        stream = file.add_stream(
+            "libopus", rate=rate, layout="mono", options={"compression_level": str(EFFORT)}
+        )
+        stream.bit_rate = round(1000 * kbits)
+        frame = av.AudioFrame.from_ndarray(samples[None], format="s16", layout="mono")
+        frame.sample_rate = rate
+        for part in (frame, None):  # None: what the encoder still holds
+            file.mux(stream.encode(part))
+
+
 def tracked(leave_out: Sequence[str]) -> list[Path]:
     """The project's committed files that would travel."""
-    command = ["git", "-C", str(ROOT), "ls-files", "-z", "--", ".", *(f":!{path}" for path in leave_out)]
-    names = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split("\0")
+    names = git("ls-files", "-z", "--", ".", *(f":!{path}" for path in leave_out)).split("\0")
     return [path for path in (ROOT / name for name in names if name) if path.is_file()]
+
+
+def git(*arguments: str) -> str:
+    """What a git command prints, in the project's folder."""
+    return subprocess.run(
+        ["git", "-C", str(ROOT), *arguments], check=True, capture_output=True, text=True
+    ).stdout
 
 
 def size_of(folder: Path) -> int:
@@ -163,17 +185,7 @@ def size_of(folder: Path) -> int:
 def write_archive(archive: Path, bundle: Path, leave_out: Sequence[str]) -> None:
     """One tar: the committed state of the project, and the bundle where the kit looks for it."""
     exclude = [f":!{path}" for path in leave_out]
-    command = [
-        "git",
-        "-C",
-        str(ROOT),
-        "archive",
-        "--prefix=asr-gpu-kit/",
-        "-o",
-        str(archive.absolute()),
-        "HEAD",
-    ]
-    subprocess.run([*command, "--", ".", *exclude], check=True)
+    git("archive", "--prefix=asr-gpu-kit/", "-o", str(archive.absolute()), "HEAD", "--", ".", *exclude)
     with tarfile.open(archive, "a") as tar:
         tar.add(bundle, f"asr-gpu-kit/{BUNDLE.relative_to(ROOT)}")
 

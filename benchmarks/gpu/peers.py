@@ -1,7 +1,8 @@
-"""Peers in the same run: a stack of four bidirectional LSTM layers of asr, of torch, of speechbrain; GEMM peak.
+"""Peers in the same run: four bidirectional LSTM layers of asr, of torch, of speechbrain; and the GEMM peak.
 
-Forward and backward over a batch of 128 utterances (about 1600 s of audio), without norm and dropout, which the
-peers' layers do not have. speechbrain, padded: not told the lengths, as its own CRDNN calls it: another function.
+Forward and backward over a batch of 128 utterances (about 1600 s of audio), without norm and dropout, which
+the peers' layers do not have. speechbrain, padded: not given the lengths, as its own CRDNN calls it; that is
+another function.
 
 The goal on one H100: at least 1.5 times the packed layers.
 """

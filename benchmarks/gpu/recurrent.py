@@ -1,16 +1,16 @@
 """One bidirectional recurrent layer, forward and backward, in several arrangements, for every cell.
 
 layer: asr's RecurrentLayer, as it ships.
-in turn: two one-directional layers, one after the other; the backward one reads every utterance reversed by its
-  own length.
+in turn: two one-directional layers, one after the other; the backward one reads every utterance reversed by
+  its own length.
 two streams: the same, side by side.
 packed: torch's bidirectional layer on packed sequences, what other toolkits do.
-padded: torch's bidirectional layer on the padded batch. Its backward direction reads the padding, so results depend
-  on an utterance's neighbours: for reference only.
+padded: torch's bidirectional layer on the padded batch. Its backward direction reads the padding, so results
+  depend on an utterance's neighbours: for reference only.
 
-A middle layer of a stack: inputs twice as wide as the layer, 300 steps (12 s of audio at 40 ms a step), lengths of
-90 to 100% of them, as in batches of about the same length. The combinations come in an order in which those that
-matter most are first, and stop when the time is up.
+A middle layer of a stack: inputs twice as wide as the layer, 300 steps (12 s of audio at 40 ms a step),
+lengths of 90 to 100% of them, as in batches of about the same length. The combinations that matter most come
+first, and the last ones are left out when the time is up.
 """
 
 import itertools
@@ -42,6 +42,7 @@ def run(part: Part) -> None:
     if set(CELLS) != set(NAMES):
         part.record(unmeasured_cells=sorted(set(NAMES) - set(CELLS)))
     cases = list(combinations())
+    part.record(combinations=len(cases), steps=12 if quick else STEPS)
     done = 0
     for cell, precision, batch, width in cases:
         if part.left_s < 0 or (quick and done == len(CELLS)):
@@ -52,7 +53,6 @@ def run(part: Part) -> None:
         times = measure(part, cell, precision, steps, batch, width)
         part.row("layers", cell=cell, precision=precision, batch=batch, width=width, ms=times)
         done += 1
-    part.record(combinations=len(cases), measured=done, steps=12 if quick else STEPS)
 
 
 def combinations() -> Iterator[tuple[Cell, str, int, int]]:

@@ -42,8 +42,8 @@ def _machine(facts: Results) -> str:
     packages = facts.get("packages", {})
     return (
         f"{name}; torch {packages.get('torch')}, CUDA {facts.get('torch_cuda')}, cuDNN {facts.get('cudnn')}, "
-        f"Python {facts.get('python')}; {facts.get('usable_cores')} cores, {facts.get('memory_gib')} GiB, /dev/shm "
-        f"{facts.get('shared_memory_gib')} GiB; asr {facts.get('asr')}, commit {facts.get('commit')}"
+        f"Python {facts.get('python')}; {facts.get('usable_cores')} cores, {facts.get('memory_gib')} GiB, "
+        f"/dev/shm {facts.get('shared_memory_gib')} GiB; asr {facts.get('asr')}, commit {facts.get('commit')}"
     )
 
 
@@ -64,65 +64,58 @@ def _tests(results: Results) -> list[str]:
 
 def _throughput(results: Results) -> list[str]:
     fill = results.get("cache_fill", {})
-    lines = [
-        f"{results.get('speech')}. Feature cache: {fill.get('audio_s_per_s')} audio-s/s.", "",
-        *table(
-            ["s a batch", "precision", "audio-s/s", "waiting", "ms an update", "padding", "peak, GiB", "updates"],
-            [
-                [
-                    f"{row['batch_s']:g}", row["precision"], row["audio_s_per_s"], f"{row['waiting_share']:.1%}",
-                    row["update_ms"], f"{row['padding_share']:.1%}", row["peak_gib"], row["updates"],
-                ]
-                for row in results.get("training", [])
-            ],
-        ),
-    ]  # fmt: skip
+    rows = [
+        [
+            f"{row['batch_s']:g}",
+            row["precision"],
+            row["audio_s_per_s"],
+            f"{row['waiting_share']:.1%}",
+            row["update_ms"],
+            f"{row['padding_share']:.1%}",
+            row["peak_gib"],
+            row["updates"],
+        ]
+        for row in results.get("training", [])
+    ]
+    head = [
+        "s a batch",
+        "precision",
+        "audio-s/s",
+        "waiting",
+        "ms an update",
+        "padding",
+        "peak, GiB",
+        "updates",
+    ]
+    lines = [f"{results.get('speech')}. Feature cache: {fill.get('audio_s_per_s')} audio-s/s.", ""]
+    lines += table(head, rows)
     if "waits_per_update" in results:
         lines += ["", f"The host waited for the GPU {results['waits_per_update']:g} times an update:", ""]
-        lines += table(
-            ["line", "times in 5 updates"], sorted(results["waits_by_line"].items(), key=lambda x: -x[1])
-        )
+        lines += table(["line", "times"], sorted(results["waits_by_line"].items(), key=lambda item: -item[1]))
     if "profile" in results:
         profile = results["profile"]
-        lines += [
-            "",
-            f"Profile of {profile['updates']} updates: {profile['elapsed_ms']} ms, busy {profile['busy_ms']}:",
-        ]
-        rows = [
-            [row["operation"], row["calls"], row["ms"], f"{row['share']:.1%}"]
-            for row in results["profile_rows"]
-        ]
-        lines += ["", *table(["operation", "calls", "ms", "share"], rows)]
+        busy = f"{profile['busy_ms']} of {profile['elapsed_ms']} ms"
+        lines += ["", f"Profile of {profile['updates']} updates, busy {busy}:", ""]
+        keys = ["operation", "calls", "ms"]
+        rows = [[*(row[key] for key in keys), f"{row['share']:.1%}"] for row in results["profile_rows"]]
+        lines += table([*keys, "share"], rows)
     return lines
 
 
 def _recurrent(results: Results) -> list[str]:
     rows = results.get("layers", [])
     names = sorted({name for row in rows for name in row["ms"]}, key=_arrangement)
+    keys = ["cell", "precision", "batch", "width"]
     body = [
-        [
-            row["cell"],
-            row["precision"],
-            row["batch"],
-            row["width"],
-            *(row["ms"].get(name) for name in names),
-            _gain(row),
-        ]
-        for row in rows
+        [*(row[key] for key in keys), *(row["ms"].get(name) for name in names), _gain(row)] for row in rows
     ]
-    head = [
-        "cell",
-        "precision",
-        "batch",
-        "width",
-        *(f"{name}, ms" for name in names),
-        "packed / best of ours",
-    ]
+    head = [*keys, *(f"{name}, ms" for name in names), "packed / best of ours"]
     return [
-        f"One bidirectional layer, {results.get('steps')} steps, forward and backward; {results.get('measured')} of "
+        f"One bidirectional layer, {results.get('steps')} steps, forward and backward; {len(rows)} of "
         f"{results.get('combinations')} combinations. `padded` reads the padding: for reference.",
-        "", *table(head, body),
-    ]  # fmt: skip
+        "",
+        *table(head, body),
+    ]
 
 
 def _arrangement(name: str) -> int:
@@ -139,25 +132,25 @@ def _gain(row: Results) -> str | None:
 
 def _peers(results: Results) -> list[str]:
     peaks = {row["precision"]: row["tflops"] for row in results.get("gemm", [])}
-    packed = {
-        row["precision"]: row.get("ms")
-        for row in results.get("stacks", [])
-        if row["name"].startswith("packed")
-    }
-    rows = [
-        [
-            row["precision"], row["name"], row.get("ms", row.get("error")), row.get("tflops"),
-            f"{row['share_of_gemm']:.1%}" if "share_of_gemm" in row else None,
-            f"{packed[row['precision']] / row['ms']:.2f}" if row.get("ms") and packed.get(row["precision"]) else None,
-        ]
-        for row in results.get("stacks", [])
-    ]  # fmt: skip
+    stacks = results.get("stacks", [])
+    packed = {row["precision"]: row.get("ms") for row in stacks if row["name"].startswith("packed")}
+    rows = []
+    for row in stacks:
+        start = [row["precision"], row["name"]]
+        if "ms" not in row:
+            rows.append([*start, row.get("error"), None, None, None])
+            continue
+        yardstick = packed.get(row["precision"])
+        gain = f"{yardstick / row['ms']:.2f}" if yardstick else None
+        rows.append([*start, row["ms"], row["tflops"], f"{row['share_of_gemm']:.1%}", gain])
     peak = ", ".join(f"{name} {value}" for name, value in peaks.items())
     return [
-        f"GEMM, TFLOP/s: {peak}. Stacks of {results.get('depth')} x {results.get('width')}, {results.get('batch')} "
-        f"utterances of {results.get('steps')} steps; speechbrain: {results.get('speechbrain')}.",
-        "", *table(["precision", "layers", "ms an update", "TFLOP/s", "of GEMM", "packed / it"], rows),
-    ]  # fmt: skip
+        f"GEMM, TFLOP/s: {peak}. Stacks of {results.get('depth')} x {results.get('width')}, "
+        f"{results.get('batch')} utterances of {results.get('steps')} steps; "
+        f"speechbrain: {results.get('speechbrain')}.",
+        "",
+        *table(["precision", "layers", "ms an update", "TFLOP/s", "of GEMM", "packed / it"], rows),
+    ]
 
 
 def _loader(results: Results) -> list[str]:

@@ -1,5 +1,6 @@
 """Run the parts of the kit one after the other, each in a process of its own and under a limit of its own."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -35,7 +36,7 @@ TRAINING_OVERHEAD_S = 50.0  # of the part `training`, around the training itself
 
 # In the order of their value: when time is short, the last ones lose.
 PARTS: dict[str, Planned] = {
-    "facts": Planned("facts", 12, "which GPU, driver, versions, cores, memory"),
+    "facts": Planned("facts", 30, "which GPU, driver, versions, cores, memory"),
     "tests": Planned("correctness", 60, "do the gpu tests pass"),
     "throughput": Planned("throughput", 80, "audio-s/s of real training, waiting, memory, syncs, profile"),
     "recurrent": Planned("recurrent", 60, "which arrangement of two directions is fastest, for every cell"),
@@ -55,8 +56,8 @@ def run_kit(settings: KitSettings, names: Sequence[str], budget_s: float) -> dic
     Args:
         settings: for all parts.
         names: of the parts, in their order.
-        budget_s: seconds for all. A part gets its share of what is left, so that time that earlier parts did not
-            need goes to the later ones.
+        budget_s: seconds for all. A part gets its share of what is left, so that time that earlier parts did
+            not need goes to the later ones.
 
     Returns:
         What results.json holds.
@@ -65,8 +66,8 @@ def run_kit(settings: KitSettings, names: Sequence[str], budget_s: float) -> dic
     (out / "logs").mkdir(parents=True, exist_ok=True)
     end = time.monotonic() + budget_s
     environment = _environment(out)
-    weights = {name: PARTS[name].weight_s for name in names}
-    if "training" in weights:
+    weights = {name: 1.0 if settings.quick else PARTS[name].weight_s for name in names}
+    if "training" in weights and not settings.quick:
         weights["training"] = 60 * settings.minutes + TRAINING_OVERHEAD_S
     combined: dict[str, Any] = {"settings": asdict(settings), "budget_s": budget_s, "parts": {}}
     for place, name in enumerate(names):
@@ -78,6 +79,9 @@ def run_kit(settings: KitSettings, names: Sequence[str], budget_s: float) -> dic
         write_json(out / "results.json", combined)
         (out / "report.md").write_text(markdown(combined), encoding="utf-8")
         print(f"{name}: {entry['status']} after {entry['seconds']:.0f} s", flush=True)
+        if settings.device != "cpu" and entry["results"].get("cuda_available") is False:
+            print("torch sees no GPU here, so that is all. Check the driver, or use --device cpu --quick.")
+            break
     shutil.rmtree(out / "scratch", ignore_errors=True)
     return combined
 
@@ -127,15 +131,13 @@ def run_part(name: str, settings: KitSettings, limit_s: float, environment: dict
 
 
 def _end_session(process: subprocess.Popen[bytes]) -> None:
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
     process.wait()
 
 
 def _environment(out: Path) -> dict[str, str]:
-    """The environment of the parts: this project first, and what the machine lacks from the bundle's wheels."""
+    """The environment of the parts: this project, and from the bundle's wheels what the machine lacks."""
     paths = [str(ROOT)]
     site = (out / "site").absolute()
     for wheel in sorted(WHEELS.glob("*.whl")):

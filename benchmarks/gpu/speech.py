@@ -29,11 +29,11 @@ AUGMENT = AugmentConfig(speeds=(1.0,), masks_from_epoch=1)
 
 
 def load_speech(part: Part) -> tuple[list[Utterance], list[Utterance]]:
-    """(train, dev): the given manifests, or the bundle's, or the digits in data/; few and short with --quick."""
+    """(train, dev): the given manifests, or the bundle's, or the digits in data/; a few with --quick."""
     settings = part.settings
     train_path = Path(settings.train) if settings.train else BUNDLED / "train.jsonl"
     dev_path = Path(settings.dev) if settings.dev else BUNDLED / "dev.jsonl"
-    if train_path.exists():
+    if settings.train or train_path.exists():
         train, dev = read_manifest(train_path), read_manifest(dev_path)
     else:
         splits = prepare_embedded()

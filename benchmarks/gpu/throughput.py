@@ -1,9 +1,9 @@
 """Throughput of the real training path: `asr.train.train`, watched from between its updates.
 
-For each size of a batch, after a warm-up: seconds of audio trained on per second, the share of the time that the
-loop waited for a batch, the time of an update, and the most memory. For the first size also the calls that made
-the host wait for the GPU, with the lines that made them, and a profile of 20 updates. Validation and saving,
-once an epoch, are left out: an epoch is repeated until it is longer than the measurement.
+For each size of a batch, after a warm-up: seconds of audio trained on per second, the share of the time that
+the loop waited for a batch, the time of an update, and the most memory. For the first size also the calls
+that made the host wait for the GPU, with the lines that made them, and a profile of 20 updates. Validation
+and saving, once an epoch, are left out: the plan of an epoch is repeated until the measurement is over.
 
 The goal on one H100, at 1600 s a batch: 20,000 audio-s/s, waiting at most 5% of the time.
 """
@@ -85,7 +85,7 @@ def measure(
 
 @contextmanager
 def _between_updates(script: Callable[[], Script]) -> Iterator[None]:
-    """While entered, a training runs the script: on from one `yield` to the next with each update, to its end."""
+    """While entered, each update of a training runs the script on to its next `yield`; its end ends both."""
     plan, load = SpeechTask.plan, SpeechTask.load
 
     def repeated(self: SpeechTask, epoch: int) -> Sequence[Planned]:

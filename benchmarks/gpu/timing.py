@@ -1,5 +1,6 @@
 """Time of work on a device, and the number formats in which it is measured."""
 
+import itertools
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -15,7 +16,7 @@ FORMATS: dict[str, torch.dtype] = {
 
 @contextmanager
 def number_format(name: str) -> Iterator[torch.dtype]:
-    """While entered, float32 products are exact, or TF32 for the name "tf32"; gives the type of the tensors."""
+    """While entered, float32 products are exact, or TF32 for "tf32"; gives the type of the tensors."""
     settings = (torch.backends.cuda.matmul, torch.backends.cudnn.conv, torch.backends.cudnn.rnn)
     before = [setting.fp32_precision for setting in settings]
     for setting in settings:
@@ -46,6 +47,4 @@ def milliseconds(function: Callable[[], object], *, cuda: bool, repeats: int = 5
         function()
         event.record()
     torch.cuda.synchronize()
-    return statistics.median(
-        first.elapsed_time(second) for first, second in zip(events, events[1:], strict=False)
-    )
+    return statistics.median(first.elapsed_time(second) for first, second in itertools.pairwise(events))

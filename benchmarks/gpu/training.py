@@ -1,6 +1,6 @@
 """A training of some minutes on the given speech, which ends with a `%WER` and leaves the model.
 
-`asr train` and `asr evaluate` in processes of their own, as a user would call them. Characters, decoded greedily.
+`asr train` and `asr evaluate` in processes of their own, as a user calls them. Characters, decoded greedily.
 """
 
 import json
@@ -25,14 +25,15 @@ EVALUATION_S = 25.0  # kept for scoring and for writing the model
 BATCH_S = 200.0
 GUESSED_RATE, START_S = 2000.0, 15.0  # audio-s/s where nothing was measured; seconds until the first update
 
-# Some dozens of passes over five hours: a middling net, 30 ms a step, since at 40 ms fast speech has hardly more
-# steps than letters (recipes/mini_librispeech.py).
+# Some dozens of passes over five hours. 30 ms a step, since at 40 ms fast speech has hardly more steps than
+# letters (recipes/mini_librispeech.py).
 RECIPE = (
     "--features.n-mels 40 --model.width 320 --model.depth 4 --model.dropout 0.2 --model.subsampling 3 "
     f"--augment.time-masks-per-s 0.3 --augment.mel-mask-bands 6 --batch.seconds {BATCH_S:g} "
     "--train.learning-rate 2e-3"
 )
 QUICK = "--model.width 16 --model.depth 1 --model.channels 4 --batch.seconds 20 --augment.speeds 1.0"
+QUICK_EPOCHS = 2
 
 
 def run(part: Part) -> None:
@@ -42,7 +43,7 @@ def run(part: Part) -> None:
     write_manifest(folder / "train.jsonl", utterances)
     write_manifest(folder / "dev.jsonl", dev)
     quick = part.settings.quick
-    seconds = 2.0 if quick else min(60 * part.settings.minutes, part.left_s - EVALUATION_S - START_S)
+    seconds = min(60 * part.settings.minutes, part.left_s - EVALUATION_S - START_S)
     run_dir = folder / "run"
     command = [
         sys.executable, "-m", "asr", "train", str(folder / "train.jsonl"), "--dev", str(folder / "dev.jsonl"),
@@ -66,6 +67,8 @@ def run(part: Part) -> None:
 
 def _schedule(part: Part, utterances: Sequence[Utterance], seconds: float) -> list[str]:
     """How long to train."""
+    if part.settings.quick:
+        return ["--train.epochs", str(QUICK_EPOCHS)]
     if "minutes" in {field.name for field in fields(TrainConfig)}:
         return ["--train.minutes", f"{seconds / 60:.3f}"]
     measured = read_json(part_file(part.out, "throughput")).get("results", {}).get("training", [])
@@ -95,7 +98,8 @@ def _pace(metrics: Path) -> dict[str, Any]:
         "audio_s_per_s": round(speeds[len(speeds) // 2]) if speeds else None,
         "waiting_share": round(waits[len(waits) // 2], 4) if waits else None,
         "dev": [
-            {key: row[key] for key in ("epoch", "train_loss", "dev_loss", "dev_wer")} for row in epochs[-3:]
+            {key: row.get(key) for key in ("epoch", "train_loss", "dev_loss", "dev_wer", "dev_per")}
+            for row in epochs[-3:]
         ],
     }
 
