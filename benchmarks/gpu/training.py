@@ -28,7 +28,7 @@ GUESSED_RATE, START_S = 2000.0, 15.0  # audio-s/s where nothing was measured; se
 # Some dozens of passes over five hours. 30 ms a step, since at 40 ms fast speech has hardly more steps than
 # letters (recipes/mini_librispeech.py).
 RECIPE = (
-    "--features.n-mels 40 --model.width 320 --model.depth 4 --model.dropout 0.2 --model.subsampling 3 "
+    "--model.width 320 --model.depth 4 --model.dropout 0.2 --model.subsampling 3 "
     f"--augment.time-masks-per-s 0.3 --augment.mel-mask-bands 6 --batch.seconds {BATCH_S:g} "
     "--train.learning-rate 2e-3"
 )
