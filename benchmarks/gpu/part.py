@@ -2,7 +2,7 @@
 
 import json
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -62,10 +62,6 @@ class Part:
     def row(self, table: str, **values: Any) -> None:
         """Add a row to a result that is a list of rows, and write."""
         self.record(**{table: [*self.results.get(table, []), values]})
-
-    def to_json(self) -> str:
-        """Settings as a string for another process."""
-        return json.dumps(asdict(self.settings))
 
 
 def part_file(out: Path, name: str) -> Path:

@@ -64,6 +64,7 @@ def run_kit(settings: KitSettings, names: Sequence[str], budget_s: float) -> dic
     """
     out = Path(settings.out)
     (out / "logs").mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(out / "scratch", ignore_errors=True)  # of a kit that was ended by force
     end = time.monotonic() + budget_s
     environment = _environment(out)
     weights = {name: 1.0 if settings.quick else PARTS[name].weight_s for name in names}

@@ -18,6 +18,7 @@ from typing import Any
 
 from asr.corpora.manifest import Utterance, write_manifest
 from asr.training.config import TrainConfig
+from asr.training.metrics import METRICS
 from benchmarks.gpu.part import Part, part_file, read_json
 from benchmarks.gpu.speech import cache_folder, load_speech
 
@@ -59,9 +60,9 @@ def run(part: Part) -> None:
     except subprocess.TimeoutExpired:
         process.send_signal(signal.SIGINT)  # saves, and leaves the best model so far
         status = process.wait(EVALUATION_S / 2)
-    part.record(
-        exit_status=status, training_s=round(time.monotonic() - began, 1), **_pace(run_dir / "metrics.jsonl")
-    )
+    part.record(exit_status=status, training_s=round(time.monotonic() - began, 1), **_pace(run_dir / METRICS))
+    if (run_dir / METRICS).exists():
+        shutil.copy(run_dir / METRICS, part.out / "training.metrics.jsonl")
     _evaluate(part, folder, run_dir / "model.safetensors")
 
 
