@@ -97,6 +97,7 @@ def test_time_that_a_part_leaves_goes_to_the_later_ones(tmp_path: Path, monkeypa
     run_kit(KitSettings(out=str(tmp_path), minutes=2.0), list(PARTS), budget_s=300.0)
     assert limits["throughput"] > limits["tests"]  # heavier, and the time that the tests left
     assert now[0] <= 300
+    assert limits["loader"] > 60  # all that is left, where 17 s would be its share of the whole
     assert limits["training"] / limits["peers"] > 4
 
 
