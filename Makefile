@@ -10,11 +10,11 @@ IN_VENV := .venv/bin/python
 PIP_INSTALL := $(IN_VENV) -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format bench
+.PHONY: help demo test check format bench gpu-kit
 .NOTPARALLEL:
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1|\2/p' Makefile | while IFS='|' read -r name text; do \
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' Makefile | while IFS='|' read -r name text; do \
 	  printf '%-12s  %s\n' "$$name" "$$text"; done
 
 demo: .venv/.installed-base ## train a digit recogniser, transcribe and score unheard voices (5 minutes on 2 cores)
@@ -45,6 +45,9 @@ bench: .venv/.installed-bench ## measure speed against other toolkits (5 minutes
 	@for file in benchmarks/features.py benchmarks/training.py; do \
 	  echo "Benchmark: $$file (nothing else should run on this machine)"; \
 	  $(IN_VENV) "$$file" $(ARGS) || exit 1; done
+
+gpu-kit: .venv/.installed-dev ## pack benchmarks/gpu for a machine without a network (ARGS="--speech DIR" for LibriSpeech)
+	@$(IN_VENV) -m benchmarks.gpu.pack --archive asr-gpu-kit.tar $(ARGS)
 
 # The environment. A stamp is written only after its installation was seen to work, so a broken one is never taken for
 # finished; it is older than pyproject.toml as soon as dependencies or extras change. .venv/.folder names the folder
