@@ -12,7 +12,7 @@ from asr.corpora.manifest import Utterance, read_manifest, write_manifest
 from asr.errors import AudioError, SettingsError
 from asr.frontend.audio import audio_info
 from asr.frontend.augment import AugmentConfig
-from asr.frontend.conditions import Augmenter, Conditions
+from asr.frontend.augment.conditions import Augmenter, Conditions
 from asr.training.cache import read_waveform
 from asr.training.cores import one_thread
 from asr.transcribe import find_audio

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from asr.cli import recipe
 from asr.corpora.manifest import Utterance
-from asr.frontend.augment import AugmentConfig, draw_speeds
+from asr.frontend.augment.config import AugmentConfig, draw_speeds
 from asr.training.examples import Example
 from asr.training.sampler import Sampler
 

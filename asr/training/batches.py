@@ -15,10 +15,10 @@ from torch.utils.data import DataLoader, Dataset
 from asr.cores import usable_cores
 from asr.corpora.manifest import Utterance
 from asr.errors import AsrError, DataError, SettingsError
-from asr.frontend.augment import AugmentConfig, Masks, draw, draw_masks
-from asr.frontend.conditions import AS_RECORDED, Augmenter, Conditions
+from asr.frontend.augment.conditions import AS_RECORDED, Augmenter, Conditions
+from asr.frontend.augment.config import AugmentConfig, Masks, draw, draw_masks
+from asr.frontend.augment.mel_warp import warp_mel
 from asr.frontend.features import FeatureConfig, frame_count, log_mel
-from asr.frontend.warp import warp_mel
 from asr.training.cache import FeatureCache, open_cache, read_features, read_waveform
 from asr.training.cores import one_thread
 from asr.training.examples import Example

@@ -24,7 +24,7 @@ from torch import Tensor
 from asr.corpora.manifest import Utterance
 from asr.errors import AudioError, DataError
 from asr.frontend.audio import read_audio
-from asr.frontend.conditions import AS_RECORDED, Conditions, hear
+from asr.frontend.augment.conditions import AS_RECORDED, Conditions, hear
 from asr.frontend.features import FEATURES_VERSION, FeatureConfig, frame_count, log_mel
 
 log = logging.getLogger("asr")

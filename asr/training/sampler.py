@@ -18,8 +18,8 @@ from typing import overload
 import numpy as np
 from numpy.typing import NDArray
 
-from asr.frontend.augment import AugmentConfig, draw_speeds
-from asr.frontend.draws import hash_ids
+from asr.frontend.augment.config import AugmentConfig, draw_speeds
+from asr.frontend.augment.draws import hash_ids
 
 _CLASS = 0.02  # utterances whose lengths differ by less are shuffled among themselves
 

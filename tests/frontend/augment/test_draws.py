@@ -2,8 +2,8 @@ import hashlib
 
 import numpy as np
 
-from asr.frontend.augment import AugmentConfig, draw_speeds
-from asr.frontend.draws import hash_ids, uniform
+from asr.frontend.augment.config import AugmentConfig, draw_speeds
+from asr.frontend.augment.draws import hash_ids, uniform
 
 
 def names(count: int) -> list[str]:

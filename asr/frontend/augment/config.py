@@ -17,8 +17,8 @@ from torch import Tensor
 
 from asr.errors import SettingsError
 from asr.frontend.audio import resample
-from asr.frontend.draws import uniform
-from asr.frontend.noise import NOISE_KINDS, NoiseKind
+from asr.frontend.augment.draws import uniform
+from asr.frontend.augment.noise import NOISE_KINDS, NoiseKind
 
 
 @dataclass(frozen=True)

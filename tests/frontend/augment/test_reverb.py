@@ -7,7 +7,7 @@ import pytest
 import soundfile
 
 from asr.errors import AudioError
-from asr.frontend.reverb import MadeRoom, RecordedRoom, reverberate
+from asr.frontend.augment.reverb import MadeRoom, RecordedRoom, reverberate
 
 RATE = 16_000
 

@@ -8,7 +8,7 @@ import soundfile
 from numpy.typing import NDArray
 
 from asr.errors import AudioError
-from asr.frontend.noise import NOISE_KINDS, MadeNoise, NoiseKind, RecordedNoise, add_noise
+from asr.frontend.augment.noise import NOISE_KINDS, MadeNoise, NoiseKind, RecordedNoise, add_noise
 
 RATE = 16_000
 

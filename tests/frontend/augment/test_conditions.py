@@ -11,10 +11,10 @@ import soundfile
 import torch
 
 from asr.errors import AudioError, DataError
-from asr.frontend.augment import AugmentConfig, change_speed
-from asr.frontend.conditions import AS_RECORDED, Augmenter, Conditions, hear
-from asr.frontend.noise import MadeNoise, RecordedNoise
-from asr.frontend.reverb import MadeRoom, RecordedRoom
+from asr.frontend.augment.conditions import AS_RECORDED, Augmenter, Conditions, hear
+from asr.frontend.augment.config import AugmentConfig, change_speed
+from asr.frontend.augment.noise import MadeNoise, RecordedNoise
+from asr.frontend.augment.reverb import MadeRoom, RecordedRoom
 
 RATE = 16_000
 ALL = AugmentConfig(room_share=0.5, noise_share=0.5, gain_share=0.5, mel_warp=(0.88, 1.12))
@@ -143,7 +143,7 @@ def test_large_folder_is_not_kept_in_memory(tmp_path: Path, monkeypatch: pytest.
     write(tmp_path / "a.wav", RATE)
     config = AugmentConfig(noise_share=1, noise_dir=tmp_path)
     (small,) = drawn(config, 1)
-    monkeypatch.setattr("asr.frontend.conditions._KEPT_S", 0.9)
+    monkeypatch.setattr("asr.frontend.augment.conditions._KEPT_S", 0.9)
     (large,) = drawn(config, 1)
     assert isinstance(small.noise, RecordedNoise)
     assert small.noise.keep

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from asr.errors import SettingsError
-from asr.frontend.augment import AugmentConfig, Masks, apply_masks, change_speed, draw, draw_masks
+from asr.frontend.augment.config import AugmentConfig, Masks, apply_masks, change_speed, draw, draw_masks
 
 # ----------------------------------------------------------------------------------------------------------
 # draws

@@ -14,10 +14,10 @@ from torch import Tensor
 
 from asr.errors import DataError
 from asr.frontend.audio import AUDIO_SUFFIXES, audio_files, audio_info
-from asr.frontend.augment import AugmentConfig, change_speed, draw, draw_speeds
-from asr.frontend.draws import hash_ids
-from asr.frontend.noise import MadeNoise, Noise, RecordedNoise, add_noise
-from asr.frontend.reverb import MadeRoom, RecordedRoom, Room, reverberate
+from asr.frontend.augment.config import AugmentConfig, change_speed, draw, draw_speeds
+from asr.frontend.augment.draws import hash_ids
+from asr.frontend.augment.noise import MadeNoise, Noise, RecordedNoise, add_noise
+from asr.frontend.augment.reverb import MadeRoom, RecordedRoom, Room, reverberate
 
 # A folder of no more noise is kept in memory (77 MB a process at 16 kHz): opus is slow to read.
 _KEPT_S = 1200.0
