@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from asr.frontend.augment.config import Masks, apply_masks
+from asr.frontend.augment import Masks, apply_masks
 from asr.frontend.features import FeatureConfig, Normalizer, frame_count, log_mel, require_one_window
 from asr.model.encoder import Encoder, EncoderConfig
 from asr.model.tuning import Tuning

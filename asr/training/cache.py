@@ -24,7 +24,7 @@ from torch import Tensor
 from asr.corpora.manifest import Utterance
 from asr.errors import AudioError, DataError
 from asr.frontend.audio import read_audio
-from asr.frontend.augment.conditions import AS_RECORDED, Conditions, hear
+from asr.frontend.augment import AS_RECORDED, Conditions, apply_conditions
 from asr.frontend.features import FEATURES_VERSION, FeatureConfig, frame_count, log_mel
 
 log = logging.getLogger("asr")
@@ -41,7 +41,7 @@ def read_waveform(utterance: Utterance, sample_rate: int, conditions: Conditions
     waveform = read_audio(
         utterance.audio_filepath, sample_rate, offset_s=utterance.offset, duration_s=utterance.duration
     )
-    return hear(waveform, sample_rate, conditions)
+    return apply_conditions(waveform, sample_rate, conditions)
 
 
 def read_features(

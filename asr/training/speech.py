@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from asr.frontend.augment.config import Masks
+from asr.frontend.augment import Masks
 from asr.model.acoustic import AcousticModel
 from asr.model.ctc import blank_steps, ctc_loss
 from asr.model.ctc_deterministic import deterministic_ctc_loss

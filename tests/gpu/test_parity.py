@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from asr.frontend.augment.config import Masks
+from asr.frontend.augment import Masks
 from asr.frontend.features import FeatureConfig, frame_count, frame_mask, log_mel
 from asr.model.acoustic import AcousticModel, ModelSettings
 from asr.model.ctc import ctc_loss

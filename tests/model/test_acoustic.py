@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from asr.errors import AudioError
-from asr.frontend.augment.config import Masks
+from asr.frontend.augment import Masks
 from asr.frontend.features import FeatureConfig, frame_count, log_mel
 from asr.model.acoustic import AcousticModel, ModelSettings
 from asr.model.encoder import EncoderConfig, step_count

@@ -1,4 +1,4 @@
-"""Rooms: impulse responses made from a simple model or recorded, and speech heard through them.
+"""Reverberation: impulse responses of rooms, synthetic or recorded, and their convolution with speech.
 
 numpy's transforms run on one thread, so the same draw gives the same samples on any number of cores.
 """
@@ -14,8 +14,8 @@ from asr.frontend.audio import read_audio
 
 
 @dataclass(frozen=True)
-class MadeRoom:
-    """A room from a model: its direct sound, then noise that decays exponentially."""
+class SyntheticRoom:
+    """A simple model of a room: its direct sound, then noise that decays exponentially."""
 
     rt60_s: float  # in which the reverberation decays by 60 dB
     direct_db: float  # energy of the direct sound over that of the reverberation
@@ -76,11 +76,11 @@ class RecordedRoom:
         return f"room {self.path.name}"
 
 
-Room = MadeRoom | RecordedRoom
+Room = SyntheticRoom | RecordedRoom
 
 
 def reverberate(speech: NDArray[np.float32], response: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Hear speech through a room: same length, same mean power, direct sound where it was.
+    """Convolve speech with a room: same length, same mean power, direct sound at the same time.
 
     Args:
         speech: (samples,) float32.
@@ -94,9 +94,9 @@ def reverberate(speech: NDArray[np.float32], response: NDArray[np.float32]) -> N
     """
     size = 1 << (len(speech) + len(response) - 2).bit_length()
     spectrum = np.fft.rfft(speech, size) * np.fft.rfft(response, size)
-    heard = np.fft.irfft(spectrum, size)[: len(speech)]
-    power = float(np.square(heard, dtype=np.float64).sum())
+    reverberant = np.fft.irfft(spectrum, size)[: len(speech)]
+    power = float(np.square(reverberant, dtype=np.float64).sum())
     if power == 0:
         return speech
     scale = np.sqrt(float(np.square(speech, dtype=np.float64).sum()) / power)
-    return np.asarray(heard * scale, dtype=np.float32)
+    return np.asarray(reverberant * scale, dtype=np.float32)
