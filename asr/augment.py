@@ -78,7 +78,9 @@ def run(settings: AugmentSettings) -> Iterator[tuple[str | None, AudioError | No
             continue
         yield f"{target}: {conditions}", None
         if isinstance(item, Utterance):
-            written.append(replace(item, audio_filepath=target.absolute(), duration=duration, offset=0.0))
+            written.append(
+                replace(item, audio_filepath=target.absolute(), duration=duration, offset=0.0, channel=None)
+            )
     if written:
         write_manifest(settings.out / "manifest.jsonl", written)
 

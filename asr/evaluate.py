@@ -96,7 +96,8 @@ def evaluate(
     unit = decoder.unit if decoder else Knowledge().unit(model.settings.tokenizer)
     references = reference_texts(utterances, model.settings.tokenizer, rules, unit)
     segments = [
-        Segment(utterance.audio_filepath, utterance.offset, utterance.duration) for utterance in utterances
+        Segment(utterance.audio_filepath, utterance.offset, utterance.duration, utterance.channel)
+        for utterance in utterances
     ]
     texts: list[str] = []
     results = recognise(model, segments, batch_s, decoder.decode if decoder else None)

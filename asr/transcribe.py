@@ -63,6 +63,7 @@ class Segment:
     path: Path
     offset_s: float = 0.0
     duration_s: float | None = None  # None: to the end
+    channel: int | None = None  # counted from 0; None: the mean of all
 
 
 @dataclass(frozen=True)
@@ -250,7 +251,13 @@ def _batches(waveforms: Mapping[int, Tensor], batch_samples: float) -> Iterator[
 def _read(segment: Segment, features: FeatureConfig) -> Tensor | AudioError:
     rate = features.sample_rate
     try:
-        waveform = read_audio(segment.path, rate, offset_s=segment.offset_s, duration_s=segment.duration_s)
+        waveform = read_audio(
+            segment.path,
+            rate,
+            offset_s=segment.offset_s,
+            duration_s=segment.duration_s,
+            channel=segment.channel,
+        )
     except AudioError as error:
         return error
     if len(waveform) < features.win_length:

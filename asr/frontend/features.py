@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from asr.errors import AudioError, SettingsError
 
-# Counts changes to the numbers that log_mel gives for the same settings; caches of another are not used.
-FEATURES_VERSION = 1
+# Counts changes to the numbers that resampling and log_mel give for the same settings; caches of another
+# version are not used.
+FEATURES_VERSION = 2
 
 Normalization = Literal["utterance", "global", "none"]
 

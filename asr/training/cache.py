@@ -39,7 +39,11 @@ def read_waveform(utterance: Utterance, sample_rate: int, conditions: Conditions
         AudioError: the audio, or the noise or room that the conditions name, cannot be read.
     """
     waveform = read_audio(
-        utterance.audio_filepath, sample_rate, offset_s=utterance.offset, duration_s=utterance.duration
+        utterance.audio_filepath,
+        sample_rate,
+        offset_s=utterance.offset,
+        duration_s=utterance.duration,
+        channel=utterance.channel,
     )
     return apply_conditions(waveform, sample_rate, conditions)
 
@@ -203,7 +207,8 @@ def _digest(utterances: Sequence[Utterance], settings: dict[str, object], speed:
             except OSError as error:
                 raise AudioError(f"{path}, utterance {utterance.id}: {error.strerror or error}.") from error
         stat = stats[path]
-        row = [utterance.id, str(path), stat.st_size, stat.st_mtime_ns, utterance.offset, utterance.duration]
+        part = [utterance.offset, utterance.duration, utterance.channel]
+        row = [utterance.id, str(path), stat.st_size, stat.st_mtime_ns, *part]
         digest.update(json.dumps(row).encode())
     return digest.hexdigest()
 

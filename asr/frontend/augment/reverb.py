@@ -63,7 +63,7 @@ class RecordedRoom:
             AudioError: the recording cannot be read, or is silent.
         """
         # A mean over the microphones of an array would be a comb filter, which is no room.
-        response: NDArray[np.float32] = read_audio(self.path, sample_rate, first_channel=True).numpy()
+        response: NDArray[np.float32] = read_audio(self.path, sample_rate, channel=0).numpy()
         direct = int(np.abs(response).argmax())
         if response[direct] == 0:
             raise AudioError(
