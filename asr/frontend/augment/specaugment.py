@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from asr.frontend.augment.config import AugmentConfig
+from asr.frontend.features import frame_mask
 
 
 @dataclass(frozen=True)
@@ -41,19 +42,29 @@ def draw_masks(
     )
 
 
-def apply_masks(features: Tensor, masks: Masks) -> Tensor:
-    """Set masked regions to 0, the mean of normalised features.
+def apply_masks(features: Tensor, masks: Masks, lengths: Tensor | None = None) -> Tensor:
+    """Set masked regions to the mean of their band over the utterance, as SpecAugment wants it.
 
     Args:
-        features: (batch, frames, n_mels), normalised.
+        features: (batch, frames, n_mels), 0 after the end of each utterance.
         masks: of the same batch, on the same device.
+        lengths: (batch,) int64 valid frames, to compute the means; None where they are known to be 0, as
+            after normalisation of each utterance.
 
     Returns:
-        (batch, frames, n_mels).
+        (batch, frames, n_mels), 0 after the end of each utterance.
+
+    Source: Park et al. 2019, "SpecAugment", section 2: the mask's value is the mean, which is 0 in
+        normalised features.
     """
     time = _covered(masks.time, features.shape[1])
     mel = _covered(masks.mel, features.shape[2])
-    return features.masked_fill(time.unsqueeze(2) | mel.unsqueeze(1), 0.0)
+    masked = time.unsqueeze(2) | mel.unsqueeze(1)
+    if lengths is None:
+        return features.masked_fill(masked, 0.0)
+    mean = features.sum(dim=1, keepdim=True) / lengths.clamp_min(1)[:, None, None]
+    valid = frame_mask(lengths, features.shape[1]).unsqueeze(2)
+    return torch.where(masked & valid, mean, features)
 
 
 def _draw_intervals(count: int, longest: int, size: int, rng: np.random.Generator) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor
 from asr.frontend.augment import AugmentConfig, Masks, apply_masks
 from asr.frontend.augment.draws import generator
 from asr.frontend.augment.specaugment import draw_masks
+from asr.frontend.features import normalize_utterance
 
 
 def test_masks_are_pinned() -> None:
@@ -78,6 +79,28 @@ def test_only_masked_cells_are_touched() -> None:
     expected[1, :, 3:5] = 0
     assert torch.equal(masked, expected)
     assert torch.equal(features, original)  # the caller's own features stay
+
+
+def test_mask_is_the_mean_of_the_utterance() -> None:
+    """Guards features whose mean is not 0, such as plain log-mel energies, where 0 is almost the loudest
+    value: masking them is masking normalised ones. Padding takes no part, and stays 0."""
+    lengths = torch.tensor([40, 25])
+    features = torch.randn(2, 40, 6) * torch.rand(6) - 10
+    features[1, 25:] = 0
+    masks = Masks(
+        time=torch.tensor([[[3, 4]], [[20, 5]]]),
+        mel=torch.tensor([[[1, 2]], [[5, 1]]]),
+    )
+    masked = apply_masks(features, masks, lengths)
+    normalised = apply_masks(normalize_utterance(features, lengths), masks)
+    for row, frames in enumerate(lengths.tolist()):
+        own = features[row, :frames]
+        scale = own.var(dim=0, unbiased=False).add(1e-5).sqrt()
+        expected = normalised[row, :frames] * scale + own.mean(dim=0)
+        torch.testing.assert_close(masked[row, :frames], expected)
+    assert not masked[1, 25:].any()
+    alone = apply_masks(features[1:, :25], Masks(masks.time[1:], masks.mel[1:]), lengths[1:])
+    torch.testing.assert_close(masked[1, :25], alone[0])
 
 
 def test_alone_equals_in_a_batch() -> None:
