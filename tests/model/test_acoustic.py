@@ -70,8 +70,8 @@ def test_silence_has_finite_output() -> None:
 
 @pytest.mark.parametrize("normalize", ["utterance", "global", "none"])
 def test_masks_are_the_mean_of_what_the_encoder_gets(normalize: Any) -> None:
-    """Guards the order, normalisation before masks; and features whose mean is not 0 against masks of 0, which
-    among log-mel energies is as loud as speech can be."""
+    """Guards the order, normalisation before masks; and features whose mean is not 0 against masks of 0,
+    which among log-mel energies is as loud as speech can be."""
     model = make(normalize).eval()
     features = log_mel(torch.stack([waveforms()[0]]), model.settings.features)
     lengths = torch.tensor([features.shape[1]])
