@@ -188,3 +188,16 @@ def test_a_speaker_a_channel(tones: Any, tmp_path: Path, run: Any) -> None:
     copy = read_manifest(tmp_path / "copy" / "manifest.jsonl")
     assert [utterance.channel for utterance in copy] == [None, None]
     assert torch.equal(read_audio(copy[1].audio_filepath, 16_000), read_audio(call, 16_000, channel=1))
+
+
+def test_interval_over_speakers(tones: Any, tmp_path: Path, run: Any) -> None:
+    """Guards the way of the manifest's speakers to the interval, on the screen and in score.json."""
+    rows = rows_of(tones.manifest)
+    for number, row in enumerate(rows):
+        row |= {"audio_filepath": str(tones.folder / row["audio_filepath"]), "speaker": f"s{number % 6}"}
+    manifest = tmp_path / "speakers.jsonl"
+    manifest.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    _, out, _ = run("evaluate", manifest, "--model", tones.model, "--out", tmp_path / "out")
+    assert "95% interval of the WER: 0.00 to 0.00 (bootstrap over speakers: 6)" in out.splitlines()
+    interval = json.loads((tmp_path / "out" / "score.json").read_text())["interval"]
+    assert (interval["low"], interval["resampled"], interval["count"]) == (0, "speakers", 6)

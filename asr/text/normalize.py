@@ -24,8 +24,8 @@ _APOSTROPHES = str.maketrans(dict.fromkeys("\u00b4`\u2018\u2019\u201b\u02bc\u02b
 # Marks that part two words even where no space follows: "and/or", "10:30", "well,no".
 _PARTING = frozenset("/\\\u2044\u2212,:;\u2026")
 
-# A number in groups of three: 1,000 or 12,345,678. Anything else with commas is a list: 1,2,3 or 1999,2000. What
-# stands before or after in the same run of digits and marks decides with it, so that 1,2,300 is a list as well.
+# A number in groups of three, such as 12,345,678. Other digits with commas are a list: 1,2,3 or 1999,2000.
+# The whole run of digits and marks decides, so 1,2,300 is a list, too.
 _GROUPED_NUMBER = re.compile(r"(?<!\d)(?<!\d[.,:])[1-9]\d{0,2}(?:,\d{3})+(?!\d|,\d)")
 _ELLIPSIS = re.compile(r"\.{2,}")
 _DOUBLE_APOSTROPHES = re.compile(r"'{2,}")
