@@ -253,7 +253,7 @@ def test_no_name_hides_a_module(module: Path) -> None:
 
 
 def test_nothing_needs_torchaudio() -> None:
-    """A CPU-only torch without torchaudio, 1.5 GB instead of 6, that fails at an import, at once or later."""
+    """A CPU-only torch without torchaudio, 1.3 GB instead of 6, that fails at an import, at once or later."""
     names = [relative(m).removesuffix(".py").replace("/", ".") for m in MODULES if m.name != "__main__.py"]
     program = (
         "import importlib, sys; sys.modules['torchaudio'] = None; "
