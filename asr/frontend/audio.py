@@ -21,7 +21,7 @@ from asr.errors import AudioError
 
 log = logging.getLogger("asr")
 
-_LOWEST_RATE, _HIGHEST_RATE = 1000, 768_000  # Hz; beyond them a header is damaged
+_LOWEST_RATE, _HIGHEST_RATE = 1000, 768_000  # Hz; outside of them a header is damaged
 
 # Of the power that the mean of unrelated channels has; below it (-10 dB) channels cancel each other. Two
 # channels of equal power are there when their correlation is under -0.9.
@@ -32,7 +32,7 @@ AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif", ".a
 
 @dataclass(frozen=True)
 class AudioInfo:
-    """What a recording's header says."""
+    """The header of a recording."""
 
     sample_rate: int  # Hz
     channels: int
@@ -48,7 +48,7 @@ def audio_info(path: Path) -> AudioInfo:
     """Read the header of a recording, not its samples.
 
     Raises:
-        AudioError: the file is missing, empty, not audio, or its header says that it was cut short.
+        AudioError: the file does not exist, is empty or no audio, or its header shows that it was cut short.
     """
     with _open(path) as file:
         return AudioInfo(sample_rate=file.samplerate, channels=file.channels, samples=file.frames)
@@ -88,8 +88,8 @@ def read_audio(
         (samples,) float32, mono, nominally in [-1, 1].
 
     Raises:
-        AudioError: the file is missing, not audio, empty, cut short, lacks the channel, or holds samples that
-            are not numbers.
+        AudioError: the file does not exist, is no audio, empty or cut short, lacks the channel, or holds
+            samples that are not numbers.
     """
     with _open(path) as file:
         if channel is not None and not 0 <= channel < file.channels:
@@ -185,8 +185,8 @@ def _warn_about_cancelling(path: Path, channel: int) -> None:
 
 _CUT_SHORT = "The file is damaged or was cut short: copy or download it again."
 
-# libsndfile shortens a wav, aiff or au recording to what the file holds and says so only in its log. Sizes of
-# 2 GiB and more are what programs write that do not know the length in advance.
+# libsndfile shortens a wav, aiff or au recording to what the file holds and reports it only in its log. Sizes
+# of 2 GiB and more are written by programs that do not know the length in advance.
 _CLAIMED_SIZE = re.compile(
     r"^\s*(?:data|SSND|Data Size|Riff size|riff)\s*: (\d+) \(should be (\d+)\)", re.MULTILINE
 )
@@ -194,7 +194,7 @@ _UNKNOWN_SIZE = 0x7FFFF000 - 64
 
 
 def _open(path: Path) -> soundfile.SoundFile:
-    """Open a recording, turning each way to fail into one clear line."""
+    """Open a recording; each way to fail is an AudioError of one line."""
     if not path.exists():
         raise AudioError(f"{path}: no such file.")
     if path.is_dir():
@@ -216,7 +216,7 @@ def _open(path: Path) -> soundfile.SoundFile:
 
 
 def _header_fault(file: soundfile.SoundFile) -> str:
-    """What is wrong with a recording as far as its header tells; empty where nothing is."""
+    """What is wrong with a recording by its header; empty where nothing is."""
     if not _LOWEST_RATE <= file.samplerate <= _HIGHEST_RATE:
         return (
             f"the sample rate is {file.samplerate} Hz. Expected {_LOWEST_RATE} to {_HIGHEST_RATE} Hz. The "
