@@ -256,7 +256,7 @@ def test_no_warning_of_scattered_weights(kind: str, function: str, monkeypatch: 
 
     monkeypatch.setattr(torch, function, with_warnings)
     direction, x = make(kind).float(), torch.zeros(2, 1, 4)
-    with pytest.warns(UserWarning) as shown:
+    with pytest.warns(UserWarning, match="another") as shown:
         y, _ = direction.fused(x, direction.start(x), direction.weight_hh_l0)
     assert [str(warning.message) for warning in shown] == ["another"]
     assert y.shape == (2, 1, 5)
