@@ -95,8 +95,8 @@ def bootstrap_interval(
     else:
         resampled = "utterances"
         if known:
-            few = f"{len(known)} speakers are too few to resample"
-            note = "some have no speaker" if "" in (speakers or ()) else few
+            few = "1 speaker is" if len(known) == 1 else f"{len(known)} speakers are"
+            note = "some have no speaker" if "" in (speakers or ()) else f"{few} too few to resample"
     rates = _resampled_rates(counts, resamples, seed)
     tail = (1.0 - level) / 2.0
     # Always one of the drawn rates: interpolating between infinite ones would give NaN.

@@ -64,6 +64,7 @@ def test_speakers_by_hand() -> None:
         (None, "utterances: 6)"),
         ([""] * 6, "utterances: 6)"),
         (list("aabbcd"), "utterances: 6; 4 speakers are too few to resample)"),
+        (["a"] * 6, "utterances: 6; 1 speaker is too few to resample)"),
         (["a", "b", "c", "d", "e", ""], "utterances: 6; some have no speaker)"),
         (list("abcdee"), "speakers: 5)"),
     ],
