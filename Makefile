@@ -89,7 +89,7 @@ endif
 	$(PIP_INSTALL) --editable ".$$extra" || { \
 	  echo "error: the installation stopped; pip says why above. Run the same command again once that is mended." >&2; \
 	  exit 1; }
-	@$(IN_VENV) -c 'import torch, torchaudio' || { \
+	@$(IN_VENV) -c 'import torch$(if $(filter-out base,$*),; import torchaudio)' || { \
 	  echo "error: torch or torchaudio does not load, see above: an installation was cut short, or one of them was installed" \
 	    "from elsewhere (a CPU-only torch beside this torchaudio misses libc10_cuda.so). Remove .venv and try again." >&2; \
 	  exit 1; }

@@ -1,4 +1,4 @@
-"""`asr augment`: recordings -> what training would hear of them."""
+"""`asr augment`: recordings -> wav files as training augments them."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -12,20 +12,19 @@ from asr.corpora.manifest import Utterance, read_manifest, write_manifest
 from asr.device import one_thread
 from asr.errors import AudioError, SettingsError
 from asr.frontend.audio import audio_info
-from asr.frontend.augment import AugmentConfig
-from asr.frontend.conditions import Augmenter, Conditions
+from asr.frontend.augment import AugmentConfig, Augmenter, Conditions
 from asr.training.cache import read_waveform
 from asr.transcribe import find_audio
 
 
 @dataclass(frozen=True)
 class AugmentSettings:
-    """Write what training would hear of recordings, and say what was drawn for each.
+    """Write recordings as training would augment them, and say what was drawn for each.
 
     Writes DIR/ID-epochN.wav in 32-bit float, the very samples that features are computed of. SpecAugment
     masks and mel warping act on features and are not in the files. A manifest's utterances are also listed in
     DIR/manifest.jsonl, with their transcripts, to score a model on them. An utterance that is spoken too fast
-    for the highest speed is heard slower in training.
+    for the highest speed gets a lower one in training.
     """
 
     # audio files, quoted globs, folders (searched through), or manifests (*.jsonl)
@@ -79,7 +78,9 @@ def run(settings: AugmentSettings) -> Iterator[tuple[str | None, AudioError | No
             continue
         yield f"{target}: {conditions}", None
         if isinstance(item, Utterance):
-            written.append(replace(item, audio_filepath=target.absolute(), duration=duration, offset=0.0))
+            written.append(
+                replace(item, audio_filepath=target.absolute(), duration=duration, offset=0.0, channel=None)
+            )
     if written:
         write_manifest(settings.out / "manifest.jsonl", written)
 
@@ -87,10 +88,10 @@ def run(settings: AugmentSettings) -> Iterator[tuple[str | None, AudioError | No
 def write(
     utterance: Utterance, target: Path, augmenter: Augmenter, epoch: int, sample_rate: int
 ) -> tuple[Conditions, float]:
-    """Write what training hears of an utterance in an epoch.
+    """Write an utterance as training augments it in an epoch.
 
     Args:
-        utterance: what is heard; its id decides about the draws.
+        utterance: what to read; the draws depend on its id.
         target: the wav file.
         augmenter: draws.
         epoch: counted from 1.

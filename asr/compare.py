@@ -97,7 +97,9 @@ class Comparison:
             kept = {"key": key, "texts": texts, "columns": columns}
             file.write_text(json.dumps(kept), encoding="utf-8")
         ids = [utterance.id for utterance in self.test.utterances]
-        result = score(self.test.texts, kept["texts"], ids, self.model.settings.normalizer)
+        speakers = [utterance.speaker for utterance in self.test.utterances]
+        rules = self.model.settings.normalizer
+        result = score(self.test.texts, kept["texts"], ids, rules, speakers=speakers)
         log.info("%s: %s", name, result.wer_line())
         return System(name, [result], {head: kept["columns"].get(head, "") for head in _HEADS})
 

@@ -86,7 +86,7 @@ def compute_emissions(model: AcousticModel, utterances: Sequence[Utterance], bat
         AudioError: an utterance's audio cannot be used.
         SettingsError: batch_s is not above 0.
     """
-    segments = [Segment(one.audio_filepath, one.offset, one.duration) for one in utterances]
+    segments = [Segment(one.audio_filepath, one.offset, one.duration, one.channel) for one in utterances]
     rows: list[Tensor] = []
     for utterance, (_, _, row) in zip(utterances, each_output(model, segments, batch_s, _rows), strict=True):
         if isinstance(row, AudioError):

@@ -17,7 +17,7 @@ from asr.device import choose_device
 from asr.errors import AudioError
 from asr.model.acoustic import AcousticModel
 from asr.model.saved import load_model
-from asr.scoring.report import summary, write_alignments, write_results
+from asr.scoring.report import summary, write_alignments, write_results, write_score
 from asr.scoring.wer import Score, Unit, score
 from asr.text.normalize import normalize
 from asr.text.phones import report_guesses
@@ -36,7 +36,7 @@ class EvaluateSettings:
     # JSONL, with the true text of every utterance
     manifest: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="MANIFEST")]
     model: Annotated[Path, tyro.conf.arg(metavar="MODEL")]  # a .safetensors file that `asr train` has written
-    # folder for results.jsonl and alignments.txt
+    # folder for score.json, results.jsonl and alignments.txt
     out: Annotated[
         Path | None,
         tyro.conf.arg(metavar="DIR", help_behavior_hint="(default: MODEL.MANIFEST.results beside the model)"),
@@ -96,7 +96,8 @@ def evaluate(
     unit = decoder.unit if decoder else Knowledge().unit(model.settings.tokenizer)
     references = reference_texts(utterances, model.settings.tokenizer, rules, unit)
     segments = [
-        Segment(utterance.audio_filepath, utterance.offset, utterance.duration) for utterance in utterances
+        Segment(utterance.audio_filepath, utterance.offset, utterance.duration, utterance.channel)
+        for utterance in utterances
     ]
     texts: list[str] = []
     results = recognise(model, segments, batch_s, decoder.decode if decoder else None)
@@ -104,7 +105,8 @@ def evaluate(
         if isinstance(result.outcome, AudioError):
             raise AudioError(f"utterance {utterance.id}: {result.outcome}")
         texts.append(result.outcome.text)
-    return score(references, texts, [utterance.id for utterance in utterances], rules, unit)
+    ids, speakers = zip(*((utterance.id, utterance.speaker) for utterance in utterances), strict=True)
+    return score(references, texts, ids, rules, unit, speakers)
 
 
 def reference_texts(
@@ -129,7 +131,7 @@ def reference_texts(
 
 
 def report(result: Score, out: Path, notes: Sequence[str] = ()) -> str:
-    """Write per-utterance results and alignments into a folder; the summary is for the user.
+    """Write the score, per-utterance results and alignments into a folder; the summary is for the user.
 
     Under torchrun, where all processes have the same result, one writes it.
 
@@ -142,6 +144,7 @@ def report(result: Score, out: Path, notes: Sequence[str] = ()) -> str:
         DataError: the files cannot be written.
     """
     if os.environ.get("RANK", "0") == "0":
+        write_score(out / "score.json", result)
         write_results(out / "results.jsonl", result)
         write_alignments(out / "alignments.txt", result)
     where = f"Per utterance: {out / 'results.jsonl'}, {out / 'alignments.txt'}"

@@ -42,6 +42,7 @@ class Segment:
     path: Path
     offset_s: float = 0.0
     duration_s: float | None = None  # None: to the end
+    channel: int | None = None  # counted from 0; None: the mean of all
 
 
 _Entry = tuple[Segment, Tensor | AudioError]  # (samples,) of a segment, or why there are none
@@ -249,7 +250,13 @@ def _windows(
 def _read(segment: Segment, features: FeatureConfig) -> Tensor | AudioError:
     rate = features.sample_rate
     try:
-        waveform = read_audio(segment.path, rate, offset_s=segment.offset_s, duration_s=segment.duration_s)
+        waveform = read_audio(
+            segment.path,
+            rate,
+            offset_s=segment.offset_s,
+            duration_s=segment.duration_s,
+            channel=segment.channel,
+        )
     except AudioError as error:
         return error
     if len(waveform) < features.win_length:

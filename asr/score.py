@@ -2,7 +2,7 @@
 
 Both files hold one utterance a line, in UTF-8. A line ends at a line feed and nowhere else; an empty line is
 an utterance with an empty transcript, and no line is ever dropped. Whether the lines begin with utterance ids
-is said by a flag and never guessed: guessed wrongly, ids would be counted as words that are always right, or
+is set by a flag and never guessed: guessed wrongly, ids would be counted as words that are always right, or
 first words would be lost.
 """
 
@@ -31,9 +31,9 @@ class ScoreSettings:
     """Word and character error rate of one text file against another, one utterance a line."""
 
     reference: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="REF")]
-    """Text file with what was said."""
+    """Text file with the true texts."""
     hypothesis: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="HYP")]
-    """Text file with what was recognised."""
+    """Text file with the recognised texts."""
     # Verbatim, so that a score without options is that of Kaldi's compute-wer and of jiwer on the same files.
     normalizer: Annotated[str, tyro.conf.arg(metavar="NAME")] = "verbatim"
     """Rules for both sides: verbatim (as written), lower (no case) or english (no case, no punctuation)."""
@@ -70,46 +70,47 @@ def score_files(reference: Path, hypothesis: Path, *, normalizer: str, ids: bool
     """Score one text file against another.
 
     Args:
-        reference: text file with what was said, one utterance a line.
-        hypothesis: text file with what was recognised.
+        reference: text file with the true texts, one utterance a line.
+        hypothesis: text file with the recognised texts.
         normalizer: name of the rules applied to both sides.
         ids: True: the first token of each line is the utterance's id, and lines are matched by id, in the
             order of the reference. False: lines are matched by number, and the ids are line-1, line-2, ...
 
     Raises:
         DataError: a file cannot be read, is empty or not UTF-8; line counts differ; an id is missing, extra
-            or stands twice.
+            or appears twice.
         SettingsError: the normalizer is unknown.
     """
     from asr.scoring.wer import score
 
-    said, heard = _read_lines(reference), _read_lines(hypothesis)
+    references, hypotheses = _read_lines(reference), _read_lines(hypothesis)
     if not ids:
-        if len(said) != len(heard):
+        if len(references) != len(hypotheses):
             raise DataError(
-                f"{reference} has {len(said)} lines, but {hypothesis} has {len(heard)}. One line an "
-                "utterance was expected in both, in the same order. Add the missing lines (an empty line for "
-                "an utterance without words), or, if every line begins with an utterance id, add --ids."
+                f"{reference} has {len(references)} lines, but {hypothesis} has {len(hypotheses)}. One line "
+                "an utterance was expected in both, in the same order. Add the missing lines (an empty line "
+                "for an utterance without words), or, if every line begins with an utterance id, add --ids."
             )
-        if _look_like_ids(said, heard):
+        if _look_like_ids(references, hypotheses):
             _LOG.warning(
                 "%s and %s: every line begins with a token of its own that is the same in both files, such "
                 "as %r. If these are utterance ids, add --ids: now they are counted as words that are right.",
                 reference,
                 hypothesis,
-                said[0].split()[0],
+                references[0].split()[0],
             )
-        names = [f"line-{number}" for number in range(1, len(said) + 1)]
-        return _warn_about_case(score(said, heard, names, normalizer))
+        names = [f"line-{number}" for number in range(1, len(references) + 1)]
+        return _warn_about_case(score(references, hypotheses, names, normalizer))
 
-    by_id, heard_by_id = _by_id(said, reference), _by_id(heard, hypothesis)
-    missing = [name for name in by_id if name not in heard_by_id]
-    extra = [name for name in heard_by_id if name not in by_id]
+    reference_by_id, hypothesis_by_id = _by_id(references, reference), _by_id(hypotheses, hypothesis)
+    missing = [name for name in reference_by_id if name not in hypothesis_by_id]
+    extra = [name for name in hypothesis_by_id if name not in reference_by_id]
     if missing or extra:
         found = []
         if missing:
             found.append(
-                f"{hypothesis} lacks {len(missing)} of the {len(by_id)} ids of {reference} ({_few(missing)})"
+                f"{hypothesis} lacks {len(missing)} of the {len(reference_by_id)} ids of {reference} "
+                f"({_few(missing)})"
             )
         if extra:
             found.append(f"{hypothesis} has {len(extra)} ids that {reference} lacks ({_few(extra)})")
@@ -117,8 +118,8 @@ def score_files(reference: Path, hypothesis: Path, *, normalizer: str, ids: bool
             f"{' and '.join(found)}. The same ids were expected in both. Add the missing lines (an id alone "
             "is an empty transcript), or take the extra ones out."
         )
-    texts = [heard_by_id[name] for name in by_id]
-    return _warn_about_case(score(list(by_id.values()), texts, list(by_id), normalizer))
+    texts = [hypothesis_by_id[name] for name in reference_by_id]
+    return _warn_about_case(score(list(reference_by_id.values()), texts, list(reference_by_id), normalizer))
 
 
 def _check_outputs(settings: ScoreSettings) -> None:
@@ -176,36 +177,36 @@ def _by_id(lines: list[str], path: Path) -> dict[str, str]:
         name = tokens[0]
         if name in texts:
             raise DataError(
-                f"{path} line {number}: the id {name!r} stands already in line {first_line[name]}. "
+                f"{path} line {number}: the id {name!r} is already in line {first_line[name]}. "
                 "Each id was expected once. Remove one of the lines."
             )
         texts[name], first_line[name] = tokens[1] if len(tokens) > 1 else "", number
     return texts
 
 
-def _look_like_ids(said: list[str], heard: list[str]) -> bool:
+def _look_like_ids(references: list[str], hypotheses: list[str]) -> bool:
     """Whether the first tokens agree line by line, are all different, and none is a plain word."""
     first = set()
-    for left, right in zip(said, heard, strict=True):
+    for left, right in zip(references, hypotheses, strict=True):
         tokens, others = left.split(maxsplit=1), right.split(maxsplit=1)
         if not tokens or not others or tokens[0] != others[0] or tokens[0] in first:
             return False
         if not any(character.isdigit() or character in "-_" for character in tokens[0]):
             return False
         first.add(tokens[0])
-    return len(said) > 1
+    return len(references) > 1
 
 
 def _warn_about_case(result: "Score") -> "Score":
-    """Say so when the two sides are written in opposite case: no word could ever be right."""
-    said = _case(utterance.reference for utterance in result.utterances)
-    heard = _case(utterance.hypothesis for utterance in result.utterances)
-    if {said, heard} == {"upper case", "lower case"}:
+    """Warn where the two sides are written in opposite case: no word could be right."""
+    reference_case = _case(utterance.reference for utterance in result.utterances)
+    hypothesis_case = _case(utterance.hypothesis for utterance in result.utterances)
+    if {reference_case, hypothesis_case} == {"upper case", "lower case"}:
         _LOG.warning(
             "The reference is all in %s and the hypothesis all in %s, so no word can be right. "
             "--normalizer lower compares without case.",
-            said,
-            heard,
+            reference_case,
+            hypothesis_case,
         )
     return result
 

@@ -14,7 +14,7 @@ from asr.corpora.manifest import Utterance, read_manifest
 from asr.device import describe_precision, share_cores
 from asr.errors import SettingsError
 from asr.frontend.augment import AugmentConfig
-from asr.frontend.conditions import recordings_digest
+from asr.frontend.augment.conditions import recordings_digest
 from asr.frontend.features import FeatureConfig
 from asr.model.acoustic import AcousticModel, ModelSettings
 from asr.model.encoder import EncoderConfig, parameter_count

@@ -29,7 +29,8 @@ from numpy.typing import NDArray
 
 from asr.cli import recipe
 from asr.corpora.manifest import Utterance
-from asr.frontend.augment import AugmentConfig, draw_speeds
+from asr.frontend.augment import AugmentConfig
+from asr.frontend.augment.speed import draw_speeds
 from asr.training.examples import Example
 from asr.training.sampler import Sampler
 
@@ -136,7 +137,7 @@ def simulate(utterances: int, ranks: int, options: Options) -> dict[str, float]:
 
 def part_costs(sampler: Sampler, order: NDArray[np.int32], cuts: NDArray[np.int64]) -> NDArray[np.float64]:
     """Seconds in each part of every batch, padding included."""
-    speeds = draw_speeds(sampler.augment, sampler.top_speeds, sampler.hashes, sampler.seed, 1)
+    speeds = draw_speeds(sampler.augment.speeds, sampler.top_speeds, sampler.hashes, sampler.seed, 1)
     longest = np.maximum.reduceat((sampler.seconds / speeds)[order], cuts[:-1])
     return longest * np.diff(cuts)
 

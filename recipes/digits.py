@@ -81,8 +81,7 @@ def fsdd(config: Config) -> str:
         model = train(splits.train, splits.dev, replace(config, train=replace(config.train, run_dir=run_dir)))
         score = evaluate(load_model(model, choose_device(config.train.device)), splits.test)
         report(score, run_dir / "test")
-        low, high = score.interval()
-        lines.append(f"{speaker:9} {score.wer_line()}  95% interval {low:.2f} to {high:.2f}")
+        lines.append(f"{speaker:9} {score.wer_line()}  95% interval {score.interval()}")
         errors, words = errors + score.words.errors, words + score.words.reference_length
     return "\n".join([*lines, f"together  {errors} errors in {words} words: {100 * errors / words:.2f}%"])
 

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 from torch._subclasses import FakeTensorMode
 
-from asr.frontend import features, warp
+from asr.frontend import features
+from asr.frontend.augment import mel_warp
 
 _MODES = {"rnn_relu": 0, "rnn_tanh": 1, "lstm": 2, "gru": 3}  # cudnnRNNMode_t
 
@@ -38,7 +39,7 @@ def fake_gpu() -> Iterator[list[FusedCall]]:
     """
     calls: list[FusedCall] = []
     # Their caches would keep fake tensors.
-    constants = features._hann_window, features._mel_filters, warp._band_centres
+    constants = features._hann_window, features._mel_filters, mel_warp._band_centres
     with pytest.MonkeyPatch.context() as patch, FakeTensorMode():
         for name in _MODES:
             patch.setattr(torch, name, partial(_fused, calls, name))

@@ -1,4 +1,4 @@
-"""`asr augment` writes what training hears, and says what was drawn."""
+"""`asr augment` writes the samples of training, and says what was drawn."""
 
 import re
 from pathlib import Path
@@ -27,7 +27,7 @@ def augment(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, l
     return status, captured.out.split("\n")[:-1], captured.err
 
 
-def heard_in_training(
+def training_batches(
     manifest: Path, epoch: int, seed: int, cache_dir: Path | None, config: AugmentConfig = CONFIG
 ) -> dict[str, torch.Tensor]:
     """Each utterance's part of the training's batches: samples without a cache, else features."""
@@ -42,17 +42,18 @@ def heard_in_training(
 
 
 @pytest.mark.parametrize("given", ["manifest", "files"])
-def test_what_is_written_is_what_training_hears(
+def test_what_is_written_is_what_training_gets(
     given: str, tones: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Files that sound like training, made by other code, at another epoch, seed or order: the samples are
     the training's to the bit, and so are the features up to float32's rounding."""
-    out = tmp_path / "heard"
+    out = tmp_path / "augmented"
     sources = [str(tones.manifest)] if given == "manifest" else tones.files
     status, lines, err = augment(capsys, *sources, "--out", str(out), "--epoch", "3", "--seed", "7", *OPTIONS)
     assert (status, len(lines), err) == (0, 8, "")
-    samples = heard_in_training(tones.manifest, 3, 7, None)
-    features = heard_in_training(tones.manifest, 3, 7, tmp_path / "cache")
+    samples = training_batches(tones.manifest, 3, 7, None)
+    features = training_batches(tones.manifest, 3, 7, tmp_path / "cache")
+    assert len(samples) == 8
     for name, row in samples.items():
         written = read_audio(out / f"{name}-epoch3.wav", 16_000)
         assert torch.equal(written, row[: len(written)])
@@ -62,7 +63,7 @@ def test_what_is_written_is_what_training_hears(
 
 
 def test_lines_say_what_was_drawn(tones: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A speed, SNR, RT60 or gain that is not told, or told of another file."""
+    """A speed, SNR, RT60 or gain that is not reported, or reported for another file."""
     arguments = [*tones.files[:3], "--out", str(tmp_path), "--augment.mel-warp", "0.9", "1.1"]
     options = ["--augment.room-share", "1", "--augment.noise-share", "1", "--augment.gain-share", "1"]
     _, lines, _ = augment(capsys, *arguments, *options)
@@ -100,8 +101,8 @@ def test_recorded_noise(speech: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     )
     (tmp_path / "one.jsonl").write_text(row)
     config = AugmentConfig(noise_share=1.0, noise_dir=speech / "noise")
-    heard = heard_in_training(tmp_path / "one.jsonl", 1, 1, None, config)
-    assert torch.equal(read_audio(tmp_path / f"{source[0].stem}-epoch1.wav", 16_000), heard[source[0].stem])
+    samples = training_batches(tmp_path / "one.jsonl", 1, 1, None, config)
+    assert torch.equal(read_audio(tmp_path / f"{source[0].stem}-epoch1.wav", 16_000), samples[source[0].stem])
 
 
 # ----------------------------------------------------------------------------------------------------------

@@ -1,13 +1,23 @@
 """`asr evaluate`: the score of a model on a manifest, and nothing left out of it."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import soundfile
+import torch
 
 from asr.cli import main
+from asr.corpora.manifest import Utterance, read_manifest, write_manifest
+from asr.decoder import greedy
+from asr.emissions import compute_emissions
 from asr.evaluate import describe
+from asr.frontend.audio import read_audio
+from asr.model.saved import load_model
+from asr.training.cache import open_cache
 
 
 def rows_of(path: Path) -> list[dict[str, Any]]:
@@ -146,3 +156,48 @@ def test_results_that_cannot_be_written_are_found_before_the_work(
     status, text, err = evaluate(capsys, tones, str(tones.manifest), "--out", str(tmp_path / "file" / "x"))
     assert (status, text) == (2, "")
     assert err == f"error: {tmp_path / 'file' / 'x'}: Not a directory. Choose another file or folder.\n"
+
+
+def test_a_speaker_a_channel(tones: Any, tmp_path: Path, run: Any) -> None:
+    """Both speakers of a call in each transcript: `channel` chooses one, also in emissions, in the features
+    of training and in what `asr augment` writes, whose files have one channel."""
+    texts = ["ab c", "bb a"]
+    call, manifest = tmp_path / "call.wav", tmp_path / "call.jsonl"
+    soundfile.write(call, np.stack([tones.sound(text) for text in texts], axis=1), 16_000)
+    utterances = [
+        Utterance(id=text, audio_filepath=call, duration=0.64, text=text, channel=channel)
+        for channel, text in enumerate(texts)
+    ]
+    write_manifest(manifest, utterances)
+    status, out, _ = run("evaluate", manifest, "--model", tones.model, "--out", tmp_path / "out")
+    assert (status, out.splitlines()[0]) == (0, "%WER 0.00 [ 0 / 4, 0 ins, 0 del, 0 sub ]")
+
+    model = load_model(tones.model)
+    emissions = compute_emissions(model, utterances, 60.0)
+    found = emissions.decode(greedy(model.settings.tokenizer))
+    assert [hypotheses[0].text for hypotheses in found] == texts
+
+    config = model.settings.features
+    first, second = (
+        open_cache(tmp_path / "cache", [replace(utterances[0], channel=channel)], config)
+        for channel in (0, 1)
+    )
+    assert not torch.equal(first.read(texts[0]), second.read(texts[0]))
+
+    run("augment", manifest, "--out", tmp_path / "copy", "--augment.speeds", "1")
+    copy = read_manifest(tmp_path / "copy" / "manifest.jsonl")
+    assert [utterance.channel for utterance in copy] == [None, None]
+    assert torch.equal(read_audio(copy[1].audio_filepath, 16_000), read_audio(call, 16_000, channel=1))
+
+
+def test_interval_over_speakers(tones: Any, tmp_path: Path, run: Any) -> None:
+    """Guards the way of the manifest's speakers to the interval, on the screen and in score.json."""
+    rows = rows_of(tones.manifest)
+    for number, row in enumerate(rows):
+        row |= {"audio_filepath": str(tones.folder / row["audio_filepath"]), "speaker": f"s{number % 6}"}
+    manifest = tmp_path / "speakers.jsonl"
+    manifest.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    _, out, _ = run("evaluate", manifest, "--model", tones.model, "--out", tmp_path / "out")
+    assert "95% interval of the WER: 0.00 to 0.00 (bootstrap over speakers: 6)" in out.splitlines()
+    interval = json.loads((tmp_path / "out" / "score.json").read_text())["interval"]
+    assert (interval["low"], interval["resampled"], interval["count"]) == (0, "speakers", 6)

@@ -251,3 +251,18 @@ def test_no_name_hides_a_module(module: Path) -> None:
     froms = [node for node in parse(module).body if isinstance(node, ast.ImportFrom)]
     bound = {alias.asname or alias.name for node in froms for alias in node.names}
     assert not bound & siblings, f"names that hide modules: {sorted(bound & siblings)}"
+
+
+def test_nothing_needs_torchaudio() -> None:
+    """A CPU-only torch without torchaudio, 1.3 GB instead of 6, that fails at an import, at once or later."""
+    names = [relative(m).removesuffix(".py").replace("/", ".") for m in MODULES if m.name != "__main__.py"]
+    program = (
+        "import importlib, sys; sys.modules['torchaudio'] = None; "
+        "[*map(importlib.import_module, sys.argv[1:])]"
+    )
+    command = [sys.executable, "-c", program, *names]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    nodes = [node for module in MODULES for node in ast.walk(parse(module))]
+    imports = [ast.unparse(node) for node in nodes if isinstance(node, ast.Import | ast.ImportFrom)]
+    assert not any("torchaudio" in line for line in imports)

@@ -5,7 +5,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import soundfile
 import torch
 
 from asr.cli import main
@@ -199,3 +201,14 @@ def test_other_rates_sound_the_same(tones: Any, tmp_path: Path) -> None:
         (result,) = recognise(load_model(tones.model), [Segment(path)], 60.0)
         assert isinstance(result.outcome, Hypothesis)
         assert result.outcome.text == "ab c"
+
+
+@pytest.mark.parametrize("noise", [0.0, 1e-3])
+def test_inverted_channel(noise: float, tones: Any, tmp_path: Path, run: Any) -> None:
+    """A recording whose channels cancel when mixed, transcribed as silence or as the noise that is left."""
+    sound = tones.sound("ab c")
+    left, right = np.random.default_rng(1).normal(0, noise, (2, len(sound)))
+    soundfile.write(tmp_path / "inverted.wav", np.stack([sound + left, right - sound], axis=1), 16_000)
+    status, out, err = run("transcribe", tmp_path / "inverted.wav", "--model", tones.model)
+    assert (status, out) == (0, "ab c\n")
+    assert "inverted.wav: the channels cancel each other when mixed" in err

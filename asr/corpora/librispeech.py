@@ -28,7 +28,7 @@ from pathlib import Path
 from asr.corpora.download import Archive, fetch
 from asr.corpora.manifest import Splits, Utterance
 from asr.errors import DataError, SettingsError
-from asr.frontend.audio import audio_info
+from asr.frontend.audio import AUDIO_SUFFIXES, audio_info
 from asr.text.normalize import normalize
 
 __all__ = [
@@ -38,7 +38,6 @@ __all__ = [
 
 _log = logging.getLogger("asr")
 
-_AUDIO = frozenset({".flac", ".wav", ".ogg", ".opus", ".mp3"})
 _READERS = 8  # threads that read headers: the wait is for the disk, and libsndfile lets go of the GIL
 _HOSTS = ("www.openslr.org", "openslr.trmal.net", "openslr.elda.org", "openslr.magicdatatech.com")
 
@@ -277,7 +276,7 @@ def _read_chapter(chapter: Path) -> tuple[dict[str, str], dict[str, Path]]:
                         f"{path} line {number}: {what}: {line!r:.60}. Expected 'ID WORDS'. Correct it."
                     )
                 texts[name] = normalize(text, "lower")
-        elif path.suffix.lower() in _AUDIO:
+        elif path.suffix.lower() in AUDIO_SUFFIXES:
             if path.stem in audio:
                 other = audio[path.stem].name
                 raise DataError(f"{path}: the utterance has another audio file, {other}. Take one away.")

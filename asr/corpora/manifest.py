@@ -1,12 +1,14 @@
 """Utterances on disk: JSON Lines, one utterance a line, that a person can read with `head`.
 
-The fields are those that NeMo users know, plus `id`, `speaker` and `offset`:
+The fields are those that NeMo users know, plus `id`, `speaker`, `offset` and `channel`:
 
     {"id": "84-121123-0000", "audio_filepath": "84/121123/84-121123-0000.flac", "duration": 2.085,
      "text": "go do you hear", "speaker": "84"}
 
-`duration` and `offset` are in seconds. A relative `audio_filepath` is relative to the manifest's own
-folder, so that a folder with its manifest can be moved. Other keys may stand in a line and are not read.
+`duration` and `offset` are in seconds. `channel`, counted from 0, is for recordings with a speaker a channel,
+such as telephone calls; without it the mean of all channels is read. A relative `audio_filepath` is relative
+to the manifest's own folder, so that a folder with its manifest can be moved. Other keys may stand in a line
+and are not read.
 """
 
 import contextlib
@@ -36,6 +38,7 @@ class Utterance:
     text: str  # the transcript
     speaker: str = ""  # "" when unknown
     offset: float = 0.0  # seconds from the start of the file to the start of the utterance
+    channel: int | None = None  # the one to read, counted from 0; None: the mean of all
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,7 @@ def read_manifest(path: Path, *, allow_empty_text: bool = False, check_audio: bo
 
     Blank lines are passed over. A line without `id` is named after its audio file, "<stem>", or
     "<stem>-<line>" where that name is taken. `speaker` and `id` may be whole numbers (they become text),
-    and null means absent for them and for `offset`.
+    and null means absent for them, for `offset` and for `channel`.
 
     Args:
         path: the JSON Lines file, UTF-8.
@@ -70,7 +73,7 @@ def read_manifest(path: Path, *, allow_empty_text: bool = False, check_audio: bo
     """
     path = Path(path)
     base = path.parent.absolute()
-    rows: list[tuple[int, str, str, float, str, str, float]] = []
+    rows: list[tuple[int, str, str, float, str, str, float, int | None]] = []
     try:
         with path.open("rb") as lines:
             for number, line in enumerate(lines, start=1):
@@ -93,8 +96,9 @@ def read_manifest(path: Path, *, allow_empty_text: bool = False, check_audio: bo
             text=text,
             speaker=speaker,
             offset=offset,
+            channel=channel,
         )
-        for index, (_, _, audio, duration, text, speaker, offset) in enumerate(rows)
+        for index, (_, _, audio, duration, text, speaker, offset, channel) in enumerate(rows)
     ]
     if check_audio:
         _check_audio(path, [row[0] for row in rows], utterances)
@@ -104,8 +108,8 @@ def read_manifest(path: Path, *, allow_empty_text: bool = False, check_audio: bo
 def write_manifest(path: Path, utterances: Iterable[Utterance]) -> None:
     """Write a manifest, whole or not at all: a failure leaves an older file of that name as it was.
 
-    Audio below the manifest's folder is written relative to it, other audio absolute. `speaker` and
-    `offset` are left out where they hold their defaults.
+    Audio below the manifest's folder is written relative to it, other audio absolute. `speaker`, `offset`
+    and `channel` are left out where they hold their defaults.
 
     Args:
         path: the file to write; its folder is made when missing.
@@ -142,8 +146,10 @@ def write_manifest(path: Path, utterances: Iterable[Utterance]) -> None:
         ) from error
 
 
-def _read_line(line: bytes, where: str, allow_empty_text: bool) -> tuple[str, str, float, str, str, float]:
-    """One line as (id or "", audio, duration, text, speaker, offset)."""
+def _read_line(
+    line: bytes, where: str, allow_empty_text: bool
+) -> tuple[str, str, float, str, str, float, int | None]:
+    """One line as (id or "", audio, duration, text, speaker, offset, channel)."""
     try:
         row = json.loads(line.decode("utf-8-sig").rstrip())
     except UnicodeDecodeError as error:
@@ -176,7 +182,8 @@ def _read_line(line: bytes, where: str, allow_empty_text: bool) -> tuple[str, st
     offset = _seconds(row, "offset", where) if row.get("offset") is not None else 0.0
     if offset < 0.0:
         raise DataError(f"{where}: offset is {offset:g}. Expected seconds from the file's start, 0 or more.")
-    return _name(row, "id", where), audio, duration, text, _name(row, "speaker", where), offset
+    speaker, channel = _name(row, "speaker", where), _channel(row, where)
+    return _name(row, "id", where), audio, duration, text, speaker, offset, channel
 
 
 def _require(row: dict[str, Any], key: str, where: str) -> Any:
@@ -205,6 +212,18 @@ def _seconds(row: dict[str, Any], key: str, where: str) -> float:
     return float(value)
 
 
+def _channel(row: dict[str, Any], where: str) -> int | None:
+    value = row.get("channel")
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise DataError(
+            f"{where}: channel is {value!r:.60}. Expected a whole number, 0 for the first channel. "
+            "Correct it, or leave it out to read the mean of all channels."
+        )
+    return value
+
+
 def _name(row: dict[str, Any], key: str, where: str) -> str:
     value = row.get(key)
     if value is None:
@@ -222,7 +241,9 @@ def _kind(value: object) -> str:
     return names.get(type(value), "a number")
 
 
-def _unique_ids(path: Path, rows: list[tuple[int, str, str, float, str, str, float]]) -> list[str]:
+def _unique_ids(
+    path: Path, rows: list[tuple[int, str, str, float, str, str, float, int | None]]
+) -> list[str]:
     """The id of each row, made from the audio's name where the line gave none."""
     first_line: dict[str, int] = {}
     for number, identifier, *_ in rows:
@@ -293,6 +314,8 @@ def _as_row(utterance: Utterance, base: str) -> dict[str, str | float]:
     }
     if utterance.offset:
         row["offset"] = utterance.offset
+    if utterance.channel is not None:
+        row["channel"] = utterance.channel
     row["text"] = utterance.text
     if utterance.speaker:
         row["speaker"] = utterance.speaker

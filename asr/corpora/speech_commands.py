@@ -23,7 +23,7 @@ from pathlib import Path
 from asr.corpora.download import Archive, fetch
 from asr.corpora.manifest import Splits, Utterance
 from asr.errors import DataError, SettingsError
-from asr.frontend.audio import audio_info
+from asr.frontend.audio import AUDIO_SUFFIXES, audio_info
 
 __all__ = ["ARCHIVE", "WORDS", "prepare", "which_set"]
 
@@ -42,7 +42,6 @@ ARCHIVE = Archive(
 
 WORDS = ("down", "go", "left", "no", "right", "stop", "up", "yes")  # those of TensorFlow's "mini" selection
 
-_AUDIO = frozenset({".wav", ".flac", ".ogg", ".opus"})
 _BUCKETS = 2**27 - 1  # files a word that the hash was made for
 
 
@@ -89,7 +88,7 @@ def prepare(root: Path | None, data_dir: Path, words: tuple[str, ...] = WORDS) -
                 "--data.root, or leave it out to download the corpus."
             )
         for path in sorted((folder / word).iterdir()):
-            if path.suffix in _AUDIO and "_nohash_" in path.name:
+            if path.suffix.lower() in AUDIO_SUFFIXES and "_nohash_" in path.name:
                 parts[which_set(path.name)].append(_utterance(path, word))
     for name, utterances in parts.items():
         missing = set(words) - {utterance.text for utterance in utterances}

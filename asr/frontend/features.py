@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from asr.errors import AudioError, SettingsError
 
-# Counts changes to the numbers that log_mel gives for the same settings; caches of another are not used.
-FEATURES_VERSION = 1
+# Counts changes to the numbers that resampling and log_mel give for the same settings; caches of another
+# version are not used.
+FEATURES_VERSION = 2
 
 # Frames that are transformed at a time, over all rows. On a CPU the float64 spectrum of a block stays in the
 # processor's cache, which is two to three times as fast as one of many minutes. On a GPU it bounds memory: a

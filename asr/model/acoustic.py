@@ -61,7 +61,8 @@ class AcousticModel(nn.Module):
         """
         features = self.normalize(features, lengths)
         if masks is not None:
-            features = apply_masks(features, masks)
+            means_are_zero = self.normalize.kind == "utterance"
+            features = apply_masks(features, masks, None if means_are_zero else lengths)
         log_probs, step_lengths = self.encoder(features, lengths)
         return log_probs, step_lengths
 

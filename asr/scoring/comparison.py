@@ -1,11 +1,12 @@
-"""Several systems beside each other, each trained with several seeds: one table, one figure."""
+"""Several systems compared, each trained with several seeds: one table, one figure."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from asr.errors import DataError
-from asr.scoring.wer import ErrorCounts, Score, bootstrap_interval
+from asr.scoring.significance import Interval, bootstrap_interval
+from asr.scoring.wer import ErrorCounts, Score
 
 __all__ = ["System", "draw", "table"]
 
@@ -17,7 +18,7 @@ class System:
     Attributes:
         name: what tables and figures call it.
         scores: (seeds,) of the same utterances in the same order.
-        columns: what else the table tells of it, by heading; the same headings for all systems.
+        columns: further columns of the table, by heading; the same headings for all systems.
 
     Raises:
         DataError: there is no score, or two of them are of other utterances or count other units.
@@ -41,17 +42,24 @@ class System:
         """WER of each seed, percent."""
         return [100 * score.words.rate for score in self.scores]
 
-    def wer(self) -> tuple[float, float, float]:
-        """WER over all seeds and the 95% interval of it, percent.
+    @property
+    def words(self) -> ErrorCounts:
+        """Counts of all seeds together."""
+        return sum((score.words for score in self.scores), ErrorCounts(0, 0, 0, 0))
 
-        The interval is the bootstrap over utterances, of which each is drawn with all its seeds: it says what
-        another test set of this kind might give, not what other seeds would.
+    def wer(self) -> tuple[float, Interval]:
+        """WER over all seeds, percent, and the 95% interval of it.
+
+        Speakers or utterances are drawn with all their seeds: the interval says what another test set of this
+        kind might give, not what other seeds would.
         """
-        nothing = ErrorCounts(0, 0, 0, 0)
-        utterances = zip(*(score.utterances for score in self.scores), strict=True)
-        counts = [sum((row.words for row in same), nothing) for same in utterances]
-        low, high = bootstrap_interval(counts)
-        return 100 * sum(counts, nothing).rate, 100 * low, 100 * high
+        rows = list(zip(*(score.utterances for score in self.scores), strict=True))
+        interval = bootstrap_interval(
+            [sum(row.words.errors for row in same) for same in rows],
+            [sum(row.words.reference_length for row in same) for same in rows],
+            [same[0].speaker for same in rows],
+        )
+        return 100 * self.words.rate, interval
 
 
 def table(systems: Sequence[System]) -> str:
@@ -67,11 +75,10 @@ def table(systems: Sequence[System]) -> str:
     heads = ["system", f"%{rate}", "95% interval", f"errors / {units}", "each seed", *systems[0].columns]
     lines = [heads, ["---"] * len(heads)]
     for system in systems:
-        wer, low, high = system.wer()
-        errors = sum(score.words.errors for score in system.scores)
-        words = sum(score.words.reference_length for score in system.scores)
+        (wer, interval), words = system.wer(), system.words
+        over = f"{interval.low:.2f} to {interval.high:.2f}, over {interval.count} {interval.resampled}"
         rates = " ".join(f"{rate:.2f}" for rate in system.rates)
-        fixed = [system.name, f"{wer:.2f}", f"{low:.2f} to {high:.2f}", f"{errors} / {words}", rates]
+        fixed = [system.name, f"{wer:.2f}", over, f"{words.errors} / {words.reference_length}", rates]
         lines.append([*fixed, *system.columns.values()])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
@@ -91,14 +98,15 @@ def draw(systems: Sequence[System], path: Path) -> None:
     rate = _rate_name([score for system in systems for score in system.scores])
     figure = Figure(figsize=(2 + 0.9 * len(systems), 4), layout="constrained")
     axes = figure.subplots()
-    for place, system in enumerate(systems):
-        wer, low, high = system.wer()
-        label = "all seeds, 95% interval" if place == 0 else None
+    for index, system in enumerate(systems):
+        wer, interval = system.wer()
+        label = "all seeds, 95% interval" if index == 0 else None
         axes.errorbar(
-            place, wer, [[wer - low], [high - wer]], fmt="o", color="C0", capsize=4, label=label
+            index, wer, [[wer - interval.low], [interval.high - wer]],
+            fmt="o", color="C0", capsize=4, label=label,
         )  # fmt: skip
-        label = "each seed" if place == 0 else None
-        axes.plot([place + 0.2] * len(system.rates), system.rates, ".", color="C1", label=label)
+        label = "each seed" if index == 0 else None
+        axes.plot([index + 0.2] * len(system.rates), system.rates, ".", color="C1", label=label)
     axes.set_xticks(range(len(systems)), [system.name for system in systems])
     axes.set_ylabel(f"{rate}, %")
     axes.set_ylim(bottom=0)
@@ -108,11 +116,11 @@ def draw(systems: Sequence[System], path: Path) -> None:
 
 
 def _rate_name(scores: Sequence[Score]) -> str:
-    """What the scores' rate is called; a rate of words says nothing beside one of phones."""
+    """What the scores' rate is called: WER or PER, which cannot be compared."""
     names = sorted({score.rate_name for score in scores})
     if len(names) > 1:
         raise DataError(
-            f"scores of words and of phones ({' and '.join(names)}) cannot stand beside each other. Expected "
-            f"one of the two. Compare them apart."
+            f"scores of words and of phones ({' and '.join(names)}) cannot be compared. Expected "
+            f"one of the two. Compare them separately."
         )
     return names[0]

@@ -1,15 +1,17 @@
 """A score for people: a summary, alignments to read, and one JSON record an utterance."""
 
 import json
+import math
 import os
 import unicodedata
 from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
 
 from asr.errors import DataError
-from asr.scoring.wer import Score, Unit, UtteranceScore
+from asr.scoring.wer import ErrorCounts, Score, Unit, UtteranceScore
 
-__all__ = ["alignment_text", "summary", "write_alignments", "write_results"]
+__all__ = ["alignment_text", "summary", "write_alignments", "write_results", "write_score"]
 
 
 def alignment_text(utterance: UtteranceScore) -> str:
@@ -29,36 +31,35 @@ def alignment_text(utterance: UtteranceScore) -> str:
     hypothesis = iter(utterance.hypothesis.split(" "))
     lines = ["REF: ", "HYP: ", "EVAL:"]
     for operation in utterance.operations:
-        said = next(reference) if operation != "I" else ""
-        heard = next(hypothesis) if operation != "D" else ""
-        width = max(_columns(said), _columns(heard))
+        expected = next(reference) if operation != "I" else ""
+        found = next(hypothesis) if operation != "D" else ""
+        width = max(_columns(expected), _columns(found))
         mark = "" if operation == "C" else operation
-        for row, cell in enumerate((said or "*" * width, heard or "*" * width, mark)):
+        for row, cell in enumerate((expected or "*" * width, found or "*" * width, mark)):
             lines[row] += " " + cell + " " * (width - _columns(cell))
     return "\n".join(line.rstrip() for line in lines)
 
 
 def summary(score: Score) -> str:
-    """What a person wants to know first, without a newline at the end.
+    """The score in a few lines, without a newline at the end.
 
         %WER 5.95 [ 46 / 773, 3 ins, 3 del, 40 sub ]
         %CER 2.10 [ 78 / 3714, 20 ins, 22 del, 36 sub ]
-        95% interval of the WER: 4.21 to 7.90 (bootstrap over utterances: 100)
+        95% interval of the WER: 4.21 to 7.90 (bootstrap over speakers: 12)
         Without any error: 63.00% of the utterances [ 63 / 100 ]
         Normalizer: english
 
-    A line more says how many references are empty, when some are. Where phones were counted, the rate is
-    called PER, a line says so, and there is no rate of characters.
+    Utterances are resampled where speakers are unknown or few. Another line counts empty references, if there
+    are any. Where phones were counted, the rate is called PER, a line says so, and there is no rate of
+    characters.
     """
-    low, high = score.interval()
     total = len(score.utterances)
     perfect = sum(utterance.words.errors == 0 for utterance in score.utterances)
     empty = sum(not utterance.reference for utterance in score.utterances)
-    rate = f"95% interval of the {score.rate_name}: {low:.2f} to {high:.2f}"
     lines = [
         score.wer_line(),
         *([score.cer_line()] if score.unit == "words" else []),
-        f"{rate} (bootstrap over utterances: {total})",
+        f"95% interval of the {score.rate_name}: {score.interval()}",
         f"Without any error: {100 * perfect / total:.2f}% of the utterances [ {perfect} / {total} ]",
         f"Normalizer: {score.normalizer}",
     ]
@@ -73,11 +74,36 @@ def summary(score: Score) -> str:
     return "\n".join(lines)
 
 
+def write_score(path: Path, score: Score) -> None:
+    """Write the score of the corpus as one JSON object.
+
+    Keys: rate (WER or PER), percent (null where references are empty and there are errors), errors, words or
+    phones (in the references), substitutions, deletions, insertions, characters (the same counts in
+    characters), utterances, normalizer, and interval: low, high (percent), level, resampled (speakers or
+    utterances), count, note. The file appears whole or not at all.
+
+    Raises:
+        DataError: the file cannot be written.
+    """
+    row = {
+        "rate": score.rate_name,
+        "percent": _percent(100 * score.words.rate),
+        **_counts(score.words, score.unit),
+        "characters": _counts(score.characters, "characters"),
+        "utterances": len(score.utterances),
+        "normalizer": score.normalizer,
+    }
+    interval = asdict(score.interval())
+    row["interval"] = interval | {end: _percent(interval[end]) for end in ("low", "high")}
+    _write(path, [json.dumps(row, ensure_ascii=False, indent=2)])
+
+
 def write_results(path: Path, score: Score) -> None:
     """Write one JSON record an utterance, in the order of the corpus.
 
-    Keys: id, reference, hypothesis (both as compared, that is, normalised), errors, words or phones (in the
-    reference), substitutions, deletions, insertions. The file appears whole or not at all.
+    Keys: id, speaker (where known), reference, hypothesis (both as compared, that is, normalised), errors,
+    words or phones (in the reference), substitutions, deletions, insertions. The file appears whole or not at
+    all.
 
     Raises:
         DataError: the file cannot be written.
@@ -88,8 +114,8 @@ def write_results(path: Path, score: Score) -> None:
 def write_alignments(path: Path, score: Score) -> None:
     """Write the summary, then the alignment of every utterance, most word errors first.
 
-    Equal ones stand in the order of the corpus. Utterances without an error stand at the end: every utterance
-    is in the file. It appears whole or not at all.
+    Equal ones keep the order of the corpus. Utterances without an error come last: every utterance is in the
+    file. It appears whole or not at all.
 
     Raises:
         DataError: the file cannot be written.
@@ -107,18 +133,29 @@ def _alignment_block(utterance: UtteranceScore) -> str:
 
 
 def _json_row(utterance: UtteranceScore, unit: Unit) -> str:
-    words = utterance.words
     row = {
         "id": utterance.id,
+        **({"speaker": utterance.speaker} if utterance.speaker else {}),
         "reference": utterance.reference,
         "hypothesis": utterance.hypothesis,
-        "errors": words.errors,
-        unit: words.reference_length,
-        "substitutions": words.substitutions,
-        "deletions": words.deletions,
-        "insertions": words.insertions,
+        **_counts(utterance.words, unit),
     }
     return json.dumps(row, ensure_ascii=False)
+
+
+def _counts(counts: ErrorCounts, unit: str) -> dict[str, int]:
+    return {
+        "errors": counts.errors,
+        unit: counts.reference_length,
+        "substitutions": counts.substitutions,
+        "deletions": counts.deletions,
+        "insertions": counts.insertions,
+    }
+
+
+def _percent(value: float) -> float | None:
+    """A rate for JSON, which has no infinity."""
+    return value if math.isfinite(value) else None
 
 
 def _columns(text: str) -> int:

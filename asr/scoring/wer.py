@@ -1,4 +1,4 @@
-"""Word and character error rates of a corpus, with their alignments and an interval.
+"""Word and character error rates of a corpus, with their alignments.
 
 jiwer aligns (Levenshtein, unit costs, as Kaldi's compute-wer); this module decides everything around it:
 
@@ -20,15 +20,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 import jiwer
-import numpy as np
 
-from asr.errors import DataError, SettingsError
+from asr.errors import DataError
+from asr.scoring.significance import Interval, bootstrap_interval
 from asr.text.normalize import normalize
 
-__all__ = [
-    "RATE_NAMES", "ErrorCounts", "Score", "Unit", "UtteranceScore", "bootstrap_interval", "count_errors",
-    "score",
-]  # fmt: skip
+__all__ = ["RATE_NAMES", "ErrorCounts", "Score", "Unit", "UtteranceScore", "count_errors", "score"]
 
 # jiwer's defaults strip and fold spaces; these two only split, so that nothing but the named normaliser acts.
 _SPLIT_WORDS = jiwer.Compose([jiwer.ReduceToListOfListOfWords(word_delimiter=" ")])
@@ -37,9 +34,6 @@ _SPLIT_CHARACTERS = jiwer.Compose([jiwer.ReduceToListOfListOfChars()])
 # Utterances aligned in one call of jiwer. It keeps every alignment as objects until the call returns; at the
 # level of characters a large corpus would need gigabytes.
 _ALIGNED_AT_ONCE = 1024
-
-# Numbers drawn at once by the bootstrap: 8 bytes each.
-_DRAWN_AT_ONCE = 4_000_000
 
 Unit = Literal["words", "phones"]
 RATE_NAMES: dict[Unit, str] = {"words": "WER", "phones": "PER"}
@@ -96,11 +90,12 @@ class UtteranceScore:
 
     Attributes:
         id: the utterance's name.
-        reference: what was said, normalised.
-        hypothesis: what was recognised, normalised.
+        reference: the true text, normalised.
+        hypothesis: the recognised text, normalised.
         words: counts in words.
         characters: counts in characters, spaces included.
         operations: the word alignment, one letter a column: C correct, S substituted, D deleted, I inserted.
+        speaker: who speaks; "" where that is unknown.
     """
 
     id: str
@@ -109,6 +104,7 @@ class UtteranceScore:
     words: ErrorCounts
     characters: ErrorCounts
     operations: str
+    speaker: str = ""
 
 
 @dataclass(frozen=True)
@@ -145,12 +141,16 @@ class Score:
         """The same line for characters, spaces included."""
         return _rate_line("%CER", self.characters)
 
-    def interval(self, level: float = 0.95, resamples: int = 1000, seed: int = 0) -> tuple[float, float]:
-        """Bootstrap interval of the word error rate, in percent; see `bootstrap_interval`."""
-        low, high = bootstrap_interval(
-            [utterance.words for utterance in self.utterances], level, resamples, seed
+    def interval(self, level: float = 0.95, resamples: int = 1000, seed: int = 0) -> Interval:
+        """Bootstrap interval of the WER, over speakers or utterances; see `bootstrap_interval`."""
+        return bootstrap_interval(
+            [utterance.words.errors for utterance in self.utterances],
+            [utterance.words.reference_length for utterance in self.utterances],
+            [utterance.speaker for utterance in self.utterances],
+            level,
+            resamples,
+            seed,
         )
-        return 100 * low, 100 * high
 
 
 def score(
@@ -159,22 +159,24 @@ def score(
     ids: Sequence[str],
     normalizer: str,
     unit: Unit = "words",
+    speakers: Sequence[str] | None = None,
 ) -> Score:
     """Score hypotheses against references.
 
     Args:
-        references: (utterances,) what was said; may be empty strings.
-        hypotheses: (utterances,) what was recognised, in the same order; may be empty strings.
+        references: (utterances,) true texts; may be empty strings.
+        hypotheses: (utterances,) recognised texts, in the same order; may be empty strings.
         ids: (utterances,) names, each once.
         normalizer: name of the rules applied to both sides, a key of `asr.text.normalize.NORMALIZERS`.
-        unit: what stands between the spaces. Phones are compared as they are: the rules are those that the
+        unit: what the spaces separate. Phones are compared as they are: the rules are those that the
             transcripts went through before they were pronounced.
+        speakers: (utterances,) names, "" where unknown, for the interval; None knows none.
 
     Returns:
         Counts over the corpus and every utterance, in the order given.
 
     Raises:
-        DataError: there is no utterance, the three lengths differ, or an id stands twice.
+        DataError: there is no utterance, the lengths differ, or an id appears twice.
         SettingsError: the normalizer is unknown.
 
     Source: aligned by jiwer.process_words and jiwer.process_characters.
@@ -184,25 +186,27 @@ def score(
             f"{len(references)} references, {len(hypotheses)} hypotheses and {len(ids)} ids. "
             "One of each was expected for every utterance."
         )
+    if speakers is None:
+        speakers = [""] * len(ids)
+    elif len(speakers) != len(ids):
+        raise DataError(f"{len(speakers)} speakers for {len(ids)} utterances. One of each was expected.")
     if not references:
         raise DataError("there is no utterance to score. At least one was expected.")
     if len(set(ids)) < len(ids):
         twice = next(name for name, count in Counter(ids).items() if count > 1)
-        raise DataError(
-            f"the utterance id {twice!r} stands more than once. Each utterance needs an id of its own."
-        )
+        raise DataError(f"the utterance id {twice!r} appears more than once. Ids must differ. Rename one.")
 
     utterances: list[UtteranceScore] = []
     for begin in range(0, len(ids), _ALIGNED_AT_ONCE):
         part = slice(begin, begin + _ALIGNED_AT_ONCE)
-        said, heard = list(references[part]), list(hypotheses[part])
+        true, found = list(references[part]), list(hypotheses[part])
         if unit == "words":
-            said = [normalize(text, normalizer) for text in said]
-            heard = [normalize(text, normalizer) for text in heard]
-        words = jiwer.process_words(said, heard, _SPLIT_WORDS, _SPLIT_WORDS).alignments
-        characters = jiwer.process_characters(said, heard, _SPLIT_CHARACTERS, _SPLIT_CHARACTERS).alignments
-        for name, reference, hypothesis, by_word, by_character in zip(
-            ids[part], said, heard, words, characters, strict=True
+            true = [normalize(text, normalizer) for text in true]
+            found = [normalize(text, normalizer) for text in found]
+        words = jiwer.process_words(true, found, _SPLIT_WORDS, _SPLIT_WORDS).alignments
+        characters = jiwer.process_characters(true, found, _SPLIT_CHARACTERS, _SPLIT_CHARACTERS).alignments
+        for name, speaker, reference, hypothesis, by_word, by_character in zip(
+            ids[part], speakers[part], true, found, words, characters, strict=True
         ):
             operations = _operations(by_word)
             utterances.append(
@@ -213,6 +217,7 @@ def score(
                     words=_count(operations),
                     characters=_count(_operations(by_character)),
                     operations=operations,
+                    speaker=speaker,
                 )
             )
     nothing = ErrorCounts(0, 0, 0, 0)
@@ -229,68 +234,18 @@ def count_errors(references: Sequence[str], hypotheses: Sequence[str]) -> list[i
     """(n,) word errors of each pair of texts, which are compared as they are: for searches over weights.
 
     Args:
-        references: (n,) what was said, with single spaces between words; may be empty.
-        hypotheses: (n,) what was recognised, likewise.
+        references: (n,) true texts, with single spaces between words; may be empty.
+        hypotheses: (n,) recognised texts, likewise.
 
     Source: aligned by jiwer.process_words, as in `score`.
     """
     errors: list[int] = []
     for begin in range(0, len(references), _ALIGNED_AT_ONCE):
         part = slice(begin, begin + _ALIGNED_AT_ONCE)
-        said, heard = list(references[part]), list(hypotheses[part])
-        words = jiwer.process_words(said, heard, _SPLIT_WORDS, _SPLIT_WORDS).alignments
+        true, found = list(references[part]), list(hypotheses[part])
+        words = jiwer.process_words(true, found, _SPLIT_WORDS, _SPLIT_WORDS).alignments
         errors += [_count(_operations(alignment)).errors for alignment in words]
     return errors
-
-
-def bootstrap_interval(
-    counts: Sequence[ErrorCounts], level: float = 0.95, resamples: int = 1000, seed: int = 0
-) -> tuple[float, float]:
-    """Percentile bootstrap interval of an error rate: utterances are drawn with replacement.
-
-    Utterances of one speaker err alike, so with few speakers the true uncertainty is larger than this
-    interval. With one utterance the interval is a point.
-
-    Args:
-        counts: (utterances,) counts of each utterance.
-        level: share of the resampled rates inside the interval, 0 < level < 1.
-        resamples: how many corpora are drawn, at least 1.
-        seed: of the random draws; the same seed gives the same interval.
-
-    Returns:
-        Lower and upper end, as rates (1 is 100%).
-
-    Raises:
-        SettingsError: level or resamples is out of range.
-        DataError: there is no utterance.
-
-    Source: Bisani and Ney, "Bootstrap estimates for confidence intervals in ASR performance evaluation",
-        ICASSP 2004.
-    """
-    if not 0.0 < level < 1.0:
-        raise SettingsError(f"level must lie between 0 and 1, both excluded. Got {level}.")
-    if resamples < 1:
-        raise SettingsError(f"resamples must be at least 1. Got {resamples}.")
-    if not counts:
-        raise DataError("there is no utterance to draw from. At least one was expected.")
-    # Utterances with the same counts are interchangeable, so drawing n utterances is drawing from the few
-    # kinds of utterance that exist: the same distribution exactly, at a cost that hardly grows with the
-    # corpus.
-    pairs = np.array([(count.errors, count.reference_length) for count in counts], dtype=np.int64)
-    kinds, frequency = np.unique(pairs, axis=0, return_counts=True)
-    generator = np.random.default_rng(seed)
-    rates = np.empty(resamples)
-    at_once = max(1, _DRAWN_AT_ONCE // len(kinds))
-    for begin in range(0, resamples, at_once):
-        size = min(at_once, resamples - begin)
-        drawn = generator.multinomial(len(counts), frequency / len(counts), size=size)  # (size, kinds)
-        errors, lengths = (drawn @ kinds).T
-        empty = np.where(errors > 0, np.inf, 0.0)
-        rates[begin : begin + size] = np.where(lengths > 0, errors / np.maximum(lengths, 1), empty)
-    tail = (1.0 - level) / 2.0
-    # always one of the drawn rates: interpolating between infinite ones would give NaN
-    low, high = np.quantile(rates, [tail, 1.0 - tail], method="inverted_cdf")
-    return float(low), float(high)
 
 
 def _operations(alignment: Sequence[jiwer.AlignmentChunk]) -> str:

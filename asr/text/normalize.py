@@ -24,7 +24,9 @@ _APOSTROPHES = str.maketrans(dict.fromkeys("\u00b4`\u2018\u2019\u201b\u02bc\u02b
 # Marks that part two words even where no space follows: "and/or", "10:30", "well,no".
 _PARTING = frozenset("/\\\u2044\u2212,:;\u2026")
 
-_THOUSANDS = re.compile(r"(?<=\d),(?=\d)")
+# A number in groups of three, such as 12,345,678. Other digits with commas are a list: 1,2,3 or 1999,2000.
+# The whole run of digits and marks decides, so 1,2,300 is a list, too.
+_GROUPED_NUMBER = re.compile(r"(?<!\d)(?<!\d[.,:])[1-9]\d{0,2}(?:,\d{3})+(?!\d|,\d)")
 _ELLIPSIS = re.compile(r"\.{2,}")
 _DOUBLE_APOSTROPHES = re.compile(r"'{2,}")
 _STRAY_APOSTROPHE = re.compile(r"(?<![^\W\d_])'(?![^\W\d_])")
@@ -56,6 +58,10 @@ class _EnglishMarks(dict[int, str]):
 _ENGLISH_MARKS = _EnglishMarks()
 
 
+def _join_groups(number: re.Match[str]) -> str:
+    return number[0].replace(",", "")
+
+
 def _fold_spaces(text: str) -> str:
     return " ".join(text.split())
 
@@ -77,8 +83,8 @@ def english(text: str) -> str:
     - typographic apostrophes become '; an apostrophe stays where a letter touches it ("don't", "dogs'",
       "'tis", and, because nothing tells them apart, a quotation in single quotes), and goes elsewhere ("5'",
       "''so''")
-    - hyphens, dashes, slashes, underscores, commas, colons, semicolons and ellipses become spaces; a comma
-      between digits goes (1,000 -> 1000), a point between digits stays (3.5)
+    - hyphens, dashes, slashes, underscores, commas, colons, semicolons and ellipses become spaces; the
+      commas of a number in groups of three go (1,000 -> 1000), a point between digits stays (3.5)
     - every other punctuation mark is removed, joining what it stood in ("U.S.A." -> "usa"), and so are |, ~,
       free-standing accents and invisible format characters
     - & -> and, % -> percent; digits and other symbols ($, +, =, emoji) stay as they are, because deleting a
@@ -86,7 +92,7 @@ def english(text: str) -> str:
     """
     text = unicodedata.normalize("NFKC", text.translate(_APOSTROPHES)).translate(_APOSTROPHES)
     text = unicodedata.normalize("NFKC", text.lower())
-    text = _ELLIPSIS.sub(" ", _THOUSANDS.sub("", text))
+    text = _ELLIPSIS.sub(" ", _GROUPED_NUMBER.sub(_join_groups, text))
     text = text.translate(_ENGLISH_MARKS)
     text = _STRAY_POINT.sub("", text)
     text = _STRAY_APOSTROPHE.sub("", _DOUBLE_APOSTROPHES.sub("", text))

@@ -14,10 +14,11 @@ from torch.utils.data import Dataset
 from asr.corpora.manifest import Utterance
 from asr.device import one_thread
 from asr.errors import AsrError, AudioError, DataError, SettingsError
-from asr.frontend.augment import AugmentConfig, Masks, draw, draw_masks
-from asr.frontend.conditions import AS_RECORDED, Augmenter, Conditions
+from asr.frontend.augment import AS_RECORDED, AugmentConfig, Augmenter, Conditions, Masks
+from asr.frontend.augment.draws import generator
+from asr.frontend.augment.mel_warp import warp_mel
+from asr.frontend.augment.specaugment import draw_masks
 from asr.frontend.features import FeatureConfig, frame_count, log_mel, require_one_window
-from asr.frontend.warp import warp_mel
 from asr.training.cache import FeatureCache, open_cache, read_waveform
 from asr.training.examples import Example
 from asr.training.loader import Loader, loader_processes
@@ -327,7 +328,7 @@ class _Collated(Dataset[Batch | AsrError]):
             return None
         drawn = []
         for example, frames in zip(chosen, lengths, strict=True):
-            rng = draw(self.augmenter.seed, epoch, example.utterance.id, "masks")
+            rng = generator(self.augmenter.seed, epoch, example.utterance.id, "masks")
             drawn.append(draw_masks(frames, self.features.n_mels, self.augmenter.config, rng))
         # A missing mask is an empty one: padding with zeros gives width 0.
         time, mel = zip(*drawn, strict=True)

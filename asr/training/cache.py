@@ -28,8 +28,8 @@ from asr.corpora.manifest import Utterance
 from asr.device import one_thread, usable_cores
 from asr.errors import AudioError, DataError
 from asr.frontend.audio import read_audio
-from asr.frontend.augment import change_speed
-from asr.frontend.conditions import AS_RECORDED, Conditions, hear
+from asr.frontend.augment import AS_RECORDED, Conditions, apply_conditions
+from asr.frontend.augment.speed import change_speed
 from asr.frontend.features import FEATURES_VERSION, FeatureConfig, frame_count, log_mel
 from asr.training.digests import audio_digests
 from asr.training.loader import Loader
@@ -51,9 +51,13 @@ def read_waveform(utterance: Utterance, sample_rate: int, conditions: Conditions
         AudioError: the audio, or the noise or room that the conditions name, cannot be read.
     """
     waveform = read_audio(
-        utterance.audio_filepath, sample_rate, offset_s=utterance.offset, duration_s=utterance.duration
+        utterance.audio_filepath,
+        sample_rate,
+        offset_s=utterance.offset,
+        duration_s=utterance.duration,
+        channel=utterance.channel,
     )
-    return hear(waveform, sample_rate, conditions)
+    return apply_conditions(waveform, sample_rate, conditions)
 
 
 def read_features(
@@ -192,7 +196,7 @@ def _names(utterances: Sequence[Utterance], digests: dict[Path, str]) -> dict[st
     """By utterance id, what its entries are called in every store that holds the same audio."""
     names = {}
     for utterance in utterances:
-        what = [digests[utterance.audio_filepath], utterance.offset, utterance.duration]
+        what = [digests[utterance.audio_filepath], utterance.offset, utterance.duration, utterance.channel]
         names[utterance.id] = hashlib.blake2b(json.dumps(what).encode(), digest_size=16).hexdigest()
     return names
 

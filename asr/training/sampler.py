@@ -18,8 +18,9 @@ from typing import overload
 import numpy as np
 from numpy.typing import NDArray
 
-from asr.frontend.augment import AugmentConfig, draw_speeds
-from asr.frontend.draws import hash_ids
+from asr.frontend.augment import AugmentConfig
+from asr.frontend.augment.draws import hash_ids
+from asr.frontend.augment.speed import draw_speeds
 
 _CLASS = 0.02  # utterances whose lengths differ by less are shuffled among themselves
 
@@ -248,7 +249,9 @@ class Sampler:
         seconds, rng = self.seconds, None
         if epoch and self.augment:
             rng = np.random.default_rng([self.seed, epoch])
-            seconds = seconds / draw_speeds(self.augment, self.top_speeds, self.hashes, self.seed, epoch)
+            seconds = seconds / draw_speeds(
+                self.augment.speeds, self.top_speeds, self.hashes, self.seed, epoch
+            )
         groups = group_by_length(seconds, self.batch_s, rng, self.shards)
         picks = np.arange(len(groups))
         if rng is not None and epoch <= self.shortest_first_epochs:

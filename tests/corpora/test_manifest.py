@@ -34,7 +34,13 @@ def test_written_manifest_reads_back_equal(tmp_path: Path) -> None:
     outer.touch()
     written = [
         Utterance(
-            id="1", audio_filepath=inner, duration=0.1 + 0.2, text='señor "q"', speaker="s", offset=1.25
+            id="1",
+            audio_filepath=inner,
+            duration=0.1 + 0.2,
+            text='señor "q"',
+            speaker="s",
+            offset=1.25,
+            channel=0,
         ),
         Utterance(id="2", audio_filepath=outer, duration=3.0, text="two"),
     ]
@@ -74,9 +80,17 @@ def test_foreign_manifest_of_nemo_is_read(tmp_path: Path) -> None:
     """Guards what NeMo writes: no id, integer durations, null offsets, number speakers, further keys."""
     path = _manifest(
         tmp_path,
-        {"audio_filepath": "a.wav", "duration": 2, "text": "x", "offset": None, "lang": "en", "speaker": 7},
+        {
+            "audio_filepath": "a.wav",
+            "duration": 2,
+            "text": "x",
+            "offset": None,
+            "channel": None,
+            "lang": "en",
+            "speaker": 7,
+        },
         "",
-        {"audio_filepath": "b.wav", "duration": 1.0, "text": "y", "offset": 0.5},
+        {"audio_filepath": "b.wav", "duration": 1.0, "text": "y", "offset": 0.5, "channel": None},
         {"audio_filepath": "b.wav", "duration": 1.0, "text": "z", "offset": 1.5},
     )
     read = read_manifest(path)
@@ -108,6 +122,12 @@ def test_made_up_id_avoids_a_given_one(tmp_path: Path) -> None:
         (_row(duration=float("nan")), r"line 2: duration is nan\. Expected a finite number"),
         (_row(duration=0), r"line 2: duration is 0\. Expected seconds above 0"),
         (_row(duration=-1.5), r"line 2: duration is -1\.5\. Expected seconds above 0"),
+        (
+            _row(channel=-1),
+            r"line 2: channel is -1\. Expected a whole number, 0 for the first channel",
+        ),
+        (_row(channel=True), r"line 2: channel is True\. Expected a whole number"),
+        (_row(channel="left"), r"line 2: channel is 'left'\. Expected a whole number"),
         (_row(offset=-0.5), r"line 2: offset is -0\.5\. Expected seconds from the file's start, 0 or more"),
         (_row(text=None), r"line 2: text is null: None\. Expected text in quotes"),
         (_row(text="  "), r"line 2: the transcript is empty\. Expected the words that are spoken"),

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+import torchaudio
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -97,12 +98,61 @@ def test_every_format_rate_and_channel_count(kind: str, tmp_path: Path) -> None:
     assert tried >= 8
 
 
-def test_first_channel_alone(tmp_path: Path) -> None:
-    """Guards the microphones of an array, whose mean is no recording of a room."""
-    left, right = sine(440, RATE), sine(1000, RATE)
-    path = write(tmp_path / "stereo", np.stack([left, right], axis=1), RATE)
-    only = read_audio(write(tmp_path / "left", left[:, None], RATE), RATE)
-    assert torch.equal(read_audio(path, RATE, first_channel=True), only)
+def test_one_channel_alone(tmp_path: Path) -> None:
+    """Guards recordings with a speaker or a microphone a channel, whose mean is of no use."""
+    sines = [sine(440, RATE), sine(1000, RATE)]
+    path = write(tmp_path / "stereo", np.stack(sines, axis=1), RATE)
+    for channel, samples in enumerate(sines):
+        alone = read_audio(write(tmp_path / str(channel), samples, RATE), RATE)
+        assert torch.equal(read_audio(path, RATE, channel=channel), alone)
+    for channel in (2, -1):
+        with pytest.raises(
+            AudioError, match=rf"there is no channel {channel}: the recording has 2. Expected 0 to 1. Correct"
+        ):
+            read_audio(path, RATE, channel=channel)
+
+
+def noise(seed: int, samples: int = RATE) -> NDArray[np.float64]:
+    return np.random.default_rng(seed).normal(0, 0.1, samples)
+
+
+@pytest.mark.parametrize("offset", [0.0, 0.3])
+@pytest.mark.parametrize("level", [0.95, 0.7])
+def test_channels_that_cancel(
+    level: float, offset: float, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Guards against silence, or the noise that is left, where one channel is the other inverted; a constant
+    offset of both does not hide it. The louder channel is read, and one warning names the file."""
+    left, right = noise(0) + 1e-3 * noise(1) + offset, -level * noise(0) + 1e-3 * noise(2) + offset
+    path = write(tmp_path / "inverted", np.stack([right, left], axis=1), RATE)
+    read = [read_audio(path, RATE), read_audio(path, RATE, offset_s=0.5)]
+    np.testing.assert_allclose(read[0].numpy(), left, atol=1e-6)
+    assert torch.equal(read[1], read[0][RATE // 2 :])
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{path}: the channels cancel each other when mixed (one is inverted). Channel 1 alone is used. "
+        "Correct the recording's polarity, or name a channel in the manifest."
+    ]
+
+
+@pytest.mark.parametrize(
+    "channels",
+    [
+        [noise(0), noise(1)],  # two speakers
+        [noise(0), -noise(0) + noise(1)],  # partly inverted
+        [noise(0), np.zeros(RATE)],  # one microphone of two
+        [noise(0)] + [np.zeros(RATE)] * 7,  # one of eight
+        [noise(0), -0.4 * noise(0)],  # inverted, but much quieter
+        [0.2 + noise(0), -0.2 + noise(0)],  # offsets that cancel, not the speech
+        [np.zeros(RATE), np.zeros(RATE)],
+    ],
+)
+def test_channels_that_do_not_cancel(
+    channels: list[NDArray[np.float64]], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Guards ordinary recordings against losing a channel."""
+    path = write(tmp_path / "mixed", np.stack(channels, axis=1), RATE)
+    np.testing.assert_allclose(read_audio(path, RATE).numpy(), np.mean(channels, axis=0), atol=1e-6)
+    assert not caplog.records
 
 
 def test_channels_are_averaged(tmp_path: Path) -> None:
@@ -128,7 +178,7 @@ def test_channels_are_averaged(tmp_path: Path) -> None:
 )
 def test_resampling_filter(from_rate: int, to_rate: int) -> None:
     """Guards the numbers in `resample`'s docstring: a filter that folds high tones into the speech band, or
-    dulls the consonants. torchaudio's own default lets a tone 10% above the limit through at -14 dB."""
+    dulls the consonants. soxr's low quality has lost 0.5 dB at 0.8 of the limit."""
     limit = min(from_rate, to_rate) / 2
     seconds = max(1, 16_000 / from_rate)
 
@@ -140,11 +190,10 @@ def test_resampling_filter(from_rate: int, to_rate: int) -> None:
         )
 
     for share in (0.01, 0.3, 0.6, 0.92):
-        assert gain_db(share) == pytest.approx(0, abs=0.01), share
-    assert gain_db(0.96) == pytest.approx(-6, abs=0.1)
+        assert gain_db(share) == pytest.approx(0, abs=0.015), share
     for share in (1.002, 1.006, 1.014, 1.03, 1.06, 1.1, 1.25, 1.5, 1.9):
         if share * limit < from_rate / 2:
-            assert gain_db(share) < -79, share
+            assert gain_db(share) < -120, share
 
 
 @pytest.mark.parametrize(
@@ -157,26 +206,41 @@ def test_resampled_length(from_rate: int, to_rate: int) -> None:
 
 
 def test_resampled_length_of_a_long_recording() -> None:
-    """Guards against torchaudio's count in float32, which is off by one here."""
+    """Guards against a count in float32, which is off by one here."""
     assert len(resample(torch.zeros(20_000_000), 90, 100)) == 22_222_223
 
 
 @pytest.mark.parametrize("rate", [11_127, 22_255, 44_099, 15_999, 767_999])
 def test_odd_rates(rate: int, tmp_path: Path) -> None:
-    """Guards against rates without a simple ratio, whose filter banks would take gigabytes; length is exact,
-    pitch to 4 in 10,000."""
+    """Guards rates without a simple ratio, whose filter banks could take gigabytes: length and pitch are
+    exact."""
     waveform = read_audio(write(tmp_path / "odd", sine(440, rate, 0.5), rate), RATE)
     assert len(waveform) == -(-round(rate / 2) * RATE // rate)
-    assert max(level(waveform, 440 * (1 + error / 1e4)) for error in range(-4, 5)) == pytest.approx(
-        0.5, rel=0.01
-    )
+    assert level(waveform, 440) == pytest.approx(0.5, rel=1e-3)
 
 
-def test_resampling_rows_are_independent() -> None:
-    """Guards the last axis: a batch is resampled row by row."""
-    batch = torch.randn(3, 2, 1000, generator=torch.Generator().manual_seed(1))
-    together = resample(batch, 44_100, 16_000)
-    torch.testing.assert_close(together[1, 1], resample(batch[1, 1], 44_100, 16_000))
+@pytest.mark.parametrize(
+    ("from_rate", "to_rate"), [(48_000, 16_000), (44_100, 16_000), (8000, 16_000), (110, 100), (90, 100)]
+)
+def test_resampling_agrees_with_torchaudio(from_rate: int, to_rate: int) -> None:
+    """Guards the delay and the scale: below 0.92 of the Nyquist frequency both filters give the same."""
+    seconds, limit = 32_000 / from_rate, min(from_rate, to_rate) / 2
+    rng = np.random.default_rng(0)
+    tones = [sine(share * limit, from_rate, seconds, 0.1) for share in rng.uniform(0, 0.92, 20)]
+    waveform = torch.from_numpy(np.sum(tones, axis=0)).float()
+    oracle = torchaudio.transforms.Resample(
+        from_rate,
+        to_rate,
+        resampling_method="sinc_interp_kaiser",
+        lowpass_filter_width=64,
+        rolloff=0.96,
+        beta=7.86,
+    )(waveform)
+    ours = resample(waveform, from_rate, to_rate)
+    assert ours.shape == oracle.shape
+    inside = slice(len(ours) // 8, -len(ours) // 8)  # a tone that begins or stops has all frequencies
+    difference = (ours - oracle)[inside].abs().max()
+    assert difference < 1e-3 * waveform.abs().max()
 
 
 def test_same_rate_changes_nothing() -> None:

@@ -13,6 +13,7 @@ from torch import Tensor
 from asr.errors import AudioError, SettingsError
 from asr.frontend import features as module
 from asr.frontend.audio import read_audio, resample
+from asr.frontend.augment.mel_warp import warp_mel
 from asr.frontend.features import (
     FeatureConfig,
     Normalizer,
@@ -21,7 +22,6 @@ from asr.frontend.features import (
     log_mel,
     normalize_utterance,
 )
-from asr.frontend.warp import warp_mel
 
 CONFIGS = {
     "default": FeatureConfig(),

@@ -85,16 +85,19 @@ def test_silence_has_finite_output() -> None:
     assert log_probs.isfinite().all()
 
 
-def test_forward_masks_normalised_features() -> None:
-    """Guards the order: masks set the mean of what the encoder sees, so they come after normalisation."""
-    model = make("global").eval()
+@pytest.mark.parametrize("normalize", ["utterance", "global", "none"])
+def test_masks_are_the_mean_of_what_the_encoder_gets(normalize: Any) -> None:
+    """Guards the order, normalisation before masks; and features whose mean is not 0 against masks of 0,
+    which among log-mel energies is as loud as speech can be."""
+    model = make(normalize).eval()
     features = log_mel(torch.stack([waveforms()[0]]), model.settings.features)
     lengths = torch.tensor([features.shape[1]])
     masks = Masks(time=torch.tensor([[[10, 20]]]), mel=torch.tensor([[[0, 5]]]))
-    by_hand = features.clone()
-    by_hand[:, 10:30] = -8.0  # the global mean
-    by_hand[:, :, :5] = -8.0
-    torch.testing.assert_close(model(features, lengths, masks)[0], model(by_hand, lengths)[0])
+    by_hand = model.normalize(features, lengths)
+    mean = by_hand.mean(dim=1, keepdim=True)
+    by_hand[:, 10:30] = mean
+    by_hand[:, :, :5] = mean[:, :, :5]
+    torch.testing.assert_close(model(features, lengths, masks)[0], model.encoder(by_hand, lengths)[0])
     assert not torch.allclose(model(features, lengths, masks)[0], model(features, lengths)[0])
 
 

@@ -23,10 +23,10 @@ _WRONG = _scored("one", "three five", "five six seven eight")
 def test_seeds_are_added_up_not_averaged() -> None:
     """The rate over seeds is all errors by all words; the interval lies around it and within what can be."""
     system = System("lstm", (_RIGHT, _WRONG))
-    wer, low, high = system.wer()
+    wer, interval = system.wer()
     assert wer == pytest.approx(100 * 2 / 16)
     assert system.rates == [0, 25]
-    assert 0 <= low <= wer <= high <= 25
+    assert 0 <= interval.low <= wer <= interval.high <= 25
 
 
 def test_an_utterance_is_drawn_with_all_its_seeds() -> None:
@@ -46,7 +46,7 @@ def test_table_has_a_line_a_system() -> None:
     assert lines[0].endswith("| each seed | width | s an epoch |")
     assert lines[2].startswith("| lstm | 12.50 | ")
     assert lines[2].endswith(" | 2 / 16 | 0.00 25.00 | 8 | 1.0 |")
-    assert lines[3] == "| gru | 0.00 | 0.00 to 0.00 | 0 / 16 | 0.00 0.00 | 9 | 2.0 |"
+    assert lines[3] == "| gru | 0.00 | 0.00 to 0.00, over 3 utterances | 0 / 16 | 0.00 0.00 | 9 | 2.0 |"
     assert len({line.count("|") for line in lines}) == 1
 
 
@@ -78,3 +78,11 @@ def test_picture_is_drawn(tmp_path: Path) -> None:
     draw([System("lstm", (_RIGHT, _WRONG)), System("gru", (_RIGHT,))], path)
     assert path.read_bytes().startswith(b"\x89PNG")
     assert path.stat().st_size > 5000
+
+
+def test_speakers_are_resampled() -> None:
+    """Guards against an interval over utterances in the table where the speakers are known."""
+    ids = [f"u{number}" for number in range(10)]
+    speakers = [f"s{number // 2}" for number in range(10)]
+    result = score(["a"] * 10, ["a"] * 9 + ["b"], ids, "verbatim", speakers=speakers)
+    assert ", over 5 speakers |" in table([System("lstm", (result,))])

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from asr.errors import DataError
-from asr.scoring.report import alignment_text, summary, write_alignments, write_results
+from asr.scoring.report import alignment_text, summary, write_alignments, write_results, write_score
 from asr.scoring.wer import Score, score
 
 
@@ -45,16 +45,56 @@ def test_summary() -> None:
     """Guards the lines that people copy: counts, interval, share of right utterances, and the normaliser."""
     pairs = [("a b", "a b"), ("a b", "a c"), ("c", "c"), ("", "")]
     lines = summary(scored(*pairs)).split("\n")
-    low, high = scored(*pairs).interval()
+    interval = scored(*pairs).interval()
     assert lines == [
         "%WER 20.00 [ 1 / 5, 0 ins, 0 del, 1 sub ]",
         "%CER 14.29 [ 1 / 7, 0 ins, 0 del, 1 sub ]",
-        f"95% interval of the WER: {low:.2f} to {high:.2f} (bootstrap over utterances: 4)",
+        f"95% interval of the WER: {interval.low:.2f} to {interval.high:.2f} (bootstrap over utterances: 4)",
         "Without any error: 75.00% of the utterances [ 3 / 4 ]",
         "Normalizer: verbatim",
         "Empty references: 1 (each hypothesis word there counts as an insertion)",
     ]
     assert "Empty" not in summary(scored(("a", "a")))
+
+
+def test_speakers_are_resampled_and_named(tmp_path: Path) -> None:
+    """Guards the way of the speakers from the score to the summary and both files."""
+    ids = [f"u{number}" for number in range(10)]
+    speakers = [f"s{number // 2}" for number in range(10)]
+    result = score(["a b"] * 10, ["a b"] * 9 + ["x y"], ids, "verbatim", speakers=speakers)
+    interval = result.interval()
+    assert f"95% interval of the WER: 0.00 to {interval.high:.2f} (bootstrap over speakers: 5)" in summary(
+        result
+    )
+    write_score(tmp_path / "score.json", result)
+    counts = {"errors": 2, "substitutions": 2, "deletions": 0, "insertions": 0}
+    assert json.loads((tmp_path / "score.json").read_text()) == {
+        "rate": "WER",
+        "percent": 10.0,
+        "words": 20,
+        **counts,
+        "characters": {"characters": 30, **counts},
+        "utterances": 10,
+        "normalizer": "verbatim",
+        "interval": {
+            "low": 0.0,
+            "high": interval.high,
+            "level": 0.95,
+            "resampled": "speakers",
+            "count": 5,
+            "note": "",
+        },
+    }
+    write_results(tmp_path / "results.jsonl", result)
+    rows = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines()]
+    assert [row["speaker"] for row in rows] == speakers
+
+
+def test_score_of_empty_references_is_json(tmp_path: Path) -> None:
+    """Guards parsers that are not Python's: JSON has no infinity."""
+    write_score(tmp_path / "score.json", scored(("", "a")))
+    row = json.loads((tmp_path / "score.json").read_text(), parse_constant=lambda name: pytest.fail(name))
+    assert (row["percent"], row["interval"]["low"], row["interval"]["high"]) == (None, None, None)
 
 
 def test_results_hold_every_utterance(tmp_path: Path) -> None:

@@ -14,8 +14,8 @@ import torch
 from asr.corpora.manifest import Utterance
 from asr.errors import AudioError, DataError, SettingsError
 from asr.frontend.augment import AugmentConfig
+from asr.frontend.augment.mel_warp import warp_mel
 from asr.frontend.features import log_mel
-from asr.frontend.warp import warp_mel
 from asr.training.batches import Batch, BatchConfig, Batches
 from asr.training.cache import read_features, read_waveform
 from asr.training.examples import Example

@@ -15,7 +15,7 @@ import torch
 
 from asr.corpora.manifest import Utterance
 from asr.errors import AudioError, DataError, TrainingError
-from asr.frontend.conditions import Conditions
+from asr.frontend.augment import Conditions
 from asr.frontend.features import FeatureConfig
 from asr.training import cache, digests
 from asr.training.cache import FeatureCache, open_cache, read_features

@@ -1,9 +1,13 @@
+"""Random draws: functions of seed, epoch, purpose and id alone, pinned to stored values."""
+
 import hashlib
+import math
+from typing import Any
 
 import numpy as np
+import torch
 
-from asr.frontend.augment import AugmentConfig, draw_speeds
-from asr.frontend.draws import hash_ids, uniform
+from asr.frontend.augment.draws import generator, hash_ids, uniform
 
 
 def names(count: int) -> list[str]:
@@ -59,17 +63,47 @@ def test_uniform() -> None:
     assert np.abs(correlations[~np.eye(5, dtype=bool)]).max() < 0.035  # 5 standard deviations
 
 
-def test_speeds() -> None:
-    """Guards the shares of the speeds, those too fast for a transcript, and the order in the setting."""
-    config, hashes = AugmentConfig(speeds=(1.1, 0.9, 1.0)), hash_ids(names(3000))
-    top_speeds = np.repeat(np.array([1.1, 1.0, 0.5], dtype=np.float32), 1000)
-    drawn = draw_speeds(config, top_speeds, hashes, 1, 1)
-    assert set(drawn[:1000].tolist()) == {0.9, 1.0, 1.1}
-    assert set(drawn[1000:2000].tolist()) == {0.9, 1.0}
-    assert set(drawn[2000:].tolist()) == {1.0}
-    counts = [(drawn[:1000] == speed).sum() for speed in (0.9, 1.0, 1.1)]
-    assert min(counts) > 250
-    again = draw_speeds(AugmentConfig(speeds=(0.9, 1.0, 1.1)), top_speeds, hashes, 1, 1)
-    assert np.array_equal(again, drawn)
-    one = draw_speeds(config, top_speeds[5:6], hashes[5:6], 1, 1)
-    assert one[0] == drawn[5]
+def test_generator_is_pinned() -> None:
+    """Guards against another hash, byte order or order of parts: old runs could not be repeated."""
+    assert generator(1, 2, "spk-0001", "speed").bit_generator.random_raw(2).tolist() == [
+        9503129339043595383,
+        10244328969291115434,
+    ]
+
+
+def test_generator_depends_on_each_part_and_nothing_else() -> None:
+    """Guards against global random state, and against parts that run into each other."""
+
+    def numbers(*key: Any) -> tuple[int, ...]:
+        return tuple(generator(*key).bit_generator.random_raw(3).tolist())
+
+    first = numbers(1, 2, "a", "speed")
+    np.random.seed(7)
+    torch.manual_seed(7)
+    numbers(5, 5, "b", "masks")
+    assert numbers(1, 2, "a", "speed") == first
+    keys = [
+        (1, 2, "a", "speed"),
+        (2, 2, "a", "speed"),
+        (1, 3, "a", "speed"),
+        (1, 2, "b", "speed"),
+        (1, 2, "a", "masks"),
+        (12, 2, "a", "speed"),
+        (1, 22, "a", "speed"),
+        (1, 2, "/a", "speed"),
+        (1, 2, "speed", "a"),
+        (-1, 2, "a", "speed"),
+    ]
+    assert len({numbers(*key) for key in keys}) == len(keys)
+
+
+def test_neighbours_are_independent() -> None:
+    """Guards against neighbouring ids or epochs with the same or similar draws."""
+    drawn = np.array(
+        [[generator(1, epoch, f"u{n}", "speed").random() for n in range(100)] for epoch in range(1, 21)]
+    )
+    counts = np.histogram(drawn, bins=10, range=(0, 1))[0]
+    assert ((counts - 200.0) ** 2 / 200).sum() < 34  # chi-squared, 9 degrees of freedom: p = 1e-4
+    epochs = np.corrcoef(drawn[:-1].ravel(), drawn[1:].ravel())[0, 1]
+    ids = np.corrcoef(drawn[:, :-1].ravel(), drawn[:, 1:].ravel())[0, 1]
+    assert max(abs(epochs), abs(ids)) < 5 / math.sqrt(1900)  # five standard deviations

@@ -1,4 +1,4 @@
-"""Rooms: impulse responses made from a simple model or recorded, and speech heard through them.
+"""Reverberation: impulse responses of rooms, synthetic or recorded, and their convolution with speech.
 
 numpy's transforms run on one thread, so the same draw gives the same samples on any number of cores.
 """
@@ -14,8 +14,8 @@ from asr.frontend.audio import read_audio
 
 
 @dataclass(frozen=True)
-class MadeRoom:
-    """A room from a model: its direct sound, then noise that decays exponentially."""
+class SyntheticRoom:
+    """A simple model of a room: its direct sound, then noise that decays exponentially."""
 
     rt60_s: float  # in which the reverberation decays by 60 dB
     direct_db: float  # energy of the direct sound over that of the reverberation
@@ -63,7 +63,7 @@ class RecordedRoom:
             AudioError: the recording cannot be read, or is silent.
         """
         # A mean over the microphones of an array would be a comb filter, which is no room.
-        response: NDArray[np.float32] = read_audio(self.path, sample_rate, first_channel=True).numpy()
+        response: NDArray[np.float32] = read_audio(self.path, sample_rate, channel=0).numpy()
         direct = int(np.abs(response).argmax())
         if response[direct] == 0:
             raise AudioError(
@@ -76,11 +76,11 @@ class RecordedRoom:
         return f"room {self.path.name}"
 
 
-Room = MadeRoom | RecordedRoom
+Room = SyntheticRoom | RecordedRoom
 
 
 def reverberate(speech: NDArray[np.float32], response: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Hear speech through a room: same length, same mean power, direct sound where it was.
+    """Convolve speech with a room: same length, same mean power, direct sound at the same time.
 
     Args:
         speech: (samples,) float32.
@@ -94,9 +94,9 @@ def reverberate(speech: NDArray[np.float32], response: NDArray[np.float32]) -> N
     """
     size = 1 << (len(speech) + len(response) - 2).bit_length()
     spectrum = np.fft.rfft(speech, size) * np.fft.rfft(response, size)
-    heard = np.fft.irfft(spectrum, size)[: len(speech)]
-    power = float(np.square(heard, dtype=np.float64).sum())
+    reverberant = np.fft.irfft(spectrum, size)[: len(speech)]
+    power = float(np.square(reverberant, dtype=np.float64).sum())
     if power == 0:
         return speech
     scale = np.sqrt(float(np.square(speech, dtype=np.float64).sum()) / power)
-    return np.asarray(heard * scale, dtype=np.float32)
+    return np.asarray(reverberant * scale, dtype=np.float32)

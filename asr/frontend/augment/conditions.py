@@ -1,7 +1,7 @@
-"""Under which conditions an utterance is heard in an epoch: drawn, then applied to its waveform.
+"""The acoustic conditions of an utterance in an epoch: drawn, then applied to its waveform.
 
-`Augmenter` draws them, `hear` applies them. What was drawn is a plain record that says all, the seeds of
-noise included, so that a waveform and its conditions give the same samples in any process.
+`Augmenter` draws them, `apply_conditions` applies them. What was drawn is a plain record that holds all, the
+seeds of noise included, so that a waveform and its conditions give the same samples in any process.
 """
 
 import hashlib
@@ -15,29 +15,31 @@ from torch import Tensor
 
 from asr.errors import DataError
 from asr.frontend.audio import AUDIO_SUFFIXES, audio_files, audio_info
-from asr.frontend.augment import AugmentConfig, change_speed, draw, draw_speeds
-from asr.frontend.draws import hash_ids
-from asr.frontend.noise import MadeNoise, Noise, RecordedNoise, add_noise
-from asr.frontend.reverb import MadeRoom, RecordedRoom, Room, reverberate
+from asr.frontend.augment.config import AugmentConfig
+from asr.frontend.augment.draws import generator, hash_ids
+from asr.frontend.augment.noise import Noise, RecordedNoise, SyntheticNoise, add_noise
+from asr.frontend.augment.reverb import RecordedRoom, Room, SyntheticRoom, reverberate
+from asr.frontend.augment.speed import change_speed, draw_speeds
+from asr.frontend.augment.volume import change_volume
 
-# A folder of no more noise is kept in memory (77 MB a process at 16 kHz): opus is slow to read.
-_KEPT_S = 1200.0
+# Folders of at most this much noise are held in memory (77 MB a process at 16 kHz): opus is slow to read.
+_IN_MEMORY_S = 1200.0
 
 
 @dataclass(frozen=True)
 class Conditions:
-    """How one utterance is heard; the defaults are those of the recording."""
+    """What is done to one utterance; the defaults leave it as it was recorded."""
 
     speed: float = 1.0
     room: Room | None = None
     noise: Noise | None = None
     snr_db: float = 0.0  # of the noise, if any
     gain_db: float = 0.0
-    mel_warp: float = 1.0  # of the features, not of the waveform; see `warp`
+    mel_warp: float = 1.0  # of the features, not of the waveform; see `warp_mel`
 
     @property
     def only_speed(self) -> bool:
-        """Whether the waveform is as recorded but for its speed, so that a cache has its features."""
+        """Whether the waveform is as recorded except for its speed, so that a cache has its features."""
         return self.room is None and self.noise is None and self.gain_db == 0
 
     def __str__(self) -> str:
@@ -65,14 +67,14 @@ class Augmenter:
 
     Raises:
         AudioError: a recording of noise cannot be read.
-        DataError: a folder of noise or of impulse responses is missing, or holds no audio.
+        DataError: a folder of noise or of impulse responses does not exist, or holds no audio.
     """
 
     def __init__(self, config: AugmentConfig, seed: int) -> None:
         self.config, self.seed = config, seed
         self.rooms, noises = _recordings(config)
         self.noises = [(file, audio_info(file).duration_s) for file in noises]
-        self.keep_noises = sum(duration_s for _, duration_s in self.noises) <= _KEPT_S
+        self.noise_in_memory = sum(duration_s for _, duration_s in self.noises) <= _IN_MEMORY_S
 
     def conditions(self, epoch: int, utterance_id: str, top_speed: float) -> Conditions:
         """All that is drawn for an utterance.
@@ -89,7 +91,7 @@ class Augmenter:
     ) -> list[Conditions]:
         """The same for several utterances, each as if alone, in less time."""
         hashes = hash_ids(utterance_ids)
-        speeds = draw_speeds(self.config, np.array(top_speeds), hashes, self.seed, epoch)
+        speeds = draw_speeds(self.config.speeds, np.array(top_speeds), hashes, self.seed, epoch)
         return [
             self._conditions(epoch, name, speed)
             for name, speed in zip(utterance_ids, speeds.tolist(), strict=True)
@@ -108,23 +110,23 @@ class Augmenter:
 
     # One generator for each purpose: switching one on or off leaves the draws of the others as they are.
 
-    def _chosen(
+    def _generator_if_drawn(
         self, share: float, epoch: int, utterance_id: str, purpose: str
     ) -> np.random.Generator | None:
         """The random numbers for a purpose, or None for an utterance that is not in its share."""
         if share == 0:  # without generators that draw nothing, `conditions` takes half the time
             return None
-        rng = draw(self.seed, epoch, utterance_id, purpose)
+        rng = generator(self.seed, epoch, utterance_id, purpose)
         return rng if rng.random() < share else None
 
     def _room(self, epoch: int, utterance_id: str) -> Room | None:
         config = self.config
-        rng = self._chosen(config.room_share, epoch, utterance_id, "room")
+        rng = self._generator_if_drawn(config.room_share, epoch, utterance_id, "room")
         if rng is None:
             return None
         if self.rooms:
             return RecordedRoom(self.rooms[rng.integers(len(self.rooms))])
-        return MadeRoom(
+        return SyntheticRoom(
             rt60_s=rng.uniform(*config.room_rt60_s),
             direct_db=rng.uniform(*config.room_direct_db),
             seed=int(rng.integers(2**63)),
@@ -132,36 +134,36 @@ class Augmenter:
 
     def _noise(self, epoch: int, utterance_id: str) -> tuple[Noise | None, float]:
         config = self.config
-        rng = self._chosen(config.noise_share, epoch, utterance_id, "noise")
+        rng = self._generator_if_drawn(config.noise_share, epoch, utterance_id, "noise")
         if rng is None:
             return None, 0.0
         snr_db = rng.uniform(*config.noise_snr_db)
         if self.noises:
             path, duration_s = self.noises[rng.integers(len(self.noises))]
-            return RecordedNoise(path, duration_s, rng.random(), self.keep_noises), snr_db
+            return RecordedNoise(path, duration_s, rng.random(), self.noise_in_memory), snr_db
         kind = config.noise_kinds[rng.integers(len(config.noise_kinds))]
-        return MadeNoise(kind, seed=int(rng.integers(2**63))), snr_db
+        return SyntheticNoise(kind, seed=int(rng.integers(2**63))), snr_db
 
     def _gain_db(self, epoch: int, utterance_id: str) -> float:
-        rng = self._chosen(self.config.gain_share, epoch, utterance_id, "gain")
+        rng = self._generator_if_drawn(self.config.gain_share, epoch, utterance_id, "gain")
         return 0.0 if rng is None else rng.uniform(*self.config.gain_db)
 
     def _mel_warp(self, epoch: int, utterance_id: str) -> float:
         low, high = self.config.mel_warp
-        return low if low == high else draw(self.seed, epoch, utterance_id, "warp").uniform(low, high)
+        return low if low == high else generator(self.seed, epoch, utterance_id, "warp").uniform(low, high)
 
 
-def hear(waveform: Tensor, sample_rate: int, conditions: Conditions) -> Tensor:
-    """A waveform under conditions: speed, then the room, then noise, then volume.
+def apply_conditions(waveform: Tensor, sample_rate: int, conditions: Conditions) -> Tensor:
+    """Change a waveform: its speed, then the room, then noise, then the volume.
 
     Args:
         waveform: (samples,) float32 at sample_rate Hz.
         sample_rate: Hz.
-        conditions: how it is heard; mel_warp, which acts on features, is left to them.
+        conditions: what to do; mel_warp is not applied here, since it acts on features.
 
     Returns:
-        (ceil(samples / speed),) float32; noise or gain may make it exceed [-1, 1], which features do not
-        mind.
+        (ceil(samples / speed),) float32; noise or gain may make it exceed [-1, 1], which the features
+        allow.
 
     Raises:
         AudioError: a recording of noise or of a room cannot be read.
@@ -174,11 +176,11 @@ def hear(waveform: Tensor, sample_rate: int, conditions: Conditions) -> Tensor:
         samples = reverberate(samples, conditions.room.response(sample_rate))
     if conditions.noise is not None:
         samples = add_noise(samples, conditions.noise.samples(samples, sample_rate), conditions.snr_db)
-    return torch.from_numpy(samples) * 10 ** (conditions.gain_db / 20)
+    return change_volume(torch.from_numpy(samples), conditions.gain_db)
 
 
 def recordings_digest(config: AugmentConfig) -> str:
-    """A digest of names and sizes of the recordings that are drawn from; two runs with one draw alike.
+    """A digest of names and sizes of the recordings that are drawn from; runs with the same one draw alike.
 
     Raises:
         DataError: as of `Augmenter`.
@@ -192,7 +194,7 @@ def recordings_digest(config: AugmentConfig) -> str:
 
 
 def _recordings(config: AugmentConfig) -> tuple[list[Path], list[Path]]:
-    """Impulse responses of rooms and recordings of noise; none where there is no folder, or no share."""
+    """Impulse responses of rooms and recordings of noise; none without a folder or a share."""
     rooms: list[Path] = []
     noises: list[Path] = []
     if config.room_share and config.room_dir is not None:
@@ -205,13 +207,13 @@ def _recordings(config: AugmentConfig) -> tuple[list[Path], list[Path]]:
 def _find(folder: Path, key: str, what: str) -> list[Path]:
     if not folder.is_dir():
         raise DataError(
-            f"augment.{key} {folder}: no such folder. Expected {what}. Correct it, or leave it out: then "
-            f"they are made from a model."
+            f"augment.{key} {folder}: no such folder. Expected {what}. Correct it, or leave it "
+            f"out to use synthetic ones."
         )
     files = audio_files(folder)
     if not files:
         raise DataError(
             f"augment.{key} {folder}: no audio files in this folder. Expected {what} that end in "
-            f"{', '.join(AUDIO_SUFFIXES)}. Correct it, or leave it out: then they are made from a model."
+            f"{', '.join(AUDIO_SUFFIXES)}. Correct it, or leave it out to use synthetic ones."
         )
     return files

@@ -11,10 +11,10 @@ import soundfile
 import torch
 
 from asr.errors import AudioError, DataError
-from asr.frontend.augment import AugmentConfig, change_speed
-from asr.frontend.conditions import AS_RECORDED, Augmenter, Conditions, hear
-from asr.frontend.noise import MadeNoise, RecordedNoise
-from asr.frontend.reverb import MadeRoom, RecordedRoom
+from asr.frontend.augment import AS_RECORDED, AugmentConfig, Augmenter, Conditions, apply_conditions
+from asr.frontend.augment.noise import RecordedNoise, SyntheticNoise
+from asr.frontend.augment.reverb import RecordedRoom, SyntheticRoom
+from asr.frontend.augment.speed import change_speed
 
 RATE = 16_000
 ALL = AugmentConfig(room_share=0.5, noise_share=0.5, gain_share=0.5, mel_warp=(0.88, 1.12))
@@ -32,9 +32,9 @@ def waveform(samples: int = RATE) -> torch.Tensor:
 def test_draws_are_pinned() -> None:
     """Guards against other draws for the same settings: an old run could not be repeated."""
     how = Augmenter(ALL, 1).conditions(2, "spk-0004", top_speed=2.0)
-    room = MadeRoom(0.3257992252620263, 10.015884971909003, seed=2305767328806706587)
+    room = SyntheticRoom(0.3257992252620263, 10.015884971909003, seed=2305767328806706587)
     assert how.room == room
-    assert how.noise == MadeNoise("pink", seed=2147040387577740423)
+    assert how.noise == SyntheticNoise("pink", seed=2147040387577740423)
     assert (how.snr_db, how.gain_db) == (14.464638658929328, -14.037730856866819)
     assert how.mel_warp == 1.0767217498818837
     assert str(how) == (
@@ -71,10 +71,10 @@ def test_shares_and_ranges() -> None:
     spread = 4 * math.sqrt(1000 * 0.25)  # four standard deviations
     rooms = [how.room for how in conditions if how.room is not None]
     assert abs(len(rooms) - 500) < spread
-    assert all(isinstance(room, MadeRoom) for room in rooms)
+    assert all(isinstance(room, SyntheticRoom) for room in rooms)
     noisy = [how for how in conditions if how.noise is not None]
     assert abs(len(noisy) - 500) < spread
-    kinds = [how.noise.kind for how in noisy if isinstance(how.noise, MadeNoise)]
+    kinds = [how.noise.kind for how in noisy if isinstance(how.noise, SyntheticNoise)]
     assert len(kinds) == len(noisy)
     assert all(abs(kinds.count(kind) - 125) < 45 for kind in ALL.noise_kinds)
     loud = [how.gain_db for how in conditions if how.gain_db]
@@ -82,8 +82,8 @@ def test_shares_and_ranges() -> None:
     both = sum(how.room is not None and how.noise is not None for how in conditions)
     assert abs(both - 250) < 55  # one does not depend on the other
     for values, (low, high) in [
-        ([room.rt60_s for room in rooms if isinstance(room, MadeRoom)], ALL.room_rt60_s),
-        ([room.direct_db for room in rooms if isinstance(room, MadeRoom)], ALL.room_direct_db),
+        ([room.rt60_s for room in rooms if isinstance(room, SyntheticRoom)], ALL.room_rt60_s),
+        ([room.direct_db for room in rooms if isinstance(room, SyntheticRoom)], ALL.room_direct_db),
         ([how.snr_db for how in noisy], ALL.noise_snr_db),
         (loud, ALL.gain_db),
         ([how.mel_warp for how in conditions], ALL.mel_warp),
@@ -93,7 +93,7 @@ def test_shares_and_ranges() -> None:
 
 
 def test_one_setting_leaves_the_other_draws() -> None:
-    """Guards comparisons of two runs that differ in one setting: the rest is heard as before."""
+    """Guards comparisons of two runs that differ in one setting: the rest is as before."""
     plain = drawn(AugmentConfig())
     assert all(how.only_speed and how.mel_warp == 1 for how in plain)
     noisy = drawn(AugmentConfig(noise_share=1.0))
@@ -119,9 +119,9 @@ def test_folders(tmp_path: Path) -> None:
     conditions = drawn(config, 100)
     assert {how.noise.path for how in conditions if isinstance(how.noise, RecordedNoise)} == noises
     assert {how.room.path for how in conditions if isinstance(how.room, RecordedRoom)} == rooms
-    places = [how.noise.place for how in conditions if isinstance(how.noise, RecordedNoise)]
-    assert min(places) < 0.1
-    assert max(places) > 0.9
+    positions = [how.noise.position for how in conditions if isinstance(how.noise, RecordedNoise)]
+    assert min(positions) < 0.1
+    assert max(positions) > 0.9
 
 
 @pytest.mark.parametrize("topic", ["noise", "room"])
@@ -149,16 +149,16 @@ def test_unreadable_noise_is_found_at_the_start(tmp_path: Path) -> None:
         Augmenter(AugmentConfig(noise_share=1, noise_dir=tmp_path), 1)
 
 
-def test_large_folder_is_not_kept_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_folder_is_not_held_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Guards the memory of loader processes against hours of noise."""
     write(tmp_path / "a.wav", RATE)
     config = AugmentConfig(noise_share=1, noise_dir=tmp_path)
     (small,) = drawn(config, 1)
-    monkeypatch.setattr("asr.frontend.conditions._KEPT_S", 0.9)
+    monkeypatch.setattr("asr.frontend.augment.conditions._IN_MEMORY_S", 0.9)
     (large,) = drawn(config, 1)
     assert isinstance(small.noise, RecordedNoise)
-    assert small.noise.keep
-    assert large == replace(small, noise=replace(small.noise, keep=False))
+    assert small.noise.in_memory
+    assert large == replace(small, noise=replace(small.noise, in_memory=False))
 
 
 # ----------------------------------------------------------------------------------------------------------
@@ -168,41 +168,43 @@ def test_large_folder_is_not_kept_in_memory(tmp_path: Path, monkeypatch: pytest.
 def test_hearing_is_a_function_of_its_arguments() -> None:
     """Guards against random state in what the conditions describe in full, and another length than batches
     expect."""
-    how = Conditions(0.9, MadeRoom(0.3, 3.0, 1), MadeNoise("pink", 2), 10.0, -3.0)
-    first = hear(waveform(), RATE, how)
+    how = Conditions(0.9, SyntheticRoom(0.3, 3.0, 1), SyntheticNoise("pink", 2), 10.0, -3.0)
+    first = apply_conditions(waveform(), RATE, how)
     torch.manual_seed(1)
     np.random.seed(1)
-    assert torch.equal(hear(waveform(), RATE, how), first)
+    assert torch.equal(apply_conditions(waveform(), RATE, how), first)
     assert (first.dtype, len(first)) == (torch.float32, math.ceil(RATE / 0.9))
-    assert torch.equal(hear(waveform(), RATE, AS_RECORDED), waveform())
+    assert torch.equal(apply_conditions(waveform(), RATE, AS_RECORDED), waveform())
 
 
 def test_noise_is_not_in_the_room() -> None:
     """Guards the order: the SNR holds for the speech as it arrives, after speed and room, before the gain."""
-    how = Conditions(1.1, MadeRoom(0.3, 3.0, 1), MadeNoise("white", 2), 6.0, -12.0)
-    clean = hear(waveform(), RATE, replace(how, noise=None, gain_db=0.0))
-    quiet = hear(waveform(), RATE, how)
+    how = Conditions(1.1, SyntheticRoom(0.3, 3.0, 1), SyntheticNoise("white", 2), 6.0, -12.0)
+    clean = apply_conditions(waveform(), RATE, replace(how, noise=None, gain_db=0.0))
+    quiet = apply_conditions(waveform(), RATE, how)
     noise = quiet * 10 ** (12 / 20) - clean
     assert 10 * math.log10(clean.square().mean() / noise.square().mean()) == pytest.approx(6.0, abs=0.01)
 
 
 def test_the_recording_itself_stays(tmp_path: Path) -> None:
-    """Guards the caller's waveform, and noise that is kept in memory, against changes in place."""
+    """Guards the caller's waveform, and noise that is held in memory, against changes in place."""
     path = write(tmp_path / "n.wav", 100)
-    how = Conditions(1.0, None, RecordedNoise(path, 100 / RATE, 0.0, keep=True), 0.0, -6.0)
+    how = Conditions(1.0, None, RecordedNoise(path, 100 / RATE, 0.0, in_memory=True), 0.0, -6.0)
     original = waveform()
-    first = hear(original, RATE, how)
+    first = apply_conditions(original, RATE, how)
     assert torch.equal(original, waveform())
-    assert torch.equal(hear(original, RATE, how), first)
+    assert torch.equal(apply_conditions(original, RATE, how), first)
 
 
 @pytest.mark.parametrize("gain_db", [-20.0, 6.0])
 def test_gain(gain_db: float) -> None:
     """Guards the sign and the factor: 20 dB is ten times the amplitude."""
-    louder = hear(waveform(), RATE, Conditions(gain_db=gain_db))
+    louder = apply_conditions(waveform(), RATE, Conditions(gain_db=gain_db))
     assert torch.allclose(louder, waveform() * 10 ** (gain_db / 20))
 
 
 def test_speed_is_that_of_the_cache() -> None:
     """Guards features at a speed, which a cache holds, against those computed on the fly."""
-    assert torch.equal(hear(waveform(), RATE, Conditions(speed=1.1)), change_speed(waveform(), 1.1))
+    assert torch.equal(
+        apply_conditions(waveform(), RATE, Conditions(speed=1.1)), change_speed(waveform(), 1.1)
+    )

@@ -1,4 +1,4 @@
-"""Noise under speech: made from simple models or cut from recordings, added at an exact SNR.
+"""Additive noise, synthetic or cut from recordings, at an exact SNR.
 
 numpy's transforms run on one thread, so the same draw gives the same samples on any number of cores.
 """
@@ -10,6 +10,7 @@ from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from asr.errors import AudioError
 from asr.frontend.audio import read_audio
@@ -22,8 +23,8 @@ _SILENCE = 1e-12  # mean square: -120 dB, below half a step of 16 bits
 
 
 @dataclass(frozen=True)
-class MadeNoise:
-    """Noise from a model: fully described by its kind and the seed of its samples."""
+class SyntheticNoise:
+    """Shaped Gaussian noise, fully described by its kind and the seed of its samples."""
 
     kind: NoiseKind
     seed: int
@@ -64,8 +65,8 @@ class RecordedNoise:
 
     path: Path
     duration_s: float  # of the recording
-    place: float  # where the part lies, 0 (at the beginning) to 1 (at the end)
-    keep: bool = False  # the whole recording in memory, for the next part of it
+    position: float  # where the part lies, 0 (at the beginning) to 1 (at the end)
+    in_memory: bool = False  # hold the whole recording in memory, for the next part of it
 
     def samples(self, speech: NDArray[np.float32], sample_rate: int) -> NDArray[np.float32]:
         """Noise of the speech's length, at the recording's level.
@@ -81,15 +82,16 @@ class RecordedNoise:
             AudioError: the recording cannot be read, or is silent throughout.
         """
         count, needed_s = len(speech), len(speech) / sample_rate
-        if not self.keep and self.duration_s > needed_s:
-            offset_s = self.place * (self.duration_s - needed_s)
+        if not self.in_memory and self.duration_s > needed_s:
+            offset_s = self.position * (self.duration_s - needed_s)
             part = read_audio(self.path, sample_rate, offset_s=offset_s, duration_s=needed_s).numpy()
             if _power(part) > _SILENCE:
                 return np.resize(part, count)  # resampling may be off by a sample
-        whole = _kept(self.path, sample_rate) if self.keep else read_audio(self.path, sample_rate).numpy()
-        start = int(self.place * (len(whole) - count if len(whole) > count else len(whole)))
+        read = _read_once if self.in_memory else read_audio
+        whole: NDArray[np.float32] = read(self.path, sample_rate).numpy()
+        start = int(self.position * (len(whole) - count if len(whole) > count else len(whole)))
         chosen = whole.take(np.arange(start, start + count), mode="wrap")
-        if _power(chosen) <= _SILENCE:  # a pause: go on to where there is something to hear
+        if _power(chosen) <= _SILENCE:  # a pause: go on to the next audible sample
             audible = np.flatnonzero(np.square(whole) > _SILENCE)
             if not len(audible):
                 raise AudioError(
@@ -104,7 +106,7 @@ class RecordedNoise:
         return f"noise {self.path.name}"
 
 
-Noise = MadeNoise | RecordedNoise
+Noise = SyntheticNoise | RecordedNoise
 
 
 def add_noise(speech: NDArray[np.float32], noise: NDArray[np.float32], snr_db: float) -> NDArray[np.float32]:
@@ -116,25 +118,26 @@ def add_noise(speech: NDArray[np.float32], noise: NDArray[np.float32], snr_db: f
         snr_db: power of the speech over that of the noise, dB.
 
     Returns:
-        (samples,) float32; may exceed [-1, 1], which features do not mind.
+        (samples,) float32; may exceed [-1, 1], which the features allow.
 
     Source: Snyder et al. 2015, "MUSAN: a music, speech and noise corpus"; the ratio of whole utterances as in
         Kaldi's wav-reverberate.
     """
     power = _power(noise)
-    if power == 0:  # what has the spectrum of silence
+    if power == 0:  # speech-shaped noise of silence
         return speech
     scale = np.sqrt(_power(speech) / power / 10 ** (snr_db / 10))
     return speech + np.float32(scale) * noise
 
 
 @cache
-def _kept(path: Path, sample_rate: int) -> NDArray[np.float32]:
-    samples: NDArray[np.float32] = read_audio(path, sample_rate).numpy()
-    return samples
+def _read_once(path: Path, sample_rate: int) -> Tensor:
+    """A whole recording, (samples,) float32, held for the life of the process."""
+    return read_audio(path, sample_rate)
 
 
 def _power(samples: NDArray[np.float32]) -> float:
+    """Mean square of (samples,), summed in float64."""
     return float(np.square(samples, dtype=np.float64).mean())
 
 

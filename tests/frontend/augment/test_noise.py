@@ -8,7 +8,7 @@ import soundfile
 from numpy.typing import NDArray
 
 from asr.errors import AudioError
-from asr.frontend.noise import NOISE_KINDS, MadeNoise, NoiseKind, RecordedNoise, add_noise
+from asr.frontend.augment.noise import NOISE_KINDS, NoiseKind, RecordedNoise, SyntheticNoise, add_noise
 
 RATE = 16_000
 
@@ -37,7 +37,7 @@ def band_db(samples: NDArray[np.float32], low_hz: float, high_hz: float) -> floa
 def test_snr_is_exact(kind: NoiseKind, snr_db: float) -> None:
     """Guards against an SNR of amplitudes, of peaks or of only a part, and against a change of the speech."""
     speech = speech_like()
-    noise = MadeNoise(kind, seed=3).samples(speech, RATE)
+    noise = SyntheticNoise(kind, seed=3).samples(speech, RATE)
     assert (noise.shape, noise.dtype) == (speech.shape, np.float32)
     noisy = add_noise(speech, noise, snr_db)
     assert noisy.dtype == np.float32
@@ -48,7 +48,7 @@ def test_snr_is_exact(kind: NoiseKind, snr_db: float) -> None:
 def test_slope(kind: NoiseKind, octave_db: float) -> None:
     """Guards against a slope of amplitudes where one of powers is meant, and against power below 50 Hz, which
     would use up the SNR where no speech is."""
-    noise = MadeNoise(kind, seed=1).samples(np.zeros(20 * RATE, np.float32), RATE)
+    noise = SyntheticNoise(kind, seed=1).samples(np.zeros(20 * RATE, np.float32), RATE)
     octaves = [band_db(noise, low, 1.1 * low) for low in (200, 400, 800, 1600, 3200)]
     assert np.diff(octaves) == pytest.approx(np.full(4, octave_db), abs=0.6)
     assert band_db(noise, 1, 25) == pytest.approx(band_db(noise, 40, 50), abs=1.2)
@@ -58,7 +58,7 @@ def test_speech_shaped_noise() -> None:
     """Guards against noise of a flat spectrum, or with the words still in it: the spectrum is the
     utterance's, and the level no longer comes and goes with it."""
     speech = speech_like(samples=1 << 16)
-    noise = MadeNoise("speech", seed=1).samples(speech, RATE)
+    noise = SyntheticNoise("speech", seed=1).samples(speech, RATE)
     for low in (500, 900, 1000, 1100, 2000, 4000):
         assert band_db(noise, low, low + 100) == pytest.approx(band_db(speech, low, low + 100), abs=1.5)
 
@@ -70,21 +70,23 @@ def test_speech_shaped_noise() -> None:
     assert abs(np.corrcoef(speech, noise)[0, 1]) < 0.1
 
 
-def test_made_noise_is_a_function_of_its_seed() -> None:
+def test_synthetic_noise_is_a_function_of_its_seed() -> None:
     """Guards against global random state, and against one noise for all."""
     speech = speech_like()
     for kind in NOISE_KINDS:
-        first = MadeNoise(kind, 1).samples(speech, RATE)
+        first = SyntheticNoise(kind, 1).samples(speech, RATE)
         np.random.seed(5)
-        assert np.array_equal(MadeNoise(kind, 1).samples(speech, RATE), first)
-        assert abs(np.corrcoef(MadeNoise(kind, 2).samples(speech, RATE), first)[0, 1]) < 0.1
+        assert np.array_equal(SyntheticNoise(kind, 1).samples(speech, RATE), first)
+        assert abs(np.corrcoef(SyntheticNoise(kind, 2).samples(speech, RATE), first)[0, 1]) < 0.1
 
 
 def test_silence_stays_silent() -> None:
     """Guards against NaN from a division by no power."""
     silence = np.zeros(1000, np.float32)
     for kind in NOISE_KINDS:
-        assert np.array_equal(add_noise(silence, MadeNoise(kind, 1).samples(silence, RATE), 10.0), silence)
+        assert np.array_equal(
+            add_noise(silence, SyntheticNoise(kind, 1).samples(silence, RATE), 10.0), silence
+        )
 
 
 # ----------------------------------------------------------------------------------------------------------
@@ -98,51 +100,51 @@ def ramp(folder: Path, seconds: float) -> Path:
     return path
 
 
-@pytest.mark.parametrize("keep", [False, True])
-@pytest.mark.parametrize(("place", "first"), [(0.0, 0), (0.5, RATE), (1.0, 2 * RATE)])
-def test_part_of_a_long_recording(place: float, first: int, keep: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize("in_memory", [False, True])
+@pytest.mark.parametrize(("position", "first"), [(0.0, 0), (0.5, RATE), (1.0, 2 * RATE)])
+def test_part_of_a_long_recording(position: float, first: int, in_memory: bool, tmp_path: Path) -> None:
     """Guards against parts that wrap around within a long recording, or never reach its end."""
-    noise = RecordedNoise(ramp(tmp_path, 3.0), 3.0, place, keep)
+    noise = RecordedNoise(ramp(tmp_path, 3.0), 3.0, position, in_memory)
     cut = noise.samples(np.zeros(RATE, np.float32), RATE)
     assert np.array_equal(cut * (1 << 20), np.arange(first + 1, first + RATE + 1))
 
 
-@pytest.mark.parametrize("keep", [False, True])
-def test_short_recording_is_repeated(keep: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize("in_memory", [False, True])
+def test_short_recording_is_repeated(in_memory: bool, tmp_path: Path) -> None:
     """Guards against an error, or silence, where the recording ends before the utterance."""
-    noise = RecordedNoise(ramp(tmp_path, 0.1), 0.1, 0.25, keep)
+    noise = RecordedNoise(ramp(tmp_path, 0.1), 0.1, 0.25, in_memory)
     cut = noise.samples(np.zeros(RATE, np.float32), RATE)
     assert np.array_equal(cut * (1 << 20), (np.arange(400, 400 + RATE) % 1600) + 1)
 
 
-@pytest.mark.parametrize("keep", [False, True])
-def test_recording_at_another_rate(keep: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize("in_memory", [False, True])
+def test_recording_at_another_rate(in_memory: bool, tmp_path: Path) -> None:
     """Guards the pitch and the length of noise whose rate is not the model's."""
     path = tmp_path / "tone.wav"
     soundfile.write(path, 0.1 * np.sin(2 * np.pi * 1000 * np.arange(2 * 44_100) / 44_100), 44_100)
-    cut = RecordedNoise(path, 2.0, 0.3, keep).samples(np.zeros(12_345, np.float32), RATE)
+    cut = RecordedNoise(path, 2.0, 0.3, in_memory).samples(np.zeros(12_345, np.float32), RATE)
     assert cut.shape == (12_345,)
     assert np.abs(np.fft.rfft(cut)).argmax() * RATE / 12_345 == pytest.approx(1000, abs=2)
 
 
-@pytest.mark.parametrize("keep", [False, True])
-def test_pause_in_a_recording(keep: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize("in_memory", [False, True])
+def test_pause_in_a_recording(in_memory: bool, tmp_path: Path) -> None:
     """Guards against noise that is not there, or NaN, where the part that was drawn is a pause."""
     path = tmp_path / "pause.wav"
     samples = np.zeros(4 * RATE, np.float32)
     samples[-1000:] = 0.5
     soundfile.write(path, samples, RATE)
-    cut = RecordedNoise(path, 4.0, 0.1, keep).samples(np.zeros(RATE, np.float32), RATE)
+    cut = RecordedNoise(path, 4.0, 0.1, in_memory).samples(np.zeros(RATE, np.float32), RATE)
     assert (cut[:1000] > 0.49).all()
 
 
-@pytest.mark.parametrize("keep", [False, True])
-def test_silent_recording(keep: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize("in_memory", [False, True])
+def test_silent_recording(in_memory: bool, tmp_path: Path) -> None:
     """Guards against training on clean speech, or NaN, where noise was promised."""
     path = tmp_path / "silent.wav"
     soundfile.write(path, np.zeros(RATE), RATE)
     with pytest.raises(AudioError, match=r"silent\.wav: silent throughout\. Expected .* Take it out"):
-        RecordedNoise(path, 1.0, 0.5, keep).samples(speech_like(), RATE)
+        RecordedNoise(path, 1.0, 0.5, in_memory).samples(speech_like(), RATE)
 
 
 def test_snr_of_real_noise(speech: Path) -> None:

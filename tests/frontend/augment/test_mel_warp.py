@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
+from asr.frontend.augment.mel_warp import warp_mel
 from asr.frontend.features import FeatureConfig, band_edges_hz, log_mel
-from asr.frontend.warp import warp_mel
 
 CONFIG = FeatureConfig()
 

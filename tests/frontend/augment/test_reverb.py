@@ -7,7 +7,7 @@ import pytest
 import soundfile
 
 from asr.errors import AudioError
-from asr.frontend.reverb import MadeRoom, RecordedRoom, reverberate
+from asr.frontend.augment.reverb import RecordedRoom, SyntheticRoom, reverberate
 
 RATE = 16_000
 
@@ -18,10 +18,10 @@ def noise(samples: int, seed: int = 0) -> np.ndarray:
 
 @pytest.mark.parametrize("rt60_s", [0.2, 0.5, 1.2])
 @pytest.mark.parametrize("direct_db", [-5.0, 0.0, 12.0])
-def test_made_room(rt60_s: float, direct_db: float) -> None:
+def test_synthetic_room(rt60_s: float, direct_db: float) -> None:
     """Guards the meaning of both numbers: Schroeder's backward integral falls by 60 dB in RT60, and the
     energies of direct sound and reverberation have the ratio."""
-    response = MadeRoom(rt60_s, direct_db, seed=1).response(RATE).astype(np.float64)
+    response = SyntheticRoom(rt60_s, direct_db, seed=1).response(RATE).astype(np.float64)
     assert len(response) == 1 + round(rt60_s * RATE)
     tail = response[1:]
     assert 10 * np.log10(response[0] ** 2 / np.square(tail).sum()) == pytest.approx(direct_db, abs=0.01)
@@ -31,12 +31,12 @@ def test_made_room(rt60_s: float, direct_db: float) -> None:
     assert 3 * (fall[1] - fall[0]) / RATE == pytest.approx(rt60_s, rel=0.1)
 
 
-def test_made_room_is_a_function_of_its_seed() -> None:
+def test_synthetic_room_is_a_function_of_its_seed() -> None:
     """Guards against one room for all, and against global random state."""
-    first = MadeRoom(0.3, 0.0, 1).response(RATE)
+    first = SyntheticRoom(0.3, 0.0, 1).response(RATE)
     np.random.seed(3)
-    assert np.array_equal(MadeRoom(0.3, 0.0, 1).response(RATE), first)
-    assert not np.array_equal(MadeRoom(0.3, 0.0, 2).response(RATE), first)
+    assert np.array_equal(SyntheticRoom(0.3, 0.0, 1).response(RATE), first)
+    assert not np.array_equal(SyntheticRoom(0.3, 0.0, 2).response(RATE), first)
 
 
 def test_reverberation_is_a_convolution() -> None:
@@ -54,7 +54,7 @@ def test_reverberation_is_a_convolution() -> None:
 def test_direct_sound_stays_in_place() -> None:
     """Guards against words that move against their transcript: the largest correlation is at lag 0."""
     speech = noise(RATE)
-    heard = reverberate(speech, MadeRoom(0.6, 0.0, seed=2).response(RATE))
+    heard = reverberate(speech, SyntheticRoom(0.6, 0.0, seed=2).response(RATE))
     assert heard.shape == speech.shape
     correlation = np.fft.irfft(np.fft.rfft(heard, 2 * RATE) * np.fft.rfft(speech, 2 * RATE).conj())
     assert int(correlation.argmax()) == 0
@@ -62,7 +62,7 @@ def test_direct_sound_stays_in_place() -> None:
 
 def test_silence_stays_silent() -> None:
     """Guards against NaN from a division by no power."""
-    assert not reverberate(np.zeros(500, np.float32), MadeRoom(0.1, 0.0, 1).response(RATE)).any()
+    assert not reverberate(np.zeros(500, np.float32), SyntheticRoom(0.1, 0.0, 1).response(RATE)).any()
 
 
 def test_recorded_room(tmp_path: Path) -> None:

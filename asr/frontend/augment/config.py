@@ -1,0 +1,83 @@
+"""The settings of augmentation."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from asr.errors import SettingsError
+from asr.frontend.augment.noise import NOISE_KINDS, NoiseKind
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """How training data is changed, anew in each epoch; every draw depends on seed, epoch and utterance."""
+
+    speeds: tuple[float, ...] = (0.9, 1.0, 1.1)  # one is drawn an utterance and epoch; 1.0 alone for none
+    time_masks_per_s: float = 1.0  # SpecAugment: masks along time for every 100 frames (1 s at a 10 ms shift)
+    time_mask_frames: int = 15  # longest such mask, in frames
+    mel_masks: int = 2  # SpecAugment: masks along the mel bands
+    mel_mask_bands: int = 20  # widest such mask, in bands
+    masks_from_epoch: int = 2  # epochs before it are unmasked, which shortens CTC's blank plateau
+    room_share: float = 0.0  # share of the utterances that get reverberation, 0 to 1
+    room_dir: Path | None = None  # folder of recorded impulse responses, one a file; None: synthetic rooms
+    room_rt60_s: tuple[float, float] = (0.15, 0.8)  # synthetic rooms: range of the time to decay by 60 dB, s
+    room_direct_db: tuple[float, float] = (0.0, 15.0)  # synthetic rooms: range of direct sound over echo, dB
+    noise_share: float = 0.0  # share of the utterances that get noise, 0 to 1
+    noise_dir: Path | None = None  # folder of recorded noise, with subfolders; None: synthetic noise
+    noise_kinds: tuple[NoiseKind, ...] = NOISE_KINDS  # synthetic; speech: with the utterance's spectrum
+    noise_snr_db: tuple[float, float] = (5.0, 25.0)  # range of the SNR, in dB over the whole utterance
+    # Share of the utterances that are made louder or quieter, 0 to 1. With features.normalize utterance, this
+    # changes nothing except where the quietest cells meet features.log-floor.
+    gain_share: float = 0.0
+    gain_db: tuple[float, float] = (-18.0, 6.0)  # range of the change of volume, dB
+    # Range of the factor that warps the frequencies of the mel bands (vocal tract length perturbation);
+    # 0.88 1.12 is usual, 1 1 is none.
+    mel_warp: tuple[float, float] = (1.0, 1.0)
+
+    def __post_init__(self) -> None:
+        if not self.speeds or not all(0.5 <= speed <= 2 for speed in self.speeds):
+            raise SettingsError(f"augment.speeds must be one or more factors in 0.5..2. Got {self.speeds}.")
+        if any(abs(100 * speed - round(100 * speed)) > 1e-6 for speed in self.speeds):
+            raise SettingsError(
+                f"augment.speeds must be factors in whole percents, as 0.95. Got {self.speeds}."
+            )
+        masks = ("time_masks_per_s", "time_mask_frames", "mel_masks", "mel_mask_bands", "masks_from_epoch")
+        for name in masks:
+            value = getattr(self, name)
+            if not 0 <= value < math.inf:
+                raise SettingsError(f"{_key(name)} must not be negative. Got {value:g}.")
+        for name in ("room_share", "noise_share", "gain_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise SettingsError(f"{_key(name)} must be in 0..1. Got {getattr(self, name):g}.")
+        for name, (lowest, highest, unit) in _RANGES.items():
+            low, high = getattr(self, name)
+            if not lowest <= low <= high <= highest:
+                raise SettingsError(
+                    f"{_key(name)} must be two numbers within {lowest:g}..{highest:g}{unit}, the lower "
+                    f"first. Got {low:g} {high:g}."
+                )
+        for topic in ("room", "noise"):
+            if getattr(self, f"{topic}_dir") is not None and not getattr(self, f"{topic}_share"):
+                raise SettingsError(
+                    f"augment.{topic}-dir is given, but augment.{topic}-share is 0, so that nothing in it is "
+                    f"used. Set the share too, such as --augment.{topic}-share 0.5, or leave both out."
+                )
+        if not self.noise_kinds or not set(self.noise_kinds) <= set(NOISE_KINDS):
+            got = " ".join(self.noise_kinds) or "none"
+            raise SettingsError(f"augment.noise-kinds must be some of {' '.join(NOISE_KINDS)}. Got {got}.")
+
+    @property
+    def changes_waveform(self) -> bool:
+        """Whether more than the speed may change, so that a cache lacks features of some utterances."""
+        return max(self.room_share, self.noise_share, self.gain_share) > 0
+
+
+# Of both ends of a drawn range: the lowest and highest value that make sense, and the unit.
+_RANGES = {
+    "room_rt60_s": (0.01, 10.0, " s"), "room_direct_db": (-30.0, 60.0, " dB"),
+    "noise_snr_db": (-30.0, 100.0, " dB"), "gain_db": (-60.0, 60.0, " dB"), "mel_warp": (0.5, 2.0, ""),
+}  # fmt: skip
+
+
+def _key(name: str) -> str:
+    return f"augment.{name.replace('_', '-')}"

@@ -1,0 +1,101 @@
+"""Bootstrap intervals against plain bootstraps and a distribution known by hand."""
+
+import numpy as np
+import pytest
+
+from asr.errors import DataError, SettingsError
+from asr.scoring import significance
+from asr.scoring.significance import Interval, bootstrap_interval
+
+
+def ends(interval: Interval) -> tuple[float, float]:
+    return interval.low, interval.high
+
+
+def corpus(utterances: int, seed: int = 7) -> tuple[list[int], list[int]]:
+    """Errors and lengths of random utterances."""
+    generator = np.random.default_rng(seed)
+    lengths = generator.integers(1, 6, size=utterances)
+    return generator.binomial(lengths, 0.3).tolist(), lengths.tolist()
+
+
+def test_utterances_by_plain_bootstrap() -> None:
+    """Guards the drawing by kinds of utterances: it must be the plain bootstrap, utterance by utterance."""
+    errors, lengths = map(np.array, corpus(80))
+    drawn = np.random.default_rng(1).integers(0, 80, size=(20000, 80))
+    rates = 100 * errors[drawn].sum(axis=1) / lengths[drawn].sum(axis=1)
+    interval = bootstrap_interval(errors.tolist(), lengths.tolist(), resamples=20000)
+    assert ends(interval) == pytest.approx(tuple(np.quantile(rates, [0.025, 0.975])), abs=0.3)
+    assert (interval.resampled, interval.count, interval.note) == ("utterances", 80, "")
+    assert interval.low < 100 * errors.sum() / lengths.sum() < interval.high
+
+
+def test_speakers_by_plain_bootstrap() -> None:
+    """Guards the drawing of speakers, who speak more or less and are better or worse to recognise."""
+    generator = np.random.default_rng(3)
+    speaker = generator.choice(12, size=400, p=np.arange(1, 13) / 78)
+    lengths = generator.integers(1, 10, size=400)
+    errors = generator.binomial(lengths, np.linspace(0.05, 0.6, 12)[speaker])
+    rates = []
+    for _ in range(5000):
+        drawn = np.concatenate([np.flatnonzero(speaker == one) for one in generator.integers(0, 12, size=12)])
+        rates.append(100 * errors[drawn].sum() / lengths[drawn].sum())
+    names = [f"speaker {number}" for number in speaker]
+    interval = bootstrap_interval(errors.tolist(), lengths.tolist(), names, resamples=5000)
+    assert ends(interval) == pytest.approx(tuple(np.quantile(rates, [0.025, 0.975])), abs=1)
+    assert (interval.resampled, interval.count, interval.note) == ("speakers", 12, "")
+    narrow = bootstrap_interval(errors.tolist(), lengths.tolist())
+    assert interval.high - interval.low > 2 * (narrow.high - narrow.low)
+
+
+def test_speakers_by_hand() -> None:
+    """Five speakers of whom one is never understood: that one is drawn k times of five with binomial
+    probability, so the rate is k / 5, and 0 to 3 times are the central 95%."""
+    names = [f"s{number % 5}" for number in range(500)]
+    errors = [2 * (name == "s0") for name in names]
+    interval = bootstrap_interval(errors, [2] * 500, names)
+    assert ends(interval) == (0, 60)
+    assert str(interval) == "0.00 to 60.00 (bootstrap over speakers: 5)"
+
+
+@pytest.mark.parametrize(
+    ("speakers", "text"),
+    [
+        (None, "utterances: 6)"),
+        ([""] * 6, "utterances: 6)"),
+        (list("aabbcd"), "utterances: 6; 4 speakers are too few to resample)"),
+        (["a"] * 6, "utterances: 6; 1 speaker is too few to resample)"),
+        (["a", "b", "c", "d", "e", ""], "utterances: 6; some have no speaker)"),
+        (list("abcdee"), "speakers: 5)"),
+    ],
+)
+def test_what_is_resampled(speakers: list[str] | None, text: str) -> None:
+    """Guards the rule: speakers where all are known and there are five or more; else it is said why not."""
+    assert str(bootstrap_interval([0, 1, 0, 1, 0, 1], [2] * 6, speakers)).endswith(f"(bootstrap over {text}")
+
+
+def test_seeded_and_wider_with_the_level(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards against an interval that changes between runs or with the size of the parts it is drawn in."""
+    errors, lengths = corpus(40)
+    interval = bootstrap_interval(errors, lengths)
+    assert interval == bootstrap_interval(errors, lengths)
+    assert interval != bootstrap_interval(errors, lengths, seed=1)
+    wide = bootstrap_interval(errors, lengths, level=0.99)
+    assert wide.low < interval.low < 100 * sum(errors) / sum(lengths) < interval.high < wide.high
+    monkeypatch.setattr(significance, "_DRAWN_AT_ONCE", 50)
+    assert interval == bootstrap_interval(errors, lengths)
+
+
+def test_one_utterance_is_a_point() -> None:
+    """Guards the degenerate case: one utterance says nothing about its spread."""
+    assert ends(bootstrap_interval([1], [2])) == (50.0, 50.0)
+
+
+def test_wrong_input() -> None:
+    """Guards against percents taken for shares, and intervals of nothing."""
+    with pytest.raises(SettingsError, match=r"level must lie between 0 and 1, both excluded. Got 95"):
+        bootstrap_interval([1], [2], level=95)
+    with pytest.raises(SettingsError, match=r"resamples must be at least 1. Got 0"):
+        bootstrap_interval([1], [2], resamples=0)
+    with pytest.raises(DataError, match="no utterance to draw from"):
+        bootstrap_interval([], [])
