@@ -18,7 +18,7 @@ from asr.errors import SettingsError
 from asr.lm.alphabet import check_alphabet
 from asr.lm.interface import LanguageModel
 from asr.lm.ngram import NgramModel
-from asr.lm.packed import PackedNgrams, empty
+from asr.lm.packed import PackedNgrams, empty, word_log_probs
 from asr.lm.trie import BEGIN, END, UNKNOWN
 from asr.text.lexicon import Lexicon
 from asr.text.tokenizer import Tokenizer
@@ -205,7 +205,7 @@ def _check_known(words: list[str], known: tuple[str, ...], lexicon: Lexicon | No
 def _scores(lm: LanguageModel[Any], words: tuple[str, ...], symbol: NDArray[np.int32]) -> NDArray[np.float64]:
     """(words,) log-probabilities without context, or, where a model cannot tell, at a text's beginning."""
     if isinstance(lm, NgramModel):
-        return lm.ngrams.unigram[symbol].astype(np.float64)
+        return word_log_probs(lm.ngrams, symbol)
     parts = []
     for first in range(0, len(words), _BATCH):
         some = words[first : first + _BATCH]

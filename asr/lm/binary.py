@@ -2,7 +2,7 @@
 
     8 bytes      b"asrNGRAM"
     8 bytes      version, and length of the header; little endian
-    header       JSON: unit, counts, bit widths, the arrays' types and lengths, checksum of words and arrays
+    header       JSON: unit, counts, bytes of the words, shapes of the arrays, checksum of words and arrays
     4 bytes      checksum of all that stands before it
     words        UTF-8, a line feed after each
     arrays       each from a multiple of 64 bytes on
@@ -14,6 +14,7 @@ would crash.
 
 import contextlib
 import json
+import math
 import os
 import struct
 import zlib
@@ -26,7 +27,7 @@ from numpy.typing import NDArray
 
 from asr.errors import ModelError
 from asr.lm.interface import Unit
-from asr.lm.packed import Column, PackedNgrams, is_sound
+from asr.lm.packed import PackedNgrams, fits, is_sound
 
 __all__ = ["is_binary", "read", "write"]
 
@@ -37,7 +38,7 @@ _CHECKSUM = struct.Struct("<I")
 _ALIGNMENT = 64
 _BLOCK = 1 << 20
 _LONGEST_HEADER = 1 << 16
-_COLUMNS = frozenset(name for name, kind in PackedNgrams.__annotations__.items() if kind is Column)
+_TYPES = ("<u8", "<i8", "<f4", "<i8")  # of the arrays of `PackedNgrams`
 
 
 def is_binary(path: Path) -> bool:
@@ -56,7 +57,7 @@ def write(
         OSError: the file cannot be written.
     """
     text = "".join(f"{word}\n" for word in words).encode()
-    arrays = _arrays(ngrams)
+    arrays = [np.ascontiguousarray(array, dtype) for array, dtype in zip(ngrams, _TYPES, strict=True)]
     checksum = 0
     for part in _parts(text, arrays):
         checksum = zlib.crc32(part, checksum)
@@ -65,8 +66,7 @@ def write(
             "unit": unit,
             "counts": counts,
             "text": len(text),
-            "bits": {name: getattr(ngrams, name).bits for name in sorted(_COLUMNS)},
-            "arrays": {name: (array.dtype.str, len(array)) for name, array in arrays.items()},
+            "shapes": [array.shape for array in arrays],
             "checksum": checksum,
         }
     ).encode()
@@ -122,12 +122,12 @@ def read(path: Path) -> tuple[PackedNgrams, tuple[str, ...], tuple[int, ...], Un
     # Private ("c"), so that the arrays are writable: compiled code has another form for those that are not.
     memory = np.memmap(path, np.uint8, "c").view(np.ndarray)[start + length + _CHECKSUM.size :]
     text, offset = memory[: record["text"]].tobytes(), record["text"]
-    arrays: dict[str, NDArray[Any]] = {}
-    for name, (dtype, count) in record["arrays"].items():
+    arrays: list[NDArray[Any]] = []
+    for shape, dtype in zip(record["shapes"], _TYPES, strict=True):
         offset += -offset % _ALIGNMENT
-        end = offset + count * np.dtype(dtype).itemsize
+        end = offset + math.prod(shape) * np.dtype(dtype).itemsize
         if end <= len(memory):
-            arrays[name] = memory[offset:end].view(dtype)
+            arrays.append(memory[offset:end].view(dtype).reshape(shape))
         offset = end
     if offset != len(memory):
         expected = size + offset - len(memory)
@@ -135,54 +135,19 @@ def read(path: Path) -> tuple[PackedNgrams, tuple[str, ...], tuple[int, ...], Un
     if zlib.crc32(memory) != record["checksum"]:
         fail("is damaged: its checksum is wrong")
     words, counts = tuple(text.decode().split("\n")[:-1]), tuple(record["counts"])
-    ngrams = PackedNgrams(
-        **{
-            name: Column(arrays[name], record["bits"][name]) if name in _COLUMNS else arrays[name]
-            for name in PackedNgrams._fields
-        }
-    )
-    if not _fits(ngrams, len(words), counts) or not is_sound(ngrams, len(words)):
+    ngrams = PackedNgrams(*arrays)
+    if len(words) != counts[0] or not fits(ngrams, counts) or not is_sound(ngrams):
         fail("is damaged: its n-grams do not fit together")
     return ngrams, words, counts, record["unit"]
 
 
-def _arrays(ngrams: PackedNgrams) -> dict[str, NDArray[Any]]:
-    """All arrays by name, each in the type and byte order of the file."""
-    arrays = {}
-    for name, value in ngrams._asdict().items():
-        array = value.data if isinstance(value, Column) else value
-        arrays[name] = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
-    return arrays
-
-
-def _parts(text: bytes, arrays: dict[str, NDArray[Any]]) -> Iterator[bytes]:
+def _parts(text: bytes, arrays: list[NDArray[Any]]) -> Iterator[bytes]:
     """What follows the header, some at a time."""
     yield text
     offset = len(text)
-    for array in arrays.values():
+    for array in arrays:
         yield b"\0" * (-offset % _ALIGNMENT)
-        for first in range(0, len(array), _BLOCK):
-            yield array[first : first + _BLOCK].tobytes()
+        flat = array.reshape(-1)
+        for first in range(0, len(flat), _BLOCK):
+            yield flat[first : first + _BLOCK].tobytes()
         offset += -offset % _ALIGNMENT + array.nbytes
-
-
-def _fits(ngrams: PackedNgrams, n_words: int, counts: tuple[int, ...]) -> bool:
-    """Whether the arrays have the lengths that belong to these counts."""
-    order, nodes, longer = len(counts), sum(counts), sum(counts[1:])
-    if not counts or counts[0] != n_words or len(ngrams.unigram) != n_words:
-        return False
-    if ngrams.first_node.tolist() != np.cumsum([0, *counts]).tolist():
-        return False
-    states = ngrams.first_state.tolist()
-    if len(states) != order + 1 or states[:2] != [0, 1] or sorted(states) != states:
-        return False
-    columns = (
-        (ngrams.word, longer), (ngrams.log_prob, longer), (ngrams.begin, states[-1] + 1),
-        (ngrams.backoff, states[-1]), (ngrams.suffix, states[-1]),
-    )  # fmt: skip
-    return (
-        all(1 <= column.bits <= 32 for column, _ in columns)
-        and all(len(column.data) == size * column.bits // 64 + 2 for column, size in columns)
-        and len(ngrams.is_state) == len(ngrams.states_before) == -(-nodes // 64)
-        and len(ngrams.log_prob_start) == len(ngrams.backoff_start) == order
-    )

@@ -25,123 +25,99 @@ from numpy.typing import NDArray
 
 from asr.lm.trie import NgramArrays, link
 
-__all__ = [
-    "Column", "PackedNgrams", "advance", "empty", "is_sound", "pack", "pack_column", "read_column", "unpack",
-]  # fmt: skip
+__all__ = ["PackedNgrams", "advance", "empty", "fits", "is_sound", "pack", "read", "unpack", "word_log_probs"]
 
-_ONES = 0x5555555555555555, 0x3333333333333333, 0x0F0F0F0F0F0F0F0F, 0x0101010101010101  # for counting bits
+# The columns. Of nodes: last word and code of the log-probability (of longer n-grams only), whether it is a
+# state; of each 64 nodes how many states are before. Of states: first child, code of the back-off, suffix.
+WORD, LOG_PROB, IS_STATE, STATES_BEFORE, BEGIN, BACKOFF, SUFFIX = range(7)
 
-
-class Column(NamedTuple):
-    """Integers from 0 on, each in the same number of bits, across the borders of 64-bit words.
-
-    Attributes:
-        data: int64, with one word more than is needed.
-        bits: of an integer, 1 to 32.
-    """
-
-    data: NDArray[np.int64]
-    bits: int
+# What is known of each order, the number of n-grams of lower orders first: nodes; states, the empty context
+# first; where the log-probabilities, and the back-off weights, are in `values`.
+NODES, STATES, LOG_PROBS, BACKOFFS = range(4)
 
 
 class PackedNgrams(NamedTuple):
-    """An n-gram model of n nodes, v of them single words, and s states.
+    """An n-gram model; four arrays only, because compiled code hands them on one by one.
 
     Attributes:
-        word: (n - v,) the last word of each longer n-gram.
-        log_prob: (n - v,) code of the log-probability of that word after the others.
-        is_state: (n,) bits, 64 in an int64: whether a node is a state.
-        states_before: one int32 for each int64 of `is_state`: how many nodes before it are states.
-        begin: (s + 1,) the children of state i are the nodes begin[i] to begin[i + 1] - 1.
-        backoff: (s,) code of what it costs to forget the first word of a context.
-        suffix: (s,) the state that is left when the first word of a context, or more, is forgotten.
-        unigram: (v,) float32 natural log-probabilities of single words.
-        log_prob_values: float32 natural logs: the tables of the codes, those of bigrams first.
-        log_prob_start: (order,) int64: where the table of the bigrams begins, of the trigrams, and so on.
-        backoff_values: likewise, the empty context first.
-        backoff_start: (order,) int64.
-        first_node: (order + 1,) int64: the first node of each order; the last is n.
-        first_state: (order + 1,) int64: likewise, the empty context first; the last is s.
+        data: uint64: integers of a fixed number of bits, column by column, across the borders of words.
+        columns: (7, 2) int64: the first bit of each column in `data`, and the bits of one of its integers.
+        values: float32 natural logs: log-probabilities of single words, then the tables of the codes: of the
+            log-probabilities of each longer order, and of the back-off weights of each length from 0.
+        orders: (order + 1, 4) int64: row n is where the n-grams of order n + 1, the states of length n, and
+            their values begin; the last row is where they end.
     """
 
-    word: Column
-    log_prob: Column
-    is_state: NDArray[np.int64]
-    states_before: NDArray[np.int32]
-    begin: Column
-    backoff: Column
-    suffix: Column
-    unigram: NDArray[np.float32]
-    log_prob_values: NDArray[np.float32]
-    log_prob_start: NDArray[np.int64]
-    backoff_values: NDArray[np.float32]
-    backoff_start: NDArray[np.int64]
-    first_node: NDArray[np.int64]
-    first_state: NDArray[np.int64]
+    data: NDArray[np.uint64]
+    columns: NDArray[np.int64]
+    values: NDArray[np.float32]
+    orders: NDArray[np.int64]
 
 
 @njit(cache=True, nogil=True, inline="always")
-def read_column(column: Column, index: int) -> int:
+def read(ngrams: PackedNgrams, column: int, index: int) -> int:
     """One integer of a column; the index is not checked."""
-    position = index * column.bits
-    place, shift = position >> 6, position & 63
-    value = column.data[place] >> shift
-    if shift + column.bits > 64:
-        value = (value & ((1 << (64 - shift)) - 1)) | (column.data[place + 1] << (64 - shift))
-    return int(value & ((1 << column.bits) - 1))
+    bits = ngrams.columns[column, 1]
+    position = np.uint64(ngrams.columns[column, 0] + index * bits)
+    word, shift = position >> np.uint64(6), position & np.uint64(63)
+    low = ngrams.data[word] >> shift
+    high = (ngrams.data[word + np.uint64(1)] << np.uint64(1)) << (np.uint64(63) - shift)  # 0 if shift is 0
+    return np.int64((low | high) & ((np.uint64(1) << np.uint64(bits)) - np.uint64(1)))
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, inline="always")
 def _state_of(ngrams: PackedNgrams, node: int) -> int:
     """The state of a node; 0 where it is none."""
-    place, bit = node >> 6, node & 63
-    flags = ngrams.is_state[place]
-    if not (flags >> bit) & 1:
+    if read(ngrams, IS_STATE, node) == 0:
         return 0
-    below = flags & ((1 << bit) - 1)
-    below -= (below >> 1) & _ONES[0]
-    below = (below & _ONES[1]) + ((below >> 2) & _ONES[1])
-    below = (below + (below >> 4)) & _ONES[2]
-    return 1 + int(ngrams.states_before[place]) + ((below * _ONES[3]) >> 56)
+    place = np.uint64((ngrams.columns[IS_STATE, 0] + node) >> 6)  # the column begins with a word
+    below = ngrams.data[place] & ((np.uint64(1) << np.uint64(node & 63)) - np.uint64(1))
+    # How many bits are set, counted in pairs, fours and bytes; the product adds the bytes up.
+    below -= (below >> np.uint64(1)) & np.uint64(0x5555555555555555)
+    below = (below & np.uint64(0x3333333333333333)) + (
+        (below >> np.uint64(2)) & np.uint64(0x3333333333333333)
+    )
+    below = (below + (below >> np.uint64(4))) & np.uint64(0x0F0F0F0F0F0F0F0F)
+    count = (below * np.uint64(0x0101010101010101)) >> np.uint64(56)
+    return 1 + read(ngrams, STATES_BEFORE, node >> 6) + np.int64(count)
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, inline="always")
 def _child_of(ngrams: PackedNgrams, state: int, word: int) -> int:
     """The node of a state's words and one more; -1 if there is none."""
     if state == 0:
         return word
-    n_words = len(ngrams.unigram)
-    low, end = read_column(ngrams.begin, state), read_column(ngrams.begin, state + 1)
+    n_words = ngrams.orders[1, NODES]
+    low, end = read(ngrams, BEGIN, state), read(ngrams, BEGIN, state + 1)
     high = end
     while low < high:
         middle = (low + high) >> 1
-        if read_column(ngrams.word, middle - n_words) < word:
+        if read(ngrams, WORD, middle - n_words) < word:
             low = middle + 1
         else:
             high = middle
-    if low < end and read_column(ngrams.word, low - n_words) == word:
+    if low < end and read(ngrams, WORD, low - n_words) == word:
         return low
     return -1
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, inline="always")
 def _log_prob(ngrams: PackedNgrams, node: int) -> float:
-    n_words = len(ngrams.unigram)
+    n_words = ngrams.orders[1, NODES]
     if node < n_words:
-        return float(ngrams.unigram[node])
-    table = 0
-    while node >= ngrams.first_node[table + 2]:
-        table += 1
-    code = read_column(ngrams.log_prob, node - n_words)
-    return float(ngrams.log_prob_values[ngrams.log_prob_start[table] + code])
+        return float(ngrams.values[node])
+    row = 1
+    while node >= ngrams.orders[row + 1, NODES]:
+        row += 1
+    return float(ngrams.values[ngrams.orders[row, LOG_PROBS] + read(ngrams, LOG_PROB, node - n_words)])
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, inline="always")
 def _backoff(ngrams: PackedNgrams, state: int) -> float:
-    table = 0
-    while state >= ngrams.first_state[table + 1]:
-        table += 1
-    return float(ngrams.backoff_values[ngrams.backoff_start[table] + read_column(ngrams.backoff, state)])
+    row = 0
+    while state >= ngrams.orders[row + 1, STATES]:
+        row += 1
+    return float(ngrams.values[ngrams.orders[row, BACKOFFS] + read(ngrams, BACKOFF, state)])
 
 
 @njit(cache=True, nogil=True)
@@ -158,20 +134,25 @@ def advance(ngrams: PackedNgrams, state: int, word: int) -> tuple[float, int]:
 
     Source: back-off as in the ARPA format; state minimisation as in KenLM (Heafield 2011, section 4.1).
     """
-    total = 0.0
-    node = _child_of(ngrams, state, word)
-    while node < 0:
-        total += _backoff(ngrams, state)
-        state = read_column(ngrams.suffix, state)
-        node = _child_of(ngrams, state, word)
-    total += _log_prob(ngrams, node)
-    following = _state_of(ngrams, node)
-    while following == 0 and state != 0:  # what the words end with may be a context
-        state = read_column(ngrams.suffix, state)
+    total, following, scored = 0.0, 0, False
+    while True:
         node = _child_of(ngrams, state, word)
         if node >= 0:
+            if not scored:
+                total += _log_prob(ngrams, node)
+                scored = True
+            # What these words end with may be a context, where they themselves are none.
             following = _state_of(ngrams, node)
-    return total, following
+            if following > 0 or state == 0:
+                return total, following
+        elif not scored:
+            total += _backoff(ngrams, state)
+        state = read(ngrams, SUFFIX, state)
+
+
+def word_log_probs(ngrams: PackedNgrams, ids: NDArray[np.int32]) -> NDArray[np.float64]:
+    """(n,) natural log-probabilities of n words without context."""
+    return ngrams.values[ids].astype(np.float64)
 
 
 def pack(arrays: NgramArrays, counts: tuple[int, ...], bits: int = 0) -> PackedNgrams:
@@ -187,33 +168,33 @@ def pack(arrays: NgramArrays, counts: tuple[int, ...], bits: int = 0) -> PackedN
     flags[0] = True
     contexts = np.flatnonzero(flags)
     numbers = np.cumsum(flags) - 1  # of the contexts among them
-    first_node = np.cumsum([0, *counts])
-    # The root is the first node of the arrays, and has a table of its own.
-    first_state = np.searchsorted(contexts, [0, *(1 + first_node[:-1])])
-    is_state = np.zeros(-(-int(first_node[-1]) // 64) * 64, np.bool_)
+    nodes = np.cumsum([0, *counts])
+    states = np.searchsorted(contexts, [0, *(1 + nodes[:-1])])  # the root is the first node of the arrays
+    is_state = np.zeros(-(-int(nodes[-1]) // 64) * 64, np.bool_)
     is_state[: inner - 1] = flags[1:]
-    words = np.packbits(is_state, bitorder="little").view("<i8").astype(np.int64)
-    totals = is_state.reshape(-1, 64).sum(1)
-    log_probs = [
-        _quantize(arrays.log_prob[1 + begin : 1 + end], bits) for begin, end in pairwise(first_node[1:])
-    ]
-    backoffs = [_quantize(arrays.backoff[contexts[begin:end]], bits) for begin, end in pairwise(first_state)]
-    begin = np.append(arrays.begin[contexts], arrays.begin[inner]) - 1
+    in_words = is_state.reshape(-1, 64).sum(1)
+    log_probs = [_quantize(arrays.log_prob[1 + low : 1 + high], bits) for low, high in pairwise(nodes[1:])]
+    backoffs = [_quantize(arrays.backoff[contexts[low:high]], bits) for low, high in pairwise(states)]
+    nothing = np.zeros(0, np.int64)
+    data, columns = _pack_columns(
+        [
+            arrays.word[1 + counts[0] :],
+            np.concatenate([nothing, *(codes for codes, _ in log_probs)]),
+            is_state,
+            np.cumsum(in_words) - in_words,
+            np.append(arrays.begin[contexts], arrays.begin[inner]) - 1,
+            np.concatenate([codes for codes, _ in backoffs]),
+            numbers[arrays.suffix[contexts]],
+        ]
+    )
+    tables = [arrays.log_prob[1 : 1 + counts[0]], *(table for _, table in log_probs)]
+    starts = np.cumsum([0, *map(len, tables), *(len(table) for _, table in backoffs)])
+    order = len(counts)
     return PackedNgrams(
-        word=pack_column(arrays.word[1 + counts[0] :]),
-        log_prob=pack_column(np.concatenate([np.zeros(0, np.int64), *(codes for codes, _ in log_probs)])),
-        is_state=words,
-        states_before=(np.cumsum(totals) - totals).astype(np.int32),
-        begin=pack_column(begin),
-        backoff=pack_column(np.concatenate([codes for codes, _ in backoffs])),
-        suffix=pack_column(numbers[arrays.suffix[contexts]]),
-        unigram=np.array(arrays.log_prob[1 : 1 + counts[0]], np.float32),
-        log_prob_values=np.concatenate([np.zeros(0, np.float32), *(table for _, table in log_probs)]),
-        log_prob_start=np.cumsum([0, *(len(table) for _, table in log_probs)]),
-        backoff_values=np.concatenate([table for _, table in backoffs]),
-        backoff_start=np.cumsum([0, *(len(table) for _, table in backoffs[:-1])]),
-        first_node=first_node,
-        first_state=first_state,
+        data,
+        columns,
+        np.concatenate([*tables, *(table for _, table in backoffs)]).astype(np.float32),
+        np.stack([nodes, states, starts[: order + 1], starts[order:]], axis=1),
     )
 
 
@@ -236,20 +217,12 @@ def unpack(ngrams: PackedNgrams, counts: tuple[int, ...]) -> NgramArrays:
 
 def empty() -> PackedNgrams:
     """A model of nothing, for compiled code that takes one also where there is none."""
-    column = Column(np.zeros(1, np.int64), 1)
-    reals, integers = np.zeros(0, np.float32), np.zeros(0, np.int64)
     return PackedNgrams(
-        column, column, integers, np.zeros(0, np.int32), column, column, column,
-        reals, reals, integers, reals, integers, integers, integers,
-    )  # fmt: skip
-
-
-def pack_column(values: NDArray[np.int64]) -> Column:
-    """A column of these integers, none of them negative."""
-    bits = max(1, int(values.max(initial=0)).bit_length())
-    data = np.zeros(len(values) * bits // 64 + 2, np.int64)
-    _write(np.ascontiguousarray(values, np.int64), bits, data)
-    return Column(data, bits)
+        np.zeros(0, np.uint64),
+        np.zeros((0, 2), np.int64),
+        np.zeros(0, np.float32),
+        np.zeros((0, 4), np.int64),
+    )
 
 
 def _quantize(values: NDArray[np.float32], bits: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
@@ -263,86 +236,115 @@ def _quantize(values: NDArray[np.float32], bits: int) -> tuple[NDArray[np.int64]
     return codes.astype(np.int64), table.astype(np.float32)
 
 
+def _pack_columns(columns: list[NDArray[np.int64]]) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+    """`data` and `columns` of integers; one word more than they need, because two are read at a time."""
+    widths = [max(1, int(values.max(initial=0)).bit_length()) for values in columns]
+    words = [-(-len(values) * bits // 64) for values, bits in zip(columns, widths, strict=True)]
+    starts = np.cumsum([0, *words])
+    data = np.zeros(starts[-1] + 1, np.uint64)
+    for values, bits, start in zip(columns, widths, starts, strict=False):
+        _write(np.ascontiguousarray(values, np.uint64), bits, data[start:])
+    return data, np.stack([64 * starts[:-1], widths], axis=1)
+
+
 @njit(cache=True, nogil=True)
-def _write(values: NDArray[np.int64], bits: int, data: NDArray[np.int64]) -> None:
+def _write(values: NDArray[np.uint64], bits: int, data: NDArray[np.uint64]) -> None:
     for index in range(len(values)):
         position = index * bits
-        place, shift = position >> 6, position & 63
-        data[place] |= values[index] << shift
+        word, shift = position >> 6, position & 63
+        data[word] |= values[index] << np.uint64(shift)
         if shift + bits > 64:
-            data[place + 1] |= values[index] >> (64 - shift)
+            data[word + 1] |= values[index] >> np.uint64(64 - shift)
 
 
 @njit(cache=True, nogil=True)
 def _unpack(ngrams: PackedNgrams, arrays: NgramArrays) -> None:
-    n_words, inner = len(ngrams.unigram), len(arrays.backoff)
+    n_words, inner = ngrams.orders[1, NODES], len(arrays.backoff)
     states = 0
     for i in range(len(arrays.word)):  # with the root
         node = i - 1
         state = 0
         if node >= 0:
-            arrays.word[i] = node if node < n_words else read_column(ngrams.word, node - n_words)
+            arrays.word[i] = node if node < n_words else read(ngrams, WORD, node - n_words)
             arrays.log_prob[i] = _log_prob(ngrams, node)
             state = _state_of(ngrams, node)
         if i < inner:
-            arrays.begin[i] = 1 + read_column(ngrams.begin, states)
+            arrays.begin[i] = 1 + read(ngrams, BEGIN, states)
             if state > 0 or i == 0:
                 arrays.backoff[i] = _backoff(ngrams, state)
                 states += 1
-    arrays.begin[inner] = 1 + read_column(ngrams.begin, states)
+    arrays.begin[inner] = 1 + read(ngrams, BEGIN, states)
+
+
+def fits(ngrams: PackedNgrams, counts: tuple[int, ...]) -> bool:
+    """Whether the arrays have the shapes and sizes that belong to these counts; see `is_sound`."""
+    data, columns, values, orders = ngrams
+    order, longer = len(counts), sum(counts[1:])
+    if (
+        not counts
+        or columns.shape != (7, 2)
+        or orders.shape != (order + 1, 4)
+        or (np.diff(orders, axis=0) < 0).any()
+    ):
+        return False
+    if orders[:, NODES].tolist() != np.cumsum([0, *counts]).tolist() or orders[:2, STATES].tolist() != [0, 1]:
+        return False
+    if orders[:2, LOG_PROBS].tolist() != [0, counts[0]] or orders[0, BACKOFFS] != orders[-1, LOG_PROBS]:
+        return False
+    nodes, states = int(orders[-1, NODES]), int(orders[-1, STATES])
+    blocks = -(-nodes // 64)
+    sizes = np.array([longer, longer, 64 * blocks, blocks, states + 1, states, states])
+    if orders[-1, BACKOFFS] != len(values) or (columns[:, 1] < 1).any() or (columns[:, 1] > 32).any():
+        return False
+    words = -(-sizes * columns[:, 1] // 64)
+    starts = np.cumsum([0, *words])
+    return (
+        columns[IS_STATE, 1] == 1
+        and (columns[:, 0] == 64 * starts[:-1]).all()
+        and len(data) == starts[-1] + 1
+    )
 
 
 @njit(cache=True, nogil=True)
-def is_sound(ngrams: PackedNgrams, n_words: int) -> bool:
-    """Whether no walk through the model can leave its arrays or go on forever.
-
-    The lengths of the arrays, `first_node` and `first_state` are those of the file's header, and are checked
-    with it.
-    """
-    order = len(ngrams.first_node) - 1
-    nodes, states = ngrams.first_node[order], ngrams.first_state[order]
-    for table in range(order - 1):
-        if not 0 <= ngrams.log_prob_start[table] <= ngrams.log_prob_start[table + 1]:
-            return False
-    if ngrams.log_prob_start[order - 1] != len(ngrams.log_prob_values):
+def is_sound(ngrams: PackedNgrams) -> bool:
+    """Whether no walk through a model that `fits` can leave its arrays or go on forever."""
+    order, n_words = len(ngrams.orders) - 1, ngrams.orders[1, NODES]
+    nodes, states = ngrams.orders[order, NODES], ngrams.orders[order, STATES]
+    if read(ngrams, BEGIN, 0) != 0 or read(ngrams, BEGIN, states) != nodes:
         return False
-    if read_column(ngrams.begin, 0) != 0 or read_column(ngrams.begin, states) != nodes:
-        return False
-    if states > 1 and read_column(ngrams.begin, 1) != n_words:
+    if states > 1 and read(ngrams, BEGIN, 1) != n_words:
         return False
     before = 0
     for node in range(nodes):
-        if node & 63 == 0 and ngrams.states_before[node >> 6] != before:
+        if node & 63 == 0 and read(ngrams, STATES_BEFORE, node >> 6) != before:
             return False
-        before += (ngrams.is_state[node >> 6] >> (node & 63)) & 1
+        before += read(ngrams, IS_STATE, node)
     if 1 + before != states:
         return False
-    table = 0
+    row = 0
     for state in range(states):
-        while state >= ngrams.first_state[table + 1]:
-            table += 1
-        end = len(ngrams.backoff_values)
-        if table + 1 < order:
-            end = ngrams.backoff_start[table + 1]
-        if not 0 <= ngrams.backoff_start[table] + read_column(ngrams.backoff, state) < end:
+        while state >= ngrams.orders[row + 1, STATES]:
+            row += 1
+        code = read(ngrams, BACKOFF, state)
+        if ngrams.orders[row, BACKOFFS] + code >= ngrams.orders[row + 1, BACKOFFS]:
             return False
         # A suffix's number is lower, so that every walk along suffixes ends at the empty context.
-        if state > 0 and read_column(ngrams.suffix, state) >= state:
+        if state > 0 and read(ngrams, SUFFIX, state) >= state:
             return False
-        low, high = read_column(ngrams.begin, state), read_column(ngrams.begin, state + 1)
+        low, high = read(ngrams, BEGIN, state), read(ngrams, BEGIN, state + 1)
         if low > high:
             return False
         last = -1
         for node in range(max(low, n_words), high):
-            word = read_column(ngrams.word, node - n_words)
+            word = read(ngrams, WORD, node - n_words)
             if not last < word < n_words:
                 return False
             last = word
-    table = 0
+    row = 1
     for node in range(n_words, nodes):
-        while node >= ngrams.first_node[table + 2]:
-            table += 1
-        code = ngrams.log_prob_start[table] + read_column(ngrams.log_prob, node - n_words)
-        if code >= ngrams.log_prob_start[table + 1]:
+        while node >= ngrams.orders[row + 1, NODES]:
+            row += 1
+        code = read(ngrams, LOG_PROB, node - n_words)
+        if ngrams.orders[row, LOG_PROBS] + code >= ngrams.orders[row + 1, LOG_PROBS]:
             return False
     return True

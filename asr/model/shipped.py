@@ -51,7 +51,7 @@ def _shipped(name: str, folder: str, beam_size: int) -> ModelFiles:
 
 SHIPPED_MODELS = {
     files.name: files
-    for files in (_shipped("english", "english", 100), _shipped("english-fast", "english", 16))
+    for files in (_shipped("english", "english", 100), _shipped("english-fast", "english", 32))
 }
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from asr.lm import packed, trie
-from asr.lm.packed import Column, PackedNgrams, is_sound, pack, pack_column, read_column, unpack
+from asr.lm.packed import PackedNgrams, fits, is_sound, pack, read, unpack
 from asr.lm.trie import NgramArrays
 
 Table = dict[tuple[int, ...], tuple[float, float]]
@@ -24,12 +24,15 @@ def counts_of(table: Table, order: int) -> tuple[int, ...]:
 
 @pytest.mark.parametrize("bits", [1, 3, 8, 13, 31, 32])
 def test_columns_cross_the_borders_of_words(bits: int) -> None:
-    """An integer that lies in two 64-bit words, and the sign bit of either."""
+    """An integer that lies in two 64-bit words, the last of a column, and the sign bit of either."""
     draw = random.Random(bits)
     values = [draw.randrange(1 << bits) for _ in range(300)] + [(1 << bits) - 1] * 70
-    column = pack_column(np.array(values))
-    assert column.bits == bits
-    assert [read_column(column, index) for index in range(len(values))] == values
+    parts = [np.array(values), np.array(values[::-1])]
+    data, columns = packed._pack_columns(parts)
+    ngrams = PackedNgrams(data, columns, np.zeros(0, np.float32), np.zeros((0, 4), np.int64))
+    assert columns[:, 1].tolist() == [bits, bits]
+    for column, part in enumerate(parts):
+        assert [read(ngrams, column, index) for index in range(len(part))] == part.tolist()
 
 
 @pytest.mark.parametrize("order", ORDERS)
@@ -39,7 +42,8 @@ def test_exact_walk_is_that_of_the_arrays(order: int, random_table: RandomTable,
         table = random_table(seed, order, n_words=5)
         arrays = arrays_of(table, order)
         ngrams = pack(arrays, counts_of(table, order))
-        assert is_sound(ngrams, 5)
+        assert fits(ngrams, counts_of(table, order))
+        assert is_sound(ngrams)
         node = state = 0
         states = {0: 0}
         for word in random.Random(seed).choices(range(5), k=600):
@@ -76,33 +80,44 @@ def test_quantized_values_are_close(random_table: RandomTable, arrays_of: Arrays
         )
         assert np.abs(ours - theirs).max() <= widest + 1e-6
         assert abs(ours.mean() - theirs.mean()) < 0.02
-    assert is_sound(pack(arrays, counts, 4), 4)
+    assert is_sound(pack(arrays, counts, 4))
 
 
-def changed(ngrams: PackedNgrams, name: str, index: int, value: int) -> PackedNgrams:
-    """The model with another number in one of its arrays or columns."""
-    old: Any = getattr(ngrams, name)
-    if isinstance(old, Column):
-        size = len(old.data) * 64 // old.bits
-        values = np.array([read_column(old, i) for i in range(size - 64 // old.bits - 1)])
-        values[index] = value
-        return ngrams._replace(**{name: pack_column(values)})
-    array = old.copy()
-    array[index] = value
-    return ngrams._replace(**{name: array})
+def changed(ngrams: PackedNgrams, column: int, index: int, value: int) -> PackedNgrams:
+    """The model with another number in one of its columns."""
+    sizes = np.diff([*ngrams.columns[:, 0], 64 * len(ngrams.data) - 64]) // ngrams.columns[:, 1]
+    columns = [np.array([read(ngrams, c, i) for i in range(size)]) for c, size in enumerate(sizes)]
+    columns[column][index] = value
+    data, layout = packed._pack_columns(columns)
+    return ngrams._replace(data=data, columns=layout)
 
 
 @pytest.mark.parametrize(
-    ("name", "index", "value"),
-    [("begin", 0, 1), ("begin", 1, 5), ("begin", 3, 10**6), ("suffix", 5, 5), ("suffix", 3, 10**6),
-     ("word", 0, 99), ("word", 1, 0), ("log_prob", 0, 10**5), ("backoff", 2, 10**5), ("is_state", 0, 0),
-     ("states_before", 0, 7), ("log_prob_start", 0, -1), ("backoff_start", 1, -9)],
+    ("column", "index", "value"),
+    [(packed.BEGIN, 0, 1), (packed.BEGIN, 1, 5), (packed.BEGIN, 3, 10**6), (packed.SUFFIX, 5, 5),
+     (packed.SUFFIX, 3, 10**6), (packed.WORD, 0, 99), (packed.WORD, 1, 0), (packed.LOG_PROB, 0, 10**5),
+     (packed.BACKOFF, 2, 10**5), (packed.IS_STATE, 0, 0), (packed.STATES_BEFORE, 0, 7)],
 )  # fmt: skip
 def test_walks_that_leave_the_arrays_are_found(
-    name: str, index: int, value: int, random_table: RandomTable, arrays_of: ArraysOf
+    column: int, index: int, value: int, random_table: RandomTable, arrays_of: ArraysOf
 ) -> None:
     """Compiled code does not check its indices: one wrong number would crash the decoder or hang it."""
     table = random_table(1, 3)
     ngrams = pack(arrays_of(table, 3), counts_of(table, 3))
-    assert is_sound(ngrams, 4)
-    assert not is_sound(changed(ngrams, name, index, value), 4)
+    assert is_sound(ngrams)
+    assert is_sound(changed(ngrams, column, index, read(ngrams, column, index)))
+    assert not is_sound(changed(ngrams, column, index, value))
+
+
+@pytest.mark.parametrize("name", ["data", "values", "columns", "orders"])
+def test_arrays_of_other_sizes_are_found(name: str, random_table: RandomTable, arrays_of: ArraysOf) -> None:
+    """The check of the walks walks, too: first the arrays must be as long as the counts say."""
+    table = random_table(1, 3)
+    counts = counts_of(table, 3)
+    ngrams = pack(arrays_of(table, 3), counts)
+    assert fits(ngrams, counts)
+    array: Any = getattr(ngrams, name)
+    assert not fits(ngrams._replace(**{name: array[:-1]}), counts)
+    more = array.copy()
+    more.reshape(-1)[-1] += 40
+    assert fits(ngrams._replace(**{name: more}), counts) == (name in ("data", "values"))

@@ -19,8 +19,8 @@ from asr.model.shipped import SHIPPED_MODELS, ModelFiles, find_model
 Run = Callable[..., tuple[int, str, str]]
 
 FOLDER = Path(shipped.__file__).parent.parent / "models"
-RECORDING = Path(__file__).parents[1] / "recordings" / "RECORDING_NAME"
-TEXT = "RECORDING_TEXT"
+RECORDING = Path(__file__).parents[1] / "recordings" / "652-129742-0018.opus"
+TEXT = "this dressing should stand in the ice box four or five hours to become seasoned"
 
 
 def test_names_and_paths() -> None:
