@@ -37,8 +37,9 @@ def prepared(key: str, make: Callable[[], Arrays]) -> Arrays:
     if folder is None:
         return make()
     path = folder / f"{key}.npz"
-    with suppress(OSError, ValueError, zipfile.BadZipFile), np.load(path, allow_pickle=False) as file:
-        arrays = {name: file[name] for name in file.files}  # each has a checksum
+    with suppress(OSError, EOFError, ValueError, zipfile.BadZipFile), path.open("rb") as file:
+        with np.load(file, allow_pickle=False) as stored:
+            arrays = dict(stored)  # each has a checksum
         os.utime(path)  # the oldest go by when they were used
         return arrays
     arrays = make()

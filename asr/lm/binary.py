@@ -132,7 +132,7 @@ def read(path: Path) -> tuple[PackedNgrams, tuple[str, ...], tuple[int, ...], Un
     if offset != len(memory):
         expected = size + offset - len(memory)
         fail(f"has {size:,} bytes where {expected:,} were expected: it was not copied to its end")
-    if zlib.crc32(memory) != record["checksum"]:
+    if zlib.crc32(memory.data) != record["checksum"]:
         fail("is damaged: its checksum is wrong")
     words, counts = tuple(text.decode().split("\n")[:-1]), tuple(record["counts"])
     ngrams = PackedNgrams(*arrays)

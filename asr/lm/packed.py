@@ -17,7 +17,7 @@ Quantization-based language model compression. KenLM's `build_binary -q 8 -b 8 t
 """
 
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
@@ -62,7 +62,7 @@ def read(ngrams: PackedNgrams, column: int, index: int) -> int:
     word, shift = position >> np.uint64(6), position & np.uint64(63)
     low = ngrams.data[word] >> shift
     high = (ngrams.data[word + np.uint64(1)] << np.uint64(1)) << (np.uint64(63) - shift)  # 0 if shift is 0
-    return np.int64((low | high) & ((np.uint64(1) << np.uint64(bits)) - np.uint64(1)))
+    return int(np.int64((low | high) & ((np.uint64(1) << np.uint64(bits)) - np.uint64(1))))
 
 
 @njit(cache=True, nogil=True, inline="always")
@@ -79,7 +79,7 @@ def _state_of(ngrams: PackedNgrams, node: int) -> int:
     )
     below = (below + (below >> np.uint64(4))) & np.uint64(0x0F0F0F0F0F0F0F0F)
     count = (below * np.uint64(0x0101010101010101)) >> np.uint64(56)
-    return 1 + read(ngrams, STATES_BEFORE, node >> 6) + np.int64(count)
+    return 1 + read(ngrams, STATES_BEFORE, node >> 6) + int(np.int64(count))
 
 
 @njit(cache=True, nogil=True, inline="always")
@@ -236,7 +236,7 @@ def _quantize(values: NDArray[np.float32], bits: int) -> tuple[NDArray[np.int64]
     return codes.astype(np.int64), table.astype(np.float32)
 
 
-def _pack_columns(columns: list[NDArray[np.int64]]) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+def _pack_columns(columns: list[NDArray[Any]]) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
     """`data` and `columns` of integers; one word more than they need, because two are read at a time."""
     widths = [max(1, int(values.max(initial=0)).bit_length()) for values in columns]
     words = [-(-len(values) * bits // 64) for values, bits in zip(columns, widths, strict=True)]
@@ -298,11 +298,9 @@ def fits(ngrams: PackedNgrams, counts: tuple[int, ...]) -> bool:
         return False
     words = -(-sizes * columns[:, 1] // 64)
     starts = np.cumsum([0, *words])
-    return (
-        columns[IS_STATE, 1] == 1
-        and (columns[:, 0] == 64 * starts[:-1]).all()
-        and len(data) == starts[-1] + 1
-    )
+    if columns[IS_STATE, 1] != 1 or (columns[:, 0] != 64 * starts[:-1]).any():
+        return False
+    return len(data) == int(starts[-1]) + 1
 
 
 @njit(cache=True, nogil=True)

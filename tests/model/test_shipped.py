@@ -5,6 +5,8 @@ import re
 import socket
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from safetensors import safe_open
@@ -15,6 +17,7 @@ from asr.errors import ModelError
 from asr.model import shipped
 from asr.model.saved import load_model
 from asr.model.shipped import SHIPPED_MODELS, ModelFiles, find_model
+from asr.training.speech import SpeechTask
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -87,6 +90,43 @@ def test_a_real_recording_word_for_word(run: Run, monkeypatch: pytest.MonkeyPatc
         name = model[-1] if model else "english"
         assert f"model: {name}, which ships with asr" in said
     assert len(list(tmp_path.iterdir())) == 1  # the vocabulary is prepared once
+
+
+@pytest.fixture
+def small(tones: Any, model: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A model of seconds in the place of the one that ships; the working folder is empty."""
+    monkeypatch.setitem(SHIPPED_MODELS, "english", ModelFiles(model, "english"))
+    (model.parent / "work").mkdir()
+    monkeypatch.chdir(model.parent / "work")
+    return model
+
+
+def test_evaluate_knows_names(tones: Any, small: Path, run: Run) -> None:
+    """Results in the package's own folder."""
+    status, text, said = run("evaluate", tones.manifest, "--model", "english")
+    assert (status, "%WER 0.00" in text) == (0, True), said
+    assert Path("english.tones.results", "results.jsonl").is_file()
+
+
+def test_tune_stores_in_a_copy(tones: Any, small: Path, run: Run, tmp_path: Path) -> None:
+    """A package whose files change, or weights that are found and lost."""
+    before = small.read_bytes()
+    words = tmp_path / "words.txt"
+    words.write_text("ab\nc\ncab\n")
+    grid = ("--grid.word-bonuses", 0, "--grid.points", 3)
+    status, text, said = run("tune", tones.manifest, "--model", "english", "--lexicon", words, *grid)
+    assert status == 0, said
+    copy = Path("english.beam.words.tuning", "english.safetensors")
+    assert f"Stored in {copy}" in text
+    assert len(load_model(copy).settings.tunings) == 1
+    assert small.read_bytes() == before
+
+
+def test_warm_start_knows_names(small: Path) -> None:
+    """`--train.warm-start english`."""
+    task = SimpleNamespace(net=load_model(small))
+    donor = SpeechTask.donor(cast(SpeechTask, task), Path("english"))
+    assert donor.keys() == task.net.state_dict().keys()
 
 
 def refuse(*_: object, **__: object) -> None:
