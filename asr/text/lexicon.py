@@ -132,21 +132,23 @@ def parse_lexicon(lines: Iterable[str], name: str) -> Lexicon:
         fields = line.split()
         if not fields:
             continue
-        word, symbols = _VARIANT.sub("", fields[0]), tuple(fields[1:])
-        where = f"{name} line {number}"
-        if "\t" in line and " " in line.split("\t")[0].strip(" "):
+        word, symbols = fields[0], tuple(fields[1:])
+        if word[-1] == ")":
+            word = _VARIANT.sub("", word)
+        if "\t" in line and " " in line.split("\t", 1)[0].strip(" "):
             raise DataError(
-                f"{where}: {line.split(chr(9))[0]!r} is not one word. Expected a word before the tab."
+                f"{name} line {number}: {line.split(chr(9))[0]!r} is not one word. Expected a word before "
+                f"the tab."
             )
         if not symbols:
             raise DataError(
-                f"{where}: {word!r} has no phones. Expected a word, a tab and its phones with spaces between "
-                f"them. Add them, or take the line out."
+                f"{name} line {number}: {word!r} has no phones. Expected a word, a tab and its phones with "
+                f"spaces between them. Add them, or take the line out."
             )
-        if _PROBABILITY.fullmatch(symbols[0]):
+        if symbols[0][0].isdigit() and _PROBABILITY.fullmatch(symbols[0]):
             raise DataError(
-                f"{where}: {symbols[0]!r} after {word!r} looks like a probability (Kaldi's lexiconp.txt). "
-                f"Expected the word and its phones only. Use lexicon.txt."
+                f"{name} line {number}: {symbols[0]!r} after {word!r} looks like a probability (Kaldi's "
+                f"lexiconp.txt). Expected the word and its phones only. Use lexicon.txt."
             )
         before = entries.get(word, ())
         if symbols not in before:
