@@ -36,6 +36,7 @@ usage: asr COMMAND [--help] ...
   lm          train a language model (n-grams or a character network), score text with it, convert it
 
   asr train train.jsonl --dev dev.jsonl --train.run-dir runs/mine
+  asr transcribe recording.wav                          (with the English model that ships)
   asr transcribe recording.wav --model runs/mine/model.safetensors
   asr evaluate test.jsonl --model runs/mine/model.safetensors
   asr tune dev.jsonl --model runs/mine/model.safetensors --lm words.bin

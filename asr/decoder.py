@@ -21,9 +21,10 @@ from asr.decoding.hotwords import parse_hot_words
 from asr.decoding.hypothesis import Hypothesis
 from asr.errors import DataError, ModelError, SettingsError
 from asr.model.acoustic import AcousticModel
+from asr.model.shipped import ModelFiles
 from asr.model.tuning import Tuning, Weights
 from asr.scoring.wer import Unit
-from asr.text.lexicon import Lexicon, read_lexicon
+from asr.text.lexicon import Lexicon, parse_lexicon, read_lines
 from asr.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -106,6 +107,19 @@ class DecoderSettings:
         """The weights that are given, by name."""
         values = {name: getattr(self, name) for name in _WEIGHTS}
         return {name: value for name, value in values.items() if value is not None}
+
+    def with_defaults_of(self, files: ModelFiles) -> "DecoderSettings":
+        """The settings with what ships with a model, where nothing else is asked for.
+
+        A language model of the user's has words of its own, and is used without the lexicon that ships.
+        """
+        if files.lm is None or self.decoder == "greedy":
+            return self
+        beam = self.beam
+        if beam.beam_size == BeamConfig().beam_size:
+            beam = replace(beam, beam_size=files.beam_size)
+        lexicon = self.lexicon or (files.lexicon if self.lm is None else None)
+        return replace(self, lm=self.lm or files.lm, lexicon=lexicon, beam=beam)
 
 
 @dataclass(frozen=True)
@@ -371,12 +385,9 @@ def _read_lm(settings: DecoderSettings, model: AcousticModel) -> "NgramModel | C
 
 def _read_lexicon(path: Path) -> Lexicon:
     """A lexicon, or a mere list of words, which the model's tokenizer spells."""
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError):
-        return read_lexicon(path)  # for its message
-    if any(len(line.split()) > 1 for line in lines):
-        return read_lexicon(path)
+    lines = read_lines(path)
+    if any(len(line.split(None, 1)) > 1 for line in lines):
+        return parse_lexicon(lines, str(path))
     words = dict.fromkeys(word for line in lines for word in line.split())
     if not words:
         raise DataError(f"{path}: holds no word. Expected a word a line, alone or with its tokens.")

@@ -17,6 +17,7 @@ from asr.device import choose_device
 from asr.errors import AudioError
 from asr.model.acoustic import AcousticModel
 from asr.model.saved import load_model
+from asr.model.shipped import find_model
 from asr.scoring.report import summary, write_alignments, write_results, write_score
 from asr.scoring.wer import Score, Unit, score
 from asr.text.normalize import normalize
@@ -35,7 +36,8 @@ class EvaluateSettings:
 
     # JSONL, with the true text of every utterance
     manifest: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="MANIFEST")]
-    model: Annotated[Path, tyro.conf.arg(metavar="MODEL")]  # a .safetensors file that `asr train` has written
+    # a .safetensors file that `asr train` has written, or a name: english, english-fast
+    model: Annotated[Path, tyro.conf.arg(metavar="MODEL")]
     # folder for score.json, results.jsonl and alignments.txt
     out: Annotated[
         Path | None,
@@ -57,11 +59,12 @@ def run(settings: EvaluateSettings) -> str:
         AsrError: a setting, the manifest, the model or an utterance's audio cannot be used.
     """
     utterances = read_manifest(settings.manifest, allow_empty_text=True)
-    model = load_model(settings.model, choose_device(settings.device))
-    out = settings.out or settings.model.with_name(f"{settings.model.stem}.{settings.manifest.stem}.results")
+    files = find_model(settings.model)
+    model = load_model(files.path, choose_device(settings.device))
+    out = settings.out or files.beside(f"{settings.manifest.stem}.results")
     out.mkdir(parents=True, exist_ok=True)  # now, not after an hour of recognition
     log.info("%s: %s", settings.model, describe(model.settings.provenance))
-    decoder = build_decoder(settings.decoding, model)
+    decoder = build_decoder(settings.decoding.with_defaults_of(files), model)
     _warn_about_weights(decoder, utterances, settings)
     result = evaluate(
         model, utterances, normalizer=settings.normalizer, batch_s=settings.batch_s, decoder=decoder

@@ -94,12 +94,13 @@ def check_output(output: Path, inputs: Sequence[Path]) -> None:
 
 def _describe(model: "NgramModel", path: Path) -> str:
     counts = ", ".join(f"{count:,} {n}-grams" for n, count in enumerate(model.counts, start=1))
-    return f"{path}: {counts}; {path.stat().st_size / 1e6:.1f} MB"
+    size = path.stat().st_size
+    return f"{path}: {counts}; {size / 1e6:.1f} MB, {size / sum(model.counts):.1f} bytes an n-gram"
 
 
 @dataclass(frozen=True)
 class ConvertSettings:
-    """Write an n-gram model in the other format: ARPA as a binary that loads at once, or a binary as ARPA.
+    """Write an n-gram model in the other format, ARPA or a binary that loads at once, or quantise its values.
 
     Weights that `asr tune` has stored belong to the file that they were found with: tune again.
     """
@@ -108,8 +109,16 @@ class ConvertSettings:
     """The model: .arpa or .arpa.gz, from any tool, or .bin from `asr lm train`."""
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"], metavar="FILE")]
     """Where it goes: .bin, .arpa or .arpa.gz."""
+    quantize: int = 0
+    """Bits of a log-probability and of a back-off weight, 2 to 16, such as 8; 0 keeps them exactly."""
     unit: Unit | None = None
     """What an ARPA file's words stand for, if that is not to be seen from them: characters or words."""
+
+    def __post_init__(self) -> None:
+        if self.quantize and not 2 <= self.quantize <= 16:
+            raise SettingsError(
+                f"--quantize is {self.quantize}. Expected 2 to 16 bits, or 0 for exact values."
+            )
 
 
 def run_convert(settings: ConvertSettings) -> str:
@@ -127,6 +136,8 @@ def run_convert(settings: ConvertSettings) -> str:
             f"{settings.lm}: a network is no n-gram model, and has one format only. Use its file as it is."
         )
     model = NgramModel.load(settings.lm, settings.unit)
+    if settings.quantize:
+        model = model.quantized(settings.quantize)
     model.save(settings.output)
     return _describe(model, settings.output)
 

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from asr import __version__
 from asr.decoder import Decode, DecoderSettings, build_decoder, greedy
 from asr.decoding.hypothesis import Hypothesis
 from asr.device import choose_device
@@ -19,6 +20,7 @@ from asr.frontend.audio import AUDIO_SUFFIXES, audio_files
 from asr.inference import Segment, each_output
 from asr.model.acoustic import AcousticModel
 from asr.model.saved import load_model
+from asr.model.shipped import DEFAULT_MODEL, find_model
 
 __all__ = ["Recognised", "Segment", "TranscribeSettings", "find_audio", "recognise", "run"]
 
@@ -39,7 +41,8 @@ class TranscribeSettings:
         tyro.conf.Positional,
         tyro.conf.arg(metavar="FILE...", help_behavior_hint="(required)"),
     ]
-    model: Annotated[Path, tyro.conf.arg(metavar="MODEL")]  # a .safetensors file that `asr train` has written
+    # a model that ships with asr, english or english-fast (a smaller beam), or a .safetensors of `asr train`
+    model: Annotated[Path, tyro.conf.arg(metavar="MODEL")] = DEFAULT_MODEL
     format: Literal["txt", "json"] = "txt"  # json: one object a line, with word times and confidences
     # hypotheses of each file, best first; needs --format json, and a beam search finds them
     nbest: int = 1
@@ -78,9 +81,12 @@ def run(settings: TranscribeSettings) -> Iterator[tuple[str, AudioError | None]]
     paths = find_audio(settings.files)
     if settings.ids:
         _warn_about_ids(paths)
-    model = load_model(settings.model, choose_device(settings.device))
-    decoder = build_decoder(settings.decoding, model, settings.nbest)
-    if decoder.weights:
+    files = find_model(settings.model)
+    model = load_model(files.path, choose_device(settings.device))
+    decoder = build_decoder(settings.decoding.with_defaults_of(files), model, settings.nbest)
+    if files.name:
+        log.info("model: %s, which ships with asr %s (another one: --model FILE)", files.name, __version__)
+    if decoder.weights and (not files.name or settings.decoding != DecoderSettings()):
         log.info("decoder: %s; %s", decoder.name, decoder.weights)
     segments = [Segment(path) for path in paths]
     for result in recognise(model, segments, settings.batch_s, decoder.decode):

@@ -3,6 +3,7 @@
 import json
 import logging
 import math
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
@@ -23,6 +24,7 @@ from asr.evaluate import reference_texts
 from asr.language_model import Fit
 from asr.model.acoustic import AcousticModel
 from asr.model.saved import load_model, store_tuning
+from asr.model.shipped import find_model
 from asr.model.tuning import Tuning, Weights
 from asr.scoring.weight_search import Grid, Point, draw_surface, edges, search_weights
 from asr.scoring.wer import Score, count_errors, score
@@ -48,7 +50,8 @@ class TuneSettings:
 
     # JSONL of utterances that neither training nor a later score uses, with their true text
     manifest: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="MANIFEST")]
-    model: Annotated[Path, tyro.conf.arg(metavar="MODEL")]  # a .safetensors file; it gets the weights
+    # a .safetensors file, which gets the weights, or a name such as english: a copy of it in DIR gets them
+    model: Annotated[Path, tyro.conf.arg(metavar="MODEL")]
     # folder for surface.png and points.jsonl
     out: Annotated[
         Path | None,
@@ -113,24 +116,30 @@ def run(settings: TuneSettings) -> str:
     if settings.decoding.decoder == "greedy":
         raise SettingsError("--decoder greedy has no weights to tune. Leave it out.")
     utterances = read_manifest(settings.manifest)
-    model = load_model(settings.model, choose_device(settings.device))
-    known = Knowledge.read(settings.decoding, model)
-    out = settings.out or settings.model.with_name(f"{settings.model.stem}.{_kind(settings.decoding)}.tuning")
+    files = find_model(settings.model)
+    model = load_model(files.path, choose_device(settings.device))
+    decoding = settings.decoding.with_defaults_of(files)
+    known = Knowledge.read(decoding, model)
+    out = settings.out or files.beside(f"{_kind(decoding)}.tuning")
     out.mkdir(parents=True, exist_ok=True)  # now, not after an hour of decoding
-    search = Search(model.settings.tokenizer, settings.decoding.beam, known)  # contradictions first, likewise
+    search = Search(model.settings.tokenizer, decoding.beam, known)  # contradictions first, likewise
     emissions = compute_emissions(model, utterances, settings.batch_s)
     tuned = tune(
         model, utterances, emissions, search, settings.grid,
-        given=settings.decoding.given, search_beam=settings.search_beam, manifest=str(settings.manifest),
+        given=decoding.given, search_beam=settings.search_beam, manifest=str(settings.manifest),
     )  # fmt: skip
     for warning in tuned.warnings:
         log.warning("%s", warning)
     write_points(out, tuned, known.name)
-    store_tuning(settings.model, tuned.tuning)
+    stored = files.path
+    if files.name:  # the package's own files stay as they are
+        stored = out / f"{files.name}.safetensors"
+        shutil.copyfile(files.path, stored)
+    store_tuning(stored, tuned.tuning)
     return "\n".join(
         [
             *tuned.lines(),
-            f"Stored in {settings.model}; surface: {out / 'surface.png'}, {out / 'points.jsonl'}",
+            f"Stored in {stored}; surface: {out / 'surface.png'}, {out / 'points.jsonl'}",
         ]
     )
 

@@ -22,6 +22,14 @@ def speech() -> Path:
     return folder
 
 
+@pytest.fixture(autouse=True, scope="session")
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep what decoders prepare away from the user's cache folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ASR_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(autouse=True)
 def untouched_log() -> Iterator[None]:
     """Leave the project's logger as it was: commands set its level, and other tests count messages."""

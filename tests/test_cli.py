@@ -123,7 +123,7 @@ def test_unknown_command(capsys: pytest.CaptureFixture[str]) -> None:
     [
         (["transcribe", "x.wav", "--model", "m", "--batchs", "3"], ["--batchs", "Did you mean", "--batch-s"]),
         (["train", "x", "--dev", "y", "--learning-rate", "3"], ["--train.learning-rate"]),
-        (["transcribe", "x.wav"], ["error: missing: --model. `asr transcribe --help`"]),
+        (["evaluate", "x.jsonl"], ["error: missing: --model. `asr evaluate --help`"]),
         (["transcribe", "x.wav", "--model", "m", "--batch-s", "ten"], ["--batch-s", "'ten'"]),
         (["transcribe", "x.wav", "--model", "m", "--format", "xml"], ["'xml'", "'--format'", "'txt', 'json"]),
         (["evaluate", "--model", "m"], ["error: missing: MANIFEST. `asr evaluate --help`"]),

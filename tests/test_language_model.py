@@ -3,6 +3,7 @@
 import gzip
 import json
 import math
+import random
 from pathlib import Path
 
 import pytest
@@ -128,6 +129,27 @@ def test_convert(text: Path, capsys: pytest.CaptureFixture[str], unit: str) -> N
             assert model.log_probs(sentence) == pytest.approx(log_probs, abs=1e-6)
 
 
+def test_quantised_model_is_smaller_and_about_as_good(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An option that does nothing, or costs more than it saves."""
+    draw = random.Random(1)
+    words = [f"w{number}" for number in range(300)]
+    lines = [" ".join(draw.choices(words, range(300), k=8)) for _ in range(3000)]
+    text, held_out = tmp_path / "text.txt", tmp_path / "held.txt"
+    text.write_text("\n".join(lines[:-500]) + "\n")
+    held_out.write_text("\n".join(lines[-500:]) + "\n")
+    exact, small = tmp_path / "exact.bin", tmp_path / "small.bin"
+    assert lm(capsys, "train", text, "--order", 3, "-o", exact)[0] == 0
+    status, said, _ = lm(capsys, "convert", exact, "-o", small, "--quantize", 8)
+    assert status == 0
+    assert " bytes an n-gram" in said
+    assert small.stat().st_size < exact.stat().st_size
+    fits = [measure(NgramModel.load(path), [held_out]) for path in (exact, small)]
+    assert fits[1].log_prob != fits[0].log_prob
+    assert fits[1].perplexity == pytest.approx(fits[0].perplexity, rel=0.01)
+
+
 def test_mistakes_are_one_line(text: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Each ends with status 2 and one line that names value, place and remedy; nothing is written."""
     out, empty, special = text.with_name("x.bin"), text.with_name("empty.txt"), text.with_name("special.txt")
@@ -155,6 +177,7 @@ def test_mistakes_are_one_line(text: Path, capsys: pytest.CaptureFixture[str]) -
         ((*train, "--normalizer", "loud"), "normalizer must be one of verbatim, lower, english. Got 'loud'"),
         (("convert", text, "-o", out), "This is no language model in ARPA format"),
         (("convert", text, "-o", text), "would overwrite what is read"),
+        (("convert", text, "-o", out, "--quantize", 1), "--quantize is 1. Expected 2 to 16 bits, or 0"),
         (("convert", text.with_name("none.bin"), "-o", out), "none.bin does not exist"),
         (("convert", text, "-o", text.with_name("no") / "x.bin"), "no does not exist. Make it, or choose"),
         (("score", text, "--lm", text.with_name("none.bin")), "none.bin does not exist"),

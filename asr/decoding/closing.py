@@ -22,8 +22,8 @@ from asr.decoding.fusion import (
     propose,
     say,
 )  # fmt: skip
-from asr.lm.trie import NgramArrays
-from asr.lm.trie import advance as say_one
+from asr.lm.packed import PackedNgrams
+from asr.lm.packed import advance as say_one
 
 __all__ = ["close", "say_ends", "settle"]
 
@@ -50,7 +50,7 @@ def close(beam: Beam, tables: Tables) -> NDArray[np.int32]:
 
 @allocating
 def say_ends(
-    nodes: NDArray[Any], rows: NDArray[np.int32], tables: Tables, lm: NgramArrays, end: int
+    nodes: NDArray[Any], rows: NDArray[np.int32], tables: Tables, lm: PackedNgrams, end: int
 ) -> NDArray[np.float64]:
     """(rows,) what an n-gram model says of how each row ends, `</s>` (its id is `end`) included."""
     said = np.zeros(rows.shape[0])

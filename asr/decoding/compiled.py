@@ -13,14 +13,14 @@ from typing import Any, TypeVar
 
 from numba import njit
 
-from asr.lm import trie
+from asr.lm import packed
 
 __all__ = ["allocating", "compiled", "inlined"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 _HERE = Path(__file__).parent
-_FILES = (*(_HERE / f"{name}.py" for name in ("arena", "closing", "fusion", "search")), Path(trie.__file__))
+_FILES = (*(_HERE / f"{name}.py" for name in ("arena", "closing", "fusion", "search")), Path(packed.__file__))
 
 
 def compiled(function: F) -> F:

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from asr.decoding.arena import INSIDE, NONE, ROOT, UNKNOWN, Beam
 from asr.decoding.compiled import compiled, inlined
-from asr.lm.trie import NgramArrays
-from asr.lm.trie import advance as say_one
+from asr.lm.packed import PackedNgrams
+from asr.lm.packed import advance as say_one
 
 __all__ = [
     "CHARACTERS", "COLUMNS", "END", "EXTERNAL", "LEAVES", "NO_LM", "PARENT", "TOKEN", "WORD", "WORDS",
@@ -212,7 +212,7 @@ def _hot_after(hot: int, ends: bool, token: int, tables: Tables) -> int:
 
 
 @inlined
-def say(nodes: NDArray[Any], row: NDArray[np.int32], tables: Tables, lm: NgramArrays) -> tuple[float, int]:
+def say(nodes: NDArray[Any], row: NDArray[np.int32], tables: Tables, lm: PackedNgrams) -> tuple[float, int]:
     """What an n-gram model says of a proposal, and its state after it.
 
     Words are said when they end, those outside the vocabulary when they leave it; characters one by one. A

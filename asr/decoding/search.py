@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from asr.decoding.arena import NONE, Beam
 from asr.decoding.compiled import compiled, inlined
 from asr.decoding.fusion import COLUMNS, EXTERNAL, Tables, add, propose, say
-from asr.lm.trie import NgramArrays
+from asr.lm.packed import PackedNgrams
 
 __all__ = ["Pending", "Pruning", "search"]
 
@@ -109,7 +109,7 @@ def search(
     beam: Beam,
     pruning: Pruning,
     tables: Tables,
-    lm: NgramArrays,
+    lm: PackedNgrams,
     pending: Pending,
     scratch: Scratch,
 ) -> int:
@@ -247,7 +247,7 @@ def _grow(
     floor: float,
     beam: Beam,
     tables: Tables,
-    lm: NgramArrays,
+    lm: PackedNgrams,
     scratch: Scratch,
     count: int,
     pending: Pending,

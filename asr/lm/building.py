@@ -16,7 +16,7 @@ from asr.lm.interface import Unit
 from asr.lm.kneser_ney import estimate
 from asr.lm.ngram import NgramModel
 from asr.lm.pruning import prune_entropy
-from asr.lm.trie import BEGIN, END, RESERVED, UNKNOWN, UNKNOWN_ID
+from asr.lm.trie import BEGIN, END, RESERVED, UNKNOWN, UNKNOWN_ID, NgramParts
 from asr.text.normalize import normalize
 
 __all__ = ["MAX_ORDER", "NgramConfig", "build"]
@@ -122,7 +122,7 @@ def build(
         arrays, counts, followed = estimate(levels, cutoffs, scratch)
         if config.entropy:
             arrays, counts = prune_entropy(arrays, counts, followed, config.entropy, scratch)
-        NgramModel(arrays, tuple(names), counts, config.unit).save(output)
+        NgramModel.from_parts(NgramParts(arrays, tuple(names), counts, config.unit)).save(output)
     return NgramModel.load(output, config.unit)
 
 

@@ -1,4 +1,6 @@
-"""An n-gram model as a trie in flat arrays, in which a state is one number.
+"""An n-gram model as a trie in flat arrays: how it is trained, pruned and read from ARPA files.
+
+What decoders walk is its packed form, see `packed`.
 
 Node 0 is the empty context; the node of the word with id w is 1 + w; then follow the bigrams, the trigrams
 and so on. Within an order nodes are sorted by parent, then by word, so that the children of a node (n-grams
@@ -19,7 +21,7 @@ from asr.lm.interface import Unit
 
 __all__ = [
     "BEGIN", "BEGIN_ID", "END", "END_ID", "MAX_NODES", "RESERVED", "ROOT", "UNKNOWN", "UNKNOWN_ID",
-    "NgramArrays", "NgramParts", "advance", "child_of", "first_not_below", "is_sound", "link", "state_of",
+    "NgramArrays", "NgramParts", "advance", "child_of", "first_not_below", "link", "state_of",
 ]  # fmt: skip
 
 ROOT = 0  # the empty context
@@ -47,7 +49,7 @@ class NgramArrays(NamedTuple):
 
 
 class NgramParts(NamedTuple):
-    """All that a file of a model holds.
+    """An n-gram model with its words.
 
     Attributes:
         arrays: the n-grams.
@@ -134,29 +136,3 @@ def link(arrays: NgramArrays) -> None:
                 context = arrays.suffix[context]
                 shorter = child_of(arrays.word, arrays.begin, context, arrays.word[node])
             arrays.suffix[node] = state_of(arrays, shorter)
-
-
-@njit(cache=True, nogil=True)
-def is_sound(arrays: NgramArrays, n_words: int) -> bool:
-    """Whether no walk through these arrays can leave them or go on for ever."""
-    nodes, inner = len(arrays.word), len(arrays.backoff)
-    if len(arrays.log_prob) != nodes or len(arrays.suffix) != nodes or len(arrays.begin) != inner + 1:
-        return False
-    if not 0 < inner <= nodes or arrays.begin[0] != 1 or arrays.begin[inner] != nodes:
-        return False
-    if arrays.begin[1] != 1 + n_words or arrays.suffix[0] != 0:
-        return False
-    for parent in range(inner):
-        if arrays.begin[parent] > arrays.begin[parent + 1] or arrays.begin[parent] <= parent:
-            return False
-        last = -1
-        for node in range(arrays.begin[parent], arrays.begin[parent + 1]):
-            if not last < arrays.word[node] < n_words:
-                return False
-            if parent == 0 and arrays.word[node] != node - 1:
-                return False
-            # A suffix's number is lower than the node's, so that every walk along suffixes ends at the root.
-            if not 0 <= arrays.suffix[node] < min(node, inner):
-                return False
-            last = arrays.word[node]
-    return True

@@ -5,11 +5,14 @@ A lexicon file has one spelling a line, and a word with several has several line
     hello<TAB>HH AH L OW        or a space, as in Kaldi's lexicon.txt
     hello(2)<TAB>HH EH L OW     the variants of CMUdict and Sphinx are the same word again
 
-Case is ignored where a word does not stand in the lexicon as it is written: Kaldi's lexica are in upper case,
-transcripts mostly are not.
+The file may be compressed (.gz, .xz). Case is ignored where a word does not stand in the lexicon as it is
+written: Kaldi's lexica are in upper case, transcripts mostly are not.
 """
 
+import gzip
+import lzma
 import re
+import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache, cached_property
@@ -22,7 +25,16 @@ from asr.text.tokenizer import Tokenizer
 if TYPE_CHECKING:
     from asr.text.letter_to_sound import LetterToSound
 
-__all__ = ["Lexicon", "Spelling", "cmudict", "parse_lexicon", "read_lexicon", "spell", "write_lexicon"]
+__all__ = [
+    "Lexicon",
+    "Spelling",
+    "cmudict",
+    "parse_lexicon",
+    "read_lexicon",
+    "read_lines",
+    "spell",
+    "write_lexicon",
+]
 
 Spelling = tuple[str, ...]
 """The symbols of a word: phones, mostly."""
@@ -87,13 +99,22 @@ def read_lexicon(path: Path) -> Lexicon:
     Raises:
         DataError: the file cannot be read or holds no word, or a line has no symbols.
     """
+    return parse_lexicon(read_lines(path), str(path))
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a UTF-8 text file, also one that is compressed (.gz, .xz).
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    unpack = {".gz": gzip.decompress, ".xz": lzma.decompress}.get(path.suffix, bytes)
     try:
-        content = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+        return unpack(path.read_bytes()).decode("utf-8-sig").split("\n")
+    except (OSError, EOFError, UnicodeDecodeError, lzma.LZMAError, zlib.error) as error:
         raise DataError(
             f"{path}: cannot be read: {error}. Expected a UTF-8 text file with a word and its phones a line."
         ) from error
-    return parse_lexicon(content.split("\n"), str(path))
 
 
 def parse_lexicon(lines: Iterable[str], name: str) -> Lexicon:
@@ -111,21 +132,23 @@ def parse_lexicon(lines: Iterable[str], name: str) -> Lexicon:
         fields = line.split()
         if not fields:
             continue
-        word, symbols = _VARIANT.sub("", fields[0]), tuple(fields[1:])
-        where = f"{name} line {number}"
-        if "\t" in line and " " in line.split("\t")[0].strip(" "):
+        word, symbols = fields[0], tuple(fields[1:])
+        if word[-1] == ")":
+            word = _VARIANT.sub("", word)
+        if "\t" in line and " " in line.split("\t", 1)[0].strip(" "):
             raise DataError(
-                f"{where}: {line.split(chr(9))[0]!r} is not one word. Expected a word before the tab."
+                f"{name} line {number}: {line.split(chr(9))[0]!r} is not one word. Expected a word before "
+                f"the tab."
             )
         if not symbols:
             raise DataError(
-                f"{where}: {word!r} has no phones. Expected a word, a tab and its phones with spaces between "
-                f"them. Add them, or take the line out."
+                f"{name} line {number}: {word!r} has no phones. Expected a word, a tab and its phones with "
+                f"spaces between them. Add them, or take the line out."
             )
-        if _PROBABILITY.fullmatch(symbols[0]):
+        if symbols[0][0].isdigit() and _PROBABILITY.fullmatch(symbols[0]):
             raise DataError(
-                f"{where}: {symbols[0]!r} after {word!r} looks like a probability (Kaldi's lexiconp.txt). "
-                f"Expected the word and its phones only. Use lexicon.txt."
+                f"{name} line {number}: {symbols[0]!r} after {word!r} looks like a probability (Kaldi's "
+                f"lexiconp.txt). Expected the word and its phones only. Use lexicon.txt."
             )
         before = entries.get(word, ())
         if symbols not in before:

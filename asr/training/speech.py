@@ -14,6 +14,7 @@ from asr.model.ctc import blank_steps, ctc_loss
 from asr.model.ctc_deterministic import deterministic_ctc_loss
 from asr.model.encoder import step_count
 from asr.model.saved import load_model, save_model
+from asr.model.shipped import find_model
 from asr.training.batches import Batch, Batches
 from asr.training.distributed import Process
 from asr.training.plateau import PlateauWatch
@@ -57,7 +58,7 @@ class SpeechTask:
 
     def source_weights(self, path: Path) -> dict[str, Tensor | None]:
         """The tensors of a saved recogniser; those of the output layer mean nothing with another alphabet."""
-        other = load_model(path)
+        other = load_model(find_model(path).path)
         same = other.settings.tokenizer == self.net.settings.tokenizer
         return {
             name: tensor if same or not name.startswith("encoder.output.") else None

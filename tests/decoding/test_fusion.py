@@ -599,9 +599,3 @@ def test_words_that_cannot_be_spelled_are_counted(
         BeamDecoder(CharTokenizer((" ", "a")), lexicon=Lexicon({"a": (("a",),), "ab": ()}, "two"))
     assert "1 of 2 words of the vocabulary cannot be spelled" in caplog.text
     assert "'ab'" in caplog.text
-
-
-def test_state_numbers_of_a_great_model(models: dict[str, NgramModel]) -> None:
-    """Guards arrays that are mapped from a file: the compiled search takes them as it takes others."""
-    decoder = BeamDecoder(TOKENIZER, lm=models["word"])
-    assert all(type(array) is np.ndarray and array.flags.writeable for array in decoder._sources.arrays)

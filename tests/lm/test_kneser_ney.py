@@ -68,12 +68,13 @@ def written(model: NgramModel) -> dict[Gram, float]:
     """The probability of every n-gram of a model, read off its trie."""
     found: dict[Gram, float] = {}
     grams: list[Gram] = [()]
-    for node in range(len(model.arrays.word)):
+    arrays = model.parts().arrays
+    for node in range(len(arrays.word)):
         if node:
-            found[grams[node]] = math.exp(model.arrays.log_prob[node])
-        if node < len(model.arrays.backoff):
-            for child in range(model.arrays.begin[node], model.arrays.begin[node + 1]):
-                grams.append((*grams[node], model.words[model.arrays.word[child]]))
+            found[grams[node]] = math.exp(arrays.log_prob[node])
+        if node < len(arrays.backoff):
+            for child in range(arrays.begin[node], arrays.begin[node + 1]):
+                grams.append((*grams[node], model.words[arrays.word[child]]))
     return found
 
 
@@ -99,7 +100,7 @@ def test_probabilities_are_the_formulas(tmp_path: Path, order: int, cutoffs: tup
     for gram, prob in probs.items():
         assert math.log(found[gram]) == pytest.approx(math.log(prob), abs=1e-6), gram
     if order > 1:
-        weight = math.exp(model.arrays.backoff[1 + model.ids["a"]])
+        weight = math.exp(model.parts().arrays.backoff[1 + model.ids["a"]])
         assert weight == pytest.approx(backoffs[("a",)], rel=1e-6)
 
 

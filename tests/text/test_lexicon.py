@@ -1,6 +1,9 @@
 """Lexica: what a file may look like, what CMUdict says, and how words are spelled for a decoder."""
 
+import gzip
+import lzma
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -30,6 +33,17 @@ def test_tabs_spaces_and_variants(tmp_path: Path) -> None:
         "(2)": (("T", "UW"),),  # is no variant of an empty word
     }
     assert lexicon.symbols == ("D", "EH", "IH", "IY", "R", "T", "UW", "Z")
+
+
+@pytest.mark.parametrize(("ending", "pack"), [("gz", gzip.compress), ("xz", lzma.compress)])
+def test_compressed(tmp_path: Path, ending: str, pack: Callable[[bytes], bytes]) -> None:
+    """A large lexicon is packed; half of one is no lexicon."""
+    path = tmp_path / f"lexicon.txt.{ending}"
+    path.write_bytes(pack(b"red R EH D\n" * 50))
+    assert dict(read_lexicon(path).entries) == {"red": (("R", "EH", "D"),)}
+    path.write_bytes(path.read_bytes()[:-4])
+    with pytest.raises(DataError, match="cannot be read"):
+        read_lexicon(path)
 
 
 def test_case_is_ignored_where_it_has_to_be(tmp_path: Path) -> None:

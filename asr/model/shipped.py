@@ -1,0 +1,77 @@
+"""The models that ship with the package, by name: where their files are.
+
+A command's --model is one of these names, or the path of a file. A file of the same name is reached by a path
+with a folder in it.
+"""
+
+import difflib
+from dataclasses import dataclass
+from pathlib import Path
+
+from asr.errors import ModelError
+
+__all__ = ["DEFAULT_MODEL", "SHIPPED_MODELS", "ModelFiles", "find_model"]
+
+_FOLDER = Path(__file__).parent.parent / "models"
+
+DEFAULT_MODEL = Path("english")
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """A model and what it is decoded with, where nothing else is asked for.
+
+    Attributes:
+        path: of the acoustic model, .safetensors.
+        name: of a model that ships with the package; "" for a file of the user's.
+        lm: its language model, or None.
+        lexicon: its lexicon, or None.
+        beam_size: prefixes that its search keeps; 0 for a file of the user's.
+    """
+
+    path: Path
+    name: str = ""
+    lm: Path | None = None
+    lexicon: Path | None = None
+    beam_size: int = 0
+
+    def beside(self, ending: str) -> Path:
+        """A path for results: beside a user's model, in the working folder for one that ships."""
+        return (
+            Path(f"{self.name}.{ending}") if self.name else self.path.with_name(f"{self.path.stem}.{ending}")
+        )
+
+
+def _shipped(name: str, folder: str, beam_size: int) -> ModelFiles:
+    files = _FOLDER / folder
+    return ModelFiles(
+        files / "acoustic.safetensors", name, files / "lm.bin", files / "lexicon.txt.xz", beam_size
+    )
+
+
+SHIPPED_MODELS = {
+    files.name: files
+    for files in (_shipped("english", "english", 100), _shipped("english-fast", "english", 32))
+}
+
+
+def find_model(model: Path) -> ModelFiles:
+    """The files of a model.
+
+    Args:
+        model: a name of `SHIPPED_MODELS`, or the path of a file.
+
+    Raises:
+        ModelError: it is neither a name nor looks like a path.
+    """
+    name = str(model)
+    if name in SHIPPED_MODELS:
+        return SHIPPED_MODELS[name]
+    if not model.exists() and not model.suffix and model.name == name:
+        near = difflib.get_close_matches(name, SHIPPED_MODELS, n=1)
+        hint = f" Did you mean {near[0]}?" if near else ""
+        raise ModelError(
+            f"{name}: no such model.{hint} Expected {', '.join(SHIPPED_MODELS)}, or the path of a "
+            ".safetensors file that `asr train` has written."
+        )
+    return ModelFiles(model)
