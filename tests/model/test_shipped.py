@@ -125,7 +125,7 @@ def test_tune_stores_in_a_copy(tones: Any, small: Path, run: Run, tmp_path: Path
 def test_warm_start_knows_names(small: Path) -> None:
     """`--train.warm-start english`."""
     task = SimpleNamespace(net=load_model(small))
-    donor = SpeechTask.donor(cast(SpeechTask, task), Path("english"))
+    donor = SpeechTask.source_weights(cast(SpeechTask, task), Path("english"))
     assert donor.keys() == task.net.state_dict().keys()
 
 
