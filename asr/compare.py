@@ -3,19 +3,20 @@
 import json
 import logging
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from asr.corpora.manifest import Utterance
-from asr.decoder import Decode, DecoderSettings, Knowledge, Search, greedy, weighted
+from asr.decoder import Decode, DecoderSettings, Knowledge, Search, data_digest, greedy, weighted
 from asr.emissions import Emissions, keep_emissions
 from asr.errors import DataError
 from asr.evaluate import reference_texts
 from asr.model.acoustic import AcousticModel
 from asr.scoring.comparison import System
 from asr.scoring.weight_search import Grid
-from asr.scoring.wer import score
+from asr.scoring.wer import Unit, score
 from asr.tune import NBEST, fit, oov_rate, oracle_errors, tune, word_perplexity, write_points
 
 __all__ = ["Comparison", "Part"]
@@ -31,12 +32,12 @@ class Part:
 
     Attributes:
         utterances: with their true text.
-        texts: their references.
+        texts: their references, in words and, for a model of phones, in phones.
         emissions: the model's output.
     """
 
     utterances: Sequence[Utterance]
-    texts: Sequence[str]
+    texts: Mapping[Unit, Sequence[str]]
     emissions: Emissions
 
     @classmethod
@@ -49,7 +50,8 @@ class Part:
         if not utterances:
             raise DataError(f"{path.stem}: no utterance. Expected at least one.")
         tokenizer, rules = model.settings.tokenizer, model.settings.normalizer
-        texts = reference_texts(utterances, tokenizer, rules, "words")
+        units: list[Unit] = ["words"] if tokenizer.pieces else ["words", "phones"]
+        texts = {unit: reference_texts(utterances, tokenizer, rules, unit) for unit in units}
         return cls(utterances, texts, keep_emissions(path, model, utterances, batch_s))
 
 
@@ -83,7 +85,9 @@ class Comparison:
             AsrError: a file cannot be used, or the parts do not fit each other.
         """
         file = self.folder / f"{name}.json"
-        key = [self.test.emissions.key, self.dev.emissions.key, repr((settings, grid, self.search_beam))]
+        known = Knowledge.read(settings, self.model) if settings else Knowledge()
+        unit = known.unit(self.model.settings.tokenizer)
+        key = self._key(known, settings, grid)
         kept = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
         if kept.get("key") == key:
             log.info("%s: done before, %s", name, file)
@@ -93,18 +97,31 @@ class Comparison:
                 texts, seconds = self._decode(greedy(self.model.settings.tokenizer))
                 columns = {"seconds": f"{seconds:.0f}"}
             else:
-                texts, columns = self._tuned(name, settings, grid)
+                texts, columns = self._tuned(name, settings, known, grid)
             kept = {"key": key, "texts": texts, "columns": columns}
             file.write_text(json.dumps(kept), encoding="utf-8")
         ids = [utterance.id for utterance in self.test.utterances]
         speakers = [utterance.speaker for utterance in self.test.utterances]
         rules = self.model.settings.normalizer
-        result = score(self.test.texts, kept["texts"], ids, rules, speakers=speakers)
+        result = score(self.test.texts[unit], kept["texts"], ids, rules, unit, speakers=speakers)
         log.info("%s: %s", name, result.wer_line())
         return System(name, [result], {head: kept["columns"].get(head, "") for head in _HEADS})
 
-    def _tuned(self, name: str, settings: DecoderSettings, grid: Grid) -> tuple[list[str], dict[str, str]]:
-        known, test = Knowledge.read(settings, self.model), self.test
+    def _key(self, known: Knowledge, settings: DecoderSettings | None, grid: Grid) -> list[str]:
+        """What a result depends on, by content: a file that is written anew under its old name counts."""
+        parts: list[Any] = [
+            part
+            for data in (self.test, self.dev)
+            for part in (data.emissions.key, data_digest(data.utterances))
+        ]
+        parts += [asdict(known.key), asdict(settings.beam)] if settings else []
+        given = settings.given if settings else {}
+        return [*map(str, parts), str(given), repr(grid), str(self.search_beam), str(settings is None)]
+
+    def _tuned(
+        self, name: str, settings: DecoderSettings, known: Knowledge, grid: Grid
+    ) -> tuple[list[str], dict[str, str]]:
+        test, texts_of = self.test, self.test.texts[known.unit(self.model.settings.tokenizer)]
         search = Search(self.model.settings.tokenizer, settings.beam, known)
         tuned = tune(
             self.model, self.dev.utterances, self.dev.emissions, search, grid,
@@ -119,9 +136,9 @@ class Comparison:
         oracle = None
         if config.beam_size >= NBEST:
             best = list(test.emissions.decode(search.with_config(replace(config, nbest=NBEST))))
-            oracle = oracle_errors(test.texts, best)
-        words = max(sum(len(text.split()) for text in test.texts), 1)
-        oov, predicted = oov_rate(known, test.texts), fit(known, test.texts)
+            oracle = oracle_errors(texts_of, best)
+        words = max(sum(len(text.split()) for text in texts_of), 1)
+        oov, predicted = oov_rate(known, texts_of), fit(known, texts_of)
         return texts, {
             "OOV": "" if oov is None else f"{100 * oov:.2f}%",
             "perplexity a word": f"{word_perplexity(predicted, words):.1f}" if predicted else "",

@@ -5,7 +5,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, make_dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 
@@ -38,7 +38,23 @@ __all__ = [
 
 log = logging.getLogger("asr")
 
-_WEIGHTS = tuple(item.name for item in fields(Weights))  # in BeamConfig and DecoderSettings, too
+_WEIGHTS = tuple(item.name for item in fields(Weights))
+
+
+def _option(weight: Any) -> Any:
+    """A weight on the command line, where it may be left out."""
+    argument = tyro.conf.arg(
+        metavar="FLOAT",
+        help=weight.metadata["help"],
+        help_behavior_hint=f"(default: tuned, else {weight.default:g})",
+    )
+    return (weight.name, Annotated[float | None, argument], None)
+
+
+if TYPE_CHECKING:
+    GivenWeights = Any
+else:  # the fields of Weights, each of which may be left out
+    GivenWeights = make_dataclass("GivenWeights", map(_option, fields(Weights)), frozen=True)
 
 
 class Decode(Protocol):
@@ -79,33 +95,18 @@ class DecoderSettings:
     ] = ()
     # search without the language model, which then chooses among the best texts that were found
     rescore: tyro.conf.FlagCreatePairsOff[bool] = False
-    # factor on the language model's log-probabilities
-    lm_weight: Annotated[
-        float | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint="(default: tuned, else 0.5)")
+    # another language model, which chooses among the best texts of the search
+    rescore_lm: Annotated[
+        Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="(default: none)")
     ] = None
-    # nats for each word
-    word_bonus: Annotated[
-        float | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint="(default: tuned, else 0)")
-    ] = None
-    # the tokens' probabilities are divided by the model's mean posteriors to this power
-    prior_weight: Annotated[
-        float | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint="(default: tuned, else 0)")
-    ] = None
-    # factor on the model's log-probabilities
-    acoustic_scale: Annotated[
-        float | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint="(default: tuned, else 1)")
-    ] = None
-    # factor on the blank's probability; below 1 more is written
-    blank_scale: Annotated[
-        float | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint="(default: tuned, else 1)")
-    ] = None
+    weights: Annotated[GivenWeights, tyro.conf.arg(name="")] = field(default_factory=GivenWeights)
     # how wide the beam search looks, whatever the weights
     beam: BeamConfig = field(default_factory=BeamConfig)
 
     @property
     def given(self) -> dict[str, Any]:
         """The weights that are given, by name."""
-        values = {name: getattr(self, name) for name in _WEIGHTS}
+        values = {name: getattr(self.weights, name) for name in _WEIGHTS}
         return {name: value for name, value in values.items() if value is not None}
 
     def with_defaults_of(self, files: ModelFiles) -> "DecoderSettings":
@@ -128,6 +129,7 @@ class Knowledge:
 
     Attributes:
         lm: the language model, or None.
+        rescorer: a language model that chooses among the best texts of the search with the first, or None.
         lexicon: spellings, or None.
         hotwords: boosts in nats by word.
         key: digests of the files and the kind of search, without weights: which tuning belongs to it.
@@ -139,11 +141,23 @@ class Knowledge:
     hotwords: dict[str, float] = field(default_factory=dict)
     key: Tuning = field(default_factory=Tuning)
     name: str = "no language model"
+    rescorer: "NgramModel | CharRnnModel | None" = None
 
     def unit(self, tokenizer: Tokenizer) -> Unit:
         """What a search with this writes: words, or phones where nothing tells which words they are."""
         told = self.lexicon or (self.lm and self.lm.unit == "word" and not self.key.rescore)
         return "words" if told or tokenizer.pieces else "phones"
+
+    def weighs(self, weight: str) -> bool:
+        """Whether a weight can change what a search with this finds."""
+        if weight == "lm_weight":
+            return self.lm is not None
+        if weight == "rescore_weight":
+            return self.rescorer is not None
+        if weight.startswith("unknown_"):
+            words = self.lexicon or (self.lm and self.lm.unit == "word" and not self.key.rescore)
+            return bool(words) and self.key.unknown_words == "allow"
+        return True
 
     @classmethod
     def read(cls, settings: DecoderSettings, model: AcousticModel) -> "Knowledge":
@@ -155,24 +169,38 @@ class Knowledge:
             SettingsError: a hot word is not WORD or WORD:BOOST, or a language model that rescores does not
                 speak of what the model writes.
         """
-        if settings.lm is None and (settings.rescore or settings.lm_weight is not None):
-            option = "--rescore" if settings.rescore else "--lm-weight"
-            raise SettingsError(f"{option} is given, but no language model. Name one: --lm FILE.")
-        lm = _read_lm(settings, model) if settings.lm else None
+        for option, given, file in (
+            ("--rescore", settings.rescore, "lm"),
+            ("--lm-weight", settings.weights.lm_weight is not None, "lm"),
+            ("--rescore-weight", settings.weights.rescore_weight is not None, "rescore_lm"),
+        ):
+            if given and getattr(settings, file) is None:
+                wanted = f"--{file.replace('_', '-')}"
+                raise SettingsError(f"{option} is given, but no language model. Name one: {wanted} FILE.")
+        if settings.rescore and settings.rescore_lm:
+            raise SettingsError(
+                "--rescore and --rescore-lm are given. With --rescore the one language model, --lm, only "
+                "rescores. Leave it out for --lm in the search and --rescore-lm after it."
+            )
+        lm = _read_lm(settings, model, "lm", settings.rescore) if settings.lm else None
+        rescorer = _read_lm(settings, model, "rescore_lm", True) if settings.rescore_lm else None
         lexicon = _read_lexicon(settings.lexicon) if settings.lexicon else None
+        hotwords = parse_hot_words(settings.hotwords)
         key = Tuning(
             lm=file_digest(settings.lm),
             lexicon=file_digest(settings.lexicon),
             rescore=settings.rescore,
+            rescore_lm=file_digest(settings.rescore_lm),
+            hotwords=_digest_of(hotwords),
             unknown_words=settings.beam.unknown_words,
         )
         names = [f"language model {settings.lm}" if settings.lm else "no language model"]
         names += ["which rescores"] if settings.rescore else []
+        names += [f"rescored by {settings.rescore_lm}"] if settings.rescore_lm else []
         names += [f"lexicon {settings.lexicon}"] if settings.lexicon else []
         names += ["no unknown words"] if settings.beam.unknown_words == "forbid" else []
-        hotwords = parse_hot_words(settings.hotwords)
         names += [f"{len(hotwords)} hot words"] if hotwords else []
-        return cls(lm, lexicon, hotwords, key, ", ".join(names))
+        return cls(lm, lexicon, hotwords, key, ", ".join(names), rescorer)
 
 
 @dataclass(frozen=True)
@@ -228,7 +256,7 @@ class Search:
         from asr.decoding.beam import BeamDecoder  # compiled: takes a second to import
 
         self.known, self.config = known, config
-        self._rescoring = known.lm if known.key.rescore else None
+        self._rescoring = known.lm if known.key.rescore else known.rescorer
         self._decoder = BeamDecoder(
             tokenizer,
             self._searched(config),
@@ -245,6 +273,15 @@ class Search:
         other._decoder = self._decoder.with_config(self._searched(config), _array(priors))
         return other
 
+    def without_rescorer(self) -> "Search":
+        """The same search, without the second language model that chooses among its texts."""
+        if self.known.rescorer is None:
+            return self
+        other = copy.copy(self)
+        other.known = replace(self.known, rescorer=None)
+        other._rescoring = None
+        return other.with_config(self.config)
+
     def __call__(self, log_probs: Tensor, step_lengths: Tensor, step_s: float) -> list[list[Hypothesis]]:
         """Decode a batch; see `Decode`."""
         found = self._decoder.decode(log_probs, step_lengths, step_s)
@@ -252,23 +289,28 @@ class Search:
             return found
         from asr.decoding.rescoring import rescore
 
-        weights = self.config.lm_weight, self.config.word_bonus
-        return [best[: self.config.nbest] for best in rescore(found, self._rescoring, *weights)]
+        weights = self.config.weights
+        if self.known.key.rescore:
+            found = rescore(found, self._rescoring, weights.lm_weight, weights.word_bonus)
+        else:
+            found = rescore(found, self._rescoring, weights.rescore_weight, second=True)
+        return [best[: self.config.nbest] for best in found]
 
     def _searched(self, config: BeamConfig) -> BeamConfig:
-        """The settings of the search itself.
+        """The settings of the search itself: a rescorer chooses among as many texts as the beam is wide.
 
-        Where the language model only rescores, so does the bonus: it makes up for what the model takes for
+        Where the only language model rescores, so does the bonus: it makes up for what the model takes for
         each word.
         """
         if self._rescoring is None:
             return config
-        return replace(config, nbest=max(config.beam_size, config.nbest), word_bonus=0.0)
+        config = replace(config, nbest=max(config.beam_size, config.nbest))
+        return config.with_weights(word_bonus=0.0) if self.known.key.rescore else config
 
 
 def weighted(config: BeamConfig, weights: Weights) -> BeamConfig:
     """The settings of a search with these weights."""
-    return replace(config, **{name: getattr(weights, name) for name in _WEIGHTS})
+    return replace(config, weights=weights.weights)
 
 
 def _array(priors: Sequence[float]) -> NDArray[np.float64] | None:
@@ -289,7 +331,7 @@ def build_decoder(settings: DecoderSettings, model: AcousticModel, nbest: int = 
     tokenizer = model.settings.tokenizer
     asks = {
         "--lm": settings.lm, "--lexicon": settings.lexicon, "--hotwords": settings.hotwords,
-        "--rescore": settings.rescore, "--nbest": nbest > 1,
+        "--rescore": settings.rescore, "--rescore-lm": settings.rescore_lm, "--nbest": nbest > 1,
     }  # fmt: skip
     given = settings.given
     asks |= {f"--{name.replace('_', '-')}": True for name in given}
@@ -301,23 +343,26 @@ def build_decoder(settings: DecoderSettings, model: AcousticModel, nbest: int = 
         return Decoder(greedy(tokenizer), "greedy", "", True, Knowledge().unit(tokenizer))
     known = Knowledge.read(settings, model)
     tunings = model.settings.tunings
-    tuning = next((old for old in tunings if old.serves(known.key)), None)
+    # weights that were found without the hot words are better than none
+    keys = (known.key, replace(known.key, hotwords=""))
+    tuning = next((old for key in keys for old in tunings if old.serves(key)), None)
     start = weighted(settings.beam, tuning) if tuning else settings.beam
-    config = replace(start, nbest=nbest, **given)
+    config = replace(start, nbest=nbest).with_weights(**given)
     priors: tuple[float, ...] = ()
-    if config.prior_weight:
+    if config.weights.prior_weight:
         priors = next((old.priors for old in (tuning, *tunings) if old and old.priors), ())
         if not priors:
             raise ModelError(
-                f"--prior-weight {config.prior_weight:g}: the model's mean posteriors are not known yet. "
-                f"`asr tune` measures them and stores them with the model."
+                f"--prior-weight {config.weights.prior_weight:g}: the model's mean posteriors are not known "
+                f"yet. `asr tune` measures them and stores them with the model."
             )
-    matter = [name for name in _WEIGHTS if known.lm or name != "lm_weight"]
+    matter = [name for name in _WEIGHTS if known.weighs(name)]
+    needed = {name for name in ("lm_weight", "rescore_weight") if known.weighs(name)}
     return Decoder(
         decode=Search(tokenizer, config, known, priors),
         name=f"beam of {config.beam_size}, {known.name}",
-        weights=_describe(config, matter, given, tuning),
-        tuned=tuning is not None or known.lm is None or given.keys() >= {"lm_weight", "word_bonus"},
+        weights=_describe(config.weights, matter, given, tuning, known.key),
+        tuned=tuning is not None or not needed or given.keys() >= {*needed, "word_bonus"},
         unit=known.unit(tokenizer),
         tuning=tuning,
     )
@@ -347,9 +392,11 @@ def data_digest(utterances: Sequence[Utterance]) -> str:
     return digest.hexdigest()
 
 
-def _describe(config: BeamConfig, names: list[str], given: dict[str, float], tuning: Tuning | None) -> str:
+def _describe(
+    weights: Weights, names: list[str], given: dict[str, float], tuning: Tuning | None, key: Tuning
+) -> str:
     """Each weight with its value, then where they come from."""
-    values = ", ".join(f"{name.replace('_', '-')} {getattr(config, name):g}" for name in names)
+    values = ", ".join(f"{name.replace('_', '-')} {getattr(weights, name):g}" for name in names)
     chosen = [name.replace("_", "-") for name in names if name in given]
     if len(chosen) == len(names):
         return f"{values}: all given"
@@ -357,29 +404,35 @@ def _describe(config: BeamConfig, names: list[str], given: dict[str, float], tun
     if tuning is None:
         return f"{values}: defaults, not tuned{kept}"
     percent = 100 * tuning.errors / max(tuning.words, 1)
+    kept += "" if tuning.serves(key) else ", without these hot words"
     return (
         f"{values}: tuned{kept} on {tuning.manifest} ({tuning.utterances} utterances, {percent:.2f}% there "
         f"with a beam of {tuning.beam_size}) at {tuning.date}"
     )
 
 
-def _read_lm(settings: DecoderSettings, model: AcousticModel) -> "NgramModel | CharRnnModel":
+def _read_lm(
+    settings: DecoderSettings, model: AcousticModel, field: Literal["lm", "rescore_lm"], rescores: bool
+) -> "NgramModel | CharRnnModel":
+    """A language model for the search or, where it only rescores, for texts."""
     from asr.lm.alphabet import check_alphabet
     from asr.lm.loading import load_language_model
 
-    path, tokenizer = settings.lm or Path(), model.settings.tokenizer
+    path, tokenizer = getattr(settings, field), model.settings.tokenizer
+    option = f"--{field.replace('_', '-')} {path}"
     lm = load_language_model(path, model.device)
-    if tokenizer.pieces is None and settings.lexicon is None and (lm.unit != "word" or settings.rescore):
+    words = settings.lexicon is not None or (field == "rescore_lm" and settings.lm is not None)
+    if tokenizer.pieces is None and not words and (lm.unit != "word" or rescores):
         raise SettingsError(
-            f"--lm {path}: the model writes phones, of which this language model knows nothing. Name a "
+            f"{option}: the model writes phones, of which this language model knows nothing. Name a "
             f"lexicon that tells which words they are, --lexicon FILE, or use a language model of words in "
             f"the search."
         )
-    if settings.rescore and settings.lexicon is None:  # a search checks what is fused into it
+    if rescores and not words:  # a search checks what is fused into it
         try:
             check_alphabet(lm, tokenizer)
         except SettingsError as error:
-            raise SettingsError(f"--lm {path}: {error}") from error
+            raise SettingsError(f"{option}: {error}") from error
     return lm
 
 
@@ -392,6 +445,13 @@ def _read_lexicon(path: Path) -> Lexicon:
     if not words:
         raise DataError(f"{path}: holds no word. Expected a word a line, alone or with its tokens.")
     return Lexicon(dict.fromkeys(words, ()), str(path))
+
+
+def _digest_of(hotwords: dict[str, float]) -> str:
+    """SHA-256 of hot words and boosts, whatever their order; "" for none."""
+    if not hotwords:
+        return ""
+    return hashlib.sha256(json.dumps(sorted(hotwords.items())).encode()).hexdigest()
 
 
 def file_digest(path: Path | None) -> str:

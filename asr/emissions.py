@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import json
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +16,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from asr.corpora.manifest import Utterance
-from asr.decoder import Decode
+from asr.decoder import Decode, file_digest
 from asr.decoding.hypothesis import Hypothesis
 from asr.errors import AudioError
 from asr.inference import Segment, each_output
@@ -39,7 +38,7 @@ class Emissions:
     Attributes:
         log_probs: of each utterance (steps, vocab) float32 natural logs, on the CPU.
         step_s: seconds a step.
-        key: digest of the model's weights and the utterances' ids; "" where nobody asked for it.
+        key: digest of the model and of the utterances' ids, spans and audio; "" where nobody asked for it.
     """
 
     log_probs: tuple[Tensor, ...]
@@ -115,7 +114,10 @@ def keep_emissions(
     weights = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         weights.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
-    weights.update(json.dumps([utterance.id for utterance in utterances]).encode())
+    spans = [[one.id, str(one.audio_filepath), one.offset, one.duration] for one in utterances]
+    weights.update(repr((model.settings.features, spans)).encode())
+    for audio in dict.fromkeys(one.audio_filepath for one in utterances):
+        weights.update(file_digest(audio).encode())
     key = weights.hexdigest()
     if path.is_file():
         with contextlib.suppress(SafetensorError, OSError), safe_open(path, framework="pt") as file:

@@ -174,6 +174,7 @@ def _fields(hypothesis: Hypothesis, duration_s: float) -> dict[str, object]:
         "score": round(hypothesis.score, 3),
         "acoustic_score": round(hypothesis.acoustic_score, 3),
         "lm_score": round(hypothesis.lm_score, 3),
+        "rescore_lm_score": round(hypothesis.rescore_lm_score, 3),
         "words": [
             {
                 "word": word.text,

@@ -5,7 +5,7 @@ import logging
 import math
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -45,7 +45,8 @@ class TuneSettings:
 
     Emissions are computed once; each point is a beam search over the whole manifest. A grid over LM weight
     and word bonus, then the other weights one by one, with a small beam; then the best few, and smaller steps
-    of all weights around the best of them, with the beam that will be used.
+    of all weights around the best of them, with the beam that will be used. Last, where a second language
+    model rescores, its weight, among the texts that the search finds with the others.
     """
 
     # JSONL of utterances that neither training nor a later score uses, with their true text
@@ -176,19 +177,27 @@ def tune(
         raise DataError(f"{manifest or 'the dev set'}: no utterance to tune on. Expected at least one.")
     if search_beam < 1:
         raise SettingsError(f"search-beam is {search_beam}. Expected at least 1.")
-    grid = grid.holding({**({} if known.lm else {"lm_weight": 0.0}), **(given or {})})
+    idle = [item.name for item in fields(Weights) if not known.weighs(item.name)]
+    neutral = {**{name: getattr(Weights(), name) for name in idle}, "lm_weight": 0.0}
+    grid = grid.holding({**{name: neutral[name] for name in idle}, **(given or {})})
     unit = known.unit(tokenizer)
     references = reference_texts(utterances, tokenizer, rules, unit)
     priors = emissions.mean_posteriors()
-    full = weighted(replace(beam, nbest=NBEST), Weights())
+    full = weighted(replace(beam, nbest=NBEST), Weights(lm_weight=0.0))
     search = search.with_config(full, priors.tolist())
     narrow = replace(full, beam_size=min(search_beam, beam.beam_size), nbest=1)
-    objective = _Errors(search.with_config(narrow), emissions, references)
+    words = sum(len(text.split()) for text in references)
+    first = search.without_rescorer()
+    objective = _Errors(first.with_config(narrow), emissions, references)
     check = None
     if narrow.beam_size < full.beam_size and not known.key.rescore:  # a long list takes long to rescore
-        check = _Errors(search.with_config(replace(full, nbest=1)), emissions, references)
-    words = sum(len(text.split()) for text in references)
-    points = search_weights(objective, grid, words, check)
+        check = _Errors(first.with_config(replace(full, nbest=1)), emissions, references)
+    held = grid.values("rescore_weight")[:1] if known.rescorer else ()
+    points = search_weights(
+        objective, replace(grid, rescore_weights=held or grid.rescore_weights), words, check
+    )
+    if known.rescorer:
+        points = _rescored(points, search, grid, emissions, references)
     best = points[0].weights
     log.info("checking the best weights with a beam of %d: %s", full.beam_size, best)
     ids = [utterance.id for utterance in utterances]
@@ -197,13 +206,9 @@ def tune(
         return score(references, [one[0].text for one in found], ids, rules, unit)
 
     found = list(emissions.decode(search.with_config(weighted(full, best))))
-    checked = found
-    # One text is searched for in another way than several, where prefixes may recombine.
-    if beam.recombine and (full.beam_size == 1 or not known.key.rescore):
-        checked = list(emissions.decode(search.with_config(weighted(replace(full, nbest=1), best))))
-    result = scored(checked)
+    result = scored(found)
     warnings = edges(best, grid)
-    wordless = replace(known, lm=None, key=Tuning())
+    wordless = replace(known, lm=None, rescorer=None, key=Tuning())
     without = by_path = None
     if wordless.unit(tokenizer) == unit:
         plain = Search(tokenizer, replace(full, nbest=1, unknown_words="allow"), wordless)
@@ -282,6 +287,8 @@ def _kind(decoding: DecoderSettings) -> str:
     """A name for what is tuned: what has weights of its own in the model has a folder of its own."""
     parts = [decoding.lm.stem if decoding.lm else "beam"]
     parts += ["rescore"] if decoding.rescore else []
+    parts += [decoding.rescore_lm.stem, "rescores"] if decoding.rescore_lm else []
+    parts += ["hotwords"] if decoding.hotwords else []
     parts += [decoding.lexicon.stem] if decoding.lexicon else []
     parts += ["forbid"] if decoding.beam.unknown_words == "forbid" else []
     return ".".join(parts)
@@ -305,6 +312,26 @@ def oov_rate(known: Knowledge, references: Sequence[str]) -> float | None:
     return sum(word not in vocabulary for word in words) / max(len(words), 1)
 
 
+def _rescored(
+    points: list[Point], search: Search, grid: Grid, emissions: Emissions, references: Sequence[str]
+) -> list[Point]:
+    """The points, and before them those of the second language model's weight beside the best of them.
+
+    The search is done once; its texts are rescored once; then each weight is a choice among them.
+    """
+    best = points[0].weights
+    lists = _Lists.of(
+        list(emissions.decode(search.with_config(weighted(replace(search.config, nbest=NBEST), best)))),
+        references,
+        best,
+    )
+    others = {
+        item.name: getattr(best, item.name) for item in fields(Weights) if item.name != "rescore_weight"
+    }
+    words = sum(len(text.split()) for text in references)
+    return [*search_weights(lists.errors_with, grid.holding(others), words), *points]
+
+
 class _Errors:
     """Errors of a point: a decode of everything, or, where the language model only rescores, a choice."""
 
@@ -325,33 +352,50 @@ class _Errors:
             narrow = self._search.config
             config = replace(weighted(narrow, acoustic), nbest=narrow.beam_size)
             found = list(self._emissions.decode(self._search.with_config(config)))
-            self._lists[acoustic] = _Lists.of(found, self._references)
+            self._lists[acoustic] = _Lists.of(found, self._references, config.weights)
         return self._lists[acoustic].errors_with(weights)
 
 
 @dataclass(frozen=True)
 class _Lists:
-    """The best texts of each utterance as numbers, all (utterances, n); where there is no text, -inf."""
+    """The best texts of each utterance as numbers, all (utterances, n); where there is no text, -inf.
 
-    acoustic: NDArray[np.float64]
+    Attributes:
+        score: of the search, without what weights can still change: what a rescorer adds.
+        lm: log-probability of the language model that rescores.
+        words: of the text.
+        errors: of the text.
+        second: whether that is a second one, so that `score` holds the first with its weights.
+    """
+
+    score: NDArray[np.float64]
     lm: NDArray[np.float64]
     words: NDArray[np.float64]
     errors: NDArray[np.int64]
+    second: bool
 
     @classmethod
-    def of(cls, found: Sequence[Sequence[Hypothesis]], references: Sequence[str]) -> "_Lists":
+    def of(
+        cls, found: Sequence[Sequence[Hypothesis]], references: Sequence[str], weights: Weights
+    ) -> "_Lists":
+        """The lists of a search with these weights, rescored with them."""
         shape = len(found), max(map(len, found))
-        acoustic, lm = np.full(shape, -np.inf), np.zeros(shape)
+        scores, lm = np.full(shape, -np.inf), np.zeros(shape)
         words, errors = np.zeros(shape), np.zeros(shape, np.int64)
-        for row, (several, said) in enumerate(zip(found, references, strict=True)):
-            own = np.s_[row, : len(several)]
-            # as the search without the language model ranks them
-            acoustic[own] = [one.score for one in several]
-            lm[own] = [one.lm_score for one in several]
-            words[own] = [len(one.text.split()) for one in several]
-            errors[own] = count_errors([said] * len(several), [one.text for one in several])
-        return cls(acoustic, lm, words, errors)
+        second = any(one.rescore_lm_score for hypotheses in found for one in hypotheses)
+        for row, (hypotheses, reference) in enumerate(zip(found, references, strict=True)):
+            here = np.s_[row, : len(hypotheses)]
+            lm[here] = [one.rescore_lm_score if second else one.lm_score for one in hypotheses]
+            words[here] = [len(one.text.split()) for one in hypotheses]
+            added = weights.rescore_weight * lm[here] if second else 0.0
+            scores[here] = np.array([one.score for one in hypotheses]) - added
+            errors[here] = count_errors([reference] * len(hypotheses), [one.text for one in hypotheses])
+        return cls(scores, lm, words, errors, second)
 
     def errors_with(self, weights: Weights) -> int:
-        total = self.acoustic + weights.lm_weight * self.lm + weights.word_bonus * self.words
+        """Errors of the best texts with other weights of the rescorer."""
+        if self.second:
+            total = self.score + weights.rescore_weight * self.lm
+        else:
+            total = self.score + weights.lm_weight * self.lm + weights.word_bonus * self.words
         return int(np.take_along_axis(self.errors, total.argmax(1)[:, None], 1).sum())

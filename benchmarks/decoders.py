@@ -78,9 +78,8 @@ class Ours:
     def decode(self, part: str, setting: Setting, threads: int) -> Turn:
         config = replace(
             self.decoder.config,
-            beam_size=setting.beam, token_top=setting.tokens, lm_weight=setting.lm_weight,
-            word_bonus=setting.word_bonus, beam_threshold=THRESHOLD, threads=threads,
-        )  # fmt: skip
+            beam_size=setting.beam, token_top=setting.tokens, beam_threshold=THRESHOLD, threads=threads,
+        ).with_weights(lm_weight=setting.lm_weight, word_bonus=setting.word_bonus)  # fmt: skip
         decoder = self.decoder.with_config(config)
         began, spent = time.perf_counter(), time.process_time()
         texts = tuple(found[0].text for found in self.parts[part].decode(decoder.decode))

@@ -86,9 +86,16 @@ def main(config: Config) -> str:
     )
     comparison = Comparison(config.run_dir, model, dev, test, config.search_beam)
     results = [comparison.system(*system) for system in systems(config)]
-    draw(results, config.run_dir / "systems.png")
-    (config.run_dir / "table.md").write_text(table(results) + "\n")
-    return f"{table(results)}\nPictures and points: {config.run_dir}"
+    tables = []
+    # a model of phones writes words only where it is told which there are
+    for unit, picture in (("words", "systems.png"), ("phones", "phones.png")):
+        alike = [result for result in results if result.scores[0].unit == unit]
+        if alike:
+            tables.append(table(alike))
+            draw(alike, config.run_dir / picture)
+    text = "\n\n".join(tables)
+    (config.run_dir / "table.md").write_text(text + "\n")
+    return f"{text}\nPictures and points: {config.run_dir}"
 
 
 if __name__ == "__main__":

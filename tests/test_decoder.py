@@ -12,7 +12,8 @@ import torch
 from asr.corpora.manifest import read_manifest
 from asr.decoder import data_digest, file_digest
 from asr.frontend.features import FeatureConfig
-from asr.lm.charrnn import CharRnn, CharRnnConfig, save_charrnn
+from asr.lm.charrnn import CharRnn, CharRnnConfig, CharRnnModel, load_charrnn, save_charrnn
+from asr.lm.ngram import NgramModel
 from asr.model.acoustic import AcousticModel, ModelSettings
 from asr.model.encoder import EncoderConfig
 from asr.model.saved import load_model, save_model, store_tuning
@@ -149,6 +150,9 @@ def test_contradictions(tones: Any, lm: Path, run: Run) -> None:
         (["--beam.no-recombine"], "--beam.recombine is False, but decoding is greedy."),
         (["--hotwords", "cab:inf"], "--hotwords cab:inf: the boost is inf."),
         (["--rescore"], "--rescore is given, but no language model."),
+        (["--rescore-weight", 1], "--rescore-weight is given, but no language model. Name one: --rescore-lm"),
+        (["--lm", lm, "--rescore", "--rescore-lm", lm], "--rescore and --rescore-lm are given."),
+        (["--word-bonus", 1000], "word-bonus is 1000.0. Expected a number from -100 to 100"),
         (["--lm-weight", 1], "--lm-weight is given, but no language model."),
         (["--hotwords", "cab:much"], "--hotwords cab:much: 'much' is not a number."),
         (["--hotwords", ":3"], "--hotwords :3: there is no word."),
@@ -225,8 +229,20 @@ def test_a_character_model_in_the_search(tones: Any, tmp_path: Path, run: Run) -
     text.write_text("ab c\ncab\nbb\n" * 4)
     lm = tmp_path / "chars.bin"
     assert run("lm", "train", text, "--order", 3, "--unit", "character", "-o", lm)[0] == 0
-    status, out, err = run("transcribe", *tones.files[:2], "--model", tones.model, "--lm", lm)
-    assert (status, out) == (0, "ab c\ncab\n"), err
+    status, out, err = run(
+        "transcribe", *tones.files[:2], "--model", tones.model, "--lm", lm, "--format", "json"
+    )
+    assert status == 0, err
+    check_language_model(out, NgramModel.load(lm), 0.5)
+
+
+def check_language_model(out: str, lm: Any, weight: float) -> None:
+    """Whether the model's own log-probabilities of the texts are in the scores."""
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert [row["text"] for row in rows] == ["ab c", "cab"]
+    for row in rows:
+        assert row["lm_score"] == pytest.approx(float(lm.log_probs(row["text"]).sum()), abs=2e-3)
+        assert row["score"] == pytest.approx(row["acoustic_score"] + weight * row["lm_score"], abs=3e-3)
 
 
 def test_a_character_network_in_the_search(tones: Any, tmp_path: Path, run: Run) -> None:
@@ -236,8 +252,32 @@ def test_a_character_network_in_the_search(tones: Any, tmp_path: Path, run: Run)
     save_charrnn(lm, CharRnn((" ", "a", "b", "c"), CharRnnConfig(width=8, depth=1)), {})
     ask = ["transcribe", *tones.files[:2], "--model", tones.model, "--lm", lm, "--lm-weight", 0.1]
     for options in ([], ["--rescore"]):
-        status, out, err = run(*ask, *options)
-        assert (status, out) == (0, "ab c\ncab\n"), err
+        status, out, err = run(*ask, *options, "--format", "json")
+        assert status == 0, err
+        check_language_model(out, CharRnnModel(load_charrnn(lm)), 0.1)
+
+
+def test_an_ngram_in_the_search_and_a_network_after_it(
+    tones: Any, tmp_path: Path, lm: Path, run: Run
+) -> None:
+    """A second language model that is read and not used, or takes the first one's place."""
+    torch.manual_seed(0)
+    network = tmp_path / "network.safetensors"
+    save_charrnn(network, CharRnn((" ", "a", "b", "c"), CharRnnConfig(width=8, depth=1)), {})
+    ask = ["transcribe", tones.files[0], "--model", tones.model, "--lm", lm, "--rescore-lm", network]
+    status, out, err = run(*ask, "--rescore-weight", 0.3, "--nbest", 3, "--format", "json")
+    assert status == 0, err
+    assert f"rescored by {network}" in err
+    row = json.loads(out)
+    words, characters = NgramModel.load(lm), CharRnnModel(load_charrnn(network))
+    assert len(row["nbest"]) == 3
+    for one in [row, *row["nbest"]]:
+        known = [word in words.ids for word in one["text"].split()]
+        first, second = one["lm_score"], one["rescore_lm_score"]
+        assert first == pytest.approx(float(words.log_probs(one["text"]).sum()), abs=2e-3)
+        assert second == pytest.approx(float(characters.log_probs(one["text"]).sum()), abs=2e-3)
+        if all(known):
+            assert one["score"] == pytest.approx(one["acoustic_score"] + 0.5 * first + 0.3 * second, abs=3e-3)
 
 
 def test_phones_become_words(tones: Any, tmp_path: Path, run: Run) -> None:

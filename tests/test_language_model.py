@@ -88,6 +88,10 @@ def test_options_change_the_model(text: Path, capsys: pytest.CaptureFixture[str]
     assert counts("--vocabulary", 4)[0] == 7
     assert counts("--vocabulary", words)[0] == 6
     assert set(NgramModel.load(out).words) == {"<unk>", "<s>", "</s>", "cat", "the", "unseen"}
+    words.write_text("t\nh\ne\n")
+    for vocabulary in (words, 3):
+        counts("--unit", "character", "--vocabulary", vocabulary)
+        assert " " in NgramModel.load(out).words
     temporary = text.with_name("temporary")
     temporary.mkdir()
     assert counts("--temporary", temporary) == everything

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from asr.decoding.compiled import allocating
+from asr.compiled import kernel
 
 __all__ = [
     "INSIDE",
@@ -20,8 +20,10 @@ __all__ = [
     "ROOT",
     "UNKNOWN",
     "Beam",
+    "Merges",
     "compact",
     "new_beam",
+    "new_merges",
     "shared_prefix",
     "spell",
 ]
@@ -52,6 +54,22 @@ NODE = np.dtype(
         ("lm", np.float64),  # unweighted log-probability of the complete words (or characters), nats
     ]
 )
+
+
+class Merges(NamedTuple):
+    """Prefixes that recombination has dropped, and the prefix that goes on in the place of each.
+
+    Attributes:
+        kept: (room,) int32: the node that goes on.
+        lost: (room,) int32: the node that was dropped for it.
+        ratio: (room,) float64: log of the dropped prefix's probability over the other's, nats, at most 0.
+        made: (1,) int64: how many, in the order of time.
+    """
+
+    kept: NDArray[np.int32]
+    lost: NDArray[np.int32]
+    ratio: NDArray[np.float64]
+    made: NDArray[np.int64]
 
 
 class Beam(NamedTuple):
@@ -103,32 +121,49 @@ def new_beam(beam_size: int, capacity: int, state: int = 0, ahead: float = 0.0) 
     return beam
 
 
-@allocating
-def compact(beam: Beam, nodes: NDArray[Any]) -> NDArray[np.int32]:
-    """Copy what the beam still needs, its prefixes and theirs, into another arena, and point the beam at it.
+def new_merges(room: int) -> Merges:
+    """No merges yet, and room for so many; without room none are recorded."""
+    return Merges(
+        kept=np.zeros(room, np.int32),
+        lost=np.zeros(room, np.int32),
+        ratio=np.zeros(room),
+        made=np.zeros(1, np.int64),
+    )
+
+
+@kernel(allocates=False, inline=True)
+def _mark(nodes: NDArray[Any], node: int, number: NDArray[np.int32]) -> None:
+    """Mark a prefix and those that it begins with as needed."""
+    while node != NONE and number[node] == NONE:
+        number[node] = 0
+        parent, token = nodes[node].parent, nodes[node].token
+        if parent != NONE:  # what one token can mean stays together: the search makes all of it or none
+            other = nodes[parent].child
+            while other != NONE:
+                if nodes[other].token == token:
+                    number[other] = 0
+                other = nodes[other].sibling
+        node = parent
+
+
+@kernel(allocates=False)
+def compact(beam: Beam, merges: Merges, nodes: NDArray[Any], number: NDArray[np.int32]) -> None:
+    """Copy the prefixes that are needed (the beam, its prefixes, what merged with these) into another arena.
 
     The order of nodes stays, so that the search goes on as it would have.
 
     Args:
-        beam: its `nodes` are only read.
+        beam: its `nodes` are only read; its other arrays then speak of the new arena.
+        merges: those into prefixes that nobody needs are dropped.
         nodes: (capacity,) NODE, with enough room.
-
-    Returns:
-        (nodes before,) the new number of each node, NONE for those that are gone.
+        number: (nodes before,) int32, all NONE: gets the new number of each node, NONE if it is dropped.
     """
-    number = np.full(beam.sizes[0], NONE, dtype=np.int32)
-    for place in range(beam.sizes[1]):
-        node = beam.node[place]
-        while node != NONE and number[node] == NONE:
-            number[node] = 0
-            parent, token = beam.nodes[node].parent, beam.nodes[node].token
-            if parent != NONE:  # what one token can mean stays together: the search makes all of it or none
-                other = beam.nodes[parent].child
-                while other != NONE:
-                    if beam.nodes[other].token == token:
-                        number[other] = 0
-                    other = beam.nodes[other].sibling
-            node = parent
+    for index in range(beam.sizes[1]):
+        _mark(beam.nodes, int(beam.node[index]), number)
+    # A path takes its merges from the last to the first, so one pass in this order sees all that it needs.
+    for merge in range(merges.made[0] - 1, -1, -1):
+        if number[merges.kept[merge]] != NONE:
+            _mark(beam.nodes, int(merges.lost[merge]), number)
     used = 0
     for old in range(beam.sizes[0]):
         if number[old] == NONE:
@@ -144,13 +179,20 @@ def compact(beam: Beam, nodes: NDArray[Any]) -> NDArray[np.int32]:
             nodes[used].sibling = nodes[parent].child
             nodes[parent].child = used
         used += 1
-    for place in range(beam.sizes[1]):
-        beam.node[place] = number[beam.node[place]]
+    kept = 0
+    for merge in range(merges.made[0]):
+        if number[merges.kept[merge]] != NONE:
+            merges.kept[kept] = number[merges.kept[merge]]
+            merges.lost[kept] = number[merges.lost[merge]]
+            merges.ratio[kept] = merges.ratio[merge]
+            kept += 1
+    merges.made[0] = kept
+    for index in range(beam.sizes[1]):
+        beam.node[index] = number[beam.node[index]]
     beam.sizes[0] = used
-    return number
 
 
-@allocating
+@kernel
 def shared_prefix(beam: Beam) -> int:
     """The longest prefix that all of the beam begin with: the number of its node.
 
@@ -169,20 +211,21 @@ def shared_prefix(beam: Beam) -> int:
     return int(shared)
 
 
-@allocating
-def spell(nodes: NDArray[Any], node: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+@kernel
+def spell(nodes: NDArray[Any], node: int, since: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
     """The tokens of a prefix, and the word that each completed (a number, UNKNOWN or NONE).
 
     Args:
         nodes: the arena.
         node: the prefix.
+        since: a prefix of it, whose own tokens are left out; ROOT for all.
 
     Returns:
         Both (tokens,) int32.
     """
     length = 0
     at = node
-    while nodes[at].parent != NONE:
+    while at != since:
         length += 1
         at = nodes[at].parent
     tokens = np.empty(length, np.int32)

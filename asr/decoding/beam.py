@@ -106,10 +106,15 @@ class BeamDecoder:
     def decode(self, log_probs: Tensor, step_lengths: Tensor, step_s: float) -> list[list[Hypothesis]]:
         """The best texts of each utterance, best first.
 
-        The score of a text is the logarithm of the sum over all paths of its best tokens, plus the fused
-        scores. The steps of tokens and the times of words are those of the best single path of the tokens. A
-        token's confidence is its mean posterior over its run of steps, a word's the mean over its tokens, as
-        in greedy decoding.
+        The first text is the one that the search finds best, however many are asked for; the others come from
+        the prefixes at its end and from those that recombination has dropped (`lattice`). Each score is exact
+        for its text: the logarithm of the sum over all paths of its best tokens, plus the fused scores. Which
+        texts are found is not exact: the beam, `recombine` and the choice among dropped prefixes approximate.
+        A text that would score above the first one, which only these errors can cause, has the first's score.
+
+        The steps of tokens and the times of words are those of the best single path of the tokens. A token's
+        confidence is its mean posterior over its run of steps, a word's the mean over its tokens, as in
+        greedy decoding.
 
         Args:
             log_probs: (batch, steps, vocab) float, natural logs, normalised, on any device.
@@ -190,7 +195,7 @@ def _announced() -> Iterator[None]:
     def announce() -> None:
         while not ended.wait(_ANNOUNCE_S):
             if _missed():
-                log.info("compiling the decoder: only the first call ever pays for it, about 15 s")
+                log.info("compiling the decoder; the result is kept for the next start")
                 return
 
     threading.Thread(target=announce, daemon=True).start()
@@ -199,4 +204,4 @@ def _announced() -> Iterator[None]:
     finally:
         ended.set()
     if _missed():
-        log.info("the decoder was compiled and is kept on disk (%.0f s)", time.monotonic() - began)
+        log.info("the decoder was compiled in %.0f s", time.monotonic() - began)

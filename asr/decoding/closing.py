@@ -1,13 +1,12 @@
 """The end of an utterance: what the prefixes of the beam become, and their final scores: compiled."""
 
 import math
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from asr.compiled import kernel
 from asr.decoding.arena import UNKNOWN, Beam
-from asr.decoding.compiled import allocating
 from asr.decoding.fusion import (
     CHARACTERS,
     COLUMNS,
@@ -25,10 +24,10 @@ from asr.decoding.fusion import (
 from asr.lm.packed import PackedNgrams
 from asr.lm.packed import advance as say_one
 
-__all__ = ["close", "say_ends", "settle"]
+__all__ = ["close", "score_ends"]
 
 
-@allocating
+@kernel
 def close(beam: Beam, tables: Tables) -> NDArray[np.int32]:
     """What the prefixes of the beam become if the utterance ends here: (many, COLUMNS) int32 proposals.
 
@@ -48,42 +47,34 @@ def close(beam: Beam, tables: Tables) -> NDArray[np.int32]:
     return rows[:count]
 
 
-@allocating
-def say_ends(
-    nodes: NDArray[Any], rows: NDArray[np.int32], tables: Tables, lm: PackedNgrams, end: int
-) -> NDArray[np.float64]:
-    """(rows,) what an n-gram model says of how each row ends, `</s>` (its id is `end`) included."""
-    said = np.zeros(rows.shape[0])
-    if tables.lm_kind == WORDS or tables.lm_kind == CHARACTERS:
-        for row in range(rows.shape[0]):
-            nats, state = say(nodes, rows[row], tables, lm)
-            said[row] = nats + say_one(lm, state, end)[0]
-    return said
-
-
-@allocating
-def settle(
-    beam: Beam, rows: NDArray[np.int32], said: NDArray[np.float64], tables: Tables
+@kernel
+def score_ends(
+    beam: Beam, rows: NDArray[np.int32], ends: NDArray[np.float64], tables: Tables, lm: PackedNgrams, end: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """The scores of the texts that `close` gave.
+    """The search's scores of the texts that `close` gave.
 
     Args:
         beam: the search, at its end.
-        rows: (results, COLUMNS) int32: by place in the beam.
-        said: (results,) float64: what the language model says of their ends.
+        rows: (results, COLUMNS) int32.
+        ends: (results,) float64: an external language model's log-probabilities of their ends; 0 for others.
         tables: what scores.
+        lm: the n-gram model, if it is one.
+        end: its id of `</s>`.
 
     Returns:
-        All (results,): score, nats; the part of it that is not acoustic; what the language model says of
-        the whole text, unweighted.
+        All (results,): score, nats; the part of it that is not acoustic; the language model's log-probability
+        of the whole text, unweighted.
     """
     count = rows.shape[0]
-    score, fused, lm = np.empty(count), np.empty(count), np.empty(count)
+    score, fused, log_prob = np.empty(count), np.empty(count), np.empty(count)
     for row in range(count):
         node = beam.nodes[rows[row, PARENT]]
-        mass = beam.blank[node.slot] + beam.token[node.slot]
-        nats = gained(beam.nodes, rows[row], said[row], tables)
-        score[row] = math.log(mass) + beam.log_scale[0] + nats
-        fused[row] = node.fused + nats
-        lm[row] = node.lm + said[row]
-    return score, fused, lm
+        nats = ends[row]
+        if tables.lm_kind == WORDS or tables.lm_kind == CHARACTERS:
+            nats, state = say(beam.nodes, rows[row], tables, lm)
+            nats += say_one(lm, int(np.int64(state)), end)[0]
+        gain = gained(beam.nodes, rows[row], nats, tables)
+        score[row] = math.log(beam.blank[node.slot] + beam.token[node.slot]) + beam.log_scale[0] + gain
+        fused[row] = node.fused + gain
+        log_prob[row] = node.lm + nats
+    return score, fused, log_prob

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from asr.compiled import kernel
 from asr.decoding.arena import INSIDE, NONE, ROOT, UNKNOWN, Beam
-from asr.decoding.compiled import compiled, inlined
 from asr.lm.packed import PackedNgrams
 from asr.lm.packed import advance as say_one
 
@@ -96,7 +96,7 @@ class Tables(NamedTuple):
     most_proposals: int
 
 
-@inlined
+@kernel(allocates=False, inline=True)
 def _child(lex: int, letter: int, tables: Tables) -> int:
     """The tree's node after one more letter, or NONE."""
     low, high = int(tables.child_start[lex]), int(tables.child_start[lex + 1])
@@ -111,7 +111,7 @@ def _child(lex: int, letter: int, tables: Tables) -> int:
     return NONE
 
 
-@inlined
+@kernel(allocates=False, inline=True)
 def _walk(lex: int, token: int, tables: Tables) -> int:
     """The tree's node after a token's letters, or INSIDE where the tree has no such word."""
     for position in range(tables.letter_start[token], tables.letter_start[token + 1]):
@@ -121,7 +121,7 @@ def _walk(lex: int, token: int, tables: Tables) -> int:
     return lex
 
 
-@inlined
+@kernel(allocates=False, inline=True)
 def propose(nodes: NDArray[Any], parent: int, token: int, tables: Tables, rows: NDArray[np.int32]) -> int:
     """What a prefix becomes by one more token: more than one thing where words sound alike.
 
@@ -170,7 +170,7 @@ def propose(nodes: NDArray[Any], parent: int, token: int, tables: Tables, rows: 
     return count
 
 
-@inlined
+@kernel(allocates=False, inline=True)
 def _propose_joined(parent: int, token: int, lex: int, tables: Tables, rows: NDArray[np.int32]) -> int:
     """`propose` where a word ends wherever one can: at once, with its last token."""
     count = 0
@@ -200,7 +200,7 @@ def _propose_joined(parent: int, token: int, lex: int, tables: Tables, rows: NDA
     return count
 
 
-@inlined
+@kernel(allocates=False, inline=True)
 def _hot_after(hot: int, ends: bool, token: int, tables: Tables) -> int:
     """The state of the hot words after a token."""
     if ends:
@@ -211,7 +211,7 @@ def _hot_after(hot: int, ends: bool, token: int, tables: Tables) -> int:
     return hot
 
 
-@inlined
+@kernel(allocates=False, inline=True)
 def say(nodes: NDArray[Any], row: NDArray[np.int32], tables: Tables, lm: PackedNgrams) -> tuple[float, int]:
     """What an n-gram model says of a proposal, and its state after it.
 
@@ -222,31 +222,33 @@ def say(nodes: NDArray[Any], row: NDArray[np.int32], tables: Tables, lm: PackedN
         nats, not weighted; the state.
     """
     parent, token = row[PARENT], row[TOKEN]
-    state = int(nodes[parent].state)
+    # one integer type, one compilation of `advance`
+    state = int(np.int64(nodes[parent].state))
+    unknown = int(np.int64(0))
     nats = 0.0
     if tables.lm_kind == WORDS:
         word = row[WORD]
         if word >= 0:
-            said, state = say_one(lm, state, int(tables.symbol[word]))
+            said, state = say_one(lm, state, int(np.int64(tables.symbol[word])))
             nats += said
         elif word == UNKNOWN and nodes[parent].lex != INSIDE:
-            said, state = say_one(lm, state, 0)
+            said, state = say_one(lm, state, unknown)
             nats += said
         if row[LEAVES]:
-            said, state = say_one(lm, state, 0)
+            said, state = say_one(lm, state, unknown)
             nats += said
     elif tables.lm_kind == CHARACTERS and token != END:
         first, last = tables.letter_start[token], tables.letter_start[token + 1]
         if tables.begins[token] and (parent != ROOT or first == last):
-            said, state = say_one(lm, state, int(tables.symbol[-1]))
+            said, state = say_one(lm, state, int(np.int64(tables.symbol[-1])))
             nats += said
         for position in range(first, last):
-            said, state = say_one(lm, state, int(tables.symbol[tables.letters[position]]))
+            said, state = say_one(lm, state, int(np.int64(tables.symbol[tables.letters[position]])))
             nats += said
     return nats, state
 
 
-@inlined
+@kernel(allocates=False, inline=True)
 def gained(nodes: NDArray[Any], row: NDArray[np.int32], lm: float, tables: Tables) -> float:
     """The fused nats that a proposal adds to its parent's.
 
@@ -259,7 +261,9 @@ def gained(nodes: NDArray[Any], row: NDArray[np.int32], lm: float, tables: Table
     before, hot = nodes[row[PARENT]].lex, nodes[row[PARENT]].hot
     token = row[TOKEN]
     ends = token == END or tables.begins[token]
-    nats = tables.lm_weight * lm - tables.ahead[before]
+    nats = -tables.ahead[before]
+    if tables.lm_weight > 0.0:  # 0 times the logarithm of 0 is no number
+        nats += tables.lm_weight * lm
     if token != END:
         nats += tables.ahead[row[LEX]]
     word = row[WORD]
@@ -282,7 +286,7 @@ def gained(nodes: NDArray[Any], row: NDArray[np.int32], lm: float, tables: Table
     return float(nats + tables.hot_value[row[HOT]] - tables.hot_value[hot])
 
 
-@inlined
+@kernel(allocates=False, inline=True)
 def add(beam: Beam, row: NDArray[np.int32], lm: float, state: int, tables: Tables) -> None:
     """Make the prefix of a proposal; the arena must have room.
 
@@ -314,7 +318,7 @@ def add(beam: Beam, row: NDArray[np.int32], lm: float, state: int, tables: Table
     node.lm = nodes[parent].lm + lm
 
 
-@compiled
+@kernel(allocates=False)
 def add_all(
     beam: Beam, rows: NDArray[np.int32], lm: NDArray[np.float64], states: NDArray[np.int64], tables: Tables
 ) -> None:

@@ -5,7 +5,6 @@ so that it survives until it is complete; if it does not become complete, that i
 found across its spaces.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -17,6 +16,7 @@ from asr.errors import SettingsError
 __all__ = ["HotWords", "build_hot_words", "check_hot_words", "parse_hot_words"]
 
 _BOOST = 3.0  # nats for a hot word that names none
+_GREATEST = 100.0  # nats: e ** 100 is more than any evidence in audio
 
 _START, _DEAD = 0, 1  # states: a word begins; within a word that is not hot
 
@@ -49,14 +49,16 @@ def parse_hot_words(given: Sequence[str]) -> dict[str, float]:
     for one in given:
         text, colon, number = one.rpartition(":") if ":" in one else (one, "", "")
         phrase = " ".join(text.split())
-        expected = "Expected a word, or a word, a colon and a boost above 0 in nats, such as zebra:3."
+        expected = (
+            "Expected a word, or a word, a colon and a boost above 0, at most 100 nats, such as zebra:3."
+        )
         try:
             boost = float(number) if colon else _BOOST
         except ValueError:
             raise SettingsError(f"--hotwords {one}: {number!r} is not a number. {expected}") from None
         if not phrase:
             raise SettingsError(f"--hotwords {one}: there is no word. {expected}")
-        if not 0 < boost < math.inf:
+        if not 0 < boost <= _GREATEST:
             raise SettingsError(f"--hotwords {one}: the boost is {number.strip()}. {expected}")
         if phrase in boosts:
             raise SettingsError(f"--hotwords {one}: {phrase!r} is given twice. Leave one out.")
@@ -73,8 +75,10 @@ def check_hot_words(boosts: Mapping[str, float]) -> None:
     for phrase, boost in boosts.items():
         if not phrase or phrase != " ".join(phrase.split()):
             raise SettingsError(f"hotwords: {phrase!r}. Words with single spaces between them were expected.")
-        if not 0 < boost < math.inf:
-            raise SettingsError(f"hotwords: the boost of {phrase!r} is {boost}. Nats above 0 were expected.")
+        if not 0 < boost <= _GREATEST:
+            raise SettingsError(
+                f"hotwords: the boost of {phrase!r} is {boost}. Nats above 0, at most 100, were expected."
+            )
 
 
 def build_hot_words(boosts: Mapping[str, float], numbers: Mapping[str, int]) -> HotWords:
@@ -89,23 +93,33 @@ def build_hot_words(boosts: Mapping[str, float], numbers: Mapping[str, int]) -> 
     """
     for phrase in boosts:
         _check_letters(phrase, numbers)
-    states = {"": _START}
-    for phrase in boosts:
+    states = {"": _START}  # what hot words begin with, and the state of each; 1 is _DEAD
+    promised: dict[
+        str, float
+    ] = {}  # nats a letter: the greatest boost of those that begin so, by their length
+    for phrase, boost in boosts.items():
         for length in range(1, len(phrase) + 1):
-            states.setdefault(phrase[:length], len(states) + 1)  # 1 is _DEAD
+            written = phrase[:length]
+            states.setdefault(written, len(states) + 1)
+            promised[written] = max(promised.get(written, 0.0), boost / len(phrase))
     size = len(states) + 1
     following = np.full((size, len(numbers) + 1), _DEAD, dtype=np.int32)
     following[:, -1] = _START
     advance, gain = np.zeros(size), np.zeros(size)
-    for written, state in states.items():
-        for letter, number in numbers.items():
-            following[state, number] = _state(written + letter, states, _DEAD)
-        following[state, -1] = state if written.endswith(" ") else _state(written + " ", states, _START)
-        for ending in _endings(written):
+    # Shorter beginnings first: what follows a state is what follows its longest ending that is one, and more.
+    for written, state in sorted(states.items(), key=lambda one: len(one[0])):
+        endings = _endings(written)
+        for ending in endings:
             gain[state] += boosts.get(ending, 0.0)
-            for phrase, boost in boosts.items():
-                if ending and phrase.startswith(ending):
-                    advance[state] = max(advance[state], boost * len(ending) / len(phrase))
+            advance[state] = max(advance[state], promised.get(ending, 0.0) * len(ending))
+        shorter = next((states[ending] for ending in endings[1:] if ending in states), None)
+        if shorter is not None:
+            following[state] = following[shorter]
+        if written.endswith(" "):
+            following[state, -1] = state
+        if written:
+            before = states[written[:-1]]
+            following[before, numbers[written[-1]] if written[-1] != " " else -1] = state
     return HotWords(following, advance, gain)
 
 
@@ -132,10 +146,3 @@ def _check_letters(phrase: str, numbers: Mapping[str, int]) -> None:
 def _endings(written: str) -> list[str]:
     """What hot words may have begun: all of it, or from one of its words on; the longest first."""
     return [written, *(written[place + 1 :] for place, letter in enumerate(written) if letter == " ")]
-
-
-def _state(written: str, states: Mapping[str, int], otherwise: int) -> int:
-    for ending in _endings(written):
-        if ending in states and ending:
-            return states[ending]
-    return otherwise

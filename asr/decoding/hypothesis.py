@@ -45,7 +45,9 @@ class Hypothesis:
         acoustic_score: the model's part of it: log-probability of the tokens in nats, as the decoder scales
             it; of the best path (greedy) or of all paths (beam).
         lm_score: what the language model says of the text, its end included: log-probability in nats, not yet
-            weighted; 0 without one. The rest of the score are bonuses and penalties.
+            weighted; 0 without one.
+        rescore_lm_score: of a second language model, which rescored the text: likewise. The rest of the score
+            are bonuses and penalties.
     """
 
     text: str
@@ -55,6 +57,7 @@ class Hypothesis:
     score: float
     acoustic_score: float
     lm_score: float = 0.0
+    rescore_lm_score: float = 0.0
 
 
 def name_tokens(tokens: Sequence[int], tokenizer: Tokenizer) -> Named:

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from asr.compiled import kernel
 
 __all__ = ["LexiconTree", "best_below", "build_tree"]
 
@@ -76,7 +77,7 @@ def _starts(owners: NDArray[np.int64], nodes: int, first: int) -> NDArray[np.int
     return (first + np.concatenate([[0], np.cumsum(counts)])).astype(np.int32)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _insert(
     flat: NDArray[np.int32], lengths: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int32], NDArray[np.int64]]:
@@ -104,7 +105,7 @@ def _insert(
     return parent[:nodes], letter[:nodes], depth[:nodes], last
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _climb(
     child_start: NDArray[np.int32],
     word_start: NDArray[np.int32],

@@ -18,26 +18,31 @@ def rescore(
     lm: LanguageModel[Any],
     lm_weight: float,
     word_bonus: float = 0.0,
+    *,
+    second: bool = False,
 ) -> list[list[Hypothesis]]:
     """Add a language model's weighted log-probabilities to the scores of a batch's hypotheses.
 
     Args:
-        found: (batch,) hypotheses of each utterance, scored without the language model.
+        found: (batch,) hypotheses of each utterance, scored without this language model.
         lm: of words or characters.
         lm_weight: factor on its log-probabilities.
         word_bonus: nats for each word.
+        second: whether the scores hold another language model's already.
 
     Returns:
         (batch,) the same hypotheses of each, best first.
     """
-    said = iter(text_log_probs(lm, [one.text for hypotheses in found for one in hypotheses]).tolist())
+    name = "rescore_lm_score" if second else "lm_score"
+    log_probs = iter(text_log_probs(lm, [one.text for hypotheses in found for one in hypotheses]).tolist())
     rescored = []
     for hypotheses in found:
         scored = []
         for old in hypotheses:
-            nats = next(said)
+            nats = next(log_probs)
             score = old.score + lm_weight * nats + word_bonus * len(old.text.split())
-            scored.append(replace(old, score=score, lm_score=nats))
+            changed: dict[str, Any] = {"score": score, name: nats}
+            scored.append(replace(old, **changed))
         rescored.append(sorted(scored, key=lambda one: -one.score))
     return rescored
 

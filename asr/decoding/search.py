@@ -14,8 +14,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from asr.decoding.arena import NONE, Beam
-from asr.decoding.compiled import compiled, inlined
+from asr.compiled import kernel
+from asr.decoding.arena import NONE, Beam, Merges
 from asr.decoding.fusion import COLUMNS, EXTERNAL, Tables, add, propose, say
 from asr.lm.packed import PackedNgrams
 
@@ -32,6 +32,7 @@ class Pruning(NamedTuple):
     token_top: int  # never 0
     blank_skip: float  # log-probability; inf: never
     recombine: bool
+    lattice_threshold: float
 
 
 class Pending(NamedTuple):
@@ -102,11 +103,12 @@ def new_scratch(beam_size: int, vocab: int, most_proposals: int) -> Scratch:
     )
 
 
-@compiled
+@kernel(allocates=False)
 def search(
     log_probs: NDArray[np.float64],
     begin: int,
     beam: Beam,
+    merges: Merges,
     pruning: Pruning,
     tables: Tables,
     lm: PackedNgrams,
@@ -122,6 +124,7 @@ def search(
         log_probs: (steps, vocab) float64, as the model gives them.
         begin: the first step to take.
         beam: changed in place.
+        merges: gets the prefixes that recombination drops, where it has room for any.
         pruning: what may be left out.
         tables: what scores the prefixes.
         lm: the n-gram model; without one, anything.
@@ -129,7 +132,8 @@ def search(
         scratch: room for the steps.
 
     Returns:
-        The first step that was not taken: `steps`, or less when the arena is full or something is pending.
+        The first step that was not taken: `steps`, or less when the arena or `merges` is full or something is
+        pending.
         -1 - step where nothing has a probability above 0 after that step.
     """
     width = beam.node.shape[0]
@@ -147,13 +151,16 @@ def search(
                 if count < 0:
                     return step
                 if pruning.recombine and count > beam.sizes[1]:
-                    count = _recombine(beam, scratch, count, step)
+                    room = merges.ratio.shape[0]
+                    if room > 0 and merges.made[0] + count > room:
+                        return step
+                    count = _recombine(beam, merges, pruning.lattice_threshold, scratch, count, step)
         if not _replace(beam, scratch, count, pruning.beam_threshold):
             return -1 - step
     return int(log_probs.shape[0])
 
 
-@inlined
+@kernel(allocates=False, inline=True)
 def _stay(
     log_probs: NDArray[np.float64], step: int, beam: Beam, tables: Tables, scratch: Scratch
 ) -> tuple[int, float, float]:
@@ -194,7 +201,7 @@ def _stay(
     return beam.sizes[1], best, worst
 
 
-@inlined
+@kernel(allocates=False, inline=True)
 def _choose(
     log_probs: NDArray[np.float64],
     step: int,
@@ -241,7 +248,7 @@ def _choose(
     return tried
 
 
-@inlined
+@kernel(allocates=False, inline=True)
 def _grow(
     tried: int,
     floor: float,
@@ -322,7 +329,7 @@ def _grow(
     return -1 if pending.waiting[0] > 0 else count
 
 
-@inlined
+@kernel(allocates=False, inline=True)
 def _covers(beam: Beam, scratch: Scratch, one: int, other: int) -> bool:
     """Whether one prefix has at least the masses of another, whose parent is gone and adds no more."""
     return bool(
@@ -332,18 +339,26 @@ def _covers(beam: Beam, scratch: Scratch, one: int, other: int) -> bool:
     )
 
 
-@inlined
-def _recombine(beam: Beam, scratch: Scratch, count: int, step: int) -> int:
+@kernel(allocates=False, inline=True)
+def _recombine(beam: Beam, merges: Merges, threshold: float, scratch: Scratch, count: int, step: int) -> int:
     """Drop each prefix that goes on as another one does and has no more mass, whatever comes.
 
     What their own masses become depends on the last token, the node of the tree and the states of language
     model and hot words alone. Approximate all the same: the prefix that is dropped could have been given more
     by its parent, should that come back, and gives nothing any more to longer ones that are in the beam.
 
+    What is dropped is recorded in `merges` if it is within `threshold` nats of the step's best prefix.
+
     Returns:
         How many are left.
     """
     nodes = beam.nodes
+    record = merges.ratio.shape[0] > 0
+    least = 0.0
+    if record:
+        for place in range(count):
+            least = max(least, scratch.mass[place])
+        least *= math.exp(-threshold)
     mask = scratch.seen.shape[0] - 1
     kept = 0
     for place in range(count):
@@ -353,6 +368,7 @@ def _recombine(beam: Beam, scratch: Scratch, count: int, step: int) -> int:
         slot = (key ^ (key >> 17)) & mask
         target = kept
         looked = 0
+        winner, loser = 0, NONE  # indices of two prefixes that merge
         while scratch.seen_step[slot] == step and looked < _RIVALS:
             looked += 1
             other = scratch.seen[slot]
@@ -360,11 +376,19 @@ def _recombine(beam: Beam, scratch: Scratch, count: int, step: int) -> int:
             if rival.state == state and rival.lex == lex and rival.token == token and rival.hot == hot:
                 if _covers(beam, scratch, other, place):
                     target = NONE
+                    winner, loser = int(other), place
                     break
                 if _covers(beam, scratch, place, other):
                     target = int(other)
+                    winner, loser = place, int(other)
                     break
             slot = (slot + 1) & mask
+        if record and loser != NONE and scratch.mass[loser] >= least and scratch.mass[loser] > 0.0:
+            merge = merges.made[0]
+            merges.kept[merge] = scratch.node[winner]
+            merges.lost[merge] = scratch.node[loser]
+            merges.ratio[merge] = math.log(scratch.mass[loser] / scratch.mass[winner])
+            merges.made[0] = merge + 1
         if target == NONE:
             continue
         if target == kept:
@@ -378,7 +402,7 @@ def _recombine(beam: Beam, scratch: Scratch, count: int, step: int) -> int:
     return kept
 
 
-@inlined
+@kernel(allocates=False, inline=True)
 def _replace(beam: Beam, scratch: Scratch, count: int, beam_threshold: float) -> bool:
     """Make the best of what was found the next beam, its best mass 1; False where all masses are 0."""
     nodes = beam.nodes
@@ -409,7 +433,7 @@ def _replace(beam: Beam, scratch: Scratch, count: int, beam_threshold: float) ->
     return True
 
 
-@compiled
+@kernel(allocates=False)
 def _keep_best(scratch: Scratch, count: int, width: int) -> None:
     """Bring the `width` greatest masses to the front, the least of them last (quickselect)."""
     low, high = 0, count - 1
@@ -433,7 +457,7 @@ def _keep_best(scratch: Scratch, count: int, width: int) -> None:
             return
 
 
-@inlined
+@kernel(allocates=False, inline=True)
 def _swap(scratch: Scratch, left: int, right: int) -> None:
     scratch.node[left], scratch.node[right] = scratch.node[right], scratch.node[left]
     scratch.blank[left], scratch.blank[right] = scratch.blank[right], scratch.blank[left]

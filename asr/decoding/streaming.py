@@ -2,17 +2,18 @@
 
 What is stable will not change whatever comes; the end of the text may. All prefixes of the beam have to
 agree, which they do soon where `BeamConfig.recombine` applies, and late in a wide beam where it does not.
+Words that are certain are spelled once, so that a block costs the same after hours.
 Finishing gives what decoding the whole utterance at once gives.
 """
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from asr.decoding.arena import NONE, shared_prefix, spell
+from asr.decoding.arena import NONE, ROOT, shared_prefix, spell
 from asr.decoding.checks import check_best, check_normalised, check_shapes, tolerance_of
 from asr.decoding.greedy import best_path, hypotheses_of
 from asr.decoding.hypothesis import Hypothesis, Named, name_tokens
@@ -46,9 +47,10 @@ class BeamStream:
         self._step_s = step_s
         self._utterance = Utterance(plan, "the stream")
         self._blocks: list[NDArray[np.floating]] = []
+        self._settled = ""  # the words up to the utterance's anchor, which are not spelled again
 
     def accept(self, log_probs: Tensor) -> Partial:
-        """Take the next steps.
+        """Take the next steps; the cost does not depend on what was accepted before.
 
         Args:
             log_probs: (steps, vocab) float, natural logs, normalised, on any device.
@@ -61,20 +63,53 @@ class BeamStream:
         self._blocks.append(block.numpy())
         beam = self._utterance.beam
         best = int(np.argmax((beam.blank + beam.token)[: beam.sizes[1]]))
-        _, named = self._read(int(beam.node[best]))
-        tokens, shared = self._read(shared_prefix(beam))
-        return _partial(named, shared, len(tokens), self._plan.sources.letters.separated)
+        _, _, named = self._read(int(beam.node[best]))
+        certain = shared_prefix(beam)
+        tokens, words, shared = self._read(certain)
+        separated = self._plan.sources.letters.separated
+        partial = _partial(named, shared, len(tokens), separated)
+        partial = Partial(*(" ".join(filter(None, (self._settled, text))) for text in astuple(partial)))
+        self._settle(certain, tokens, words)
+        return partial
 
     def finish(self) -> list[Hypothesis]:
         """The best texts of all that was accepted, best first: those of `BeamDecoder.decode`."""
         blocks = self._blocks or [np.zeros((0, self._plan.tokenizer.vocab_size))]
         return self._utterance.finish(np.concatenate(blocks).astype(np.float64), self._step_s)
 
-    def _read(self, node: int) -> tuple[list[int], Named]:
-        tokens, words = spell(self._utterance.beam.nodes, node)
+    def _read(self, node: int) -> tuple[list[int], list[int], Named]:
+        """The tokens of a prefix after the anchor, the words that they completed, and the words."""
+        anchor = self._utterance.anchor
+        tokens, completed = spell(self._utterance.beam.nodes, node, anchor)
         ids: list[int] = tokens.tolist()
-        named = name_words(ids, [*words.tolist(), NONE], self._plan.tokenizer, self._plan.sources.vocabulary)
-        return ids, named
+        words: list[int] = completed.tolist()
+        if words and anchor != ROOT and self._plan.sources.letters.separated:
+            words[0] = NONE  # it completed the word before the anchor
+        return ids, words, self._named(ids, [*words, NONE])
+
+    def _named(self, ids: list[int], words: list[int]) -> Named:
+        return name_words(ids, words, self._plan.tokenizer, self._plan.sources.vocabulary)
+
+    def _settle(self, certain: int, tokens: list[int], words: list[int]) -> None:
+        """Move the anchor to the last end of a word in a prefix that is certain."""
+        letters = self._plan.sources.letters
+        nodes, vocabulary = self._utterance.beam.nodes, self._plan.sources.vocabulary
+        if letters.separated:  # before the last token that begins a word
+            starts = [index for index, token in enumerate(tokens) if letters.begins[token]]
+            kept = starts[-1] if starts else 0
+            ends = int(spell(nodes, certain, self._utterance.anchor)[1][kept]) if kept else NONE
+        elif vocabulary is not None and vocabulary.named:  # after the last token that ended one
+            kept = max((index + 1 for index, word in enumerate(words) if word != NONE), default=0)
+            ends = NONE
+        else:
+            kept, ends = len(tokens), NONE
+        if kept == 0:
+            return
+        named = self._named(tokens[:kept], [*words[:kept], ends])
+        self._settled = " ".join(filter(None, (self._settled, *(name for name, _ in named))))
+        for _ in range(len(tokens) - kept):
+            certain = int(nodes[certain]["parent"])
+        self._utterance.anchor = certain
 
 
 class GreedyStream:

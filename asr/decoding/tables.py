@@ -16,6 +16,8 @@ from asr.text.tokenizer import BLANK
 
 __all__ = ["bias_of", "build_pruning", "build_tables"]
 
+_PRIOR_FLOOR = 0.01  # the least prior, as a share of 1 / vocab
+
 _NO_TREE = LexiconTree(
     child_start=np.array([1, 1], dtype=np.int32),
     letter=np.array([-1], dtype=np.int32),
@@ -32,7 +34,8 @@ def build_pruning(config: BeamConfig, vocab: int) -> Pruning:
         token_threshold=config.token_threshold,
         token_top=min(config.token_top or vocab, vocab),
         blank_skip=math.log(config.blank_skip) if config.blank_skip < 1 else math.inf,
-        recombine=config.recombine and config.nbest == 1,
+        recombine=config.recombine,
+        lattice_threshold=config.lattice_threshold,
     )
 
 
@@ -65,12 +68,13 @@ def build_tables(
     boosts = np.zeros(len(vocabulary.words) if vocabulary else 0) if word_boost is None else word_boost
     ahead = np.zeros(len(tree.letter) + 1)  # the last is for INSIDE
     if vocabulary and scores is not None:
-        ahead[:-1] = best_below(tree, config.lm_weight * scores + boosts)
+        weight = config.weights.lm_weight
+        ahead[:-1] = best_below(tree, (weight * scores if weight > 0 else 0.0) + boosts)
     hot = hot or HotWords(np.zeros((1, len(letters.numbers) + 1), dtype=np.int32), np.zeros(1), np.zeros(1))
     within, end = _gains(ahead, letters, config, vocabulary is not None, hot, boosts)
     most = int(np.diff(tree.word_start).max()) + 1
     return Tables(
-        scale=float(config.acoustic_scale),
+        scale=float(config.weights.acoustic_scale),
         bias=bias,
         begins=np.array(letters.begins, dtype=np.bool_),
         letter_start=np.cumsum([0, *map(len, letters.tokens)], dtype=np.int32),
@@ -86,15 +90,15 @@ def build_tables(
         ahead=ahead,
         gain_within=within,
         gain_end=end,
-        word_bonus=float(config.word_bonus),
-        unknown_penalty=float(config.unknown_penalty),
-        unknown_letter_penalty=float(config.unknown_letter_penalty),
+        word_bonus=float(config.weights.word_bonus),
+        unknown_penalty=float(config.weights.unknown_penalty),
+        unknown_letter_penalty=float(config.weights.unknown_letter_penalty),
         word_boost=boosts,
         hot_next=hot.following,
         hot_value=hot.advance,
         hot_gain=hot.gain,
         lm_kind=lm_kind,
-        lm_weight=float(config.lm_weight),
+        lm_weight=float(config.weights.lm_weight),
         symbol=symbol,
         most_proposals=most,
     )
@@ -103,6 +107,9 @@ def build_tables(
 def bias_of(vocab: int, config: BeamConfig, priors: NDArray[np.float64] | None) -> NDArray[np.float64]:
     """(vocab,) float64 nats added to the scaled log-probabilities.
 
+    A prior below a hundredth of the uniform one counts as that: dividing by the mean posterior of a token
+    that was hardly ever seen would make it thousands of times too likely.
+
     Args:
         vocab: the model's width.
         config: weights.
@@ -110,12 +117,14 @@ def bias_of(vocab: int, config: BeamConfig, priors: NDArray[np.float64] | None) 
 
     Raises:
         ModelError: priors are missing, of the wrong shape, or not all above 0.
+
+    Source: the floor of priors in Kaldi's nnet-forward (`--prior-floor`), here relative to a uniform prior.
     """
     bias = np.zeros(vocab)
-    if config.prior_weight > 0:
+    if config.weights.prior_weight > 0:
         if priors is None:
             raise ModelError(
-                f"prior-weight is {config.prior_weight:g}, but there are no priors. The tokens' mean "
+                f"prior-weight is {config.weights.prior_weight:g}, but there are no priors. The tokens' mean "
                 "probabilities were expected. Give them, or set --prior-weight 0."
             )
         if priors.shape != (vocab,) or not (priors > 0).all():
@@ -123,8 +132,9 @@ def bias_of(vocab: int, config: BeamConfig, priors: NDArray[np.float64] | None) 
                 f"priors are of shape {priors.shape}, the least is {priors.min(initial=math.inf):g}. "
                 f"({vocab},) probabilities above 0 were expected, one a token, the blank first."
             )
-        bias -= config.acoustic_scale * config.prior_weight * np.log(priors)
-    bias[BLANK] += math.log(config.blank_scale)
+        floored = np.maximum(priors, _PRIOR_FLOOR / vocab)
+        bias -= config.weights.acoustic_scale * config.weights.prior_weight * np.log(floored)
+    bias[BLANK] += math.log(config.weights.blank_scale)
     return bias
 
 
@@ -141,12 +151,14 @@ def _gains(
     No language model gives more than 0 nats, so a word gains at most what the look-ahead had taken, its bonus
     and its boost.
     """
-    penalty = max(0.0, config.unknown_penalty) if known and config.unknown_words == "allow" else 0.0
-    end = -ahead + config.word_bonus + boosts.max(initial=0.0) + 2 * penalty + max(0.0, ahead[0])
+    penalty = max(0.0, config.weights.unknown_penalty) if known and config.unknown_words == "allow" else 0.0
+    end = -ahead + config.weights.word_bonus + boosts.max(initial=0.0) + 2 * penalty + max(0.0, ahead[0])
     end[0] = max(end[0], penalty - ahead[0], 0.0)  # where no word has begun, none is rewarded
     within = np.zeros(len(ahead))
     if known and config.unknown_words == "allow":
-        within = np.maximum(within, -ahead + config.unknown_penalty)  # a word that leaves the vocabulary
+        within = np.maximum(
+            within, -ahead + config.weights.unknown_penalty
+        )  # a word that leaves the vocabulary
     if not letters.separated:
         within = np.maximum(within, end)
     step = float((hot.advance[hot.following[:, :-1]] - hot.advance[:, None]).max(initial=0.0))

@@ -24,9 +24,9 @@ from pathlib import Path
 from typing import NoReturn
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from asr.compiled import kernel
 from asr.errors import ModelError
 from asr.lm.corpus import PACKED_ERRORS, unpacked
 from asr.lm.interface import Unit
@@ -37,6 +37,7 @@ __all__ = ["SPACE", "read", "write"]
 SPACE = "<space>"
 
 _LN10 = math.log(10)
+_ZERO = -99.0  # log10 of 0, as files have it
 _MISSING_UNKNOWN = -100.0  # log10; KenLM's default
 _COUNT = re.compile(rb"ngram\s+(\d+)\s*=\s*(\d+)\s*")
 _BLOCK = 1 << 16
@@ -268,7 +269,7 @@ class _Reader:
         )
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _find_parents(
     word: NDArray[np.int32], begin: NDArray[np.int32], grams: NDArray[np.int32], parents: NDArray[np.int32]
 ) -> None:
@@ -320,14 +321,21 @@ def _lines(arrays: NgramArrays, words: list[str], families: list[_Family], inner
     if not families:
         return
     nodes = slice(families[0][1], families[-1][2])
-    ids, log_probs = arrays.word[nodes].tolist(), (arrays.log_prob[nodes] / _LN10).tolist()
-    backoffs = (arrays.backoff[nodes] / _LN10).tolist() if inner else []
+    ids, log_probs = arrays.word[nodes].tolist(), _log10(arrays.log_prob[nodes])
+    backoffs = _log10(arrays.backoff[nodes]) if inner else []
     for context, begin, end in families:
         for i in range(begin - nodes.start, end - nodes.start):
             if inner:
                 yield f"{log_probs[i]:.7g}\t{context}{words[ids[i]]}\t{backoffs[i]:.7g}\n"
             else:
                 yield f"{log_probs[i]:.7g}\t{context}{words[ids[i]]}\n"
+
+
+def _log10(nats: NDArray[np.float32]) -> list[float]:
+    """Natural logarithms as the format has them: base 10, and the logarithm of 0 as -99 exactly."""
+    logs = nats / _LN10
+    values: list[float] = np.where(np.abs(logs - _ZERO) < 1e-4, _ZERO, logs).tolist()
+    return values
 
 
 def _families(arrays: NgramArrays, words: list[str], n: int) -> Iterator[_Family]:

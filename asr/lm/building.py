@@ -112,7 +112,7 @@ def build(
         if symbols.empty_lines:
             _LOG.info("lines without text, skipped: %d", symbols.empty_lines)
         words = scratch.load(stream, np.int32)
-        names = _choose_words(words, symbols.names(), config.vocabulary)
+        names = _choose_words(words, symbols.names(), config.vocabulary, config.unit)
         _LOG.info("%d sentences, %d %ss, %d different", symbols.sentences, len(words) - 2 * symbols.sentences,
                   config.unit, len(names) - _RESERVED)  # fmt: skip
         levels = count(words, len(names), config.order, scratch, progress.counting)
@@ -134,7 +134,9 @@ def _normalized(block: bytes, rules: str) -> bytes:
     return "\n".join(normalize(line, rules) for line in lines).encode()
 
 
-def _choose_words(words: NDArray[np.int32], names: list[str], vocabulary: Path | int | None) -> list[str]:
+def _choose_words(
+    words: NDArray[np.int32], names: list[str], vocabulary: Path | int | None, unit: Unit
+) -> list[str]:
     """Renumber a stream of ids, frequent words first; the words of the new ids."""
     for name in (BEGIN, END):
         if name in names[_RESERVED:]:
@@ -146,9 +148,11 @@ def _choose_words(words: NDArray[np.int32], names: list[str], vocabulary: Path |
     ids = [number for number in ranked.tolist() if names[number] != UNKNOWN]
     chosen = [names[number] for number in ids]
     if isinstance(vocabulary, int):
-        chosen, ids = chosen[:vocabulary], ids[:vocabulary]
+        ids = [number for place, number in enumerate(ids) if place < vocabulary or names[number] == " "]
+        chosen = [names[number] for number in ids]
     elif vocabulary is not None:
-        wanted = _read_vocabulary(vocabulary)
+        # a file of characters cannot list the space, which every alphabet has
+        wanted = _read_vocabulary(vocabulary) | ({" "} if unit == "character" else set())
         ids = [number for number in ids if names[number] in wanted]
         seen = [names[number] for number in ids]
         chosen = seen + sorted(wanted.difference(seen))

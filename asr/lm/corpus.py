@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from asr.compiled import kernel
 from asr.errors import DataError
 from asr.lm.interface import Unit
 from asr.lm.trie import RESERVED
@@ -79,6 +79,8 @@ def read_blocks(
                         lines = lines.removeprefix(b"\xef\xbb\xbf")
                     yield _checked(lines, path, number), path, number
                     number += lines.count(b"\n")
+            if number == 1:
+                rest = rest.removeprefix(b"\xef\xbb\xbf")
             if rest:
                 yield _checked(rest + b"\n", path, number), path, number
         except FileNotFoundError:
@@ -173,7 +175,7 @@ class Symbols:
         ]
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _encode_words(
     data: NDArray[np.uint8],
     table: NDArray[np.int32],
@@ -233,7 +235,7 @@ def _encode_words(
     return written, count, sentences
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _fill_table(table: NDArray[np.int32], hashes: NDArray[np.uint64], count: int) -> None:
     mask = np.uint64(len(table) - 1)
     for number in range(3, count):
@@ -243,7 +245,7 @@ def _fill_table(table: NDArray[np.int32], hashes: NDArray[np.uint64], count: int
         table[slot] = number
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _encode_characters(
     codes: NDArray[np.uint32], ids: NDArray[np.int32], count: int, out: NDArray[np.int32]
 ) -> tuple[int, int, int]:

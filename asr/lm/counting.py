@@ -17,9 +17,9 @@ from typing import Any
 from weakref import WeakSet
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from asr.compiled import kernel
 from asr.errors import DataError
 from asr.lm.trie import BEGIN_ID, MAX_NODES, first_not_below
 
@@ -223,7 +223,7 @@ def _renumber(
     return longer
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _make_keys(
     words: NDArray[np.int32], numbers: NDArray[np.int32], before: int, keys: NDArray[np.uint64]
 ) -> int:
@@ -236,7 +236,7 @@ def _make_keys(
     return written
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _count_equal(keys: NDArray[np.uint64], counts: NDArray[np.uint32]) -> int:
     """Bring each of the sorted keys to the front once, with its count; how many there are."""
     size = 0
@@ -250,7 +250,7 @@ def _count_equal(keys: NDArray[np.uint64], counts: NDArray[np.uint32]) -> int:
     return size
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _merge_two(
     keys: NDArray[np.uint64], counts: NDArray[np.uint32], others: NDArray[np.uint64], more: NDArray[np.uint32]
 ) -> tuple[NDArray[np.uint64], NDArray[np.uint32]]:
@@ -272,13 +272,13 @@ def _merge_two(
     return merged[:size].copy(), totals[:size].copy()
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _count_children(keys: NDArray[np.uint64], begin: NDArray[np.int32]) -> None:
     for key in keys:
         begin[np.int64(key >> np.uint64(32)) + 1] += 1
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _find(
     words: NDArray[np.int32],
     numbers: NDArray[np.int32],

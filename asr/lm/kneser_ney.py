@@ -15,9 +15,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from asr.compiled import kernel
 from asr.lm.counting import Level, Scratch
 from asr.lm.trie import BEGIN_ID, NgramArrays, first_not_below, link
 
@@ -136,7 +136,7 @@ def _adjusted(level: Level, suffixes: NDArray[np.int32] | None, scratch: Scratch
     return adjusted
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _count_into(
     suffixes: NDArray[np.int32], counts: NDArray[np.uint32], adjusted: NDArray[np.uint32]
 ) -> None:
@@ -147,7 +147,7 @@ def _count_into(
             adjusted[i] = counts[i]
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _link_level(
     word: NDArray[np.int32],
     begin: NDArray[np.int32],
@@ -164,7 +164,7 @@ def _link_level(
             suffix[i] = low
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _smooth(
     arrays: NgramArrays,
     followed: NDArray[np.int64],
@@ -200,9 +200,10 @@ def _smooth(
             probs[i] = own + gamma * lower[suffix[i]]
             node = first + kept[i]
             arrays.word[node] = word[i]
-            arrays.log_prob[node] = math.log(probs[i])
+            arrays.log_prob[node] = max(math.log(probs[i]), _ZERO)
         if kept_parents[parent] < kept_parents[parent + 1]:
             node = first_parent + kept_parents[parent]
-            arrays.backoff[node] = math.log(gamma)
+            # with discounts of exactly 0 nothing is left for other words
+            arrays.backoff[node] = max(math.log(gamma), _ZERO)
             arrays.begin[node + 1] = first + kept[begin[parent + 1]]
             followed[node] = times

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from asr.compiled import kernel
 from asr.lm import arpa, binary
 from asr.lm.interface import Unit
 from asr.lm.packed import PackedNgrams, advance, pack, unpack
@@ -140,19 +140,19 @@ def is_arpa(path: Path) -> bool:
     return str(path).endswith((".arpa", ".arpa.gz"))
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _advance_all(
     ngrams: PackedNgrams, states: NDArray[np.int32], ids: NDArray[np.int32]
 ) -> tuple[NDArray[np.float64], NDArray[np.int32]]:
     log_probs, following = np.empty(len(ids), np.float64), np.empty(len(ids), np.int32)
     for i in range(len(ids)):
-        log_probs[i], following[i] = advance(ngrams, states[i], ids[i])
+        log_probs[i], following[i] = advance(ngrams, int(np.int64(states[i])), int(np.int64(ids[i])))
     return log_probs, following
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _advance_along(ngrams: PackedNgrams, state: int, ids: NDArray[np.int32]) -> NDArray[np.float64]:
     log_probs = np.empty(len(ids), np.float64)
     for i in range(len(ids)):
-        log_probs[i], state = advance(ngrams, state, ids[i])
+        log_probs[i], state = advance(ngrams, state, int(np.int64(ids[i])))
     return log_probs

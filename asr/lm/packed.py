@@ -20,9 +20,9 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from asr.compiled import kernel
 from asr.lm.trie import NgramArrays, link
 
 __all__ = ["PackedNgrams", "advance", "empty", "fits", "is_sound", "pack", "read", "unpack", "word_log_probs"]
@@ -54,7 +54,7 @@ class PackedNgrams(NamedTuple):
     orders: NDArray[np.int64]
 
 
-@njit(cache=True, nogil=True, inline="always")
+@kernel(allocates=False, inline=True)
 def read(ngrams: PackedNgrams, column: int, index: int) -> int:
     """One integer of a column; the index is not checked."""
     bits = ngrams.columns[column, 1]
@@ -65,7 +65,7 @@ def read(ngrams: PackedNgrams, column: int, index: int) -> int:
     return int(np.int64((low | high) & ((np.uint64(1) << np.uint64(bits)) - np.uint64(1))))
 
 
-@njit(cache=True, nogil=True, inline="always")
+@kernel(allocates=False, inline=True)
 def _state_of(ngrams: PackedNgrams, node: int) -> int:
     """The state of a node; 0 where it is none."""
     if read(ngrams, IS_STATE, node) == 0:
@@ -82,7 +82,7 @@ def _state_of(ngrams: PackedNgrams, node: int) -> int:
     return 1 + read(ngrams, STATES_BEFORE, node >> 6) + int(np.int64(count))
 
 
-@njit(cache=True, nogil=True, inline="always")
+@kernel(allocates=False, inline=True)
 def _child_of(ngrams: PackedNgrams, state: int, word: int) -> int:
     """The node of a state's words and one more; -1 if there is none."""
     if state == 0:
@@ -101,7 +101,7 @@ def _child_of(ngrams: PackedNgrams, state: int, word: int) -> int:
     return -1
 
 
-@njit(cache=True, nogil=True, inline="always")
+@kernel(allocates=False, inline=True)
 def _log_prob(ngrams: PackedNgrams, node: int) -> float:
     n_words = ngrams.orders[1, NODES]
     if node < n_words:
@@ -112,7 +112,7 @@ def _log_prob(ngrams: PackedNgrams, node: int) -> float:
     return float(ngrams.values[ngrams.orders[row, LOG_PROBS] + read(ngrams, LOG_PROB, node - n_words)])
 
 
-@njit(cache=True, nogil=True, inline="always")
+@kernel(allocates=False, inline=True)
 def _backoff(ngrams: PackedNgrams, state: int) -> float:
     row = 0
     while state >= ngrams.orders[row + 1, STATES]:
@@ -120,7 +120,7 @@ def _backoff(ngrams: PackedNgrams, state: int) -> float:
     return float(ngrams.values[ngrams.orders[row, BACKOFFS] + read(ngrams, BACKOFF, state)])
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def advance(ngrams: PackedNgrams, state: int, word: int) -> tuple[float, int]:
     """The log-probability of a word after a state, and the state that follows.
 
@@ -247,7 +247,7 @@ def _pack_columns(columns: list[NDArray[Any]]) -> tuple[NDArray[np.uint64], NDAr
     return data, np.stack([64 * starts[:-1], widths], axis=1)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _write(values: NDArray[np.uint64], bits: int, data: NDArray[np.uint64]) -> None:
     for index in range(len(values)):
         position = index * bits
@@ -257,7 +257,7 @@ def _write(values: NDArray[np.uint64], bits: int, data: NDArray[np.uint64]) -> N
             data[word + 1] |= values[index] >> np.uint64(64 - shift)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _unpack(ngrams: PackedNgrams, arrays: NgramArrays) -> None:
     n_words, inner = ngrams.orders[1, NODES], len(arrays.backoff)
     states = 0
@@ -303,7 +303,7 @@ def fits(ngrams: PackedNgrams, counts: tuple[int, ...]) -> bool:
     return len(data) == int(starts[-1]) + 1
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def is_sound(ngrams: PackedNgrams) -> bool:
     """Whether no walk through a model that `fits` can leave its arrays or go on forever."""
     order, n_words = len(ngrams.orders) - 1, ngrams.orders[1, NODES]

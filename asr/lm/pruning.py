@@ -16,9 +16,9 @@ import math
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from asr.compiled import kernel
 from asr.lm.counting import Scratch
 from asr.lm.trie import NgramArrays, advance, link
 
@@ -61,7 +61,7 @@ def prune_entropy(
     return pruned, sizes
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _left(arrays: NgramArrays, parent: int) -> tuple[float, float]:
     """What the n-grams of a context leave to all other words: of its probability, and of the order below."""
     left, left_low = 1.0, 1.0
@@ -71,7 +71,7 @@ def _left(arrays: NgramArrays, parent: int) -> tuple[float, float]:
     return left, left_low
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _choose(
     arrays: NgramArrays,
     followed: NDArray[np.int64],
@@ -103,7 +103,7 @@ def _choose(
             kept[node] = math.expm1(change) >= threshold
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _compact(
     arrays: NgramArrays, kept: NDArray[np.bool_], numbers: NDArray[np.int32], pruned: NgramArrays
 ) -> None:
@@ -119,7 +119,7 @@ def _compact(
                 pruned.backoff[to] = 0.0 if alone else arrays.backoff[node]
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _weigh(arrays: NgramArrays) -> None:
     """Back-off weights with which the probabilities after each context sum to 1; lower orders first."""
     for parent in range(1, len(arrays.backoff)):

@@ -14,9 +14,9 @@ other than 1. Two histories whose futures are equal have the same state, whateve
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from asr.compiled import kernel
 from asr.lm.interface import Unit
 
 __all__ = [
@@ -64,7 +64,7 @@ class NgramParts(NamedTuple):
     unit: Unit
 
 
-@njit(cache=True, nogil=True, inline="always")
+@kernel(inline=True)
 def first_not_below(word: NDArray[np.int32], low: int, high: int, sought: int) -> int:
     """Where `sought` stands, or would stand, among the sorted words from `low` to `high` - 1."""
     while low < high:
@@ -76,7 +76,7 @@ def first_not_below(word: NDArray[np.int32], low: int, high: int, sought: int) -
     return low
 
 
-@njit(cache=True, nogil=True, inline="always")
+@kernel(inline=True)
 def child_of(word: NDArray[np.int32], begin: NDArray[np.int32], node: int, sought: int) -> int:
     """The child of a context for a word, in arrays as those of `NgramArrays`; -1 if there is none."""
     if node == 0:
@@ -87,7 +87,7 @@ def child_of(word: NDArray[np.int32], begin: NDArray[np.int32], node: int, sough
     return -1
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def state_of(arrays: NgramArrays, node: int) -> int:
     """The state in which a node leaves us: itself, or its longest suffix that can still matter."""
     if node < len(arrays.backoff) and (
@@ -97,7 +97,7 @@ def state_of(arrays: NgramArrays, node: int) -> int:
     return int(arrays.suffix[node])
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def advance(arrays: NgramArrays, state: int, word: int) -> tuple[float, int]:
     """The log-probability of a word after a state, and the state that follows.
 
@@ -120,7 +120,7 @@ def advance(arrays: NgramArrays, state: int, word: int) -> tuple[float, int]:
     return total + arrays.log_prob[child], state_of(arrays, child)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def link(arrays: NgramArrays) -> None:
     """Fill in `suffix` of a trie whose other arrays are complete.
 

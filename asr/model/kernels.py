@@ -15,8 +15,10 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numba import njit, types
+from numba import types
 from numba.extending import overload
+
+from asr.compiled import kernel
 
 # A rational function in place of tanh: unlike libm's it becomes vector instructions. Within 3e-7 of tanh, the
 # most at the clamp. Source: Eigen's ptanh_float, which TensorFlow and XLA use.
@@ -40,12 +42,7 @@ _EVEN = tuple(
 _HALF = np.float32(0.5)
 
 # Multiply and add in one instruction, but nothing that would assume away NaN or infinity.
-_OPTIONS: dict[str, Any] = {"cache": True, "nogil": True, "fastmath": {"contract"}, "error_model": "numpy"}
-
-
-def _compile(function: Callable[..., None]) -> Callable[..., None]:
-    compiled: Callable[..., None] = njit(**_OPTIONS)(function)
-    return compiled
+_compile: Callable[[Callable[..., None]], Callable[..., None]] = kernel(fastmath={"contract"})
 
 
 def _tanh(x: float) -> float:

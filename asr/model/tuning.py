@@ -1,31 +1,74 @@
 """Decoding weights that were tuned for a model: what it carries of them."""
 
+import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from asr.errors import ModelError
+from asr.errors import ModelError, SettingsError
 
 __all__ = ["Tuning", "Weights", "tunings_from_json", "tunings_to_json"]
 
 
+_GREATEST = 100.0  # of a weight's absolute value: e ** 100 is more than any evidence in audio
+
+
+def _weight(default: float, expected: str, meaning: str) -> Any:
+    """A weight's field: what it may be is "any number", "0 or more", "0 or less" or "above 0"."""
+    return field(default=default, metadata={"expected": expected, "help": meaning})
+
+
 @dataclass(frozen=True, kw_only=True)
 class Weights:
-    """The weights of a beam search that are tuned; as in BeamConfig.
+    """What a beam search weighs, each with its value where nothing is tuned.
 
-    Attributes:
-        lm_weight: factor on the language model's log-probabilities.
-        word_bonus: nats a word.
-        prior_weight: the tokens' probabilities are divided by their priors to this power.
-        acoustic_scale: factor on the model's log-probabilities.
-        blank_scale: factor on the blank's probability.
+    The only declaration of them: the command line, the weight search and saved models are made from these
+    fields.
+
+    Raises:
+        SettingsError: a value out of range, named as the user types it.
     """
 
-    lm_weight: float = 0.0
-    word_bonus: float = 0.0
-    prior_weight: float = 0.0
-    acoustic_scale: float = 1.0
-    blank_scale: float = 1.0
+    lm_weight: float = _weight(0.5, "0 or more", "factor on the language model's log-probabilities")
+    rescore_weight: float = _weight(
+        0.5, "0 or more", "factor on the log-probabilities of the language model that rescores"
+    )
+    word_bonus: float = _weight(0.0, "any number", "nats for each word; above 0 more words are written")
+    prior_weight: float = _weight(
+        0.0, "0 or more", "the tokens' probabilities are divided by the model's mean posteriors to this power"
+    )
+    acoustic_scale: float = _weight(1.0, "above 0", "factor on the model's log-probabilities")
+    blank_scale: float = _weight(1.0, "above 0", "factor on the blank's probability; below 1 more is written")
+    unknown_penalty: float = _weight(
+        -5.0, "any number", "nats for each word outside the vocabulary, beside its language model score"
+    )
+    # without it, words that are run together are cheaper than words
+    unknown_letter_penalty: float = _weight(-1.5, "0 or less", "nats for each letter of such a word")
+
+    def __post_init__(self) -> None:
+        for item in fields(Weights):
+            value, expected = getattr(self, item.name), item.metadata["expected"]
+            right = {
+                "any number": True,
+                "0 or more": value >= 0,
+                "0 or less": value <= 0,
+                "above 0": value > 0,
+            }
+            if abs(value) > _GREATEST and math.isfinite(value):
+                raise SettingsError(
+                    f"{item.name.replace('_', '-')} is {value}. Expected a number from -{_GREATEST:g} to "
+                    f"{_GREATEST:g}: beyond that nothing else would count."
+                )
+            if not (math.isfinite(value) and right[expected]):
+                bound = {"any number": "", "above 0": " above 0"}.get(expected, f", {expected}")
+                raise SettingsError(
+                    f"{item.name.replace('_', '-')} is {value}. Expected a finite number{bound}."
+                )
+
+    @property
+    def weights(self) -> "Weights":
+        """The weights alone, of a tuning, too."""
+        return Weights(**{item.name: getattr(self, item.name) for item in fields(Weights)})
 
     def __str__(self) -> str:
         return ", ".join(
@@ -41,6 +84,9 @@ class Tuning(Weights):
         lm: SHA-256 of the language model's file; "" without one.
         lexicon: SHA-256 of the lexicon's file; "" without one.
         rescore: whether the language model only chose among the best texts of a search without it.
+        rescore_lm: SHA-256 of the file of another language model, which chose among the best texts of a
+            search with the first; "" without one.
+        hotwords: SHA-256 of the hot words and their boosts; "" without any.
         unknown_words: whether words outside the vocabulary were allowed ("allow" or "forbid").
         priors: (vocab,) the model's mean posteriors on the utterances below, blank first.
         manifest: name of the file of the utterances that the weights were tuned on.
@@ -55,6 +101,8 @@ class Tuning(Weights):
     lm: str = ""
     lexicon: str = ""
     rescore: bool = False
+    rescore_lm: str = ""
+    hotwords: str = ""
     unknown_words: str = "allow"
     priors: tuple[float, ...] = ()
     manifest: str = ""
@@ -66,11 +114,11 @@ class Tuning(Weights):
     date: str = ""
 
     def serves(self, other: "Tuning") -> bool:
-        """Whether the other one is of the same language model, lexicon and kind of search."""
-        return all(
-            getattr(self, name) == getattr(other, name)
-            for name in ("lm", "lexicon", "rescore", "unknown_words")
-        )
+        """Whether the other one is of the same language models, lexicon, hot words and kind of search."""
+        return all(getattr(self, name) == getattr(other, name) for name in _KEY)
+
+
+_KEY = ("lm", "lexicon", "rescore", "rescore_lm", "hotwords", "unknown_words")
 
 
 def tunings_to_json(tunings: tuple[Tuning, ...]) -> list[dict[str, Any]]:

@@ -11,13 +11,12 @@ after another, so that it can end after any of them.
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from asr.decoding.config import BeamConfig
 from asr.errors import SettingsError
 from asr.model.tuning import Weights
 
@@ -28,8 +27,12 @@ log = logging.getLogger("asr")
 _LISTS = {
     "lm_weight": "lm_weights", "word_bonus": "word_bonuses", "prior_weight": "prior_weights",
     "blank_scale": "blank_scales", "acoustic_scale": "acoustic_scales",
+    "unknown_penalty": "unknown_penalties", "unknown_letter_penalty": "unknown_letter_penalties",
+    "rescore_weight": "rescore_weights",
 }  # fmt: skip
 """Each weight's field in Grid."""
+
+_LINES = tuple(name for name in _LISTS if name not in ("lm_weight", "word_bonus"))  # tried one by one
 
 _FINALISTS = 5  # points of the small beam that are decoded with the large one
 
@@ -43,6 +46,11 @@ class Grid:
     prior_weights: tuple[float, ...] = (0.0, 0.3, 0.6, 0.9)  # with the best of the others, as those below
     blank_scales: tuple[float, ...] = (0.25, 0.5, 1.0, 2.0)  # factors on the blank's probability
     acoustic_scales: tuple[float, ...] = (0.5, 0.7, 1.0, 1.4)  # factors on the model's log-probabilities
+    # nats for an unknown word and for each of its letters, where unknown words can be written
+    unknown_penalties: tuple[float, ...] = (-10.0, -5.0, -2.5)
+    unknown_letter_penalties: tuple[float, ...] = (-3.0, -1.5, -0.75)
+    # factors on the log-probabilities of the language model that rescores; tried last, the others fixed
+    rescore_weights: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0)
     # passes over all weights around the best point, by half the grid's step at first; one that finds nothing
     # better halves it
     refinements: int = 2
@@ -59,10 +67,9 @@ class Grid:
         for weight, name in _LISTS.items():
             bad = [value for value in getattr(self, name) if not _possible(weight, value)]
             if bad:
-                expected = {"lm_weight": "0 or more", "prior_weight": "0 or more", "word_bonus": "any nats"}
+                expected = next(f.metadata["expected"] for f in fields(Weights) if f.name == weight)
                 raise SettingsError(
-                    f"grid.{name.replace('_', '-')} holds {bad[0]}. Expected finite numbers: "
-                    f"{expected.get(weight, 'above 0')}."
+                    f"grid.{name.replace('_', '-')} holds {bad[0]}. Expected finite numbers: {expected}."
                 )
         for name in ("refinements", "minutes", "points"):
             if not getattr(self, name) >= 0:
@@ -97,7 +104,7 @@ def _possible(weight: str, value: float) -> bool:
     """Whether a search may have this weight."""
     settings: dict[str, Any] = {weight: value}
     try:
-        BeamConfig(**settings)
+        Weights(**settings)
     except SettingsError:
         return False
     return True
@@ -152,7 +159,7 @@ def search_weights(
 
     for weights in _coarse(grid):
         attempt(weights, "grid")
-    for name in ("prior_weight", "blank_scale", "acoustic_scale"):
+    for name in _LINES:
         base = _best(tried).weights
         for value in grid.values(name):
             attempt(replace(base, **{name: value}), "line")
@@ -180,11 +187,14 @@ def edges(best: Weights, grid: Grid) -> list[str]:
         said = f"the best {name.replace('_', '-')}, {value:g}, is the {{}} that was tried. Widen: "
         said += f"--grid.{option.replace('_', '-')} "
         step = values[1] - values[0]
+        if value == 0 and name not in ("word_bonus", "unknown_penalty"):
+            continue  # it cannot go beyond
         if value >= values[-1]:
-            more = (*values, 2 * values[-1] - values[-2])
+            more = (*values, values[-1] / 2 if values[-1] < 0 else 2 * values[-1] - values[-2])
             found.append(said.format("largest") + " ".join(f"{v:g}" for v in more))
-        elif value <= values[0] and not (value <= 0 and name in ("prior_weight", "lm_weight")):
-            less = values[0] - step if name == "word_bonus" else values[0] / 2
+        elif value <= values[0]:
+            signed = name in ("word_bonus", "unknown_penalty", "unknown_letter_penalty")
+            less = values[0] - step if signed else values[0] / 2
             found.append(said.format("smallest") + " ".join(f"{v:g}" for v in (less, *values)))
     return found
 
@@ -245,7 +255,7 @@ def _best(tried: dict[Weights, Point]) -> Point:
 
 def _planned(grid: Grid, checks: bool) -> int:
     """How many points there are at most."""
-    lines = sum(len(grid.values(name)) - 1 for name in ("prior_weight", "blank_scale", "acoustic_scale"))
+    lines = sum(len(grid.values(name)) - 1 for name in _LINES)
     coarse = len(grid.lm_weights) * len(grid.word_bonuses)
     free = sum(len(grid.values(name)) > 1 for name in _LISTS)
     finalists = min(_FINALISTS, coarse + lines) if checks else 0
@@ -259,11 +269,8 @@ def _middle(values: tuple[float, ...], neutral: float) -> float:
 
 def _coarse(grid: Grid) -> list[Weights]:
     """The grid, from its middle outwards, so that a small budget sees the likely part."""
-    base = Weights(
-        prior_weight=_middle(grid.values("prior_weight"), 0.0),
-        blank_scale=_middle(grid.values("blank_scale"), 1.0),
-        acoustic_scale=_middle(grid.values("acoustic_scale"), 1.0),
-    )
+    neutral = Weights()
+    base = replace(neutral, **{name: _middle(grid.values(name), getattr(neutral, name)) for name in _LINES})
     xs, ys = grid.values("lm_weight"), grid.values("word_bonus")
     places = sorted(
         ((i, j) for i in range(len(xs)) for j in range(len(ys))),

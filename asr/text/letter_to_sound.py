@@ -22,9 +22,9 @@ from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from asr.compiled import kernel
 from asr.errors import DataError
 
 __all__ = ["LetterToSound"]
@@ -137,7 +137,7 @@ def _phones_of(chunk: int, phones: Sequence[str]) -> tuple[str, ...]:
     return (phones[first], phones[second])
 
 
-@njit(cache=True)
+@kernel
 def _chunk(phones: Ints, begin: int, taken: int, phone_count: int) -> int:
     """The number of so many phones from `begin` on; see `_phones_of`."""
     if taken == 0:
@@ -168,7 +168,7 @@ def _align(letters: Ints, letter_bounds: Ints, phones: Ints, phone_bounds: Ints)
 # The kernels are plain loops over arrays that are made outside: numba takes long to compile anything else.
 
 
-@njit(cache=True)
+@kernel
 def _count_sounds(
     letters: Ints, letter_bounds: Ints, phones: Ints, phone_bounds: Ints, phone_count: int,
     sounds: Floats, tables: Floats, counts: Floats,
@@ -197,7 +197,7 @@ def _count_sounds(
                     counts[letters[x + i], chunk] += forward[i, j] * value / total
 
 
-@njit(cache=True)
+@kernel
 def _find_paths(
     letters: Ints, letter_bounds: Ints, phones: Ints, phone_bounds: Ints, phone_count: int,
     costs: Floats, tables: Floats, chunks: Ints,
@@ -282,7 +282,7 @@ def _discounts(count: Floats) -> Floats:
     return sane
 
 
-@njit(cache=True)
+@kernel
 def _advance(ngram: _Ngram, node: int, token: int) -> tuple[float, int]:
     """Log-probability of a token after the context of a node, and the node of the context with it."""
     log_prob = 0.0
@@ -304,7 +304,7 @@ def _advance(ngram: _Ngram, node: int, token: int) -> tuple[float, int]:
         node = ngram.suffix[node]
 
 
-@njit(cache=True)
+@kernel
 def _search(
     ngram: _Ngram, start: int, end: int, letters: Ints, bounds: Ints, scores: Floats, nodes: Ints, paths: Ints
 ) -> None:

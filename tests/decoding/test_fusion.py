@@ -20,6 +20,7 @@ from asr.errors import SettingsError
 from asr.lm.charrnn import CharRnn, CharRnnConfig, CharRnnModel
 from asr.lm.ngram import NgramModel
 from asr.model.cells import Cell
+from asr.model.tuning import Weights
 from asr.text.lexicon import Lexicon
 from asr.text.phones import PhoneTokenizer
 from asr.text.tokenizer import CharTokenizer, Piece, cut_words
@@ -31,11 +32,9 @@ UNLIMITED = BeamConfig(
     beam_threshold=math.inf,
     token_threshold=math.inf,
     blank_skip=1.0,
+    recombine=False,
     threads=1,
-    lm_weight=0.8,
-    word_bonus=0.6,
-    unknown_penalty=-1.5,
-    unknown_letter_penalty=-0.4,
+    weights=Weights(lm_weight=0.8, word_bonus=0.6, unknown_penalty=-1.5, unknown_letter_penalty=-0.4),
 )
 
 Rows = Callable[..., Tensor]
@@ -227,8 +226,11 @@ def word_worth(
         unknown = [word for word in words if word not in model.ids and word not in hot]
         if unknown and config.unknown_words == "forbid":
             return -math.inf, lm
-        nats = config.lm_weight * lm + config.word_bonus * len(words)
-        nats += sum(config.unknown_penalty + config.unknown_letter_penalty * len(word) for word in unknown)
+        nats = config.weights.lm_weight * lm + config.weights.word_bonus * len(words)
+        nats += sum(
+            config.weights.unknown_penalty + config.weights.unknown_letter_penalty * len(word)
+            for word in unknown
+        )
         return nats + sum((boosts or {}).get(word, 0.0) for word in words), lm
 
     return worth
@@ -265,7 +267,7 @@ def test_character_ngram_is_exhaustive_search(
 
     def worth(tokens: tuple[int, ...], words: Words) -> tuple[float, float]:
         lm = float(model.log_probs(TOKENIZER.decode(tokens)).sum())
-        return UNLIMITED.lm_weight * lm + UNLIMITED.word_bonus * len(words), lm
+        return UNLIMITED.weights.lm_weight * lm + UNLIMITED.weights.word_bonus * len(words), lm
 
     found = decode_one(BeamDecoder(TOKENIZER, UNLIMITED, lm=Outside(model) if outside else model), log_probs)
     compare(found, exhaust(enumerated(log_probs), spelt, worth))
@@ -283,7 +285,7 @@ def test_character_network_is_exhaustive_search(cell: Cell, enumerated: Enumerat
 
     def worth(tokens: tuple[int, ...], words: Words) -> tuple[float, float]:
         lm = float(model.log_probs(TOKENIZER.decode(tokens)).sum())
-        return UNLIMITED.lm_weight * lm + UNLIMITED.word_bonus * len(words), lm
+        return UNLIMITED.weights.lm_weight * lm + UNLIMITED.weights.word_bonus * len(words), lm
 
     found = decode_one(BeamDecoder(TOKENIZER, UNLIMITED, lm=model), log_probs)
     compare(found, exhaust(enumerated(log_probs), spelt, worth), tolerance=1e-4)
@@ -315,7 +317,7 @@ def test_word_pieces_and_characters(
 
     def worth(tokens: tuple[int, ...], words: Words) -> tuple[float, float]:
         lm = float(model.log_probs(pieces.decode(tokens)).sum())
-        return UNLIMITED.lm_weight * lm + UNLIMITED.word_bonus * len(words), lm
+        return UNLIMITED.weights.lm_weight * lm + UNLIMITED.weights.word_bonus * len(words), lm
 
     found = decode_one(BeamDecoder(pieces, UNLIMITED, lm=Outside(model) if outside else model), log_probs)
     compare(found, exhaust(enumerated(log_probs), lambda tokens: spelt(tokens, pieces), worth))
@@ -362,7 +364,7 @@ def test_phones_with_lexicon_are_exhaustive_search(
     lm = Outside(models["word"]) if outside else models["word"]
     decoder = BeamDecoder(tokenizer, UNLIMITED, lm=lm, lexicon=PRONOUNCED, hotwords=hot)
     # not for words of the lexicon
-    free = replace(UNLIMITED, unknown_penalty=0.0, unknown_letter_penalty=0.0)
+    free = UNLIMITED.with_weights(unknown_penalty=0.0, unknown_letter_penalty=0.0)
     expected = exhaust(
         enumerated(log_probs),
         lambda tokens: segmentations(tuple(tokenizer.symbols[n - 1] for n in tokens), PRONOUNCED),
@@ -394,11 +396,12 @@ def test_characters_with_lexicon_are_exhaustive_search(
         unknown = [word for word in words if word.startswith("?")]
         if unknown and config.unknown_words == "forbid":
             return -math.inf, lm
-        nats = config.word_bonus * len(words)
+        nats = config.weights.word_bonus * len(words)
         nats += sum(
-            config.unknown_penalty + config.unknown_letter_penalty * (len(word) - 1) for word in unknown
+            config.weights.unknown_penalty + config.weights.unknown_letter_penalty * (len(word) - 1)
+            for word in unknown
         )
-        return config.lm_weight * lm + nats, lm
+        return config.weights.lm_weight * lm + nats, lm
 
     best = [one for one in exhaust(enumerated(log_probs), readings, worth) if one.score > -math.inf]
     texts: dict[str, Expected] = {}
@@ -412,7 +415,7 @@ def test_characters_with_lexicon_are_exhaustive_search(
 def test_lexicon_without_language_model(enumerated: Enumerate, random_rows: Rows) -> None:
     """Guards the vocabulary alone: nothing else is written when unknown words are forbidden."""
     lexicon = Lexicon({"ab": (("a", "b"),), "ba": (("b", "a"),)}, "the test's lexicon")
-    config = replace(UNLIMITED, unknown_words="forbid", word_bonus=0.0)
+    config = replace(UNLIMITED, unknown_words="forbid").with_weights(word_bonus=0.0)
     log_probs = random_rows(16, steps=6, vocab=4)
     expected = [
         one
@@ -436,12 +439,12 @@ def test_hot_words_are_exhaustive_search(
     model = models[unit] if unit else None
 
     def worth(tokens: tuple[int, ...], words: Words) -> tuple[float, float]:
-        nats, lm = UNLIMITED.word_bonus * len(words), 0.0
+        nats, lm = UNLIMITED.weights.word_bonus * len(words), 0.0
         if unit == "word":
             nats, lm = word_worth(models["word"], UNLIMITED, hot=["ab", "b", "a", "bb"])(tokens, words)
         elif unit == "character":
             lm = float(models["character"].log_probs(TOKENIZER.decode(tokens)).sum())
-            nats += UNLIMITED.lm_weight * lm
+            nats += UNLIMITED.weights.lm_weight * lm
         for phrase, boost in boosts.items():
             parts = tuple(phrase.split())
             nats += boost * sum(words[i : i + len(parts)] == parts for i in range(len(words)))
@@ -467,7 +470,8 @@ def test_three_calls_equal_compiled_at_any_beam(
     # the look-ahead takes unigrams where it can; the three calls have none
     monkeypatch.setattr(sources, "_scores", lambda lm, words, symbol: -1.0 - np.arange(len(words)))
     log_probs = random_rows(20 + seed, steps=40, vocab=4, sharpness=1.5)
-    config = BeamConfig(beam_size=size, nbest=1 if seed == 0 else size, threads=1)
+    # which prefixes recombine depends on the numbers of states, which differ
+    config = BeamConfig(beam_size=size, nbest=1 if seed == 0 else size, recombine=seed == 0, threads=1)
     hot = {"ab": 1.0}
     compiled = decode_one(BeamDecoder(TOKENIZER, config, lm=models[unit], hotwords=hot), log_probs)
     outside = decode_one(BeamDecoder(TOKENIZER, config, lm=Outside(models[unit]), hotwords=hot), log_probs)
@@ -491,8 +495,9 @@ def test_states_that_cannot_be_compared(models: dict[str, NgramModel], random_ro
             return super().finish([state for [state] in states])
 
     log_probs = random_rows(31, steps=20, vocab=4, sharpness=1.0)
+    config = BeamConfig(beam_size=10, nbest=10, recombine=False)
     found = [
-        decode_one(BeamDecoder(TOKENIZER, BeamConfig(beam_size=10, nbest=10), lm=lm), log_probs)
+        decode_one(BeamDecoder(TOKENIZER, config, lm=lm), log_probs)
         for lm in (Outside(models["character"]), Listed(models["character"]))
     ]
     assert found[0] == found[1]
@@ -537,7 +542,9 @@ def test_language_model_decides_between_equals(models: dict[str, NgramModel]) ->
     """Guards the direction of lm-weight: of two words that sound the same the more probable one wins."""
     probs = torch.full((3, 4), 0.01, dtype=torch.float64)
     probs[0, 2], probs[1, 1], probs[2, 2], probs[2, 3] = 0.97, 0.97, 0.49, 0.49  # "a a" or "a b"
-    [best] = decode_one(BeamDecoder(TOKENIZER, BeamConfig(lm_weight=1.0), lm=models["word"]), probs.log())
+    [best] = decode_one(
+        BeamDecoder(TOKENIZER, BeamConfig().with_weights(lm_weight=1.0), lm=models["word"]), probs.log()
+    )
     assert best.text == "a b"
 
 
@@ -554,8 +561,8 @@ def test_all_end_within_a_word(models: dict[str, NgramModel]) -> None:
 def test_weights_can_be_changed(models: dict[str, NgramModel], random_rows: Rows) -> None:
     """Guards tuning: another weight on the shared vocabulary equals a decoder that was made with it."""
     log_probs = random_rows(31, steps=20, vocab=4)
-    config = BeamConfig(lm_weight=0.3, nbest=5)
-    decoder = BeamDecoder(TOKENIZER, BeamConfig(lm_weight=2.0), lm=models["word"])
+    config = BeamConfig(nbest=5).with_weights(lm_weight=0.3)
+    decoder = BeamDecoder(TOKENIZER, BeamConfig().with_weights(lm_weight=2.0), lm=models["word"])
     expected = decode_one(BeamDecoder(TOKENIZER, config, lm=models["word"]), log_probs)
     assert decode_one(decoder.with_config(config), log_probs) == expected
     with pytest.raises(SettingsError, match="unknown-words cannot be changed"):
@@ -599,3 +606,38 @@ def test_words_that_cannot_be_spelled_are_counted(
         BeamDecoder(CharTokenizer((" ", "a")), lexicon=Lexicon({"a": (("a",),), "ab": ()}, "two"))
     assert "1 of 2 words of the vocabulary cannot be spelled" in caplog.text
     assert "'ab'" in caplog.text
+
+
+def test_arrays_of_a_mapped_file(models: dict[str, NgramModel], tmp_path: Path) -> None:
+    """Guards arrays that are mapped from a file, which are of another class: one compilation serves all."""
+    models["word"].save(tmp_path / "words.bin")
+    mapped = NgramModel.load(tmp_path / "words.bin")
+    assert any(type(array) is not np.ndarray for array in mapped.ngrams)
+    decoder = BeamDecoder(TOKENIZER, lm=mapped)
+    assert all(type(array) is np.ndarray and array.flags.writeable for array in decoder._sources.ngrams)
+
+
+def test_a_weight_of_0_forgets_impossible_words(models: dict[str, NgramModel], random_rows: Rows) -> None:
+    """Guards 0 times the logarithm of 0: the text would be no number, and fall out."""
+    log_probs = random_rows(3, steps=6, vocab=4)
+
+    class Never(Outside):
+        def score(self, states: Sequence[Any], symbols: Sequence[str]) -> tuple[Any, list[Any]]:
+            nats, after = super().score(states, symbols)
+            return np.full_like(nats, -np.inf), after
+
+    config = replace(UNLIMITED, nbest=1).with_weights(lm_weight=0.0)
+    [best] = decode_one(BeamDecoder(TOKENIZER, config, lm=Never(models["word"])), log_probs)
+    [expected] = decode_one(BeamDecoder(TOKENIZER, config, lm=models["word"]), log_probs)
+    assert (best.text, best.score) == (expected.text, pytest.approx(expected.score))
+
+
+def test_rare_symbols_have_a_floor() -> None:
+    """Guards priors of symbols that a dev set hardly has: divided by 1e-9, "b" is all that is written."""
+    log_probs = torch.tensor([[0.05, 0.05, 0.89995, 5e-5]] * 3, dtype=torch.float64).log()
+    log_probs = log_probs - log_probs.logsumexp(1, keepdim=True)
+    priors = np.array([0.7, 0.1, 0.2, 1e-9])
+    [best] = decode_one(
+        BeamDecoder(TOKENIZER, BeamConfig().with_weights(prior_weight=0.6), priors=priors), log_probs
+    )
+    assert best.text == "a"

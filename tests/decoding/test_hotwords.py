@@ -1,5 +1,6 @@
 """Hot words as they are typed, and the automaton that finds them."""
 
+import itertools
 import math
 
 import pytest
@@ -67,3 +68,37 @@ def test_advance_by_hand() -> None:
     assert after("abca") == (0.0, 0.0)  # another word
     assert after("cab") == (0.0, 0.0)  # not from its beginning
     assert after("cab ab") == pytest.approx((4.0, 2.0))
+
+
+def test_the_automaton_is_that_of_its_definition() -> None:
+    """A state that forgets a phrase's shorter ending, or promises another boost, against the definition."""
+    boosts = {"a b": 3.0, "a bc": 8.0, "b": 1.0, "ab a b": 2.0, "b a": 2.5}
+    hot = build_hot_words(boosts, LETTERS)
+
+    def endings(text: str) -> list[str]:
+        return [text, *(text[place + 1 :] for place, letter in enumerate(text) if letter == " ")]
+
+    for length in range(1, 7):
+        for letters in itertools.product("abc ", repeat=length):
+            text = "".join(letters)
+            if text.startswith(" ") or "  " in text:
+                continue
+            state = 0
+            for letter in text:
+                state = hot.following[state, -1 if letter == " " else LETTERS[letter]]
+            begun = [
+                boost * len(ending) / len(phrase)
+                for ending in endings(text)
+                for phrase, boost in boosts.items()
+                if ending and phrase.startswith(ending)
+            ]
+            assert hot.advance[state] == pytest.approx(max(begun, default=0.0)), text
+            assert hot.gain[state] == pytest.approx(sum(boosts.get(ending, 0.0) for ending in endings(text)))
+
+
+def test_absurd_boosts_are_named() -> None:
+    """A boost at which nothing has a probability, and a message that blames the model for it."""
+    with pytest.raises(SettingsError, match=r"--hotwords ab:1000: the boost is 1000\. .* at most 100 nats"):
+        parse_hot_words(["ab:1000"])
+    with pytest.raises(SettingsError, match=r"hotwords: the boost of 'a' is 1000000\.0"):
+        BeamDecoder(CharTokenizer((" ", "a", "b")), hotwords={"a": 1e6})

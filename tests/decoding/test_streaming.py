@@ -137,3 +137,28 @@ def test_a_bad_block_changes_nothing(random_rows: Rows) -> None:
     [expected] = decoder.decode(log_probs[None], torch.tensor([20]), 0.04)
     assert stream.finish() == expected
     assert greedy.finish() == greedy_decode(log_probs[None], torch.tensor([20]), TOKENIZER, 0.04)[0]
+
+
+def test_a_block_costs_the_same_after_hours(peaky_rows: Rows, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards a stream that spells all that was ever said with each block."""
+    monkeypatch.setattr("asr.decoding.utterance._CAPACITY", 64)
+    alphabet = CharTokenizer(tuple(" abcdefghijklmnopqrstuvwxyz"))
+    text = "the quick brown fox jumps over the lazy dog "
+    log_probs = peaky_rows(alphabet.encode(text), vocab=28, seed=1)
+    stream = BeamDecoder(alphabet, BeamConfig(beam_size=20)).stream(0.04)
+    lengths: list[int] = []
+    read = stream._read
+
+    def watched(node: int) -> tuple:
+        found = read(node)
+        lengths.append(len(found[0]))
+        return found
+
+    monkeypatch.setattr(stream, "_read", watched)
+    for _ in range(30):
+        partial = stream.accept(log_probs)
+    assert max(lengths) < 2 * len(text)
+    assert partial.text.split() == (30 * text).split()
+    assert partial.stable.split() == (30 * text).split()[: len(partial.stable.split())]
+    assert len(partial.stable) > 28 * len(text)
+    assert stream.finish()[0].text == partial.text

@@ -75,3 +75,11 @@ def test_what_is_no_text_is_named(tmp_path: Path) -> None:
     ):
         with pytest.raises(DataError, match=message):
             list(read_blocks([path]))
+
+
+@pytest.mark.parametrize("text", ["the cat\n", "the cat"])
+def test_a_byte_order_mark_is_no_letter(tmp_path: Path, text: str) -> None:
+    """A mark that survives in a file without a line feed, and makes its first word another one."""
+    (tmp_path / "text.txt").write_bytes(b"\xef\xbb\xbf" + text.encode())
+    [(block, _, _)] = read_blocks([tmp_path / "text.txt"])
+    assert block == b"the cat\n"

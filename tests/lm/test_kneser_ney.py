@@ -122,7 +122,23 @@ def test_sums_to_one(tmp_path: Path, cutoffs: tuple[int, ...], entropy: float) -
 def test_discounts_of_a_hand_made_table() -> None:
     """Chen & Goodman's equation 26, with numbers: t = 8, 4, 2, 1 gives Y = 1/2 and D = 1/2, 5/4, 2."""
     counts = np.repeat(np.array([1, 2, 3, 4, 9], np.uint32), [8, 4, 2, 1, 5])
-    assert discounts(counts) == pytest.approx((1 - 2 * 0.5 * 4 / 8, 2 - 3 * 0.5 * 2 / 4, 3 - 4 * 0.5 * 1 / 2))
+    assert discounts(counts) == pytest.approx((0.5, 1.25, 2.0))
+    counts = np.repeat(np.array([1, 2, 3, 4], np.uint32), [6, 3, 4, 2])  # Y = 1/2 again
+    assert discounts(counts) == pytest.approx((0.5, 0.0, 2.0))
+    assert discounts(np.repeat(np.array([1, 2, 3, 4], np.uint32), [6, 3, 5, 2])) is None  # D2 = -1/2
+
+
+def test_a_discount_of_0_leaves_a_model_that_can_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A back-off whose logarithm is minus infinity, which our own reader refuses."""
+    monkeypatch.setattr("asr.lm.kneser_ney.discounts", lambda counts: (0.0, 0.0, 0.0))
+    model = train(tmp_path, sentences(seed=1), order=2)
+    model.save(tmp_path / "model.arpa")
+    again = NgramModel.load(tmp_path / "model.arpa")
+    assert np.isfinite(again.log_probs("a zebra b")).all()
+    assert again.log_probs("a b").sum() == pytest.approx(model.log_probs("a b").sum(), rel=1e-5)
+    assert "-99\t<s>" in (tmp_path / "model.arpa").read_text()
 
 
 def test_too_little_text_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

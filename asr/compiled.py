@@ -1,0 +1,170 @@
+"""Compiled functions: numba with a cache that survives, and that may be missing.
+
+Numba keeps machine code beside the source file, per path, and fails where it finds no folder to write to.
+Here the code lies in the user's cache folder (or `NUMBA_CACHE_DIR`), in a folder named by the content of the
+function's module and of the modules that this one imports from: a clone, a reinstallation or a `touch` finds
+what is there, and a change of any of these files does not. Where nothing can be written, each process
+compiles the functions again, and a line says so once.
+"""
+
+import functools
+import hashlib
+import logging
+import os
+import re
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar, overload
+
+from numba import config, njit
+from numba.core.caching import CompileResultCacheImpl, FunctionCache, _CacheLocator
+from numba.misc.appdirs import AppDirs
+
+__all__ = ["kernel"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+log = logging.getLogger("asr")
+
+_PACKAGE = Path(__file__).parent
+_IMPORT = re.compile(r"^from asr\.([\w.]+) import|^from asr import (\w+)", re.MULTILINE)
+
+
+@overload
+def kernel(function: F) -> F: ...
+
+
+@overload
+def kernel(*, allocates: bool = True, inline: bool = False, **options: Any) -> Callable[[F], F]: ...
+
+
+def kernel(
+    function: F | None = None, *, allocates: bool = True, inline: bool = False, **options: Any
+) -> F | Callable[[F], F]:
+    """Compile a function when it is first called, without the global interpreter lock.
+
+    Args:
+        function: what to compile; none in `@kernel(...)`, a decorator with options.
+        allocates: whether the function makes arrays. One that makes none is compiled without numba's
+            reference counts, which are atomic and cost more than most of what a small kernel does.
+        inline: compile it as a part of each function that calls it.
+        options: more of numba's.
+    """
+    if function is None:
+        return lambda function: _compile(function, allocates, inline, options)
+    return _compile(function, allocates, inline, options)
+
+
+def _compile(function: F, allocates: bool, inline: bool, options: dict[str, Any]) -> F:
+    options = {"nogil": True, "error_model": "numpy", **options}
+    if not allocates:
+        options["_nrt"] = False
+    if inline:
+        options["inline"] = "always"
+    make: Any = njit
+    dispatcher: Any = make(**options)(function)
+    try:
+        make = _Cache  # numba has no types
+        dispatcher._cache = make(function)
+    except OSError:
+        _warn_no_cache()
+    compiled: F = dispatcher
+    return compiled
+
+
+class _Cache(FunctionCache):
+    """Numba's cache in the folder of `_ContentLocator`; a full disk costs the cache, not the call."""
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        try:
+            save: Any = super().save_overload
+            save(sig, data)
+        except OSError:
+            _warn_no_cache()
+
+
+class _ContentLocator(_CacheLocator):
+    """Where the machine code of a function lies: a folder named by the content of its sources."""
+
+    def __init__(self, file: str, line: int) -> None:
+        self._py_file = file
+        self._line = line
+        settings: Any = config
+        folders: Any = AppDirs
+        folder = settings.CACHE_DIR or os.path.join(folders("asr", appauthor=False).user_cache_dir, "kernels")
+        digest = source_digest(Path(file))
+        self._folder = os.path.join(folder, f"{Path(file).stem}-{digest[:16]}")
+
+    @classmethod
+    def from_function(cls, py_func: Callable[..., Any], py_file: str) -> "_ContentLocator":
+        locator = cls(py_file, py_func.__code__.co_firstlineno)
+        locator.ensure_cache_path()
+        return locator
+
+    def ensure_cache_path(self) -> None:
+        _make_writable(self._folder)
+
+    def get_cache_path(self) -> str:
+        return self._folder
+
+    def get_source_stamp(self) -> str:
+        return ""  # the folder's name says it
+
+    def get_disambiguator(self) -> str:
+        return str(self._line)
+
+
+class _Impl(CompileResultCacheImpl):
+    _locator_classes = [_ContentLocator]  # noqa: RUF012 # numba's attribute
+
+
+_Cache._impl_class = _Impl
+
+
+@functools.cache
+def _make_writable(folder: str) -> None:
+    """Make a folder.
+
+    Raises:
+        OSError: nothing can be written there.
+    """
+    os.makedirs(folder, exist_ok=True)
+    tempfile.TemporaryFile(dir=folder).close()
+
+
+def source_digest(file: Path) -> str:
+    """SHA-256 of a module's source and of those of this package that it imports from, directly or not.
+
+    Only imports at the margin count: a kernel can use no others.
+    """
+    digest = hashlib.sha256()
+    pending, seen = [file], {file}
+    while pending:
+        text, imported = _source(pending.pop())
+        digest.update(text)
+        for other in imported:
+            if other not in seen:
+                seen.add(other)
+                pending.append(other)
+    return digest.hexdigest()
+
+
+@functools.cache
+def _source(file: Path) -> tuple[bytes, tuple[Path, ...]]:
+    """The digest of a module's text, and the files of this package that it imports from."""
+    try:
+        text = file.read_bytes()
+    except OSError:
+        return b"", ()
+    names = [path or name for path, name in _IMPORT.findall(text.decode(errors="replace"))]
+    found = (_PACKAGE.joinpath(*name.split(".")).with_suffix(".py") for name in names)
+    return hashlib.sha256(text).digest(), tuple(path for path in found if path.is_file())
+
+
+@functools.cache
+def _warn_no_cache() -> None:
+    log.warning(
+        "compiled functions cannot be kept: no folder to write to. Each process compiles them again; set "
+        "NUMBA_CACHE_DIR to a writable folder to avoid it."
+    )

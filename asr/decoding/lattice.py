@@ -1,0 +1,182 @@
+"""The texts of a search: its beam at the end, and what recombination left behind.
+
+Recombination drops a prefix B for a prefix A that goes on alike and is at least as probable. So for each text
+that begins with A there is one that begins with B instead. Together the prefixes and their merges are a
+lattice, and `paths` walks it, best first; a path takes later merges to the right of earlier ones.
+
+A path's estimate is the score of the text that it differs from plus the log-ratios of the merges, none of
+them above 0. So no path is estimated above the search's own best, and the best text is the same however many
+are asked for. What is fused (language model, bonuses, penalties) is exact, because A and B share their state.
+The acoustic part of the estimate is not, since the ratio at one step stands for that of the sums over all
+steps after it: estimates choose the texts, whose scores are then computed anew (`Utterance.finish`).
+"""
+
+import heapq
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from asr.decoding.arena import NONE, ROOT, Merges, spell
+
+__all__ = ["Ends", "Path", "paths"]
+
+_NO_LIMIT = 1 << 62
+
+_Variant = tuple[float, int, int]  # negative nats, merge (or end), node that it leads into
+
+
+@dataclass(frozen=True, eq=False)
+class Ends:
+    """How the prefixes of the beam end.
+
+    Attributes:
+        node: (ends,) int32: the prefix.
+        word: (ends,) int32: the word that its end completes (a number, UNKNOWN or NONE).
+        score: (ends,) float64: of the search, nats.
+        fused: (ends,) float64: the part of it that is not acoustic.
+        lm: (ends,) float64: the language model's log-probability of the whole text, unweighted.
+    """
+
+    node: NDArray[np.int32]
+    word: NDArray[np.int32]
+    score: NDArray[np.float64]
+    fused: NDArray[np.float64]
+    lm: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Path:
+    """One way through the lattice.
+
+    Attributes:
+        estimate: nats; the search's score where the path takes no merge.
+        tokens: ids.
+        words: (tokens + 1,) the word that each token completed (a number, UNKNOWN or NONE), then the one that
+            the end completed.
+        fused: nats: the part of the score that is not acoustic.
+        lm: log-probability of the language model, unweighted.
+    """
+
+    estimate: float
+    tokens: list[int]
+    words: list[int]
+    fused: float
+    lm: float
+
+
+@dataclass(frozen=True)
+class _Partial:
+    """A path whose left part, a prefix as it stands in the tree, may still be exchanged."""
+
+    estimate: float
+    fused: float
+    lm: float
+    head: int  # the node at the end of the left part
+    limit: int  # only merges before this one can still be taken, so that no path goes in circles
+    # to the right of the head: after the first node, up to the second; then the next pair
+    tail: "tuple[tuple[int, int], Any] | None"
+    word: int  # that the end completes
+
+
+def paths(nodes: NDArray[Any], merges: Merges, ends: Ends) -> Iterator[Path]:
+    """The paths of a lattice, by falling estimates; among equals in the order of `ends`.
+
+    Args:
+        nodes: the arena.
+        merges: into its nodes.
+        ends: of the search.
+    """
+    lattice = _Lattice(nodes, merges)
+    order = np.argsort(-ends.score, kind="stable")
+    # A path and what it can become by one merge more: of these only the best not yet taken is waiting.
+    waiting: list[tuple[float, int, _Partial | None, list[_Variant], int]] = []
+    made = 0
+
+    def wait(path: _Partial | None, variants: list[_Variant], index: int) -> None:
+        nonlocal made
+        if index < len(variants):
+            made += 1
+            estimate = (path.estimate if path else 0.0) - variants[index][0]
+            heapq.heappush(waiting, (-estimate, made, path, variants, index))
+
+    wait(None, [(-float(ends.score[end]), int(end), NONE) for end in order], 0)
+    while waiting:
+        _, _, path, variants, index = heapq.heappop(waiting)
+        _, number, node = variants[index]
+        wait(path, variants, index + 1)
+        path = lattice.exchange(path, number, node) if path else lattice.end(ends, number)
+        yield lattice.spell(path)
+        wait(path, lattice.variants(path), 0)
+
+
+class _Lattice:
+    def __init__(self, nodes: NDArray[Any], merges: Merges) -> None:
+        self._nodes = nodes
+        count = int(merges.made[0])
+        self._lost: list[int] = merges.lost[:count].tolist()
+        self._ratio: list[float] = merges.ratio[:count].tolist()
+        self._into: dict[int, list[int]] = {}
+        for merge, kept in enumerate(merges.kept[:count].tolist()):
+            self._into.setdefault(kept, []).append(merge)
+
+    @cached_property
+    def _parent(self) -> list[int]:
+        """The parent of each node, as a list, since single elements of arrays are slow to read."""
+        parents: list[int] = self._nodes["parent"].tolist()
+        return parents
+
+    def end(self, ends: Ends, end: int) -> _Partial:
+        """The path that takes no merge to one of the ends."""
+        return _Partial(
+            float(ends.score[end]), float(ends.fused[end]), float(ends.lm[end]), int(ends.node[end]),
+            _NO_LIMIT, None, int(ends.word[end]),
+        )  # fmt: skip
+
+    def variants(self, path: _Partial) -> list[_Variant]:
+        """The merges that the path can take to the left of all others, best first."""
+        if not self._lost:
+            return []
+        applied = [merge for merge in self._into.get(path.head, ()) if merge < path.limit]
+        found = [(-self._ratio[merge], merge, path.head) for merge in applied]
+        node = self._parent[path.head]
+        while node != NONE:
+            # prefixes whose exchange at this node would spell what there is already
+            shorter = {self._parent[self._lost[merge]] for merge in applied}
+            applied = [merge for merge in self._into.get(node, ()) if merge < path.limit]
+            found += [
+                (-self._ratio[merge], merge, node) for merge in applied if self._lost[merge] not in shorter
+            ]
+            node = self._parent[node]
+        return sorted(found)
+
+    def exchange(self, path: _Partial, merge: int, kept: int) -> _Partial:
+        """The path with its beginning, up to a node, exchanged for what merged into this node."""
+        nodes, lost = self._nodes, self._lost[merge]
+        return _Partial(
+            estimate=path.estimate + self._ratio[merge],
+            fused=path.fused + float(nodes["fused"][lost] - nodes["fused"][kept]),
+            lm=path.lm + float(nodes["lm"][lost] - nodes["lm"][kept]),
+            head=lost,
+            limit=merge,
+            tail=path.tail if kept == path.head else ((kept, path.head), path.tail),
+            word=path.word,
+        )
+
+    def spell(self, path: _Partial) -> Path:
+        """The whole path."""
+        pieces = [(path.head, ROOT)]
+        tail = path.tail
+        while tail is not None:
+            (before, node), tail = tail
+            pieces.append((node, before))
+        tokens: list[int] = []
+        words: list[int] = []
+        for node, before in pieces:
+            spelt, completed = spell(self._nodes, node, before)
+            tokens += spelt.tolist()
+            words += completed.tolist()
+        return Path(path.estimate, tokens, [*words, path.word], path.fused, path.lm)

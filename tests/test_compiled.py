@@ -1,0 +1,75 @@
+"""What is kept of earlier compilations, and what happens where nothing can be kept."""
+
+import logging
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from numba import config
+
+from asr import compiled as module
+from asr.compiled import kernel, source_digest
+
+
+@pytest.fixture(autouse=True)
+def _forget() -> None:
+    module._source.cache_clear()
+    module._make_writable.cache_clear()
+    module._warn_no_cache.cache_clear()
+
+
+def test_the_content_decides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Machine code of other sources used, or thrown away by a clone or a touch."""
+    digests = []
+    for folder, text in (("a", "x = 1\n"), ("b", "x = 1\n"), ("c", "x = 2\n")):
+        root = tmp_path / folder
+        root.mkdir()
+        (root / "top.py").write_text("from asr.other import x\n")
+        (root / "other.py").write_text(text)
+        monkeypatch.setattr(module, "_PACKAGE", root)
+        digests.append(source_digest(root / "top.py"))
+        os.utime(root / "other.py", (1, 1))
+        module._source.cache_clear()
+        assert source_digest(root / "top.py") == digests[-1]
+    assert digests[0] == digests[1] != digests[2]
+
+
+def test_compiled_code_is_found_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cache that is written and never read."""
+    monkeypatch.setattr(config, "CACHE_DIR", str(tmp_path))
+    first, second = double(), double()
+    assert first(3) == second(3) == 6
+    assert sum(first.stats.cache_misses.values()) == 1
+    assert sum(second.stats.cache_hits.values()) == 1
+
+
+def test_no_folder_to_write_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A read-only installation without a home: a traceback of numba's instead of one line."""
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(config, "CACHE_DIR", str(tmp_path / "file"))
+    with caplog.at_level(logging.WARNING, logger="asr"):
+        assert double()(3) == double()(3) == 6
+    assert caplog.text.count("compiled functions cannot be kept") == 1
+
+
+def test_a_folder_that_disappears(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A disk that becomes full, or is taken away, between the first use and the end of compiling."""
+    monkeypatch.setattr(config, "CACHE_DIR", str(tmp_path / "cache"))
+    function = double()
+    shutil.rmtree(tmp_path / "cache")
+    with caplog.at_level(logging.WARNING, logger="asr"):
+        assert function(3) == 6
+    assert "compiled functions cannot be kept" in caplog.text
+
+
+def double():  # type: ignore[no-untyped-def]
+    @kernel
+    def twice(x: int) -> int:
+        return 2 * x
+
+    return twice
