@@ -609,10 +609,9 @@ def test_words_that_cannot_be_spelled_are_counted(
 
 
 def test_arrays_of_a_mapped_file(models: dict[str, NgramModel], tmp_path: Path) -> None:
-    """Guards arrays that are mapped from a file, which are of another class: one compilation serves all."""
+    """Guards arrays that are mapped from a file against another class or flag: one compilation serves all."""
     models["word"].save(tmp_path / "words.bin")
     mapped = NgramModel.load(tmp_path / "words.bin")
-    assert any(type(array) is not np.ndarray for array in mapped.ngrams)
     decoder = BeamDecoder(TOKENIZER, lm=mapped)
     assert all(type(array) is np.ndarray and array.flags.writeable for array in decoder._sources.ngrams)
 
