@@ -19,8 +19,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
 from asr import __version__
+from asr.commands.options import one_line, parse
 from asr.errors import AsrError, SettingsError
-from asr.options import one_line, parse
 
 _HELP = """\
 asr: train recurrent speech recognisers with CTC, transcribe recordings, score the result.
@@ -110,34 +110,34 @@ def recipe(
 
 
 def _train(arguments: Sequence[str]) -> int:
-    from asr.train import TrainSettings, run
+    from asr.commands.train import TrainSettings, run
 
     _console.say(run(parse(TrainSettings, "asr train", arguments)))
     return 0
 
 
 def _transcribe(arguments: Sequence[str]) -> int:
-    from asr.transcribe import TranscribeSettings, run
+    from asr.commands.transcribe import TranscribeSettings, run
 
     return _lines(run(parse(TranscribeSettings, "asr transcribe", arguments)))
 
 
 def _evaluate(arguments: Sequence[str]) -> int:
-    from asr.evaluate import EvaluateSettings, run
+    from asr.commands.evaluate import EvaluateSettings, run
 
     _console.say(run(parse(EvaluateSettings, "asr evaluate", arguments)))
     return 0
 
 
 def _tune(arguments: Sequence[str]) -> int:
-    from asr.tune import TuneSettings, run
+    from asr.commands.tune import TuneSettings, run
 
     _console.say(run(parse(TuneSettings, "asr tune", arguments)))
     return 0
 
 
 def _score(arguments: Sequence[str]) -> int:
-    from asr.score import ScoreSettings, run
+    from asr.commands.score import ScoreSettings, run
 
     _console.say(run(parse(ScoreSettings, "asr score", arguments)))
     return 0
@@ -156,13 +156,13 @@ def _lines(results: Iterable[tuple[str | None, AsrError | None]]) -> int:
 
 
 def _augment(arguments: Sequence[str]) -> int:
-    from asr.augment import AugmentSettings, run
+    from asr.commands.augment import AugmentSettings, run
 
     return _lines(run(parse(AugmentSettings, "asr augment", arguments)))
 
 
 def _lm(arguments: Sequence[str]) -> int:
-    from asr.language_model import (
+    from asr.commands.lm import (
         ConvertSettings,
         ScoreSettings,
         TrainSettings,
@@ -175,7 +175,7 @@ def _lm(arguments: Sequence[str]) -> int:
     if command == "train":
         kind, rest = _take_kind(rest)
         if kind == "charrnn":
-            from asr.character_model import CharRnnSettings, run
+            from asr.commands.lm_charrnn import CharRnnSettings, run
 
             prog = "asr lm train --kind charrnn"
             _console.say(run(parse(CharRnnSettings, prog, rest)))

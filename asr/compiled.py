@@ -1,10 +1,10 @@
 """Compiled functions: numba with a cache that survives, and that may be missing.
 
 Numba keeps machine code beside the source file, per path, and fails where it finds no folder to write to.
-Here the code lies in the user's cache folder (or `NUMBA_CACHE_DIR`), in a folder named by the content of the
-function's module and of the modules that this one imports from: a clone, a reinstallation or a `touch` finds
-what is there, and a change of any of these files does not. Where nothing can be written, each process
-compiles the functions again, and a line says so once.
+Here the code lies in the user's cache folder (or `NUMBA_CACHE_DIR`), in a folder named by the function's
+module, and by the content of that module and of those that it imports from: a clone, a reinstallation or a
+`touch` finds what is there, and a change of any of these files does not. Where nothing can be written, each
+process compiles the functions again, and a line says so once.
 """
 
 import functools
@@ -87,18 +87,19 @@ class _Cache(FunctionCache):
 class _ContentLocator(_CacheLocator):
     """Where the machine code of a function lies: a folder named by the content of its sources."""
 
-    def __init__(self, file: str, line: int) -> None:
+    def __init__(self, file: str, module: str, line: int) -> None:
         self._py_file = file
         self._line = line
         settings: Any = config
         folders: Any = AppDirs
         folder = settings.CACHE_DIR or os.path.join(folders("asr", appauthor=False).user_cache_dir, "kernels")
         digest = source_digest(Path(file))
-        self._folder = os.path.join(folder, f"{Path(file).stem}-{digest[:16]}")
+        # Machine code refers to its module by name: a module that was moved has a folder of its own.
+        self._folder = os.path.join(folder, f"{module}-{digest[:16]}")
 
     @classmethod
     def from_function(cls, py_func: Callable[..., Any], py_file: str) -> "_ContentLocator":
-        locator = cls(py_file, py_func.__code__.co_firstlineno)
+        locator = cls(py_file, py_func.__module__, py_func.__code__.co_firstlineno)
         locator.ensure_cache_path()
         return locator
 

@@ -25,9 +25,9 @@ from numpy.typing import NDArray
 
 from asr.decoding.beam import BeamDecoder
 from asr.decoding.config import BeamConfig
-from asr.emissions import Emissions
+from asr.decoding.emissions import Emissions
 from asr.errors import SettingsError
-from asr.lm.ngram import NgramModel
+from asr.lm.ngram.model import NgramModel
 from asr.text.tokenizer import Tokenizer
 
 SPACE = "<space>"  # of an ARPA file of characters

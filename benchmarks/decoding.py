@@ -40,13 +40,13 @@ from torch.nn.utils.rnn import pad_sequence
 from asr.cli import recipe
 from asr.corpora.librispeech import read_part
 from asr.corpora.manifest import Utterance, read_manifest
+from asr.decoding.emissions import Emissions, keep_emissions
 from asr.decoding.greedy import greedy_decode
 from asr.device import usable_cores
-from asr.emissions import Emissions, keep_emissions
 from asr.errors import SettingsError
 from asr.frontend.audio import read_audio
 from asr.frontend.features import frame_count, log_mel
-from asr.lm.ngram import NgramModel
+from asr.lm.ngram.model import NgramModel
 from asr.model.acoustic import AcousticModel
 from asr.model.saved import load_model
 from asr.scoring.wer import score

@@ -23,7 +23,7 @@ from conditions import describe_machine
 from asr.cli import recipe
 from asr.errors import SettingsError
 from asr.lm.corpus import Symbols, read_blocks
-from asr.lm.trie import BEGIN_ID, END_ID
+from asr.lm.ngram.trie import BEGIN_ID, END_ID
 
 # Runs a step with its peak memory: what the process itself holds (anonymous), sampled, and with mapped files.
 _STEP = """
@@ -46,16 +46,16 @@ def clock(name, action):
     return times[name][0]
 """
 _TRAIN = """
-from asr.lm.building import NgramConfig, build
+from asr.lm.ngram.build import NgramConfig, build
 counts = clock("train", lambda: build([text], NgramConfig(order=order), path, path.parent).counts)
 """
 _LOAD = """
-from asr.lm.ngram import NgramModel
+from asr.lm.ngram.model import NgramModel
 NgramModel.load(path)  # reads compiled code
 counts = clock("load", lambda: NgramModel.load(path).counts)
 """
 _SCORE = """
-from asr.lm.ngram import NgramModel
+from asr.lm.ngram.model import NgramModel
 model, lines = NgramModel.load(path), text.read_text().splitlines()
 model.log_probs(lines[0])
 clock("score", lambda: sum(len(model.log_probs(line)) for line in lines))
@@ -177,7 +177,10 @@ def peer_training(lmplz: str, text: Path, order: int) -> str:
 def peer_scoring(model: Path, held: Path, order: int, total: float) -> list[str]:
     """The module kenlm on the same model, and how far its result is from ours."""
     arpa = model.with_suffix(".arpa")
-    write = "from asr.lm.ngram import NgramModel\nNgramModel.load(path).save(Path(str(path)[:-4] + '.arpa'))"
+    write = (
+        "from asr.lm.ngram.model import NgramModel\n"
+        "NgramModel.load(path).save(Path(str(path)[:-4] + '.arpa'))"
+    )
     step(write, model, held, order)
     try:
         done = step(_KENLM, arpa, held, order)

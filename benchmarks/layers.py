@@ -18,7 +18,7 @@ from peers import TORCH
 from torch import Tensor, nn
 
 from asr.cli import recipe
-from asr.model.cells import NAMES, make_direction
+from asr.model.recurrent.cells import NAMES, make_direction
 
 GEMM_SIZE = 2048
 

@@ -20,13 +20,13 @@ from pathlib import Path
 import torch
 from conditions import describe_machine, find_speech
 
+from asr.batching.batches import BatchConfig, Batches
+from asr.batching.cache import open_cache
+from asr.batching.examples import Example
 from asr.cli import recipe
 from asr.corpora.manifest import Utterance
 from asr.frontend.augment import AugmentConfig
 from asr.frontend.features import FeatureConfig
-from asr.training.batches import BatchConfig, Batches
-from asr.training.cache import open_cache
-from asr.training.examples import Example
 
 FEATURES, AUGMENT = FeatureConfig(), AugmentConfig()
 _TOKENS_A_SECOND = 14.6  # characters of LibriSpeech

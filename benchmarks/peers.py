@@ -11,12 +11,12 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from torch.utils.data import DataLoader, Dataset
 
+from asr.batching.batches import Batch
+from asr.batching.cache import FeatureCache
+from asr.batching.examples import Example
 from asr.corpora.manifest import Utterance
 from asr.errors import SettingsError
-from asr.model.recurrent import RecurrentConfig, RecurrentStack
-from asr.training.batches import Batch
-from asr.training.cache import FeatureCache
-from asr.training.examples import Example
+from asr.model.recurrent.layers import RecurrentConfig, RecurrentStack
 
 BUCKETS = (60, 30, 15, 8)  # of the sampler: the more, the less padding, and the fewer batches are full
 

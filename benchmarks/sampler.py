@@ -27,12 +27,12 @@ import numpy as np
 from conditions import find_speech
 from numpy.typing import NDArray
 
+from asr.batching.examples import Example
+from asr.batching.sampler import Sampler
 from asr.cli import recipe
 from asr.corpora.manifest import Utterance
 from asr.frontend.augment import AugmentConfig
 from asr.frontend.augment.speed import draw_speeds
-from asr.training.examples import Example
-from asr.training.sampler import Sampler
 
 # Quantiles 0, 0.05, ... 1 of the 1,519 durations in LibriSpeech's train-clean-5, in seconds. Lengths are
 # drawn from the distribution that is linear between them.

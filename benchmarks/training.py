@@ -44,6 +44,9 @@ from peers import (
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
+from asr.batching.batches import CPU, Batch, BatchConfig, Batches
+from asr.batching.cache import open_cache
+from asr.batching.examples import TextConfig, learn_tokenizer, make_examples
 from asr.cli import recipe
 from asr.corpora.manifest import Utterance
 from asr.device import Precision, autocast, choose_precision
@@ -51,12 +54,9 @@ from asr.errors import ModelError
 from asr.frontend.augment import AugmentConfig
 from asr.frontend.features import FeatureConfig, frame_mask
 from asr.model.acoustic import AcousticModel, ModelSettings
-from asr.model.cells import NAMES, Cell
 from asr.model.ctc import blank_steps, ctc_loss
 from asr.model.encoder import EncoderConfig
-from asr.training.batches import CPU, Batch, BatchConfig, Batches
-from asr.training.cache import open_cache
-from asr.training.examples import TextConfig, learn_tokenizer, make_examples
+from asr.model.recurrent.cells import NAMES, Cell
 from asr.training.optimizer import make_optimizer, step_unless
 
 GEMM_SIZE = 4096  # rows and columns of the matrices whose product counts as the processor's peak

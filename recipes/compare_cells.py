@@ -17,20 +17,20 @@ from digits import CONFIG as DIGITS
 from mini_librispeech import CONFIG as MINI
 from mini_librispeech import Data
 
+from asr.batching.batches import Batches
+from asr.batching.examples import make_examples
 from asr.cli import recipe
+from asr.commands.evaluate import evaluate, report
+from asr.commands.train import Settings, train
 from asr.corpora import digits, librispeech
 from asr.corpora.manifest import Splits
 from asr.device import choose_device
-from asr.evaluate import evaluate, report
-from asr.model.cells import Cell
+from asr.microscope.measure import gradient_horizon
 from asr.model.encoder import Encoder, EncoderConfig, parameter_count
+from asr.model.recurrent.cells import Cell
 from asr.model.saved import load_model
 from asr.scoring.comparison import System, draw, table
 from asr.scoring.wer import Score
-from asr.train import Settings, train
-from asr.training.batches import Batches
-from asr.training.diagnostics import gradient_horizon
-from asr.training.examples import make_examples
 
 
 @dataclass(frozen=True)

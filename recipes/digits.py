@@ -8,19 +8,19 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
+from asr.batching.batches import BatchConfig
 from asr.cli import recipe
+from asr.commands.evaluate import evaluate, report
+from asr.commands.train import Settings, train
+from asr.commands.transcribe import Segment, recognise
 from asr.corpora import digits
 from asr.device import choose_device
 from asr.errors import AudioError
-from asr.evaluate import evaluate, report
 from asr.frontend.augment import AugmentConfig
 from asr.frontend.features import FeatureConfig
 from asr.model.encoder import EncoderConfig
 from asr.model.saved import load_model
-from asr.train import Settings, train
-from asr.training.batches import BatchConfig
 from asr.training.config import TrainConfig
-from asr.transcribe import Segment, recognise
 
 DEMO = Path(__file__).parents[1] / "data" / "digits" / "wav"
 

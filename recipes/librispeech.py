@@ -12,12 +12,12 @@ from pathlib import Path
 
 from mini_librispeech import CONFIG, Data, main
 
+from asr.batching.batches import BatchConfig
 from asr.cli import recipe
 from asr.corpora import librispeech
 from asr.frontend.augment import AugmentConfig
 from asr.frontend.features import FeatureConfig
 from asr.model.encoder import EncoderConfig
-from asr.training.batches import BatchConfig
 
 # Features are computed on the GPU from waveforms: a cache of 960 hours at three speeds would take 330 GB.
 CONFIGS = {

@@ -9,16 +9,16 @@ scores the others.
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from asr.batching.batches import BatchConfig
 from asr.cli import recipe
+from asr.commands.evaluate import evaluate, report
+from asr.commands.train import Settings, train
 from asr.corpora import librispeech
 from asr.device import choose_device
-from asr.evaluate import evaluate, report
 from asr.frontend.augment import AugmentConfig
 from asr.frontend.features import FeatureConfig
 from asr.model.encoder import EncoderConfig
 from asr.model.saved import load_model
-from asr.train import Settings, train
-from asr.training.batches import BatchConfig
 from asr.training.config import TrainConfig
 
 

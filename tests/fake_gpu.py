@@ -23,7 +23,7 @@ _MODES = {"rnn_relu": 0, "rnn_tanh": 1, "lstm": 2, "gru": 3}  # cudnnRNNMode_t
 
 @dataclass(frozen=True)
 class FusedCall:
-    """What one call of a fused recurrent layer got from asr/model/cells.py."""
+    """What one call of a fused recurrent layer got from asr/model/recurrent/cells.py."""
 
     function: str
     formats: set[torch.dtype]  # of input, states and weights

@@ -3,6 +3,7 @@
 import logging
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,17 @@ def test_compiled_code_is_found_again(tmp_path: Path, monkeypatch: pytest.Monkey
     assert first(3) == second(3) == 6
     assert sum(first.stats.cache_misses.values()) == 1
     assert sum(second.stats.cache_hits.values()) == 1
+
+
+def test_a_module_that_was_moved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same source under another name: machine code looks for its module by the name that it had."""
+    monkeypatch.setattr(config, "CACHE_DIR", str(tmp_path))
+    there = double()
+    assert there(3) == 6
+    monkeypatch.setattr(sys.modules[__name__], "__name__", "moved")
+    here = double()
+    assert here(3) == 6
+    assert sum(here.stats.cache_hits.values()) == 0
 
 
 def test_no_folder_to_write_to(

@@ -10,9 +10,9 @@ import soundfile
 import torch
 
 from asr.cli import main
+from asr.commands.transcribe import Segment, recognise
 from asr.corpora.manifest import Utterance, write_manifest
 from asr.model.saved import load_model
-from asr.transcribe import Segment, recognise
 
 RATE = 8000
 HZ = {"no": 400, "one": 700, "nine": 1200, "seven": 2200}

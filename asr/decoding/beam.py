@@ -19,12 +19,12 @@ from torch import Tensor
 from asr.decoding.checks import check_lengths, check_normalised, check_shapes
 from asr.decoding.config import BeamConfig
 from asr.decoding.external import converse
-from asr.decoding.fusion import EXTERNAL
 from asr.decoding.hypothesis import Hypothesis
-from asr.decoding.search import search
+from asr.decoding.kernel.fusion import EXTERNAL
+from asr.decoding.kernel.search import search
+from asr.decoding.kernel.tables import build_pruning
 from asr.decoding.sources import Sources, build_sources
 from asr.decoding.streaming import BeamStream
-from asr.decoding.tables import build_pruning
 from asr.decoding.utterance import Plan, Utterance
 from asr.device import usable_cores
 from asr.errors import SettingsError

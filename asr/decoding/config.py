@@ -10,7 +10,7 @@ from asr.model.tuning import Weights
 
 __all__ = ["BeamConfig"]
 
-# Not among a command's --beam.…: asr/decoder.py has them, where they can be left to what was tuned.
+# Not among a command's --beam.…: asr/decoding/decoder.py has them, where they can be left to what was tuned.
 _Tuned = Annotated[Weights, tyro.conf.Suppress, tyro.conf.Fixed]
 _Asked = Annotated[int, tyro.conf.Suppress]
 

@@ -11,11 +11,11 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from asr.decoding.arena import INSIDE, ROOT, UNKNOWN, Beam
-from asr.decoding.fusion import END, LEAVES, PARENT, TOKEN, WORD, Tables, add_all
+from asr.decoding.kernel.arena import INSIDE, ROOT, UNKNOWN, Beam
+from asr.decoding.kernel.fusion import END, LEAVES, PARENT, TOKEN, WORD, Tables, add_all
 from asr.decoding.vocabulary import Letters, Vocabulary
 from asr.lm.interface import LanguageModel
-from asr.lm.trie import UNKNOWN as UNKNOWN_WORD
+from asr.lm.ngram.trie import UNKNOWN as UNKNOWN_WORD
 
 __all__ = ["Conversation", "ExternalModel", "converse"]
 

@@ -2,10 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from asr.text.tokenizer import Tokenizer
 
-__all__ = ["Hypothesis", "Named", "Word", "name_tokens", "place_words"]
+__all__ = ["Hypothesis", "Named", "OutputUnit", "Word", "name_tokens", "place_words"]
+
+OutputUnit = Literal["words", "phones"]
+"""What a decoder writes, and what an error rate therefore counts."""
 
 Named = list[tuple[str, slice]]
 """Words, and where their tokens are."""

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from asr.decoding.arena import NONE, ROOT, Merges, spell
+from asr.decoding.kernel.arena import NONE, ROOT, Merges, spell
 
 __all__ = ["Ends", "Path", "paths"]
 

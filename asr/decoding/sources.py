@@ -10,16 +10,16 @@ from numpy.typing import NDArray
 
 from asr.decoding.config import BeamConfig
 from asr.decoding.external import ExternalModel
-from asr.decoding.fusion import CHARACTERS, EXTERNAL, NO_LM, WORDS, Tables
 from asr.decoding.hotwords import HotWords, build_hot_words, check_hot_words
-from asr.decoding.tables import bias_of, build_tables
+from asr.decoding.kernel.fusion import CHARACTERS, EXTERNAL, NO_LM, WORDS, Tables
+from asr.decoding.kernel.tables import bias_of, build_tables
 from asr.decoding.vocabulary import Letters, Vocabulary, build_vocabulary, letters_of
 from asr.errors import SettingsError
 from asr.lm.alphabet import check_alphabet
 from asr.lm.interface import LanguageModel
-from asr.lm.ngram import NgramModel
-from asr.lm.packed import PackedNgrams, empty, word_log_probs
-from asr.lm.trie import BEGIN, END, UNKNOWN
+from asr.lm.ngram.model import NgramModel
+from asr.lm.ngram.packed import PackedNgrams, empty, word_log_probs
+from asr.lm.ngram.trie import BEGIN, END, UNKNOWN
 from asr.text.lexicon import Lexicon
 from asr.text.tokenizer import Tokenizer
 

@@ -13,10 +13,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from asr.decoding.arena import NONE, ROOT, shared_prefix, spell
 from asr.decoding.checks import check_best, check_normalised, check_shapes, tolerance_of
 from asr.decoding.greedy import best_path, hypotheses_of
 from asr.decoding.hypothesis import Hypothesis, Named, name_tokens
+from asr.decoding.kernel.arena import NONE, ROOT, shared_prefix, spell
 from asr.decoding.texts import name_words
 from asr.decoding.utterance import Plan, Utterance
 from asr.decoding.vocabulary import letters_of

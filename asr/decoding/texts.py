@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from asr.decoding.arena import NONE
 from asr.decoding.hypothesis import Named, Word, name_tokens, place_words
+from asr.decoding.kernel.arena import NONE
 from asr.decoding.vocabulary import Vocabulary
 from asr.text.tokenizer import Tokenizer
 

@@ -8,14 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asr.decoding.alignment import align_tokens
-from asr.decoding.arena import NODE, NONE, ROOT, compact, new_beam, new_merges
-from asr.decoding.closing import close, score_ends
 from asr.decoding.config import BeamConfig
 from asr.decoding.external import Conversation, converse
-from asr.decoding.fusion import COLUMNS, PARENT, WORD, Tables
 from asr.decoding.hypothesis import Hypothesis
+from asr.decoding.kernel.arena import NODE, NONE, ROOT, compact, new_beam, new_merges
+from asr.decoding.kernel.closing import close, score_ends
+from asr.decoding.kernel.fusion import COLUMNS, PARENT, WORD, Tables
+from asr.decoding.kernel.search import Pending, Pruning, new_scratch, search
 from asr.decoding.lattice import Ends, paths
-from asr.decoding.search import Pending, Pruning, new_scratch, search
 from asr.decoding.sources import Sources
 from asr.decoding.texts import name_words, time_words
 from asr.errors import ModelError

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from asr.decoding.lexicon_tree import LexiconTree, build_tree
+from asr.decoding.kernel.lexicon_tree import LexiconTree, build_tree
 from asr.decoding.prepared import digest_of, prepared
 from asr.errors import SettingsError
 from asr.text.lexicon import Lexicon, spell

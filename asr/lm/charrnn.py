@@ -3,7 +3,7 @@
 A text is lines; the end of a line is a symbol of its own (id 0), and a line begins in the state that the end
 of a line leaves. So one network learns from running text and scores single transcripts.
 
-    CharRnn(symbols, config)            the network; trained by asr.training.text
+    CharRnn(symbols, config)            the network; trained by asr.training.tasks.character_lm
     save_charrnn, load_charrnn          one safetensors file, like an acoustic model
     CharRnnModel(network)               the three calls of interface.py, batched
 """
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from asr.errors import ModelError, SettingsError
 from asr.lm.interface import Unit
-from asr.model.recurrent import Cell, RecurrentConfig, RecurrentStack, State
+from asr.model.recurrent.layers import Cell, RecurrentConfig, RecurrentStack, State
 from asr.model.saved import FileKind, load_network, save_network
 
 __all__ = ["END_OF_LINE", "CharRnn", "CharRnnConfig", "CharRnnModel", "load_charrnn", "save_charrnn"]

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from asr.compiled import kernel
 from asr.errors import DataError
 from asr.lm.interface import Unit
-from asr.lm.trie import RESERVED
+from asr.lm.ngram.trie import RESERVED
 
 __all__ = ["PACKED_ERRORS", "Symbols", "read_blocks", "unpacked"]
 

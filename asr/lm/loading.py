@@ -6,7 +6,7 @@ import torch
 
 from asr.errors import ModelError
 from asr.lm.charrnn import CharRnnModel, load_charrnn
-from asr.lm.ngram import NgramModel
+from asr.lm.ngram.model import NgramModel
 
 __all__ = ["load_language_model"]
 

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from asr.errors import SettingsError
 from asr.frontend.features import frame_mask
-from asr.model.cells import Cell
-from asr.model.recurrent import RecurrentConfig, RecurrentStack
+from asr.model.recurrent.cells import Cell
+from asr.model.recurrent.layers import RecurrentConfig, RecurrentStack
 
 Size = Literal["small", "medium", "large"]
 

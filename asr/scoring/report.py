@@ -8,8 +8,9 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 
+from asr.decoding.hypothesis import OutputUnit
 from asr.errors import DataError
-from asr.scoring.wer import ErrorCounts, Score, Unit, UtteranceScore
+from asr.scoring.wer import ErrorCounts, Score, UtteranceScore
 
 __all__ = ["alignment_text", "summary", "write_alignments", "write_results", "write_score"]
 
@@ -132,7 +133,7 @@ def _alignment_block(utterance: UtteranceScore) -> str:
     )
 
 
-def _json_row(utterance: UtteranceScore, unit: Unit) -> str:
+def _json_row(utterance: UtteranceScore, unit: OutputUnit) -> str:
     row = {
         "id": utterance.id,
         **({"speaker": utterance.speaker} if utterance.speaker else {}),

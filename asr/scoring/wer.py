@@ -17,15 +17,15 @@ jiwer aligns (Levenshtein, unit costs, as Kaldi's compute-wer); this module deci
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import jiwer
 
+from asr.decoding.hypothesis import OutputUnit
 from asr.errors import DataError
 from asr.scoring.significance import Interval, bootstrap_interval
 from asr.text.normalize import normalize
 
-__all__ = ["RATE_NAMES", "ErrorCounts", "Score", "Unit", "UtteranceScore", "count_errors", "score"]
+__all__ = ["RATE_NAMES", "ErrorCounts", "Score", "UtteranceScore", "count_errors", "score"]
 
 # jiwer's defaults strip and fold spaces; these two only split, so that nothing but the named normaliser acts.
 _SPLIT_WORDS = jiwer.Compose([jiwer.ReduceToListOfListOfWords(word_delimiter=" ")])
@@ -35,8 +35,7 @@ _SPLIT_CHARACTERS = jiwer.Compose([jiwer.ReduceToListOfListOfChars()])
 # level of characters a large corpus would need gigabytes.
 _ALIGNED_AT_ONCE = 1024
 
-Unit = Literal["words", "phones"]
-RATE_NAMES: dict[Unit, str] = {"words": "WER", "phones": "PER"}
+RATE_NAMES: dict[OutputUnit, str] = {"words": "WER", "phones": "PER"}
 """What the error rate of each unit is called."""
 
 _LETTER = {"equal": "C", "substitute": "S", "delete": "D", "insert": "I"}
@@ -123,7 +122,7 @@ class Score:
     characters: ErrorCounts
     utterances: tuple[UtteranceScore, ...]
     normalizer: str
-    unit: Unit = "words"
+    unit: OutputUnit = "words"
 
     @property
     def rate_name(self) -> str:
@@ -158,7 +157,7 @@ def score(
     hypotheses: Sequence[str],
     ids: Sequence[str],
     normalizer: str,
-    unit: Unit = "words",
+    unit: OutputUnit = "words",
     speakers: Sequence[str] | None = None,
 ) -> Score:
     """Score hypotheses against references.

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from asr.batching.loader import is_killed_loader, loader_killed
 from asr.device import is_out_of_memory
 from asr.errors import ModelError, TrainingError
 
@@ -34,26 +35,6 @@ def plain_failures(batch_setting: str = "--batch.seconds") -> Iterator[None]:
         if error.__cause__ is not None and is_killed_loader(error.__cause__):
             raise loader_killed(error.__cause__) from error
         raise
-
-
-def loader_killed(error: BaseException, remedy: str | None = None) -> TrainingError:
-    """The error for the user when a loader process was killed.
-
-    Args:
-        error: what torch or Python raised.
-        remedy: what the user can do; None for the remedy while training.
-    """
-    words = str(error).strip().rstrip(".") or type(error).__name__
-    remedy = remedy or f"Lower --batch.workers, or --batch.seconds. {_GO_ON}"
-    return TrainingError(
-        f"a loader process was ended from outside, most often by the system because memory ran out: {words}. "
-        f"{remedy}"
-    )
-
-
-def is_killed_loader(error: BaseException) -> bool:
-    """Whether torch reports that a loader process was killed."""
-    return "DataLoader worker (pid" in str(error)  # torch has no class for it
 
 
 _GO_ON = "Go on from the newest checkpoint with --train.resume."

@@ -1,7 +1,7 @@
 """What the training loop asks of that which it trains: a speech recogniser, a language model, or another net.
 
 `Trainer` knows updates, epochs, checkpoints, signals and bad losses; a `Task` knows the net, the data, the
-loss and how good the net is. `asr.training.speech` is the one to read beside this.
+loss and how good the net is. `asr.training.tasks.speech` is the one to read beside this.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

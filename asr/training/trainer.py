@@ -24,6 +24,7 @@ from torch import nn
 
 from asr.device import use_precision
 from asr.errors import Interrupted, SettingsError
+from asr.microscope.watch import Microscope
 from asr.training.background import BackgroundWriter, Snapshot
 from asr.training.bad_updates import BadUpdates
 from asr.training.checkpoint import CHECKPOINT, Position, save_checkpoint
@@ -31,7 +32,6 @@ from asr.training.config import TrainConfig
 from asr.training.distributed import Process
 from asr.training.gradients import Halving, sum_statistics
 from asr.training.metrics import Metrics
-from asr.training.microscope import Microscope
 from asr.training.optimizer import make_optimizer, restore_optimizer, step_unless
 from asr.training.parallel import ParallelLoss, rehearse
 from asr.training.pending import PendingUpdate, defers

@@ -6,14 +6,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from asr.batching.batches import Batch, Batches
 from asr.decoding.greedy import BestPaths
+from asr.decoding.hypothesis import OutputUnit
 from asr.device import autocast
 from asr.errors import DataError
 from asr.model.acoustic import AcousticModel
 from asr.model.ctc import blank_steps, ctc_loss
 from asr.model.encoder import step_count
-from asr.scoring.wer import RATE_NAMES, Unit, score
-from asr.training.batches import Batch, Batches
+from asr.scoring.wer import RATE_NAMES, score
 from asr.training.distributed import Process
 from asr.training.pending import defers, one_late, record_event
 
@@ -27,7 +28,7 @@ class Validation:
     loss: float  # nats a token
     blank_share: float  # of all encoder steps, in [0, 1]
     examples: tuple[tuple[str, str], ...]  # a few (reference, hypothesis) pairs
-    unit: Unit = "words"  # what was counted
+    unit: OutputUnit = "words"  # what was counted
 
     @property
     def score(self) -> float:
@@ -82,7 +83,7 @@ def validate(
     if not rows:
         raise DataError("the dev set is empty. Expected at least one utterance to choose the best epoch by.")
     ids, references, recognised = zip(*rows, strict=True)
-    unit: Unit = "words" if tokenizer.pieces else "phones"
+    unit: OutputUnit = "words" if tokenizer.pieces else "phones"
     result = score(references, recognised, ids, "verbatim", unit)  # both sides are normalised already
     tokens = sum(len(example.tokens) for example in dev.examples)
     return Validation(

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from asr.model.recurrent import RecurrentConfig, RecurrentStack
+from asr.model.recurrent.layers import RecurrentConfig, RecurrentStack
 from benchmarks.gpu.part import Part
 from benchmarks.gpu.recurrent import STEPS
 from benchmarks.gpu.timing import FORMATS, milliseconds, number_format

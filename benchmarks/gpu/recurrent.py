@@ -21,8 +21,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
-from asr.model.cells import NAMES, Cell, make_direction
-from asr.model.recurrent import RecurrentConfig, RecurrentLayer, reversal, reverse
+from asr.model.recurrent.cells import NAMES, Cell, make_direction
+from asr.model.recurrent.layers import RecurrentConfig, RecurrentLayer, reversal, reverse
 from benchmarks.gpu.part import Part
 from benchmarks.gpu.timing import FORMATS, milliseconds, number_format
 from benchmarks.peers import TORCH

@@ -7,15 +7,15 @@ from typing import Any
 
 import torch
 
+from asr.batching.batches import BatchConfig, Batches
+from asr.batching.examples import TextConfig, learn_tokenizer, make_examples
+from asr.commands.train import Settings
 from asr.corpora.digits import prepare_embedded
 from asr.corpora.manifest import Utterance, read_manifest
 from asr.frontend.augment import AugmentConfig
 from asr.frontend.features import FeatureConfig
 from asr.model.encoder import EncoderConfig
-from asr.train import Settings
-from asr.training.batches import BatchConfig, Batches
 from asr.training.config import TrainConfig
-from asr.training.examples import TextConfig, learn_tokenizer, make_examples
 from benchmarks.gpu.part import Part
 
 BUNDLED = Path(__file__).resolve().parent / "bundle" / "speech"

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
+from asr.commands.options import parse
+from asr.commands.train import TrainSettings
 from asr.corpora.manifest import Utterance, read_manifest
 from asr.frontend.audio import read_audio
-from asr.options import parse
-from asr.train import TrainSettings
 from benchmarks.gpu import runner, training
 from benchmarks.gpu.__main__ import main
 from benchmarks.gpu.pack import encode, take

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from asr.decoding import beam as beam_module
 from asr.decoding import utterance
-from asr.decoding.arena import ROOT, spell
 from asr.decoding.beam import BeamDecoder
 from asr.decoding.config import BeamConfig
 from asr.decoding.greedy import greedy_decode
+from asr.decoding.kernel.arena import ROOT, spell
 from asr.errors import ModelError, SettingsError
 from asr.text.tokenizer import CharTokenizer
 

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from asr.decoding import tables
 from asr.decoding.beam import BeamDecoder
 from asr.decoding.config import BeamConfig
-from asr.lm.building import NgramConfig, build
-from asr.lm.ngram import NgramModel
+from asr.decoding.kernel import tables
+from asr.lm.ngram.build import NgramConfig, build
+from asr.lm.ngram.model import NgramModel
 from asr.scoring.wer import count_errors
 from asr.text.lexicon import Lexicon
 from asr.text.tokenizer import CharTokenizer

@@ -10,12 +10,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from asr.decoding.arena import NODE, NONE, new_merges
 from asr.decoding.beam import BeamDecoder
 from asr.decoding.config import BeamConfig
 from asr.decoding.hypothesis import Hypothesis
+from asr.decoding.kernel.arena import NODE, NONE, new_merges
 from asr.decoding.lattice import Ends, paths
-from asr.lm.ngram import NgramModel
+from asr.lm.ngram.model import NgramModel
 from asr.scoring.wer import count_errors
 from asr.text.lexicon import Lexicon
 from asr.text.tokenizer import CharTokenizer

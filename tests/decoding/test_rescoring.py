@@ -7,9 +7,9 @@ import pytest
 
 from asr.decoding.hypothesis import Hypothesis
 from asr.decoding.rescoring import rescore, text_log_probs
-from asr.lm.building import NgramConfig, build
 from asr.lm.interface import Unit
-from asr.lm.ngram import NgramModel
+from asr.lm.ngram.build import NgramConfig, build
+from asr.lm.ngram.model import NgramModel
 
 TEXTS = ["the cat sat", "the cat", "", "the cat sat down", "a zebra sat", "the cat"]
 

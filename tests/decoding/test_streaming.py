@@ -13,7 +13,7 @@ from asr.decoding.config import BeamConfig
 from asr.decoding.greedy import greedy_decode
 from asr.decoding.streaming import GreedyStream, Partial
 from asr.errors import ModelError
-from asr.lm.ngram import NgramModel
+from asr.lm.ngram.model import NgramModel
 from asr.text.lexicon import Lexicon
 from asr.text.phones import PhoneTokenizer
 from asr.text.tokenizer import CharTokenizer

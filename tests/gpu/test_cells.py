@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from asr.model import gpu_kernels, gpu_scan, recurrent
-from asr.model.cells import Cell, make_direction
-from asr.model.recurrent import RecurrentConfig, RecurrentLayer, RecurrentStack, reversal
+from asr.model.recurrent import gpu_kernels, gpu_scan, layers
+from asr.model.recurrent.cells import Cell, make_direction
+from asr.model.recurrent.layers import RecurrentConfig, RecurrentLayer, RecurrentStack, reversal
 
 pytestmark = pytest.mark.gpu
 
@@ -60,7 +60,7 @@ def test_two_streams_equal_one(cell: Cell, monkeypatch: pytest.MonkeyPatch) -> N
     x = torch.randn(24, int(lengths.max()), 40, device="cuda")
 
     def run(arrangement: Any) -> list[Tensor]:
-        monkeypatch.setattr(recurrent, "GPU_ARRANGEMENT", arrangement)
+        monkeypatch.setattr(layers, "GPU_ARRANGEMENT", arrangement)
         stack.zero_grad()
         y, _ = stack(x, lengths)
         y.square().mean().backward()
@@ -97,7 +97,7 @@ def test_directions_read_their_own_lengths() -> None:
     layer = RecurrentLayer(16, RecurrentConfig(width=64)).cuda()
     lengths = torch.tensor([30, 11], device="cuda")
     x = torch.randn(30, 2, 16, device="cuda")
-    assert layer.arrangement(x) == recurrent.GPU_ARRANGEMENT
+    assert layer.arrangement(x) == layers.GPU_ARRANGEMENT
     together, _ = layer(x, reversal(lengths, 30))
     alone, _ = layer(x[:11, 1:].contiguous(), reversal(lengths[1:], 11))
     torch.testing.assert_close(together[:11, 1:], alone, rtol=0, atol=1e-4)

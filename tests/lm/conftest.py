@@ -7,7 +7,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from asr.lm.trie import NgramArrays, link
+from asr.lm.ngram.trie import NgramArrays, link
 
 Gram = tuple[int, ...]
 Table = dict[Gram, tuple[float, float]]  # log-probability and back-off of each n-gram

@@ -7,7 +7,7 @@ import pytest
 from asr.errors import ModelError
 from asr.lm.charrnn import CharRnn, CharRnnConfig, CharRnnModel, save_charrnn
 from asr.lm.loading import load_language_model
-from asr.lm.ngram import NgramModel
+from asr.lm.ngram.model import NgramModel
 
 ARPA = """\\data\\
 ngram 1=4

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from asr.errors import SettingsError
-from asr.model.cells import NAMES, Cell
 from asr.model.encoder import SIZES, Encoder, EncoderConfig, parameter_count, step_count
+from asr.model.recurrent.cells import NAMES, Cell
 
 FRONTS: tuple[Literal["conv", "stack"], ...] = ("conv", "stack")
 

@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from asr.device import has_bf16_recurrence
-from asr.model import cells
-from asr.model.cells import NAMES, Cell, Direction, make_direction
+from asr.model.recurrent import cells
+from asr.model.recurrent.cells import NAMES, Cell, Direction, make_direction
 from tests.fake_gpu import fake_gpu, gpu_autocast
 
 FUSED: dict[str, tuple[Cell, int]] = {
@@ -161,7 +161,7 @@ def test_other_warnings_are_shown_once() -> None:
 def test_no_warning_of_scattered_weights() -> None:
     """Guards a user of a GPU against torch's warning at every layer, about which nothing can be done."""
     script = (
-        "import warnings, asr.model.cells\n"
+        "import warnings, asr.model.recurrent.cells\n"
         "warnings.warn('RNN module weights are not part of single contiguous chunk of memory. This means '\n"
         "              'they need to be compacted at every call, possibly increasing memory usage.')\n"
         "warnings.warn('another')\n"

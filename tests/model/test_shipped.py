@@ -11,13 +11,13 @@ from typing import Any, cast
 import pytest
 from safetensors import safe_open
 
-from asr.decoder import DecoderSettings, file_digest
 from asr.decoding.config import BeamConfig
+from asr.decoding.decoder import DecoderSettings, file_digest
 from asr.errors import ModelError
 from asr.model import shipped
 from asr.model.saved import load_model
 from asr.model.shipped import SHIPPED_MODELS, ModelFiles, find_model
-from asr.training.speech import SpeechTask
+from asr.training.tasks.speech import SpeechTask
 
 Run = Callable[..., tuple[int, str, str]]
 

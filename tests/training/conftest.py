@@ -11,17 +11,17 @@ import pytest
 import soundfile
 import torch
 
+from asr.batching.batches import BatchConfig, Batches
+from asr.batching.examples import Example, TextConfig, learn_tokenizer, make_examples
 from asr.corpora.manifest import Utterance
 from asr.frontend.augment import AugmentConfig
 from asr.frontend.features import FeatureConfig
 from asr.model.acoustic import AcousticModel, ModelSettings
 from asr.model.encoder import EncoderConfig
-from asr.training.batches import BatchConfig, Batches
 from asr.training.config import TrainConfig
 from asr.training.distributed import Process
-from asr.training.examples import Example, TextConfig, learn_tokenizer, make_examples
-from asr.training.speech import SpeechTask
 from asr.training.stopping import StopRequest
+from asr.training.tasks.speech import SpeechTask
 from asr.training.trainer import Trainer
 
 RATE = 8000

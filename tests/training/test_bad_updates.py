@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 import torch
 
+from asr.batching.batches import Batch
 from asr.errors import ModelError, TrainingError
 from asr.model.saved import load_model
-from asr.training.batches import Batch
 from asr.training.reproducer import read_reproducer, weights_digest
-from asr.training.speech import replay
 from asr.training.stopping import StopRequest
+from asr.training.tasks.speech import replay
 from asr.training.trainer import Trainer
 from tests.training.conftest import AUGMENT, rows, same_tree
 
@@ -83,7 +83,7 @@ def test_bad_utterance(
     bad = tmp_path / "run" / f"bad_update_{numbers[-1]}.pt"
     assert skipped[-1] == (
         f"update {numbers[-1]} skipped. utterances whose loss is not finite: u05 ({value}). To repeat it: "
-        f"python -c 'from asr.training.speech import replay; print(replay(\"{bad}\"))'"
+        f"python -c 'from asr.training.tasks.speech import replay; print(replay(\"{bad}\"))'"
     )
     assert len(skipped) == 2
     assert len(list((tmp_path / "run").glob("bad_update_*.pt"))) == 2

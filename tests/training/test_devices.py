@@ -13,18 +13,18 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from asr.batching.batches import Batch
 from asr.frontend.augment import Masks
 from asr.frontend.features import FeatureConfig
 from asr.model.acoustic import AcousticModel, ModelSettings
-from asr.model.cells import NAMES
 from asr.model.ctc import blank_steps, ctc_loss
 from asr.model.ctc_deterministic import deterministic_ctc_loss
 from asr.model.encoder import EncoderConfig
+from asr.model.recurrent.cells import NAMES
 from asr.text.tokenizer import CharTokenizer
 from asr.training.averaging import MovingAverage
-from asr.training.batches import Batch
 from asr.training.optimizer import make_optimizer, step_unless
-from asr.training.speech import speech_losses
+from asr.training.tasks.speech import speech_losses
 from tests.fake_gpu import fake_gpu
 
 FEATURES = FeatureConfig(sample_rate=8000, n_mels=20)

@@ -17,7 +17,7 @@ def test_out_of_memory_elsewhere(error: Exception) -> None:
     ["DataLoader worker (pid 7) is killed by signal: Killed. ", "DataLoader worker (pid(s) 7) exit"],
 )
 def test_killed_loader(words: str) -> None:
-    """Guards both ways in which torch tells of it; tests/test_train.py kills a real one."""
+    """Guards both ways in which torch tells of it; tests/commands/test_train.py kills a real one."""
     with pytest.raises(TrainingError, match=r"^a loader process was ended from outside") as caught:
         with_failure(RuntimeError(words))
     assert "Go on from the newest checkpoint with --train.resume." in str(caught.value)

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import torch
 
+from asr.batching.batches import Batch, BatchConfig, Batches
 from asr.errors import TrainingError
 from asr.training import gradients as gradients_module
-from asr.training.batches import Batch, BatchConfig, Batches
 from asr.training.gradients import sum_statistics
 from asr.training.stopping import StopRequest
 from asr.training.task import Losses

@@ -10,8 +10,8 @@ import pytest
 from asr.training import metrics as metrics_module
 from asr.training.checkpoint import Position
 from asr.training.metrics import Metrics, UpdateReport, clock
-from asr.training.speech import SpeechTask
 from asr.training.stopping import StopRequest
+from asr.training.tasks.speech import SpeechTask
 from asr.training.trainer import Trainer
 from asr.training.validation import Validation
 

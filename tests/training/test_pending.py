@@ -16,8 +16,8 @@ from asr.training import trainer as trainer_module
 from asr.training.checkpoint import CHECKPOINT, load_checkpoint
 from asr.training.pending import PendingUpdate, one_late
 from asr.training.reproducer import read_reproducer
-from asr.training.speech import replay
 from asr.training.stopping import StopRequest
+from asr.training.tasks.speech import replay
 from asr.training.trainer import Trainer
 from tests.training.conftest import AUGMENT, StopAfter, rows, same_tree
 from tests.training.test_bad_updates import plant

@@ -12,10 +12,10 @@ from safetensors.torch import load_file
 from asr.corpora.manifest import Utterance
 from asr.errors import Interrupted, ModelError
 from asr.model.saved import load_model
-from asr.training import speech as speech_module
 from asr.training import trainer as trainer_module
 from asr.training.checkpoint import CHECKPOINT, load_checkpoint
 from asr.training.stopping import StopRequest
+from asr.training.tasks import speech as speech_module
 from asr.training.trainer import Trainer
 from tests.training.conftest import AUGMENT, ENCODER, StopAfter, rows, same_tree
 

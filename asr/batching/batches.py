@@ -1,0 +1,335 @@
+"""Utterances -> batches: what a batch holds, and how it is made; `sampler` says what goes together."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+from torch.utils.data import Dataset
+
+from asr.batching.cache import FeatureCache, open_cache, read_waveform
+from asr.batching.examples import Example
+from asr.batching.loader import Loader, loader_processes
+from asr.batching.sampler import Plan, Planned, Sampler
+from asr.corpora.manifest import Utterance
+from asr.device import one_thread
+from asr.errors import AsrError, AudioError, DataError, SettingsError
+from asr.frontend.augment import AS_RECORDED, AugmentConfig, Augmenter, Conditions, Masks
+from asr.frontend.augment.draws import generator
+from asr.frontend.augment.mel_warp import warp_mel
+from asr.frontend.augment.specaugment import draw_masks
+from asr.frontend.features import FeatureConfig, frame_count, log_mel, require_one_window
+
+CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class BatchConfig:
+    """How utterances become batches."""
+
+    seconds: float = 100.0  # of audio in a batch, padding included, over all processes
+    # Features are kept here; None computes them every time. Those of rooms, noise and gain are never kept.
+    cache_dir: Path | None = Path("data/features")
+    # Equal parts of a batch, one or more for each process; None: as many as processes. Set it to go on with a
+    # run of more processes.
+    shards: int | None = None
+    # In so many first epochs, short utterances come before long ones (SortaGrad): a steadier beginning.
+    shortest_first_epochs: int = 0
+    # Processes that make batches; None: 0 on a CPU; on a GPU up to 8, or 4 where a cache has all features.
+    workers: int | None = None
+    # Processes that compute features for the cache; None: one for each usable core.
+    cache_workers: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.seconds <= 0:
+            raise SettingsError(f"batch.seconds must be above 0. Got {self.seconds:g}.")
+        if self.shards is not None and self.shards < 1:
+            raise SettingsError(f"batch.shards must be at least 1. Got {self.shards}.")
+        if self.shortest_first_epochs < 0:
+            raise SettingsError(
+                f"batch.shortest-first-epochs must not be negative. Got {self.shortest_first_epochs}."
+            )
+        if self.workers is not None and self.workers < 0:
+            raise SettingsError(f"batch.workers must not be negative. Got {self.workers}.")
+        if self.cache_workers is not None and self.cache_workers < 1:
+            raise SettingsError(f"batch.cache-workers must be at least 1. Got {self.cache_workers}.")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Padded utterances."""
+
+    ids: tuple[str, ...]
+    # (batch, frames, n_mels) features, or (batch, samples) waveforms where there is no cache
+    audio: Tensor
+    frame_lengths: Tensor  # (batch,) int64
+    tokens: Tensor  # (batch, longest) int64
+    token_lengths: Tensor  # (batch,) int64
+    masks: Masks | None
+    global_tokens: int  # tokens of all processes' parts of this batch
+    global_seconds: float  # of audio in all processes' parts, without padding
+    warps: Tensor | None = None  # (batch,) float64 factors of the mel bands' frequencies; None: all 1
+    # Beside features: (some, samples) of the utterances whose features no cache has, since a room, noise or a
+    # volume was drawn for them, and (some,) int64 which utterances those are. Their features are zeros.
+    waveforms: Tensor | None = None
+    waveform_rows: Tensor | None = None
+
+    @property
+    def global_units(self) -> float:
+        """Seconds of audio, in which the speed of training is reported."""
+        return self.global_seconds
+
+    @property
+    def padded_size(self) -> int:
+        """Utterances times frames (or samples) of the longest."""
+        return self.audio.shape[0] * self.audio.shape[1]
+
+    def split(self) -> "tuple[Batch, Batch] | None":
+        """The first and the second half of the utterances; None for a single one."""
+        half = len(self.ids) // 2
+        if half == 0:
+            return None
+        return self._rows(0, half), self._rows(half, len(self.ids))
+
+    def features(self, config: FeatureConfig) -> Tensor:
+        """(batch, frames, n_mels) log-mel frames; the device computes those that no cache has."""
+        features = self.audio if self.audio.dim() == 3 else log_mel(self.audio, config)
+        if self.waveforms is not None and self.waveform_rows is not None:
+            frames = features.shape[1]
+            computed = log_mel(self.waveforms, config)[:, :frames]
+            computed = nn.functional.pad(computed, (0, 0, 0, frames - computed.shape[1]))
+            features = features.index_copy(0, self.waveform_rows, computed)
+        return features if self.warps is None else warp_mel(features, self.warps, config)
+
+    def to(self, device: torch.device) -> "Batch":
+        """The same batch with its tensors on another device."""
+        return self._map(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pin_memory(self) -> "Batch":
+        """The same batch in page-locked memory, from which copies to a GPU overlap with its work."""
+        return self._map(torch.Tensor.pin_memory)
+
+    def _rows(self, first: int, end: int) -> "Batch":
+        """Some of the utterances; padding of features that none of them needs is cut off."""
+        plain = replace(self, waveforms=None, waveform_rows=None)._map(lambda tensor: tensor[first:end])
+        part = replace(plain, ids=self.ids[first:end])
+        if part.audio.dim() == 3:
+            part = replace(part, audio=part.audio[:, : int(part.frame_lengths.max())])
+        if self.waveforms is not None and self.waveform_rows is not None:
+            inside = (self.waveform_rows >= first) & (self.waveform_rows < end)
+            if inside.any():
+                rows = self.waveform_rows[inside] - first
+                part = replace(part, waveforms=self.waveforms[inside], waveform_rows=rows)
+        return part
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+        def changed(tensor: Tensor | None) -> Tensor | None:
+            return None if tensor is None else change(tensor)
+
+        return replace(
+            self,
+            audio=change(self.audio),
+            frame_lengths=change(self.frame_lengths),
+            tokens=change(self.tokens),
+            token_lengths=change(self.token_lengths),
+            masks=None if self.masks is None else Masks(change(self.masks.time), change(self.masks.mel)),
+            warps=changed(self.warps),
+            waveforms=changed(self.waveforms),
+            waveform_rows=changed(self.waveform_rows),
+        )
+
+
+class Batches:
+    """The batches of a set of examples, for every epoch.
+
+    Args:
+        examples: utterances with their tokens.
+        features: how features are computed.
+        config: batch size, cache and workers.
+        augment: None for plain utterances in a fixed order (dev and test sets).
+        seed: of the shuffling and the augmentation.
+        rank: which process's part to give.
+        world_size: processes that share every batch.
+        device: where batches go.
+
+    Raises:
+        AudioError: an utterance's audio cannot be read.
+        DataError: the cache cannot be written, or there are fewer training utterances than processes.
+    """
+
+    def __init__(
+        self,
+        examples: Sequence[Example],
+        features: FeatureConfig,
+        config: BatchConfig,
+        augment: AugmentConfig | None,
+        *,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+        device: torch.device = CPU,
+    ) -> None:
+        shards = config.shards or world_size
+        if shards % world_size:
+            raise SettingsError(
+                f"batch.shards is {shards} for {world_size} processes. Expected a multiple, so that all "
+                f"get the same number of parts. Change --batch.shards or the number of processes."
+            )
+        if augment and len(examples) < shards:
+            raise DataError(
+                f"{len(examples)} training utterances for batches of {shards} parts. Expected at least "
+                f"one for each part. Start fewer processes, or lower --batch.shards."
+            )
+        self.examples = examples
+        self.pin = device.type == "cuda"
+        self.workers = (
+            0 if config.workers is None else config.workers
+        )  # a CPU that trains has no core to spare
+        if self.pin and config.workers is None:
+            cached = config.cache_dir is not None and not (augment and augment.changes_waveform)
+            batch_s = config.seconds / world_size
+            frame_bytes = features.n_mels * 4 if config.cache_dir else features.hop_length * 4
+            self.workers = loader_processes(cached, round(batch_s / features.frame_s) * frame_bytes)
+        utterances = [example.utterance for example in examples]
+        # A missing folder of noise is reported before hours of computing features.
+        augmenter = None if augment is None else Augmenter(augment, seed)
+        cache = None
+        if config.cache_dir is not None:
+            # Global statistics are taken at the recordings' own speed.
+            speeds = set(augment.speeds) if augment else {1.0}
+            if features.normalize == "global":
+                speeds.add(1.0)
+            cache = open_cache(config.cache_dir, utterances, features, sorted(speeds), config.cache_workers)
+        self.dataset = _Collated(examples, features, augmenter, cache)
+        self.loader: Loader[Batch] = Loader(self.dataset, self.workers, pin_memory=self.pin)
+        self.sampler = Sampler(
+            [utterance.id for utterance in utterances],
+            np.array([utterance.duration for utterance in utterances]),
+            np.array([len(example.tokens) for example in examples], dtype=np.int32),
+            config.seconds,
+            augment,
+            top_speeds=np.array([example.top_speed for example in examples], dtype=np.float32),
+            seed=seed, shortest_first_epochs=config.shortest_first_epochs,
+            shards=shards, rank=rank, world_size=world_size,
+        )  # fmt: skip
+
+    def plan(self, epoch: int) -> Plan:
+        """The batches of an epoch, counted from 1; epoch 0 is unaugmented and sorted.
+
+        Without augmentation, batches of which this process has no part are left out.
+        """
+        return self.sampler.plan(epoch)
+
+    def load(self, plan: Sequence[Planned]) -> Iterator[Batch]:
+        """The planned batches, one after the other.
+
+        Raises:
+            AudioError: an utterance's audio cannot be read.
+            TrainingError: a loader process was killed.
+        """
+        return self.loader.load(plan)
+
+
+class _Collated(Dataset[Batch | AsrError]):
+    """Makes the batch that a plan asks for."""
+
+    def __init__(
+        self,
+        examples: Sequence[Example],
+        features: FeatureConfig,
+        augmenter: Augmenter | None,
+        cache: FeatureCache | None,
+    ) -> None:
+        self.examples, self.features, self.augmenter, self.cache = examples, features, augmenter, cache
+
+    def conditions(self, example: Example, epoch: int) -> Conditions:
+        """The conditions under which training reads an utterance in an epoch."""
+        return self.batch_conditions([example], epoch)[0]
+
+    def batch_conditions(self, examples: Sequence[Example], epoch: int) -> list[Conditions]:
+        """The same for several, each as if alone."""
+        if not epoch or self.augmenter is None:
+            return [AS_RECORDED] * len(examples)
+        ids = [example.utterance.id for example in examples]
+        return self.augmenter.batch_conditions(epoch, ids, [example.top_speed for example in examples])
+
+    def __getitem__(self, planned: Planned) -> Batch | AsrError:
+        # Handed over as it is: raised in a loader process, an error would arrive wrapped in its traceback.
+        try:
+            return self._make(planned)
+        except AsrError as error:
+            return error
+
+    def _make(self, planned: Planned) -> Batch:
+        chosen = [self.examples[index] for index in planned.indices]
+        conditions = self.batch_conditions(chosen, planned.epoch)
+        lengths, audio = self._audio(planned.indices, conditions)
+        warps = [how.mel_warp for how in conditions]
+        token_lengths = [len(example.tokens) for example in chosen]
+        tokens = np.zeros((len(chosen), max(token_lengths)), dtype=np.int64)
+        for row, example in zip(tokens, chosen, strict=True):
+            row[: len(example.tokens)] = example.tokens
+        return Batch(
+            ids=tuple(example.utterance.id for example in chosen),
+            **audio,
+            frame_lengths=torch.tensor(lengths),
+            tokens=torch.from_numpy(tokens),
+            token_lengths=torch.tensor(token_lengths),
+            masks=self._masks(chosen, lengths, planned.epoch),
+            global_tokens=planned.global_tokens,
+            global_seconds=planned.global_seconds,
+            warps=torch.tensor(warps, dtype=torch.float64) if set(warps) != {1.0} else None,
+        )
+
+    def _audio(
+        self, indices: Sequence[int], conditions: Sequence[Conditions]
+    ) -> tuple[list[int], dict[str, Tensor]]:
+        """The frames of each utterance, and the fields of a batch that hold its features or waveforms."""
+        cache, n_mels = self.cache, self.features.n_mels
+        # The utterances whose features no cache has: the device makes them from waveforms.
+        rows = [row for row, how in enumerate(conditions) if cache is None or not how.only_speed]
+        with one_thread():
+            waveforms = [self._read(self.examples[indices[row]].utterance, conditions[row]) for row in rows]
+        computed = [frame_count(len(waveform), self.features) for waveform in waveforms]
+        if cache is None:
+            return computed, {"audio": pad_sequence(waveforms, batch_first=True)}
+        views: list[NDArray[np.float32]] = [
+            cache.view(index, how.speed) if how.only_speed else np.zeros((0, n_mels), dtype=np.float32)
+            for index, how in zip(indices, conditions, strict=True)
+        ]
+        lengths = [len(view) for view in views]
+        for row, frames in zip(rows, computed, strict=True):
+            lengths[row] = frames
+        # Straight from the file's pages into the batch: `pad_sequence` would copy once more.
+        audio = torch.empty(len(views), max(lengths), n_mels)
+        for target, view in zip(audio.numpy(), views, strict=True):
+            target[: len(view)] = view
+            target[len(view) :] = 0.0
+        if not rows:
+            return lengths, {"audio": audio}
+        padded = pad_sequence(waveforms, batch_first=True)
+        return lengths, {"audio": audio, "waveforms": padded, "waveform_rows": torch.tensor(rows)}
+
+    def _read(self, utterance: Utterance, conditions: Conditions) -> Tensor:
+        """(samples,) of an utterance under conditions."""
+        waveform = read_waveform(utterance, self.features.sample_rate, conditions)
+        try:
+            require_one_window(len(waveform), self.features)
+        except AudioError as error:  # a waveform does not know its name
+            raise AudioError(f"{utterance.audio_filepath}, utterance {utterance.id}: {error}") from error
+        return waveform
+
+    def _masks(self, chosen: Sequence[Example], lengths: Sequence[int], epoch: int) -> Masks | None:
+        if self.augmenter is None or epoch < max(self.augmenter.config.masks_from_epoch, 1):
+            return None
+        drawn = []
+        for example, frames in zip(chosen, lengths, strict=True):
+            rng = generator(self.augmenter.seed, epoch, example.utterance.id, "masks")
+            drawn.append(draw_masks(frames, self.features.n_mels, self.augmenter.config, rng))
+        # A missing mask is an empty one: padding with zeros gives width 0.
+        time, mel = zip(*drawn, strict=True)
+        return Masks(pad_sequence(list(time), batch_first=True), pad_sequence(list(mel), batch_first=True))

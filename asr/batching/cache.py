@@ -1,0 +1,354 @@
+"""Log-mel features on disk, computed once, so that training never waits for audio.
+
+A store holds the features of one setting in one file of float32 frames and an index. Each entry is keyed by
+what its features depend on: the content of its audio, where in it the utterance lies, and the speed. A store
+that was copied to another machine is used there; of a manifest that has grown, only what is new is computed;
+manifests share what they have in common. Processes that ask for one store at once take turns.
+"""
+
+import fcntl
+import hashlib
+import json
+import logging
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from asr.batching.digests import audio_digests
+from asr.batching.loader import Loader
+from asr.corpora.manifest import Utterance
+from asr.device import one_thread, usable_cores
+from asr.errors import AudioError, DataError
+from asr.frontend.audio import read_audio
+from asr.frontend.augment import AS_RECORDED, Conditions, apply_conditions
+from asr.frontend.augment.speed import change_speed
+from asr.frontend.features import FEATURES_VERSION, FeatureConfig, frame_count, log_mel
+
+log = logging.getLogger("asr")
+
+_FRAMES, _INDEX, _LOCK = "features.f32", "index.jsonl", "lock"
+
+_GROUP_S = 10.0  # audio that a process computes before it hands over its features (1 MB at three speeds)
+_ALONE_S = 60.0  # audio, all speeds together, for which no other process is started
+
+_Key = tuple[str, float]  # of an utterance's audio and place, and the speed
+
+
+def read_waveform(utterance: Utterance, sample_rate: int, conditions: Conditions = AS_RECORDED) -> Tensor:
+    """What training hears of an utterance: (samples,) float32 at sample_rate Hz, under the given conditions.
+
+    Raises:
+        AudioError: the audio, or the noise or room that the conditions name, cannot be read.
+    """
+    waveform = read_audio(
+        utterance.audio_filepath,
+        sample_rate,
+        offset_s=utterance.offset,
+        duration_s=utterance.duration,
+        channel=utterance.channel,
+    )
+    return apply_conditions(waveform, sample_rate, conditions)
+
+
+def read_features(
+    utterance: Utterance, config: FeatureConfig, conditions: Conditions = AS_RECORDED
+) -> Tensor:
+    """An utterance's log-mel frames, computed from its audio: (frames, n_mels) float32.
+
+    Raises:
+        AudioError: the audio cannot be read or is too short.
+    """
+    return _log_mel(read_waveform(utterance, config.sample_rate, conditions), utterance, config)
+
+
+def _log_mel(waveform: Tensor, utterance: Utterance, config: FeatureConfig) -> Tensor:
+    try:
+        return log_mel(waveform.unsqueeze(0), config)[0]
+    except AudioError as error:  # too short; a waveform does not know its name
+        raise AudioError(f"{utterance.audio_filepath}, utterance {utterance.id}: {error}") from error
+
+
+class FeatureCache:
+    """The features of some utterances at some speeds; use `open_cache` to get one.
+
+    Args:
+        folder: holds the frames.
+        n_mels: values a frame.
+        numbers: the number of each utterance, by its id.
+        spans: by speed, (utterances, 2) int64 of the first frame of each utterance and its count of frames.
+    """
+
+    def __init__(
+        self, folder: Path, n_mels: int, numbers: dict[str, int], spans: dict[float, NDArray[np.int64]]
+    ) -> None:
+        self.folder, self.n_mels, self.numbers, self.spans = folder, n_mels, numbers, spans
+        frames = max(int(of_speed.sum(axis=1).max(initial=0)) for of_speed in spans.values())
+        self._frames = np.memmap(folder / _FRAMES, dtype=np.float32, mode="r", shape=(frames, n_mels))
+
+    def view(self, number: int, speed: float = 1.0) -> NDArray[np.float32]:
+        """(frames, n_mels) of the utterance of this number, on disk and read-only."""
+        start, frames = self.spans[speed][number]
+        view: NDArray[np.float32] = self._frames[start : start + frames]
+        return view
+
+    def read(self, utterance_id: str, speed: float = 1.0) -> Tensor:
+        """(frames, n_mels) float32, the caller's own copy."""
+        return torch.from_numpy(np.array(self.view(self.numbers[utterance_id], speed)))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Loader processes that are not forked open the file themselves; a memmap would be sent as gigabytes.
+        return FeatureCache, (self.folder, self.n_mels, self.numbers, self.spans)
+
+
+def open_cache(
+    root: Path,
+    utterances: Sequence[Utterance],
+    config: FeatureConfig,
+    speeds: Sequence[float] = (1.0,),
+    workers: int | None = None,
+) -> FeatureCache:
+    """Open the cache of these features, computing what is not in it; an interrupted computation goes on.
+
+    Args:
+        root: folder that holds caches.
+        utterances: whose features; no two share an id.
+        config: how they are computed; how they are normalised later does not matter.
+        speeds: factors of the speed perturbation.
+        workers: processes that compute; None for as many as usable cores. The files do not depend on it.
+
+    Raises:
+        AudioError: an utterance's audio cannot be read.
+        DataError: the disk is full or cannot be written.
+        TrainingError: a process that computes was killed.
+    """
+    settings = {key: value for key, value in asdict(config).items() if key != "normalize"}
+    digest = hashlib.blake2b(json.dumps([FEATURES_VERSION, settings]).encode(), digest_size=8)
+    folder = root / digest.hexdigest()
+    speeds = [float(speed) for speed in speeds]
+    try:
+        names = _names(utterances, audio_digests(root, utterances))
+        index = _Index(folder, config.n_mels)
+        # A complete store is only read, so it may lie where nothing can be written.
+        if _missing(index, utterances, names, speeds):
+            folder.mkdir(parents=True, exist_ok=True)
+            with _locked(folder):
+                index = _Index(folder, config.n_mels)  # perhaps complete by now
+                missing = _missing(index, utterances, names, speeds)
+                if missing:
+                    (folder / "settings.json").write_text(json.dumps(settings, indent=2) + "\n", "utf-8")
+                    _fill(folder, index, missing, names, config, workers)
+                    index = _Index(folder, config.n_mels)
+    except OSError as error:
+        raise DataError(
+            f"{folder}: the feature cache cannot be written: {error.strerror or error}. Free some space, "
+            f"choose another --batch.cache-dir, or use --batch.cache-dir None."
+        ) from error
+    spans = {
+        speed: np.array(
+            [index.spans[names[utterance.id], speed] for utterance in utterances], dtype=np.int64
+        ).reshape(-1, 2)
+        for speed in speeds
+    }
+    numbers = {utterance.id: number for number, utterance in enumerate(utterances)}
+    return FeatureCache(folder, config.n_mels, numbers, spans)
+
+
+class _Index:
+    """What is complete in a store: where the frames of each entry lie, and where both files end.
+
+    A line of the file is a JSON list of the entry's name, speed and count of frames.
+    """
+
+    def __init__(self, folder: Path, n_mels: int) -> None:
+        self.spans: dict[_Key, tuple[int, int]] = {}  # first frame and count of frames
+        self.index_bytes = self.frames = 0
+        try:
+            lines = (folder / _INDEX).read_bytes().split(b"\n")
+            available = (folder / _FRAMES).stat().st_size // (4 * n_mels)
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        for line in lines[:-1]:  # what follows the last newline was cut off while being written
+            try:
+                name, speed, frames = json.loads(line)
+                end = self.frames + int(frames)
+            except (ValueError, TypeError):
+                return  # damaged, and with it everything after
+            if end > available:
+                return
+            self.spans[name, speed] = (self.frames, frames)
+            self.index_bytes, self.frames = self.index_bytes + len(line) + 1, end
+
+
+_Job = tuple[Utterance, tuple[float, ...]]  # an utterance, and the speeds at which it is not in the store
+
+
+def _names(utterances: Sequence[Utterance], digests: dict[Path, str]) -> dict[str, str]:
+    """By utterance id, what its entries are called in every store that holds the same audio."""
+    names = {}
+    for utterance in utterances:
+        what = [digests[utterance.audio_filepath], utterance.offset, utterance.duration, utterance.channel]
+        names[utterance.id] = hashlib.blake2b(json.dumps(what).encode(), digest_size=16).hexdigest()
+    return names
+
+
+def _missing(
+    index: _Index, utterances: Sequence[Utterance], names: dict[str, str], speeds: Sequence[float]
+) -> list[_Job]:
+    """What has to be computed; the same audio under two ids only once."""
+    jobs: list[_Job] = []
+    seen = set(index.spans)
+    for utterance in utterances:
+        keys = [(names[utterance.id], speed) for speed in speeds]
+        wanted = tuple(key[1] for key in keys if key not in seen)
+        seen.update(keys)
+        if wanted:
+            jobs.append((utterance, wanted))
+    return jobs
+
+
+def _fill(
+    folder: Path,
+    done: _Index,
+    jobs: Sequence[_Job],
+    names: dict[str, str],
+    config: FeatureConfig,
+    workers: int | None,
+) -> None:
+    """Compute jobs, in their order, and append them to a store; what is done is kept whatever happens."""
+    groups = _groups(jobs)
+    seconds = sum(_seconds(job) for job in jobs)
+    if workers is None:
+        workers = 1 if seconds < _ALONE_S else usable_cores()
+    workers = min(workers, len(groups))
+    _announce(folder, jobs, config, workers)
+    loader: Loader[_Computed] = Loader(
+        _Groups(groups, config),
+        0 if workers == 1 else workers,  # alone: in this process
+        remedy="What is computed is kept. Lower --batch.cache-workers, and start again.",
+    )
+    with (folder / _FRAMES).open("ab") as frames, (folder / _INDEX).open("ab") as index:
+        # What lies after the complete part is cut off.
+        frames.truncate(done.frames * config.n_mels * 4)
+        index.truncate(done.index_bytes)
+        lines: list[str] = []
+
+        def commit() -> None:
+            # An index line is written after its frames have reached the disk.
+            frames.flush()
+            os.fsync(frames.fileno())
+            index.write("".join(lines).encode())
+            index.flush()
+            lines.clear()
+
+        finished, finished_s = 0, 0.0
+        began = saved = time.monotonic()
+        try:
+            for group, (counts, data, error) in zip(groups, loader.load(range(len(groups))), strict=True):
+                frames.write(data)
+                # With an error, there are fewer counts than jobs.
+                entries = [(names[utterance.id], speed) for utterance, speeds in group for speed in speeds]
+                for (name, speed), count in zip(entries, counts, strict=False):
+                    lines.append(json.dumps([name, speed, count]) + "\n")
+                if error is not None:
+                    raise error
+                finished, finished_s = finished + len(group), finished_s + sum(map(_seconds, group))
+                if time.monotonic() > saved + 1:
+                    commit()
+                    saved = time.monotonic()
+                    left = (saved - began) * (seconds - finished_s) / finished_s
+                    log.info(
+                        "features: %d of %d utterances, %.0f s left", finished, len(jobs), left,
+                        extra={"transient": True},
+                    )  # fmt: skip
+        finally:
+            loader.close()
+            commit()
+    elapsed = time.monotonic() - began
+    log.info(
+        "features: %d utterances in %.0f s, %.0f s of audio a second",
+        len(jobs), elapsed, seconds / max(elapsed, 1e-3),
+    )  # fmt: skip
+
+
+_Computed = tuple[list[int], bytes, AudioError | None]  # frames of each entry, their values, what went wrong
+
+
+class _Groups(Dataset[_Computed]):
+    """Computes the features of groups of jobs.
+
+    They are handed over as bytes, which go through a pipe: of shared memory, containers have little.
+    """
+
+    def __init__(self, groups: Sequence[Sequence[_Job]], config: FeatureConfig) -> None:
+        self.groups, self.config = groups, config
+
+    def __getitem__(self, number: int) -> _Computed:
+        counts: list[int] = []
+        parts: list[bytes] = []
+        try:
+            with one_thread():
+                for utterance, speeds in self.groups[number]:
+                    entries = _compute(utterance, speeds, self.config)  # all or none of an utterance
+                    counts += map(len, entries)
+                    parts += [features.numpy().tobytes() for features in entries]
+        except AudioError as error:
+            return counts, b"".join(parts), error
+        return counts, b"".join(parts), None
+
+
+def _compute(utterance: Utterance, speeds: Sequence[float], config: FeatureConfig) -> list[Tensor]:
+    """(frames, n_mels) of each speed. The recording is decoded once, which takes longer than the rest."""
+    waveform = read_waveform(utterance, config.sample_rate)
+    return [_log_mel(change_speed(waveform, speed), utterance, config) for speed in speeds]
+
+
+def _groups(jobs: Sequence[_Job]) -> list[list[_Job]]:
+    """Neighbours together, so that handing over short utterances costs no more than computing them."""
+    groups: list[list[_Job]] = []
+    room = 0.0
+    for job in jobs:
+        if room <= 0:
+            groups.append([])
+            room = _GROUP_S
+        groups[-1].append(job)
+        room -= job[0].duration
+    return groups
+
+
+def _seconds(job: _Job) -> float:
+    """Seconds of audio that features are computed of, all speeds together."""
+    utterance, speeds = job
+    return sum(utterance.duration / speed for speed in speeds)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold the store's lock, which the system releases if this process dies."""
+    with (folder / _LOCK).open("w") as file:
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                log.info("features: waiting for another process that computes", extra={"transient": True})
+                time.sleep(0.2)
+        yield
+
+
+def _announce(folder: Path, jobs: Sequence[_Job], config: FeatureConfig, workers: int) -> None:
+    seconds = sum(map(_seconds, jobs))
+    size = frame_count(round(seconds * config.sample_rate), config) * config.n_mels * 4
+    log.info(
+        "computing features of %d utterances (%.2f h over all speeds, %.0f MB in %s), processes: %d",
+        len(jobs), seconds / 3600, size / 1e6, folder, workers,
+    )  # fmt: skip

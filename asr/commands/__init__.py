@@ -1,0 +1,1 @@
+"""The subcommands of `asr`, one file each; none imports another."""

@@ -1,0 +1,130 @@
+"""`asr augment`: recordings -> wav files as training augments them."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated
+
+import soundfile
+import tyro
+
+from asr.batching.cache import read_waveform
+from asr.commands.transcribe import find_audio
+from asr.corpora.manifest import Utterance, read_manifest, write_manifest
+from asr.device import one_thread
+from asr.errors import AudioError, SettingsError
+from asr.frontend.audio import audio_info
+from asr.frontend.augment import AugmentConfig, Augmenter, Conditions
+
+
+@dataclass(frozen=True)
+class AugmentSettings:
+    """Write recordings as training would augment them, and say what was drawn for each.
+
+    Writes DIR/ID-epochN.wav in 32-bit float, the very samples that features are computed of. SpecAugment
+    masks and mel warping act on features and are not in the files. A manifest's utterances are also listed in
+    DIR/manifest.jsonl, with their transcripts, to score a model on them. An utterance that is spoken too fast
+    for the highest speed gets a lower one in training.
+    """
+
+    # audio files, quoted globs, folders (searched through), or manifests (*.jsonl)
+    files: Annotated[
+        tuple[str, ...],
+        tyro.conf.Positional,
+        tyro.conf.arg(metavar="FILE...", help_behavior_hint="(required)"),
+    ]
+    out: Annotated[Path, tyro.conf.arg(metavar="DIR")]  # folder for the wav files; made when missing
+    epoch: int = 1  # of the training, counted from 1; each draws anew
+    seed: int = 1  # the training's --train.seed
+    sample_rate: int = 16_000  # the training's --features.sample-rate, in Hz
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+
+    def __post_init__(self) -> None:
+        if self.epoch < 1:
+            raise SettingsError(f"epoch must be at least 1. Got {self.epoch}.")
+        if self.sample_rate < 1000:
+            raise SettingsError(f"sample-rate must be at least 1000 Hz. Got {self.sample_rate}.")
+
+
+def run(settings: AugmentSettings) -> Iterator[tuple[str | None, AudioError | None]]:
+    """Write the files as the command line says.
+
+    Yields:
+        One line to print for each recording that was written, in order; or None and the error of one that
+        could not be read.
+
+    Raises:
+        AsrError: a setting, a folder, a glob or a manifest cannot be used.
+    """
+    if not settings.files:
+        raise SettingsError(
+            "no file to augment. Expected audio files, folders, manifests, or globs in quotes."
+        )
+    augmenter = Augmenter(settings.augment, settings.seed)
+    sources = [Path(name) for name in settings.files if name.endswith(".jsonl")]
+    listed = [utterance for source in sources for utterance in read_manifest(source, allow_empty_text=True)]
+    names = [name for name in settings.files if not name.endswith(".jsonl")]
+    paths = find_audio(names) if names else []
+    targets = _targets([item.id for item in listed] + [path.stem for path in paths], settings)
+    settings.out.mkdir(parents=True, exist_ok=True)
+    written: list[Utterance] = []
+    items: list[Utterance | Path] = [*listed, *paths]
+    for item, target in zip(items, targets, strict=True):
+        try:
+            utterance = item if isinstance(item, Utterance) else _whole(item)
+            conditions, duration = write(utterance, target, augmenter, settings.epoch, settings.sample_rate)
+        except AudioError as error:
+            yield None, error
+            continue
+        yield f"{target}: {conditions}", None
+        if isinstance(item, Utterance):
+            written.append(
+                replace(item, audio_filepath=target.absolute(), duration=duration, offset=0.0, channel=None)
+            )
+    if written:
+        write_manifest(settings.out / "manifest.jsonl", written)
+
+
+def write(
+    utterance: Utterance, target: Path, augmenter: Augmenter, epoch: int, sample_rate: int
+) -> tuple[Conditions, float]:
+    """Write an utterance as training augments it in an epoch.
+
+    Args:
+        utterance: what to read; the draws depend on its id.
+        target: the wav file.
+        augmenter: draws.
+        epoch: counted from 1.
+        sample_rate: Hz.
+
+    Returns:
+        What was drawn, and the seconds that were written.
+
+    Raises:
+        AudioError: the audio cannot be read.
+        SettingsError: the target is the recording itself.
+    """
+    if target.exists() and target.samefile(utterance.audio_filepath):
+        raise SettingsError(f"{target} is itself to be augmented. Choose another --out.")
+    conditions = augmenter.conditions(epoch, utterance.id, top_speed=max(augmenter.config.speeds))
+    with one_thread():
+        waveform = read_waveform(utterance, sample_rate, conditions)
+    with target.open("wb") as file:  # opened here, as soundfile does not say why a file cannot be written
+        soundfile.write(file, waveform.numpy(), sample_rate, format="WAV", subtype="FLOAT")
+    return conditions, len(waveform) / sample_rate
+
+
+def _whole(path: Path) -> Utterance:
+    """A recording without a manifest; its id is the one that a manifest without ids would give it."""
+    return Utterance(id=path.stem, audio_filepath=path, duration=audio_info(path).duration_s, text="")
+
+
+def _targets(ids: Sequence[str], settings: AugmentSettings) -> list[Path]:
+    names = [f"{name.replace('/', '_')}-epoch{settings.epoch}.wav" for name in ids]
+    for name, before in zip(sorted(names)[1:], sorted(names), strict=False):
+        if name == before:
+            raise SettingsError(
+                f"two recordings would be written to {settings.out / name}. Expected different names. Give "
+                f"them one after the other, with another --out."
+            )
+    return [settings.out / name for name in names]

@@ -1,0 +1,1 @@
+"""N-gram language models: text is counted, smoothed, pruned and packed."""

@@ -1,0 +1,212 @@
+"""Texts in, an n-gram model on disk out: reading, counting, smoothing, pruning, with progress."""
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from asr.errors import DataError, SettingsError
+from asr.lm.corpus import Symbols, read_blocks
+from asr.lm.interface import Unit
+from asr.lm.ngram.count import Scratch, count, occurrences
+from asr.lm.ngram.model import NgramModel
+from asr.lm.ngram.prune import prune_entropy
+from asr.lm.ngram.smooth import estimate
+from asr.lm.ngram.trie import BEGIN, END, RESERVED, UNKNOWN, UNKNOWN_ID, NgramParts
+from asr.text.normalize import normalize
+
+__all__ = ["MAX_ORDER", "NgramConfig", "build"]
+
+_LOG = logging.getLogger("asr")
+
+MAX_ORDER = 12
+_RESERVED = len(RESERVED)
+_BLOCK = 1 << 22
+_REPORT_EVERY_S = 0.5
+
+
+@dataclass(frozen=True)
+class NgramConfig:
+    """What kind of n-gram model is made.
+
+    Attributes:
+        order: length of the longest n-grams.
+        unit: words or characters.
+        cutoffs: n-grams that occur so often or less are left out: 0 for words, then for 2-grams and so on;
+            the last number holds for the higher orders.
+        entropy: n-grams that change the perplexity by less than this, relatively, are left out; 0: none.
+        vocabulary: None: every word of the text; a number: so many words, the most frequent ones; a file: the
+            words that stand in it. What is not in the vocabulary is `<unk>`.
+        normalizer: rules for the text, see `text.normalize`.
+
+    Raises:
+        SettingsError: a number is out of range.
+    """
+
+    order: int = 3
+    unit: Unit = "word"
+    cutoffs: tuple[int, ...] = ()
+    entropy: float = 0.0
+    vocabulary: Path | int | None = None
+    normalizer: str = "verbatim"
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.order <= MAX_ORDER:
+            raise SettingsError(
+                f"--order is {self.order}. A number from 1 to {MAX_ORDER} was expected: 3 or 4 for words, "
+                "6 to 10 for characters."
+            )
+        cutoffs = self.cutoffs
+        if cutoffs and (cutoffs[0] != 0 or list(cutoffs) != sorted(cutoffs)):
+            raise SettingsError(
+                f"--prune is {' '.join(map(str, cutoffs))}. A 0 for words, then numbers that do not fall "
+                "were expected, such as 0 0 1. To have fewer words, use --vocabulary."
+            )
+        if len(cutoffs) > self.order:
+            raise SettingsError(
+                f"--prune has {len(cutoffs)} numbers, but --order is {self.order}. Take some away."
+            )
+        if not 0 <= self.entropy < 1:
+            raise SettingsError(
+                f"--prune-entropy is {self.entropy}. 0, or a small number such as 1e-8, was expected."
+            )
+        normalize("", self.normalizer)  # raises when there are no such rules
+        if isinstance(self.vocabulary, int) and self.vocabulary < 1:
+            raise SettingsError(
+                f"--vocabulary is {self.vocabulary}. A number of words, or a file, was expected."
+            )
+
+
+def build(
+    texts: Sequence[Path], config: NgramConfig, output: Path, temporary: Path | None = None
+) -> NgramModel:
+    """Train a model on text files and save it.
+
+    Args:
+        texts: see `corpus`; `-` is the standard input.
+        config: what kind of model.
+        output: the model's file; ARPA if it ends in .arpa or .arpa.gz.
+        temporary: folder for large intermediate files, about 20 bytes a word and order; None: the system's.
+
+    Returns:
+        the model, as it has been saved.
+
+    Raises:
+        DataError: a text cannot be read, or there is no text at all.
+        OSError: a file cannot be written.
+    """
+    progress = _Progress(texts, config.order)
+    with Scratch(temporary) as scratch:
+        symbols, stream = Symbols(config.unit), scratch.path()
+        with open(stream, "wb") as file:
+            for block, _, _ in read_blocks(texts, progress.reading):
+                symbols.encode(_normalized(block, config.normalizer)).tofile(file)
+        if not symbols.sentences:
+            raise DataError(
+                f"no text in {', '.join(map(str, texts))}. Lines with at least one word were expected."
+            )
+        if symbols.empty_lines:
+            _LOG.info("lines without text, skipped: %d", symbols.empty_lines)
+        words = scratch.load(stream, np.int32)
+        names = _choose_words(words, symbols.names(), config.vocabulary, config.unit)
+        _LOG.info("%d sentences, %d %ss, %d different", symbols.sentences, len(words) - 2 * symbols.sentences,
+                  config.unit, len(names) - _RESERVED)  # fmt: skip
+        levels = count(words, len(names), config.order, scratch, progress.counting)
+        progress.smoothing()
+        cutoffs = config.cutoffs or (0,)
+        cutoffs += (cutoffs[-1],) * (config.order - len(cutoffs))
+        arrays, counts, followed = estimate(levels, cutoffs, scratch)
+        if config.entropy:
+            arrays, counts = prune_entropy(arrays, counts, followed, config.entropy, scratch)
+        NgramModel.from_parts(NgramParts(arrays, tuple(names), counts, config.unit)).save(output)
+    return NgramModel.load(output, config.unit)
+
+
+def _normalized(block: bytes, rules: str) -> bytes:
+    """A block of whole lines by the rules."""
+    if rules == "verbatim" and block.isascii():
+        return block  # in the one Unicode form; white space is folded by the reading
+    lines = block.decode().split("\n")
+    return "\n".join(normalize(line, rules) for line in lines).encode()
+
+
+def _choose_words(
+    words: NDArray[np.int32], names: list[str], vocabulary: Path | int | None, unit: Unit
+) -> list[str]:
+    """Renumber a stream of ids, frequent words first; the words of the new ids."""
+    for name in (BEGIN, END):
+        if name in names[_RESERVED:]:
+            raise DataError(
+                f"the text holds {name} as a word, which stands for a sentence's border. Take it out."
+            )
+    totals = occurrences(words, len(names))
+    ranked = _RESERVED + np.argsort(-totals[_RESERVED:], kind="stable")
+    ids = [number for number in ranked.tolist() if names[number] != UNKNOWN]
+    chosen = [names[number] for number in ids]
+    if isinstance(vocabulary, int):
+        ids = [number for place, number in enumerate(ids) if place < vocabulary or names[number] == " "]
+        chosen = [names[number] for number in ids]
+    elif vocabulary is not None:
+        # a file of characters cannot list the space, which every alphabet has
+        wanted = _read_vocabulary(vocabulary) | ({" "} if unit == "character" else set())
+        ids = [number for number in ids if names[number] in wanted]
+        seen = [names[number] for number in ids]
+        chosen = seen + sorted(wanted.difference(seen))
+    renumbered = np.full(len(names), UNKNOWN_ID, np.int32)
+    renumbered[:_RESERVED] = np.arange(_RESERVED)
+    renumbered[ids] = _RESERVED + np.arange(len(ids))
+    for first in range(0, len(words), _BLOCK):
+        words[first : first + _BLOCK] = renumbered[words[first : first + _BLOCK]]
+    unknown = int(totals[renumbered == UNKNOWN_ID].sum())
+    if unknown:
+        _LOG.info("%d words (%.2f %%) are <unk>", unknown, 100 * unknown / totals[_RESERVED:].sum())
+    return [*names[:_RESERVED], *chosen]
+
+
+def _read_vocabulary(path: Path) -> set[str]:
+    """The first word of each line."""
+    words: set[str] = set()
+    for block, _, _ in read_blocks([path]):
+        words.update(line.split()[0] for line in block.decode().splitlines() if line.strip())
+    words.difference_update((UNKNOWN, BEGIN, END))
+    if not words:
+        raise DataError(f"{path} holds no word. One word a line was expected.")
+    return words
+
+
+class _Progress:
+    """Transient log lines: what is being done, which share of the whole, how long still."""
+
+    def __init__(self, texts: Sequence[Path], order: int) -> None:
+        self._sizes = {path: path.stat().st_size for path in texts if path.is_file()}
+        self._order, self._began, self._reported = order, time.monotonic(), 0.0
+        self._passes = 3 * order  # reading 1, counting 2 order - 2, smoothing order + 1: about equally long
+
+    def reading(self, path: Path, position: int) -> None:
+        before = 0
+        for other, size in self._sizes.items():
+            if other == path:
+                break
+            before += size
+        total = sum(self._sizes.values())
+        self._report("reading", (before + position) / total if total else 0.0)
+
+    def counting(self, passes: float) -> None:
+        self._report(f"counting {int(passes) // 2 + 2}-grams", 1 + passes)
+
+    def smoothing(self) -> None:
+        self._report("smoothing", 2 * self._order - 1)
+
+    def _report(self, what: str, passes: float) -> None:
+        now = time.monotonic()
+        if now - self._reported < _REPORT_EVERY_S:
+            return
+        self._reported = now
+        share = passes / self._passes
+        left = round((now - self._began) * (1 - share) / share) if share else 0
+        clock = f", about {left // 60}:{left % 60:02d} left" if share > 0.02 else ""
+        _LOG.info("%s: %d %% of all%s", what, 100 * share, clock, extra={"transient": True})

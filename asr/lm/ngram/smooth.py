@@ -1,0 +1,209 @@
+"""Counts in, an n-gram model out: interpolated modified Kneser-Ney smoothing, and count cut-offs.
+
+The numbers are those of KenLM's lmplz: one `<s>` begins a sentence; n-grams that begin with it keep their
+counts at every order, all others below the highest order are counted by how many different words precede
+them; unigrams are interpolated with a uniform distribution over all words but `<s>`; what cut-offs remove
+goes to the back-off weight, and discounts are estimated before anything is cut off.
+
+Source: Chen & Goodman (1999), An empirical study of smoothing techniques for language modeling, section 3 and
+equation 26 (discounts); Heafield et al. (2013), Scalable modified Kneser-Ney language model estimation.
+"""
+
+import logging
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from asr.compiled import kernel
+from asr.lm.ngram.count import Level, Scratch
+from asr.lm.ngram.trie import BEGIN_ID, NgramArrays, first_not_below, link
+
+__all__ = ["FALLBACK", "discounts", "estimate"]
+
+_LOG = logging.getLogger("asr")
+
+FALLBACK = (0.5, 1.0, 1.5)  # discounts where too little text gives none; those of lmplz's --discount_fallback
+
+_ZERO = -99.0 * math.log(10)  # the logarithm of 0, as ARPA files write it
+
+
+def discounts(counts: NDArray[np.uint32]) -> tuple[float, float, float] | None:
+    """What is taken from n-grams seen once, twice, and three times or more.
+
+    Args:
+        counts: (n,) adjusted counts of all n-grams of an order.
+
+    Returns:
+        D1, D2, D3+; None where the counts of counts allow no estimate.
+
+    Source: Chen & Goodman (1999), equation 26.
+    """
+    t = [0, *(int(np.count_nonzero(counts == k)) for k in range(1, 5))]
+    if not (t[1] and t[2] and t[3]):
+        return None
+    y = t[1] / (t[1] + 2 * t[2])
+    found = [k - (k + 1) * y * t[k + 1] / t[k] for k in (1, 2, 3)]
+    return (found[0], found[1], found[2]) if all(0 <= d <= k for k, d in enumerate(found, 1)) else None
+
+
+def estimate(
+    levels: Sequence[Level], cutoffs: Sequence[int], scratch: Scratch
+) -> tuple[NgramArrays, tuple[int, ...], NDArray[Any]]:
+    """The smoothed model of counted n-grams.
+
+    Args:
+        levels: what `counting.count` returns.
+        cutoffs: for each order the highest count that is removed; 0 first (words are not removed), never
+            falling.
+        scratch: where the result and all large arrays lie.
+
+    Returns:
+        the model's arrays; how many n-grams it has of each order; and for each node below the highest order
+        how often it was followed by a word.
+    """
+    order = len(levels)
+    suffixes = _suffixes(levels, scratch)
+    kept = [_kept(level, cutoff, scratch) for level, cutoff in zip(levels, cutoffs, strict=True)]
+    counts = tuple(int(numbers[-1]) for numbers in kept)
+    nodes, inner = 1 + sum(counts), 1 + sum(counts[:-1])
+    arrays = NgramArrays(
+        scratch.empty(nodes, np.int32), scratch.empty(nodes, np.float32), scratch.empty(nodes, np.int32),
+        scratch.empty(inner, np.float32), scratch.empty(inner + 1, np.int32),
+    )  # fmt: skip
+    followed = scratch.empty(inner, np.int64)
+    arrays.word[0], arrays.begin[0] = -1, 1
+    uniform = 1 / (counts[0] - 1)  # over all words but <s>
+    lower = np.full(1, uniform, np.float32)
+    first_parent, first = 0, 1  # nodes
+    numbers = np.array([0, 1], np.int32)  # of the root
+    for n, level in enumerate(levels, start=1):
+        adjusted = _adjusted(level, suffixes[n] if n < order else None, scratch)
+        if n == 1:
+            adjusted[BEGIN_ID] = 0
+        taken = discounts(adjusted)
+        if taken is None and len(level):
+            taken = FALLBACK
+            _LOG.warning(
+                "Too little text, or too few symbols, to estimate the discounts of %d-grams: %s are used.",
+                n,
+                ", ".join(f"{d:g}" for d in FALLBACK),
+            )
+        probs = scratch.empty(len(level), np.float32)
+        _smooth(
+            arrays, followed, level.word, level.count, level.begin, adjusted, suffixes[n - 1], kept[n - 1],
+            numbers, lower, np.array(taken or FALLBACK), probs, first_parent, first, n < order,
+        )  # fmt: skip
+        first_parent, first = first, first + counts[n - 1]
+        lower, numbers = probs, kept[n - 1]
+        scratch.rest()
+    arrays.log_prob[1 + BEGIN_ID] = _ZERO  # never predicted
+    arrays.backoff[0] = 0.0  # nothing is left to forget
+    link(arrays)
+    scratch.rest()
+    return arrays, counts, followed
+
+
+def _suffixes(levels: Sequence[Level], scratch: Scratch) -> list[NDArray[np.int32]]:
+    """For each order, the numbers (in the order below) of the n-grams without their first word."""
+    suffixes: list[NDArray[np.int32]] = [scratch.empty(len(levels[0]), np.int32)]
+    for n in range(1, len(levels)):
+        suffixes.append(scratch.empty(len(levels[n]), np.int32))
+        below = levels[n - 1]
+        _link_level(levels[n].word, levels[n].begin, suffixes[n - 1], below.word, below.begin, suffixes[n])
+        scratch.rest()
+    return suffixes
+
+
+def _kept(level: Level, cutoff: int, scratch: Scratch) -> NDArray[np.int32]:
+    """(n + 1,) how many n-grams before each one are kept; the last is how many there are."""
+    numbers = scratch.empty(len(level) + 1, np.int32)
+    if cutoff:
+        np.cumsum(level.count > cutoff, out=numbers[1:])
+    else:
+        numbers[:] = np.arange(len(numbers), dtype=np.int32)
+    return numbers
+
+
+def _adjusted(level: Level, suffixes: NDArray[np.int32] | None, scratch: Scratch) -> NDArray[np.uint32]:
+    """Counts by different words before; plain ones for the highest order, and where `<s>` begins."""
+    if suffixes is None:
+        return level.count
+    adjusted = scratch.empty(len(level), np.uint32)
+    _count_into(suffixes, level.count, adjusted)
+    return adjusted
+
+
+@kernel
+def _count_into(
+    suffixes: NDArray[np.int32], counts: NDArray[np.uint32], adjusted: NDArray[np.uint32]
+) -> None:
+    for suffix in suffixes:
+        adjusted[suffix] += 1
+    for i in range(len(adjusted)):
+        if adjusted[i] == 0:  # nothing comes before `<s>`
+            adjusted[i] = counts[i]
+
+
+@kernel
+def _link_level(
+    word: NDArray[np.int32],
+    begin: NDArray[np.int32],
+    below_suffix: NDArray[np.int32],
+    below_word: NDArray[np.int32],
+    below_begin: NDArray[np.int32],
+    suffix: NDArray[np.int32],
+) -> None:
+    for parent in range(len(begin) - 1):
+        context = below_suffix[parent]
+        low, stop = below_begin[context], below_begin[context + 1]
+        for i in range(begin[parent], begin[parent + 1]):
+            low = first_not_below(below_word, low, stop, word[i])
+            suffix[i] = low
+
+
+@kernel
+def _smooth(
+    arrays: NgramArrays,
+    followed: NDArray[np.int64],
+    word: NDArray[np.int32],
+    count: NDArray[np.uint32],
+    begin: NDArray[np.int32],
+    adjusted: NDArray[np.uint32],
+    suffix: NDArray[np.int32],
+    kept: NDArray[np.int32],
+    kept_parents: NDArray[np.int32],
+    lower: NDArray[np.float32],
+    discount: NDArray[np.float64],
+    probs: NDArray[np.float32],
+    first_parent: int,
+    first: int,
+    inner: bool,
+) -> None:
+    """One order: probabilities of its n-grams, back-off weights and children of their first words."""
+    for parent in range(len(begin) - 1):
+        total, gamma, times = 0.0, 0.0, 0
+        for i in range(begin[parent], begin[parent + 1]):
+            total += adjusted[i]
+            times += count[i]
+            if kept[i] == kept[i + 1]:
+                gamma += adjusted[i]
+            elif adjusted[i]:
+                gamma += discount[min(adjusted[i], 3) - 1]
+        gamma = gamma / total if total else 1.0
+        for i in range(begin[parent], begin[parent + 1]):
+            if kept[i] == kept[i + 1]:
+                continue
+            own = (adjusted[i] - discount[min(adjusted[i], 3) - 1]) / total if adjusted[i] else 0.0
+            probs[i] = own + gamma * lower[suffix[i]]
+            node = first + kept[i]
+            arrays.word[node] = word[i]
+            arrays.log_prob[node] = max(math.log(probs[i]), _ZERO)
+        if kept_parents[parent] < kept_parents[parent + 1]:
+            node = first_parent + kept_parents[parent]
+            # with discounts of exactly 0 nothing is left for other words
+            arrays.backoff[node] = max(math.log(gamma), _ZERO)
+            arrays.begin[node + 1] = first + kept[begin[parent + 1]]
+            followed[node] = times

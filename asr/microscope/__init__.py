@@ -1,0 +1,1 @@
+"""Gradients through time: measured, explained, drawn."""

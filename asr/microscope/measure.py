@@ -1,0 +1,309 @@
+r"""The gradient microscope: how far back through time a loss is felt, and what the gates do meanwhile.
+
+The weights of a recurrent layer learn from a step T - k, for a loss at step T, through the product of the
+k Jacobians between them (Pascanu et al. 2013, equations 3 to 5, whose x is our state s):
+
+    dL/dtheta = sum_T sum_k  dL_T/ds_T  ds_T/ds_{T-k}  d+s_{T-k}/dtheta,
+    ds_T/ds_{T-k} = prod_{i=T-k+1..T} ds_i/ds_{i-1}
+
+If the product shrinks exponentially with k, what is long ago cannot be learned; if it grows, single updates
+become huge. The microscope measures what is left of it at every lag k:
+
+    h(k) = mean | dL_T/dh_{T-k} |        state(k) = mean | dL_T/ds_{T-k} |
+
+L_T is the part of the loss that enters a layer at step T alone: the loss's gradient dL/dy_T that arrives at
+the layer's output y_T from everything above it, with the outputs of all other steps held fixed. For the top
+layer that is the CTC loss's gradient of step T. From T on back, only the layer's own path through time is
+followed. The mean is over several T and utterances. A layer's state s is h, for an LSTM (h, c), as it is
+handed from step to step; at lag 0 both curves are |dL/dy_T|.
+
+An LSTM's h_T is a reading of its memory c_T through the output gate, a constant factor that has nothing to do
+with time. What is *left* after k steps is therefore counted from lag 1, the first state that was handed on:
+
+    left(k) = state(k) / state(1)
+
+and the **gradient horizon** is the number of steps in which left falls to 1%. Where every step shrinks the
+gradient by the same factor a, that is ln 0.01 / ln a. Not 1/e: the units of a trained LSTM forget at very
+different rates, most of its gradient is lost to the fast ones in a step or two, and 1/e would hide the few
+that carry the rest over tens of steps.
+
+Fused layers do not show their inner states to autograd, but a state is an argument and a result of every
+direction: the probe runs a direction step by step over a window of the sequence and reads the gradient of
+the states between. It draws nothing at random, leaves no gradients, and runs in float32 without dropout.
+
+Source: Bengio, Simard & Frasconi 1994, "Learning long-term dependencies with gradient descent is difficult";
+    Pascanu, Mikolov & Bengio 2013, "On the difficulty of training recurrent neural networks".
+"""
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from copy import deepcopy
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from asr.batching.batches import Batch
+from asr.errors import ModelError
+from asr.model.acoustic import AcousticModel
+from asr.model.recurrent.cells import Direction, State
+from asr.model.recurrent.gates import (
+    Saturation,
+    gate_values,
+    memory_steps,
+    recurrent_weights,
+    saturation,
+    spectral_radius,
+)
+from asr.model.recurrent.layers import RecurrentStack
+from asr.training.tasks.speech import speech_losses
+
+SHARE = 0.01  # of the gradient that is left at the horizon
+MAX_LAG = 100  # steps; 4 s of speech at 40 ms a step
+_UTTERANCES = 4  # at most, the longest of the batch
+_WINDOWS = 4  # steps T an utterance
+
+
+@dataclass(frozen=True)
+class Horizon:
+    """In how many steps the gradient of a layer's state falls to a share, by default 1%."""
+
+    layer: int  # counted from 1, the one next to the input
+    direction: str  # forwards or backwards
+    steps: float  # at least this much where it was not reached
+    reached: bool  # False: it had not fallen so far at the largest lag that was looked at
+
+    def __str__(self) -> str:
+        return f"{self.steps:.1f}" if self.reached else f"> {self.steps:.0f}"
+
+
+@dataclass(frozen=True)
+class Look:
+    """What the microscope sees in one direction of one layer."""
+
+    layer: int  # counted from 1, the one next to the input
+    direction: str  # forwards or backwards
+    h: tuple[float, ...]  # (lags + 1,) mean |dL_T/dh_{T-k}|, nats a token; lag 0 first
+    state: tuple[float, ...]  # (lags + 1,) the same for the whole state
+    spectral_radius: Mapping[str, float]  # of the recurrent weights, by gate
+    saturation: Mapping[str, Saturation]  # by gate
+    keeper: str | None  # the gate that says how much memory is kept
+    memory: (
+        tuple[float, float, float] | None
+    )  # its horizon in steps: 10%, 50%, 90% of the units remember less
+
+    @property
+    def name(self) -> str:
+        """Such as "layer 3 forwards"."""
+        return f"layer {self.layer} {self.direction}"
+
+    def left(self) -> tuple[float, ...]:
+        """(lags,) what is left of the state's gradient after 0, 1, 2, … steps; empty where none arrives."""
+        if len(self.state) < 2 or not 0 < self.state[1] < math.inf:
+            return ()
+        return tuple(value / self.state[1] for value in self.state[1:])
+
+    def horizon(self, share: float = SHARE) -> Horizon:
+        """The steps in which a share is left, interpolated between lags on a logarithmic scale.
+
+        Args:
+            share: in (0, 1).
+        """
+        left, goal = self.left(), -math.log(share)
+        for steps, value in enumerate(left):
+            if not math.isfinite(value):
+                return Horizon(self.layer, self.direction, steps - 1, False)
+            if value <= share:
+                before = -math.log(left[steps - 1])
+                after = -math.log(value) if value > 0 else math.inf
+                steps_there = steps - 1 + (goal - before) / (after - before)
+                return Horizon(self.layer, self.direction, steps_there, True)
+        return Horizon(self.layer, self.direction, max(len(left) - 1, 0), False)
+
+
+def look_at(net: nn.Module, loss: Callable[[], Tensor], max_lag: int = MAX_LAG) -> list[Look]:
+    """Look at every direction of every recurrent layer of a net.
+
+    Args:
+        net: holds a `RecurrentStack`, of any cell.
+        loss: runs the net on one batch, in float32, and gives () the loss in nats a token. It is called once,
+            in evaluation mode.
+        max_lag: steps to look back, at most; four fifths of the utterances' length are the limit, so that
+            there is more than one step T to begin from.
+
+    Returns:
+        From the input up, forwards before backwards. Empty where the loss is not finite.
+
+    Raises:
+        ModelError: there is no recurrent layer, or one of a cell whose gates are not known.
+    """
+    # cuDNN differentiates recurrent layers in training mode only, where dropout would draw.
+    with evaluating(net), torch.enable_grad(), torch.backends.cudnn.flags(enabled=False):
+        calls, total = _record(net, loss)
+        if not total.isfinite():
+            return []
+        outputs = [call.output for call in calls]
+        arriving = torch.autograd.grad(total, outputs, materialize_grads=True)
+        del total, outputs  # with them goes the graph, the larger part of the memory
+        for call in calls:
+            call.output = call.output.detach()
+        return [
+            _look(call, gradient.float(), max_lag) for call, gradient in zip(calls, arriving, strict=True)
+        ]
+
+
+def gradient_horizon(
+    model: AcousticModel, batch: Batch, share: float = SHARE, max_lag: int = MAX_LAG
+) -> list[Horizon]:
+    """How far back a recogniser's layers feel the CTC loss of one batch: one number a layer and direction.
+
+    Args:
+        model: of any cell, trained or not; it is left as it was.
+        batch: of `Batches.load`.
+        share: of the gradient that is left at the horizon.
+        max_lag: steps to look back, at most.
+
+    Returns:
+        From the input up, forwards before backwards.
+
+    Raises:
+        ModelError: as in `look_at`.
+    """
+
+    def loss() -> Tensor:
+        return speech_losses(model, batch, torch.float32).losses.sum() / batch.global_tokens
+
+    return [look.horizon(share) for look in look_at(model, loss, max_lag)]
+
+
+@contextmanager
+def evaluating(net: nn.Module) -> Iterator[None]:
+    """Evaluation mode inside; afterwards every part is in the mode in which it was."""
+    modes = {module: module.training for module in net.modules()}
+    net.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+@dataclass
+class _Call:
+    """One run of one direction inside the net, in that direction's own order of steps."""
+
+    layer: int
+    name: str
+    direction: Direction
+    x: Tensor  # (steps, batch, size)
+    state: State | None
+    output: Tensor  # (steps, batch, width), in the loss's graph
+    lengths: Tensor  # (batch,)
+
+
+def _record(net: nn.Module, loss: Callable[[], Tensor]) -> tuple[list[_Call], Tensor]:
+    """Run the loss and keep what went into and came out of every direction."""
+    calls: list[_Call] = []
+    lengths: list[Tensor] = []  # of the stack that runs
+
+    def enter(_: nn.Module, arguments: Any) -> None:
+        lengths[:] = [arguments[1]]
+
+    def keep(layer: int, name: str, module: Direction, arguments: Any, result: Any) -> None:
+        state = arguments[1] if len(arguments) > 1 else None
+        y = result[0]
+        if not y.requires_grad:  # all below is frozen
+            y.requires_grad_()
+        calls.append(_Call(layer, name, module, arguments[0].detach(), state, y, lengths[0]))
+
+    with ExitStack() as hooks:
+        number = 0
+        for stack in net.modules():
+            if not isinstance(stack, RecurrentStack):
+                continue
+            hooks.callback(stack.register_forward_pre_hook(enter).remove)
+            for layer in stack.layers:
+                number += 1
+                for name in ("forwards", "backwards"):
+                    direction = getattr(layer, name)
+                    if direction is not None:
+                        hook = direction.register_forward_hook(partial(keep, number, name))
+                        hooks.callback(hook.remove)
+        total = loss()
+    if not calls:
+        raise ModelError(
+            "the gradient microscope found no recurrent layer that runs in this net. Expected a "
+            "RecurrentStack. Leave out --train.diagnose-every."
+        )
+    return calls, total
+
+
+def _look(call: _Call, arriving: Tensor, max_lag: int) -> Look:
+    # A copy, whose weights take no part in the graph, and which is without hooks.
+    direction = deepcopy(call.direction).requires_grad_(False)
+    rows = _longest(call.lengths)
+    steps = int(call.lengths[rows].min())
+    lags = min(max_lag, max(1, 4 * steps // 5))
+    starts = sorted({(steps - lags) * place // (_WINDOWS - 1) for place in range(_WINDOWS)})
+    x = call.x[:, rows].float()
+    state = None if call.state is None else tuple(part[rows].float() for part in call.state)
+    states = _states_before(direction, x, state, starts)
+    # Every window becomes a row of its own, so that all are run together.
+    windows = torch.cat([x[start : start + lags] for start in starts], dim=1)
+    injected = torch.cat([arriving[start + lags - 1, rows] for start in starts])
+    path = [tuple(torch.cat(parts).requires_grad_() for parts in zip(*states, strict=True))]
+    y = windows
+    for step in range(lags):
+        y, after = direction(windows[step : step + 1], path[-1])
+        path.append(after)
+    leaves = [part for between in path[:-1] for part in between]
+    gradients = torch.autograd.grad(y, leaves, injected.unsqueeze(0))
+    norms = torch.stack([gradient.double().norm(dim=-1) for gradient in gradients])
+    norms = norms.view(lags, len(path[0]), -1).flip(0)  # (lags, parts of the state, rows), lag 1 first
+    at_once = injected.double().norm(dim=-1).mean()
+    before = tuple(
+        torch.cat([between[part] for between in path[:-1]]).detach() for part in range(len(path[0]))
+    )
+    gates = gate_values(direction, windows.flatten(0, 1), before)
+    keeper = next((name for name, gate in gates.items() if gate.keeps), None)
+    return Look(
+        layer=call.layer,
+        direction=call.name,
+        h=(at_once.item(), *norms[:, 0].mean(dim=-1).tolist()),
+        state=(at_once.item(), *norms.norm(dim=1).mean(dim=-1).tolist()),
+        spectral_radius={
+            name: spectral_radius(weight) for name, weight in recurrent_weights(direction).items()
+        },
+        saturation={name: saturation(gate) for name, gate in gates.items()},
+        keeper=keeper,
+        memory=None if keeper is None else _quantiles(memory_steps(gates[keeper])),
+    )
+
+
+def _longest(lengths: Tensor) -> list[int]:
+    """The rows to look at: the longest, and those that are almost as long."""
+    order = lengths.argsort(descending=True, stable=True)
+    enough = lengths[order] >= 0.7 * lengths.max()
+    return [int(row) for row in order[enough][:_UTTERANCES]]
+
+
+@torch.no_grad()
+def _states_before(direction: Direction, x: Tensor, state: State | None, starts: list[int]) -> list[State]:
+    """The state before each of some steps, given the state before the first."""
+    if state is None:
+        state = direction.start(x)
+    states, done = [], 0
+    for start in starts:
+        if start > done:
+            _, state = direction(x[done:start], state)
+        states.append(state)
+        done = start
+    return states
+
+
+def _quantiles(values: Tensor) -> tuple[float, float, float]:
+    low, middle, high = values.quantile(values.new_tensor([0.1, 0.5, 0.9])).tolist()
+    return low, middle, high

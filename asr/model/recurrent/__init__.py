@@ -1,0 +1,1 @@
+"""Recurrent layers: cells, layers of them, and the ways to run them over time."""

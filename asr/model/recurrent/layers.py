@@ -1,0 +1,323 @@
+"""Recurrent layers behind one interface: one or both directions, any depth, hidden state in and out.
+
+Toolkits run a bidirectional layer over packed sequences, which on a CPU leaves torch's fused kernels and
+costs up to an order of magnitude. Here each direction is its own one-directional layer over the padded
+batch: the backward one reads every utterance reversed *by its own length*, so that padding stands behind the
+valid steps in both directions and never reaches them. The result equals the packed one, gradients included.
+
+On a GPU the two directions run at the same time. Which arrangement is the fastest there is for measurements
+to decide (`GPU_ARRANGEMENT`); a packed bidirectional call is not among them, since it wants the lengths on
+the host, and torch takes cuDNN's persistent kernels neither for packed sequences nor for two directions in
+one call.
+"""
+
+import logging
+from dataclasses import dataclass
+from functools import cache, partial
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from asr.errors import SettingsError
+from asr.model.recurrent.cells import Cell as Cell
+from asr.model.recurrent.cells import Direction, check_cell, make_direction, product_dtype
+from asr.model.recurrent.cells import State as State
+from asr.model.recurrent.cudnn import has_persistent_kernels, persistent_obstacle, persistent_rows
+from asr.model.recurrent.streams import on_two_streams
+
+Arrangement = Literal["in-turn", "two-streams"]
+
+# How the two directions of a layer run on a GPU; the one line to change after a measurement.
+GPU_ARRANGEMENT: Arrangement = "two-streams"
+
+_log = logging.getLogger("asr")
+
+
+@dataclass(frozen=True)
+class RecurrentConfig:
+    """The recurrent layers of an encoder or a language model."""
+
+    cell: Cell = "lstm"  # rnn is Elman's, with tanh; ligru is the light GRU of Ravanelli 2018
+    bidirectional: bool = True  # a second set of layers reads each utterance from its end
+    width: int = 256  # units a layer and direction
+    depth: int = 4  # layers
+    dropout: float = 0.3  # on the input of every layer but the first; one mask for all steps of an utterance
+    # share of the recurrent weights that are left out in an update, the same ones at all steps
+    recurrent_dropout: float = 0.0
+    layer_norm: bool = True  # normalise the input of every layer
+    residual: bool = False  # add a layer's input to its output where their sizes agree
+    projection: int = 0  # lstm, lstm-peephole: hidden state's size, at most width (Sak 2014); 0 for width
+    bottleneck: int = 0  # outputs of a linear layer behind each recurrent layer; 0 for none
+
+    def __post_init__(self) -> None:
+        for name, low in (("width", 1), ("depth", 1), ("projection", 0), ("bottleneck", 0)):
+            if getattr(self, name) < low:
+                raise SettingsError(f"model.{name} must be at least {low}. Got {getattr(self, name)}.")
+        for name in ("dropout", "recurrent_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise SettingsError(f"model.{name} must be in [0, 1). Got {getattr(self, name):g}.")
+        check_cell(self.cell, self.width, self.projection)
+
+    @property
+    def hidden_size(self) -> int:
+        """Values a step that a layer gives, both directions together, before a bottleneck."""
+        return (self.projection or self.width) * (2 if self.bidirectional else 1)
+
+    @property
+    def output_size(self) -> int:
+        """Values a step that the last layer gives."""
+        return self.bottleneck or self.hidden_size
+
+
+class RecurrentLayer(nn.Module):
+    """One recurrent layer over a padded, time-major batch.
+
+    Args:
+        input_size: values a step.
+        config: the settings; those of a stack are not used.
+    """
+
+    def __init__(self, input_size: int, config: RecurrentConfig) -> None:
+        super().__init__()
+        self.config = config
+        directions = [
+            make_direction(
+                config.cell,
+                input_size,
+                config.width,
+                projection=config.projection,
+                recurrent_dropout=config.recurrent_dropout,
+            )
+            for _ in range(2 if config.bidirectional else 1)
+        ]
+        self.forwards = directions[0]
+        self.backwards = directions[1] if config.bidirectional else None
+
+    def forward(
+        self, x: Tensor, order: Tensor | None = None, state: State | None = None
+    ) -> tuple[Tensor, State]:
+        """Run the layer.
+
+        Args:
+            x: (steps, batch, input_size).
+            order: what `reversal` gives, for a second direction; None where every row fills all steps.
+            state: what an earlier call returned, to continue its sequences; None starts from zeros.
+
+        Returns:
+            (steps, batch, hidden size), or twice as many values for both directions; values beyond a length
+            are meaningless. And the state after the last step, exact for rows that fill all steps.
+
+        Raises:
+            SettingsError: a state is given to a bidirectional layer, whose second half begins at the end.
+        """
+        if self.backwards is None:
+            y, last = self.forwards(x, state)
+            return y, last
+        if state is not None:
+            raise SettingsError(
+                "a bidirectional layer cannot continue from a state: its backward half begins at the end of "
+                "the utterance. Use --model.no-bidirectional for streaming."
+            )
+        if self.arrangement(x) == "two-streams":
+            shared = (x,) if order is None else (x, order)
+            (y, last), y_backwards = on_two_streams(
+                partial(self.forwards, x), partial(_run_reversed, self.backwards, x, order), shared, x.device
+            )
+        else:
+            y, last = self.forwards(x)
+            y_backwards = _run_reversed(self.backwards, x, order)
+        return torch.cat([y, y_backwards], dim=-1), last
+
+    def arrangement(self, x: Tensor) -> Arrangement:
+        """How the directions run for an input (steps, batch, input_size)."""
+        if not _is_on_gpu(x):
+            return "in-turn"
+        # A persistent kernel may wait until all of its blocks are on the GPU at once: two could wait for each
+        # other. One fills the GPU anyway.
+        return "in-turn" if self.persistent_rows(x) == x.shape[1] else GPU_ARRANGEMENT
+
+    def persistent_rows(self, x: Tensor) -> int | None:
+        """The batch that cuDNN's persistent kernel takes, rows of padding included.
+
+        Args:
+            x: (steps, batch, any size); only its batch, type and device matter.
+
+        Returns:
+            The smallest such batch, or None where torch does not choose that kernel.
+        """
+        if not _is_on_gpu(x) or not has_persistent_kernels(
+            product_dtype(x, self.forwards.weight_hh_l0), torch.cuda.get_device_properties(x.device)
+        ):
+            return None
+        config = self.config
+        obstacle = persistent_obstacle(config.cell, config.width, config.projection, self.forwards.input_size)
+        if obstacle is not None:
+            _log_once(f"cuDNN's persistent kernels, which are faster, cannot be used: {obstacle}.")
+            return None
+        return persistent_rows(config.cell, config.width, x.shape[1])
+
+
+class RecurrentStack(nn.Module):
+    """Recurrent layers on top of each other, with the options of `RecurrentConfig`.
+
+    Args:
+        input_size: values a step.
+        config: the settings.
+    """
+
+    def __init__(self, input_size: int, config: RecurrentConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.norms, self.layers, self.bottlenecks = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
+        size = input_size
+        for _ in range(config.depth):
+            self.norms.append(nn.LayerNorm(size) if config.layer_norm else nn.Identity())
+            self.layers.append(RecurrentLayer(size, config))
+            linear = nn.Linear(config.hidden_size, config.bottleneck) if config.bottleneck else nn.Identity()
+            self.bottlenecks.append(linear)
+            size = config.output_size
+
+    def forward(
+        self, x: Tensor, lengths: Tensor, states: list[State] | None = None
+    ) -> tuple[Tensor, list[State]]:
+        """Run all layers.
+
+        Args:
+            x: (batch, steps, input_size).
+            lengths: (batch,) int64 valid steps.
+            states: one state a layer, from an earlier call on the blocks before; None starts from zeros.
+
+        Returns:
+            (batch, steps, config.output_size) and the layers' states; blocks fed with carried states give the
+            same numbers as the whole sequence.
+        """
+        y, _, new_states = self._run(x, lengths, states)
+        return y.transpose(0, 1), new_states
+
+    def final_states(self, x: Tensor, lengths: Tensor) -> Tensor:
+        """What the last layer has made of each whole utterance, for classification.
+
+        Args:
+            x: (batch, steps, input_size).
+            lengths: (batch,) int64 valid steps.
+
+        Returns:
+            (batch, config.hidden_size): the last layer's hidden state, before a bottleneck and a residual,
+            where its forward half has read all (each utterance's own last valid step), and behind it, where
+            there is one, the same of its backward half (the first step). Zeros for an utterance without
+            steps. Padding changes nothing.
+        """
+        _, hidden, _ = self._run(x, lengths, None)
+        last = (lengths - 1).clamp(min=0)
+        final = hidden[last, torch.arange(len(lengths), device=hidden.device)]
+        if self.config.bidirectional:
+            width = self.config.hidden_size // 2
+            final = torch.cat([final[:, :width], hidden[0, :, width:]], dim=1)
+        return final.masked_fill((lengths == 0).unsqueeze(1), 0)
+
+    def _run(
+        self, x: Tensor, lengths: Tensor, states: list[State] | None
+    ) -> tuple[Tensor, Tensor, list[State]]:
+        """Time-major outputs of the stack, hidden states of its last layer, and the states to go on from."""
+        # Time-major inside: torch's fused kernels want it, and would otherwise copy at every layer.
+        x = x.transpose(0, 1)
+        batch = x.shape[1]
+        padding = 0 if states else (self._persistent_rows(x) or batch) - batch
+        if padding:
+            x, lengths = F.pad(x, (0, 0, 0, padding)), F.pad(lengths, (0, padding))
+        order = reversal(lengths, x.shape[0]) if self.config.bidirectional else None
+        new_states: list[State] = []
+        for index, (norm, layer, bottleneck) in enumerate(
+            zip(self.norms, self.layers, self.bottlenecks, strict=True)
+        ):
+            inputs = x
+            x = norm(x)
+            if index > 0:
+                x = locked_dropout(x, self.config.dropout, training=self.training)
+            hidden, state = layer(x, order, states[index] if states else None)
+            new_states.append(state)
+            x = bottleneck(hidden)
+            if self.config.residual and x.shape == inputs.shape:
+                x = x + inputs
+        if padding:
+            x, hidden = x[:, :batch], hidden[:, :batch]
+            new_states = [tuple(part[:batch] for part in state) for state in new_states]
+        return x, hidden, new_states
+
+    def _persistent_rows(self, x: Tensor) -> int | None:
+        """See `RecurrentLayer.persistent_rows`: the answer of the first layer that has one."""
+        for layer in self.layers:
+            rows: int | None = layer.persistent_rows(x)  # type: ignore[operator]
+            if rows is not None:
+                return rows
+        return None
+
+
+def _is_on_gpu(x: Tensor) -> bool:
+    """Whether there are streams and properties to ask for: a fake tensor has a CUDA device, but no GPU."""
+    return x.is_cuda and torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+
+
+def _run_reversed(direction: Direction, x: Tensor, order: Tensor | None) -> Tensor:
+    """Hidden states (steps, batch, hidden size) of a direction that reads each utterance from its end."""
+    y, _ = direction(x.flip(0) if order is None else reverse(x, order))
+    return y.flip(0) if order is None else reverse(y, order)
+
+
+@cache
+def _log_once(message: str) -> None:
+    _log.info(message)
+
+
+def locked_dropout(x: Tensor, rate: float, *, training: bool) -> Tensor:
+    """Dropout with one mask for all steps of an utterance.
+
+    Args:
+        x: (steps, batch, size).
+        rate: share of the values that are zeroed; the others are scaled up.
+        training: False changes nothing.
+
+    Source: Gal & Ghahramani 2016, "A theoretically grounded application of dropout in recurrent neural
+        networks". The mask is also `steps` times cheaper to draw than one for every value.
+    """
+    if not training or rate == 0:
+        return x
+    keep = torch.empty(1, x.shape[1], x.shape[2], device=x.device, dtype=x.dtype).bernoulli_(1 - rate)
+    return x * (keep / (1 - rate))
+
+
+def reversal(lengths: Tensor, steps: int) -> Tensor:
+    """The order of rows that reverses each utterance by its own length.
+
+    Returns:
+        (steps * batch,) int64 indices into a time-major batch whose steps and batch are flattened; padding
+        stays where it is. Applying it twice gives the identity.
+    """
+    t = torch.arange(steps, device=lengths.device).unsqueeze(1)
+    source = torch.where(t < lengths, lengths - 1 - t, t)
+    return (source * lengths.shape[0] + torch.arange(lengths.shape[0], device=lengths.device)).flatten()
+
+
+def reverse(x: Tensor, order: Tensor) -> Tensor:
+    """Reverse each utterance of a time-major batch (steps, batch, size) by the order of `reversal`."""
+    result: Tensor = _Reverse.apply(x, order)
+    return result
+
+
+class _Reverse(torch.autograd.Function):
+    """A permutation of rows that is its own inverse, hence its own gradient.
+
+    Plain indexing would do, but its gradient is a scatter with accumulation, several times slower than this.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, order: Tensor) -> Tensor:
+        ctx.save_for_backward(order)
+        return x.flatten(0, 1).index_select(0, order).view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        (order,) = ctx.saved_tensors
+        return reverse(gradients[0].contiguous(), order), None

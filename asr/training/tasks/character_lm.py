@@ -1,0 +1,233 @@
+"""A character language model as the training loop sees it: streams of text, hidden states carried along.
+
+The text is one long row of symbols, cut into as many equal streams as a batch has rows. A batch is the next
+block of every stream, and its hidden state begins where the last block's ended: gradients reach back over one
+block (truncated back-propagation through time), what the network remembers reaches back without limit.
+"""
+
+import logging
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from asr.device import autocast
+from asr.errors import DataError, SettingsError
+from asr.lm.charrnn import CharRnn, load_charrnn, save_charrnn
+from asr.model.recurrent.layers import State
+from asr.training.distributed import Process
+from asr.training.task import Losses, Throughput
+
+log = logging.getLogger("asr")
+
+_SAMPLE = 120  # characters of the text that is made up after every epoch
+
+
+@dataclass(frozen=True)
+class StreamConfig:
+    """How a text becomes batches."""
+
+    streams: int = 64  # rows of a batch, over all processes: places of the text that are read side by side
+    block: int = 128  # characters over which gradients reach back
+
+    def __post_init__(self) -> None:
+        for name in ("streams", "block"):
+            if getattr(self, name) < 1:
+                raise SettingsError(f"text.{name} must be at least 1. Got {getattr(self, name)}.")
+
+
+@dataclass(frozen=True)
+class Block:
+    """The next block of every stream."""
+
+    ids: tuple[str, ...]  # where in the text each row is
+    symbols: Tensor  # (rows, steps + 1) int64: inputs, and one further for the last target
+    first: bool  # of the epoch: the hidden state begins at zero
+    global_tokens: int  # targets of all processes
+    global_units: float  # the same, which is what the throughput counts
+
+    @property
+    def padded_size(self) -> int:
+        """Characters, over all rows."""
+        return self.symbols.numel()
+
+    def split(self) -> None:
+        """Rows belong to their hidden states: halves are not worth the trouble."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """How well a held-out text is predicted."""
+
+    loss: float  # nats a character
+
+    @property
+    def score(self) -> float:
+        """Bits a character."""
+        return self.loss / math.log(2)
+
+    def headline(self) -> str:
+        """For the epoch's line."""
+        return f"dev {self.score:.3f} bits a character"
+
+    def row(self) -> dict[str, Any]:
+        """For metrics.jsonl and the model's provenance."""
+        return {"dev_loss": self.loss, "dev_bits_per_character": self.score}
+
+
+class TextTask:
+    """A character network that learns one text and is chosen by how well it predicts another.
+
+    Args:
+        net: on its device.
+        train: (n,) ids of the text to learn.
+        dev: (m,) ids of the text to choose by.
+        config: streams and block length.
+        process: this process; it has every world_size-th stream.
+        seed: of where the streams begin in each epoch.
+
+    Raises:
+        DataError: a text is too short for its streams.
+    """
+
+    score_name = "dev bits a character"
+    throughput = Throughput("characters_per_s", "{:.0f} characters/s")
+    replay_module: str | None = None
+    make_smaller = "Lower --text.block or --text.streams, or make the model smaller."
+
+    def __init__(
+        self,
+        net: CharRnn,
+        train: NDArray[np.uint16],
+        dev: NDArray[np.uint16],
+        config: StreamConfig,
+        process: Process,
+        seed: int,
+    ) -> None:
+        self.net, self.train, self.dev = net, train, dev
+        self.config, self.process, self.seed = config, process, seed
+        if len(train) < 2 * config.streams or len(dev) < 2:
+            raise DataError(
+                f"{len(train)} characters to learn from and {len(dev)} to choose by. Expected at "
+                f"least {2 * config.streams} for {config.streams} streams, and 2. Give more text, or lower "
+                f"--text.streams."
+            )
+        if config.streams < process.world_size:
+            raise SettingsError(
+                f"text.streams is {config.streams} for {process.world_size} processes. Expected one or "
+                f"more for each. Raise it."
+            )
+        self._states: list[State] | None = None
+
+    def parts(self) -> dict[str, nn.Module]:
+        """Parts of the network by the names that --train.freeze takes."""
+        return {
+            name: part for name, part in self.net.named_children() if any(True for _ in part.parameters())
+        }
+
+    def source_weights(self, path: Path) -> dict[str, Tensor | None]:
+        """The tensors of a saved network; those of single characters mean nothing with another alphabet."""
+        other = load_charrnn(path)
+        same = other.symbols == self.net.symbols
+        return {
+            name: tensor if same or not name.startswith(("embedding.", "output.")) else None
+            for name, tensor in other.state_dict().items()
+        }
+
+    def plan(self, epoch: int) -> Sequence[tuple[int, int]]:
+        """(epoch, block) of an epoch's blocks; every stream goes on from block to block."""
+        length = len(self.train) // self.config.streams
+        return [(epoch, block) for block in range(-(-(length - 1) // self.config.block))]
+
+    def load(self, plan: Sequence[tuple[int, int]]) -> Iterator[Block]:
+        """The blocks of a part of a plan."""
+        streams, steps = self.config.streams, self.config.block
+        length = len(self.train) // streams
+        rows = range(self.process.rank, streams, self.process.world_size)
+        for epoch, block in plan:
+            # Streams begin elsewhere in every epoch, so that no cut is always at the same place.
+            shift = int(np.random.default_rng([self.seed, epoch]).integers(len(self.train)))
+            begin, end = block * steps, min((block + 1) * steps, length - 1)
+            places = np.arange(begin, end + 1)
+            parts = [self.train[(shift + row * length + places) % len(self.train)] for row in rows]
+            count = (end - begin) * streams
+            yield Block(
+                ids=tuple(f"stream {row}, characters {begin} to {end}" for row in rows),
+                symbols=torch.from_numpy(np.stack(parts).astype(np.int64)),
+                first=block == 0,
+                global_tokens=count,
+                global_units=float(count),
+            )
+
+    def losses(self, batch: Block, precision: torch.dtype) -> Losses:
+        """The loss of each stream's block, in nats; the state is carried to the next."""
+        symbols = batch.symbols.to(self.net.device, non_blocking=True)
+        states = None if batch.first else self._states
+        with autocast(precision, self.net.device):
+            log_probs, states = self.net(symbols[:, :-1], states)
+        # A state that is not finite would spoil all that follows: it begins anew, and its update is left out.
+        self._states = [
+            tuple(torch.nan_to_num(part.detach(), nan=0.0, posinf=0.0, neginf=0.0) for part in layer)
+            for layer in states
+        ]
+        # Flat, since torch has no deterministic kernel for losses along a second axis on a card.
+        losses = F.nll_loss(log_probs.flatten(0, 1), symbols[:, 1:].flatten(), reduction="none")
+        return Losses(losses.view(len(symbols), -1).sum(1), {})
+
+    def observe(self, update: int, statistics: Mapping[str, float]) -> None:
+        """There is nothing to follow."""
+
+    @torch.inference_mode()
+    def validate(self, process: Process, precision: torch.dtype) -> Prediction:
+        """Bits a character on the held-out text; the main process shows what the network makes up."""
+        self.net.eval()
+        streams = max(1, min(self.config.streams, len(self.dev) // 1000))
+        length = len(self.dev) // streams
+        text = torch.from_numpy(self.dev[: streams * length].astype(np.int64)).view(streams, length)
+        total, count = torch.zeros((), dtype=torch.float64, device=self.net.device), 0
+        states: list[State] | None = None
+        for begin in range(0, length - 1, self.config.block):
+            part = text[:, begin : begin + self.config.block + 1].to(self.net.device, non_blocking=True)
+            with autocast(precision, self.net.device):
+                log_probs, states = self.net(part[:, :-1], states)
+            total += F.nll_loss(log_probs.flatten(0, 1), part[:, 1:].flatten(), reduction="sum")
+            count += part[:, 1:].numel()
+        if process.is_main:
+            log.info("it writes: %s", self.net.sample(_SAMPLE, self.seed).replace("\n", " / "))
+        self.net.train()
+        return Prediction(float(total) / count)  # the only value that is read from the device
+
+    def save(self, path: Path, weights: Mapping[str, Tensor], provenance: dict[str, Any]) -> None:
+        """Write the network with these weights."""
+        save_charrnn(path, self.net, provenance, weights)
+
+    def state(self) -> dict[str, Any]:
+        """The hidden state that the next block goes on from."""
+        states = None if self._states is None else [list(layer) for layer in self._states]
+        return {"states": states, "streams": self.config.streams, "processes": self.process.world_size}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from what `state` gave.
+
+        Raises:
+            SettingsError: the streams are spread in another way than they were.
+        """
+        before, now = state["processes"], self.process.world_size
+        if (before, state["streams"]) != (now, self.config.streams):
+            raise SettingsError(
+                f"the run was trained by {before} process(es) with {state['streams']} streams, and this is "
+                f"{now} with {self.config.streams}: each stream's hidden state belongs to a process. Resume "
+                f"with as many processes and --text.streams as before, or begin anew with "
+                f"--train.warm-start in another --train.run-dir."
+            )
+        states = state["states"]
+        self._states = None if states is None else [
+            tuple(part.to(self.net.device) for part in layer) for layer in states
+        ]  # fmt: skip

@@ -1,0 +1,198 @@
+"""`asr score`: two text files in, a summary out, and no line lost or guessed."""
+
+import json
+import logging
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tyro
+
+from asr.commands.score import ScoreSettings, run, score_files
+from asr.errors import DataError, SettingsError
+from asr.text.normalize import NORMALIZERS
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> "Files":
+    """Writes a pair of text files and scores them."""
+    return Files(tmp_path)
+
+
+class Files:
+    """A reference and a hypothesis in a folder of their own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.ref, self.hyp = folder / "ref.txt", folder / "hyp.txt"
+
+    def write(self, ref: str | bytes, hyp: str | bytes) -> "Files":
+        for path, content in ((self.ref, ref), (self.hyp, hyp)):
+            path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return self
+
+    def wer_line(self, ids: bool = False, normalizer: str = "verbatim") -> str:
+        return score_files(self.ref, self.hyp, normalizer=normalizer, ids=ids).wer_line()
+
+
+def test_lines_pair_up_by_number(files: Files) -> None:
+    """Guards plain scoring, names of utterances included."""
+    files.write("a b c\nd\n", "a x c\nd e\n")
+    result = score_files(files.ref, files.hyp, normalizer="verbatim", ids=False)
+    assert result.wer_line() == "%WER 50.00 [ 2 / 4, 1 ins, 0 del, 1 sub ]"
+    assert [utterance.id for utterance in result.utterances] == ["line-1", "line-2"]
+
+
+def test_empty_and_one_letter_lines_are_utterances(files: Files) -> None:
+    """Guards against the fault of jiwer's command line: short lines dropped from both sides, WER 0."""
+    files.write("I\n\na\n\n", "a\nx y\n\n\n")
+    result = score_files(files.ref, files.hyp, normalizer="verbatim", ids=False)
+    assert len(result.utterances) == 4
+    assert result.wer_line() == "%WER 200.00 [ 4 / 2, 2 ins, 1 del, 1 sub ]"
+
+
+@pytest.mark.parametrize("ref", ["a b\nc", "a b\nc\n", "a b\r\nc\r\n", b"\xef\xbb\xbfa b\nc\n"])
+def test_line_ends_and_byte_order_marks(files: Files, ref: str | bytes) -> None:
+    """Guards against a missing last line feed, Windows line ends or a byte order mark that make errors."""
+    assert files.write(ref, "a b\nc\n").wer_line() == "%WER 0.00 [ 0 / 3, 0 ins, 0 del, 0 sub ]"
+
+
+def test_a_line_ends_at_a_line_feed_only(files: Files) -> None:
+    """Guards against splitlines: it cuts at U+2028, form feeds and more, and shifts all that follows."""
+    assert files.write("a\u2028b\nc\x0cd\x85e\n", "a b\nc d e\n").wer_line().startswith("%WER 0.00 [ 0 / 5,")
+
+
+def test_ids_join_files_of_any_order(files: Files) -> None:
+    """Guards the join by id: order and separators do not matter, an id alone is an empty transcript."""
+    files.write("u1 a b\nu2\tc\nu3\n", "u3 x\nu2 c\nu1   a\n")
+    result = score_files(files.ref, files.hyp, normalizer="verbatim", ids=True)
+    assert [utterance.id for utterance in result.utterances] == ["u1", "u2", "u3"]
+    assert result.wer_line() == "%WER 66.67 [ 2 / 3, 1 ins, 1 del, 0 sub ]"
+
+
+def test_ids_are_not_normalised(files: Files) -> None:
+    """Guards against ids that collapse into one when case or marks are removed."""
+    files.write("U-1 a\nu1 b\n", "U-1 a\nu1 b\n")
+    assert files.wer_line(ids=True, normalizer="english").startswith("%WER 0.00 [ 0 / 2,")
+
+
+def test_missing_and_extra_ids(files: Files) -> None:
+    """Guards against utterances that are left out of the score: a few are named, all are counted."""
+    ref = "".join(f"u{number} a\n" for number in range(10))
+    files.write(ref, "u0 a\nu1 a\nv1 a\nv2 a\n")
+    with pytest.raises(DataError) as caught:
+        files.wer_line(ids=True)
+    message = str(caught.value)
+    assert "hyp.txt lacks 8 of the 10 ids of" in message
+    assert "(u2, u3, u4, u5, u6, ...)" in message
+    assert "has 2 ids that" in message
+    assert "(v1, v2)" in message
+
+
+@pytest.mark.parametrize(
+    ("ref", "hyp", "ids", "message"),
+    [
+        ("a\nb\n", "a\n", False, r"ref\.txt has 2 lines, but .*hyp\.txt has 1\..*--ids"),
+        ("a\n\n", "a\n", False, r"has 2 lines, but"),
+        ("", "a\n", False, r"ref\.txt is empty"),
+        ("a\n", b"a\n", True, None),
+        ("u a\nu b\n", "u a\n", True, r"ref\.txt line 2: the id 'u' is already in line 1"),
+        ("u a\n", "u a\n\n", True, r"hyp\.txt line 2 is empty. With --ids"),
+        ("a\nb\n", b"a\nbc\xe9\n", False, r"hyp\.txt line 2: byte 0xe9, number 3 of the line is not UTF-8"),
+        ("a\n".encode("utf-16"), "a\n", False, r"ref\.txt line 1: byte 0xff"),
+    ],
+)
+def test_wrong_files(
+    files: Files, ref: str | bytes, hyp: str | bytes, ids: bool, message: str | None
+) -> None:
+    """Guards each message, with file, line and counts, and against lines dropped to make files fit."""
+    files.write(ref, hyp)
+    if message is None:
+        assert files.wer_line(ids=ids) == "%WER 0.00 [ 0 / 0, 0 ins, 0 del, 0 sub ]"
+        return
+    with pytest.raises(DataError, match=message):
+        files.wer_line(ids=ids)
+
+
+def test_files_that_cannot_be_read(files: Files, tmp_path: Path) -> None:
+    """Guards against a traceback for the commonest mistake of all."""
+    files.ref.write_text("a\n")
+    with pytest.raises(DataError, match=r"hyp\.txt does not exist"):
+        files.wer_line()
+    with pytest.raises(DataError, match="cannot be read: Is a directory"):
+        score_files(tmp_path, files.ref, normalizer="verbatim", ids=False)
+
+
+def test_hints(files: Files, caplog: pytest.LogCaptureFixture) -> None:
+    """Guards the two hints, and that they only hint: ids and case still count as they stand."""
+    with caplog.at_level(logging.WARNING, logger="asr"):
+        assert files.write("u-1 a\nu-2 b\n", "u-1 a\nu-2 c\n").wer_line().startswith("%WER 25.00 [ 1 / 4,")
+        assert "such as 'u-1'. If these are utterance ids, add --ids" in caplog.text
+        caplog.clear()
+        assert files.write("HELLO YOU\n", "hello you\n").wer_line().startswith("%WER 100.00 [ 2 / 2,")
+        assert "the reference is all in upper case" in caplog.text.lower()
+        assert "--normalizer lower" in caplog.text
+        caplog.clear()
+        files.write("the a\nour b\n", "the a\nour c\n").wer_line()
+        files.write("u-1 a\nu-1 b\n", "u-1 a\nu-1 c\n").wer_line()
+        files.write("u-1 A\nu-2 b\n", "u-1 A\nu-2 c\n").wer_line(ids=True)
+        files.write("HELLO\n", "hello\n").wer_line(normalizer="lower")
+        assert caplog.text == ""
+
+
+def test_run_writes_what_is_asked_for(files: Files, tmp_path: Path) -> None:
+    """Guards each option of the command: both reports, the ids and the normaliser reach the score."""
+    files.write("u1 A b\nu2 c\n", "u2 c\nu1 a x\n")
+    results, alignments = tmp_path / "out" / "r.jsonl", tmp_path / "out" / "a.txt"
+    arguments = [str(files.ref), str(files.hyp), "--ids", "--normalizer", "lower"]
+    arguments += ["--results", str(results), "--alignments", str(alignments)]
+    settings = tyro.cli(ScoreSettings, args=arguments)
+    text = run(settings)
+    assert text.startswith("%WER 33.33 [ 1 / 3, 0 ins, 0 del, 1 sub ]\n")
+    assert text.endswith("Normalizer: lower")
+    assert [json.loads(line)["errors"] for line in results.read_text().splitlines()] == [1, 0]
+    assert "REF:  a b\nHYP:  a x\nEVAL:   S" in alignments.read_text()
+
+
+def test_defaults(files: Files) -> None:
+    """Guards the defaults: no rule acts, nothing is written beside the inputs."""
+    files.write("A b\n", "a b\n")
+    text = run(tyro.cli(ScoreSettings, args=[str(files.ref), str(files.hyp)]))
+    assert text.startswith("%WER 50.00 [ 1 / 2, 0 ins, 0 del, 1 sub ]\n")
+    assert sorted(path.name for path in files.ref.parent.iterdir()) == ["hyp.txt", "ref.txt"]
+
+
+def test_reports_do_not_overwrite_inputs(files: Files) -> None:
+    """Guards a hypothesis file against one misplaced option, and one report against the other."""
+    files.write("a\n", "a\n")
+    with pytest.raises(SettingsError, match=r"--results .*hyp\.txt would overwrite the hypothesis"):
+        run(ScoreSettings(files.ref, files.hyp, results=files.ref.parent / "." / "hyp.txt"))
+    out = files.ref.parent / "out"
+    with pytest.raises(SettingsError, match=r"--alignments .*out would overwrite the file of --results"):
+        run(ScoreSettings(files.ref, files.hyp, results=out, alignments=out))
+    assert files.hyp.read_text() == "a\n"
+    assert not out.exists()
+
+
+def test_unknown_normalizer(files: Files, capsys: pytest.CaptureFixture[str]) -> None:
+    """Guards against a misspelt name, and a help text that forgets one."""
+    files.write("a\n", "a\n")
+    with pytest.raises(SettingsError, match=r"verbatim, lower, english\. Got 'englsh'"):
+        files.wer_line(normalizer="englsh")
+    with pytest.raises(SystemExit) as caught:
+        tyro.cli(ScoreSettings, args=["--help"])
+    assert caught.value.code == 0
+    text = capsys.readouterr().out
+    assert all(name in text for name in NORMALIZERS)
+
+
+def test_scoring_never_imports_torch() -> None:
+    """Guards `asr --help` and `asr score` against the seconds that torch takes; the settings load less
+    still."""
+    program = (
+        "import sys, asr.commands.score\n"
+        "assert not {'torch', 'jiwer', 'numpy'} & set(sys.modules), 'settings'\n"
+        "import asr.scoring.report, asr.text.tokenizer\n"
+        "assert 'torch' not in sys.modules, 'scoring'\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=Path(__file__).parents[1])

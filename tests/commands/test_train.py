@@ -1,0 +1,642 @@
+import contextlib
+import json
+import logging
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from safetensors import safe_open
+
+from asr.batching.batches import BatchConfig, Batches
+from asr.batching.examples import learn_tokenizer, make_examples
+from asr.cli import main
+from asr.commands import train as train_module
+from asr.commands.train import Settings, TrainSettings, feature_statistics, run, train
+from asr.corpora.manifest import Utterance, read_manifest, write_manifest
+from asr.errors import DataError, Interrupted, SettingsError
+from asr.frontend.augment import AugmentConfig
+from asr.frontend.features import FeatureConfig, log_mel
+from asr.model.encoder import EncoderConfig
+from asr.model.saved import load_model
+from asr.training.checkpoint import load_checkpoint
+from asr.training.config import TrainConfig
+from asr.training.distributed import Process
+from asr.training.reproducer import weights_digest
+
+PROJECT = Path(__file__).parents[1]
+RATE = 8000
+TONES = {"a": 400, "b": 800, "c": 1600}
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="session")
+def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Sixteen recordings in which every letter is a tone."""
+    folder = tmp_path_factory.mktemp("corpus")
+    rng = np.random.default_rng(0)
+    utterances = []
+    for number in range(16):
+        text = "".join(rng.choice(list(TONES), size=3 + number % 3))
+        t = np.arange(1600) / RATE
+        samples = np.concatenate([0.3 * np.sin(2 * np.pi * TONES[letter] * t) for letter in text])
+        samples += 0.003 * rng.standard_normal(len(samples))
+        path = folder / f"u{number:02d}.wav"
+        soundfile.write(path, samples, RATE, subtype="PCM_16")
+        seconds = len(samples) / RATE
+        utterances.append(Utterance(id=path.stem, audio_filepath=path, duration=seconds, text=text))
+    write_manifest(folder / "train.jsonl", utterances)
+    return folder / "train.jsonl"
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(
+        features=FeatureConfig(sample_rate=RATE, n_mels=20),
+        augment=AugmentConfig(speeds=(0.9, 1.0), time_mask_frames=5, mel_mask_bands=5),
+        model=EncoderConfig(width=16, depth=1, channels=4),
+        batch=BatchConfig(seconds=3.0, cache_dir=tmp_path / "features"),
+        train=TrainConfig(run_dir=tmp_path / "run", epochs=2, precision="float32", device="cpu"),
+    )
+
+
+def changed(settings: Settings, topic: str, **values: Any) -> Settings:
+    return replace(settings, **{topic: replace(getattr(settings, topic), **values)})
+
+
+def weights_of(path: Path) -> dict[str, torch.Tensor]:
+    with safe_open(path, framework="pt") as file:
+        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+
+
+def assert_same_weights(left: Path, right: Path, tolerance: float = 0.0) -> None:
+    torch.testing.assert_close(weights_of(left), weights_of(right), rtol=tolerance, atol=tolerance)
+
+
+def command(manifest: Path, run_dir: Path, *more: str) -> list[str]:
+    """`asr train` as a user types it, on a model that takes no time."""
+    return [
+        "-m", "asr", "train", str(manifest), "--dev", str(manifest), "--train.run-dir", str(run_dir),
+        "--features.sample-rate", str(RATE), "--features.n-mels", "20", "--model.width", "16",
+        "--model.depth", "1", "--model.channels", "4", "--model.dropout", "0.0", "--augment.speeds", "1.0",
+        "--batch.seconds", "3", "--batch.cache-dir", str(run_dir.parent / "features"),
+        "--train.precision", "float32",
+        "--train.device", "cpu", *more,
+    ]  # fmt: skip
+
+
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(PROJECT), "OMP_NUM_THREADS": "1"}
+
+
+def start(arguments: list[str], **environment: str) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, *arguments],
+        env={**ENVIRONMENT, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(arguments: list[str]) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, *arguments],
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def wait_for(condition: Callable[[], bool], process: "subprocess.Popen[str]") -> None:
+    for _ in range(3000):
+        if condition():
+            return
+        if process.poll() is not None:
+            pytest.fail(f"ended too early: {process.communicate()}")
+        time.sleep(0.02)
+    pytest.fail("nothing happened for a minute")
+
+
+def test_run(manifest: Path, settings: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Guards what a run leaves: a model with its provenance, a log that reads well, and what to do next."""
+    caplog.set_level(logging.INFO, "asr")
+    text = run(TrainSettings(manifests=(manifest,), dev=manifest, settings=settings))
+    model_file = tmp_path / "run" / "model.safetensors"
+    assert text == f"model: {model_file}\nnext:  asr transcribe FILE... --model {model_file}"
+    provenance = load_model(model_file).settings.provenance
+    assert provenance["settings"]["augment.speeds"] == [0.9, 1.0]
+    assert provenance["settings"]["train.run_dir"] == str(tmp_path / "run")
+    assert provenance["torch"] == torch.__version__
+    assert provenance["precision"] == "float32"
+    written = (tmp_path / "run" / "train.log").read_text()
+    assert (
+        "training on 16 utterances (0.00 h), choosing by 16: 0.0 M weights, precision float32, CPU, "
+        f"threads: {torch.get_num_threads()}" in written
+    )
+    assert "model.width=16" in written
+    assert "run_dir" not in written
+    assert "best dev WER" in written
+    assert "batch 1/" not in written  # progress lines are for a terminal
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {
+        "checkpoint.pt", "last.safetensors", "metrics.jsonl", "model.safetensors", "tensorboard", "train.log",
+    }  # fmt: skip
+
+
+def test_folder_in_use(manifest: Path, settings: Settings) -> None:
+    """Guards a finished run against being overwritten by a second one."""
+    utterances = read_manifest(manifest)
+    train(utterances, utterances, settings)
+    with pytest.raises(
+        SettingsError, match=r"run already holds a run\. Add --train\.resume to go on with it, or"
+    ):
+        train(utterances, utterances, settings)
+
+
+def test_nothing_to_resume(manifest: Path, settings: Settings, caplog: pytest.LogCaptureFixture) -> None:
+    """Guards scripts that always pass --train.resume: the first time there is nothing, which is said."""
+    caplog.set_level(logging.INFO, "asr")
+    utterances = read_manifest(manifest)
+    train(utterances, utterances, changed(settings, "train", resume=True, epochs=1))
+    assert any(
+        "nothing to resume in" in message and "from the beginning" in message for message in caplog.messages
+    )
+
+
+def test_resume_with_other_settings(manifest: Path, settings: Settings, tmp_path: Path) -> None:
+    """Guards against half a run with one learning rate and half with another: what has changed is named."""
+    utterances = read_manifest(manifest)
+    train(utterances, utterances, changed(settings, "train", epochs=1))
+    other = changed(settings, "train", resume=True, epochs=1, learning_rate=0.5)
+    other = changed(other, "model", dropout=0.1)
+    with pytest.raises(SettingsError) as caught:
+        train(utterances, utterances, other)
+    assert "--model.dropout was None and is now 0.1" in str(caught.value)
+    assert "--train.learning-rate was 0.001 and is now 0.5" in str(caught.value)
+    assert "epochs" not in str(caught.value)
+    same = changed(settings, "train", resume=True, epochs=1)
+    with pytest.raises(SettingsError, match="the digest of the training and dev data was"):
+        train(utterances[1:], utterances, same)
+    # Nobody typed it, so the message has to say what it is and what to type.
+    with pytest.raises(SettingsError, match=r"--batch.shards \(.* one for each process\) was 1 and is now 2"):
+        train(utterances, utterances, changed(same, "batch", shards=2))
+    # Where and how fast may change, and what an older version did not know counts as the default.
+    path = tmp_path / "run" / "checkpoint.pt"
+    record = torch.load(path, weights_only=True)
+    plain = json.loads(record["settings"])
+    del plain["model.residual"]
+    torch.save({**record, "settings": json.dumps(plain)}, path)
+    train(
+        utterances,
+        utterances,
+        changed(changed(same, "train", save_every_s=1.0, threads=1), "batch", workers=0),
+    )
+
+
+def test_resume_with_other_noise(manifest: Path, settings: Settings, tmp_path: Path) -> None:
+    """One recording more, and every utterance hears another than it did before the stop."""
+    utterances = read_manifest(manifest)
+    noise = tmp_path / "noise"
+    noise.mkdir()
+    shutil.copy(utterances[0].audio_filepath, noise / "a.wav")
+    noisy = changed(settings, "augment", noise_share=0.5, noise_dir=noise)
+    train(utterances, utterances, changed(noisy, "train", epochs=1))
+    again = changed(noisy, "train", resume=True, epochs=1)
+    train(utterances, utterances, again)
+    shutil.copy(utterances[0].audio_filepath, noise / "b.wav")
+    with pytest.raises(SettingsError, match="the digest of the recordings of noise and rooms was "):
+        train(utterances, utterances, again)
+
+
+def test_resume_anyway(
+    manifest: Path, settings: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Guards --train.resume-anyway: it names what has changed and goes on with the settings of today; where
+    the weights do not fit any more, one line says so."""
+    utterances = read_manifest(manifest)
+    train(utterances, utterances, changed(settings, "train", epochs=1))
+    more = changed(settings, "train", resume_anyway=True, epochs=2, learning_rate=0.5, weight_decay=0.125)
+    train(utterances[1:], utterances, more)
+    (message,) = [text for text in caplog.messages if "going on with other settings" in text]
+    for part in ("--train.epochs was 1 and is now 2", "--train.learning-rate was 0.001 and is now 0.5",
+                 "the digest of the training and dev data was"):  # fmt: skip
+        assert part in message
+    states = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)["states"]
+    assert states["optimizer"]["param_groups"][0]["weight_decay"] == 0.125
+    # Other parts learn: the moments of before belong to other weights.
+    train(utterances, utterances, changed(more, "train", epochs=3, freeze=("front",)))
+    assert "other parts are frozen than before: the optimiser starts anew" in caplog.messages
+    with pytest.raises(
+        SettingsError, match=r"its weights do not fit these settings: .*size mismatch"
+    ) as caught:
+        train(utterances, utterances, changed(changed(more, "train", epochs=4), "model", width=24))
+    assert "\n" not in str(caught.value)
+    assert "--train.warm-start" in str(caught.value)
+
+
+def test_warm_start_and_time_limit(manifest: Path, settings: Settings, tmp_path: Path) -> None:
+    """Guards two settings through the whole command: a first session that the clock ends at once has the
+    donor's weights behind it, a second one goes on without needing the donor."""
+    utterances = read_manifest(manifest)
+    donor = train(utterances, utterances, changed(settings, "train", epochs=1))
+    warm = {"run_dir": tmp_path / "warm", "warm_start": donor, "epochs": 1}
+    with pytest.raises(
+        Interrupted, match=r"stopped by --train\.max-hours 1e-06 in epoch 1, batch 1, and saved"
+    ):
+        train(utterances, utterances, changed(settings, "train", **warm, max_hours=1e-6, learning_rate=1e-9))
+    weights = torch.load(tmp_path / "warm" / "checkpoint.pt", weights_only=True)["states"]["net"]
+    torch.testing.assert_close(dict(weights), weights_of(donor), rtol=1e-4, atol=1e-6)
+    donor.unlink()
+    train(utterances, utterances, changed(settings, "train", **warm, resume=True, learning_rate=1e-9))
+
+
+def test_half_written_files_of_a_killed_session(manifest: Path, settings: Settings, tmp_path: Path) -> None:
+    """Guards the run folder: what kill -9 left half-written is removed by the next session."""
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "checkpoint.pt.part").write_bytes(b"half")
+    utterances = read_manifest(manifest)
+    train(utterances, utterances, changed(settings, "train", epochs=1))
+    assert not list((tmp_path / "run").glob("*.part"))
+
+
+def test_resumed_after_ctrl_c(
+    manifest: Path, settings: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """Guards the whole command, global statistics included: stopped and resumed equals never stopped."""
+    utterances = read_manifest(manifest)
+    settings = changed(settings, "features", normalize="global")
+    train(utterances, utterances, changed(settings, "train", run_dir=tmp_path / "whole"))
+
+    class Stop(train_module.StopRequest):
+        seen = 0
+
+        @property
+        def received(self) -> bool:
+            self.seen += 1
+            return self.seen > 2
+
+        @received.setter
+        def received(self, value: bool) -> None: ...
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train_module, "StopRequest", Stop)
+        with pytest.raises(Interrupted, match=r"stopped in epoch 1, batch 3, and saved\. To go on, add"):
+            train(utterances, utterances, settings)
+    monkeypatch.setattr(train_module, "feature_statistics", lambda *_: pytest.fail("computed again"))
+    caplog.set_level(logging.INFO, "asr")
+    train(utterances, utterances, changed(settings, "train", resume=True))
+    assert "resuming in epoch 1, after batch 3" in caplog.messages
+    for name in ("last.safetensors", "model.safetensors"):
+        assert_same_weights(tmp_path / "whole" / name, tmp_path / "run" / name)
+    assert weights_of(tmp_path / "run" / "last.safetensors")["normalize.deviation"].std() > 0
+
+
+def test_global_statistics(manifest: Path, settings: Settings) -> None:
+    """Guards mean and deviation over all frames of the plain recordings, whole or gathered from two
+    processes."""
+    utterances = read_manifest(manifest)
+    config = replace(settings.features, normalize="global")
+    tokenizer = learn_tokenizer(utterances, settings.text)
+    examples = make_examples(utterances, tokenizer, settings.text, config, 4)
+
+    def batches(rank: int, world_size: int) -> Batches:
+        return Batches(
+            examples, config, settings.batch, settings.augment, seed=1, rank=rank, world_size=world_size
+        )
+
+    waves = [torch.from_numpy(soundfile.read(item.audio_filepath, dtype="float32")[0]) for item in utterances]
+    frames = torch.cat([log_mel(wave[None], config)[0] for wave in waves]).double()
+    expected = frames.mean(0).float(), frames.std(0, correction=0).float()
+    torch.testing.assert_close(feature_statistics(batches(0, 1), config, Process(0, 1, CPU)), expected)
+
+    parts: list[Any] = []
+
+    class Recorder(Process):
+        def gather(self, value: Any) -> list[Any]:
+            parts.append(value)
+            return [value]
+
+    for rank in range(2):
+        feature_statistics(batches(rank, 2), config, Recorder(rank, 1, CPU))
+
+    class Gathered(Process):
+        def gather(self, value: Any) -> list[Any]:
+            return parts
+
+    torch.testing.assert_close(feature_statistics(batches(0, 2), config, Gathered(0, 1, CPU)), expected)
+
+
+def test_same_id_in_two_manifests(manifest: Path, settings: Settings) -> None:
+    """Guards two manifests on one command line that name utterances alike."""
+    with pytest.raises(DataError, match="16 ids name more than one training utterance: u00"):
+        run(TrainSettings(manifests=(manifest, manifest), dev=manifest, settings=settings))
+
+
+def test_no_training_manifest(manifest: Path, settings: Settings) -> None:
+    """`asr train --dev a.jsonl` without a manifest to learn from says how the command goes."""
+    with pytest.raises(SettingsError, match=r"no manifest to learn from\. Expected: asr train MANIFEST"):
+        run(TrainSettings(manifests=(), dev=manifest, settings=settings))
+
+
+def test_empty_dev_set(manifest: Path, settings: Settings) -> None:
+    """Guards against training for an epoch and then finding nothing to choose by."""
+    with pytest.raises(DataError, match="none of 0 dev utterances"):
+        train(read_manifest(manifest), [], settings)
+
+
+def test_run_folder_that_is_a_file(manifest: Path, settings: Settings, tmp_path: Path) -> None:
+    """Guards a slip in --train.run-dir."""
+    (tmp_path / "run").write_text("notes")
+    with pytest.raises(SettingsError, match=r"train\.run-dir .*run: cannot be used as a folder: File exists"):
+        train(read_manifest(manifest), read_manifest(manifest), settings)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
+def test_stopped_process(number: signal.Signals, manifest: Path, tmp_path: Path) -> None:
+    """Guards the real command against Ctrl-C and SIGTERM: it saves, says how to go on, and exits with 130."""
+    run_dir = tmp_path / "run"
+    process = start(command(manifest, run_dir, "--train.epochs", "100000", "--train.log-every-s", "0"))
+    wait_for(lambda: (run_dir / "metrics.jsonl").exists(), process)
+    process.send_signal(number)
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert output == ""
+    assert "and saved. To go on, add --train.resume to the same command." in errors.splitlines()[-1]
+    assert "Traceback" not in errors
+    assert load_checkpoint(run_dir / "checkpoint.pt", CPU)[0].update > 0
+
+
+def children(process: "subprocess.Popen[str]") -> list[int]:
+    listed = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    if not listed.exists():
+        process.kill()
+        pytest.skip("needs /proc to find the processes that another has started")
+    return [int(child) for child in listed.read_text().split()]
+
+
+def test_killed_loader_process(manifest: Path, tmp_path: Path) -> None:
+    """Guards kill -9 of a loader process, as the system does for want of memory: one line, and the checkpoint
+    stays good."""
+    run_dir = tmp_path / "run"
+    more = ("--train.epochs", "100000", "--train.save-every-s", "0", "--batch.workers", "1")
+    process = start(command(manifest, run_dir, *more))
+    wait_for(lambda: (run_dir / "checkpoint.pt").exists(), process)
+    victims: list[int] = []
+    while not victims:  # there is none between epochs
+        victims = children(process)
+    os.kill(victims[-1], signal.SIGKILL)
+    output, errors = process.communicate(timeout=60)
+    assert (process.returncode, output) == (2, ""), errors
+    assert "error: a loader process was ended from outside" in errors.splitlines()[-1]
+    assert "Traceback" not in errors
+    assert load_checkpoint(run_dir / "checkpoint.pt", CPU)[0].update > 0
+
+
+def saved_at(run_dir: Path) -> int:
+    path = run_dir / "checkpoint.pt"
+    return path.stat().st_mtime_ns if path.exists() else 0
+
+
+ZYGOTE = """
+import os, sys
+import torch, torch.utils.tensorboard
+import asr.commands.train
+from asr.cli import main
+for line in sys.stdin:
+    child = os.fork()
+    if child == 0:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        os._exit(main(line.split()))
+    print(child, flush=True)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_killed_twenty_times(manifest: Path, tmp_path: Path) -> None:
+    """Guards every moment of a run against kill -9: start, reading the checkpoint, updates, writing files,
+    validation. What is left after 20 kills ends with the weights of a run that lived."""
+    rng = np.random.default_rng(20)
+    more = ("--train.epochs", "20", "--train.save-every-s", "0", "--train.ema", "0.9", "--train.average", "3",
+            "--train.accumulate", "2", "--model.dropout", "0.2", "--train.resume")  # fmt: skip
+    with subprocess.Popen(
+        [sys.executable, "-c", ZYGOTE], env=ENVIRONMENT, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL, text=True,
+    ) as zygote:  # fmt: skip
+        # It has torch loaded, so that a session starts in a fraction of a second.
+
+        def session(run_dir: Path, kill_after_s: float | None = None, *, update_first: bool = False) -> int:
+            print(*command(manifest, run_dir, *more)[2:], file=zygote.stdin, flush=True)
+            child = int(zygote.stdout.readline())
+            if kill_after_s is not None:
+                before = saved_at(run_dir)
+                while update_first and saved_at(run_dir) == before and Path(f"/proc/{child}").exists():
+                    time.sleep(0.001)
+                time.sleep(kill_after_s)
+                with contextlib.suppress(ProcessLookupError):  # it has ended by itself
+                    os.kill(child, signal.SIGKILL)
+            return int(zygote.stdout.readline())
+
+        began = time.monotonic()
+        assert session(tmp_path / "whole") == 0
+        whole_s = time.monotonic() - began
+        kills = 0
+        run_dir = tmp_path / "run"
+        for number in range(40):
+            # Every other session dies young; the others make an update first, so that all get somewhere.
+            share = rng.uniform(0.0, 0.2 if number % 2 else 0.03)
+            status = session(run_dir, kill_after_s=share * whole_s, update_first=number % 2 == 0)
+            kills += status == -signal.SIGKILL
+            if kills == 22:
+                break
+        updates = load_checkpoint(run_dir / "checkpoint.pt", CPU)[0].update
+        assert kills >= 20
+        assert updates > 10
+        assert session(run_dir) == 0
+        zygote.stdin.close()
+    for name in ("last.safetensors", "model.safetensors"):
+        assert weights_digest(weights_of(tmp_path / "whole" / name)) == weights_digest(
+            weights_of(run_dir / name)
+        )
+    positions = []
+    for folder in (tmp_path / "whole", run_dir):
+        position, _, _ = load_checkpoint(folder / "checkpoint.pt", CPU)
+        positions.append(replace(position, seconds=0.0))
+    assert positions[0] == positions[1]
+    assert not list(run_dir.rglob("*.part"))
+
+
+@pytest.mark.slow
+def test_killed_process(manifest: Path, tmp_path: Path) -> None:
+    """Guards kill -9 at random points: what is left resumes and ends with the weights of a run that lived."""
+    more = ("--train.epochs", "25", "--train.save-every-s", "0.01")
+    finish(command(manifest, tmp_path / "whole", *more)).check_returncode()
+    run_dir = tmp_path / "run"
+    rng = np.random.default_rng()
+    kills = 0
+    for _ in range(4):
+        before = (run_dir / "checkpoint.pt").stat().st_mtime_ns if (run_dir / "checkpoint.pt").exists() else 0
+        process = start(command(manifest, run_dir, *more, "--train.resume"))
+
+        def saved_again(before: int = before) -> bool:
+            path = run_dir / "checkpoint.pt"
+            return path.exists() and path.stat().st_mtime_ns > before
+
+        wait_for(saved_again, process)
+        time.sleep(rng.uniform(0, 0.3))
+        kills += process.poll() is None
+        process.kill()
+        process.communicate()
+    assert kills >= 2
+    finish(command(manifest, run_dir, *more, "--train.resume")).check_returncode()
+    for name in ("last.safetensors", "model.safetensors"):
+        assert_same_weights(tmp_path / "whole" / name, run_dir / name)
+    rows = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    assert [row["epoch"] for row in rows if row["event"] == "epoch"] == list(range(1, 26))
+
+
+def torchrun(arguments: list[str], processes: int = 2) -> list[str]:
+    return [
+        "-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1",
+        "--nproc-per-node", str(processes), *arguments,
+    ]  # fmt: skip
+
+
+def start_ranks(arguments: list[str]) -> "list[subprocess.Popen[str]]":
+    """Two processes with the environment that torchrun gives them, without the time that it takes itself."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    ranks = []
+    for rank in range(2):
+        numbers = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+        ranks.append(start(arguments, **address, **numbers))
+    return ranks
+
+
+def test_two_processes_equal_one(manifest: Path, tmp_path: Path) -> None:
+    """Guards several processes: the same batches, so the same weights up to the order of sums; one writes."""
+    more = ("--train.epochs", "3", "--features.normalize", "global", "--train.learning-rate", "0.003")
+    ranks = start_ranks(command(manifest, tmp_path / "both", *more))
+    assert main(command(manifest, tmp_path / "alone", *more, "--batch.shards", "2")[2:]) == 0
+    (output, errors), other = (rank.communicate(timeout=300) for rank in ranks)
+    assert [rank.returncode for rank in ranks] == [0, 0], errors
+    assert_same_weights(tmp_path / "alone" / "last.safetensors", tmp_path / "both" / "last.safetensors", 2e-4)
+    assert output.startswith("model: ")
+    assert errors.count("epoch 3/3") == 1
+    assert other == ("", "")
+    epochs = []
+    for name in ("alone", "both"):
+        lines = (tmp_path / name / "metrics.jsonl").read_text().splitlines()
+        epochs.append([row for row in map(json.loads, lines) if row["event"] == "epoch"])
+    assert [row["update"] for row in epochs[0]] == [row["update"] for row in epochs[1]]
+    for key in ("train_loss", "dev_loss", "dev_wer", "blank_share"):
+        left, right = ([row[key] for row in epoch_rows] for epoch_rows in epochs)
+        assert left == pytest.approx(right, rel=1e-3), key
+
+
+SHORT_OF_MEMORY = """
+import os, sys
+import torch
+from asr.cli import main
+from asr.training.tasks import speech
+plain = speech.speech_losses
+def losses(model, batch, *rest):
+    if os.environ["RANK"] == "1" and len(batch.ids) > 1:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+    return plain(model, batch, *rest)
+speech.speech_losses = losses
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.slow
+def test_one_of_two_processes_is_short_of_memory(manifest: Path, tmp_path: Path) -> None:
+    """Guards against processes that wait for each other for ever when one halves its batches: the result is
+    that of a process with enough memory. With all tools that the processes have to agree on."""
+    more = ("--train.epochs", "3", "--train.accumulate", "2", "--train.ema", "0.9", "--train.average", "2",
+            "--batch.shards", "2")  # fmt: skip
+    ranks = start_ranks(["-c", SHORT_OF_MEMORY, *command(manifest, tmp_path / "both", *more)[2:]])
+    outputs = [rank.communicate(timeout=300) for rank in ranks]
+    assert [rank.returncode for rank in ranks] == [0, 0], outputs
+    assert main(command(manifest, tmp_path / "alone", *more)[2:]) == 0
+    for name in ("last.safetensors", "model.safetensors"):
+        assert_same_weights(tmp_path / "alone" / name, tmp_path / "both" / name, 2e-4)
+
+
+@pytest.mark.slow
+def test_stop_of_several_processes(manifest: Path, tmp_path: Path) -> None:
+    """Guards Ctrl-C under torchrun: all agree on where to stop, and a resumed run ends like one that did
+    not."""
+    more = ("--train.epochs", "30", "--train.log-every-s", "0")
+    finish(torchrun(command(manifest, tmp_path / "whole", *more))).check_returncode()
+    process = start(torchrun(command(manifest, tmp_path / "run", *more)))
+    wait_for(lambda: (tmp_path / "run" / "metrics.jsonl").exists(), process)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert "and saved. To go on" in errors
+    assert load_checkpoint(tmp_path / "run" / "checkpoint.pt", CPU)[0].epoch < 30
+    finish(torchrun(command(manifest, tmp_path / "run", *more, "--train.resume"))).check_returncode()
+    assert_same_weights(tmp_path / "whole" / "last.safetensors", tmp_path / "run" / "last.safetensors")
+
+
+@pytest.mark.slow
+def test_two_nodes_equal_one_process(manifest: Path, tmp_path: Path) -> None:
+    """Guards several machines, simulated by two torchrun agents with a process each: they find each other,
+    and train what one process trains; only the first node writes."""
+    more = ("--train.epochs", "2", "--batch.shards", "2")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    nodes = [
+        start([
+            "-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1", "--node-rank", str(rank),
+            "--master-addr", "127.0.0.1", "--master-port", port, "--local-addr", "127.0.0.1",
+            *command(manifest, tmp_path / "both", *more),
+        ])
+        for rank in range(2)
+    ]  # fmt: skip
+    (output, errors), (other, _) = (node.communicate(timeout=300) for node in nodes)
+    assert [node.returncode for node in nodes] == [0, 0], errors
+    assert (output.startswith("model: "), other) == (True, "")
+    assert main(command(manifest, tmp_path / "alone", *more)[2:]) == 0
+    assert_same_weights(tmp_path / "alone" / "last.safetensors", tmp_path / "both" / "last.safetensors", 2e-4)
+
+
+@pytest.mark.slow
+def test_dead_process_ends_the_run(manifest: Path, tmp_path: Path) -> None:
+    """Guards against a run that waits for ever for a process that has died."""
+    audio = tmp_path / "audio"
+    shutil.copytree(manifest.parent, audio)
+    more = ("--train.epochs", "100000", "--train.log-every-s", "0")
+    process = start(torchrun(command(audio / "train.jsonl", tmp_path / "run", *more)))
+    wait_for(lambda: (tmp_path / "run" / "metrics.jsonl").exists(), process)
+    os.kill(children(process)[-1], signal.SIGKILL)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode != 0
+    # torchrun tells which process died, and of what. It may end the other one before that has noticed.
+    assert "Signal 9 (SIGKILL)" in errors
+    assert errors.count("2 processes trained together, and one has ended too early") <= 1
+
+
+@pytest.mark.slow
+def test_an_error_of_all_is_said_once(manifest: Path, tmp_path: Path) -> None:
+    """Guards the screen against one error a process where all have the same."""
+    empty = tmp_path / "empty.jsonl"
+    empty.write_text("")
+    done = finish(torchrun(command(manifest, tmp_path / "run", "--dev", str(empty)), processes=3))
+    assert done.returncode != 0
+    assert sum(line.startswith("error: ") for line in done.stderr.splitlines()) == 1, done.stderr
