@@ -117,7 +117,7 @@ class _ContentLocator(_CacheLocator):
 
 
 class _Impl(CompileResultCacheImpl):
-    _locator_classes = [_ContentLocator]  # noqa: RUF012 # numba's attribute
+    _locator_classes: Any = (_ContentLocator,)  # numba's attribute
 
 
 _Cache._impl_class = _Impl
