@@ -10,6 +10,7 @@ from torch import Tensor
 from asr.errors import SettingsError
 from asr.model.encoder import SIZES, Encoder, EncoderConfig, parameter_count, step_count
 from asr.model.recurrent.cells import NAMES, Cell
+from tests.shapes import encoder_config
 
 FRONTS: tuple[Literal["conv", "stack"], ...] = ("conv", "stack")
 
@@ -17,7 +18,7 @@ FRONTS: tuple[Literal["conv", "stack"], ...] = ("conv", "stack")
 def make(n_mels: int = 20, **settings: Any) -> Encoder:
     torch.manual_seed(0)
     settings = {"width": 8, "depth": 2, "channels": 4, "dropout": 0.0, **settings}
-    return Encoder(EncoderConfig(**settings), n_mels=n_mels, vocab_size=7).eval()
+    return Encoder(encoder_config(**settings), n_mels=n_mels, vocab_size=7).eval()
 
 
 def batch(lengths: list[int], n_mels: int = 20) -> tuple[Tensor, Tensor]:
@@ -194,4 +195,4 @@ def test_bf16_on_this_processor(front: Literal["conv", "stack"], cell: Cell) -> 
 def test_wrong_settings(settings: dict[str, Any], message: str) -> None:
     """Guards ranges, also of what the recurrent layers check; the message names the key."""
     with pytest.raises(SettingsError, match=message):
-        EncoderConfig(**settings)
+        encoder_config(**settings)

@@ -428,7 +428,8 @@ def make_direction(
     Raises:
         SettingsError: the cell is unknown; it has no projection; or the projection is larger than the width.
     """
-    check_cell(cell, width, projection)
+    check_cell(cell, projection)
+    check_projection(projection, width)
     direction: Direction
     if cell in ("rnn", "rnn-relu"):
         direction = Elman(input_size, width, relu=cell == "rnn-relu", recurrent_dropout=recurrent_dropout)
@@ -446,19 +447,27 @@ def make_direction(
     return direction
 
 
-def check_cell(cell: str, width: int, projection: int) -> None:
+def check_cell(cell: str, projection: int) -> None:
     """Refuse a cell that cannot be made.
 
     Raises:
-        SettingsError: the cell is unknown; it has no projection; or the projection is larger than the width.
+        SettingsError: the cell is unknown, or has no projection.
     """
     if cell not in NAMES:
         raise SettingsError(f"model.cell must be one of {', '.join(NAMES)}. Got {cell!r}.")
     if projection and not cell.startswith("lstm"):
         raise SettingsError(
             f"model.projection is {projection}, but a {cell} cell has no recurrent projection, only lstm and "
-            "lstm-peephole have. Set model.bottleneck for a linear layer behind each recurrent layer."
+            "lstm-peephole have. Set model.bottleneck for a linear layer after each recurrent layer."
         )
+
+
+def check_projection(projection: int, width: int) -> None:
+    """Refuse a projection that makes the hidden state larger.
+
+    Raises:
+        SettingsError: the projection is larger than the width.
+    """
     if projection > width:
         raise SettingsError(
             f"model.projection larger than width: {projection} > {width}. A projection makes the hidden "

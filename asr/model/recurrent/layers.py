@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 from asr.errors import SettingsError
 from asr.model.recurrent.cells import Cell as Cell
-from asr.model.recurrent.cells import Direction, check_cell, make_direction, product_dtype
+from asr.model.recurrent.cells import Direction, check_cell, check_projection, make_direction, product_dtype
 from asr.model.recurrent.cells import State as State
 from asr.model.recurrent.cudnn import has_persistent_kernels, persistent_obstacle, persistent_rows
 from asr.model.recurrent.streams import on_two_streams
@@ -36,29 +36,37 @@ _log = logging.getLogger("asr")
 
 
 @dataclass(frozen=True)
-class RecurrentConfig:
-    """The recurrent layers of an encoder or a language model."""
+class LayerConfig:
+    """What each recurrent layer of a stack is made of, whatever its size."""
 
     cell: Cell = "lstm"  # rnn is Elman's, with tanh; ligru is the light GRU of Ravanelli 2018
-    bidirectional: bool = True  # a second set of layers reads each utterance from its end
+    bidirectional: bool = True  # a second set of layers reads each utterance from its end; False to stream
+    # share of the recurrent weights that are left out in an update, the same ones at all steps
+    recurrent_dropout: float = 0.0
+    layer_norm: bool = True  # on the input of every recurrent layer
+    residual: bool = False  # around recurrent layers whose input and output sizes agree
+    projection: int = 0  # lstm, lstm-peephole: hidden state's size, at most width (Sak 2014); 0 for width
+    bottleneck: int = 0  # outputs of a linear layer after each recurrent layer; 0 for none
+
+    def __post_init__(self) -> None:
+        _require_at_least(self, projection=0, bottleneck=0)
+        _require_share(self, "recurrent_dropout")
+        check_cell(self.cell, self.projection)
+
+
+@dataclass(frozen=True)
+class RecurrentConfig(LayerConfig):
+    """The recurrent layers of an encoder or a language model."""
+
     width: int = 256  # units a layer and direction
     depth: int = 4  # layers
     dropout: float = 0.3  # on the input of every layer but the first; one mask for all steps of an utterance
-    # share of the recurrent weights that are left out in an update, the same ones at all steps
-    recurrent_dropout: float = 0.0
-    layer_norm: bool = True  # normalise the input of every layer
-    residual: bool = False  # add a layer's input to its output where their sizes agree
-    projection: int = 0  # lstm, lstm-peephole: hidden state's size, at most width (Sak 2014); 0 for width
-    bottleneck: int = 0  # outputs of a linear layer behind each recurrent layer; 0 for none
 
     def __post_init__(self) -> None:
-        for name, low in (("width", 1), ("depth", 1), ("projection", 0), ("bottleneck", 0)):
-            if getattr(self, name) < low:
-                raise SettingsError(f"model.{name} must be at least {low}. Got {getattr(self, name)}.")
-        for name in ("dropout", "recurrent_dropout"):
-            if not 0 <= getattr(self, name) < 1:
-                raise SettingsError(f"model.{name} must be in [0, 1). Got {getattr(self, name):g}.")
-        check_cell(self.cell, self.width, self.projection)
+        super().__post_init__()
+        _require_at_least(self, width=1, depth=1)
+        _require_share(self, "dropout")
+        check_projection(self.projection, self.width)
 
     @property
     def hidden_size(self) -> int:
@@ -69,6 +77,19 @@ class RecurrentConfig:
     def output_size(self) -> int:
         """Values a step that the last layer gives."""
         return self.bottleneck or self.hidden_size
+
+
+def _require_at_least(config: LayerConfig, **bounds: int) -> None:
+    """Refuse whole numbers below their bounds, by the settings' names."""
+    for name, bound in bounds.items():
+        if getattr(config, name) < bound:
+            raise SettingsError(f"model.{name} must be at least {bound}. Got {getattr(config, name)}.")
+
+
+def _require_share(config: LayerConfig, name: str) -> None:
+    """Refuse a rate of dropout outside of [0, 1)."""
+    if not 0 <= getattr(config, name) < 1:
+        raise SettingsError(f"model.{name} must be in [0, 1). Got {getattr(config, name):g}.")
 
 
 class RecurrentLayer(nn.Module):
