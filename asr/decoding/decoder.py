@@ -20,6 +20,7 @@ from asr.decoding.greedy import greedy_decode
 from asr.decoding.hotwords import parse_hot_words
 from asr.decoding.hypothesis import Hypothesis, OutputUnit
 from asr.errors import DataError, ModelError, SettingsError
+from asr.files import file_digest
 from asr.model.acoustic import AcousticModel
 from asr.model.shipped import ModelFiles
 from asr.model.tuning import Tuning, Weights
@@ -451,14 +452,3 @@ def _digest_of(hotwords: dict[str, float]) -> str:
     if not hotwords:
         return ""
     return hashlib.sha256(json.dumps(sorted(hotwords.items())).encode()).hexdigest()
-
-
-def file_digest(path: Path | None) -> str:
-    """SHA-256 of a file; "" for none."""
-    if path is None:
-        return ""
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}. Name another file.") from error

@@ -4,13 +4,10 @@ Safetensors holds numbers and text only, so that a model from a stranger cannot 
 
     save_model, load_model        an acoustic model
     save_network, load_network    any network with a record of what it is, such as lm.charrnn's
-    write_atomically              any file
 """
 
 import json
-import os
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,6 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from asr.errors import AsrError, ModelError
+from asr.files import write_atomically
 from asr.frontend.features import FeatureConfig
 from asr.model.acoustic import AcousticModel, ModelSettings
 from asr.model.encoder import EncoderConfig
@@ -178,30 +176,6 @@ def load_network(
             f"{path}: its weights do not fit its settings: {reason}. Train the {kind.name} again."
         ) from error
     return net
-
-
-def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
-    """Write a file under a temporary name, then rename it, so that a crash or a full disk spares the old one.
-
-    Raises:
-        ModelError: the file cannot be written.
-    """
-    temporary = path.with_name(path.name + ".part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write(temporary)
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    # torch and safetensors report a full disk as errors of their own.
-    except (OSError, RuntimeError, SafetensorError) as error:
-        kept = " The file that was there before is unharmed." if os.path.exists(path) else ""
-        raise ModelError(
-            f"{path}: cannot be written: {error}.{kept} Free some space or choose another folder."
-        ) from error
-    finally:
-        with suppress(OSError):  # after success there is none
-            temporary.unlink()
 
 
 def _migrate(content: Content) -> Content:

@@ -14,8 +14,9 @@ from safetensors.torch import load_file
 from asr.commands.tune import tune as tune_weights
 from asr.corpora.manifest import read_manifest
 from asr.decoding.config import BeamConfig
-from asr.decoding.decoder import DecoderSettings, Knowledge, Search, file_digest, weighted
+from asr.decoding.decoder import DecoderSettings, Knowledge, Search, weighted
 from asr.decoding.emissions import compute_emissions
+from asr.files import file_digest
 from asr.model.saved import load_model
 from asr.scoring.weight_search import Grid
 from asr.scoring.wer import count_errors

@@ -18,7 +18,7 @@ from asr.errors import ModelError
 from asr.frontend.features import FeatureConfig
 from asr.model import saved
 from asr.model.acoustic import AcousticModel, ModelSettings
-from asr.model.saved import FORMAT_VERSION, load_model, save_model, write_atomically
+from asr.model.saved import FORMAT_VERSION, load_model, save_model
 from asr.text.tokenizer import CharTokenizer
 from tests.shapes import encoder_config
 
@@ -332,23 +332,7 @@ def test_full_disk_of_any_kind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert list(tmp_path.iterdir()) == [path]
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt, ZeroDivisionError])
-def test_interrupted_writing(error: type[BaseException], tmp_path: Path) -> None:
-    """Guards Ctrl-C while saving: it is passed on, the old file stays, and no half file is left."""
-
-    def write(temporary: Path) -> None:
-        temporary.write_text("half")
-        raise error
-
-    path = tmp_path / "a"
-    path.write_text("old")
-    with pytest.raises(error):
-        write_atomically(path, write)
-    assert path.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_no_such_place(tmp_path: Path) -> None:
+def test_folder_that_is_a_file(tmp_path: Path) -> None:
     """Guards against a traceback when the folder is a file."""
     (tmp_path / "file").touch()
     with pytest.raises(ModelError, match="cannot be written"):
