@@ -56,7 +56,7 @@ from asr.frontend.features import FeatureConfig, frame_mask
 from asr.model.acoustic import AcousticModel, ModelSettings
 from asr.model.ctc import blank_steps, ctc_loss
 from asr.model.encoder import EncoderConfig
-from asr.model.recurrent.cells import NAMES, Cell
+from asr.model.recurrent.initialization import CELL_NAMES, Cell
 from asr.model.recurrent.layers import LayerConfig
 from asr.training.optimizer import make_optimizer, step_unless
 
@@ -138,7 +138,7 @@ def main(options: Options) -> str:
         precisions = ["float32"]
     with tempfile.TemporaryDirectory() as folder:
         if options.compare == "cells":
-            benches = [Bench(utterances, cell, options, Path(folder)) for cell in options.cell or NAMES]
+            benches = [Bench(utterances, cell, options, Path(folder)) for cell in options.cell or CELL_NAMES]
             for bench in benches:
                 print(bench.check(), flush=True)
             for precision in precisions:

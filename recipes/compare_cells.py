@@ -27,7 +27,7 @@ from asr.corpora.manifest import Splits
 from asr.device import choose_device
 from asr.microscope.measure import gradient_horizon
 from asr.model.encoder import Encoder, EncoderConfig, parameter_count
-from asr.model.recurrent.cells import Cell
+from asr.model.recurrent.initialization import Cell
 from asr.model.saved import load_model
 from asr.scoring.comparison import System, draw, table
 from asr.scoring.wer import Score

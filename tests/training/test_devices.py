@@ -20,7 +20,7 @@ from asr.model.acoustic import AcousticModel, ModelSettings
 from asr.model.ctc import blank_steps, ctc_loss
 from asr.model.ctc_deterministic import deterministic_ctc_loss
 from asr.model.encoder import EncoderConfig
-from asr.model.recurrent.cells import NAMES
+from asr.model.recurrent.initialization import CELL_NAMES
 from asr.text.tokenizer import CharTokenizer
 from asr.training.averaging import MovingAverage
 from asr.training.optimizer import make_optimizer, step_unless
@@ -34,7 +34,7 @@ GPU, META = torch.device("cuda", 0), torch.device("meta")
 
 SHAPES = {
     **{f"{cell}-{'both' if both else 'one'}": encoder_config(ENCODER, cell=cell, bidirectional=both)
-       for cell in NAMES for both in (True, False)},
+       for cell in CELL_NAMES for both in (True, False)},
     "projection": encoder_config(ENCODER, projection=4),
     "bottleneck": encoder_config(ENCODER, bottleneck=16, residual=True),
     "stack": encoder_config(ENCODER, front="stack", subsampling=3, layer_norm=False),
