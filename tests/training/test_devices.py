@@ -17,8 +17,7 @@ from asr.batching.batches import Batch
 from asr.frontend.augment import Masks
 from asr.frontend.features import FeatureConfig
 from asr.model.acoustic import AcousticModel, ModelSettings
-from asr.model.ctc import blank_steps, ctc_loss
-from asr.model.ctc_deterministic import deterministic_ctc_loss
+from asr.model.ctc import blank_steps, ctc_loss, deterministic_ctc_loss
 from asr.model.encoder import EncoderConfig
 from asr.model.recurrent.initialization import CELL_NAMES
 from asr.text.tokenizer import CharTokenizer
