@@ -1,4 +1,4 @@
-"""Waveform -> log-mel frames, the frame-count formula, and normalisation.
+"""Waveform to log-mel frames: the spectrum, the mel filters, the number of frames, normalisation.
 
 Everything here runs on the device of its input and treats each row of a batch on its own, so that an
 utterance has the same features alone and in a batch.
@@ -20,7 +20,7 @@ from asr.errors import AudioError, SettingsError
 FEATURES_VERSION = 2
 
 # Frames that are transformed at a time, over all rows. On a CPU the float64 spectrum of a block stays in the
-# processor's cache, which is two to three times as fast as one of many minutes. On a GPU it bounds memory: a
+# processor's cache, which is two to three times as fast as a spectrum of many minutes. On a GPU it bounds memory: a
 # block takes about 0.5 GB.
 _CPU_BLOCK = 512
 _GPU_BLOCK = 65_536
@@ -37,7 +37,7 @@ class FeatureConfig:
     window_ms: float = 25.0  # length of the Hann window
     shift_ms: float = 10.0  # from one frame to the next
     log_floor: float = 1e-8  # mel energies are raised to this first: white noise 87 dB below full scale
-    normalize: Normalization = "utterance"  # whose mean and variance; global: the training set's
+    normalize: Normalization = "utterance"  # whose mean and variance; global: those of the training set
 
     def __post_init__(self) -> None:
         if self.sample_rate < 1000:
@@ -49,18 +49,18 @@ class FeatureConfig:
                 f"features.shift-ms must be at least one sample and not above features.window-ms "
                 f"({self.window_ms:g}). Got {self.shift_ms:g}."
             )
-        if not 1 <= self.n_mels <= self._most_bands():
+        if not 1 <= self.n_mels <= self._max_bands():
             raise SettingsError(
-                f"features.n-mels must be in 1..{self._most_bands()} for a window of {self.window_ms:g} ms "
+                f"features.n-mels must be in 1..{self._max_bands()} for a window of {self.window_ms:g} ms "
                 f"at {self.sample_rate} Hz. Got {self.n_mels}."
             )
         if not 0 < self.log_floor < math.inf:
             raise SettingsError(f"features.log-floor must be above 0. Got {self.log_floor:g}.")
         if self.normalize not in get_args(Normalization):
-            known = ", ".join(get_args(Normalization))
-            raise SettingsError(f"features.normalize must be one of {known}. Got {self.normalize!r}.")
+            choices = ", ".join(get_args(Normalization))
+            raise SettingsError(f"features.normalize must be one of {choices}. Got {self.normalize!r}.")
 
-    def _most_bands(self) -> int:
+    def _max_bands(self) -> int:
         """Bands with which the narrowest, those below 1 kHz, still cover a bin of the transform each."""
         bin_hz = self.sample_rate / self.n_fft
         return math.ceil(2 * _mel(self.sample_rate / 2) * 200 / 3 / bin_hz) - 2
@@ -98,8 +98,8 @@ def frame_count(samples: int | Tensor, config: FeatureConfig) -> int | Tensor:
 def log_mel(waveform: Tensor, config: FeatureConfig) -> Tensor:
     """Log-mel energies of a batch of waveforms.
 
-    Frame t is centred on sample t * hop_length; beyond its ends a waveform counts as zeros, which is also
-    what padding in a batch looks like.
+    Frame t is centred on sample t * hop_length; outside of its ends a waveform counts as zeros, as
+    padding in a batch does.
 
     Args:
         waveform: (batch, samples) float32 in [-1, 1], at config.sample_rate Hz, padded with zeros.
@@ -119,16 +119,18 @@ def log_mel(waveform: Tensor, config: FeatureConfig) -> Tensor:
     frames = frame_count(waveform.shape[-1], config)
     # On a CPU, one row at a time. Rows of a batch are independent, so the values are the same either way.
     rows = torch.split(waveform, 1) if waveform.device.type == "cpu" else (waveform,)
-    most = _CPU_BLOCK if waveform.device.type == "cpu" else max(1, _GPU_BLOCK // len(waveform))
-    energies = torch.cat([_energies(row, frames, most, filters, config) for row in rows])
+    block = _CPU_BLOCK if waveform.device.type == "cpu" else max(1, _GPU_BLOCK // len(waveform))
+    energies = torch.cat([_energies(row, frames, block, filters, config) for row in rows])
     return energies.clamp_min(config.log_floor).log()
 
 
-def _energies(waveform: Tensor, frames: int, most: int, filters: Tensor, config: FeatureConfig) -> Tensor:
-    """(rows, samples) -> (rows, frames, n_mels) mel energies, in blocks of at most `most` frames."""
+def _energies(waveform: Tensor, frames: int, block: int, filters: Tensor, config: FeatureConfig) -> Tensor:
+    """(rows, samples) -> (rows, frames, n_mels) mel energies, in blocks of at most `block` frames."""
     padded = nn.functional.pad(waveform, (config.n_fft // 2, config.n_fft // 2))
-    count = -(-frames // most)
-    edges = [block * frames // count for block in range(count + 1)]  # of equal size: none has a frame or two
+    count = -(-frames // block)
+    edges = [
+        number * frames // count for number in range(count + 1)
+    ]  # of equal size: none has a frame or two
     blocks = [
         _power_spectrum(
             padded[:, start * config.hop_length : (end - 1) * config.hop_length + config.n_fft], config
@@ -156,7 +158,7 @@ def _power_spectrum(padded: Tensor, config: FeatureConfig) -> Tensor:
 
 
 def require_one_window(samples: int, config: FeatureConfig) -> None:
-    """Refuse a recording that is too short to say anything about.
+    """Refuse a recording that is too short for a frame.
 
     Raises:
         AudioError: it is shorter than one window.
@@ -170,20 +172,20 @@ def require_one_window(samples: int, config: FeatureConfig) -> None:
 
 
 def normalize_utterance(features: Tensor, lengths: Tensor) -> Tensor:
-    """Zero mean and unit variance per band over each utterance's own frames; padding becomes 0.
+    """Zero mean and unit variance per band over each utterance's valid frames; padding becomes 0.
 
     Args:
         features: (batch, frames, n_mels).
         lengths: (batch,) int64 valid frames.
 
     Returns:
-        (batch, frames, n_mels), 0 beyond each length.
+        (batch, frames, n_mels), 0 from each length on.
     """
     valid = frame_mask(lengths, features.shape[1]).unsqueeze(-1)
     count = lengths.clamp_min(1).to(features.dtype)[:, None, None]
     mean = (features * valid).sum(dim=1, keepdim=True) / count
     centred = (features - mean) * valid
-    # A band that never moves (silence) has no variance: the small term keeps it at 0 instead of NaN.
+    # A constant band (silence) has no variance: the small term keeps it at 0 instead of NaN.
     deviation = (centred.square().sum(dim=1, keepdim=True) / count + 1e-5).sqrt()
     return centred / deviation
 
@@ -194,7 +196,7 @@ def frame_mask(lengths: Tensor, size: int) -> Tensor:
 
 
 class Normalizer(nn.Module):
-    """Mean and variance normalisation as config.normalize says; global statistics are kept with the model.
+    """Mean and variance normalisation by config.normalize; global statistics are saved with the model.
 
     Args:
         config: the feature settings.
@@ -223,15 +225,16 @@ class Normalizer(nn.Module):
         return features * frame_mask(lengths, features.shape[1]).unsqueeze(-1)
 
 
-# What is cached serves later calls that need a gradient, so it must not be made in inference mode.
+# Later calls may need a gradient, so cached tensors must not be made in inference mode.
 @lru_cache(maxsize=16)
 @torch.inference_mode(False)
 def _hann_window(win_length: int, device: torch.device) -> Tensor:
+    """(win_length,) float64, periodic."""
     return torch.hann_window(win_length, dtype=torch.float64, device=device)
 
 
 def band_edges_hz(n_mels: int, sample_rate: int) -> Tensor:
-    """Where the mel bands lie, on Slaney's scale.
+    """The edges of the mel bands, on Slaney's scale.
 
     Args:
         n_mels: bands.

@@ -1,4 +1,4 @@
-"""Draws what the gradient microscope saw, from the rows of its diagnostics.jsonl.
+"""Draws what the gradient microscope measured, from the rows of diagnostics.jsonl.
 
 matplotlib takes seconds to load: it is imported when there is something to draw.
 """
@@ -9,7 +9,7 @@ from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from asr.microscope.measure import SHARE
+from asr.microscope.measure import HORIZON_SHARE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 Row = dict[str, Any]  # one line of diagnostics.jsonl
 Layer = dict[str, Any]  # one direction of one layer in a row
 
-_FLOOR, _CEILING = 1e-9, 1e3  # of what is left of a gradient; beyond them a colour says no more
+_FLOOR, _CEILING = 1e-9, 1e3  # of what is left of a gradient; colours end there
 
 
 def gradient_lines(rows: Sequence[Row]) -> "Figure":
-    """The newest look: |dL/dh| at every lag, and what is left of the state's gradient."""
+    """The newest measurement: |dL/dh| at every lag, and what is left of the state's gradient."""
     figure = _figure(12, 4.8)
     absolute, left = figure.subplots(1, 2)
     layers = rows[-1]["layers"]
@@ -33,9 +33,11 @@ def gradient_lines(rows: Sequence[Row]) -> "Figure":
         absolute, "Gradient of the hidden state, |dL/dh|", "lag back from the loss (steps)", "nats a token"
     )
     _label(left, "What is left of the carried state's gradient", "steps through time (from lag 1)", "share")
-    left.axhline(SHARE, color="grey", linewidth=0.8)
-    left.annotate(f"{SHARE:.0%}: the horizon", (1, SHARE), xycoords=("axes fraction", "data"), color="grey",
-                  ha="right", va="bottom", fontsize=8)  # fmt: skip
+    left.axhline(HORIZON_SHARE, color="grey", linewidth=0.8)
+    left.annotate(
+        f"{HORIZON_SHARE:.0%}: the horizon", (1, HORIZON_SHARE), xycoords=("axes fraction", "data"),
+        color="grey", ha="right", va="bottom", fontsize=8,
+    )  # fmt: skip
     for axes in (absolute, left):
         axes.set_yscale("log")
         low, high = axes.get_ylim()
@@ -50,27 +52,27 @@ def gradient_heat(rows: Sequence[Row]) -> "Figure":
     from matplotlib.colors import TwoSlopeNorm
     from matplotlib.ticker import FuncFormatter
 
-    places = _places(rows)
-    across = len({direction for _, direction in places})
-    down = len(places) // across
+    positions = _positions(rows)
+    across = len({direction for _, direction in positions})
+    down = len(positions) // across
     figure = _figure(5.5 * across + 1, 1.6 + 1.7 * down)
     grid = figure.subplots(down, across, squeeze=False, sharex=True, sharey=True)
     norm = TwoSlopeNorm(0, math.log10(_FLOOR), math.log10(_CEILING))
     lags = max(len(layer["left"]) for row in rows for layer in row["layers"])
     edges = _edges([row["update"] for row in rows])
     mesh: Any = None
-    for axes, place in zip(grid.flat, places, strict=True):
+    for axes, position in zip(grid.flat, positions, strict=True):
         values = []
         for row in rows:
             left: list[float | None] = next(
-                (layer["left"] for layer in row["layers"] if _place(layer) == place), []
+                (layer["left"] for layer in row["layers"] if _position(layer) == position), []
             )
             shown = [math.log10(min(max(value or 0.0, _FLOOR), _CEILING)) for value in left]
             values.append(shown + [math.nan] * (lags - len(shown)))
         mesh = axes.pcolormesh(
             [lag - 0.5 for lag in range(lags + 1)], edges, values, norm=norm, cmap="RdBu_r"
         )
-        axes.set_title(f"layer {place[0]} {place[1]}", fontsize=9)
+        axes.set_title(f"layer {position[0]} {position[1]}", fontsize=9)
         axes.set_facecolor("lightgrey")
     for axes in grid[-1]:
         axes.set_xlabel("steps through time (from lag 1)")
@@ -84,7 +86,7 @@ def gradient_heat(rows: Sequence[Row]) -> "Figure":
 
 
 def gates(rows: Sequence[Row]) -> "Figure":
-    """Saturation of the newest look, and memory and gradient horizon over training."""
+    """Saturation in the newest measurement, and memory and gradient horizon over training."""
     layers = rows[-1]["layers"]
     columns = [(gate, end) for gate in layers[0]["saturation"] for end in ("low", "high")]
     figure = _figure(14, 1.8 + max(3.0, 0.45 * len(layers)))
@@ -107,7 +109,7 @@ def gates(rows: Sequence[Row]) -> "Figure":
         memory.set_xticks([])
         memory.set_yticks([])
     _over_training(horizon, rows, lambda layer: layer["horizon"])
-    _label(horizon, f"Gradient horizon (falls to {SHARE:.0%})", "update", "steps")
+    _label(horizon, f"Gradient horizon (falls to {HORIZON_SHARE:.0%})", "update", "steps")
     for axes in (memory, horizon):
         if axes.has_data() and axes.get_ylim()[1] > 30:
             axes.set_yscale("log")
@@ -123,11 +125,11 @@ def weights(rows: Sequence[Row]) -> "Figure":
     halves = figure.add_gridspec(2, 1)
     grid = halves[0].subgridspec(1, len(names))
     first: Any = None
-    for place, name in enumerate(names):
-        axes = figure.add_subplot(grid[place], sharey=first)
+    for column, name in enumerate(names):
+        axes = figure.add_subplot(grid[column], sharey=first)
         first = first or axes
         _over_training(axes, rows, partial(_radius, name))
-        _label(axes, f"Spectral radius: {name}", "update", "largest |eigenvalue|" if place == 0 else "")
+        _label(axes, f"Spectral radius: {name}", "update", "largest |eigenvalue|" if column == 0 else "")
         axes.axhline(1, color="grey", linewidth=0.8)
     grid = halves[1].subgridspec(1, 2)
     ratio, clip = figure.add_subplot(grid[0]), figure.add_subplot(grid[1])
@@ -147,7 +149,7 @@ def weights(rows: Sequence[Row]) -> "Figure":
     clip.plot(
         updates, [math.nan if row["clip_rate"] is None else row["clip_rate"] for row in rows], marker="."
     )
-    _label(clip, "Clip rate since the look before", "update", "share of updates")
+    _label(clip, "Clip rate since the measurement before", "update", "share of updates")
     clip.set_ylim(-0.03, 1.03)
     _legend(figure, first)
     return figure
@@ -156,17 +158,17 @@ def weights(rows: Sequence[Row]) -> "Figure":
 # By file name: the caption on the page, and what draws it.
 PICTURES: dict[str, tuple[str, Callable[[Sequence[Row]], "Figure"]]] = {
     "gradient_lines": (
-        "How far back a loss is felt. Left: the norm of dL/dh at every lag, for the part of the loss that "
+        "How far back a loss reaches. Left: the norm of dL/dh at every lag, for the part of the loss that "
         "enters at one step. Right: the share of the carried state's gradient that is left; a straight line "
         "downwards vanishes, upwards explodes.", gradient_lines,
     ),
     "gradient_heat": (
         "The right-hand curves over the whole training: blue vanishes, red explodes. A row ends where the "
-        "utterances of that batch are too short to look further back.", gradient_heat,
+        "utterances of that batch are too short to go further back.", gradient_heat,
     ),
     "gates": (
-        "Gates at their ends (sigmoid below 0.05 or above 0.95, tanh beyond 0.95 in size) pass on almost no "
-        "gradient, except that a forget gate near 1 is what remembers.", gates,
+        "Gates at their limits (sigmoid below 0.05 or above 0.95, tanh above 0.95 in size) pass on almost "
+        "no gradient, except that a forget gate near 1 is what remembers.", gates,
     ),
     "weights": (
         "The recurrent weights of each gate, how much one update changes them, and how often the gradient "
@@ -182,7 +184,7 @@ def _figure(width: float, height: float) -> "Figure":
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def _place(layer: Layer) -> tuple[int, str]:
+def _position(layer: Layer) -> tuple[int, str]:
     return layer["layer"], layer["direction"]
 
 
@@ -190,10 +192,10 @@ def _name(layer: Layer) -> str:
     return f"layer {layer['layer']} {layer['direction']}"
 
 
-def _places(rows: Sequence[Row]) -> list[tuple[int, str]]:
+def _positions(rows: Sequence[Row]) -> list[tuple[int, str]]:
     """From the input up, forwards before backwards."""
-    places = {_place(layer) for row in rows for layer in row["layers"]}
-    return sorted(places, key=lambda place: (place[0], place[1] != "forwards"))
+    positions = {_position(layer) for row in rows for layer in row["layers"]}
+    return sorted(positions, key=lambda position: (position[0], position[1] != "forwards"))
 
 
 def _style(layer: Layer, layers: Sequence[Layer]) -> dict[str, Any]:
@@ -209,8 +211,10 @@ def _style(layer: Layer, layers: Sequence[Layer]) -> dict[str, Any]:
 
 
 def _over_training(axes: "Axes", rows: Sequence[Row], value: Callable[[Layer], float | None]) -> None:
-    for place in _places(rows):
-        seen = [(row["update"], layer) for row in rows for layer in row["layers"] if _place(layer) == place]
+    for position in _positions(rows):
+        seen = [
+            (row["update"], layer) for row in rows for layer in row["layers"] if _position(layer) == position
+        ]
         heights = [math.nan if (height := value(layer)) is None else height for _, layer in seen]
         axes.plot(
             [update for update, _ in seen], heights, marker=".", **_style(seen[-1][1], rows[-1]["layers"])
@@ -240,7 +244,7 @@ def _positive(values: Sequence[float | None]) -> list[float]:
 
 
 def _edges(updates: Sequence[int]) -> list[float]:
-    """The borders between the rows of a heat map, so that each update lies inside its own."""
+    """The borders between the rows of a heat map, so that each update is inside its row."""
     middles = [(left + right) / 2 for left, right in pairwise(updates)]
     half = (updates[-1] - middles[-1]) if middles else max(updates[0] / 2, 0.5)
     return [updates[0] - half if not middles else 2 * updates[0] - middles[0], *middles, updates[-1] + half]

@@ -1,11 +1,11 @@
-"""What the microscope's numbers mean, in plain words, with the setting to change."""
+"""Explains what the microscope measured in plain words, with the setting to change."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
-from asr.microscope.measure import Look
-from asr.training.config import TrainConfig
+from asr.microscope.measure import Measurement
 
 # What is left of a gradient is judged after this many steps, or pro rata after fewer. An LSTM as it is
 # initialised keeps about 1e-2 to 1e-6 over that distance, an Elman network 1e-7 to 1e-10.
@@ -19,9 +19,21 @@ _OFTEN_CLIPPED = 0.9  # share of updates
 _FEWEST_UPDATES = 20  # before the clip rate is judged
 
 
+class UpdateSettings(Protocol):
+    """The settings of a training that advice depends on."""
+
+    @property
+    def clip_norm(self) -> float:
+        """Largest norm of an update's gradient; 0 for no limit."""
+
+    @property
+    def learning_rate(self) -> float:
+        """At its highest."""
+
+
 @dataclass(frozen=True)
 class Symptom:
-    """One thing that is wrong at one place."""
+    """One problem in one part of the network."""
 
     kind: str  # vanishing, exploding, saturated, large-update or clipped
     where: str  # such as "layer 3 forwards"; empty for the whole net
@@ -30,22 +42,25 @@ class Symptom:
 
     @property
     def key(self) -> str:
-        """Two looks that see the same thing at the same place have the same key."""
+        """The same problem in the same part has the same key at every measurement."""
         return f"{self.kind} {self.where}".strip()
 
 
 def find_symptoms(
-    looks: Sequence[Look], update_ratio: Mapping[str, float], clip_rate: float | None, updates: int
+    measurements: Sequence[Measurement],
+    update_ratio: Mapping[str, float],
+    clip_rate: float | None,
+    updates: int,
 ) -> list[Symptom]:
-    """Judge one look.
+    """The problems that one measurement shows.
 
     Args:
-        looks: of all layers and directions.
+        measurements: measurements of all layers and directions.
         update_ratio: |change| / |weights| of one update, by matrix.
-        clip_rate: share of the updates since the last look whose gradient was clipped.
+        clip_rate: fraction of the updates since the last measurement whose gradient was clipped.
         updates: how many these were.
     """
-    found = [symptom for look in looks for symptom in _of_look(look)]
+    found = [symptom for layer in measurements for symptom in _of_layer(layer)]
     for name, ratio in update_ratio.items():
         if ratio > _LARGE_UPDATE:
             severity = 1 + math.log10(ratio / _LARGE_UPDATE) if ratio < math.inf else math.inf
@@ -55,8 +70,10 @@ def find_symptoms(
     return found
 
 
-def explain(symptoms: Sequence[Symptom], looks: Sequence[Look], config: TrainConfig) -> list[str]:
-    """One message a kind: the worst place, the others, what it means, and the setting to change."""
+def explain(
+    symptoms: Sequence[Symptom], measurements: Sequence[Measurement], config: UpdateSettings
+) -> list[str]:
+    """One message a kind: where it is worst, where else, what it means, and the setting to change."""
     texts = []
     for kind in dict.fromkeys(symptom.kind for symptom in symptoms):
         same = sorted((s for s in symptoms if s.kind == kind), key=lambda s: -s.severity)
@@ -65,13 +82,13 @@ def explain(symptoms: Sequence[Symptom], looks: Sequence[Look], config: TrainCon
         if others:
             listed = ", ".join(f"{other.where} {other.size}" for other in others[:8])
             also = f" (also {listed}{f' and {len(others) - 8} more' if len(others) > 8 else ''})"
-        gated = any(look.memory is not None and look.name == worst.where for look in looks)
+        gated = any(layer.memory is not None and layer.name == worst.where for layer in measurements)
         texts.append(_TEXTS[kind](worst, also, gated, config))
     return texts
 
 
-def _of_look(look: Look) -> Iterator[Symptom]:
-    left = look.left()
+def _of_layer(layer: Measurement) -> Iterator[Symptom]:
+    left = layer.left()
     steps = min(_STEPS, len(left) - 1)
     if steps >= _FEWEST_STEPS:
         # A float that has become 0 has fallen below 1e-45.
@@ -79,21 +96,21 @@ def _of_look(look: Look) -> Iterator[Symptom]:
         limit = math.log10(_VANISHED) * steps / _STEPS
         if decades < limit:
             yield Symptom(
-                "vanishing", look.name, f"{max(left[steps], 1e-45):.0e} after {steps} steps", decades / limit
+                "vanishing", layer.name, f"{max(left[steps], 1e-45):.0e} after {steps} steps", decades / limit
             )
         most = max(left)
         if not most < _EXPLODED:
             after = left.index(most)
             severity = math.log10(most) / math.log10(_EXPLODED) if most < math.inf else math.inf
-            yield Symptom("exploding", look.name, f"{most:.0e} times after {after} steps", severity)
-    for name, gate in look.saturation.items():
+            yield Symptom("exploding", layer.name, f"{most:.0e} times after {after} steps", severity)
+    for name, gate in layer.saturation.items():
         share = gate.low + gate.high
-        # The gate that keeps the memory does its work at the upper end.
-        if share > _SATURATED and name != look.keeper:
-            yield Symptom("saturated", f"{look.name} {name}", f"{share:.0%}", share / _SATURATED)
+        # The gate that keeps the memory belongs near its upper limit.
+        if share > _SATURATED and name != layer.keeper:
+            yield Symptom("saturated", f"{layer.name} {name}", f"{share:.0%}", share / _SATURATED)
 
 
-def _vanishing(worst: Symptom, also: str, gated: bool, _: TrainConfig) -> str:
+def _vanishing(worst: Symptom, also: str, gated: bool, _: UpdateSettings) -> str:
     remedy = (
         "A higher --model.subsampling makes fewer steps of the same audio, and a lower --train.learning-rate "
         "keeps gates from closing"
@@ -102,13 +119,13 @@ def _vanishing(worst: Symptom, also: str, gated: bool, _: TrainConfig) -> str:
         "makes fewer steps of the same audio"
     )
     return (
-        f"{worst.where}: what the loss sends back has fallen to "
+        f"{worst.where}: the gradient through time has fallen to "
         f"{worst.size.replace(' after', ' of itself after')}{also}: a vanishing gradient. What is further "
         f"back cannot be learned. {remedy}."
     )
 
 
-def _exploding(worst: Symptom, also: str, gated: bool, config: TrainConfig) -> str:
+def _exploding(worst: Symptom, also: str, gated: bool, config: UpdateSettings) -> str:
     if config.clip_norm == 0:
         remedy = "Nothing limits the updates: set --train.clip-norm 5 (it is 0, for never)"
     else:
@@ -118,29 +135,29 @@ def _exploding(worst: Symptom, also: str, gated: bool, config: TrainConfig) -> s
             + ("" if gated else ", or --model.cell lstm")
         )
     return (
-        f"{worst.where}: what the loss sends back has grown to "
+        f"{worst.where}: the gradient through time has grown to "
         f"{worst.size.replace(' times after', ' times itself after')}{also}: an exploding gradient. {remedy}."
     )
 
 
-def _saturated(worst: Symptom, also: str, _: bool, config: TrainConfig) -> str:
+def _saturated(worst: Symptom, also: str, _: bool, config: UpdateSettings) -> str:
     return (
-        f"{worst.where}: {worst.size} of its values stand at their ends{also}, where almost no gradient "
+        f"{worst.where}: {worst.size} of its values are at their limits{also}, where almost no gradient "
         f"passes. Try a third of --train.learning-rate {config.learning_rate:g}, or keep --model.layer-norm."
     )
 
 
-def _large_update(worst: Symptom, also: str, _: bool, config: TrainConfig) -> str:
+def _large_update(worst: Symptom, also: str, _: bool, config: UpdateSettings) -> str:
     return (
         f"{worst.where}: one update changed it by {worst.size} of its size{also}; about 0.1% is usual. Try a "
         f"third of --train.learning-rate {config.learning_rate:g}, or a longer --train.warmup."
     )
 
 
-def _clipped(worst: Symptom, _: str, __: bool, config: TrainConfig) -> str:
+def _clipped(worst: Symptom, _: str, __: bool, config: UpdateSettings) -> str:
     return (
         f"the gradient of {worst.size} of the updates was clipped: its direction is kept, its size is not, "
-        f"so that the learning rate means little. Raise --train.clip-norm {config.clip_norm:g}, or look for "
+        f"so that the learning rate means little. Raise --train.clip-norm {config.clip_norm:g}, or layer for "
         f"an exploding gradient in the pictures."
     )
 

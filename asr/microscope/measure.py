@@ -1,4 +1,4 @@
-r"""The gradient microscope: how far back through time a loss is felt, and what the gates do meanwhile.
+r"""Measures gradients through time: how far back a loss reaches, layer by layer, and the state of the gates.
 
 The weights of a recurrent layer learn from a step T - k, for a loss at step T, through the product of the
 k Jacobians between them (Pascanu et al. 2013, equations 3 to 5, whose x is our state s):
@@ -6,8 +6,8 @@ k Jacobians between them (Pascanu et al. 2013, equations 3 to 5, whose x is our 
     dL/dtheta = sum_T sum_k  dL_T/ds_T  ds_T/ds_{T-k}  d+s_{T-k}/dtheta,
     ds_T/ds_{T-k} = prod_{i=T-k+1..T} ds_i/ds_{i-1}
 
-If the product shrinks exponentially with k, what is long ago cannot be learned; if it grows, single updates
-become huge. The microscope measures what is left of it at every lag k:
+If the product shrinks exponentially with k, dependencies over long times cannot be learned; if it grows,
+single updates become huge. The microscope measures what remains of it at every lag k:
 
     h(k) = mean | dL_T/dh_{T-k} |        state(k) = mean | dL_T/ds_{T-k} |
 
@@ -15,10 +15,10 @@ L_T is the part of the loss that enters a layer at step T alone: the loss's grad
 the layer's output y_T from everything above it, with the outputs of all other steps held fixed. For the top
 layer that is the CTC loss's gradient of step T. From T on back, only the layer's own path through time is
 followed. The mean is over several T and utterances. A layer's state s is h, for an LSTM (h, c), as it is
-handed from step to step; at lag 0 both curves are |dL/dy_T|.
+passed from step to step; at lag 0 both curves are |dL/dy_T|.
 
 An LSTM's h_T is a reading of its memory c_T through the output gate, a constant factor that has nothing to do
-with time. What is *left* after k steps is therefore counted from lag 1, the first state that was handed on:
+with time. What is *left* after k steps is therefore counted from lag 1, the first state that is passed on:
 
     left(k) = state(k) / state(1)
 
@@ -29,7 +29,7 @@ that carry the rest over tens of steps.
 
 Fused layers do not show their inner states to autograd, but a state is an argument and a result of every
 direction: the probe runs a direction step by step over a window of the sequence and reads the gradient of
-the states between. It draws nothing at random, leaves no gradients, and runs in float32 without dropout.
+the states between. It uses no random numbers, leaves no gradients, and runs in float32 without dropout.
 
 Source: Bengio, Simard & Frasconi 1994, "Learning long-term dependencies with gradient descent is difficult";
     Pascanu, Mikolov & Bengio 2013, "On the difficulty of training recurrent neural networks".
@@ -49,6 +49,8 @@ from torch import Tensor, nn
 from asr.batching.batches import Batch
 from asr.errors import ModelError
 from asr.model.acoustic import AcousticModel
+from asr.model.ctc import ctc_loss
+from asr.model.encoder import step_count
 from asr.model.recurrent.direction import Direction, State
 from asr.model.recurrent.gates import (
     Saturation,
@@ -59,9 +61,8 @@ from asr.model.recurrent.gates import (
     spectral_radius,
 )
 from asr.model.recurrent.layers import RecurrentStack
-from asr.training.tasks.speech import speech_losses
 
-SHARE = 0.01  # of the gradient that is left at the horizon
+HORIZON_SHARE = 0.01  # of the gradient that is left at the horizon
 MAX_LAG = 100  # steps; 4 s of speech at 40 ms a step
 _UTTERANCES = 4  # at most, the longest of the batch
 _WINDOWS = 4  # steps T an utterance
@@ -69,20 +70,20 @@ _WINDOWS = 4  # steps T an utterance
 
 @dataclass(frozen=True)
 class Horizon:
-    """In how many steps the gradient of a layer's state falls to a share, by default 1%."""
+    """In how many steps the gradient of a layer's state falls to a fraction, by default 1%."""
 
     layer: int  # counted from 1, the one next to the input
     direction: str  # forwards or backwards
-    steps: float  # at least this much where it was not reached
-    reached: bool  # False: it had not fallen so far at the largest lag that was looked at
+    steps: float  # a lower bound where it was not reached
+    reached: bool  # False: it had not fallen so far at the largest lag that was measured
 
     def __str__(self) -> str:
         return f"{self.steps:.1f}" if self.reached else f"> {self.steps:.0f}"
 
 
 @dataclass(frozen=True)
-class Look:
-    """What the microscope sees in one direction of one layer."""
+class Measurement:
+    """What the microscope measures in one direction of one layer."""
 
     layer: int  # counted from 1, the one next to the input
     direction: str  # forwards or backwards
@@ -90,10 +91,9 @@ class Look:
     state: tuple[float, ...]  # (lags + 1,) the same for the whole state
     spectral_radius: Mapping[str, float]  # of the recurrent weights, by gate
     saturation: Mapping[str, Saturation]  # by gate
-    keeper: str | None  # the gate that says how much memory is kept
-    memory: (
-        tuple[float, float, float] | None
-    )  # its horizon in steps: 10%, 50%, 90% of the units remember less
+    keeper: str | None  # the gate that controls how much memory is kept
+    # steps that 10%, 50% and 90% of the units remember at most; None for a cell without such a gate
+    memory: tuple[float, float, float] | None
 
     @property
     def name(self) -> str:
@@ -101,13 +101,13 @@ class Look:
         return f"layer {self.layer} {self.direction}"
 
     def left(self) -> tuple[float, ...]:
-        """(lags,) what is left of the state's gradient after 0, 1, 2, … steps; empty where none arrives."""
+        """(lags,) what is left of the state's gradient after 0, 1, 2, … steps; empty where there is none."""
         if len(self.state) < 2 or not 0 < self.state[1] < math.inf:
             return ()
         return tuple(value / self.state[1] for value in self.state[1:])
 
-    def horizon(self, share: float = SHARE) -> Horizon:
-        """The steps in which a share is left, interpolated between lags on a logarithmic scale.
+    def horizon(self, share: float = HORIZON_SHARE) -> Horizon:
+        """The steps after which a fraction is left, interpolated between lags on a logarithmic scale.
 
         Args:
             share: in (0, 1).
@@ -124,59 +124,65 @@ class Look:
         return Horizon(self.layer, self.direction, max(len(left) - 1, 0), False)
 
 
-def look_at(net: nn.Module, loss: Callable[[], Tensor], max_lag: int = MAX_LAG) -> list[Look]:
-    """Look at every direction of every recurrent layer of a net.
+def measure_layers(net: nn.Module, loss: Callable[[], Tensor], max_lag: int = MAX_LAG) -> list[Measurement]:
+    """Measure every direction of every recurrent layer of a net.
 
     Args:
         net: holds a `RecurrentStack`, of any cell.
         loss: runs the net on one batch, in float32, and gives () the loss in nats a token. It is called once,
             in evaluation mode.
-        max_lag: steps to look back, at most; four fifths of the utterances' length are the limit, so that
-            there is more than one step T to begin from.
+        max_lag: steps to go back, at most; four fifths of the utterances' length are the limit, so that
+            there is more than one step T to start from.
 
     Returns:
         From the input up, forwards before backwards. Empty where the loss is not finite.
 
     Raises:
-        ModelError: there is no recurrent layer, or one of a cell whose gates are not known.
+        ModelError: there is no recurrent layer, or one of a cell whose gates have no names.
     """
-    # cuDNN differentiates recurrent layers in training mode only, where dropout would draw.
+    # cuDNN differentiates recurrent layers in training mode only, which has dropout.
     with evaluating(net), torch.enable_grad(), torch.backends.cudnn.flags(enabled=False):
         calls, total = _record(net, loss)
         if not total.isfinite():
             return []
         outputs = [call.output for call in calls]
         arriving = torch.autograd.grad(total, outputs, materialize_grads=True)
-        del total, outputs  # with them goes the graph, the larger part of the memory
+        del total, outputs  # this frees the graph, the larger part of the memory
         for call in calls:
             call.output = call.output.detach()
         return [
-            _look(call, gradient.float(), max_lag) for call, gradient in zip(calls, arriving, strict=True)
+            _measure(call, gradient.float(), max_lag) for call, gradient in zip(calls, arriving, strict=True)
         ]
 
 
 def gradient_horizon(
-    model: AcousticModel, batch: Batch, share: float = SHARE, max_lag: int = MAX_LAG
+    model: AcousticModel, batch: Batch, share: float = HORIZON_SHARE, max_lag: int = MAX_LAG
 ) -> list[Horizon]:
-    """How far back a recogniser's layers feel the CTC loss of one batch: one number a layer and direction.
+    """How far back the CTC loss of one batch reaches in a recogniser: one number a layer and direction.
 
     Args:
-        model: of any cell, trained or not; it is left as it was.
+        model: of any cell, trained or not; it is not changed.
         batch: of `Batches.load`.
         share: of the gradient that is left at the horizon.
-        max_lag: steps to look back, at most.
+        max_lag: steps to go back, at most.
 
     Returns:
         From the input up, forwards before backwards.
 
     Raises:
-        ModelError: as in `look_at`.
+        ModelError: as in `measure_layers`.
     """
 
     def loss() -> Tensor:
-        return speech_losses(model, batch, torch.float32).losses.sum() / batch.global_tokens
+        settings, on_device = model.settings, batch.to(model.device)
+        features = on_device.features(settings.features)
+        log_probs, _ = model(features, on_device.frame_lengths, on_device.masks)
+        # torch's loss takes lengths in the host's memory.
+        steps = step_count(batch.frame_lengths, settings.encoder.subsampling)
+        losses = ctc_loss(log_probs, steps, on_device.tokens, batch.token_lengths)
+        return losses.sum() / batch.global_tokens
 
-    return [look.horizon(share) for look in look_at(model, loss, max_lag)]
+    return [layer.horizon(share) for layer in measure_layers(model, loss, max_lag)]
 
 
 @contextmanager
@@ -193,7 +199,7 @@ def evaluating(net: nn.Module) -> Iterator[None]:
 
 @dataclass
 class _Call:
-    """One run of one direction inside the net, in that direction's own order of steps."""
+    """One run of one direction inside the net, in that direction's order of steps."""
 
     layer: int
     name: str
@@ -205,7 +211,7 @@ class _Call:
 
 
 def _record(net: nn.Module, loss: Callable[[], Tensor]) -> tuple[list[_Call], Tensor]:
-    """Run the loss and keep what went into and came out of every direction."""
+    """Run the loss and record inputs and outputs of every direction."""
     calls: list[_Call] = []
     lengths: list[Tensor] = []  # of the stack that runs
 
@@ -241,17 +247,18 @@ def _record(net: nn.Module, loss: Callable[[], Tensor]) -> tuple[list[_Call], Te
     return calls, total
 
 
-def _look(call: _Call, arriving: Tensor, max_lag: int) -> Look:
+def _measure(call: _Call, arriving: Tensor, max_lag: int) -> Measurement:
+    """One direction, from the gradient (steps, batch, width) that arrives at its outputs."""
     # A copy, whose weights take no part in the graph, and which is without hooks.
     direction = deepcopy(call.direction).requires_grad_(False)
     rows = _longest(call.lengths)
     steps = int(call.lengths[rows].min())
     lags = min(max_lag, max(1, 4 * steps // 5))
-    starts = sorted({(steps - lags) * place // (_WINDOWS - 1) for place in range(_WINDOWS)})
+    starts = sorted({(steps - lags) * window // (_WINDOWS - 1) for window in range(_WINDOWS)})
     x = call.x[:, rows].float()
     state = None if call.state is None else tuple(part[rows].float() for part in call.state)
     states = _states_before(direction, x, state, starts)
-    # Every window becomes a row of its own, so that all are run together.
+    # Every window becomes a row, so that all run together.
     windows = torch.cat([x[start : start + lags] for start in starts], dim=1)
     injected = torch.cat([arriving[start + lags - 1, rows] for start in starts])
     path = [tuple(torch.cat(parts).requires_grad_() for parts in zip(*states, strict=True))]
@@ -269,7 +276,7 @@ def _look(call: _Call, arriving: Tensor, max_lag: int) -> Look:
     )
     gates = gate_values(direction, windows.flatten(0, 1), before)
     keeper = next((name for name, gate in gates.items() if gate.keeps), None)
-    return Look(
+    return Measurement(
         layer=call.layer,
         direction=call.name,
         h=(at_once.item(), *norms[:, 0].mean(dim=-1).tolist()),
@@ -284,7 +291,7 @@ def _look(call: _Call, arriving: Tensor, max_lag: int) -> Look:
 
 
 def _longest(lengths: Tensor) -> list[int]:
-    """The rows to look at: the longest, and those that are almost as long."""
+    """The rows to measure: the longest, and those that are almost as long."""
     order = lengths.argsort(descending=True, stable=True)
     enough = lengths[order] >= 0.7 * lengths.max()
     return [int(row) for row in order[enough][:_UTTERANCES]]
@@ -305,5 +312,6 @@ def _states_before(direction: Direction, x: Tensor, state: State | None, starts:
 
 
 def _quantiles(values: Tensor) -> tuple[float, float, float]:
+    """The 10%, 50% and 90% quantiles."""
     low, middle, high = values.quantile(values.new_tensor([0.1, 0.5, 0.9])).tolist()
     return low, middle, high

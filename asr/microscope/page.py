@@ -1,7 +1,7 @@
-"""The page of the gradient microscope: one HTML file that holds the pictures, the warnings and the numbers.
+"""The gradient microscope's report: one HTML file with pictures, warnings and numbers.
 
-Everything is read from the rows of diagnostics.jsonl, so that a page can be drawn again at any time, and a
-resumed run shows its earlier sessions too.
+Everything is read from the rows of diagnostics.jsonl, so that it can be written again at any time, and
+includes the earlier sessions of a resumed run.
 """
 
 import base64
@@ -15,21 +15,21 @@ PAGE = "report.html"
 
 
 def read_rows(path: Path) -> list[Row]:
-    """What the microscope wrote, oldest first; none where the file does not exist."""
+    """The rows of diagnostics.jsonl, oldest first; none where the file does not exist."""
     if not path.exists():
         return []
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def draw(folder: Path, title: str) -> list[Path]:
-    """Draw every picture and the page anew.
+    """Draw every picture and write the page.
 
     Args:
         folder: holds diagnostics.jsonl, gets the pictures and report.html.
         title: of the page, such as the name of the run.
 
     Returns:
-        What was written; empty where nothing was seen yet.
+        The files written; none before the first measurement.
     """
     rows = [row for row in read_rows(folder / ROWS) if row["layers"]]
     if not rows:
@@ -45,7 +45,7 @@ def draw(folder: Path, title: str) -> list[Path]:
 
 
 def _page(rows: list[Row], title: str, folder: Path) -> str:
-    import jinja2  # as slow to load as it is seldom needed
+    import jinja2  # slow to load, and seldom needed
 
     warnings = [(row["update"], text) for row in rows for text in row["warnings"]]
     pictures = [
@@ -71,10 +71,10 @@ figure { margin: 2em 0 }
 figcaption { color: #555 }
 .warning { border-left: 4px solid #c33; padding-left: .8em }
 </style>
-<h1>{{ title }}: what the gradient microscope saw</h1>
-<p>Newest look: update {{ row.update }}, epoch {{ row.epoch }}.
+<h1>{{ title }}: gradients through time</h1>
+<p>Newest measurement: update {{ row.update }}, epoch {{ row.epoch }}.
 {% if row.clip_rate is not none %}
-{{ "%.0f"|format(100 * row.clip_rate) }}% of the updates since the look before were clipped.
+{{ "%.0f"|format(100 * row.clip_rate) }}% of the updates since the measurement before were clipped.
 {% endif %}
 </p>
 {% for update, text in warnings %}

@@ -1,6 +1,6 @@
-"""The gradient microscope at work in a run: when it looks, what it writes, and what it says.
+"""The gradient microscope in a training: when it measures, what it writes and what it logs.
 
-Into RUN/diagnostics go diagnostics.jsonl, one row a look, the pictures, and report.html.
+Into RUN/diagnostics go diagnostics.jsonl, one row a measurement, the pictures, and report.html.
 """
 
 import json
@@ -17,7 +17,7 @@ from torch import Tensor
 from asr.device import is_out_of_memory
 from asr.errors import TrainingError
 from asr.microscope.explain import explain, find_symptoms
-from asr.microscope.measure import Look, look_at
+from asr.microscope.measure import Measurement, measure_layers
 from asr.microscope.page import PAGE, ROWS, draw, read_rows
 from asr.training.checkpoint import Position
 from asr.training.config import TrainConfig
@@ -28,22 +28,22 @@ log = logging.getLogger("asr")
 
 FOLDER = "diagnostics"  # in the run folder
 
-# Something that was told is told again when it has become so many times as bad.
+# A warning is repeated when it has become so many times as severe.
 _WORSE = 1.5
-# Pictures are drawn anew when the time since the last ones is so many times what those took.
+# Pictures are drawn again when the time since the last ones is so many times what those took.
 _PATIENCE = 50
 
 B = TypeVar("B", bound=TaskBatch)
 
 
 class Microscope(Generic[B]):
-    """Looks at the net of a task every so many updates.
+    """Measures the net of a task every so many updates.
 
-    Training is the same with and without it: it draws nothing at random and leaves no gradients.
+    Training is the same with and without it: it uses no random numbers and leaves no gradients.
 
     Args:
         task: what is trained.
-        config: says how often, and where the run is; its advice depends on the rest.
+        config: how often, and where the run is; the advice depends on the rest.
         enabled: False for processes that do not write.
     """
 
@@ -51,16 +51,16 @@ class Microscope(Generic[B]):
         self.task, self.config = task, config
         self.folder = config.run_dir / FOLDER
         self.enabled = enabled and config.diagnose_every > 0
-        self._told: dict[str, float] = {}
-        self._looks: list[Look] | None = None
+        self._warned: dict[str, float] = {}
+        self._measurements: list[Measurement] | None = None
         self._before: dict[str, Tensor] = {}
-        self._updates = self._clipped = 0  # since the last look
+        self._updates = self._clipped = 0  # since the last measurement
         self._count = 0
         self._spent_s = self._draw_s = self._last_draw = 0.0
         self._undrawn = False
 
     def begin(self, position: Position) -> None:
-        """A run begins, or goes on from a checkpoint; looks after that checkpoint are taken back."""
+        """A run begins, or goes on from a checkpoint; measurements after that checkpoint are removed."""
         if not self.enabled:
             return
         try:
@@ -74,10 +74,10 @@ class Microscope(Generic[B]):
         self._last_draw = time.monotonic()
 
     def before(self, update: int, batches: Sequence[B]) -> None:
-        """Look, if it is time, at what an update will be made of.
+        """Measure, if it is time, before an update.
 
         Args:
-            update: its number, counted from 1; the first one is looked at, too.
+            update: its number, counted from 1; the first one is measured, too.
             batches: of that update.
         """
         if not self.enabled or (update != 1 and update % self.config.diagnose_every):
@@ -85,17 +85,18 @@ class Microscope(Generic[B]):
         began = time.monotonic()
         carried = self.task.state()
         try:
-            self._looks = look_at(self.task.net, lambda: self._loss(batches[0]))
+            self._measurements = measure_layers(self.task.net, lambda: self._loss(batches[0]))
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
             log.warning(
-                "update %d: not enough memory for the gradient microscope; this look is left out", update
+                "update %d: not enough memory for the gradient microscope; this measurement is skipped",
+                update,
             )
             return
         finally:
             self.task.restore(carried)
-        # Peepholes begin at 0: any first update of theirs is large.
+        # Peepholes start at 0: their first update is large, whatever its size.
         self._before = {
             name: weight.detach().clone()
             for name, weight in self.task.net.named_parameters()
@@ -109,29 +110,31 @@ class Microscope(Generic[B]):
         self._clipped += report.made and report.clipped
 
     def after(self, update: int, epoch: int) -> None:
-        """Finish a look after its update: how far the weights went, what is wrong; write the row.
+        """Finish a measurement after its update: how far the weights moved, what is wrong; write the row.
 
         Args:
             update: its number, counted from 1.
             epoch: counted from 1.
         """
-        looks, self._looks = self._looks, None
-        if looks is None:
+        measurements, self._measurements = self._measurements, None
+        if measurements is None:
             return
         began = time.monotonic()
         ratio = self._update_ratio()
         clip_rate = self._clipped / self._updates if self._updates else None
-        found = find_symptoms(looks, ratio, clip_rate, self._updates)
-        new = [s for s in found if s.severity > _WORSE * self._told.get(s.key, 0.0)]
-        texts = explain(new, looks, self.config)
+        found = find_symptoms(measurements, ratio, clip_rate, self._updates)
+        new = [s for s in found if s.severity > _WORSE * self._warned.get(s.key, 0.0)]
+        texts = explain(new, measurements, self.config)
         for text in texts:
             log.warning("update %d: %s", update, text)
-        told = {symptom.key: symptom.severity for symptom in new}
-        self._remember(told)
+        warned = {symptom.key: symptom.severity for symptom in new}
+        self._remember(warned)
         self._updates = self._clipped = 0
         self._count += 1
         spent = self._spent_s + time.monotonic() - began
-        self._write(_row(update, epoch, looks, ratio, clip_rate, told, texts) | {"spent_s": round(spent, 3)})
+        self._write(
+            _row(update, epoch, measurements, ratio, clip_rate, warned, texts) | {"spent_s": round(spent, 3)}
+        )
         self._undrawn = True
         self._spent_s += time.monotonic() - began
 
@@ -139,7 +142,7 @@ class Microscope(Generic[B]):
         """Draw the pictures and the page, if there is something new and drawing them costs little.
 
         Args:
-            at_end: draw whatever it costs, and say where and what all looks have cost.
+            at_end: draw whatever it costs, and log where, and what all measurements have cost.
         """
         began = time.monotonic()
         if self._undrawn and (at_end or began - self._last_draw > _PATIENCE * self._draw_s):
@@ -153,7 +156,7 @@ class Microscope(Generic[B]):
             self._undrawn = False
         if at_end and self._count:
             log.info(
-                "gradient microscope: %d looks, pictures included, took %.0f s; see %s",
+                "gradient microscope: %d measurements, pictures included, took %.0f s; see %s",
                 self._count, self._spent_s, self.folder / PAGE,
             )  # fmt: skip
 
@@ -170,9 +173,9 @@ class Microscope(Generic[B]):
             ratios[name] = change / size if size else math.inf if change else 0.0
         return ratios
 
-    def _remember(self, told: Mapping[str, float]) -> None:
-        for key, severity in told.items():
-            self._told[key] = max(self._told.get(key, 0.0), severity)
+    def _remember(self, warned: Mapping[str, float]) -> None:
+        for key, severity in warned.items():
+            self._warned[key] = max(self._warned.get(key, 0.0), severity)
 
     def _write(self, row: dict[str, Any]) -> None:
         try:
@@ -191,24 +194,24 @@ class Microscope(Generic[B]):
 def _row(
     update: int,
     epoch: int,
-    looks: Sequence[Look],
+    measurements: Sequence[Measurement],
     ratio: Mapping[str, float],
     clip_rate: float | None,
-    told: Mapping[str, float],
+    warned: Mapping[str, float],
     texts: Sequence[str],
 ) -> dict[str, Any]:
     layers = [
         {
-            **asdict(look),
-            "left": look.left(),
-            "horizon": look.horizon().steps,
-            "horizon_reached": look.horizon().reached,
+            **asdict(layer),
+            "left": layer.left(),
+            "horizon": layer.horizon().steps,
+            "horizon_reached": layer.horizon().reached,
         }
-        for look in looks
+        for layer in measurements
     ]
     return {
         "event": "look", "epoch": epoch, "update": update, "layers": layers, "update_ratio": dict(ratio),
-        "clip_rate": clip_rate, "symptoms": dict(told), "warnings": list(texts),
+        "clip_rate": clip_rate, "symptoms": dict(warned), "warnings": list(texts),
     }  # fmt: skip
 
 

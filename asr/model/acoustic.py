@@ -1,4 +1,4 @@
-"""The acoustic model as one module: normalisation + encoder, with their settings and the alphabet."""
+"""The acoustic model: normalisation and encoder in one module, with settings and tokenizer."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,21 +15,21 @@ from asr.text.tokenizer import Tokenizer
 
 @dataclass(frozen=True)
 class ModelSettings:
-    """What it takes to build a model again and to use it: stored with its weights."""
+    """All that is needed to build a model and to use it: saved with its weights."""
 
     features: FeatureConfig
     encoder: EncoderConfig
     tokenizer: Tokenizer
-    normalizer: str  # name of the text rules its transcripts went through
+    normalizer: str  # name of the text normalizer of its transcripts
     provenance: dict[str, Any] = field(default_factory=dict)  # its origin: data, seed, commit, scores
     tunings: tuple[Tuning, ...] = ()  # decoding weights that `asr tune` has found for it
 
 
 class AcousticModel(nn.Module):
-    """Log-mel frames -> log-probabilities over the alphabet.
+    """Log-mel frames -> log-probabilities of the tokens.
 
     Args:
-        settings: features, encoder shape and alphabet.
+        settings: features, encoder and tokenizer.
     """
 
     def __init__(self, settings: ModelSettings) -> None:
@@ -68,7 +68,7 @@ class AcousticModel(nn.Module):
 
     @torch.inference_mode()
     def log_probs(self, waveforms: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """Recognise waveforms in one batch, in evaluation mode; all modules keep their mode.
+        """Log-probabilities of waveforms in one batch, in evaluation mode; all modules keep their mode.
 
         Args:
             waveforms: each (samples,) float32 at the model's sample rate.

@@ -1,4 +1,4 @@
-"""The acoustic encoder: subsampling + recurrent layers + output layer, log-mel frames to log-probs."""
+"""The acoustic encoder: subsampling, recurrent layers and output layer; frames to log-probabilities."""
 
 from dataclasses import dataclass, field
 from typing import Annotated, Literal, overload
@@ -25,14 +25,17 @@ _STRIDES = {1: (1, 1), 2: (2, 1), 3: (3, 1), 4: (2, 2), 5: (5, 1), 6: (3, 2), 7:
 
 @dataclass(frozen=True)
 class EncoderConfig:
-    """The shape of the acoustic model."""
+    """The shape of the acoustic model.
+
+    `layers` holds the settings of every recurrent layer; on the command line they stand beside the others.
+    """
 
     size: Size = "small"  # sets width, depth and dropout where those are not given
     width: int | None = None  # units a recurrent layer and direction
     depth: int | None = None  # recurrent layers
     dropout: float | None = None  # between recurrent layers
     layers: Annotated[LayerConfig, tyro.conf.arg(name="")] = field(default_factory=LayerConfig)
-    front: Literal["conv", "stack"] = "conv"  # two 2-D convolutions, or frames laid side by side
+    front: Literal["conv", "stack"] = "conv"  # two 2-D convolutions, or frames side by side
     subsampling: int = 4  # frames a step, 1..8
     channels: int = 32  # of the convolutions
 
@@ -106,7 +109,7 @@ class Encoder(nn.Module):
         return self.output(x).float().log_softmax(dim=-1), lengths
 
     def final_states(self, features: Tensor, lengths: Tensor) -> Tensor:
-        """One vector for each utterance, to classify it by: where each direction has read all of it.
+        """One vector for each utterance, for classification: the state of each direction after all its steps.
 
         Args:
             features: (batch, frames, n_mels), 0 in the padding.
@@ -114,7 +117,7 @@ class Encoder(nn.Module):
 
         Returns:
             (batch, hidden_size of the recurrent settings): the last recurrent layer's hidden states, the
-            forward half at the utterance's own last step and the backward half at its first; the same alone
+            forward half at the utterance's last step and the backward half at its first; the same alone
             and in a batch. The output layer is not used.
         """
         steps = step_count(lengths, self.config.subsampling)
@@ -124,7 +127,7 @@ class Encoder(nn.Module):
 class ConvFront(nn.Module):
     """Two 2-D convolutions with ReLU; the first strides cover `subsampling` frames and four mel bands.
 
-    Padding is zeroed before each convolution, so that it looks like the zeros beyond a lone utterance's end.
+    Padding is zeroed before each convolution, so that it equals the zeros after the end of an utterance on its own.
 
     Args:
         config: the encoder's settings.
@@ -150,7 +153,7 @@ class ConvFront(nn.Module):
 
 
 class StackFront(nn.Module):
-    """`subsampling` frames laid side by side as one step.
+    """`subsampling` frames side by side as one step.
 
     Args:
         config: the encoder's settings.
@@ -175,7 +178,7 @@ class StackFront(nn.Module):
 
 def _convolution(inputs: int, outputs: int, stride: int) -> nn.Conv2d:
     """A convolution whose output has ceil(size / stride) frames and half the bands."""
-    kernel = max(3, 2 * stride - 1)  # odd, and so wide that no frame is skipped, at the end neither
+    kernel = max(3, 2 * stride - 1)  # odd, and wide enough that no frame is skipped, at the end either
     return nn.Conv2d(inputs, outputs, (kernel, 3), stride=(stride, 2), padding=(kernel // 2, 1))
 
 

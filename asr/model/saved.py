@@ -1,9 +1,9 @@
-"""A model on disk: one safetensors file with weights, settings, alphabet and provenance.
+"""A model on disk: one safetensors file with weights, settings, tokenizer and provenance.
 
-Safetensors holds numbers and text only, so that a model from a stranger cannot run code when it is loaded.
+Safetensors holds numbers and text only, so that an untrusted model cannot run code when it is loaded.
 
     save_model, load_model        an acoustic model
-    save_network, load_network    any network with a record of what it is, such as lm.charrnn's
+    save_network, load_network    any network with a record of its settings, such as a language model
 """
 
 import json
@@ -26,7 +26,7 @@ from asr.model.recurrent.layers import LayerConfig
 from asr.model.tuning import Tuning, tunings_from_json, tunings_to_json
 from asr.text.stored import tokenizer_from_json
 
-FORMAT_VERSION = 2  # 1 had the settings of recurrent layers beside those of the encoder: see `_migrate`
+FORMAT_VERSION = 2  # format 1 had the layers' settings beside the encoder's: `_migrate`
 
 N = TypeVar("N", bound=nn.Module)
 Content = tuple[dict[str, Any], dict[str, Tensor]]  # of a file: its record and its weights by name
@@ -34,13 +34,13 @@ Content = tuple[dict[str, Any], dict[str, Tensor]]  # of a file: its record and 
 
 @dataclass(frozen=True)
 class FileKind:
-    """What distinguishes the files of one kind of network from those of another.
+    """The files of one kind of network.
 
     Attributes:
-        key: under which the record of settings stands in the file.
-        version: of the record, the newest that is understood.
-        name: what messages call it.
-        command: the one that writes such files, for messages.
+        key: of the record of settings in the file's metadata.
+        version: of the record, the newest that can be read.
+        name: in messages.
+        command: that writes such files, for messages.
     """
 
     key: str
@@ -60,8 +60,8 @@ def save_model(
     Args:
         path: ends in .safetensors by convention.
         model: on any device.
-        provenance: what is known of its origin; added to the settings' own.
-        weights: to be written in place of the model's own, by its names.
+        provenance: its origin; added to that in the settings.
+        weights: to be written instead of the model's, by name.
 
     Raises:
         ModelError: it cannot be written (a full disk, no permission); an older file is left as it was.
@@ -102,7 +102,7 @@ def store_tuning(path: Path, tuning: Tuning) -> None:
     Raises:
         ModelError: the file is not a model, or cannot be written; it is then left as it was.
     """
-    model = load_model(path)  # as it is now: another tuning may have ended meanwhile
+    model = load_model(path)  # read again: another tuning may have ended meanwhile
     kept = tuple(old for old in model.settings.tunings if not old.serves(tuning))
     model.settings = replace(model.settings, tunings=(*kept, tuning))
     save_model(path, model, {})
@@ -115,14 +115,14 @@ def save_network(
     record: dict[str, Any],
     weights: Mapping[str, Tensor] | None = None,
 ) -> None:
-    """Write a network's weights and a record of what it is; the file appears complete or not at all.
+    """Write a network's weights and a record of its settings; the file appears complete or not at all.
 
     Args:
         path: ends in .safetensors by convention.
         kind: of file.
         net: on any device.
         record: values that JSON can hold.
-        weights: to be written in place of the network's own, by its names.
+        weights: to be written instead of the network's, by name.
 
     Raises:
         ModelError: it cannot be written; an older file is left as it was.
@@ -210,7 +210,7 @@ def _build(record: dict[str, Any]) -> AcousticModel:
 
 
 def _read_record(path: Path, kind: FileKind, metadata: dict[str, str]) -> dict[str, Any]:
-    """The record of a version that is understood."""
+    """The record, of a version that can be read."""
     if kind.key not in metadata:
         raise ModelError(
             f"{path}: a safetensors file, but not a {kind.name} of this project. Train one with "

@@ -1,7 +1,7 @@
-"""The models that ship with the package, by name: where their files are.
+"""The models that ship with the package, by name, and their files.
 
-A command's --model is one of these names, or the path of a file. A file of the same name is reached by a path
-with a folder in it.
+A command's --model is one of these names, or the path of a file. A file of the same name is given by a path
+with a folder in it, such as ./english.
 """
 
 import difflib
@@ -19,14 +19,14 @@ DEFAULT_MODEL = Path("english")
 
 @dataclass(frozen=True)
 class ModelFiles:
-    """A model and what it is decoded with, where nothing else is asked for.
+    """A model and what it is decoded with by default.
 
     Attributes:
         path: of the acoustic model, .safetensors.
-        name: of a model that ships with the package; "" for a file of the user's.
+        name: of a model that ships with the package; "" for any other file.
         lm: its language model, or None.
         lexicon: its lexicon, or None.
-        beam_size: prefixes that its search keeps; 0 for a file of the user's.
+        beam_size: hypotheses that its search keeps; 0 for any other file.
     """
 
     path: Path
@@ -62,7 +62,7 @@ def find_model(model: Path) -> ModelFiles:
         model: a name of `SHIPPED_MODELS`, or the path of a file.
 
     Raises:
-        ModelError: it is neither a name nor looks like a path.
+        ModelError: it is neither a name nor a path.
     """
     name = str(model)
     if name in SHIPPED_MODELS:

@@ -1,4 +1,4 @@
-"""Decoding weights that were tuned for a model: what it carries of them."""
+"""The weights of a beam search, and those that were tuned for a model and are saved with it."""
 
 import math
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from asr.errors import ModelError, SettingsError
 __all__ = ["Tuning", "Weights", "tunings_from_json", "tunings_to_json"]
 
 
-_GREATEST = 100.0  # of a weight's absolute value: e ** 100 is more than any evidence in audio
+_GREATEST = 100.0  # absolute value of a weight: e ** 100 outweighs any evidence in audio
 
 
 def _weight(default: float, expected: str, meaning: str) -> Any:
@@ -20,10 +20,9 @@ def _weight(default: float, expected: str, meaning: str) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class Weights:
-    """What a beam search weighs, each with its value where nothing is tuned.
+    """The weights of a beam search, each with its default.
 
-    The only declaration of them: the command line, the weight search and saved models are made from these
-    fields.
+    They are declared here only: the command line, the weight search and saved models use these fields.
 
     Raises:
         SettingsError: a value out of range, named as the user types it.
@@ -42,7 +41,7 @@ class Weights:
     unknown_penalty: float = _weight(
         -5.0, "any number", "nats for each word outside the vocabulary, beside its language model score"
     )
-    # without it, words that are run together are cheaper than words
+    # without it, words that run together would score better than separate ones
     unknown_letter_penalty: float = _weight(-1.5, "0 or less", "nats for each letter of such a word")
 
     def __post_init__(self) -> None:
@@ -57,7 +56,7 @@ class Weights:
             if abs(value) > _GREATEST and math.isfinite(value):
                 raise SettingsError(
                     f"{item.name.replace('_', '-')} is {value}. Expected a number from -{_GREATEST:g} to "
-                    f"{_GREATEST:g}: beyond that nothing else would count."
+                    f"{_GREATEST:g}: with a larger one nothing else would count."
                 )
             if not (math.isfinite(value) and right[expected]):
                 bound = {"any number": "", "above 0": " above 0"}.get(expected, f", {expected}")
@@ -67,7 +66,7 @@ class Weights:
 
     @property
     def weights(self) -> "Weights":
-        """The weights alone, of a tuning, too."""
+        """The weights alone, also of a tuning."""
         return Weights(**{item.name: getattr(self, item.name) for item in fields(Weights)})
 
     def __str__(self) -> str:
@@ -78,14 +77,14 @@ class Weights:
 
 @dataclass(frozen=True, kw_only=True)
 class Tuning(Weights):
-    """Weights of a beam search, the language model they belong to, and where they were found.
+    """Tuned weights, the language model they belong to, and the utterances they were tuned on.
 
     Attributes:
         lm: SHA-256 of the language model's file; "" without one.
         lexicon: SHA-256 of the lexicon's file; "" without one.
-        rescore: whether the language model only chose among the best texts of a search without it.
-        rescore_lm: SHA-256 of the file of another language model, which chose among the best texts of a
-            search with the first; "" without one.
+        rescore: whether the language model rescored the hypotheses of a search without it.
+        rescore_lm: SHA-256 of the file of a second language model, which rescored the hypotheses of a search
+            with the first; "" without one.
         hotwords: SHA-256 of the hot words and their boosts; "" without any.
         unknown_words: whether words outside the vocabulary were allowed ("allow" or "forbid").
         priors: (vocab,) the model's mean posteriors on the utterances below, blank first.
@@ -114,7 +113,7 @@ class Tuning(Weights):
     date: str = ""
 
     def serves(self, other: "Tuning") -> bool:
-        """Whether the other one is of the same language models, lexicon, hot words and kind of search."""
+        """Whether the other is for the same language models, lexicon, hot words and kind of search."""
         return all(getattr(self, name) == getattr(other, name) for name in _KEY)
 
 
@@ -132,12 +131,12 @@ def tunings_from_json(record: Mapping[str, Any]) -> tuple[Tuning, ...]:
     Raises:
         ModelError: the record is damaged, or of a newer version.
     """
-    known = {item.name for item in fields(Tuning)}
-    found = []
+    names = {item.name for item in fields(Tuning)}
+    tunings = []
     for row in record.get("tunings", ()):
-        if not isinstance(row, dict) or not row.keys() <= known:
+        if not isinstance(row, dict) or not row.keys() <= names:
             raise ModelError(
                 "a record of tuned weights has unknown fields. It may come from a newer version of asr."
             )
-        found.append(Tuning(**{**row, "priors": tuple(map(float, row.get("priors", ())))}))
-    return tuple(found)
+        tunings.append(Tuning(**{**row, "priors": tuple(map(float, row.get("priors", ())))}))
+    return tuple(tunings)

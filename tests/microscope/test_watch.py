@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from asr.corpora.manifest import Utterance
 from asr.errors import Interrupted, SettingsError, TrainingError
 from asr.microscope import watch as microscope_module
-from asr.microscope.measure import Look, gradient_horizon
+from asr.microscope.measure import Measurement, gradient_horizon
 from asr.model.recurrent.gates import Saturation
 from asr.training.config import TrainConfig
 from asr.training.stopping import StopRequest
@@ -61,7 +61,7 @@ def test_elman_network_vanishes_and_lstm_does_not(
     make_trainer: Make, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch,
     cell: Any, warns: bool,
 ) -> None:  # fmt: skip
-    """Guards the whole: a tanh RNN without clipping on long input is told to vanish or explode, in plain
+    """Guards the whole: a tanh RNN without clipping on long input is reported to vanish or explode, in plain
     words with the setting to change; an LSTM on the same data is not."""
     if not warns:  # there is nothing to be read on the page
         monkeypatch.setattr(microscope_module, "draw", lambda *_: [])
@@ -70,14 +70,14 @@ def test_elman_network_vanishes_and_lstm_does_not(
     trainer = make_trainer(encoder=encoder, examples=examples, clip_norm=0.0, epochs=1, diagnose_every=1)
     with caplog.at_level(logging.WARNING, "asr"):
         trainer.run(StopRequest())
-    told = [text for text in caplog.messages if "a vanishing gradient" in text or "an exploding" in text]
-    assert bool(told) == warns
+    warnings = [text for text in caplog.messages if "a vanishing gradient" in text or "an exploding" in text]
+    assert bool(warnings) == warns
     if warns:
-        assert "update 1: layer" in told[0]
-        assert "--model.cell lstm" in told[0]
+        assert "update 1: layer" in warnings[0]
+        assert "--model.cell lstm" in warnings[0]
         written = [text for row in rows(tmp_path / "run") for text in row["warnings"]]
-        assert [f"update 1: {written[0]}"] == told[:1]
-        assert len(rows(tmp_path / "run")) > len(told)
+        assert [f"update 1: {written[0]}"] == warnings[:1]
+        assert len(rows(tmp_path / "run")) > len(warnings)
         page = (tmp_path / "run" / "diagnostics" / "report.html").read_text()
         assert "a vanishing gradient" in page
 
@@ -88,23 +88,23 @@ def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(microscope_module, "draw", lambda *_: [])
 
 
-def fixed_look(factor: float) -> Look:
+def fixed_measurement(factor: float) -> Measurement:
     curve = tuple(factor**lag for lag in range(42))
-    return Look(1, "forwards", curve, curve, {"hidden": 1.0}, {"hidden": Saturation(0, 0)}, None, None)
+    return Measurement(1, "forwards", curve, curve, {"hidden": 1.0}, {"hidden": Saturation(0, 0)}, None, None)
 
 
 @pytest.mark.usefixtures("no_pictures")
 def test_told_once_unless_it_gets_worse(
     make_trainer: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Guards the log against the same warning at every look, across a resume as well; worse is told again."""
+    """Guards the log against the same warning again and again, also after a resume; a worse one is repeated."""
     factors = iter([0.5, 0.49, 0.51, 0.3, 0.29] + [0.29] * 100)
-    monkeypatch.setattr(microscope_module, "look_at", lambda *_: [fixed_look(next(factors))])
+    monkeypatch.setattr(microscope_module, "measure_layers", lambda *_: [fixed_measurement(next(factors))])
     trainer = make_trainer(diagnose_every=1)
     with pytest.raises(Interrupted):
         trainer.run(StopAfter(6))
-    told = [text for text in caplog.messages if "vanishing" in text]
-    assert [text.split(":")[0] for text in told] == ["update 1", "update 4"]
+    warnings = [text for text in caplog.messages if "vanishing" in text]
+    assert [text.split(":")[0] for text in warnings] == ["update 1", "update 4"]
     caplog.clear()
     other = make_trainer(diagnose_every=1)
     other.restore(trainer.position, trainer.states())
@@ -116,7 +116,7 @@ def test_told_once_unless_it_gets_worse(
 
 @pytest.mark.usefixtures("no_pictures")
 def test_rows_behind_a_checkpoint_are_taken_back(make_trainer: Make, tmp_path: Path) -> None:
-    """Guards a run that was killed after its checkpoint: looks are not written twice."""
+    """Guards a run that was killed after its checkpoint: measurements are not written twice."""
     folder = tmp_path / "run" / "diagnostics"
     folder.mkdir(parents=True)
     stale = {"event": "look", "epoch": 9, "update": 99, "layers": [], "symptoms": {"clipped": None}}
@@ -154,26 +154,29 @@ def test_update_ratio_and_clip_rate(make_trainer: Make, tmp_path: Path) -> None:
 def test_memory_that_does_not_suffice(
     make_trainer: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Guards the run: a look that does not fit into memory is left out and named; other errors are raised."""
+    """Guards the run: a measurement that does not fit into memory is skipped; other errors are raised."""
 
-    def fail(*_: Any) -> list[Look]:
+    def fail(*_: Any) -> list[Measurement]:
         raise RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 1 bytes")
 
-    monkeypatch.setattr(microscope_module, "look_at", fail)
+    monkeypatch.setattr(microscope_module, "measure_layers", fail)
     make_trainer("small", epochs=1, diagnose_every=4).run(StopRequest())
-    assert "update 1: not enough memory for the gradient microscope; this look is left out" in caplog.messages
+    assert (
+        "update 1: not enough memory for the gradient microscope; this measurement is skipped"
+        in caplog.messages
+    )
 
-    def break_down(*_: Any) -> list[Look]:
+    def break_down(*_: Any) -> list[Measurement]:
         raise RuntimeError("something else")
 
-    monkeypatch.setattr(microscope_module, "look_at", break_down)
+    monkeypatch.setattr(microscope_module, "measure_layers", break_down)
     with pytest.raises(RuntimeError, match="something else"):
         make_trainer("other", diagnose_every=4).run(StopRequest())
 
 
 def test_loss_that_is_not_finite(make_trainer: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Guards a row without layers: it is written, and nothing is drawn from it."""
-    monkeypatch.setattr(microscope_module, "look_at", lambda *_: [])
+    monkeypatch.setattr(microscope_module, "measure_layers", lambda *_: [])
     make_trainer(epochs=1, diagnose_every=100).run(StopRequest())
     assert [row["layers"] for row in rows(tmp_path / "run")] == [[]]
     assert not (tmp_path / "run" / "diagnostics" / "report.html").exists()
@@ -184,9 +187,9 @@ def test_numbers_that_are_not_finite(
 ) -> None:
     """Guards JSON, which has no infinity, and drawing from what stands there instead."""
     wild = replace(
-        fixed_look(1.0), state=(1.0, 1.0, math.inf, math.nan), spectral_radius={"hidden": math.nan}
+        fixed_measurement(1.0), state=(1.0, 1.0, math.inf, math.nan), spectral_radius={"hidden": math.nan}
     )
-    monkeypatch.setattr(microscope_module, "look_at", lambda *_: [wild])
+    monkeypatch.setattr(microscope_module, "measure_layers", lambda *_: [wild])
     make_trainer(epochs=1, diagnose_every=100).run(StopRequest())
     (row,) = rows(tmp_path / "run")
     assert row["layers"][0]["left"] == [1.0, None, None]
@@ -203,7 +206,7 @@ def test_folder_that_cannot_be_written(make_trainer: Make, tmp_path: Path) -> No
 
 
 def test_setting_is_checked() -> None:
-    """Guards a negative distance between looks."""
+    """Guards a negative distance between measurements."""
     with pytest.raises(SettingsError, match=r"train\.diagnose-every must be at least 0\. Got -1\."):
         TrainConfig(diagnose_every=-1)
 
