@@ -20,8 +20,8 @@ from asr.errors import AudioError, SettingsError
 FEATURES_VERSION = 2
 
 # Frames that are transformed at a time, over all rows. On a CPU the float64 spectrum of a block stays in the
-# processor's cache, which is two to three times as fast as a spectrum of many minutes. On a GPU it bounds memory: a
-# block takes about 0.5 GB.
+# processor's cache, which is two to three times as fast as a spectrum of many minutes. On a GPU it bounds
+# memory: a block takes about 0.5 GB.
 _CPU_BLOCK = 512
 _GPU_BLOCK = 65_536
 

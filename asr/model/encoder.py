@@ -25,15 +25,13 @@ _STRIDES = {1: (1, 1), 2: (2, 1), 3: (3, 1), 4: (2, 2), 5: (5, 1), 6: (3, 2), 7:
 
 @dataclass(frozen=True)
 class EncoderConfig:
-    """The shape of the acoustic model.
-
-    `layers` holds the settings of every recurrent layer; on the command line they stand beside the others.
-    """
+    """The shape of the acoustic model."""
 
     size: Size = "small"  # sets width, depth and dropout where those are not given
     width: int | None = None  # units a recurrent layer and direction
     depth: int | None = None  # recurrent layers
     dropout: float | None = None  # between recurrent layers
+    # on the command line its settings stand among these: --model.cell
     layers: Annotated[LayerConfig, tyro.conf.arg(name="")] = field(default_factory=LayerConfig)
     front: Literal["conv", "stack"] = "conv"  # two 2-D convolutions, or frames side by side
     subsampling: int = 4  # frames a step, 1..8
@@ -127,7 +125,7 @@ class Encoder(nn.Module):
 class ConvFront(nn.Module):
     """Two 2-D convolutions with ReLU; the first strides cover `subsampling` frames and four mel bands.
 
-    Padding is zeroed before each convolution, so that it equals the zeros after the end of an utterance on its own.
+    Padding is zeroed before each convolution, as are the values after the end of an utterance alone.
 
     Args:
         config: the encoder's settings.

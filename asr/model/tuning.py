@@ -10,7 +10,7 @@ from asr.errors import ModelError, SettingsError
 __all__ = ["Tuning", "Weights", "tunings_from_json", "tunings_to_json"]
 
 
-_GREATEST = 100.0  # absolute value of a weight: e ** 100 outweighs any evidence in audio
+_MAX_WEIGHT = 100.0  # absolute value of a weight: e ** 100 outweighs any evidence in audio
 
 
 def _weight(default: float, expected: str, meaning: str) -> Any:
@@ -53,10 +53,10 @@ class Weights:
                 "0 or less": value <= 0,
                 "above 0": value > 0,
             }
-            if abs(value) > _GREATEST and math.isfinite(value):
+            if abs(value) > _MAX_WEIGHT and math.isfinite(value):
                 raise SettingsError(
-                    f"{item.name.replace('_', '-')} is {value}. Expected a number from -{_GREATEST:g} to "
-                    f"{_GREATEST:g}: with a larger one nothing else would count."
+                    f"{item.name.replace('_', '-')} is {value}. Expected a number from -{_MAX_WEIGHT:g} to "
+                    f"{_MAX_WEIGHT:g}: with a larger one nothing else would count."
                 )
             if not (math.isfinite(value) and right[expected]):
                 bound = {"any number": "", "above 0": " above 0"}.get(expected, f", {expected}")

@@ -97,7 +97,7 @@ def fixed_measurement(factor: float) -> Measurement:
 def test_told_once_unless_it_gets_worse(
     make_trainer: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Guards the log against the same warning again and again, also after a resume; a worse one is repeated."""
+    """Guards the log against the same warning again and again, also after a resume; worse is repeated."""
     factors = iter([0.5, 0.49, 0.51, 0.3, 0.29] + [0.29] * 100)
     monkeypatch.setattr(microscope_module, "measure_layers", lambda *_: [fixed_measurement(next(factors))])
     trainer = make_trainer(diagnose_every=1)
