@@ -15,13 +15,13 @@ import tyro
 from numpy.typing import NDArray
 
 from asr.commands.evaluate import reference_texts
-from asr.commands.lm import Fit
 from asr.corpora.manifest import Utterance, read_manifest
 from asr.decoding.decoder import DecoderSettings, Knowledge, Search, data_digest, greedy, weighted
 from asr.decoding.emissions import Emissions, compute_emissions
 from asr.decoding.hypothesis import Hypothesis
 from asr.device import choose_device
 from asr.errors import DataError, SettingsError
+from asr.lm.perplexity import Fit
 from asr.model.acoustic import AcousticModel
 from asr.model.saved import load_model, store_tuning
 from asr.model.shipped import find_model

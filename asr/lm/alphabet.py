@@ -8,7 +8,7 @@ from asr.errors import SettingsError
 from asr.lm.interface import Unit
 from asr.text.tokenizer import Tokenizer
 
-__all__ = ["Vocabulary", "check_alphabet"]
+__all__ = ["LanguageModelVocabulary", "check_alphabet"]
 
 _LOG = logging.getLogger("asr")
 
@@ -16,7 +16,7 @@ _LOOKED_AT = 1000  # words; those of `asr lm train` are sorted by frequency
 _NAMED = 5
 
 
-class Vocabulary(Protocol):
+class LanguageModelVocabulary(Protocol):
     """What a language model must tell of itself to be checked."""
 
     @property
@@ -30,7 +30,7 @@ class Vocabulary(Protocol):
         ...
 
 
-def check_alphabet(lm: Vocabulary, tokenizer: Tokenizer) -> None:
+def check_alphabet(lm: LanguageModelVocabulary, tokenizer: Tokenizer) -> None:
     """Raise where a language model cannot help to write a model's text; warn where it can only in part.
 
     Args:

@@ -28,7 +28,6 @@ from numpy.typing import NDArray
 
 from asr.compiled import kernel
 from asr.errors import ModelError
-from asr.lm.corpus import PACKED_ERRORS, unpacked
 from asr.lm.interface import Unit
 from asr.lm.ngram.trie import (
     BEGIN,
@@ -41,6 +40,7 @@ from asr.lm.ngram.trie import (
     child_of,
     link,
 )
+from asr.lm.text_files import PACKED_ERRORS, unpacked
 
 __all__ = ["SPACE", "read", "write"]
 

@@ -10,13 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asr.errors import DataError, SettingsError
-from asr.lm.corpus import Symbols, read_blocks
 from asr.lm.interface import Unit
-from asr.lm.ngram.count import Scratch, count, occurrences
+from asr.lm.ngram.count import count, occurrences
+from asr.lm.ngram.disk import DiskArrays
 from asr.lm.ngram.model import NgramModel
 from asr.lm.ngram.prune import prune_entropy
 from asr.lm.ngram.smooth import estimate
+from asr.lm.ngram.symbols import SymbolTable
 from asr.lm.ngram.trie import BEGIN, END, RESERVED, UNKNOWN, UNKNOWN_ID, NgramParts
+from asr.lm.text_files import read_blocks
 from asr.text.normalize import normalize
 
 __all__ = ["MAX_ORDER", "NgramConfig", "build"]
@@ -100,8 +102,8 @@ def build(
         OSError: a file cannot be written.
     """
     progress = _Progress(texts, config.order)
-    with Scratch(temporary) as scratch:
-        symbols, stream = Symbols(config.unit), scratch.path()
+    with DiskArrays(temporary) as disk:
+        symbols, stream = SymbolTable(config.unit), disk.new_path()
         with open(stream, "wb") as file:
             for block, _, _ in read_blocks(texts, progress.reading):
                 symbols.encode(_normalized(block, config.normalizer)).tofile(file)
@@ -111,17 +113,17 @@ def build(
             )
         if symbols.empty_lines:
             _LOG.info("lines without text, skipped: %d", symbols.empty_lines)
-        words = scratch.load(stream, np.int32)
+        words = disk.load(stream, np.int32)
         names = _choose_words(words, symbols.names(), config.vocabulary, config.unit)
         _LOG.info("%d sentences, %d %ss, %d different", symbols.sentences, len(words) - 2 * symbols.sentences,
                   config.unit, len(names) - _RESERVED)  # fmt: skip
-        levels = count(words, len(names), config.order, scratch, progress.counting)
+        levels = count(words, len(names), config.order, disk, progress.counting)
         progress.smoothing()
         cutoffs = config.cutoffs or (0,)
         cutoffs += (cutoffs[-1],) * (config.order - len(cutoffs))
-        arrays, counts, followed = estimate(levels, cutoffs, scratch)
+        arrays, counts, followed = estimate(levels, cutoffs, disk)
         if config.entropy:
-            arrays, counts = prune_entropy(arrays, counts, followed, config.entropy, scratch)
+            arrays, counts = prune_entropy(arrays, counts, followed, config.entropy, disk)
         NgramModel.from_parts(NgramParts(arrays, tuple(names), counts, config.unit)).save(output)
     return NgramModel.load(output, config.unit)
 

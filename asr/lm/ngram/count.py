@@ -7,74 +7,21 @@ its first k - 1 words, and its last word. Sorted and counted, the keys are at on
 merged in parts.
 """
 
-import mmap
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
-from weakref import WeakSet
 
 import numpy as np
 from numpy.typing import NDArray
 
 from asr.compiled import kernel
 from asr.errors import DataError
+from asr.lm.ngram.disk import DiskArrays
 from asr.lm.ngram.trie import BEGIN_ID, MAX_NODES, first_not_below
 
-__all__ = ["Level", "Scratch", "count", "occurrences"]
+__all__ = ["Level", "count", "occurrences"]
 
 _BLOCK = 1 << 24  # keys sorted, or merged, at a time
 _MAX_WORDS = 2**32 - 1  # uint32 counts
-
-
-class Scratch:
-    """Arrays on disk, mapped and not held; their room on the disk is free again when nothing refers to them.
-
-    Use it in a `with` statement, at whose end its folder is removed.
-
-    Args:
-        folder: where the scratch folder is made; None: where the system keeps temporary files.
-    """
-
-    def __init__(self, folder: Path | None = None) -> None:
-        self._folder = Path(tempfile.mkdtemp(prefix="asr-lm-", dir=folder))
-        self._made = 0
-        self._mapped: WeakSet[mmap.mmap] = WeakSet()
-
-    def __enter__(self) -> "Scratch":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        shutil.rmtree(self._folder, ignore_errors=True)
-
-    def path(self) -> Path:
-        """A new file name."""
-        self._made += 1
-        return self._folder / str(self._made)
-
-    def empty(self, size: int, dtype: type[np.generic]) -> NDArray[Any]:
-        """(size,) zeros of this type."""
-        path = self.path()
-        with open(path, "wb") as file:
-            file.truncate(size * np.dtype(dtype).itemsize)
-        return self.load(path, dtype)
-
-    def load(self, path: Path, dtype: type[np.generic]) -> NDArray[Any]:
-        """What a file of this folder holds; writable. The file itself is gone."""
-        if not path.stat().st_size:
-            return np.zeros(0, dtype)
-        with open(path, "r+b") as file:
-            mapped = mmap.mmap(file.fileno(), 0)
-        path.unlink()  # the mapping keeps the file's content, and nothing else does
-        self._mapped.add(mapped)
-        return np.frombuffer(mapped, dtype)
-
-    def rest(self) -> None:
-        """Give the memory of all arrays back to the system; what is used again is mapped again."""
-        for mapped in self._mapped:
-            mapped.madvise(mmap.MADV_DONTNEED)
 
 
 @dataclass(frozen=True)
@@ -100,7 +47,7 @@ def count(
     words: NDArray[np.int32],
     n_words: int,
     order: int,
-    scratch: Scratch,
+    disk: DiskArrays,
     progress: Callable[[float], None] = lambda _: None,
 ) -> list[Level]:
     """Count the n-grams of order 1 to `order`, none of which spans two sentences.
@@ -109,7 +56,7 @@ def count(
         words: (positions,) ids; each sentence begins with 1 (`<s>`) and ends with 2 (`</s>`).
         n_words: number of different ids.
         order: length of the longest n-grams.
-        scratch: where the result and all large arrays lie.
+        disk: where the result and all large arrays lie.
         progress: told, now and then, how many passes over `words` are done, of 2 * order - 2.
 
     Returns:
@@ -125,8 +72,8 @@ def count(
     numbers = words  # of the n-gram that ends at each word
     for n in range(2, order + 1):
         done = 2 * n - 4
-        runs = _sorted_runs(words, numbers, scratch, _after(progress, done))
-        levels.append(_merge(runs, len(levels[-1]), scratch))
+        runs = _sorted_runs(words, numbers, disk, _after(progress, done))
+        levels.append(_merge(runs, len(levels[-1]), disk))
         del runs
         if sum(map(len, levels)) > MAX_NODES:
             raise DataError(
@@ -135,7 +82,7 @@ def count(
             )
         progress(2 * n - 3)
         if n < order:
-            numbers = _renumber(words, numbers, levels[-1], scratch)
+            numbers = _renumber(words, numbers, levels[-1], disk)
     return levels
 
 
@@ -158,7 +105,7 @@ def _blocks(words: NDArray[np.int32]) -> Iterator[tuple[int, int, NDArray[np.int
 
 
 def _sorted_runs(
-    words: NDArray[np.int32], numbers: NDArray[np.int32], scratch: Scratch, progress: Callable[[float], None]
+    words: NDArray[np.int32], numbers: NDArray[np.int32], disk: DiskArrays, progress: Callable[[float], None]
 ) -> list[tuple[NDArray[np.uint64], NDArray[np.uint32]]]:
     """Keys and their counts, sorted, for each block of the text."""
     runs = []
@@ -169,16 +116,16 @@ def _sorted_runs(
         keys.sort()
         counts = np.empty(len(keys), np.uint32)
         size = _count_equal(keys, counts)
-        run = scratch.empty(size, np.uint64), scratch.empty(size, np.uint32)
+        run = disk.zeros(size, np.uint64), disk.zeros(size, np.uint32)
         run[0][:], run[1][:] = keys[:size], counts[:size]
         runs.append(run)
-        scratch.rest()
+        disk.release_memory()
         progress(stop / len(words))
     return runs
 
 
 def _merge(
-    runs: list[tuple[NDArray[np.uint64], NDArray[np.uint32]]], n_parents: int, scratch: Scratch
+    runs: list[tuple[NDArray[np.uint64], NDArray[np.uint32]]], n_parents: int, disk: DiskArrays
 ) -> Level:
     """One level from sorted runs, part by part, each of which fits in memory."""
     total = sum(len(keys) for keys, _ in runs)
@@ -186,8 +133,8 @@ def _merge(
     sample = np.sort(np.concatenate([keys[:: max(1, _BLOCK // 4096)] for keys, _ in runs]))
     splits = [sample[len(sample) * part // parts] for part in range(1, parts)]
     bounds = [[0, *np.searchsorted(keys, splits).tolist(), len(keys)] for keys, _ in runs]
-    names = scratch.path(), scratch.path()
-    begin = scratch.empty(n_parents + 1, np.int32)
+    names = disk.new_path(), disk.new_path()
+    begin = disk.zeros(n_parents + 1, np.int32)
     with open(names[0], "wb") as word_file, open(names[1], "wb") as count_file:
         for part in range(parts):
             pieces = [
@@ -206,20 +153,20 @@ def _merge(
                 (keys & np.uint64(0xFFFFFFFF)).astype(np.int32).tofile(word_file)
                 counts.tofile(count_file)
                 _count_children(keys, begin)
-            scratch.rest()
+            disk.release_memory()
     np.cumsum(begin, out=begin)
-    return Level(scratch.load(names[0], np.int32), scratch.load(names[1], np.uint32), begin)
+    return Level(disk.load(names[0], np.int32), disk.load(names[1], np.uint32), begin)
 
 
 def _renumber(
-    words: NDArray[np.int32], numbers: NDArray[np.int32], level: Level, scratch: Scratch
+    words: NDArray[np.int32], numbers: NDArray[np.int32], level: Level, disk: DiskArrays
 ) -> NDArray[np.int32]:
     """The numbers of the n-grams of `level` that end at each word; -1 where the sentence is too short."""
-    longer = scratch.empty(len(words), np.int32)
+    longer = disk.zeros(len(words), np.int32)
     for first, stop, block in _blocks(words):
         before = numbers[first - 1] if first else np.int32(-1)
         longer[first:stop] = _find(block, numbers[first:stop], int(before), level.word, level.begin)
-        scratch.rest()
+        disk.release_memory()
     return longer
 
 

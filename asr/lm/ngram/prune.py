@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asr.compiled import kernel
-from asr.lm.ngram.count import Scratch
+from asr.lm.ngram.disk import DiskArrays
 from asr.lm.ngram.trie import NgramArrays, advance, link
 
 __all__ = ["prune_entropy"]
@@ -28,7 +28,7 @@ _TINY = 1e-5  # below this, what is left of the probability is rounding
 
 
 def prune_entropy(
-    arrays: NgramArrays, counts: tuple[int, ...], followed: NDArray[Any], threshold: float, scratch: Scratch
+    arrays: NgramArrays, counts: tuple[int, ...], followed: NDArray[Any], threshold: float, disk: DiskArrays
 ) -> tuple[NgramArrays, tuple[int, ...]]:
     """A model without the n-grams that change its perplexity by less than a threshold.
 
@@ -37,7 +37,7 @@ def prune_entropy(
         counts: how many n-grams it has of each order.
         followed: (contexts,) how often each node below the highest order was followed by a word.
         threshold: relative increase of the perplexity, such as 1e-8; words always stay.
-        scratch: where the result lies.
+        disk: where the result lies.
 
     Returns:
         the new model's arrays, and its n-grams of each order.
@@ -47,13 +47,13 @@ def prune_entropy(
     kept = np.ones(nodes, np.bool_)
     for n in range(len(counts), 1, -1):
         _choose(arrays, followed, kept, int(starts[n - 1]), int(starts[n]), threshold)
-    numbers = scratch.empty(nodes + 1, np.int32)
+    numbers = disk.zeros(nodes + 1, np.int32)
     np.cumsum(kept, out=numbers[1:])
     sizes = tuple(int(numbers[starts[n + 1]] - numbers[starts[n]]) for n in range(1, len(counts) + 1))
     left, left_inner = int(numbers[nodes]), int(numbers[inner])
     pruned = NgramArrays(
-        scratch.empty(left, np.int32), scratch.empty(left, np.float32), scratch.empty(left, np.int32),
-        scratch.empty(left_inner, np.float32), scratch.empty(left_inner + 1, np.int32),
+        disk.zeros(left, np.int32), disk.zeros(left, np.float32), disk.zeros(left, np.int32),
+        disk.zeros(left_inner, np.float32), disk.zeros(left_inner + 1, np.int32),
     )  # fmt: skip
     _compact(arrays, kept, numbers, pruned)
     link(pruned)

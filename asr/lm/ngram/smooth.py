@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asr.compiled import kernel
-from asr.lm.ngram.count import Level, Scratch
+from asr.lm.ngram.count import Level
+from asr.lm.ngram.disk import DiskArrays
 from asr.lm.ngram.trie import BEGIN_ID, NgramArrays, first_not_below, link
 
 __all__ = ["FALLBACK", "discounts", "estimate"]
@@ -50,7 +51,7 @@ def discounts(counts: NDArray[np.uint32]) -> tuple[float, float, float] | None:
 
 
 def estimate(
-    levels: Sequence[Level], cutoffs: Sequence[int], scratch: Scratch
+    levels: Sequence[Level], cutoffs: Sequence[int], disk: DiskArrays
 ) -> tuple[NgramArrays, tuple[int, ...], NDArray[Any]]:
     """The smoothed model of counted n-grams.
 
@@ -58,29 +59,29 @@ def estimate(
         levels: what `counting.count` returns.
         cutoffs: for each order the highest count that is removed; 0 first (words are not removed), never
             falling.
-        scratch: where the result and all large arrays lie.
+        disk: where the result and all large arrays lie.
 
     Returns:
         the model's arrays; how many n-grams it has of each order; and for each node below the highest order
         how often it was followed by a word.
     """
     order = len(levels)
-    suffixes = _suffixes(levels, scratch)
-    kept = [_kept(level, cutoff, scratch) for level, cutoff in zip(levels, cutoffs, strict=True)]
+    suffixes = _suffixes(levels, disk)
+    kept = [_kept(level, cutoff, disk) for level, cutoff in zip(levels, cutoffs, strict=True)]
     counts = tuple(int(numbers[-1]) for numbers in kept)
     nodes, inner = 1 + sum(counts), 1 + sum(counts[:-1])
     arrays = NgramArrays(
-        scratch.empty(nodes, np.int32), scratch.empty(nodes, np.float32), scratch.empty(nodes, np.int32),
-        scratch.empty(inner, np.float32), scratch.empty(inner + 1, np.int32),
+        disk.zeros(nodes, np.int32), disk.zeros(nodes, np.float32), disk.zeros(nodes, np.int32),
+        disk.zeros(inner, np.float32), disk.zeros(inner + 1, np.int32),
     )  # fmt: skip
-    followed = scratch.empty(inner, np.int64)
+    followed = disk.zeros(inner, np.int64)
     arrays.word[0], arrays.begin[0] = -1, 1
     uniform = 1 / (counts[0] - 1)  # over all words but <s>
     lower = np.full(1, uniform, np.float32)
     first_parent, first = 0, 1  # nodes
     numbers = np.array([0, 1], np.int32)  # of the root
     for n, level in enumerate(levels, start=1):
-        adjusted = _adjusted(level, suffixes[n] if n < order else None, scratch)
+        adjusted = _adjusted(level, suffixes[n] if n < order else None, disk)
         if n == 1:
             adjusted[BEGIN_ID] = 0
         taken = discounts(adjusted)
@@ -91,35 +92,35 @@ def estimate(
                 n,
                 ", ".join(f"{d:g}" for d in FALLBACK),
             )
-        probs = scratch.empty(len(level), np.float32)
+        probs = disk.zeros(len(level), np.float32)
         _smooth(
             arrays, followed, level.word, level.count, level.begin, adjusted, suffixes[n - 1], kept[n - 1],
             numbers, lower, np.array(taken or FALLBACK), probs, first_parent, first, n < order,
         )  # fmt: skip
         first_parent, first = first, first + counts[n - 1]
         lower, numbers = probs, kept[n - 1]
-        scratch.rest()
+        disk.release_memory()
     arrays.log_prob[1 + BEGIN_ID] = _ZERO  # never predicted
     arrays.backoff[0] = 0.0  # nothing is left to forget
     link(arrays)
-    scratch.rest()
+    disk.release_memory()
     return arrays, counts, followed
 
 
-def _suffixes(levels: Sequence[Level], scratch: Scratch) -> list[NDArray[np.int32]]:
+def _suffixes(levels: Sequence[Level], disk: DiskArrays) -> list[NDArray[np.int32]]:
     """For each order, the numbers (in the order below) of the n-grams without their first word."""
-    suffixes: list[NDArray[np.int32]] = [scratch.empty(len(levels[0]), np.int32)]
+    suffixes: list[NDArray[np.int32]] = [disk.zeros(len(levels[0]), np.int32)]
     for n in range(1, len(levels)):
-        suffixes.append(scratch.empty(len(levels[n]), np.int32))
+        suffixes.append(disk.zeros(len(levels[n]), np.int32))
         below = levels[n - 1]
         _link_level(levels[n].word, levels[n].begin, suffixes[n - 1], below.word, below.begin, suffixes[n])
-        scratch.rest()
+        disk.release_memory()
     return suffixes
 
 
-def _kept(level: Level, cutoff: int, scratch: Scratch) -> NDArray[np.int32]:
+def _kept(level: Level, cutoff: int, disk: DiskArrays) -> NDArray[np.int32]:
     """(n + 1,) how many n-grams before each one are kept; the last is how many there are."""
-    numbers = scratch.empty(len(level) + 1, np.int32)
+    numbers = disk.zeros(len(level) + 1, np.int32)
     if cutoff:
         np.cumsum(level.count > cutoff, out=numbers[1:])
     else:
@@ -127,11 +128,11 @@ def _kept(level: Level, cutoff: int, scratch: Scratch) -> NDArray[np.int32]:
     return numbers
 
 
-def _adjusted(level: Level, suffixes: NDArray[np.int32] | None, scratch: Scratch) -> NDArray[np.uint32]:
+def _adjusted(level: Level, suffixes: NDArray[np.int32] | None, disk: DiskArrays) -> NDArray[np.uint32]:
     """Counts by different words before; plain ones for the highest order, and where `<s>` begins."""
     if suffixes is None:
         return level.count
-    adjusted = scratch.empty(len(level), np.uint32)
+    adjusted = disk.zeros(len(level), np.uint32)
     _count_into(suffixes, level.count, adjusted)
     return adjusted
 
