@@ -67,7 +67,7 @@ def test_a_state_keeps_nothing_of_the_others() -> None:
         assert part.untyped_storage().nbytes() == part.numel() * part.element_size()
     assert states[0].log_probs is not None
     assert states[0].log_probs.base is None
-    assert states[0].before is None
+    assert states[0].previous is None
 
 
 def test_probabilities_add_up_to_one() -> None:
