@@ -14,7 +14,7 @@ from asr.decoding.vocabulary import Vocabulary, build_vocabulary, letters_of
 from asr.text.lexicon import Lexicon
 from asr.text.phones import PhoneTokenizer
 
-TOKENIZER = PhoneTokenizer(("A", "B"), Lexicon({"ab": (("A", "B"),)}, "one"), beyond="nothing")
+TOKENIZER = PhoneTokenizer(("A", "B"), Lexicon({"ab": (("A", "B"),)}, "one"), fallback="nothing")
 
 
 @pytest.fixture(autouse=True)

@@ -102,7 +102,7 @@ def test_a_large_lexicon_with_other_phones_teaches_letter_to_sound() -> None:
     ]
     lexicon = parse_lexicon(lines, "big.txt")
     tokenizer = PhoneTokenizer.from_texts(["abc"], lexicon)
-    assert tokenizer.beyond == "lexicon"
+    assert tokenizer.fallback == "lexicon"
     assert tokenizer.decode(tokenizer.encode("abcda")) == "a: b: c: d: a:"
 
 
