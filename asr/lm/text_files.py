@@ -1,9 +1,6 @@
-"""Text files in, a stream of word ids on disk out: the first pass of training, and the reading for scoring.
+"""Text files in, blocks of lines out: one sentence a line, in UTF-8, plain or compressed.
 
-A text holds one sentence a line, in UTF-8, plain or compressed (gzip, xz); `-` is the standard input. Words
-are what ASCII white space parts; in character models a run of it is one space, and none stands at a line's
-ends. Lines without a word are skipped and counted. Only a block of text and the vocabulary are held in
-memory.
+gzip and xz are recognised by their first bytes; `-` is the standard input. Only a block of text is in memory.
 """
 
 import gzip
@@ -18,10 +15,10 @@ from typing import BinaryIO, cast
 
 from asr.errors import DataError
 
-__all__ = ["PACKED_ERRORS", "read_blocks", "unpacked"]
+__all__ = ["COMPRESSION_ERRORS", "decompressed", "read_blocks"]
 
 _BLOCK = 1 << 22
-PACKED_ERRORS = (EOFError, gzip.BadGzipFile, zlib.error, lzma.LZMAError)
+COMPRESSION_ERRORS = (EOFError, gzip.BadGzipFile, zlib.error, lzma.LZMAError)
 
 
 def _open(path: Path) -> AbstractContextManager[io.BufferedReader]:
@@ -30,8 +27,8 @@ def _open(path: Path) -> AbstractContextManager[io.BufferedReader]:
     return open(path, "rb")
 
 
-def unpacked(raw: io.BufferedReader) -> BinaryIO:
-    """What a file holds: unpacked, where its first bytes say gzip or xz."""
+def decompressed(raw: io.BufferedReader) -> BinaryIO:
+    """A file's content, decompressed if its first bytes are those of gzip or xz."""
     magic = raw.peek(6)
     if magic.startswith(b"\x1f\x8b"):
         return cast(BinaryIO, gzip.GzipFile(fileobj=raw))
@@ -43,14 +40,14 @@ def unpacked(raw: io.BufferedReader) -> BinaryIO:
 def read_blocks(
     paths: Iterable[Path], progress: Callable[[Path, int], None] | None = None
 ) -> Iterator[tuple[bytes, Path, int]]:
-    """Blocks of whole lines of several text files, checked to be UTF-8.
+    """Blocks of whole lines of text files, checked to be UTF-8.
 
     Args:
         paths: the files; `-` is the standard input.
-        progress: told the file and the bytes of it that have been read, packed ones if it is packed.
+        progress: called with the file and the bytes of it that have been read (compressed bytes, if it is).
 
     Yields:
-        some lines, the last with its line feed; the file; the number of the first line.
+        Some lines, the last with its line feed; the file; the number of the first line.
 
     Raises:
         DataError: a file cannot be read, is damaged or not UTF-8.
@@ -59,7 +56,7 @@ def read_blocks(
         number, rest = 1, b""
         try:
             with _open(path) as raw:
-                file = unpacked(raw)
+                file = decompressed(raw)
                 while block := file.read(_BLOCK):
                     if progress is not None:
                         progress(path, raw.tell() if raw.seekable() else 0)
@@ -80,7 +77,7 @@ def read_blocks(
             raise DataError(
                 f"{path} does not exist. A text file, one sentence a line, was expected."
             ) from None
-        except PACKED_ERRORS as error:
+        except COMPRESSION_ERRORS as error:
             raise DataError(f"{path} is damaged: {error}. Copy or make the file again.") from None
         except OSError as error:
             raise DataError(

@@ -1,10 +1,10 @@
-"""A stream of word ids in, the number of every n-gram out: on disk, so that neither has to fit in memory.
+"""Count n-grams: a stream of word ids in, each n-gram with its count out; neither has to fit in memory.
 
-Order by order. The n-grams of order k - 1 have numbers; the stream of words has beside it the stream of the
-numbers of the (k - 1)-grams that end at each word. An n-gram of order k is then one 64-bit key: the number of
-its first k - 1 words, and its last word. Sorted and counted, the keys are at once the next level of the trie
-(`trie` says why: sorted by parent, then by word). A block of keys is sorted at a time; the sorted runs are
-merged in parts.
+Order by order. The n-grams of order k - 1 are numbered; parallel to the stream of words runs the stream of
+the numbers of the (k - 1)-grams that end at each word. An n-gram of order k is then one 64-bit key: the
+number of its first k - 1 words, and its last word. The keys, sorted and counted, are the next level of the
+trie, which is sorted by parent, then by word. A block of keys is sorted at a time; the sorted runs are merged
+in parts.
 """
 
 from collections.abc import Callable, Iterator
@@ -56,11 +56,11 @@ def count(
         words: (positions,) ids; each sentence begins with 1 (`<s>`) and ends with 2 (`</s>`).
         n_words: number of different ids.
         order: length of the longest n-grams.
-        disk: where the result and all large arrays lie.
-        progress: told, now and then, how many passes over `words` are done, of 2 * order - 2.
+        disk: where the result and all large arrays are stored.
+        progress: called now and then with the passes over `words` that are done, of 2 * order - 2.
 
     Returns:
-        a level for each order.
+        A level for each order.
 
     Raises:
         DataError: there are more n-grams, or words, than the arrays can number.
@@ -69,10 +69,10 @@ def count(
         raise DataError(f"more than {_MAX_WORDS:,} words and sentence ends. No more can be counted.")
     totals = occurrences(words, n_words).astype(np.uint32)
     levels = [Level(np.arange(n_words, dtype=np.int32), totals, np.array([0, n_words], np.int32))]
-    numbers = words  # of the n-gram that ends at each word
+    numbers = words  # of the n-gram that ends at each word; a 1-gram's number is its word's id
     for n in range(2, order + 1):
         done = 2 * n - 4
-        runs = _sorted_runs(words, numbers, disk, _after(progress, done))
+        runs = _sorted_runs(words, numbers, disk, _offset(progress, done))
         levels.append(_merge(runs, len(levels[-1]), disk))
         del runs
         if sum(map(len, levels)) > MAX_NODES:
@@ -94,11 +94,12 @@ def occurrences(words: NDArray[np.int32], n_words: int) -> NDArray[np.int64]:
     return totals
 
 
-def _after(progress: Callable[[float], None], done: int) -> Callable[[float], None]:
-    return lambda part: progress(done + part)
+def _offset(progress: Callable[[float], None], done: int) -> Callable[[float], None]:
+    return lambda passes: progress(done + passes)
 
 
 def _blocks(words: NDArray[np.int32]) -> Iterator[tuple[int, int, NDArray[np.int32]]]:
+    """First and last position + 1 of each block of the text, and its words."""
     for first in range(0, len(words), _BLOCK):
         stop = min(first + _BLOCK, len(words))
         yield first, stop, words[first:stop]
@@ -174,6 +175,14 @@ def _renumber(
 def _make_keys(
     words: NDArray[np.int32], numbers: NDArray[np.int32], before: int, keys: NDArray[np.uint64]
 ) -> int:
+    """Write the key of each n-gram of a block into `keys` (at least one a word); how many there are.
+
+    Args:
+        words: (positions,) last words.
+        numbers: (positions,) numbers of the (n - 1)-grams that end there; -1: the sentence is too short.
+        before: the number before the block; -1: none.
+        keys: (positions,) output.
+    """
     written = 0
     for i in range(len(words)):
         parent = numbers[i - 1] if i else before
@@ -185,7 +194,7 @@ def _make_keys(
 
 @kernel
 def _count_equal(keys: NDArray[np.uint64], counts: NDArray[np.uint32]) -> int:
-    """Bring each of the sorted keys to the front once, with its count; how many there are."""
+    """Move each different key of `keys` (sorted) to its front and write its count; how many there are."""
     size = 0
     for i in range(len(keys)):
         if i and keys[i] == keys[size - 1]:
@@ -199,20 +208,24 @@ def _count_equal(keys: NDArray[np.uint64], counts: NDArray[np.uint32]) -> int:
 
 @kernel
 def _merge_two(
-    keys: NDArray[np.uint64], counts: NDArray[np.uint32], others: NDArray[np.uint64], more: NDArray[np.uint32]
+    keys: NDArray[np.uint64],
+    counts: NDArray[np.uint32],
+    other_keys: NDArray[np.uint64],
+    other_counts: NDArray[np.uint32],
 ) -> tuple[NDArray[np.uint64], NDArray[np.uint32]]:
-    merged = np.empty(len(keys) + len(others), np.uint64)
-    totals = np.empty(len(keys) + len(others), np.uint32)
+    """Two sorted runs as one; the counts of keys that are in both are added."""
+    merged = np.empty(len(keys) + len(other_keys), np.uint64)
+    totals = np.empty(len(keys) + len(other_keys), np.uint32)
     i, j, size = 0, 0, 0
-    while i < len(keys) or j < len(others):
-        if j == len(others) or (i < len(keys) and keys[i] < others[j]):
+    while i < len(keys) or j < len(other_keys):
+        if j == len(other_keys) or (i < len(keys) and keys[i] < other_keys[j]):
             merged[size], totals[size] = keys[i], counts[i]
             i += 1
-        elif i == len(keys) or others[j] < keys[i]:
-            merged[size], totals[size] = others[j], more[j]
+        elif i == len(keys) or other_keys[j] < keys[i]:
+            merged[size], totals[size] = other_keys[j], other_counts[j]
             j += 1
         else:
-            merged[size], totals[size] = keys[i], counts[i] + more[j]
+            merged[size], totals[size] = keys[i], counts[i] + other_counts[j]
             i += 1
             j += 1
         size += 1
@@ -221,6 +234,7 @@ def _merge_two(
 
 @kernel
 def _count_children(keys: NDArray[np.uint64], begin: NDArray[np.int32]) -> None:
+    """Add 1 to begin[parent + 1] for each key."""
     for key in keys:
         begin[np.int64(key >> np.uint64(32)) + 1] += 1
 
@@ -233,6 +247,7 @@ def _find(
     level_word: NDArray[np.int32],
     begin: NDArray[np.int32],
 ) -> NDArray[np.int32]:
+    """(positions,) the number of the n-gram that ends at each word of a block, as `_make_keys` builds it."""
     found = np.full(len(words), -1, np.int32)
     for i in range(len(words)):
         parent = numbers[i - 1] if i else before

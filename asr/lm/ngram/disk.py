@@ -1,4 +1,4 @@
-"""Arrays on disk: what counting and smoothing work on, mapped into memory instead of held in it."""
+"""Temporary arrays on disk, mapped into memory: training is not limited by the size of memory."""
 
 import mmap
 import shutil
@@ -14,17 +14,17 @@ __all__ = ["DiskArrays"]
 
 
 class DiskArrays:
-    """Arrays on disk, mapped and not held; their room on the disk is free again when nothing refers to them.
+    """Memory-mapped arrays; the disk space of one is free again when nothing refers to it.
 
-    Use it in a `with` statement, at whose end its folder is removed.
+    A context manager, which removes its folder at the end.
 
     Args:
-        folder: where the scratch folder is made; None: where the system keeps temporary files.
+        folder: where its folder is made; None: where the system keeps temporary files.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="asr-lm-", dir=folder))
-        self._made = 0
+        self._paths = 0
         self._mapped: WeakSet[mmap.mmap] = WeakSet()
 
     def __enter__(self) -> "DiskArrays":
@@ -34,9 +34,9 @@ class DiskArrays:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def new_path(self) -> Path:
-        """A new file name."""
-        self._made += 1
-        return self._folder / str(self._made)
+        """A path in the folder that no other file has."""
+        self._paths += 1
+        return self._folder / str(self._paths)
 
     def zeros(self, size: int, dtype: type[np.generic]) -> NDArray[Any]:
         """(size,) zeros of this type."""
@@ -46,16 +46,16 @@ class DiskArrays:
         return self.load(path, dtype)
 
     def load(self, path: Path, dtype: type[np.generic]) -> NDArray[Any]:
-        """What a file of this folder holds; writable. The file itself is gone."""
+        """(n,) the content of a file of the folder, writable; the file's name is removed."""
         if not path.stat().st_size:
             return np.zeros(0, dtype)
         with open(path, "r+b") as file:
             mapped = mmap.mmap(file.fileno(), 0)
-        path.unlink()  # the mapping keeps the file's content, and nothing else does
+        path.unlink()  # the mapping alone keeps the file's content
         self._mapped.add(mapped)
         return np.frombuffer(mapped, dtype)
 
     def release_memory(self) -> None:
-        """Give the memory of all arrays back to the system; what is used again is mapped again."""
+        """Give the memory of all arrays back to the system; pages that are used again are read again."""
         for mapped in self._mapped:
             mapped.madvise(mmap.MADV_DONTNEED)

@@ -1,9 +1,9 @@
-"""Counts in, an n-gram model out: interpolated modified Kneser-Ney smoothing, and count cut-offs.
+"""Smooth counts into an n-gram model: interpolated modified Kneser-Ney, and count cut-offs.
 
 The numbers are those of KenLM's lmplz: one `<s>` begins a sentence; n-grams that begin with it keep their
 counts at every order, all others below the highest order are counted by how many different words precede
-them; unigrams are interpolated with a uniform distribution over all words but `<s>`; what cut-offs remove
-goes to the back-off weight, and discounts are estimated before anything is cut off.
+them; unigrams are interpolated with a uniform distribution over all words but `<s>`; the probability of
+n-grams that cut-offs remove goes to the back-off weight, and discounts are estimated before that.
 
 Source: Chen & Goodman (1999), An empirical study of smoothing techniques for language modeling, section 3 and
 equation 26 (discounts); Heafield et al. (2013), Scalable modified Kneser-Ney language model estimation.
@@ -26,13 +26,13 @@ __all__ = ["FALLBACK", "discounts", "estimate"]
 
 _LOG = logging.getLogger("asr")
 
-FALLBACK = (0.5, 1.0, 1.5)  # discounts where too little text gives none; those of lmplz's --discount_fallback
+FALLBACK = (0.5, 1.0, 1.5)  # discounts for too little text; those of lmplz's --discount_fallback
 
 _ZERO = -99.0 * math.log(10)  # the logarithm of 0, as ARPA files write it
 
 
 def discounts(counts: NDArray[np.uint32]) -> tuple[float, float, float] | None:
-    """What is taken from n-grams seen once, twice, and three times or more.
+    """The discounts of n-grams seen once, twice, and three times or more.
 
     Args:
         counts: (n,) adjusted counts of all n-grams of an order.
@@ -56,14 +56,14 @@ def estimate(
     """The smoothed model of counted n-grams.
 
     Args:
-        levels: what `counting.count` returns.
+        levels: what `count.count` returns.
         cutoffs: for each order the highest count that is removed; 0 first (words are not removed), never
             falling.
-        disk: where the result and all large arrays lie.
+        disk: where the result and all large arrays are stored.
 
     Returns:
-        the model's arrays; how many n-grams it has of each order; and for each node below the highest order
-        how often it was followed by a word.
+        The model's arrays; the number of n-grams of each order; and for each node below the highest order how
+        often it was followed by a word.
     """
     order = len(levels)
     suffixes = _suffixes(levels, disk)
@@ -101,7 +101,7 @@ def estimate(
         lower, numbers = probs, kept[n - 1]
         disk.release_memory()
     arrays.log_prob[1 + BEGIN_ID] = _ZERO  # never predicted
-    arrays.backoff[0] = 0.0  # nothing is left to forget
+    arrays.backoff[0] = 0.0  # the empty context has no shorter one
     link(arrays)
     disk.release_memory()
     return arrays, counts, followed
@@ -119,7 +119,7 @@ def _suffixes(levels: Sequence[Level], disk: DiskArrays) -> list[NDArray[np.int3
 
 
 def _kept(level: Level, cutoff: int, disk: DiskArrays) -> NDArray[np.int32]:
-    """(n + 1,) how many n-grams before each one are kept; the last is how many there are."""
+    """(n + 1,) how many n-grams before each one are kept; the last value is the number of all kept ones."""
     numbers = disk.zeros(len(level) + 1, np.int32)
     if cutoff:
         np.cumsum(level.count > cutoff, out=numbers[1:])
@@ -129,7 +129,7 @@ def _kept(level: Level, cutoff: int, disk: DiskArrays) -> NDArray[np.int32]:
 
 
 def _adjusted(level: Level, suffixes: NDArray[np.int32] | None, disk: DiskArrays) -> NDArray[np.uint32]:
-    """Counts by different words before; plain ones for the highest order, and where `<s>` begins."""
+    """(n,) how many different words precede each n-gram; its count at the highest order and after `<s>`."""
     if suffixes is None:
         return level.count
     adjusted = disk.zeros(len(level), np.uint32)
@@ -141,6 +141,13 @@ def _adjusted(level: Level, suffixes: NDArray[np.int32] | None, disk: DiskArrays
 def _count_into(
     suffixes: NDArray[np.int32], counts: NDArray[np.uint32], adjusted: NDArray[np.uint32]
 ) -> None:
+    """Write adjusted counts (n,) of one order.
+
+    Args:
+        suffixes: (longer n-grams,) the n-gram that each one of the order above ends with.
+        counts: (n,) plain counts.
+        adjusted: (n,) zeros; output.
+    """
     for suffix in suffixes:
         adjusted[suffix] += 1
     for i in range(len(adjusted)):
@@ -157,6 +164,11 @@ def _link_level(
     below_begin: NDArray[np.int32],
     suffix: NDArray[np.int32],
 ) -> None:
+    """Write suffix (n,): for each n-gram of a level its number without the first word, in the order below.
+
+    The arrays of the level and of the one below are those of `Level`; `below_suffix` is this function's
+    result for the order below.
+    """
     for parent in range(len(begin) - 1):
         context = below_suffix[parent]
         low, stop = below_begin[context], below_begin[context + 1]
@@ -183,7 +195,25 @@ def _smooth(
     first: int,
     inner: bool,
 ) -> None:
-    """One order: probabilities of its n-grams, back-off weights and children of their first words."""
+    """Write one order: log-probabilities of its n-grams, back-off weights and children of their contexts.
+
+    Args:
+        arrays: the model; output.
+        followed: (contexts,) how often a word follows each context; output.
+        word: of the order's `Level`, as the next two are.
+        count: (n,) plain counts.
+        begin: (parents + 1,) first n-gram of each parent.
+        adjusted: (n,) adjusted counts.
+        suffix: (n,) numbers in the order below of the n-grams without their first word.
+        kept: (n + 1,) see `_kept`.
+        kept_parents: (parents + 1,) the same for the order below.
+        lower: (parents of suffixes,) probabilities of the order below.
+        discount: (3,) D1, D2, D3+.
+        probs: (n,) output: probabilities.
+        first_parent: node of the first n-gram of the order below.
+        first: node of the first n-gram of this order.
+        inner: whether this order has a higher one; its nodes then have back-off weights.
+    """
     for parent in range(len(begin) - 1):
         total, gamma, times = 0.0, 0.0, 0
         for i in range(begin[parent], begin[parent + 1]):
@@ -197,14 +227,14 @@ def _smooth(
         for i in range(begin[parent], begin[parent + 1]):
             if kept[i] == kept[i + 1]:
                 continue
-            own = (adjusted[i] - discount[min(adjusted[i], 3) - 1]) / total if adjusted[i] else 0.0
-            probs[i] = own + gamma * lower[suffix[i]]
+            discounted = (adjusted[i] - discount[min(adjusted[i], 3) - 1]) / total if adjusted[i] else 0.0
+            probs[i] = discounted + gamma * lower[suffix[i]]
             node = first + kept[i]
             arrays.word[node] = word[i]
             arrays.log_prob[node] = max(math.log(probs[i]), _ZERO)
         if kept_parents[parent] < kept_parents[parent + 1]:
             node = first_parent + kept_parents[parent]
-            # with discounts of exactly 0 nothing is left for other words
+            # discounts of exactly 0 leave no probability for other words
             arrays.backoff[node] = max(math.log(gamma), _ZERO)
             arrays.begin[node + 1] = first + kept[begin[parent + 1]]
             followed[node] = times

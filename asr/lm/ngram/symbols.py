@@ -1,7 +1,7 @@
 """Symbols: the id of every word or character of a text, given in the order of first occurrence.
 
-Words are what ASCII white space separates; in character models a run of it is one space, and none stands at a
-line's ends. Blocks of bytes are encoded by compiled code: nothing is a Python string until `names` is asked.
+Words are what ASCII white space separates; in character models a run of it is one space, and there is
+none at the ends of a line. Blocks of bytes are encoded by compiled code, without a Python string a word.
 """
 
 from itertools import pairwise
@@ -17,7 +17,7 @@ __all__ = ["SymbolTable"]
 
 
 class SymbolTable:
-    """Gives ids to words or characters, in the order in which they first occur; 0, 1 and 2 are reserved.
+    """Ids of words or characters, in the order in which they first occur; 0, 1 and 2 are reserved.
 
     Attributes:
         unit: what a symbol is.
@@ -32,7 +32,7 @@ class SymbolTable:
         self._codes = np.full(0x110000 if unit == "character" else 0, -1, np.int32)  # characters: id by code
         if unit == "character":  # every alphabet has the space
             self._codes[32], self._count = self._count, self._count + 1
-        # Where each word begins in the pool; one more than there are words. The reserved ones are not there.
+        # Where each word begins in the pool, and the end of the last one. The reserved words are not in it.
         self._starts = np.zeros(1 << 12, np.int64)
         self._hashes = np.zeros(1 << 12, np.uint64)
         self._pool = np.zeros(1 << 16, np.uint8)
@@ -55,7 +55,7 @@ class SymbolTable:
         return out[:written].copy()
 
     def _make_room(self, n_bytes: int) -> None:
-        """Arrays that hold all words that a block of so many bytes could bring."""
+        """Enlarge the arrays for all words that a block of so many bytes could have."""
         words = self._count + n_bytes // 2 + 2
         if len(self._starts) < words + 1:
             self._starts = np.concatenate([self._starts, np.zeros(words, np.int64)])
@@ -68,11 +68,11 @@ class SymbolTable:
             _fill_table(self._table, self._hashes, self._count)
 
     def __len__(self) -> int:
-        """How many ids have been given, the reserved ones included."""
+        """Number of ids, the reserved ones included."""
         return self._count
 
     def names(self) -> list[str]:
-        """What each id stands for."""
+        """(ids,) the word or character of each id."""
         if self.unit == "character":
             codes = np.flatnonzero(self._codes >= 0)
             return [*RESERVED, *(chr(code) for code in codes[np.argsort(self._codes[codes])])]
@@ -94,6 +94,20 @@ def _encode_words(
     count: int,
     out: NDArray[np.int32],
 ) -> tuple[int, int, int]:
+    """Write the ids of a block of whole lines, new words included; see `SymbolTable.encode`.
+
+    Args:
+        data: (bytes,) the block, UTF-8.
+        table: (power of 2,) hash table with open addressing: ids, -1 where empty.
+        starts: (words + 1,) first byte of each word in `pool`; enlarged before, as all arrays are.
+        hashes: (ids,) FNV-1a hash of each word.
+        pool: (bytes,) the words, one after the other.
+        count: number of ids so far.
+        out: (ids of the block,) output.
+
+    Returns:
+        ids written, number of ids, sentences of the block.
+    """
     mask = np.uint64(len(table) - 1)
     written, sentences, opened, i = 0, 0, False, 0
     while i < len(data):
@@ -117,8 +131,8 @@ def _encode_words(
             written += 1
             sentences += 1
             opened = True
-        slot = code & mask
-        number = table[slot]
+        bucket = code & mask
+        number = table[bucket]
         while number >= 0:
             if hashes[number] == code:
                 begin = starts[number - 3]
@@ -128,11 +142,11 @@ def _encode_words(
                         same += 1
                     if same == i - first:
                         break
-            slot = (slot + np.uint64(1)) & mask
-            number = table[slot]
+            bucket = (bucket + np.uint64(1)) & mask
+            number = table[bucket]
         if number < 0:
             number = np.int32(count)
-            table[slot] = number
+            table[bucket] = number
             hashes[number] = code
             begin = starts[count - 3]
             for k in range(i - first):
@@ -146,18 +160,30 @@ def _encode_words(
 
 @kernel
 def _fill_table(table: NDArray[np.int32], hashes: NDArray[np.uint64], count: int) -> None:
+    """Enter the ids 3 to `count` - 1 into an empty hash table, by the hashes of their words."""
     mask = np.uint64(len(table) - 1)
     for number in range(3, count):
-        slot = hashes[number] & mask
-        while table[slot] >= 0:
-            slot = (slot + np.uint64(1)) & mask
-        table[slot] = number
+        bucket = hashes[number] & mask
+        while table[bucket] >= 0:
+            bucket = (bucket + np.uint64(1)) & mask
+        table[bucket] = number
 
 
 @kernel
 def _encode_characters(
     codes: NDArray[np.uint32], ids: NDArray[np.int32], count: int, out: NDArray[np.int32]
 ) -> tuple[int, int, int]:
+    """Write the ids of a block of whole lines, new characters included; see `SymbolTable.encode`.
+
+    Args:
+        codes: (characters,) code points of the block.
+        ids: (0x110000,) id of each code point, -1 where it has none.
+        count: number of ids so far.
+        out: (ids of the block,) output.
+
+    Returns:
+        ids written, number of ids, sentences of the block.
+    """
     written, sentences, opened, spaced = 0, 0, False, False
     for code in codes:
         if code == 10:

@@ -4,7 +4,9 @@ The folder lmplz/ holds a text and what KenLM (its Python package's source, 0.3.
 
     lmplz -o 3 < text.txt | gzip -9n > order3.arpa.gz
     lmplz -o 3 --prune 0 0 1 < text.txt | gzip -9n > order3_pruned.arpa.gz
-    query -v sentence order3.arpa < queries.txt        (queries.txt is the first column of scores.tsv, its log10 the second)
+    query -v sentence order3.arpa < queries.txt
+
+The first column of scores.tsv is queries.txt, the second what `query` prints: log10 of each sentence.
 
 The text has white space of every kind and words that are not ASCII. It has no blank line: lmplz counts one as
 a sentence without words, `asr lm train` skips it.
