@@ -87,7 +87,7 @@ class NgramConvertSettings:
     lm: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FILE")]
     """The model: .arpa or .arpa.gz, from any tool, or .bin from `asr lm train`."""
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"], metavar="FILE")]
-    """Where it goes: .bin, .arpa or .arpa.gz."""
+    """The converted model: .bin, .arpa or .arpa.gz."""
     quantize: int = 0
     """Bits of a log-probability and of a back-off weight, 2 to 16, such as 8; 0 keeps them exactly."""
     unit: Unit | None = None

@@ -40,7 +40,7 @@ class CharRnnConfig:
     cell: Cell = "lstm"
     width: int = 512  # units a layer
     depth: int = 2  # layers
-    embedding: int = 64  # size of the vector that stands for a character at the input
+    embedding: int = 64  # size of the vector of a character at the input
     # On the input of every layer but the first, with one mask for all steps of a block, and on that of the
     # output layer.
     dropout: float = 0.2

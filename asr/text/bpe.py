@@ -1,6 +1,6 @@
 """Byte-pair encoding: tokens are frequent pieces of words, learned from the training transcripts.
 
-sentencepiece learns and applies the pieces; its own normalisation is off, so that only the named rules of
+sentencepiece learns and applies the pieces; its normalisation is off, so that only the named rules of
 `normalize` change a text. A piece that begins a word begins with "\u2581", which is the space before it and
 may be a piece by itself. Only learning and encoding need sentencepiece; decoding does not.
 """
@@ -39,7 +39,7 @@ class BpeTokenizer:
 
     Attributes:
         symbols: (n,) the pieces; symbol i has the id i + 1, in sentencepiece as well, whose <unk> is 0.
-        model: sentencepiece's own model, as its file holds it.
+        model: sentencepiece's model, the content of its file.
 
     Raises:
         DataError: no piece, an empty one, one that occurs twice, or one with a space inside.

@@ -60,7 +60,7 @@ class _Ngram(NamedTuple):
 
 
 class LetterToSound:
-    """A pronunciation for any word of known letters.
+    """Pronunciations for any word whose letters are in the lexicon.
 
     Args:
         lexicon: (word, phones) pairs to learn from; a word may have more than one pronunciation.
@@ -217,15 +217,9 @@ def _find_paths(
 ) -> None:  # fmt: skip
     """Write into `chunks` (all letters,) the chunk of each letter on the best path of its word.
 
-    Args:
-        letters: (all letters,) ids, of all words in a row.
-        letter_bounds: (words + 1,) where each word begins in `letters`.
-        phones: (all phones,) ids.
-        phone_bounds: (words + 1,) where each word begins in `phones`.
-        phone_count: number of different phones.
-        costs: (alphabet, chunks) negative log-probabilities, nats.
-        tables: (2, longest + 1, longest + 1) scratch: cost of the best path, and phones of its last letter.
-        chunks: (all letters,) output.
+    The first five arguments are those of `_count_sounds`; `costs` (alphabet, chunks) are negative
+    log-probabilities in nats; `tables` (2, longest + 1, longest + 1) is scratch: costs of the best paths, and
+    how many phones the last letter of each one has.
     """
     cost, taken_last = tables[0], tables[1]
     for word in range(len(letter_bounds) - 1):

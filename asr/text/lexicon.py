@@ -1,6 +1,6 @@
 """Pronunciation lexicon: words and their spellings in tokens, from a file or from CMUdict.
 
-A lexicon file has one spelling a line, and a word with several has several lines, the usual one first:
+A lexicon file has one spelling a line, and a word with more than one has more lines, the usual one first:
 
     hello<TAB>HH AH L OW        or a space, as in Kaldi's lexicon.txt
     hello(2)<TAB>HH EH L OW     the variants of CMUdict and Sphinx are the same word again

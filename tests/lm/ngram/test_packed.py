@@ -24,7 +24,7 @@ def counts_of(table: Table, order: int) -> tuple[int, ...]:
 
 @pytest.mark.parametrize("bits", [1, 3, 8, 13, 31, 32])
 def test_columns_cross_the_borders_of_words(bits: int) -> None:
-    """An integer that lies in two 64-bit words, the last of a column, and the sign bit of either."""
+    """An integer that spans two 64-bit words, the last of a column, and the sign bit of either."""
     draw = random.Random(bits)
     values = [draw.randrange(1 << bits) for _ in range(300)] + [(1 << bits) - 1] * 70
     parts = [np.array(values), np.array(values[::-1])]
@@ -65,7 +65,7 @@ def test_unpacked_is_what_was_packed(order: int, random_table: RandomTable, arra
 
 
 def test_quantized_values_are_close(random_table: RandomTable, arrays_of: ArraysOf) -> None:
-    """A code that names another bin's value: no value may lie further off than its bin is wide."""
+    """A code that names another bin's value: no value may differ by more than the width of its bin."""
     table = random_table(1, 6)
     arrays, counts = arrays_of(table, 6), counts_of(table, 6)
     quantized = unpack(pack(arrays, counts, 4), counts)
@@ -111,7 +111,7 @@ def test_walks_that_leave_the_arrays_are_found(
 
 @pytest.mark.parametrize("name", ["data", "values", "columns", "orders"])
 def test_arrays_of_other_sizes_are_found(name: str, random_table: RandomTable, arrays_of: ArraysOf) -> None:
-    """The check of the walks walks, too: first the arrays must be as long as the counts say."""
+    """The check itself would read past the arrays: first their sizes must fit the counts."""
     table = random_table(1, 3)
     counts = counts_of(table, 3)
     ngrams = pack(arrays_of(table, 3), counts)
