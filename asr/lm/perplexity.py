@@ -1,4 +1,4 @@
-"""Perplexity: how well a language model predicts texts, with and without the words that it does not have."""
+"""Perplexity: how well a language model predicts texts, with and without unknown words."""
 
 import json
 import math
