@@ -171,7 +171,7 @@ def test_mistakes_are_one_line(text: Path, capsys: pytest.CaptureFixture[str]) -
         ((*train, "--vocabulary", empty), "empty.txt holds no word"),
         (("train", "-o", out), "no TEXT is given"),
         (("train", empty, "-o", out), "no text in"),
-        (("train", special, "-o", out), "the text holds </s> as a word"),
+        (("train", special, "-o", out), "the text has the word </s>"),
         (("train", text.with_name("none"), "-o", out), "none does not exist. A text file"),
         (("train", text, "-o", text), "would overwrite what is read"),
         (("train", text, "-o", text.parent), "is a folder. Name a file, such as"),

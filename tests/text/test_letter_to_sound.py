@@ -65,7 +65,7 @@ def test_ngram_sums_to_one(model: LetterToSound) -> None:
     """Guards smoothing and back-off: after every context, the probabilities of all tokens add up to 1."""
     size = len(model._chunks) + 2
     generator = np.random.default_rng(0)
-    contexts = [0, model._start, *generator.integers(0, model._ngram.deepest, 30).tolist()]
+    contexts = [0, model._start, *generator.integers(0, model._ngram.first_leaf, 30).tolist()]
     for node in contexts:
         total = sum(np.exp(letter_to_sound._advance(model._ngram, node, token)[0]) for token in range(size))
         assert total == pytest.approx(1, abs=1e-6)
