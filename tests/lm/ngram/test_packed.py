@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from asr.lm.ngram import packed, trie
-from asr.lm.ngram.packed import PackedNgrams, fits, is_sound, pack, read, unpack
+from asr.lm.ngram.packed import PackedNgrams, fits, is_sound, pack, read_field, unpack
 from asr.lm.ngram.trie import NgramArrays
 
 Table = dict[tuple[int, ...], tuple[float, float]]
@@ -32,7 +32,7 @@ def test_columns_cross_the_borders_of_words(bits: int) -> None:
     ngrams = PackedNgrams(data, columns, np.zeros(0, np.float32), np.zeros((0, 4), np.int64))
     assert columns[:, 1].tolist() == [bits, bits]
     for column, part in enumerate(parts):
-        assert [read(ngrams, column, index) for index in range(len(part))] == part.tolist()
+        assert [read_field(ngrams, column, index) for index in range(len(part))] == part.tolist()
 
 
 @pytest.mark.parametrize("order", ORDERS)
@@ -86,7 +86,7 @@ def test_quantized_values_are_close(random_table: RandomTable, arrays_of: Arrays
 def changed(ngrams: PackedNgrams, column: int, index: int, value: int) -> PackedNgrams:
     """The model with another number in one of its columns."""
     sizes = np.diff([*ngrams.columns[:, 0], 64 * len(ngrams.data) - 64]) // ngrams.columns[:, 1]
-    columns = [np.array([read(ngrams, c, i) for i in range(size)]) for c, size in enumerate(sizes)]
+    columns = [np.array([read_field(ngrams, c, i) for i in range(size)]) for c, size in enumerate(sizes)]
     columns[column][index] = value
     data, layout = packed._pack_columns(columns)
     return ngrams._replace(data=data, columns=layout)
@@ -105,7 +105,7 @@ def test_walks_that_leave_the_arrays_are_found(
     table = random_table(1, 3)
     ngrams = pack(arrays_of(table, 3), counts_of(table, 3))
     assert is_sound(ngrams)
-    assert is_sound(changed(ngrams, column, index, read(ngrams, column, index)))
+    assert is_sound(changed(ngrams, column, index, read_field(ngrams, column, index)))
     assert not is_sound(changed(ngrams, column, index, value))
 
 
