@@ -14,8 +14,7 @@ from pathlib import Path
 from asr.cli import recipe
 from asr.commands.systems import Comparison, Part
 from asr.corpora import librispeech
-from asr.decoding.config import BeamConfig
-from asr.decoding.decoder import DecoderSettings
+from asr.decoding.config import BeamConfig, DecoderSettings
 from asr.device import choose_device
 from asr.lm.loading import load_language_model
 from asr.model.saved import load_model

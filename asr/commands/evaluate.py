@@ -13,8 +13,10 @@ import tyro
 
 from asr.commands.transcribe import Segment, recognise
 from asr.corpora.manifest import Utterance, read_manifest
-from asr.decoding.decoder import Decoder, DecoderSettings, Knowledge, build_decoder, data_digest
+from asr.decoding.config import DecoderSettings
+from asr.decoding.decoder import Decoder, build_decoder
 from asr.decoding.hypothesis import OutputUnit
+from asr.decoding.resources import DecodingResources, data_digest
 from asr.device import choose_device
 from asr.errors import AudioError
 from asr.model.acoustic import AcousticModel
@@ -97,7 +99,7 @@ def evaluate(
         SettingsError: the normalizer is unknown, or batch_s is not above 0.
     """
     rules = normalizer or model.settings.normalizer
-    unit = decoder.unit if decoder else Knowledge().unit(model.settings.tokenizer)
+    unit = decoder.unit if decoder else DecodingResources().unit(model.settings.tokenizer)
     references = reference_texts(utterances, model.settings.tokenizer, rules, unit)
     segments = [
         Segment(utterance.audio_filepath, utterance.offset, utterance.duration, utterance.channel)

@@ -11,9 +11,11 @@ from typing import Any
 from asr.commands.evaluate import reference_texts
 from asr.commands.tune import NBEST, fit, oov_rate, oracle_errors, tune, word_perplexity, write_points
 from asr.corpora.manifest import Utterance
-from asr.decoding.decoder import Decode, DecoderSettings, Knowledge, Search, data_digest, greedy, weighted
+from asr.decoding.config import DecoderSettings
+from asr.decoding.decoder import Decode, TwoPassDecoder, greedy_decoder
 from asr.decoding.emissions import Emissions, keep_emissions
 from asr.decoding.hypothesis import OutputUnit
+from asr.decoding.resources import DecodingResources, data_digest
 from asr.errors import DataError
 from asr.model.acoustic import AcousticModel
 from asr.scoring.comparison import System
@@ -86,7 +88,7 @@ class Comparison:
             AsrError: a file cannot be used, or the parts do not fit each other.
         """
         file = self.folder / f"{name}.json"
-        known = Knowledge.read(settings, self.model) if settings else Knowledge()
+        known = DecodingResources.read(settings, self.model) if settings else DecodingResources()
         unit = known.unit(self.model.settings.tokenizer)
         key = self._key(known, settings, grid)
         kept = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
@@ -95,7 +97,7 @@ class Comparison:
         else:
             log.info("%s …", name)
             if settings is None:
-                texts, seconds = self._decode(greedy(self.model.settings.tokenizer))
+                texts, seconds = self._decode(greedy_decoder(self.model.settings.tokenizer))
                 columns = {"seconds": f"{seconds:.0f}"}
             else:
                 texts, columns = self._tuned(name, settings, known, grid)
@@ -108,7 +110,7 @@ class Comparison:
         log.info("%s: %s", name, result.wer_line())
         return System(name, [result], {head: kept["columns"].get(head, "") for head in _HEADS})
 
-    def _key(self, known: Knowledge, settings: DecoderSettings | None, grid: Grid) -> list[str]:
+    def _key(self, known: DecodingResources, settings: DecoderSettings | None, grid: Grid) -> list[str]:
         """What a result depends on, by content: a file that is written anew under its old name counts."""
         parts: list[Any] = [
             part
@@ -120,10 +122,10 @@ class Comparison:
         return [*map(str, parts), str(given), repr(grid), str(self.search_beam), str(settings is None)]
 
     def _tuned(
-        self, name: str, settings: DecoderSettings, known: Knowledge, grid: Grid
+        self, name: str, settings: DecoderSettings, known: DecodingResources, grid: Grid
     ) -> tuple[list[str], dict[str, str]]:
         test, texts_of = self.test, self.test.texts[known.unit(self.model.settings.tokenizer)]
-        search = Search(self.model.settings.tokenizer, settings.beam, known)
+        search = TwoPassDecoder(self.model.settings.tokenizer, settings.beam, known)
         tuned = tune(
             self.model, self.dev.utterances, self.dev.emissions, search, grid,
             search_beam=self.search_beam,
@@ -131,7 +133,7 @@ class Comparison:
         for warning in tuned.warnings:
             log.warning("%s: %s", name, warning)
         write_points(self.folder / name, tuned, name)
-        config = weighted(settings.beam, tuned.tuning)
+        config = replace(settings.beam, weights=tuned.tuning.weights)
         search = search.with_config(config, tuned.tuning.priors)
         texts, seconds = self._decode(search)
         oracle = None

@@ -12,7 +12,8 @@ from typing import Annotated, Literal
 import tyro
 
 from asr import __version__
-from asr.decoding.decoder import Decode, DecoderSettings, build_decoder, greedy
+from asr.decoding.config import DecoderSettings
+from asr.decoding.decoder import Decode, build_decoder, greedy_decoder
 from asr.decoding.hypothesis import Hypothesis
 from asr.decoding.inference import Segment, each_output
 from asr.device import choose_device
@@ -141,7 +142,7 @@ def recognise(
     Raises:
         SettingsError: batch_s is not above 0, or a batch does not fit into the device's memory.
     """
-    decode = decode or greedy(model.settings.tokenizer)
+    decode = decode or greedy_decoder(model.settings.tokenizer)
     for segment, duration_s, found in each_output(model, segments, batch_s, decode):
         if isinstance(found, AudioError):
             yield Recognised(segment, duration_s, found)

@@ -17,9 +17,11 @@ from numpy.typing import NDArray
 from asr.commands.evaluate import reference_texts
 from asr.commands.lm import Fit
 from asr.corpora.manifest import Utterance, read_manifest
-from asr.decoding.decoder import DecoderSettings, Knowledge, Search, data_digest, greedy, weighted
+from asr.decoding.config import DecoderSettings
+from asr.decoding.decoder import TwoPassDecoder, greedy_decoder
 from asr.decoding.emissions import Emissions, compute_emissions
 from asr.decoding.hypothesis import Hypothesis
+from asr.decoding.resources import DecodingResources, data_digest
 from asr.device import choose_device
 from asr.errors import DataError, SettingsError
 from asr.model.acoustic import AcousticModel
@@ -120,10 +122,10 @@ def run(settings: TuneSettings) -> str:
     files = find_model(settings.model)
     model = load_model(files.path, choose_device(settings.device))
     decoding = settings.decoding.with_defaults_of(files)
-    known = Knowledge.read(decoding, model)
+    known = DecodingResources.read(decoding, model)
     out = settings.out or files.beside(f"{_kind(decoding)}.tuning")
     out.mkdir(parents=True, exist_ok=True)  # now, not after an hour of decoding
-    search = Search(model.settings.tokenizer, decoding.beam, known)  # contradictions first, likewise
+    search = TwoPassDecoder(model.settings.tokenizer, decoding.beam, known)  # contradictions first, likewise
     emissions = compute_emissions(model, utterances, settings.batch_s)
     tuned = tune(
         model, utterances, emissions, search, settings.grid,
@@ -149,14 +151,14 @@ def tune(
     model: AcousticModel,
     utterances: Sequence[Utterance],
     emissions: Emissions,
-    search: Search,
+    search: TwoPassDecoder,
     grid: Grid,
     *,
     given: Mapping[str, float] | None = None,
     search_beam: int = 24,
     manifest: str = "",
 ) -> Tuned:
-    """Search the weights of one system.
+    """TwoPassDecoder the weights of one system.
 
     Args:
         model: for its alphabet and text rules.
@@ -172,18 +174,18 @@ def tune(
         AsrError: there is no utterance, or the parts do not fit each other.
     """
     tokenizer, rules = model.settings.tokenizer, model.settings.normalizer
-    known, beam = search.known, search.config
+    known, beam = search.resources, search.config
     if not utterances:
         raise DataError(f"{manifest or 'the dev set'}: no utterance to tune on. Expected at least one.")
     if search_beam < 1:
         raise SettingsError(f"search-beam is {search_beam}. Expected at least 1.")
-    idle = [item.name for item in fields(Weights) if not known.weighs(item.name)]
+    idle = [item.name for item in fields(Weights) if not known.uses(item.name)]
     neutral = {**{name: getattr(Weights(), name) for name in idle}, "lm_weight": 0.0}
     grid = grid.holding({**{name: neutral[name] for name in idle}, **(given or {})})
     unit = known.unit(tokenizer)
     references = reference_texts(utterances, tokenizer, rules, unit)
     priors = emissions.mean_posteriors()
-    full = weighted(replace(beam, nbest=NBEST), Weights(lm_weight=0.0))
+    full = replace(beam, nbest=NBEST, weights=Weights(lm_weight=0.0))
     search = search.with_config(full, priors.tolist())
     narrow = replace(full, beam_size=min(search_beam, beam.beam_size), nbest=1)
     words = sum(len(text.split()) for text in references)
@@ -205,16 +207,16 @@ def tune(
     def scored(found: Sequence[Sequence[Hypothesis]]) -> Score:
         return score(references, [one[0].text for one in found], ids, rules, unit)
 
-    found = list(emissions.decode(search.with_config(weighted(full, best))))
+    found = list(emissions.decode(search.with_config(replace(full, weights=best))))
     result = scored(found)
     warnings = edges(best, grid)
     wordless = replace(known, lm=None, rescorer=None, key=Tuning())
     without = by_path = None
     if wordless.unit(tokenizer) == unit:
-        plain = Search(tokenizer, replace(full, nbest=1, unknown_words="allow"), wordless)
+        plain = TwoPassDecoder(tokenizer, replace(full, nbest=1, unknown_words="allow"), wordless)
         without = scored(list(emissions.decode(plain)))
-    if Knowledge().unit(tokenizer) == unit:
-        by_path = scored(list(emissions.decode(greedy(tokenizer))))
+    if DecodingResources().unit(tokenizer) == unit:
+        by_path = scored(list(emissions.decode(greedy_decoder(tokenizer))))
     if known.lm is not None and without and result.words.errors >= without.words.errors:
         warnings.append(
             f"the language model does not help: {result.words.errors} errors with it and "
@@ -263,7 +265,7 @@ def oracle_errors(references: Sequence[str], found: Sequence[Sequence[Hypothesis
     return sum(min(next(counts) for _ in several) for several in found)
 
 
-def fit(known: Knowledge, references: Sequence[str]) -> Fit | None:
+def fit(known: DecodingResources, references: Sequence[str]) -> Fit | None:
     """How well the language model predicts texts; None without one."""
     lm, texts = known.lm, [text for text in references if text]
     if lm is None or not texts:
@@ -300,7 +302,7 @@ def describe_fit(result: Fit, words: int) -> str:
     return f"perplexity {word_perplexity(result, words):.1f} a word, {unknown}"
 
 
-def oov_rate(known: Knowledge, references: Sequence[str]) -> float | None:
+def oov_rate(known: DecodingResources, references: Sequence[str]) -> float | None:
     """Share of the references' words outside the search's vocabulary; None where it has none."""
     if known.lexicon is not None:
         vocabulary = known.lexicon.entries.keys()
@@ -313,7 +315,7 @@ def oov_rate(known: Knowledge, references: Sequence[str]) -> float | None:
 
 
 def _rescored(
-    points: list[Point], search: Search, grid: Grid, emissions: Emissions, references: Sequence[str]
+    points: list[Point], search: TwoPassDecoder, grid: Grid, emissions: Emissions, references: Sequence[str]
 ) -> list[Point]:
     """The points, and before them those of the second language model's weight beside the best of them.
 
@@ -321,7 +323,7 @@ def _rescored(
     """
     best = points[0].weights
     lists = _Lists.of(
-        list(emissions.decode(search.with_config(weighted(replace(search.config, nbest=NBEST), best)))),
+        list(emissions.decode(search.with_config(replace(search.config, nbest=NBEST, weights=best)))),
         references,
         best,
     )
@@ -335,14 +337,14 @@ def _rescored(
 class _Errors:
     """Errors of a point: a decode of everything, or, where the language model only rescores, a choice."""
 
-    def __init__(self, search: Search, emissions: Emissions, references: Sequence[str]) -> None:
+    def __init__(self, search: TwoPassDecoder, emissions: Emissions, references: Sequence[str]) -> None:
         self._search, self._emissions, self._references = search, emissions, references
         self._lists: dict[Weights, _Lists] = {}
 
     def __call__(self, weights: Weights) -> int:
-        if self._search.known.key.rescore:
+        if self._search.resources.key.rescore:
             return self._chosen(weights)
-        search = self._search.with_config(weighted(self._search.config, weights))
+        search = self._search.with_config(replace(self._search.config, weights=weights))
         texts = [found[0].text for found in self._emissions.decode(search)]
         return sum(count_errors(self._references, texts))
 
@@ -350,7 +352,7 @@ class _Errors:
         acoustic = replace(weights, lm_weight=0.0, word_bonus=0.0)
         if acoustic not in self._lists:
             narrow = self._search.config
-            config = replace(weighted(narrow, acoustic), nbest=narrow.beam_size)
+            config = replace(narrow, weights=acoustic, nbest=narrow.beam_size)
             found = list(self._emissions.decode(self._search.with_config(config)))
             self._lists[acoustic] = _Lists.of(found, self._references, config.weights)
         return self._lists[acoustic].errors_with(weights)
