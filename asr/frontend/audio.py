@@ -3,9 +3,11 @@
 Every waveform of the project enters here and nowhere else, so a wrong sample rate cannot slip through.
 """
 
+import glob
 import logging
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -17,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from asr.errors import AudioError
+from asr.errors import AudioError, SettingsError
 
 log = logging.getLogger("asr")
 
@@ -58,6 +60,35 @@ def audio_files(folder: Path) -> list[Path]:
     """The audio files in a folder and the folders below it, by their suffix, sorted."""
     inside = folder.rglob("*")
     return sorted(file for file in inside if file.suffix.lower() in AUDIO_SUFFIXES and file.is_file())
+
+
+def find_audio(names: Sequence[str]) -> list[Path]:
+    """Files, globs and folders -> files, in the order of the names, and sorted within a glob or folder.
+
+    Raises:
+        AudioError: a folder or glob holds no audio files.
+        SettingsError: there is no name.
+    """
+    if not names:
+        raise SettingsError("no file to transcribe. Expected audio files, folders, or globs in quotes.")
+    found: list[Path] = []
+    for name in names:
+        path = Path(name)
+        if path.is_dir():
+            matches = audio_files(path)
+            if not matches:
+                raise AudioError(
+                    f"{name}: no audio files in this folder. Expected some that end in "
+                    f"{', '.join(AUDIO_SUFFIXES)}; a file of another name has to be given itself."
+                )
+        elif not path.exists() and glob.has_magic(name):
+            matches = [Path(file) for file in sorted(glob.glob(name, recursive=True)) if Path(file).is_file()]
+            if not matches:
+                raise AudioError(f"{name}: no file matches this pattern. Correct it.")
+        else:
+            matches = [path]  # a missing file gets its message when it is read
+        found += matches
+    return found
 
 
 def read_audio(
