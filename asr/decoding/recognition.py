@@ -45,6 +45,8 @@ class Segment:
     offset_s: float = 0.0
     duration_s: float | None = None  # None: to the end
     channel: int | None = None  # counted from 0; None: the mean of all
+    # (samples,) at the model's rate, where they are in memory already: the path is then only a name
+    waveform: Tensor | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -289,14 +291,16 @@ def _windows(
 
 def _read(segment: Segment, features: FeatureConfig) -> Tensor | AudioError:
     rate = features.sample_rate
+    waveform = segment.waveform
     try:
-        waveform = read_audio(
-            segment.path,
-            rate,
-            offset_s=segment.offset_s,
-            duration_s=segment.duration_s,
-            channel=segment.channel,
-        )
+        if waveform is None:
+            waveform = read_audio(
+                segment.path,
+                rate,
+                offset_s=segment.offset_s,
+                duration_s=segment.duration_s,
+                channel=segment.channel,
+            )
     except AudioError as error:
         return error
     if len(waveform) < features.win_length:

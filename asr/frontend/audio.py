@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -160,6 +161,41 @@ def read_audio(
         )
     mono = _mix(samples, path) if channel is None else samples[:, channel]
     return resample(torch.from_numpy(np.ascontiguousarray(mono)), rate, sample_rate)
+
+
+def to_waveform(samples: NDArray[Any] | Tensor, from_rate: int, to_rate: int, name: str) -> Tensor:
+    """Samples that are in memory already, as the model wants them.
+
+    Args:
+        samples: (samples,) floating-point numbers in [-1, 1], mono; a tensor may be on any device.
+        from_rate: their rate, Hz.
+        to_rate: wanted rate, Hz.
+        name: what messages call them.
+
+    Returns:
+        (samples,) float32 at to_rate Hz, on the CPU.
+
+    Raises:
+        AudioError: they are not floating-point numbers, not mono, not finite, or there are none.
+        SettingsError: the rate is impossible.
+    """
+    if not _LOWEST_RATE <= from_rate <= _HIGHEST_RATE:
+        raise SettingsError(f"sample_rate is {from_rate} Hz. Expected {_LOWEST_RATE} to {_HIGHEST_RATE} Hz.")
+    array = samples.detach().cpu().numpy() if isinstance(samples, Tensor) else np.asarray(samples)
+    if array.dtype.kind != "f":
+        raise AudioError(
+            f"{name}: samples of type {array.dtype}. Expected floating-point numbers in [-1, 1]: divide "
+            f"integers of 16 bits by 32768."
+        )
+    if array.ndim != 1 or not len(array):
+        raise AudioError(
+            f"{name}: samples of shape {array.shape}. Expected (samples,), one channel and at least one "
+            f"sample: choose a channel, or take the mean of all."
+        )
+    if not np.isfinite(array).all():
+        bad = int(np.argmin(np.isfinite(array)))
+        raise AudioError(f"{name}: sample {bad} is not a finite number. Expected numbers in [-1, 1].")
+    return resample(torch.from_numpy(array.astype(np.float32)), from_rate, to_rate)
 
 
 def resample(waveform: Tensor, from_rate: int, to_rate: int) -> Tensor:
