@@ -14,7 +14,6 @@ import numpy as np
 import tyro
 from numpy.typing import NDArray
 
-from asr.commands.lm import Fit
 from asr.corpora.manifest import Utterance, read_manifest
 from asr.decoding.config import DecoderSettings
 from asr.decoding.decoder import TwoPassDecoder, greedy_decoder
@@ -23,6 +22,7 @@ from asr.decoding.hypothesis import Hypothesis
 from asr.decoding.resources import DecodingResources, data_digest
 from asr.device import choose_device
 from asr.errors import DataError, SettingsError
+from asr.lm.perplexity import Fit
 from asr.model.acoustic import AcousticModel
 from asr.model.saved import load_model, store_tuning
 from asr.model.shipped import find_model

@@ -17,7 +17,7 @@ from asr.decoding.config import BeamConfig
 from asr.decoding.greedy import greedy_decode
 from asr.decoding.kernel.arena import ROOT, spell
 from asr.errors import ModelError, SettingsError
-from asr.text.tokenizer import CharTokenizer
+from asr.text.characters import CharTokenizer
 
 TOKENIZER = CharTokenizer((" ", "a", "b"))
 UNLIMITED = BeamConfig(

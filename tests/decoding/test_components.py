@@ -19,8 +19,8 @@ from asr.decoding.fusion import tables
 from asr.lm.ngram.build import NgramConfig, build
 from asr.lm.ngram.model import NgramModel
 from asr.scoring.wer import count_errors
+from asr.text.characters import CharTokenizer
 from asr.text.lexicon import Lexicon
-from asr.text.tokenizer import CharTokenizer
 
 TOKENIZER = CharTokenizer(tuple(" abcde"))
 NAME = "ebbeda"  # a word that the language model does not know

@@ -17,8 +17,8 @@ from asr.decoding.kernel.arena import NODE, NONE, new_merges
 from asr.decoding.lattice import Ends, paths
 from asr.lm.ngram.model import NgramModel
 from asr.scoring.wer import count_errors
+from asr.text.characters import CharTokenizer
 from asr.text.lexicon import Lexicon
-from asr.text.tokenizer import CharTokenizer
 
 TOKENIZER = CharTokenizer((" ", "a", "b"))
 CONFIG = BeamConfig(beam_size=30, threads=1).with_weights(word_bonus=0.4, unknown_penalty=-1.0)

@@ -14,9 +14,9 @@ from asr.decoding.greedy import greedy_decode
 from asr.decoding.streaming import GreedyStream, Partial
 from asr.errors import ModelError
 from asr.lm.ngram.model import NgramModel
+from asr.text.characters import CharTokenizer
 from asr.text.lexicon import Lexicon
 from asr.text.phones import PhoneTokenizer
-from asr.text.tokenizer import CharTokenizer
 
 TOKENIZER = CharTokenizer((" ", "a", "b"))
 ARPA = """\\data\\

@@ -8,7 +8,7 @@ import pytest
 from asr.decoding.beam import BeamDecoder
 from asr.decoding.fusion.hotwords import build_hot_words, parse_hot_words
 from asr.errors import SettingsError
-from asr.text.tokenizer import CharTokenizer
+from asr.text.characters import CharTokenizer
 
 LETTERS = {letter: number for number, letter in enumerate("abc")}
 

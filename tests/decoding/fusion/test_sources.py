@@ -21,9 +21,10 @@ from asr.lm.charrnn import CharRnn, CharRnnConfig, CharRnnModel
 from asr.lm.ngram.model import NgramModel
 from asr.model.recurrent.cells import Cell
 from asr.model.tuning import Weights
+from asr.text.characters import CharTokenizer
 from asr.text.lexicon import Lexicon
 from asr.text.phones import PhoneTokenizer
-from asr.text.tokenizer import CharTokenizer, Piece, cut_words
+from asr.text.tokenizer import Piece, cut_words
 
 TOKENIZER = CharTokenizer((" ", "a", "b"))
 UNLIMITED = BeamConfig(
