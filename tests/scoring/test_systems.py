@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 
-from asr.commands.systems import Comparison, Part
 from asr.corpora.manifest import read_manifest
 from asr.decoding.config import DecoderSettings
 from asr.decoding.resources import DecodingResources
@@ -15,6 +14,7 @@ from asr.frontend.features import FeatureConfig
 from asr.model.acoustic import AcousticModel, ModelSettings
 from asr.model.encoder import EncoderConfig
 from asr.model.saved import load_model
+from asr.scoring.systems import Comparison, Part
 from asr.scoring.weight_search import Grid
 from asr.text.phones import PhoneTokenizer
 
