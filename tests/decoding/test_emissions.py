@@ -44,4 +44,4 @@ def test_kept_ones_are_used_only_where_they_belong(
     assert keep_emissions(path, model, utterances[1:], 60.0).key != fewer.key
     path.write_bytes(b"damaged")
     assert len(keep_emissions(path, model, utterances, 60.0).log_probs) == 8
-    assert caplog.text.count("computed anew") == 3
+    assert caplog.text.count("computed again") == 3
