@@ -170,9 +170,9 @@ def _augment(arguments: Sequence[str]) -> int:
 
 def _lm(arguments: Sequence[str]) -> int:
     from asr.commands.lm import (
-        ConvertSettings,
-        ScoreSettings,
-        TrainSettings,
+        LmScoreSettings,
+        NgramConvertSettings,
+        NgramTrainSettings,
         run_convert,
         run_score,
         run_train,
@@ -182,16 +182,16 @@ def _lm(arguments: Sequence[str]) -> int:
     if command == "train":
         kind, rest = _take_kind(rest)
         if kind == "charrnn":
-            from asr.commands.lm_charrnn import CharRnnSettings, run
+            from asr.commands.character_lm import CharacterLmTrainSettings, run
 
             prog = "asr lm train --kind charrnn"
-            _console.print_result(run(parse(CharRnnSettings, prog, rest)))
+            _console.print_result(run(parse(CharacterLmTrainSettings, prog, rest)))
             return 0
-        _console.print_result(run_train(parse(TrainSettings, "asr lm train", rest)))
+        _console.print_result(run_train(parse(NgramTrainSettings, "asr lm train", rest)))
     elif command == "score":
-        _console.print_result(run_score(parse(ScoreSettings, "asr lm score", rest)))
+        _console.print_result(run_score(parse(LmScoreSettings, "asr lm score", rest)))
     elif command == "convert":
-        _console.print_result(run_convert(parse(ConvertSettings, "asr lm convert", rest)))
+        _console.print_result(run_convert(parse(NgramConvertSettings, "asr lm convert", rest)))
     elif command in ("-h", "--help", "help"):
         _console.print_result(_LM_HELP)
     else:

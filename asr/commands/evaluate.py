@@ -10,7 +10,9 @@ from typing import Annotated, Any
 import tyro
 
 from asr.corpora.manifest import Utterance, read_manifest
-from asr.decoding.decoder import Decoder, DecoderSettings, build_decoder, data_digest
+from asr.decoding.config import DecoderSettings
+from asr.decoding.decoder import Decoder, build_decoder
+from asr.decoding.resources import data_digest
 from asr.device import choose_device
 from asr.model.saved import load_model
 from asr.model.shipped import find_model

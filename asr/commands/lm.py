@@ -1,33 +1,29 @@
 """`asr lm …`: language models from text, how well they predict other text, their files in another format."""
 
 import contextlib
-import json
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from asr.errors import DataError, SettingsError
+from asr.commands.options import check_output
+from asr.errors import SettingsError
 from asr.lm.interface import Unit
-from asr.text.normalize import normalize
 
 if TYPE_CHECKING:
-    from asr.lm.charrnn import CharRnnModel
     from asr.lm.ngram.model import NgramModel
 
 __all__ = [
-    "ConvertSettings", "Fit", "ScoreSettings", "TrainSettings", "check_output", "measure", "run_convert",
-    "run_score", "run_train",
+    "LmScoreSettings", "NgramConvertSettings", "NgramTrainSettings", "run_convert", "run_score", "run_train",
 ]  # fmt: skip
 
 _NO_TEXT = "no TEXT is given. One text file or more was expected; - is the standard input."
 
 
 @dataclass(frozen=True)
-class TrainSettings:
+class NgramTrainSettings:
     """Train an n-gram language model with modified Kneser-Ney smoothing, as KenLM's lmplz does."""
 
     texts: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="TEXT...")]
@@ -56,7 +52,7 @@ class TrainSettings:
             raise SettingsError(_NO_TEXT)
 
 
-def run_train(settings: TrainSettings) -> str:
+def run_train(settings: NgramTrainSettings) -> str:
     """Train a model; the summary to print.
 
     Raises:
@@ -75,23 +71,6 @@ def run_train(settings: TrainSettings) -> str:
     return _describe(build(settings.texts, config, settings.output, settings.temporary), settings.output)
 
 
-def check_output(output: Path, inputs: Sequence[Path]) -> None:
-    """Before the work, not after it.
-
-    Raises:
-        SettingsError: the output's folder does not exist, it is a folder itself, or it is one of the inputs.
-    """
-    if output.is_dir():
-        raise SettingsError(f"--output {output}: is a folder. Name a file, such as {output / 'lm.bin'}.")
-    if not output.absolute().parent.is_dir():
-        raise SettingsError(
-            f"--output {output}: the folder {output.absolute().parent} does not exist. "
-            "Make it, or choose another one."
-        )
-    if any(path.resolve() == output.resolve() for path in inputs):
-        raise SettingsError(f"--output {output} would overwrite what is read. Choose another file.")
-
-
 def _describe(model: "NgramModel", path: Path) -> str:
     counts = ", ".join(f"{count:,} {n}-grams" for n, count in enumerate(model.counts, start=1))
     size = path.stat().st_size
@@ -99,7 +78,7 @@ def _describe(model: "NgramModel", path: Path) -> str:
 
 
 @dataclass(frozen=True)
-class ConvertSettings:
+class NgramConvertSettings:
     """Write an n-gram model in the other format, ARPA or a binary that loads at once, or quantise its values.
 
     Weights that `asr tune` has stored belong to the file that they were found with: tune again.
@@ -121,7 +100,7 @@ class ConvertSettings:
             )
 
 
-def run_convert(settings: ConvertSettings) -> str:
+def run_convert(settings: NgramConvertSettings) -> str:
     """Convert a model; the summary to print.
 
     Raises:
@@ -143,7 +122,7 @@ def run_convert(settings: ConvertSettings) -> str:
 
 
 @dataclass(frozen=True)
-class ScoreSettings:
+class LmScoreSettings:
     """Perplexity of a language model on texts, and its share of unknown words."""
 
     texts: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="TEXT...")]
@@ -166,37 +145,7 @@ class ScoreSettings:
             )
 
 
-@dataclass(frozen=True)
-class Fit:
-    """How well a model predicts a text; a sentence's end counts as a symbol that is predicted.
-
-    Attributes:
-        sentences: lines with at least one symbol.
-        symbols: words, or characters, without sentence ends.
-        unknown: those that the model does not have.
-        log_prob: natural logarithm of the text's probability, sentence ends included.
-        unknown_log_prob: the part of it that unknown symbols have.
-    """
-
-    sentences: int
-    symbols: int
-    unknown: int
-    log_prob: float
-    unknown_log_prob: float
-
-    @property
-    def perplexity(self) -> float:
-        """With unknown symbols, at the probability that the model gives to `<unk>`."""
-        return math.exp(-self.log_prob / (self.symbols + self.sentences))
-
-    @property
-    def known_perplexity(self) -> float:
-        """Without unknown symbols."""
-        known = self.symbols - self.unknown + self.sentences
-        return math.exp(-(self.log_prob - self.unknown_log_prob) / known)
-
-
-def run_score(settings: ScoreSettings) -> str:
+def run_score(settings: LmScoreSettings) -> str:
     """Score texts with a model; the summary to print.
 
     Raises:
@@ -205,6 +154,7 @@ def run_score(settings: ScoreSettings) -> str:
         SettingsError: the normalizer is unknown.
     """
     from asr.lm.loading import load_language_model
+    from asr.lm.perplexity import measure
 
     model = load_language_model(settings.lm)
     with contextlib.ExitStack() as stack:
@@ -216,54 +166,9 @@ def run_score(settings: ScoreSettings) -> str:
         f"{fit.sentences:,} sentences, {fit.symbols:,} {model.unit}s, "
         f"{fit.unknown:,} unknown ({100 * fit.unknown / fit.symbols:.2f}%)",
         f"perplexity {fit.perplexity:.2f} ({model.unit}s and sentence ends, unknown ones as <unk>)",
-        f"perplexity {fit.known_perplexity:.2f} without the unknown ones",
+        f"perplexity {fit.in_vocabulary_perplexity:.2f} without the unknown ones",
     ]
     if model.unit == "character":
         bits = -fit.log_prob / math.log(2) / (fit.symbols + fit.sentences)
         lines.append(f"{bits:.3f} bits per character")
     return "\n".join(lines)
-
-
-def measure(
-    model: "NgramModel | CharRnnModel",
-    texts: Sequence[Path],
-    normalizer: str = "verbatim",
-    results: IO[str] | None = None,
-) -> Fit:
-    """How well a model predicts texts.
-
-    Args:
-        model: the model.
-        texts: text files, see `lm.corpus`.
-        normalizer: rules for each line, see `text.normalize`.
-        results: where a JSON object a sentence is written.
-
-    Raises:
-        DataError: a text cannot be read, or there is no text at all.
-        SettingsError: the normalizer is unknown.
-    """
-    from asr.lm.corpus import read_blocks
-
-    sentences = symbols = unknown = 0
-    log_prob = unknown_log_prob = 0.0
-    for block, path, first in read_blocks(texts):
-        for number, line in enumerate(block.decode().split("\n")[:-1], start=first):
-            text = normalize(line, normalizer)
-            if not text:
-                continue
-            ids, log_probs = model.encode(text), model.log_probs(text)
-            new = ids == 0
-            sentences, symbols, unknown = sentences + 1, symbols + len(ids), unknown + int(new.sum())
-            log_prob += float(log_probs.sum())
-            unknown_log_prob += float(log_probs[:-1][new].sum())
-            if results is not None:
-                row = {
-                    "text": str(path), "line": number, f"{model.unit}s": len(ids), "unknown": int(new.sum()),
-                    "log_prob": round(float(log_probs.sum()), 6),
-                }  # fmt: skip
-                results.write(json.dumps(row) + "\n")
-    if not sentences:
-        raise DataError(
-            f"no text in {', '.join(map(str, texts))}. Lines with at least one word were expected."
-        )
-    return Fit(sentences, symbols, unknown, log_prob, unknown_log_prob)

@@ -5,11 +5,12 @@ import io
 import itertools
 import re
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TypeVar
 
 from asr.errors import SettingsError
 
-__all__ = ["one_line", "parse"]
+__all__ = ["check_output", "one_line", "parse"]
 
 Settings = TypeVar("Settings")
 
@@ -67,3 +68,20 @@ def _message(box: str) -> str:
     if text.startswith("missing from"):
         return f"missing: {', '.join(named)}."
     return f"{text}."
+
+
+def check_output(output: Path, inputs: Sequence[Path]) -> None:
+    """Refuse an --output that cannot be written, before the work and not after it.
+
+    Raises:
+        SettingsError: the output's folder does not exist, it is a folder itself, or it is one of the inputs.
+    """
+    if output.is_dir():
+        raise SettingsError(f"--output {output}: is a folder. Name a file, such as {output / 'lm.bin'}.")
+    if not output.absolute().parent.is_dir():
+        raise SettingsError(
+            f"--output {output}: the folder {output.absolute().parent} does not exist. "
+            "Make it, or choose another one."
+        )
+    if any(path.resolve() == output.resolve() for path in inputs):
+        raise SettingsError(f"--output {output} would overwrite what is read. Choose another file.")

@@ -11,7 +11,8 @@ from typing import Annotated, Literal
 import tyro
 
 from asr import __version__
-from asr.decoding.decoder import DecoderSettings, build_decoder
+from asr.decoding.config import DecoderSettings
+from asr.decoding.decoder import build_decoder
 from asr.decoding.hypothesis import Hypothesis
 from asr.decoding.recognition import Recognised, Segment, recognise
 from asr.device import choose_device

@@ -18,7 +18,7 @@ from typing import Generic, TypeVar
 import torch
 from torch import Tensor
 
-from asr.decoding.decoder import Decode, greedy
+from asr.decoding.decoder import Decode, greedy_decoder
 from asr.decoding.hypothesis import Hypothesis
 from asr.device import usable_cores
 from asr.errors import AudioError, SettingsError
@@ -79,7 +79,7 @@ def recognise(
     Raises:
         SettingsError: batch_s is not above 0, or a batch does not fit into the device's memory.
     """
-    decode = decode or greedy(model.settings.tokenizer)
+    decode = decode or greedy_decoder(model.settings.tokenizer)
     for segment, duration_s, found in each_output(model, segments, batch_s, decode):
         if isinstance(found, AudioError):
             yield Recognised(segment, duration_s, found)

@@ -5,9 +5,10 @@ from collections import Counter
 from collections.abc import Sequence
 
 from asr.corpora.manifest import Utterance
-from asr.decoding.decoder import Decoder, Knowledge
+from asr.decoding.decoder import Decoder
 from asr.decoding.hypothesis import OutputUnit
 from asr.decoding.recognition import Segment, recognise
+from asr.decoding.resources import DecodingResources
 from asr.errors import AudioError
 from asr.model.acoustic import AcousticModel
 from asr.scoring.wer import Score, score
@@ -45,7 +46,7 @@ def evaluate(
         SettingsError: the normalizer is unknown, or batch_s is not above 0.
     """
     rules = normalizer or model.settings.normalizer
-    unit = decoder.unit if decoder else Knowledge().unit(model.settings.tokenizer)
+    unit = decoder.unit if decoder else DecodingResources().unit(model.settings.tokenizer)
     references = reference_texts(utterances, model.settings.tokenizer, rules, unit)
     segments = [
         Segment(utterance.audio_filepath, utterance.offset, utterance.duration, utterance.channel)

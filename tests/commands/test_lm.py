@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from asr.cli import main
-from asr.commands.lm import measure
 from asr.lm.ngram.model import NgramModel
+from asr.lm.perplexity import measure
 
 TEXT = "the cat sat on the mat\nthe dog sat on the cat\na dog ran\nthe cat ran\n\n"
 

@@ -11,12 +11,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from asr.commands.tune import tune as tune_weights
 from asr.corpora.manifest import read_manifest
-from asr.decoding.config import BeamConfig
-from asr.decoding.decoder import DecoderSettings, Knowledge, Search, file_digest, weighted
+from asr.decoding.config import BeamConfig, DecoderSettings
+from asr.decoding.decoder import TwoPassDecoder
 from asr.decoding.emissions import compute_emissions
+from asr.decoding.resources import DecodingResources, file_digest
 from asr.model.saved import load_model
+from asr.scoring.tuning import tune as tune_weights
 from asr.scoring.weight_search import Grid
 from asr.scoring.wer import count_errors
 
@@ -80,14 +81,14 @@ def test_the_best_point_is_stored(tones: Any, model: Path, lm: Path, run: Run) -
     )
     emissions = replace(clear, log_probs=rows)
     settings = DecoderSettings(lm=lm, beam=BeamConfig(beam_size=30))
-    known = Knowledge.read(settings, network)
-    search = Search(network.settings.tokenizer, settings.beam, known)
+    known = DecodingResources.read(settings, network)
+    search = TwoPassDecoder(network.settings.tokenizer, settings.beam, known)
     grid = Grid(lm_weights=(0.2, 1.0), word_bonuses=(-4.0, 0.0, 2.0), refinements=1)
     tuned = tune_weights(network, utterances, emissions, search, grid, search_beam=8)
     errors = [point.errors for point in tuned.points]
     assert tuned.tuning.errors == tuned.best.words.errors == errors[0] == min(errors[:5]) < max(errors)
     assert tuned.tuning.weights == tuned.points[0].weights
-    stored = search.with_config(weighted(settings.beam, tuned.tuning), tuned.tuning.priors)
+    stored = search.with_config(replace(settings.beam, weights=tuned.tuning.weights), tuned.tuning.priors)
     texts = [found[0].text for found in emissions.decode(stored)]
     assert sum(count_errors(RIGHT, texts)) == tuned.tuning.errors
     assert tuned.oracle <= tuned.tuning.errors
@@ -169,13 +170,13 @@ def test_the_stored_score_is_that_of_evaluate(
 ) -> None:
     """A score that was made with another search than the one that transcribes and evaluates."""
     asked: list[tuple[int, int]] = []
-    call = Search.__call__
+    call = TwoPassDecoder.__call__
 
-    def watched(self: Search, *arguments: Any) -> Any:
+    def watched(self: TwoPassDecoder, *arguments: Any) -> Any:
         asked.append((self.config.beam_size, self.config.nbest))
         return call(self, *arguments)
 
-    monkeypatch.setattr(Search, "__call__", watched)
+    monkeypatch.setattr(TwoPassDecoder, "__call__", watched)
     words = tmp_path / "words.txt"
     words.write_text("cab\nab\n")
     options = ["--lexicon", words, "--beam.beam-size", 30, "--grid.points", 1]

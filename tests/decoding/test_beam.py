@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from asr.decoding import beam as beam_module
-from asr.decoding import utterance
+from asr.decoding import beam_search
 from asr.decoding.beam import BeamDecoder
 from asr.decoding.config import BeamConfig
 from asr.decoding.greedy import greedy_decode
 from asr.decoding.kernel.arena import ROOT, spell
 from asr.errors import ModelError, SettingsError
-from asr.text.tokenizer import CharTokenizer
+from asr.text.characters import CharTokenizer
 
 TOKENIZER = CharTokenizer((" ", "a", "b"))
 UNLIMITED = BeamConfig(
@@ -148,8 +148,8 @@ def test_lossless_shortcuts(seed: int, random_rows: Rows) -> None:
     log_probs = random_rows(100 + seed, steps=25, vocab=4, sharpness=1.0 + seed % 3)
     for size in (1, 3, 17):
         config = replace(UNLIMITED, beam_size=size, nbest=size).with_weights(word_bonus=0.5)
-        search = BeamDecoder(TOKENIZER, config)._utterance(0)
-        search.take(log_probs.numpy())
+        search = BeamDecoder(TOKENIZER, config)._search(0)
+        search.advance(log_probs.numpy())
         ends = search.ends()  # hypotheses have the scores of all paths, these those of the paths in the beam
         found = {
             tuple(spell(search.beam.nodes, node, ROOT)[0].tolist()): score
@@ -263,7 +263,7 @@ def test_a_full_arena_changes_nothing(random_rows: Rows, monkeypatch: pytest.Mon
     log_probs = random_rows(5, steps=200, vocab=4, sharpness=0.7)
     decoder = BeamDecoder(TOKENIZER, BeamConfig(beam_size=20, nbest=20, threads=1))
     expected = decode_one(decoder, log_probs)
-    monkeypatch.setattr(utterance, "_CAPACITY", 24)
+    monkeypatch.setattr(beam_search, "_CAPACITY", 24)
     assert decode_one(decoder, log_probs) == expected
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from asr.corpora.manifest import read_manifest
-from asr.decoding.decoder import data_digest, file_digest
+from asr.decoding.resources import data_digest, file_digest
 from asr.frontend.features import FeatureConfig
 from asr.lm.charrnn import CharRnn, CharRnnConfig, CharRnnModel, load_charrnn, save_charrnn
 from asr.lm.ngram.model import NgramModel
@@ -300,4 +300,4 @@ def test_phones_become_words(tones: Any, tmp_path: Path, run: Run) -> None:
         status, _, err = run(*ask, *options)
         assert status == 2
         assert "error: --lm " in err
-        assert "the model writes phones, of which this language model knows nothing. Name a lexicon" in err
+        assert "the model writes phones, which this language model cannot score. Name a lexicon" in err

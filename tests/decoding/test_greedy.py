@@ -11,7 +11,8 @@ from torch import Tensor
 from asr.decoding.greedy import greedy_decode
 from asr.decoding.hypothesis import Hypothesis
 from asr.errors import ModelError
-from asr.text.tokenizer import BLANK, CharTokenizer
+from asr.text.characters import CharTokenizer
+from asr.text.tokenizer import BLANK
 
 TOKENIZER = CharTokenizer((" ", "a", "b", "c"))  # ids 1..4
 

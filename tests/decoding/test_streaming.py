@@ -14,9 +14,9 @@ from asr.decoding.greedy import greedy_decode
 from asr.decoding.streaming import GreedyStream, Partial
 from asr.errors import ModelError
 from asr.lm.ngram.model import NgramModel
+from asr.text.characters import CharTokenizer
 from asr.text.lexicon import Lexicon
 from asr.text.phones import PhoneTokenizer
-from asr.text.tokenizer import CharTokenizer
 
 TOKENIZER = CharTokenizer((" ", "a", "b"))
 ARPA = """\\data\\
@@ -64,7 +64,7 @@ def test_beam_in_blocks_equals_at_once(
     seed: int, fused: bool, nbest: int, random_rows: Rows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Guards the state between blocks: the same hypotheses to the last bit, and promises that are kept."""
-    monkeypatch.setattr("asr.decoding.utterance._CAPACITY", 64)
+    monkeypatch.setattr("asr.decoding.beam_search._CAPACITY", 64)
     (tmp_path / "lm.arpa").write_text(ARPA)
     known = {"lm": NgramModel.load(tmp_path / "lm.arpa"), "hotwords": {"ba": 1.0}} if fused else {}
     decoder = BeamDecoder(TOKENIZER, BeamConfig(beam_size=10, nbest=nbest, threads=1), **known)
@@ -141,7 +141,7 @@ def test_a_bad_block_changes_nothing(random_rows: Rows) -> None:
 
 def test_a_block_costs_the_same_after_hours(peaky_rows: Rows, monkeypatch: pytest.MonkeyPatch) -> None:
     """Guards a stream that spells all that was ever said with each block."""
-    monkeypatch.setattr("asr.decoding.utterance._CAPACITY", 64)
+    monkeypatch.setattr("asr.decoding.beam_search._CAPACITY", 64)
     alphabet = CharTokenizer(tuple(" abcdefghijklmnopqrstuvwxyz"))
     text = "the quick brown fox jumps over the lazy dog "
     log_probs = peaky_rows(alphabet.encode(text), vocab=28, seed=1)

@@ -9,7 +9,7 @@ import pytest
 from asr.errors import SettingsError
 from asr.lm.alphabet import check_alphabet
 from asr.lm.interface import Unit
-from asr.text.tokenizer import CharTokenizer
+from asr.text.characters import CharTokenizer
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,7 @@ import pytest
 
 from asr.errors import DataError, ModelError, SettingsError
 from asr.text.bpe import BpeTokenizer
-from asr.text.stored import tokenizer_from_json
-from asr.text.tokenizer import BLANK, Tokenizer
+from asr.text.tokenizer import BLANK, Tokenizer, tokenizer_from_json
 
 pytest.importorskip("sentencepiece")
 

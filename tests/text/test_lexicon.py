@@ -10,9 +10,9 @@ import pytest
 
 from asr.errors import DataError
 from asr.text.bpe import BpeTokenizer
+from asr.text.characters import CharTokenizer
 from asr.text.lexicon import Lexicon, cmudict, parse_lexicon, read_lexicon, spell, write_lexicon
 from asr.text.phones import PhoneTokenizer
-from asr.text.tokenizer import CharTokenizer
 
 
 def read(tmp_path: Path, content: str | bytes) -> Lexicon:

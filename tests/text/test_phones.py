@@ -8,10 +8,10 @@ import pytest
 
 from asr.errors import DataError, ModelError
 from asr.text import phones as phones_module
+from asr.text.characters import CharTokenizer
 from asr.text.lexicon import Lexicon, cmudict, parse_lexicon
 from asr.text.phones import PhoneTokenizer, report_guesses
-from asr.text.stored import tokenizer_from_json
-from asr.text.tokenizer import CharTokenizer
+from asr.text.tokenizer import tokenizer_from_json
 
 GERMAN = parse_lexicon(["ja j a:", "nein n aI n", "NEUN n OY n"], "de.txt")
 

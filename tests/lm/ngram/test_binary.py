@@ -43,7 +43,7 @@ def test_every_damaged_byte_is_found(saved: Path) -> None:
 def test_cut_files_are_found(saved: Path) -> None:
     """A copy that was broken off, in the header or later; and one that has grown."""
     whole = saved.read_bytes()
-    for size, message in ((50, "is cut short: 50 bytes"), (len(whole) - 4, "was not copied to its end")):
+    for size, message in ((50, "is cut short: 50 bytes"), (len(whole) - 4, "was not copied completely")):
         saved.write_bytes(whole[:size])
         with pytest.raises(ModelError, match=message):
             NgramModel.load(saved)
@@ -70,5 +70,5 @@ def test_another_format_is_named(saved: Path) -> None:
     ):
         NgramModel.load(saved)
     saved.write_bytes(b"RIFF....WAVE")
-    with pytest.raises(ModelError, match=r"line 1: .* stands where \\data\\ was expected"):
+    with pytest.raises(ModelError, match=r"line 1: found .* where \\data\\ was expected"):
         NgramModel.load(saved)

@@ -158,7 +158,7 @@ def test_same_text_same_bytes_whatever_the_blocks(tmp_path: Path, monkeypatch: p
     whole = (tmp_path / "model.bin").read_bytes()
     for block in (97, 256):
         monkeypatch.setattr("asr.lm.ngram.count._BLOCK", block)
-        monkeypatch.setattr("asr.lm.corpus._BLOCK", block)
+        monkeypatch.setattr("asr.lm.text_files._BLOCK", block)
         monkeypatch.setattr("asr.lm.ngram.build._BLOCK", block)
         train(tmp_path, texts, order=4)
         assert (tmp_path / "model.bin").read_bytes() == whole

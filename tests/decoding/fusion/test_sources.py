@@ -12,18 +12,19 @@ import pytest
 import torch
 from torch import Tensor
 
-from asr.decoding import sources
 from asr.decoding.beam import BeamDecoder
 from asr.decoding.config import BeamConfig
+from asr.decoding.fusion import sources
 from asr.decoding.hypothesis import Hypothesis
 from asr.errors import SettingsError
 from asr.lm.charrnn import CharRnn, CharRnnConfig, CharRnnModel
 from asr.lm.ngram.model import NgramModel
 from asr.model.recurrent.cells import Cell
 from asr.model.tuning import Weights
+from asr.text.characters import CharTokenizer
 from asr.text.lexicon import Lexicon
 from asr.text.phones import PhoneTokenizer
-from asr.text.tokenizer import CharTokenizer, Piece, cut_words
+from asr.text.tokenizer import Piece, cut_words
 
 TOKENIZER = CharTokenizer((" ", "a", "b"))
 UNLIMITED = BeamConfig(
@@ -466,9 +467,9 @@ def test_three_calls_equal_compiled_at_any_beam(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Guards the slower path, room making and pruning included: the same hypotheses with the same scores."""
-    monkeypatch.setattr("asr.decoding.utterance._CAPACITY", 64)
+    monkeypatch.setattr("asr.decoding.beam_search._CAPACITY", 64)
     # the look-ahead takes unigrams where it can; the three calls have none
-    monkeypatch.setattr(sources, "_scores", lambda lm, words, symbol: -1.0 - np.arange(len(words)))
+    monkeypatch.setattr(sources, "_score_words", lambda lm, words, lm_ids: -1.0 - np.arange(len(words)))
     log_probs = random_rows(20 + seed, steps=40, vocab=4, sharpness=1.5)
     # which prefixes recombine depends on the numbers of states, which differ
     config = BeamConfig(beam_size=size, nbest=1 if seed == 0 else size, recombine=seed == 0, threads=1)
@@ -534,7 +535,7 @@ def test_few_waiting_prefixes_at_a_time(
     log_probs = random_rows(30, steps=12, vocab=4, sharpness=0.5)
     decoder = BeamDecoder(TOKENIZER, BeamConfig(beam_size=30, nbest=30), lm=Outside(models["word"]))
     expected = decode_one(decoder, log_probs)
-    monkeypatch.setattr("asr.decoding.utterance._PENDING", 3)
+    monkeypatch.setattr("asr.decoding.beam_search._PENDING", 3)
     assert decode_one(decoder, log_probs) == expected
 
 

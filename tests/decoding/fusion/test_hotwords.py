@@ -6,9 +6,9 @@ import math
 import pytest
 
 from asr.decoding.beam import BeamDecoder
-from asr.decoding.hotwords import build_hot_words, parse_hot_words
+from asr.decoding.fusion.hotwords import build_hot_words, parse_hot_words
 from asr.errors import SettingsError
-from asr.text.tokenizer import CharTokenizer
+from asr.text.characters import CharTokenizer
 
 LETTERS = {letter: number for number, letter in enumerate("abc")}
 
@@ -59,7 +59,7 @@ def test_advance_by_hand() -> None:
     def after(text: str) -> tuple[float, float]:
         state = 0
         for letter in text:
-            state = hot.following[state, -1 if letter == " " else LETTERS[letter]]
+            state = hot.next_state[state, -1 if letter == " " else LETTERS[letter]]
         return hot.advance[state], hot.gain[state]
 
     assert after("a") == pytest.approx((2.0, 0.0))
@@ -85,7 +85,7 @@ def test_the_automaton_is_that_of_its_definition() -> None:
                 continue
             state = 0
             for letter in text:
-                state = hot.following[state, -1 if letter == " " else LETTERS[letter]]
+                state = hot.next_state[state, -1 if letter == " " else LETTERS[letter]]
             begun = [
                 boost * len(ending) / len(phrase)
                 for ending in endings(text)

@@ -13,11 +13,11 @@ import torch
 import tyro
 from numpy.typing import NDArray
 
-from asr.commands.lm import check_output
+from asr.commands.options import check_output
 from asr.device import describe_precision, share_cores
 from asr.errors import DataError, SettingsError
 from asr.lm.charrnn import CharRnn, CharRnnConfig
-from asr.lm.corpus import read_blocks
+from asr.lm.text_files import read_blocks
 from asr.model.encoder import parameter_count
 from asr.text.normalize import normalize
 from asr.training.config import TrainConfig
@@ -27,10 +27,10 @@ from asr.training.failures import plain_failures
 from asr.training.provenance import provenance
 from asr.training.runs import DATA_DIGEST, find_checkpoint, plain_settings, run_log, run_to_end
 from asr.training.stopping import StopRequest
-from asr.training.tasks.character_lm import StreamConfig, TextTask
+from asr.training.tasks.character_lm import CharacterLmTask, StreamConfig
 from asr.training.trainer import BEST_MODEL, Trainer
 
-__all__ = ["CharRnnSettings", "Settings", "read_text", "run", "train"]
+__all__ = ["CharacterLmSettings", "CharacterLmTrainSettings", "read_text", "run", "train"]
 
 log = logging.getLogger("asr")
 
@@ -38,7 +38,7 @@ _DEV_EVERY = 100  # lines: one of so many is held out where no text to choose by
 
 
 @dataclass(frozen=True)
-class Settings:
+class CharacterLmSettings:
     """All settings of a character model's training."""
 
     model: CharRnnConfig = field(default_factory=CharRnnConfig)
@@ -49,7 +49,7 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class CharRnnSettings:
+class CharacterLmTrainSettings:
     """Train a character recurrent network as a language model.
 
     The best model by bits per character is RUN_DIR/model.safetensors. Stop with Ctrl-C; go on with
@@ -68,10 +68,12 @@ class CharRnnSettings:
     normalizer: str = "verbatim"
     # where the best model is copied at the end; None leaves it in the run folder
     output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"], metavar="FILE")] = None
-    settings: Annotated[Settings, tyro.conf.arg(name="")] = field(default_factory=Settings)
+    settings: Annotated[CharacterLmSettings, tyro.conf.arg(name="")] = field(
+        default_factory=CharacterLmSettings
+    )
 
 
-def run(command: CharRnnSettings) -> str:
+def run(command: CharacterLmTrainSettings) -> str:
     """Train as the command line says; the text is for the user.
 
     Raises:
@@ -138,7 +140,7 @@ def held_out(lines: Sequence[str]) -> tuple[list[str], list[str]]:
     return learned, dev
 
 
-def train(lines: Sequence[str], dev: Sequence[str], settings: Settings) -> Path:
+def train(lines: Sequence[str], dev: Sequence[str], settings: CharacterLmSettings) -> Path:
     """Train a character model; under torchrun every process calls this, and they train together.
 
     Args:
@@ -167,13 +169,13 @@ def train(lines: Sequence[str], dev: Sequence[str], settings: Settings) -> Path:
     smaller = "--text.block or --text.streams"
     with processes(config.device) as process, run_log(config.run_dir, process), plain_failures(smaller):
         record = _record(settings, lines, dev)
-        resumed = find_checkpoint(config, record, _record(Settings(), (), ()), process)
+        resumed = find_checkpoint(config, record, _record(CharacterLmSettings(), (), ()), process)
         if process.device.type == "cpu":
             share_cores(config.threads, 0)
         torch.manual_seed(config.seed)
         net = CharRnn(symbols, settings.model).to(process.device)
         texts = (encode(lines, symbols), encode(dev, symbols))
-        task = TextTask(net, *texts, settings.text, process, config.seed)
+        task = CharacterLmTask(net, *texts, settings.text, process, config.seed)
         trainer = Trainer(task, config, process, {**record, **provenance(process.device, config.precision)})
         log.info(
             "learning %.2f M characters (%d different ones), choosing by %.2f M: %.1f M weights, "
@@ -194,12 +196,12 @@ def encode(lines: Sequence[str], symbols: Sequence[str]) -> NDArray[np.uint16]:
     return places[np.searchsorted(order[places], codes)].astype(np.uint16)
 
 
-def _record(settings: Settings, *texts: Sequence[str]) -> dict[str, Any]:
+def _record(settings: CharacterLmSettings, *texts: Sequence[str]) -> dict[str, Any]:
     """All settings as plain values under dotted names, with a digest of the texts."""
     digest = hashlib.blake2b(digest_size=8)
     for text in texts:
         digest.update(b"\n\n")
         for line in text:
             digest.update(f"{line}\n".encode())
-    topics = [topic.name for topic in fields(Settings)]
+    topics = [topic.name for topic in fields(CharacterLmSettings)]
     return {**plain_settings(settings, topics), DATA_DIGEST: digest.hexdigest()}

@@ -1,114 +1,23 @@
-"""Text files in, a stream of word ids on disk out: the first pass of training, and the reading for scoring.
+"""Symbols: the id of every word or character of a text, given in the order of first occurrence.
 
-A text holds one sentence a line, in UTF-8, plain or compressed (gzip, xz); `-` is the standard input. Words
-are what ASCII white space parts; in character models a run of it is one space, and none stands at a line's
-ends. Lines without a word are skipped and counted. Only a block of text and the vocabulary are held in
-memory.
+Words are what ASCII white space separates; in character models a run of it is one space, and there is
+none at the ends of a line. Blocks of bytes are encoded by compiled code, without a Python string a word.
 """
 
-import gzip
-import io
-import lzma
-import sys
-import zlib
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, nullcontext
 from itertools import pairwise
-from pathlib import Path
-from typing import BinaryIO, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from asr.compiled import kernel
-from asr.errors import DataError
 from asr.lm.interface import Unit
 from asr.lm.ngram.trie import RESERVED
 
-__all__ = ["PACKED_ERRORS", "Symbols", "read_blocks", "unpacked"]
-
-_BLOCK = 1 << 22
-PACKED_ERRORS = (EOFError, gzip.BadGzipFile, zlib.error, lzma.LZMAError)
+__all__ = ["SymbolTable"]
 
 
-def _open(path: Path) -> AbstractContextManager[io.BufferedReader]:
-    if str(path) == "-":
-        return nullcontext(cast(io.BufferedReader, sys.stdin.buffer))
-    return open(path, "rb")
-
-
-def unpacked(raw: io.BufferedReader) -> BinaryIO:
-    """What a file holds: unpacked, where its first bytes say gzip or xz."""
-    magic = raw.peek(6)
-    if magic.startswith(b"\x1f\x8b"):
-        return cast(BinaryIO, gzip.GzipFile(fileobj=raw))
-    if magic.startswith(b"\xfd7zXZ\x00"):
-        return cast(BinaryIO, lzma.LZMAFile(raw))
-    return raw
-
-
-def read_blocks(
-    paths: Iterable[Path], progress: Callable[[Path, int], None] | None = None
-) -> Iterator[tuple[bytes, Path, int]]:
-    """Blocks of whole lines of several text files, checked to be UTF-8.
-
-    Args:
-        paths: the files; `-` is the standard input.
-        progress: told the file and the bytes of it that have been read, packed ones if it is packed.
-
-    Yields:
-        some lines, the last with its line feed; the file; the number of the first line.
-
-    Raises:
-        DataError: a file cannot be read, is damaged or not UTF-8.
-    """
-    for path in paths:
-        number, rest = 1, b""
-        try:
-            with _open(path) as raw:
-                file = unpacked(raw)
-                while block := file.read(_BLOCK):
-                    if progress is not None:
-                        progress(path, raw.tell() if raw.seekable() else 0)
-                    lines, feed, tail = block.rpartition(b"\n")
-                    if not feed:
-                        rest += block
-                        continue
-                    lines, rest = rest + lines + feed, tail
-                    if number == 1:
-                        lines = lines.removeprefix(b"\xef\xbb\xbf")
-                    yield _checked(lines, path, number), path, number
-                    number += lines.count(b"\n")
-            if number == 1:
-                rest = rest.removeprefix(b"\xef\xbb\xbf")
-            if rest:
-                yield _checked(rest + b"\n", path, number), path, number
-        except FileNotFoundError:
-            raise DataError(
-                f"{path} does not exist. A text file, one sentence a line, was expected."
-            ) from None
-        except PACKED_ERRORS as error:
-            raise DataError(f"{path} is damaged: {error}. Copy or make the file again.") from None
-        except OSError as error:
-            raise DataError(
-                f"{path} cannot be read: {error.strerror or error}. A text file was expected."
-            ) from None
-
-
-def _checked(lines: bytes, path: Path, number: int) -> bytes:
-    try:
-        lines.decode("utf-8")
-    except UnicodeDecodeError as error:
-        number += lines.count(b"\n", 0, error.start)
-        raise DataError(
-            f"{path} line {number}: the byte 0x{lines[error.start]:02x} is not UTF-8. UTF-8 was "
-            "expected. Convert the file, for example with iconv -f LATIN1 -t UTF-8."
-        ) from None
-    return lines
-
-
-class Symbols:
-    """Gives ids to words or characters, in the order in which they first occur; 0, 1 and 2 are reserved.
+class SymbolTable:
+    """Ids of words or characters, in the order in which they first occur; 0, 1 and 2 are reserved.
 
     Attributes:
         unit: what a symbol is.
@@ -123,7 +32,7 @@ class Symbols:
         self._codes = np.full(0x110000 if unit == "character" else 0, -1, np.int32)  # characters: id by code
         if unit == "character":  # every alphabet has the space
             self._codes[32], self._count = self._count, self._count + 1
-        # Where each word begins in the pool; one more than there are words. The reserved ones are not there.
+        # Where each word begins in the pool, and the end of the last one. The reserved words are not in it.
         self._starts = np.zeros(1 << 12, np.int64)
         self._hashes = np.zeros(1 << 12, np.uint64)
         self._pool = np.zeros(1 << 16, np.uint8)
@@ -146,7 +55,7 @@ class Symbols:
         return out[:written].copy()
 
     def _make_room(self, n_bytes: int) -> None:
-        """Arrays that hold all words that a block of so many bytes could bring."""
+        """Enlarge the arrays for all words that a block of so many bytes could have."""
         words = self._count + n_bytes // 2 + 2
         if len(self._starts) < words + 1:
             self._starts = np.concatenate([self._starts, np.zeros(words, np.int64)])
@@ -159,11 +68,11 @@ class Symbols:
             _fill_table(self._table, self._hashes, self._count)
 
     def __len__(self) -> int:
-        """How many ids have been given, the reserved ones included."""
+        """Number of ids, the reserved ones included."""
         return self._count
 
     def names(self) -> list[str]:
-        """What each id stands for."""
+        """(ids,) the word or character of each id."""
         if self.unit == "character":
             codes = np.flatnonzero(self._codes >= 0)
             return [*RESERVED, *(chr(code) for code in codes[np.argsort(self._codes[codes])])]
@@ -185,6 +94,20 @@ def _encode_words(
     count: int,
     out: NDArray[np.int32],
 ) -> tuple[int, int, int]:
+    """Write the ids of a block of whole lines, new words included; see `SymbolTable.encode`.
+
+    Args:
+        data: (bytes,) the block, UTF-8.
+        table: (power of 2,) hash table with open addressing: ids, -1 where empty.
+        starts: (words + 1,) first byte of each word in `pool`; enlarged before, as all arrays are.
+        hashes: (ids,) FNV-1a hash of each word.
+        pool: (bytes,) the words, one after the other.
+        count: number of ids so far.
+        out: (ids of the block,) output.
+
+    Returns:
+        ids written, number of ids, sentences of the block.
+    """
     mask = np.uint64(len(table) - 1)
     written, sentences, opened, i = 0, 0, False, 0
     while i < len(data):
@@ -208,8 +131,8 @@ def _encode_words(
             written += 1
             sentences += 1
             opened = True
-        slot = code & mask
-        number = table[slot]
+        bucket = code & mask
+        number = table[bucket]
         while number >= 0:
             if hashes[number] == code:
                 begin = starts[number - 3]
@@ -219,11 +142,11 @@ def _encode_words(
                         same += 1
                     if same == i - first:
                         break
-            slot = (slot + np.uint64(1)) & mask
-            number = table[slot]
+            bucket = (bucket + np.uint64(1)) & mask
+            number = table[bucket]
         if number < 0:
             number = np.int32(count)
-            table[slot] = number
+            table[bucket] = number
             hashes[number] = code
             begin = starts[count - 3]
             for k in range(i - first):
@@ -237,18 +160,30 @@ def _encode_words(
 
 @kernel
 def _fill_table(table: NDArray[np.int32], hashes: NDArray[np.uint64], count: int) -> None:
+    """Enter the ids 3 to `count` - 1 into an empty hash table, by the hashes of their words."""
     mask = np.uint64(len(table) - 1)
     for number in range(3, count):
-        slot = hashes[number] & mask
-        while table[slot] >= 0:
-            slot = (slot + np.uint64(1)) & mask
-        table[slot] = number
+        bucket = hashes[number] & mask
+        while table[bucket] >= 0:
+            bucket = (bucket + np.uint64(1)) & mask
+        table[bucket] = number
 
 
 @kernel
 def _encode_characters(
     codes: NDArray[np.uint32], ids: NDArray[np.int32], count: int, out: NDArray[np.int32]
 ) -> tuple[int, int, int]:
+    """Write the ids of a block of whole lines, new characters included; see `SymbolTable.encode`.
+
+    Args:
+        codes: (characters,) code points of the block.
+        ids: (0x110000,) id of each code point, -1 where it has none.
+        count: number of ids so far.
+        out: (ids of the block,) output.
+
+    Returns:
+        ids written, number of ids, sentences of the block.
+    """
     written, sentences, opened, spaced = 0, 0, False, False
     for code in codes:
         if code == 10:
