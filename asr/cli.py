@@ -54,7 +54,7 @@ usage: asr lm COMMAND [--help] ...
 
   train                 text -> n-gram model of words or characters
   train --kind charrnn  text -> recurrent network of characters
-  score                 perplexity of a model on text, and its share of unknown words
+  score                 perplexity of a model on text, and its rate of unknown words
   convert               ARPA file of any toolkit -> binary that loads quickly, or back
 
   asr lm train text.txt more.txt.xz --order 3 -o lm.bin

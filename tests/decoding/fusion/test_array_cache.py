@@ -13,7 +13,7 @@ from asr.decoding.fusion.vocabulary import SearchVocabulary, build_vocabulary, l
 from asr.text.lexicon import Lexicon
 from asr.text.phones import PhoneTokenizer
 
-TOKENIZER = PhoneTokenizer(("A", "B"), Lexicon({"ab": (("A", "B"),)}, "one"), beyond="nothing")
+TOKENIZER = PhoneTokenizer(("A", "B"), Lexicon({"ab": (("A", "B"),)}, "one"), fallback="nothing")
 
 
 @pytest.fixture(autouse=True)
