@@ -56,7 +56,7 @@ CONFIGS = {
 
 def main(config: Config) -> str:
     """Train every net with every seed, score each once; one table, one figure."""
-    splits = digits.prepare_embedded()
+    splits = digits.prepare()
     if config.data is not None:
         splits = librispeech.prepare(config.data.root, config.data.dir, config.data.preset)
     out = config.train.run_dir.with_name(f"{config.train.run_dir.name}-cells")

@@ -11,7 +11,7 @@ from typing import Literal
 from asr.batching.batches import BatchConfig
 from asr.cli import recipe
 from asr.commands.train import Settings, train
-from asr.corpora import digits
+from asr.corpora import digits, fsdd
 from asr.decoding.recognition import Segment, recognise
 from asr.device import choose_device
 from asr.errors import AudioError
@@ -54,12 +54,12 @@ CONFIG = Config(
 
 def main(config: Config) -> str:
     """Train on some voices, score on others."""
-    return fsdd(config) if config.data.corpus == "fsdd" else embedded(config)
+    return real(config) if config.data.corpus == "fsdd" else synthetic(config)
 
 
-def embedded(config: Config) -> str:
+def synthetic(config: Config) -> str:
     """Synthetic voices: train, transcribe three recordings, score the unheard voices."""
-    splits = digits.prepare_embedded()
+    splits = digits.prepare()
     path = train(splits.train, splits.dev, config)
     model = load_model(path, choose_device(config.train.device))
     lines = ["", "three recordings of voices that were never heard in training:"]
@@ -72,12 +72,12 @@ def embedded(config: Config) -> str:
     return "\n".join(lines)
 
 
-def fsdd(config: Config) -> str:
+def real(config: Config) -> str:
     """Real people: each of the six is the test speaker once, the next one chooses, four are learned from."""
     lines: list[str] = []
     errors = words = 0
-    for speaker in digits.FSDD_SPEAKERS:
-        splits = digits.prepare_fsdd(config.data.root, config.data.dir, speaker)
+    for speaker in fsdd.SPEAKERS:
+        splits = fsdd.prepare(config.data.root, config.data.dir, speaker)
         run_dir = config.train.run_dir.with_name(f"{config.train.run_dir.name}-fsdd-{speaker}")
         model = train(splits.train, splits.dev, replace(config, train=replace(config.train, run_dir=run_dir)))
         score = evaluate(load_model(model, choose_device(config.train.device)), splits.test)

@@ -1,4 +1,4 @@
-"""`asr lm train --kind charrnn`: text -> a character recurrent network as a language model."""
+"""`asr lm train --kind charrnn`: train a character language model, a recurrent network, on text."""
 
 import hashlib
 import logging
@@ -34,12 +34,12 @@ __all__ = ["CharacterLmSettings", "CharacterLmTrainSettings", "read_text", "run"
 
 log = logging.getLogger("asr")
 
-_DEV_EVERY = 100  # lines: one of so many is held out where no text to choose by is given
+_DEV_EVERY = 100  # lines: without a dev text, one of so many is held out
 
 
 @dataclass(frozen=True)
 class CharacterLmSettings:
-    """All settings of a character model's training."""
+    """All settings of the training of a character language model."""
 
     model: CharRnnConfig = field(default_factory=CharRnnConfig)
     text: StreamConfig = field(default_factory=StreamConfig)
@@ -50,19 +50,19 @@ class CharacterLmSettings:
 
 @dataclass(frozen=True)
 class CharacterLmTrainSettings:
-    """Train a character recurrent network as a language model.
+    """Train a character language model, a recurrent network.
 
-    The best model by bits per character is RUN_DIR/model.safetensors. Stop with Ctrl-C; go on with
+    The best model by bits per character is RUN_DIR/model.safetensors. Stop with Ctrl-C; resume with
     --train.resume.
     """
 
-    # text files, one sentence a line, in UTF-8; packed (.gz, .xz) ones too
+    # text files, one sentence a line, in UTF-8; compressed (.gz, .xz) ones too
     texts: Annotated[
         tuple[Path, ...],
         tyro.conf.Positional,
         tyro.conf.arg(metavar="TEXT...", help_behavior_hint="(required)"),
     ]
-    # text to choose the best epoch by; None: every 100th line of the other texts, which is not learned from
+    # text to choose the best epoch by; None: every 100th line of the other texts, which is held out
     dev: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     # rules for the text: verbatim, lower or english; those of the recogniser's transcripts
     normalizer: str = "verbatim"
@@ -74,7 +74,7 @@ class CharacterLmTrainSettings:
 
 
 def run(command: CharacterLmTrainSettings) -> str:
-    """Train as the command line says; the text is for the user.
+    """Train as the command line asks; the summary to print.
 
     Raises:
         AsrError: the text, the settings or the disk do not allow it; `Interrupted` after Ctrl-C.
@@ -83,7 +83,7 @@ def run(command: CharacterLmTrainSettings) -> str:
         raise SettingsError("no TEXT is given. One text file or more was expected.")
     if command.output is not None:
         check_output(command.output, [*command.texts, *([command.dev] if command.dev else [])])
-        if command.output.suffix != ".safetensors":  # by which it is told from n-grams
+        if command.output.suffix != ".safetensors":  # which distinguishes it from n-grams
             raise SettingsError(
                 f"--output {command.output}: a network's file has to end in .safetensors. Call it "
                 f"{command.output.with_suffix('.safetensors')}."
@@ -101,7 +101,7 @@ def run(command: CharacterLmTrainSettings) -> str:
 
 
 def read_text(paths: Sequence[Path], normalizer: str = "verbatim") -> list[str]:
-    """The lines of text files that hold something, normalised.
+    """The lines of text files that are not empty, normalised.
 
     Raises:
         DataError: a file cannot be read, or there is no text at all.
@@ -118,41 +118,41 @@ def read_text(paths: Sequence[Path], normalizer: str = "verbatim") -> list[str]:
 
 
 def held_out(lines: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Split lines into those to learn from and those to choose by, every 100th.
+    """Split lines into a training text and a dev text, every 100th line.
 
-    A line with a character that no line to learn from has is learned from itself.
+    A line with a character that the training text lacks is moved to the training text.
 
     Raises:
-        DataError: one line, of which none can be held out.
+        DataError: there is only one line, or no line that can be held out.
     """
     if len(lines) < 2:
-        raise DataError("one line of text. Two were expected, or a text to choose by (--dev).")
+        raise DataError("one line of text. Two were expected, or a dev text (--dev).")
     learned = [line for number, line in enumerate(lines) if number % _DEV_EVERY]
-    known = set().union(*map(set, learned))
+    alphabet = set().union(*map(set, learned))
     dev: list[str] = []
     for line in lines[::_DEV_EVERY]:
-        (dev if known.issuperset(line) else learned).append(line)
+        (dev if alphabet.issuperset(line) else learned).append(line)
     if not dev:
         raise DataError(
-            "each line that would be held out has a character of its own. Expected more text, other rules "
-            "(--normalizer), or a text to choose by (--dev)."
+            "each line that would be held out has a character that no other line has. Expected more text, "
+            "another normalizer (--normalizer), or a dev text (--dev)."
         )
     return learned, dev
 
 
 def train(lines: Sequence[str], dev: Sequence[str], settings: CharacterLmSettings) -> Path:
-    """Train a character model; under torchrun every process calls this, and they train together.
+    """Train a character language model; under torchrun every process calls this, and they train together.
 
     Args:
-        lines: to learn from; their characters are the alphabet.
-        dev: to choose the best epoch by.
+        lines: the training text; its characters are the alphabet.
+        dev: lines of the text to choose the best epoch by.
         settings: all settings.
 
     Returns:
         The best model's file.
 
     Raises:
-        DataError: too little text, or characters to choose by that no line to learn from has.
+        DataError: too little text, or a dev text with characters that the training text lacks.
         AsrError: the settings or the disk do not allow it; `Interrupted` after Ctrl-C.
     """
     config = settings.train
@@ -160,8 +160,8 @@ def train(lines: Sequence[str], dev: Sequence[str], settings: CharacterLmSetting
     unknown = set().union(*map(set, dev)) - set(symbols)
     if unknown:
         raise DataError(
-            f"the text to choose by holds {', '.join(map(repr, sorted(unknown)[:10]))}, which the text "
-            f"to learn from never does. Choose other rules (--normalizer), or another text."
+            f"the dev text has {', '.join(map(repr, sorted(unknown)[:10]))}, which the training text never "
+            f"has. Choose another normalizer (--normalizer), or another text."
         )
     if config.deterministic:
         make_deterministic()
@@ -189,11 +189,11 @@ def train(lines: Sequence[str], dev: Sequence[str], settings: CharacterLmSetting
 
 
 def encode(lines: Sequence[str], symbols: Sequence[str]) -> NDArray[np.uint16]:
-    """(n,) ids of lines, each with its end (id 0) behind it; symbol i has the id i + 1."""
+    """(n,) ids of lines, each followed by its end (id 0); symbol i has the id i + 1."""
     codes = np.frombuffer("".join(f"{line}\n" for line in lines).encode("utf-32-le"), np.uint32)
-    order = np.array([ord("\n"), *map(ord, symbols)], np.uint32)
-    places = np.argsort(order)
-    return places[np.searchsorted(order[places], codes)].astype(np.uint16)
+    alphabet = np.array([ord("\n"), *map(ord, symbols)], np.uint32)
+    by_code = np.argsort(alphabet)
+    return by_code[np.searchsorted(alphabet[by_code], codes)].astype(np.uint16)
 
 
 def _record(settings: CharacterLmSettings, *texts: Sequence[str]) -> dict[str, Any]:

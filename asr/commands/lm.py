@@ -1,4 +1,4 @@
-"""`asr lm …`: language models from text, how well they predict other text, their files in another format."""
+"""`asr lm`: train n-gram language models, score text with a language model, convert model files."""
 
 import contextlib
 import math
@@ -27,8 +27,8 @@ class NgramTrainSettings:
     """Train an n-gram language model with modified Kneser-Ney smoothing, as KenLM's lmplz does."""
 
     texts: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="TEXT...")]
-    """Text files, one sentence a line, in UTF-8; packed (.gz, .xz) ones too; - is the standard input. Text
-    should be written as the transcripts are; see --normalizer."""
+    """Text files, one sentence a line, in UTF-8, plain or compressed (.gz, .xz); - is the standard input.
+    Their text should be written as the transcripts are; see --normalizer."""
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"], metavar="FILE")]
     """The model: .bin (fast to load), .arpa or .arpa.gz (for other tools)."""
     normalizer: Annotated[str, tyro.conf.arg(metavar="NAME")] = "verbatim"
@@ -38,14 +38,14 @@ class NgramTrainSettings:
     unit: Unit = "word"
     """What the model predicts: words, or characters (the space among them)."""
     prune: tuple[int, ...] = ()
-    """Leave out n-grams that occur so often or less: a number for each order, 0 for words first, as in 0 0 1.
-    The last number holds for the higher orders."""
+    """Remove n-grams that occur so often or less: a number for each order, 0 for words first, as in 0 0 1.
+    The last number also applies to the higher orders."""
     prune_entropy: float = 0.0
-    """Leave out n-grams without which the perplexity grows by less than this share, such as 1e-8."""
+    """Remove n-grams without which the perplexity grows by less than this fraction, such as 1e-8."""
     vocabulary: Annotated[str | None, tyro.conf.arg(metavar="FILE|NUMBER")] = None
-    """Words of the model: those of a file (one a line), or so many, the most frequent. Others are <unk>."""
+    """Words of the model: those of a file (one a line), or the NUMBER most frequent. Others are <unk>."""
     temporary: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
-    """Folder for intermediate files, about 20 bytes a word and order. Default: the system's."""
+    """Folder for temporary files, about 20 bytes a word and order. Default: the system's."""
 
     def __post_init__(self) -> None:
         if not self.texts:
@@ -79,19 +79,19 @@ def _describe(model: "NgramModel", path: Path) -> str:
 
 @dataclass(frozen=True)
 class NgramConvertSettings:
-    """Write an n-gram model in the other format, ARPA or a binary that loads at once, or quantise its values.
+    """Convert an n-gram model between ARPA and a binary that loads at once, or quantise its values.
 
-    Weights that `asr tune` has stored belong to the file that they were found with: tune again.
+    Weights that `asr tune` has stored belong to the file that they were tuned with: tune again.
     """
 
     lm: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FILE")]
     """The model: .arpa or .arpa.gz, from any tool, or .bin from `asr lm train`."""
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"], metavar="FILE")]
-    """Where it goes: .bin, .arpa or .arpa.gz."""
+    """The converted model: .bin, .arpa or .arpa.gz."""
     quantize: int = 0
     """Bits of a log-probability and of a back-off weight, 2 to 16, such as 8; 0 keeps them exactly."""
     unit: Unit | None = None
-    """What an ARPA file's words stand for, if that is not to be seen from them: characters or words."""
+    """Whether an ARPA file's words are words or characters. Default: found out from them."""
 
     def __post_init__(self) -> None:
         if self.quantize and not 2 <= self.quantize <= 16:
@@ -112,7 +112,7 @@ def run_convert(settings: NgramConvertSettings) -> str:
     check_output(settings.output, [settings.lm])
     if settings.lm.suffix == ".safetensors":
         raise SettingsError(
-            f"{settings.lm}: a network is no n-gram model, and has one format only. Use its file as it is."
+            f"{settings.lm}: a network is not an n-gram model and has only one format. Use the file itself."
         )
     model = NgramModel.load(settings.lm, settings.unit)
     if settings.quantize:
@@ -123,10 +123,10 @@ def run_convert(settings: NgramConvertSettings) -> str:
 
 @dataclass(frozen=True)
 class LmScoreSettings:
-    """Perplexity of a language model on texts, and its share of unknown words."""
+    """Perplexity of a language model on texts, and its rate of unknown words."""
 
     texts: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="TEXT...")]
-    """Text files, one sentence a line, in UTF-8; packed (.gz, .xz) ones too; - is the standard input."""
+    """Text files, one sentence a line, in UTF-8, plain or compressed (.gz, .xz); - is the standard input."""
     lm: Annotated[Path, tyro.conf.arg(metavar="FILE")]
     """The model: .bin, .arpa or .arpa.gz, from `asr lm train` or elsewhere, or a network's .safetensors."""
     normalizer: Annotated[str, tyro.conf.arg(metavar="NAME")] = "verbatim"

@@ -1,4 +1,4 @@
-"""Check that the words or characters of a language model are those that an acoustic model writes."""
+"""Check that an acoustic model writes the words or characters of a language model."""
 
 import logging
 from collections.abc import Iterable, Sequence

@@ -1,4 +1,7 @@
-"""Character RNN language model, after Karpathy's char-rnn: the network, its file, and its use by a decoder.
+"""Character RNN language model, after Karpathy's char-rnn: the network, its file, its use by a decoder.
+
+Of a character language model, `charrnn` is the network, the file and the --kind on the command line;
+`character_lm` is the command and the task that train one.
 
 A text is lines. The end of a line is a symbol (id 0), and a line begins in the state after such an end:
 one network learns from running text and scores single transcripts.
@@ -40,7 +43,7 @@ class CharRnnConfig:
     cell: Cell = "lstm"
     width: int = 512  # units a layer
     depth: int = 2  # layers
-    embedding: int = 64  # size of the vector that stands for a character at the input
+    embedding: int = 64  # size of the vector of a character at the input
     # On the input of every layer but the first, with one mask for all steps of a block, and on that of the
     # output layer.
     dropout: float = 0.2

@@ -1,4 +1,4 @@
-"""Perplexity: how well a language model predicts texts, with and without the words that it does not have."""
+"""Perplexity: how well a language model predicts texts, with and without unknown words."""
 
 import json
 import math
@@ -20,14 +20,14 @@ __all__ = ["Fit", "measure"]
 
 @dataclass(frozen=True)
 class Fit:
-    """How well a model predicts a text; a sentence's end counts as a symbol that is predicted.
+    """How well a model predicts texts; the end of a sentence counts as a predicted symbol.
 
     Attributes:
         sentences: lines with at least one symbol.
         symbols: words, or characters, without sentence ends.
-        unknown: those that the model does not have.
-        log_prob: natural logarithm of the text's probability, sentence ends included.
-        unknown_log_prob: the part of it that unknown symbols have.
+        unknown: out-of-vocabulary symbols among them.
+        log_prob: natural log-probability of the texts, sentence ends included.
+        unknown_log_prob: that of the unknown symbols alone.
     """
 
     sentences: int
@@ -38,7 +38,7 @@ class Fit:
 
     @property
     def perplexity(self) -> float:
-        """With unknown symbols, at the probability that the model gives to `<unk>`."""
+        """With unknown symbols, at the probability of `<unk>`."""
         return math.exp(-self.log_prob / (self.symbols + self.sentences))
 
     @property
@@ -60,7 +60,7 @@ def measure(
         model: the model.
         texts: text files, see `lm.text_files`.
         normalizer: rules for each line, see `text.normalize`.
-        results: where a JSON object a sentence is written.
+        results: a file for one JSON object a sentence.
 
     Raises:
         DataError: a text cannot be read, or there is no text at all.
@@ -74,13 +74,14 @@ def measure(
             if not text:
                 continue
             ids, log_probs = model.encode(text), model.log_probs(text)
-            new = ids == 0
-            sentences, symbols, unknown = sentences + 1, symbols + len(ids), unknown + int(new.sum())
+            is_unknown = ids == 0
+            sentences, symbols, unknown = sentences + 1, symbols + len(ids), unknown + int(is_unknown.sum())
             log_prob += float(log_probs.sum())
-            unknown_log_prob += float(log_probs[:-1][new].sum())
+            unknown_log_prob += float(log_probs[:-1][is_unknown].sum())
             if results is not None:
                 row = {
-                    "text": str(path), "line": number, f"{model.unit}s": len(ids), "unknown": int(new.sum()),
+                    "text": str(path), "line": number, f"{model.unit}s": len(ids),
+                    "unknown": int(is_unknown.sum()),
                     "log_prob": round(float(log_probs.sum()), 6),
                 }  # fmt: skip
                 results.write(json.dumps(row) + "\n")

@@ -23,16 +23,16 @@ __all__ = ["CharTokenizer"]
 
 @dataclass(frozen=True)
 class CharTokenizer:
-    """An alphabet: every character of the training transcripts is a token; see `Tokenizer`.
+    """An alphabet: every character of the training transcripts is a token; a `Tokenizer`.
 
-    The symbols stand in code-point order, so that the same transcripts give the same alphabet whatever their
-    order. A space is a symbol like any other.
+    The symbols are in code-point order, so that the same transcripts in any order give the same alphabet. A
+    space is a symbol like any other.
 
     Attributes:
         symbols: (n,) single characters, each once; symbol i has the id i + 1.
 
     Raises:
-        DataError: no symbol at all, a symbol that is not one character, or a symbol that stands twice.
+        DataError: no symbol, a symbol that is not one character, or one that occurs twice.
     """
 
     symbols: tuple[str, ...]
@@ -44,15 +44,13 @@ class CharTokenizer:
             raise DataError(
                 "the alphabet is empty. At least one character was expected. Check the transcripts."
             )
-        wrong = [symbol for symbol in self.symbols if len(symbol) != 1]
-        if wrong:
-            raise DataError(f"the alphabet holds {wrong[0]!r}. Each symbol must be exactly one character.")
+        invalid = [symbol for symbol in self.symbols if len(symbol) != 1]
+        if invalid:
+            raise DataError(f"the alphabet holds {invalid[0]!r}. Each symbol must be exactly one character.")
         ids = {symbol: number for number, symbol in enumerate(self.symbols, start=BLANK + 1)}
         if len(ids) < len(self.symbols):
-            twice = next(symbol for symbol, count in Counter(self.symbols).items() if count > 1)
-            raise DataError(
-                f"the alphabet holds {twice!r} more than once. Each symbol must stand in it once."
-            )
+            duplicate = next(symbol for symbol, count in Counter(self.symbols).items() if count > 1)
+            raise DataError(f"the alphabet holds {duplicate!r} more than once. Each symbol must occur once.")
         pieces = [Piece("", True) if symbol == " " else Piece(symbol, False) for symbol in self.symbols]
         object.__setattr__(self, "_ids", ids)
         object.__setattr__(self, "_pieces", (Piece("", False), *pieces))
@@ -99,7 +97,7 @@ class CharTokenizer:
     def encode(
         self, text: str, *, utterance: str = "", unknown: Literal["error", "drop"] = "error"
     ) -> list[int]:
-        """Token ids of a transcript, one a character; see `Tokenizer.encode`."""
+        """Token ids of a transcript, one a character."""
         check_unknown(unknown)
         ids = self._ids
         if unknown == "error":
@@ -110,12 +108,12 @@ class CharTokenizer:
         return [ids[character] for character in text if character in ids]
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of these token ids; what `encode` made of a text gives exactly that text back."""
+        """The text of these token ids; `decode(encode(text))` is the text."""
         check_ids(ids, self)
         return "".join([self.symbols[number - 1] for number in ids])
 
     def words(self, ids: Sequence[int]) -> list[slice]:
-        """What stands between spaces, without empty pieces."""
+        """The words are what spaces separate; none is empty."""
         return cut_words(ids, self._pieces)
 
     def spellings(self, word: str) -> tuple[tuple[int, ...], ...]:

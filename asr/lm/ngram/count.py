@@ -1,4 +1,4 @@
-"""Count n-grams: a stream of word ids in, each n-gram with its count out; neither has to fit in memory.
+"""Count n-grams: a stream of word ids in, the count of each n-gram out; both may exceed the memory.
 
 Order by order. The n-grams of order k - 1 are numbered; parallel to the stream of words runs the stream of
 the numbers of the (k - 1)-grams that end at each word. An n-gram of order k is then one 64-bit key: the

@@ -25,7 +25,17 @@ from numpy.typing import NDArray
 from asr.compiled import kernel
 from asr.lm.ngram.trie import NgramArrays, link
 
-__all__ = ["PackedNgrams", "advance", "empty", "fits", "is_sound", "pack", "read", "unpack", "word_log_probs"]
+__all__ = [
+    "PackedNgrams",
+    "advance",
+    "empty",
+    "fits",
+    "is_sound",
+    "pack",
+    "read_field",
+    "unpack",
+    "word_log_probs",
+]
 
 # The columns. Of nodes: last word and code of the log-probability (of longer n-grams only), whether it is a
 # state; of each 64 nodes how many states are before. Of states: first child, code of the back-off, suffix.
@@ -55,7 +65,7 @@ class PackedNgrams(NamedTuple):
 
 
 @kernel(allocates=False, inline=True)
-def read(ngrams: PackedNgrams, column: int, index: int) -> int:
+def read_field(ngrams: PackedNgrams, column: int, index: int) -> int:
     """One integer of a column, such as WORD; the index is not checked."""
     bits = ngrams.columns[column, 1]
     position = np.uint64(ngrams.columns[column, 0] + index * bits)
@@ -68,7 +78,7 @@ def read(ngrams: PackedNgrams, column: int, index: int) -> int:
 @kernel(allocates=False, inline=True)
 def _state_of(ngrams: PackedNgrams, node: int) -> int:
     """The state of a node; 0 if it is none."""
-    if read(ngrams, IS_STATE, node) == 0:
+    if read_field(ngrams, IS_STATE, node) == 0:
         return 0
     word = np.uint64((ngrams.columns[IS_STATE, 0] + node) >> 6)  # the column begins at a word of `data`
     below = ngrams.data[word] & ((np.uint64(1) << np.uint64(node & 63)) - np.uint64(1))
@@ -79,7 +89,7 @@ def _state_of(ngrams: PackedNgrams, node: int) -> int:
     )
     below = (below + (below >> np.uint64(4))) & np.uint64(0x0F0F0F0F0F0F0F0F)
     count = (below * np.uint64(0x0101010101010101)) >> np.uint64(56)
-    return 1 + read(ngrams, STATES_BEFORE, node >> 6) + int(np.int64(count))
+    return 1 + read_field(ngrams, STATES_BEFORE, node >> 6) + int(np.int64(count))
 
 
 @kernel(allocates=False, inline=True)
@@ -88,15 +98,15 @@ def _child_of(ngrams: PackedNgrams, state: int, word: int) -> int:
     if state == 0:
         return word
     n_words = ngrams.orders[1, NODES]
-    low, end = read(ngrams, BEGIN, state), read(ngrams, BEGIN, state + 1)
+    low, end = read_field(ngrams, BEGIN, state), read_field(ngrams, BEGIN, state + 1)
     high = end
     while low < high:
         middle = (low + high) >> 1
-        if read(ngrams, WORD, middle - n_words) < word:
+        if read_field(ngrams, WORD, middle - n_words) < word:
             low = middle + 1
         else:
             high = middle
-    if low < end and read(ngrams, WORD, low - n_words) == word:
+    if low < end and read_field(ngrams, WORD, low - n_words) == word:
         return low
     return -1
 
@@ -110,7 +120,7 @@ def _log_prob(ngrams: PackedNgrams, node: int) -> float:
     row = 1
     while node >= ngrams.orders[row + 1, NODES]:
         row += 1
-    return float(ngrams.values[ngrams.orders[row, LOG_PROBS] + read(ngrams, LOG_PROB, node - n_words)])
+    return float(ngrams.values[ngrams.orders[row, LOG_PROBS] + read_field(ngrams, LOG_PROB, node - n_words)])
 
 
 @kernel(allocates=False, inline=True)
@@ -119,7 +129,7 @@ def _backoff(ngrams: PackedNgrams, state: int) -> float:
     row = 0
     while state >= ngrams.orders[row + 1, STATES]:
         row += 1
-    return float(ngrams.values[ngrams.orders[row, BACKOFFS] + read(ngrams, BACKOFF, state)])
+    return float(ngrams.values[ngrams.orders[row, BACKOFFS] + read_field(ngrams, BACKOFF, state)])
 
 
 @kernel
@@ -149,7 +159,7 @@ def advance(ngrams: PackedNgrams, state: int, word: int) -> tuple[float, int]:
                 return total, following
         elif not scored:
             total += _backoff(ngrams, state)
-        state = read(ngrams, SUFFIX, state)
+        state = read_field(ngrams, SUFFIX, state)
 
 
 def word_log_probs(ngrams: PackedNgrams, ids: NDArray[np.int32]) -> NDArray[np.float64]:
@@ -269,15 +279,15 @@ def _unpack(ngrams: PackedNgrams, arrays: NgramArrays) -> None:
         node = i - 1
         state = 0
         if node >= 0:
-            arrays.word[i] = node if node < n_words else read(ngrams, WORD, node - n_words)
+            arrays.word[i] = node if node < n_words else read_field(ngrams, WORD, node - n_words)
             arrays.log_prob[i] = _log_prob(ngrams, node)
             state = _state_of(ngrams, node)
         if i < inner:
-            arrays.begin[i] = 1 + read(ngrams, BEGIN, states)
+            arrays.begin[i] = 1 + read_field(ngrams, BEGIN, states)
             if state > 0 or i == 0:
                 arrays.backoff[i] = _backoff(ngrams, state)
                 states += 1
-    arrays.begin[inner] = 1 + read(ngrams, BEGIN, states)
+    arrays.begin[inner] = 1 + read_field(ngrams, BEGIN, states)
 
 
 def fits(ngrams: PackedNgrams, counts: tuple[int, ...]) -> bool:
@@ -312,33 +322,33 @@ def is_sound(ngrams: PackedNgrams) -> bool:
     """Whether no walk through a model that `fits` can leave its arrays or go on forever."""
     order, n_words = len(ngrams.orders) - 1, ngrams.orders[1, NODES]
     nodes, states = ngrams.orders[order, NODES], ngrams.orders[order, STATES]
-    if read(ngrams, BEGIN, 0) != 0 or read(ngrams, BEGIN, states) != nodes:
+    if read_field(ngrams, BEGIN, 0) != 0 or read_field(ngrams, BEGIN, states) != nodes:
         return False
-    if states > 1 and read(ngrams, BEGIN, 1) != n_words:
+    if states > 1 and read_field(ngrams, BEGIN, 1) != n_words:
         return False
     before = 0
     for node in range(nodes):
-        if node & 63 == 0 and read(ngrams, STATES_BEFORE, node >> 6) != before:
+        if node & 63 == 0 and read_field(ngrams, STATES_BEFORE, node >> 6) != before:
             return False
-        before += read(ngrams, IS_STATE, node)
+        before += read_field(ngrams, IS_STATE, node)
     if 1 + before != states:
         return False
     row = 0
     for state in range(states):
         while state >= ngrams.orders[row + 1, STATES]:
             row += 1
-        code = read(ngrams, BACKOFF, state)
+        code = read_field(ngrams, BACKOFF, state)
         if ngrams.orders[row, BACKOFFS] + code >= ngrams.orders[row + 1, BACKOFFS]:
             return False
         # A suffix's number is lower, so that every walk along suffixes ends at the empty context.
-        if state > 0 and read(ngrams, SUFFIX, state) >= state:
+        if state > 0 and read_field(ngrams, SUFFIX, state) >= state:
             return False
-        low, high = read(ngrams, BEGIN, state), read(ngrams, BEGIN, state + 1)
+        low, high = read_field(ngrams, BEGIN, state), read_field(ngrams, BEGIN, state + 1)
         if low > high:
             return False
         last = -1
         for node in range(max(low, n_words), high):
-            word = read(ngrams, WORD, node - n_words)
+            word = read_field(ngrams, WORD, node - n_words)
             if not last < word < n_words:
                 return False
             last = word
@@ -346,7 +356,7 @@ def is_sound(ngrams: PackedNgrams) -> bool:
     for node in range(n_words, nodes):
         while node >= ngrams.orders[row + 1, NODES]:
             row += 1
-        code = read(ngrams, LOG_PROB, node - n_words)
+        code = read_field(ngrams, LOG_PROB, node - n_words)
         if ngrams.orders[row, LOG_PROBS] + code >= ngrams.orders[row + 1, LOG_PROBS]:
             return False
     return True

@@ -11,9 +11,12 @@ from numpy.typing import NDArray
 
 from asr.compiled import kernel
 from asr.lm.interface import Unit
-from asr.lm.ngram.trie import RESERVED
+from asr.lm.ngram.trie import BEGIN_ID, END_ID, RESERVED
 
 __all__ = ["SymbolTable"]
+
+_RESERVED = len(RESERVED)  # the first id of a word
+_LINE_FEED, _SPACE = 10, 32  # codes; those from 9 to 13 are white space, too
 
 
 class SymbolTable:
@@ -27,11 +30,11 @@ class SymbolTable:
 
     def __init__(self, unit: Unit) -> None:
         self.unit, self.empty_lines, self.sentences = unit, 0, 0
-        self._count = len(RESERVED)
+        self._count = _RESERVED
         self._table = np.full(1 << 16, -1, np.int32)  # words: open addressing
         self._codes = np.full(0x110000 if unit == "character" else 0, -1, np.int32)  # characters: id by code
         if unit == "character":  # every alphabet has the space
-            self._codes[32], self._count = self._count, self._count + 1
+            self._codes[_SPACE], self._count = self._count, self._count + 1
         # Where each word begins in the pool, and the end of the last one. The reserved words are not in it.
         self._starts = np.zeros(1 << 12, np.int64)
         self._hashes = np.zeros(1 << 12, np.uint64)
@@ -60,7 +63,7 @@ class SymbolTable:
         if len(self._starts) < words + 1:
             self._starts = np.concatenate([self._starts, np.zeros(words, np.int64)])
             self._hashes = np.concatenate([self._hashes, np.zeros(words, np.uint64)])
-        used = int(self._starts[self._count - len(RESERVED)])
+        used = int(self._starts[self._count - _RESERVED])
         if len(self._pool) < used + n_bytes:
             self._pool = np.concatenate([self._pool, np.zeros(used + n_bytes, np.uint8)])
         if len(self._table) < 2 * words:
@@ -76,7 +79,7 @@ class SymbolTable:
         if self.unit == "character":
             codes = np.flatnonzero(self._codes >= 0)
             return [*RESERVED, *(chr(code) for code in codes[np.argsort(self._codes[codes])])]
-        starts = self._starts[: self._count - len(RESERVED) + 1].tolist()
+        starts = self._starts[: self._count - _RESERVED + 1].tolist()
         pool = self._pool[: starts[-1]].tobytes()
         return [
             *RESERVED,
@@ -112,22 +115,22 @@ def _encode_words(
     written, sentences, opened, i = 0, 0, False, 0
     while i < len(data):
         byte = data[i]
-        if byte == 10:
+        if byte == _LINE_FEED:
             if opened:
-                out[written] = 2
+                out[written] = END_ID
                 written += 1
                 opened = False
             i += 1
             continue
-        if byte == 32 or 9 <= byte <= 13:
+        if byte == _SPACE or 9 <= byte <= 13:
             i += 1
             continue
         first, code = i, np.uint64(14695981039346656037)
-        while i < len(data) and not (data[i] == 32 or 9 <= data[i] <= 13):
+        while i < len(data) and not (data[i] == _SPACE or 9 <= data[i] <= 13):
             code = (code ^ np.uint64(data[i])) * np.uint64(1099511628211)  # FNV-1a
             i += 1
         if not opened:
-            out[written] = 1
+            out[written] = BEGIN_ID
             written += 1
             sentences += 1
             opened = True
@@ -135,8 +138,8 @@ def _encode_words(
         number = table[bucket]
         while number >= 0:
             if hashes[number] == code:
-                begin = starts[number - 3]
-                if starts[number - 2] - begin == i - first:
+                begin = starts[number - _RESERVED]
+                if starts[number - _RESERVED + 1] - begin == i - first:
                     same = 0
                     while same < i - first and pool[begin + same] == data[first + same]:
                         same += 1
@@ -148,10 +151,10 @@ def _encode_words(
             number = np.int32(count)
             table[bucket] = number
             hashes[number] = code
-            begin = starts[count - 3]
+            begin = starts[count - _RESERVED]
             for k in range(i - first):
                 pool[begin + k] = data[first + k]
-            starts[count - 2] = begin + i - first
+            starts[count - _RESERVED + 1] = begin + i - first
             count += 1
         out[written] = number
         written += 1
@@ -162,7 +165,7 @@ def _encode_words(
 def _fill_table(table: NDArray[np.int32], hashes: NDArray[np.uint64], count: int) -> None:
     """Enter the ids 3 to `count` - 1 into an empty hash table, by the hashes of their words."""
     mask = np.uint64(len(table) - 1)
-    for number in range(3, count):
+    for number in range(_RESERVED, count):
         bucket = hashes[number] & mask
         while table[bucket] >= 0:
             bucket = (bucket + np.uint64(1)) & mask
@@ -186,21 +189,21 @@ def _encode_characters(
     """
     written, sentences, opened, spaced = 0, 0, False, False
     for code in codes:
-        if code == 10:
+        if code == _LINE_FEED:
             if opened:
-                out[written] = 2
+                out[written] = END_ID
                 written += 1
             opened = spaced = False
-        elif code == 32 or 9 <= code <= 13:
+        elif code == _SPACE or 9 <= code <= 13:
             spaced = opened
         else:
             if not opened:
-                out[written] = 1
+                out[written] = BEGIN_ID
                 written += 1
                 sentences += 1
                 opened = True
             if spaced:
-                out[written] = ids[32]
+                out[written] = ids[_SPACE]
                 written += 1
                 spaced = False
             if ids[code] < 0:

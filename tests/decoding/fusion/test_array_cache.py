@@ -13,7 +13,7 @@ from asr.decoding.fusion.vocabulary import SearchVocabulary, build_vocabulary, l
 from asr.text.lexicon import Lexicon
 from asr.text.phones import PhoneTokenizer
 
-TOKENIZER = PhoneTokenizer(("A", "B"), Lexicon({"ab": (("A", "B"),)}, "one"), beyond="nothing")
+TOKENIZER = PhoneTokenizer(("A", "B"), Lexicon({"ab": (("A", "B"),)}, "one"), fallback="nothing")
 
 
 @pytest.fixture(autouse=True)
@@ -59,12 +59,10 @@ def test_whatever_it_is_made_of_counts(cache: Path, monkeypatch: pytest.MonkeyPa
     lexicon = Lexicon({"ab": (("B", "A"),)}, "two")
     assert build(("ab",), lexicon).tree.letter.tolist() != build(("ab",)).tree.letter.tolist()
     assert len(list(cache.iterdir())) == 3
-    code = tmp_path / "code.py"
-    code.write_text("a = 1")
-    monkeypatch.setattr(vocabulary, "_CODE", (code,))
+    monkeypatch.setattr(vocabulary, "source_digest", lambda file: "other code")
     build(("ab",))
     assert len(list(cache.iterdir())) == 4
-    assert content_digest(("ab", "c"), ()) != content_digest(("a", "bc"), ())
+    assert content_digest(("ab", "c")) != content_digest(("a", "bc"))
 
 
 @pytest.mark.parametrize("damage", [b"", b"PK\x03\x04", None])

@@ -360,7 +360,7 @@ def test_phones_with_lexicon_are_exhaustive_search(
 ) -> None:
     """Guards homophones, several pronunciations, words that end where others go on, and words that only the
     lexicon knows."""
-    tokenizer = PhoneTokenizer(("X", "Y"), PRONOUNCED, beyond="nothing")
+    tokenizer = PhoneTokenizer(("X", "Y"), PRONOUNCED, fallback="nothing")
     log_probs = random_rows(14, steps=7, vocab=3, sharpness=1.0)
     lm = Outside(models["word"]) if outside else models["word"]
     decoder = BeamDecoder(tokenizer, UNLIMITED, lm=lm, lexicon=PRONOUNCED, hotwords=hot)
@@ -572,7 +572,7 @@ def test_weights_can_be_changed(models: dict[str, NgramModel], random_rows: Rows
 
 def test_parts_that_do_not_fit(models: dict[str, NgramModel], tmp_path: Path) -> None:
     """Guards each combination that could only decode nonsense against being accepted."""
-    phones = PhoneTokenizer(("X", "Y"), PRONOUNCED, beyond="nothing")
+    phones = PhoneTokenizer(("X", "Y"), PRONOUNCED, fallback="nothing")
     upper = CharTokenizer((" ", "A", "B"))
     with pytest.raises(SettingsError, match=r"the language model is in lower case, the .* in upper case"):
         BeamDecoder(upper, lm=models["word"])

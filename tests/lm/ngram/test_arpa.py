@@ -54,7 +54,7 @@ def test_scores_are_the_sums_of_the_file(tmp_path: Path) -> None:
     model = load(tmp_path, ARPA)
     # "<s> a" costs nothing to forget; after "b a", which has no back-off, that of "a" counts.
     assert log10_of(model, "a b a") == pytest.approx([-0.5, -0.4, -0.2, -0.3 - 0.8], abs=1e-6)
-    # An unknown word forgets everything that was said before it.
+    # An unknown word forgets everything before it.
     wanted = [-0.5, -0.4, -0.15 - 0.1 - 2, -1, -0.3 - 0.8]
     assert log10_of(model, "a b zebra a") == pytest.approx(wanted, abs=1e-6)
 
@@ -71,7 +71,7 @@ def test_other_writers_files(tmp_path: Path) -> None:
         ARPA.replace("<unk>", "<UNK>"),
         swapped,
         "\ufeff" + ARPA,
-        "made by someone\nngram 1=3 is not said here\n\n" + ARPA,
+        "made by someone\nngram 1=3 is not the header\n\n" + ARPA,
         gzip.compress(ARPA.encode()),
         lzma.compress(ARPA.encode()),
     ):

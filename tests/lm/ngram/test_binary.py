@@ -34,8 +34,8 @@ def test_read_back_whole(saved: Path) -> None:
 def test_every_damaged_byte_is_found(saved: Path) -> None:
     """A bit that flips in any part of the file: header, words, arrays."""
     whole = saved.read_bytes()
-    for place in [*range(8, 180, 3), *range(180, len(whole) - 1, 41), len(whole) - 1]:
-        saved.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
+    for position in [*range(8, 180, 3), *range(180, len(whole) - 1, 41), len(whole) - 1]:
+        saved.write_bytes(whole[:position] + bytes([whole[position] ^ 4]) + whole[position + 1 :])
         with pytest.raises(ModelError, match=r"m\.bin (is damaged|is cut short|has the format)"):
             NgramModel.load(saved)
 

@@ -126,7 +126,7 @@ def test_too_little_text_and_foreign_characters(tmp_path: Path) -> None:
     """One clear line each, before anything is trained."""
     with pytest.raises(DataError, match=r"characters to learn from .* lower --text\.streams"):
         task(streams=30)
-    with pytest.raises(DataError, match=r"'é', which the text to learn from never does"):
+    with pytest.raises(DataError, match=r"'é', which the training text never has"):
         train(LINES, ["café"], settings(tmp_path / "run"))
 
 
@@ -171,5 +171,5 @@ def test_held_out_lines() -> None:
     assert Counter(learned) == {"a b": 247, "a é b": 1}
     with pytest.raises(DataError, match="one line of text"):
         held_out(["a"])
-    with pytest.raises(DataError, match="a character of its own"):
+    with pytest.raises(DataError, match="a character that no other line has"):
         held_out(["a", "b"])
