@@ -24,7 +24,7 @@ from asr.errors import AudioError
 from asr.model.acoustic import AcousticModel
 from asr.model.saved import write_atomically
 
-__all__ = ["Emissions", "compute_emissions", "keep_emissions"]
+__all__ = ["Emissions", "cached_emissions", "compute_emissions"]
 
 log = logging.getLogger("asr")
 
@@ -95,7 +95,7 @@ def compute_emissions(model: AcousticModel, utterances: Sequence[Utterance], bat
     return Emissions(tuple(rows), model.step_s)
 
 
-def keep_emissions(
+def cached_emissions(
     path: Path, model: AcousticModel, utterances: Sequence[Utterance], batch_s: float
 ) -> Emissions:
     """Emissions from a file, if it holds those of this model and these utterances; else computed and stored.
