@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from asr.decoding import inference
-from asr.decoding.inference import Segment, each_output
+from asr.decoding import recognition
+from asr.decoding.recognition import Segment, each_output
 from asr.errors import AudioError
 from asr.frontend.audio import read_audio
 from asr.model.acoustic import AcousticModel
@@ -38,7 +38,7 @@ class Event:
 
     def __init__(self, log: list[str]) -> None:
         self.log = log
-        self.number = sum(entry.startswith("launch") for entry in log) - 1
+        self.number = sum(entry.startswith("start") for entry in log) - 1
 
     def synchronize(self) -> None:
         self.log.append(f"wait {self.number}")
@@ -51,24 +51,24 @@ def test_a_batch_is_used_after_the_next_is_launched(
     log: list[str] = []
     whole = AcousticModel.log_probs
 
-    def launch(model: AcousticModel, waveforms: list[Tensor]) -> tuple[Tensor, Tensor]:
-        log.append(f"launch {sum(entry.startswith('launch') for entry in log)}")
+    def start(model: AcousticModel, waveforms: list[Tensor]) -> tuple[Tensor, Tensor]:
+        log.append(f"start {sum(entry.startswith('start') for entry in log)}")
         return whole(model, waveforms)
 
     def use(log_probs: Tensor, step_lengths: Tensor, step_s: float) -> list[int]:
         log.append(f"use {sum(entry.startswith('use') for entry in log)}")
         return steps_of(log_probs, step_lengths, step_s)
 
-    monkeypatch.setattr(AcousticModel, "log_probs", launch)
-    monkeypatch.setattr(inference, "_record_event", lambda device: Event(log))
-    monkeypatch.setattr(inference, "_WINDOW", 2)  # the order holds from one window to the next
+    monkeypatch.setattr(AcousticModel, "log_probs", start)
+    monkeypatch.setattr(recognition, "_record_event", lambda device: Event(log))
+    monkeypatch.setattr(recognition, "_WINDOW", 2)  # the order holds from one window to the next
     found = list(each_output(net, segments, 1.0, use))
     assert [segment for segment, _, _ in found] == segments
-    batches = sum(entry.startswith("launch") for entry in log)
+    batches = sum(entry.startswith("start") for entry in log)
     assert batches > 4
-    expected = ["launch 0"]
+    expected = ["start 0"]
     for number in range(1, batches):
-        expected += [f"launch {number}", f"wait {number - 1}", f"use {number - 1}"]
+        expected += [f"start {number}", f"wait {number - 1}", f"use {number - 1}"]
     assert log == [*expected, f"wait {batches - 1}", f"use {batches - 1}"]
 
 
@@ -83,9 +83,9 @@ def test_recordings_are_read_at_the_same_time(
             together.wait(PATIENCE_S)  # fails unless three are being read
         return read_audio(path, rate, **part)
 
-    monkeypatch.setattr(inference, "usable_cores", lambda: 3)
+    monkeypatch.setattr(recognition, "usable_cores", lambda: 3)
     plain = list(each_output(net, segments, 3.0, steps_of))
-    monkeypatch.setattr(inference, "read_audio", read)
+    monkeypatch.setattr(recognition, "read_audio", read)
     assert list(each_output(net, segments, 3.0, steps_of)) == plain
 
 
@@ -105,9 +105,9 @@ def test_reading_goes_on_while_the_model_computes(
         assert last_is_read.wait(PATIENCE_S)
         return whole(model, waveforms)
 
-    monkeypatch.setattr(inference, "_WINDOW", 4)  # of one second
-    monkeypatch.setattr(inference, "usable_cores", lambda: 2)
-    monkeypatch.setattr(inference, "read_audio", read)
+    monkeypatch.setattr(recognition, "_WINDOW", 4)  # of one second
+    monkeypatch.setattr(recognition, "usable_cores", lambda: 2)
+    monkeypatch.setattr(recognition, "read_audio", read)
     monkeypatch.setattr(AcousticModel, "log_probs", compute)
     assert len(list(each_output(net, segments, 1.0, steps_of))) == len(segments)
 
@@ -122,9 +122,9 @@ def test_memory_is_bounded(
         read.append(path)
         return read_audio(path, rate, **part)
 
-    monkeypatch.setattr(inference, "_WINDOW", 1)
-    monkeypatch.setattr(inference, "usable_cores", lambda: 1)
-    monkeypatch.setattr(inference, "read_audio", watch)
+    monkeypatch.setattr(recognition, "_WINDOW", 1)
+    monkeypatch.setattr(recognition, "usable_cores", lambda: 1)
+    monkeypatch.setattr(recognition, "read_audio", watch)
     threads = threading.active_count()
     outputs = each_output(net, segments * 100, 1.0, steps_of)
     assert isinstance(outputs, Iterator)
@@ -148,15 +148,15 @@ def test_reading_ends_with_the_results(
 
     def watch(path: Path, rate: int, **part: Any) -> Tensor:
         read.append(path)
-        if path.name == "gone.wav":
+        if path.name == "missing.wav":
             stopped.wait(PATIENCE_S)
         return read_audio(path, rate, **part)
 
-    monkeypatch.setattr(inference, "_WINDOW", 1)
-    monkeypatch.setattr(inference, "usable_cores", lambda: 1)
-    monkeypatch.setattr(inference, "Event", Stop)
-    monkeypatch.setattr(inference, "read_audio", watch)
-    outputs = each_output(net, [*segments[:5], *[Segment(Path("gone.wav"))] * 100], 1.0, steps_of)
+    monkeypatch.setattr(recognition, "_WINDOW", 1)
+    monkeypatch.setattr(recognition, "usable_cores", lambda: 1)
+    monkeypatch.setattr(recognition, "Event", Stop)
+    monkeypatch.setattr(recognition, "read_audio", watch)
+    outputs = each_output(net, [*segments[:5], *[Segment(Path("missing.wav"))] * 100], 1.0, steps_of)
     next(outputs)
     outputs.close()  # type: ignore[attr-defined]
     assert len(read) < 20
@@ -180,18 +180,18 @@ def test_threads_of_sums_are_left_as_they_were(net: AcousticModel, segments: lis
 def test_a_bad_recording_costs_no_other_its_result(
     net: AcousticModel, segments: list[Segment], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Results that move up to the place of a file that failed, at the ends and in windows of their own."""
-    monkeypatch.setattr(inference, "_WINDOW", 1)
-    gone = Segment(Path("gone.wav"))
+    """Results that move up in the order after a file that failed, at the ends and alone in a window."""
+    monkeypatch.setattr(recognition, "_WINDOW", 1)
+    missing = Segment(Path("missing.wav"))
     good = {segment: output for segment, _, output in each_output(net, segments, 1.0, steps_of)}
-    mixed: Sequence[Segment] = [gone, gone, segments[0], gone, *segments[1:], gone, gone]
+    mixed: Sequence[Segment] = [missing, missing, segments[0], missing, *segments[1:], missing, missing]
     found = list(each_output(net, mixed, 1.0, steps_of))
     assert [segment for segment, _, _ in found] == mixed
     for segment, seconds, output in found:
-        if segment == gone:
+        if segment == missing:
             assert isinstance(output, AudioError)
             assert seconds == 0
         else:
             assert output == good[segment]
-    assert len(list(each_output(net, [gone] * 30, 1.0, steps_of))) == 30
+    assert len(list(each_output(net, [missing] * 30, 1.0, steps_of))) == 30
     assert list(each_output(net, [], 1.0, steps_of)) == []
