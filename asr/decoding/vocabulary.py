@@ -26,7 +26,7 @@ _ROOT = Path(__file__).parent.parent
 _CODE = tuple(
     _ROOT / name
     for name in (
-        "decoding/vocabulary.py", "decoding/lexicon_tree.py", "text/lexicon.py", "text/phones.py",
+        "decoding/vocabulary.py", "decoding/kernel/lexicon_tree.py", "text/lexicon.py", "text/phones.py",
         "text/letter_to_sound.py",
     )
 )  # fmt: skip
