@@ -1,6 +1,8 @@
 """The documents: links lead somewhere, options and names exist. `make docs` checks the links within docs/."""
 
-import importlib
+import contextlib
+import importlib.util
+import io
 import re
 import runpy
 import sys
@@ -20,8 +22,11 @@ OTHERS = {
     "--nproc-per-node", "--nnodes", "--node-rank", "--master-addr", "--master-port", "--help", "--version",
 }  # fmt: skip
 
-LANGUAGE_MODELS = (["lm", "train"], ["lm", "train", "--kind", "charrnn"], ["lm", "score"], ["lm", "convert"])
-RECIPES = ("digits", "compare_decoders", "compare_cells", "librispeech")
+COMMANDS = (
+    ["train"], ["transcribe"], ["evaluate"], ["tune"], ["score"], ["augment"],
+    ["lm", "train"], ["lm", "train", "--kind", "charrnn"], ["lm", "score"], ["lm", "convert"],
+)  # fmt: skip
+RECIPES = (["digits"], ["compare_decoders"], ["compare_cells"], ["librispeech", "100h"])
 
 
 def page_name(path: Path) -> str:
@@ -55,33 +60,18 @@ def test_links_lead_somewhere(page: Path) -> None:
 @pytest.fixture(scope="module")
 def options() -> set[str]:
     """Every option of every command and of the recipes, from their help."""
-    capture = pytest.MonkeyPatch()
-    texts: list[str] = []
-
-    class Collect:
-        encoding = "utf-8"
-
-        def write(self, text: str) -> int:
-            texts.append(text)
-            return len(text)
-
-        def flush(self) -> None:
-            """Nothing is held back."""
-
-        def isatty(self) -> bool:
-            return False
-
-    with capture.context() as patch:
-        patch.setattr(sys, "stdout", Collect())
-        single = (["train"], ["transcribe"], ["evaluate"], ["tune"], ["score"], ["augment"])
-        for command in (*single, *LANGUAGE_MODELS):
+    help_texts = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(help_texts):
+        for command in COMMANDS:
             assert main([*command, "--help"]) == 0
-        for recipe in RECIPES:
-            preset = ["100h"] if recipe == "librispeech" else []
-            patch.setattr(sys, "argv", [recipe, *preset, "--help"])
+        patch.syspath_prepend(ROOT / "recipes")  # as if started from there: recipes import each other
+        for name, *preset in RECIPES:
+            patch.setattr(sys, "argv", [name, *preset, "--help"])
             with pytest.raises(SystemExit):
-                runpy.run_path(str(ROOT / "recipes" / f"{recipe}.py"), run_name="__main__")
-    return set(re.findall(r"--[a-z][\w.-]*", "".join(texts)))
+                runpy.run_path(str(ROOT / "recipes" / f"{name}.py"), run_name="__main__")
+    for imported in ("digits", "mini_librispeech"):
+        sys.modules.pop(imported, None)
+    return set(re.findall(r"--[a-z][\w.-]*", help_texts.getvalue()))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=page_name)
