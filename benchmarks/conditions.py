@@ -1,4 +1,4 @@
-"""What both benchmarks stand on: the machine as it is found, and the speech."""
+"""What the benchmarks share: the state of the machine, and the speech."""
 
 import os
 import platform
@@ -67,7 +67,7 @@ def find_speech(root: Path | None, count: int, seed: int = 1) -> tuple[list[Utte
         seed: of the draw.
 
     Returns:
-        The utterances, and a line that says what they are.
+        The utterances, and a line that describes them.
 
     Raises:
         DataError: the folder has no train-clean-5.

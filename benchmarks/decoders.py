@@ -1,4 +1,4 @@
-"""The contenders of decoding.py, each behind the same call: a part of the speech in, texts and seconds out.
+"""The decoders that decoding.py compares, all called alike: a part of the speech in, texts and seconds out.
 
 Settings are given as `asr` takes them: weights are factors on natural logarithms. flashlight's KenLM returns
 logarithms to base 10, so its weight is multiplied by ln 10. Its spellings end in the space, as in its
@@ -246,7 +246,7 @@ class Pyctcdecode:
 
 
 class Apart:
-    """A contender in a process of its own.
+    """A decoder in a separate process.
 
     C++ that makes and drops many small objects is up to 4 times slower in a process whose memory others have
     left in pieces: flashlight's LexiconFreeDecoder was, beside the lexica of the others.
@@ -300,7 +300,7 @@ def in_turn_or_processes(one: Callable[[Any], str], rows: Sequence[Any], threads
     _work = one, rows
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     with multiprocessing.get_context("fork").Pool(threads) as pool:
-        pool.map(_nothing, range(threads))  # the processes stand
+        pool.map(_nothing, range(threads))  # the processes have started
         began = time.perf_counter()
         texts = tuple(pool.map(_by_number, range(len(rows)), chunksize=1))
         wall = time.perf_counter() - began

@@ -4,7 +4,7 @@ All get the same log-probabilities, ARPA files, vocabulary and beams, in turns (
 each one's turns counts, on the clock and in processor time. First each one's weights are tuned on other
 utterances, then the beams are swept. Two comparisons: at the same beam, and at equal WER, where each has its
 fastest setting that comes within 0.1 of what both can reach. Greedy decoding is compared with the encoder
-before it. A peer that is not installed is left out, and that is said.
+before it. A peer that is not installed is left out, with a line that says so.
 
 python benchmarks/decoding.py --model FILE --root DIR --arpa FILE [--character-arpa FILE]
                               [--pyctcdecode PYTHON]
@@ -171,7 +171,7 @@ def main(options: Options) -> str:
 def start(
     peers: Sequence[tuple[Callable[..., Contender], tuple[Any, ...]]], stack: ExitStack, lines: list[str]
 ) -> list[Contender]:
-    """Those that are installed, each in a process of its own; what is left out is added to the lines."""
+    """Those that are installed, each in a separate process; what is left out is added to the lines."""
     started: list[Contender] = []
     for kind, arguments in peers:
         try:

@@ -1,7 +1,7 @@
 """Speed of log-mel extraction: asr against librosa and torchaudio, one recording at a time and in batches.
 
 All three get the same waveforms, settings and threads, in turns (A B C A B C ...), and the largest difference
-between their results is printed beside the speed. librosa transforms with one thread whatever the setting.
+between their results is printed with the speed. librosa transforms with one thread whatever the setting.
 Reading files is not measured. Needs the extra [bench].
 
 python benchmarks/features.py [--root DIR]

@@ -1,8 +1,8 @@
 """N-gram language models: time and memory to train one on a text of a given size, to load it, and to score.
 
-Each step runs in a process of its own, so that memory is that step's. Text that is smaller than asked for
+Each step runs in a separate process, so that memory is that step's alone. Text that is smaller than asked for
 is repeated, with a share of its words replaced by others of the text, because plain copies would bring no
-new n-grams. Beside the clock stands the processor time, which other work on the machine changes less.
+new n-grams. Processor time is given too, which other work on the machine changes less.
 Peers, where they are installed: kenlm's `lmplz` on the PATH for training, the module `kenlm` for scoring,
 from the same ARPA file.
 
@@ -145,7 +145,7 @@ def write_text(options: Options, path: Path, held: Path) -> int:
 
 
 def step(code: str, model: Path, text: Path, order: int) -> dict:
-    """Run one step in a process of its own."""
+    """Run one step in a separate process."""
     command = [sys.executable, "-c", _STEP + code + _END, str(model), str(text), str(order)]
     result = subprocess.run(command, check=True, capture_output=True, text=True)
     return json.loads(result.stdout.splitlines()[-1])

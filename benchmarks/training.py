@@ -8,8 +8,8 @@ turn on the next batch, the same one for all but speechbrain. First they are sho
 asr: as users get it, but without layer norm and dropout, which the peers' layers do not have.
 asr, norm and dropout: as users get it.
 packed: one nn.LSTM(bidirectional=True) of all layers on packed sequences.
-speechbrain: speechbrain.nnet.RNN.LSTM told the lengths, DynamicBatchSampler, PaddedBatch; same utterances.
-speechbrain, padded: not told the lengths, as its own CRDNN runs it. That is another function: the backward
+speechbrain: speechbrain.nnet.RNN.LSTM with lengths, DynamicBatchSampler, PaddedBatch; same utterances.
+speechbrain, padded: without lengths, as its own CRDNN runs it. That is another function: the backward
 direction reads the padding, so that an utterance's result depends on its neighbours.
 
 With --compare cells: a row for each cell, and one for torch's layer of that cell on packed sequences, where

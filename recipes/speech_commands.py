@@ -2,8 +2,8 @@
 
 python recipes/speech_commands.py [--data.root DIR] [--epochs 12]
 
-No product, an example: the package's encoder gives one vector an utterance (`Encoder.final_states`), and one
-linear layer tells the words apart. The loop below is all there is to it.
+An example, not a product: the package's encoder gives one vector per utterance (`Encoder.final_states`), and
+one linear layer classifies it. The loop below is the whole training.
 """
 
 from dataclasses import dataclass, field
