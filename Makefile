@@ -24,8 +24,8 @@ demo: .venv/.installed-base ## train a digit recogniser, transcribe and score un
 	  "At most 5 minutes on 2 idle cores."
 	@$(IN_VENV) recipes/digits.py --train.resume $(ARGS)
 
-test: .venv/.installed-dev ## run all tests but those that need a CUDA GPU (10 minutes on 2 cores)
-	@echo "Tests: everything except what needs a CUDA GPU. About 10 minutes on 2 idle cores; the last line is the result."
+test: .venv/.installed-dev ## run all tests but those that need a CUDA GPU (under 15 minutes on 2 cores)
+	@echo "Tests: everything except what needs a CUDA GPU. Under 15 minutes on 2 idle cores; the last line is the result."
 	@$(IN_VENV) -m pytest -m "not gpu" $(ARGS)
 
 fast-test: .venv/.installed-dev ## run the tests that take seconds, not minutes
