@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from asr.corpora.digits import prepare_embedded
+from asr.corpora import digits
 from asr.corpora.librispeech import read_part
 from asr.corpora.manifest import Utterance
 from asr.device import usable_cores
@@ -73,7 +73,7 @@ def find_speech(root: Path | None, count: int, seed: int = 1) -> tuple[list[Utte
         DataError: the folder has no train-clean-5.
     """
     if root is None:
-        utterances, name = prepare_embedded().train, "data/digits (synthetic voices; --root for LibriSpeech)"
+        utterances, name = digits.prepare().train, "data/digits (synthetic voices; --root for LibriSpeech)"
     else:
         folders = [root / "LibriSpeech" / PART, root / PART, root]
         folder = next((folder for folder in folders if folder.name == PART and folder.is_dir()), None)

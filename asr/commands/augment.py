@@ -9,11 +9,10 @@ import soundfile
 import tyro
 
 from asr.batching.cache import read_waveform
-from asr.commands.transcribe import find_audio
 from asr.corpora.manifest import Utterance, read_manifest, write_manifest
 from asr.device import one_thread
 from asr.errors import AudioError, SettingsError
-from asr.frontend.audio import audio_info
+from asr.frontend.audio import audio_info, find_audio
 from asr.frontend.augment import AugmentConfig, Augmenter, Conditions
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ScoreSettings", "run", "score_files"]
 
-_LOG = logging.getLogger("asr")
+log = logging.getLogger("asr")
 
 _NAMED = 5  # ids that a message names before it only counts
 
@@ -92,7 +92,7 @@ def score_files(reference: Path, hypothesis: Path, *, normalizer: str, ids: bool
                 "for an utterance without words), or, if every line begins with an utterance id, add --ids."
             )
         if _look_like_ids(references, hypotheses):
-            _LOG.warning(
+            log.warning(
                 "%s and %s: every line begins with a token of its own that is the same in both files, such "
                 "as %r. If these are utterance ids, add --ids: now they are counted as words that are right.",
                 reference,
@@ -202,7 +202,7 @@ def _warn_about_case(result: "Score") -> "Score":
     reference_case = _case(utterance.reference for utterance in result.utterances)
     hypothesis_case = _case(utterance.hypothesis for utterance in result.utterances)
     if {reference_case, hypothesis_case} == {"upper case", "lower case"}:
-        _LOG.warning(
+        log.warning(
             "The reference is all in %s and the hypothesis all in %s, so no word can be right. "
             "--normalizer lower compares without case.",
             reference_case,

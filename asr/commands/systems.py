@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from asr.commands.evaluate import reference_texts
 from asr.commands.tune import NBEST, fit, oov_rate, oracle_errors, tune, word_perplexity, write_points
 from asr.corpora.manifest import Utterance
 from asr.decoding.decoder import Decode, DecoderSettings, Knowledge, Search, data_digest, greedy, weighted
@@ -17,6 +16,7 @@ from asr.decoding.hypothesis import OutputUnit
 from asr.errors import DataError
 from asr.model.acoustic import AcousticModel
 from asr.scoring.comparison import System
+from asr.scoring.evaluation import reference_texts
 from asr.scoring.weight_search import Grid
 from asr.scoring.wer import score
 

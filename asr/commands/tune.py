@@ -14,7 +14,6 @@ import numpy as np
 import tyro
 from numpy.typing import NDArray
 
-from asr.commands.evaluate import reference_texts
 from asr.commands.lm import Fit
 from asr.corpora.manifest import Utterance, read_manifest
 from asr.decoding.decoder import DecoderSettings, Knowledge, Search, data_digest, greedy, weighted
@@ -26,6 +25,7 @@ from asr.model.acoustic import AcousticModel
 from asr.model.saved import load_model, store_tuning
 from asr.model.shipped import find_model
 from asr.model.tuning import Tuning, Weights
+from asr.scoring.evaluation import reference_texts
 from asr.scoring.weight_search import Grid, Point, draw_surface, edges, search_weights
 from asr.scoring.wer import Score, count_errors, score
 

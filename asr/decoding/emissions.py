@@ -18,7 +18,7 @@ from torch.nn.utils.rnn import pad_sequence
 from asr.corpora.manifest import Utterance
 from asr.decoding.decoder import Decode, file_digest
 from asr.decoding.hypothesis import Hypothesis
-from asr.decoding.inference import Segment, each_output
+from asr.decoding.recognition import Segment, each_output
 from asr.errors import AudioError
 from asr.model.acoustic import AcousticModel
 from asr.model.saved import write_atomically

@@ -3,12 +3,15 @@
 Every waveform of the project enters here and nowhere else, so a wrong sample rate cannot slip through.
 """
 
+import glob
 import logging
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -17,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from asr.errors import AudioError
+from asr.errors import AudioError, SettingsError
 
 log = logging.getLogger("asr")
 
@@ -58,6 +61,35 @@ def audio_files(folder: Path) -> list[Path]:
     """The audio files in a folder and the folders below it, by their suffix, sorted."""
     inside = folder.rglob("*")
     return sorted(file for file in inside if file.suffix.lower() in AUDIO_SUFFIXES and file.is_file())
+
+
+def find_audio(names: Sequence[str]) -> list[Path]:
+    """Files, globs and folders -> files, in the order of the names, and sorted within a glob or folder.
+
+    Raises:
+        AudioError: a folder or glob holds no audio files.
+        SettingsError: there is no name.
+    """
+    if not names:
+        raise SettingsError("no file to transcribe. Expected audio files, folders, or globs in quotes.")
+    found: list[Path] = []
+    for name in names:
+        path = Path(name)
+        if path.is_dir():
+            matches = audio_files(path)
+            if not matches:
+                raise AudioError(
+                    f"{name}: no audio files in this folder. Expected some that end in "
+                    f"{', '.join(AUDIO_SUFFIXES)}; a file of another name has to be given itself."
+                )
+        elif not path.exists() and glob.has_magic(name):
+            matches = [Path(file) for file in sorted(glob.glob(name, recursive=True)) if Path(file).is_file()]
+            if not matches:
+                raise AudioError(f"{name}: no file matches this pattern. Correct it.")
+        else:
+            matches = [path]  # a missing file gets its message when it is read
+        found += matches
+    return found
 
 
 def read_audio(
@@ -129,6 +161,41 @@ def read_audio(
         )
     mono = _mix(samples, path) if channel is None else samples[:, channel]
     return resample(torch.from_numpy(np.ascontiguousarray(mono)), rate, sample_rate)
+
+
+def to_waveform(samples: NDArray[Any] | Tensor, from_rate: int, to_rate: int, name: str) -> Tensor:
+    """Samples that are in memory already, as the model wants them.
+
+    Args:
+        samples: (samples,) floating-point numbers in [-1, 1], mono; a tensor may be on any device.
+        from_rate: their rate, Hz.
+        to_rate: wanted rate, Hz.
+        name: what messages call them.
+
+    Returns:
+        (samples,) float32 at to_rate Hz, on the CPU.
+
+    Raises:
+        AudioError: they are not floating-point numbers, not mono, not finite, or there are none.
+        SettingsError: the rate is impossible.
+    """
+    if not _LOWEST_RATE <= from_rate <= _HIGHEST_RATE:
+        raise SettingsError(f"sample_rate is {from_rate} Hz. Expected {_LOWEST_RATE} to {_HIGHEST_RATE} Hz.")
+    array = samples.detach().cpu().numpy() if isinstance(samples, Tensor) else np.asarray(samples)
+    if array.dtype.kind != "f":
+        raise AudioError(
+            f"{name}: samples of type {array.dtype}. Expected floating-point numbers in [-1, 1]: divide "
+            f"integers of 16 bits by 32768."
+        )
+    if array.ndim != 1 or not len(array):
+        raise AudioError(
+            f"{name}: samples of shape {array.shape}. Expected (samples,), one channel and at least one "
+            f"sample: choose a channel, or take the mean of all."
+        )
+    if not np.isfinite(array).all():
+        bad = int(np.argmin(np.isfinite(array)))
+        raise AudioError(f"{name}: sample {bad} is not a finite number. Expected numbers in [-1, 1].")
+    return resample(torch.from_numpy(array.astype(np.float32)), from_rate, to_rate)
 
 
 def resample(waveform: Tensor, from_rate: int, to_rate: int) -> Tensor:

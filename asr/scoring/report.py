@@ -4,7 +4,7 @@ import json
 import math
 import os
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from asr.decoding.hypothesis import OutputUnit
 from asr.errors import DataError
 from asr.scoring.wer import ErrorCounts, Score, UtteranceScore
 
-__all__ = ["alignment_text", "summary", "write_alignments", "write_results", "write_score"]
+__all__ = ["alignment_text", "summary", "write_alignments", "write_report", "write_results", "write_score"]
 
 
 def alignment_text(utterance: UtteranceScore) -> str:
@@ -73,6 +73,27 @@ def summary(score: Score) -> str:
             f"Empty references: {empty} (each hypothesis {score.unit[:-1]} there counts as an insertion)"
         )
     return "\n".join(lines)
+
+
+def write_report(folder: Path, score: Score, notes: Sequence[str] = ()) -> str:
+    """Write the score, per-utterance results and alignments into a folder; the summary is for the user.
+
+    Under torchrun, where all processes have the same result, one writes it.
+
+    Args:
+        folder: is made when missing.
+        score: the score.
+        notes: lines after the summary.
+
+    Raises:
+        DataError: the files cannot be written.
+    """
+    if os.environ.get("RANK", "0") == "0":
+        write_score(folder / "score.json", score)
+        write_results(folder / "results.jsonl", score)
+        write_alignments(folder / "alignments.txt", score)
+    where = f"Per utterance: {folder / 'results.jsonl'}, {folder / 'alignments.txt'}"
+    return "\n".join([summary(score), *notes, where])
 
 
 def write_score(path: Path, score: Score) -> None:

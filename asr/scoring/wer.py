@@ -129,6 +129,16 @@ class Score:
         """WER, or PER where phones were counted."""
         return RATE_NAMES[self.unit]
 
+    @property
+    def wer(self) -> float:
+        """Word errors per reference word, 1 being 100%; phone errors where phones were counted."""
+        return self.words.rate
+
+    @property
+    def cer(self) -> float:
+        """Character errors per reference character, spaces included, 1 being 100%."""
+        return self.characters.rate
+
     def wer_line(self) -> str:
         """`%WER 5.95 [ 46 / 773, 3 ins, 3 del, 40 sub ]`, the form of Kaldi's compute-wer; two decimals.
 
@@ -155,17 +165,23 @@ class Score:
 def score(
     references: Sequence[str],
     hypotheses: Sequence[str],
-    ids: Sequence[str],
-    normalizer: str,
+    ids: Sequence[str] | None = None,
+    normalizer: str = "verbatim",
     unit: OutputUnit = "words",
     speakers: Sequence[str] | None = None,
 ) -> Score:
     """Score hypotheses against references.
 
+        >>> result = asr.score(["the cat sat"], ["the bat sat down"])
+        >>> result.wer_line()
+        '%WER 66.67 [ 2 / 3, 1 ins, 0 del, 1 sub ]'
+        >>> result.utterances[0].operations
+        'CSCI'
+
     Args:
         references: (utterances,) true texts; may be empty strings.
         hypotheses: (utterances,) recognised texts, in the same order; may be empty strings.
-        ids: (utterances,) names, each once.
+        ids: (utterances,) names, each once; None numbers them from 1.
         normalizer: name of the rules applied to both sides, a key of `asr.text.normalize.NORMALIZERS`.
         unit: what the spaces separate. Phones are compared as they are: the rules are those that the
             transcripts went through before they were pronounced.
@@ -175,11 +191,16 @@ def score(
         Counts over the corpus and every utterance, in the order given.
 
     Raises:
-        DataError: there is no utterance, the lengths differ, or an id appears twice.
+        DataError: there is no utterance, the lengths differ, an id appears twice, or a single text is given
+            in place of a list.
         SettingsError: the normalizer is unknown.
 
     Source: aligned by jiwer.process_words and jiwer.process_characters.
     """
+    if isinstance(references, str) or isinstance(hypotheses, str):
+        raise DataError("a single text was given. Expected lists of texts, one an utterance: [text].")
+    if ids is None:
+        ids = [str(number) for number in range(1, len(references) + 1)]
     if not len(references) == len(hypotheses) == len(ids):
         raise DataError(
             f"{len(references)} references, {len(hypotheses)} hypotheses and {len(ids)} ids. "

@@ -11,9 +11,10 @@ import soundfile
 import torch
 
 from asr.cli import main
-from asr.commands.transcribe import Segment, find_audio, recognise
 from asr.decoding.hypothesis import Hypothesis
+from asr.decoding.recognition import Segment, recognise
 from asr.errors import AudioError, SettingsError
+from asr.frontend.audio import find_audio
 from asr.model.acoustic import AcousticModel
 from asr.model.saved import load_model
 

@@ -18,13 +18,15 @@ from typing import Generic, TypeVar
 import torch
 from torch import Tensor
 
+from asr.decoding.decoder import Decode, greedy
+from asr.decoding.hypothesis import Hypothesis
 from asr.device import usable_cores
 from asr.errors import AudioError, SettingsError
 from asr.frontend.audio import read_audio
 from asr.frontend.features import FeatureConfig
 from asr.model.acoustic import AcousticModel
 
-__all__ = ["Segment", "each_output"]
+__all__ = ["Recognised", "Segment", "each_output", "recognise"]
 
 log = logging.getLogger("asr")
 
@@ -43,9 +45,46 @@ class Segment:
     offset_s: float = 0.0
     duration_s: float | None = None  # None: to the end
     channel: int | None = None  # counted from 0; None: the mean of all
+    # (samples,) at the model's rate, where they are in memory already: the path is then only a name
+    waveform: Tensor | None = field(default=None, compare=False, repr=False)
+
+
+@dataclass(frozen=True)
+class Recognised:
+    """What became of a segment."""
+
+    segment: Segment
+    duration_s: float  # of the audio that was heard
+    outcome: Hypothesis | AudioError  # what was recognised, or why nothing could be
+    nbest: tuple[Hypothesis, ...] = ()  # all that the decoder returned, the outcome first
 
 
 _Entry = tuple[Segment, Tensor | AudioError]  # (samples,) of a segment, or why there are none
+
+
+def recognise(
+    model: AcousticModel, segments: Sequence[Segment], batch_s: float, decode: Decode | None = None
+) -> Iterator[Recognised]:
+    """Recognise segments, in batches of about the same length; see `each_output`.
+
+    Args:
+        model: on its device.
+        segments: what to recognise.
+        batch_s: seconds of audio in a batch, padding included; a longer segment is a batch of its own.
+        decode: the decoder; None decodes greedily.
+
+    Yields:
+        One result a segment, in order.
+
+    Raises:
+        SettingsError: batch_s is not above 0, or a batch does not fit into the device's memory.
+    """
+    decode = decode or greedy(model.settings.tokenizer)
+    for segment, duration_s, found in each_output(model, segments, batch_s, decode):
+        if isinstance(found, AudioError):
+            yield Recognised(segment, duration_s, found)
+        else:
+            yield Recognised(segment, duration_s, found[0], tuple(found))
 
 
 def each_output(
@@ -252,14 +291,16 @@ def _windows(
 
 def _read(segment: Segment, features: FeatureConfig) -> Tensor | AudioError:
     rate = features.sample_rate
+    waveform = segment.waveform
     try:
-        waveform = read_audio(
-            segment.path,
-            rate,
-            offset_s=segment.offset_s,
-            duration_s=segment.duration_s,
-            channel=segment.channel,
-        )
+        if waveform is None:
+            waveform = read_audio(
+                segment.path,
+                rate,
+                offset_s=segment.offset_s,
+                duration_s=segment.duration_s,
+                channel=segment.channel,
+            )
     except AudioError as error:
         return error
     if len(waveform) < features.win_length:
