@@ -31,9 +31,12 @@ CHEAPER = {
 }
 
 
-def blocks(language: str) -> list[str]:
+def blocks(language: str, page: str = README) -> list[str]:
     """The fenced blocks of one language."""
-    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+    return re.findall(rf"^```{language}\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+
+
+PYTHON_PAGE = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
 
 
 def commands() -> list[str]:
@@ -134,10 +137,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory, tones: Any) -> Path:
     return path
 
 
-def test_the_commands_run_in_their_order(
-    folder: Path, run: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
+def test_commands_and_python_run_in_their_order(
+    folder: Path,
+    run: Callable[..., tuple[int, str, str]],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """A command of the README that fails, or whose file no earlier command has written."""
+    """A command of the README that fails, or whose file no earlier command has written; Python that fails."""
     monkeypatch.chdir(folder)
     outputs = {}
     for command in commands():
@@ -152,4 +158,12 @@ def test_the_commands_run_in_their_order(
     words = json.loads(outputs["asr transcribe talk.opus --format json"])["words"]
     assert {"start", "end", "confidence"} <= words[0].keys()
     assert "[ 2 / 3, 1 ins, 0 del, 1 sub ]" in outputs["asr score reference.txt hypothesis.txt"]
+    capsys.readouterr()
+    names: dict[str, Any] = {}
+    for block in [*blocks("python"), *blocks("python", PYTHON_PAGE)]:
+        exec(compile(block, "python block", "exec"), names)
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[-1] == "20.00%"
+    assert outputs["asr transcribe talk.opus"].rstrip("\n") in printed
+    assert len(names["transcripts"]) == 2
     assert "95% interval" in outputs["asr evaluate test.jsonl --model runs/mine/model.safetensors"]
