@@ -86,7 +86,7 @@ class Options:
 
 
 def main(options: Options) -> str:
-    """Measure and tell."""
+    """Measure and print the results."""
     if not options.text:
         raise SettingsError("no --text is given. One text file or more was expected.")
     lines = [describe_machine()]
@@ -98,16 +98,18 @@ def main(options: Options) -> str:
         done = step(_TRAIN, model, text, options.order)
         counts = done["times"]["train"][0]
         lines.append(f"n-grams: {', '.join(f'{count:,}' for count in counts)}")
-        lines.append(tell("asr, train", done, "train", words))
+        lines.append(table_line("asr, train", done, "train", words))
         lmplz = shutil.which("lmplz")
         if lmplz:
             lines.append(peer_training(lmplz, text, options.order))
         done = step(_LOAD, model, held, options.order)
         lines.append(
-            tell(f"asr, load {sum(counts):,} n-grams ({model.stat().st_size / 1e6:.0f} MB)", done, "load")
+            table_line(
+                f"asr, load {sum(counts):,} n-grams ({model.stat().st_size / 1e6:.0f} MB)", done, "load"
+            )
         )
         done = step(_SCORE, model, held, options.order)
-        lines.append(tell("asr, score", done, "score", done["times"]["score"][0]))
+        lines.append(table_line("asr, score", done, "score", done["times"]["score"][0]))
         if options.kenlm:
             lines += peer_scoring(model, held, options.order, done["times"]["total"][0])
     return "\n".join(lines)
@@ -151,8 +153,8 @@ def step(code: str, model: Path, text: Path, order: int) -> dict:
     return json.loads(result.stdout.splitlines()[-1])
 
 
-def tell(name: str, done: dict, what: str, words: int = 0) -> str:
-    """One line: clock, processor time, memory, and words a second."""
+def table_line(name: str, done: dict, what: str, words: int = 0) -> str:
+    """One line: wall time, processor time, memory, and words per second."""
     _, wall, cpu = done["times"][what]
     speed = f", {words / cpu:,.0f} words/s of processor time" if words else ""
     return (
@@ -175,7 +177,7 @@ def peer_training(lmplz: str, text: Path, order: int) -> str:
 
 
 def peer_scoring(model: Path, held: Path, order: int, total: float) -> list[str]:
-    """The module kenlm on the same model, and how far its result is from ours."""
+    """The module kenlm on the same model, and how far its result differs from that of `asr`."""
     arpa = model.with_suffix(".arpa")
     write = (
         "from asr.lm.ngram.model import NgramModel\n"
@@ -188,7 +190,7 @@ def peer_scoring(model: Path, held: Path, order: int, total: float) -> list[str]
         return [f"kenlm: not measured ({error.stderr.splitlines()[-1]})"]
     difference = abs(done["times"]["total"][0] - total) / done["times"]["score"][0]
     return [
-        tell("kenlm, score", done, "score", done["times"]["score"][0]),
+        table_line("kenlm, score", done, "score", done["times"]["score"][0]),
         f"difference of the two: {difference:.1e} nats a word",
     ]
 

@@ -55,7 +55,7 @@ class Options:
 
 
 def main(options: Options) -> str:
-    """Simulate and tell."""
+    """Simulate and print the results."""
     if options.row:
         utterances, ranks = json.loads(options.row)
         return json.dumps(simulate(utterances, ranks, options))

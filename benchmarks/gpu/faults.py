@@ -1,4 +1,4 @@
-"""What goes wrong in real trainings: memory that does not suffice, Ctrl-C, and runs that should be the same.
+"""What goes wrong in real trainings: running out of memory, Ctrl-C, and runs that should be the same.
 
 out_of_memory: an epoch with all memory, then the same with less than its peak. Batches have to be halved, and
   the loss has to stay the same.
