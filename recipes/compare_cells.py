@@ -20,7 +20,6 @@ from mini_librispeech import Data
 from asr.batching.batches import Batches
 from asr.batching.examples import make_examples
 from asr.cli import recipe
-from asr.commands.evaluate import evaluate, report
 from asr.commands.train import Settings, train
 from asr.corpora import digits, librispeech
 from asr.corpora.manifest import Splits
@@ -30,6 +29,8 @@ from asr.model.encoder import Encoder, EncoderConfig, parameter_count
 from asr.model.recurrent.initialization import Cell
 from asr.model.saved import load_model
 from asr.scoring.comparison import System, draw, table
+from asr.scoring.evaluation import evaluate
+from asr.scoring.report import write_report
 from asr.scoring.wer import Score
 
 
@@ -55,7 +56,7 @@ CONFIGS = {
 
 def main(config: Config) -> str:
     """Train every net with every seed, score each once; one table, one figure."""
-    splits = digits.prepare_embedded()
+    splits = digits.prepare()
     if config.data is not None:
         splits = librispeech.prepare(config.data.root, config.data.dir, config.data.preset)
     out = config.train.run_dir.with_name(f"{config.train.run_dir.name}-cells")
@@ -87,7 +88,7 @@ def main(config: Config) -> str:
 
 
 def weights(model: EncoderConfig, config: Config) -> int:
-    """Of an encoder for 27 characters; other alphabets change all nets alike."""
+    """Number of weights of an encoder for 27 characters; other alphabets change all networks alike."""
     with torch.device("meta"):
         return parameter_count(Encoder(model, config.features.n_mels, vocab_size=28))
 
@@ -103,7 +104,7 @@ def measure(config: Config, splits: Splits) -> tuple[Score, float, float]:
     path = train(splits.train, splits.dev, config)
     model = load_model(path, choose_device(config.train.device))
     score = evaluate(model, splits.test)
-    report(score, config.train.run_dir / "test")
+    write_report(config.train.run_dir / "test", score)
     made, text, encoder = model.settings.provenance, config.text, model.settings.encoder
     dev = make_examples(splits.dev, model.settings.tokenizer, text, config.features, encoder.subsampling)
     batches = Batches(dev, config.features, config.batch, None, seed=config.train.seed)

@@ -1,7 +1,7 @@
 """Connected digits: the demo. Trains, transcribes and scores on a CPU in minutes.
 
 python recipes/digits.py                                      synthetic voices, embedded in data/digits
-python recipes/digits.py --data.corpus fsdd [--data.root DIR]  six real people, each the unheard one in turn
+python recipes/digits.py --data.corpus fsdd [--data.root DIR]  six real people, each unseen in turn
 """
 
 from dataclasses import dataclass, field, replace
@@ -10,16 +10,17 @@ from typing import Literal
 
 from asr.batching.batches import BatchConfig
 from asr.cli import recipe
-from asr.commands.evaluate import evaluate, report
 from asr.commands.train import Settings, train
-from asr.commands.transcribe import Segment, recognise
-from asr.corpora import digits
+from asr.corpora import digits, fsdd
+from asr.decoding.recognition import Segment, recognise
 from asr.device import choose_device
 from asr.errors import AudioError
 from asr.frontend.augment import AugmentConfig
 from asr.frontend.features import FeatureConfig
 from asr.model.encoder import EncoderConfig
 from asr.model.saved import load_model
+from asr.scoring.evaluation import evaluate
+from asr.scoring.report import write_report
 from asr.training.config import TrainConfig
 
 DEMO = Path(__file__).parents[1] / "data" / "digits" / "wav"
@@ -53,34 +54,34 @@ CONFIG = Config(
 
 def main(config: Config) -> str:
     """Train on some voices, score on others."""
-    return fsdd(config) if config.data.corpus == "fsdd" else embedded(config)
+    return real(config) if config.data.corpus == "fsdd" else synthetic(config)
 
 
-def embedded(config: Config) -> str:
-    """Synthetic voices: train, transcribe three recordings, score the unheard voices."""
-    splits = digits.prepare_embedded()
+def synthetic(config: Config) -> str:
+    """Synthetic voices: train, transcribe three recordings, score the unseen voices."""
+    splits = digits.prepare()
     path = train(splits.train, splits.dev, config)
     model = load_model(path, choose_device(config.train.device))
-    lines = ["", "three recordings of voices that were never heard in training:"]
+    lines = ["", "three recordings of voices that are not in the training data:"]
     for result in recognise(model, [Segment(file) for file in sorted(DEMO.glob("*.wav"))], batch_s=60):
         text = result.outcome if isinstance(result.outcome, AudioError) else result.outcome.text
         lines.append(f"  {result.segment.path.name:32} {text}")
-    lines += ["", f"all {len(splits.test)} recordings of unheard voices:"]
-    lines.append(report(evaluate(model, splits.test), config.train.run_dir / "test"))
+    lines += ["", f"all {len(splits.test)} recordings of unseen voices:"]
+    lines.append(write_report(config.train.run_dir / "test", evaluate(model, splits.test)))
     lines += [f"Model: {path}", f"Try:   asr transcribe {DEMO}/*.wav --model {path}"]
     return "\n".join(lines)
 
 
-def fsdd(config: Config) -> str:
+def real(config: Config) -> str:
     """Real people: each of the six is the test speaker once, the next one chooses, four are learned from."""
     lines: list[str] = []
     errors = words = 0
-    for speaker in digits.FSDD_SPEAKERS:
-        splits = digits.prepare_fsdd(config.data.root, config.data.dir, speaker)
+    for speaker in fsdd.SPEAKERS:
+        splits = fsdd.prepare(config.data.root, config.data.dir, speaker)
         run_dir = config.train.run_dir.with_name(f"{config.train.run_dir.name}-fsdd-{speaker}")
         model = train(splits.train, splits.dev, replace(config, train=replace(config.train, run_dir=run_dir)))
         score = evaluate(load_model(model, choose_device(config.train.device)), splits.test)
-        report(score, run_dir / "test")
+        write_report(run_dir / "test", score)
         lines.append(f"{speaker:9} {score.wer_line()}  95% interval {score.interval()}")
         errors, words = errors + score.words.errors, words + score.words.reference_length
     return "\n".join([*lines, f"together  {errors} errors in {words} words: {100 * errors / words:.2f}%"])

@@ -11,7 +11,6 @@ from pathlib import Path
 
 from asr.batching.batches import BatchConfig
 from asr.cli import recipe
-from asr.commands.evaluate import evaluate, report
 from asr.commands.train import Settings, train
 from asr.corpora import librispeech
 from asr.device import choose_device
@@ -19,6 +18,8 @@ from asr.frontend.augment import AugmentConfig
 from asr.frontend.features import FeatureConfig
 from asr.model.encoder import EncoderConfig
 from asr.model.saved import load_model
+from asr.scoring.evaluation import evaluate
+from asr.scoring.report import write_report
 from asr.training.config import TrainConfig
 
 
@@ -57,7 +58,7 @@ def main(config: Config) -> str:
     lines = []
     for part, utterances in librispeech.by_part(splits.test).items():
         lines.append(f"{part}, {len({utterance.speaker for utterance in utterances})} speakers:")
-        lines.append(report(evaluate(model, utterances), config.train.run_dir / part))
+        lines.append(write_report(config.train.run_dir / part, evaluate(model, utterances)))
     return "\n".join([*lines, f"Model: {path}"])
 
 

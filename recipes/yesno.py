@@ -8,13 +8,14 @@ from pathlib import Path
 
 from asr.batching.batches import BatchConfig
 from asr.cli import recipe
-from asr.commands.evaluate import evaluate, report
 from asr.commands.train import Settings, train
 from asr.corpora import yesno
 from asr.device import choose_device
 from asr.frontend.augment import AugmentConfig
 from asr.model.encoder import EncoderConfig
 from asr.model.saved import load_model
+from asr.scoring.evaluation import evaluate
+from asr.scoring.report import write_report
 from asr.training.config import TrainConfig
 
 
@@ -46,7 +47,7 @@ def main(config: Config) -> str:
     splits = yesno.prepare(config.data.root, config.data.dir)
     model = train(splits.train, splits.dev, config)
     score = evaluate(load_model(model, choose_device(config.train.device)), splits.test)
-    return f"{report(score, config.train.run_dir / 'test')}\nmodel: {model}"
+    return f"{write_report(config.train.run_dir / 'test', score)}\nmodel: {model}"
 
 
 if __name__ == "__main__":

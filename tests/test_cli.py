@@ -235,7 +235,7 @@ def test_progress_line_is_removed_before_results() -> None:
     code = (
         "import logging; from asr import cli; log = logging.getLogger('asr')\n"
         "def run(arguments):\n"
-        "    log.info('progress', extra={'transient': True}); cli._console.say('text')\n"
+        "    log.info('progress', extra={'transient': True}); cli._console.print_result('text')\n"
         "    log.info('progress', extra={'transient': True}); return 0\n"
         "cli._COMMANDS['score'] = run; cli.main(['score'])"
     )
@@ -307,11 +307,11 @@ def test_ctrl_c_while_transcribing(tones: Any) -> None:
     code = (
         # A shell that starts a job in the background lets it, and so this process, ignore Ctrl-C.
         "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "import sys, time; from asr import cli; from asr.decoding import inference\n"
-        "read = inference.read_audio\n"
+        "import sys, time; from asr import cli; from asr.decoding import recognition\n"
+        "read = recognition.read_audio\n"
         "def slow(path, *arguments, **more):\n"
         "    time.sleep(3 if path.stem == 't1' else 0); return read(path, *arguments, **more)\n"
-        "inference.read_audio = slow; sys.exit(cli.main(sys.argv[1:]))"
+        "recognition.read_audio = slow; sys.exit(cli.main(sys.argv[1:]))"
     )
     arguments = ["transcribe", *tones.files[:2], "--model", str(tones.model), "--batch-s", "0.01"]
     with subprocess.Popen(

@@ -10,8 +10,8 @@ import soundfile
 import torch
 
 from asr.cli import main
-from asr.commands.transcribe import Segment, recognise
 from asr.corpora.manifest import Utterance, write_manifest
+from asr.decoding.recognition import Segment, recognise
 from asr.model.saved import load_model
 
 RATE = 8000

@@ -1,6 +1,5 @@
 """`asr transcribe`: recordings -> text."""
 
-import glob
 import json
 import logging
 from collections import Counter
@@ -12,17 +11,17 @@ from typing import Annotated, Literal
 import tyro
 
 from asr import __version__
-from asr.decoding.decoder import Decode, DecoderSettings, build_decoder, greedy
+from asr.decoding.config import DecoderSettings
+from asr.decoding.decoder import build_decoder
 from asr.decoding.hypothesis import Hypothesis
-from asr.decoding.inference import Segment, each_output
+from asr.decoding.recognition import Recognised, Segment, recognise
 from asr.device import choose_device
 from asr.errors import AudioError, SettingsError
-from asr.frontend.audio import AUDIO_SUFFIXES, audio_files
-from asr.model.acoustic import AcousticModel
+from asr.frontend.audio import find_audio
 from asr.model.saved import load_model
 from asr.model.shipped import DEFAULT_MODEL, find_model
 
-__all__ = ["Recognised", "Segment", "TranscribeSettings", "find_audio", "recognise", "run"]
+__all__ = ["TranscribeSettings", "run"]
 
 log = logging.getLogger("asr")
 
@@ -31,8 +30,8 @@ log = logging.getLogger("asr")
 class TranscribeSettings:
     """Transcribe recordings: text to stdout, one line a file, in the order given.
 
-    A file that cannot be used has an empty line; the others go on, and the exit status is 1 (2 when none
-    could be used).
+    A file that cannot be used has an empty line; the others are transcribed, and the exit status is 1
+    (2 when none could be used).
     """
 
     # audio files, quoted globs, or folders (searched through)
@@ -44,7 +43,7 @@ class TranscribeSettings:
     # a model that ships with asr, english or english-fast (a smaller beam), or a .safetensors of `asr train`
     model: Annotated[Path, tyro.conf.arg(metavar="MODEL")] = DEFAULT_MODEL
     format: Literal["txt", "json"] = "txt"  # json: one object a line, with word times and confidences
-    # hypotheses of each file, best first; needs --format json, and a beam search finds them
+    # hypotheses of each file, best first; needs --format json, and a decoder with a beam
     nbest: int = 1
     # begin each line of text with the file's name without folder and suffix, as Kaldi does
     ids: tyro.conf.FlagCreatePairsOff[bool] = False
@@ -53,18 +52,8 @@ class TranscribeSettings:
     decoding: Annotated[DecoderSettings, tyro.conf.arg(name="")] = field(default_factory=DecoderSettings)
 
 
-@dataclass(frozen=True)
-class Recognised:
-    """What became of a segment."""
-
-    segment: Segment
-    duration_s: float  # of the audio that was heard
-    outcome: Hypothesis | AudioError  # what was recognised, or why nothing could be
-    nbest: tuple[Hypothesis, ...] = ()  # all that the decoder returned, the outcome first
-
-
 def run(settings: TranscribeSettings) -> Iterator[tuple[str, AudioError | None]]:
-    """Transcribe as the command line says.
+    """Transcribe the files.
 
     Yields:
         One line to print for each file, in order, and the error of a file that could not be used, whose line
@@ -93,60 +82,6 @@ def run(settings: TranscribeSettings) -> Iterator[tuple[str, AudioError | None]]
         json_line = settings.format == "json"
         line = _json(result, settings.nbest) if json_line else _text(result, settings.ids)
         yield line, result.outcome if isinstance(result.outcome, AudioError) else None
-
-
-def find_audio(names: Sequence[str]) -> list[Path]:
-    """Files, globs and folders -> files, in the order of the names, and sorted within a glob or folder.
-
-    Raises:
-        AudioError: a folder or glob holds no audio files.
-        SettingsError: there is no name.
-    """
-    if not names:
-        raise SettingsError("no file to transcribe. Expected audio files, folders, or globs in quotes.")
-    found: list[Path] = []
-    for name in names:
-        path = Path(name)
-        if path.is_dir():
-            matches = audio_files(path)
-            if not matches:
-                raise AudioError(
-                    f"{name}: no audio files in this folder. Expected some that end in "
-                    f"{', '.join(AUDIO_SUFFIXES)}; a file of another name has to be given itself."
-                )
-        elif not path.exists() and glob.has_magic(name):
-            matches = [Path(file) for file in sorted(glob.glob(name, recursive=True)) if Path(file).is_file()]
-            if not matches:
-                raise AudioError(f"{name}: no file matches this pattern. Correct it.")
-        else:
-            matches = [path]  # a missing file gets its message when it is read
-        found += matches
-    return found
-
-
-def recognise(
-    model: AcousticModel, segments: Sequence[Segment], batch_s: float, decode: Decode | None = None
-) -> Iterator[Recognised]:
-    """Recognise segments, in batches of about the same length; see `each_output`.
-
-    Args:
-        model: on its device.
-        segments: what to recognise.
-        batch_s: seconds of audio in a batch, padding included; a longer segment is a batch of its own.
-        decode: the decoder; None decodes greedily.
-
-    Yields:
-        One result a segment, in order.
-
-    Raises:
-        SettingsError: batch_s is not above 0, or a batch does not fit into the device's memory.
-    """
-    decode = decode or greedy(model.settings.tokenizer)
-    for segment, duration_s, found in each_output(model, segments, batch_s, decode):
-        if isinstance(found, AudioError):
-            yield Recognised(segment, duration_s, found)
-        else:
-            yield Recognised(segment, duration_s, found[0], tuple(found))
 
 
 def _text(result: Recognised, ids: bool) -> str:
@@ -179,7 +114,7 @@ def _fields(hypothesis: Hypothesis, duration_s: float) -> dict[str, object]:
             {
                 "word": word.text,
                 "start": round(word.start_s, 3),
-                "end": round(min(word.end_s, duration_s), 3),  # the last step may reach over the end
+                "end": round(min(word.end_s, duration_s), 3),  # the last step may extend past the end
                 "confidence": round(word.confidence, 4),
             }
             for word in hypothesis.words
@@ -192,11 +127,11 @@ def _id(path: Path) -> str:
 
 
 def _warn_about_ids(paths: Sequence[Path]) -> None:
-    twice = [name for name, count in Counter(map(_id, paths)).items() if count > 1]
-    if twice:
+    repeated = [name for name, count in Counter(map(_id, paths)).items() if count > 1]
+    if repeated:
         log.warning(
-            "--ids: %d names stand for more than one file, such as %s. The lines are still in the order of "
-            "the files; --format json tells them apart.",
-            len(twice),
-            twice[0],
+            "--ids: %d names belong to more than one file, such as %s. The lines are still in the order of "
+            "the files; --format json has their paths.",
+            len(repeated),
+            repeated[0],
         )

@@ -1,61 +1,24 @@
-"""Spoken digits, twice: a corpus of synthetic voices that comes with the project, and the real FSDD.
+"""Spoken digits: a corpus of synthetic voices that comes with the project's repository.
 
-Embedded corpus: strings of 1 to 7 English digit words, made by the project with the speech synthesisers
-flite, festival and espeak-ng (`data/make_digits.py`; `data/README.md` tells the voices, licences and
-split). The audio of one voice is one Ogg Vorbis file, and each utterance is a segment of it. The test voices
-are heard neither in training nor in development, and no string of four or more digits occurs twice.
+Strings of 1 to 7 English digit words, made by the project with the speech synthesisers flite, festival and
+espeak-ng (`data/make_digits.py`; voices, licences and split are in `data/README.md`). The audio of one voice
+is one Ogg Vorbis file, and each utterance is a segment of it. The test voices occur neither in training nor
+in development, and no string of four or more digits occurs twice.
 
     data/digits/{train,dev,test}.jsonl, data/digits/<voice>.ogg, data/digits/wav/<voice>_<digits>.wav
-
-Free Spoken Digit Dataset (FSDD, Z. Jackson et al.): six people say each digit 50 times, alone, in about
-0.4 s; 8 kHz, 0.36 h in all. Licence: Creative Commons Attribution-ShareAlike 4.0 International. A file's name
-is its transcript:
-
-    recordings/<digit>_<speaker>_<index>.wav
-
-Split by speaker, since the corpus's own split (index 0-4 for testing) has every test speaker in training: one
-speaker for the test, the next in alphabetical order (after the last comes the first) to choose by, the other
-four to learn from.
-
-Source: github.com/Jakobovski/free-spoken-digit-dataset (README: names, licence).
 """
 
-import hashlib
-import logging
-import re
-from collections.abc import Iterable
 from pathlib import Path
 
-from asr.corpora.download import Archive, fetch
-from asr.corpora.manifest import Splits, Utterance, read_manifest
-from asr.errors import DataError, SettingsError
-from asr.frontend.audio import audio_info
+from asr.corpora.manifest import Splits, read_manifest
+from asr.errors import DataError
 
-__all__ = ["DIGIT_WORDS", "FSDD_ARCHIVE", "FSDD_SPEAKERS", "next_speaker", "prepare_embedded", "prepare_fsdd"]
+__all__ = ["WORDS", "prepare"]
 
-_log = logging.getLogger("asr")
-
-DIGIT_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-
-FSDD_SPEAKERS = ("george", "jackson", "lucas", "nicolas", "theo", "yweweler")
-
-# No published checksum of this version's archive was found: TensorFlow Datasets has one for v1.0.9, which
-# lacks the sixth speaker. So the recordings themselves are compared after the download (_FSDD_DIGEST).
-FSDD_ARCHIVE = Archive(
-    name="free-spoken-digit-dataset-1.0.10.tar.gz",
-    unpacks_to="free-spoken-digit-dataset-1.0.10",
-    url="https://github.com/Jakobovski/free-spoken-digit-dataset/archive/v1.0.10.tar.gz",
-    licence="CC BY-SA 4.0",
-)
-
-_FSDD_RECORDINGS = 3000
-# SHA-256 over "name, zero byte, content" of the 3,000 recordings in the order of their names, as this project
-# has used them.
-_FSDD_DIGEST = "6b1a8e30f4df78a933fe25cf1ca0140c8c6f169c0a83649a15b70a5ae7407014"
-_FSDD_NAME = re.compile(rf"(?P<digit>[0-9])_(?P<speaker>{'|'.join(FSDD_SPEAKERS)})_(?P<index>\d+)")
+WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
 
-def prepare_embedded(data_dir: Path | None = None) -> Splits:
+def prepare(data_dir: Path | None = None) -> Splits:
     """The three parts of the digits corpus that comes with the project's repository.
 
     Args:
@@ -66,147 +29,17 @@ def prepare_embedded(data_dir: Path | None = None) -> Splits:
         Train, dev and test utterances in the order of their manifests; `speaker` is the voice.
 
     Raises:
-        DataError: the corpus is not there, as when the package was installed without the repository; or a
-            manifest is broken, or an audio file gone.
+        DataError: the corpus does not exist, as when the package was installed without the repository; or a
+            manifest is broken, or an audio file missing.
     """
     folder = Path(data_dir) if data_dir is not None else Path(__file__).resolve().parents[2] / "data"
     if not (folder / "train.jsonl").is_file():
         folder = folder / "digits"
     if not (folder / "train.jsonl").is_file():
         raise DataError(
-            f"{folder}: the embedded digits corpus is not there. Expected train.jsonl, dev.jsonl and "
+            f"{folder}: the embedded digits corpus does not exist. Expected train.jsonl, dev.jsonl and "
             "test.jsonl: they come with the repository and not with the installed package. Run the recipe "
             "from a clone, or give the clone's data folder."
         )
     train, dev, test = (read_manifest(folder / f"{part}.jsonl") for part in ("train", "dev", "test"))
     return Splits(train=train, dev=dev, test=test)
-
-
-def next_speaker(speaker: str) -> str:
-    """The FSDD speaker that follows in alphabetical order; the first follows the last.
-
-    Raises:
-        SettingsError: not a speaker of FSDD.
-    """
-    _check_speaker("test", speaker)
-    return FSDD_SPEAKERS[(FSDD_SPEAKERS.index(speaker) + 1) % len(FSDD_SPEAKERS)]
-
-
-def prepare_fsdd(
-    root: Path | None, data_dir: Path, test_speaker: str, dev_speaker: str | None = None
-) -> Splits:
-    """The Free Spoken Digit Dataset, split by speaker; fetched when `root` is None.
-
-    Args:
-        root: the folder of wav files, or the one that holds it as `recordings`; used as it is.
-        data_dir: where a download goes; not looked at when `root` is given.
-        test_speaker: one of FSDD_SPEAKERS: the test set is all that this person says.
-        dev_speaker: likewise for development; None takes `next_speaker(test_speaker)`.
-
-    Returns:
-        The recordings of four, one and one speakers (2,000, 500 and 500 in the full corpus), by file name;
-        the text is the digit's word in lower case.
-
-    Raises:
-        SettingsError: an unknown speaker, or the same one twice.
-        DataError: the folder is missing, holds a wav file whose name is not FSDD's, or lacks a speaker.
-        DownloadError: the corpus could not be fetched.
-    """
-    if dev_speaker is None:
-        dev_speaker = next_speaker(test_speaker)
-    _check_speaker("test", test_speaker)
-    _check_speaker("dev", dev_speaker)
-    if test_speaker == dev_speaker:
-        raise SettingsError(
-            f"{test_speaker} is both the test speaker and the dev speaker. Expected two people, so that "
-            f"nothing is chosen on the test set. Take {next_speaker(test_speaker)} as the dev speaker."
-        )
-    folder = Path(root) if root is not None else fetch(FSDD_ARCHIVE, Path(data_dir))
-    if (folder / "recordings").is_dir():
-        folder = folder / "recordings"
-    if not folder.is_dir():
-        raise DataError(
-            f"{folder}: no such folder. Expected the recordings of FSDD, or the folder that holds them as "
-            "recordings/. Correct --data.root, or leave it out to download the corpus."
-        )
-    # Names that begin with a dot are litter of the system that copied the folder.
-    files = sorted(path for path in folder.glob("*.wav") if not path.name.startswith("."))
-    if root is None:
-        _compare_digest(folder, files)
-    utterances = [_utterance(path) for path in files]
-    _check_complete(folder, utterances)
-    parts = {
-        part: _spoken_by(who, utterances) for part, who in (("test", test_speaker), ("dev", dev_speaker))
-    }
-    train = [utterance for utterance in utterances if utterance.speaker not in (test_speaker, dev_speaker)]
-    _log.info(
-        "FSDD in %s: %d train, %d dev (%s), %d test (%s) recordings",
-        folder,
-        len(train),
-        len(parts["dev"]),
-        dev_speaker,
-        len(parts["test"]),
-        test_speaker,
-    )
-    return Splits(train=train, dev=parts["dev"], test=parts["test"])
-
-
-def _check_speaker(part: str, speaker: str) -> None:
-    if speaker not in FSDD_SPEAKERS:
-        raise SettingsError(
-            f"the {part} speaker is {speaker!r}. Expected a speaker of FSDD: {', '.join(FSDD_SPEAKERS)}."
-        )
-
-
-def _spoken_by(speaker: str, utterances: Iterable[Utterance]) -> list[Utterance]:
-    return [utterance for utterance in utterances if utterance.speaker == speaker]
-
-
-def _utterance(path: Path) -> Utterance:
-    name = _FSDD_NAME.fullmatch(path.stem)
-    if name is None:
-        raise DataError(
-            f"{path}: not a recording of FSDD. Expected <digit>_<speaker>_<index>.wav, such as "
-            f"7_jackson_32.wav, by one of {', '.join(FSDD_SPEAKERS)}. Take the file away, or correct "
-            "--data.root."
-        )
-    return Utterance(
-        id=path.stem,
-        audio_filepath=path.absolute(),
-        duration=audio_info(path).duration_s,
-        text=DIGIT_WORDS[int(name["digit"])],
-        speaker=name["speaker"],
-    )
-
-
-def _check_complete(folder: Path, utterances: list[Utterance]) -> None:
-    """Raise when a speaker is missing altogether; warn when it is a part of the published corpus."""
-    missing = [speaker for speaker in FSDD_SPEAKERS if not _spoken_by(speaker, utterances)]
-    if missing:
-        raise DataError(
-            f"{folder}: no recording of {', '.join(missing)} among {len(utterances)} wav files. Expected all "
-            f"six speakers of FSDD: {', '.join(FSDD_SPEAKERS)}. Correct --data.root, or leave it out to "
-            "download the corpus."
-        )
-    if len(utterances) != _FSDD_RECORDINGS:
-        _log.warning(
-            "%s: %d recordings, where FSDD has %d: the results are not those of the full corpus.",
-            folder,
-            len(utterances),
-            _FSDD_RECORDINGS,
-        )
-
-
-def _compare_digest(folder: Path, files: list[Path]) -> None:
-    digest = hashlib.sha256()
-    for path in files:
-        digest.update(path.name.encode() + b"\0" + path.read_bytes())
-    if digest.hexdigest() != _FSDD_DIGEST:
-        # Not an error: it comes over TLS from its author, and a corrected recording must not stop anyone.
-        _log.warning(
-            "%s: these recordings are not byte for byte those that the project's results were measured on "
-            "(SHA-256 %s, expected %s). Compare results with care.",
-            folder,
-            digest.hexdigest(),
-            _FSDD_DIGEST,
-        )

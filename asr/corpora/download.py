@@ -1,9 +1,8 @@
-"""Public archives: fetched once, resumed when broken off, verified, unpacked with care.
+"""Public archives: downloaded once, resumed after an interruption, verified and unpacked safely.
 
-`fetch` says what it is about to take (name, size, licence, address) before the first byte, goes on where a
-broken download stopped, tries the mirrors, compares size and checksum, unpacks beside the goal and moves
-the result into place in one step with a `.completed` file in it. A folder with that file is not fetched
-again.
+`fetch` logs what it is about to download (name, size, licence, address) before the first byte, resumes an
+interrupted download, tries the mirrors, compares size and checksum, unpacks beside the target and moves the
+result into place in one step with a `.completed` file in it. A folder with that file is not fetched again.
 """
 
 import contextlib
@@ -28,28 +27,28 @@ from asr.errors import DownloadError
 
 __all__ = ["Archive", "fetch"]
 
-_log = logging.getLogger("asr")
+log = logging.getLogger("asr")
 
 _USER_AGENT = "asr-corpora/1 (Python urllib)"
 _TIMEOUT_S = 30.0  # without a byte
-_PAUSE_S = 2.0  # before a broken connection is taken up again
+_PAUSE_S = 2.0  # before a broken connection is resumed
 _BLOCK = 1 << 18  # bytes read, hashed or written at a time
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Archive:
-    """A tar file that somebody publishes, and what is known about it."""
+    """A published tar file: its addresses, size, checksum and licence."""
 
     name: str  # the file's name, such as "dev-clean.tar.gz"
-    unpacks_to: str  # the folder in it that is wanted, such as "LibriSpeech/dev-clean"
+    unpacks_to: str  # the folder in it that is used, such as "LibriSpeech/dev-clean"
     url: str
     licence: str
     mirrors: tuple[str, ...] = ()  # tried in this order when `url` fails
-    sha256: str = ""  # hexadecimal; "" where nobody published it
-    md5: str = ""  # hexadecimal; looked at only where there is no sha256
+    sha256: str = ""  # hexadecimal; "" where none is published
+    md5: str = ""  # hexadecimal; verified only where there is no sha256
     size_bytes: int = 0  # 0 when unknown
-    flat: bool = False  # its members lie in no folder: `unpacks_to` is the one that is made for them
+    flat: bool = False  # its members are in no folder: `unpacks_to` is made for them
 
     @property
     def checksum(self) -> tuple[str, str]:
@@ -60,49 +59,49 @@ class Archive:
 
 
 class _SourceError(Exception):
-    """One address failed; the next may do."""
+    """One address failed; the next may work."""
 
 
 def fetch(archive: Archive, folder: Path) -> Path:
-    """Bring an archive's folder onto this disk, unless it is there already.
+    """Download and unpack an archive, unless that has been done already.
 
     Args:
         archive: what to fetch.
-        folder: where the download lies and is unpacked; made when missing.
+        folder: where the archive is downloaded and unpacked; made when missing.
 
     Returns:
         The unpacked folder, `folder / archive.unpacks_to`, which holds a file `.completed`.
 
     Raises:
         DownloadError: every address failed, the checksum or size is wrong (the file is deleted, so that the
-            next try starts afresh), the disk is full (what came is kept for the next try), the archive is
-            damaged or holds an unsafe path, or the goal is a folder that `fetch` did not make.
+            next try starts over), the disk is full (what was downloaded is kept for the next try), the
+            archive is damaged or holds an unsafe path, or the target is a folder that `fetch` did not make.
     """
     folder = Path(folder)
-    goal = folder / archive.unpacks_to
-    if (goal / ".completed").is_file():
-        return goal
+    destination = folder / archive.unpacks_to
+    if (destination / ".completed").is_file():
+        return destination
     with _disk(archive, folder):
         folder.mkdir(parents=True, exist_ok=True)
-        # torchrun starts several processes that all want the corpus: one fetches it, the others wait.
-        with _lock(goal).open("w") as lock:
+        # torchrun starts several processes that all want the corpus: one downloads it, the others wait.
+        with _lock(destination).open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            if not (goal / ".completed").is_file():
-                _fetch(archive, folder, goal)
-    return goal
+            if not (destination / ".completed").is_file():
+                _fetch(archive, folder, destination)
+    return destination
 
 
-def _lock(goal: Path) -> Path:
-    """A file to lock, for this user and this goal; outside the data folder, where it would be litter."""
-    digest = hashlib.sha256(os.fsencode(goal.resolve())).hexdigest()[:16]
+def _lock(destination: Path) -> Path:
+    """A file to lock, for this user and destination; outside the data folder, where it would remain."""
+    digest = hashlib.sha256(os.fsencode(destination.resolve())).hexdigest()[:16]
     return Path(tempfile.gettempdir()) / f"asr-{os.getuid()}-{digest}.lock"
 
 
-def _fetch(archive: Archive, folder: Path, goal: Path) -> None:
-    if goal.exists():
+def _fetch(archive: Archive, folder: Path, destination: Path) -> None:
+    if destination.exists():
         raise DownloadError(
-            f"{goal}: the folder exists, but this program did not complete it (it holds no .completed). "
-            "Name it as --data.root to use it as it is, or remove it to fetch it afresh."
+            f"{destination}: the folder exists, but this program has not completed it (no .completed in it). "
+            "Name it as --data.root to use it as it is, or remove it to download it again."
         )
     target = folder / archive.name
     if not target.is_file():
@@ -111,13 +110,13 @@ def _fetch(archive: Archive, folder: Path, goal: Path) -> None:
     elif fault := _fault(archive, target):
         target.unlink()
         raise DownloadError(f"{target}: {fault}. It was deleted. Run the same command again to fetch it.")
-    _unpack(archive, target, goal)
+    _unpack(archive, target, destination)
     target.unlink()
 
 
 @contextlib.contextmanager
 def _disk(archive: Archive, folder: Path) -> Iterator[None]:
-    """Turn what the disk refuses into a DownloadError that says what to do."""
+    """Turn an error of the disk into a DownloadError that names the remedy."""
     try:
         yield
     except OSError as error:
@@ -134,9 +133,9 @@ def _disk(archive: Archive, folder: Path) -> Iterator[None]:
 
 
 def _announce(archive: Archive, folder: Path) -> None:
-    """Say what is about to be taken, and refuse at once where the disk cannot hold it."""
+    """Log what is about to be downloaded, and fail at once where the disk is too small."""
     algorithm, _ = archive.checksum
-    _log.info(
+    log.info(
         "Downloading %s: %s, licence %s, from %s, into %s",
         archive.name,
         _announced(archive),
@@ -145,7 +144,7 @@ def _announce(archive: Archive, folder: Path) -> None:
         folder,
     )
     if not algorithm:
-        _log.warning(
+        log.warning(
             "%s: no published checksum is known, so %s.",
             archive.name,
             "only its size is checked" if archive.size_bytes else "neither content nor size can be checked",
@@ -176,9 +175,9 @@ def _download(archive: Archive, target: Path) -> None:
             failures.append(f"{url}: {fault}; the file was deleted")
         except _SourceError as error:
             failures.append(f"{url}: {error}")
-        _log.warning("Download failed: %s", failures[-1])
+        log.warning("Download failed: %s", failures[-1])
     there = part.stat().st_size if part.is_file() else 0
-    kept = f" The {size_text(there)} that came are kept for the next try." if there else ""
+    kept = f" The {size_text(there)} that were downloaded are kept for the next try." if there else ""
     raise DownloadError(
         f"{archive.name} could not be downloaded: {'; '.join(failures)}.{kept} "
         "Run the same command again later, or unpack a copy of your own and name it as --data.root."
@@ -186,7 +185,7 @@ def _download(archive: Archive, target: Path) -> None:
 
 
 def _download_from(url: str, archive: Archive, part: Path) -> None:
-    """Append to `part` until it is complete; take up a broken connection as long as it brings more."""
+    """Append to `part` until it is complete; resume a broken connection as long as it brings more."""
     furthest = part.stat().st_size if part.is_file() else 0
     while True:
         try:
@@ -197,7 +196,7 @@ def _download_from(url: str, archive: Archive, part: Path) -> None:
             if size <= furthest:
                 raise
             furthest = size
-            _log.warning("%s: %s. Going on from %s.", archive.name, error, size_text(size))
+            log.warning("%s: %s. Resuming at %s.", archive.name, error, size_text(size))
             time.sleep(_PAUSE_S)
 
 
@@ -209,7 +208,7 @@ def _transfer(url: str, archive: Archive, part: Path) -> None:
     """
     start = part.stat().st_size if part.is_file() else 0
     if archive.size_bytes and start == archive.size_bytes:
-        return  # it broke off between the last byte and the verification
+        return  # it was interrupted between the last byte and the verification
     if archive.size_bytes and start > archive.size_bytes:
         part.unlink()
         start = 0
@@ -220,7 +219,7 @@ def _transfer(url: str, archive: Archive, part: Path) -> None:
         reply = urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=_TIMEOUT_S)
     except urllib.error.HTTPError as error:
         error.close()
-        if error.code == 416 and start:  # nothing follows `start`: the part is of another file
+        if error.code == 416 and start:  # there is nothing after `start`: the part is of another file
             part.unlink()
             return _transfer(url, archive, part)
         raise _SourceError(f"HTTP {error.code} {error.reason}") from error
@@ -229,7 +228,7 @@ def _transfer(url: str, archive: Archive, part: Path) -> None:
     with reply:
         resumed = reply.status == 206 and str(reply.headers["Content-Range"]).startswith(f"bytes {start}-")
         if start and not resumed:
-            _log.info("%s: the server cannot resume; starting from the first byte.", archive.name)
+            log.info("%s: the server cannot resume; starting from the first byte.", archive.name)
             start = 0
         length = reply.headers["Content-Length"] or ""
         total = start + int(length) if length.isdecimal() else archive.size_bytes
@@ -242,7 +241,7 @@ def _append(reply: http.client.HTTPResponse, part: Path, start: int, total: int,
     """Write the body of a reply after the first `start` bytes of `part`."""
     progress = Progress(name, start, total)
     done = start
-    # Unbuffered: what has come is on the disk, whatever ends this program.
+    # Unbuffered: what was received is on the disk, whatever ends this program.
     with part.open("ab" if start else "wb", buffering=0) as file:
         while True:
             try:
@@ -261,7 +260,7 @@ def _append(reply: http.client.HTTPResponse, part: Path, start: int, total: int,
 
 
 def _fault(archive: Archive, file: Path) -> str:
-    """What is wrong with a downloaded file; "" when nothing is."""
+    """What is wrong with a downloaded file, or ""."""
     size = file.stat().st_size
     if archive.size_bytes and size != archive.size_bytes:
         return f"it has {size} bytes, expected {archive.size_bytes}"
@@ -276,15 +275,15 @@ def _fault(archive: Archive, file: Path) -> str:
             progress.report(stream.tell())
     if digest.hexdigest() != expected:
         return f"wrong {algorithm} checksum: expected {expected}, got {digest.hexdigest()}"
-    _log.info("%s: %s verified", archive.name, algorithm)
+    log.info("%s: %s verified", archive.name, algorithm)
     return ""
 
 
-def _unpack(archive: Archive, file: Path, goal: Path) -> None:
-    """Unpack beside the goal, then move into place: a goal that exists is complete."""
+def _unpack(archive: Archive, file: Path, destination: Path) -> None:
+    """Unpack beside the destination, then move into place: a destination that exists is complete."""
     folder = file.parent
     staging = folder / f".{archive.name}.unpacking"
-    shutil.rmtree(staging, ignore_errors=True)  # what a killed run left
+    shutil.rmtree(staging, ignore_errors=True)  # left by a killed run
     try:
         unpacked = staging / archive.unpacks_to
         unpack(file, unpacked if archive.flat else staging)
@@ -295,17 +294,17 @@ def _unpack(archive: Archive, file: Path, goal: Path) -> None:
             )
         algorithm, digest = archive.checksum
         (unpacked / ".completed").write_text(f"{archive.url}\n{algorithm} {digest}\n", encoding="utf-8")
-        goal.parent.mkdir(parents=True, exist_ok=True)
-        unpacked.replace(goal)
-        # What lies beside the wanted folder: a README, the licence, the list of speakers.
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        unpacked.replace(destination)
+        # The files beside that folder: a README, the licence, the list of speakers.
         for other in sorted(path for path in staging.rglob("*") if path.is_file()):
-            place = folder / other.relative_to(staging)
-            if not place.exists():
-                place.parent.mkdir(parents=True, exist_ok=True)
-                other.replace(place)
+            beside = folder / other.relative_to(staging)
+            if not beside.exists():
+                beside.parent.mkdir(parents=True, exist_ok=True)
+                other.replace(beside)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
-    _log.info("%s: unpacked to %s", archive.name, goal)
+    log.info("%s: unpacked to %s", archive.name, destination)
 
 
 def _announced(archive: Archive) -> str:

@@ -1,8 +1,8 @@
 """LibriSpeech (OpenSLR 12) and Mini LibriSpeech (OpenSLR 31): 1,000 hours of English audiobooks.
 
-Volunteers of LibriVox read books whose copyright has ended; V. Panayotov, G. Chen, D. Povey and S. Khudanpur
+Volunteers of LibriVox read books in the public domain; V. Panayotov, G. Chen, D. Povey and S. Khudanpur
 aligned them with their texts ("LibriSpeech: an ASR corpus based on public domain audio books", ICASSP 2015).
-16 kHz FLAC. No speaker stands in two parts. Mini LibriSpeech is two small parts of it, made for quick
+16 kHz FLAC. No speaker is in two parts. Mini LibriSpeech is two small parts of it, made for quick
 experiments: train-clean-5 (1,519 utterances, 5.3 h) and dev-clean-2 (a part of dev-clean).
 
 Licence: CC BY 4.0.
@@ -10,8 +10,8 @@ Licence: CC BY 4.0.
     LibriSpeech/dev-clean/84/121123/84-121123-0000.flac …      part / speaker / chapter / utterance
                                     84-121123.trans.txt        "84-121123-0000 GO DO YOU HEAR"
 
-Audio of any extension in this layout will do (flac, wav, ogg, opus, mp3). A transcript without audio, or
-audio without a transcript, means that the folder is not whole: that is an error which names them.
+Audio of any extension in this layout is read (flac, wav, ogg, opus, mp3). A transcript without audio, or
+audio without a transcript, means that the folder is incomplete: an error names them.
 
 Source: of OpenSLR 12, the SHA-256 sums of torchaudio/datasets/librispeech.py and the sizes of Kaldi's
 egs/librispeech/s5/local/download_and_untar.sh; of OpenSLR 31, the MD5 sums of its own md5sum.txt (which
@@ -36,9 +36,9 @@ __all__ = [
     "split_by_speaker",
 ]  # fmt: skip
 
-_log = logging.getLogger("asr")
+log = logging.getLogger("asr")
 
-_READERS = 8  # threads that read headers: the wait is for the disk, and libsndfile lets go of the GIL
+_READERS = 8  # threads that read headers: the wait is for the disk, and libsndfile releases the GIL
 _HOSTS = ("www.openslr.org", "openslr.trmal.net", "openslr.elda.org", "openslr.magicdatatech.com")
 
 
@@ -76,7 +76,7 @@ ARCHIVES: dict[str, Archive] = {part: _archive(part) for part in _PUBLISHED}  # 
 
 @dataclass(frozen=True, kw_only=True)
 class Preset:
-    """Which parts of LibriSpeech serve for what."""
+    """Which parts of LibriSpeech are for training, development and test."""
 
     train_parts: tuple[str, ...]  # to learn from
     dev_parts: tuple[str, ...]  # to choose the epoch and any setting by
@@ -84,7 +84,7 @@ class Preset:
     choosing_speakers: int = 0  # > 0: that many dev speakers are for choosing, the others are the test set
 
     def __post_init__(self) -> None:
-        """Refuse a preset that says twice what the test set is."""
+        """Check that the test set is defined once."""
         if self.test_parts and self.choosing_speakers:
             raise SettingsError(
                 f"test_parts is {self.test_parts} and choosing_speakers is {self.choosing_speakers}. "
@@ -102,7 +102,7 @@ FULL_960 = Preset(
     test_parts=_TESTS,
 )
 
-# A folder that lacks the part on the left serves with the part on the right, which contains it.
+# Where a folder lacks the part on the left, the part on the right, which contains it, is used.
 _STAND_INS = {"dev-clean-2": "dev-clean"}
 
 
@@ -113,13 +113,13 @@ def prepare(root: Path | None, data_dir: Path, preset: Preset = MINI) -> Splits:
         root: the folder `LibriSpeech`, or the one that holds it; used as it is. Where it lacks dev-clean-2
             but holds dev-clean, that is used, and the log says so.
         data_dir: where downloads go; not looked at when `root` is given.
-        preset: `MINI`, `CLEAN_100`, `FULL_960`, or one of your own.
+        preset: `MINI`, `CLEAN_100`, `FULL_960`, or another one.
 
     Returns:
         Utterances in the order of the parts, then of speaker, chapter and utterance.
 
     Raises:
-        DataError: a part is missing or not whole, or two splits share an utterance.
+        DataError: a part is missing or incomplete, or two splits share an utterance.
         DownloadError: a part could not be fetched.
     """
     train = _read_parts(root, data_dir, preset.train_parts)
@@ -151,22 +151,22 @@ def read_part(folder: Path) -> list[Utterance]:
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder. Expected a part of LibriSpeech. Correct --data.root.")
     found: list[tuple[str, str, Path]] = []  # id, text, audio
-    silent: list[str] = []  # transcripts without audio
-    untold: list[str] = []  # audio without a transcript
+    without_audio: list[str] = []  # transcripts without audio
+    without_text: list[str] = []  # audio without a transcript
     chapters = [chapter for chapter in folder.glob("*/*") if chapter.is_dir()]
     chapters.sort(key=lambda path: (_number_first(path.parent.name), _number_first(path.name)))
     for chapter in chapters:
         texts, audio = _read_chapter(chapter)
         found.extend((name, texts[name], audio[name]) for name in sorted(texts) if name in audio)
-        silent.extend(name for name in sorted(texts) if name not in audio)
-        untold.extend(str(audio[name]) for name in sorted(audio) if name not in texts)
-    if silent or untold:
-        some = [*silent[:3], *untold[:3]]
-        more = ", …" if len(silent) + len(untold) > len(some) else ""
+        without_audio.extend(name for name in sorted(texts) if name not in audio)
+        without_text.extend(str(audio[name]) for name in sorted(audio) if name not in texts)
+    if without_audio or without_text:
+        some = [*without_audio[:3], *without_text[:3]]
+        more = ", …" if len(without_audio) + len(without_text) > len(some) else ""
         raise DataError(
-            f"{folder}: {len(silent)} transcripts without audio and {len(untold)} audio files without a "
-            f"transcript: {', '.join(some)}{more}. Expected one of each an utterance. "
-            "Unpack the archive again, or take these files and lines out."
+            f"{folder}: {len(without_audio)} transcripts without audio and {len(without_text)} audio files "
+            f"without a transcript: {', '.join(some)}{more}. Expected one of each an utterance. "
+            "Unpack the archive again, or remove these files and lines."
         )
     if not found:
         raise DataError(f"{folder}: no utterance. Expected speaker/chapter/*.trans.txt. Correct --data.root.")
@@ -180,10 +180,10 @@ def read_part(folder: Path) -> list[Utterance]:
 def split_by_speaker(
     utterances: Sequence[Utterance], first: int = 8
 ) -> tuple[list[Utterance], list[Utterance]]:
-    """Divide utterances by who speaks: some speakers to choose by, all others to score on.
+    """Split utterances by speaker: some speakers for development, all others for the test.
 
     LibriSpeech's speaker ids are numbers and sort as numbers: the first 8 of dev-clean are 84, 174, 251,
-    422, 652, 777, 1272 and 1462. (As text they would be 1272, 1462, 1673, 174, …: another division.) Ids
+    422, 652, 777, 1272 and 1462. (As text they would be 1272, 1462, 1673, 174, …: another split.) Ids
     that are not numbers come after those that are, in the order of their characters.
 
     Args:
@@ -198,21 +198,21 @@ def split_by_speaker(
     """
     for utterance in utterances:
         if not utterance.speaker:
-            raise DataError(f"utterance {utterance.id}: no speaker is named. Expected one to divide by.")
+            raise DataError(f"utterance {utterance.id}: no speaker is named. Expected one to split by.")
     speakers = sorted({utterance.speaker for utterance in utterances}, key=_number_first)
     if not 0 < first < len(speakers):
         raise DataError(
-            f"{len(speakers)} speakers cannot be divided into {first} and the rest. Expected at least one "
+            f"{len(speakers)} speakers cannot be split into {first} and the rest. Expected at least one "
             "speaker on each side. Give more speakers, or choose by fewer."
         )
-    choosing = frozenset(speakers[:first])
-    chosen = [utterance for utterance in utterances if utterance.speaker in choosing]
-    scored = [utterance for utterance in utterances if utterance.speaker not in choosing]
+    first_speakers = frozenset(speakers[:first])
+    chosen = [utterance for utterance in utterances if utterance.speaker in first_speakers]
+    scored = [utterance for utterance in utterances if utterance.speaker not in first_speakers]
     return chosen, scored
 
 
 def by_part(utterances: Sequence[Utterance]) -> dict[str, list[Utterance]]:
-    """Group utterances by the part of LibriSpeech that their files stand in, such as "test-clean"."""
+    """Group utterances by the part of LibriSpeech of their files, such as "test-clean"."""
     parts: dict[str, list[Utterance]] = {}
     for utterance in utterances:
         parts.setdefault(utterance.audio_filepath.parents[2].name, []).append(utterance)
@@ -236,7 +236,7 @@ def _read_parts(root: Path | None, data_dir: Path, parts: Sequence[str]) -> list
         found = read_part(folder)
         hours = sum(utterance.duration for utterance in found) / 3600
         speakers = len({utterance.speaker for utterance in found})
-        _log.info("%s: %d utterances, %.2f h, %d speakers", folder, len(found), hours, speakers)
+        log.info("%s: %d utterances, %.2f h, %d speakers", folder, len(found), hours, speakers)
         utterances.extend(found)
     return utterances
 
@@ -251,7 +251,7 @@ def _find_part(root: Path, part: str) -> Path:
         return corpus / part
     stand_in = _STAND_INS.get(part, "")
     if stand_in and (corpus / stand_in).is_dir():
-        _log.info("%s holds no %s: %s, which contains it, is used.", corpus, part, stand_in)
+        log.info("%s holds no %s: %s, which contains it, is used.", corpus, part, stand_in)
         return corpus / stand_in
     there = sorted(path.name for path in corpus.iterdir() if path.is_dir())
     raise DataError(
@@ -271,7 +271,7 @@ def _read_chapter(chapter: Path) -> tuple[dict[str, str], dict[str, Path]]:
             for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
                 name, _, text = line.strip().partition(" ")
                 if not text.strip() or name in texts:
-                    what = "the id stands above already" if name in texts else "no transcript"
+                    what = "the id is in an earlier line already" if name in texts else "no transcript"
                     raise DataError(
                         f"{path} line {number}: {what}: {line!r:.60}. Expected 'ID WORDS'. Correct it."
                     )
@@ -279,7 +279,7 @@ def _read_chapter(chapter: Path) -> tuple[dict[str, str], dict[str, Path]]:
         elif path.suffix.lower() in AUDIO_SUFFIXES:
             if path.stem in audio:
                 other = audio[path.stem].name
-                raise DataError(f"{path}: the utterance has another audio file, {other}. Take one away.")
+                raise DataError(f"{path}: the utterance has another audio file, {other}. Remove one.")
             audio[path.stem] = path
     return texts, audio
 
@@ -294,18 +294,18 @@ def _durations(part: str, paths: Sequence[Path]) -> list[float]:
             if time.monotonic() - reported > 0.5:
                 reported = time.monotonic()
                 counts = (part, len(durations), len(paths))
-                _log.info("%s: read %d of %d headers", *counts, extra={"transient": True})
+                log.info("%s: read %d of %d headers", *counts, extra={"transient": True})
     return durations
 
 
 def _check_disjoint(**splits: list[Utterance]) -> None:
-    """Refuse a preset in which an utterance stands twice: a score on training data is no score."""
+    """Check that no utterance is in two splits: a score on training data is no score."""
     owner: dict[str, str] = {}
     for name, utterances in splits.items():
         for utterance in utterances:
             if utterance.id in owner:
                 raise DataError(
-                    f"utterance {utterance.id} stands in {owner[utterance.id]} and in {name}. Expected parts "
+                    f"utterance {utterance.id} is in {owner[utterance.id]} and in {name}. Expected parts "
                     "that share nothing. Name other parts."
                 )
             owner[utterance.id] = name

@@ -1,4 +1,4 @@
-"""Utterances on disk: JSON Lines, one utterance a line, that a person can read with `head`.
+"""Manifests: utterances in JSON Lines, one a line, readable with `head`.
 
 The fields are those that NeMo users know, plus `id`, `speaker`, `offset` and `channel`:
 
@@ -7,8 +7,8 @@ The fields are those that NeMo users know, plus `id`, `speaker`, `offset` and `c
 
 `duration` and `offset` are in seconds. `channel`, counted from 0, is for recordings with a speaker a channel,
 such as telephone calls; without it the mean of all channels is read. A relative `audio_filepath` is relative
-to the manifest's own folder, so that a folder with its manifest can be moved. Other keys may stand in a line
-and are not read.
+to the manifest's own folder, so that a folder with its manifest can be moved. Other keys are allowed
+and ignored.
 """
 
 import json
@@ -30,7 +30,7 @@ _EXAMPLE = '{"id": "a1", "audio_filepath": "a1.wav", "duration": 2.1, "text": "h
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Utterance:
-    """One stretch of speech and what was said in it."""
+    """A segment of a recording with its transcript."""
 
     id: str  # unique within a manifest
     audio_filepath: Path  # absolute, once read from a manifest
@@ -43,7 +43,7 @@ class Utterance:
 
 @dataclass(frozen=True)
 class Splits:
-    """A corpus, divided: to learn from, to choose by, to score on; the last is never used to choose."""
+    """A corpus in three parts: training, development and test."""
 
     train: list[Utterance]
     dev: list[Utterance]
@@ -53,15 +53,15 @@ class Splits:
 def read_manifest(path: Path, *, allow_empty_text: bool = False, check_audio: bool = True) -> list[Utterance]:
     """Read and check a manifest.
 
-    Blank lines are passed over. A line without `id` is named after its audio file, "<stem>", or
+    Blank lines are skipped. A line without `id` is named after its audio file, "<stem>", or
     "<stem>-<line>" where that name is taken. `speaker` and `id` may be whole numbers (they become text),
     and null means absent for them, for `offset` and for `channel`.
 
     Args:
         path: the JSON Lines file, UTF-8.
-        allow_empty_text: accept utterances in which nothing is said.
-        check_audio: make sure that each audio file is there. This costs one listing of each folder,
-            not one look-up a line; False leaves it to whoever opens the audio.
+        allow_empty_text: accept utterances without words.
+        check_audio: check that each audio file exists. This costs one listing of each folder, not one
+            look-up a line; if False, a missing file is an error when it is opened.
 
     Returns:
         The utterances in the order of the lines, with absolute paths.
@@ -69,7 +69,7 @@ def read_manifest(path: Path, *, allow_empty_text: bool = False, check_audio: bo
     Raises:
         DataError: the manifest is missing, empty or not UTF-8, or a line (which is named) is broken
             JSON, lacks a key, has a value of the wrong type or range, repeats an id, or names an audio
-            file that is gone.
+            file that does not exist.
     """
     path = Path(path)
     base = path.parent.absolute()
@@ -106,7 +106,7 @@ def read_manifest(path: Path, *, allow_empty_text: bool = False, check_audio: bo
 
 
 def write_manifest(path: Path, utterances: Iterable[Utterance]) -> None:
-    """Write a manifest, whole or not at all: a failure leaves an older file of that name as it was.
+    """Write a manifest atomically: after a failure an older file of that name is unchanged.
 
     Audio below the manifest's folder is written relative to it, other audio absolute. `speaker`, `offset`
     and `channel` are left out where they hold their defaults.
@@ -116,7 +116,7 @@ def write_manifest(path: Path, utterances: Iterable[Utterance]) -> None:
         utterances: at least one; ids must differ.
 
     Raises:
-        DataError: there is no utterance, an id repeats, or the disk refuses.
+        DataError: there is no utterance, an id repeats, or the file cannot be written.
     """
     path = Path(path)
     base = _plain(path.parent).rstrip(os.sep) + os.sep
@@ -124,7 +124,7 @@ def write_manifest(path: Path, utterances: Iterable[Utterance]) -> None:
     seen: set[str] = set()
     for utterance in utterances:
         if utterance.id in seen:
-            raise DataError(f"{path}: not written: the id {utterance.id!r} stands twice. Ids must differ.")
+            raise DataError(f"{path}: not written: the id {utterance.id!r} occurs twice. Ids must differ.")
         seen.add(utterance.id)
         lines.append(json.dumps(_as_row(utterance, base), ensure_ascii=False) + "\n")
     if not lines:
@@ -165,13 +165,13 @@ def _read_line(
     duration = _seconds(row, "duration", where)
     if duration <= 0.0:
         raise DataError(
-            f"{where}: duration is {duration:g}. Expected seconds above 0. Correct the line or take it out."
+            f"{where}: duration is {duration:g}. Expected seconds above 0. Correct the line or remove it."
         )
     text = _text(row, "text", where)
     if not allow_empty_text and not text.strip():
         raise DataError(
             f"{where}: the transcript is empty. Expected the words that are spoken. "
-            "Correct the line or take it out."
+            "Correct the line or remove it."
         )
     offset = _seconds(row, "offset", where) if row.get("offset") is not None else 0.0
     if offset < 0.0:
@@ -244,8 +244,8 @@ def _unique_ids(
         if identifier:
             if identifier in first_line:
                 raise DataError(
-                    f"{path} line {number}: the id {identifier!r} stands in line {first_line[identifier]} "
-                    "already. Ids must differ. Rename one, or take the line out."
+                    f"{path} line {number}: the id {identifier!r} is in line {first_line[identifier]} "
+                    "already. Ids must differ. Rename one, or remove the line."
                 )
             first_line[identifier] = number
     stems = Counter(Path(audio).stem for _, identifier, audio, *_ in rows if not identifier)
@@ -265,7 +265,7 @@ def _unique_ids(
 
 
 def _check_audio(path: Path, numbers: list[int], utterances: list[Utterance]) -> None:
-    """Raise DataError for the first line whose audio is gone, with the count of all of them."""
+    """Raise DataError for the first line whose audio does not exist, with the count of all of them."""
     # One listing a folder instead of one look-up a line: 300,000 look-ups on a network disk take minutes.
     listings: dict[str, frozenset[str]] = {}
     missing: list[int] = []
@@ -273,16 +273,16 @@ def _check_audio(path: Path, numbers: list[int], utterances: list[Utterance]) ->
         folder, name = os.path.split(utterance.audio_filepath)  # twice as fast as .parent and .name
         if folder not in listings:
             listings[folder] = _files_in(folder)
-        # The second look serves file systems that ignore case, and is made for suspects only.
+        # The second check is for file systems that ignore case, and is made for suspects only.
         if name not in listings[folder] and not utterance.audio_filepath.is_file():
             missing.append(index)
     if missing:
         others = f" (and that of {len(missing) - 1} more lines)" if len(missing) > 1 else ""
-        number, gone = numbers[missing[0]], utterances[missing[0]].audio_filepath
+        number, missing_file = numbers[missing[0]], utterances[missing[0]].audio_filepath
         raise DataError(
-            f"{path} line {number}: the audio file {gone} is gone{others}. "
+            f"{path} line {number}: the audio file {missing_file} does not exist{others}. "
             f"Relative paths are relative to {path.parent.absolute()}. "
-            "Put the file back, correct the path, or take the line out."
+            "Put the file back, correct the path, or remove the line."
         )
 
 
@@ -291,7 +291,7 @@ def _files_in(folder: str) -> frozenset[str]:
         with os.scandir(folder) as entries:
             return frozenset(entry.name for entry in entries if entry.is_file())
     except OSError:
-        return frozenset()  # the look at the single file that follows decides
+        return frozenset()  # the check of the single file that follows decides
 
 
 def _plain(path: Path) -> str:

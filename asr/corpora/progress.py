@@ -5,20 +5,20 @@ import time
 
 __all__ = ["Progress", "progress_line", "size_text"]
 
-_log = logging.getLogger("asr")
+log = logging.getLogger("asr")
 
 _REPORT_EVERY_S = 0.5
 
 
 class Progress:
-    """Transient log records, at most two a second: how much, which share, how fast, how long still."""
+    """Transient log records, at most two a second: bytes, percentage, speed, time left."""
 
     def __init__(self, name: str, start: int, total: int) -> None:
-        """Begin to measure.
+        """Start the clock.
 
         Args:
-            name: what is moved, for the line.
-            start: bytes that are there already.
+            name: name of the file, for the line.
+            start: bytes that exist already.
             total: bytes in all; 0 when unknown.
         """
         self._name = name
@@ -27,25 +27,25 @@ class Progress:
         self._began = self._reported = time.monotonic()
 
     def report(self, done: int) -> None:
-        """Log where the work stands, unless that was done within the last half second.
+        """Log the progress, unless that was done within the last half second.
 
         Args:
-            done: bytes that are there now, those from before included.
+            done: bytes that exist now, earlier ones included.
         """
         now = time.monotonic()
         if now - self._reported >= _REPORT_EVERY_S:
             self._reported = now
             line = progress_line(self._name, self._start, done, self._total, now - self._began)
-            _log.info("%s", line, extra={"transient": True})
+            log.info("%s", line, extra={"transient": True})
 
 
 def progress_line(name: str, start: int, done: int, total: int, elapsed_s: float) -> str:
-    """One line on how far a transfer is.
+    """One line about the progress of a transfer.
 
     Args:
-        name: what is moved.
-        start: bytes that were there before this run.
-        done: bytes that are there now.
+        name: name of the file.
+        start: bytes that existed before this run.
+        done: bytes that exist now.
         total: bytes in all; 0 when unknown.
         elapsed_s: seconds since `start`.
 
@@ -62,7 +62,7 @@ def progress_line(name: str, start: int, done: int, total: int, elapsed_s: float
 
 
 def size_text(size_bytes: int) -> str:
-    """Bytes for people, in powers of ten, as disks and download pages count them.
+    """A number of bytes to read, in powers of ten, as disks and download pages count them.
 
     Args:
         size_bytes: 0 or more.

@@ -1,4 +1,4 @@
-"""Speech Commands 0.02: 105,829 recordings of one second, in each of which somebody says one of 35 words.
+"""Speech Commands 0.02: 105,829 recordings of one second, each of one of 35 words.
 
 P. Warden, "Speech Commands: a dataset for limited-vocabulary speech recognition", 2018 (arXiv 1804.03209).
 16 kHz, thousands of speakers. It is for telling words apart (`recipes/speech_commands.py`), not for
@@ -6,10 +6,10 @@ transcribing.
 
 Licence: CC BY 4.0.
 
-    yes/0a7c2a8d_nohash_0.wav …      word / speaker, "nohash", how often this speaker had said it before
+    yes/0a7c2a8d_nohash_0.wav …      word / speaker, "nohash", number among this speaker's
 
-Split: by a hash of the speaker, so that no speaker stands on two sides and a recording never changes sides
-when others are added: about 10% to choose by, 10% to test. It is the split of the corpus's own lists.
+Split: by a hash of the speaker, so that no speaker is in two parts and a recording never changes parts when
+others are added: about 10% for development, 10% for the test. It is the split of the corpus's own lists.
 
 Source: Warden 2018, section 7, and `which_set` of TensorFlow's speech commands example (the hash);
 torchaudio/datasets/speechcommands.py (the SHA-256).
@@ -27,7 +27,7 @@ from asr.frontend.audio import AUDIO_SUFFIXES, audio_info
 
 __all__ = ["ARCHIVE", "WORDS", "prepare", "which_set"]
 
-_log = logging.getLogger("asr")
+log = logging.getLogger("asr")
 
 ARCHIVE = Archive(
     name="speech_commands_v0.02.tar.gz",
@@ -49,7 +49,7 @@ def which_set(name: str) -> str:
     """Whether a recording belongs to `train`, `dev` or `test`.
 
     Args:
-        name: of the file, such as 0a7c2a8d_nohash_0.wav; what stands before `_nohash_` decides.
+        name: of the file, such as 0a7c2a8d_nohash_0.wav; the part before `_nohash_` decides.
 
     Source: `which_set` of TensorFlow's speech commands example, with its 10% and 10%.
     """
@@ -98,7 +98,7 @@ def prepare(root: Path | None, data_dir: Path, words: tuple[str, ...] = WORDS) -
                 f"0a7c2a8d_nohash_0.wav in every word's folder. Correct --data.root."
             )
     counts = ", ".join(f"{len(utterances)} {name}" for name, utterances in parts.items())
-    _log.info("%s: %d words, %s", folder, len(words), counts)
+    log.info("%s: %d words, %s", folder, len(words), counts)
     return Splits(parts["train"], parts["dev"], parts["test"])
 
 

@@ -1,8 +1,8 @@
-"""Tar files of strangers, written below one folder and nowhere else.
+"""Untrusted tar files, unpacked below one folder and nowhere else.
 
 Each file is copied by hand instead of by `TarFile.extractall(filter="data")`: Python 3.11.2, which Debian 12
-has, lacks that filter, and would unpack `../x` and links without a word. Owners, modes and times are not
-taken over.
+has, lacks that filter, and would unpack `../x` and links silently. Owners, modes and times are not
+restored.
 """
 
 import gzip
@@ -25,7 +25,7 @@ def unpack(file: Path, folder: Path) -> None:
 
     Args:
         file: the archive.
-        folder: where its members go; made when missing. After an error it holds what came before the fault.
+        folder: where its members go; made when missing. After an error it holds what was unpacked before.
 
     Raises:
         DownloadError: the archive is damaged (it is deleted then, so that the next try fetches it afresh), or
@@ -39,10 +39,10 @@ def unpack(file: Path, folder: Path) -> None:
                 progress.report(raw.tell())
                 _write_member(tar, member, file, folder)
             while tar.fileobj.read(_BLOCK):
-                pass  # what follows the last member: the checksum of gzip is looked at only at the very end
+                pass  # what follows the last member: the checksum of gzip is verified only at the very end
     except (tarfile.TarError, gzip.BadGzipFile, lzma.LZMAError, zlib.error, EOFError) as error:
         file.unlink()
-        reason = str(error).partition(":")[0]  # further lines tell of each compression that was tried
+        reason = str(error).partition(":")[0]  # further lines name each compression that was tried
         raise DownloadError(
             f"{file}: the archive is damaged: {reason}. Expected a whole tar file. It was deleted. "
             "Run the same command again to fetch it."
@@ -56,9 +56,9 @@ def _write_member(tar: tarfile.TarFile, member: tarfile.TarInfo, file: Path, fol
             f"{file}: unsafe path in the archive: {member.name!r}. Expected paths that stay inside it. "
             "Nothing was unpacked. Remove the file, and do not trust where it came from."
         )
-    place = folder / path
+    target = folder / path
     if member.isdir():
-        place.mkdir(parents=True, exist_ok=True)
+        target.mkdir(parents=True, exist_ok=True)
         return
     source = tar.extractfile(member) if member.isreg() else None
     if source is None:
@@ -66,6 +66,6 @@ def _write_member(tar: tarfile.TarFile, member: tarfile.TarInfo, file: Path, fol
             f"{file}: {member.name!r} is a link or a device. Expected plain files and folders. "
             "Nothing was unpacked. Remove the file, and do not trust where it came from."
         )
-    place.parent.mkdir(parents=True, exist_ok=True)
-    with source, place.open("wb") as target:
-        shutil.copyfileobj(source, target, _BLOCK)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with source, target.open("wb") as file_out:
+        shutil.copyfileobj(source, file_out, _BLOCK)

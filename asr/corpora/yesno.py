@@ -1,15 +1,15 @@
-"""YesNo (OpenSLR 1): sixty recordings in which one man says eight words, each "yes" or "no" in Hebrew.
+"""YesNo (OpenSLR 1): sixty recordings of one man, each of eight words "yes" or "no" in Hebrew.
 
-The corpus was made for the Kaldi project by a contributor who wished to stay unnamed, so that its scripts
-can be tried quickly and for free. 8 kHz, 6 minutes in all. There is no transcript: the file's name is the
-sequence, 1 for yes and 0 for no, so `1_0_1_1_1_0_1_0.wav` says "yes no yes yes yes no yes no".
+The corpus was made for the Kaldi project by a contributor who stays anonymous, so that its scripts can be
+tried quickly and for free. 8 kHz, 6 minutes in all. There is no transcript: the file's name is the
+sequence, 1 for yes and 0 for no, so `1_0_1_1_1_0_1_0.wav` is "yes no yes yes yes no yes no".
 
 Licence: Creative Commons Attribution-ShareAlike.
 
     waves_yesno/0_0_0_0_1_1_1_1.wav …
 
-Split: files in the order of their names; those at even places are for training and those at odd places are
-the test set, 30 each (240 words), as lhotse and icefall have them. Every sixth of the training files is
+Split: files in the order of their names; those at even positions are for training and those at odd positions
+are the test set, 30 each (240 words), as lhotse and icefall have them. Every sixth of the training files is
 taken out for the choice of the epoch, so that the test set plays no part in it: 25 train, 5 dev, 30 test.
 
 Source: lhotse/recipes/yesno.py (the split); torchaudio/datasets/yesno.py (the SHA-256).
@@ -26,7 +26,7 @@ from asr.frontend.audio import audio_info
 
 __all__ = ["ARCHIVE", "prepare"]
 
-_log = logging.getLogger("asr")
+log = logging.getLogger("asr")
 
 ARCHIVE = Archive(
     name="waves_yesno.tar.gz",
@@ -66,24 +66,24 @@ def prepare(root: Path | None, data_dir: Path) -> Splits:
         folder = folder / "waves_yesno"
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder. Expected the wav files of YesNo. Correct --data.root.")
-    # Names that begin with a dot are litter of the system that packed the archive.
+    # Names that begin with a dot were made by the system that packed the archive.
     files = sorted(path for path in folder.glob("*.wav") if not path.name.startswith("."))
     for path in files:
         if not _NAME.fullmatch(path.stem):
             raise DataError(
                 f"{path}: not a file of YesNo. Expected names of eight 0 or 1, such as 1_0_1_1_1_0_1_0.wav. "
-                "Take the file away, or correct --data.root."
+                "Remove the file, or correct --data.root."
             )
     if len(files) != _FILES:
         raise DataError(
-            f"{folder}: {len(files)} wav files. Expected the {_FILES} of YesNo, since a part of them splits "
-            f"otherwise. Correct --data.root, or leave it out to download the corpus."
+            f"{folder}: {len(files)} wav files. Expected the {_FILES} of YesNo, since fewer would be "
+            f"split differently. Correct --data.root, or leave it out to download the corpus."
         )
     utterances = [_utterance(path) for path in files]
-    learned, test = utterances[::2], utterances[1::2]
-    dev = learned[_DEV_EVERY - 1 :: _DEV_EVERY]
-    train = [utterance for utterance in learned if utterance not in dev]
-    _log.info("YesNo in %s: %d train, %d dev, %d test utterances", folder, len(train), len(dev), len(test))
+    even, test = utterances[::2], utterances[1::2]
+    dev = even[_DEV_EVERY - 1 :: _DEV_EVERY]
+    train = [utterance for utterance in even if utterance not in dev]
+    log.info("YesNo in %s: %d train, %d dev, %d test utterances", folder, len(train), len(dev), len(test))
     return Splits(train=train, dev=dev, test=test)
 
 

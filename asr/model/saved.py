@@ -24,7 +24,7 @@ from asr.model.acoustic import AcousticModel, ModelSettings
 from asr.model.encoder import EncoderConfig
 from asr.model.recurrent.layers import LayerConfig
 from asr.model.tuning import Tuning, tunings_from_json, tunings_to_json
-from asr.text.stored import tokenizer_from_json
+from asr.text.tokenizer import tokenizer_from_json
 
 FORMAT_VERSION = 2  # format 1 had the layers' settings beside the encoder's: `_migrate`
 

@@ -1,9 +1,10 @@
-"""A score for people: a summary, alignments to read, and one JSON record an utterance."""
+"""Reports of a score: a summary, alignments, and one JSON record an utterance."""
 
 import json
 import math
+import os
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
@@ -13,7 +14,7 @@ from asr.errors import DataError
 from asr.files import atomic_path
 from asr.scoring.wer import ErrorCounts, Score, UtteranceScore
 
-__all__ = ["alignment_text", "summary", "write_alignments", "write_results", "write_score"]
+__all__ = ["alignment_text", "summary", "write_alignments", "write_report", "write_results", "write_score"]
 
 
 def alignment_text(utterance: UtteranceScore) -> str:
@@ -51,9 +52,8 @@ def summary(score: Score) -> str:
         Without any error: 63.00% of the utterances [ 63 / 100 ]
         Normalizer: english
 
-    Utterances are resampled where speakers are unknown or few. Another line counts empty references, if there
-    are any. Where phones were counted, the rate is called PER, a line says so, and there is no rate of
-    characters.
+    Utterances are resampled where speakers are unknown or few. A further line counts empty references, if
+    any. Where phones were counted, the rate is called PER, a line says so, and characters are not counted.
     """
     total = len(score.utterances)
     perfect = sum(utterance.words.errors == 0 for utterance in score.utterances)
@@ -76,13 +76,37 @@ def summary(score: Score) -> str:
     return "\n".join(lines)
 
 
+def write_report(folder: Path, score: Score, notes: Sequence[str] = ()) -> str:
+    """Write the score, per-utterance results and alignments into a folder.
+
+    Under torchrun, where all processes have the same result, one writes it.
+
+    Args:
+        folder: is made when missing.
+        score: the score.
+        notes: further lines after the summary.
+
+    Returns:
+        The text to print: the summary, the notes, the paths.
+
+    Raises:
+        DataError: the files cannot be written.
+    """
+    if os.environ.get("RANK", "0") == "0":
+        write_score(folder / "score.json", score)
+        write_results(folder / "results.jsonl", score)
+        write_alignments(folder / "alignments.txt", score)
+    where = f"Per utterance: {folder / 'results.jsonl'}, {folder / 'alignments.txt'}"
+    return "\n".join([summary(score), *notes, where])
+
+
 def write_score(path: Path, score: Score) -> None:
     """Write the score of the corpus as one JSON object.
 
     Keys: rate (WER or PER), percent (null where references are empty and there are errors), errors, words or
     phones (in the references), substitutions, deletions, insertions, characters (the same counts in
     characters), utterances, normalizer, and interval: low, high (percent), level, resampled (speakers or
-    utterances), count, note. The file appears whole or not at all.
+    utterances), count, note. The file is written atomically.
 
     Raises:
         DataError: the file cannot be written.
@@ -104,8 +128,8 @@ def write_results(path: Path, score: Score) -> None:
     """Write one JSON record an utterance, in the order of the corpus.
 
     Keys: id, speaker (where known), reference, hypothesis (both as compared, that is, normalised), errors,
-    words or phones (in the reference), substitutions, deletions, insertions. The file appears whole or not at
-    all.
+    words or phones (in the reference), substitutions, deletions, insertions. The file is written
+    atomically.
 
     Raises:
         DataError: the file cannot be written.
@@ -117,7 +141,7 @@ def write_alignments(path: Path, score: Score) -> None:
     """Write the summary, then the alignment of every utterance, most word errors first.
 
     Equal ones keep the order of the corpus. Utterances without an error come last: every utterance is in the
-    file. It appears whole or not at all.
+    file. It is written atomically.
 
     Raises:
         DataError: the file cannot be written.
@@ -178,11 +202,11 @@ def _write(path: Path, lines: Iterable[str]) -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
         with (
             nullcontext(path) if direct else atomic_path(path) as target,
-            # a lone surrogate, legal in JSON, cannot be written as UTF-8; its escape is legal JSON again
+            # a lone surrogate, valid in JSON, cannot be written as UTF-8; its escape is valid JSON
             target.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as file,
         ):
             file.writelines(line + "\n" for line in lines)
     except OSError as error:
         raise DataError(
-            f"{path} cannot be written: {error.strerror or error}. Choose a file that you may write."
+            f"{path} cannot be written: {error.strerror or error}. Choose a file that can be written."
         ) from None

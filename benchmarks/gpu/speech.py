@@ -10,7 +10,7 @@ import torch
 from asr.batching.batches import BatchConfig, Batches
 from asr.batching.examples import TextConfig, learn_tokenizer, make_examples
 from asr.commands.train import Settings
-from asr.corpora.digits import prepare_embedded
+from asr.corpora import digits
 from asr.corpora.manifest import Utterance, read_manifest
 from asr.frontend.augment import AugmentConfig
 from asr.frontend.features import FeatureConfig
@@ -36,7 +36,7 @@ def load_speech(part: Part) -> tuple[list[Utterance], list[Utterance]]:
     if settings.train or train_path.exists():
         train, dev = read_manifest(train_path), read_manifest(dev_path)
     else:
-        splits = prepare_embedded()
+        splits = digits.prepare()
         train, dev, train_path = splits.train, splits.dev, Path("data/digits")
     if settings.quick:
         train = [utterance for utterance in train if utterance.duration < QUICK_S][:QUICK_TRAIN]

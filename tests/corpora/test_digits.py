@@ -1,6 +1,5 @@
-"""The digits corpora: the embedded synthetic voices, and the split of FSDD by speaker."""
+"""The embedded digits corpus: its size, its split, its segments."""
 
-import logging
 from collections import Counter
 from pathlib import Path
 
@@ -8,10 +7,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from asr.corpora import digits
-from asr.corpora.digits import DIGIT_WORDS, FSDD_SPEAKERS, next_speaker, prepare_embedded, prepare_fsdd
+from asr.corpora.digits import WORDS, prepare
 from asr.corpora.manifest import Splits
-from asr.errors import DataError, SettingsError
+from asr.errors import DataError
 
 _DATA = Path(__file__).resolve().parents[2] / "data"
 # Voices that are the same person: they must stand on the same side of the split.
@@ -20,7 +18,7 @@ _PERSONS = {"kal": ("flite-kal", "festival-kal"), "rms": ("flite-rms",), "slt": 
 
 @pytest.fixture(scope="module")
 def embedded() -> Splits:
-    return prepare_embedded(_DATA)
+    return prepare(_DATA)
 
 
 def test_embedded_parts_have_the_promised_size_and_balance(embedded: Splits) -> None:
@@ -30,14 +28,14 @@ def test_embedded_parts_have_the_promised_size_and_balance(embedded: Splits) -> 
     for part in (embedded.train, embedded.dev, embedded.test):
         strings = [utterance.text.split() for utterance in part]
         words = Counter(word for string in strings for word in string)
-        assert set(words) == set(DIGIT_WORDS)
+        assert set(words) == set(WORDS)
         assert max(words.values()) < 1.25 * min(words.values())
         assert {len(string) for string in strings} == set(range(1, 8))
     assert 30 * 60 < sum(utterance.duration for utterance in embedded.train) < 46 * 60
 
 
 def test_no_voice_and_no_person_is_on_two_sides(embedded: Splits) -> None:
-    """Guards against scoring on a voice that was heard in training, also under another synthesiser's name."""
+    """Guards against scoring on a voice of the training set, also under another synthesiser's name."""
     voices = [{u.speaker for u in part} for part in (embedded.train, embedded.dev, embedded.test)]
     assert len(set.union(*voices)) == sum(len(side) for side in voices) == 26
     for prefixes in _PERSONS.values():
@@ -93,8 +91,8 @@ def test_demo_wavs_are_the_test_utterances_that_their_names_say(embedded: Splits
     files = sorted((_DATA / "digits" / "wav").glob("*.wav"))
     assert len(files) == 3
     for path in files:
-        voice, said = path.stem.split("_")
-        text = " ".join(DIGIT_WORDS[int(digit)] for digit in said.split("-"))
+        voice, digits = path.stem.split("_")
+        text = " ".join(WORDS[int(digit)] for digit in digits.split("-"))
         (twin,) = [u for u in embedded.test if u.speaker == voice and u.text == text]
         plain, rate = soundfile.read(path)
         start = round(twin.offset * 16000)
@@ -114,110 +112,11 @@ def test_embedded_corpus_is_small() -> None:
 
 def test_embedded_corpus_is_found_beside_the_package_and_in_its_own_folder(embedded: Splits) -> None:
     """Guards against a recipe that works from one folder only."""
-    assert prepare_embedded() == prepare_embedded(_DATA / "digits") == embedded
+    assert prepare() == prepare(_DATA / "digits") == embedded
 
 
 def test_embedded_corpus_absent(tmp_path: Path) -> None:
     """Guards against a bare FileNotFoundError when the package was installed without the repository."""
     with pytest.raises(DataError, match="come with the repository") as caught:
-        prepare_embedded(tmp_path)
+        prepare(tmp_path)
     assert str(tmp_path / "digits") in str(caught.value)
-
-
-@pytest.fixture
-def look_alike(tmp_path: Path) -> Path:
-    """Two recordings of each digit by each speaker, laid out as FSDD is."""
-    folder = tmp_path / "fsdd" / "recordings"
-    folder.mkdir(parents=True)
-    for speaker in FSDD_SPEAKERS:
-        for digit in range(10):
-            for index in range(2):
-                soundfile.write(folder / f"{digit}_{speaker}_{index}.wav", np.zeros(800 + digit), 8000)
-    return tmp_path / "fsdd"
-
-
-def test_next_speaker_is_a_cycle() -> None:
-    """Guards against a dev speaker that falls off the end of the list."""
-    assert next_speaker("george") == "jackson"
-    assert next_speaker("yweweler") == "george"
-    assert {next_speaker(speaker) for speaker in FSDD_SPEAKERS} == set(FSDD_SPEAKERS)
-
-
-@pytest.mark.parametrize("test_speaker", FSDD_SPEAKERS)
-def test_fsdd_splits_by_speaker(look_alike: Path, tmp_path: Path, test_speaker: str) -> None:
-    """Guards against a speaker on two sides, a recording lost, or the wrong word for a digit."""
-    splits = prepare_fsdd(look_alike, tmp_path, test_speaker)
-    assert {u.speaker for u in splits.test} == {test_speaker}
-    assert {u.speaker for u in splits.dev} == {next_speaker(test_speaker)}
-    assert {u.speaker for u in splits.train} == {*FSDD_SPEAKERS} - {test_speaker, next_speaker(test_speaker)}
-    assert [len(part) for part in (splits.train, splits.dev, splits.test)] == [80, 20, 20]
-    seven = next(u for u in splits.test if u.id == f"7_{test_speaker}_1")
-    assert (seven.text, seven.offset, seven.duration) == ("seven", 0.0, pytest.approx(807 / 8000))
-    named = prepare_fsdd(look_alike / "recordings", tmp_path, test_speaker, next_speaker(test_speaker))
-    assert named == splits
-
-
-def test_fsdd_part_is_reported(look_alike: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Guards against results on a part of the corpus that pass for those of the whole."""
-    with caplog.at_level(logging.WARNING, logger="asr"):
-        prepare_fsdd(look_alike, tmp_path, "theo")
-    assert "120 recordings, where FSDD has 3000" in caplog.text
-
-
-def test_fsdd_unknown_or_repeated_speaker(look_alike: Path, tmp_path: Path) -> None:
-    """Guards against an empty test set, and against choosing on the test set."""
-    with pytest.raises(SettingsError, match=r"test speaker is 'bob'.*george, jackson"):
-        prepare_fsdd(look_alike, tmp_path, "bob")
-    with pytest.raises(SettingsError, match="dev speaker is 'bob'"):
-        prepare_fsdd(look_alike, tmp_path, "theo", "bob")
-    with pytest.raises(SettingsError, match="both the test speaker and the dev speaker"):
-        prepare_fsdd(look_alike, tmp_path, "theo", "theo")
-
-
-def test_fsdd_folder_that_is_not_fsdd(look_alike: Path, tmp_path: Path) -> None:
-    """Guards against a wrong or half-copied folder that only shows as an odd result later."""
-    with pytest.raises(DataError, match="no such folder"):
-        prepare_fsdd(tmp_path / "nowhere", tmp_path, "theo")
-    stranger = look_alike / "recordings" / "hello.wav"
-    soundfile.write(stranger, np.zeros(800), 8000)
-    with pytest.raises(DataError, match=r"hello\.wav: not a recording of FSDD"):
-        prepare_fsdd(look_alike, tmp_path, "theo")
-    stranger.unlink()
-    for path in (look_alike / "recordings").glob("*_lucas_*.wav"):
-        path.unlink()
-    with pytest.raises(DataError, match="no recording of lucas among 100 wav files"):
-        prepare_fsdd(look_alike, tmp_path, "theo")
-
-
-def test_fsdd_download_is_used_and_compared(
-    look_alike: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Guards against a download that is ignored, or other recordings that pass for the measured ones."""
-    asked: list[Path] = []
-
-    def fake_fetch(archive: object, folder: Path) -> Path:
-        asked.append(folder)
-        assert archive is digits.FSDD_ARCHIVE
-        return look_alike
-
-    monkeypatch.setattr(digits, "fetch", fake_fetch)
-    with caplog.at_level(logging.WARNING, logger="asr"):
-        assert len(prepare_fsdd(None, tmp_path / "data", "lucas").train) == 80
-    assert asked == [tmp_path / "data"]
-    assert "not byte for byte" in caplog.text
-
-
-def test_real_fsdd(
-    speech: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Guards against a layout that only the look-alike has; the digest is that of the real recordings."""
-    monkeypatch.setattr(digits, "fetch", lambda archive, folder: speech / "fsdd")
-    with caplog.at_level(logging.WARNING, logger="asr"):
-        splits = prepare_fsdd(None, tmp_path, "jackson")
-    assert not caplog.records
-    assert [len(part) for part in (splits.train, splits.dev, splits.test)] == [2000, 500, 500]
-    for part in (splits.train, splits.dev, splits.test):
-        assert len(set(Counter(u.text for u in part).values())) == 1
-    every = splits.train + splits.dev + splits.test
-    assert sum(u.duration for u in every) / 3600 == pytest.approx(0.36, abs=0.01)
-    assert all(0.1 < u.duration < 3.0 for u in every)

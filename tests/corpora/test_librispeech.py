@@ -74,7 +74,7 @@ def test_two_audio_files_for_one_utterance(tmp_path: Path) -> None:
     ("line", "message"),
     [
         ("84-7-0001", r"84-7\.trans\.txt line 2: no transcript: '84-7-0001'"),
-        ("84-7-0000 AGAIN", r"84-7\.trans\.txt line 2: the id stands above already"),
+        ("84-7-0000 AGAIN", r"84-7\.trans\.txt line 2: the id is in an earlier line already"),
     ],
 )
 def test_bad_transcript_line(tmp_path: Path, line: str, message: str) -> None:
@@ -174,7 +174,7 @@ def test_overlapping_parts_are_refused(tmp_path: Path) -> None:
     """Guards against scoring on training data."""
     _look_alike(tmp_path / "dev-clean", [84])
     preset = librispeech.Preset(train_parts=("dev-clean",), dev_parts=("dev-clean",))
-    with pytest.raises(DataError, match="84-7-0000 stands in train and in dev"):
+    with pytest.raises(DataError, match="84-7-0000 is in train and in dev"):
         librispeech.prepare(tmp_path, tmp_path, preset)
 
 
@@ -205,7 +205,7 @@ def test_split_by_speaker_leaves_neither_side_empty(tmp_path: Path, first: int) 
     utterances = [
         Utterance(id=s, audio_filepath=tmp_path, duration=1.0, text="x", speaker=s) for s in ("1", "2")
     ]
-    with pytest.raises(DataError, match=f"2 speakers cannot be divided into {first} and the rest"):
+    with pytest.raises(DataError, match=f"2 speakers cannot be split into {first} and the rest"):
         librispeech.split_by_speaker(utterances, first)
     with pytest.raises(DataError, match="utterance 1: no speaker is named"):
         librispeech.split_by_speaker([replace(utterances[0], speaker="")], 1)

@@ -135,9 +135,12 @@ def test_made_up_id_avoids_a_given_one(tmp_path: Path) -> None:
         (_row(audio_filepath=3), r"line 2: audio_filepath is a number: 3"),
         (_row(speaker=["x"]), r"line 2: speaker is a list"),
         (_row(id=1.5), r"line 2: id is a number: 1\.5"),
-        (_row(id="first"), r"line 2: the id 'first' stands in line 1 already\. Ids must differ"),
-        (_row(audio_filepath="gone.wav"), r"line 2: the audio file .*gone\.wav is gone\. Relative paths"),
-        (_row(audio_filepath="no/gone.wav"), r"line 2: the audio file .*gone\.wav is gone\."),
+        (_row(id="first"), r"line 2: the id 'first' is in line 1 already\. Ids must differ"),
+        (
+            _row(audio_filepath="gone.wav"),
+            r"line 2: the audio file .*gone\.wav does not exist\. Relative paths",
+        ),
+        (_row(audio_filepath="no/gone.wav"), r"line 2: the audio file .*gone\.wav does not exist\."),
     ],
 )
 def test_bad_line_is_named(tmp_path: Path, line: dict[str, object] | str, message: str) -> None:
@@ -160,7 +163,7 @@ def test_missing_key_is_named(tmp_path: Path, key: str) -> None:
 def test_all_missing_audio_is_counted(tmp_path: Path) -> None:
     """Guards against mending a manifest of a moved corpus one error at a time."""
     rows = [_row(id=f"u{n}", audio_filepath=f"{n}.wav") for n in range(3)]
-    with pytest.raises(DataError, match=r"line 2: .*0\.wav is gone \(and that of 2 more lines\)"):
+    with pytest.raises(DataError, match=r"line 2: .*0\.wav does not exist \(and that of 2 more lines\)"):
         read_manifest(_manifest(tmp_path, _row(), *rows))
     assert len(read_manifest(_manifest(tmp_path, _row(), *rows), check_audio=False)) == 4
 
@@ -228,7 +231,7 @@ def test_write_refuses_what_read_would_refuse(tmp_path: Path) -> None:
     """Guards against finding out only at the next start."""
     path = tmp_path / "m.jsonl"
     twin = Utterance(id="n", audio_filepath=tmp_path / "a.wav", duration=1.0, text="x")
-    with pytest.raises(DataError, match="the id 'n' stands twice"):
+    with pytest.raises(DataError, match="the id 'n' occurs twice"):
         write_manifest(path, [twin, twin])
     with pytest.raises(DataError, match="there is no utterance to write"):
         write_manifest(path, [])

@@ -11,7 +11,7 @@ from asr.frontend.features import FeatureConfig, frame_count, frame_mask, log_me
 from asr.model.acoustic import AcousticModel, ModelSettings
 from asr.model.ctc import ctc_loss
 from asr.model.recurrent.layers import Cell
-from asr.text.tokenizer import CharTokenizer
+from asr.text.characters import CharTokenizer
 from tests.shapes import encoder_config
 
 # float32 sums in another order; TF32, which conftest.py switches off, would need a hundred times this.

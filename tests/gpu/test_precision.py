@@ -23,7 +23,7 @@ from asr.model.acoustic import AcousticModel, ModelSettings
 from asr.model.encoder import EncoderConfig
 from asr.model.recurrent.direction import Direction
 from asr.model.recurrent.initialization import make_direction
-from asr.text.tokenizer import CharTokenizer
+from asr.text.characters import CharTokenizer
 
 
 def noise(*shape: int, seed: int = 0) -> Tensor:

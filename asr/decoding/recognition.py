@@ -1,0 +1,339 @@
+"""A model run over many recordings without waiting for files or for decoding.
+
+Threads read the next recordings while the model computes. Its output is copied to the host while it computes
+the next batch, and is decoded then.
+"""
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from threading import Event
+from typing import Generic, TypeVar
+
+import torch
+from torch import Tensor
+
+from asr.decoding.decoder import Decode, greedy_decoder
+from asr.decoding.hypothesis import Hypothesis
+from asr.device import usable_cores
+from asr.errors import AudioError, SettingsError
+from asr.frontend.audio import read_audio
+from asr.frontend.features import FeatureConfig
+from asr.model.acoustic import AcousticModel
+
+__all__ = ["Recognised", "Segment", "each_output", "recognise"]
+
+log = logging.getLogger("asr")
+
+Output = TypeVar("Output")
+
+_WINDOW = 10  # batches' worth of audio that is read before it is sorted by length
+_SILENCE = 1e-4  # of full scale: -80 dBFS
+_MAX_THREADS = 8  # that read audio; they read 5,000 s of audio a second
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A recording, or a part of one."""
+
+    path: Path
+    offset_s: float = 0.0
+    duration_s: float | None = None  # None: to the end
+    channel: int | None = None  # counted from 0; None: the mean of all
+    # (samples,) at the model's rate, where they are in memory already: the path is then only a name
+    waveform: Tensor | None = field(default=None, compare=False, repr=False)
+
+
+@dataclass(frozen=True)
+class Recognised:
+    """A segment with its result."""
+
+    segment: Segment
+    duration_s: float  # of the audio that was recognised
+    outcome: Hypothesis | AudioError  # the best text, or why there is none
+    nbest: tuple[Hypothesis, ...] = ()  # all that the decoder returned, the outcome first
+
+
+_Entry = tuple[Segment, Tensor | AudioError]  # (samples,) of a segment, or why there are none
+
+
+def recognise(
+    model: AcousticModel, segments: Sequence[Segment], batch_s: float, decode: Decode | None = None
+) -> Iterator[Recognised]:
+    """Recognise segments, in batches of about the same length; see `each_output`.
+
+    Args:
+        model: on its device.
+        segments: what to recognise.
+        batch_s: seconds of audio in a batch, padding included; a longer segment is a batch by itself.
+        decode: the decoder; None decodes greedily.
+
+    Yields:
+        One result a segment, in order.
+
+    Raises:
+        SettingsError: batch_s is not above 0, or a batch does not fit into the device's memory.
+    """
+    decode = decode or greedy_decoder(model.settings.tokenizer)
+    for segment, duration_s, found in each_output(model, segments, batch_s, decode):
+        if isinstance(found, AudioError):
+            yield Recognised(segment, duration_s, found)
+        else:
+            yield Recognised(segment, duration_s, found[0], tuple(found))
+
+
+def each_output(
+    model: AcousticModel,
+    segments: Sequence[Segment],
+    batch_s: float,
+    use: Callable[[Tensor, Tensor, float], Sequence[Output]],
+) -> Iterator[tuple[Segment, float, Output | AudioError]]:
+    """Run a model over segments, in batches of about the same length, and hand its output on.
+
+    Each batch is used after the next one has been started, so that a GPU computes meanwhile. Progress is
+    logged after every batch, and the speed at the end.
+
+    Args:
+        model: on its device.
+        segments: what to run it on.
+        batch_s: seconds of audio in a batch, padding included; a longer segment is a batch by itself.
+        use: gets (batch, steps, vocab) log-probabilities and (batch,) valid steps, both on the CPU, and the
+            seconds of a step; returns (batch,) results.
+
+    Yields:
+        Each segment in order, with its seconds of audio, and its result, or why it has none.
+
+    Raises:
+        SettingsError: batch_s is not above 0, or a batch does not fit into the device's memory.
+    """
+    if not batch_s > 0:
+        raise SettingsError(f"batch-s must be above 0 seconds. Got {batch_s:g}.")
+    rate = model.settings.features.sample_rate
+    progress = _Progress(len(segments))
+    windows: deque[_Window[Output]] = deque()
+    running: _RunningBatch[Output] | None = None
+
+    def finish(batch: "_RunningBatch[Output]") -> None:
+        log_probs, step_lengths = batch.output.wait()
+        results = use(log_probs, step_lengths, model.step_s)
+        batch.window.results |= zip(batch.numbers, results, strict=True)
+        progress.add(len(results), sum(len(batch.window.waveforms[n]) for n in batch.numbers) / rate)
+
+    for entries in _read_ahead(segments, model.settings.features, _WINDOW * batch_s):
+        window: _Window[Output] = _Window(entries)
+        windows.append(window)
+        progress.failed(len(entries) - len(window.waveforms))
+        for numbers in _batches(window.waveforms, batch_s * rate):
+            started = _RunningBatch(window, numbers, _start(model, window, numbers, batch_s))
+            if running is not None:
+                finish(running)
+            running = started
+            if running.output.copied is None:  # a CPU has finished it
+                finish(running)
+                running = None
+            while windows and windows[0].complete:
+                yield from windows.popleft().rows(rate)
+    if running is not None:
+        finish(running)
+    for window in windows:
+        yield from window.rows(rate)
+    progress.end()
+
+
+@dataclass
+class _Window(Generic[Output]):
+    """Segments that are sorted by length together, and their results."""
+
+    entries: list[_Entry]
+    results: dict[int, Output] = field(default_factory=dict)  # by the number of the entry
+    waveforms: dict[int, Tensor] = field(init=False)  # (samples,) of the entries that can be used
+
+    def __post_init__(self) -> None:
+        self.waveforms = {n: audio for n, (_, audio) in enumerate(self.entries) if isinstance(audio, Tensor)}
+
+    @property
+    def complete(self) -> bool:
+        """Whether every entry that can be used has its result."""
+        return len(self.results) == len(self.waveforms)
+
+    def rows(self, sample_rate: int) -> Iterator[tuple[Segment, float, Output | AudioError]]:
+        """The entries in order, with their seconds and results."""
+        for number, (segment, audio) in enumerate(self.entries):
+            if isinstance(audio, AudioError):
+                yield segment, 0.0, audio
+            else:
+                yield segment, len(audio) / sample_rate, self.results[number]
+
+
+class _HostCopy:
+    """A model's output on its way from the device to the host, which does other work meanwhile.
+
+    Args:
+        log_probs: (batch, steps, vocab).
+        step_lengths: (batch,).
+    """
+
+    def __init__(self, log_probs: Tensor, step_lengths: Tensor) -> None:
+        # Into page-locked memory, which torch takes for asynchronous copies.
+        self.output = log_probs.to("cpu", non_blocking=True), step_lengths.to("cpu", non_blocking=True)
+        self.copied = _record_event(log_probs.device)
+
+    def wait(self) -> tuple[Tensor, Tensor]:
+        """The same in the host's memory."""
+        if self.copied is not None:
+            self.copied.synchronize()
+        return self.output
+
+
+def _record_event(device: torch.device) -> torch.cuda.Event | None:
+    """An event after all work that was started so far; None on a CPU, which has finished it."""
+    if device.type != "cuda":
+        return None
+    event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+    event.record(torch.cuda.current_stream(device))
+    return event
+
+
+@dataclass(frozen=True)
+class _RunningBatch(Generic[Output]):
+    """A batch that the device computes."""
+
+    window: _Window[Output]
+    numbers: list[int]  # of the window's entries
+    output: _HostCopy
+
+
+def _start(model: AcousticModel, window: _Window[Output], numbers: list[int], batch_s: float) -> _HostCopy:
+    waveforms = [window.waveforms[number] for number in numbers]
+    try:
+        return _HostCopy(*model.log_probs(waveforms))
+    except torch.OutOfMemoryError as error:
+        longest_s = len(waveforms[0]) / model.settings.features.sample_rate
+        raise SettingsError(
+            f"batch-s {batch_s:g}: {len(numbers)} recordings of up to {longest_s:.0f} s do not fit into the "
+            f"memory of {model.device} together. Lower --batch-s, cut recordings longer than it, or use "
+            f"--device cpu."
+        ) from error
+
+
+def _batches(waveforms: Mapping[int, Tensor], batch_samples: float) -> Iterator[list[int]]:
+    """The waveforms' numbers in batches of about the same length, the longest first."""
+    numbers = sorted(waveforms, key=lambda number: len(waveforms[number]), reverse=True)
+    while numbers:
+        size = max(1, int(batch_samples / len(waveforms[numbers[0]])))
+        yield numbers[:size]
+        numbers = numbers[size:]
+
+
+# ---------------------------------------------------------------------------------------------------- reading
+
+
+def _read_ahead(
+    segments: Sequence[Segment], features: FeatureConfig, window_s: float
+) -> Iterator[list[_Entry]]:
+    """Segments with their audio, window_s seconds at a time; the next ones are read meanwhile.
+
+    A thousand files need no more memory than three windows: of one the last batch is computed, of one the
+    first, and one is read.
+    """
+    stop = Event()
+    windows = _windows(segments, features, window_s, stop)
+    with ThreadPoolExecutor(1) as reader:
+        following = reader.submit(next, windows, None)
+        try:
+            while (window := following.result()) is not None:
+                following = reader.submit(next, windows, None)
+                yield window
+        finally:
+            stop.set()
+            reader.submit(windows.close).result()
+            # The threads that read have set it to 1 for themselves, and for threads that start later.
+            torch.set_num_threads(torch.get_num_threads())
+
+
+def _windows(
+    segments: Sequence[Segment], features: FeatureConfig, window_s: float, stop: Event
+) -> Generator[list[_Entry], None, None]:
+    """Read segments in threads, until `stop` is set."""
+    threads = min(_MAX_THREADS, usable_cores())
+    waiting = iter(segments)
+    reading: deque[tuple[Segment, Future[Tensor | AudioError]]] = deque()
+    window: list[_Entry] = []
+    samples = 0
+    # One thread for the sums of each: with more, the resampler rounds differently.
+    pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
+    try:
+        while not stop.is_set():
+            for segment in islice(waiting, 2 * threads - len(reading)):
+                reading.append((segment, pool.submit(_read, segment, features)))
+            if not reading:
+                break
+            segment, future = reading.popleft()
+            audio = future.result()
+            window.append((segment, audio))
+            if isinstance(audio, Tensor):
+                samples += len(audio)
+                if float(audio.abs().max()) < _SILENCE:  # here, and not in `_read`: messages keep their order
+                    log.warning("%s: silence (no sample above -80 dBFS). Check the recording.", segment.path)
+            if samples >= window_s * features.sample_rate:
+                yield window
+                window, samples = [], 0
+        if window and not stop.is_set():
+            yield window
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _read(segment: Segment, features: FeatureConfig) -> Tensor | AudioError:
+    rate = features.sample_rate
+    waveform = segment.waveform
+    try:
+        if waveform is None:
+            waveform = read_audio(
+                segment.path,
+                rate,
+                offset_s=segment.offset_s,
+                duration_s=segment.duration_s,
+                channel=segment.channel,
+            )
+    except AudioError as error:
+        return error
+    if len(waveform) < features.win_length:
+        return AudioError(
+            f"{segment.path}: {1000 * len(waveform) / rate:.0f} ms of audio are too short to recognise. "
+            f"Expected at least {features.window_ms:g} ms. Leave the file out."
+        )
+    return waveform
+
+
+class _Progress:
+    """How many recordings are done, and how long the rest will take, for the log."""
+
+    def __init__(self, total: int) -> None:
+        self.total, self.began = total, time.monotonic()
+        self.seconds, self.used, self.unusable = 0.0, 0, 0
+
+    def failed(self, count: int) -> None:
+        """Count segments that cannot be used."""
+        self.unusable += count
+
+    def add(self, count: int, seconds: float) -> None:
+        """Count segments that have their result, and their seconds of audio."""
+        self.used, self.seconds = self.used + count, self.seconds + seconds
+        done = self.used + self.unusable
+        left = (time.monotonic() - self.began) * (self.total - done) / done
+        log.info("%d of %d recordings, %.0f s left", done, self.total, left, extra={"transient": True})
+
+    def end(self) -> None:
+        """Log the last line, which is kept."""
+        if self.used:
+            elapsed = time.monotonic() - self.began
+            log.info(
+                "%d of %d recordings, %.1f s of audio in %.1f s (%.0f times real time)",
+                self.used, self.total, self.seconds, elapsed, self.seconds / elapsed,
+            )  # fmt: skip

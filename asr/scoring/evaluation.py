@@ -1,0 +1,107 @@
+"""A model and a manifest in, a score out: recognise every utterance and compare it with its transcript."""
+
+import logging
+from collections import Counter
+from collections.abc import Sequence
+
+from asr.corpora.manifest import Utterance
+from asr.decoding.decoder import Decoder
+from asr.decoding.hypothesis import OutputUnit
+from asr.decoding.recognition import Segment, recognise
+from asr.decoding.resources import DecodingResources
+from asr.errors import AudioError
+from asr.model.acoustic import AcousticModel
+from asr.scoring.wer import Score, score
+from asr.text.normalize import normalize
+from asr.text.phones import report_guesses
+from asr.text.tokenizer import Tokenizer
+
+__all__ = ["evaluate", "reference_texts"]
+
+log = logging.getLogger("asr")
+
+_NAMED = 8  # characters that a message names; further ones are only counted
+
+
+def evaluate(
+    model: AcousticModel,
+    utterances: Sequence[Utterance],
+    *,
+    normalizer: str | None = None,
+    batch_s: float = 120.0,
+    decoder: Decoder | None = None,
+) -> Score:
+    """Recognise utterances and score the result: words, or phones where the decoder writes these.
+
+    Args:
+        model: on its device.
+        utterances: with their transcripts.
+        normalizer: text rules for both sides; None for the model's.
+        batch_s: seconds of audio in a batch, padding included.
+        decoder: from `build_decoder`; None decodes greedily.
+
+    Raises:
+        AudioError: an utterance's audio cannot be used. A score of the others would not be comparable.
+        DataError: the units are phones, and a reference cannot be pronounced.
+        SettingsError: the normalizer is unknown, or batch_s is not above 0.
+    """
+    rules = normalizer or model.settings.normalizer
+    unit = decoder.unit if decoder else DecodingResources().unit(model.settings.tokenizer)
+    references = reference_texts(utterances, model.settings.tokenizer, rules, unit)
+    segments = [
+        Segment(utterance.audio_filepath, utterance.offset, utterance.duration, utterance.channel)
+        for utterance in utterances
+    ]
+    texts: list[str] = []
+    results = recognise(model, segments, batch_s, decoder.decode if decoder else None)
+    for utterance, result in zip(utterances, results, strict=True):
+        if isinstance(result.outcome, AudioError):
+            raise AudioError(f"utterance {utterance.id}: {result.outcome}")
+        texts.append(result.outcome.text)
+    ids, speakers = zip(*((utterance.id, utterance.speaker) for utterance in utterances), strict=True)
+    return score(references, texts, ids, rules, unit, speakers)
+
+
+def reference_texts(
+    utterances: Sequence[Utterance], tokenizer: Tokenizer, rules: str, unit: OutputUnit
+) -> list[str]:
+    """The references of a score: normalised words, or their phones; doubtful ones are logged.
+
+    Raises:
+        DataError: the units are phones, and a reference cannot be pronounced.
+        SettingsError: the rules are unknown.
+    """
+    texts = [normalize(utterance.text, rules) for utterance in utterances]
+    if unit == "words":
+        if tokenizer.pieces:
+            _warn_about_alphabet(texts, tokenizer, rules)
+        return texts
+    report_guesses(tokenizer, texts, "the")
+    return [
+        tokenizer.decode(tokenizer.encode(text, utterance=utterance.id))
+        for text, utterance in zip(texts, utterances, strict=True)
+    ]
+
+
+def _warn_about_alphabet(references: Sequence[str], tokenizer: Tokenizer, rules: str) -> None:
+    """Warn where references have characters that no hypothesis can have: their words are always errors."""
+    pieces = tokenizer.pieces or ()
+    letters = {character for piece in pieces for character in piece.text}
+    letters |= {" "} if any(piece.begins_word for piece in pieces) else set()
+    writable = letters.union(*(normalize(letter, rules) for letter in letters))
+    missing = Counter(character for text in references for character in text if character not in writable)
+    if not missing:
+        return
+    affected = sum(not writable.issuperset(text) for text in references)
+    named = ", ".join(f"{character!r} x {count}" for character, count in missing.most_common(_NAMED))
+    case = any(character.swapcase() in writable for character in missing)
+    log.warning(
+        "%d characters in %d of %d references are ones that the model cannot write: %s%s. The words that "
+        "contain them count as errors. Correct the transcripts, or choose other rules%s.",
+        missing.total(),
+        affected,
+        len(references),
+        named,
+        ", ..." if len(missing) > _NAMED else "",
+        ": --normalizer lower compares without case" if case else f" than --normalizer {rules}",
+    )
