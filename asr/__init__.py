@@ -20,8 +20,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from asr.batching.batches import BatchConfig
     from asr.batching.examples import TextConfig
-    from asr.decoding.config import BeamConfig
-    from asr.decoding.decoder import DecoderSettings
+    from asr.decoding.config import BeamConfig, DecoderSettings
     from asr.decoding.hypothesis import Hypothesis, Word
     from asr.decoding.transcription import Model, Transcript, load
     from asr.errors import AsrError
@@ -44,7 +43,7 @@ _MODULES = {
     "AugmentConfig": "asr.frontend.augment",
     "BatchConfig": "asr.batching.batches",
     "BeamConfig": "asr.decoding.config",
-    "DecoderSettings": "asr.decoding.decoder",
+    "DecoderSettings": "asr.decoding.config",
     "EncoderConfig": "asr.model.encoder",
     "FeatureConfig": "asr.frontend.features",
     "Hypothesis": "asr.decoding.hypothesis",

@@ -1,8 +1,8 @@
-"""The command line: `asr COMMAND …`, and the frame in which recipes run.
+"""The command line: `asr COMMAND …`, and the error handling and progress that recipes share with it.
 
-The only file that prints for a person or sets an exit status: 0 for success, 1 when some files of a list
-could not be used, 2 for an error that ended the command, 130 after Ctrl-C, 141 when the reader of the output
-has left. Results go to stdout, everything else to stderr.
+The only file that prints or sets an exit status: 0 for success, 1 when some files of a list could not be
+used, 2 for an error that ended the command, 130 after Ctrl-C, 141 when the reader of the output has closed
+it. Results go to stdout, everything else to stderr.
 """
 
 import contextlib
@@ -27,12 +27,12 @@ asr: train recurrent speech recognisers with CTC, transcribe recordings, score t
 
 usage: asr COMMAND [--help] ...
 
-  train       learn a model from manifests
+  train       train a model on manifests
   transcribe  recordings -> text
   evaluate    word error rate of a model on a manifest
-  tune        decoding weights for a model and a language model, found on a dev set
+  tune        decoding weights of a model and a language model, tuned on a dev set
   score       word error rate of one text file against another
-  augment     recordings as training hears them: speed, rooms, noise, volume
+  augment     recordings as training augments them: speed, rooms, noise, volume
   lm          train a language model (n-grams or a character network), score text with it, convert it
 
   asr train train.jsonl --dev dev.jsonl --train.run-dir runs/mine
@@ -41,11 +41,11 @@ usage: asr COMMAND [--help] ...
   asr evaluate test.jsonl --model runs/mine/model.safetensors
   asr tune dev.jsonl --model runs/mine/model.safetensors --lm words.bin
   asr score reference.txt hypothesis.txt
-  asr augment recording.wav --out heard --augment.noise-share 1
+  asr augment recording.wav --out augmented --augment.noise-share 1
   asr lm train text.txt --order 3 -o lm.bin
 
-`asr COMMAND --help` lists a command's settings; `asr --version` tells the version.
-Recipes for public data sets: python recipes/yesno.py, and its neighbours."""
+`asr COMMAND --help` lists a command's settings; `asr --version` prints the version.
+Recipes for public data sets are in recipes/, such as: python recipes/yesno.py"""
 
 _LM_HELP = """\
 asr lm: language models.
@@ -54,8 +54,8 @@ usage: asr lm COMMAND [--help] ...
 
   train                 text -> n-gram model of words or characters
   train --kind charrnn  text -> recurrent network of characters
-  score                 perplexity of a model on text, and its share of unknown words
-  convert               ARPA of any tool -> binary that loads at once, or back
+  score                 perplexity of a model on text, and its rate of unknown words
+  convert               ARPA file of any toolkit -> binary that loads quickly, or back
 
   asr lm train text.txt more.txt.xz --order 3 -o lm.bin
   asr lm train --kind charrnn text.txt --train.run-dir runs/lm
@@ -68,9 +68,16 @@ Config = TypeVar("Config")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; the result is the exit status."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    return _guarded(lambda: _dispatch(given))
+    """Run one command.
+
+    Args:
+        arguments: the command and its options; None for those of the process.
+
+    Returns:
+        The exit status.
+    """
+    chosen = list(sys.argv[1:] if arguments is None else arguments)
+    return _guarded(lambda: _dispatch(chosen))
 
 
 def recipe(
@@ -79,10 +86,10 @@ def recipe(
     """Run a recipe: settings from the command line, errors and progress as for every command; then exit.
 
     Args:
-        run: takes the settings, returns what to tell the user at the end.
-        config: the recipe's own settings, which the command line can change; or presets by name, each with
-            its description, of which the command line names one first.
-        default: the preset where the command line names none; "" where it must.
+        run: takes the settings, returns the text to print at the end.
+        config: default settings, which the command line can change; or presets by name, each with its
+            description, of which the command line names one first.
+        default: the preset where the command line names none; "" if it has to name one.
     """
 
     def parse_and_run() -> int:
@@ -100,19 +107,19 @@ def recipe(
                 settings = tyro.extras.overridable_config_cli(presets, args=arguments, description=document)
             else:
                 settings = tyro.cli(type(config), default=config, description=document)
-        _console.say(run(settings))
+        _console.print_result(run(settings))
         return 0
 
     sys.exit(_guarded(parse_and_run))
 
 
-# Each command is imported when it is called: torch takes seconds, and `asr --help` has no use for it.
+# Each command is imported when it is called: torch takes seconds, and `asr --help` does not need it.
 
 
 def _train(arguments: Sequence[str]) -> int:
     from asr.commands.train import TrainSettings, run
 
-    _console.say(run(parse(TrainSettings, "asr train", arguments)))
+    _console.print_result(run(parse(TrainSettings, "asr train", arguments)))
     return 0
 
 
@@ -125,21 +132,21 @@ def _transcribe(arguments: Sequence[str]) -> int:
 def _evaluate(arguments: Sequence[str]) -> int:
     from asr.commands.evaluate import EvaluateSettings, run
 
-    _console.say(run(parse(EvaluateSettings, "asr evaluate", arguments)))
+    _console.print_result(run(parse(EvaluateSettings, "asr evaluate", arguments)))
     return 0
 
 
 def _tune(arguments: Sequence[str]) -> int:
     from asr.commands.tune import TuneSettings, run
 
-    _console.say(run(parse(TuneSettings, "asr tune", arguments)))
+    _console.print_result(run(parse(TuneSettings, "asr tune", arguments)))
     return 0
 
 
 def _score(arguments: Sequence[str]) -> int:
     from asr.commands.score import ScoreSettings, run
 
-    _console.say(run(parse(ScoreSettings, "asr score", arguments)))
+    _console.print_result(run(parse(ScoreSettings, "asr score", arguments)))
     return 0
 
 
@@ -148,7 +155,7 @@ def _lines(results: Iterable[tuple[str | None, AsrError | None]]) -> int:
     failures: list[bool] = []
     for line, error in results:
         if line is not None:
-            _console.say(line)
+            _console.print_result(line)
         if error is not None:
             log.error("%s", error)
         failures.append(error is not None)
@@ -163,9 +170,9 @@ def _augment(arguments: Sequence[str]) -> int:
 
 def _lm(arguments: Sequence[str]) -> int:
     from asr.commands.lm import (
-        ConvertSettings,
-        ScoreSettings,
-        TrainSettings,
+        LmScoreSettings,
+        NgramConvertSettings,
+        NgramTrainSettings,
         run_convert,
         run_score,
         run_train,
@@ -175,18 +182,18 @@ def _lm(arguments: Sequence[str]) -> int:
     if command == "train":
         kind, rest = _take_kind(rest)
         if kind == "charrnn":
-            from asr.commands.lm_charrnn import CharRnnSettings, run
+            from asr.commands.character_lm import CharacterLmTrainSettings, run
 
             prog = "asr lm train --kind charrnn"
-            _console.say(run(parse(CharRnnSettings, prog, rest)))
+            _console.print_result(run(parse(CharacterLmTrainSettings, prog, rest)))
             return 0
-        _console.say(run_train(parse(TrainSettings, "asr lm train", rest)))
+        _console.print_result(run_train(parse(NgramTrainSettings, "asr lm train", rest)))
     elif command == "score":
-        _console.say(run_score(parse(ScoreSettings, "asr lm score", rest)))
+        _console.print_result(run_score(parse(LmScoreSettings, "asr lm score", rest)))
     elif command == "convert":
-        _console.say(run_convert(parse(ConvertSettings, "asr lm convert", rest)))
+        _console.print_result(run_convert(parse(NgramConvertSettings, "asr lm convert", rest)))
     elif command in ("-h", "--help", "help"):
-        _console.say(_LM_HELP)
+        _console.print_result(_LM_HELP)
     else:
         raise SettingsError(
             f"unknown command 'lm {command}'. Expected one of: lm train, lm score, lm convert."
@@ -195,13 +202,13 @@ def _lm(arguments: Sequence[str]) -> int:
 
 
 def _take_kind(arguments: Sequence[str]) -> tuple[str, list[str]]:
-    """The value of --kind and the other arguments: each kind of language model has settings of its own."""
+    """The value of --kind and the other arguments: the kinds of language model have different settings."""
     kind, rest = "ngram", list(arguments)
-    for place, word in enumerate(rest):
+    for index, word in enumerate(rest):
         if word == "--kind" or word.startswith("--kind="):
             size = 1 if "=" in word else 2
-            kind = " ".join(rest[place : place + size]).replace("=", " ").removeprefix("--kind").strip()
-            del rest[place : place + size]
+            kind = " ".join(rest[index : index + size]).replace("=", " ").removeprefix("--kind").strip()
+            del rest[index : index + size]
             break
     if kind not in ("ngram", "charrnn"):
         raise SettingsError(f"--kind is {kind!r}. Expected ngram or charrnn.")
@@ -217,10 +224,10 @@ _COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
 def _dispatch(arguments: Sequence[str]) -> int:
     command, rest = (arguments[0], arguments[1:]) if arguments else ("--help", [])
     if command in ("-h", "--help", "help"):
-        _console.say(_HELP)
+        _console.print_result(_HELP)
         return 0
     if command == "--version":
-        _console.say(f"asr {__version__}")
+        _console.print_result(f"asr {__version__}")
         return 0
     if command not in _COMMANDS:
         import difflib
@@ -232,13 +239,13 @@ def _dispatch(arguments: Sequence[str]) -> int:
 
 
 def _guarded(run: Callable[[], int]) -> int:
-    """Turn what a user can cause into one clear line and an exit status."""
+    """Run a command; an error that a user can cause becomes one line and an exit status."""
     log.setLevel(logging.INFO)
     log.addHandler(_console)
     _console.start()
     hook, threading.excepthook = threading.excepthook, _ignore_full_disk
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a character that the terminal lacks is no reason to fail
+        if isinstance(stream, io.TextIOWrapper):  # a character that the terminal lacks must not be an error
             stream.reconfigure(errors="backslashreplace")
     try:
         try:
@@ -255,7 +262,7 @@ def _guarded(run: Callable[[], int]) -> int:
         log.error("interrupted")
         return 130
     except BrokenPipeError:
-        return 141  # the reader of the output (head, say) has left: be silent, like a tool that SIGPIPE ends
+        return 141  # the reader of the output (such as head) has closed it: end silently, as after SIGPIPE
     except OSError as error:
         if error.errno not in _FILE_ERRORS:
             raise
@@ -269,7 +276,7 @@ def _guarded(run: Callable[[], int]) -> int:
 
 
 def _is_first(message: str) -> bool:
-    """Whether to say it here: of several processes that fail alike, one speaks."""
+    """Whether this process logs the error: of several that fail alike, one does."""
     if os.environ.get("WORLD_SIZE", "1") == "1":
         return True
     from asr.training.distributed import first_to_say
@@ -287,18 +294,18 @@ _FILE_ERRORS = {
 
 
 def _print(text: str, end: str = "\n") -> None:
-    """Print to stdout at once: what cannot be written is an error here and now, not at exit."""
+    """Print to stdout and flush: a failed write is an error here, not at exit."""
     try:
         print(text, end=end, flush=True)
     except OSError as error:
         error.filename = "the output"
-        # Or Python's flush at exit fails again.
+        # Otherwise Python's flush at exit fails again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise
 
 
 def _ignore_full_disk(failure: threading.ExceptHookArgs) -> None:
-    """TensorBoard's thread hands its error on to the main thread; a traceback of its own adds nothing."""
+    """TensorBoard's thread passes its error to the main thread; a second traceback adds nothing."""
     if not isinstance(failure.exc_value, OSError):
         threading.__excepthook__(failure)
 
@@ -309,21 +316,21 @@ _MINUTE_S = 60.0
 class _Console(logging.Handler):
     """Results to stdout, log lines to stderr.
 
-    A transient log line is overwritten by the next line; where no terminal shows it, as in a batch job's log,
-    there is one a minute.
+    A transient log line is overwritten by the next line; without a terminal, as in a batch job's log, there
+    is one a minute.
     """
 
-    _pending = False  # whether a transient line stands
-    _quiet_until = 0.0  # no transient line before, where no terminal shows it
+    _transient_shown = False  # whether the last line is a transient one
+    _quiet_until = 0.0  # no transient line before this time, without a terminal
 
     def start(self) -> None:
-        """A command begins."""
+        """Note that a command begins."""
         self._quiet_until = time.monotonic() + _MINUTE_S
 
-    def say(self, text: str) -> None:
+    def print_result(self, text: str) -> None:
         """Print a result."""
         self.end_line()
-        if os.environ.get("RANK", "0") == "0":  # under torchrun one process speaks
+        if os.environ.get("RANK", "0") == "0":  # under torchrun one process prints
             _print(text)
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -331,12 +338,12 @@ class _Console(logging.Handler):
         if sys.stderr is None:  # closed by the caller; print would fall back to stdout
             return
         text = record.getMessage()
-        with contextlib.suppress(OSError):  # nobody reads on: no reason to end a training
+        with contextlib.suppress(OSError):  # stderr is closed: no reason to end a training
             if getattr(record, "transient", False):
                 if sys.stderr.isatty():
                     width = max(shutil.get_terminal_size().columns, 20)
                     print(f"\r\x1b[K{text[: width - 1]}", end="", file=sys.stderr, flush=True)
-                    self._pending = True
+                    self._transient_shown = True
                     return
                 if time.monotonic() < self._quiet_until:
                     return
@@ -347,9 +354,9 @@ class _Console(logging.Handler):
             print(text, file=sys.stderr, flush=True)
 
     def end_line(self) -> None:
-        """Remove a progress line that still stands."""
-        if self._pending:
-            self._pending = False
+        """Erase a transient line that is still shown."""
+        if self._transient_shown:
+            self._transient_shown = False
             with contextlib.suppress(OSError):
                 print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 

@@ -40,7 +40,7 @@ from torch.nn.utils.rnn import pad_sequence
 from asr.cli import recipe
 from asr.corpora.librispeech import read_part
 from asr.corpora.manifest import Utterance, read_manifest
-from asr.decoding.emissions import Emissions, keep_emissions
+from asr.decoding.emissions import Emissions, cached_emissions
 from asr.decoding.greedy import greedy_decode
 from asr.device import usable_cores
 from asr.errors import SettingsError
@@ -86,7 +86,7 @@ class Bench:
         self.options, self.folder, self.tokenizer = options, folder, model.settings.tokenizer
         utterances = choose(options)
         kept = options.emissions or folder / "emissions.safetensors"
-        emissions = keep_emissions(kept, model, utterances, batch_s=100.0)
+        emissions = cached_emissions(kept, model, utterances, batch_s=100.0)
         count = min(options.scored, len(utterances) - 1)  # one is left to tune on
         self.utterances = {SCORED: utterances[:count], TUNED: utterances[count:]}
         rows = emissions.log_probs

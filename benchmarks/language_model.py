@@ -22,8 +22,9 @@ from conditions import describe_machine
 
 from asr.cli import recipe
 from asr.errors import SettingsError
-from asr.lm.corpus import Symbols, read_blocks
+from asr.lm.ngram.symbols import SymbolTable
 from asr.lm.ngram.trie import BEGIN_ID, END_ID
+from asr.lm.text_files import read_blocks
 
 # Runs a step with its peak memory: what the process itself holds (anonymous), sampled, and with mapped files.
 _STEP = """
@@ -117,7 +118,7 @@ def main(options: Options) -> str:
 
 def write_text(options: Options, path: Path, held: Path) -> int:
     """The training text, and 1 MB of it to score; the words of the training text."""
-    symbols = Symbols("word")
+    symbols = SymbolTable("word")
     ids = np.concatenate([symbols.encode(block) for block, _, _ in read_blocks(options.text)])
     ids = ids[ids != BEGIN_ID]
     names = np.array(symbols.names(), dtype=object)

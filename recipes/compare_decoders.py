@@ -12,14 +12,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from asr.cli import recipe
-from asr.commands.systems import Comparison, Part
 from asr.corpora import librispeech
-from asr.decoding.config import BeamConfig
-from asr.decoding.decoder import DecoderSettings
+from asr.decoding.config import BeamConfig, DecoderSettings
 from asr.device import choose_device
 from asr.lm.loading import load_language_model
 from asr.model.saved import load_model
 from asr.scoring.comparison import draw, table
+from asr.scoring.systems import Comparison, Part
 from asr.scoring.weight_search import Grid
 
 

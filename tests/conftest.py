@@ -139,7 +139,7 @@ def _learn(folder: Path, texts: dict[str, str], path: Path) -> None:
     from asr.model.acoustic import AcousticModel, ModelSettings
     from asr.model.encoder import EncoderConfig
     from asr.model.saved import save_model
-    from asr.text.tokenizer import CharTokenizer
+    from asr.text.characters import CharTokenizer
 
     features = FeatureConfig(n_mels=20)
     encoder = EncoderConfig(width=8, depth=1, dropout=0.0, channels=4)

@@ -235,7 +235,7 @@ def test_progress_line_is_removed_before_results() -> None:
     code = (
         "import logging; from asr import cli; log = logging.getLogger('asr')\n"
         "def run(arguments):\n"
-        "    log.info('progress', extra={'transient': True}); cli._console.say('text')\n"
+        "    log.info('progress', extra={'transient': True}); cli._console.print_result('text')\n"
         "    log.info('progress', extra={'transient': True}); return 0\n"
         "cli._COMMANDS['score'] = run; cli.main(['score'])"
     )

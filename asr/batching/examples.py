@@ -17,10 +17,11 @@ from asr.frontend.features import FeatureConfig, frame_count
 from asr.model.ctc import required_steps
 from asr.model.encoder import step_count
 from asr.text.bpe import BpeTokenizer
+from asr.text.characters import CharTokenizer
 from asr.text.lexicon import read_lexicon
 from asr.text.normalize import normalize
 from asr.text.phones import PhoneTokenizer, report_guesses
-from asr.text.tokenizer import CharTokenizer, Tokenizer, Units
+from asr.text.tokenizer import Tokenizer, Units
 
 log = logging.getLogger("asr")
 

@@ -18,12 +18,12 @@ from asr.frontend.augment import AugmentConfig, Augmenter, Conditions
 
 @dataclass(frozen=True)
 class AugmentSettings:
-    """Write recordings as training would augment them, and say what was drawn for each.
+    """Write recordings as training would augment them, and print what was drawn for each.
 
-    Writes DIR/ID-epochN.wav in 32-bit float, the very samples that features are computed of. SpecAugment
+    Writes DIR/ID-epochN.wav in 32-bit float, exactly the samples that features are computed from. SpecAugment
     masks and mel warping act on features and are not in the files. A manifest's utterances are also listed in
-    DIR/manifest.jsonl, with their transcripts, to score a model on them. An utterance that is spoken too fast
-    for the highest speed gets a lower one in training.
+    DIR/manifest.jsonl, with their transcripts, to score a model on them. In training an utterance
+    that would become too short for its transcript gets a lower speed.
     """
 
     # audio files, quoted globs, folders (searched through), or manifests (*.jsonl)
@@ -33,7 +33,7 @@ class AugmentSettings:
         tyro.conf.arg(metavar="FILE...", help_behavior_hint="(required)"),
     ]
     out: Annotated[Path, tyro.conf.arg(metavar="DIR")]  # folder for the wav files; made when missing
-    epoch: int = 1  # of the training, counted from 1; each draws anew
+    epoch: int = 1  # of the training, counted from 1; each has other draws
     seed: int = 1  # the training's --train.seed
     sample_rate: int = 16_000  # the training's --features.sample-rate, in Hz
     augment: AugmentConfig = field(default_factory=AugmentConfig)
@@ -46,7 +46,7 @@ class AugmentSettings:
 
 
 def run(settings: AugmentSettings) -> Iterator[tuple[str | None, AudioError | None]]:
-    """Write the files as the command line says.
+    """Write the files.
 
     Yields:
         One line to print for each recording that was written, in order; or None and the error of one that
@@ -90,14 +90,14 @@ def write(
     """Write an utterance as training augments it in an epoch.
 
     Args:
-        utterance: what to read; the draws depend on its id.
+        utterance: the recording; the draws depend on its id.
         target: the wav file.
-        augmenter: draws.
+        augmenter: draws the conditions.
         epoch: counted from 1.
         sample_rate: Hz.
 
     Returns:
-        What was drawn, and the seconds that were written.
+        What was drawn, and the duration of the file in seconds.
 
     Raises:
         AudioError: the audio cannot be read.
@@ -108,13 +108,13 @@ def write(
     conditions = augmenter.conditions(epoch, utterance.id, top_speed=max(augmenter.config.speeds))
     with one_thread():
         waveform = read_waveform(utterance, sample_rate, conditions)
-    with target.open("wb") as file:  # opened here, as soundfile does not say why a file cannot be written
+    with target.open("wb") as file:  # opened here: soundfile's errors give no reason
         soundfile.write(file, waveform.numpy(), sample_rate, format="WAV", subtype="FLOAT")
     return conditions, len(waveform) / sample_rate
 
 
 def _whole(path: Path) -> Utterance:
-    """A recording without a manifest; its id is the one that a manifest without ids would give it."""
+    """A recording without a manifest; with the id that a manifest without ids would give it."""
     return Utterance(id=path.stem, audio_filepath=path, duration=audio_info(path).duration_s, text="")
 
 

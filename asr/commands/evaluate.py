@@ -10,7 +10,9 @@ from typing import Annotated, Any
 import tyro
 
 from asr.corpora.manifest import Utterance, read_manifest
-from asr.decoding.decoder import Decoder, DecoderSettings, build_decoder, data_digest
+from asr.decoding.config import DecoderSettings
+from asr.decoding.decoder import Decoder, build_decoder
+from asr.decoding.resources import data_digest
 from asr.device import choose_device
 from asr.model.saved import load_model
 from asr.model.shipped import find_model
@@ -24,7 +26,7 @@ log = logging.getLogger("asr")
 class EvaluateSettings:
     """Word error rate of a model on a manifest; of phones where a model of phones has no lexicon."""
 
-    # JSONL, with the true text of every utterance
+    # JSONL, with the transcript of every utterance
     manifest: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="MANIFEST")]
     # a .safetensors file that `asr train` has written, or a name: english, english-fast
     model: Annotated[Path, tyro.conf.arg(metavar="MODEL")]
@@ -43,7 +45,7 @@ class EvaluateSettings:
 
 
 def run(settings: EvaluateSettings) -> str:
-    """Evaluate as the command line says; the text is for the user.
+    """Evaluate the model; the result is the text to print.
 
     Raises:
         AsrError: a setting, the manifest, the model or an utterance's audio cannot be used.
@@ -52,7 +54,7 @@ def run(settings: EvaluateSettings) -> str:
     files = find_model(settings.model)
     model = load_model(files.path, choose_device(settings.device))
     out = settings.out or files.beside(f"{settings.manifest.stem}.results")
-    out.mkdir(parents=True, exist_ok=True)  # now, not after an hour of recognition
+    out.mkdir(parents=True, exist_ok=True)  # before an hour of recognition, not after it
     log.info("%s: %s", settings.model, describe(model.settings.provenance))
     decoder = build_decoder(settings.decoding.with_defaults_of(files), model)
     _warn_about_weights(decoder, utterances, settings)
@@ -64,7 +66,7 @@ def run(settings: EvaluateSettings) -> str:
 
 
 def describe(provenance: Mapping[str, Any]) -> str:
-    """Where a model comes from, in one line, as far as it knows."""
+    """Where a model comes from, in one line, as far as its file records it."""
     parts = []
     if "epoch" in provenance:
         parts.append(f"epoch {provenance['epoch']}")
@@ -81,7 +83,7 @@ def describe(provenance: Mapping[str, Any]) -> str:
 def _warn_about_weights(
     decoder: Decoder, utterances: Sequence[Utterance], settings: EvaluateSettings
 ) -> None:
-    """Say so when the weights are mere defaults, or were chosen on what is scored now."""
+    """Warn where the weights are defaults, or were tuned on the utterances that are scored."""
     if not decoder.tuned:
         log.warning(
             "the weights are not tuned for this model and language model (%s): `asr tune DEV%s` on other "
@@ -90,13 +92,13 @@ def _warn_about_weights(
         )  # fmt: skip
     elif decoder.tuning and decoder.tuning.data == data_digest(utterances):
         log.warning(
-            "the weights were tuned on these very utterances (%s): the score will be too good. Score others.",
+            "the weights were tuned on these utterances (%s): the score will be too good. Score others.",
             decoder.tuning.manifest,
         )
 
 
 def _tuned_by(settings: EvaluateSettings) -> str:
-    """The options, as they are typed, of the tuning that serves this search; another search has another."""
+    """The options of the `asr tune` that would tune this search."""
     decoding = settings.decoding
     files = {"--model": settings.model, "--lm": decoding.lm, "--lexicon": decoding.lexicon}
     options = [f" {option} {shlex.quote(str(file))}" for option, file in files.items() if file]

@@ -1,15 +1,16 @@
-"""A command line in, settings out; what is wrong with it is one line, like every other error."""
+"""Parse a command line into settings; an error is one line, as every other error is."""
 
 import contextlib
 import io
 import itertools
 import re
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TypeVar
 
 from asr.errors import SettingsError
 
-__all__ = ["one_line", "parse"]
+__all__ = ["check_output", "one_line", "parse"]
 
 Settings = TypeVar("Settings")
 
@@ -17,18 +18,18 @@ _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def parse(kind: type[Settings], prog: str, arguments: Sequence[str]) -> Settings:
-    """The settings that a command was given.
+    """Parse the options of a command.
 
     Args:
         kind: a dataclass.
         prog: the command, for its help text.
-        arguments: what follows the command.
+        arguments: everything after the command.
 
     Raises:
         SettingsError: an option is unknown, missing, or has a value that it cannot have.
         SystemExit: the help text was asked for, and has been printed.
     """
-    import tyro  # takes a while, and `asr --help` has no use for it
+    import tyro  # slow, and `asr --help` does not need it
 
     with one_line(prog):
         return tyro.cli(kind, prog=prog, args=arguments)
@@ -36,21 +37,21 @@ def parse(kind: type[Settings], prog: str, arguments: Sequence[str]) -> Settings
 
 @contextlib.contextmanager
 def one_line(prog: str) -> Iterator[None]:
-    """What tyro says of wrong options in a box of several lines becomes a SettingsError of one."""
-    said = io.StringIO()
+    """Turn tyro's box about wrong options, of several lines, into a SettingsError of one line."""
+    box = io.StringIO()
     try:
-        with contextlib.redirect_stderr(said):
+        with contextlib.redirect_stderr(box):
             yield
     except SystemExit as end:
         if not end.code:
             raise
-        raise SettingsError(f"{_message(said.getvalue())} `{prog} --help` lists all options.") from None
+        raise SettingsError(f"{_message(box.getvalue())} `{prog} --help` lists all options.") from None
 
 
 def _message(box: str) -> str:
     """The first part of tyro's box, and the options that it suggests or misses."""
     lines = _COLOUR.sub("", box).splitlines() or ["", "", "  wrong options"]
-    framed = lines[0].startswith("╭")  # else, where the terminal lacks such signs, title and rule come first
+    framed = lines[0].startswith("╭")  # otherwise (an ASCII terminal) title and rule come first
     inside = [line[2:].rstrip(" │") for line in lines[1 if framed else 2 :]]
     rows = [*itertools.takewhile(lambda row: not row.startswith("For full helptext"), inside)]
     first: list[str] = []
@@ -58,7 +59,7 @@ def _message(box: str) -> str:
         if not row or set(row) <= set("─-"):
             break
         first.append(row)
-    # Names stand at the first indent, what they mean deeper.
+    # Names are at the first indent, their descriptions deeper.
     named = [row.split()[0] for row in rows if re.match(r" {4}\S", row)]
     text = " ".join(row for row in first if not row.startswith(" ")).removesuffix(".").removesuffix(":")
     text = text[:1].lower() + text[1:]
@@ -67,3 +68,20 @@ def _message(box: str) -> str:
     if text.startswith("missing from"):
         return f"missing: {', '.join(named)}."
     return f"{text}."
+
+
+def check_output(output: Path, inputs: Sequence[Path]) -> None:
+    """Refuse an --output that cannot be written, before the work and not after it.
+
+    Raises:
+        SettingsError: the output's folder does not exist, it is a folder itself, or it is one of the inputs.
+    """
+    if output.is_dir():
+        raise SettingsError(f"--output {output}: is a folder. Name a file, such as {output / 'lm.bin'}.")
+    if not output.absolute().parent.is_dir():
+        raise SettingsError(
+            f"--output {output}: the folder {output.absolute().parent} does not exist. "
+            "Make it, or choose another one."
+        )
+    if any(path.resolve() == output.resolve() for path in inputs):
+        raise SettingsError(f"--output {output} would overwrite what is read. Choose another file.")

@@ -1,9 +1,8 @@
 """`asr score REF HYP`: word and character error rate of one text file against another.
 
 Both files hold one utterance a line, in UTF-8. A line ends at a line feed and nowhere else; an empty line is
-an utterance with an empty transcript, and no line is ever dropped. Whether the lines begin with utterance ids
-is set by a flag and never guessed: guessed wrongly, ids would be counted as words that are always right, or
-first words would be lost.
+an utterance with an empty transcript, and no line is ever dropped. Whether lines begin with utterance ids is
+set by a flag and never guessed: a wrong guess would count ids as correct words, or lose the first words.
 """
 
 import logging
@@ -23,7 +22,7 @@ __all__ = ["ScoreSettings", "run", "score_files"]
 
 log = logging.getLogger("asr")
 
-_NAMED = 5  # ids that a message names before it only counts
+_NAMED = 5  # ids that a message names; further ones are only counted
 
 
 @dataclass(frozen=True)
@@ -49,10 +48,10 @@ def run(settings: ScoreSettings) -> str:
     """Score two files, write the reports that are asked for, and return the summary to print.
 
     Raises:
-        DataError: a file cannot be read or written, or the two do not belong together.
+        DataError: a file cannot be read or written, or the two do not match.
         SettingsError: the normalizer is unknown, or a report would overwrite another file of this command.
     """
-    # Imported here, so that `asr --help`, which needs only the settings, answers at once.
+    # Imported here, so that `asr --help`, which needs only the settings, stays fast.
     from asr.scoring.report import summary, write_alignments, write_results
 
     _check_outputs(settings)
@@ -93,8 +92,8 @@ def score_files(reference: Path, hypothesis: Path, *, normalizer: str, ids: bool
             )
         if _look_like_ids(references, hypotheses):
             log.warning(
-                "%s and %s: every line begins with a token of its own that is the same in both files, such "
-                "as %r. If these are utterance ids, add --ids: now they are counted as words that are right.",
+                "%s and %s: every line begins with a different token that is the same in both files, such "
+                "as %r. If these are utterance ids, add --ids: now they are counted as correct words.",
                 reference,
                 hypothesis,
                 references[0].split()[0],
@@ -116,14 +115,14 @@ def score_files(reference: Path, hypothesis: Path, *, normalizer: str, ids: bool
             found.append(f"{hypothesis} has {len(extra)} ids that {reference} lacks ({_few(extra)})")
         raise DataError(
             f"{' and '.join(found)}. The same ids were expected in both. Add the missing lines (an id alone "
-            "is an empty transcript), or take the extra ones out."
+            "is an empty transcript), or remove the extra ones."
         )
     texts = [hypothesis_by_id[name] for name in reference_by_id]
     return _warn_about_case(score(list(reference_by_id.values()), texts, list(reference_by_id), normalizer))
 
 
 def _check_outputs(settings: ScoreSettings) -> None:
-    """A report must not replace a file that this command reads or has just written."""
+    """Check that no report replaces a file that this command reads or writes."""
     taken = {settings.reference.resolve(): "the reference", settings.hypothesis.resolve(): "the hypothesis"}
     for flag, path in (("--results", settings.results), ("--alignments", settings.alignments)):
         if path is None:
@@ -172,7 +171,7 @@ def _by_id(lines: list[str], path: Path) -> dict[str, str]:
         if not tokens:
             raise DataError(
                 f"{path} line {number} is empty. With --ids every line begins with an utterance id. "
-                "Remove the line, or put its id there."
+                "Remove the line, or add its id."
             )
         name = tokens[0]
         if name in texts:

@@ -11,7 +11,8 @@ from typing import Annotated, Literal
 import tyro
 
 from asr import __version__
-from asr.decoding.decoder import DecoderSettings, build_decoder
+from asr.decoding.config import DecoderSettings
+from asr.decoding.decoder import build_decoder
 from asr.decoding.hypothesis import Hypothesis
 from asr.decoding.recognition import Recognised, Segment, recognise
 from asr.device import choose_device
@@ -29,8 +30,8 @@ log = logging.getLogger("asr")
 class TranscribeSettings:
     """Transcribe recordings: text to stdout, one line a file, in the order given.
 
-    A file that cannot be used has an empty line; the others go on, and the exit status is 1 (2 when none
-    could be used).
+    A file that cannot be used has an empty line; the others are transcribed, and the exit status is 1
+    (2 when none could be used).
     """
 
     # audio files, quoted globs, or folders (searched through)
@@ -42,7 +43,7 @@ class TranscribeSettings:
     # a model that ships with asr, english or english-fast (a smaller beam), or a .safetensors of `asr train`
     model: Annotated[Path, tyro.conf.arg(metavar="MODEL")] = DEFAULT_MODEL
     format: Literal["txt", "json"] = "txt"  # json: one object a line, with word times and confidences
-    # hypotheses of each file, best first; needs --format json, and a beam search finds them
+    # hypotheses of each file, best first; needs --format json, and a decoder with a beam
     nbest: int = 1
     # begin each line of text with the file's name without folder and suffix, as Kaldi does
     ids: tyro.conf.FlagCreatePairsOff[bool] = False
@@ -52,7 +53,7 @@ class TranscribeSettings:
 
 
 def run(settings: TranscribeSettings) -> Iterator[tuple[str, AudioError | None]]:
-    """Transcribe as the command line says.
+    """Transcribe the files.
 
     Yields:
         One line to print for each file, in order, and the error of a file that could not be used, whose line
@@ -113,7 +114,7 @@ def _fields(hypothesis: Hypothesis, duration_s: float) -> dict[str, object]:
             {
                 "word": word.text,
                 "start": round(word.start_s, 3),
-                "end": round(min(word.end_s, duration_s), 3),  # the last step may reach over the end
+                "end": round(min(word.end_s, duration_s), 3),  # the last step may extend past the end
                 "confidence": round(word.confidence, 4),
             }
             for word in hypothesis.words
@@ -126,11 +127,11 @@ def _id(path: Path) -> str:
 
 
 def _warn_about_ids(paths: Sequence[Path]) -> None:
-    twice = [name for name, count in Counter(map(_id, paths)).items() if count > 1]
-    if twice:
+    repeated = [name for name, count in Counter(map(_id, paths)).items() if count > 1]
+    if repeated:
         log.warning(
-            "--ids: %d names stand for more than one file, such as %s. The lines are still in the order of "
-            "the files; --format json tells them apart.",
-            len(twice),
-            twice[0],
+            "--ids: %d names belong to more than one file, such as %s. The lines are still in the order of "
+            "the files; --format json has their paths.",
+            len(repeated),
+            repeated[0],
         )

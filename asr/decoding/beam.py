@@ -1,7 +1,7 @@
-"""Prefix beam search: the most probable texts, summed over all their paths, with their fused scores.
+"""Prefix beam search of a batch, with a fused language model, lexicon, hot words.
 
-`BeamDecoder` is the entry. It decodes a batch on several threads; `BeamDecoder.stream` takes an utterance in
-blocks. Both run the same compiled search (`search.py`).
+`BeamDecoder` is the entry. It decodes a batch in several threads; `BeamDecoder.stream` takes an utterance in
+blocks. Both run the same compiled search (`kernel/steps.py`).
 """
 
 import logging
@@ -16,16 +16,16 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from asr.decoding.beam_search import BeamSearch, SearchSetup
 from asr.decoding.checks import check_lengths, check_normalised, check_shapes
 from asr.decoding.config import BeamConfig
-from asr.decoding.external import converse
+from asr.decoding.fusion.lm_queries import answer_queries
+from asr.decoding.fusion.sources import Sources, build_sources
+from asr.decoding.fusion.tables import build_pruning
 from asr.decoding.hypothesis import Hypothesis
-from asr.decoding.kernel.fusion import EXTERNAL
-from asr.decoding.kernel.search import search
-from asr.decoding.kernel.tables import build_pruning
-from asr.decoding.sources import Sources, build_sources
+from asr.decoding.kernel.prefixes import EXTERNAL
+from asr.decoding.kernel.steps import advance_beam
 from asr.decoding.streaming import BeamStream
-from asr.decoding.utterance import Plan, Utterance
 from asr.device import usable_cores
 from asr.errors import SettingsError
 from asr.lm.interface import LanguageModel
@@ -36,7 +36,7 @@ __all__ = ["BeamDecoder"]
 
 log = logging.getLogger("asr")
 
-_dispatcher: Any = search  # the compiled function knows what has been compiled
+_dispatcher: Any = advance_beam  # numba's, which has a record of what was compiled
 _ANNOUNCE_S = 1.0  # a first call that takes longer is compiling
 
 
@@ -46,8 +46,8 @@ class BeamDecoder:
     Args:
         tokenizer: the model's.
         config: how wide to search, and the weights.
-        lm: fused into the search: an `NgramModel` in its compiled part, any other object with the three calls
-            of `asr.lm.interface` from Python. Of words: these are the vocabulary, unless there is a lexicon.
+        lm: fused into the search: an `NgramModel` in its compiled part, any other `LanguageModel` from
+            Python. The words of a model of words are the vocabulary, unless there is a lexicon.
         lexicon: the vocabulary, with its spellings in the tokenizer's symbols.
         hotwords: words and phrases that are expected, and the nats by which each is favoured.
         priors: (vocab,) float64 mean probabilities of the tokens, blank first; for `config.prior_weight`.
@@ -69,16 +69,18 @@ class BeamDecoder:
         priors: NDArray[np.float64] | None = None,
     ) -> None:
         config = config or BeamConfig()
-        self._set(config, tokenizer, build_sources(tokenizer, lm, lexicon, hotwords or {}, config), priors)
+        self._configure(
+            config, tokenizer, build_sources(tokenizer, lm, lexicon, hotwords or {}, config), priors
+        )
 
-    def _set(
+    def _configure(
         self, config: BeamConfig, tokenizer: Tokenizer, sources: Sources, priors: NDArray[np.float64] | None
     ) -> None:
         self.config = config
         self.tokenizer = tokenizer
         self._sources = sources
         self._priors = priors
-        self._plan = Plan(
+        self._setup = SearchSetup(
             tokenizer,
             config,
             sources,
@@ -87,30 +89,30 @@ class BeamDecoder:
         )
 
     def with_config(self, config: BeamConfig, priors: NDArray[np.float64] | None = None) -> "BeamDecoder":
-        """The same decoder with other weights; vocabulary and models are shared, not built again.
+        """The same decoder with other weights; vocabulary and models are shared.
 
         Args:
             config: width and weights.
-            priors: as of the class; None for those that it has.
+            priors: as for the class; None keeps them.
 
         Raises:
-            SettingsError: unknown words are allowed in one and forbidden in the other.
+            SettingsError: `unknown_words` differs.
             ModelError: the priors do not fit.
         """
         if config.unknown_words != self.config.unknown_words:
             raise SettingsError("unknown-words cannot be changed. Make another decoder.")
         other = BeamDecoder.__new__(BeamDecoder)
-        other._set(config, self.tokenizer, self._sources, self._priors if priors is None else priors)
+        other._configure(config, self.tokenizer, self._sources, self._priors if priors is None else priors)
         return other
 
     def decode(self, log_probs: Tensor, step_lengths: Tensor, step_s: float) -> list[list[Hypothesis]]:
         """The best texts of each utterance, best first.
 
-        The first text is the one that the search finds best, however many are asked for; the others come from
-        the prefixes at its end and from those that recombination has dropped (`lattice`). Each score is exact
-        for its text: the logarithm of the sum over all paths of its best tokens, plus the fused scores. Which
-        texts are found is not exact: the beam, `recombine` and the choice among dropped prefixes approximate.
-        A text that would score above the first one, which only these errors can cause, has the first's score.
+        The first text does not depend on nbest; the others come from the prefixes at the search's end and
+        from those that recombination has dropped (`lattice`). Each score is exact for its text: the logarithm
+        of the sum over all paths of its best tokens, plus the fused scores. Which texts are found is not
+        exact: the beam, `recombine` and the choice among dropped prefixes approximate. A text that would
+        score above the first one, which only these errors can cause, gets the first's score.
 
         The steps of tokens and the times of words are those of the best single path of the tokens. A token's
         confidence is its mean posterior over its run of steps, a word's the mean over its tokens, as in
@@ -133,59 +135,62 @@ class BeamDecoder:
         check_lengths(lengths, log_probs.shape[1])
         check_normalised(log_probs, step_lengths)
         host = log_probs.detach().cpu().double().numpy()
-        rows = [host[row, :length] for row, length in enumerate(lengths)]
+        utterances = [host[index, :length] for index, length in enumerate(lengths)]
         with _announced():
             if self._sources.lm is not None and self._sources.lm_kind == EXTERNAL:
-                return self._decode_together(rows, step_s, self._sources.lm)
-            threads = min(self.config.threads or usable_cores(), len(rows))
+                return self._decode_together(utterances, step_s, self._sources.lm)
+            threads = min(self.config.threads or usable_cores(), len(utterances))
             if threads <= 1:
-                return [self._decode(row, number, step_s) for number, row in enumerate(rows)]
+                return [self._decode(rows, index, step_s) for index, rows in enumerate(utterances)]
             with ThreadPoolExecutor(threads) as pool:
                 return list(
-                    pool.map(lambda row, number: self._decode(row, number, step_s), rows, range(len(rows)))
+                    pool.map(
+                        lambda index: self._decode(utterances[index], index, step_s), range(len(utterances))
+                    )
                 )
 
     def stream(self, step_s: float) -> BeamStream:
-        """A search that takes one utterance in blocks and tells on the way what it has understood.
+        """A search that takes one utterance in blocks and gives partial results.
 
         Args:
             step_s: seconds an encoder step.
         """
-        return BeamStream(self._plan, step_s)
+        return BeamStream(self._setup, step_s)
 
-    def _decode(self, log_probs: NDArray[np.float64], number: int, step_s: float) -> list[Hypothesis]:
-        utterance = self._utterance(number)
-        utterance.take(log_probs)
-        return utterance.finish(log_probs, step_s)
+    def _decode(self, log_probs: NDArray[np.float64], index: int, step_s: float) -> list[Hypothesis]:
+        search = self._search(index)
+        search.advance(log_probs)
+        return search.finish(log_probs, step_s)
 
     def _decode_together(
-        self, rows: list[NDArray[np.float64]], step_s: float, lm: LanguageModel[Any]
+        self, utterances: list[NDArray[np.float64]], step_s: float, lm: LanguageModel[Any]
     ) -> list[list[Hypothesis]]:
-        """All utterances step by step, so that the language model is asked for all of them at once.
+        """All utterances step by step, so that the language model scores for all of them at once.
 
-        In one thread: nobody knows whether the model can be asked from several.
+        In one thread, since a language model may not be safe to call from several.
         """
-        utterances = [self._utterance(number) for number in range(len(rows))]
-        pairs = list(zip(utterances, rows, strict=True))
-        converse(lm, [utterance.steps(row) for utterance, row in pairs])
-        return [utterance.finish(row, step_s) for utterance, row in pairs]
+        searches = [self._search(index) for index in range(len(utterances))]
+        pairs = list(zip(searches, utterances, strict=True))
+        answer_queries(lm, [search.steps(log_probs) for search, log_probs in pairs])
+        return [search.finish(log_probs, step_s) for search, log_probs in pairs]
 
-    def _utterance(self, number: int) -> Utterance:
-        return Utterance(self._plan, f"utterance {number} of the batch")
+    def _search(self, index: int) -> BeamSearch:
+        return BeamSearch(self._setup, f"utterance {index} of the batch")
 
 
 def _compiled() -> bool:
+    """Whether the search is ready: compiled, or loaded from disk."""
     return bool(_dispatcher.signatures)
 
 
 def _missed() -> bool:
-    """Whether the search was not found on disk, so that it is, or was, compiled by this process."""
+    """Whether the search was not on disk, so that this process compiles it, or has compiled it."""
     return bool(sum(_dispatcher.stats.cache_misses.values()))
 
 
 @contextmanager
 def _announced() -> Iterator[None]:
-    """Say, once a process, that the kernels are being compiled, if they are, and how long it took."""
+    """Log, once a process, that the search is being compiled, if it is, and how long it took."""
     if _compiled():
         yield
         return

@@ -1,4 +1,4 @@
-"""What every decoder refuses: log-probabilities that are none, or that belong to another tokenizer."""
+"""Checks of every decoder's input: shapes, lengths, and that it is normalised log-probabilities."""
 
 import numpy as np
 import torch
@@ -71,7 +71,7 @@ def check_normalised(log_probs: Tensor, step_lengths: Tensor, block: bool = Fals
 
 
 def check_best(best: NDArray[np.float64], classes: int, tolerance: float, block: bool = False) -> None:
-    """Refuse what cannot be the largest log-probability of a step: all that greedy decoding looks at.
+    """Refuse what cannot be the largest log-probability of a step, the only one that greedy decoding reads.
 
     Args:
         best: (batch, steps) largest log-probability of each step, 0 in the padding.
@@ -97,16 +97,16 @@ def check_best(best: NDArray[np.float64], classes: int, tolerance: float, block:
 
 
 def tolerance_of(log_probs: Tensor) -> float:
-    """Nats by which a distribution's logarithm may miss its sum."""
+    """Nats by which the logarithm of a distribution's sum may differ from 0, by the precision."""
     return 1e-2 if torch.finfo(log_probs.dtype).bits >= 32 else 0.1
 
 
 def nan_error(whose: str, step: int) -> ModelError:
-    """What is raised for NaN.
+    """The error for log-probabilities that hold NaN.
 
     Args:
-        whose: utterance or block.
-        step: the first that holds one.
+        whose: the utterance or block, for the message.
+        step: the first step that holds a NaN.
     """
     return ModelError(
         f"the log-probabilities of {whose} hold NaN at step {step}. Finite numbers were expected. Check the "

@@ -1,37 +1,42 @@
-"""What the beam search can be told."""
+"""Settings of decoding: the beam search, and what a command line asks for."""
 
-from dataclasses import dataclass, field, replace
-from typing import Annotated, Literal
+from dataclasses import dataclass, field, fields, make_dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
 from asr.errors import SettingsError
+from asr.model.shipped import ModelFiles
 from asr.model.tuning import Weights
 
-__all__ = ["BeamConfig"]
+__all__ = ["BeamConfig", "DecoderSettings"]
 
-# Not among a command's --beam.…: asr/decoding/decoder.py has them, where they can be left to what was tuned.
+_WEIGHTS = tuple(item.name for item in fields(Weights))
+
+# No options of a command's --beam: DecoderSettings has the weights, which default to tuned ones, and commands
+# have --nbest.
 _Tuned = Annotated[Weights, tyro.conf.Suppress, tyro.conf.Fixed]
-_Asked = Annotated[int, tyro.conf.Suppress]
+_Nbest = Annotated[int, tyro.conf.Suppress]
 
 
 @dataclass(frozen=True)
 class BeamConfig:
-    """How wide the beam search looks, and how it weighs what it finds.
+    """How wide the beam search is, and how it weighs its scores.
 
     Raises:
         SettingsError: a value out of range, named as the user types it.
     """
 
     beam_size: int = 100  # prefixes kept after each step
-    nbest: _Asked = 1  # hypotheses returned, of different texts; there may be fewer
+    nbest: _Nbest = 1  # hypotheses returned, of different texts; there may be fewer
     beam_threshold: float = 25.0  # nats: a prefix this far below the best one is dropped; inf keeps all
     # nats: a token this far below the step's best starts nothing; inf tries all
     token_threshold: float = 12.0
     token_top: int = 0  # tokens tried in a step, the most probable ones; 0 tries all
     blank_skip: float = 0.999  # above this blank probability a step starts no new prefixes; 1 never skips
-    # of prefixes that go on alike, keep the best: a smaller beam does, and a stream knows its text sooner;
-    # approximate: where the model is unsure, another text can win
+    # of prefixes that can continue in the same ways, keep the best: a smaller beam suffices, and a stream has
+    # stable words sooner; approximate: where the model is unsure, another text can win
     recombine: bool = True
     # nats: a prefix that recombination drops and that is this far below the best one gives no alternative
     lattice_threshold: float = 16.0
@@ -47,12 +52,76 @@ class BeamConfig:
         for name in ("beam_threshold", "token_threshold", "lattice_threshold"):
             _check(name, getattr(self, name), getattr(self, name) > 0, "a number above 0")
         _check("blank_skip", self.blank_skip, 0 < self.blank_skip <= 1, "a probability above 0, up to 1")
-        known = self.unknown_words in ("allow", "forbid")
-        _check("unknown_words", self.unknown_words, known, '"allow" or "forbid"')
+        possible = self.unknown_words in ("allow", "forbid")
+        _check("unknown_words", self.unknown_words, possible, '"allow" or "forbid"')
 
     def with_weights(self, **weights: float) -> "BeamConfig":
         """The same settings, some weights changed."""
         return replace(self, weights=replace(self.weights, **weights))
+
+
+def _option(weight: Any) -> Any:
+    """The option of a weight, which may be left out: name, type, default."""
+    argument = tyro.conf.arg(
+        metavar="FLOAT",
+        help=weight.metadata["help"],
+        help_behavior_hint=f"(default: tuned, else {weight.default:g})",
+    )
+    return (weight.name, Annotated[float | None, argument], None)
+
+
+if TYPE_CHECKING:
+    GivenWeights = Any
+else:  # the fields of Weights, each of which may be left out
+    GivenWeights = make_dataclass("GivenWeights", map(_option, fields(Weights)), frozen=True)
+
+
+@dataclass(frozen=True)
+class DecoderSettings:
+    """How log-probabilities become text; weights that are not given are those that were tuned."""
+
+    # how to search (default: greedy; beam as soon as a language model, lexicon or hot words are given)
+    decoder: Annotated[
+        Literal["greedy", "beam"] | None, tyro.conf.arg(metavar="greedy|beam", help_behavior_hint="")
+    ] = None
+    # language model: .bin, .arpa or .arpa.gz of n-grams, or .safetensors of a character network
+    lm: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="(default: none)")] = None
+    # the vocabulary: a word a line, and its tokens where it is spelled or pronounced otherwise
+    lexicon: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="(default: none)")] = (
+        None
+    )
+    # words that are more likely in these recordings, each with its boost in nats (3 where none is given)
+    hotwords: Annotated[
+        tuple[str, ...], tyro.conf.arg(metavar="WORD:BOOST...", help_behavior_hint="(default: none)")
+    ] = ()
+    # search without the language model, which then chooses among the best texts that were found
+    rescore: tyro.conf.FlagCreatePairsOff[bool] = False
+    # another language model, which chooses among the best texts of the search
+    rescore_lm: Annotated[
+        Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="(default: none)")
+    ] = None
+    weights: Annotated[GivenWeights, tyro.conf.arg(name="")] = field(default_factory=GivenWeights)
+    # how wide the beam search is, whatever the weights
+    beam: BeamConfig = field(default_factory=BeamConfig)
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """The weights that are given, by name."""
+        values = {name: getattr(self.weights, name) for name in _WEIGHTS}
+        return {name: value for name, value in values.items() if value is not None}
+
+    def with_defaults_of(self, files: ModelFiles) -> "DecoderSettings":
+        """The settings with the files that ship with a model as defaults.
+
+        With another language model, the lexicon that ships is left out.
+        """
+        if files.lm is None or self.decoder == "greedy":
+            return self
+        beam = self.beam
+        if beam.beam_size == BeamConfig().beam_size:
+            beam = replace(beam, beam_size=files.beam_size)
+        lexicon = self.lexicon or (files.lexicon if self.lm is None else None)
+        return replace(self, lm=self.lm or files.lm, lexicon=lexicon, beam=beam)
 
 
 def _check(name: str, value: object, right: bool, expected: str) -> None:

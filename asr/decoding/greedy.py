@@ -1,8 +1,7 @@
-"""Greedy (best path) CTC decoding, vectorised over the batch.
+"""Greedy (best path) CTC decoding of a batch.
 
-The device finds the best id of every step and masks the padding; one transfer brings ids, log-probabilities
-and lengths to the host together; there the runs of equal ids of the whole batch are found at once, and only
-the emitted tokens are touched one by one.
+The device finds the best id of every step and masks the padding. One transfer brings ids, log-probabilities
+and lengths to the host. There the runs of equal ids of the whole batch are found at once.
 """
 
 from dataclasses import dataclass
@@ -13,12 +12,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from asr.decoding.checks import check_best, check_lengths, check_shapes, tolerance_of
-from asr.decoding.hypothesis import Hypothesis, name_tokens, place_words
+from asr.decoding.hypothesis import Hypothesis, name_tokens, time_words
 from asr.text.tokenizer import BLANK, Tokenizer
 
 __all__ = ["BestPaths", "best_path", "greedy_decode", "hypotheses_of"]
 
-_PADDING = -1  # stands for "no step here" among the ids, so that a run never reaches into the padding
+_PADDING = -1  # instead of an id, so that a run never reaches into the padding
 
 
 @dataclass(frozen=True)
@@ -37,15 +36,15 @@ class _Runs:
 
 @dataclass(frozen=True)
 class BestPaths:
-    """The best paths of a batch on their way to the host's memory, so that the device need not be waited for.
+    """The best paths of a batch on their way to the host's memory: `greedy_decode` in two steps.
 
-    `greedy_decode` in two steps: between them, the caller may give the device other work, and then has to
-    wait for what it had when `begin` returned.
+    Between `begin` and `hypotheses` the caller may give the device other work, and then has to wait for the
+    work that it had when `begin` returned.
 
     Attributes:
         packed: (batch, 2 * steps + 1) best ids, their log-probabilities, lengths; see `best_path`.
-        classes: of the log-probabilities.
-        tolerance: nats, by which they may miss a distribution.
+        classes: number of tokens, blank included.
+        tolerance: nats by which the log-probabilities may miss a distribution.
     """
 
     packed: Tensor
@@ -88,14 +87,13 @@ class BestPaths:
 def greedy_decode(
     log_probs: Tensor, step_lengths: Tensor, tokenizer: Tokenizer, step_s: float
 ) -> list[Hypothesis]:
-    """The text along the most probable id of each step: repeats merged unless a blank stands between them.
+    """The text along the most probable id of each step: repeats are merged unless a blank is between them.
 
-    An utterance of zero steps gives an empty hypothesis with score 0. Steps beyond an utterance's length are
-    never looked at. Words are what the tokenizer says: leading, trailing and doubled spaces make no empty
-    words, and `text` is the words joined by single spaces, while `tokens` and `steps` keep every emitted
-    space. Phones alone give no words: each phone then stands as a word of its own. A token's confidence is
-    its mean posterior over its run of steps; a word's confidence is the mean over its tokens; the score is
-    the sum of the best log-probability of every step, blanks included.
+    An utterance of zero steps gives an empty hypothesis with score 0. The padding is
+    ignored. Leading, trailing and doubled spaces make no empty words: `text` is the words joined by single
+    spaces, while `tokens` and `steps` keep every emitted space. Where tokens are phones, each is a word. A
+    token's confidence is its mean posterior over its run of steps; a word's confidence is the mean over its
+    tokens; the score is the sum of the best log-probability of every step, blanks included.
 
     Args:
         log_probs: (batch, steps, vocab) float, natural logs, on any device.
@@ -139,17 +137,21 @@ def hypotheses_of(
     confidences = runs.confidence.tolist()
     hypotheses = []
     for row in range(batch):
-        own = slice(bounds[row], bounds[row + 1])
-        words = place_words(
-            name_tokens(tokens[own], tokenizer), starts[own], ends[own], confidences[own], step_s
+        utterance = slice(bounds[row], bounds[row + 1])
+        words = time_words(
+            name_tokens(tokens[utterance], tokenizer),
+            starts[utterance],
+            ends[utterance],
+            confidences[utterance],
+            step_s,
         )
         hypotheses.append(
             Hypothesis(
                 text=" ".join([word.text for word in words]),
                 words=words,
-                tokens=tuple(tokens[own]),
-                steps=tuple(starts[own]),
-                # summed over the utterance's own steps, so that padding cannot change the rounding
+                tokens=tuple(tokens[utterance]),
+                steps=tuple(starts[utterance]),
+                # summed without the padding, which could change the rounding
                 score=(score := float(best[row, : lengths[row]].sum())),
                 acoustic_score=score,
             )
@@ -200,7 +202,7 @@ def _unpack(packed: Tensor) -> tuple[NDArray[np.int64], NDArray[np.float64], NDA
 def _find_runs(ids: NDArray[np.int64], best: NDArray[np.float64]) -> _Runs:
     """Every run of one id that is neither blank nor padding."""
     steps = ids.shape[1]
-    first = np.ones(ids.shape, dtype=np.bool_)  # a run never reaches over from the row before
+    first = np.ones(ids.shape, dtype=np.bool_)  # no run continues from the row before
     first[:, 1:] = ids[:, 1:] != ids[:, :-1]
     begin = np.flatnonzero(first)
     if begin.size == 0:  # no steps at all

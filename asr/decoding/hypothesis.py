@@ -6,18 +6,18 @@ from typing import Literal
 
 from asr.text.tokenizer import Tokenizer
 
-__all__ = ["Hypothesis", "Named", "OutputUnit", "Word", "name_tokens", "place_words"]
+__all__ = ["Hypothesis", "NamedSpans", "OutputUnit", "Word", "name_tokens", "time_words"]
 
 OutputUnit = Literal["words", "phones"]
 """What a decoder writes, and what an error rate therefore counts."""
 
-Named = list[tuple[str, slice]]
-"""Words, and where their tokens are."""
+NamedSpans = list[tuple[str, slice]]
+"""Words, each with the slice of the tokens that it is made of."""
 
 
 @dataclass(frozen=True)
 class Word:
-    """A word and where it stands.
+    """A word with its times and confidence.
 
     Attributes:
         text: the word, without spaces.
@@ -36,22 +36,22 @@ class Word:
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """What was recognised in one utterance.
+    """The text of one utterance.
 
     Attributes:
-        text: the words joined by single spaces: spaces at the ends are gone and runs of spaces are folded.
+        text: the words joined by single spaces.
         words: (words,) the same words with times and confidences. Where the units are phones and no lexicon
-            told the words, each phone stands as a word.
+            names the words, each phone is a word.
         tokens: (tokens,) token ids as they were emitted, spaces included and not folded.
         steps: (tokens,) encoder step at which each token was emitted (the first step of its run).
         score: what the decoder ranks by, in nats; higher is better. Comparable between hypotheses of the same
             utterance only.
         acoustic_score: the model's part of it: log-probability of the tokens in nats, as the decoder scales
             it; of the best path (greedy) or of all paths (beam).
-        lm_score: what the language model says of the text, its end included: log-probability in nats, not yet
-            weighted; 0 without one.
-        rescore_lm_score: of a second language model, which rescored the text: likewise. The rest of the score
-            are bonuses and penalties.
+        lm_score: log-probability of the text by the language model, its end included, in nats, not weighted;
+            0 without one.
+        rescore_lm_score: likewise by a second language model, which rescored the text. The rest of the score
+            is bonuses and penalties.
     """
 
     text: str
@@ -64,21 +64,21 @@ class Hypothesis:
     rescore_lm_score: float = 0.0
 
 
-def name_tokens(tokens: Sequence[int], tokenizer: Tokenizer) -> Named:
-    """The words that tokens write; where they write none (phones), each token is a word.
+def name_tokens(tokens: Sequence[int], tokenizer: Tokenizer) -> NamedSpans:
+    """The words that tokens spell; where tokens spell none (phones), each token is a word.
 
     Args:
         tokens: ids.
         tokenizer: the model's.
     """
-    found = tokenizer.words(tokens)
-    if found is None:
-        found = [slice(place, place + 1) for place in range(len(tokens))]
-    return [(tokenizer.decode(tokens[where]), where) for where in found]
+    spans = tokenizer.words(tokens)
+    if spans is None:
+        spans = [slice(index, index + 1) for index in range(len(tokens))]
+    return [(tokenizer.decode(tokens[span]), span) for span in spans]
 
 
-def place_words(
-    named: Named, starts: Sequence[int], ends: Sequence[int], confidences: Sequence[float], step_s: float
+def time_words(
+    named: NamedSpans, starts: Sequence[int], ends: Sequence[int], confidences: Sequence[float], step_s: float
 ) -> tuple[Word, ...]:
     """Words with the times of their tokens; a word's confidence is the mean over its tokens.
 
@@ -92,9 +92,9 @@ def place_words(
     return tuple(
         Word(
             text=name,
-            start_s=starts[where.start] * step_s,
-            end_s=ends[where.stop - 1] * step_s,
-            confidence=sum(confidences[where]) / (where.stop - where.start),
+            start_s=starts[span.start] * step_s,
+            end_s=ends[span.stop - 1] * step_s,
+            confidence=sum(confidences[span]) / (span.stop - span.start),
         )
-        for name, where in named
+        for name, span in named
     )

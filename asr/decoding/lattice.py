@@ -1,14 +1,15 @@
-"""The texts of a search: its beam at the end, and what recombination left behind.
+"""Alternatives of a beam search: the prefixes at its end, and those that recombination has dropped.
 
-Recombination drops a prefix B for a prefix A that goes on alike and is at least as probable. So for each text
-that begins with A there is one that begins with B instead. Together the prefixes and their merges are a
-lattice, and `paths` walks it, best first; a path takes later merges to the right of earlier ones.
+Recombination drops a prefix B for a prefix A that can continue in the same ways and is at least as probable.
+So for each text that begins with A there is one that begins with B instead. Together the prefixes and their
+merges are a lattice, and `paths` walks it, best first; in a path, later merges are to the right of earlier
+ones.
 
 A path's estimate is the score of the text that it differs from plus the log-ratios of the merges, none of
-them above 0. So no path is estimated above the search's own best, and the best text is the same however many
-are asked for. What is fused (language model, bonuses, penalties) is exact, because A and B share their state.
-The acoustic part of the estimate is not, since the ratio at one step stands for that of the sums over all
-steps after it: estimates choose the texts, whose scores are then computed anew (`Utterance.finish`).
+them above 0. So no path is estimated above the search's best, and the best text does not depend on nbest.
+What is fused (language model, bonuses, penalties) is exact, because A and B share their state. The acoustic
+part of the estimate is not: it takes the ratio at the step of the merge for that of the sums over all later
+steps. So estimates choose the texts, and `BeamSearch.finish` computes their scores.
 """
 
 import heapq
@@ -35,10 +36,10 @@ class Ends:
 
     Attributes:
         node: (ends,) int32: the prefix.
-        word: (ends,) int32: the word that its end completes (a number, UNKNOWN or NONE).
-        score: (ends,) float64: of the search, nats.
-        fused: (ends,) float64: the part of it that is not acoustic.
-        lm: (ends,) float64: the language model's log-probability of the whole text, unweighted.
+        word: (ends,) int32: the word that the end completes (a number, UNKNOWN or NONE).
+        score: (ends,) float64 nats: of the search.
+        fused: (ends,) float64: the part of it that is not acoustic, nats.
+        lm: (ends,) float64 nats: of the whole text by the language model, unweighted.
     """
 
     node: NDArray[np.int32]
@@ -70,7 +71,7 @@ class Path:
 
 @dataclass(frozen=True)
 class _Partial:
-    """A path whose left part, a prefix as it stands in the tree, may still be exchanged."""
+    """A path whose left part, a prefix of the arena, may still be exchanged."""
 
     estimate: float
     fused: float
@@ -86,39 +87,42 @@ def paths(nodes: NDArray[Any], merges: Merges, ends: Ends) -> Iterator[Path]:
     """The paths of a lattice, by falling estimates; among equals in the order of `ends`.
 
     Args:
-        nodes: the arena.
+        nodes: (nodes,) NODE: the arena.
         merges: into its nodes.
         ends: of the search.
     """
     lattice = _Lattice(nodes, merges)
     order = np.argsort(-ends.score, kind="stable")
-    # A path and what it can become by one merge more: of these only the best not yet taken is waiting.
-    waiting: list[tuple[float, int, _Partial | None, list[_Variant], int]] = []
-    made = 0
+    # A path and what it can become by one merge more: of these only the best that was not taken yet is in the
+    # heap.
+    heap: list[tuple[float, int, _Partial | None, list[_Variant], int]] = []
+    pushed = 0  # breaks ties in the order of arrival
 
-    def wait(path: _Partial | None, variants: list[_Variant], index: int) -> None:
-        nonlocal made
+    def push(path: _Partial | None, variants: list[_Variant], index: int) -> None:
+        nonlocal pushed
         if index < len(variants):
-            made += 1
+            pushed += 1
             estimate = (path.estimate if path else 0.0) - variants[index][0]
-            heapq.heappush(waiting, (-estimate, made, path, variants, index))
+            heapq.heappush(heap, (-estimate, pushed, path, variants, index))
 
-    wait(None, [(-float(ends.score[end]), int(end), NONE) for end in order], 0)
-    while waiting:
-        _, _, path, variants, index = heapq.heappop(waiting)
+    push(None, [(-float(ends.score[end]), int(end), NONE) for end in order], 0)
+    while heap:
+        _, _, path, variants, index = heapq.heappop(heap)
         _, number, node = variants[index]
-        wait(path, variants, index + 1)
+        push(path, variants, index + 1)
         path = lattice.exchange(path, number, node) if path else lattice.end(ends, number)
         yield lattice.spell(path)
-        wait(path, lattice.variants(path), 0)
+        push(path, lattice.variants(path), 0)
 
 
 class _Lattice:
+    """An arena and its merges, by the node that they lead into."""
+
     def __init__(self, nodes: NDArray[Any], merges: Merges) -> None:
         self._nodes = nodes
-        count = int(merges.made[0])
-        self._lost: list[int] = merges.lost[:count].tolist()
-        self._ratio: list[float] = merges.ratio[:count].tolist()
+        count = int(merges.size[0])
+        self._dropped: list[int] = merges.dropped[:count].tolist()
+        self._log_ratio: list[float] = merges.log_ratio[:count].tolist()
         self._into: dict[int, list[int]] = {}
         for merge, kept in enumerate(merges.kept[:count].tolist()):
             self._into.setdefault(kept, []).append(merge)
@@ -138,29 +142,31 @@ class _Lattice:
 
     def variants(self, path: _Partial) -> list[_Variant]:
         """The merges that the path can take to the left of all others, best first."""
-        if not self._lost:
+        if not self._dropped:
             return []
         applied = [merge for merge in self._into.get(path.head, ()) if merge < path.limit]
-        found = [(-self._ratio[merge], merge, path.head) for merge in applied]
+        found = [(-self._log_ratio[merge], merge, path.head) for merge in applied]
         node = self._parent[path.head]
         while node != NONE:
-            # prefixes whose exchange at this node would spell what there is already
-            shorter = {self._parent[self._lost[merge]] for merge in applied}
+            # dropped prefixes whose exchange at this node would spell a text that was spelled already
+            shorter = {self._parent[self._dropped[merge]] for merge in applied}
             applied = [merge for merge in self._into.get(node, ()) if merge < path.limit]
             found += [
-                (-self._ratio[merge], merge, node) for merge in applied if self._lost[merge] not in shorter
+                (-self._log_ratio[merge], merge, node)
+                for merge in applied
+                if self._dropped[merge] not in shorter
             ]
             node = self._parent[node]
         return sorted(found)
 
     def exchange(self, path: _Partial, merge: int, kept: int) -> _Partial:
-        """The path with its beginning, up to a node, exchanged for what merged into this node."""
-        nodes, lost = self._nodes, self._lost[merge]
+        """The path with its beginning, up to a node, exchanged for a prefix that merged into this node."""
+        nodes, dropped = self._nodes, self._dropped[merge]
         return _Partial(
-            estimate=path.estimate + self._ratio[merge],
-            fused=path.fused + float(nodes["fused"][lost] - nodes["fused"][kept]),
-            lm=path.lm + float(nodes["lm"][lost] - nodes["lm"][kept]),
-            head=lost,
+            estimate=path.estimate + self._log_ratio[merge],
+            fused=path.fused + float(nodes["fused_score"][dropped] - nodes["fused_score"][kept]),
+            lm=path.lm + float(nodes["lm_log_prob"][dropped] - nodes["lm_log_prob"][kept]),
+            head=dropped,
             limit=merge,
             tail=path.tail if kept == path.head else ((kept, path.head), path.tail),
             word=path.word,
@@ -176,7 +182,7 @@ class _Lattice:
         tokens: list[int] = []
         words: list[int] = []
         for node, before in pieces:
-            spelt, completed = spell(self._nodes, node, before)
-            tokens += spelt.tolist()
+            piece, completed = spell(self._nodes, node, before)
+            tokens += piece.tolist()
             words += completed.tolist()
         return Path(path.estimate, tokens, [*words, path.word], path.fused, path.lm)

@@ -1,7 +1,7 @@
-"""A model run over many recordings, never waiting: audio is decoded ahead of it, its output is read after it.
+"""A model run over many recordings without waiting for files or for decoding.
 
-Threads decode the next recordings while the model computes. Its output is copied to the host while it
-computes the next batch, and used only then.
+Threads read the next recordings while the model computes. Its output is copied to the host while it computes
+the next batch, and is decoded then.
 """
 
 import logging
@@ -18,7 +18,7 @@ from typing import Generic, TypeVar
 import torch
 from torch import Tensor
 
-from asr.decoding.decoder import Decode, greedy
+from asr.decoding.decoder import Decode, greedy_decoder
 from asr.decoding.hypothesis import Hypothesis
 from asr.device import usable_cores
 from asr.errors import AudioError, SettingsError
@@ -34,7 +34,7 @@ Output = TypeVar("Output")
 
 _WINDOW = 10  # batches' worth of audio that is read before it is sorted by length
 _SILENCE = 1e-4  # of full scale: -80 dBFS
-_MOST_THREADS = 8  # that decode audio; they read 5,000 s of audio a second
+_MAX_THREADS = 8  # that read audio; they read 5,000 s of audio a second
 
 
 @dataclass(frozen=True)
@@ -51,11 +51,11 @@ class Segment:
 
 @dataclass(frozen=True)
 class Recognised:
-    """What became of a segment."""
+    """A segment with its result."""
 
     segment: Segment
-    duration_s: float  # of the audio that was heard
-    outcome: Hypothesis | AudioError  # what was recognised, or why nothing could be
+    duration_s: float  # of the audio that was recognised
+    outcome: Hypothesis | AudioError  # the best text, or why there is none
     nbest: tuple[Hypothesis, ...] = ()  # all that the decoder returned, the outcome first
 
 
@@ -70,7 +70,7 @@ def recognise(
     Args:
         model: on its device.
         segments: what to recognise.
-        batch_s: seconds of audio in a batch, padding included; a longer segment is a batch of its own.
+        batch_s: seconds of audio in a batch, padding included; a longer segment is a batch by itself.
         decode: the decoder; None decodes greedily.
 
     Yields:
@@ -79,7 +79,7 @@ def recognise(
     Raises:
         SettingsError: batch_s is not above 0, or a batch does not fit into the device's memory.
     """
-    decode = decode or greedy(model.settings.tokenizer)
+    decode = decode or greedy_decoder(model.settings.tokenizer)
     for segment, duration_s, found in each_output(model, segments, batch_s, decode):
         if isinstance(found, AudioError):
             yield Recognised(segment, duration_s, found)
@@ -95,13 +95,13 @@ def each_output(
 ) -> Iterator[tuple[Segment, float, Output | AudioError]]:
     """Run a model over segments, in batches of about the same length, and hand its output on.
 
-    Each batch is used after the next one has been launched, so that a GPU computes meanwhile. Progress is
+    Each batch is used after the next one has been started, so that a GPU computes meanwhile. Progress is
     logged after every batch, and the speed at the end.
 
     Args:
         model: on its device.
         segments: what to run it on.
-        batch_s: seconds of audio in a batch, padding included; a longer segment is a batch of its own.
+        batch_s: seconds of audio in a batch, padding included; a longer segment is a batch by itself.
         use: gets (batch, steps, vocab) log-probabilities and (batch,) valid steps, both on the CPU, and the
             seconds of a step; returns (batch,) results.
 
@@ -116,9 +116,9 @@ def each_output(
     rate = model.settings.features.sample_rate
     progress = _Progress(len(segments))
     windows: deque[_Window[Output]] = deque()
-    launched: _Launched[Output] | None = None
+    running: _RunningBatch[Output] | None = None
 
-    def finish(batch: "_Launched[Output]") -> None:
+    def finish(batch: "_RunningBatch[Output]") -> None:
         log_probs, step_lengths = batch.output.wait()
         results = use(log_probs, step_lengths, model.step_s)
         batch.window.results |= zip(batch.numbers, results, strict=True)
@@ -129,17 +129,17 @@ def each_output(
         windows.append(window)
         progress.failed(len(entries) - len(window.waveforms))
         for numbers in _batches(window.waveforms, batch_s * rate):
-            following = _Launched(window, numbers, _launch(model, window, numbers, batch_s))
-            if launched is not None:
-                finish(launched)
-            launched = following
-            if launched.output.copied is None:  # a CPU has computed it by now
-                finish(launched)
-                launched = None
+            started = _RunningBatch(window, numbers, _start(model, window, numbers, batch_s))
+            if running is not None:
+                finish(running)
+            running = started
+            if running.output.copied is None:  # a CPU has finished it
+                finish(running)
+                running = None
             while windows and windows[0].complete:
                 yield from windows.popleft().rows(rate)
-    if launched is not None:
-        finish(launched)
+    if running is not None:
+        finish(running)
     for window in windows:
         yield from window.rows(rate)
     progress.end()
@@ -147,7 +147,7 @@ def each_output(
 
 @dataclass
 class _Window(Generic[Output]):
-    """Segments that are sorted by length together, and what came of them."""
+    """Segments that are sorted by length together, and their results."""
 
     entries: list[_Entry]
     results: dict[int, Output] = field(default_factory=dict)  # by the number of the entry
@@ -179,7 +179,7 @@ class _HostCopy:
     """
 
     def __init__(self, log_probs: Tensor, step_lengths: Tensor) -> None:
-        # Into page-locked memory, which torch takes for copies that nobody waits for.
+        # Into page-locked memory, which torch takes for asynchronous copies.
         self.output = log_probs.to("cpu", non_blocking=True), step_lengths.to("cpu", non_blocking=True)
         self.copied = _record_event(log_probs.device)
 
@@ -191,7 +191,7 @@ class _HostCopy:
 
 
 def _record_event(device: torch.device) -> torch.cuda.Event | None:
-    """An event after all that was launched so far; None on a CPU, which has done it all."""
+    """An event after all work that was started so far; None on a CPU, which has finished it."""
     if device.type != "cuda":
         return None
     event = torch.cuda.Event()  # type: ignore[no-untyped-call]
@@ -200,7 +200,7 @@ def _record_event(device: torch.device) -> torch.cuda.Event | None:
 
 
 @dataclass(frozen=True)
-class _Launched(Generic[Output]):
+class _RunningBatch(Generic[Output]):
     """A batch that the device computes."""
 
     window: _Window[Output]
@@ -208,7 +208,7 @@ class _Launched(Generic[Output]):
     output: _HostCopy
 
 
-def _launch(model: AcousticModel, window: _Window[Output], numbers: list[int], batch_s: float) -> _HostCopy:
+def _start(model: AcousticModel, window: _Window[Output], numbers: list[int], batch_s: float) -> _HostCopy:
     waveforms = [window.waveforms[number] for number in numbers]
     try:
         return _HostCopy(*model.log_probs(waveforms))
@@ -252,20 +252,20 @@ def _read_ahead(
         finally:
             stop.set()
             reader.submit(windows.close).result()
-            # The threads that decode have set it to 1 for themselves, and for threads that begin later.
+            # The threads that read have set it to 1 for themselves, and for threads that start later.
             torch.set_num_threads(torch.get_num_threads())
 
 
 def _windows(
     segments: Sequence[Segment], features: FeatureConfig, window_s: float, stop: Event
 ) -> Generator[list[_Entry], None, None]:
-    """Decode segments with several threads, until told to stop."""
-    threads = min(_MOST_THREADS, usable_cores())
+    """Read segments in threads, until `stop` is set."""
+    threads = min(_MAX_THREADS, usable_cores())
     waiting = iter(segments)
     reading: deque[tuple[Segment, Future[Tensor | AudioError]]] = deque()
     window: list[_Entry] = []
     samples = 0
-    # One thread for each decoder's sums: with more, the resampler rounds otherwise.
+    # One thread for the sums of each: with more, the resampler rounds differently.
     pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
     try:
         while not stop.is_set():
@@ -312,25 +312,25 @@ def _read(segment: Segment, features: FeatureConfig) -> Tensor | AudioError:
 
 
 class _Progress:
-    """How far it is, and how long it takes, for the log."""
+    """How many recordings are done, and how long the rest will take, for the log."""
 
     def __init__(self, total: int) -> None:
         self.total, self.began = total, time.monotonic()
         self.seconds, self.used, self.unusable = 0.0, 0, 0
 
     def failed(self, count: int) -> None:
-        """So many segments cannot be used."""
+        """Count segments that cannot be used."""
         self.unusable += count
 
     def add(self, count: int, seconds: float) -> None:
-        """So many more segments have their result."""
+        """Count segments that have their result, and their seconds of audio."""
         self.used, self.seconds = self.used + count, self.seconds + seconds
         done = self.used + self.unusable
         left = (time.monotonic() - self.began) * (self.total - done) / done
         log.info("%d of %d recordings, %.0f s left", done, self.total, left, extra={"transient": True})
 
     def end(self) -> None:
-        """The line that stays."""
+        """Log the last line, which is kept."""
         if self.used:
             elapsed = time.monotonic() - self.began
             log.info(

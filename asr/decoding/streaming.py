@@ -1,9 +1,9 @@
-"""Decoding while somebody still speaks: blocks of log-probabilities in, what is understood so far out.
+"""Streaming: blocks of log-probabilities in, partial results out.
 
-What is stable will not change whatever comes; the end of the text may. All prefixes of the beam have to
-agree, which they do soon where `BeamConfig.recombine` applies, and late in a wide beam where it does not.
-Words that are certain are spelled once, so that a block costs the same after hours.
-Finishing gives what decoding the whole utterance at once gives.
+Stable words do not change any more; the end of the text may. All prefixes of the beam have to agree on them,
+which they do soon where `BeamConfig.recombine` applies, and late in a wide beam without it. Stable words are
+spelled once, so that a block costs the same after hours. The final result is that of decoding the whole
+utterance at once.
 """
 
 from dataclasses import astuple, dataclass
@@ -13,13 +13,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from asr.decoding.beam_search import BeamSearch, SearchSetup, name_words
 from asr.decoding.checks import check_best, check_normalised, check_shapes, tolerance_of
+from asr.decoding.fusion.vocabulary import letters_of
 from asr.decoding.greedy import best_path, hypotheses_of
-from asr.decoding.hypothesis import Hypothesis, Named, name_tokens
+from asr.decoding.hypothesis import Hypothesis, NamedSpans, name_tokens
 from asr.decoding.kernel.arena import NONE, ROOT, shared_prefix, spell
-from asr.decoding.texts import name_words
-from asr.decoding.utterance import Plan, Utterance
-from asr.decoding.vocabulary import letters_of
 from asr.text.tokenizer import BLANK, Tokenizer
 
 __all__ = ["BeamStream", "GreedyStream", "Partial"]
@@ -27,12 +26,11 @@ __all__ = ["BeamStream", "GreedyStream", "Partial"]
 
 @dataclass(frozen=True)
 class Partial:
-    """What is understood of an utterance that goes on.
+    """A partial result: the text of an utterance so far.
 
     Attributes:
-        stable: the words that will not change: complete, and the same in everything that the decoder still
-            holds possible.
-        text: the best text so far; it begins with the stable words.
+        stable: the words that do not change any more: complete, and common to all prefixes of the beam.
+        text: the best text so far, which begins with the stable words.
     """
 
     stable: str
@@ -40,64 +38,75 @@ class Partial:
 
 
 class BeamStream:
-    """A beam search that takes an utterance in blocks; see `BeamDecoder.stream`."""
+    """A beam search that takes an utterance in blocks; `BeamDecoder.stream` makes one.
 
-    def __init__(self, plan: Plan, step_s: float) -> None:
-        self._plan = plan
+    Args:
+        setup: of the decoder.
+        step_s: seconds an encoder step.
+    """
+
+    def __init__(self, setup: SearchSetup, step_s: float) -> None:
+        self._setup = setup
         self._step_s = step_s
-        self._utterance = Utterance(plan, "the stream")
+        self._search = BeamSearch(setup, "the stream")
         self._blocks: list[NDArray[np.floating]] = []
-        self._settled = ""  # the words up to the utterance's anchor, which are not spelled again
+        self._stable = ""  # the words up to the search's anchor, which are not spelled again
 
     def accept(self, log_probs: Tensor) -> Partial:
-        """Take the next steps; the cost does not depend on what was accepted before.
+        """Take the next steps; the cost does not depend on how many were taken before.
 
         Args:
             log_probs: (steps, vocab) float, natural logs, normalised, on any device.
 
         Raises:
-            ModelError: as `BeamDecoder.decode`; the stream stands as before the block.
+            ModelError: as `BeamDecoder.decode`; the stream is then as before the block.
         """
-        block = _checked(log_probs, self._plan.tokenizer)
-        self._utterance.take(block.double().numpy())
+        block = _checked(log_probs, self._setup.tokenizer)
+        self._search.advance(block.double().numpy())
         self._blocks.append(block.numpy())
-        beam = self._utterance.beam
-        best = int(np.argmax((beam.blank + beam.token)[: beam.sizes[1]]))
+        beam = self._search.beam
+        best = int(np.argmax((beam.blank_prob + beam.nonblank_prob)[: beam.sizes[1]]))
         _, _, named = self._read(int(beam.node[best]))
-        certain = shared_prefix(beam)
-        tokens, words, shared = self._read(certain)
-        separated = self._plan.sources.letters.separated
+        shared_node = shared_prefix(beam)
+        tokens, words, shared = self._read(shared_node)
+        separated = self._setup.sources.letters.separated
         partial = _partial(named, shared, len(tokens), separated)
-        partial = Partial(*(" ".join(filter(None, (self._settled, text))) for text in astuple(partial)))
-        self._settle(certain, tokens, words)
+        partial = Partial(*(" ".join(filter(None, (self._stable, text))) for text in astuple(partial)))
+        self._move_anchor(shared_node, tokens, words)
         return partial
 
     def finish(self) -> list[Hypothesis]:
         """The best texts of all that was accepted, best first: those of `BeamDecoder.decode`."""
-        blocks = self._blocks or [np.zeros((0, self._plan.tokenizer.vocab_size))]
-        return self._utterance.finish(np.concatenate(blocks).astype(np.float64), self._step_s)
+        blocks = self._blocks or [np.zeros((0, self._setup.tokenizer.vocab_size))]
+        return self._search.finish(np.concatenate(blocks).astype(np.float64), self._step_s)
 
-    def _read(self, node: int) -> tuple[list[int], list[int], Named]:
+    def _read(self, node: int) -> tuple[list[int], list[int], NamedSpans]:
         """The tokens of a prefix after the anchor, the words that they completed, and the words."""
-        anchor = self._utterance.anchor
-        tokens, completed = spell(self._utterance.beam.nodes, node, anchor)
+        anchor = self._search.anchor
+        tokens, completed = spell(self._search.beam.nodes, node, anchor)
         ids: list[int] = tokens.tolist()
         words: list[int] = completed.tolist()
-        if words and anchor != ROOT and self._plan.sources.letters.separated:
+        if words and anchor != ROOT and self._setup.sources.letters.separated:
             words[0] = NONE  # it completed the word before the anchor
         return ids, words, self._named(ids, [*words, NONE])
 
-    def _named(self, ids: list[int], words: list[int]) -> Named:
-        return name_words(ids, words, self._plan.tokenizer, self._plan.sources.vocabulary)
+    def _named(self, ids: list[int], words: list[int]) -> NamedSpans:
+        return name_words(ids, words, self._setup.tokenizer, self._setup.sources.vocabulary)
 
-    def _settle(self, certain: int, tokens: list[int], words: list[int]) -> None:
-        """Move the anchor to the last end of a word in a prefix that is certain."""
-        letters = self._plan.sources.letters
-        nodes, vocabulary = self._utterance.beam.nodes, self._plan.sources.vocabulary
+    def _move_anchor(self, node: int, tokens: list[int], words: list[int]) -> None:
+        """Move the anchor to the last end of a word in a prefix that all of the beam begin with.
+
+        Args:
+            node: of the prefix.
+            tokens: its ids after the anchor.
+            words: that these tokens completed, see `spell`.
+        """
+        letters = self._setup.sources.letters
+        nodes, vocabulary = self._search.beam.nodes, self._setup.sources.vocabulary
         if letters.separated:  # before the last token that begins a word
-            starts = [index for index, token in enumerate(tokens) if letters.begins[token]]
-            kept = starts[-1] if starts else 0
-            ends = int(spell(nodes, certain, self._utterance.anchor)[1][kept]) if kept else NONE
+            begins = [index for index, token in enumerate(tokens) if letters.begins_word[token]]
+            kept = begins[-1] if begins else 0
+            ends = int(spell(nodes, node, self._search.anchor)[1][kept]) if kept else NONE
         elif vocabulary is not None and vocabulary.named:  # after the last token that ended one
             kept = max((index + 1 for index, word in enumerate(words) if word != NONE), default=0)
             ends = NONE
@@ -106,10 +115,10 @@ class BeamStream:
         if kept == 0:
             return
         named = self._named(tokens[:kept], [*words[:kept], ends])
-        self._settled = " ".join(filter(None, (self._settled, *(name for name, _ in named))))
+        self._stable = " ".join(filter(None, (self._stable, *(name for name, _ in named))))
         for _ in range(len(tokens) - kept):
-            certain = int(nodes[certain]["parent"])
-        self._utterance.anchor = certain
+            node = int(nodes[node]["parent"])
+        self._search.anchor = node
 
 
 class GreedyStream:
@@ -129,13 +138,13 @@ class GreedyStream:
         self._tokens: list[int] = []
 
     def accept(self, log_probs: Tensor) -> Partial:
-        """Take the next steps; a token that was written once stays.
+        """Take the next steps; a token that was written is not taken back.
 
         Args:
             log_probs: (steps, vocab) float, natural logs, on any device.
 
         Raises:
-            ModelError: as `greedy_decode`; the stream stands as before.
+            ModelError: as `greedy_decode`; the stream is then as before the block.
         """
         check_shapes(log_probs[None], torch.zeros(1), self._tokenizer)
         [block], [best], _ = best_path(log_probs[None], torch.tensor([len(log_probs)]))
@@ -157,16 +166,16 @@ class GreedyStream:
         return found
 
 
-def _partial(best: Named, shared: Named, tokens: int, separated: bool) -> Partial:
-    """The best words, and those of the tokens that are certain.
+def _partial(best: NamedSpans, shared: NamedSpans, tokens: int, separated: bool) -> Partial:
+    """The partial result of the best prefix and of the part that all prefixes share.
 
     Args:
-        best: all words so far.
-        shared: those that the certain tokens write.
-        tokens: how many are certain.
-        separated: whether tokens say where words end, so that the last of these words may go on.
+        best: the words of the best prefix.
+        shared: the words of the shared part.
+        tokens: how many tokens are shared.
+        separated: whether tokens show where words end, so that the last of these words may go on.
     """
-    complete = [name for name, where in shared if not separated or where.stop < tokens]
+    complete = [name for name, span in shared if not separated or span.stop < tokens]
     return Partial(" ".join(complete), " ".join(name for name, _ in best))
 
 

@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from asr.decoding.decoder import Decoder, DecoderSettings, build_decoder
+from asr.decoding.config import DecoderSettings
+from asr.decoding.decoder import Decoder, build_decoder
 from asr.decoding.hypothesis import Hypothesis, Word
 from asr.decoding.recognition import Recognised, Segment, recognise
 from asr.device import choose_device

@@ -1,6 +1,6 @@
 """A recording of any format, rate or channel count -> mono float32 samples at the model's rate.
 
-Every waveform of the project enters here and nowhere else, so a wrong sample rate cannot slip through.
+Every waveform is read here and nowhere else, so that no other sample rate reaches the model.
 """
 
 import glob
@@ -64,7 +64,7 @@ def audio_files(folder: Path) -> list[Path]:
 
 
 def find_audio(names: Sequence[str]) -> list[Path]:
-    """Files, globs and folders -> files, in the order of the names, and sorted within a glob or folder.
+    """Find the audio files that files, globs and folders name, in this order, sorted within a glob or folder.
 
     Raises:
         AudioError: a folder or glob holds no audio files.
@@ -80,7 +80,7 @@ def find_audio(names: Sequence[str]) -> list[Path]:
             if not matches:
                 raise AudioError(
                     f"{name}: no audio files in this folder. Expected some that end in "
-                    f"{', '.join(AUDIO_SUFFIXES)}; a file of another name has to be given itself."
+                    f"{', '.join(AUDIO_SUFFIXES)}; a file with another ending has to be named itself."
                 )
         elif not path.exists() and glob.has_magic(name):
             matches = [Path(file) for file in sorted(glob.glob(name, recursive=True)) if Path(file).is_file()]
@@ -102,9 +102,9 @@ def read_audio(
 ) -> Tensor:
     """Read a recording, or a part of it, as the model wants it.
 
-    Channels are averaged. Where they cancel each other (one is inverted), the loudest is used instead, and a
-    warning names the file. Another rate is resampled with an anti-aliasing filter.
-    A part of a file is the same samples as that slice of the whole, but for the resampling filter's view of
+    Channels are averaged. Where they cancel each other (one is inverted), the loudest is used instead, with
+    a warning. Another rate is resampled with an anti-aliasing filter.
+    A part of a file is the same samples as that slice of the whole, except for the resampling filter at
     the edges, and in opus for the decoder's memory of what came before (about 1%). In mp3, the time and
     memory that a part takes grow with offset_s.
 
@@ -138,7 +138,7 @@ def read_audio(
                 f"{file.frames / file.samplerate:g} s long. Correct the offset and duration, or leave the "
                 f"file out."
             )
-        # A manifest's rounded duration may reach a hair past the end; anything more is a wrong manifest.
+        # A manifest's rounded duration may extend slightly past the end; anything more is a wrong manifest.
         missing = start + wanted - file.frames
         if missing > 0.05 * file.samplerate:
             raise AudioError(
@@ -202,7 +202,7 @@ def resample(waveform: Tensor, from_rate: int, to_rate: int) -> Tensor:
     """Change the sample rate with a windowed-sinc, anti-aliasing filter.
 
     Up to 0.92 of the lower rate's Nyquist frequency the gain is 1 within 0.015 dB, and from the Nyquist
-    frequency on it is below -120 dB, so that no more than that comes back as aliases.
+    frequency on it is below -120 dB, so that no more than that is aliased.
 
     Args:
         waveform: (samples,) float32 at from_rate Hz, on the CPU.
@@ -231,7 +231,7 @@ def _mix(samples: NDArray[np.float32], path: Path) -> NDArray[np.float32]:
     if channels == 1:
         return samples[:, 0]
     mixed = samples @ np.full(channels, 1 / channels, np.float32)  # many times as fast as mean(axis=1)
-    # Variances, since a microphone's constant offset is no sound.
+    # Variances, since a constant offset is no sound.
     powers = [float(samples[:, channel].var()) for channel in range(channels)]
     if float(mixed.var()) >= _CANCELLED * sum(powers) / channels**2:
         return mixed
@@ -261,7 +261,7 @@ _UNKNOWN_SIZE = 0x7FFFF000 - 64
 
 
 def _open(path: Path) -> soundfile.SoundFile:
-    """Open a recording; each way to fail is an AudioError of one line."""
+    """Open a recording; every failure is an AudioError of one line."""
     if not path.exists():
         raise AudioError(f"{path}: no such file.")
     if path.is_dir():
@@ -283,7 +283,7 @@ def _open(path: Path) -> soundfile.SoundFile:
 
 
 def _header_fault(file: soundfile.SoundFile) -> str:
-    """What is wrong with a recording by its header; empty where nothing is."""
+    """What is wrong with a recording according to its header, or ""."""
     if not _LOWEST_RATE <= file.samplerate <= _HIGHEST_RATE:
         return (
             f"the sample rate is {file.samplerate} Hz. Expected {_LOWEST_RATE} to {_HIGHEST_RATE} Hz. The "

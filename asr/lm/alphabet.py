@@ -1,4 +1,4 @@
-"""Whether a language model speaks of the text that an acoustic model writes."""
+"""Check that an acoustic model writes the words or characters of a language model."""
 
 import logging
 from collections.abc import Iterable, Sequence
@@ -8,43 +8,45 @@ from asr.errors import SettingsError
 from asr.lm.interface import Unit
 from asr.text.tokenizer import Tokenizer
 
-__all__ = ["Vocabulary", "check_alphabet"]
+__all__ = ["LanguageModelVocabulary", "check_alphabet"]
 
 _LOG = logging.getLogger("asr")
 
-_LOOKED_AT = 1000  # words; those of `asr lm train` are sorted by frequency
-_NAMED = 5
+_CHECKED_WORDS = 1000  # from the first one on; those of `asr lm train` are sorted by frequency
+_MAX_NAMED = 5  # words or characters that a message lists
 
 
-class Vocabulary(Protocol):
-    """What a language model must tell of itself to be checked."""
+class LanguageModelVocabulary(Protocol):
+    """The part of a language model that this check needs."""
 
     @property
     def unit(self) -> Unit:
-        """What one of the words is."""
+        """What one of the symbols is."""
         ...
 
     @property
     def words(self) -> Sequence[str]:
-        """All that it knows, `<s>` and the like among them."""
+        """All its symbols, words or characters, `<s>` and the like among them."""
         ...
 
 
-def check_alphabet(lm: Vocabulary, tokenizer: Tokenizer) -> None:
-    """Raise where a language model cannot help to write a model's text; warn where it can only in part.
+def check_alphabet(lm: LanguageModelVocabulary, tokenizer: Tokenizer) -> None:
+    """Raise if most of a language model does not fit an acoustic model's text; warn if a part does not.
 
     Args:
         lm: a model of words or characters.
         tokenizer: the acoustic model's.
 
     Raises:
-        SettingsError: most words of the language model cannot be spelled with the tokens, or most characters
-            that these write are none of its; a difference in case is named.
+        SettingsError: most words of the language model cannot be spelled with the tokens, or it lacks most
+            characters that these write; a difference in case is named.
     """
-    own = [word for word in lm.words if not (len(word) > 2 and word.startswith("<") and word.endswith(">"))]
+    symbols = [
+        word for word in lm.words if not (len(word) > 2 and word.startswith("<") and word.endswith(">"))
+    ]
     if lm.unit == "word":
-        texts = own[:_LOOKED_AT]
-        what = "words of the language model cannot be written with the tokens of the acoustic model"
+        texts = symbols[:_CHECKED_WORDS]
+        problem = "words of the language model cannot be written with the tokens of the acoustic model"
         sides = "language model is", "acoustic model's text is"
     elif tokenizer.pieces is None:
         raise SettingsError(
@@ -52,27 +54,27 @@ def check_alphabet(lm: Vocabulary, tokenizer: Tokenizer) -> None:
             "Use one of words."
         )
     else:
-        texts = sorted({letter for piece in tokenizer.pieces for letter in piece.text})
-        what = "characters that the acoustic model writes are unknown to the language model"
+        texts = sorted({character for piece in tokenizer.pieces for character in piece.text})
+        problem = "characters that the acoustic model writes are unknown to the language model"
         sides = "acoustic model's text is", "language model is"
-    letters = frozenset(own)
+    alphabet = frozenset(symbols)
 
-    def lost_of(texts: Iterable[str]) -> list[str]:
+    def missing_of(texts: Iterable[str]) -> list[str]:
         if lm.unit == "word":
             return [text for text in texts if not tokenizer.spellings(text)]
-        return [text for text in texts if text not in letters]
+        return [text for text in texts if text not in alphabet]
 
-    lost = lost_of(texts)
-    if not lost:
+    missing = missing_of(texts)
+    if not missing:
         return
-    share = f"{len(lost)} of {len(texts)} {what}, such as {', '.join(map(repr, lost[:_NAMED]))}"
-    if 2 * len(lost) <= len(texts):
-        _LOG.warning("%s.", share)
+    found = f"{len(missing)} of {len(texts)} {problem}, such as {', '.join(map(repr, missing[:_MAX_NAMED]))}"
+    if 2 * len(missing) <= len(texts):
+        _LOG.warning("%s.", found)
         return
     for case, other, change in (("upper", "lower", str.lower), ("lower", "upper", str.upper)):
-        if 2 * len(lost_of(map(change, lost))) < len(lost):
+        if 2 * len(missing_of(map(change, missing))) < len(missing):
             raise SettingsError(
-                f"the {sides[0]} in {case} case, the {sides[1]} in {other} case: {share}. Train the language "
+                f"the {sides[0]} in {case} case, the {sides[1]} in {other} case: {found}. Train the language "
                 "model on text in the same case."
             )
-    raise SettingsError(f"{share}. Train the language model on text that is written as the transcripts are.")
+    raise SettingsError(f"{found}. Train the language model on text that is written as the transcripts are.")

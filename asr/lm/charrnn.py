@@ -1,11 +1,14 @@
-"""A character recurrent network as a language model: Karpathy's char-rnn as a working part.
+"""Character RNN language model, after Karpathy's char-rnn: the network, its file, its use by a decoder.
 
-A text is lines; the end of a line is a symbol of its own (id 0), and a line begins in the state that the end
-of a line leaves. So one network learns from running text and scores single transcripts.
+Of a character language model, `charrnn` is the network, the file and the --kind on the command line;
+`character_lm` is the command and the task that train one.
+
+A text is lines. The end of a line is a symbol (id 0), and a line begins in the state after such an end:
+one network learns from running text and scores single transcripts.
 
     CharRnn(symbols, config)            the network; trained by asr.training.tasks.character_lm
     save_charrnn, load_charrnn          one safetensors file, like an acoustic model
-    CharRnnModel(network)               the three calls of interface.py, batched
+    CharRnnModel(network)               the methods of interface.LanguageModel, batched
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,8 +32,8 @@ END_OF_LINE = 0  # id of the symbol that ends a line
 
 _FILE = FileKind("asr-character-rnn", 1, "character language model", "asr lm train --kind charrnn")
 
-# What a character outside the alphabet costs: about as much as the rarest of a large alphabet.
-_UNKNOWN = float(np.log(1e-7))
+# Log-probability of a character outside the alphabet: about that of the rarest one of a large alphabet.
+_UNKNOWN_LOG_PROB = float(np.log(1e-7))
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ class CharRnnConfig:
     cell: Cell = "lstm"
     width: int = 512  # units a layer
     depth: int = 2  # layers
-    embedding: int = 64  # values that stand for a character at the input
+    embedding: int = 64  # size of the vector of a character at the input
     # On the input of every layer but the first, with one mask for all steps of a block, and on that of the
     # output layer.
     dropout: float = 0.2
@@ -51,7 +54,7 @@ class CharRnnConfig:
         self.recurrent()  # checks the rest
 
     def recurrent(self) -> RecurrentConfig:
-        """The recurrent layers' settings: one direction, since the future is what is to be told."""
+        """The recurrent layers' settings; one direction, because the network predicts what follows."""
         return RecurrentConfig(
             cell=self.cell,
             bidirectional=False,
@@ -63,14 +66,14 @@ class CharRnnConfig:
 
 
 class CharRnn(nn.Module):
-    """Symbols -> log-probabilities of the symbols that follow.
+    """The network: symbols in, log-probabilities of the next symbols out.
 
     Args:
         symbols: (n,) characters, each once; symbol i has the id i + 1, the end of a line has 0.
         config: the settings.
 
     Raises:
-        ModelError: no symbol, one that is not a single character, or one that stands twice.
+        ModelError: no symbol, one that is not a single character, or one that occurs twice.
 
     Source: Mikolov et al. 2010, "Recurrent neural network based language model"; Karpathy 2015, char-rnn.
     """
@@ -80,7 +83,7 @@ class CharRnn(nn.Module):
         if not symbols or len(set(symbols)) < len(symbols) or any(len(symbol) != 1 for symbol in symbols):
             raise ModelError(f"the alphabet is {symbols!r:.200}. Expected single characters, each once.")
         self.symbols, self.config = symbols, config
-        self.ids = {symbol: number for number, symbol in enumerate(symbols, start=1)}
+        self.ids = {symbol: index for index, symbol in enumerate(symbols, start=1)}
         self.embedding = nn.Embedding(len(symbols) + 1, config.embedding)
         self.recurrent = RecurrentStack(config.embedding, config.recurrent())
         self.dropout = nn.Dropout(config.dropout)
@@ -91,10 +94,10 @@ class CharRnn(nn.Module):
 
         Args:
             symbols: (batch, steps) int64.
-            states: what the block before returned; None starts from zeros.
+            states: those after the previous block; None starts from zeros.
 
         Returns:
-            (batch, steps, symbols + 1) float32 natural log-probabilities, and the states to go on from.
+            (batch, steps, symbols + 1) float32 natural log-probabilities, and the states after the block.
         """
         lengths = torch.full((len(symbols),), symbols.shape[1], device=symbols.device)
         y, states = self.recurrent(self.embedding(symbols), lengths, states)
@@ -102,17 +105,17 @@ class CharRnn(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """The device of the weights."""
         return self.output.weight.device
 
     @torch.inference_mode()
     def sample(self, length: int, seed: int, temperature: float = 0.8) -> str:
-        """A text that the network makes up; line ends as they come.
+        """Draw a text from the network, line ends included.
 
         Args:
             length: characters.
-            seed: of its draws, which touch no other generator.
-            temperature: below 1 prefers what is probable.
+            seed: of a generator that only these draws use.
+            temperature: below 1 makes probable characters more probable.
         """
         generator = torch.Generator().manual_seed(seed)
         symbol, states, text = END_OF_LINE, None, []
@@ -126,25 +129,25 @@ class CharRnn(nn.Module):
 
 @dataclass(eq=False, slots=True)
 class CharState:
-    """All that was said before. The network hears its last character when what follows is first asked for.
+    """The text so far. The network reads its last character only when a score after it is first needed.
 
-    Most of the prefixes that a search makes are dropped before anything is asked of them.
+    Most of the prefixes that a search makes are dropped before that.
 
     Attributes:
-        before: the state before the last character, until that is heard; None where a text begins.
+        previous: the state before the last character, until that has been read; None where a text begins.
         symbol: id of the last character.
-        log_probs: (symbols + 1,) float64, of what follows; None until then.
+        log_probs: (symbols + 1,) float64, of the next symbol; None until the network has read the last one.
         hidden: one state a layer, each part of it (width,); None until then.
     """
 
-    before: "CharState | None"
+    previous: "CharState | None"
     symbol: int
     log_probs: NDArray[np.float64] | None = None
     hidden: tuple[State, ...] | None = None
 
 
 class CharRnnModel:
-    """A trained network behind the three calls of `interface.LanguageModel`; each call is one batch.
+    """A trained network as an `interface.LanguageModel`; each call is one batch of the network.
 
     Args:
         network: on its device; it is put into evaluation mode.
@@ -155,11 +158,11 @@ class CharRnnModel:
     def __init__(self, network: CharRnn) -> None:
         self.network = network.eval()
         self._start = CharState(None, END_OF_LINE)
-        self._hear([self._start])
+        self._predict([self._start])
 
     @property
     def words(self) -> tuple[str, ...]:
-        """The characters that it knows, as `lm.alphabet` asks for them."""
+        """The alphabet."""
         return self.network.symbols
 
     def start(self) -> CharState:
@@ -169,21 +172,21 @@ class CharRnnModel:
     def score(
         self, states: Sequence[CharState], symbols: Sequence[str]
     ) -> tuple[NDArray[np.float64], list[CharState]]:
-        """Natural log-probabilities of characters after states, and the states that follow; see `interface`.
+        """Natural log-probabilities of characters after states, and the states that follow.
 
-        A character outside the alphabet costs log 1e-7, and is passed over: the state stays as it is.
+        A character outside the alphabet has the log-probability log 1e-7 and leaves the state as it is.
         """
         ids = [self.network.ids.get(symbol, -1) for symbol in symbols]
-        rows = zip(states, self._hear(states), ids, strict=True)
-        said = [
-            (follows[number], CharState(state, number)) if number >= 0 else (_UNKNOWN, state)
-            for state, follows, number in rows
+        predicted = zip(states, self._predict(states), ids, strict=True)
+        scored = [
+            (log_probs[symbol], CharState(state, symbol)) if symbol >= 0 else (_UNKNOWN_LOG_PROB, state)
+            for state, log_probs, symbol in predicted
         ]
-        return np.array([nats for nats, _ in said], np.float64), [state for _, state in said]
+        return np.array([log_prob for log_prob, _ in scored], np.float64), [state for _, state in scored]
 
     def finish(self, states: Sequence[CharState]) -> NDArray[np.float64]:
         """(n,) natural log-probabilities that the text ends after each of n states."""
-        return np.array([follows[END_OF_LINE] for follows in self._hear(states)], np.float64)
+        return np.array([log_probs[END_OF_LINE] for log_probs in self._predict(states)], np.float64)
 
     def encode(self, text: str) -> NDArray[np.int32]:
         """(n,) the ids of a text's characters; 0 for unknown ones, as in `NgramModel.encode`."""
@@ -193,20 +196,20 @@ class CharRnnModel:
     def log_probs(self, text: str) -> NDArray[np.float64]:
         """(n + 1,) natural log-probability of each character of a line, and of its end, in one pass."""
         ids = self.encode(text)
-        known = ids > 0
-        heard = torch.tensor([[END_OF_LINE, *ids[known].tolist()]], device=self.network.device)
-        table = self.network(heard)[0][0].double().cpu().numpy()
-        result = np.full(len(ids) + 1, _UNKNOWN)
-        result[np.append(known, True)] = table[np.arange(len(table)), [*ids[known], END_OF_LINE]]
+        in_alphabet = ids > 0
+        inputs = torch.tensor([[END_OF_LINE, *ids[in_alphabet].tolist()]], device=self.network.device)
+        table = self.network(inputs)[0][0].double().cpu().numpy()
+        result = np.full(len(ids) + 1, _UNKNOWN_LOG_PROB)
+        result[np.append(in_alphabet, True)] = table[np.arange(len(table)), [*ids[in_alphabet], END_OF_LINE]]
         return result
 
     @torch.inference_mode()
-    def _hear(self, states: Sequence[CharState]) -> list[NDArray[np.float64]]:
-        """What may follow each state; one batch of the network for those that were not asked before."""
+    def _predict(self, states: Sequence[CharState]) -> list[NDArray[np.float64]]:
+        """(symbols + 1,) log-probabilities after each state; one batch of the network for the new states."""
         new = [state for state in dict.fromkeys(states) if state.log_probs is None]
         if new:
-            hidden = [state.before.hidden for state in new if state.before and state.before.hidden]
-            # the parts of each layer's state, rows of one call side by side; none where a text begins
+            hidden = [state.previous.hidden for state in new if state.previous and state.previous.hidden]
+            # each part of each layer's state, (batch, width); none where a text begins
             layers = [
                 tuple(torch.stack(parts) for parts in zip(*layer, strict=True))
                 for layer in zip(*hidden, strict=True)
@@ -215,9 +218,9 @@ class CharRnnModel:
             log_probs, layers = self.network(ids, layers or None)
             table = log_probs[:, -1].double().cpu().numpy()
             for row, state in enumerate(new):
-                # copies, and no older states: one that is kept must not keep those that are not
+                # Copies, and no older states: a state that is kept must not keep the memory of dropped ones.
                 state.hidden = tuple(tuple(part[row].clone() for part in layer) for layer in layers)
-                state.log_probs, state.before = table[row].copy(), None
+                state.log_probs, state.previous = table[row].copy(), None
         return [state.log_probs for state in states if state.log_probs is not None]
 
 
@@ -229,11 +232,11 @@ def save_charrnn(
     Args:
         path: ends in .safetensors by convention.
         network: on any device.
-        provenance: what is known of its origin.
-        weights: to be written in place of the network's own, by its names.
+        provenance: where it comes from: data, settings, code.
+        weights: written in place of the network's current ones, under the same names.
 
     Raises:
-        ModelError: it cannot be written; an older file is left as it was.
+        ModelError: it cannot be written; an older file stays as it was.
     """
     record = {
         "symbols": "".join(network.symbols),
@@ -244,7 +247,7 @@ def save_charrnn(
 
 
 def load_charrnn(path: Path, device: torch.device | str = "cpu") -> CharRnn:
-    """Read a network, ready to be asked; loading it cannot run code.
+    """Read a network, in evaluation mode; loading it cannot run code.
 
     Raises:
         ModelError: the file is missing, damaged, of a newer format, or not a character language model.

@@ -1,7 +1,7 @@
-"""What a decoder asks of a language model: three calls.
+"""The interface of a language model: what a decoder calls (`start`, `score`, `finish`).
 
-Whatever answers them can be fused into a beam search or rescore its result: `NgramModel`, the character RNN,
-or an object of your own. Log-probabilities are natural logarithms.
+Any object with these methods can be fused into a beam search or rescore its result: `NgramModel`, the
+character RNN, or one of yours. Log-probabilities are natural logarithms.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ S = TypeVar("S")
 class LanguageModel(Protocol[S]):
     """A language model over words or characters, whose states S are opaque to the caller.
 
-    A state stands for all that was said before. It may be kept, used several times and in any order.
+    A state stands for the text so far. It may be kept, and used more than once and in any order.
     """
 
     @property
@@ -33,11 +33,11 @@ class LanguageModel(Protocol[S]):
         ...
 
     def score(self, states: Sequence[S], symbols: Sequence[str]) -> tuple[NDArray[np.float64], list[S]]:
-        """How probable each symbol is after its state, and the states that follow.
+        """Log-probability of each symbol after its state, and the states that follow.
 
         Args:
             states: (n,) states.
-            symbols: (n,) words or characters, see `unit`; unknown ones are allowed.
+            symbols: (n,) words or characters, see `unit`; out-of-vocabulary ones are allowed.
 
         Returns:
             (n,) natural log-probabilities, and (n,) new states.

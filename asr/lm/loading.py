@@ -1,4 +1,4 @@
-"""A language model of any kind from its file."""
+"""Load a language model of any kind from its file."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ __all__ = ["load_language_model"]
 
 
 def load_language_model(path: Path, device: torch.device | str = "cpu") -> NgramModel | CharRnnModel:
-    """Read an n-gram model or a character network; the ending .safetensors tells the network.
+    """Read an n-gram model or a character network; a name that ends in .safetensors is a network's.
 
     Args:
         path: .arpa, .arpa.gz or .bin of an n-gram model, or .safetensors of a character network.

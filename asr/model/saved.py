@@ -25,7 +25,7 @@ from asr.frontend.features import FeatureConfig
 from asr.model.acoustic import AcousticModel, ModelSettings
 from asr.model.encoder import EncoderConfig
 from asr.model.tuning import Tuning, tunings_from_json, tunings_to_json
-from asr.text.stored import tokenizer_from_json
+from asr.text.tokenizer import tokenizer_from_json
 
 FORMAT_VERSION = 1
 

@@ -5,9 +5,10 @@ from collections import Counter
 from collections.abc import Sequence
 
 from asr.corpora.manifest import Utterance
-from asr.decoding.decoder import Decoder, Knowledge
+from asr.decoding.decoder import Decoder
 from asr.decoding.hypothesis import OutputUnit
 from asr.decoding.recognition import Segment, recognise
+from asr.decoding.resources import DecodingResources
 from asr.errors import AudioError
 from asr.model.acoustic import AcousticModel
 from asr.scoring.wer import Score, score
@@ -19,7 +20,7 @@ __all__ = ["evaluate", "reference_texts"]
 
 log = logging.getLogger("asr")
 
-_NAMED = 8  # characters that a message names before it only counts
+_NAMED = 8  # characters that a message names; further ones are only counted
 
 
 def evaluate(
@@ -34,18 +35,18 @@ def evaluate(
 
     Args:
         model: on its device.
-        utterances: with their true text.
+        utterances: with their transcripts.
         normalizer: text rules for both sides; None for the model's.
         batch_s: seconds of audio in a batch, padding included.
-        decoder: see `build_decoder`; None decodes greedily.
+        decoder: from `build_decoder`; None decodes greedily.
 
     Raises:
-        AudioError: an utterance's audio cannot be used. A score over what is left would be another score.
+        AudioError: an utterance's audio cannot be used. A score of the others would not be comparable.
         DataError: the units are phones, and a reference cannot be pronounced.
         SettingsError: the normalizer is unknown, or batch_s is not above 0.
     """
     rules = normalizer or model.settings.normalizer
-    unit = decoder.unit if decoder else Knowledge().unit(model.settings.tokenizer)
+    unit = decoder.unit if decoder else DecodingResources().unit(model.settings.tokenizer)
     references = reference_texts(utterances, model.settings.tokenizer, rules, unit)
     segments = [
         Segment(utterance.audio_filepath, utterance.offset, utterance.duration, utterance.channel)
@@ -64,7 +65,7 @@ def evaluate(
 def reference_texts(
     utterances: Sequence[Utterance], tokenizer: Tokenizer, rules: str, unit: OutputUnit
 ) -> list[str]:
-    """What hypotheses are compared with: normalised words, or their phones; what is odd is logged.
+    """The references of a score: normalised words, or their phones; doubtful ones are logged.
 
     Raises:
         DataError: the units are phones, and a reference cannot be pronounced.
@@ -83,7 +84,7 @@ def reference_texts(
 
 
 def _warn_about_alphabet(references: Sequence[str], tokenizer: Tokenizer, rules: str) -> None:
-    """Say so when no hypothesis can hold some characters of the references: their words are sure errors."""
+    """Warn where references have characters that no hypothesis can have: their words are always errors."""
     pieces = tokenizer.pieces or ()
     letters = {character for piece in pieces for character in piece.text}
     letters |= {" "} if any(piece.begins_word for piece in pieces) else set()
@@ -91,14 +92,14 @@ def _warn_about_alphabet(references: Sequence[str], tokenizer: Tokenizer, rules:
     missing = Counter(character for text in references for character in text if character not in writable)
     if not missing:
         return
-    concerned = sum(not writable.issuperset(text) for text in references)
+    affected = sum(not writable.issuperset(text) for text in references)
     named = ", ".join(f"{character!r} x {count}" for character, count in missing.most_common(_NAMED))
     case = any(character.swapcase() in writable for character in missing)
     log.warning(
         "%d characters in %d of %d references are ones that the model cannot write: %s%s. The words that "
-        "hold them count as errors. Correct the transcripts, or choose other rules%s.",
+        "contain them count as errors. Correct the transcripts, or choose other rules%s.",
         missing.total(),
-        concerned,
+        affected,
         len(references),
         named,
         ", ..." if len(missing) > _NAMED else "",

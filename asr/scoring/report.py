@@ -1,4 +1,4 @@
-"""A score for people: a summary, alignments to read, and one JSON record an utterance."""
+"""Reports of a score: a summary, alignments, and one JSON record an utterance."""
 
 import json
 import math
@@ -50,9 +50,8 @@ def summary(score: Score) -> str:
         Without any error: 63.00% of the utterances [ 63 / 100 ]
         Normalizer: english
 
-    Utterances are resampled where speakers are unknown or few. Another line counts empty references, if there
-    are any. Where phones were counted, the rate is called PER, a line says so, and there is no rate of
-    characters.
+    Utterances are resampled where speakers are unknown or few. A further line counts empty references, if
+    any. Where phones were counted, the rate is called PER, a line says so, and characters are not counted.
     """
     total = len(score.utterances)
     perfect = sum(utterance.words.errors == 0 for utterance in score.utterances)
@@ -76,14 +75,17 @@ def summary(score: Score) -> str:
 
 
 def write_report(folder: Path, score: Score, notes: Sequence[str] = ()) -> str:
-    """Write the score, per-utterance results and alignments into a folder; the summary is for the user.
+    """Write the score, per-utterance results and alignments into a folder.
 
     Under torchrun, where all processes have the same result, one writes it.
 
     Args:
         folder: is made when missing.
         score: the score.
-        notes: lines after the summary.
+        notes: further lines after the summary.
+
+    Returns:
+        The text to print: the summary, the notes, the paths.
 
     Raises:
         DataError: the files cannot be written.
@@ -102,7 +104,7 @@ def write_score(path: Path, score: Score) -> None:
     Keys: rate (WER or PER), percent (null where references are empty and there are errors), errors, words or
     phones (in the references), substitutions, deletions, insertions, characters (the same counts in
     characters), utterances, normalizer, and interval: low, high (percent), level, resampled (speakers or
-    utterances), count, note. The file appears whole or not at all.
+    utterances), count, note. The file is written atomically.
 
     Raises:
         DataError: the file cannot be written.
@@ -124,8 +126,8 @@ def write_results(path: Path, score: Score) -> None:
     """Write one JSON record an utterance, in the order of the corpus.
 
     Keys: id, speaker (where known), reference, hypothesis (both as compared, that is, normalised), errors,
-    words or phones (in the reference), substitutions, deletions, insertions. The file appears whole or not at
-    all.
+    words or phones (in the reference), substitutions, deletions, insertions. The file is written
+    atomically.
 
     Raises:
         DataError: the file cannot be written.
@@ -137,7 +139,7 @@ def write_alignments(path: Path, score: Score) -> None:
     """Write the summary, then the alignment of every utterance, most word errors first.
 
     Equal ones keep the order of the corpus. Utterances without an error come last: every utterance is in the
-    file. It appears whole or not at all.
+    file. It is written atomically.
 
     Raises:
         DataError: the file cannot be written.
@@ -198,7 +200,7 @@ def _write(path: Path, lines: Iterable[str]) -> None:
         if not direct:
             path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            # a lone surrogate, legal in JSON, cannot be written as UTF-8; its escape is legal JSON again
+            # a lone surrogate, valid in JSON, cannot be written as UTF-8; its escape is valid JSON
             with target.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
                 file.writelines(line + "\n" for line in lines)
             if not direct:
@@ -208,5 +210,5 @@ def _write(path: Path, lines: Iterable[str]) -> None:
                 target.unlink(missing_ok=True)
     except OSError as error:
         raise DataError(
-            f"{path} cannot be written: {error.strerror or error}. Choose a file that you may write."
+            f"{path} cannot be written: {error.strerror or error}. Choose a file that can be written."
         ) from None

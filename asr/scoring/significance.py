@@ -1,7 +1,7 @@
-"""How far chance alone could move an error rate: its bootstrap interval.
+"""Bootstrap confidence intervals of an error rate, over speakers or utterances.
 
-Utterances of one speaker err alike, so a corpus of a few speakers tells less than its number of utterances
-suggests. Where the speakers are known they are what is drawn.
+Errors of one speaker are correlated, so a corpus of few speakers carries less information than its number of
+utterances suggests. Where speakers are known, they are resampled.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ __all__ = ["FEWEST_SPEAKERS", "Interval", "bootstrap_interval"]
 Resampled = Literal["speakers", "utterances"]
 
 FEWEST_SPEAKERS = 5
-"""Speakers from which on they are resampled; a bootstrap of fewer would say nothing about other speakers."""
+"""With fewer speakers utterances are resampled; a bootstrap of so few says nothing about others."""
 
 # Numbers drawn at once by the bootstrap: 8 bytes each.
 _DRAWN_AT_ONCE = 4_000_000
@@ -26,15 +26,15 @@ _DRAWN_AT_ONCE = 4_000_000
 
 @dataclass(frozen=True)
 class Interval:
-    """An interval of an error rate.
+    """A confidence interval of an error rate.
 
     Attributes:
         low: lower end, percent.
         high: upper end, percent.
         level: share of the resampled rates inside the interval, 0 to 1.
         resampled: what was drawn with replacement.
-        count: how many of them the corpus has.
-        note: why speakers were not resampled although some are known, or "".
+        count: number of them in the corpus.
+        note: why speakers were not resampled although some are named, or "".
     """
 
     low: float
@@ -67,7 +67,7 @@ def bootstrap_interval(
     Args:
         errors: (utterances,) errors of each.
         lengths: (utterances,) reference units of each.
-        speakers: (utterances,) names, "" where unknown; None knows none.
+        speakers: (utterances,) names, "" where unknown; None: all are unknown.
         level: share of the resampled rates inside the interval, 0 < level < 1.
         resamples: how many corpora are drawn, at least 1.
         seed: of the random draws; the same seed gives the same interval.
@@ -87,15 +87,15 @@ def bootstrap_interval(
     if not errors:
         raise DataError("there is no utterance to draw from. At least one was expected.")
     counts = np.array([errors, lengths], dtype=np.int64).T
-    known = set(speakers or ()) - {""}
+    names = set(speakers or ()) - {""}
     note = ""
-    if speakers is not None and "" not in speakers and len(known) >= FEWEST_SPEAKERS:
+    if speakers is not None and "" not in speakers and len(names) >= FEWEST_SPEAKERS:
         resampled: Resampled = "speakers"
         counts = _sums(counts, speakers)
     else:
         resampled = "utterances"
-        if known:
-            few = "1 speaker is" if len(known) == 1 else f"{len(known)} speakers are"
+        if names:
+            few = "1 speaker is" if len(names) == 1 else f"{len(names)} speakers are"
             note = "some have no speaker" if "" in (speakers or ()) else f"{few} too few to resample"
     rates = _resampled_rates(counts, resamples, seed)
     tail = (1.0 - level) / 2.0
@@ -114,8 +114,8 @@ def _sums(counts: NDArray[np.int64], speakers: Sequence[str]) -> NDArray[np.int6
 
 def _resampled_rates(counts: NDArray[np.int64], resamples: int, seed: int) -> NDArray[np.float64]:
     """(rows, 2) errors and lengths -> (resamples,) rates, each of as many rows drawn with replacement."""
-    # Rows with the same counts are interchangeable, so drawing n rows is drawing from the few kinds of row
-    # that exist: the same distribution exactly, at a cost that hardly grows with the corpus.
+    # Rows with the same counts are interchangeable, so drawing n rows is drawing from the few distinct
+    # rows: exactly the same distribution, at a cost that hardly grows with the corpus.
     kinds, frequency = np.unique(counts, axis=0, return_counts=True)
     generator = np.random.default_rng(seed)
     rates = np.empty(resamples)

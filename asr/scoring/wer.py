@@ -1,17 +1,17 @@
 """Word and character error rates of a corpus, with their alignments.
 
-jiwer aligns (Levenshtein, unit costs, as Kaldi's compute-wer); this module decides everything around it:
+jiwer aligns (Levenshtein, unit costs, as Kaldi's compute-wer); the rest is defined here:
 
 - The normaliser is named and applied to both sides here; jiwer's own transforms are replaced by plain
   splitting.
 - Every utterance counts, one-letter and empty ones included. With an empty reference every hypothesis word is
   an insertion; with an empty hypothesis every reference word is a deletion.
 - The corpus rate is errors / reference words over all utterances, not a mean of rates. Insertions can lift it
-  above 100%. Where the references hold nothing at all it is 0 without errors and infinite with them.
+  above 100%. With empty references it is 0 without errors and infinite with them.
 - For characters the spaces between words count, as in most CTC toolkits and in jiwer: a missing space is an
   error. A character is a Unicode code point of the normalised text.
-- Several alignments can have the same, smallest number of errors. Which one is taken moves the split into
-  substitutions, deletions and insertions by a little, never their sum.
+- Several alignments can have the same, smallest number of errors. The choice affects the split into
+  substitutions, deletions and insertions a little, never their sum.
 """
 
 from collections import Counter
@@ -36,7 +36,7 @@ _SPLIT_CHARACTERS = jiwer.Compose([jiwer.ReduceToListOfListOfChars()])
 _ALIGNED_AT_ONCE = 1024
 
 RATE_NAMES: dict[OutputUnit, str] = {"words": "WER", "phones": "PER"}
-"""What the error rate of each unit is called."""
+"""Name of each unit's error rate."""
 
 _LETTER = {"equal": "C", "substitute": "S", "delete": "D", "insert": "I"}
 
@@ -46,8 +46,8 @@ class ErrorCounts:
     """Outcome of an alignment, in words or in characters.
 
     Attributes:
-        hits: units that are right.
-        substitutions: units recognised as another one.
+        hits: correct units.
+        substitutions: units that are replaced by another.
         deletions: reference units that the hypothesis lacks.
         insertions: hypothesis units that the reference lacks.
     """
@@ -94,7 +94,7 @@ class UtteranceScore:
         words: counts in words.
         characters: counts in characters, spaces included.
         operations: the word alignment, one letter a column: C correct, S substituted, D deleted, I inserted.
-        speaker: who speaks; "" where that is unknown.
+        speaker: name of the speaker; "" where unknown.
     """
 
     id: str
@@ -114,7 +114,7 @@ class Score:
         words: counts in words, over all utterances.
         characters: counts in characters, spaces included, over all utterances.
         utterances: every utterance, in the order given.
-        normalizer: name of the rules that were applied to both sides; the score means nothing without it.
+        normalizer: name of the rules that were applied to both sides, without which a score is undefined.
         unit: what `words` counts: words, or phones, where a model writes no words.
     """
 
@@ -151,7 +151,7 @@ class Score:
         return _rate_line("%CER", self.characters)
 
     def interval(self, level: float = 0.95, resamples: int = 1000, seed: int = 0) -> Interval:
-        """Bootstrap interval of the WER, over speakers or utterances; see `bootstrap_interval`."""
+        """Bootstrap interval of the WER, over speakers or utterances, as `bootstrap_interval` gives it."""
         return bootstrap_interval(
             [utterance.words.errors for utterance in self.utterances],
             [utterance.words.reference_length for utterance in self.utterances],
@@ -183,9 +183,9 @@ def score(
         hypotheses: (utterances,) recognised texts, in the same order; may be empty strings.
         ids: (utterances,) names, each once; None numbers them from 1.
         normalizer: name of the rules applied to both sides, a key of `asr.text.normalize.NORMALIZERS`.
-        unit: what the spaces separate. Phones are compared as they are: the rules are those that the
-            transcripts went through before they were pronounced.
-        speakers: (utterances,) names, "" where unknown, for the interval; None knows none.
+        unit: what the spaces separate. Phones are compared as they are: the rules were applied
+            to the transcripts before they were pronounced.
+        speakers: (utterances,) names, "" where unknown, for the interval; None: all are unknown.
 
     Returns:
         Counts over the corpus and every utterance, in the order given.
@@ -251,7 +251,7 @@ def score(
 
 
 def count_errors(references: Sequence[str], hypotheses: Sequence[str]) -> list[int]:
-    """(n,) word errors of each pair of texts, which are compared as they are: for searches over weights.
+    """(n,) word errors of each pair of texts, without normalisation.
 
     Args:
         references: (n,) true texts, with single spaces between words; may be empty.

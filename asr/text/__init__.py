@@ -1,1 +1,1 @@
-"""Transcripts in, token ids out: the named rules of normalisation, and the alphabet of a model."""
+"""Transcripts in, token ids out: normalisation, tokenizers, pronunciations."""

@@ -1,9 +1,8 @@
-"""Byte-pair encoding: the tokens are frequent pieces of words, learned from the training transcripts.
+"""Byte-pair encoding: tokens are frequent pieces of words, learned from the training transcripts.
 
-sentencepiece learns and applies the pieces; its own normalisation is off, so that nothing happens to a text
-but what the named rules of `normalize` do. A piece that begins a word begins with "\u2581", which stands for
-the space before it and may stand alone. What a model has recognised is written without sentencepiece: only
-learning and encoding need it.
+sentencepiece learns and applies the pieces; its normalisation is off, so that only the named rules of
+`normalize` change a text. A piece that begins a word begins with "\u2581", which is the space before it and
+may be a piece by itself. Only learning and encoding need sentencepiece; decoding does not.
 """
 
 import base64
@@ -36,14 +35,14 @@ _SPACE = "\u2581"  # how sentencepiece writes a space
 
 @dataclass(frozen=True)
 class BpeTokenizer:
-    """Pieces of words; see `Tokenizer`.
+    """Pieces of words; a `Tokenizer`.
 
     Attributes:
         symbols: (n,) the pieces; symbol i has the id i + 1, in sentencepiece as well, whose <unk> is 0.
-        model: sentencepiece's own model, as its file holds it.
+        model: sentencepiece's model, the content of its file.
 
     Raises:
-        DataError: no piece at all, an empty one, one that stands twice, or one with a space inside.
+        DataError: no piece, an empty one, one that occurs twice, or one with a space inside.
 
     Source: Sennrich, Haddow, Birch, "Neural Machine Translation of Rare Words with Subword Units", ACL 2016;
         Kudo, Richardson, "SentencePiece", EMNLP 2018, whose library this is.
@@ -56,13 +55,13 @@ class BpeTokenizer:
 
     def __post_init__(self) -> None:
         if not self.symbols:
-            raise DataError("there are no BPE pieces. Learn them anew.")
-        twice = [symbol for symbol, count in Counter(self.symbols).items() if count > 1]
-        wrong = [symbol for symbol in self.symbols if not symbol or _SPACE in symbol[1:]]
-        if twice or wrong:
+            raise DataError("there are no BPE pieces. Learn them again.")
+        duplicates = [symbol for symbol, count in Counter(self.symbols).items() if count > 1]
+        invalid = [symbol for symbol in self.symbols if not symbol or _SPACE in symbol[1:]]
+        if duplicates or invalid:
             raise DataError(
-                f"{(twice + wrong)[0]!r} cannot be a BPE piece here. Each was expected once, with a space "
-                f"({_SPACE}) only at its front. Learn them anew."
+                f"{(duplicates + invalid)[0]!r} cannot be a BPE piece here. Each was expected once, with a "
+                f"space ({_SPACE}) only at its front. Learn them again."
             )
         letters = {symbol for symbol in self.symbols if len(symbol) == 1} - {_SPACE}
         pieces = [Piece(symbol.removeprefix(_SPACE), symbol.startswith(_SPACE)) for symbol in self.symbols]
@@ -78,27 +77,27 @@ class BpeTokenizer:
             size: number of ids, the blank included.
 
         Raises:
-            DataError: the transcripts hold nothing, or a character that sentencepiece keeps for itself.
-            SettingsError: sentencepiece is missing, or the transcripts cannot give exactly so many pieces.
+            DataError: the transcripts are empty, or have a character that sentencepiece reserves.
+            SettingsError: sentencepiece is not installed, or the transcripts do not give so many pieces.
         """
         library = _sentencepiece()
-        chosen = sorted(text for text in texts if text.strip(" "))
-        letters = {character for text in chosen for character in text} - {" "}
+        training_texts = sorted(text for text in texts if text.strip(" "))
+        letters = {character for text in training_texts for character in text} - {" "}
         if not letters:
             raise DataError(
                 "no BPE pieces can be learned: the transcripts hold not one character. "
                 "Text was expected. Check the manifest's `text` fields and the normalizer."
             )
-        least = len(letters) + 2  # the blank, and the space alone
-        if size < least:
+        minimum = len(letters) + 2  # the blank, and the space alone
+        if size < minimum:
             raise SettingsError(
-                f"text.bpe-size must be at least {least}, because the training transcripts have "
+                f"text.bpe-size must be at least {minimum}, because the training transcripts have "
                 f"{len(letters)} characters. Got {size}. Raise it."
             )
         stream = io.BytesIO()
         try:
             library.SentencePieceTrainer.train(
-                sentence_iterator=iter(chosen),
+                sentence_iterator=iter(training_texts),
                 model_writer=stream,
                 model_type="bpe",
                 vocab_size=size,
@@ -112,18 +111,18 @@ class BpeTokenizer:
                 eos_id=-1,
                 pad_id=-1,
                 num_threads=1,
-                max_sentence_length=2**30,  # longer ones are left out without a word
+                max_sentence_length=2**30,  # sentencepiece skips longer ones in silence
                 minloglevel=2,
             )
         except RuntimeError as error:
-            most = re.search(r"value <= (\d+)", str(error))
-            if most is None:
+            maximum = re.search(r"value <= (\d+)", str(error))
+            if maximum is None:
                 raise DataError(
                     f"sentencepiece cannot learn from these transcripts: {error}. Check them for characters "
-                    f"such as {_SPACE} (U+2581), which it keeps for itself."
+                    f"such as {_SPACE} (U+2581), which it reserves."
                 ) from error
             raise SettingsError(
-                f"text.bpe-size must be at most {most[1]}: the training transcripts have no more pieces. "
+                f"text.bpe-size must be at most {maximum[1]}: the training transcripts have no more pieces. "
                 f"Got {size}. Lower it, or add transcripts."
             ) from error
         processor = library.SentencePieceProcessor(model_proto=stream.getvalue())
@@ -132,8 +131,8 @@ class BpeTokenizer:
         if missing:
             named = ", ".join(f"{character!r} (U+{ord(character):04X})" for character in missing)
             raise DataError(
-                f"the training transcripts hold {named}, which sentencepiece keeps for itself. Take these "
-                f"characters out, or choose --text.units characters."
+                f"the training transcripts hold {named}, which sentencepiece reserves. Remove these "
+                f"characters, or choose --text.units characters."
             )
         return cls(symbols, stream.getvalue())
 
@@ -159,10 +158,11 @@ class BpeTokenizer:
     def encode(
         self, text: str, *, utterance: str = "", unknown: Literal["error", "drop"] = "error"
     ) -> list[int]:
-        """Token ids of a transcript; see `Tokenizer.encode`.
+        """Token ids of a transcript.
 
         Raises:
-            SettingsError: sentencepiece is missing, or `unknown` is misspelt.
+            DataError: a character is unknown and `unknown` is "error".
+            SettingsError: sentencepiece is not installed, or `unknown` is misspelt.
         """
         check_unknown(unknown)
         if not self._letters.issuperset(text):
@@ -172,7 +172,7 @@ class BpeTokenizer:
         return list(self._processor.encode(text))
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of these token ids; the space before its first word is not written."""
+        """The text of these token ids, without the space before its first word."""
         check_ids(ids, self)
         written = "".join([self.symbols[number - 1] for number in ids])
         return written.removeprefix(_SPACE).replace(_SPACE, " ")
@@ -204,7 +204,7 @@ class BpeTokenizer:
 
     @cached_property
     def _processor(self) -> Any:
-        """The encoder of sentencepiece, made when a text is first encoded."""
+        """The encoder of sentencepiece, loaded when a text is first encoded."""
         try:
             processor = _sentencepiece().SentencePieceProcessor(model_proto=self.model)
             same = tuple(processor.id_to_piece(list(range(1, processor.vocab_size())))) == self.symbols

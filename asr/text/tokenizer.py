@@ -1,8 +1,8 @@
-"""Text as token ids: what every tokenizer can do, and the simplest one, whose tokens are characters.
+"""Tokenizer: transcripts in, token ids out, and back; what characters, BPE and phones have in common.
 
-Id 0 is the CTC blank, always and everywhere; the symbols have the ids 1..n. Nothing is ever deleted in
-silence: a character that a tokenizer cannot write is an error, or, where the caller says "drop", something
-that the caller counts with `unknown_characters` and reports.
+Id 0 is the CTC blank, always and everywhere; the symbols have the ids 1..n. Nothing is deleted in silence: a
+character that a tokenizer cannot write is an error, or, where the caller passes "drop", something that the
+caller counts with `unknown_characters` and reports.
 
 A decoder asks the tokenizer what its tokens are (`units`), what each one writes (`pieces`) and where the
 words are (`words`); it never guesses.
@@ -10,15 +10,13 @@ words are (`words`); it never guesses.
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple, Protocol
 
-from asr.errors import DataError, ModelError, SettingsError
+from asr.errors import ModelError, SettingsError
 
 __all__ = [
     "BLANK",
-    "CharTokenizer",
     "Piece",
     "Tokenizer",
     "Units",
@@ -27,6 +25,7 @@ __all__ = [
     "cut_words",
     "describe_unknown",
     "read_symbols",
+    "tokenizer_from_json",
 ]
 
 BLANK = 0  # id of the CTC blank in every tokenizer and every model of this package
@@ -35,20 +34,20 @@ Units = Literal["characters", "bpe", "phones"]
 
 
 class Piece(NamedTuple):
-    """What a token adds to the text: first a space, where it begins a word, then its letters.
+    """What a token adds to the text: a space if it begins a word, then its letters.
 
     A space among characters begins a word and has no letters; a BPE piece may do both.
     """
 
     text: str  # its letters, without spaces; may be empty
-    begins_word: bool  # whether the word before is complete, and these letters are the first of the next one
+    begins_word: bool  # whether it ends the previous word, and its letters are the first of the next one
 
 
 class Tokenizer(Protocol):
     """Transcripts in, token ids out, and back.
 
     With characters and BPE, `decode(encode(text)) == text` for every text without unknown characters. Phones
-    are not text: `decode` gives their names, and which words they are only a lexicon can tell.
+    are not text: `decode` gives their names, and only a lexicon turns them into words.
     """
 
     @property
@@ -65,7 +64,7 @@ class Tokenizer(Protocol):
 
     @property
     def pieces(self) -> tuple[Piece, ...] | None:
-        """(vocab_size,) what each id writes, the blank nothing; None where tokens do not write text."""
+        """(vocab_size,) what each id writes, the blank nothing; None if tokens do not write text."""
 
     def unknown_characters(self, text: str) -> "Counter[str]":
         """How often each character that cannot be encoded occurs in `text`; empty when all can."""
@@ -76,9 +75,9 @@ class Tokenizer(Protocol):
         """Token ids of a transcript, never the blank.
 
         Args:
-            text: the transcript, normalised as those that the tokenizer has learned from.
-            utterance: the id to name in an error message.
-            unknown: what a character that cannot be encoded does. "drop" leaves it out of the result; the
+            text: the transcript, normalised as the texts that the tokenizer has learned from.
+            utterance: its id, for an error message.
+            unknown: "error": a character that cannot be encoded is an error; "drop": it is left out, and the
                 caller counts such characters with `unknown_characters` and reports them.
 
         Raises:
@@ -100,13 +99,13 @@ class Tokenizer(Protocol):
     def words(self, ids: Sequence[int]) -> list[slice] | None:
         """Where the words are among these token ids.
 
-        The slices leave out what only parts words; `decode` of a slice is the word.
+        The slices leave out what only separates words; `decode` of a slice is the word.
 
         Args:
             ids: (tokens,) ids in 1..n.
 
         Returns:
-            The words in order, none of them empty; None where the tokens alone give no words (phones).
+            The words in order, none of them empty; None if the tokens alone give no words (phones).
         """
 
     def spellings(self, word: str) -> tuple[tuple[int, ...], ...]:
@@ -120,130 +119,46 @@ class Tokenizer(Protocol):
         """One line of ASCII JSON that `tokenizer_from_json` reads back; a saved model carries it."""
 
 
-@dataclass(frozen=True)
-class CharTokenizer:
-    """An alphabet: every character of the training transcripts is a token; see `Tokenizer`.
+def tokenizer_from_json(text: str) -> Tokenizer:
+    """The tokenizer in a saved model, of whichever kind it is.
 
-    The symbols stand in code-point order, so that the same transcripts give the same alphabet whatever their
-    order. A space is a symbol like any other.
-
-    Attributes:
-        symbols: (n,) single characters, each once; symbol i has the id i + 1.
+    Args:
+        text: what `Tokenizer.to_json` wrote.
 
     Raises:
-        DataError: no symbol at all, a symbol that is not one character, or a symbol that stands twice.
+        ModelError: the text is not such a record, or of an unknown kind.
     """
+    try:
+        record = json.loads(text)
+    except ValueError as error:
+        raise ModelError(
+            f"the stored tokenizer is not JSON ({error}). The model file may be damaged."
+        ) from None
+    kind = record.get("type") if isinstance(record, dict) else None
+    # Imported here: each kind builds on this module, and a model of characters needs neither of the others.
+    if kind == "characters":
+        from asr.text.characters import CharTokenizer
 
-    symbols: tuple[str, ...]
-    _ids: dict[str, int] = field(init=False, repr=False, compare=False)
-    _pieces: tuple[Piece, ...] = field(init=False, repr=False, compare=False)
+        return CharTokenizer.from_record(record)
+    if kind == "bpe":
+        from asr.text.bpe import BpeTokenizer
 
-    def __post_init__(self) -> None:
-        if not self.symbols:
-            raise DataError(
-                "the alphabet is empty. At least one character was expected. Check the transcripts."
-            )
-        wrong = [symbol for symbol in self.symbols if len(symbol) != 1]
-        if wrong:
-            raise DataError(f"the alphabet holds {wrong[0]!r}. Each symbol must be exactly one character.")
-        ids = {symbol: number for number, symbol in enumerate(self.symbols, start=BLANK + 1)}
-        if len(ids) < len(self.symbols):
-            twice = next(symbol for symbol, count in Counter(self.symbols).items() if count > 1)
-            raise DataError(
-                f"the alphabet holds {twice!r} more than once. Each symbol must stand in it once."
-            )
-        pieces = [Piece("", True) if symbol == " " else Piece(symbol, False) for symbol in self.symbols]
-        object.__setattr__(self, "_ids", ids)
-        object.__setattr__(self, "_pieces", (Piece("", False), *pieces))
+        return BpeTokenizer.from_record(record)
+    if kind == "phones":
+        from asr.text.phones import PhoneTokenizer
 
-    @classmethod
-    def from_texts(cls, texts: Iterable[str]) -> "CharTokenizer":
-        """The alphabet of these transcripts: every character that occurs, in code-point order.
-
-        Args:
-            texts: transcripts as they will be encoded, that is, already normalised.
-
-        Raises:
-            DataError: the transcripts hold no character at all.
-        """
-        symbols: set[str] = set()
-        for text in texts:
-            symbols.update(text)
-        if not symbols:
-            raise DataError(
-                "no alphabet can be learned: the transcripts hold not one character. "
-                "Text was expected. Check the manifest's `text` fields and the normalizer."
-            )
-        return cls(tuple(sorted(symbols)))
-
-    @property
-    def units(self) -> Units:
-        """Characters."""
-        return "characters"
-
-    @property
-    def vocab_size(self) -> int:
-        """Number of ids, the blank included: the width of the model's output."""
-        return len(self.symbols) + 1
-
-    @property
-    def pieces(self) -> tuple[Piece, ...]:
-        """(vocab_size,) what each id writes."""
-        return self._pieces
-
-    def unknown_characters(self, text: str) -> "Counter[str]":
-        """How often each character outside the alphabet occurs in `text`; empty when all are known."""
-        return Counter(character for character in text if character not in self._ids)
-
-    def encode(
-        self, text: str, *, utterance: str = "", unknown: Literal["error", "drop"] = "error"
-    ) -> list[int]:
-        """Token ids of a transcript, one a character; see `Tokenizer.encode`."""
-        check_unknown(unknown)
-        ids = self._ids
-        if unknown == "error":
-            try:
-                return [ids[character] for character in text]
-            except KeyError:
-                raise DataError(describe_unknown(self, text, utterance)) from None
-        return [ids[character] for character in text if character in ids]
-
-    def decode(self, ids: Sequence[int]) -> str:
-        """The text of these token ids; what `encode` made of a text gives exactly that text back."""
-        check_ids(ids, self)
-        return "".join([self.symbols[number - 1] for number in ids])
-
-    def words(self, ids: Sequence[int]) -> list[slice]:
-        """What stands between spaces, without empty pieces."""
-        return cut_words(ids, self._pieces)
-
-    def spellings(self, word: str) -> tuple[tuple[int, ...], ...]:
-        """The word's characters; none if one of them is unknown."""
-        return (tuple(self.encode(word)),) if word and not self.unknown_characters(word) else ()
-
-    def to_json(self) -> str:
-        """One line of ASCII JSON that `tokenizer_from_json` reads back; a saved model carries it."""
-        return json.dumps({"type": self.units, "symbols": list(self.symbols)})
-
-    @classmethod
-    def from_record(cls, record: Mapping[str, Any]) -> "CharTokenizer":
-        """The tokenizer of the JSON object that `to_json` wrote.
-
-        Raises:
-            ModelError: the record is damaged.
-        """
-        symbols = read_symbols(record)
-        try:
-            return cls(symbols)
-        except DataError as error:
-            raise ModelError(f"the stored tokenizer is damaged: {error}") from None
+        return PhoneTokenizer.from_record(record)
+    raise ModelError(
+        f"the stored tokenizer is of type {kind!r}. Expected characters, bpe or phones. "
+        "The model may come from a newer version of this package."
+    )
 
 
 # What the tokenizers share.
 
 
 def cut_words(ids: Sequence[int], pieces: Sequence[Piece]) -> list[slice]:
-    """Where the words are, by what each id writes; see `Tokenizer.words`."""
+    """`Tokenizer.words` of token ids, from what each id writes."""
     words = []
     begin = 0
     for position, number in enumerate(ids):
@@ -288,11 +203,11 @@ def describe_unknown(tokenizer: Tokenizer, text: str, utterance: str) -> str:
         f"{character!r} (U+{ord(character):04X}) x {count}"
         for character, count in sorted(tokenizer.unknown_characters(text).items())
     )
-    known = sorted({character for piece in tokenizer.pieces or () for character in piece.text})
+    alphabet = sorted({character for piece in tokenizer.pieces or () for character in piece.text})
     if any(piece.begins_word for piece in tokenizer.pieces or ()):
-        known.insert(0, " ")
+        alphabet.insert(0, " ")
     where = f"utterance {utterance}" if utterance else f"transcript {text[:80]!r}"
-    listed = f"The {len(known)} known ones are {''.join(known)!r}. " if known else ""
+    listed = f"The {len(alphabet)} known ones are {''.join(alphabet)!r}. " if alphabet else ""
     return (
         f"{where}: characters outside the alphabet: {found}. {listed}"
         "Correct the transcript, choose a normalizer that writes these characters otherwise, "

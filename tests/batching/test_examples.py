@@ -9,7 +9,7 @@ from asr.batching.examples import Example, TextConfig, learn_tokenizer, make_exa
 from asr.corpora.manifest import Utterance
 from asr.errors import DataError, SettingsError
 from asr.frontend.features import FeatureConfig
-from asr.text.tokenizer import CharTokenizer
+from asr.text.characters import CharTokenizer
 
 TOKENIZER = CharTokenizer.from_texts(["abc "])
 

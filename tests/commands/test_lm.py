@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from asr.cli import main
-from asr.commands.lm import measure
 from asr.lm.ngram.model import NgramModel
+from asr.lm.perplexity import measure
 
 TEXT = "the cat sat on the mat\nthe dog sat on the cat\na dog ran\nthe cat ran\n\n"
 
@@ -25,27 +25,27 @@ def text(tmp_path: Path) -> Path:
 def lm(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
     """Exit status, stdout and stderr of `asr lm ...`."""
     status = main(["lm", *map(str, arguments)])
-    said = capsys.readouterr()
-    return status, said.out, said.err
+    captured = capsys.readouterr()
+    return status, captured.out, captured.err
 
 
 def test_train_then_score(text: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The two commands of the README, and the arithmetic of what the second one prints."""
     out = text.with_name("lm.bin")
-    status, said, log = lm(capsys, "train", text, text, "--order", 2, "-o", out)
+    status, output, log = lm(capsys, "train", text, text, "--order", 2, "-o", out)
     assert status == 0
-    assert "lm.bin: 11 1-grams, 15 2-grams; " in said
+    assert "lm.bin: 11 1-grams, 15 2-grams; " in output
     assert "lines without text, skipped: 2" in log
     assert "8 sentences, 36 words, 8 different" in log
     held_out, results = text.with_name("held.txt"), text.with_name("results.jsonl")
     held_out.write_text("The cat  ran\nzebra\n")
     arguments = ("score", held_out, "--lm", out, "--normalizer", "lower", "--results", results)
-    status, said, _ = lm(capsys, *arguments)
+    status, output, _ = lm(capsys, *arguments)
     assert status == 0
     model = NgramModel.load(out)
     known, unknown = model.log_probs("the cat ran"), model.log_probs("zebra")
     total = known.sum() + unknown.sum()
-    assert said.splitlines() == [
+    assert output.splitlines() == [
         "2 sentences, 4 words, 1 unknown (25.00%)",
         f"perplexity {math.exp(-total / 6):.2f} (words and sentence ends, unknown ones as <unk>)",
         f"perplexity {math.exp(-(total - unknown[0]) / 5):.2f} without the unknown ones",
@@ -67,8 +67,8 @@ def test_characters(text: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert model.ids[" "] > 2
     fit = measure(model, [text])
     assert fit.symbols == len(TEXT) - 5
-    _, said, _ = lm(capsys, "score", text, "--lm", out)
-    assert f"{math.log2(fit.perplexity):.3f} bits per character" in said
+    _, output, _ = lm(capsys, "score", text, "--lm", out)
+    assert f"{math.log2(fit.perplexity):.3f} bits per character" in output
 
 
 def test_options_change_the_model(text: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -115,13 +115,13 @@ def test_text_by_the_rules_of_the_transcripts(tmp_path: Path, capsys: pytest.Cap
 
 @pytest.mark.parametrize("unit", ["word", "character"])
 def test_convert(text: Path, capsys: pytest.CaptureFixture[str], unit: str) -> None:
-    """ARPA to binary and back says the same of every text, by the same words."""
+    """ARPA to binary and back gives the same score to every text."""
     arpa, binary, again = (text.with_name(name) for name in ("lm.arpa", "lm.bin", "again.arpa"))
     assert lm(capsys, "train", text, "--order", 3, "--unit", unit, "-o", arpa)[0] == 0
-    status, said, _ = lm(capsys, "convert", arpa, "-o", binary)
+    status, output, _ = lm(capsys, "convert", arpa, "-o", binary)
     assert status == 0
     counts = ", ".join(f"{n:,} {k}-grams" for k, n in enumerate(NgramModel.load(arpa).counts, start=1))
-    assert said.startswith(f"{binary}: {counts}; ")
+    assert output.startswith(f"{binary}: {counts}; ")
     assert lm(capsys, "convert", binary, "-o", again)[0] == 0
     models = [NgramModel.load(path) for path in (arpa, binary, again)]
     assert {model.unit for model in models} == {unit}
@@ -145,9 +145,9 @@ def test_quantised_model_is_smaller_and_about_as_good(
     held_out.write_text("\n".join(lines[-500:]) + "\n")
     exact, small = tmp_path / "exact.bin", tmp_path / "small.bin"
     assert lm(capsys, "train", text, "--order", 3, "-o", exact)[0] == 0
-    status, said, _ = lm(capsys, "convert", exact, "-o", small, "--quantize", 8)
+    status, output, _ = lm(capsys, "convert", exact, "-o", small, "--quantize", 8)
     assert status == 0
-    assert " bytes an n-gram" in said
+    assert " bytes an n-gram" in output
     assert small.stat().st_size < exact.stat().st_size
     fits = [measure(NgramModel.load(path), [held_out]) for path in (exact, small)]
     assert fits[1].log_prob != fits[0].log_prob
@@ -155,7 +155,7 @@ def test_quantised_model_is_smaller_and_about_as_good(
 
 
 def test_mistakes_are_one_line(text: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Each ends with status 2 and one line that names value, place and remedy; nothing is written."""
+    """Each ends with status 2 and one line that names value, file and remedy; nothing is written."""
     out, empty, special = text.with_name("x.bin"), text.with_name("empty.txt"), text.with_name("special.txt")
     empty.write_text(" \n\n")
     special.write_text("a </s> b\n")
@@ -171,11 +171,11 @@ def test_mistakes_are_one_line(text: Path, capsys: pytest.CaptureFixture[str]) -
         ((*train, "--vocabulary", empty), "empty.txt holds no word"),
         (("train", "-o", out), "no TEXT is given"),
         (("train", empty, "-o", out), "no text in"),
-        (("train", special, "-o", out), "the text holds </s> as a word"),
+        (("train", special, "-o", out), "the text has the word </s>"),
         (("train", text.with_name("none"), "-o", out), "none does not exist. A text file"),
         (("train", text, "-o", text), "would overwrite what is read"),
         (("train", text, "-o", text.parent), "is a folder. Name a file, such as"),
-        (("convert", text.with_name("x.safetensors"), "-o", out), "a network is no n-gram model"),
+        (("convert", text.with_name("x.safetensors"), "-o", out), "a network is not an n-gram model"),
         ((*train, "--temporary", text.with_name("no")), "No such file or directory. Make its folder, or"),
         (("train", text, "-o", text.with_name("no") / "x.bin"), "no does not exist. Make it, or choose"),
         ((*train, "--normalizer", "loud"), "normalizer must be one of verbatim, lower, english. Got 'loud'"),
@@ -190,10 +190,10 @@ def test_mistakes_are_one_line(text: Path, capsys: pytest.CaptureFixture[str]) -
         (("score", text, "--lm", text, "--results", text), "would overwrite what is read"),
         (("tune",), "unknown command 'lm tune'. Expected one of: lm train, lm score"),
     ):
-        status, said, log = lm(capsys, *arguments)
+        status, output, log = lm(capsys, *arguments)
         assert status == 2, arguments
         assert message in log
-        assert said == ""
+        assert output == ""
         assert [line for line in log.splitlines() if line.startswith("error: ")] == log.splitlines()[-1:]
     assert not out.exists()
     assert list(text.parent.glob("*.part*")) == []
@@ -210,18 +210,18 @@ def test_empty_text_is_not_scored(text: Path, capsys: pytest.CaptureFixture[str]
 
 
 def test_help_names_both(capsys: pytest.CaptureFixture[str]) -> None:
-    """`asr lm`, as `asr`, tells what there is, and each command explains all its settings."""
-    status, said, _ = lm(capsys)
+    """`asr lm`, as `asr`, lists its commands, and each command explains all its settings."""
+    status, output, _ = lm(capsys)
     assert status == 0
-    assert "asr lm train text.txt" in said
-    assert "asr lm score heldout.txt" in said
-    for command, parts in (
+    assert "asr lm train text.txt" in output
+    assert "asr lm score heldout.txt" in output
+    for command, options in (
         ("train", ["TEXT...", "-o FILE", "--order INT", "--unit {word,character}", "--prune",
                    "--prune-entropy FLOAT", "--vocabulary FILE|NUMBER", "--temporary DIR"]),
         ("score", ["TEXT...", "--lm FILE", "--normalizer NAME", "--results FILE"]),
     ):  # fmt: skip
-        status, said, _ = lm(capsys, command, "--help")
-        text = " ".join(said.replace("\u2502", " ").split())
+        status, output, _ = lm(capsys, command, "--help")
+        text = " ".join(output.replace("\u2502", " ").split())
         assert text.startswith(f"usage: asr lm {command} ")
-        for part in parts:
-            assert part in text
+        for option in options:
+            assert option in text

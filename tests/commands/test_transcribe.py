@@ -97,7 +97,7 @@ def test_ids_name_the_file(tones: Any, tmp_path: Path, capsys: pytest.CaptureFix
     assert "warning" not in err
     _, lines, err = transcribe(capsys, tones, tones.files[0], tones.files[0], "--ids")
     assert lines == ["t0 ab c", "t0 ab c"]
-    assert "warning: --ids: 1 names stand for more than one file, such as t0." in err
+    assert "warning: --ids: 1 names belong to more than one file, such as t0." in err
 
 
 def test_json_has_words_with_times(tones: Any, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""`asr tune`: weights found on a dev set, stored with the model, and what is said about them."""
+"""`asr tune`: weights found on a dev set, stored with the model, and reported."""
 
 import json
 import re
@@ -11,12 +11,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from asr.commands.tune import tune as tune_weights
 from asr.corpora.manifest import read_manifest
-from asr.decoding.config import BeamConfig
-from asr.decoding.decoder import DecoderSettings, Knowledge, Search, file_digest, weighted
+from asr.decoding.config import BeamConfig, DecoderSettings
+from asr.decoding.decoder import TwoPassDecoder
 from asr.decoding.emissions import compute_emissions
+from asr.decoding.resources import DecodingResources, file_digest
 from asr.model.saved import load_model
+from asr.scoring.tuning import tune as tune_weights
 from asr.scoring.weight_search import Grid
 from asr.scoring.wer import count_errors
 
@@ -29,7 +30,7 @@ GRID = ["--grid.lm-weights", "0.2", "1", "--grid.word-bonuses", "-1", "0", "1", 
 
 @pytest.fixture
 def lm(tmp_path: Path, run: Run) -> Path:
-    """A language model of what is said."""
+    """A language model of the recordings' texts."""
     text = tmp_path / "text.txt"
     text.write_text("\n".join(RIGHT * 3) + "\n")
     path = tmp_path / "words.bin"
@@ -66,7 +67,7 @@ def test_weights_are_found_stored_and_used(tones: Any, model: Path, lm: Path, ru
     assert (model.parent / "out" / "surface.png").stat().st_size > 1000
     _, out, err = run("evaluate", tones.manifest, "--model", model, "--lm", lm)
     assert f"tuned on {tones.manifest} (8 utterances, 0.00% there with a beam of 100)" in out
-    assert "warning: the weights were tuned on these very utterances" in err
+    assert "warning: the weights were tuned on these utterances" in err
 
 
 def test_the_best_point_is_stored(tones: Any, model: Path, lm: Path, run: Run) -> None:
@@ -80,14 +81,14 @@ def test_the_best_point_is_stored(tones: Any, model: Path, lm: Path, run: Run) -
     )
     emissions = replace(clear, log_probs=rows)
     settings = DecoderSettings(lm=lm, beam=BeamConfig(beam_size=30))
-    known = Knowledge.read(settings, network)
-    search = Search(network.settings.tokenizer, settings.beam, known)
+    resources = DecodingResources.read(settings, network)
+    decoder = TwoPassDecoder(network.settings.tokenizer, settings.beam, resources)
     grid = Grid(lm_weights=(0.2, 1.0), word_bonuses=(-4.0, 0.0, 2.0), refinements=1)
-    tuned = tune_weights(network, utterances, emissions, search, grid, search_beam=8)
+    tuned = tune_weights(network, utterances, emissions, decoder, grid, search_beam=8)
     errors = [point.errors for point in tuned.points]
     assert tuned.tuning.errors == tuned.best.words.errors == errors[0] == min(errors[:5]) < max(errors)
     assert tuned.tuning.weights == tuned.points[0].weights
-    stored = search.with_config(weighted(settings.beam, tuned.tuning), tuned.tuning.priors)
+    stored = decoder.with_config(replace(settings.beam, weights=tuned.tuning.weights), tuned.tuning.priors)
     texts = [found[0].text for found in emissions.decode(stored)]
     assert sum(count_errors(RIGHT, texts)) == tuned.tuning.errors
     assert tuned.oracle <= tuned.tuning.errors
@@ -149,7 +150,7 @@ def test_rescoring_and_search_are_tuned_apart(tones: Any, model: Path, lm: Path,
 def test_a_useless_language_model_is_said_to_be_one(
     tones: Any, model: Path, tmp_path: Path, run: Run
 ) -> None:
-    """A language model that makes things worse, hidden behind the best of bad weights; an edge."""
+    """A language model that makes things worse, hidden by the best of bad weights; an edge."""
     text = tmp_path / "wrong.txt"
     text.write_text("c b a\nb b b b\n" * 5)
     assert run("lm", "train", text, "--order", 2, "-o", tmp_path / "wrong.bin")[0] == 0
@@ -169,13 +170,13 @@ def test_the_stored_score_is_that_of_evaluate(
 ) -> None:
     """A score that was made with another search than the one that transcribes and evaluates."""
     asked: list[tuple[int, int]] = []
-    call = Search.__call__
+    call = TwoPassDecoder.__call__
 
-    def watched(self: Search, *arguments: Any) -> Any:
+    def watched(self: TwoPassDecoder, *arguments: Any) -> Any:
         asked.append((self.config.beam_size, self.config.nbest))
         return call(self, *arguments)
 
-    monkeypatch.setattr(Search, "__call__", watched)
+    monkeypatch.setattr(TwoPassDecoder, "__call__", watched)
     words = tmp_path / "words.txt"
     words.write_text("cab\nab\n")
     options = ["--lexicon", words, "--beam.beam-size", 30, "--grid.points", 1]

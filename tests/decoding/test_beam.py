@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from asr.decoding import beam as beam_module
-from asr.decoding import utterance
+from asr.decoding import beam_search
 from asr.decoding.beam import BeamDecoder
 from asr.decoding.config import BeamConfig
 from asr.decoding.greedy import greedy_decode
 from asr.decoding.kernel.arena import ROOT, spell
 from asr.errors import ModelError, SettingsError
-from asr.text.tokenizer import CharTokenizer
+from asr.text.characters import CharTokenizer
 
 TOKENIZER = CharTokenizer((" ", "a", "b"))
 UNLIMITED = BeamConfig(
@@ -102,7 +102,7 @@ def test_sum_over_paths_beats_the_best_path() -> None:
 def test_a_prefix_that_returns_is_the_same_prefix(enumerated: Enumerate) -> None:
     """Guards against two copies of one prefix, when it left the beam while a longer one stayed.
 
-    With 2 places in the beam "a" falls out behind "ab" and is reached again later; its mass must not stand
+    With a beam of 2, "a" is dropped after "ab" and is reached again later; its probability must not stand
     apart from what "ab" gets from it.
     """
     probs = torch.tensor(
@@ -148,8 +148,8 @@ def test_lossless_shortcuts(seed: int, random_rows: Rows) -> None:
     log_probs = random_rows(100 + seed, steps=25, vocab=4, sharpness=1.0 + seed % 3)
     for size in (1, 3, 17):
         config = replace(UNLIMITED, beam_size=size, nbest=size).with_weights(word_bonus=0.5)
-        search = BeamDecoder(TOKENIZER, config)._utterance(0)
-        search.take(log_probs.numpy())
+        search = BeamDecoder(TOKENIZER, config)._search(0)
+        search.advance(log_probs.numpy())
         ends = search.ends()  # hypotheses have the scores of all paths, these those of the paths in the beam
         found = {
             tuple(spell(search.beam.nodes, node, ROOT)[0].tolist()): score
@@ -165,25 +165,25 @@ def naive_beam(log_probs: Tensor, size: int, bonus: float) -> dict[tuple[int, ..
     """Prefix beam search as in the paper, with dictionaries: tokens -> score."""
     beam = {(): (1.0, 0.0)}
 
-    def worth(tokens: tuple[int, ...]) -> float:  # words that a space has ended
+    def fused(tokens: tuple[int, ...]) -> float:  # words that a space has ended
         text = TOKENIZER.decode(tokens)
         return math.exp(bonus * (len(text.split()) - (bool(text) and not text.endswith(" "))))
 
     for row in log_probs.exp().tolist():
         after: dict[tuple[int, ...], list[float]] = {}
         for tokens, (blank, token) in beam.items():
-            mass = after.setdefault(tokens, [0.0, 0.0])
-            mass[0] += (blank + token) * row[0]
+            probs = after.setdefault(tokens, [0.0, 0.0])
+            probs[0] += (blank + token) * row[0]
             if tokens:
-                mass[1] += token * row[tokens[-1]]
+                probs[1] += token * row[tokens[-1]]
             for new in range(1, len(row)):
                 came = blank if tokens and tokens[-1] == new else blank + token
                 after.setdefault((*tokens, new), [0.0, 0.0])[1] += came * row[new]
-        best = sorted(after, key=lambda tokens: -sum(after[tokens]) * worth(tokens))[:size]
+        best = sorted(after, key=lambda tokens: -sum(after[tokens]) * fused(tokens))[:size]
         beam = {tokens: (after[tokens][0], after[tokens][1]) for tokens in best}
     return {
-        tokens: math.log(sum(mass)) + bonus * len(TOKENIZER.decode(tokens).split())
-        for tokens, mass in beam.items()
+        tokens: math.log(sum(probs)) + bonus * len(TOKENIZER.decode(tokens).split())
+        for tokens, probs in beam.items()
     }
 
 
@@ -207,7 +207,7 @@ def test_pruning_keeps_a_clear_result(peaky_rows: Rows) -> None:
 
 
 def test_token_pruning_by_hand() -> None:
-    """Guards token-top and token-threshold: tokens beyond them start nothing, and the best ones do."""
+    """Guards token-top and token-threshold: other tokens start nothing, and the best ones do."""
     log_probs = torch.tensor([[0.4, 0.3, 0.2, 0.1]], dtype=torch.float64).log()
     for config, tokens in [
         (replace(UNLIMITED, token_top=1), {(), (1,)}),
@@ -263,7 +263,7 @@ def test_a_full_arena_changes_nothing(random_rows: Rows, monkeypatch: pytest.Mon
     log_probs = random_rows(5, steps=200, vocab=4, sharpness=0.7)
     decoder = BeamDecoder(TOKENIZER, BeamConfig(beam_size=20, nbest=20, threads=1))
     expected = decode_one(decoder, log_probs)
-    monkeypatch.setattr(utterance, "_CAPACITY", 24)
+    monkeypatch.setattr(beam_search, "_CAPACITY", 24)
     assert decode_one(decoder, log_probs) == expected
 
 

@@ -15,12 +15,12 @@ from torch.nn.utils.rnn import pad_sequence
 
 from asr.decoding.beam import BeamDecoder
 from asr.decoding.config import BeamConfig
-from asr.decoding.kernel import tables
+from asr.decoding.fusion import tables
 from asr.lm.ngram.build import NgramConfig, build
 from asr.lm.ngram.model import NgramModel
 from asr.scoring.wer import count_errors
+from asr.text.characters import CharTokenizer
 from asr.text.lexicon import Lexicon
-from asr.text.tokenizer import CharTokenizer
 
 TOKENIZER = CharTokenizer(tuple(" abcde"))
 NAME = "ebbeda"  # a word that the language model does not know

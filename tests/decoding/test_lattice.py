@@ -17,8 +17,8 @@ from asr.decoding.kernel.arena import NODE, NONE, new_merges
 from asr.decoding.lattice import Ends, paths
 from asr.lm.ngram.model import NgramModel
 from asr.scoring.wer import count_errors
+from asr.text.characters import CharTokenizer
 from asr.text.lexicon import Lexicon
-from asr.text.tokenizer import CharTokenizer
 
 TOKENIZER = CharTokenizer((" ", "a", "b"))
 CONFIG = BeamConfig(beam_size=30, threads=1).with_weights(word_bonus=0.4, unknown_penalty=-1.0)
@@ -67,7 +67,7 @@ def listed(log_probs: Tensor, nbest: int, kind: str, lm: NgramModel, **config: A
     return found
 
 
-def worth(one: Hypothesis, kind: str, lm: NgramModel) -> float:
+def fused_score(one: Hypothesis, kind: str, lm: NgramModel) -> float:
     """What a text scores beside its acoustics, from the text alone."""
     parts, weights = fused(kind, lm), CONFIG.weights
     vocabulary = {*LEXICON.entries, *(lm.words if "lm" in parts else ()), *parts.get("hotwords", {})}
@@ -113,11 +113,13 @@ def test_the_best_text_does_not_depend_on_how_many(
                         torch.tensor([len(one.tokens)]), reduction="sum",
                     )
                 )  # fmt: skip
-                own = exact + worth(one, kind, lm)
+                own = exact + fused_score(one, kind, lm)
                 # what scores above the search's choice is a search error, and keeps the choice's score
                 assert one.score == pytest.approx(min(own, scores[0]), abs=1e-6)
-                assert one.score == pytest.approx(one.acoustic_score + worth(one, kind, lm), abs=1e-6)
-            assert scores[0] == pytest.approx(found[0].acoustic_score + worth(found[0], kind, lm), abs=1e-6)
+                assert one.score == pytest.approx(one.acoustic_score + fused_score(one, kind, lm), abs=1e-6)
+            assert scores[0] == pytest.approx(
+                found[0].acoustic_score + fused_score(found[0], kind, lm), abs=1e-6
+            )
 
 
 def test_the_list_is_that_of_a_wide_search(lm: NgramModel, peaky_rows: Rows) -> None:
@@ -143,8 +145,8 @@ def test_room_for_merges_changes_nothing(
     """Merges that are lost, or point elsewhere, when the arena is compacted or their room grows."""
     log_probs = random_rows(seed, steps=150, vocab=4, sharpness=1.5)
     expected = listed(log_probs, 20, "words", lm)
-    monkeypatch.setattr("asr.decoding.utterance._CAPACITY", 64)
-    monkeypatch.setattr("asr.decoding.utterance._MERGES", 1)
+    monkeypatch.setattr("asr.decoding.beam_search._CAPACITY", 64)
+    monkeypatch.setattr("asr.decoding.beam_search._MERGES", 1)
     assert listed(log_probs, 20, "words", lm) == expected
 
 
@@ -162,8 +164,8 @@ def test_paths_by_hand() -> None:
     """
     arena = nodes([NONE, 0, 0, 1, 1, 2], [0, 1, 2, 3, 4, 4])
     merges = new_merges(4)
-    merges.kept[:2], merges.lost[:2] = (1, 4), (2, 5)
-    merges.ratio[:2], merges.made[0] = (-1.0, -0.5), 2
+    merges.kept[:2], merges.dropped[:2] = (1, 4), (2, 5)
+    merges.log_ratio[:2], merges.size[0] = (-1.0, -0.5), 2
     ends = Ends(
         np.array([3, 4], np.int32), np.array([NONE, NONE], np.int32), np.array([-3.0, -2.0]), np.zeros(2),
         np.zeros(2),

@@ -14,9 +14,9 @@ from asr.decoding.greedy import greedy_decode
 from asr.decoding.streaming import GreedyStream, Partial
 from asr.errors import ModelError
 from asr.lm.ngram.model import NgramModel
+from asr.text.characters import CharTokenizer
 from asr.text.lexicon import Lexicon
 from asr.text.phones import PhoneTokenizer
-from asr.text.tokenizer import CharTokenizer
 
 TOKENIZER = CharTokenizer((" ", "a", "b"))
 ARPA = """\\data\\
@@ -63,11 +63,11 @@ def check_partials(partials: list[Partial], final: str) -> None:
 def test_beam_in_blocks_equals_at_once(
     seed: int, fused: bool, nbest: int, random_rows: Rows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Guards the state between blocks: the same hypotheses to the last bit, and promises that are kept."""
-    monkeypatch.setattr("asr.decoding.utterance._CAPACITY", 64)
+    """Guards the state between blocks: the same hypotheses to the last bit, and stable words that stay."""
+    monkeypatch.setattr("asr.decoding.beam_search._CAPACITY", 64)
     (tmp_path / "lm.arpa").write_text(ARPA)
-    known = {"lm": NgramModel.load(tmp_path / "lm.arpa"), "hotwords": {"ba": 1.0}} if fused else {}
-    decoder = BeamDecoder(TOKENIZER, BeamConfig(beam_size=10, nbest=nbest, threads=1), **known)
+    resources = {"lm": NgramModel.load(tmp_path / "lm.arpa"), "hotwords": {"ba": 1.0}} if fused else {}
+    decoder = BeamDecoder(TOKENIZER, BeamConfig(beam_size=10, nbest=nbest, threads=1), **resources)
     log_probs = random_rows(seed, steps=60, vocab=4, sharpness=3.0).float()
     [expected] = decoder.decode(log_probs[None], torch.tensor([60]), 0.04)
     stream = decoder.stream(0.04)
@@ -77,7 +77,7 @@ def test_beam_in_blocks_equals_at_once(
 
 
 def test_something_becomes_stable(peaky_rows: Rows) -> None:
-    """Guards against promises that are kept because none are made."""
+    """Guards against stable words that stay because there are none."""
     alphabet = CharTokenizer(tuple(" abcdefghijklmnopqrstuvwxyz"))
     text = "the quick brown fox jumps over the lazy dog"
     log_probs = peaky_rows(alphabet.encode(text), vocab=28, seed=1)
@@ -90,9 +90,9 @@ def test_something_becomes_stable(peaky_rows: Rows) -> None:
 
 
 def test_phones_become_words(random_rows: Rows) -> None:
-    """Guards stable words where no token says that a word has ended."""
+    """Guards stable words where no token shows that a word has ended."""
     lexicon = Lexicon({"a": (("X",),), "ab": (("X", "Y"),), "b": (("Y",),)}, "the test's lexicon")
-    tokenizer = PhoneTokenizer(("X", "Y"), lexicon, beyond="nothing")
+    tokenizer = PhoneTokenizer(("X", "Y"), lexicon, fallback="nothing")
     decoder = BeamDecoder(tokenizer, BeamConfig(beam_size=5, threads=1), lexicon=lexicon)
     log_probs = random_rows(3, steps=60, vocab=3, sharpness=4.0)
     [[expected]] = decoder.decode(log_probs[None], torch.tensor([60]), 0.04)
@@ -140,8 +140,8 @@ def test_a_bad_block_changes_nothing(random_rows: Rows) -> None:
 
 
 def test_a_block_costs_the_same_after_hours(peaky_rows: Rows, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Guards a stream that spells all that was ever said with each block."""
-    monkeypatch.setattr("asr.decoding.utterance._CAPACITY", 64)
+    """Guards a stream that spells the whole text again with each block."""
+    monkeypatch.setattr("asr.decoding.beam_search._CAPACITY", 64)
     alphabet = CharTokenizer(tuple(" abcdefghijklmnopqrstuvwxyz"))
     text = "the quick brown fox jumps over the lazy dog "
     log_probs = peaky_rows(alphabet.encode(text), vocab=28, seed=1)

@@ -12,7 +12,7 @@ from asr.model.acoustic import AcousticModel, ModelSettings
 from asr.model.ctc import ctc_loss
 from asr.model.encoder import EncoderConfig
 from asr.model.recurrent.layers import Cell
-from asr.text.tokenizer import CharTokenizer
+from asr.text.characters import CharTokenizer
 
 # float32 sums in another order; TF32, which conftest.py switches off, would need a hundred times this.
 TOLERANCE = 1e-4

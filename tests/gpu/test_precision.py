@@ -22,7 +22,7 @@ from asr.frontend.features import FeatureConfig
 from asr.model.acoustic import AcousticModel, ModelSettings
 from asr.model.encoder import EncoderConfig
 from asr.model.recurrent.cells import Direction, make_direction
-from asr.text.tokenizer import CharTokenizer
+from asr.text.characters import CharTokenizer
 
 
 def noise(*shape: int, seed: int = 0) -> Tensor:

@@ -9,7 +9,7 @@ import pytest
 from asr.errors import SettingsError
 from asr.lm.alphabet import check_alphabet
 from asr.lm.interface import Unit
-from asr.text.tokenizer import CharTokenizer
+from asr.text.characters import CharTokenizer
 
 
 @dataclass(frozen=True)
@@ -32,15 +32,15 @@ def test_case_is_named(unit: Unit, words: tuple[str, ...]) -> None:
     """The commonest mismatch, in both kinds of model; the other way round too."""
     with pytest.raises(
         SettingsError, match=r"case, .* case: .* Train the language model on .* same case"
-    ) as said:
+    ) as caught:
         check_alphabet(Words(unit, words), LETTERS)
-    assert "language model is in upper case" in str(said.value)
-    assert "acoustic model's text is in lower case" in str(said.value)
+    assert "language model is in upper case" in str(caught.value)
+    assert "acoustic model's text is in lower case" in str(caught.value)
     upper = CharTokenizer(tuple(" ABCDEFGHIJKLMNOPQRSTUVWXYZ"))
     check_alphabet(Words(unit, (*words, *upper.symbols)), upper)
-    with pytest.raises(SettingsError, match="the language model is in lower case") as said:
+    with pytest.raises(SettingsError, match="the language model is in lower case") as caught:
         check_alphabet(Words(unit, tuple(word.lower() for word in words)), upper)
-    assert "acoustic model's text is in upper case" in str(said.value)
+    assert "acoustic model's text is in upper case" in str(caught.value)
 
 
 def test_other_alphabets_are_named() -> None:
@@ -52,7 +52,7 @@ def test_other_alphabets_are_named() -> None:
 
 
 def test_a_few_lost_words_are_a_warning(caplog: pytest.LogCaptureFixture) -> None:
-    """Digits in a text of letters are usual; to stop for them would be wrong, to say nothing too."""
+    """Digits in a text of letters are usual: an error would be wrong, and so would silence."""
     with caplog.at_level(logging.WARNING, logger="asr"):
         check_alphabet(Words("word", ("the", "<unk>", "cat", "3")), LETTERS)
     assert "1 of 3 words of the language model cannot be written" in caplog.text

@@ -52,10 +52,10 @@ def test_states_in_one_call_do_not_touch_each_other() -> None:
     model = CharRnnModel(make())
     _, (after_a, after_b) = model.score([model.start()] * 2, ["a", "b"])
     together, states = model.score([after_a, after_b, after_a], ["c", " ", "b"])
-    for place, (state, symbol) in enumerate([(after_a, "c"), (after_b, " "), (after_a, "b")]):
+    for index, (state, symbol) in enumerate([(after_a, "c"), (after_b, " "), (after_a, "b")]):
         alone, (following,) = model.score([state], [symbol])
-        assert together[place] == pytest.approx(alone[0], abs=1e-6)
-        assert model.finish([following]) == pytest.approx(model.finish([states[place]]), abs=1e-6)
+        assert together[index] == pytest.approx(alone[0], abs=1e-6)
+        assert model.finish([following]) == pytest.approx(model.finish([states[index]]), abs=1e-6)
 
 
 def test_a_state_keeps_nothing_of_the_others() -> None:
@@ -67,7 +67,7 @@ def test_a_state_keeps_nothing_of_the_others() -> None:
         assert part.untyped_storage().nbytes() == part.numel() * part.element_size()
     assert states[0].log_probs is not None
     assert states[0].log_probs.base is None
-    assert states[0].before is None
+    assert states[0].previous is None
 
 
 def test_probabilities_add_up_to_one() -> None:

@@ -32,5 +32,5 @@ def test_each_kind_is_told_by_its_file(tmp_path: Path) -> None:
     assert isinstance(load_language_model(network), CharRnnModel)
     with pytest.raises(ModelError, match="is a folder"):
         load_language_model(tmp_path)
-    with pytest.raises(ModelError, match=r"gone\.bin"):
-        load_language_model(tmp_path / "gone.bin")
+    with pytest.raises(ModelError, match=r"missing\.bin"):
+        load_language_model(tmp_path / "missing.bin")

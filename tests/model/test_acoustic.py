@@ -11,7 +11,7 @@ from asr.frontend.augment import Masks
 from asr.frontend.features import FeatureConfig, frame_count, log_mel
 from asr.model.acoustic import AcousticModel, ModelSettings
 from asr.model.encoder import EncoderConfig, step_count
-from asr.text.tokenizer import CharTokenizer
+from asr.text.characters import CharTokenizer
 
 
 def make(normalize: Any = "utterance", **encoder: Any) -> AcousticModel:

@@ -20,7 +20,7 @@ from asr.model import saved
 from asr.model.acoustic import AcousticModel, ModelSettings
 from asr.model.encoder import EncoderConfig
 from asr.model.saved import FORMAT_VERSION, load_model, save_model, write_atomically
-from asr.text.tokenizer import CharTokenizer
+from asr.text.characters import CharTokenizer
 
 KEY = "asr-acoustic-model"
 

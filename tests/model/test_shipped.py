@@ -11,8 +11,8 @@ from typing import Any, cast
 import pytest
 from safetensors import safe_open
 
-from asr.decoding.config import BeamConfig
-from asr.decoding.decoder import DecoderSettings, file_digest
+from asr.decoding.config import BeamConfig, DecoderSettings
+from asr.decoding.resources import file_digest
 from asr.errors import ModelError
 from asr.model import shipped
 from asr.model.saved import load_model

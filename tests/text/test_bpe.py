@@ -1,4 +1,4 @@
-"""BPE: lossless, the same pieces from the same transcripts, words where the pieces say, and clear limits."""
+"""BPE: lossless, the same pieces from the same transcripts, words as the pieces begin them, clear limits."""
 
 import json
 import pickle
@@ -10,8 +10,7 @@ import pytest
 
 from asr.errors import DataError, ModelError, SettingsError
 from asr.text.bpe import BpeTokenizer
-from asr.text.stored import tokenizer_from_json
-from asr.text.tokenizer import BLANK, Tokenizer
+from asr.text.tokenizer import BLANK, Tokenizer, tokenizer_from_json
 
 pytest.importorskip("sentencepiece")
 
@@ -40,7 +39,7 @@ def test_the_size_is_what_was_asked_for(tokenizer: Tokenizer) -> None:
 
 
 def test_round_trip_is_lossless(tokenizer: Tokenizer) -> None:
-    """Guards against sentencepiece's own normalisation: spaces at the ends, doubled ones, new words."""
+    """Guards against sentencepiece's normalisation: spaces at the ends, doubled ones, new words."""
     generator = random.Random(1)
     letters = sorted({*"".join(WORDS), " "})
     others = ["", " ", "  ", " low", "low ", "low  new", "ww"]
@@ -55,7 +54,7 @@ def test_the_order_of_the_transcripts_does_not_matter() -> None:
 
 
 def test_encoding_is_that_of_sentencepiece(tokenizer: BpeTokenizer) -> None:
-    """Guards ids that are shifted by one against the library's own answer."""
+    """Guards ids that are shifted by one against the library's answer."""
     import sentencepiece
 
     oracle = sentencepiece.SentencePieceProcessor(model_proto=tokenizer.model)
@@ -133,7 +132,7 @@ def test_pieces_of_another_model(tokenizer: BpeTokenizer) -> None:
 
 
 def test_sizes_that_cannot_be() -> None:
-    """Guards against sentencepiece's own messages, which name a line of its C++ code and not the setting."""
+    """Guards against sentencepiece's messages, which name a line of its C++ code and not the setting."""
     with pytest.raises(
         SettingsError, match=r"text.bpe-size must be at least 15, .* have 13 characters. Got 7"
     ):

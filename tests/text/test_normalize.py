@@ -132,7 +132,7 @@ def test_english_leaves_no_punctuation() -> None:
 def test_unknown_name_lists_the_known_ones() -> None:
     """Guards against a misspelt normaliser that is ignored.
 
-    The score would be of other rules than it says.
+    The score would be of other rules than it names.
     """
     with pytest.raises(SettingsError, match=r"verbatim, lower, english\. Got 'English'"):
         normalize("x", "English")

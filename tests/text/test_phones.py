@@ -8,10 +8,10 @@ import pytest
 
 from asr.errors import DataError, ModelError
 from asr.text import phones as phones_module
+from asr.text.characters import CharTokenizer
 from asr.text.lexicon import Lexicon, cmudict, parse_lexicon
 from asr.text.phones import PhoneTokenizer, report_guesses
-from asr.text.stored import tokenizer_from_json
-from asr.text.tokenizer import CharTokenizer
+from asr.text.tokenizer import tokenizer_from_json
 
 GERMAN = parse_lexicon(["ja j a:", "nein n aI n", "NEUN n OY n"], "de.txt")
 
@@ -49,7 +49,7 @@ def test_units_alone_give_no_words() -> None:
 
 
 def test_words_outside_are_pronounced_and_reported(caplog: pytest.LogCaptureFixture) -> None:
-    """Guards against utterances that are dropped, or pronounced by a model without anybody being told."""
+    """Guards against utterances that are dropped, or pronounced by a model without a message."""
     texts = ["blorft the cat", "blorft snerk"]
     tokenizer = PhoneTokenizer.from_texts(texts)
     assert len(tokenizer.encode("blorft")) >= 4
@@ -102,7 +102,7 @@ def test_a_large_lexicon_with_other_phones_teaches_letter_to_sound() -> None:
     ]
     lexicon = parse_lexicon(lines, "big.txt")
     tokenizer = PhoneTokenizer.from_texts(["abc"], lexicon)
-    assert tokenizer.beyond == "lexicon"
+    assert tokenizer.fallback == "lexicon"
     assert tokenizer.decode(tokenizer.encode("abcda")) == "a: b: c: d: a:"
 
 

@@ -7,8 +7,8 @@ from collections import Counter
 import pytest
 
 from asr.errors import DataError, ModelError, SettingsError
-from asr.text.stored import tokenizer_from_json
-from asr.text.tokenizer import BLANK, CharTokenizer, Piece
+from asr.text.characters import CharTokenizer
+from asr.text.tokenizer import BLANK, Piece, tokenizer_from_json
 
 
 def test_alphabet_is_sorted_and_starts_after_the_blank() -> None:

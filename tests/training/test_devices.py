@@ -21,7 +21,7 @@ from asr.model.ctc import blank_steps, ctc_loss
 from asr.model.ctc_deterministic import deterministic_ctc_loss
 from asr.model.encoder import EncoderConfig
 from asr.model.recurrent.cells import NAMES
-from asr.text.tokenizer import CharTokenizer
+from asr.text.characters import CharTokenizer
 from asr.training.averaging import MovingAverage
 from asr.training.optimizer import make_optimizer, step_unless
 from asr.training.tasks.speech import speech_losses

@@ -11,7 +11,7 @@ from torch import nn
 
 from asr.errors import SettingsError
 from asr.model.saved import load_model, save_model
-from asr.text.tokenizer import CharTokenizer
+from asr.text.characters import CharTokenizer
 from asr.training.start import freeze, take_weights
 from asr.training.stopping import StopRequest
 from asr.training.trainer import Trainer

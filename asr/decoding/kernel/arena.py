@@ -1,9 +1,9 @@
-"""The prefixes of a search as a tree in one growing array, and the beam, which points into it.
+"""The prefixes of a beam search as a tree in one array, and the beam, which points into it.
 
 A prefix is a node: the path from the root spells its tokens. Everything that follows from the prefix alone
 (words, language model state, fused scores) is computed once, when the node is made, and kept while the node
-lives, so that a prefix that leaves the beam and returns is not scored again, and so that two copies of one
-prefix can never stand in the beam.
+lives. So a prefix that leaves the beam and returns is not scored again, and the beam never holds two copies
+of one prefix.
 """
 
 from typing import Any, NamedTuple
@@ -28,10 +28,10 @@ __all__ = [
     "spell",
 ]
 
-NONE = -1  # no node, no word, no place
+NONE = -1  # no node, no word, no index
 ROOT = 0  # in the arena: the empty prefix; in a lexicon tree: no letter of a word yet
-INSIDE = -1  # in place of a node of the lexicon tree: within a word that the tree does not hold
-UNKNOWN = -2  # in place of a word: one that the vocabulary does not hold
+INSIDE = -1  # instead of a node of the lexicon tree: within a word that the tree does not hold
+UNKNOWN = -2  # instead of a word number: a word outside the vocabulary
 
 # One cache line. Numba reads the fields by name.
 NODE = np.dtype(
@@ -40,100 +40,108 @@ NODE = np.dtype(
         ("token", np.int32),  # the last token; the root has the blank
         ("child", np.int32),  # the newest prefix that is one token longer
         ("sibling", np.int32),  # the next older child of the same parent
-        ("slot", np.int32),  # place in the beam, or NONE
+        ("beam_index", np.int32),  # index in the beam, or NONE
         ("word", np.int32),  # the word that this token completed: its number, UNKNOWN or NONE
-        ("lex", np.int32),  # node of the lexicon tree, or INSIDE
-        ("state", np.int32),  # of the language model
-        ("hot", np.int32),  # state of the hot words
+        ("tree_node", np.int32),  # node of the lexicon tree, or INSIDE
+        ("lm_state", np.int32),  # state of the language model
+        ("hot_state", np.int32),  # state of the hot words
         ("padding", np.int32),
-        ("factor", np.float64),  # exp(fused - parent's fused)
-        (
-            "fused",
-            np.float64,
-        ),  # nats that all but the acoustic model give to this prefix, look-ahead included
-        ("lm", np.float64),  # unweighted log-probability of the complete words (or characters), nats
+        ("factor", np.float64),  # exp(fused_score - that of the parent)
+        # nats: the score of this prefix but for its acoustics, look-ahead included
+        ("fused_score", np.float64),
+        ("lm_log_prob", np.float64),  # of the complete words (or characters), unweighted, nats
     ]
 )
 
 
 class Merges(NamedTuple):
-    """Prefixes that recombination has dropped, and the prefix that goes on in the place of each.
+    """Prefixes that recombination has dropped, each with the prefix that goes on instead.
 
     Attributes:
         kept: (room,) int32: the node that goes on.
-        lost: (room,) int32: the node that was dropped for it.
-        ratio: (room,) float64: log of the dropped prefix's probability over the other's, nats, at most 0.
-        made: (1,) int64: how many, in the order of time.
+        dropped: (room,) int32: the node that was dropped for it.
+        log_ratio: (room,) float64: log of the dropped prefix's probability over the other's, nats, at most 0.
+        size: (1,) int64: how many there are, the oldest first.
     """
 
     kept: NDArray[np.int32]
-    lost: NDArray[np.int32]
-    ratio: NDArray[np.float64]
-    made: NDArray[np.int64]
+    dropped: NDArray[np.int32]
+    log_ratio: NDArray[np.float64]
+    size: NDArray[np.int64]
 
 
 class Beam(NamedTuple):
-    """A search that stands between two steps; the kernels change it in place.
+    """The state of a search between two steps; the kernels change it in place.
 
     Attributes:
         nodes: (capacity,) NODE: the arena.
         node: (beam_size,) int32: the prefixes of the beam.
-        blank: (beam_size,) float64: mass of the paths that end in a blank, fused scores included, times
-            exp(-log_scale).
-        token: (beam_size,) float64: likewise of the paths that end in the prefix's last token.
+        blank_prob: (beam_size,) float64: probability of each prefix's paths that end in a blank, fused scores
+            included, times exp(-log_scale).
+        nonblank_prob: (beam_size,) float64: likewise of the paths that end in its last token.
         sizes: (2,) int64: nodes in the arena, prefixes in the beam.
-        log_scale: (1,) float64: see `blank`; keeps the masses within a float64's range.
+        log_scale: (1,) float64: nats; keeps the probabilities within a float64's range.
     """
 
     nodes: NDArray[Any]
     node: NDArray[np.int32]
-    blank: NDArray[np.float64]
-    token: NDArray[np.float64]
+    blank_prob: NDArray[np.float64]
+    nonblank_prob: NDArray[np.float64]
     sizes: NDArray[np.int64]
     log_scale: NDArray[np.float64]
 
 
-def new_beam(beam_size: int, capacity: int, state: int = 0, ahead: float = 0.0) -> Beam:
-    """A beam that holds the empty prefix only, with all mass.
+def new_beam(beam_size: int, capacity: int, lm_state: int = 0, look_ahead: float = 0.0) -> Beam:
+    """A beam that holds the empty prefix only, with probability 1.
 
     Args:
         beam_size: most prefixes after a step.
         capacity: nodes that the arena has room for, at least 1.
-        state: the language model's, before the first word.
-        ahead: nats that the empty prefix is given in advance.
+        lm_state: the language model's, before the first word.
+        look_ahead: nats that the empty prefix is given in advance.
     """
     beam = Beam(
         nodes=np.zeros(capacity, dtype=NODE),
         node=np.zeros(beam_size, dtype=np.int32),
-        blank=np.zeros(beam_size),
-        token=np.zeros(beam_size),
+        blank_prob=np.zeros(beam_size),
+        nonblank_prob=np.zeros(beam_size),
         sizes=np.ones(2, dtype=np.int64),
         log_scale=np.zeros(1),
     )
     root = beam.nodes[ROOT]
     for name in ("parent", "child", "sibling", "word"):
         root[name] = NONE
-    root["state"] = state
+    root["lm_state"] = lm_state
     root["factor"] = 1.0
-    root["fused"] = ahead
-    beam.blank[0] = 1.0
-    beam.log_scale[0] = ahead
+    root["fused_score"] = look_ahead
+    beam.blank_prob[0] = 1.0
+    beam.log_scale[0] = look_ahead
     return beam
 
 
 def new_merges(room: int) -> Merges:
-    """No merges yet, and room for so many; without room none are recorded."""
+    """No merges yet.
+
+    Args:
+        room: how many can be recorded; 0 records none.
+    """
     return Merges(
         kept=np.zeros(room, np.int32),
-        lost=np.zeros(room, np.int32),
-        ratio=np.zeros(room),
-        made=np.zeros(1, np.int64),
+        dropped=np.zeros(room, np.int32),
+        log_ratio=np.zeros(room),
+        size=np.zeros(1, np.int64),
     )
 
 
 @kernel(allocates=False, inline=True)
 def _mark(nodes: NDArray[Any], node: int, number: NDArray[np.int32]) -> None:
-    """Mark a prefix and those that it begins with as needed."""
+    """Mark a prefix, and the prefixes that it begins with, as needed.
+
+    Args:
+        nodes: the arena.
+        node: the prefix.
+        number: (nodes,) int32: 0 where a node is needed, NONE elsewhere; changed in place.
+    """
     while node != NONE and number[node] == NONE:
         number[node] = 0
         parent, token = nodes[node].parent, nodes[node].token
@@ -148,22 +156,22 @@ def _mark(nodes: NDArray[Any], node: int, number: NDArray[np.int32]) -> None:
 
 @kernel(allocates=False)
 def compact(beam: Beam, merges: Merges, nodes: NDArray[Any], number: NDArray[np.int32]) -> None:
-    """Copy the prefixes that are needed (the beam, its prefixes, what merged with these) into another arena.
+    """Copy the prefixes that are needed (the beam, its prefixes, what merged into these) into another arena.
 
     The order of nodes stays, so that the search goes on as it would have.
 
     Args:
-        beam: its `nodes` are only read; its other arrays then speak of the new arena.
-        merges: those into prefixes that nobody needs are dropped.
+        beam: its `nodes` are only read; its other arrays then refer to the new arena.
+        merges: those into prefixes that are not needed are removed.
         nodes: (capacity,) NODE, with enough room.
-        number: (nodes before,) int32, all NONE: gets the new number of each node, NONE if it is dropped.
+        number: (nodes,) int32, all NONE: gets the new number of each node, NONE if it is not copied.
     """
     for index in range(beam.sizes[1]):
         _mark(beam.nodes, int(beam.node[index]), number)
     # A path takes its merges from the last to the first, so one pass in this order sees all that it needs.
-    for merge in range(merges.made[0] - 1, -1, -1):
+    for merge in range(merges.size[0] - 1, -1, -1):
         if number[merges.kept[merge]] != NONE:
-            _mark(beam.nodes, int(merges.lost[merge]), number)
+            _mark(beam.nodes, int(merges.dropped[merge]), number)
     used = 0
     for old in range(beam.sizes[0]):
         if number[old] == NONE:
@@ -180,13 +188,13 @@ def compact(beam: Beam, merges: Merges, nodes: NDArray[Any], number: NDArray[np.
             nodes[parent].child = used
         used += 1
     kept = 0
-    for merge in range(merges.made[0]):
+    for merge in range(merges.size[0]):
         if number[merges.kept[merge]] != NONE:
             merges.kept[kept] = number[merges.kept[merge]]
-            merges.lost[kept] = number[merges.lost[merge]]
-            merges.ratio[kept] = merges.ratio[merge]
+            merges.dropped[kept] = number[merges.dropped[merge]]
+            merges.log_ratio[kept] = merges.log_ratio[merge]
             kept += 1
-    merges.made[0] = kept
+    merges.size[0] = kept
     for index in range(beam.sizes[1]):
         beam.node[index] = number[beam.node[index]]
     beam.sizes[0] = used
@@ -200,8 +208,8 @@ def shared_prefix(beam: Beam) -> int:
         beam: the search.
     """
     shared = beam.node[0]
-    for place in range(1, beam.sizes[1]):
-        other = beam.node[place]
+    for index in range(1, beam.sizes[1]):
+        other = beam.node[index]
         while shared != other:
             # children have higher numbers than their parents
             if shared > other:
@@ -212,20 +220,20 @@ def shared_prefix(beam: Beam) -> int:
 
 
 @kernel
-def spell(nodes: NDArray[Any], node: int, since: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+def spell(nodes: NDArray[Any], node: int, after: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
     """The tokens of a prefix, and the word that each completed (a number, UNKNOWN or NONE).
 
     Args:
         nodes: the arena.
         node: the prefix.
-        since: a prefix of it, whose own tokens are left out; ROOT for all.
+        after: a prefix of it, whose tokens are left out; ROOT for all.
 
     Returns:
         Both (tokens,) int32.
     """
     length = 0
     at = node
-    while at != since:
+    while at != after:
         length += 1
         at = nodes[at].parent
     tokens = np.empty(length, np.int32)

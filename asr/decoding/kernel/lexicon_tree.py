@@ -1,7 +1,7 @@
-"""The words of a vocabulary as a tree of letters, which the search walks down as it writes.
+"""A vocabulary as a tree of letters, which the beam search descends as it writes.
 
 A letter is what spelling is made of: a character where tokens write text, however they cut it (BPE), a phone
-where they do not. Nodes stand in breadth-first order, so that the children of a node are neighbours.
+where they do not. Nodes are numbered breadth first, so that the children of a node are neighbours.
 """
 
 from collections.abc import Sequence
@@ -72,7 +72,13 @@ def best_below(tree: LexiconTree, scores: NDArray[np.float64]) -> NDArray[np.flo
 
 
 def _starts(owners: NDArray[np.int64], nodes: int, first: int) -> NDArray[np.int32]:
-    """(nodes + 1,) where each node's own begin, if they stand in the order of the nodes."""
+    """(nodes + 1,) int32: where what belongs to each node begins in a list sorted by node.
+
+    Args:
+        owners: (n,) the node of each element of the list.
+        nodes: how many there are.
+        first: the index of the list's first element.
+    """
     counts = np.bincount(owners, minlength=nodes)
     return (first + np.concatenate([[0], np.cumsum(counts)])).astype(np.int32)
 
@@ -81,23 +87,31 @@ def _starts(owners: NDArray[np.int64], nodes: int, first: int) -> NDArray[np.int
 def _insert(
     flat: NDArray[np.int32], lengths: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int32], NDArray[np.int64]]:
-    """Parent, letter and depth of each node, depth first, and the node of each of the sorted spellings."""
+    """The nodes of a tree, depth first.
+
+    Args:
+        flat: int32 letters of the sorted spellings, one after another.
+        lengths: (spellings,) int64 letters of each.
+
+    Returns:
+        (nodes,) parent, letter and depth of each node; (spellings,) the node at the end of each.
+    """
     most = len(flat) + 1
     parent, letter = np.zeros(most, np.int64), np.empty(most, np.int32)
     depth, last = np.zeros(most, np.int32), np.zeros(len(lengths), np.int64)
     longest = 0
     for length in lengths:
         longest = max(longest, length)
-    path = np.zeros(longest + 1, np.int64)  # nodes of the spelling before
+    path = np.zeros(longest + 1, np.int64)  # nodes along the spelling before this one
     letter[0] = -1
     nodes, begin, reached = 1, 0, 0
     for spelling in range(len(lengths)):
         shared = 0
         while shared < min(reached, lengths[spelling]) and letter[path[shared + 1]] == flat[begin + shared]:
             shared += 1
-        for place in range(shared, lengths[spelling]):
-            parent[nodes], letter[nodes], depth[nodes] = path[place], flat[begin + place], place + 1
-            path[place + 1] = nodes
+        for index in range(shared, lengths[spelling]):
+            parent[nodes], letter[nodes], depth[nodes] = path[index], flat[begin + index], index + 1
+            path[index + 1] = nodes
             nodes += 1
         reached = lengths[spelling]
         last[spelling] = path[reached]
@@ -112,8 +126,16 @@ def _climb(
     scores: NDArray[np.float64],
     best: NDArray[np.float64],
 ) -> None:
+    """Raise each node's best score to that of its words and of its children.
+
+    Args:
+        child_start: (nodes + 1,) int32, see `LexiconTree`.
+        word_start: (nodes + 1,) int32, likewise.
+        scores: (spellings,) float64, of the words node by node.
+        best: (nodes,) float64: changed in place.
+    """
     for node in range(len(best) - 1, -1, -1):
-        for place in range(word_start[node], word_start[node + 1]):
-            best[node] = max(best[node], scores[place])
+        for spelling in range(word_start[node], word_start[node + 1]):
+            best[node] = max(best[node], scores[spelling])
         for child in range(child_start[node], child_start[node + 1]):
             best[node] = max(best[node], best[child])

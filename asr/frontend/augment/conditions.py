@@ -1,7 +1,7 @@
 """The acoustic conditions of an utterance in an epoch: drawn, then applied to its waveform.
 
-`Augmenter` draws them, `apply_conditions` applies them. What was drawn is a plain record that holds all, the
-seeds of noise included, so that a waveform and its conditions give the same samples in any process.
+`Augmenter` draws them, `apply_conditions` applies them. What was drawn is a plain record, seeds of noise
+included, so that a waveform and its conditions give the same samples in any process.
 """
 
 import hashlib
@@ -28,14 +28,14 @@ _IN_MEMORY_S = 1200.0
 
 @dataclass(frozen=True)
 class Conditions:
-    """What is done to one utterance; the defaults leave it as it was recorded."""
+    """The conditions of one utterance; the defaults leave it as recorded."""
 
     speed: float = 1.0
     room: Room | None = None
     noise: Noise | None = None
     snr_db: float = 0.0  # of the noise, if any
     gain_db: float = 0.0
-    mel_warp: float = 1.0  # of the features, not of the waveform; see `warp_mel`
+    mel_warp: float = 1.0  # of the features, not of the waveform
 
     @property
     def only_speed(self) -> bool:
@@ -59,7 +59,7 @@ AS_RECORDED = Conditions()
 
 
 class Augmenter:
-    """Draws conditions as the settings say; each is a pure function of (seed, epoch, utterance id).
+    """Draws conditions; each is a pure function of (seed, epoch, utterance id).
 
     Args:
         config: the settings.
@@ -77,19 +77,19 @@ class Augmenter:
         self.noise_in_memory = sum(duration_s for _, duration_s in self.noises) <= _IN_MEMORY_S
 
     def conditions(self, epoch: int, utterance_id: str, top_speed: float) -> Conditions:
-        """All that is drawn for an utterance.
+        """Draw the conditions of an utterance.
 
         Args:
             epoch: counted from 1.
             utterance_id: as the manifest has it.
-            top_speed: faster ones are not drawn.
+            top_speed: highest speed that may be drawn.
         """
         return self.batch_conditions(epoch, [utterance_id], [top_speed])[0]
 
     def batch_conditions(
         self, epoch: int, utterance_ids: Sequence[str], top_speeds: Sequence[float]
     ) -> list[Conditions]:
-        """The same for several utterances, each as if alone, in less time."""
+        """Draw the conditions of several utterances, each as if alone, in less time."""
         hashes = hash_ids(utterance_ids)
         speeds = draw_speeds(self.config.speeds, np.array(top_speeds), hashes, self.seed, epoch)
         return [
@@ -114,7 +114,7 @@ class Augmenter:
         self, share: float, epoch: int, utterance_id: str, purpose: str
     ) -> np.random.Generator | None:
         """The random numbers for a purpose, or None for an utterance that is not in its share."""
-        if share == 0:  # without generators that draw nothing, `conditions` takes half the time
+        if share == 0:  # creating no generator halves the time of `conditions`
             return None
         rng = generator(self.seed, epoch, utterance_id, purpose)
         return rng if rng.random() < share else None
@@ -159,7 +159,7 @@ def apply_conditions(waveform: Tensor, sample_rate: int, conditions: Conditions)
     Args:
         waveform: (samples,) float32 at sample_rate Hz.
         sample_rate: Hz.
-        conditions: what to do; mel_warp is not applied here, since it acts on features.
+        conditions: what to apply; mel_warp is not applied here, since it changes features.
 
     Returns:
         (ceil(samples / speed),) float32; noise or gain may make it exceed [-1, 1], which the features

@@ -1,4 +1,4 @@
-"""The settings of augmentation."""
+"""The settings of augmentation: speed, SpecAugment, rooms, noise, volume and mel warping."""
 
 import math
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from asr.frontend.augment.noise import NOISE_KINDS, NoiseKind
 
 @dataclass(frozen=True)
 class AugmentConfig:
-    """How training data is changed, anew in each epoch; every draw depends on seed, epoch and utterance."""
+    """How training data is augmented; every draw depends on seed, epoch and utterance."""
 
     speeds: tuple[float, ...] = (0.9, 1.0, 1.1)  # one is drawn an utterance and epoch; 1.0 alone for none
     time_masks_per_s: float = 1.0  # SpecAugment: masks along time for every 100 frames (1 s at a 10 ms shift)

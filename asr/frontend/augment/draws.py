@@ -1,8 +1,8 @@
-"""Random numbers that are functions of what they are for, and of nothing else.
+"""Random numbers as pure functions of seed, epoch, purpose and utterance id.
 
-A number depends on (seed, epoch, purpose, utterance id): not on the other utterances, their order, the number
-of loader processes or the machine, so a resumed run draws as if it had never stopped. `uniform` gives one
-number for each of millions of utterances at once; `generator` gives one utterance as many as it needs.
+They do not depend on the other utterances, their order, the number of loader processes or the machine, so a
+resumed run draws as if it had never stopped. `uniform` gives one number for each of millions of utterances at
+once; `generator` gives one utterance as many as it needs.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ def generator(seed: int, epoch: int, utterance_id: str, purpose: str) -> np.rand
         seed: of the run.
         epoch: counted from 1.
         utterance_id: as the manifest has it.
-        purpose: what is drawn; each purpose has numbers of its own.
+        purpose: what is drawn; different purposes are independent.
     """
     digest = hashlib.blake2b(f"{seed}/{epoch}/{purpose}/{utterance_id}".encode(), digest_size=16).digest()
     return np.random.Generator(np.random.PCG64(int.from_bytes(digest, "little")))
@@ -35,7 +35,7 @@ def uniform(hashes: NDArray[np.uint64], seed: int, epoch: int, purpose: str) -> 
         hashes: (utterances,) of their ids; see `hash_ids`.
         seed: of the run.
         epoch: counted from 1.
-        purpose: what is drawn; each purpose has numbers of its own.
+        purpose: what is drawn; different purposes are independent.
 
     Returns:
         (utterances,) in [0, 1).

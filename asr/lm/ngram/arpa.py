@@ -1,4 +1,4 @@
-r"""The ARPA format: n-grams as text, with base-10 logarithms.
+r"""ARPA files of n-gram models: text with base-10 logarithms, read as KenLM reads it.
 
     \data\
     ngram 1=5
@@ -9,8 +9,8 @@ r"""The ARPA format: n-grams as text, with base-10 logarithms.
     ...
     \end\
 
-Read as KenLM reads it. The prefix of every n-gram must be an n-gram (its back-off is needed); a suffix may
-be missing, as after SRILM's pruning. A missing back-off is 0. `<s>` and `</s>` must be there; a missing
+The prefix of every n-gram must be an n-gram (its back-off is needed); a suffix may be missing, as
+after SRILM's pruning. A missing back-off is 0. `<s>` and `</s>` must be there; a missing
 `<unk>` has the probability 1e-100. In a character model the space is written as the word `<space>`.
 """
 
@@ -28,7 +28,6 @@ from numpy.typing import NDArray
 
 from asr.compiled import kernel
 from asr.errors import ModelError
-from asr.lm.corpus import PACKED_ERRORS, unpacked
 from asr.lm.interface import Unit
 from asr.lm.ngram.trie import (
     BEGIN,
@@ -41,6 +40,7 @@ from asr.lm.ngram.trie import (
     child_of,
     link,
 )
+from asr.lm.text_files import COMPRESSION_ERRORS, decompressed
 
 __all__ = ["SPACE", "read", "write"]
 
@@ -51,7 +51,7 @@ _ZERO = -99.0  # log10 of 0, as files have it
 _MISSING_UNKNOWN = -100.0  # log10; KenLM's default
 _COUNT = re.compile(rb"ngram\s+(\d+)\s*=\s*(\d+)\s*")
 _BLOCK = 1 << 16
-_PREAMBLE = 1 << 16  # bytes of text before the header; what has more is something else
+_MAX_PREAMBLE = 1 << 16  # bytes of text before the header; a file with more is not ARPA
 
 
 def read(path: Path) -> NgramParts:
@@ -62,17 +62,17 @@ def read(path: Path) -> NgramParts:
     """
     try:
         with open(path, "rb") as file:
-            return _Reader(path, unpacked(file)).read()
+            return _Reader(path, decompressed(file)).read()
     except FileNotFoundError:
         raise ModelError(f"{path} does not exist. A language model was expected.") from None
     except IsADirectoryError:
         raise ModelError(f"{path} is a folder. A language model, .bin or .arpa, was expected.") from None
-    except PACKED_ERRORS as error:
+    except COMPRESSION_ERRORS as error:
         raise ModelError(f"{path} is damaged: {error}. Copy or make the file again.") from None
 
 
 class _Reader:
-    """One pass over the lines, which keeps the number of the line it has read last."""
+    """One pass over the lines; `number` is that of the last line read, for messages."""
 
     def __init__(self, path: Path, file: Iterable[bytes]) -> None:
         self.path, self.number = path, 0
@@ -87,15 +87,18 @@ class _Reader:
                 yield line
 
     def fail(self, what: str, number: int = 0) -> NoReturn:
+        """Raise an error with the file and the line, by default the last one read."""
         raise ModelError(f"{self.path} line {number or self.number}: {what}")
 
     def expect(self, wanted: str) -> bytes:
+        """The next line, which must exist."""
         line = next(self.lines, None)
         if line is None:
             self.fail(f"the file ends where {wanted} was expected. It was cut short; copy or make it again.")
         return line
 
     def read(self) -> NgramParts:
+        """The whole model."""
         counts, line = self.read_counts()
         order = len(counts)
         arrays = NgramArrays(
@@ -104,22 +107,22 @@ class _Reader:
         )  # fmt: skip
         ids: dict[bytes, int] = {}
         words: list[str] = []
-        first = 0  # node of the first n-gram of the order before
+        first = 0  # node of the first n-gram of the order
         for n in range(1, order + 1):
             if line != rb"\%d-grams:" % n:
-                self.fail(rf"{_shown(line)} stands where \{n}-grams: was expected.")
+                self.fail(rf"found {_shown(line)} where \{n}-grams: was expected.")
             grams, log_probs, backoffs, lines, line = self.read_section(n, order, counts[n - 1], ids)
             if n == 1:
                 words = self.name_words(ids)
                 log_probs, backoffs = self.sort_unigrams(words, ids, log_probs, backoffs)
                 grams, counts[0] = np.arange(len(words), dtype=np.int32)[:, None], len(words)
-            last, first = first, len(arrays.word)
-            arrays = self.add_order(arrays, grams, log_probs, backoffs, lines, last, n == order)
+            first_parent, first = first, len(arrays.word)
+            arrays = self.add_order(arrays, grams, log_probs, backoffs, lines, first_parent, n == order)
         if line != rb"\end" + b"\\":
-            self.fail(rf"{_shown(line)} stands where \end\ was expected.")
-        after = next(self.lines, None)  # and the checksum of a packed file has been read
+            self.fail(rf"found {_shown(line)} where \end\ was expected.")
+        after = next(self.lines, None)  # at the end of a compressed file, its checksum has been verified
         if after is not None:
-            self.fail(rf"{_shown(after)} stands after \end\. Nothing was expected there.")
+            self.fail(rf"found {_shown(after)} after \end\. Nothing was expected there.")
         arrays = arrays._replace(suffix=np.zeros(len(arrays.word), np.int32))
         link(arrays)
         unit: Unit = "word"
@@ -129,15 +132,15 @@ class _Reader:
         return NgramParts(arrays, tuple(words), tuple(counts), unit)
 
     def read_counts(self) -> tuple[list[int], bytes]:
-        """What the header says, and the first line after it."""
+        """The number of n-grams of each order, from the header, and the first line after it."""
         line = first = self.expect(r"\data" + "\\").removeprefix(b"\xef\xbb\xbf")
         number, skipped = self.number, 0
-        while line != rb"\data" + b"\\":  # text before the header says nothing
+        while line != rb"\data" + b"\\":  # text before the header is skipped
             skipped += len(line)
-            following = next(self.lines, None) if skipped < _PREAMBLE else None
+            following = next(self.lines, None) if skipped < _MAX_PREAMBLE else None
             if following is None:
                 self.fail(
-                    rf"{_shown(first)} stands where \data\ was expected. This is no language model in ARPA "
+                    rf"found {_shown(first)} where \data\ was expected. This is no language model in ARPA "
                     "format.",
                     number,
                 )
@@ -149,7 +152,7 @@ class _Reader:
                 break
             match = _COUNT.fullmatch(line)
             if match is None or int(match[1]) != len(counts) + 1:
-                self.fail(f"{_shown(line)} stands where `ngram {len(counts) + 1}=COUNT` was expected.")
+                self.fail(f"found {_shown(line)} where `ngram {len(counts) + 1}=COUNT` was expected.")
             counts.append(int(match[2]))
         if not counts:
             self.fail("no line `ngram 1=COUNT` in the header.")
@@ -168,7 +171,7 @@ class _Reader:
             if line.startswith(b"\\") and len(fields) == 1:
                 break
             if len(lines) == count:
-                self.fail(rf"more {n}-grams than the {count:,} that the header (\data\) says.")
+                self.fail(rf"more {n}-grams than the {count:,} that the header (\data\) declares.")
             if not n + 1 <= len(fields) <= n + 2:
                 self.fail(
                     f"{_shown(line)}: a log10 probability, {n} words and, at most, a back-off were expected."
@@ -182,7 +185,7 @@ class _Reader:
             if n == 1:
                 word = UNKNOWN.encode() if fields[1] == b"<UNK>" else fields[1]
                 if ids.setdefault(word, len(lines)) != len(lines):
-                    self.fail(f"the 1-gram {_shown(word)} stands in the file twice.")
+                    self.fail(f"the 1-gram {_shown(word)} occurs twice.")
             else:
                 try:
                     grams.extend([ids[word] for word in fields[1 : n + 1]])
@@ -192,7 +195,7 @@ class _Reader:
             backoffs.append(backoff)
             lines.append(self.number)
         if len(lines) < count:
-            self.fail(rf"{len(lines):,} {n}-grams, but the header (\data\) says {count:,}.")
+            self.fail(rf"{len(lines):,} {n}-grams, but the header (\data\) declares {count:,}.")
         return (
             np.array(grams, np.int32).reshape(-1, n if n > 1 else 1),
             np.array(log_probs, np.float32),
@@ -202,19 +205,22 @@ class _Reader:
         )
 
     def number_of(self, field: bytes, what: str) -> float:
+        """A finite number from its text; `what` is its name in the message."""
         try:
             number = float(field)
         except ValueError:
             number = math.nan
         if not math.isfinite(number):
-            self.fail(f"{_shown(field)} stands where a {what} was expected: a finite number.")
+            self.fail(f"found {_shown(field)} where a {what} was expected: a finite number.")
         return number
 
     def name_words(self, ids: dict[bytes, int]) -> list[str]:
         """The words in the order of their ids, which begin with <unk>, <s> and </s>."""
         for border, where in ((BEGIN, "beginning"), (END, "end")):
             if border.encode() not in ids:
-                self.fail(f"no 1-gram {border}. It was expected: it stands for a sentence's {where}.")
+                self.fail(
+                    f"there is no 1-gram {border}, which marks the {where} of a sentence. It was expected."
+                )
         words = []
         for spelled in ids:
             try:
@@ -249,7 +255,7 @@ class _Reader:
         first: int,
         highest: bool,
     ) -> NgramArrays:
-        """The trie with one order more: children of the nodes from `first` on."""
+        """The trie with the next order: `grams` (n-grams, n) become children of the nodes from `first` on."""
         n = grams.shape[1]
         parents = np.full(len(grams), -1, np.int32)
         _find_parents(arrays.word, arrays.begin, grams, parents)
@@ -266,7 +272,7 @@ class _Reader:
         twice = np.flatnonzero(keys[1:] == keys[:-1])
         if len(twice):
             row, other = int(rows[twice[0] + 1]), int(rows[twice[0]])
-            self.fail(f"this {n}-gram stands in line {lines[other]} already.", int(lines[row]))
+            self.fail(f"this {n}-gram is already in line {lines[other]}.", int(lines[row]))
         old = len(arrays.word)
         bounds = np.searchsorted(keys >> 32, np.arange(first, old) + 1) + old
         kept = backoffs[:0] if highest else backoffs[rows] * np.float32(_LN10)
@@ -283,6 +289,7 @@ class _Reader:
 def _find_parents(
     word: NDArray[np.int32], begin: NDArray[np.int32], grams: NDArray[np.int32], parents: NDArray[np.int32]
 ) -> None:
+    """Write parents (n-grams,): the node of all words but the last of each one, -1 if there is none."""
     for row in range(len(grams)):
         node = 0
         for column in range(grams.shape[1] - 1):
@@ -301,9 +308,9 @@ def write(path: Path, parts: NgramParts) -> None:
     arrays, words, counts, unit = parts
     spelled = [SPACE if word == " " and unit == "character" else word for word in words]
     with open(path, "wb") as raw:
-        # Neither the time nor the file's name, so that equal models are equal files.
-        packed = gzip.GzipFile("", "wb", 6, raw, mtime=0) if str(path).endswith(".gz") else raw
-        with io.TextIOWrapper(io.BufferedWriter(packed, 1 << 20), "utf-8", newline="\n") as file:
+        # Without the time and the file's name, so that equal models are equal files.
+        compressed = gzip.GzipFile("", "wb", 6, raw, mtime=0) if str(path).endswith(".gz") else raw
+        with io.TextIOWrapper(io.BufferedWriter(compressed, 1 << 20), "utf-8", newline="\n") as file:
             file.write("\\data\\\n")
             file.writelines(f"ngram {n}={count}\n" for n, count in enumerate(counts, start=1))
             for n in range(1, len(counts) + 1):
@@ -317,7 +324,7 @@ _Family = tuple[str, int, int]  # words of a context, a space after each; first 
 
 
 def _in_blocks(families: Iterator[_Family]) -> Iterator[list[_Family]]:
-    """Some families at a time, because small slices of arrays cost more than what is in them."""
+    """Families in blocks, because many small slices of arrays are slow."""
     block: list[_Family] = []
     for family in families:
         block.append(family)
@@ -328,6 +335,7 @@ def _in_blocks(families: Iterator[_Family]) -> Iterator[list[_Family]]:
 
 
 def _lines(arrays: NgramArrays, words: list[str], families: list[_Family], inner: bool) -> Iterator[str]:
+    """The lines of a block of n-grams; with back-off weights if they are contexts (`inner`)."""
     if not families:
         return
     nodes = slice(families[0][1], families[-1][2])
@@ -342,7 +350,7 @@ def _lines(arrays: NgramArrays, words: list[str], families: list[_Family], inner
 
 
 def _log10(nats: NDArray[np.float32]) -> list[float]:
-    """Natural logarithms as the format has them: base 10, and the logarithm of 0 as -99 exactly."""
+    """Natural logarithms to base 10; the logarithm of 0 becomes -99 exactly."""
     logs = nats / _LN10
     values: list[float] = np.where(np.abs(logs - _ZERO) < 1e-4, _ZERO, logs).tolist()
     return values

@@ -1,9 +1,9 @@
-"""The file of an n-gram model: a header, the words, and the arrays of `packed` as they lie in memory.
+"""The binary file of an n-gram model: a header, the words, and the arrays of `packed` as in memory.
 
     8 bytes      b"asrNGRAM"
     8 bytes      version, and length of the header; little endian
     header       JSON: unit, counts, bytes of the words, shapes of the arrays, checksum of words and arrays
-    4 bytes      checksum of all that stands before it
+    4 bytes      checksum of everything before it
     words        UTF-8, a line feed after each
     arrays       each from a multiple of 64 bytes on
 
@@ -51,7 +51,7 @@ def is_binary(path: Path) -> bool:
 def write(
     path: Path, ngrams: PackedNgrams, words: tuple[str, ...], counts: tuple[int, ...], unit: Unit
 ) -> None:
-    """Write a model; the file appears under its name when it is complete.
+    """Write a model; the file appears complete or not at all.
 
     Raises:
         OSError: the file cannot be written.
@@ -87,7 +87,7 @@ def read(path: Path) -> tuple[PackedNgrams, tuple[str, ...], tuple[int, ...], Un
     """Map a model into memory.
 
     Returns:
-        the n-grams, the word of each id, how many n-grams there are of each order, what one word is.
+        The n-grams, the word of each id, the number of n-grams of each order, and the unit.
 
     Raises:
         ModelError: the file is damaged, cut short, or of another version.
@@ -119,7 +119,7 @@ def read(path: Path) -> tuple[PackedNgrams, tuple[str, ...], tuple[int, ...], Un
         if _CHECKSUM.unpack(checksum)[0] != zlib.crc32(first + header):
             fail("is damaged: the checksum of its header is wrong")
     record = json.loads(header)
-    # Private ("c"), so that the arrays are writable: compiled code has another form for those that are not.
+    # Private ("c"), so that the arrays are writable: for read-only ones numba would compile everything again.
     memory = np.memmap(path, np.uint8, "c").view(np.ndarray)[start + length + _CHECKSUM.size :]
     text, offset = memory[: record["text"]].tobytes(), record["text"]
     arrays: list[NDArray[Any]] = []
@@ -131,7 +131,7 @@ def read(path: Path) -> tuple[PackedNgrams, tuple[str, ...], tuple[int, ...], Un
         offset = end
     if offset != len(memory):
         expected = size + offset - len(memory)
-        fail(f"has {size:,} bytes where {expected:,} were expected: it was not copied to its end")
+        fail(f"has {size:,} bytes where {expected:,} were expected: it was not copied completely")
     if zlib.crc32(memory.data) != record["checksum"]:
         fail("is damaged: its checksum is wrong")
     words, counts = tuple(text.decode().split("\n")[:-1]), tuple(record["counts"])
@@ -142,7 +142,7 @@ def read(path: Path) -> tuple[PackedNgrams, tuple[str, ...], tuple[int, ...], Un
 
 
 def _parts(text: bytes, arrays: list[NDArray[Any]]) -> Iterator[bytes]:
-    """What follows the header, some at a time."""
+    """The words and arrays as bytes, a block at a time."""
     yield text
     offset = len(text)
     for array in arrays:

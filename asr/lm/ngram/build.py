@@ -1,4 +1,4 @@
-"""Texts in, an n-gram model on disk out: reading, counting, smoothing, pruning, with progress."""
+"""Build an n-gram model: texts are read, counted, smoothed, pruned and saved, with progress."""
 
 import logging
 import time
@@ -10,13 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asr.errors import DataError, SettingsError
-from asr.lm.corpus import Symbols, read_blocks
 from asr.lm.interface import Unit
-from asr.lm.ngram.count import Scratch, count, occurrences
+from asr.lm.ngram.count import count, occurrences
+from asr.lm.ngram.disk import DiskArrays
 from asr.lm.ngram.model import NgramModel
 from asr.lm.ngram.prune import prune_entropy
 from asr.lm.ngram.smooth import estimate
+from asr.lm.ngram.symbols import SymbolTable
 from asr.lm.ngram.trie import BEGIN, END, RESERVED, UNKNOWN, UNKNOWN_ID, NgramParts
+from asr.lm.text_files import read_blocks
 from asr.text.normalize import normalize
 
 __all__ = ["MAX_ORDER", "NgramConfig", "build"]
@@ -31,16 +33,16 @@ _REPORT_EVERY_S = 0.5
 
 @dataclass(frozen=True)
 class NgramConfig:
-    """What kind of n-gram model is made.
+    """The settings of an n-gram model.
 
     Attributes:
         order: length of the longest n-grams.
         unit: words or characters.
-        cutoffs: n-grams that occur so often or less are left out: 0 for words, then for 2-grams and so on;
-            the last number holds for the higher orders.
-        entropy: n-grams that change the perplexity by less than this, relatively, are left out; 0: none.
-        vocabulary: None: every word of the text; a number: so many words, the most frequent ones; a file: the
-            words that stand in it. What is not in the vocabulary is `<unk>`.
+        cutoffs: for each order, the highest count of n-grams that are removed: 0 for words, then for 2-grams
+            and so on; the last number also applies to the higher orders.
+        entropy: n-grams that change the perplexity by less than this, relatively, are removed; 0: none.
+        vocabulary: None: every word of the text; a number: that many words, the most frequent ones; a file:
+            the words in it. Every other word is `<unk>`.
         normalizer: rules for the text, see `text.normalize`.
 
     Raises:
@@ -74,7 +76,7 @@ class NgramConfig:
             raise SettingsError(
                 f"--prune-entropy is {self.entropy}. 0, or a small number such as 1e-8, was expected."
             )
-        normalize("", self.normalizer)  # raises when there are no such rules
+        normalize("", self.normalizer)  # raises if there are no such rules
         if isinstance(self.vocabulary, int) and self.vocabulary < 1:
             raise SettingsError(
                 f"--vocabulary is {self.vocabulary}. A number of words, or a file, was expected."
@@ -87,21 +89,21 @@ def build(
     """Train a model on text files and save it.
 
     Args:
-        texts: see `corpus`; `-` is the standard input.
+        texts: see `text_files`; `-` is the standard input.
         config: what kind of model.
         output: the model's file; ARPA if it ends in .arpa or .arpa.gz.
         temporary: folder for large intermediate files, about 20 bytes a word and order; None: the system's.
 
     Returns:
-        the model, as it has been saved.
+        The model, as saved.
 
     Raises:
         DataError: a text cannot be read, or there is no text at all.
         OSError: a file cannot be written.
     """
     progress = _Progress(texts, config.order)
-    with Scratch(temporary) as scratch:
-        symbols, stream = Symbols(config.unit), scratch.path()
+    with DiskArrays(temporary) as disk:
+        symbols, stream = SymbolTable(config.unit), disk.new_path()
         with open(stream, "wb") as file:
             for block, _, _ in read_blocks(texts, progress.reading):
                 symbols.encode(_normalized(block, config.normalizer)).tofile(file)
@@ -111,17 +113,17 @@ def build(
             )
         if symbols.empty_lines:
             _LOG.info("lines without text, skipped: %d", symbols.empty_lines)
-        words = scratch.load(stream, np.int32)
+        words = disk.load(stream, np.int32)
         names = _choose_words(words, symbols.names(), config.vocabulary, config.unit)
         _LOG.info("%d sentences, %d %ss, %d different", symbols.sentences, len(words) - 2 * symbols.sentences,
                   config.unit, len(names) - _RESERVED)  # fmt: skip
-        levels = count(words, len(names), config.order, scratch, progress.counting)
+        levels = count(words, len(names), config.order, disk, progress.counting)
         progress.smoothing()
         cutoffs = config.cutoffs or (0,)
         cutoffs += (cutoffs[-1],) * (config.order - len(cutoffs))
-        arrays, counts, followed = estimate(levels, cutoffs, scratch)
+        arrays, counts, followed = estimate(levels, cutoffs, disk)
         if config.entropy:
-            arrays, counts = prune_entropy(arrays, counts, followed, config.entropy, scratch)
+            arrays, counts = prune_entropy(arrays, counts, followed, config.entropy, disk)
         NgramModel.from_parts(NgramParts(arrays, tuple(names), counts, config.unit)).save(output)
     return NgramModel.load(output, config.unit)
 
@@ -129,7 +131,7 @@ def build(
 def _normalized(block: bytes, rules: str) -> bytes:
     """A block of whole lines by the rules."""
     if rules == "verbatim" and block.isascii():
-        return block  # in the one Unicode form; white space is folded by the reading
+        return block  # already NFC; white space is folded when it is encoded
     lines = block.decode().split("\n")
     return "\n".join(normalize(line, rules) for line in lines).encode()
 
@@ -141,17 +143,17 @@ def _choose_words(
     for name in (BEGIN, END):
         if name in names[_RESERVED:]:
             raise DataError(
-                f"the text holds {name} as a word, which stands for a sentence's border. Take it out."
+                f"the text has the word {name}, which is reserved for the border of a sentence. Take it out."
             )
     totals = occurrences(words, len(names))
     ranked = _RESERVED + np.argsort(-totals[_RESERVED:], kind="stable")
     ids = [number for number in ranked.tolist() if names[number] != UNKNOWN]
     chosen = [names[number] for number in ids]
     if isinstance(vocabulary, int):
-        ids = [number for place, number in enumerate(ids) if place < vocabulary or names[number] == " "]
+        ids = [number for rank, number in enumerate(ids) if rank < vocabulary or names[number] == " "]
         chosen = [names[number] for number in ids]
     elif vocabulary is not None:
-        # a file of characters cannot list the space, which every alphabet has
+        # A file of characters cannot list the space, which is in every alphabet.
         wanted = _read_vocabulary(vocabulary) | ({" "} if unit == "character" else set())
         ids = [number for number in ids if names[number] in wanted]
         seen = [names[number] for number in ids]
@@ -179,7 +181,7 @@ def _read_vocabulary(path: Path) -> set[str]:
 
 
 class _Progress:
-    """Transient log lines: what is being done, which share of the whole, how long still."""
+    """Transient log lines: the current pass, how much of the work is done, and the time left."""
 
     def __init__(self, texts: Sequence[Path], order: int) -> None:
         self._sizes = {path: path.stat().st_size for path in texts if path.is_file()}
@@ -206,7 +208,7 @@ class _Progress:
         if now - self._reported < _REPORT_EVERY_S:
             return
         self._reported = now
-        share = passes / self._passes
-        left = round((now - self._began) * (1 - share) / share) if share else 0
-        clock = f", about {left // 60}:{left % 60:02d} left" if share > 0.02 else ""
-        _LOG.info("%s: %d %% of all%s", what, 100 * share, clock, extra={"transient": True})
+        done = passes / self._passes
+        left_s = round((now - self._began) * (1 - done) / done) if done else 0
+        left = f", about {left_s // 60}:{left_s % 60:02d} left" if done > 0.02 else ""
+        _LOG.info("%s: %d %% of all%s", what, 100 * done, left, extra={"transient": True})

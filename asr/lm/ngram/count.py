@@ -1,80 +1,27 @@
-"""A stream of word ids in, the number of every n-gram out: on disk, so that neither has to fit in memory.
+"""Count n-grams: a stream of word ids in, the count of each n-gram out; both may exceed the memory.
 
-Order by order. The n-grams of order k - 1 have numbers; the stream of words has beside it the stream of the
-numbers of the (k - 1)-grams that end at each word. An n-gram of order k is then one 64-bit key: the number of
-its first k - 1 words, and its last word. Sorted and counted, the keys are at once the next level of the trie
-(`trie` says why: sorted by parent, then by word). A block of keys is sorted at a time; the sorted runs are
-merged in parts.
+Order by order. The n-grams of order k - 1 are numbered; parallel to the stream of words runs the stream of
+the numbers of the (k - 1)-grams that end at each word. An n-gram of order k is then one 64-bit key: the
+number of its first k - 1 words, and its last word. The keys, sorted and counted, are the next level of the
+trie, which is sorted by parent, then by word. A block of keys is sorted at a time; the sorted runs are merged
+in parts.
 """
 
-import mmap
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
-from weakref import WeakSet
 
 import numpy as np
 from numpy.typing import NDArray
 
 from asr.compiled import kernel
 from asr.errors import DataError
+from asr.lm.ngram.disk import DiskArrays
 from asr.lm.ngram.trie import BEGIN_ID, MAX_NODES, first_not_below
 
-__all__ = ["Level", "Scratch", "count", "occurrences"]
+__all__ = ["Level", "count", "occurrences"]
 
 _BLOCK = 1 << 24  # keys sorted, or merged, at a time
 _MAX_WORDS = 2**32 - 1  # uint32 counts
-
-
-class Scratch:
-    """Arrays on disk, mapped and not held; their room on the disk is free again when nothing refers to them.
-
-    Use it in a `with` statement, at whose end its folder is removed.
-
-    Args:
-        folder: where the scratch folder is made; None: where the system keeps temporary files.
-    """
-
-    def __init__(self, folder: Path | None = None) -> None:
-        self._folder = Path(tempfile.mkdtemp(prefix="asr-lm-", dir=folder))
-        self._made = 0
-        self._mapped: WeakSet[mmap.mmap] = WeakSet()
-
-    def __enter__(self) -> "Scratch":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        shutil.rmtree(self._folder, ignore_errors=True)
-
-    def path(self) -> Path:
-        """A new file name."""
-        self._made += 1
-        return self._folder / str(self._made)
-
-    def empty(self, size: int, dtype: type[np.generic]) -> NDArray[Any]:
-        """(size,) zeros of this type."""
-        path = self.path()
-        with open(path, "wb") as file:
-            file.truncate(size * np.dtype(dtype).itemsize)
-        return self.load(path, dtype)
-
-    def load(self, path: Path, dtype: type[np.generic]) -> NDArray[Any]:
-        """What a file of this folder holds; writable. The file itself is gone."""
-        if not path.stat().st_size:
-            return np.zeros(0, dtype)
-        with open(path, "r+b") as file:
-            mapped = mmap.mmap(file.fileno(), 0)
-        path.unlink()  # the mapping keeps the file's content, and nothing else does
-        self._mapped.add(mapped)
-        return np.frombuffer(mapped, dtype)
-
-    def rest(self) -> None:
-        """Give the memory of all arrays back to the system; what is used again is mapped again."""
-        for mapped in self._mapped:
-            mapped.madvise(mmap.MADV_DONTNEED)
 
 
 @dataclass(frozen=True)
@@ -100,7 +47,7 @@ def count(
     words: NDArray[np.int32],
     n_words: int,
     order: int,
-    scratch: Scratch,
+    disk: DiskArrays,
     progress: Callable[[float], None] = lambda _: None,
 ) -> list[Level]:
     """Count the n-grams of order 1 to `order`, none of which spans two sentences.
@@ -109,11 +56,11 @@ def count(
         words: (positions,) ids; each sentence begins with 1 (`<s>`) and ends with 2 (`</s>`).
         n_words: number of different ids.
         order: length of the longest n-grams.
-        scratch: where the result and all large arrays lie.
-        progress: told, now and then, how many passes over `words` are done, of 2 * order - 2.
+        disk: where the result and all large arrays are stored.
+        progress: called now and then with the passes over `words` that are done, of 2 * order - 2.
 
     Returns:
-        a level for each order.
+        A level for each order.
 
     Raises:
         DataError: there are more n-grams, or words, than the arrays can number.
@@ -122,11 +69,11 @@ def count(
         raise DataError(f"more than {_MAX_WORDS:,} words and sentence ends. No more can be counted.")
     totals = occurrences(words, n_words).astype(np.uint32)
     levels = [Level(np.arange(n_words, dtype=np.int32), totals, np.array([0, n_words], np.int32))]
-    numbers = words  # of the n-gram that ends at each word
+    numbers = words  # of the n-gram that ends at each word; a 1-gram's number is its word's id
     for n in range(2, order + 1):
         done = 2 * n - 4
-        runs = _sorted_runs(words, numbers, scratch, _after(progress, done))
-        levels.append(_merge(runs, len(levels[-1]), scratch))
+        runs = _sorted_runs(words, numbers, disk, _offset(progress, done))
+        levels.append(_merge(runs, len(levels[-1]), disk))
         del runs
         if sum(map(len, levels)) > MAX_NODES:
             raise DataError(
@@ -135,7 +82,7 @@ def count(
             )
         progress(2 * n - 3)
         if n < order:
-            numbers = _renumber(words, numbers, levels[-1], scratch)
+            numbers = _renumber(words, numbers, levels[-1], disk)
     return levels
 
 
@@ -147,18 +94,19 @@ def occurrences(words: NDArray[np.int32], n_words: int) -> NDArray[np.int64]:
     return totals
 
 
-def _after(progress: Callable[[float], None], done: int) -> Callable[[float], None]:
-    return lambda part: progress(done + part)
+def _offset(progress: Callable[[float], None], done: int) -> Callable[[float], None]:
+    return lambda passes: progress(done + passes)
 
 
 def _blocks(words: NDArray[np.int32]) -> Iterator[tuple[int, int, NDArray[np.int32]]]:
+    """First and last position + 1 of each block of the text, and its words."""
     for first in range(0, len(words), _BLOCK):
         stop = min(first + _BLOCK, len(words))
         yield first, stop, words[first:stop]
 
 
 def _sorted_runs(
-    words: NDArray[np.int32], numbers: NDArray[np.int32], scratch: Scratch, progress: Callable[[float], None]
+    words: NDArray[np.int32], numbers: NDArray[np.int32], disk: DiskArrays, progress: Callable[[float], None]
 ) -> list[tuple[NDArray[np.uint64], NDArray[np.uint32]]]:
     """Keys and their counts, sorted, for each block of the text."""
     runs = []
@@ -169,16 +117,16 @@ def _sorted_runs(
         keys.sort()
         counts = np.empty(len(keys), np.uint32)
         size = _count_equal(keys, counts)
-        run = scratch.empty(size, np.uint64), scratch.empty(size, np.uint32)
+        run = disk.zeros(size, np.uint64), disk.zeros(size, np.uint32)
         run[0][:], run[1][:] = keys[:size], counts[:size]
         runs.append(run)
-        scratch.rest()
+        disk.release_memory()
         progress(stop / len(words))
     return runs
 
 
 def _merge(
-    runs: list[tuple[NDArray[np.uint64], NDArray[np.uint32]]], n_parents: int, scratch: Scratch
+    runs: list[tuple[NDArray[np.uint64], NDArray[np.uint32]]], n_parents: int, disk: DiskArrays
 ) -> Level:
     """One level from sorted runs, part by part, each of which fits in memory."""
     total = sum(len(keys) for keys, _ in runs)
@@ -186,8 +134,8 @@ def _merge(
     sample = np.sort(np.concatenate([keys[:: max(1, _BLOCK // 4096)] for keys, _ in runs]))
     splits = [sample[len(sample) * part // parts] for part in range(1, parts)]
     bounds = [[0, *np.searchsorted(keys, splits).tolist(), len(keys)] for keys, _ in runs]
-    names = scratch.path(), scratch.path()
-    begin = scratch.empty(n_parents + 1, np.int32)
+    names = disk.new_path(), disk.new_path()
+    begin = disk.zeros(n_parents + 1, np.int32)
     with open(names[0], "wb") as word_file, open(names[1], "wb") as count_file:
         for part in range(parts):
             pieces = [
@@ -206,20 +154,20 @@ def _merge(
                 (keys & np.uint64(0xFFFFFFFF)).astype(np.int32).tofile(word_file)
                 counts.tofile(count_file)
                 _count_children(keys, begin)
-            scratch.rest()
+            disk.release_memory()
     np.cumsum(begin, out=begin)
-    return Level(scratch.load(names[0], np.int32), scratch.load(names[1], np.uint32), begin)
+    return Level(disk.load(names[0], np.int32), disk.load(names[1], np.uint32), begin)
 
 
 def _renumber(
-    words: NDArray[np.int32], numbers: NDArray[np.int32], level: Level, scratch: Scratch
+    words: NDArray[np.int32], numbers: NDArray[np.int32], level: Level, disk: DiskArrays
 ) -> NDArray[np.int32]:
     """The numbers of the n-grams of `level` that end at each word; -1 where the sentence is too short."""
-    longer = scratch.empty(len(words), np.int32)
+    longer = disk.zeros(len(words), np.int32)
     for first, stop, block in _blocks(words):
         before = numbers[first - 1] if first else np.int32(-1)
         longer[first:stop] = _find(block, numbers[first:stop], int(before), level.word, level.begin)
-        scratch.rest()
+        disk.release_memory()
     return longer
 
 
@@ -227,6 +175,14 @@ def _renumber(
 def _make_keys(
     words: NDArray[np.int32], numbers: NDArray[np.int32], before: int, keys: NDArray[np.uint64]
 ) -> int:
+    """Write the key of each n-gram of a block into `keys` (at least one a word); how many there are.
+
+    Args:
+        words: (positions,) last words.
+        numbers: (positions,) numbers of the (n - 1)-grams that end there; -1: the sentence is too short.
+        before: the number before the block; -1: none.
+        keys: (positions,) output.
+    """
     written = 0
     for i in range(len(words)):
         parent = numbers[i - 1] if i else before
@@ -238,7 +194,7 @@ def _make_keys(
 
 @kernel
 def _count_equal(keys: NDArray[np.uint64], counts: NDArray[np.uint32]) -> int:
-    """Bring each of the sorted keys to the front once, with its count; how many there are."""
+    """Move each different key of `keys` (sorted) to its front and write its count; how many there are."""
     size = 0
     for i in range(len(keys)):
         if i and keys[i] == keys[size - 1]:
@@ -252,20 +208,24 @@ def _count_equal(keys: NDArray[np.uint64], counts: NDArray[np.uint32]) -> int:
 
 @kernel
 def _merge_two(
-    keys: NDArray[np.uint64], counts: NDArray[np.uint32], others: NDArray[np.uint64], more: NDArray[np.uint32]
+    keys: NDArray[np.uint64],
+    counts: NDArray[np.uint32],
+    other_keys: NDArray[np.uint64],
+    other_counts: NDArray[np.uint32],
 ) -> tuple[NDArray[np.uint64], NDArray[np.uint32]]:
-    merged = np.empty(len(keys) + len(others), np.uint64)
-    totals = np.empty(len(keys) + len(others), np.uint32)
+    """Two sorted runs as one; the counts of keys that are in both are added."""
+    merged = np.empty(len(keys) + len(other_keys), np.uint64)
+    totals = np.empty(len(keys) + len(other_keys), np.uint32)
     i, j, size = 0, 0, 0
-    while i < len(keys) or j < len(others):
-        if j == len(others) or (i < len(keys) and keys[i] < others[j]):
+    while i < len(keys) or j < len(other_keys):
+        if j == len(other_keys) or (i < len(keys) and keys[i] < other_keys[j]):
             merged[size], totals[size] = keys[i], counts[i]
             i += 1
-        elif i == len(keys) or others[j] < keys[i]:
-            merged[size], totals[size] = others[j], more[j]
+        elif i == len(keys) or other_keys[j] < keys[i]:
+            merged[size], totals[size] = other_keys[j], other_counts[j]
             j += 1
         else:
-            merged[size], totals[size] = keys[i], counts[i] + more[j]
+            merged[size], totals[size] = keys[i], counts[i] + other_counts[j]
             i += 1
             j += 1
         size += 1
@@ -274,6 +234,7 @@ def _merge_two(
 
 @kernel
 def _count_children(keys: NDArray[np.uint64], begin: NDArray[np.int32]) -> None:
+    """Add 1 to begin[parent + 1] for each key."""
     for key in keys:
         begin[np.int64(key >> np.uint64(32)) + 1] += 1
 
@@ -286,6 +247,7 @@ def _find(
     level_word: NDArray[np.int32],
     begin: NDArray[np.int32],
 ) -> NDArray[np.int32]:
+    """(positions,) the number of the n-gram that ends at each word of a block, as `_make_keys` builds it."""
     found = np.full(len(words), -1, np.int32)
     for i in range(len(words)):
         parent = numbers[i - 1] if i else before

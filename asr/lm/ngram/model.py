@@ -1,10 +1,10 @@
-"""An n-gram language model: load it, ask it, save it.
+"""N-gram language model: load it, score with it, save it.
 
     NgramModel.load(path)         .arpa, .arpa.gz (SRILM, KenLM, ours) or the binary of binary.py
-    start, score, finish          the three calls of interface.py, over any words
+    start, score, finish          the methods of interface.LanguageModel
     save(path)                    to .arpa, .arpa.gz or the binary, by the name's ending
 
-Compiled decoders walk `ngrams` themselves with `packed.advance`.
+Compiled decoders use `ngrams` with `packed.advance`.
 """
 
 from collections.abc import Sequence
@@ -30,12 +30,11 @@ class NgramModel:
     Attributes:
         ngrams: the n-grams, packed.
         words: the word of each id; the ids 0, 1 and 2 are those of `<unk>`, `<s>` and `</s>`.
-        counts: how many n-grams there are of each order, unigrams first.
-        unit: what one of `words` is: a word, or one character (a space among them).
-        ids: the id of each word; what is not in there has the id 0.
+        counts: the number of n-grams of each order, unigrams first.
+        unit: whether one of `words` is a word or a character (a space among them).
+        ids: the id of each word; an out-of-vocabulary word has the id 0.
         start_state: the state after `<s>`.
 
-    Source: three-call interface as in `interface.LanguageModel`.
     """
 
     ngrams: PackedNgrams
@@ -48,7 +47,7 @@ class NgramModel:
     def __post_init__(self) -> None:
         ids = {word: number for number, word in enumerate(self.words)}
         object.__setattr__(self, "ids", ids)
-        # After `<s>` alone: the state is the same whatever its probability is.
+        # The state after `<s>`, whose probability does not matter.
         object.__setattr__(self, "start_state", int(advance(self.ngrams, 0, ids[BEGIN])[1]))
 
     @classmethod
@@ -63,10 +62,10 @@ class NgramModel:
 
     @classmethod
     def load(cls, path: Path, unit: Unit | None = None) -> "NgramModel":
-        """Read a model; the content, not the name, tells the format.
+        """Read a model; its format is recognised by its content, not by its name.
 
         Args:
-            path: .arpa (also compressed with gzip or xz), or our binary, which is mapped and not read.
+            path: .arpa (also compressed with gzip or xz), or our binary, which is memory-mapped.
             unit: what an ARPA file's words are. None: characters if there is a word `<space>` and no other is
                 longer than one character, as in the ARPA files written here; else words.
 
@@ -114,7 +113,7 @@ class NgramModel:
         return self.start_state
 
     def score(self, states: Sequence[int], symbols: Sequence[str]) -> tuple[NDArray[np.float64], list[int]]:
-        """Natural log-probabilities of symbols after states, and the states that follow; see `interface`."""
+        """Natural log-probabilities of symbols after states, and the states that follow."""
         ids = np.array([self.ids.get(symbol, 0) for symbol in symbols], np.int32)
         log_probs, following = _advance_all(self.ngrams, np.array(states, np.int32), ids)
         return log_probs, following.tolist()
@@ -144,6 +143,7 @@ def is_arpa(path: Path) -> bool:
 def _advance_all(
     ngrams: PackedNgrams, states: NDArray[np.int32], ids: NDArray[np.int32]
 ) -> tuple[NDArray[np.float64], NDArray[np.int32]]:
+    """`NgramModel.score` of (n,) states and word ids."""
     log_probs, following = np.empty(len(ids), np.float64), np.empty(len(ids), np.int32)
     for i in range(len(ids)):
         log_probs[i], following[i] = advance(ngrams, int(np.int64(states[i])), int(np.int64(ids[i])))
@@ -152,6 +152,7 @@ def _advance_all(
 
 @kernel
 def _advance_along(ngrams: PackedNgrams, state: int, ids: NDArray[np.int32]) -> NDArray[np.float64]:
+    """(n,) log-probability of each word of a sequence that begins in a state."""
     log_probs = np.empty(len(ids), np.float64)
     for i in range(len(ids)):
         log_probs[i], state = advance(ngrams, state, int(np.int64(ids[i])))

@@ -1,4 +1,4 @@
-"""An n-gram model as it lies in memory and in its file: bit-packed, with quantised values.
+"""An n-gram model as decoders use it and as its file holds it: bit-packed, with quantised values.
 
 The n-grams are those of `trie.NgramArrays`, without its root, and in the same order: the node of the word
 with id w is w; then follow the bigrams, the trigrams and so on, each order sorted by context, then by word.
@@ -25,22 +25,32 @@ from numpy.typing import NDArray
 from asr.compiled import kernel
 from asr.lm.ngram.trie import NgramArrays, link
 
-__all__ = ["PackedNgrams", "advance", "empty", "fits", "is_sound", "pack", "read", "unpack", "word_log_probs"]
+__all__ = [
+    "PackedNgrams",
+    "advance",
+    "empty",
+    "fits",
+    "is_sound",
+    "pack",
+    "read_field",
+    "unpack",
+    "word_log_probs",
+]
 
 # The columns. Of nodes: last word and code of the log-probability (of longer n-grams only), whether it is a
 # state; of each 64 nodes how many states are before. Of states: first child, code of the back-off, suffix.
 WORD, LOG_PROB, IS_STATE, STATES_BEFORE, BEGIN, BACKOFF, SUFFIX = range(7)
 
-# What is known of each order, the number of n-grams of lower orders first: nodes; states, the empty context
-# first; where the log-probabilities, and the back-off weights, are in `values`.
+# The columns of `orders`: the first node and state of each order (the empty context is state 0), and where
+# its log-probabilities and back-off weights begin in `values`.
 NODES, STATES, LOG_PROBS, BACKOFFS = range(4)
 
 
 class PackedNgrams(NamedTuple):
-    """An n-gram model; four arrays only, because compiled code hands them on one by one.
+    """An n-gram model; only four arrays, because compiled code passes each on as an argument.
 
     Attributes:
-        data: uint64: integers of a fixed number of bits, column by column, across the borders of words.
+        data: uint64: integers of a fixed number of bits, column by column; some span two words.
         columns: (7, 2) int64: the first bit of each column in `data`, and the bits of one of its integers.
         values: float32 natural logs: log-probabilities of single words, then the tables of the codes: of the
             log-probabilities of each longer order, and of the back-off weights of each length from 0.
@@ -55,8 +65,8 @@ class PackedNgrams(NamedTuple):
 
 
 @kernel(allocates=False, inline=True)
-def read(ngrams: PackedNgrams, column: int, index: int) -> int:
-    """One integer of a column; the index is not checked."""
+def read_field(ngrams: PackedNgrams, column: int, index: int) -> int:
+    """One integer of a column, such as WORD; the index is not checked."""
     bits = ngrams.columns[column, 1]
     position = np.uint64(ngrams.columns[column, 0] + index * bits)
     word, shift = position >> np.uint64(6), position & np.uint64(63)
@@ -67,11 +77,11 @@ def read(ngrams: PackedNgrams, column: int, index: int) -> int:
 
 @kernel(allocates=False, inline=True)
 def _state_of(ngrams: PackedNgrams, node: int) -> int:
-    """The state of a node; 0 where it is none."""
-    if read(ngrams, IS_STATE, node) == 0:
+    """The state of a node; 0 if it is none."""
+    if read_field(ngrams, IS_STATE, node) == 0:
         return 0
-    place = np.uint64((ngrams.columns[IS_STATE, 0] + node) >> 6)  # the column begins with a word
-    below = ngrams.data[place] & ((np.uint64(1) << np.uint64(node & 63)) - np.uint64(1))
+    word = np.uint64((ngrams.columns[IS_STATE, 0] + node) >> 6)  # the column begins at a word of `data`
+    below = ngrams.data[word] & ((np.uint64(1) << np.uint64(node & 63)) - np.uint64(1))
     # How many bits are set, counted in pairs, fours and bytes; the product adds the bytes up.
     below -= (below >> np.uint64(1)) & np.uint64(0x5555555555555555)
     below = (below & np.uint64(0x3333333333333333)) + (
@@ -79,7 +89,7 @@ def _state_of(ngrams: PackedNgrams, node: int) -> int:
     )
     below = (below + (below >> np.uint64(4))) & np.uint64(0x0F0F0F0F0F0F0F0F)
     count = (below * np.uint64(0x0101010101010101)) >> np.uint64(56)
-    return 1 + read(ngrams, STATES_BEFORE, node >> 6) + int(np.int64(count))
+    return 1 + read_field(ngrams, STATES_BEFORE, node >> 6) + int(np.int64(count))
 
 
 @kernel(allocates=False, inline=True)
@@ -88,36 +98,38 @@ def _child_of(ngrams: PackedNgrams, state: int, word: int) -> int:
     if state == 0:
         return word
     n_words = ngrams.orders[1, NODES]
-    low, end = read(ngrams, BEGIN, state), read(ngrams, BEGIN, state + 1)
+    low, end = read_field(ngrams, BEGIN, state), read_field(ngrams, BEGIN, state + 1)
     high = end
     while low < high:
         middle = (low + high) >> 1
-        if read(ngrams, WORD, middle - n_words) < word:
+        if read_field(ngrams, WORD, middle - n_words) < word:
             low = middle + 1
         else:
             high = middle
-    if low < end and read(ngrams, WORD, low - n_words) == word:
+    if low < end and read_field(ngrams, WORD, low - n_words) == word:
         return low
     return -1
 
 
 @kernel(allocates=False, inline=True)
 def _log_prob(ngrams: PackedNgrams, node: int) -> float:
+    """Natural log-probability of a node's last word after its others."""
     n_words = ngrams.orders[1, NODES]
     if node < n_words:
         return float(ngrams.values[node])
     row = 1
     while node >= ngrams.orders[row + 1, NODES]:
         row += 1
-    return float(ngrams.values[ngrams.orders[row, LOG_PROBS] + read(ngrams, LOG_PROB, node - n_words)])
+    return float(ngrams.values[ngrams.orders[row, LOG_PROBS] + read_field(ngrams, LOG_PROB, node - n_words)])
 
 
 @kernel(allocates=False, inline=True)
 def _backoff(ngrams: PackedNgrams, state: int) -> float:
+    """Natural logarithm of a state's back-off weight."""
     row = 0
     while state >= ngrams.orders[row + 1, STATES]:
         row += 1
-    return float(ngrams.values[ngrams.orders[row, BACKOFFS] + read(ngrams, BACKOFF, state)])
+    return float(ngrams.values[ngrams.orders[row, BACKOFFS] + read_field(ngrams, BACKOFF, state)])
 
 
 @kernel
@@ -130,7 +142,7 @@ def advance(ngrams: PackedNgrams, state: int, word: int) -> tuple[float, int]:
         word: a word's id, 0 to the number of words - 1. It is not checked.
 
     Returns:
-        natural log-probability, and the new state.
+        Natural log-probability, and the new state.
 
     Source: back-off as in the ARPA format; state minimisation as in KenLM (Heafield 2011, section 4.1).
     """
@@ -141,13 +153,13 @@ def advance(ngrams: PackedNgrams, state: int, word: int) -> tuple[float, int]:
             if not scored:
                 total += _log_prob(ngrams, node)
                 scored = True
-            # What these words end with may be a context, where they themselves are none.
+            # A suffix of these words may be a context even if they are none.
             following = _state_of(ngrams, node)
             if following > 0 or state == 0:
                 return total, following
         elif not scored:
             total += _backoff(ngrams, state)
-        state = read(ngrams, SUFFIX, state)
+        state = read_field(ngrams, SUFFIX, state)
 
 
 def word_log_probs(ngrams: PackedNgrams, ids: NDArray[np.int32]) -> NDArray[np.float64]:
@@ -160,7 +172,7 @@ def pack(arrays: NgramArrays, counts: tuple[int, ...], bits: int = 0) -> PackedN
 
     Args:
         arrays: the model, with its suffixes linked.
-        counts: how many n-grams it has of each order.
+        counts: the number of n-grams of each order.
         bits: 2 to 16: of the codes of log-probabilities and of back-off weights; 0 keeps every value exactly.
     """
     inner = len(arrays.backoff)
@@ -203,7 +215,7 @@ def unpack(ngrams: PackedNgrams, counts: tuple[int, ...]) -> NgramArrays:
 
     Args:
         ngrams: the model.
-        counts: how many n-grams it has of each order.
+        counts: the number of n-grams of each order.
     """
     nodes, inner = sum(counts), 1 + sum(counts[:-1])
     arrays = NgramArrays(
@@ -216,7 +228,7 @@ def unpack(ngrams: PackedNgrams, counts: tuple[int, ...]) -> NgramArrays:
 
 
 def empty() -> PackedNgrams:
-    """A model of nothing, for compiled code that takes one also where there is none."""
+    """A model without n-grams, for compiled code that takes one even if there is none."""
     return PackedNgrams(
         np.zeros(0, np.uint64),
         np.zeros((0, 2), np.int64),
@@ -226,7 +238,7 @@ def empty() -> PackedNgrams:
 
 
 def _quantize(values: NDArray[np.float32], bits: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """The code of each value, and the table of the codes."""
+    """(n,) the code of each value, and the value of each code."""
     table, codes = np.unique(values, return_inverse=True)
     if bits and len(table) > 1 << bits:
         borders = np.linspace(0, len(values), (1 << bits) + 1).astype(np.int64)
@@ -237,7 +249,7 @@ def _quantize(values: NDArray[np.float32], bits: int) -> tuple[NDArray[np.int64]
 
 
 def _pack_columns(columns: list[NDArray[Any]]) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
-    """`data` and `columns` of integers; one word more than they need, because two are read at a time."""
+    """`data` and `columns` of integers; `data` has a spare word, because two are read at a time."""
     widths = [max(1, int(values.max(initial=0)).bit_length()) for values in columns]
     words = [-(-len(values) * bits // 64) for values, bits in zip(columns, widths, strict=True)]
     starts = np.cumsum([0, *words])
@@ -249,6 +261,7 @@ def _pack_columns(columns: list[NDArray[Any]]) -> tuple[NDArray[np.uint64], NDAr
 
 @kernel
 def _write(values: NDArray[np.uint64], bits: int, data: NDArray[np.uint64]) -> None:
+    """Write integers of so many bits into `data` (zeros), one after the other."""
     for index in range(len(values)):
         position = index * bits
         word, shift = position >> 6, position & 63
@@ -259,25 +272,26 @@ def _write(values: NDArray[np.uint64], bits: int, data: NDArray[np.uint64]) -> N
 
 @kernel
 def _unpack(ngrams: PackedNgrams, arrays: NgramArrays) -> None:
+    """Write all arrays but `suffix`."""
     n_words, inner = ngrams.orders[1, NODES], len(arrays.backoff)
     states = 0
     for i in range(len(arrays.word)):  # with the root
         node = i - 1
         state = 0
         if node >= 0:
-            arrays.word[i] = node if node < n_words else read(ngrams, WORD, node - n_words)
+            arrays.word[i] = node if node < n_words else read_field(ngrams, WORD, node - n_words)
             arrays.log_prob[i] = _log_prob(ngrams, node)
             state = _state_of(ngrams, node)
         if i < inner:
-            arrays.begin[i] = 1 + read(ngrams, BEGIN, states)
+            arrays.begin[i] = 1 + read_field(ngrams, BEGIN, states)
             if state > 0 or i == 0:
                 arrays.backoff[i] = _backoff(ngrams, state)
                 states += 1
-    arrays.begin[inner] = 1 + read(ngrams, BEGIN, states)
+    arrays.begin[inner] = 1 + read_field(ngrams, BEGIN, states)
 
 
 def fits(ngrams: PackedNgrams, counts: tuple[int, ...]) -> bool:
-    """Whether the arrays have the shapes and sizes that belong to these counts; see `is_sound`."""
+    """Whether the arrays have the shapes and sizes of a model with these counts; see `is_sound`."""
     data, columns, values, orders = ngrams
     order, longer = len(counts), sum(counts[1:])
     if (
@@ -308,33 +322,33 @@ def is_sound(ngrams: PackedNgrams) -> bool:
     """Whether no walk through a model that `fits` can leave its arrays or go on forever."""
     order, n_words = len(ngrams.orders) - 1, ngrams.orders[1, NODES]
     nodes, states = ngrams.orders[order, NODES], ngrams.orders[order, STATES]
-    if read(ngrams, BEGIN, 0) != 0 or read(ngrams, BEGIN, states) != nodes:
+    if read_field(ngrams, BEGIN, 0) != 0 or read_field(ngrams, BEGIN, states) != nodes:
         return False
-    if states > 1 and read(ngrams, BEGIN, 1) != n_words:
+    if states > 1 and read_field(ngrams, BEGIN, 1) != n_words:
         return False
     before = 0
     for node in range(nodes):
-        if node & 63 == 0 and read(ngrams, STATES_BEFORE, node >> 6) != before:
+        if node & 63 == 0 and read_field(ngrams, STATES_BEFORE, node >> 6) != before:
             return False
-        before += read(ngrams, IS_STATE, node)
+        before += read_field(ngrams, IS_STATE, node)
     if 1 + before != states:
         return False
     row = 0
     for state in range(states):
         while state >= ngrams.orders[row + 1, STATES]:
             row += 1
-        code = read(ngrams, BACKOFF, state)
+        code = read_field(ngrams, BACKOFF, state)
         if ngrams.orders[row, BACKOFFS] + code >= ngrams.orders[row + 1, BACKOFFS]:
             return False
         # A suffix's number is lower, so that every walk along suffixes ends at the empty context.
-        if state > 0 and read(ngrams, SUFFIX, state) >= state:
+        if state > 0 and read_field(ngrams, SUFFIX, state) >= state:
             return False
-        low, high = read(ngrams, BEGIN, state), read(ngrams, BEGIN, state + 1)
+        low, high = read_field(ngrams, BEGIN, state), read_field(ngrams, BEGIN, state + 1)
         if low > high:
             return False
         last = -1
         for node in range(max(low, n_words), high):
-            word = read(ngrams, WORD, node - n_words)
+            word = read_field(ngrams, WORD, node - n_words)
             if not last < word < n_words:
                 return False
             last = word
@@ -342,7 +356,7 @@ def is_sound(ngrams: PackedNgrams) -> bool:
     for node in range(n_words, nodes):
         while node >= ngrams.orders[row + 1, NODES]:
             row += 1
-        code = read(ngrams, LOG_PROB, node - n_words)
+        code = read_field(ngrams, LOG_PROB, node - n_words)
         if ngrams.orders[row, LOG_PROBS] + code >= ngrams.orders[row + 1, LOG_PROBS]:
             return False
     return True

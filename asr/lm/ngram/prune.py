@@ -1,15 +1,16 @@
-"""Entropy pruning: leave out the n-grams that change the model least.
+"""Entropy pruning: remove the n-grams that change the model least.
 
-An n-gram is left out when the perplexity of the model would grow by less than a threshold, each n-gram
-considered by itself, from the highest order down; an n-gram that others begin with stays. Back-off weights
-are computed anew.
+An n-gram is removed if the perplexity of the model would grow by less than a threshold, each n-gram
+considered by itself, from the highest order down; a prefix of an n-gram that stays also stays. Back-off
+weights are recomputed.
 
-The probability of a context is its share of the training text, not the product of the model's probabilities:
-with Kneser-Ney smoothing, whose lower orders are no estimate of how often a word occurs, that product
-misleads.
+The probability of a context is its relative frequency in the training text, not the product of the model's
+probabilities: with Kneser-Ney smoothing, whose lower orders do not estimate how often a word occurs, that
+product misleads.
 
-Source: Stolcke (1998), Entropy-based pruning of backoff language models, section 3 (equations 3 to 5); Chelba
-et al. (2010), Study on interaction between entropy pruning and Kneser-Ney smoothing, for why the shares.
+Source: Stolcke (1998), Entropy-based pruning of backoff language models, section 3 (equations 3 to 5); for
+relative frequencies: Chelba et al. (2010), Study on interaction between entropy pruning and Kneser-Ney
+smoothing.
 """
 
 import math
@@ -19,16 +20,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asr.compiled import kernel
-from asr.lm.ngram.count import Scratch
+from asr.lm.ngram.disk import DiskArrays
 from asr.lm.ngram.trie import NgramArrays, advance, link
 
 __all__ = ["prune_entropy"]
 
-_TINY = 1e-5  # below this, what is left of the probability is rounding
+_TINY = 1e-5  # below this, a remaining probability is rounding error
 
 
 def prune_entropy(
-    arrays: NgramArrays, counts: tuple[int, ...], followed: NDArray[Any], threshold: float, scratch: Scratch
+    arrays: NgramArrays, counts: tuple[int, ...], followed: NDArray[Any], threshold: float, disk: DiskArrays
 ) -> tuple[NgramArrays, tuple[int, ...]]:
     """A model without the n-grams that change its perplexity by less than a threshold.
 
@@ -37,42 +38,42 @@ def prune_entropy(
         counts: how many n-grams it has of each order.
         followed: (contexts,) how often each node below the highest order was followed by a word.
         threshold: relative increase of the perplexity, such as 1e-8; words always stay.
-        scratch: where the result lies.
+        disk: where the result is stored.
 
     Returns:
-        the new model's arrays, and its n-grams of each order.
+        The new model's arrays, and the number of its n-grams of each order.
     """
     nodes, inner = len(arrays.word), len(arrays.backoff)
     starts = np.cumsum([0, 1, *counts])  # of each order, the root's being 0
     kept = np.ones(nodes, np.bool_)
     for n in range(len(counts), 1, -1):
-        _choose(arrays, followed, kept, int(starts[n - 1]), int(starts[n]), threshold)
-    numbers = scratch.empty(nodes + 1, np.int32)
+        _mark_kept(arrays, followed, kept, int(starts[n - 1]), int(starts[n]), threshold)
+    numbers = disk.zeros(nodes + 1, np.int32)
     np.cumsum(kept, out=numbers[1:])
     sizes = tuple(int(numbers[starts[n + 1]] - numbers[starts[n]]) for n in range(1, len(counts) + 1))
-    left, left_inner = int(numbers[nodes]), int(numbers[inner])
+    new_nodes, new_inner = int(numbers[nodes]), int(numbers[inner])
     pruned = NgramArrays(
-        scratch.empty(left, np.int32), scratch.empty(left, np.float32), scratch.empty(left, np.int32),
-        scratch.empty(left_inner, np.float32), scratch.empty(left_inner + 1, np.int32),
+        disk.zeros(new_nodes, np.int32), disk.zeros(new_nodes, np.float32), disk.zeros(new_nodes, np.int32),
+        disk.zeros(new_inner, np.float32), disk.zeros(new_inner + 1, np.int32),
     )  # fmt: skip
     _compact(arrays, kept, numbers, pruned)
     link(pruned)
-    _weigh(pruned)
+    _set_backoffs(pruned)
     return pruned, sizes
 
 
 @kernel
-def _left(arrays: NgramArrays, parent: int) -> tuple[float, float]:
-    """What the n-grams of a context leave to all other words: of its probability, and of the order below."""
-    left, left_low = 1.0, 1.0
+def _remaining(arrays: NgramArrays, parent: int) -> tuple[float, float]:
+    """The probability of all words that are no child of a context: after it, and after its suffix."""
+    rest, rest_low = 1.0, 1.0
     for node in range(arrays.begin[parent], arrays.begin[parent + 1]):
-        left -= math.exp(arrays.log_prob[node])
-        left_low -= math.exp(advance(arrays, arrays.suffix[parent], arrays.word[node])[0])
-    return left, left_low
+        rest -= math.exp(arrays.log_prob[node])
+        rest_low -= math.exp(advance(arrays, arrays.suffix[parent], arrays.word[node])[0])
+    return rest, rest_low
 
 
 @kernel
-def _choose(
+def _mark_kept(
     arrays: NgramArrays,
     followed: NDArray[np.int64],
     kept: NDArray[np.bool_],
@@ -80,13 +81,22 @@ def _choose(
     stop: int,
     threshold: float,
 ) -> None:
-    """Mark what goes among the children of the nodes from `first` to `stop` - 1."""
+    """Write whether each child of the nodes from `first` to `stop` - 1 is kept.
+
+    Args:
+        arrays: the model.
+        followed: (contexts,) how often each one was followed by a word.
+        kept: (nodes,) output; true before.
+        first: the first of these nodes.
+        stop: the node after the last of them.
+        threshold: relative increase of the perplexity.
+    """
     inner = len(arrays.backoff)
     for parent in range(first, stop):
         begin, end = arrays.begin[parent], arrays.begin[parent + 1]
-        left, left_low = _left(arrays, parent)
-        left, left_low = max(left, 1e-12), max(left_low, 1e-12)
-        share = followed[parent] / followed[0]
+        rest, rest_low = _remaining(arrays, parent)
+        rest, rest_low = max(rest, 1e-12), max(rest_low, 1e-12)
+        context_prob = followed[parent] / followed[0]
         for node in range(begin, end):
             if node < inner:
                 needed = False
@@ -97,9 +107,9 @@ def _choose(
             log_prob = arrays.log_prob[node]
             log_low, _ = advance(arrays, arrays.suffix[parent], arrays.word[node])
             prob, prob_low = math.exp(log_prob), math.exp(log_low)
-            old = math.log(left / left_low)
-            new = math.log((left + prob) / (left_low + prob_low))
-            change = -share * (prob * (log_low + new - log_prob) + left * (new - old))
+            old = math.log(rest / rest_low)
+            new = math.log((rest + prob) / (rest_low + prob_low))
+            change = -context_prob * (prob * (log_low + new - log_prob) + rest * (new - old))
             kept[node] = math.expm1(change) >= threshold
 
 
@@ -107,6 +117,7 @@ def _choose(
 def _compact(
     arrays: NgramArrays, kept: NDArray[np.bool_], numbers: NDArray[np.int32], pruned: NgramArrays
 ) -> None:
+    """Write the kept nodes into `pruned`; `numbers` (nodes + 1,) counts the kept ones before each node."""
     pruned.begin[0] = 1
     for node in range(len(arrays.word)):
         if kept[node]:
@@ -115,14 +126,14 @@ def _compact(
             pruned.log_prob[to] = arrays.log_prob[node]
             if node < len(arrays.backoff):
                 pruned.begin[to + 1] = numbers[arrays.begin[node + 1]]
-                alone = numbers[arrays.begin[node]] == numbers[arrays.begin[node + 1]]
-                pruned.backoff[to] = 0.0 if alone else arrays.backoff[node]
+                childless = numbers[arrays.begin[node]] == numbers[arrays.begin[node + 1]]
+                pruned.backoff[to] = 0.0 if childless else arrays.backoff[node]
 
 
 @kernel
-def _weigh(arrays: NgramArrays) -> None:
+def _set_backoffs(arrays: NgramArrays) -> None:
     """Back-off weights with which the probabilities after each context sum to 1; lower orders first."""
     for parent in range(1, len(arrays.backoff)):
-        left, left_low = _left(arrays, parent)
-        if arrays.begin[parent] < arrays.begin[parent + 1] and left > _TINY and left_low > _TINY:
-            arrays.backoff[parent] = math.log(left / left_low)
+        rest, rest_low = _remaining(arrays, parent)
+        if arrays.begin[parent] < arrays.begin[parent + 1] and rest > _TINY and rest_low > _TINY:
+            arrays.backoff[parent] = math.log(rest / rest_low)

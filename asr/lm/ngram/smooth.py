@@ -1,9 +1,9 @@
-"""Counts in, an n-gram model out: interpolated modified Kneser-Ney smoothing, and count cut-offs.
+"""Smooth counts into an n-gram model: interpolated modified Kneser-Ney, and count cut-offs.
 
 The numbers are those of KenLM's lmplz: one `<s>` begins a sentence; n-grams that begin with it keep their
 counts at every order, all others below the highest order are counted by how many different words precede
-them; unigrams are interpolated with a uniform distribution over all words but `<s>`; what cut-offs remove
-goes to the back-off weight, and discounts are estimated before anything is cut off.
+them; unigrams are interpolated with a uniform distribution over all words but `<s>`; the probability of
+n-grams that cut-offs remove goes to the back-off weight, and discounts are estimated before that.
 
 Source: Chen & Goodman (1999), An empirical study of smoothing techniques for language modeling, section 3 and
 equation 26 (discounts); Heafield et al. (2013), Scalable modified Kneser-Ney language model estimation.
@@ -18,20 +18,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asr.compiled import kernel
-from asr.lm.ngram.count import Level, Scratch
+from asr.lm.ngram.count import Level
+from asr.lm.ngram.disk import DiskArrays
 from asr.lm.ngram.trie import BEGIN_ID, NgramArrays, first_not_below, link
 
 __all__ = ["FALLBACK", "discounts", "estimate"]
 
 _LOG = logging.getLogger("asr")
 
-FALLBACK = (0.5, 1.0, 1.5)  # discounts where too little text gives none; those of lmplz's --discount_fallback
+FALLBACK = (0.5, 1.0, 1.5)  # discounts for too little text; those of lmplz's --discount_fallback
 
 _ZERO = -99.0 * math.log(10)  # the logarithm of 0, as ARPA files write it
 
 
 def discounts(counts: NDArray[np.uint32]) -> tuple[float, float, float] | None:
-    """What is taken from n-grams seen once, twice, and three times or more.
+    """The discounts of n-grams seen once, twice, and three times or more.
 
     Args:
         counts: (n,) adjusted counts of all n-grams of an order.
@@ -50,37 +51,37 @@ def discounts(counts: NDArray[np.uint32]) -> tuple[float, float, float] | None:
 
 
 def estimate(
-    levels: Sequence[Level], cutoffs: Sequence[int], scratch: Scratch
+    levels: Sequence[Level], cutoffs: Sequence[int], disk: DiskArrays
 ) -> tuple[NgramArrays, tuple[int, ...], NDArray[Any]]:
     """The smoothed model of counted n-grams.
 
     Args:
-        levels: what `counting.count` returns.
+        levels: what `count.count` returns.
         cutoffs: for each order the highest count that is removed; 0 first (words are not removed), never
             falling.
-        scratch: where the result and all large arrays lie.
+        disk: where the result and all large arrays are stored.
 
     Returns:
-        the model's arrays; how many n-grams it has of each order; and for each node below the highest order
-        how often it was followed by a word.
+        The model's arrays; the number of n-grams of each order; and for each node below the highest order how
+        often it was followed by a word.
     """
     order = len(levels)
-    suffixes = _suffixes(levels, scratch)
-    kept = [_kept(level, cutoff, scratch) for level, cutoff in zip(levels, cutoffs, strict=True)]
+    suffixes = _suffixes(levels, disk)
+    kept = [_kept(level, cutoff, disk) for level, cutoff in zip(levels, cutoffs, strict=True)]
     counts = tuple(int(numbers[-1]) for numbers in kept)
     nodes, inner = 1 + sum(counts), 1 + sum(counts[:-1])
     arrays = NgramArrays(
-        scratch.empty(nodes, np.int32), scratch.empty(nodes, np.float32), scratch.empty(nodes, np.int32),
-        scratch.empty(inner, np.float32), scratch.empty(inner + 1, np.int32),
+        disk.zeros(nodes, np.int32), disk.zeros(nodes, np.float32), disk.zeros(nodes, np.int32),
+        disk.zeros(inner, np.float32), disk.zeros(inner + 1, np.int32),
     )  # fmt: skip
-    followed = scratch.empty(inner, np.int64)
+    followed = disk.zeros(inner, np.int64)
     arrays.word[0], arrays.begin[0] = -1, 1
     uniform = 1 / (counts[0] - 1)  # over all words but <s>
     lower = np.full(1, uniform, np.float32)
     first_parent, first = 0, 1  # nodes
     numbers = np.array([0, 1], np.int32)  # of the root
     for n, level in enumerate(levels, start=1):
-        adjusted = _adjusted(level, suffixes[n] if n < order else None, scratch)
+        adjusted = _adjusted(level, suffixes[n] if n < order else None, disk)
         if n == 1:
             adjusted[BEGIN_ID] = 0
         taken = discounts(adjusted)
@@ -91,35 +92,35 @@ def estimate(
                 n,
                 ", ".join(f"{d:g}" for d in FALLBACK),
             )
-        probs = scratch.empty(len(level), np.float32)
+        probs = disk.zeros(len(level), np.float32)
         _smooth(
             arrays, followed, level.word, level.count, level.begin, adjusted, suffixes[n - 1], kept[n - 1],
             numbers, lower, np.array(taken or FALLBACK), probs, first_parent, first, n < order,
         )  # fmt: skip
         first_parent, first = first, first + counts[n - 1]
         lower, numbers = probs, kept[n - 1]
-        scratch.rest()
+        disk.release_memory()
     arrays.log_prob[1 + BEGIN_ID] = _ZERO  # never predicted
-    arrays.backoff[0] = 0.0  # nothing is left to forget
+    arrays.backoff[0] = 0.0  # the empty context has no shorter one
     link(arrays)
-    scratch.rest()
+    disk.release_memory()
     return arrays, counts, followed
 
 
-def _suffixes(levels: Sequence[Level], scratch: Scratch) -> list[NDArray[np.int32]]:
+def _suffixes(levels: Sequence[Level], disk: DiskArrays) -> list[NDArray[np.int32]]:
     """For each order, the numbers (in the order below) of the n-grams without their first word."""
-    suffixes: list[NDArray[np.int32]] = [scratch.empty(len(levels[0]), np.int32)]
+    suffixes: list[NDArray[np.int32]] = [disk.zeros(len(levels[0]), np.int32)]
     for n in range(1, len(levels)):
-        suffixes.append(scratch.empty(len(levels[n]), np.int32))
+        suffixes.append(disk.zeros(len(levels[n]), np.int32))
         below = levels[n - 1]
         _link_level(levels[n].word, levels[n].begin, suffixes[n - 1], below.word, below.begin, suffixes[n])
-        scratch.rest()
+        disk.release_memory()
     return suffixes
 
 
-def _kept(level: Level, cutoff: int, scratch: Scratch) -> NDArray[np.int32]:
-    """(n + 1,) how many n-grams before each one are kept; the last is how many there are."""
-    numbers = scratch.empty(len(level) + 1, np.int32)
+def _kept(level: Level, cutoff: int, disk: DiskArrays) -> NDArray[np.int32]:
+    """(n + 1,) how many n-grams before each one are kept; the last value is the number of all kept ones."""
+    numbers = disk.zeros(len(level) + 1, np.int32)
     if cutoff:
         np.cumsum(level.count > cutoff, out=numbers[1:])
     else:
@@ -127,11 +128,11 @@ def _kept(level: Level, cutoff: int, scratch: Scratch) -> NDArray[np.int32]:
     return numbers
 
 
-def _adjusted(level: Level, suffixes: NDArray[np.int32] | None, scratch: Scratch) -> NDArray[np.uint32]:
-    """Counts by different words before; plain ones for the highest order, and where `<s>` begins."""
+def _adjusted(level: Level, suffixes: NDArray[np.int32] | None, disk: DiskArrays) -> NDArray[np.uint32]:
+    """(n,) how many different words precede each n-gram; its count at the highest order and after `<s>`."""
     if suffixes is None:
         return level.count
-    adjusted = scratch.empty(len(level), np.uint32)
+    adjusted = disk.zeros(len(level), np.uint32)
     _count_into(suffixes, level.count, adjusted)
     return adjusted
 
@@ -140,6 +141,13 @@ def _adjusted(level: Level, suffixes: NDArray[np.int32] | None, scratch: Scratch
 def _count_into(
     suffixes: NDArray[np.int32], counts: NDArray[np.uint32], adjusted: NDArray[np.uint32]
 ) -> None:
+    """Write adjusted counts (n,) of one order.
+
+    Args:
+        suffixes: (longer n-grams,) the n-gram that each one of the order above ends with.
+        counts: (n,) plain counts.
+        adjusted: (n,) zeros; output.
+    """
     for suffix in suffixes:
         adjusted[suffix] += 1
     for i in range(len(adjusted)):
@@ -156,6 +164,11 @@ def _link_level(
     below_begin: NDArray[np.int32],
     suffix: NDArray[np.int32],
 ) -> None:
+    """Write suffix (n,): for each n-gram of a level its number without the first word, in the order below.
+
+    The arrays of the level and of the one below are those of `Level`; `below_suffix` is this function's
+    result for the order below.
+    """
     for parent in range(len(begin) - 1):
         context = below_suffix[parent]
         low, stop = below_begin[context], below_begin[context + 1]
@@ -182,7 +195,25 @@ def _smooth(
     first: int,
     inner: bool,
 ) -> None:
-    """One order: probabilities of its n-grams, back-off weights and children of their first words."""
+    """Write one order: log-probabilities of its n-grams, back-off weights and children of their contexts.
+
+    Args:
+        arrays: the model; output.
+        followed: (contexts,) how often a word follows each context; output.
+        word: of the order's `Level`, as the next two are.
+        count: (n,) plain counts.
+        begin: (parents + 1,) first n-gram of each parent.
+        adjusted: (n,) adjusted counts.
+        suffix: (n,) numbers in the order below of the n-grams without their first word.
+        kept: (n + 1,) see `_kept`.
+        kept_parents: (parents + 1,) the same for the order below.
+        lower: (parents of suffixes,) probabilities of the order below.
+        discount: (3,) D1, D2, D3+.
+        probs: (n,) output: probabilities.
+        first_parent: node of the first n-gram of the order below.
+        first: node of the first n-gram of this order.
+        inner: whether this order has a higher one; its nodes then have back-off weights.
+    """
     for parent in range(len(begin) - 1):
         total, gamma, times = 0.0, 0.0, 0
         for i in range(begin[parent], begin[parent + 1]):
@@ -196,14 +227,14 @@ def _smooth(
         for i in range(begin[parent], begin[parent + 1]):
             if kept[i] == kept[i + 1]:
                 continue
-            own = (adjusted[i] - discount[min(adjusted[i], 3) - 1]) / total if adjusted[i] else 0.0
-            probs[i] = own + gamma * lower[suffix[i]]
+            discounted = (adjusted[i] - discount[min(adjusted[i], 3) - 1]) / total if adjusted[i] else 0.0
+            probs[i] = discounted + gamma * lower[suffix[i]]
             node = first + kept[i]
             arrays.word[node] = word[i]
             arrays.log_prob[node] = max(math.log(probs[i]), _ZERO)
         if kept_parents[parent] < kept_parents[parent + 1]:
             node = first_parent + kept_parents[parent]
-            # with discounts of exactly 0 nothing is left for other words
+            # discounts of exactly 0 leave no probability for other words
             arrays.backoff[node] = max(math.log(gamma), _ZERO)
             arrays.begin[node + 1] = first + kept[begin[parent + 1]]
             followed[node] = times

@@ -1,6 +1,6 @@
-"""An n-gram model as a trie in flat arrays: how it is trained, pruned and read from ARPA files.
+"""An n-gram model as a trie in flat arrays, as it is trained, pruned and read from ARPA files.
 
-What decoders walk is its packed form, see `packed`.
+Decoders use its packed form, see `packed`.
 
 Node 0 is the empty context; the node of the word with id w is 1 + w; then follow the bigrams, the trigrams
 and so on. Within an order nodes are sorted by parent, then by word, so that the children of a node (n-grams
@@ -8,7 +8,7 @@ that extend it by one word on the right) are a sorted run of nodes, and later pa
 Nodes of the highest order have no children and no back-off weight, and are stored without these.
 
 A state is the node of the longest context that can still matter: one with children, or with a back-off weight
-other than 1. Two histories whose futures are equal have the same state, whatever was said before.
+other than 1. Two histories after which all probabilities are equal have the same state.
 """
 
 from typing import NamedTuple
@@ -36,8 +36,8 @@ class NgramArrays(NamedTuple):
     Attributes:
         word: (n,) int32, the last word of each n-gram; -1 for the root.
         log_prob: (n,) float32 natural logs, of that word after the others.
-        suffix: (n,) int32, the state that is left of a node when its first word, or more, is forgotten.
-        backoff: (m,) float32 natural logs, what it costs to forget the first word of a context.
+        suffix: (n,) int32, the longest state that is a node without its first word, or without more words.
+        backoff: (m,) float32 natural logs, the back-off weight of a context.
         begin: (m + 1,) int32; the children of node i are begin[i] to begin[i + 1] - 1.
     """
 
@@ -54,8 +54,8 @@ class NgramParts(NamedTuple):
     Attributes:
         arrays: the n-grams.
         words: the word of each id.
-        counts: how many n-grams there are of each order, unigrams first.
-        unit: what one of the words is.
+        counts: the number of n-grams of each order, unigrams first.
+        unit: whether a word of `words` is a word or a character.
     """
 
     arrays: NgramArrays
@@ -66,7 +66,14 @@ class NgramParts(NamedTuple):
 
 @kernel(inline=True)
 def first_not_below(word: NDArray[np.int32], low: int, high: int, sought: int) -> int:
-    """Where `sought` stands, or would stand, among the sorted words from `low` to `high` - 1."""
+    """The first index from `low` to `high` - 1 whose word is not below `sought`; `high` if there is none.
+
+    Args:
+        word: word ids, sorted from `low` to `high` - 1.
+        low: first index.
+        high: index after the last.
+        sought: a word id.
+    """
     while low < high:
         middle = (low + high) >> 1
         if word[middle] < sought:
@@ -89,7 +96,7 @@ def child_of(word: NDArray[np.int32], begin: NDArray[np.int32], node: int, sough
 
 @kernel
 def state_of(arrays: NgramArrays, node: int) -> int:
-    """The state in which a node leaves us: itself, or its longest suffix that can still matter."""
+    """The state after the words of a node: the node, or its longest suffix that can still matter."""
     if node < len(arrays.backoff) and (
         arrays.begin[node] < arrays.begin[node + 1] or arrays.backoff[node] != 0.0
     ):
@@ -107,7 +114,7 @@ def advance(arrays: NgramArrays, state: int, word: int) -> tuple[float, int]:
         word: a word's id, 0 to the number of words - 1. It is not checked.
 
     Returns:
-        natural log-probability, and the new state.
+        Natural log-probability, and the new state.
 
     Source: back-off as in the ARPA format; state minimisation as in KenLM (Heafield 2011, section 4.1).
     """

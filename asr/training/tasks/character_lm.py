@@ -82,7 +82,7 @@ class Prediction:
         return {"dev_loss": self.loss, "dev_bits_per_character": self.score}
 
 
-class TextTask:
+class CharacterLmTask:
     """A character network that learns one text and is chosen by how well it predicts another.
 
     Args:

@@ -54,7 +54,7 @@ def test_scores_are_the_sums_of_the_file(tmp_path: Path) -> None:
     model = load(tmp_path, ARPA)
     # "<s> a" costs nothing to forget; after "b a", which has no back-off, that of "a" counts.
     assert log10_of(model, "a b a") == pytest.approx([-0.5, -0.4, -0.2, -0.3 - 0.8], abs=1e-6)
-    # An unknown word forgets everything that was said before it.
+    # An unknown word forgets everything before it.
     wanted = [-0.5, -0.4, -0.15 - 0.1 - 2, -1, -0.3 - 0.8]
     assert log10_of(model, "a b zebra a") == pytest.approx(wanted, abs=1e-6)
 
@@ -71,7 +71,7 @@ def test_other_writers_files(tmp_path: Path) -> None:
         ARPA.replace("<unk>", "<UNK>"),
         swapped,
         "\ufeff" + ARPA,
-        "made by someone\nngram 1=3 is not said here\n\n" + ARPA,
+        "made by someone\nngram 1=3 is not the header\n\n" + ARPA,
         gzip.compress(ARPA.encode()),
         lzma.compress(ARPA.encode()),
     ):
@@ -94,27 +94,27 @@ def test_missing_suffix_is_allowed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("\\data\\", "hello", r"line 1: 'hello' stands where \\data\\ was expected. This is no"),
-        ("\\data\\", "hello\n" * 20_000, r"line 1: 'hello' stands where \\data\\ was expected. This is no"),
-        ("ngram 2=4", "ngram 3=4", "line 3: 'ngram 3=4' stands where `ngram 2=COUNT` was expected"),
-        ("ngram 2=4", "ngram 2=x", "line 3: 'ngram 2=x' stands where"),
-        ("ngram 2=4", "ngram 2=5", r"line 19: 4 2-grams, but the header \(\\data\\\) says 5"),
+        ("\\data\\", "hello", r"line 1: found 'hello' where \\data\\ was expected. This is no"),
+        ("\\data\\", "hello\n" * 20_000, r"line 1: found 'hello' where \\data\\ was expected. This is no"),
+        ("ngram 2=4", "ngram 3=4", "line 3: found 'ngram 3=4' where `ngram 2=COUNT` was expected"),
+        ("ngram 2=4", "ngram 2=x", "line 3: found 'ngram 2=x' where"),
+        ("ngram 2=4", "ngram 2=5", r"line 19: 4 2-grams, but the header \(\\data\\\) declares 5"),
         ("ngram 2=4", "ngram 2=3", "line 17: more 2-grams than the 3"),
         ("ngram 1=5\nngram 2=4\nngram 3=1\n", "", "line 3: no line `ngram 1=COUNT` in the header"),
-        ("\\2-grams:", "\\4-grams:", r"line 13: '\\\\4-grams:' stands where \\2-grams: was expected"),
-        ("-0.4\ta b", "NaN\ta b", "line 14: 'NaN' stands where a log10 probability was expected: a finite"),
-        ("-0.4\ta b", "-inf\ta b", "line 14: '-inf' stands where"),
-        ("a b\t-0.15", "a b\tnan", "line 14: 'nan' stands where a back-off was expected"),
+        ("\\2-grams:", "\\4-grams:", r"line 13: found '\\\\4-grams:' where \\2-grams: was expected"),
+        ("-0.4\ta b", "NaN\ta b", "line 14: found 'NaN' where a log10 probability was expected: a finite"),
+        ("-0.4\ta b", "-inf\ta b", "line 14: found '-inf' where"),
+        ("a b\t-0.15", "a b\tnan", "line 14: found 'nan' where a back-off was expected"),
         ("-0.4\ta b", "0.4\ta b", "line 14: the log10 probability '0.4' is positive"),
         ("-0.4\ta b\t-0.15", "-0.4\ta", "line 14: .*2 words and, at most, a back-off were expected"),
         ("-0.4\ta b\t", "-0.4\ta c\t", "line 14: the word 'c' is not among the 1-grams"),
-        ("-0.6\tb a", "-0.4\ta b", "line 16: this 2-gram stands in line 14 already"),
-        ("-0.9\tb\t", "-0.9\ta\t", "line 11: the 1-gram 'a' stands in the file twice"),
+        ("-0.6\tb a", "-0.4\ta b", "line 16: this 2-gram is already in line 14"),
+        ("-0.9\tb\t", "-0.9\ta\t", "line 11: the 1-gram 'a' occurs twice"),
         ("-0.2\ta b a", "-0.2\ta a b", "line 20: the first 2 words of this 3-gram are no 2-gram"),
         ("-0.2\ta b a", "-0.2\ta b a\t-0.3", "line 20: the back-off '-0.3'. The n-grams of the"),
-        ("-0.8\t</s>\n", "-0.8\tc\n", "no 1-gram </s>. It was expected: it stands for a sentence's end"),
+        ("-0.8\t</s>\n", "-0.8\tc\n", "no 1-gram </s>, which marks the end of a sentence"),
         ("-99\t<s>\t", "-99\tc\t", "no 1-gram <s>"),
-        ("\\end\\", "\\end\\\nmore", r"line 23: 'more' stands after \\end\\"),
+        ("\\end\\", "\\end\\\nmore", r"line 23: found 'more' after \\end\\"),
         ("\\end\\", "", r"line 2\d: the file ends where \\end\\ was expected. It was cut short"),
         ("\\3-grams:\n-0.2\ta b a\n\n\\end\\\n", "", r"the file ends where \\3-grams: was expected"),
     ],
@@ -170,7 +170,7 @@ def test_unigrams_are_the_files(tmp_path: Path) -> None:
 
 
 def test_characters_survive(tmp_path: Path) -> None:
-    """A space cannot stand in an ARPA file; `<space>` says that a file holds characters."""
+    """A space cannot be a word of an ARPA file; `<space>` marks a file of characters."""
     (tmp_path / "text").write_text("ab ba\nabba\n")
     model = build([tmp_path / "text"], NgramConfig(order=3, unit="character"), tmp_path / "m.bin")
     model.save(tmp_path / "m.arpa")

@@ -34,8 +34,8 @@ def test_read_back_whole(saved: Path) -> None:
 def test_every_damaged_byte_is_found(saved: Path) -> None:
     """A bit that flips in any part of the file: header, words, arrays."""
     whole = saved.read_bytes()
-    for place in [*range(8, 180, 3), *range(180, len(whole) - 1, 41), len(whole) - 1]:
-        saved.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
+    for position in [*range(8, 180, 3), *range(180, len(whole) - 1, 41), len(whole) - 1]:
+        saved.write_bytes(whole[:position] + bytes([whole[position] ^ 4]) + whole[position + 1 :])
         with pytest.raises(ModelError, match=r"m\.bin (is damaged|is cut short|has the format)"):
             NgramModel.load(saved)
 
@@ -43,7 +43,7 @@ def test_every_damaged_byte_is_found(saved: Path) -> None:
 def test_cut_files_are_found(saved: Path) -> None:
     """A copy that was broken off, in the header or later; and one that has grown."""
     whole = saved.read_bytes()
-    for size, message in ((50, "is cut short: 50 bytes"), (len(whole) - 4, "was not copied to its end")):
+    for size, message in ((50, "is cut short: 50 bytes"), (len(whole) - 4, "was not copied completely")):
         saved.write_bytes(whole[:size])
         with pytest.raises(ModelError, match=message):
             NgramModel.load(saved)
@@ -70,5 +70,5 @@ def test_another_format_is_named(saved: Path) -> None:
     ):
         NgramModel.load(saved)
     saved.write_bytes(b"RIFF....WAVE")
-    with pytest.raises(ModelError, match=r"line 1: .* stands where \\data\\ was expected"):
+    with pytest.raises(ModelError, match=r"line 1: found .* where \\data\\ was expected"):
         NgramModel.load(saved)

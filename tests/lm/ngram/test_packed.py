@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from asr.lm.ngram import packed, trie
-from asr.lm.ngram.packed import PackedNgrams, fits, is_sound, pack, read, unpack
+from asr.lm.ngram.packed import PackedNgrams, fits, is_sound, pack, read_field, unpack
 from asr.lm.ngram.trie import NgramArrays
 
 Table = dict[tuple[int, ...], tuple[float, float]]
@@ -24,7 +24,7 @@ def counts_of(table: Table, order: int) -> tuple[int, ...]:
 
 @pytest.mark.parametrize("bits", [1, 3, 8, 13, 31, 32])
 def test_columns_cross_the_borders_of_words(bits: int) -> None:
-    """An integer that lies in two 64-bit words, the last of a column, and the sign bit of either."""
+    """An integer that spans two 64-bit words, the last of a column, and the sign bit of either."""
     draw = random.Random(bits)
     values = [draw.randrange(1 << bits) for _ in range(300)] + [(1 << bits) - 1] * 70
     parts = [np.array(values), np.array(values[::-1])]
@@ -32,7 +32,7 @@ def test_columns_cross_the_borders_of_words(bits: int) -> None:
     ngrams = PackedNgrams(data, columns, np.zeros(0, np.float32), np.zeros((0, 4), np.int64))
     assert columns[:, 1].tolist() == [bits, bits]
     for column, part in enumerate(parts):
-        assert [read(ngrams, column, index) for index in range(len(part))] == part.tolist()
+        assert [read_field(ngrams, column, index) for index in range(len(part))] == part.tolist()
 
 
 @pytest.mark.parametrize("order", ORDERS)
@@ -65,7 +65,7 @@ def test_unpacked_is_what_was_packed(order: int, random_table: RandomTable, arra
 
 
 def test_quantized_values_are_close(random_table: RandomTable, arrays_of: ArraysOf) -> None:
-    """A code that names another bin's value: no value may lie further off than its bin is wide."""
+    """A code that names another bin's value: no value may differ by more than the width of its bin."""
     table = random_table(1, 6)
     arrays, counts = arrays_of(table, 6), counts_of(table, 6)
     quantized = unpack(pack(arrays, counts, 4), counts)
@@ -86,7 +86,7 @@ def test_quantized_values_are_close(random_table: RandomTable, arrays_of: Arrays
 def changed(ngrams: PackedNgrams, column: int, index: int, value: int) -> PackedNgrams:
     """The model with another number in one of its columns."""
     sizes = np.diff([*ngrams.columns[:, 0], 64 * len(ngrams.data) - 64]) // ngrams.columns[:, 1]
-    columns = [np.array([read(ngrams, c, i) for i in range(size)]) for c, size in enumerate(sizes)]
+    columns = [np.array([read_field(ngrams, c, i) for i in range(size)]) for c, size in enumerate(sizes)]
     columns[column][index] = value
     data, layout = packed._pack_columns(columns)
     return ngrams._replace(data=data, columns=layout)
@@ -105,13 +105,13 @@ def test_walks_that_leave_the_arrays_are_found(
     table = random_table(1, 3)
     ngrams = pack(arrays_of(table, 3), counts_of(table, 3))
     assert is_sound(ngrams)
-    assert is_sound(changed(ngrams, column, index, read(ngrams, column, index)))
+    assert is_sound(changed(ngrams, column, index, read_field(ngrams, column, index)))
     assert not is_sound(changed(ngrams, column, index, value))
 
 
 @pytest.mark.parametrize("name", ["data", "values", "columns", "orders"])
 def test_arrays_of_other_sizes_are_found(name: str, random_table: RandomTable, arrays_of: ArraysOf) -> None:
-    """The check of the walks walks, too: first the arrays must be as long as the counts say."""
+    """The check itself would read past the arrays: first their sizes must fit the counts."""
     table = random_table(1, 3)
     counts = counts_of(table, 3)
     ngrams = pack(arrays_of(table, 3), counts)

@@ -56,9 +56,9 @@ def naive(texts: list[str], order: int, cutoffs: list[int]) -> tuple[dict[Gram, 
             gamma = (sum(d[min(3, adjusted[n][gram])] for gram in kept) + cut) / total
             backoffs[context] = gamma
             for gram in kept:
-                own = adjusted[n][gram] - d[min(3, adjusted[n][gram])]
+                discounted = adjusted[n][gram] - d[min(3, adjusted[n][gram])]
                 lower = 1 / len(vocabulary) if n == 1 else probs[gram[1:]]
-                probs[gram] = own / total + gamma * lower
+                probs[gram] = discounted / total + gamma * lower
         if n == 1:
             probs[("<unk>",)] = backoffs[()] / len(vocabulary)
     return probs, backoffs
@@ -141,8 +141,8 @@ def test_a_discount_of_0_leaves_a_model_that_can_be_read(
     assert "-99\t<s>" in (tmp_path / "model.arpa").read_text()
 
 
-def test_too_little_text_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Discounts that nothing supports, used without a word; lmplz refuses, we say what we take instead."""
+def test_too_little_text_is_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Discounts that nothing supports, used in silence; lmplz refuses, we warn which ones are used."""
     with caplog.at_level(logging.WARNING, logger="asr"):
         model = train(tmp_path, ["a b"], order=2)
     assert discounts(np.ones(3, np.uint32)) is None
@@ -158,14 +158,14 @@ def test_same_text_same_bytes_whatever_the_blocks(tmp_path: Path, monkeypatch: p
     whole = (tmp_path / "model.bin").read_bytes()
     for block in (97, 256):
         monkeypatch.setattr("asr.lm.ngram.count._BLOCK", block)
-        monkeypatch.setattr("asr.lm.corpus._BLOCK", block)
+        monkeypatch.setattr("asr.lm.text_files._BLOCK", block)
         monkeypatch.setattr("asr.lm.ngram.build._BLOCK", block)
         train(tmp_path, texts, order=4)
         assert (tmp_path / "model.bin").read_bytes() == whole
 
 
-def test_limits_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Numbers of n-grams or words that overflow, and wrong counts without a word."""
+def test_limits_are_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Numbers of n-grams or words that overflow, and wrong counts in silence."""
     monkeypatch.setattr("asr.lm.ngram.count.MAX_NODES", 100)
     with pytest.raises(DataError, match="more than 100 different n-grams up to order 2"):
         train(tmp_path, sentences(seed=1), order=3)

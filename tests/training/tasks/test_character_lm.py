@@ -11,33 +11,35 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from asr.commands.lm_charrnn import Settings, encode, held_out, train
+from asr.commands.character_lm import CharacterLmSettings, encode, held_out, train
 from asr.errors import DataError, Interrupted, SettingsError, TrainingError
 from asr.lm.charrnn import CharRnn, CharRnnConfig, load_charrnn
 from asr.training import selection as selection_module
 from asr.training.config import TrainConfig
 from asr.training.distributed import Process
 from asr.training.stopping import StopRequest
-from asr.training.tasks.character_lm import StreamConfig, TextTask
+from asr.training.tasks.character_lm import CharacterLmTask, StreamConfig
 
 CPU = torch.device("cpu")
 LINES = ["the cat sat on the mat", "the dog sat on the cat", "a cat and a dog", "on the mat sat the dog"] * 30
 
 
-def settings(run_dir: Path, **changes: object) -> Settings:
+def settings(run_dir: Path, **changes: object) -> CharacterLmSettings:
     config = TrainConfig(
         run_dir=run_dir, precision="float32", device="cpu", log_every_s=0.0,
         **{"epochs": 3, "learning_rate": 0.01, **changes},
     )  # fmt: skip
     model = CharRnnConfig(cell="gru", width=24, depth=1, embedding=8, dropout=0.1)
-    return Settings(model=model, text=StreamConfig(streams=4, block=16), train=config)
+    return CharacterLmSettings(model=model, text=StreamConfig(streams=4, block=16), train=config)
 
 
-def task(streams: int = 3, block: int = 5, rank: int = 0, world_size: int = 1, length: int = 50) -> TextTask:
+def task(
+    streams: int = 3, block: int = 5, rank: int = 0, world_size: int = 1, length: int = 50
+) -> CharacterLmTask:
     net = CharRnn(("a", "b"), CharRnnConfig(width=4, depth=1, embedding=2))
     ids = np.arange(length, dtype=np.uint16) % 3
     config = StreamConfig(streams=streams, block=block)
-    return TextTask(net, ids, ids, config, Process(rank, world_size, CPU), seed=1)
+    return CharacterLmTask(net, ids, ids, config, Process(rank, world_size, CPU), seed=1)
 
 
 def test_encoding_is_the_alphabet_with_line_ends() -> None:
@@ -109,7 +111,7 @@ def test_stopped_and_resumed_equals_never_stopped(tmp_path: Path, monkeypatch: p
             self.left -= 1
             return self.left < 0
 
-    import asr.commands.lm_charrnn as job
+    import asr.commands.character_lm as job
 
     with monkeypatch.context() as patch:
         patch.setattr(job, "StopRequest", _Stop)
@@ -124,7 +126,7 @@ def test_too_little_text_and_foreign_characters(tmp_path: Path) -> None:
     """One clear line each, before anything is trained."""
     with pytest.raises(DataError, match=r"characters to learn from .* lower --text\.streams"):
         task(streams=30)
-    with pytest.raises(DataError, match=r"'é', which the text to learn from never does"):
+    with pytest.raises(DataError, match=r"'é', which the training text never has"):
         train(LINES, ["café"], settings(tmp_path / "run"))
 
 
@@ -145,14 +147,14 @@ def test_out_of_memory_names_this_commands_settings(tmp_path: Path, monkeypatch:
     def losses(*_: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(TextTask, "losses", losses)
+    monkeypatch.setattr(CharacterLmTask, "losses", losses)
     with pytest.raises(TrainingError, match=r"stream 0, characters 0 to 16.*Lower --text\.block"):
         train(LINES, LINES[:20], settings(tmp_path / "run"))
 
 
 def test_deterministic_is_passed_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The setting was once read and forgotten."""
-    import asr.commands.lm_charrnn as job
+    import asr.commands.character_lm as job
 
     called = []
     monkeypatch.setattr(job, "make_deterministic", lambda: called.append(True))
@@ -169,5 +171,5 @@ def test_held_out_lines() -> None:
     assert Counter(learned) == {"a b": 247, "a é b": 1}
     with pytest.raises(DataError, match="one line of text"):
         held_out(["a"])
-    with pytest.raises(DataError, match="a character of its own"):
+    with pytest.raises(DataError, match="a character that no other line has"):
         held_out(["a", "b"])

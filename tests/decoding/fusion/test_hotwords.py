@@ -6,9 +6,9 @@ import math
 import pytest
 
 from asr.decoding.beam import BeamDecoder
-from asr.decoding.hotwords import build_hot_words, parse_hot_words
+from asr.decoding.fusion.hotwords import build_hot_words, parse_hot_words
 from asr.errors import SettingsError
-from asr.text.tokenizer import CharTokenizer
+from asr.text.characters import CharTokenizer
 
 LETTERS = {letter: number for number, letter in enumerate("abc")}
 
@@ -53,13 +53,13 @@ def test_boosts_from_python_are_checked(boosts: dict[str, float]) -> None:
 
 
 def test_advance_by_hand() -> None:
-    """Guards what is given letter by letter, and that the greater of two promises counts."""
+    """Guards the advance letter by letter, and that the greater of two counts."""
     hot = build_hot_words({"ab": 2.0, "abc": 6.0}, LETTERS)
 
     def after(text: str) -> tuple[float, float]:
         state = 0
         for letter in text:
-            state = hot.following[state, -1 if letter == " " else LETTERS[letter]]
+            state = hot.next_state[state, -1 if letter == " " else LETTERS[letter]]
         return hot.advance[state], hot.gain[state]
 
     assert after("a") == pytest.approx((2.0, 0.0))
@@ -71,12 +71,12 @@ def test_advance_by_hand() -> None:
 
 
 def test_the_automaton_is_that_of_its_definition() -> None:
-    """A state that forgets a phrase's shorter ending, or promises another boost, against the definition."""
+    """A state that forgets a phrase's shorter ending, or advances another boost, against the definition."""
     boosts = {"a b": 3.0, "a bc": 8.0, "b": 1.0, "ab a b": 2.0, "b a": 2.5}
     hot = build_hot_words(boosts, LETTERS)
 
     def endings(text: str) -> list[str]:
-        return [text, *(text[place + 1 :] for place, letter in enumerate(text) if letter == " ")]
+        return [text, *(text[index + 1 :] for index, letter in enumerate(text) if letter == " ")]
 
     for length in range(1, 7):
         for letters in itertools.product("abc ", repeat=length):
@@ -85,7 +85,7 @@ def test_the_automaton_is_that_of_its_definition() -> None:
                 continue
             state = 0
             for letter in text:
-                state = hot.following[state, -1 if letter == " " else LETTERS[letter]]
+                state = hot.next_state[state, -1 if letter == " " else LETTERS[letter]]
             begun = [
                 boost * len(ending) / len(phrase)
                 for ending in endings(text)

@@ -1,4 +1,4 @@
-"""Hot words: words that the user expects, with a boost each.
+"""Hot words: words that the user expects, each with a boost in nats.
 
 A hot word is found by its letters. What the beam has written of it is rewarded in advance, letter by letter,
 so that it survives until it is complete; if it does not become complete, that is taken back. A phrase is
@@ -18,7 +18,7 @@ __all__ = ["HotWords", "build_hot_words", "check_hot_words", "parse_hot_words"]
 _BOOST = 3.0  # nats for a hot word that names none
 _GREATEST = 100.0  # nats: e ** 100 is more than any evidence in audio
 
-_START, _DEAD = 0, 1  # states: a word begins; within a word that is not hot
+_START, _DEAD = 0, 1  # states: a word begins; within a word that is no hot word
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,27 +26,27 @@ class HotWords:
     """An automaton of s states over n letters.
 
     Attributes:
-        following: (s, n + 1) int32: the state after each letter; the last column: after a word's end.
-        advance: (s,) float64 nats: what a prefix in this state has been given in advance.
+        next_state: (s, n + 1) int32: the state after each letter; the last column: after a word's end.
+        advance: (s,) float64 nats: what a prefix in this state is given in advance.
         gain: (s,) float64 nats: the boosts of what is complete if a word ends in this state.
     """
 
-    following: NDArray[np.int32]
+    next_state: NDArray[np.int32]
     advance: NDArray[np.float64]
     gain: NDArray[np.float64]
 
 
-def parse_hot_words(given: Sequence[str]) -> dict[str, float]:
+def parse_hot_words(options: Sequence[str]) -> dict[str, float]:
     """Hot words as they are typed: `word`, `word:4.5`, or `two words:2.5`.
 
     Returns:
         The boost of each, in nats; 3 where none is given.
 
     Raises:
-        SettingsError: one is not of this form, its boost is not above 0, or it stands there twice.
+        SettingsError: one is not of this form, its boost is not above 0, or it is given twice.
     """
     boosts: dict[str, float] = {}
-    for one in given:
+    for one in options:
         text, colon, number = one.rpartition(":") if ":" in one else (one, "", "")
         phrase = " ".join(text.split())
         expected = (
@@ -67,7 +67,7 @@ def parse_hot_words(given: Sequence[str]) -> dict[str, float]:
 
 
 def check_hot_words(boosts: Mapping[str, float]) -> None:
-    """Refuse boosts with which nothing could be found, or nothing else.
+    """Refuse hot words that cannot be found, and boosts out of range.
 
     Raises:
         SettingsError: a phrase is empty or not of words with single spaces, or its boost is not above 0.
@@ -93,20 +93,20 @@ def build_hot_words(boosts: Mapping[str, float], numbers: Mapping[str, int]) -> 
     """
     for phrase in boosts:
         _check_letters(phrase, numbers)
-    states = {"": _START}  # what hot words begin with, and the state of each; 1 is _DEAD
-    promised: dict[
-        str, float
-    ] = {}  # nats a letter: the greatest boost of those that begin so, by their length
+    states = {"": _START}  # what hot words begin with -> its state; 1 is _DEAD
+    # nats a letter: the greatest boost among the hot words that begin like this, each by its length
+    promised: dict[str, float] = {}
     for phrase, boost in boosts.items():
         for length in range(1, len(phrase) + 1):
             written = phrase[:length]
             states.setdefault(written, len(states) + 1)
             promised[written] = max(promised.get(written, 0.0), boost / len(phrase))
     size = len(states) + 1
-    following = np.full((size, len(numbers) + 1), _DEAD, dtype=np.int32)
-    following[:, -1] = _START
+    next_state = np.full((size, len(numbers) + 1), _DEAD, dtype=np.int32)
+    next_state[:, -1] = _START
     advance, gain = np.zeros(size), np.zeros(size)
-    # Shorter beginnings first: what follows a state is what follows its longest ending that is one, and more.
+    # Shorter beginnings first: the transitions of a state are those of its longest ending that
+    # is a state, and more.
     for written, state in sorted(states.items(), key=lambda one: len(one[0])):
         endings = _endings(written)
         for ending in endings:
@@ -114,13 +114,13 @@ def build_hot_words(boosts: Mapping[str, float], numbers: Mapping[str, int]) -> 
             advance[state] = max(advance[state], promised.get(ending, 0.0) * len(ending))
         shorter = next((states[ending] for ending in endings[1:] if ending in states), None)
         if shorter is not None:
-            following[state] = following[shorter]
+            next_state[state] = next_state[shorter]
         if written.endswith(" "):
-            following[state, -1] = state
+            next_state[state, -1] = state
         if written:
             before = states[written[:-1]]
-            following[before, numbers[written[-1]] if written[-1] != " " else -1] = state
-    return HotWords(following, advance, gain)
+            next_state[before, numbers[written[-1]] if written[-1] != " " else -1] = state
+    return HotWords(next_state, advance, gain)
 
 
 def _check_letters(phrase: str, numbers: Mapping[str, int]) -> None:
@@ -129,8 +129,8 @@ def _check_letters(phrase: str, numbers: Mapping[str, int]) -> None:
     Raises:
         SettingsError: it has letters that are none of the model's.
     """
-    strange = sorted(set(phrase) - {" "} - numbers.keys())
-    if not strange:
+    foreign = sorted(set(phrase) - {" "} - numbers.keys())
+    if not foreign:
         return
     for case, changed in (("lower", phrase.lower()), ("upper", phrase.upper())):
         if set(changed) - {" "} <= numbers.keys():
@@ -138,11 +138,11 @@ def _check_letters(phrase: str, numbers: Mapping[str, int]) -> None:
                 f"hotwords: {phrase!r} is not in {case} case, but the model's text is. Give {changed!r}."
             )
     raise SettingsError(
-        f"hotwords: {phrase!r} has {', '.join(map(repr, strange))}, which the model cannot write. Its "
+        f"hotwords: {phrase!r} has {', '.join(map(repr, foreign))}, which the model cannot write. Its "
         f"letters are {''.join(sorted(numbers))!r}. Spell the word with these."
     )
 
 
 def _endings(written: str) -> list[str]:
-    """What hot words may have begun: all of it, or from one of its words on; the longest first."""
-    return [written, *(written[place + 1 :] for place, letter in enumerate(written) if letter == " ")]
+    """Where hot words may have begun: the whole text, and from each of its words on; the longest first."""
+    return [written, *(written[index + 1 :] for index, letter in enumerate(written) if letter == " ")]

@@ -1,4 +1,4 @@
-"""Text in: what is a word, what is a line, and what is said about files that are not text."""
+"""Text files in: packed or plain, and one clear line about files that are not text."""
 
 import gzip
 import io
@@ -6,49 +6,16 @@ import lzma
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from asr.errors import DataError
-from asr.lm.corpus import Symbols, read_blocks
-
-
-def encode(text: str, unit: str = "word", block: int | None = None) -> tuple[list[str], Symbols]:
-    symbols = Symbols(unit)  # type: ignore[arg-type]
-    lines = text.encode().splitlines(keepends=True)
-    blocks = lines if block else [b"".join(lines)]
-    ids = np.concatenate([symbols.encode(part) for part in blocks])
-    names = symbols.names()
-    return [names[number] for number in ids], symbols
-
-
-def test_words_are_what_white_space_parts() -> None:
-    """Tabs, runs of spaces, carriage returns and form feeds that become part of words."""
-    found, symbols = encode(" the\tcat \r\n\n  \nthe\x0c\u00e9t\u00e9 d'\u00e9t\u00e9\n")
-    assert found == ["<s>", "the", "cat", "</s>", "<s>", "the", "\u00e9t\u00e9", "d'\u00e9t\u00e9", "</s>"]
-    assert (symbols.sentences, symbols.empty_lines) == (2, 2)
-
-
-def test_characters_keep_one_space() -> None:
-    """Spaces at a line's ends, or two in a row, that a decoder never writes."""
-    found, symbols = encode("  ab  \u00e9\t\n\n", "character")
-    assert found == ["<s>", "a", "b", " ", "\u00e9", "</s>"]
-    assert (symbols.sentences, symbols.empty_lines) == (1, 1)
-    assert " " in encode("ab\n", "character")[1].names()
-
-
-def test_many_words_keep_their_ids() -> None:
-    """The hash table grows while ids are given: 30,000 words, twice, in blocks of a line."""
-    words = [f"w{i * 7919 % 30000}" for i in range(60000)]
-    found, symbols = encode("".join(f"{word}\n" for word in words), block=1)
-    assert found[1::3] == words
-    assert len(symbols) == 3 + 30000
+from asr.lm.text_files import read_blocks
 
 
 @pytest.mark.parametrize("pack", [bytes, gzip.compress, lzma.compress])
 def test_packed_text_is_unpacked(tmp_path: Path, pack: type, monkeypatch: pytest.MonkeyPatch) -> None:
     """Files known by their names only, and lines that are cut where blocks end."""
-    monkeypatch.setattr("asr.lm.corpus._BLOCK", 5)
+    monkeypatch.setattr("asr.lm.text_files._BLOCK", 5)
     path = tmp_path / "text"
     path.write_bytes(pack(b"\xef\xbb\xbfone two three\nfour\n\nfive"))
     blocks = list(read_blocks([path]))

@@ -1,4 +1,4 @@
-"""What is fused into a search, ready for any weights: language model, vocabulary, hot words."""
+"""What a beam search fuses: language model, vocabulary and hot words, prepared for any weights."""
 
 import logging
 from collections.abc import Iterable, Mapping
@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asr.decoding.config import BeamConfig
-from asr.decoding.external import ExternalModel
-from asr.decoding.hotwords import HotWords, build_hot_words, check_hot_words
-from asr.decoding.kernel.fusion import CHARACTERS, EXTERNAL, NO_LM, WORDS, Tables
-from asr.decoding.kernel.tables import bias_of, build_tables
-from asr.decoding.vocabulary import Letters, Vocabulary, build_vocabulary, letters_of
+from asr.decoding.fusion.hotwords import HotWords, build_hot_words, check_hot_words
+from asr.decoding.fusion.lm_queries import ExternalModel
+from asr.decoding.fusion.tables import build_bias, build_tables
+from asr.decoding.fusion.vocabulary import Letters, SearchVocabulary, build_vocabulary, letters_of
+from asr.decoding.kernel.prefixes import CHARACTERS, EXTERNAL, NO_LM, WORDS, Tables
 from asr.errors import SettingsError
 from asr.lm.alphabet import check_alphabet
 from asr.lm.interface import LanguageModel
@@ -27,33 +27,35 @@ __all__ = ["Sources", "build_sources"]
 
 log = logging.getLogger("asr")
 
-_BATCH = 4096  # words that a model is asked for at once
+_BATCH = 4096  # words that a language model scores at once
 
 
 @dataclass(frozen=True, eq=False)
 class Sources:
-    """What is fused.
+    """What a beam search fuses with the acoustics.
 
     Attributes:
         letters: what the tokens are made of.
-        vocabulary: the words that the search knows, or None.
-        scores: (words,) float64: the language model's log-probabilities of the words without context.
+        vocabulary: the words of the search, or None.
+        scores: (words,) float64 nats: the words' log-probabilities by the language model without context, or
+            None without one of words.
         lm: the language model, or None.
-        lm_kind: see `fusion`.
+        lm_kind: NO_LM, WORDS, CHARACTERS or EXTERNAL, see `kernel.prefixes`.
         ngrams: of the n-gram model; empty for others.
-        symbol: int32: the n-gram model's ids of the words, or of the letters and the space.
-        hot: the automaton of the hot words, where letters tell the words.
-        word_boost: (words,) float64: nats of hot words, where they do not.
+        lm_ids: (words,) int32: the n-gram model's ids of the words; or (letters + 1,) of the letters and the
+            space.
+        hot_words: the automaton that finds hot words by their letters, where tokens show where words end.
+        word_boost: (words,) float64 nats: of hot words, where they do not.
     """
 
     letters: Letters
-    vocabulary: Vocabulary | None
+    vocabulary: SearchVocabulary | None
     scores: NDArray[np.float64] | None
     lm: LanguageModel[Any] | None
     lm_kind: int
     ngrams: PackedNgrams
-    symbol: NDArray[np.int32]
-    hot: HotWords | None
+    lm_ids: NDArray[np.int32]
+    hot_words: HotWords | None
     word_boost: NDArray[np.float64] | None
 
     def tables(self, config: BeamConfig, priors: NDArray[np.float64] | None) -> Tables:
@@ -65,18 +67,18 @@ class Sources:
         return build_tables(
             self.letters,
             config,
-            bias=bias_of(len(self.letters.tokens), config, priors),
+            bias=build_bias(len(self.letters.tokens), config, priors),
             vocabulary=self.vocabulary,
             scores=self.scores,
             lm_kind=self.lm_kind,
-            symbol=self.symbol,
-            hot=self.hot,
+            lm_ids=self.lm_ids,
+            hot_words=self.hot_words,
             word_boost=self.word_boost,
         )
 
     @property
     def start_state(self) -> int:
-        """The language model's state before the first word, as the compiled search knows it."""
+        """The language model's state before the first word, as the compiled search numbers it."""
         return self.lm.start_state if isinstance(self.lm, NgramModel) else 0
 
     @property
@@ -85,7 +87,7 @@ class Sources:
         return self.lm.end_id if isinstance(self.lm, NgramModel) else -1
 
     def external(self) -> ExternalModel | None:
-        """The language model in a new search, where only Python can ask it."""
+        """The language model in a new search, where it is called from Python; else None."""
         if self.lm is None or self.lm_kind != EXTERNAL:
             return None
         return ExternalModel(self.lm, self.letters, self.vocabulary)
@@ -98,17 +100,17 @@ def build_sources(
     hotwords: Mapping[str, float],
     config: BeamConfig,
 ) -> Sources:
-    """Make ready what is fused.
+    """Prepare what is fused.
 
-    The search's words are those of the lexicon; without one, those of a language model of words; and, where
-    others are allowed, the hot words.
+    The vocabulary is that of the lexicon; without one, that of a language model of words; and, where unknown
+    words are allowed, the hot words.
 
     Args:
         tokenizer: the model's.
         lm: any language model, or None.
         lexicon: words with their spellings, or None.
         hotwords: nats of each hot word.
-        config: says whether words outside the vocabulary are allowed.
+        config: whether words outside the vocabulary are allowed.
 
     Raises:
         SettingsError: the parts do not fit each other: alphabets, a vocabulary that cannot be spelled, hot
@@ -116,16 +118,18 @@ def build_sources(
         DataError: the lexicon spells with symbols that the tokenizer lacks.
     """
     letters = letters_of(tokenizer)
-    known = _words_of(lm)
-    listed: Any = lm  # the three calls name no words, most models do
+    lm_words = _words_of(lm)
+    listed: Any = lm  # the interface names no words, most models do
     if hasattr(lm, "words") and (lexicon is None or listed.unit == "character"):
-        check_alphabet(listed, tokenizer)  # a lexicon spells words otherwise than the tokenizer
+        check_alphabet(listed, tokenizer)  # a lexicon may spell words with other symbols
     vocabulary = None
     if lexicon is not None:
-        words = _with_hot(lexicon.entries, hotwords, letters, config)
+        words = _with_hot_words(lexicon.entries, hotwords, letters, config)
         vocabulary = build_vocabulary(words, tokenizer, letters, lexicon)
     elif lm is not None and lm.unit == "word":
-        vocabulary = build_vocabulary(_with_hot(known, hotwords, letters, config), tokenizer, letters, None)
+        vocabulary = build_vocabulary(
+            _with_hot_words(lm_words, hotwords, letters, config), tokenizer, letters, None
+        )
     elif config.unknown_words == "forbid":
         raise SettingsError(
             "unknown-words is forbid, but there is no vocabulary. A language model of words or a lexicon "
@@ -141,14 +145,14 @@ def build_sources(
     symbols = [*letters.numbers, " "] if lm is not None and lm.unit == "character" else []
     if lm is not None and lm.unit == "word" and vocabulary is not None:
         symbols = list(vocabulary.words)
-        _check_known(symbols, known, lexicon)
-    symbol = np.zeros(1, dtype=np.int32)
+        _check_lexicon(symbols, lm_words, lexicon)
+    lm_ids = np.zeros(1, dtype=np.int32)
     if isinstance(lm, NgramModel):
-        symbol = np.array([lm.ids.get(name, 0) for name in symbols], dtype=np.int32)
+        lm_ids = np.array([lm.ids.get(name, 0) for name in symbols], dtype=np.int32)
     scores = None
     if lm is not None and lm.unit == "word" and vocabulary is not None:
-        scores = _scores(lm, vocabulary.words, symbol)
-    hot, word_boost = _hot(hotwords, letters, vocabulary, config)
+        scores = _score_words(lm, vocabulary.words, lm_ids)
+    hot_words, word_boost = _find_hot_words(hotwords, letters, vocabulary, config)
     return Sources(
         letters=letters,
         vocabulary=vocabulary,
@@ -156,66 +160,80 @@ def build_sources(
         lm=lm,
         lm_kind=lm_kind,
         ngrams=lm.ngrams if isinstance(lm, NgramModel) else empty(),
-        symbol=symbol,
-        hot=hot,
+        lm_ids=lm_ids,
+        hot_words=hot_words,
         word_boost=word_boost,
     )
 
 
-def _with_hot(
+def _with_hot_words(
     words: Iterable[str], hotwords: Mapping[str, float], letters: Letters, config: BeamConfig
 ) -> tuple[str, ...]:
-    """The vocabulary: a hot word is a word, also where nothing else knows it, and costs no penalty."""
+    """The vocabulary and the hot words, which cost no penalty for unknown words."""
     if config.unknown_words == "forbid" or not letters.separated:
-        return tuple(words)  # those that are missing are refused with the hot words
+        return tuple(words)  # hot words outside it are refused later
     return tuple(dict.fromkeys((*words, *(word for phrase in hotwords for word in phrase.split()))))
 
 
 def _words_of(lm: LanguageModel[Any] | None) -> tuple[str, ...]:
+    """The words of a language model of words, but for its special ones."""
     if lm is None or lm.unit != "word":
         return ()
     words = getattr(lm, "words", ())
     return tuple(word for word in words if word not in (UNKNOWN, BEGIN, END))
 
 
-def _check_known(words: list[str], known: tuple[str, ...], lexicon: Lexicon | None) -> None:
-    """A lexicon of other words than the language model's: most would be unknown to it."""
-    if lexicon is None or not known:
+def _check_lexicon(words: list[str], lm_words: tuple[str, ...], lexicon: Lexicon | None) -> None:
+    """Refuse a lexicon in another case than the language model; log how many words the model does not have.
+
+    Raises:
+        SettingsError: the cases differ.
+    """
+    if lexicon is None or not lm_words:
         return
-    names = frozenset(known)
-    lost = [word for word in words if word not in names]
-    if not lost:
+    names = frozenset(lm_words)
+    missing = [word for word in words if word not in names]
+    if not missing:
         return
     for case, other, change in (("upper", "lower", str.lower), ("lower", "upper", str.upper)):
-        if 2 * len(lost) > len(words) and 2 * sum(change(word) in names for word in lost) > len(lost):
+        if 2 * len(missing) > len(words) and 2 * sum(change(word) in names for word in missing) > len(
+            missing
+        ):
             raise SettingsError(
-                f"{lexicon.name} is in {case} case, the language model in {other} case: {len(lost)} of "
-                f"{len(words)} words, such as {lost[0]!r}, are unknown to it. Write the "
+                f"{lexicon.name} is in {case} case, the language model in {other} case: {len(missing)} of "
+                f"{len(words)} words, such as {missing[0]!r}, are unknown to it. Write the "
                 "lexicon's words as the language model's."
             )
     log.info(
         "%d of %d words of %s are unknown to the language model, such as %s",
-        len(lost),
+        len(missing),
         len(words),
         lexicon.name,
-        lost[0],
+        missing[0],
     )
 
 
-def _scores(lm: LanguageModel[Any], words: tuple[str, ...], symbol: NDArray[np.int32]) -> NDArray[np.float64]:
-    """(words,) log-probabilities without context, or, where a model cannot tell, at a text's beginning."""
+def _score_words(
+    lm: LanguageModel[Any], words: tuple[str, ...], lm_ids: NDArray[np.int32]
+) -> NDArray[np.float64]:
+    """(words,) nats without context or, where a model needs one, at the beginning of a text."""
     if isinstance(lm, NgramModel):
-        return word_log_probs(lm.ngrams, symbol)
+        return word_log_probs(lm.ngrams, lm_ids)
     parts = []
     for first in range(0, len(words), _BATCH):
-        some = words[first : first + _BATCH]
-        parts.append(lm.score([lm.start()] * len(some), some)[0])
+        batch = words[first : first + _BATCH]
+        parts.append(lm.score([lm.start()] * len(batch), batch)[0])
     return np.concatenate(parts)
 
 
-def _hot(
-    boosts: Mapping[str, float], letters: Letters, vocabulary: Vocabulary | None, config: BeamConfig
+def _find_hot_words(
+    boosts: Mapping[str, float], letters: Letters, vocabulary: SearchVocabulary | None, config: BeamConfig
 ) -> tuple[HotWords | None, NDArray[np.float64] | None]:
+    """`Sources.hot_words` and `Sources.word_boost`; both None without hot words.
+
+    Raises:
+        SettingsError: a hot word cannot be written or found.
+    """
     if not boosts:
         return None, None
     check_hot_words(boosts)
@@ -232,7 +250,7 @@ def _hot(
         return build_hot_words(boosts, letters.numbers), None
     if vocabulary is None:
         raise SettingsError(
-            "hotwords: the model's tokens do not tell where words are. A lexicon was expected beside hot "
+            "hotwords: the model's tokens do not show where words end. A lexicon was expected beside hot "
             "words."
         )
     boost = np.zeros(len(numbers))
@@ -240,7 +258,7 @@ def _hot(
         if phrase not in numbers:
             raise SettingsError(
                 f"hotwords: {phrase!r} is more than one word. One was expected, because the model's "
-                "tokens do not tell where words are."
+                "tokens do not show where words end."
             )
         boost[numbers[phrase]] = nats
     return None, boost

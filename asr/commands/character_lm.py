@@ -1,4 +1,4 @@
-"""`asr lm train --kind charrnn`: text -> a character recurrent network as a language model."""
+"""`asr lm train --kind charrnn`: train a character language model, a recurrent network, on text."""
 
 import hashlib
 import logging
@@ -13,11 +13,11 @@ import torch
 import tyro
 from numpy.typing import NDArray
 
-from asr.commands.lm import check_output
+from asr.commands.options import check_output
 from asr.device import describe_precision, share_cores
 from asr.errors import DataError, SettingsError
 from asr.lm.charrnn import CharRnn, CharRnnConfig
-from asr.lm.corpus import read_blocks
+from asr.lm.text_files import read_blocks
 from asr.model.encoder import parameter_count
 from asr.text.normalize import normalize
 from asr.training.config import TrainConfig
@@ -27,19 +27,19 @@ from asr.training.failures import plain_failures
 from asr.training.provenance import provenance
 from asr.training.runs import DATA_DIGEST, find_checkpoint, plain_settings, run_log, run_to_end
 from asr.training.stopping import StopRequest
-from asr.training.tasks.character_lm import StreamConfig, TextTask
+from asr.training.tasks.character_lm import CharacterLmTask, StreamConfig
 from asr.training.trainer import BEST_MODEL, Trainer
 
-__all__ = ["CharRnnSettings", "Settings", "read_text", "run", "train"]
+__all__ = ["CharacterLmSettings", "CharacterLmTrainSettings", "read_text", "run", "train"]
 
 log = logging.getLogger("asr")
 
-_DEV_EVERY = 100  # lines: one of so many is held out where no text to choose by is given
+_DEV_EVERY = 100  # lines: without a dev text, one of so many is held out
 
 
 @dataclass(frozen=True)
-class Settings:
-    """All settings of a character model's training."""
+class CharacterLmSettings:
+    """All settings of the training of a character language model."""
 
     model: CharRnnConfig = field(default_factory=CharRnnConfig)
     text: StreamConfig = field(default_factory=StreamConfig)
@@ -49,30 +49,32 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class CharRnnSettings:
-    """Train a character recurrent network as a language model.
+class CharacterLmTrainSettings:
+    """Train a character language model, a recurrent network.
 
-    The best model by bits per character is RUN_DIR/model.safetensors. Stop with Ctrl-C; go on with
+    The best model by bits per character is RUN_DIR/model.safetensors. Stop with Ctrl-C; resume with
     --train.resume.
     """
 
-    # text files, one sentence a line, in UTF-8; packed (.gz, .xz) ones too
+    # text files, one sentence a line, in UTF-8, plain or compressed (.gz, .xz)
     texts: Annotated[
         tuple[Path, ...],
         tyro.conf.Positional,
         tyro.conf.arg(metavar="TEXT...", help_behavior_hint="(required)"),
     ]
-    # text to choose the best epoch by; None: every 100th line of the other texts, which is not learned from
+    # text to choose the best epoch by; None: every 100th line of the other texts, which is held out
     dev: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     # rules for the text: verbatim, lower or english; those of the recogniser's transcripts
     normalizer: str = "verbatim"
     # where the best model is copied at the end; None leaves it in the run folder
     output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"], metavar="FILE")] = None
-    settings: Annotated[Settings, tyro.conf.arg(name="")] = field(default_factory=Settings)
+    settings: Annotated[CharacterLmSettings, tyro.conf.arg(name="")] = field(
+        default_factory=CharacterLmSettings
+    )
 
 
-def run(command: CharRnnSettings) -> str:
-    """Train as the command line says; the text is for the user.
+def run(command: CharacterLmTrainSettings) -> str:
+    """Train as the command line asks; the summary to print.
 
     Raises:
         AsrError: the text, the settings or the disk do not allow it; `Interrupted` after Ctrl-C.
@@ -81,7 +83,7 @@ def run(command: CharRnnSettings) -> str:
         raise SettingsError("no TEXT is given. One text file or more was expected.")
     if command.output is not None:
         check_output(command.output, [*command.texts, *([command.dev] if command.dev else [])])
-        if command.output.suffix != ".safetensors":  # by which it is told from n-grams
+        if command.output.suffix != ".safetensors":  # which distinguishes it from n-grams
             raise SettingsError(
                 f"--output {command.output}: a network's file has to end in .safetensors. Call it "
                 f"{command.output.with_suffix('.safetensors')}."
@@ -99,7 +101,7 @@ def run(command: CharRnnSettings) -> str:
 
 
 def read_text(paths: Sequence[Path], normalizer: str = "verbatim") -> list[str]:
-    """The lines of text files that hold something, normalised.
+    """The lines of text files that are not empty, normalised.
 
     Raises:
         DataError: a file cannot be read, or there is no text at all.
@@ -116,41 +118,41 @@ def read_text(paths: Sequence[Path], normalizer: str = "verbatim") -> list[str]:
 
 
 def held_out(lines: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Split lines into those to learn from and those to choose by, every 100th.
+    """Split lines into a training text and a dev text, every 100th line.
 
-    A line with a character that no line to learn from has is learned from itself.
+    A line with a character that the training text lacks is moved to the training text.
 
     Raises:
-        DataError: one line, of which none can be held out.
+        DataError: there is only one line, or no line that can be held out.
     """
     if len(lines) < 2:
-        raise DataError("one line of text. Two were expected, or a text to choose by (--dev).")
+        raise DataError("one line of text. Two were expected, or a dev text (--dev).")
     learned = [line for number, line in enumerate(lines) if number % _DEV_EVERY]
-    known = set().union(*map(set, learned))
+    alphabet = set().union(*map(set, learned))
     dev: list[str] = []
     for line in lines[::_DEV_EVERY]:
-        (dev if known.issuperset(line) else learned).append(line)
+        (dev if alphabet.issuperset(line) else learned).append(line)
     if not dev:
         raise DataError(
-            "each line that would be held out has a character of its own. Expected more text, other rules "
-            "(--normalizer), or a text to choose by (--dev)."
+            "each line that would be held out has a character that no other line has. Expected more text, "
+            "another normalizer (--normalizer), or a dev text (--dev)."
         )
     return learned, dev
 
 
-def train(lines: Sequence[str], dev: Sequence[str], settings: Settings) -> Path:
-    """Train a character model; under torchrun every process calls this, and they train together.
+def train(lines: Sequence[str], dev: Sequence[str], settings: CharacterLmSettings) -> Path:
+    """Train a character language model; under torchrun every process calls this, and they train together.
 
     Args:
-        lines: to learn from; their characters are the alphabet.
-        dev: to choose the best epoch by.
+        lines: the training text; its characters are the alphabet.
+        dev: lines of the text to choose the best epoch by.
         settings: all settings.
 
     Returns:
         The best model's file.
 
     Raises:
-        DataError: too little text, or characters to choose by that no line to learn from has.
+        DataError: too little text, or a dev text with characters that the training text lacks.
         AsrError: the settings or the disk do not allow it; `Interrupted` after Ctrl-C.
     """
     config = settings.train
@@ -158,8 +160,8 @@ def train(lines: Sequence[str], dev: Sequence[str], settings: Settings) -> Path:
     unknown = set().union(*map(set, dev)) - set(symbols)
     if unknown:
         raise DataError(
-            f"the text to choose by holds {', '.join(map(repr, sorted(unknown)[:10]))}, which the text "
-            f"to learn from never does. Choose other rules (--normalizer), or another text."
+            f"the dev text has {', '.join(map(repr, sorted(unknown)[:10]))}, which the training text never "
+            f"has. Choose another normalizer (--normalizer), or another text."
         )
     if config.deterministic:
         make_deterministic()
@@ -167,16 +169,16 @@ def train(lines: Sequence[str], dev: Sequence[str], settings: Settings) -> Path:
     smaller = "--text.block or --text.streams"
     with processes(config.device) as process, run_log(config.run_dir, process), plain_failures(smaller):
         record = _record(settings, lines, dev)
-        resumed = find_checkpoint(config, record, _record(Settings(), (), ()), process)
+        resumed = find_checkpoint(config, record, _record(CharacterLmSettings(), (), ()), process)
         if process.device.type == "cpu":
             share_cores(config.threads, 0)
         torch.manual_seed(config.seed)
         net = CharRnn(symbols, settings.model).to(process.device)
         texts = (encode(lines, symbols), encode(dev, symbols))
-        task = TextTask(net, *texts, settings.text, process, config.seed)
+        task = CharacterLmTask(net, *texts, settings.text, process, config.seed)
         trainer = Trainer(task, config, process, {**record, **provenance(process.device, config.precision)})
         log.info(
-            "learning %.2f M characters (%d different ones), choosing by %.2f M: %.1f M weights, "
+            "training on %.2f M characters (%d different ones), dev text %.2f M; %.1f M parameters, "
             "precision %s",
             len(texts[0]) / 1e6, len(symbols), len(texts[1]) / 1e6, parameter_count(net) / 1e6,
             describe_precision(trainer.precision, process.device),
@@ -187,19 +189,19 @@ def train(lines: Sequence[str], dev: Sequence[str], settings: Settings) -> Path:
 
 
 def encode(lines: Sequence[str], symbols: Sequence[str]) -> NDArray[np.uint16]:
-    """(n,) ids of lines, each with its end (id 0) behind it; symbol i has the id i + 1."""
+    """(n,) ids of lines, each followed by its end (id 0); symbol i has the id i + 1."""
     codes = np.frombuffer("".join(f"{line}\n" for line in lines).encode("utf-32-le"), np.uint32)
-    order = np.array([ord("\n"), *map(ord, symbols)], np.uint32)
-    places = np.argsort(order)
-    return places[np.searchsorted(order[places], codes)].astype(np.uint16)
+    alphabet = np.array([ord("\n"), *map(ord, symbols)], np.uint32)
+    by_code = np.argsort(alphabet)
+    return by_code[np.searchsorted(alphabet[by_code], codes)].astype(np.uint16)
 
 
-def _record(settings: Settings, *texts: Sequence[str]) -> dict[str, Any]:
+def _record(settings: CharacterLmSettings, *texts: Sequence[str]) -> dict[str, Any]:
     """All settings as plain values under dotted names, with a digest of the texts."""
     digest = hashlib.blake2b(digest_size=8)
     for text in texts:
         digest.update(b"\n\n")
         for line in text:
             digest.update(f"{line}\n".encode())
-    topics = [topic.name for topic in fields(Settings)]
+    topics = [topic.name for topic in fields(CharacterLmSettings)]
     return {**plain_settings(settings, topics), DATA_DIGEST: digest.hexdigest()}

@@ -1,4 +1,4 @@
-"""From tokenizer, settings and models to the arrays that the compiled search reads."""
+"""The arrays that the compiled search reads, made of tokenizer, settings and language model."""
 
 import math
 
@@ -6,17 +6,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asr.decoding.config import BeamConfig
-from asr.decoding.hotwords import HotWords
-from asr.decoding.kernel.fusion import Tables
+from asr.decoding.fusion.hotwords import HotWords
+from asr.decoding.fusion.vocabulary import Letters, SearchVocabulary
 from asr.decoding.kernel.lexicon_tree import LexiconTree, best_below
-from asr.decoding.kernel.search import Pruning
-from asr.decoding.vocabulary import Letters, Vocabulary
+from asr.decoding.kernel.prefixes import Tables
+from asr.decoding.kernel.steps import Pruning
 from asr.errors import ModelError
 from asr.text.tokenizer import BLANK
 
-__all__ = ["bias_of", "build_pruning", "build_tables"]
+__all__ = ["build_bias", "build_pruning", "build_tables"]
 
-_PRIOR_FLOOR = 0.01  # the least prior, as a share of 1 / vocab
+_PRIOR_FLOOR = 0.01  # the least prior, as a fraction of 1 / vocab
 
 _NO_TREE = LexiconTree(
     child_start=np.array([1, 1], dtype=np.int32),
@@ -28,7 +28,12 @@ _NO_TREE = LexiconTree(
 
 
 def build_pruning(config: BeamConfig, vocab: int) -> Pruning:
-    """What the search may leave out, as the kernel takes it."""
+    """What the search may leave out, as the kernel takes it.
+
+    Args:
+        config: of the search.
+        vocab: number of tokens, blank included.
+    """
     return Pruning(
         beam_threshold=config.beam_threshold,
         token_threshold=config.token_threshold,
@@ -44,11 +49,11 @@ def build_tables(
     config: BeamConfig,
     *,
     bias: NDArray[np.float64],
-    vocabulary: Vocabulary | None,
+    vocabulary: SearchVocabulary | None,
     scores: NDArray[np.float64] | None,
     lm_kind: int,
-    symbol: NDArray[np.int32],
-    hot: HotWords | None,
+    lm_ids: NDArray[np.int32],
+    hot_words: HotWords | None,
     word_boost: NDArray[np.float64] | None,
 ) -> Tables:
     """What scores a prefix.
@@ -56,62 +61,64 @@ def build_tables(
     Args:
         letters: what the tokens are made of.
         config: weights.
-        bias: (vocab,) float64 nats, see `bias_of`.
-        vocabulary: the words, if the search knows any.
-        scores: (words,) float64: the language model's log-probabilities without context, for the look-ahead.
-        lm_kind: see `fusion`.
-        symbol: int32: the language model's ids of the words, or of the letters and the space.
-        hot: what finds hot words by their letters.
-        word_boost: (words,) float64: nats of hot words that are not found by their letters.
+        bias: (vocab,) float64 nats, see `build_bias`.
+        vocabulary: the words, or None.
+        scores: (words,) float64 nats: by the language model without context, for the look-look_ahead.
+        lm_kind: NO_LM, WORDS, CHARACTERS or EXTERNAL.
+        lm_ids: see `Tables`.
+        hot_words: the automaton that finds hot words by their letters.
+        word_boost: (words,) float64 nats: of hot words that are not found by their letters.
     """
     tree = vocabulary.tree if vocabulary else _NO_TREE
     boosts = np.zeros(len(vocabulary.words) if vocabulary else 0) if word_boost is None else word_boost
-    ahead = np.zeros(len(tree.letter) + 1)  # the last is for INSIDE
+    look_ahead = np.zeros(len(tree.letter) + 1)  # the last is for INSIDE
     if vocabulary and scores is not None:
         weight = config.weights.lm_weight
-        ahead[:-1] = best_below(tree, (weight * scores if weight > 0 else 0.0) + boosts)
-    hot = hot or HotWords(np.zeros((1, len(letters.numbers) + 1), dtype=np.int32), np.zeros(1), np.zeros(1))
-    within, end = _gains(ahead, letters, config, vocabulary is not None, hot, boosts)
-    most = int(np.diff(tree.word_start).max()) + 1
+        look_ahead[:-1] = best_below(tree, (weight * scores if weight > 0 else 0.0) + boosts)
+    hot_words = hot_words or HotWords(
+        np.zeros((1, len(letters.numbers) + 1), dtype=np.int32), np.zeros(1), np.zeros(1)
+    )
+    within, end = _gains(look_ahead, letters, config, vocabulary is not None, hot_words, boosts)
+    max_proposals = int(np.diff(tree.word_start).max()) + 1
     return Tables(
         scale=float(config.weights.acoustic_scale),
         bias=bias,
-        begins=np.array(letters.begins, dtype=np.bool_),
+        begins_word=np.array(letters.begins_word, dtype=np.bool_),
         letter_start=np.cumsum([0, *map(len, letters.tokens)], dtype=np.int32),
         letters=np.array([number for token in letters.tokens for number in token], dtype=np.int32),
         separated=letters.separated,
-        vocabulary=vocabulary is not None,
-        unknown=config.unknown_words == "allow",
+        has_vocabulary=vocabulary is not None,
+        allow_unknown=config.unknown_words == "allow",
         child_start=tree.child_start,
         letter=tree.letter,
         word_start=tree.word_start,
         words=tree.words,
         depth=np.append(tree.depth, np.int32(0)),
-        ahead=ahead,
+        look_ahead=look_ahead,
         gain_within=within,
         gain_end=end,
         word_bonus=float(config.weights.word_bonus),
         unknown_penalty=float(config.weights.unknown_penalty),
         unknown_letter_penalty=float(config.weights.unknown_letter_penalty),
         word_boost=boosts,
-        hot_next=hot.following,
-        hot_value=hot.advance,
-        hot_gain=hot.gain,
+        hot_next=hot_words.next_state,
+        hot_advance=hot_words.advance,
+        hot_gain=hot_words.gain,
         lm_kind=lm_kind,
         lm_weight=float(config.weights.lm_weight),
-        symbol=symbol,
-        most_proposals=most,
+        lm_ids=lm_ids,
+        max_proposals=max_proposals,
     )
 
 
-def bias_of(vocab: int, config: BeamConfig, priors: NDArray[np.float64] | None) -> NDArray[np.float64]:
+def build_bias(vocab: int, config: BeamConfig, priors: NDArray[np.float64] | None) -> NDArray[np.float64]:
     """(vocab,) float64 nats added to the scaled log-probabilities.
 
-    A prior below a hundredth of the uniform one counts as that: dividing by the mean posterior of a token
-    that was hardly ever seen would make it thousands of times too likely.
+    A prior below a hundredth of the uniform one counts as that: dividing by the mean posterior of a
+    token that hardly ever occurred would make it thousands of times too likely.
 
     Args:
-        vocab: the model's width.
+        vocab: number of tokens, blank included.
         config: weights.
         priors: (vocab,) float64 probabilities, blank included; needed where prior_weight is not 0.
 
@@ -139,32 +146,60 @@ def bias_of(vocab: int, config: BeamConfig, priors: NDArray[np.float64] | None) 
 
 
 def _gains(
-    ahead: NDArray[np.float64],
+    look_ahead: NDArray[np.float64],
     letters: Letters,
     config: BeamConfig,
-    known: bool,
-    hot: HotWords,
+    has_vocabulary: bool,
+    hot_words: HotWords,
     boosts: NDArray[np.float64],
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The most by which a token within a word, and one that ends it, can raise a mass, by node of the tree.
+    """The greatest factors by which a token can multiply a probability, by node of the lexicon tree.
 
-    No language model gives more than 0 nats, so a word gains at most what the look-ahead had taken, its bonus
-    and its boost.
+    No language model gives more than 0 nats, so a word gains at most what the look-look_ahead had taken, its
+    bonus and its boost.
+
+    Args:
+        look_ahead: (nodes + 1,) float64 nats.
+        letters: what the tokens are made of.
+        config: weights.
+        has_vocabulary: whether words come from the tree.
+        hot_words: the automaton that finds hot words by their letters.
+        boosts: (words,) float64 nats of hot words.
+
+    Returns:
+        Both (nodes + 1,) float64: of tokens within a word, and of tokens that end one.
     """
-    penalty = max(0.0, config.weights.unknown_penalty) if known and config.unknown_words == "allow" else 0.0
-    end = -ahead + config.weights.word_bonus + boosts.max(initial=0.0) + 2 * penalty + max(0.0, ahead[0])
-    end[0] = max(end[0], penalty - ahead[0], 0.0)  # where no word has begun, none is rewarded
-    within = np.zeros(len(ahead))
-    if known and config.unknown_words == "allow":
+    penalty = (
+        max(0.0, config.weights.unknown_penalty)
+        if has_vocabulary and config.unknown_words == "allow"
+        else 0.0
+    )
+    end = (
+        -look_ahead
+        + config.weights.word_bonus
+        + boosts.max(initial=0.0)
+        + 2 * penalty
+        + max(0.0, look_ahead[0])
+    )
+    end[0] = max(end[0], penalty - look_ahead[0], 0.0)  # where no word has begun, none is rewarded
+    within = np.zeros(len(look_ahead))
+    if has_vocabulary and config.unknown_words == "allow":
         within = np.maximum(
-            within, -ahead + config.weights.unknown_penalty
+            within, -look_ahead + config.weights.unknown_penalty
         )  # a word that leaves the vocabulary
     if not letters.separated:
         within = np.maximum(within, end)
-    step = float((hot.advance[hot.following[:, :-1]] - hot.advance[:, None]).max(initial=0.0))
+    step = float(
+        (hot_words.advance[hot_words.next_state[:, :-1]] - hot_words.advance[:, None]).max(initial=0.0)
+    )
     longest = max(map(len, letters.tokens))
-    letter_gain = min(step * longest, float(hot.advance.max()))
+    letter_gain = min(step * longest, float(hot_words.advance.max()))
     end_gain = (
-        float((hot.gain - hot.advance + hot.advance[hot.following[:, -1]]).max(initial=0.0)) + letter_gain
+        float(
+            (hot_words.gain - hot_words.advance + hot_words.advance[hot_words.next_state[:, -1]]).max(
+                initial=0.0
+            )
+        )
+        + letter_gain
     )
     return np.exp(within + letter_gain), np.exp(end + end_gain)

@@ -7,13 +7,14 @@ from typing import Any
 
 import torch
 
-from asr.commands.systems import Comparison, Part
 from asr.corpora.manifest import read_manifest
-from asr.decoding.decoder import DecoderSettings, Knowledge
+from asr.decoding.config import DecoderSettings
+from asr.decoding.resources import DecodingResources
 from asr.frontend.features import FeatureConfig
 from asr.model.acoustic import AcousticModel, ModelSettings
 from asr.model.encoder import EncoderConfig
 from asr.model.saved import load_model
+from asr.scoring.systems import Comparison, Part
 from asr.scoring.weight_search import Grid
 from asr.text.phones import PhoneTokenizer
 
@@ -28,7 +29,7 @@ def comparison(model: AcousticModel, manifest: Path, folder: Path) -> Comparison
 
 
 def test_results_are_kept_by_content(tones: Any, tmp_path: Path, run: Run) -> None:
-    """A language model that is written anew under its old name and gets its predecessor's score."""
+    """A language model that is rewritten under the same name and gets its predecessor's score."""
     model, lm, text = load_model(tones.model), tmp_path / "lm.bin", tmp_path / "text.txt"
     one = comparison(model, tones.manifest, tmp_path)
     settings = DecoderSettings(lm=lm)
@@ -36,7 +37,7 @@ def test_results_are_kept_by_content(tones: Any, tmp_path: Path, run: Run) -> No
     def key(words: str, settings: DecoderSettings = settings, grid: Grid | None = None) -> list[str]:
         text.write_text(f"{words}\n" * 3)
         assert run("lm", "train", text, "--order", 2, "-o", lm)[0] == 0
-        return one._key(Knowledge.read(settings, model), settings, grid or Grid())
+        return one._key(DecodingResources.read(settings, model), settings, grid or Grid())
 
     first = key("ab c")
     assert key("ab c") == first
@@ -45,7 +46,7 @@ def test_results_are_kept_by_content(tones: Any, tmp_path: Path, run: Run) -> No
     assert key("ab c", replace(settings, hotwords=("cab",))) != first
     changed = [replace(utterance, text="c") for utterance in one.test.utterances]
     other = replace(one, test=replace(one.test, utterances=changed))
-    assert other._key(Knowledge.read(settings, model), settings, Grid()) != first
+    assert other._key(DecodingResources.read(settings, model), settings, Grid()) != first
 
 
 def test_phones_have_a_phone_error_rate(tones: Any, tmp_path: Path) -> None:

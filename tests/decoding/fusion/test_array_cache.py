@@ -7,14 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from asr.decoding import prepared as module
-from asr.decoding import vocabulary
-from asr.decoding.prepared import cache_folder, digest_of, prepared
-from asr.decoding.vocabulary import Vocabulary, build_vocabulary, letters_of
+from asr.decoding.fusion import array_cache, vocabulary
+from asr.decoding.fusion.array_cache import cache_folder, cached_arrays, content_digest
+from asr.decoding.fusion.vocabulary import SearchVocabulary, build_vocabulary, letters_of
 from asr.text.lexicon import Lexicon
 from asr.text.phones import PhoneTokenizer
 
-TOKENIZER = PhoneTokenizer(("A", "B"), Lexicon({"ab": (("A", "B"),)}, "one"), beyond="nothing")
+TOKENIZER = PhoneTokenizer(("A", "B"), Lexicon({"ab": (("A", "B"),)}, "one"), fallback="nothing")
 
 
 @pytest.fixture(autouse=True)
@@ -24,7 +23,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache"
 
 
-def build(words: tuple[str, ...], lexicon: Lexicon | None = None) -> Vocabulary:
+def build(words: tuple[str, ...], lexicon: Lexicon | None = None) -> SearchVocabulary:
     return build_vocabulary(words, TOKENIZER, letters_of(TOKENIZER), lexicon)
 
 
@@ -44,7 +43,7 @@ def test_a_vocabulary_is_spelled_once(cache: Path, monkeypatch: pytest.MonkeyPat
         assert np.array_equal(array, other)
 
 
-def test_what_is_lost_is_told_each_time(caplog: pytest.LogCaptureFixture) -> None:
+def test_missing_words_are_logged_each_time(caplog: pytest.LogCaptureFixture) -> None:
     """A word that cannot be written is no secret of the first start."""
     caplog.set_level(logging.INFO, "asr")
     for _ in range(2):
@@ -53,7 +52,9 @@ def test_what_is_lost_is_told_each_time(caplog: pytest.LogCaptureFixture) -> Non
         assert "1 of 2 words of the vocabulary cannot be spelled" in caplog.text
 
 
-def test_whatever_it_is_made_of_counts(cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_change_of_any_part_makes_it_again(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """Spellings of another list of words, another lexicon or an older version of the code."""
     build(("ab",))
     build(("ab", "zz"))
@@ -63,11 +64,11 @@ def test_whatever_it_is_made_of_counts(cache: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(vocabulary, "source_digest", lambda file: "other code")
     build(("ab",))
     assert len(list(cache.iterdir())) == 4
-    assert digest_of(("ab", "c")) != digest_of(("a", "bc"))
+    assert content_digest(("ab", "c")) != content_digest(("a", "bc"))
 
 
 @pytest.mark.parametrize("damage", [b"", b"PK\x03\x04", None])
-def test_damaged_files_are_made_anew(cache: Path, damage: bytes | None) -> None:
+def test_damaged_files_are_made_again(cache: Path, damage: bytes | None) -> None:
     """A disk that was full, a copy that was broken off, a bit that flipped."""
     wanted = build(("ab",)).tree.letter
     [file] = cache.iterdir()
@@ -94,10 +95,10 @@ def homeless(cls: type[Path]) -> Path:
 
 def test_the_folder_does_not_grow_forever(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One file for each language model that was ever tried."""
-    monkeypatch.setattr(module, "_MOST", 2)
+    monkeypatch.setattr(array_cache, "_MAX_FILES", 2)
     for number, key in enumerate("abc"):
-        prepared(key, lambda: {"x": np.zeros(1)})
+        cached_arrays(key, lambda: {"x": np.zeros(1)})
         for file in cache.iterdir():
             os.utime(file, (number + ord(file.stem), number + ord(file.stem)))
-    prepared("d", lambda: {"x": np.zeros(1)})
+    cached_arrays("d", lambda: {"x": np.zeros(1)})
     assert sorted(file.stem for file in cache.iterdir()) == ["c", "d"]

@@ -15,22 +15,22 @@ SMALL = [
 
 
 def test_train_then_score(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The two commands together: bits on the held-out lines as the training said, in a file where it was
+    """The two commands together: bits on the held-out lines as the training logged, in a file where it was
     asked for."""
     text, held, out = tmp_path / "text.txt", tmp_path / "held.txt", tmp_path / "lm.safetensors"
     text.write_text("\n".join(LINES) + "\n")
     held.write_text("\n".join(LINES[:50]) + "\n")
     command = ["lm", "train", "--kind", "charrnn", str(text), "--dev", str(held), "-o", str(out), *SMALL]
     assert main([*command, "--train.run-dir", str(tmp_path / "run")]) == 0
-    said = capsys.readouterr()
-    assert f"language model: {out}" in said.out
-    assert "it writes: " in said.err
-    trained = re.findall(r"dev (\d\.\d+) bits a character", said.err)
+    captured = capsys.readouterr()
+    assert f"language model: {out}" in captured.out
+    assert "it writes: " in captured.err
+    trained = re.findall(r"dev (\d\.\d+) bits a character", captured.err)
     assert main(["lm", "score", str(held), "--lm", str(out)]) == 0
-    said = capsys.readouterr()
-    assert "50 sentences" in said.out
-    assert " 0 unknown (0.00%)" in said.out
-    scored = re.search(r"(\d\.\d+) bits per character", said.out)
+    captured = capsys.readouterr()
+    assert "50 sentences" in captured.out
+    assert " 0 unknown (0.00%)" in captured.out
+    scored = re.search(r"(\d\.\d+) bits per character", captured.out)
     assert scored
     # lines one by one, from the state after a line's end, instead of as running text
     assert float(scored[1]) == pytest.approx(min(map(float, trained)), rel=0.15)
@@ -41,7 +41,7 @@ def test_train_then_score(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     [
         (["--kind", "trigram", "x.txt"], "--kind is 'trigram'. Expected ngram or charrnn."),
         (["--kind=charrnn"], "no TEXT is given"),
-        (["--kind", "charrnn", "gone.txt"], "gone.txt does not exist"),
+        (["--kind", "charrnn", "missing.txt"], "missing.txt does not exist"),
         (
             ["--kind", "charrnn", "x.txt", "-o", "no/where/lm.safetensors"],
             "no/where does not exist. Make it, or",
@@ -60,7 +60,7 @@ def test_bad_input(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """One clear line and exit status 2, and no run folder left behind."""
+    """One clear line and exit status 2, and no run folder remains."""
     monkeypatch.chdir(tmp_path)
     Path("x.txt").write_text("a b c\n")
     try:

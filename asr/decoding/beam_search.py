@@ -1,0 +1,268 @@
+"""The beam search of one utterance: its compiled steps, the memory they need, and the texts it ends with."""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from asr.decoding.alignment import align_tokens
+from asr.decoding.config import BeamConfig
+from asr.decoding.fusion.lm_queries import LmQueries, answer_queries
+from asr.decoding.fusion.sources import Sources
+from asr.decoding.fusion.vocabulary import SearchVocabulary
+from asr.decoding.hypothesis import Hypothesis, NamedSpans, Word, name_tokens, time_words
+from asr.decoding.kernel.arena import NODE, NONE, ROOT, compact, new_beam, new_merges
+from asr.decoding.kernel.ends import propose_ends, score_ends
+from asr.decoding.kernel.prefixes import COLUMNS, PARENT, WORD, Tables
+from asr.decoding.kernel.recombination import new_buffers
+from asr.decoding.kernel.steps import Pending, Pruning, advance_beam
+from asr.decoding.lattice import Ends, paths
+from asr.errors import ModelError
+from asr.text.tokenizer import Tokenizer
+
+__all__ = ["BeamSearch", "SearchSetup", "name_words"]
+
+_CAPACITY = 1 << 12  # nodes of an arena at first
+_MERGES = 1 << 12  # merges that there is room for at first, where nbest is above 1
+_SPARE = 2  # texts whose scores are computed for each hypothesis that is wanted
+_PENDING = 1 << 12  # prefixes that a language model in Python scores at once, at most
+_UNNAMED = "<unk>"  # where phones are no word
+
+
+class SearchSetup(NamedTuple):
+    """What all searches of a decoder have in common."""
+
+    tokenizer: Tokenizer
+    config: BeamConfig
+    sources: Sources
+    tables: Tables
+    pruning: Pruning
+
+
+class BeamSearch:
+    """The search of one utterance, between two of its steps.
+
+    Args:
+        setup: of the decoder.
+        name: of the utterance in messages.
+
+    Attributes:
+        beam: the prefixes and their probabilities.
+        merges: the prefixes that recombination has dropped.
+        anchor: node of a prefix that all prefixes of the beam begin with; a stream moves it.
+    """
+
+    def __init__(self, setup: SearchSetup, name: str) -> None:
+        self._setup = setup
+        self._name = name
+        self._external = setup.sources.external()
+        self._pending = Pending(
+            np.empty((_PENDING if self._external else 0, COLUMNS), np.int32), np.zeros(1, np.int64)
+        )
+        self._buffers = new_buffers(
+            setup.config.beam_size, setup.tokenizer.vocab_size, setup.tables.max_proposals
+        )
+        self.anchor = ROOT
+        # Alternatives are needed for a list of hypotheses only.
+        self.merges = new_merges(_MERGES + len(self._buffers.node) if setup.config.nbest > 1 else 0)
+        self.beam = new_beam(
+            setup.config.beam_size, _CAPACITY, setup.sources.start_state, float(setup.tables.look_ahead[0])
+        )
+
+    def advance(self, log_probs: NDArray[np.float64]) -> None:
+        """Take the next steps.
+
+        Args:
+            log_probs: (steps, vocab) float64 nats.
+
+        Raises:
+            ModelError: nothing has a probability above 0.
+        """
+        queries, lm = self.steps(log_probs), self._setup.sources.lm
+        if lm is None:
+            next(queries, None)  # without queries, this takes all steps
+        else:
+            answer_queries(lm, [queries])
+
+    def steps(self, log_probs: NDArray[np.float64]) -> LmQueries[None]:
+        """Take the next steps, yielding the queries to a language model in Python, if there is one.
+
+        Args:
+            log_probs: (steps, vocab) float64 nats.
+
+        Raises:
+            ModelError: nothing has a probability above 0.
+        """
+        setup = self._setup
+        step, full = 0, -1
+        while True:
+            step = advance_beam(
+                log_probs,
+                step,
+                self.beam,
+                self.merges,
+                setup.pruning,
+                setup.tables,
+                setup.sources.ngrams,
+                self._pending,
+                self._buffers,
+            )
+            if step == len(log_probs):
+                return
+            if step < 0:
+                raise ModelError(
+                    f"{self._name}, step {-1 - step}: no text has a probability above 0. Check that the "
+                    "model's output has no -inf where it should not; a larger --beam.beam-size may help."
+                )
+            count = int(self._pending.size[0])
+            if self._external and count:
+                self._pending.size[0] = 0
+                while self.beam.sizes[0] + count > len(self.beam.nodes):
+                    self._double_arena()
+                yield from self._external.add_prefixes(
+                    self.beam, self._pending.proposals[:count], setup.tables
+                )
+            else:
+                self._make_room(again=step == full)
+                full = step
+
+    def ends(self) -> Ends:
+        """How the prefixes of the beam end, as if the utterance ended here, with the search's scores."""
+        sources, tables = self._setup.sources, self._setup.tables
+        rows = propose_ends(self.beam, tables)
+        log_probs = self._external.end_log_probs(self.beam, rows) if self._external else np.zeros(len(rows))
+        score, fused, lm = score_ends(self.beam, rows, log_probs, tables, sources.ngrams, sources.end_id)
+        return Ends(rows[:, PARENT], rows[:, WORD], score, fused, lm)
+
+    def finish(self, log_probs: NDArray[np.float64], step_s: float) -> list[Hypothesis]:
+        """The best texts, as if the utterance ended here.
+
+        Args:
+            log_probs: (steps, vocab) float64 nats: all steps that were taken.
+            step_s: seconds an encoder step.
+
+        Returns:
+            One to nbest hypotheses of different texts, best first.
+        """
+        setup = self._setup
+        adjusted = setup.tables.scale * log_probs + setup.tables.bias
+        found: dict[str, Hypothesis] = {}
+        limit = math.inf  # the score of the first
+        nbest = setup.config.nbest
+        wanted = nbest if nbest == 1 else _SPARE * nbest  # chosen by estimates, then ranked by scores
+        spelled: set[tuple[int, ...]] = set()  # different merges can lead to the same tokens
+        for path in paths(self.beam.nodes[: self.beam.sizes[0]], self.merges, self.ends()):
+            if (key := (*path.tokens, *path.words)) in spelled:
+                continue
+            spelled.add(key)
+            named = name_words(path.tokens, path.words, setup.tokenizer, setup.sources.vocabulary)
+            text = " ".join(name for name, _ in named)
+            if text in found:
+                continue
+            spans, acoustic = align_tokens(adjusted, np.array(path.tokens, np.int32))
+            # The search's first choice stays the best, so that it does not depend on nbest; a text that would
+            # score above it is a search error.
+            score = min(acoustic + path.fused, limit)
+            limit = limit if found else score
+            found[text] = Hypothesis(
+                text=text,
+                words=_time_words(named, path.tokens, spans, log_probs, step_s),
+                tokens=tuple(path.tokens),
+                steps=tuple(spans[:, 0].tolist()),
+                score=score,
+                acoustic_score=score - path.fused,
+                lm_score=path.lm,
+            )
+            if len(found) == wanted:
+                break
+        return sorted(found.values(), key=lambda one: -one.score)[:nbest]
+
+    def _make_room(self, again: bool) -> None:
+        """Drop nodes and merges that are not needed; double the arrays that are still more than half full.
+
+        Args:
+            again: whether the same step had too little room before.
+        """
+        nodes = np.zeros(len(self.beam.nodes), dtype=NODE)
+        number = np.full(self.beam.sizes[0], NONE, np.int32)
+        compact(self.beam, self.merges, nodes, number)
+        self.anchor = int(number[self.anchor])
+        self.beam = self.beam._replace(nodes=nodes)
+        if again or self.beam.sizes[0] > len(nodes) // 2:
+            self._double_arena()
+        room, count = len(self.merges.log_ratio), int(self.merges.size[0])
+        if count + len(self._buffers.node) > room // 2 and room:
+            longer = new_merges(2 * room)
+            for name in ("kept", "dropped", "log_ratio"):
+                getattr(longer, name)[:count] = getattr(self.merges, name)[:count]
+            self.merges = longer._replace(size=self.merges.size)
+        if self._external:
+            self._external.compact(self.beam)
+
+    def _double_arena(self) -> None:
+        longer = np.zeros(2 * len(self.beam.nodes), dtype=NODE)
+        longer[: len(self.beam.nodes)] = self.beam.nodes
+        self.beam = self.beam._replace(nodes=longer)
+
+
+def name_words(
+    tokens: Sequence[int], words: Sequence[int], tokenizer: Tokenizer, vocabulary: SearchVocabulary | None
+) -> NamedSpans:
+    """The words of a prefix.
+
+    Without a vocabulary that names words, a word is what its tokens write; where these write nothing
+    (phones), each token is a word.
+
+    Args:
+        tokens: (tokens,) ids.
+        words: (tokens + 1,) the word that each token completed (a number, UNKNOWN or NONE), then the one that
+            the end completed.
+        tokenizer: the model's.
+        vocabulary: of the search.
+    """
+    if vocabulary is None or not vocabulary.named:
+        return name_tokens(tokens, tokenizer)
+    spans = tokenizer.words(tokens)
+    if spans is not None:
+        numbers = [word for word in words if word != NONE]
+        numbers += [NONE] * (len(spans) - len(numbers))  # the last word is not complete yet
+        return [
+            (vocabulary.words[number] if number >= 0 else tokenizer.decode(tokens[span]), span)
+            for number, span in zip(numbers, spans, strict=True)
+        ]
+    named = []
+    begin = 0
+    for index, number in enumerate(words):
+        if number != NONE:
+            end = min(index + 1, len(tokens))
+            named.append((vocabulary.words[number] if number >= 0 else _UNNAMED, slice(begin, end)))
+            begin = end
+    return named
+
+
+def _time_words(
+    named: NamedSpans,
+    tokens: Sequence[int],
+    spans: NDArray[np.int64],
+    log_probs: NDArray[np.float64],
+    step_s: float,
+) -> tuple[Word, ...]:
+    """Words with the times of their tokens' runs and the mean posteriors in these.
+
+    Args:
+        named: the words.
+        tokens: (tokens,) ids.
+        spans: (tokens, 2) int64: first step of each run, and the first after it.
+        log_probs: (steps, vocab) float64 nats.
+        step_s: seconds an encoder step.
+    """
+    if not named:
+        return ()
+    lengths = spans[:, 1] - spans[:, 0]
+    begins = np.cumsum(lengths) - lengths  # of each run, when the runs are concatenated
+    steps = np.repeat(spans[:, 0] - begins, lengths) + np.arange(lengths.sum())
+    probs = np.exp(log_probs[steps, np.repeat(tokens, lengths)])
+    confidences: list[float] = (np.add.reduceat(probs, begins) / lengths).tolist()
+    return time_words(named, spans[:, 0].tolist(), spans[:, 1].tolist(), confidences, step_s)

@@ -1,0 +1,1 @@
+"""What is fused into a beam search: language model, vocabulary, hot words."""

@@ -1,0 +1,152 @@
+"""A language model that is called from Python, such as a network, fused by batched queries.
+
+A network answers a hundred queries in little more time than one. So a search does not call it: it is a
+generator that yields the queries it needs answered and continues with the answers, and the queries of all
+searches of a batch are answered by one call.
+"""
+
+from collections.abc import Generator, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from asr.decoding.fusion.vocabulary import Letters, SearchVocabulary
+from asr.decoding.kernel.arena import INSIDE, ROOT, UNKNOWN, Beam
+from asr.decoding.kernel.prefixes import END, LEAVES, PARENT, TOKEN, WORD, Tables, add_prefixes
+from asr.lm.interface import LanguageModel
+from asr.lm.ngram.trie import UNKNOWN as UNKNOWN_WORD
+
+__all__ = ["ExternalModel", "LmQueries", "answer_queries"]
+
+T = TypeVar("T")
+
+Query = tuple[Sequence[Any], Sequence[str]]  # states, and the symbol after each: `LanguageModel.score`
+Answer = tuple[NDArray[np.float64], Sequence[Any]]  # log-probabilities, and the states after the symbols
+LmQueries = Generator[Query, Answer, T]
+
+
+def answer_queries(lm: LanguageModel[Any], generators: Sequence[LmQueries[T]]) -> list[T]:
+    """Run generators to their end, answering what they ask at the same time by one call.
+
+    Args:
+        lm: the model.
+        generators: yield queries.
+
+    Returns:
+        What each generator returns.
+    """
+    results: dict[int, T] = {}
+    answers: dict[int, Answer | None] = dict.fromkeys(range(len(generators)))
+    while answers:
+        queries: dict[int, Query] = {}
+        for number, answer in answers.items():
+            generator = generators[number]
+            try:
+                queries[number] = next(generator) if answer is None else generator.send(answer)
+            except StopIteration as end:
+                results[number] = end.value
+        answers = {}
+        if queries:
+            states = [state for query_states, _ in queries.values() for state in query_states]
+            symbols = [symbol for _, query_symbols in queries.values() for symbol in query_symbols]
+            log_probs, next_states = lm.score(states, symbols)
+            first = 0
+            for number, (query_states, _) in queries.items():
+                last = first + len(query_states)
+                answers[number] = log_probs[first:last], next_states[first:last]
+                first = last
+    return [results[number] for number in range(len(generators))]
+
+
+class ExternalModel:
+    """The states of a language model in one utterance's search.
+
+    The compiled search has a number for each state. The model scores the same words or characters as an
+    n-gram model would, see `lm_score`; all prefixes that a step needs are scored together.
+
+    Args:
+        lm: the model.
+        letters: of the tokenizer.
+        vocabulary: the words, for a model of words.
+    """
+
+    def __init__(self, lm: LanguageModel[Any], letters: Letters, vocabulary: SearchVocabulary | None) -> None:
+        self._lm = lm
+        self._states: list[Any] = []
+        self._numbers: dict[Any, int] = {}
+        self._number(lm.start())
+        self._words = vocabulary.words if vocabulary and lm.unit == "word" else None
+        names = list(letters.numbers)
+        self._spellings = [[names[letter] for letter in token] for token in letters.tokens]
+        self._begins_word = letters.begins_word
+
+    def add_prefixes(self, beam: Beam, proposals: NDArray[np.int32], tables: Tables) -> LmQueries[None]:
+        """Score proposals and make their prefixes; the arena must have room.
+
+        Args:
+            beam: gets the prefixes.
+            proposals: (n, COLUMNS) int32.
+            tables: what scores.
+        """
+        log_probs, states = yield from self._score(beam, proposals)
+        numbers = np.array([self._number(state) for state in states], np.int64)
+        add_prefixes(beam, proposals, log_probs, numbers, tables)
+
+    def end_log_probs(self, beam: Beam, proposals: NDArray[np.int32]) -> NDArray[np.float64]:
+        """(n,) nats of how (n, COLUMNS) proposals end the text, its end included."""
+        [(log_probs, states)] = answer_queries(self._lm, [self._score(beam, proposals)])
+        return log_probs + self._lm.finish(states)
+
+    def compact(self, beam: Beam) -> None:
+        """Forget the states that no prefix in the arena has."""
+        used = beam.nodes["lm_state"][: beam.sizes[0]]
+        kept, numbers = np.unique(used, return_inverse=True)
+        states = [self._states[state] for state in kept]
+        self._states, self._numbers = [], {}
+        for state in states:
+            self._number(state)
+        beam.nodes["lm_state"][: beam.sizes[0]] = numbers
+
+    def _number(self, state: Any) -> int:
+        """The number of a state; equal states share one, if they can be compared."""
+        try:
+            number = self._numbers.setdefault(state, len(self._states))
+        except TypeError:  # a state that cannot be compared has its own number
+            number = len(self._states)
+        if number == len(self._states):
+            self._states.append(state)
+        return number
+
+    def _score(
+        self, beam: Beam, proposals: NDArray[np.int32]
+    ) -> LmQueries[tuple[NDArray[np.float64], list[Any]]]:
+        """(n,) nats of (n, COLUMNS) proposals, and the n states after them."""
+        symbols = [self._symbols(beam, proposal) for proposal in proposals.tolist()]
+        states = [self._states[state] for state in beam.nodes["lm_state"][proposals[:, PARENT]]]
+        total = np.zeros(len(proposals))
+        for position in range(max(map(len, symbols), default=0)):
+            asked = [row for row, row_symbols in enumerate(symbols) if len(row_symbols) > position]
+            log_probs, next_states = yield (
+                [states[row] for row in asked],
+                [symbols[row][position] for row in asked],
+            )
+            total[asked] += log_probs
+            for row, state in zip(asked, next_states, strict=True):
+                states[row] = state
+        return total, states
+
+    def _symbols(self, beam: Beam, proposal: Sequence[int]) -> list[str]:
+        """The words or characters that the model scores for a proposal."""
+        parent, token, word = proposal[PARENT], proposal[TOKEN], proposal[WORD]
+        if self._words is not None:
+            words = []
+            if word >= 0:
+                words.append(self._words[word])
+            elif word == UNKNOWN and beam.nodes[parent]["tree_node"] != INSIDE:
+                words.append(UNKNOWN_WORD)
+            return words + [UNKNOWN_WORD] * proposal[LEAVES]
+        if token == END:
+            return []
+        spelling = self._spellings[token]
+        return [" ", *spelling] if self._begins_word[token] and (parent != ROOT or not spelling) else spelling

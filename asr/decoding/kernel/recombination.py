@@ -1,0 +1,258 @@
+"""Which prefixes make the next beam: recombination of those that go on alike, and pruning to its size."""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from asr.compiled import kernel
+from asr.decoding.kernel.arena import NONE, Beam, Merges
+from asr.decoding.kernel.prefixes import COLUMNS
+
+__all__ = ["StepBuffers", "keep_best", "new_buffers", "recombine", "select_beam"]
+
+_RIVALS = 6  # prefixes that a prefix is compared with before it is kept as it is
+
+
+class StepBuffers(NamedTuple):
+    """Memory that each step overwrites: the candidates for the next beam, and what was computed for them.
+
+    Probabilities are scaled as those of the beam (`Beam.log_scale`).
+
+    Attributes:
+        node: (room,) int32: the candidates, as nodes of the arena.
+        blank_prob: (room,) float64: probability of each candidate's paths that end in a blank.
+        nonblank_prob: (room,) float64: of those that end in its last token.
+        total_prob: (room,) float64: the sum of both.
+        token_prob: (vocab,) float64: the tokens' scaled and biased probabilities at a step.
+        token_step: (vocab,) int64: the step for which `token_prob` holds.
+        tokens: (vocab,) int32: the tokens that are tried, the most probable first.
+        child: (vocab,) int32: the newest child by each token of the prefix at hand.
+        child_stamp: (vocab,) int64: the running number of the prefix for which `child` holds; the blank's
+            element counts.
+        proposals: (max_proposals, COLUMNS) int32: see `propose`.
+        hash_index: (slots,) int32, slots a power of 2: a hash table of indices of candidates.
+        hash_step: (slots,) int64: the step for which an entry holds.
+    """
+
+    node: NDArray[np.int32]
+    blank_prob: NDArray[np.float64]
+    nonblank_prob: NDArray[np.float64]
+    total_prob: NDArray[np.float64]
+    token_prob: NDArray[np.float64]
+    token_step: NDArray[np.int64]
+    tokens: NDArray[np.int32]
+    child: NDArray[np.int32]
+    child_stamp: NDArray[np.int64]
+    proposals: NDArray[np.int32]
+    hash_index: NDArray[np.int32]
+    hash_step: NDArray[np.int64]
+
+
+def new_buffers(beam_size: int, vocab: int, max_proposals: int) -> StepBuffers:
+    """Buffers for the steps of one utterance.
+
+    Args:
+        beam_size: most prefixes after a step.
+        vocab: number of tokens, blank included.
+        max_proposals: see `Tables`.
+    """
+    room = 2 * beam_size + 16
+    slots = 1 << (2 * room).bit_length()
+    return StepBuffers(
+        node=np.empty(room, np.int32),
+        blank_prob=np.empty(room),
+        nonblank_prob=np.empty(room),
+        total_prob=np.empty(room),
+        token_prob=np.empty(vocab),
+        token_step=np.empty(vocab, np.int64),
+        tokens=np.empty(vocab, np.int32),
+        child=np.empty(vocab, np.int32),
+        child_stamp=np.zeros(vocab, np.int64),
+        proposals=np.empty((max_proposals, COLUMNS), np.int32),
+        hash_index=np.empty(slots, np.int32),
+        hash_step=np.empty(slots, np.int64),
+    )
+
+
+@kernel(allocates=False, inline=True)
+def _dominates(beam: Beam, buffers: StepBuffers, one: int, other: int) -> bool:
+    """Whether one candidate is at least as probable as another, which can gain nothing from its parent.
+
+    Args:
+        beam: of the step before.
+        buffers: hold the candidates.
+        one: index of a candidate.
+        other: index of another one.
+    """
+    return bool(
+        buffers.blank_prob[one] >= buffers.blank_prob[other]
+        and buffers.nonblank_prob[one] >= buffers.nonblank_prob[other]
+        and beam.nodes[beam.nodes[buffers.node[other]].parent].beam_index == NONE
+    )
+
+
+@kernel(allocates=False, inline=True)
+def recombine(
+    beam: Beam, merges: Merges, threshold: float, buffers: StepBuffers, count: int, step: int
+) -> int:
+    """Drop each candidate that goes on as another one does and is no more probable.
+
+    How the probabilities of two candidates develop depends on their last token, node of the lexicon tree and
+    states of language model and hot words alone. Approximate all the same: the parent of the dropped prefix
+    could return to the beam and give it more, and prefixes in the beam that it begins get nothing from it any
+    more.
+
+    Args:
+        beam: of the step before.
+        merges: records what is dropped within `threshold`, if it has room for any.
+        threshold: nats below the step's best candidate.
+        buffers: hold the candidates.
+        count: how many candidates there are.
+        step: number of the step.
+
+    Returns:
+        How many candidates are left.
+    """
+    nodes = beam.nodes
+    record = merges.log_ratio.shape[0] > 0
+    least = 0.0
+    if record:
+        for index in range(count):
+            least = max(least, buffers.total_prob[index])
+        least *= math.exp(-threshold)
+    mask = buffers.hash_index.shape[0] - 1
+    kept = 0
+    for index in range(count):
+        node = nodes[buffers.node[index]]
+        token, tree_node = int(node.token), int(node.tree_node)
+        lm_state, hot_state = int(node.lm_state), int(node.hot_state)
+        key = ((lm_state * 31337 + tree_node) * 7919 + token * 131 + hot_state) & 0x7FFFFFFFFFFF
+        slot = (key ^ (key >> 17)) & mask
+        target = kept
+        compared = 0
+        winner, loser = 0, NONE  # indices of two candidates that merge
+        while buffers.hash_step[slot] == step and compared < _RIVALS:
+            compared += 1
+            other = buffers.hash_index[slot]
+            rival = nodes[buffers.node[other]]
+            if (
+                rival.lm_state == lm_state
+                and rival.tree_node == tree_node
+                and rival.token == token
+                and rival.hot_state == hot_state
+            ):
+                if _dominates(beam, buffers, other, index):
+                    target = NONE
+                    winner, loser = int(other), index
+                    break
+                if _dominates(beam, buffers, index, other):
+                    target = int(other)
+                    winner, loser = index, int(other)
+                    break
+            slot = (slot + 1) & mask
+        if (
+            record
+            and loser != NONE
+            and buffers.total_prob[loser] >= least
+            and buffers.total_prob[loser] > 0.0
+        ):
+            merge = merges.size[0]
+            merges.kept[merge] = buffers.node[winner]
+            merges.dropped[merge] = buffers.node[loser]
+            merges.log_ratio[merge] = math.log(buffers.total_prob[loser] / buffers.total_prob[winner])
+            merges.size[0] = merge + 1
+        if target == NONE:
+            continue
+        if target == kept:
+            buffers.hash_step[slot] = step  # after many rivals the newest replaces the last one
+            buffers.hash_index[slot] = kept
+            kept += 1
+        buffers.node[target] = buffers.node[index]
+        buffers.blank_prob[target] = buffers.blank_prob[index]
+        buffers.nonblank_prob[target] = buffers.nonblank_prob[index]
+        buffers.total_prob[target] = buffers.total_prob[index]
+    return kept
+
+
+@kernel(allocates=False, inline=True)
+def select_beam(beam: Beam, buffers: StepBuffers, count: int, beam_threshold: float) -> bool:
+    """Make the best candidates the next beam, scaled so that the best of them has probability 1.
+
+    Args:
+        beam: changed in place.
+        buffers: hold the candidates.
+        count: how many candidates there are.
+        beam_threshold: nats below the best candidate.
+
+    Returns:
+        False, and the beam is left without prefixes, where no candidate has a probability above 0.
+    """
+    nodes = beam.nodes
+    width = beam.node.shape[0]
+    for index in range(beam.sizes[1]):
+        nodes[beam.node[index]].beam_index = NONE
+    if count > width:
+        keep_best(buffers, count, width)
+        count = width
+    best = 0.0
+    for index in range(count):
+        best = max(best, buffers.total_prob[index])
+    if not best > 0.0:
+        return False
+    floor = best * math.exp(-beam_threshold)
+    kept = 0
+    for index in range(count):
+        if buffers.total_prob[index] < floor or buffers.total_prob[index] == 0.0:
+            continue
+        number = buffers.node[index]
+        beam.node[kept] = number
+        beam.blank_prob[kept] = buffers.blank_prob[index] / best
+        beam.nonblank_prob[kept] = buffers.nonblank_prob[index] / best
+        nodes[number].beam_index = kept
+        kept += 1
+    beam.sizes[1] = kept
+    beam.log_scale[0] += math.log(best)
+    return True
+
+
+@kernel(allocates=False)
+def keep_best(buffers: StepBuffers, count: int, width: int) -> None:
+    """Bring the most probable candidates to the front, the least of them last (quickselect).
+
+    Args:
+        buffers: hold the candidates, reordered in place.
+        count: how many candidates there are.
+        width: how many of them are brought to the front.
+    """
+    low, high = 0, count - 1
+    while low < high:
+        pivot = buffers.total_prob[(low + high) // 2]
+        left, right = low, high
+        while left <= right:
+            while buffers.total_prob[left] > pivot:
+                left += 1
+            while buffers.total_prob[right] < pivot:
+                right -= 1
+            if left <= right:
+                _swap(buffers, left, right)
+                left += 1
+                right -= 1
+        if width - 1 <= right:
+            high = right
+        elif width - 1 >= left:
+            low = left
+        else:
+            return
+
+
+@kernel(allocates=False, inline=True)
+def _swap(buffers: StepBuffers, left: int, right: int) -> None:
+    """Exchange two candidates, given by their indices."""
+    node, blank_prob, nonblank_prob = buffers.node, buffers.blank_prob, buffers.nonblank_prob
+    node[left], node[right] = node[right], node[left]
+    blank_prob[left], blank_prob[right] = blank_prob[right], blank_prob[left]
+    nonblank_prob[left], nonblank_prob[right] = nonblank_prob[right], nonblank_prob[left]
+    total_prob = buffers.total_prob
+    total_prob[left], total_prob[right] = total_prob[right], total_prob[left]

@@ -1,0 +1,301 @@
+"""The steps of prefix beam search: prefixes continue, new ones are made, the best are kept; compiled.
+
+Probabilities are no logarithms: each step multiplies and adds, and what is kept is scaled by the best, so
+that nothing under- or overflows. The probability of a prefix holds its fused scores (language model, bonuses)
+as a factor, so that ranking needs no logarithm either.
+
+Source: Graves, "Sequence transduction with recurrent neural networks", 2012, and Hannun et al., "First-pass
+large vocabulary continuous speech recognition using bi-directional recurrent DNNs", 2014, algorithm 1.
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from asr.compiled import kernel
+from asr.decoding.kernel.arena import NONE, Beam, Merges
+from asr.decoding.kernel.prefixes import COLUMNS, EXTERNAL, Tables, add_prefix, lm_score, propose
+from asr.decoding.kernel.recombination import StepBuffers, keep_best, recombine, select_beam
+from asr.lm.ngram.packed import PackedNgrams
+
+__all__ = ["Pending", "Pruning", "advance_beam"]
+
+
+class Pruning(NamedTuple):
+    """What the search leaves out; the fields of `BeamConfig` as the kernel takes them."""
+
+    beam_threshold: float
+    token_threshold: float
+    token_top: int  # never 0
+    blank_skip: float  # log-probability; inf: never
+    recombine: bool
+    lattice_threshold: float
+
+
+class Pending(NamedTuple):
+    """Prefixes that a language model in Python has to score before the step can be taken.
+
+    Attributes:
+        proposals: (room, COLUMNS) int32: see `propose`.
+        size: (1,) int64: how many there are.
+    """
+
+    proposals: NDArray[np.int32]
+    size: NDArray[np.int64]
+
+
+@kernel(allocates=False)
+def advance_beam(
+    log_probs: NDArray[np.float64],
+    begin: int,
+    beam: Beam,
+    merges: Merges,
+    pruning: Pruning,
+    tables: Tables,
+    lm: PackedNgrams,
+    pending: Pending,
+    buffers: StepBuffers,
+) -> int:
+    """Take the beam through the steps of an utterance.
+
+    Nothing that could have been in the next beam is left out but by `pruning` and the beam's size. A prefix's
+    probability is the sum over the paths that lead through prefixes of the beam alone.
+
+    Args:
+        log_probs: (steps, vocab) float64, as the model gives them.
+        begin: the first step to take.
+        beam: changed in place.
+        merges: gets the prefixes that recombination drops, where it has room for any.
+        pruning: what may be left out.
+        tables: what scores the prefixes.
+        lm: the n-gram model; without one, anything.
+        pending: gets the proposals of a language model in Python.
+        buffers: overwritten.
+
+    Returns:
+        The first step that was not taken: `steps`, or less when the arena or `merges` is full or something is
+        pending.
+        -1 - step where nothing has a probability above 0 after that step.
+    """
+    width = beam.node.shape[0]
+    buffers.token_step[:] = -1
+    buffers.hash_step[:] = -1
+    for step in range(begin, log_probs.shape[0]):
+        count, best, worst = _continue_prefixes(log_probs, step, beam, tables, buffers)
+        if log_probs[step, 0] <= pruning.blank_skip:
+            floor = best * math.exp(-pruning.beam_threshold)
+            if count == width:
+                floor = max(floor, worst)
+            tried = _choose_tokens(log_probs, step, floor, pruning, beam, tables, buffers)
+            if tried > 0:
+                count = _extend_prefixes(tried, floor, beam, tables, lm, buffers, count, pending)
+                if count < 0:
+                    return step
+                if pruning.recombine and count > beam.sizes[1]:
+                    room = merges.log_ratio.shape[0]
+                    if room > 0 and merges.size[0] + count > room:
+                        return step
+                    count = recombine(beam, merges, pruning.lattice_threshold, buffers, count, step)
+        if not select_beam(beam, buffers, count, pruning.beam_threshold):
+            return -1 - step
+    return int(log_probs.shape[0])
+
+
+@kernel(allocates=False, inline=True)
+def _continue_prefixes(
+    log_probs: NDArray[np.float64], step: int, beam: Beam, tables: Tables, buffers: StepBuffers
+) -> tuple[int, float, float]:
+    """The prefixes of the beam go on: by a blank, by their last token again, or from one token less.
+
+    Args:
+        log_probs: (steps, vocab) float64 nats.
+        step: number of the step.
+        beam: of the step before.
+        tables: what scores the prefixes.
+        buffers: get the candidates.
+
+    Returns:
+        How many candidates; the probability of the best and of the worst.
+    """
+    nodes = beam.nodes
+    best, worst = 0.0, math.inf
+    blank_emission = math.exp(tables.scale * log_probs[step, 0] + tables.bias[0])
+    for index in range(beam.sizes[1]):
+        number = beam.node[index]
+        token = int(nodes[number].token)  # one integer type, one compilation
+        blank = (beam.blank_prob[index] + beam.nonblank_prob[index]) * blank_emission
+        nonblank = 0.0
+        if token != 0:
+            nonblank = beam.nonblank_prob[index]
+            parent = nodes[number].parent
+            parent_index = nodes[parent].beam_index
+            if parent_index != NONE:
+                # a token that is repeated needs a blank between
+                incoming = beam.blank_prob[parent_index]
+                if nodes[parent].token != token:
+                    incoming += beam.nonblank_prob[parent_index]
+                nonblank += incoming * nodes[number].factor
+            if buffers.token_step[token] != step:
+                buffers.token_step[token] = step
+                buffers.token_prob[token] = math.exp(
+                    tables.scale * log_probs[step, token] + tables.bias[token]
+                )
+            nonblank *= buffers.token_prob[token]
+        total = blank + nonblank
+        buffers.node[index] = number
+        buffers.blank_prob[index] = blank
+        buffers.nonblank_prob[index] = nonblank
+        buffers.total_prob[index] = total
+        best = max(best, total)
+        worst = min(worst, total)
+    return beam.sizes[1], best, worst
+
+
+@kernel(allocates=False, inline=True)
+def _choose_tokens(
+    log_probs: NDArray[np.float64],
+    step: int,
+    floor: float,
+    pruning: Pruning,
+    beam: Beam,
+    tables: Tables,
+    buffers: StepBuffers,
+) -> int:
+    """Which tokens may start new prefixes at this step, the most probable first.
+
+    Args:
+        log_probs: (steps, vocab) float64 nats.
+        step: number of the step.
+        floor: probability below which a new prefix is not kept.
+        pruning: what may be left out.
+        beam: of the step before.
+        tables: what scores the prefixes.
+        buffers: get `tokens` and their probabilities.
+
+    Returns:
+        How many tokens.
+    """
+    vocab = log_probs.shape[1]
+    token_prob, tokens = buffers.token_prob, buffers.tokens
+    highest = 0.0  # the greatest factor by which a prefix of the beam can multiply a token's probability
+    for index in range(beam.sizes[1]):
+        total = beam.blank_prob[index] + beam.nonblank_prob[index]
+        tree_node = beam.nodes[beam.node[index]].tree_node
+        highest = max(highest, total * max(tables.gain_within[tree_node], tables.gain_end[tree_node]))
+    top = -math.inf
+    for token in range(vocab):
+        top = max(top, tables.scale * log_probs[step, token] + tables.bias[token])
+    least = top - pruning.token_threshold
+    if floor > 0.0:
+        least = max(least, math.log(floor / highest) - 1e-9)  # the loop over prefixes compares exactly
+    tried = 0
+    for token in range(1, vocab):
+        if tables.scale * log_probs[step, token] + tables.bias[token] < least:
+            continue
+        if buffers.token_step[token] != step:
+            buffers.token_step[token] = step
+            token_prob[token] = math.exp(tables.scale * log_probs[step, token] + tables.bias[token])
+        prob = token_prob[token]
+        rank = min(tried, pruning.token_top - 1)
+        if rank < tried and prob <= token_prob[tokens[rank]]:
+            continue
+        while rank > 0 and token_prob[tokens[rank - 1]] < prob:
+            tokens[rank] = tokens[rank - 1]
+            rank -= 1
+        tokens[rank] = token
+        tried = min(tried + 1, pruning.token_top)
+    return tried
+
+
+@kernel(allocates=False, inline=True)
+def _extend_prefixes(
+    tried: int,
+    floor: float,
+    beam: Beam,
+    tables: Tables,
+    lm: PackedNgrams,
+    buffers: StepBuffers,
+    count: int,
+    pending: Pending,
+) -> int:
+    """Add the prefixes that are one token longer than one of the beam, and not in the beam yet.
+
+    Nothing else can lead to them at this step, so what is below the floor is left out at once.
+
+    Args:
+        tried: how many of `buffers.tokens`.
+        floor: probability below which a new prefix is not kept.
+        beam: of the step before; its arena gets the prefixes.
+        tables: what scores the prefixes.
+        lm: the n-gram model.
+        buffers: get the candidates.
+        count: how many candidates there are.
+        pending: gets the proposals of a language model in Python.
+
+    Returns:
+        How many candidates there are then, or -1 when the arena is full or something is pending.
+    """
+    nodes = beam.nodes
+    width = beam.node.shape[0]
+    token_prob, proposals = buffers.token_prob, buffers.proposals
+    newest, stamps = buffers.child, buffers.child_stamp
+    stamp = stamps[0]  # the blank has no children, so its element counts
+    for index in range(beam.sizes[1]):
+        number = int(beam.node[index])
+        last, tree_node = nodes[number].token, nodes[number].tree_node
+        total = beam.blank_prob[index] + beam.nonblank_prob[index]
+        gain_within, gain_end = tables.gain_within[tree_node], tables.gain_end[tree_node]
+        most = total * max(gain_within, gain_end)
+        listed = False
+        for rank in range(tried):
+            token = int(buffers.tokens[rank])
+            if token_prob[token] * most < floor:
+                break  # those that follow are less probable
+            # a token that is repeated needs a blank between
+            incoming = token_prob[token] * (beam.blank_prob[index] if token == last else total)
+            if incoming * (gain_end if tables.begins_word[token] else gain_within) < floor or incoming == 0.0:
+                continue
+            if not listed:  # once a prefix: each token's newest child
+                listed = True
+                stamp += 1
+                stamps[0] = stamp
+                child = nodes[number].child
+                while child != NONE:
+                    child_token = nodes[child].token
+                    if stamps[child_token] != stamp:
+                        stamps[child_token] = stamp
+                        newest[child_token] = child
+                    child = nodes[child].sibling
+            child = int(newest[token]) if stamps[token] == stamp else NONE
+            if child == NONE:
+                proposed = propose(nodes, number, token, tables, proposals)
+                if beam.sizes[0] + proposed > nodes.shape[0]:
+                    return -1
+                if tables.lm_kind == EXTERNAL:
+                    if pending.size[0] + proposed > pending.proposals.shape[0]:
+                        return -1  # what was left out is found when the step is tried again
+                    for row in range(proposed):
+                        for column in range(COLUMNS):
+                            pending.proposals[pending.size[0], column] = proposals[row, column]
+                        pending.size[0] += 1
+                    continue
+                for row in range(proposed):
+                    log_prob, state = lm_score(nodes, proposals[row], tables, lm)
+                    add_prefix(beam, proposals[row], log_prob, state, tables)
+                child = nodes[number].child if proposed > 0 else NONE
+            while child != NONE and nodes[child].token == token:  # variants of a token are made together
+                prob = incoming * nodes[child].factor
+                if nodes[child].beam_index == NONE and prob >= floor and prob > 0.0:
+                    if count == buffers.total_prob.shape[0]:
+                        keep_best(buffers, count, width)
+                        count = width
+                        floor = max(floor, buffers.total_prob[width - 1])
+                    buffers.node[count] = child
+                    buffers.blank_prob[count] = 0.0
+                    buffers.nonblank_prob[count] = prob
+                    buffers.total_prob[count] = prob
+                    count += 1
+                child = nodes[child].sibling
+    return -1 if pending.size[0] > 0 else count

@@ -1,0 +1,168 @@
+"""Decoding resources: language models, lexicon and hot words, read from the files that a user names."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from asr.corpora.manifest import Utterance
+from asr.decoding.config import DecoderSettings
+from asr.decoding.fusion.hotwords import parse_hot_words
+from asr.decoding.hypothesis import OutputUnit
+from asr.errors import DataError, SettingsError
+from asr.model.acoustic import AcousticModel
+from asr.model.tuning import Tuning
+from asr.text.lexicon import Lexicon, parse_lexicon, read_lines
+from asr.text.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from asr.lm.charrnn import CharRnnModel
+    from asr.lm.ngram.model import NgramModel
+
+__all__ = ["DecodingResources", "data_digest", "file_digest"]
+
+
+@dataclass(frozen=True)
+class DecodingResources:
+    """What decoding uses beside the acoustic model.
+
+    Attributes:
+        lm: the language model, or None.
+        rescorer: a language model that chooses among the best texts of the search with the first, or None.
+        lexicon: spellings, or None.
+        hotwords: boosts in nats by word.
+        key: digests of the files and the kind of search, without weights: selects the tuning that belongs to
+            it.
+        name: in messages.
+    """
+
+    lm: "NgramModel | CharRnnModel | None" = None
+    lexicon: Lexicon | None = None
+    hotwords: dict[str, float] = field(default_factory=dict)
+    key: Tuning = field(default_factory=Tuning)
+    name: str = "no language model"
+    rescorer: "NgramModel | CharRnnModel | None" = None
+
+    def unit(self, tokenizer: Tokenizer) -> OutputUnit:
+        """What decoding writes: words, or phones where tokens are phones and there is no vocabulary."""
+        return "words" if self._has_vocabulary or tokenizer.pieces else "phones"
+
+    def uses(self, weight: str) -> bool:
+        """Whether a weight can change the result."""
+        if weight == "lm_weight":
+            return self.lm is not None
+        if weight == "rescore_weight":
+            return self.rescorer is not None
+        if weight.startswith("unknown_"):
+            return self._has_vocabulary and self.key.unknown_words == "allow"
+        return True
+
+    @property
+    def _has_vocabulary(self) -> bool:
+        return bool(self.lexicon or (self.lm and self.lm.unit == "word" and not self.key.rescore))
+
+    @classmethod
+    def read(cls, settings: DecoderSettings, model: AcousticModel) -> "DecodingResources":
+        """Load the files that the settings name, and check that they fit the model.
+
+        Raises:
+            DataError: the lexicon cannot be read, or spells words with other tokens than the model's.
+            ModelError: the language model cannot be read.
+            SettingsError: a hot word is not WORD or WORD:BOOST, or a language model that rescores is
+                not of the words or characters that the model writes.
+        """
+        for option, given, file in (
+            ("--rescore", settings.rescore, "lm"),
+            ("--lm-weight", settings.weights.lm_weight is not None, "lm"),
+            ("--rescore-weight", settings.weights.rescore_weight is not None, "rescore_lm"),
+        ):
+            if given and getattr(settings, file) is None:
+                wanted = f"--{file.replace('_', '-')}"
+                raise SettingsError(f"{option} is given, but no language model. Name one: {wanted} FILE.")
+        if settings.rescore and settings.rescore_lm:
+            raise SettingsError(
+                "--rescore and --rescore-lm are given. With --rescore the one language model, --lm, only "
+                "rescores. Leave it out for --lm in the search and --rescore-lm after it."
+            )
+        lm = _read_lm(settings, model, "lm", settings.rescore) if settings.lm else None
+        rescorer = _read_lm(settings, model, "rescore_lm", True) if settings.rescore_lm else None
+        lexicon = _read_lexicon(settings.lexicon) if settings.lexicon else None
+        hotwords = parse_hot_words(settings.hotwords)
+        key = Tuning(
+            lm=file_digest(settings.lm),
+            lexicon=file_digest(settings.lexicon),
+            rescore=settings.rescore,
+            rescore_lm=file_digest(settings.rescore_lm),
+            hotwords=_digest_of(hotwords),
+            unknown_words=settings.beam.unknown_words,
+        )
+        names = [f"language model {settings.lm}" if settings.lm else "no language model"]
+        names += ["which rescores"] if settings.rescore else []
+        names += [f"rescored by {settings.rescore_lm}"] if settings.rescore_lm else []
+        names += [f"lexicon {settings.lexicon}"] if settings.lexicon else []
+        names += ["no unknown words"] if settings.beam.unknown_words == "forbid" else []
+        names += [f"{len(hotwords)} hot words"] if hotwords else []
+        return cls(lm, lexicon, hotwords, key, ", ".join(names), rescorer)
+
+
+def data_digest(utterances: Sequence[Utterance]) -> str:
+    """A digest of utterances' ids and texts, by which the same utterances are recognised."""
+    digest = hashlib.sha256()
+    for utterance in sorted(utterances, key=lambda utterance: utterance.id):
+        digest.update(json.dumps([utterance.id, utterance.text]).encode())
+    return digest.hexdigest()
+
+
+def _read_lm(
+    settings: DecoderSettings, model: AcousticModel, field: Literal["lm", "rescore_lm"], rescores: bool
+) -> "NgramModel | CharRnnModel":
+    """A language model for the search or, where it only rescores, for texts."""
+    from asr.lm.alphabet import check_alphabet
+    from asr.lm.loading import load_language_model
+
+    path, tokenizer = getattr(settings, field), model.settings.tokenizer
+    option = f"--{field.replace('_', '-')} {path}"
+    lm = load_language_model(path, model.device)
+    words = settings.lexicon is not None or (field == "rescore_lm" and settings.lm is not None)
+    if tokenizer.pieces is None and not words and (lm.unit != "word" or rescores):
+        raise SettingsError(
+            f"{option}: the model writes phones, which this language model cannot score. Name a lexicon that "
+            f"turns them into words, --lexicon FILE, or use a language model of words in the search."
+        )
+    if rescores and not words:  # a search checks what is fused into it
+        try:
+            check_alphabet(lm, tokenizer)
+        except SettingsError as error:
+            raise SettingsError(f"{option}: {error}") from error
+    return lm
+
+
+def _read_lexicon(path: Path) -> Lexicon:
+    """A lexicon, or a mere list of words, which the model's tokenizer spells."""
+    lines = read_lines(path)
+    if any(len(line.split(None, 1)) > 1 for line in lines):
+        return parse_lexicon(lines, str(path))
+    words = dict.fromkeys(word for line in lines for word in line.split())
+    if not words:
+        raise DataError(f"{path}: holds no word. Expected a word a line, alone or with its tokens.")
+    return Lexicon(dict.fromkeys(words, ()), str(path))
+
+
+def _digest_of(hotwords: dict[str, float]) -> str:
+    """SHA-256 of hot words and boosts, whatever their order; "" for none."""
+    if not hotwords:
+        return ""
+    return hashlib.sha256(json.dumps(sorted(hotwords.items())).encode()).hexdigest()
+
+
+def file_digest(path: Path | None) -> str:
+    """SHA-256 of a file; "" for none."""
+    if path is None:
+        return ""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}. Name another file.") from error

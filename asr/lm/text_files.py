@@ -1,0 +1,97 @@
+"""Text files in, blocks of lines out: one sentence a line, in UTF-8, plain or compressed.
+
+gzip and xz are recognised by their first bytes; `-` is the standard input. Only a block of text is in memory.
+"""
+
+import gzip
+import io
+import lzma
+import sys
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from asr.errors import DataError
+
+__all__ = ["COMPRESSION_ERRORS", "decompressed", "read_blocks"]
+
+_BLOCK = 1 << 22
+COMPRESSION_ERRORS = (EOFError, gzip.BadGzipFile, zlib.error, lzma.LZMAError)
+
+
+def _open(path: Path) -> AbstractContextManager[io.BufferedReader]:
+    if str(path) == "-":
+        return nullcontext(cast(io.BufferedReader, sys.stdin.buffer))
+    return open(path, "rb")
+
+
+def decompressed(raw: io.BufferedReader) -> BinaryIO:
+    """A file's content, decompressed if its first bytes are those of gzip or xz."""
+    magic = raw.peek(6)
+    if magic.startswith(b"\x1f\x8b"):
+        return cast(BinaryIO, gzip.GzipFile(fileobj=raw))
+    if magic.startswith(b"\xfd7zXZ\x00"):
+        return cast(BinaryIO, lzma.LZMAFile(raw))
+    return raw
+
+
+def read_blocks(
+    paths: Iterable[Path], progress: Callable[[Path, int], None] | None = None
+) -> Iterator[tuple[bytes, Path, int]]:
+    """Blocks of whole lines of text files, checked to be UTF-8.
+
+    Args:
+        paths: the files; `-` is the standard input.
+        progress: called with the file and the bytes of it that have been read (compressed bytes, if it is).
+
+    Yields:
+        Some lines, the last with its line feed; the file; the number of the first line.
+
+    Raises:
+        DataError: a file cannot be read, is damaged or not UTF-8.
+    """
+    for path in paths:
+        number, rest = 1, b""
+        try:
+            with _open(path) as raw:
+                file = decompressed(raw)
+                while block := file.read(_BLOCK):
+                    if progress is not None:
+                        progress(path, raw.tell() if raw.seekable() else 0)
+                    lines, feed, tail = block.rpartition(b"\n")
+                    if not feed:
+                        rest += block
+                        continue
+                    lines, rest = rest + lines + feed, tail
+                    if number == 1:
+                        lines = lines.removeprefix(b"\xef\xbb\xbf")
+                    yield _checked(lines, path, number), path, number
+                    number += lines.count(b"\n")
+            if number == 1:
+                rest = rest.removeprefix(b"\xef\xbb\xbf")
+            if rest:
+                yield _checked(rest + b"\n", path, number), path, number
+        except FileNotFoundError:
+            raise DataError(
+                f"{path} does not exist. A text file, one sentence a line, was expected."
+            ) from None
+        except COMPRESSION_ERRORS as error:
+            raise DataError(f"{path} is damaged: {error}. Copy or make the file again.") from None
+        except OSError as error:
+            raise DataError(
+                f"{path} cannot be read: {error.strerror or error}. A text file was expected."
+            ) from None
+
+
+def _checked(lines: bytes, path: Path, number: int) -> bytes:
+    try:
+        lines.decode("utf-8")
+    except UnicodeDecodeError as error:
+        number += lines.count(b"\n", 0, error.start)
+        raise DataError(
+            f"{path} line {number}: the byte 0x{lines[error.start]:02x} is not UTF-8. UTF-8 was "
+            "expected. Convert the file, for example with iconv -f LATIN1 -t UTF-8."
+        ) from None
+    return lines

@@ -1,0 +1,116 @@
+"""What tuning minimises: the word errors of a decoder with given weights, on a dev set."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from asr.decoding.decoder import TwoPassDecoder
+from asr.decoding.emissions import Emissions
+from asr.decoding.hypothesis import Hypothesis
+from asr.model.tuning import Weights
+from asr.scoring.wer import count_errors
+
+__all__ = ["ErrorCounter", "NBestLists", "oracle_errors"]
+
+
+class ErrorCounter:
+    """The errors of a decoder on a dev set, as a function of its weights.
+
+    Where the only language model rescores, the search does not depend on its weights: each search is done
+    once, and the weights choose among its texts.
+
+    Args:
+        decoder: its weights do not matter.
+        emissions: of the dev set.
+        references: its texts.
+    """
+
+    def __init__(self, decoder: TwoPassDecoder, emissions: Emissions, references: Sequence[str]) -> None:
+        self._decoder, self._emissions, self._references = decoder, emissions, references
+        self._lists: dict[Weights, NBestLists] = {}
+
+    def __call__(self, weights: Weights) -> int:
+        """The errors with these weights."""
+        if self._decoder.resources.key.rescore:
+            return self._rescored(weights)
+        decoder = self._decoder.with_config(replace(self._decoder.config, weights=weights))
+        texts = [found[0].text for found in self._emissions.decode(decoder)]
+        return sum(count_errors(self._references, texts))
+
+    def _rescored(self, weights: Weights) -> int:
+        acoustic = replace(weights, lm_weight=0.0, word_bonus=0.0)
+        if acoustic not in self._lists:
+            config = self._decoder.config
+            config = replace(config, weights=acoustic, nbest=config.beam_size)
+            found = list(self._emissions.decode(self._decoder.with_config(config)))
+            self._lists[acoustic] = NBestLists.of(found, self._references, acoustic)
+        return self._lists[acoustic].errors_with(weights)
+
+
+@dataclass(frozen=True)
+class NBestLists:
+    """The best texts of each utterance as arrays, all (utterances, nbest); a missing text has score -inf.
+
+    Attributes:
+        score: float64 nats: of the search, without what the rescorer adds.
+        lm: float64 nats: of the text by the language model that rescores.
+        words: float64: words in the text.
+        errors: int64: errors of the text.
+        second: whether a second language model rescores, so that `score` holds the first with its weights.
+    """
+
+    score: NDArray[np.float64]
+    lm: NDArray[np.float64]
+    words: NDArray[np.float64]
+    errors: NDArray[np.int64]
+    second: bool
+
+    @classmethod
+    def of(
+        cls, found: Sequence[Sequence[Hypothesis]], references: Sequence[str], weights: Weights
+    ) -> "NBestLists":
+        """The lists that a decoder has found.
+
+        Args:
+            found: (utterances,) hypotheses of each.
+            references: (utterances,) texts.
+            weights: of the decoder.
+        """
+        shape = len(found), max(map(len, found))
+        scores, lm = np.full(shape, -np.inf), np.zeros(shape)
+        words, errors = np.zeros(shape), np.zeros(shape, np.int64)
+        second = any(one.rescore_lm_score for hypotheses in found for one in hypotheses)
+        for row, (hypotheses, reference) in enumerate(zip(found, references, strict=True)):
+            texts = np.s_[row, : len(hypotheses)]
+            lm[texts] = [one.rescore_lm_score if second else one.lm_score for one in hypotheses]
+            words[texts] = [len(one.text.split()) for one in hypotheses]
+            rescored = weights.rescore_weight * lm[texts] if second else 0.0
+            scores[texts] = np.array([one.score for one in hypotheses]) - rescored
+            errors[texts] = count_errors([reference] * len(hypotheses), [one.text for one in hypotheses])
+        return cls(scores, lm, words, errors, second)
+
+    def errors_with(self, weights: Weights) -> int:
+        """Errors of the best texts with other weights of the rescorer."""
+        if self.second:
+            total = self.score + weights.rescore_weight * self.lm
+        else:
+            total = self.score + weights.lm_weight * self.lm + weights.word_bonus * self.words
+        return int(np.take_along_axis(self.errors, total.argmax(1)[:, None], 1).sum())
+
+
+def oracle_errors(references: Sequence[str], found: Sequence[Sequence[Hypothesis]]) -> int:
+    """Errors of the hypotheses that are closest to the references, one an utterance.
+
+    Args:
+        references: (utterances,) texts.
+        found: (utterances,) hypotheses of each.
+    """
+    pairs = [
+        (reference, one.text)
+        for reference, hypotheses in zip(references, found, strict=True)
+        for one in hypotheses
+    ]
+    counts = iter(count_errors(*map(list, zip(*pairs, strict=True))))
+    return sum(min(next(counts) for _ in hypotheses) for hypotheses in found)

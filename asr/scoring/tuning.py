@@ -1,0 +1,241 @@
+"""Tuning of a decoder: the weights with the fewest errors on a dev set, and reference points for them."""
+
+import json
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from asr.corpora.manifest import Utterance
+from asr.decoding.decoder import TwoPassDecoder, greedy_decoder
+from asr.decoding.emissions import Emissions
+from asr.decoding.hypothesis import Hypothesis
+from asr.decoding.resources import DecodingResources, data_digest
+from asr.errors import DataError, SettingsError
+from asr.lm.perplexity import Fit
+from asr.model.acoustic import AcousticModel
+from asr.model.tuning import Tuning, Weights
+from asr.scoring.evaluation import reference_texts
+from asr.scoring.objective import ErrorCounter, NBestLists, oracle_errors
+from asr.scoring.weight_search import Grid, Point, draw_surface, edges, search_weights
+from asr.scoring.wer import Score, score
+
+__all__ = ["NBEST", "Tuned", "language_model_fit", "oov_rate", "tune", "word_perplexity", "write_points"]
+
+log = logging.getLogger("asr")
+
+NBEST = 100  # hypotheses among which the oracle chooses
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """The result of tuning.
+
+    Attributes:
+        tuning: the best weights, as a model stores them.
+        points: everything that was tried, the best first.
+        greedy: score of greedy decoding on the same utterances; None where it writes phones and not words.
+        plain: of a beam search without language model and with neutral weights; None likewise.
+        best: of the best weights, with the full beam, decoded as `asr evaluate` does.
+        oracle: errors of the best among the 100 best texts of each utterance; of fewer with a narrower beam.
+        fit: how well the language model predicts the references; None without one.
+        oov: fraction of the references' words outside the vocabulary; None without a vocabulary.
+        warnings: doubts about the result.
+    """
+
+    tuning: Tuning
+    points: list[Point]
+    greedy: Score | None
+    plain: Score | None
+    best: Score
+    oracle: int
+    fit: Fit | None
+    oov: float | None
+    warnings: tuple[str, ...]
+
+    def lines(self) -> list[str]:
+        """The report, line by line."""
+        words = max(self.best.words.reference_length, 1)
+        oracle = f"oracle of the {min(NBEST, self.tuning.beam_size)} best"
+        lines = [
+            *([f"greedy                      {self.greedy.wer_line()}"] if self.greedy else []),
+            *([f"beam, no language model     {self.plain.wer_line()}"] if self.plain else []),
+            f"best weights                {self.best.wer_line()}",
+            f"{oracle:<28}{100 * self.oracle / words:.2f}% [ {self.oracle} / {words} ]",
+        ]
+        if self.fit is not None:
+            lines.append(f"language model on the text  {_describe_fit(self.fit, words)}")
+        if self.oov is not None:
+            lines.append(f"words outside vocabulary    {100 * self.oov:.2f}%")
+        return [*lines, f"weights                     {self.tuning}"]
+
+
+def tune(
+    model: AcousticModel,
+    utterances: Sequence[Utterance],
+    emissions: Emissions,
+    decoder: TwoPassDecoder,
+    grid: Grid,
+    *,
+    given: Mapping[str, float] | None = None,
+    search_beam: int = 24,
+    manifest: str = "",
+) -> Tuned:
+    """TwoPassDecoder the weights of one system.
+
+    Args:
+        model: for its alphabet and text rules.
+        utterances: with their true text.
+        emissions: of these utterances.
+        decoder: with the settings of the final check; its weights and priors do not matter.
+        grid: the weights that are tried.
+        given: weights that are fixed.
+        search_beam: prefixes kept in the grid and the lines.
+        manifest: name of the file of the utterances, to be stored.
+
+    Raises:
+        AsrError: there is no utterance, or the parts do not fit each other.
+    """
+    tokenizer, rules = model.settings.tokenizer, model.settings.normalizer
+    resources, beam = decoder.resources, decoder.config
+    if not utterances:
+        raise DataError(f"{manifest or 'the dev set'}: no utterance to tune on. Expected at least one.")
+    if search_beam < 1:
+        raise SettingsError(f"search-beam is {search_beam}. Expected at least 1.")
+    unused = [item.name for item in fields(Weights) if not resources.uses(item.name)]
+    neutral = {**{name: getattr(Weights(), name) for name in unused}, "lm_weight": 0.0}
+    grid = grid.holding({**{name: neutral[name] for name in unused}, **(given or {})})
+    unit = resources.unit(tokenizer)
+    references = reference_texts(utterances, tokenizer, rules, unit)
+    priors = emissions.mean_posteriors()
+    full = replace(beam, nbest=NBEST, weights=Weights(lm_weight=0.0))
+    decoder = decoder.with_config(full, priors.tolist())
+    narrow = replace(full, beam_size=min(search_beam, beam.beam_size), nbest=1)
+    words = sum(len(text.split()) for text in references)
+    first_pass = decoder.without_rescorer()
+    objective = ErrorCounter(first_pass.with_config(narrow), emissions, references)
+    check = None
+    if narrow.beam_size < full.beam_size and not resources.key.rescore:  # a long list takes long to rescore
+        check = ErrorCounter(first_pass.with_config(replace(full, nbest=1)), emissions, references)
+    fixed = grid.values("rescore_weight")[:1] if resources.rescorer else ()
+    points = search_weights(
+        objective, replace(grid, rescore_weights=fixed or grid.rescore_weights), words, check
+    )
+    if resources.rescorer:
+        points = _tune_rescorer(points, decoder, grid, emissions, references)
+    best = points[0].weights
+    log.info("checking the best weights with a beam of %d: %s", full.beam_size, best)
+    ids = [utterance.id for utterance in utterances]
+
+    def scored(found: Sequence[Sequence[Hypothesis]]) -> Score:
+        return score(references, [one[0].text for one in found], ids, rules, unit)
+
+    found = list(emissions.decode(decoder.with_config(replace(full, weights=best))))
+    result = scored(found)
+    warnings = edges(best, grid)
+    without_lm = replace(resources, lm=None, rescorer=None, key=Tuning())
+    plain_score = greedy_score = None
+    if without_lm.unit(tokenizer) == unit:
+        plain = TwoPassDecoder(tokenizer, replace(full, nbest=1, unknown_words="allow"), without_lm)
+        plain_score = scored(list(emissions.decode(plain)))
+    if DecodingResources().unit(tokenizer) == unit:
+        greedy_score = scored(list(emissions.decode(greedy_decoder(tokenizer))))
+    if resources.lm is not None and plain_score and result.words.errors >= plain_score.words.errors:
+        warnings.append(
+            f"the language model does not help: {result.words.errors} errors with it and "
+            f"{plain_score.words.errors} without. Decode without it, use one of text like these transcripts, "
+            "or widen the grid."
+        )
+    tuning = replace(
+        resources.key, **asdict(best), priors=tuple(priors.tolist()), manifest=manifest,
+        data=data_digest(utterances), utterances=len(utterances), errors=result.words.errors,
+        words=words, beam_size=full.beam_size,
+        date=datetime.now(UTC).isoformat(timespec="seconds"),
+    )  # fmt: skip
+    return Tuned(
+        tuning=tuning,
+        points=points,
+        greedy=greedy_score,
+        plain=plain_score,
+        best=result,
+        oracle=oracle_errors(references, found),
+        fit=language_model_fit(resources, references) if unit == "words" else None,
+        oov=oov_rate(resources, references),
+        warnings=tuple(warnings),
+    )
+
+
+def write_points(out: Path, tuned: Tuned, name: str) -> None:
+    """Write everything that was tried, in the order of its errors, and the picture of it.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    words = tuned.tuning.words
+    rows = [
+        {**asdict(point.weights), "errors": point.errors, "words": words, "phase": point.phase}
+        for point in tuned.points
+    ]
+    (out / "points.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    draw_surface(tuned.points, words, out / "surface.png", name)
+
+
+def _tune_rescorer(
+    points: list[Point], decoder: TwoPassDecoder, grid: Grid, emissions: Emissions, references: Sequence[str]
+) -> list[Point]:
+    """The points, after further ones: the best with other weights of the second language model.
+
+    The search is done once and its texts are rescored once; each weight then is a choice among them.
+    """
+    best = points[0].weights
+    lists = NBestLists.of(
+        list(emissions.decode(decoder.with_config(replace(decoder.config, nbest=NBEST, weights=best)))),
+        references,
+        best,
+    )
+    others = {
+        item.name: getattr(best, item.name) for item in fields(Weights) if item.name != "rescore_weight"
+    }
+    words = sum(len(text.split()) for text in references)
+    return [*search_weights(lists.errors_with, grid.holding(others), words), *points]
+
+
+def language_model_fit(resources: DecodingResources, references: Sequence[str]) -> Fit | None:
+    """How well the language model predicts the references; None without one."""
+    lm, texts = resources.lm, [text for text in references if text]
+    if lm is None or not texts:
+        return None
+    symbols = unknown = 0
+    log_prob = unknown_log_prob = 0.0
+    for text in texts:
+        ids, log_probs = lm.encode(text), lm.log_probs(text)
+        symbols, unknown = symbols + len(ids), unknown + int((ids == 0).sum())
+        log_prob += float(log_probs.sum())
+        unknown_log_prob += float(log_probs[:-1][ids == 0].sum())
+    return Fit(len(texts), symbols, unknown, log_prob, unknown_log_prob)
+
+
+def word_perplexity(result: Fit, words: int) -> float:
+    """Perplexity a word and sentence end, whatever the language model's unit is."""
+    return math.exp(-result.log_prob / max(words + result.sentences, 1))
+
+
+def _describe_fit(result: Fit, words: int) -> str:
+    """Perplexity and unknown symbols, in one line."""
+    unknown = f"{100 * result.unknown / max(result.symbols, 1):.2f}% of its symbols unknown"
+    return f"perplexity {word_perplexity(result, words):.1f} a word, {unknown}"
+
+
+def oov_rate(resources: DecodingResources, references: Sequence[str]) -> float | None:
+    """Fraction of the references' words outside the vocabulary; None without a vocabulary."""
+    if resources.lexicon is not None:
+        vocabulary = resources.lexicon.entries.keys()
+    elif resources.lm is not None and resources.lm.unit == "word":
+        vocabulary = dict.fromkeys(resources.lm.words).keys()
+    else:
+        return None
+    words = [word for text in references for word in text.split()]
+    return sum(word not in vocabulary for word in words) / max(len(words), 1)

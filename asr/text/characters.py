@@ -1,0 +1,138 @@
+"""Characters as tokens: the alphabet is every character of the training transcripts."""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from asr.errors import DataError, ModelError
+from asr.text.tokenizer import (
+    BLANK,
+    Piece,
+    Units,
+    check_ids,
+    check_unknown,
+    cut_words,
+    describe_unknown,
+    read_symbols,
+)
+
+__all__ = ["CharTokenizer"]
+
+
+@dataclass(frozen=True)
+class CharTokenizer:
+    """An alphabet: every character of the training transcripts is a token; a `Tokenizer`.
+
+    The symbols are in code-point order, so that the same transcripts in any order give the same alphabet. A
+    space is a symbol like any other.
+
+    Attributes:
+        symbols: (n,) single characters, each once; symbol i has the id i + 1.
+
+    Raises:
+        DataError: no symbol, a symbol that is not one character, or one that occurs twice.
+    """
+
+    symbols: tuple[str, ...]
+    _ids: dict[str, int] = field(init=False, repr=False, compare=False)
+    _pieces: tuple[Piece, ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if not self.symbols:
+            raise DataError(
+                "the alphabet is empty. At least one character was expected. Check the transcripts."
+            )
+        invalid = [symbol for symbol in self.symbols if len(symbol) != 1]
+        if invalid:
+            raise DataError(f"the alphabet holds {invalid[0]!r}. Each symbol must be exactly one character.")
+        ids = {symbol: number for number, symbol in enumerate(self.symbols, start=BLANK + 1)}
+        if len(ids) < len(self.symbols):
+            duplicate = next(symbol for symbol, count in Counter(self.symbols).items() if count > 1)
+            raise DataError(f"the alphabet holds {duplicate!r} more than once. Each symbol must occur once.")
+        pieces = [Piece("", True) if symbol == " " else Piece(symbol, False) for symbol in self.symbols]
+        object.__setattr__(self, "_ids", ids)
+        object.__setattr__(self, "_pieces", (Piece("", False), *pieces))
+
+    @classmethod
+    def from_texts(cls, texts: Iterable[str]) -> "CharTokenizer":
+        """The alphabet of these transcripts: every character that occurs, in code-point order.
+
+        Args:
+            texts: transcripts as they will be encoded, that is, already normalised.
+
+        Raises:
+            DataError: the transcripts hold no character at all.
+        """
+        symbols: set[str] = set()
+        for text in texts:
+            symbols.update(text)
+        if not symbols:
+            raise DataError(
+                "no alphabet can be learned: the transcripts hold not one character. "
+                "Text was expected. Check the manifest's `text` fields and the normalizer."
+            )
+        return cls(tuple(sorted(symbols)))
+
+    @property
+    def units(self) -> Units:
+        """Characters."""
+        return "characters"
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of ids, the blank included: the width of the model's output."""
+        return len(self.symbols) + 1
+
+    @property
+    def pieces(self) -> tuple[Piece, ...]:
+        """(vocab_size,) what each id writes."""
+        return self._pieces
+
+    def unknown_characters(self, text: str) -> "Counter[str]":
+        """How often each character outside the alphabet occurs in `text`; empty when all are known."""
+        return Counter(character for character in text if character not in self._ids)
+
+    def encode(
+        self, text: str, *, utterance: str = "", unknown: Literal["error", "drop"] = "error"
+    ) -> list[int]:
+        """Token ids of a transcript, one a character."""
+        check_unknown(unknown)
+        ids = self._ids
+        if unknown == "error":
+            try:
+                return [ids[character] for character in text]
+            except KeyError:
+                raise DataError(describe_unknown(self, text, utterance)) from None
+        return [ids[character] for character in text if character in ids]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of these token ids; `decode(encode(text))` is the text."""
+        check_ids(ids, self)
+        return "".join([self.symbols[number - 1] for number in ids])
+
+    def words(self, ids: Sequence[int]) -> list[slice]:
+        """The words are what spaces separate; none is empty."""
+        return cut_words(ids, self._pieces)
+
+    def spellings(self, word: str) -> tuple[tuple[int, ...], ...]:
+        """The word's characters; none if one of them is unknown."""
+        return (tuple(self.encode(word)),) if word and not self.unknown_characters(word) else ()
+
+    def to_json(self) -> str:
+        """One line of ASCII JSON that `tokenizer_from_json` reads back; a saved model carries it."""
+        return json.dumps({"type": self.units, "symbols": list(self.symbols)})
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> "CharTokenizer":
+        """The tokenizer of the JSON object that `to_json` wrote.
+
+        Raises:
+            ModelError: the record is damaged.
+        """
+        symbols = read_symbols(record)
+        try:
+            return cls(symbols)
+        except DataError as error:
+            raise ModelError(f"the stored tokenizer is damaged: {error}") from None
