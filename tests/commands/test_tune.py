@@ -1,4 +1,4 @@
-"""`asr tune`: weights found on a dev set, stored with the model, and what is said about them."""
+"""`asr tune`: weights found on a dev set, stored with the model, and the warnings about them."""
 
 import json
 import re
@@ -30,7 +30,7 @@ GRID = ["--grid.lm-weights", "0.2", "1", "--grid.word-bonuses", "-1", "0", "1", 
 
 @pytest.fixture
 def lm(tmp_path: Path, run: Run) -> Path:
-    """A language model of what is said."""
+    """A language model of the transcripts."""
     text = tmp_path / "text.txt"
     text.write_text("\n".join(RIGHT * 3) + "\n")
     path = tmp_path / "words.bin"

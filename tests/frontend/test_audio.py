@@ -1,4 +1,4 @@
-"""Reading audio: every format, rate and channel count comes out as what was heard, and damage is named."""
+"""Reading audio: every format, rate and channel count gives the same samples, and damage is an error."""
 
 import itertools
 import math
@@ -288,7 +288,7 @@ def test_segment_equals_slice_of_the_whole(kind: str, tmp_path: Path) -> None:
         start = round(offset_s * RATE)
         expected = whole[start:] if duration_s is None else whole[start : start + round(duration_s * RATE)]
         assert part.shape == expected.shape
-        if kind == "opus":  # decodes with a state that a seek starts anew
+        if kind == "opus":  # decodes with a state that a seek resets
             assert float((part - expected).norm() / expected.norm()) < 0.03
         else:
             torch.testing.assert_close(part, expected, rtol=0, atol=0)
@@ -355,7 +355,7 @@ def test_segment_outside_the_recording(
 
 
 def assert_refused(path: Path, message: str) -> None:
-    """Reading fails with one line that names the file and says this."""
+    """Reading fails with one line that names the file and contains this."""
     with pytest.raises(AudioError) as caught:
         read_audio(path, RATE)
     assert str(caught.value).startswith(f"{path}: ")
@@ -407,7 +407,7 @@ def test_wav_of_unknown_length(size: int, tmp_path: Path) -> None:
 
 
 def test_trailing_chunk_is_no_damage(tmp_path: Path) -> None:
-    """Guards against refusing wavs with tags behind the samples."""
+    """Guards against refusing wavs with tags after the samples."""
     path = write(tmp_path / "tagged", sine(440, RATE), RATE, "wav-16")
     path.write_bytes(path.read_bytes() + b"LIST" + struct.pack("<I", 4) + b"INFO")
     assert len(read_audio(path, RATE)) == RATE
@@ -433,7 +433,7 @@ def test_impossible_rate(rate: int, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_samples_that_are_not_numbers(value: float, tmp_path: Path) -> None:
-    """Guards against one NaN that makes a whole training run NaN; the message gives its place in the file."""
+    """Guards against one NaN that makes a whole training run NaN; the message gives its position."""
     samples = np.stack([sine(440, RATE)] * 2, axis=1)
     samples[1234, 1] = value
     path = write(tmp_path / "nan", samples, RATE)
