@@ -1,4 +1,4 @@
-"""Where given tokens stand in an utterance, and how probable they are, over all paths that spell them."""
+"""Forced alignment: the steps of given tokens on their best path, and their probability over all paths."""
 
 import math
 
@@ -9,22 +9,22 @@ from asr.compiled import kernel
 
 __all__ = ["align_tokens"]
 
-_WINDOW = 60.0  # nats below a step's best state at which a state is given up, at first
-_FULL = math.nan  # the kernel's answer where `moves` is too short
+_WINDOW = 60.0  # nats below a step's best state at which a state is pruned, at first
+_FULL = math.nan  # the kernel's result where `moves` is too short
 
 
 def align_tokens(
     log_probs: NDArray[np.float64], tokens: NDArray[np.int32]
 ) -> tuple[NDArray[np.int64], float]:
-    """The steps of each token along the most probable path of these tokens, and the sum over all their paths.
+    """Align tokens with the steps of an utterance, and sum the probability of all their paths.
 
     Args:
-        log_probs: (steps, vocab) float64; blank at 0. They need not be normalised.
+        log_probs: (steps, vocab) float64 nats, not necessarily normalised; the blank is token 0.
         tokens: (tokens,) int32 ids, which must fit into the steps (`required_steps`).
 
     Returns:
-        (tokens, 2) int64: the first step of each token's run, and the first after it; and the logarithm of
-        the tokens' probability, but for paths that lie more than the window below the best one throughout.
+        (tokens, 2) int64: the first step of each token's run on the most probable path, and the first after
+        it; and the log-probability of the tokens in nats, without paths that are pruned.
 
     Source: Graves et al. 2006, section 4.1, equations 5 to 8, and with the best instead of the sum of the
         paths; checked against torchaudio.functional.forced_align and torch.nn.functional.ctc_loss.
@@ -33,18 +33,18 @@ def align_tokens(
     spans = np.zeros((len(tokens), 2), np.int64)
     if len(tokens) == 0 or steps == 0:
         return spans, float(log_probs[:, 0].sum()) if len(tokens) == 0 else -math.inf
-    begins, lows = np.zeros(steps + 1, np.int64), np.zeros(steps, np.int64)
+    begins, first_states = np.zeros(steps + 1, np.int64), np.zeros(steps, np.int64)
     moves = np.empty(16 * steps + 2 * states, np.uint8)
     window = _WINDOW
     while True:
         scores, sums = np.full((2, states + 2), -np.inf), np.zeros((2, states + 2))
-        log_prob = _align(log_probs, tokens, window, scores, sums, begins, lows, moves, spans)
+        log_prob = _align(log_probs, tokens, window, scores, sums, begins, first_states, moves, spans)
         if math.isnan(log_prob):
             moves = np.empty(2 * len(moves), np.uint8)
         elif log_prob > -math.inf or window == math.inf:
             return spans, log_prob
         else:
-            # the end lay outside the window at some step: rare, where the tokens hardly fit the audio
+            # the last state was pruned at some step: rare, where the tokens hardly fit the audio
             window = window * 8 if window < 1e4 else math.inf
 
 
@@ -56,60 +56,62 @@ def _align(
     scores: NDArray[np.float64],
     sums: NDArray[np.float64],
     begins: NDArray[np.int64],
-    lows: NDArray[np.int64],
+    first_states: NDArray[np.int64],
     moves: NDArray[np.uint8],
     spans: NDArray[np.int64],
 ) -> float:
     """`align_tokens` among states at most `window` nats below the best of their step.
 
-    State 2k is the blank before token k, state 2k + 1 is token k. A state stands two columns to the right in
-    `scores` and `sums`, so that it can look back. Plain loops only: numba takes long to compile slices.
+    State 2k is the blank before token k, state 2k + 1 is token k. State s is column s + 2 of `scores` and
+    `sums`, so that s - 2 always exists. Plain loops only: numba takes long to compile slices.
 
     Args:
-        log_probs: (steps, vocab) float64.
-        tokens: (tokens,) int32, at least one.
+        log_probs: (steps, vocab) float64 nats.
+        tokens: (tokens,) int32 ids, at least one.
         window: nats.
-        scores: (2, states + 2) float64, all -inf: the best path into each state, of this step and the last.
-        sums: (2, states + 2) float64, all 0: the probability of all paths, scaled by the greatest of a step.
+        scores: (2, states + 2) float64 nats, all -inf: of the best path into each state, at this step and the
+            one before.
+        sums: (2, states + 2) float64, all 0: the probability of all paths, scaled so that the greatest of a
+            step is 1.
         begins: (steps + 1,) int64: where each step's moves begin in `moves`.
-        lows: (steps,) int64: the first state that is alive at each step.
+        first_states: (steps,) int64: the first state that is not pruned at each step.
         moves: uint8: how many states back the best path into a state comes from, step by step.
-        spans: (tokens, 2) int64: filled.
+        spans: (tokens, 2) int64: filled, see `align_tokens`.
 
     Returns:
-        Log of the sum of all paths; -inf where none reaches the end; NaN where `moves` is too short.
+        Log-probability of all paths, nats; -inf where none reaches the end; NaN where `moves` is too short.
     """
     steps = log_probs.shape[0]
     states = 2 * tokens.shape[0] + 1
     low, high = 0, 0
-    now = 0
-    scores[0, 2] = 0.0  # as if a blank state stood before the first step
+    row = 0  # of `scores` and `sums`: this step
+    scores[0, 2] = 0.0  # as if a blank preceded the first step
     sums[0, 2] = 1.0
     log_scale = 0.0
     begins[0] = 0
     for step in range(steps):
-        last, now = now, 1 - now
+        before, row = row, 1 - row
         new_high = min(high + 2, states - 1)
         if begins[step] + new_high - low + 1 > moves.shape[0]:
             return _FULL
-        lows[step] = low
+        first_states[step] = low
         best, top = -math.inf, 0.0
         for state in range(low, new_high + 1):
-            score, move = scores[last, state + 2], 0
-            total = sums[last, state + 2] + sums[last, state + 1]
+            score, move = scores[before, state + 2], 0
+            total = sums[before, state + 2] + sums[before, state + 1]
             token = 0
             if state % 2 == 1:
                 token = int(tokens[state // 2])
-            if scores[last, state + 1] > score:
-                score, move = scores[last, state + 1], 1
+            if scores[before, state + 1] > score:
+                score, move = scores[before, state + 1], 1
             if state % 2 == 1 and state > 1 and tokens[state // 2 - 1] != token:
-                total += sums[last, state]
-                if scores[last, state] > score:
-                    score, move = scores[last, state], 2
+                total += sums[before, state]
+                if scores[before, state] > score:
+                    score, move = scores[before, state], 2
             score += log_probs[step, token]
             total *= math.exp(log_probs[step, token])
-            scores[now, state + 2] = score
-            sums[now, state + 2] = total
+            scores[row, state + 2] = score
+            sums[row, state + 2] = total
             moves[begins[step] + state - low] = move
             best = max(best, score)
             top = max(top, total)
@@ -117,26 +119,26 @@ def _align(
             return -math.inf
         begins[step + 1] = begins[step] + new_high - low + 1
         for state in range(low, high + 1):
-            scores[last, state + 2] = -math.inf
-            sums[last, state + 2] = 0.0
+            scores[before, state + 2] = -math.inf
+            sums[before, state + 2] = 0.0
         for state in range(low, new_high + 1):
-            sums[now, state + 2] /= top
+            sums[row, state + 2] /= top
         log_scale += math.log(top)
         high = new_high
-        while low < high and scores[now, low + 2] < best - window:
-            scores[now, low + 2] = -math.inf
-            sums[now, low + 2] = 0.0
+        while low < high and scores[row, low + 2] < best - window:
+            scores[row, low + 2] = -math.inf
+            sums[row, low + 2] = 0.0
             low += 1
-        while high > low and scores[now, high + 2] < best - window:
-            scores[now, high + 2] = -math.inf
-            sums[now, high + 2] = 0.0
+        while high > low and scores[row, high + 2] < best - window:
+            scores[row, high + 2] = -math.inf
+            sums[row, high + 2] = 0.0
             high -= 1
     state = states - 1
-    if scores[now, states] > scores[now, states + 1]:  # the last token instead of the blank after it
+    if scores[row, states] > scores[row, states + 1]:  # the last token instead of the blank after it
         state = states - 2
-    if scores[now, state + 2] == -math.inf:
+    if scores[row, state + 2] == -math.inf:
         return -math.inf
-    log_prob = log_scale + math.log(sums[now, states] + sums[now, states + 1])
+    log_prob = log_scale + math.log(sums[row, states] + sums[row, states + 1])
     for token in range(tokens.shape[0]):
         spans[token, 1] = 0
     for step in range(steps - 1, -1, -1):
@@ -145,5 +147,5 @@ def _align(
             spans[token, 0] = step
             if spans[token, 1] == 0:
                 spans[token, 1] = step + 1
-        state -= int(moves[begins[step] + state - lows[step]])
+        state -= int(moves[begins[step] + state - first_states[step]])
     return log_prob

@@ -25,14 +25,14 @@ from asr.text.tokenizer import Tokenizer
 __all__ = ["BeamSearch", "SearchSetup", "name_words"]
 
 _CAPACITY = 1 << 12  # nodes of an arena at first
-_MERGES = 1 << 12  # merges that there is room for at first, where several hypotheses are wanted
+_MERGES = 1 << 12  # merges that there is room for at first, where nbest is above 1
 _SPARE = 2  # texts whose scores are computed for each hypothesis that is wanted
 _PENDING = 1 << 12  # prefixes that a language model in Python scores at once, at most
 _UNNAMED = "<unk>"  # where phones are no word
 
 
 class SearchSetup(NamedTuple):
-    """What the searches of all utterances share."""
+    """What all searches of a decoder have in common."""
 
     tokenizer: Tokenizer
     config: BeamConfig

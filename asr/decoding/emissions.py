@@ -1,4 +1,4 @@
-"""What a model says of utterances, computed once and decoded many times."""
+"""Emissions: a model's log-probabilities of utterances, computed once and decoded many times."""
 
 import contextlib
 import hashlib
@@ -24,7 +24,7 @@ from asr.errors import AudioError
 from asr.model.acoustic import AcousticModel
 from asr.model.saved import write_atomically
 
-__all__ = ["Emissions", "compute_emissions", "keep_emissions"]
+__all__ = ["Emissions", "cached_emissions", "compute_emissions"]
 
 log = logging.getLogger("asr")
 
@@ -39,7 +39,7 @@ class Emissions:
     Attributes:
         log_probs: of each utterance (steps, vocab) float32 natural logs, on the CPU.
         step_s: seconds a step.
-        key: digest of the model and of the utterances' ids, spans and audio; "" where nobody asked for it.
+        key: digest of the model and of the utterances' ids, spans and audio; "" where it was not computed.
     """
 
     log_probs: tuple[Tensor, ...]
@@ -71,7 +71,7 @@ class Emissions:
         total = sum(len(row) for row in self.log_probs)
         sums = torch.stack([row.double().exp().sum(0) for row in self.log_probs]).sum(0)
         priors: NDArray[np.float64] = (sums / max(total, 1)).numpy()
-        return np.maximum(priors, np.finfo(np.float64).tiny)  # a token that is never heard has no logarithm
+        return np.maximum(priors, np.finfo(np.float64).tiny)  # the logarithm of 0 is -inf
 
 
 def compute_emissions(model: AcousticModel, utterances: Sequence[Utterance], batch_s: float) -> Emissions:
@@ -95,10 +95,10 @@ def compute_emissions(model: AcousticModel, utterances: Sequence[Utterance], bat
     return Emissions(tuple(rows), model.step_s)
 
 
-def keep_emissions(
+def cached_emissions(
     path: Path, model: AcousticModel, utterances: Sequence[Utterance], batch_s: float
 ) -> Emissions:
-    """Emissions from a file, if it holds those of this model and these utterances; else computed and kept.
+    """Emissions from a file, if it holds those of this model and these utterances; else computed and stored.
 
     Args:
         path: of the file, .safetensors.
@@ -111,7 +111,7 @@ def keep_emissions(
         ModelError: the file cannot be written.
         SettingsError: batch_s is not above 0.
     """
-    # a tuning changes the file of the model, and not what it says
+    # tuning changes the model's file, but not its emissions: so the digest is of the weights
     weights = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         weights.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
@@ -126,7 +126,7 @@ def keep_emissions(
                 log.info("%s: emissions of %d utterances, computed before", path, len(utterances))
                 rows = [file.get_tensor(str(number)) for number in range(len(utterances))]
                 return Emissions(tuple(rows), model.step_s, key)
-        log.info("%s: of another model or other utterances, or damaged: computed anew", path)
+        log.info("%s: of another model or other utterances, or damaged: computed again", path)
     emissions = replace(compute_emissions(model, utterances, batch_s), key=key)
     tensors = {str(number): row for number, row in enumerate(emissions.log_probs)}
     write_atomically(path, lambda temporary: save_file(tensors, temporary, {_KEY: key}))
@@ -134,6 +134,6 @@ def keep_emissions(
 
 
 def _rows(log_probs: Tensor, step_lengths: Tensor, step_s: float) -> list[Tensor]:
-    """Each utterance's own (steps, vocab) float32, on the CPU."""
+    """(steps, vocab) float32 of each utterance, without padding, on the CPU."""
     rows = zip(log_probs.float(), step_lengths.tolist(), strict=True)
     return [row[:length].clone() for row, length in rows]

@@ -6,10 +6,10 @@ merges are a lattice, and `paths` walks it, best first; in a path, later merges 
 ones.
 
 A path's estimate is the score of the text that it differs from plus the log-ratios of the merges, none of
-them above 0. So no path is estimated above the search's own best, and the best text is the same however many
-are asked for. What is fused (language model, bonuses, penalties) is exact, because A and B share their state.
-The acoustic part of the estimate is not, since the ratio at one step stands for that of the sums over all
-steps after it. So estimates choose the texts, and `BeamSearch.finish` computes their scores.
+them above 0. So no path is estimated above the search's best, and the best text does not depend on nbest.
+What is fused (language model, bonuses, penalties) is exact, because A and B share their state. The acoustic
+part of the estimate is not: it takes the ratio at the step of the merge for that of the sums over all later
+steps. So estimates choose the texts, and `BeamSearch.finish` computes their scores.
 """
 
 import heapq

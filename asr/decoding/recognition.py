@@ -1,7 +1,7 @@
-"""Run a model over many recordings: audio is read ahead, output is copied while the next batch runs.
+"""A model run over many recordings without waiting for files or for decoding.
 
-Threads read and resample the next recordings while the model computes. Its output is copied to the host while
-it computes the next batch, and used only then.
+Threads read the next recordings while the model computes. Its output is copied to the host while it computes
+the next batch, and is decoded then.
 """
 
 import logging
@@ -34,7 +34,7 @@ Output = TypeVar("Output")
 
 _WINDOW = 10  # batches' worth of audio that is read before it is sorted by length
 _SILENCE = 1e-4  # of full scale: -80 dBFS
-_MOST_THREADS = 8  # that decode audio; they read 5,000 s of audio a second
+_MAX_THREADS = 8  # that read audio; they read 5,000 s of audio a second
 
 
 @dataclass(frozen=True)
@@ -51,12 +51,12 @@ class Segment:
 
 @dataclass(frozen=True)
 class Recognised:
-    """The result of a segment."""
+    """A segment with its result."""
 
     segment: Segment
-    duration_s: float  # of the audio that was read
-    outcome: Hypothesis | AudioError  # the best hypothesis, or why there is none
-    nbest: tuple[Hypothesis, ...] = ()  # all hypotheses of the decoder, best first
+    duration_s: float  # of the audio that was recognised
+    outcome: Hypothesis | AudioError  # the best text, or why there is none
+    nbest: tuple[Hypothesis, ...] = ()  # all that the decoder returned, the outcome first
 
 
 _Entry = tuple[Segment, Tensor | AudioError]  # (samples,) of a segment, or why there are none
@@ -65,7 +65,7 @@ _Entry = tuple[Segment, Tensor | AudioError]  # (samples,) of a segment, or why 
 def recognise(
     model: AcousticModel, segments: Sequence[Segment], batch_s: float, decode: Decode | None = None
 ) -> Iterator[Recognised]:
-    """Recognise segments, in batches of about the same length.
+    """Recognise segments, in batches of about the same length; see `each_output`.
 
     Args:
         model: on its device.
@@ -93,7 +93,7 @@ def each_output(
     batch_s: float,
     use: Callable[[Tensor, Tensor, float], Sequence[Output]],
 ) -> Iterator[tuple[Segment, float, Output | AudioError]]:
-    """Run a model over segments, in batches of about the same length, and pass its output on.
+    """Run a model over segments, in batches of about the same length, and hand its output on.
 
     Each batch is used after the next one has been started, so that a GPU computes meanwhile. Progress is
     logged after every batch, and the speed at the end.
@@ -116,9 +116,9 @@ def each_output(
     rate = model.settings.features.sample_rate
     progress = _Progress(len(segments))
     windows: deque[_Window[Output]] = deque()
-    pending: _PendingBatch[Output] | None = None
+    running: _RunningBatch[Output] | None = None
 
-    def finish(batch: "_PendingBatch[Output]") -> None:
+    def finish(batch: "_RunningBatch[Output]") -> None:
         log_probs, step_lengths = batch.output.wait()
         results = use(log_probs, step_lengths, model.step_s)
         batch.window.results |= zip(batch.numbers, results, strict=True)
@@ -129,17 +129,17 @@ def each_output(
         windows.append(window)
         progress.failed(len(entries) - len(window.waveforms))
         for numbers in _batches(window.waveforms, batch_s * rate):
-            following = _PendingBatch(window, numbers, _compute(model, window, numbers, batch_s))
-            if pending is not None:
-                finish(pending)
-            pending = following
-            if pending.output.copied is None:  # a CPU has computed it by now
-                finish(pending)
-                pending = None
+            started = _RunningBatch(window, numbers, _start(model, window, numbers, batch_s))
+            if running is not None:
+                finish(running)
+            running = started
+            if running.output.copied is None:  # a CPU has finished it
+                finish(running)
+                running = None
             while windows and windows[0].complete:
                 yield from windows.popleft().rows(rate)
-    if pending is not None:
-        finish(pending)
+    if running is not None:
+        finish(running)
     for window in windows:
         yield from window.rows(rate)
     progress.end()
@@ -171,7 +171,7 @@ class _Window(Generic[Output]):
 
 
 class _HostCopy:
-    """A model's output that is being copied from the device to the host in the background.
+    """A model's output on its way from the device to the host, which does other work meanwhile.
 
     Args:
         log_probs: (batch, steps, vocab).
@@ -179,19 +179,19 @@ class _HostCopy:
     """
 
     def __init__(self, log_probs: Tensor, step_lengths: Tensor) -> None:
-        # Into page-locked memory, which torch uses for asynchronous copies.
+        # Into page-locked memory, which torch takes for asynchronous copies.
         self.output = log_probs.to("cpu", non_blocking=True), step_lengths.to("cpu", non_blocking=True)
         self.copied = _record_event(log_probs.device)
 
     def wait(self) -> tuple[Tensor, Tensor]:
-        """Wait for the copy; the same tensors in the host's memory."""
+        """The same in the host's memory."""
         if self.copied is not None:
             self.copied.synchronize()
         return self.output
 
 
 def _record_event(device: torch.device) -> torch.cuda.Event | None:
-    """An event after all work queued so far; None on a CPU, which has no queue."""
+    """An event after all work that was started so far; None on a CPU, which has finished it."""
     if device.type != "cuda":
         return None
     event = torch.cuda.Event()  # type: ignore[no-untyped-call]
@@ -200,15 +200,15 @@ def _record_event(device: torch.device) -> torch.cuda.Event | None:
 
 
 @dataclass(frozen=True)
-class _PendingBatch(Generic[Output]):
-    """A batch whose output the device is computing."""
+class _RunningBatch(Generic[Output]):
+    """A batch that the device computes."""
 
     window: _Window[Output]
     numbers: list[int]  # of the window's entries
     output: _HostCopy
 
 
-def _compute(model: AcousticModel, window: _Window[Output], numbers: list[int], batch_s: float) -> _HostCopy:
+def _start(model: AcousticModel, window: _Window[Output], numbers: list[int], batch_s: float) -> _HostCopy:
     waveforms = [window.waveforms[number] for number in numbers]
     try:
         return _HostCopy(*model.log_probs(waveforms))
@@ -238,8 +238,8 @@ def _read_ahead(
 ) -> Iterator[list[_Entry]]:
     """Segments with their audio, window_s seconds at a time; the next ones are read meanwhile.
 
-    A thousand files need no more memory than three windows: the last batch of one and the first batch of the
-    next are computed while a third is read.
+    A thousand files need no more memory than three windows: of one the last batch is computed, of one the
+    first, and one is read.
     """
     stop = Event()
     windows = _windows(segments, features, window_s, stop)
@@ -252,20 +252,20 @@ def _read_ahead(
         finally:
             stop.set()
             reader.submit(windows.close).result()
-            # The reading threads have set it to 1 for themselves, and for threads that start later.
+            # The threads that read have set it to 1 for themselves, and for threads that start later.
             torch.set_num_threads(torch.get_num_threads())
 
 
 def _windows(
     segments: Sequence[Segment], features: FeatureConfig, window_s: float, stop: Event
 ) -> Generator[list[_Entry], None, None]:
-    """Read segments in parallel threads, until `stop` is set."""
-    threads = min(_MOST_THREADS, usable_cores())
+    """Read segments in threads, until `stop` is set."""
+    threads = min(_MAX_THREADS, usable_cores())
     waiting = iter(segments)
     reading: deque[tuple[Segment, Future[Tensor | AudioError]]] = deque()
     window: list[_Entry] = []
     samples = 0
-    # One thread for each reader's sums: with more, the resampler rounds differently.
+    # One thread for the sums of each: with more, the resampler rounds differently.
     pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
     try:
         while not stop.is_set():
@@ -278,9 +278,7 @@ def _windows(
             window.append((segment, audio))
             if isinstance(audio, Tensor):
                 samples += len(audio)
-                if (
-                    float(audio.abs().max()) < _SILENCE
-                ):  # here, not in `_read`, so that messages keep their order
+                if float(audio.abs().max()) < _SILENCE:  # here, and not in `_read`: messages keep their order
                     log.warning("%s: silence (no sample above -80 dBFS). Check the recording.", segment.path)
             if samples >= window_s * features.sample_rate:
                 yield window
@@ -314,7 +312,7 @@ def _read(segment: Segment, features: FeatureConfig) -> Tensor | AudioError:
 
 
 class _Progress:
-    """Progress and speed, for the log."""
+    """How many recordings are done, and how long the rest will take, for the log."""
 
     def __init__(self, total: int) -> None:
         self.total, self.began = total, time.monotonic()
@@ -325,14 +323,14 @@ class _Progress:
         self.unusable += count
 
     def add(self, count: int, seconds: float) -> None:
-        """Count segments that have their result."""
+        """Count segments that have their result, and their seconds of audio."""
         self.used, self.seconds = self.used + count, self.seconds + seconds
         done = self.used + self.unusable
         left = (time.monotonic() - self.began) * (self.total - done) / done
         log.info("%d of %d recordings, %.0f s left", done, self.total, left, extra={"transient": True})
 
     def end(self) -> None:
-        """Log the final line."""
+        """Log the last line, which is kept."""
         if self.used:
             elapsed = time.monotonic() - self.began
             log.info(

@@ -1,4 +1,4 @@
-"""A language model chooses among texts that were found without it."""
+"""Rescoring: a language model ranks the hypotheses of a search again."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,7 +14,7 @@ __all__ = ["rescore", "text_log_probs"]
 
 
 def rescore(
-    found: Sequence[Sequence[Hypothesis]],
+    hypotheses: Sequence[Sequence[Hypothesis]],
     lm: LanguageModel[Any],
     lm_weight: float,
     word_bonus: float = 0.0,
@@ -24,34 +24,34 @@ def rescore(
     """Add a language model's weighted log-probabilities to the scores of a batch's hypotheses.
 
     Args:
-        found: (batch,) hypotheses of each utterance, scored without this language model.
+        hypotheses: (batch,) those of each utterance, scored without this language model.
         lm: of words or characters.
         lm_weight: factor on its log-probabilities.
         word_bonus: nats for each word.
-        second: whether the scores hold another language model's already.
+        second: whether the scores already hold those of another language model.
 
     Returns:
         (batch,) the same hypotheses of each, best first.
     """
     name = "rescore_lm_score" if second else "lm_score"
-    log_probs = iter(text_log_probs(lm, [one.text for hypotheses in found for one in hypotheses]).tolist())
-    rescored = []
-    for hypotheses in found:
-        scored = []
-        for old in hypotheses:
-            nats = next(log_probs)
-            score = old.score + lm_weight * nats + word_bonus * len(old.text.split())
-            changed: dict[str, Any] = {"score": score, name: nats}
-            scored.append(replace(old, **changed))
-        rescored.append(sorted(scored, key=lambda one: -one.score))
-    return rescored
+    log_probs = iter(text_log_probs(lm, [one.text for nbest in hypotheses for one in nbest]).tolist())
+    results = []
+    for nbest in hypotheses:
+        rescored = []
+        for old in nbest:
+            log_prob = next(log_probs)
+            score = old.score + lm_weight * log_prob + word_bonus * len(old.text.split())
+            changed: dict[str, Any] = {"score": score, name: log_prob}
+            rescored.append(replace(old, **changed))
+        results.append(sorted(rescored, key=lambda one: -one.score))
+    return results
 
 
 def text_log_probs(lm: LanguageModel[Any], texts: Sequence[str]) -> NDArray[np.float64]:
     """Natural log-probabilities of texts, their ends included.
 
-    What several texts begin with is asked once, since the best texts of an utterance mostly differ in a word
-    or two; each symbol's place is one call for all texts.
+    A beginning that texts share is scored once, since the best texts of an utterance mostly differ in a word
+    or two. There is one call for each position, with all texts.
 
     Args:
         lm: of words or characters.
@@ -63,21 +63,21 @@ def text_log_probs(lm: LanguageModel[Any], texts: Sequence[str]) -> NDArray[np.f
     symbols = [text.split() if lm.unit == "word" else list(text) for text in texts]
     result = np.zeros(len(texts))
     ends: list[Any] = [None] * len(texts)
-    states: list[Any] = [lm.start()]  # of the different beginnings of one length
-    nats = np.zeros(1)
-    place = dict.fromkeys(range(len(texts)), 0)  # text -> its beginning among these
-    for depth in range(max(map(len, symbols), default=0) + 1):
-        for text in [text for text in place if len(symbols[text]) == depth]:
-            result[text] = nats[place[text]]
-            ends[text] = states[place.pop(text)]
-        if not place:
+    states: list[Any] = [lm.start()]  # of the different prefixes of one length
+    log_probs = np.zeros(1)  # of these prefixes
+    prefix_of = dict.fromkeys(range(len(texts)), 0)  # index of a text -> index of its prefix
+    for length in range(max(map(len, symbols), default=0) + 1):
+        for text in [text for text in prefix_of if len(symbols[text]) == length]:
+            result[text] = log_probs[prefix_of[text]]
+            ends[text] = states[prefix_of.pop(text)]
+        if not prefix_of:
             break
-        longer: dict[tuple[int, str], int] = {}
-        place = {
-            text: longer.setdefault((before, symbols[text][depth]), len(longer))
-            for text, before in place.items()
+        longer: dict[tuple[int, str], int] = {}  # prefix and next symbol -> index of the longer prefix
+        prefix_of = {
+            text: longer.setdefault((prefix, symbols[text][length]), len(longer))
+            for text, prefix in prefix_of.items()
         }
-        before, following = zip(*longer, strict=True)
-        gained, states = lm.score([states[number] for number in before], following)
-        nats = nats[list(before)] + gained
+        prefixes, next_symbols = zip(*longer, strict=True)
+        added, states = lm.score([states[prefix] for prefix in prefixes], next_symbols)
+        log_probs = log_probs[list(prefixes)] + added
     return result + lm.finish(ends) if texts else result

@@ -1,4 +1,4 @@
-"""Several systems compared, each trained with several seeds: one table, one figure."""
+"""A table and a figure of systems, each trained with one or more seeds."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ class System:
     """One system's scores on one test set.
 
     Attributes:
-        name: what tables and figures call it.
+        name: in tables and figures.
         scores: (seeds,) of the same utterances in the same order.
         columns: further columns of the table, by heading; the same headings for all systems.
 
@@ -50,8 +50,8 @@ class System:
     def wer(self) -> tuple[float, Interval]:
         """WER over all seeds, percent, and the 95% interval of it.
 
-        Speakers or utterances are drawn with all their seeds: the interval says what another test set of this
-        kind might give, not what other seeds would.
+        Speakers or utterances are drawn with all their seeds: the interval is for other test sets of this
+        kind, not for other seeds.
         """
         rows = list(zip(*(score.utterances for score in self.scores), strict=True))
         interval = bootstrap_interval(
@@ -65,7 +65,7 @@ class System:
 def table(systems: Sequence[System]) -> str:
     """A Markdown table, a line a system: errors and words of all seeds together, their WER, each seed's.
 
-    Where phones were counted, the heading says so.
+    Where phones were counted, the heading is PER.
 
     Raises:
         DataError: words were counted for one system, and phones for another.
@@ -116,7 +116,7 @@ def draw(systems: Sequence[System], path: Path) -> None:
 
 
 def _rate_name(scores: Sequence[Score]) -> str:
-    """What the scores' rate is called: WER or PER, which cannot be compared."""
+    """The name of the scores' rate, WER or PER, which cannot be compared."""
     names = sorted({score.rate_name for score in scores})
     if len(names) > 1:
         raise DataError(

@@ -11,7 +11,7 @@ from typing import Any
 from asr.corpora.manifest import Utterance
 from asr.decoding.config import DecoderSettings
 from asr.decoding.decoder import Decode, TwoPassDecoder, greedy_decoder
-from asr.decoding.emissions import Emissions, keep_emissions
+from asr.decoding.emissions import Emissions, cached_emissions
 from asr.decoding.hypothesis import OutputUnit
 from asr.decoding.resources import DecodingResources, data_digest
 from asr.errors import DataError
@@ -69,7 +69,7 @@ class Part:
         tokenizer, rules = model.settings.tokenizer, model.settings.normalizer
         units: list[OutputUnit] = ["words"] if tokenizer.pieces else ["words", "phones"]
         texts = {unit: reference_texts(utterances, tokenizer, rules, unit) for unit in units}
-        return cls(utterances, texts, keep_emissions(path, model, utterances, batch_s))
+        return cls(utterances, texts, cached_emissions(path, model, utterances, batch_s))
 
 
 @dataclass(frozen=True)

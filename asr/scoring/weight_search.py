@@ -1,11 +1,11 @@
 """The weights with the fewest errors: a grid, then one weight at a time, then smaller steps.
 
 A small beam decodes fast, but the weights that serve it best are not those that serve a large one best. So
-the small beam only says where to look: the best few points are decoded with the beam that will be used, and
+the small beam only narrows the search: the best few points are decoded with the beam that will be used, and
 so is every step from there.
 
-Nothing is drawn at random: the same errors give the same weights. The search asks for the errors of one point
-after another, so that it can end after any of them.
+Nothing is drawn at random: the same errors give the same weights. Points are tried one after another, so that
+the search can end after any of them.
 """
 
 import logging
@@ -30,7 +30,7 @@ _LISTS = {
     "unknown_penalty": "unknown_penalties", "unknown_letter_penalty": "unknown_letter_penalties",
     "rescore_weight": "rescore_weights",
 }  # fmt: skip
-"""Each weight's field in Grid."""
+"""The field of Grid that has the values of each weight."""
 
 _LINES = tuple(name for name in _LISTS if name not in ("lm_weight", "word_bonus"))  # tried one by one
 
@@ -54,8 +54,8 @@ class Grid:
     # passes over all weights around the best point, by half the grid's step at first; one that finds nothing
     # better halves it
     refinements: int = 2
-    minutes: float = 0.0  # the search ends after so many; 0: when all points are tried
-    points: int = 0  # the search ends after so many; 0: when all are tried
+    minutes: float = 0.0  # the search ends after this time; 0: when all points are tried
+    points: int = 0  # the search ends after this number; 0: when all are tried
 
     def __post_init__(self) -> None:
         for name in _LISTS.values():
@@ -119,14 +119,14 @@ def search_weights(
     """Try points until the grid or the budget is at its end; progress is logged.
 
     Args:
-        errors: of a point, by a fast decoder; asked once for each.
+        errors: of a point, by a fast decoder; called once for each.
         grid: which points. A weight with a single value keeps it.
         words: in the references, for the log.
         check: of a point, by the decoder that will be used; None where that is the fast one.
 
     Returns:
-        The points that were tried, at least one, the best first; those that were checked stand before all
-        others. Among equals the one that was tried first.
+        The points that were tried, at least one, the best first; those that were checked come first.
+        Among equals the one that was tried first.
     """
     tried: dict[Weights, Point] = {}
     checked = tried if check is None else {}
@@ -166,43 +166,43 @@ def search_weights(
     if check is not None:
         for point in _ranked(tried)[:_FINALISTS]:
             attempt(point.weights, "check")
-    share = 0.5
+    fraction = 0.5
     for _ in range(grid.refinements if checked else 0):
         before = _best(checked)
         for name in _LISTS:
-            for weights in _around(_best(checked).weights, name, grid, share):
+            for weights in _around(_best(checked).weights, name, grid, fraction):
                 attempt(weights, "refine")
         if _best(checked) is before:
-            share /= 2
+            fraction /= 2
     return _ranked(tried) if check is None else [*_ranked(checked), *_ranked(tried)]
 
 
 def edges(best: Weights, grid: Grid) -> list[str]:
-    """Which of the best weights lie on an edge of what was tried, each in words with the remedy."""
+    """Messages about the best weights that are on an edge of the grid, each with the remedy."""
     found = []
     for name, option in _LISTS.items():
         values, value = grid.values(name), getattr(best, name)
         if len(values) == 1:
             continue
-        said = f"the best {name.replace('_', '-')}, {value:g}, is the {{}} that was tried. Widen: "
-        said += f"--grid.{option.replace('_', '-')} "
+        message = f"the best {name.replace('_', '-')}, {value:g}, is the {{}} that was tried. Widen: "
+        message += f"--grid.{option.replace('_', '-')} "
         step = values[1] - values[0]
         if value == 0 and name not in ("word_bonus", "unknown_penalty"):
-            continue  # it cannot go beyond
+            continue  # the smallest possible value
         if value >= values[-1]:
             more = (*values, values[-1] / 2 if values[-1] < 0 else 2 * values[-1] - values[-2])
-            found.append(said.format("largest") + " ".join(f"{v:g}" for v in more))
+            found.append(message.format("largest") + " ".join(f"{v:g}" for v in more))
         elif value <= values[0]:
             signed = name in ("word_bonus", "unknown_penalty", "unknown_letter_penalty")
             less = values[0] - step if signed else values[0] / 2
-            found.append(said.format("smallest") + " ".join(f"{v:g}" for v in (less, *values)))
+            found.append(message.format("smallest") + " ".join(f"{v:g}" for v in (less, *values)))
     return found
 
 
 def draw_surface(points: list[Point], words: int, path: Path, title: str) -> None:
-    """Write a heat map: error rate by LM weight and word bonus, the best of grid and lines at each place.
+    """Write a heat map: error rate by LM weight and word bonus, the best of grid and lines in each cell.
 
-    A ring marks the best point of all, which may lie between the places.
+    A ring marks the best point of all, which may be between the cells.
 
     Args:
         points: what was tried, the best first.
@@ -216,14 +216,14 @@ def draw_surface(points: list[Point], words: int, path: Path, title: str) -> Non
     for point in points:
         if point.phase not in ("grid", "line"):  # another beam, other errors
             continue
-        place = point.weights.lm_weight, point.weights.word_bonus
-        cells[place] = min(cells.get(place, float("inf")), 100 * point.errors / max(words, 1))
+        cell = point.weights.lm_weight, point.weights.word_bonus
+        cells[cell] = min(cells.get(cell, float("inf")), 100 * point.errors / max(words, 1))
     xs = sorted({x for x, _ in cells})
     ys = sorted({y for _, y in cells})
     table = [[cells.get((x, y), float("nan")) for x in xs] for y in ys]
     figure = Figure(figsize=(2.5 + 0.75 * len(xs), 2 + 0.5 * len(ys)), layout="constrained")
     axes = figure.subplots()
-    # Good points decide; a far too large bonus would otherwise take all the colours.
+    # Colours are for good points; a far too large bonus would otherwise take them all.
     low = min(cells.values())
     image = axes.imshow(table, origin="lower", aspect="auto", cmap="viridis_r", vmin=low, vmax=1.3 * low + 1)
     for (x, y), percent in cells.items():
@@ -263,7 +263,7 @@ def _planned(grid: Grid, checks: bool) -> int:
 
 
 def _middle(values: tuple[float, ...], neutral: float) -> float:
-    """Where a weight stands until it is tried: as if it were not there, if that is among its values."""
+    """The value of a weight until it is tried: the neutral one, if that is among its values."""
     return neutral if neutral in values else values[len(values) // 2]
 
 
@@ -272,15 +272,15 @@ def _coarse(grid: Grid) -> list[Weights]:
     neutral = Weights()
     base = replace(neutral, **{name: _middle(grid.values(name), getattr(neutral, name)) for name in _LINES})
     xs, ys = grid.values("lm_weight"), grid.values("word_bonus")
-    places = sorted(
+    cells = sorted(
         ((i, j) for i in range(len(xs)) for j in range(len(ys))),
-        key=lambda place: (abs(place[0] - (len(xs) - 1) / 2) + abs(place[1] - (len(ys) - 1) / 2), place),
+        key=lambda cell: (abs(cell[0] - (len(xs) - 1) / 2) + abs(cell[1] - (len(ys) - 1) / 2), cell),
     )
-    return [replace(base, lm_weight=xs[i], word_bonus=ys[j]) for i, j in places]
+    return [replace(base, lm_weight=xs[i], word_bonus=ys[j]) for i, j in cells]
 
 
-def _around(best: Weights, name: str, grid: Grid, share: float) -> Iterator[Weights]:
-    """The neighbours of a point along one weight, at a share of the grid's step there."""
+def _around(best: Weights, name: str, grid: Grid, fraction: float) -> Iterator[Weights]:
+    """The neighbours of a point along one weight, at a fraction of the grid's step there."""
     values, value = grid.values(name), getattr(best, name)
     if len(values) == 1:
         return
@@ -288,6 +288,6 @@ def _around(best: Weights, name: str, grid: Grid, share: float) -> Iterator[Weig
     above = [values[n + 1] - values[n] for n in range(len(values) - 1) if values[n] >= value]
     widest = values[-1] - values[-2]
     for step in (-(below[0] if below else widest), above[0] if above else widest):
-        moved = round(value + share * step, 6)
+        moved = round(value + fraction * step, 6)
         if _possible(name, moved):
             yield replace(best, **{name: moved})

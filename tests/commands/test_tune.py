@@ -1,4 +1,4 @@
-"""`asr tune`: weights found on a dev set, stored with the model, and the warnings about them."""
+"""`asr tune`: weights found on a dev set, stored with the model, and reported."""
 
 import json
 import re
@@ -30,7 +30,7 @@ GRID = ["--grid.lm-weights", "0.2", "1", "--grid.word-bonuses", "-1", "0", "1", 
 
 @pytest.fixture
 def lm(tmp_path: Path, run: Run) -> Path:
-    """A language model of the transcripts."""
+    """A language model of the recordings' texts."""
     text = tmp_path / "text.txt"
     text.write_text("\n".join(RIGHT * 3) + "\n")
     path = tmp_path / "words.bin"
@@ -81,14 +81,14 @@ def test_the_best_point_is_stored(tones: Any, model: Path, lm: Path, run: Run) -
     )
     emissions = replace(clear, log_probs=rows)
     settings = DecoderSettings(lm=lm, beam=BeamConfig(beam_size=30))
-    known = DecodingResources.read(settings, network)
-    search = TwoPassDecoder(network.settings.tokenizer, settings.beam, known)
+    resources = DecodingResources.read(settings, network)
+    decoder = TwoPassDecoder(network.settings.tokenizer, settings.beam, resources)
     grid = Grid(lm_weights=(0.2, 1.0), word_bonuses=(-4.0, 0.0, 2.0), refinements=1)
-    tuned = tune_weights(network, utterances, emissions, search, grid, search_beam=8)
+    tuned = tune_weights(network, utterances, emissions, decoder, grid, search_beam=8)
     errors = [point.errors for point in tuned.points]
     assert tuned.tuning.errors == tuned.best.words.errors == errors[0] == min(errors[:5]) < max(errors)
     assert tuned.tuning.weights == tuned.points[0].weights
-    stored = search.with_config(replace(settings.beam, weights=tuned.tuning.weights), tuned.tuning.priors)
+    stored = decoder.with_config(replace(settings.beam, weights=tuned.tuning.weights), tuned.tuning.priors)
     texts = [found[0].text for found in emissions.decode(stored)]
     assert sum(count_errors(RIGHT, texts)) == tuned.tuning.errors
     assert tuned.oracle <= tuned.tuning.errors
@@ -150,7 +150,7 @@ def test_rescoring_and_search_are_tuned_apart(tones: Any, model: Path, lm: Path,
 def test_a_useless_language_model_is_said_to_be_one(
     tones: Any, model: Path, tmp_path: Path, run: Run
 ) -> None:
-    """A language model that makes things worse, hidden behind the best of bad weights; an edge."""
+    """A language model that makes things worse, hidden by the best of bad weights; an edge."""
     text = tmp_path / "wrong.txt"
     text.write_text("c b a\nb b b b\n" * 5)
     assert run("lm", "train", text, "--order", 2, "-o", tmp_path / "wrong.bin")[0] == 0

@@ -19,12 +19,12 @@ def enumerate_prefixes(log_probs: Tensor) -> dict[tuple[int, ...], float]:
     steps, vocab = log_probs.shape
     probs = log_probs.double().exp().tolist()
     for path in itertools.product(range(vocab), repeat=steps):
-        spelt = tuple(token for token, _ in itertools.groupby(path) if token != 0)
-        mass = 1.0
+        tokens = tuple(token for token, _ in itertools.groupby(path) if token != 0)
+        prob = 1.0
         for step, token in enumerate(path):
-            mass *= probs[step][token]
-        sums[spelt] = sums.get(spelt, 0.0) + mass
-    return {spelt: float(torch.tensor(mass, dtype=torch.float64).log()) for spelt, mass in sums.items()}
+            prob *= probs[step][token]
+        sums[tokens] = sums.get(tokens, 0.0) + prob
+    return {tokens: float(torch.tensor(prob, dtype=torch.float64).log()) for tokens, prob in sums.items()}
 
 
 @pytest.fixture(scope="session")

@@ -102,7 +102,7 @@ def test_sum_over_paths_beats_the_best_path() -> None:
 def test_a_prefix_that_returns_is_the_same_prefix(enumerated: Enumerate) -> None:
     """Guards against two copies of one prefix, when it left the beam while a longer one stayed.
 
-    With 2 places in the beam "a" falls out behind "ab" and is reached again later; its mass must not stand
+    With a beam of 2, "a" is dropped after "ab" and is reached again later; its probability must not stand
     apart from what "ab" gets from it.
     """
     probs = torch.tensor(
@@ -165,25 +165,25 @@ def naive_beam(log_probs: Tensor, size: int, bonus: float) -> dict[tuple[int, ..
     """Prefix beam search as in the paper, with dictionaries: tokens -> score."""
     beam = {(): (1.0, 0.0)}
 
-    def worth(tokens: tuple[int, ...]) -> float:  # words that a space has ended
+    def fused(tokens: tuple[int, ...]) -> float:  # words that a space has ended
         text = TOKENIZER.decode(tokens)
         return math.exp(bonus * (len(text.split()) - (bool(text) and not text.endswith(" "))))
 
     for row in log_probs.exp().tolist():
         after: dict[tuple[int, ...], list[float]] = {}
         for tokens, (blank, token) in beam.items():
-            mass = after.setdefault(tokens, [0.0, 0.0])
-            mass[0] += (blank + token) * row[0]
+            probs = after.setdefault(tokens, [0.0, 0.0])
+            probs[0] += (blank + token) * row[0]
             if tokens:
-                mass[1] += token * row[tokens[-1]]
+                probs[1] += token * row[tokens[-1]]
             for new in range(1, len(row)):
                 came = blank if tokens and tokens[-1] == new else blank + token
                 after.setdefault((*tokens, new), [0.0, 0.0])[1] += came * row[new]
-        best = sorted(after, key=lambda tokens: -sum(after[tokens]) * worth(tokens))[:size]
+        best = sorted(after, key=lambda tokens: -sum(after[tokens]) * fused(tokens))[:size]
         beam = {tokens: (after[tokens][0], after[tokens][1]) for tokens in best}
     return {
-        tokens: math.log(sum(mass)) + bonus * len(TOKENIZER.decode(tokens).split())
-        for tokens, mass in beam.items()
+        tokens: math.log(sum(probs)) + bonus * len(TOKENIZER.decode(tokens).split())
+        for tokens, probs in beam.items()
     }
 
 
@@ -207,7 +207,7 @@ def test_pruning_keeps_a_clear_result(peaky_rows: Rows) -> None:
 
 
 def test_token_pruning_by_hand() -> None:
-    """Guards token-top and token-threshold: tokens beyond them start nothing, and the best ones do."""
+    """Guards token-top and token-threshold: other tokens start nothing, and the best ones do."""
     log_probs = torch.tensor([[0.4, 0.3, 0.2, 0.1]], dtype=torch.float64).log()
     for config, tokens in [
         (replace(UNLIMITED, token_top=1), {(), (1,)}),

@@ -1,4 +1,4 @@
-"""Decoders from the command line: which one is used, with which weights, and what is said of them."""
+"""Decoders from the command line: which one is used, with which weights, and what is reported."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -49,7 +49,7 @@ def arpa(path: Path, words: Sequence[str]) -> Path:
 
 @pytest.fixture
 def lm(tmp_path: Path) -> Path:
-    """Words of the language of tones; "cub", which nobody says, is none of its letters."""
+    """Words of the language of tones; "cub", which does not occur, is none of its letters."""
     return arpa(
         tmp_path / "words.arpa", ["cab", "ab", "c", "a", "b", "bb", "abcabc", "ac", "bca", "cc", "aa"]
     )
@@ -69,9 +69,9 @@ def test_nbest_has_scores_apart(tones: Any, lm: Path, run: Run) -> None:
         "--format", "json", "--lm-weight", 0.7, "--word-bonus", 0.25,
     )  # fmt: skip
     assert status == 0
-    for line, said in zip(out.splitlines(), tones.texts.values(), strict=False):
+    for line, expected in zip(out.splitlines(), tones.texts.values(), strict=False):
         row = json.loads(line)
-        assert row["text"] == row["nbest"][0]["text"] == said
+        assert row["text"] == row["nbest"][0]["text"] == expected
         assert 1 < len(row["nbest"]) <= 3
         scores = [found["score"] for found in row["nbest"]]
         assert scores == sorted(scores, reverse=True)
@@ -89,7 +89,7 @@ def test_nbest_needs_json(tones: Any, run: Run) -> None:
 
 
 def test_untuned_weights_are_said_to_be_so(tones: Any, model: Path, lm: Path, run: Run) -> None:
-    """A score with weights that nobody chose and that nobody hears of."""
+    """A score with weights that are not reported."""
     status, out, err = run("evaluate", tones.manifest, "--model", model, "--lm", lm, "--rescore")
     assert status == 0
     assert f"Decoder: beam of 100, language model {lm}, which rescores" in out
@@ -170,7 +170,7 @@ def test_contradictions(tones: Any, lm: Path, run: Run) -> None:
 
 
 def test_language_model_in_another_case(tones: Any, tmp_path: Path, run: Run) -> None:
-    """A language model in upper case beside a model in lower case: every word is unknown, and nobody says."""
+    """A language model in upper case and a model in lower case: every word is unknown, without a message."""
     upper = arpa(tmp_path / "upper.arpa", ["CAB", "AB", "C"])
     status, _, err = run("transcribe", tones.files[0], "--model", tones.model, "--lm", upper, "--rescore")
     assert status == 2
@@ -260,7 +260,7 @@ def test_a_character_network_in_the_search(tones: Any, tmp_path: Path, run: Run)
 def test_an_ngram_in_the_search_and_a_network_after_it(
     tones: Any, tmp_path: Path, lm: Path, run: Run
 ) -> None:
-    """A second language model that is read and not used, or takes the first one's place."""
+    """A second language model that is read and not used, or replaces the first one."""
     torch.manual_seed(0)
     network = tmp_path / "network.safetensors"
     save_charrnn(network, CharRnn((" ", "a", "b", "c"), CharRnnConfig(width=8, depth=1)), {})
@@ -272,11 +272,11 @@ def test_an_ngram_in_the_search_and_a_network_after_it(
     words, characters = NgramModel.load(lm), CharRnnModel(load_charrnn(network))
     assert len(row["nbest"]) == 3
     for one in [row, *row["nbest"]]:
-        known = [word in words.ids for word in one["text"].split()]
+        in_vocabulary = [word in words.ids for word in one["text"].split()]
         first, second = one["lm_score"], one["rescore_lm_score"]
         assert first == pytest.approx(float(words.log_probs(one["text"]).sum()), abs=2e-3)
         assert second == pytest.approx(float(characters.log_probs(one["text"]).sum()), abs=2e-3)
-        if all(known):
+        if all(in_vocabulary):
             assert one["score"] == pytest.approx(one["acoustic_score"] + 0.5 * first + 0.3 * second, abs=3e-3)
 
 

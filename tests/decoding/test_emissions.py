@@ -1,4 +1,4 @@
-"""Emissions: a model's output computed once, kept, known again, and decoded like the model itself."""
+"""Emissions: a model's output computed once, stored, recognised, and decoded like the model itself."""
 
 from pathlib import Path
 from typing import Any
@@ -8,12 +8,12 @@ import torch
 
 from asr.corpora.manifest import read_manifest
 from asr.decoding.decoder import greedy_decoder
-from asr.decoding.emissions import compute_emissions, keep_emissions
+from asr.decoding.emissions import cached_emissions, compute_emissions
 from asr.model.saved import load_model
 
 
 def test_decoded_as_the_model_itself(tones: Any) -> None:
-    """Utterances that change places in the sorted batches, or padding that is kept as steps."""
+    """Utterances that change their order in the sorted batches, or padding that is kept as steps."""
     model = load_model(tones.model)
     emissions = compute_emissions(model, read_manifest(tones.manifest), 3.0)
     found = list(emissions.decode(greedy_decoder(model.settings.tokenizer)))
@@ -31,17 +31,17 @@ def test_kept_ones_are_used_only_where_they_belong(
     caplog.set_level("INFO", "asr")
     model, utterances = load_model(tones.model), read_manifest(tones.manifest)
     path = tmp_path / "deep" / "e.safetensors"
-    first = keep_emissions(path, model, utterances, 60.0)
-    again = keep_emissions(path, model, utterances, 60.0)
+    first = cached_emissions(path, model, utterances, 60.0)
+    again = cached_emissions(path, model, utterances, 60.0)
     assert "8 utterances, computed before" in caplog.text
     assert first.key == again.key
     assert all(torch.equal(a, b) for a, b in zip(first.log_probs, again.log_probs, strict=True))
-    fewer = keep_emissions(path, model, utterances[1:], 60.0)
+    fewer = cached_emissions(path, model, utterances[1:], 60.0)
     assert len(fewer.log_probs) == 7
     assert fewer.key != first.key
     with torch.no_grad():
         model.encoder.output.weight.mul_(0.5)
-    assert keep_emissions(path, model, utterances[1:], 60.0).key != fewer.key
+    assert cached_emissions(path, model, utterances[1:], 60.0).key != fewer.key
     path.write_bytes(b"damaged")
-    assert len(keep_emissions(path, model, utterances, 60.0).log_probs) == 8
-    assert caplog.text.count("computed anew") == 3
+    assert len(cached_emissions(path, model, utterances, 60.0).log_probs) == 8
+    assert caplog.text.count("computed again") == 3

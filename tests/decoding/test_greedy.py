@@ -121,7 +121,7 @@ def test_alone_equals_in_a_batch() -> None:
 
 
 def test_padding_is_never_looked_at() -> None:
-    """Guards against tokens, scores or NaN that leak out of steps beyond an utterance's length."""
+    """Guards against tokens, scores or NaN that leak out of the padding."""
     log_probs, lengths = random_batch(4, batch=5, steps=30)
     expected = greedy_decode(log_probs, lengths, TOKENIZER, 0.04)
     for fill in (math.nan, math.inf, 0.0):
@@ -142,14 +142,14 @@ def test_a_run_does_not_continue_in_the_next_utterance() -> None:
 
 @pytest.mark.parametrize(("batch", "steps"), [(0, 5), (2, 0), (2, 3)])
 def test_nothing_to_decode(batch: int, steps: int) -> None:
-    """Guards empty batches and utterances of no steps: an empty hypothesis each, in place, with score 0."""
+    """Guards empty batches and utterances of no steps: an empty hypothesis each, in order, with score 0."""
     log_probs = torch.zeros(batch, steps, TOKENIZER.vocab_size)
     hypotheses = greedy_decode(log_probs, torch.zeros(batch, dtype=torch.int64), TOKENIZER, 0.04)
     assert hypotheses == [Hypothesis("", (), (), (), 0.0, 0.0)] * batch
 
 
 def test_half_precision_counts_long_utterances() -> None:
-    """Guards the packed transfer: step counts and ids beyond 256 do not survive in bfloat16."""
+    """Guards the packed transfer: step counts and ids above 256 do not survive in bfloat16."""
     alphabet = CharTokenizer(tuple(chr(0x4E00 + number) for number in range(600)))
     path = torch.arange(1, 601)
     log_probs = torch.full((1, 600, 601), -20.0, dtype=torch.bfloat16)

@@ -67,7 +67,7 @@ def listed(log_probs: Tensor, nbest: int, kind: str, lm: NgramModel, **config: A
     return found
 
 
-def worth(one: Hypothesis, kind: str, lm: NgramModel) -> float:
+def fused_score(one: Hypothesis, kind: str, lm: NgramModel) -> float:
     """What a text scores beside its acoustics, from the text alone."""
     parts, weights = fused(kind, lm), CONFIG.weights
     vocabulary = {*LEXICON.entries, *(lm.words if "lm" in parts else ()), *parts.get("hotwords", {})}
@@ -113,11 +113,13 @@ def test_the_best_text_does_not_depend_on_how_many(
                         torch.tensor([len(one.tokens)]), reduction="sum",
                     )
                 )  # fmt: skip
-                own = exact + worth(one, kind, lm)
+                own = exact + fused_score(one, kind, lm)
                 # what scores above the search's choice is a search error, and keeps the choice's score
                 assert one.score == pytest.approx(min(own, scores[0]), abs=1e-6)
-                assert one.score == pytest.approx(one.acoustic_score + worth(one, kind, lm), abs=1e-6)
-            assert scores[0] == pytest.approx(found[0].acoustic_score + worth(found[0], kind, lm), abs=1e-6)
+                assert one.score == pytest.approx(one.acoustic_score + fused_score(one, kind, lm), abs=1e-6)
+            assert scores[0] == pytest.approx(
+                found[0].acoustic_score + fused_score(found[0], kind, lm), abs=1e-6
+            )
 
 
 def test_the_list_is_that_of_a_wide_search(lm: NgramModel, peaky_rows: Rows) -> None:

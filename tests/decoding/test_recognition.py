@@ -38,7 +38,7 @@ class Event:
 
     def __init__(self, log: list[str]) -> None:
         self.log = log
-        self.number = sum(entry.startswith("launch") for entry in log) - 1
+        self.number = sum(entry.startswith("start") for entry in log) - 1
 
     def synchronize(self) -> None:
         self.log.append(f"wait {self.number}")
@@ -51,24 +51,24 @@ def test_a_batch_is_used_after_the_next_is_launched(
     log: list[str] = []
     whole = AcousticModel.log_probs
 
-    def launch(model: AcousticModel, waveforms: list[Tensor]) -> tuple[Tensor, Tensor]:
-        log.append(f"launch {sum(entry.startswith('launch') for entry in log)}")
+    def start(model: AcousticModel, waveforms: list[Tensor]) -> tuple[Tensor, Tensor]:
+        log.append(f"start {sum(entry.startswith('start') for entry in log)}")
         return whole(model, waveforms)
 
     def use(log_probs: Tensor, step_lengths: Tensor, step_s: float) -> list[int]:
         log.append(f"use {sum(entry.startswith('use') for entry in log)}")
         return steps_of(log_probs, step_lengths, step_s)
 
-    monkeypatch.setattr(AcousticModel, "log_probs", launch)
+    monkeypatch.setattr(AcousticModel, "log_probs", start)
     monkeypatch.setattr(recognition, "_record_event", lambda device: Event(log))
     monkeypatch.setattr(recognition, "_WINDOW", 2)  # the order holds from one window to the next
     found = list(each_output(net, segments, 1.0, use))
     assert [segment for segment, _, _ in found] == segments
-    batches = sum(entry.startswith("launch") for entry in log)
+    batches = sum(entry.startswith("start") for entry in log)
     assert batches > 4
-    expected = ["launch 0"]
+    expected = ["start 0"]
     for number in range(1, batches):
-        expected += [f"launch {number}", f"wait {number - 1}", f"use {number - 1}"]
+        expected += [f"start {number}", f"wait {number - 1}", f"use {number - 1}"]
     assert log == [*expected, f"wait {batches - 1}", f"use {batches - 1}"]
 
 
@@ -148,7 +148,7 @@ def test_reading_ends_with_the_results(
 
     def watch(path: Path, rate: int, **part: Any) -> Tensor:
         read.append(path)
-        if path.name == "gone.wav":
+        if path.name == "missing.wav":
             stopped.wait(PATIENCE_S)
         return read_audio(path, rate, **part)
 
@@ -156,7 +156,7 @@ def test_reading_ends_with_the_results(
     monkeypatch.setattr(recognition, "usable_cores", lambda: 1)
     monkeypatch.setattr(recognition, "Event", Stop)
     monkeypatch.setattr(recognition, "read_audio", watch)
-    outputs = each_output(net, [*segments[:5], *[Segment(Path("gone.wav"))] * 100], 1.0, steps_of)
+    outputs = each_output(net, [*segments[:5], *[Segment(Path("missing.wav"))] * 100], 1.0, steps_of)
     next(outputs)
     outputs.close()  # type: ignore[attr-defined]
     assert len(read) < 20
@@ -180,18 +180,18 @@ def test_threads_of_sums_are_left_as_they_were(net: AcousticModel, segments: lis
 def test_a_bad_recording_costs_no_other_its_result(
     net: AcousticModel, segments: list[Segment], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Results that move up to the place of a file that failed, at the ends and in windows of their own."""
+    """Results that move up in the order after a file that failed, at the ends and alone in a window."""
     monkeypatch.setattr(recognition, "_WINDOW", 1)
-    gone = Segment(Path("gone.wav"))
+    missing = Segment(Path("missing.wav"))
     good = {segment: output for segment, _, output in each_output(net, segments, 1.0, steps_of)}
-    mixed: Sequence[Segment] = [gone, gone, segments[0], gone, *segments[1:], gone, gone]
+    mixed: Sequence[Segment] = [missing, missing, segments[0], missing, *segments[1:], missing, missing]
     found = list(each_output(net, mixed, 1.0, steps_of))
     assert [segment for segment, _, _ in found] == mixed
     for segment, seconds, output in found:
-        if segment == gone:
+        if segment == missing:
             assert isinstance(output, AudioError)
             assert seconds == 0
         else:
             assert output == good[segment]
-    assert len(list(each_output(net, [gone] * 30, 1.0, steps_of))) == 30
+    assert len(list(each_output(net, [missing] * 30, 1.0, steps_of))) == 30
     assert list(each_output(net, [], 1.0, steps_of)) == []

@@ -63,11 +63,11 @@ def check_partials(partials: list[Partial], final: str) -> None:
 def test_beam_in_blocks_equals_at_once(
     seed: int, fused: bool, nbest: int, random_rows: Rows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Guards the state between blocks: the same hypotheses to the last bit, and promises that are kept."""
+    """Guards the state between blocks: the same hypotheses to the last bit, and stable words that stay."""
     monkeypatch.setattr("asr.decoding.beam_search._CAPACITY", 64)
     (tmp_path / "lm.arpa").write_text(ARPA)
-    known = {"lm": NgramModel.load(tmp_path / "lm.arpa"), "hotwords": {"ba": 1.0}} if fused else {}
-    decoder = BeamDecoder(TOKENIZER, BeamConfig(beam_size=10, nbest=nbest, threads=1), **known)
+    resources = {"lm": NgramModel.load(tmp_path / "lm.arpa"), "hotwords": {"ba": 1.0}} if fused else {}
+    decoder = BeamDecoder(TOKENIZER, BeamConfig(beam_size=10, nbest=nbest, threads=1), **resources)
     log_probs = random_rows(seed, steps=60, vocab=4, sharpness=3.0).float()
     [expected] = decoder.decode(log_probs[None], torch.tensor([60]), 0.04)
     stream = decoder.stream(0.04)
@@ -77,7 +77,7 @@ def test_beam_in_blocks_equals_at_once(
 
 
 def test_something_becomes_stable(peaky_rows: Rows) -> None:
-    """Guards against promises that are kept because none are made."""
+    """Guards against stable words that stay because there are none."""
     alphabet = CharTokenizer(tuple(" abcdefghijklmnopqrstuvwxyz"))
     text = "the quick brown fox jumps over the lazy dog"
     log_probs = peaky_rows(alphabet.encode(text), vocab=28, seed=1)
@@ -90,7 +90,7 @@ def test_something_becomes_stable(peaky_rows: Rows) -> None:
 
 
 def test_phones_become_words(random_rows: Rows) -> None:
-    """Guards stable words where no token says that a word has ended."""
+    """Guards stable words where no token shows that a word has ended."""
     lexicon = Lexicon({"a": (("X",),), "ab": (("X", "Y"),), "b": (("Y",),)}, "the test's lexicon")
     tokenizer = PhoneTokenizer(("X", "Y"), lexicon, fallback="nothing")
     decoder = BeamDecoder(tokenizer, BeamConfig(beam_size=5, threads=1), lexicon=lexicon)
@@ -140,7 +140,7 @@ def test_a_bad_block_changes_nothing(random_rows: Rows) -> None:
 
 
 def test_a_block_costs_the_same_after_hours(peaky_rows: Rows, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Guards a stream that spells all that was ever said with each block."""
+    """Guards a stream that spells the whole text again with each block."""
     monkeypatch.setattr("asr.decoding.beam_search._CAPACITY", 64)
     alphabet = CharTokenizer(tuple(" abcdefghijklmnopqrstuvwxyz"))
     text = "the quick brown fox jumps over the lazy dog "

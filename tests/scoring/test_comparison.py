@@ -9,19 +9,19 @@ from asr.scoring.comparison import System, draw, table
 from asr.scoring.wer import Score, score
 
 _IDS = ("a", "b", "c")
-_SAID = ("one two", "three four", "five six seven eight")
+_REFERENCES = ("one two", "three four", "five six seven eight")
 
 
-def _scored(*heard: str) -> Score:
-    return score(_SAID, heard, _IDS, "verbatim")
+def _scored(*hypotheses: str) -> Score:
+    return score(_REFERENCES, hypotheses, _IDS, "verbatim")
 
 
-_RIGHT = _scored(*_SAID)
+_RIGHT = _scored(*_REFERENCES)
 _WRONG = _scored("one", "three five", "five six seven eight")
 
 
 def test_seeds_are_added_up_not_averaged() -> None:
-    """The rate over seeds is all errors by all words; the interval lies around it and within what can be."""
+    """The rate over seeds is all errors by all words; the interval is around it and within 0 and 100."""
     system = System("lstm", (_RIGHT, _WRONG))
     wer, interval = system.wer()
     assert wer == pytest.approx(100 * 2 / 16)
@@ -61,7 +61,7 @@ def test_scores_of_other_utterances_are_refused() -> None:
 
 def test_words_and_phones_are_not_mixed(tmp_path: Path) -> None:
     """A rate of words and one of phones in one table: the phones would look like a far better system."""
-    phones = score(_SAID, _SAID, _IDS, "verbatim", "phones")
+    phones = score(_REFERENCES, _REFERENCES, _IDS, "verbatim", "phones")
     with pytest.raises(DataError, match="scores of words and of phones"):
         System("lstm", (_RIGHT, phones))
     systems = [System("lstm", (_RIGHT,)), System("gru", (phones,))]

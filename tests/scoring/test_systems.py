@@ -29,7 +29,7 @@ def comparison(model: AcousticModel, manifest: Path, folder: Path) -> Comparison
 
 
 def test_results_are_kept_by_content(tones: Any, tmp_path: Path, run: Run) -> None:
-    """A language model that is written anew under its old name and gets its predecessor's score."""
+    """A language model that is rewritten under the same name and gets its predecessor's score."""
     model, lm, text = load_model(tones.model), tmp_path / "lm.bin", tmp_path / "text.txt"
     one = comparison(model, tones.manifest, tmp_path)
     settings = DecoderSettings(lm=lm)

@@ -110,7 +110,7 @@ def build_sources(
         lm: any language model, or None.
         lexicon: words with their spellings, or None.
         hotwords: nats of each hot word.
-        config: tells whether words outside the vocabulary are allowed.
+        config: whether words outside the vocabulary are allowed.
 
     Raises:
         SettingsError: the parts do not fit each other: alphabets, a vocabulary that cannot be spelled, hot

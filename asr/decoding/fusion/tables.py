@@ -16,7 +16,7 @@ from asr.text.tokenizer import BLANK
 
 __all__ = ["build_bias", "build_pruning", "build_tables"]
 
-_PRIOR_FLOOR = 0.01  # the least prior, as a share of 1 / vocab
+_PRIOR_FLOOR = 0.01  # the least prior, as a fraction of 1 / vocab
 
 _NO_TREE = LexiconTree(
     child_start=np.array([1, 1], dtype=np.int32),

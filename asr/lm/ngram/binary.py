@@ -72,14 +72,14 @@ def write(
     ).encode()
     header += b" " * (-(len(_MAGIC) + _START.size + len(header) + _CHECKSUM.size) % _ALIGNMENT)
     start = _MAGIC + _START.pack(_VERSION, len(header)) + header
-    partial = Path(f"{path}.part{os.getpid()}")
+    scratch = Path(f"{path}.part{os.getpid()}")
     try:
-        with open(partial, "wb") as file:
+        with open(scratch, "wb") as file:
             file.write(start + _CHECKSUM.pack(zlib.crc32(start)))
             file.writelines(_parts(text, arrays))
-        os.replace(partial, path)
+        os.replace(scratch, path)
     except BaseException:
-        partial.unlink(missing_ok=True)
+        scratch.unlink(missing_ok=True)
         raise
 
 

@@ -43,7 +43,7 @@ def test_a_vocabulary_is_spelled_once(cache: Path, monkeypatch: pytest.MonkeyPat
         assert np.array_equal(array, other)
 
 
-def test_what_is_lost_is_told_each_time(caplog: pytest.LogCaptureFixture) -> None:
+def test_missing_words_are_logged_each_time(caplog: pytest.LogCaptureFixture) -> None:
     """A word that cannot be written is no secret of the first start."""
     caplog.set_level(logging.INFO, "asr")
     for _ in range(2):
@@ -52,7 +52,9 @@ def test_what_is_lost_is_told_each_time(caplog: pytest.LogCaptureFixture) -> Non
         assert "1 of 2 words of the vocabulary cannot be spelled" in caplog.text
 
 
-def test_whatever_it_is_made_of_counts(cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_change_of_any_part_makes_it_again(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """Spellings of another list of words, another lexicon or an older version of the code."""
     build(("ab",))
     build(("ab", "zz"))
@@ -66,7 +68,7 @@ def test_whatever_it_is_made_of_counts(cache: Path, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize("damage", [b"", b"PK\x03\x04", None])
-def test_damaged_files_are_made_anew(cache: Path, damage: bytes | None) -> None:
+def test_damaged_files_are_made_again(cache: Path, damage: bytes | None) -> None:
     """A disk that was full, a copy that was broken off, a bit that flipped."""
     wanted = build(("ab",)).tree.letter
     [file] = cache.iterdir()

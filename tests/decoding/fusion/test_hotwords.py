@@ -53,7 +53,7 @@ def test_boosts_from_python_are_checked(boosts: dict[str, float]) -> None:
 
 
 def test_advance_by_hand() -> None:
-    """Guards what is given letter by letter, and that the greater of two promises counts."""
+    """Guards the advance letter by letter, and that the greater of two counts."""
     hot = build_hot_words({"ab": 2.0, "abc": 6.0}, LETTERS)
 
     def after(text: str) -> tuple[float, float]:
@@ -71,12 +71,12 @@ def test_advance_by_hand() -> None:
 
 
 def test_the_automaton_is_that_of_its_definition() -> None:
-    """A state that forgets a phrase's shorter ending, or promises another boost, against the definition."""
+    """A state that forgets a phrase's shorter ending, or advances another boost, against the definition."""
     boosts = {"a b": 3.0, "a bc": 8.0, "b": 1.0, "ab a b": 2.0, "b a": 2.5}
     hot = build_hot_words(boosts, LETTERS)
 
     def endings(text: str) -> list[str]:
-        return [text, *(text[place + 1 :] for place, letter in enumerate(text) if letter == " ")]
+        return [text, *(text[index + 1 :] for index, letter in enumerate(text) if letter == " ")]
 
     for length in range(1, 7):
         for letters in itertools.product("abc ", repeat=length):

@@ -175,19 +175,19 @@ class Expected:
 def exhaust(
     sums: dict[tuple[int, ...], float],
     readings: Callable[[tuple[int, ...]], Iterable[Words]],
-    worth: Callable[[tuple[int, ...], Words], tuple[float, float]],
+    fused: Callable[[tuple[int, ...], Words], tuple[float, float]],
 ) -> list[Expected]:
     """Every reading of every token sequence; of each text the best, best first.
 
     Args:
         sums: token sequences and their log-probabilities.
         readings: the word sequences that tokens can stand for.
-        worth: of tokens and words, nats beside the acoustics and the language model's log-probability.
+        fused: of tokens and words, nats beside the acoustics and the language model's log-probability.
     """
     best: dict[str, Expected] = {}
     for tokens, acoustic in sums.items():
         for words in readings(tokens):
-            nats, lm = worth(tokens, words)
+            nats, lm = fused(tokens, words)
             one = Expected(" ".join(words), tokens, acoustic + nats, acoustic, lm)
             if one.text not in best or one.score > best[one.text].score:
                 best[one.text] = one
@@ -212,16 +212,16 @@ def decode_one(decoder: BeamDecoder, log_probs: Tensor) -> list[Hypothesis]:
     return found
 
 
-def spelt(tokens: tuple[int, ...], tokenizer: Any = TOKENIZER) -> list[Words]:
+def spelled(tokens: tuple[int, ...], tokenizer: Any = TOKENIZER) -> list[Words]:
     return [tuple(tokenizer.decode(tokens).split())]
 
 
-def word_worth(
+def fused_word_scores(
     model: NgramModel, config: BeamConfig, boosts: dict[str, float] | None = None, hot: Sequence[str] = ()
 ) -> Callable[[tuple[int, ...], Words], tuple[float, float]]:
-    """The scores of a sentence, said by the model in one go; hot words are in the vocabulary."""
+    """The scores of a sentence, scored by the model at once; hot words are in the vocabulary."""
 
-    def worth(tokens: tuple[int, ...], words: Words) -> tuple[float, float]:
+    def fused(tokens: tuple[int, ...], words: Words) -> tuple[float, float]:
         del tokens
         lm = float(model.log_probs(" ".join(words)).sum())
         unknown = [word for word in words if word not in model.ids and word not in hot]
@@ -234,7 +234,7 @@ def word_worth(
         )
         return nats + sum((boosts or {}).get(word, 0.0) for word in words), lm
 
-    return worth
+    return fused
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -254,7 +254,7 @@ def test_word_ngram_is_exhaustive_search(
     log_probs = random_rows(seed, steps=6, vocab=4, sharpness=1.0)
     lm = Outside(models["word"]) if outside else models["word"]
     found = decode_one(BeamDecoder(TOKENIZER, config, lm=lm), log_probs)
-    expected = exhaust(enumerated(log_probs), spelt, word_worth(models["word"], config))
+    expected = exhaust(enumerated(log_probs), spelled, fused_word_scores(models["word"], config))
     compare(found, [one for one in expected if one.score > -math.inf])
 
 
@@ -266,12 +266,12 @@ def test_character_ngram_is_exhaustive_search(
     model = models["character"]
     log_probs = random_rows(11, steps=6, vocab=4, sharpness=1.0)
 
-    def worth(tokens: tuple[int, ...], words: Words) -> tuple[float, float]:
+    def fused(tokens: tuple[int, ...], words: Words) -> tuple[float, float]:
         lm = float(model.log_probs(TOKENIZER.decode(tokens)).sum())
         return UNLIMITED.weights.lm_weight * lm + UNLIMITED.weights.word_bonus * len(words), lm
 
     found = decode_one(BeamDecoder(TOKENIZER, UNLIMITED, lm=Outside(model) if outside else model), log_probs)
-    compare(found, exhaust(enumerated(log_probs), spelt, worth))
+    compare(found, exhaust(enumerated(log_probs), spelled, fused))
 
 
 @pytest.mark.parametrize("cell", ["gru", "lstm"])
@@ -280,16 +280,16 @@ def test_character_network_is_exhaustive_search(cell: Cell, enumerated: Enumerat
     torch.manual_seed(5)
     network = CharRnn((" ", "a", "b"), CharRnnConfig(cell=cell, width=8, depth=2, embedding=4))
     for weights in network.parameters():
-        weights.data.mul_(3)  # what was said before matters
+        weights.data.mul_(3)  # the text before matters
     model = CharRnnModel(network)
     log_probs = random_rows(12, steps=6, vocab=4, sharpness=1.0)
 
-    def worth(tokens: tuple[int, ...], words: Words) -> tuple[float, float]:
+    def fused(tokens: tuple[int, ...], words: Words) -> tuple[float, float]:
         lm = float(model.log_probs(TOKENIZER.decode(tokens)).sum())
         return UNLIMITED.weights.lm_weight * lm + UNLIMITED.weights.word_bonus * len(words), lm
 
     found = decode_one(BeamDecoder(TOKENIZER, UNLIMITED, lm=model), log_probs)
-    compare(found, exhaust(enumerated(log_probs), spelt, worth), tolerance=1e-4)
+    compare(found, exhaust(enumerated(log_probs), spelled, fused), tolerance=1e-4)
 
 
 @pytest.mark.parametrize("unknown", ["allow", "forbid"])
@@ -297,14 +297,14 @@ def test_character_network_is_exhaustive_search(cell: Cell, enumerated: Enumerat
 def test_word_pieces_are_exhaustive_search(
     unknown: str, outside: bool, models: dict[str, NgramModel], enumerated: Enumerate, random_rows: Rows
 ) -> None:
-    """Guards tokens that end one word and begin the next at once, and words cut in several ways."""
+    """Guards tokens that end one word and begin the next at once, and words cut in more than one way."""
     pieces = Pieces()
     config = replace(UNLIMITED, unknown_words=unknown)
     log_probs = random_rows(12, steps=5, vocab=6, sharpness=1.0)
     lm = Outside(models["word"]) if outside else models["word"]
     found = decode_one(BeamDecoder(pieces, config, lm=lm), log_probs)
-    worth = word_worth(models["word"], config)
-    expected = exhaust(enumerated(log_probs), lambda tokens: spelt(tokens, pieces), worth)
+    fused = fused_word_scores(models["word"], config)
+    expected = exhaust(enumerated(log_probs), lambda tokens: spelled(tokens, pieces), fused)
     compare(found, [one for one in expected if one.score > -math.inf])
 
 
@@ -312,16 +312,16 @@ def test_word_pieces_are_exhaustive_search(
 def test_word_pieces_and_characters(
     outside: bool, models: dict[str, NgramModel], enumerated: Enumerate, random_rows: Rows
 ) -> None:
-    """Guards pieces of several characters: each is said, and the space before the first word is not."""
+    """Guards pieces of more characters: each is scored, and the space before the first word is not."""
     pieces, model = Pieces(("_a", "_ab", "a", "b")), models["character"]
     log_probs = random_rows(13, steps=5, vocab=5, sharpness=1.0)
 
-    def worth(tokens: tuple[int, ...], words: Words) -> tuple[float, float]:
+    def fused(tokens: tuple[int, ...], words: Words) -> tuple[float, float]:
         lm = float(model.log_probs(pieces.decode(tokens)).sum())
         return UNLIMITED.weights.lm_weight * lm + UNLIMITED.weights.word_bonus * len(words), lm
 
     found = decode_one(BeamDecoder(pieces, UNLIMITED, lm=Outside(model) if outside else model), log_probs)
-    compare(found, exhaust(enumerated(log_probs), lambda tokens: spelt(tokens, pieces), worth))
+    compare(found, exhaust(enumerated(log_probs), lambda tokens: spelled(tokens, pieces), fused))
 
 
 PRONOUNCED = Lexicon(
@@ -342,8 +342,8 @@ def segmentations(names: tuple[str, ...], lexicon: Lexicon) -> list[Words]:
         return [()]
     return [
         (word, *rest)
-        for word, several in lexicon.entries.items()
-        for one in several
+        for word, spellings in lexicon.entries.items()
+        for one in spellings
         if names[: len(one)] == one
         for rest in segmentations(names[len(one) :], lexicon)
     ]
@@ -358,7 +358,8 @@ def test_phones_with_lexicon_are_exhaustive_search(
     enumerated: Enumerate,
     random_rows: Rows,
 ) -> None:
-    """Guards homophones, several pronunciations, words that end where others go on, and words that only the
+    """Guards homophones, more than one pronunciation, words that end where others go on, and words that only
+    the
     lexicon knows."""
     tokenizer = PhoneTokenizer(("X", "Y"), PRONOUNCED, fallback="nothing")
     log_probs = random_rows(14, steps=7, vocab=3, sharpness=1.0)
@@ -369,7 +370,7 @@ def test_phones_with_lexicon_are_exhaustive_search(
     expected = exhaust(
         enumerated(log_probs),
         lambda tokens: segmentations(tuple(tokenizer.symbols[n - 1] for n in tokens), PRONOUNCED),
-        word_worth(models["word"], free, hot),
+        fused_word_scores(models["word"], free, hot),
     )
     compare(decode_one(decoder, log_probs), expected)
 
@@ -378,7 +379,7 @@ def test_phones_with_lexicon_are_exhaustive_search(
 def test_characters_with_lexicon_are_exhaustive_search(
     unknown: str, models: dict[str, NgramModel], enumerated: Enumerate, random_rows: Rows
 ) -> None:
-    """Guards words whose name is not their spelling, and several words of one spelling."""
+    """Guards words whose name is not their spelling, and words that share a spelling."""
     lexicon = Lexicon({"ab": (("a", "b"),), "b": (("a", "b"), ("b",)), "c": (("a",),)}, "the test's lexicon")
     config = replace(UNLIMITED, unknown_words=unknown)
     log_probs = random_rows(15, steps=6, vocab=4, sharpness=1.0)
@@ -387,11 +388,11 @@ def test_characters_with_lexicon_are_exhaustive_search(
     def readings(tokens: tuple[int, ...]) -> Iterable[Words]:
         choices = []
         for word in TOKENIZER.decode(tokens).split():
-            names = [name for name, several in lexicon.entries.items() if tuple(word) in several]
+            names = [name for name, spellings in lexicon.entries.items() if tuple(word) in spellings]
             choices.append(names or [f"?{word}"])
         return itertools.product(*choices)
 
-    def worth(tokens: tuple[int, ...], words: Words) -> tuple[float, float]:
+    def fused(tokens: tuple[int, ...], words: Words) -> tuple[float, float]:
         del tokens
         lm = float(model.log_probs(" ".join(words)).sum())
         unknown = [word for word in words if word.startswith("?")]
@@ -404,7 +405,7 @@ def test_characters_with_lexicon_are_exhaustive_search(
         )
         return config.weights.lm_weight * lm + nats, lm
 
-    best = [one for one in exhaust(enumerated(log_probs), readings, worth) if one.score > -math.inf]
+    best = [one for one in exhaust(enumerated(log_probs), readings, fused) if one.score > -math.inf]
     texts: dict[str, Expected] = {}
     for one in best:  # an unknown word is written as its letters are
         text = one.text.replace("?", "")
@@ -420,7 +421,7 @@ def test_lexicon_without_language_model(enumerated: Enumerate, random_rows: Rows
     log_probs = random_rows(16, steps=6, vocab=4)
     expected = [
         one
-        for one in exhaust(enumerated(log_probs), spelt, lambda tokens, words: (0.0, 0.0))
+        for one in exhaust(enumerated(log_probs), spelled, lambda tokens, words: (0.0, 0.0))
         if set(one.text.split()) <= {"ab", "ba"}
     ]
     compare(decode_one(BeamDecoder(TOKENIZER, config, lexicon=lexicon), log_probs), expected)
@@ -439,10 +440,10 @@ def test_hot_words_are_exhaustive_search(
     log_probs = random_rows(17, steps=7, vocab=4, sharpness=1.0)
     model = models[unit] if unit else None
 
-    def worth(tokens: tuple[int, ...], words: Words) -> tuple[float, float]:
+    def fused(tokens: tuple[int, ...], words: Words) -> tuple[float, float]:
         nats, lm = UNLIMITED.weights.word_bonus * len(words), 0.0
         if unit == "word":
-            nats, lm = word_worth(models["word"], UNLIMITED, hot=["ab", "b", "a", "bb"])(tokens, words)
+            nats, lm = fused_word_scores(models["word"], UNLIMITED, hot=["ab", "b", "a", "bb"])(tokens, words)
         elif unit == "character":
             lm = float(models["character"].log_probs(TOKENIZER.decode(tokens)).sum())
             nats += UNLIMITED.weights.lm_weight * lm
@@ -452,7 +453,7 @@ def test_hot_words_are_exhaustive_search(
         return nats, lm
 
     found = decode_one(BeamDecoder(TOKENIZER, UNLIMITED, lm=model, hotwords=boosts), log_probs)
-    compare(found, exhaust(enumerated(log_probs), spelt, worth))
+    compare(found, exhaust(enumerated(log_probs), spelled, fused))
 
 
 @pytest.mark.parametrize("size", [2, 8, 40])
