@@ -5,6 +5,7 @@ import math
 import shutil
 import struct
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from asr.errors import AudioError
-from asr.frontend.audio import audio_info, read_audio, resample
+from asr.frontend.audio import audio_info, find_audio, read_audio, resample
 from asr.frontend.features import FeatureConfig, log_mel
 
 RATE = 16_000  # Hz, of the model
@@ -465,3 +466,29 @@ def test_names_do_not_decide(tmp_path: Path) -> None:
     path = write(tmp_path / "a", sine(440, RATE), RATE, "flac-16")
     shutil.move(path, tmp_path / "b.wav")
     assert len(read_audio(tmp_path / "b.wav", RATE)) == RATE
+
+
+def test_globs_and_folders(tones: Any, tmp_path: Path) -> None:
+    """A quoted pattern taken for a name, a folder in the system's order, or a manifest read as sound."""
+    assert find_audio([f"{tones.folder}/t[35].wav", str(tones.folder)]) == [
+        *map(Path, (tones.files[3], tones.files[5])),
+        *map(Path, tones.files),
+    ]
+    deep = tmp_path / "x" / "y"
+    deep.mkdir(parents=True)
+    for name in ("B.WAV", "a.flac", "notes.txt"):
+        (deep / name).touch()
+    (tmp_path / "x" / "folder.wav").mkdir()
+    assert find_audio([str(tmp_path)]) == [deep / "B.WAV", deep / "a.flac"]
+    assert find_audio([f"{tmp_path}/**/*.flac"]) == [deep / "a.flac"]
+    bracket = tmp_path / "take[1].wav"  # a name that looks like a pattern
+    bracket.touch()
+    assert find_audio([str(bracket)]) == [bracket]
+    with pytest.raises(AudioError, match=r"nothing\*: no file matches this pattern"):
+        find_audio(["nothing*"])
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    with pytest.raises(
+        AudioError, match=r"empty: no audio files in this folder. Expected some that end in \.wav"
+    ):
+        find_audio([str(empty)])
