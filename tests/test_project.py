@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from fnmatch import fnmatch
 from itertools import combinations
 from pathlib import Path
 
@@ -142,9 +143,18 @@ def has_docstring(node: Definition) -> bool:
 
 @pytest.mark.parametrize("module", MODULES, ids=relative)
 def test_public_names_have_docstrings(module: Path) -> None:
-    """A public function whose shapes and units have to be read out of its body."""
+    """A public function whose shapes and units have to be read out of its body; overrides need none."""
     tree = parse(module)
-    bare = [name for name, node in public_definitions(tree.body) if not has_docstring(node)]
+    ignores = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["ruff"]["lint"]
+    overrides = any(
+        "D102" in rules and fnmatch(relative(module), pattern)
+        for pattern, rules in ignores["per-file-ignores"].items()
+    )
+    bare = [
+        name
+        for name, node in public_definitions(tree.body)
+        if not has_docstring(node) and not (overrides and "." in name)
+    ]
     assert ast.get_docstring(tree) or not tree.body, "the module has no docstring"
     assert not bare, f"no docstring: {bare}"
 
