@@ -21,7 +21,6 @@ from asr.batching.batches import Batches
 from asr.batching.examples import make_examples
 from asr.cli import recipe
 from asr.commands.evaluate import evaluate, report
-from asr.commands.train import Settings, train
 from asr.corpora import digits, librispeech
 from asr.corpora.manifest import Splits
 from asr.device import choose_device
@@ -31,6 +30,7 @@ from asr.model.recurrent.cells import Cell
 from asr.model.saved import load_model
 from asr.scoring.comparison import System, draw, table
 from asr.scoring.wer import Score
+from asr.training.recogniser import Settings, train
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,6 @@ from typing import Literal
 from asr.batching.batches import BatchConfig
 from asr.cli import recipe
 from asr.commands.evaluate import evaluate, report
-from asr.commands.train import Settings, train
 from asr.commands.transcribe import Segment, recognise
 from asr.corpora import digits
 from asr.device import choose_device
@@ -21,6 +20,7 @@ from asr.frontend.features import FeatureConfig
 from asr.model.encoder import EncoderConfig
 from asr.model.saved import load_model
 from asr.training.config import TrainConfig
+from asr.training.recogniser import Settings, train
 
 DEMO = Path(__file__).parents[1] / "data" / "digits" / "wav"
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from asr.batching.batches import BatchConfig
 from asr.cli import recipe
 from asr.commands.evaluate import evaluate, report
-from asr.commands.train import Settings, train
 from asr.corpora import librispeech
 from asr.device import choose_device
 from asr.frontend.augment import AugmentConfig
@@ -20,6 +19,7 @@ from asr.frontend.features import FeatureConfig
 from asr.model.encoder import EncoderConfig
 from asr.model.saved import load_model
 from asr.training.config import TrainConfig
+from asr.training.recogniser import Settings, train
 
 
 @dataclass(frozen=True)

@@ -14,18 +14,16 @@ import tyro
 from numpy.typing import NDArray
 
 from asr.commands.lm import check_output
-from asr.device import describe_precision, share_cores
+from asr.device import describe_precision, make_deterministic, share_cores
 from asr.errors import DataError, SettingsError
 from asr.lm.charrnn import CharRnn, CharRnnConfig
 from asr.lm.corpus import read_blocks
 from asr.model.encoder import parameter_count
 from asr.text.normalize import normalize
 from asr.training.config import TrainConfig
-from asr.training.deterministic import make_deterministic
 from asr.training.distributed import processes
-from asr.training.failures import plain_failures
-from asr.training.provenance import provenance
-from asr.training.runs import DATA_DIGEST, find_checkpoint, plain_settings, run_log, run_to_end
+from asr.training.faults import plain_failures
+from asr.training.runs import DATA_DIGEST, find_checkpoint, plain_settings, provenance, run_log, run_to_end
 from asr.training.stopping import StopRequest
 from asr.training.tasks.character_lm import StreamConfig, TextTask
 from asr.training.trainer import BEST_MODEL, Trainer

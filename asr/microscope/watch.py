@@ -22,7 +22,7 @@ from asr.microscope.page import PAGE, ROWS, draw, read_rows
 from asr.training.checkpoint import Position
 from asr.training.config import TrainConfig
 from asr.training.metrics import UpdateReport, take_back
-from asr.training.task import Task, TaskBatch
+from asr.training.tasks.interface import Task, TaskBatch
 
 log = logging.getLogger("asr")
 

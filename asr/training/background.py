@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from asr.errors import AsrError
-from asr.training.pending import record_event
+from asr.training.update import record_event
 
 log = logging.getLogger("asr")
 

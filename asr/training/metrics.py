@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from asr.training.checkpoint import Position
-from asr.training.task import Result, Throughput
+from asr.training.tasks.interface import Result, Throughput
 
 log = logging.getLogger("asr")
 

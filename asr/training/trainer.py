@@ -26,20 +26,26 @@ from asr.device import use_precision
 from asr.errors import Interrupted, SettingsError
 from asr.microscope.watch import Microscope
 from asr.training.background import BackgroundWriter, Snapshot
-from asr.training.bad_updates import BadUpdates
 from asr.training.checkpoint import CHECKPOINT, Position, save_checkpoint
 from asr.training.config import TrainConfig
+from asr.training.data_parallel import ParallelLoss, rehearse
 from asr.training.distributed import Process
-from asr.training.gradients import Halving, sum_statistics
+from asr.training.faults import BadUpdates
+from asr.training.finetuning import freeze, take_weights
 from asr.training.metrics import Metrics
-from asr.training.optimizer import make_optimizer, restore_optimizer, step_unless
-from asr.training.parallel import ParallelLoss, rehearse
-from asr.training.pending import PendingUpdate, defers
 from asr.training.schedule import learning_rate_factor
-from asr.training.selection import BEST_MODEL, Selection
-from asr.training.start import freeze, take_weights
 from asr.training.stopping import StopRequest
-from asr.training.task import Losses, Task, TaskBatch
+from asr.training.tasks.interface import Losses, Task, TaskBatch
+from asr.training.update import (
+    Halving,
+    PendingUpdate,
+    defers,
+    make_optimizer,
+    restore_optimizer,
+    step_unless,
+    sum_statistics,
+)
+from asr.training.validation import BEST_MODEL, Selection
 
 __all__ = ["BEST_MODEL", "Trainer"]
 

@@ -1,4 +1,4 @@
-"""Throughput of the real training path: `asr.commands.train.train`, watched from between its updates.
+"""Throughput of the real training path: `asr.training.recogniser.train`, watched from between its updates.
 
 For each size of a batch, after a warm-up: seconds of audio trained on per second, the share of the time that
 the loop waited for a batch, the time of an update, and the most memory. For the first size also the calls
@@ -22,9 +22,9 @@ from torch.profiler import ProfilerActivity, profile
 
 from asr.batching.batches import Batch
 from asr.batching.sampler import Planned
-from asr.commands.train import train
 from asr.corpora.manifest import Utterance
 from asr.errors import SettingsError
+from asr.training.recogniser import train
 from asr.training.tasks.speech import SpeechTask
 from benchmarks.gpu.part import Part
 from benchmarks.gpu.speech import cache_folder, fill_cache, load_speech, settings_for

@@ -23,7 +23,7 @@ from asr.batching.batches import BatchConfig, Batches
 from asr.batching.examples import learn_tokenizer, make_examples
 from asr.cli import main
 from asr.commands import train as train_module
-from asr.commands.train import Settings, TrainSettings, feature_statistics, run, train
+from asr.commands.train import TrainSettings, run
 from asr.corpora.manifest import Utterance, read_manifest, write_manifest
 from asr.errors import DataError, Interrupted, SettingsError
 from asr.frontend.augment import AugmentConfig
@@ -33,7 +33,8 @@ from asr.model.saved import load_model
 from asr.training.checkpoint import load_checkpoint
 from asr.training.config import TrainConfig
 from asr.training.distributed import Process
-from asr.training.reproducer import weights_digest
+from asr.training.faults import weights_digest
+from asr.training.recogniser import Settings, feature_statistics, train
 
 PROJECT = Path(__file__).parents[1]
 RATE = 8000
@@ -413,7 +414,7 @@ def saved_at(run_dir: Path) -> int:
 ZYGOTE = """
 import os, sys
 import torch, torch.utils.tensorboard
-import asr.commands.train
+import asr.training.recogniser
 from asr.cli import main
 for line in sys.stdin:
     child = os.fork()

@@ -11,9 +11,8 @@ from asr.training import metrics as metrics_module
 from asr.training.checkpoint import Position
 from asr.training.metrics import Metrics, UpdateReport, clock
 from asr.training.stopping import StopRequest
-from asr.training.tasks.speech import SpeechTask
+from asr.training.tasks.speech import SpeechTask, Validation
 from asr.training.trainer import Trainer
-from asr.training.validation import Validation
 
 REPORT = UpdateReport(
     number=1,

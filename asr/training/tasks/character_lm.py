@@ -23,7 +23,7 @@ from asr.errors import DataError, SettingsError
 from asr.lm.charrnn import CharRnn, load_charrnn, save_charrnn
 from asr.model.recurrent.layers import State
 from asr.training.distributed import Process
-from asr.training.task import Losses, Throughput
+from asr.training.tasks.interface import Losses, Throughput
 
 log = logging.getLogger("asr")
 

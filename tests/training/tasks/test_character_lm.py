@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from asr.commands.lm_charrnn import Settings, encode, held_out, train
 from asr.errors import DataError, Interrupted, SettingsError, TrainingError
 from asr.lm.charrnn import CharRnn, CharRnnConfig, load_charrnn
-from asr.training import selection as selection_module
+from asr.training import validation as validation_module
 from asr.training.config import TrainConfig
 from asr.training.distributed import Process
 from asr.training.stopping import StopRequest
@@ -116,7 +116,7 @@ def test_stopped_and_resumed_equals_never_stopped(tmp_path: Path, monkeypatch: p
         with pytest.raises(Interrupted):
             train(LINES, LINES[:20], settings(tmp_path / "parts"))
     train(LINES, LINES[:20], settings(tmp_path / "parts", resume=True))
-    actual = load_file(tmp_path / "parts" / selection_module.LAST_MODEL)
+    actual = load_file(tmp_path / "parts" / validation_module.LAST_MODEL)
     assert all(torch.equal(actual[name], expected[name]) for name in expected)
 
 

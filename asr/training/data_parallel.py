@@ -22,8 +22,8 @@ from torch.nn.parallel import DistributedDataParallel
 from asr.device import is_out_of_memory
 from asr.errors import TrainingError
 from asr.training.distributed import Process
-from asr.training.gradients import Halving
-from asr.training.task import Losses, Task, TaskBatch
+from asr.training.tasks.interface import Losses, Task, TaskBatch
+from asr.training.update import Halving
 
 B = TypeVar("B", bound=TaskBatch)
 

@@ -4,9 +4,9 @@ from typing import Any
 import pytest
 import torch
 
-from asr.training import validation as validation_module
+from asr.training.tasks import speech as speech_module
+from asr.training.tasks.speech import validate
 from asr.training.trainer import Trainer
-from asr.training.validation import validate
 from tests.training.conftest import ALONE, same_tree
 
 Make = Callable[..., Trainer]
@@ -29,8 +29,8 @@ def test_results_are_read_one_batch_late(make_trainer: Make, monkeypatch: pytest
         def synchronize(self) -> None:
             waited.append((self.number, len(launched)))
 
-    monkeypatch.setattr(validation_module, "defers", lambda device: True)
-    monkeypatch.setattr(validation_module, "record_event", Event)
+    monkeypatch.setattr(speech_module, "defers", lambda device: True)
+    monkeypatch.setattr(speech_module, "record_event", Event)
     read: list[str] = []
     for name in ("item", "tolist", "__float__", "__int__", "__bool__"):
         original = getattr(torch.Tensor, name)

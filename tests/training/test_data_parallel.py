@@ -4,12 +4,12 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from tests.training.test_update import CPU_ERROR, CUDA_ERROR, TooLarge
 
 from asr.errors import TrainingError
-from asr.training.parallel import ParallelLoss, rehearse
+from asr.training.data_parallel import ParallelLoss, rehearse
 from asr.training.trainer import Trainer
 from tests.training.conftest import ALONE
-from tests.training.test_gradients import CPU_ERROR, CUDA_ERROR, TooLarge
 
 Make = Callable[..., Trainer]
 

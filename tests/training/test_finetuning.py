@@ -12,7 +12,7 @@ from torch import nn
 from asr.errors import SettingsError
 from asr.model.saved import load_model, save_model
 from asr.text.tokenizer import CharTokenizer
-from asr.training.start import freeze, take_weights
+from asr.training.finetuning import freeze, take_weights
 from asr.training.stopping import StopRequest
 from asr.training.trainer import Trainer
 from tests.training.conftest import ENCODER, same_tree

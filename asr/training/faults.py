@@ -1,18 +1,26 @@
-"""Updates whose loss or gradient was not finite: who is to blame, what is kept, and when to give up."""
+"""What goes wrong in training: losses that are not finite, killed loaders, memory that runs out."""
 
+import hashlib
 import logging
 import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import torch
+from torch import Tensor
 
-from asr.errors import ModelError, TrainingError
-from asr.training.checkpoint import CHECKPOINT, Position
+from asr.batching.loader import is_killed_loader, loader_killed
+from asr.device import is_out_of_memory
+from asr.errors import AsrError, ModelError, TrainingError
+from asr.model.saved import write_atomically
+from asr.training.checkpoint import CHECKPOINT, UNREADABLE, Position
 from asr.training.config import TrainConfig
 from asr.training.distributed import Process
-from asr.training.pending import PendingUpdate
-from asr.training.reproducer import weights_digest, write_reproducer
-from asr.training.task import Task, TaskBatch
+from asr.training.tasks.interface import Task, TaskBatch
+from asr.training.update import PendingUpdate
 
 log = logging.getLogger("asr")
 
@@ -111,3 +119,82 @@ class BadUpdates(Generic[B]):
             f". To repeat it: python -c 'from {self.task.replay_module} import replay; "
             f'print(replay("{path}"))\''
         )
+
+
+_FORMAT = "asr-bad-update"
+
+
+def write_reproducer(path: Path, batches: Sequence[Any], record: Mapping[str, Any]) -> bool:
+    """Keep the batches of an update.
+
+    Args:
+        path: the file.
+        batches: as the update had them; dataclasses of tensors and plain values.
+        record: the update's number, its seed, the model's file and the like; tensors and plain values.
+
+    Returns:
+        Whether it could be written; training goes on if not.
+    """
+    content = {"format": _FORMAT, "batches": [asdict(batch) for batch in batches], **record}
+    try:
+        write_atomically(path, lambda temporary: torch.save(content, temporary))
+    except AsrError as error:
+        log.warning("the bad update could not be kept: %s", error)
+        return False
+    return True
+
+
+def read_reproducer(path: Path) -> dict[str, Any]:
+    """What `write_reproducer` has written; it cannot run code when it is loaded.
+
+    Raises:
+        ModelError: the file is missing, damaged or something else.
+    """
+    try:
+        content = torch.load(path, weights_only=True)
+    except UNREADABLE as error:
+        raise ModelError(f"{path}: not a readable record of a bad update: {error!r}.") from error
+    if not isinstance(content, dict) or content.get("format") != _FORMAT:
+        raise ModelError(f"{path}: not a record of a bad update. Expected bad_update_N.pt of a run folder.")
+    return content
+
+
+def weights_digest(weights: Mapping[str, Tensor]) -> str:
+    """SHA-256 over names, shapes and bytes of tensors, in order of their names."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(weights.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+@contextmanager
+def plain_failures(batch_setting: str = "--batch.seconds") -> Iterator[None]:
+    """Turn a loader process that was killed, and memory that does not suffice, into errors for the user.
+
+    The weights may be half-way through an update then, so nothing is saved: the newest checkpoint counts.
+
+    Args:
+        batch_setting: what makes batches smaller when it is lowered.
+
+    Raises:
+        TrainingError: instead of torch's own errors.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if is_out_of_memory(error):
+            raise TrainingError(
+                f"out of memory where no batch can be halved (in validation, or for the optimiser): {error}. "
+                f"Lower {batch_setting}, or make the model smaller. {_GO_ON}"
+            ) from error
+        if is_killed_loader(error):
+            raise loader_killed(error) from error
+        raise
+    except ModelError as error:  # torch may tell of it at any moment, also while a file is being written
+        if error.__cause__ is not None and is_killed_loader(error.__cause__):
+            raise loader_killed(error.__cause__) from error
+        raise
+
+
+_GO_ON = "Go on from the newest checkpoint with --train.resume."

@@ -2,7 +2,7 @@ import logging
 
 import pytest
 
-from asr.training.plateau import USUAL_UPDATES, PlateauWatch
+from asr.training.tasks.blank_plateau import USUAL_UPDATES, PlateauWatch
 
 
 def observe(watch: PlateauWatch, shares: list[float], first: int = 1) -> None:

@@ -15,7 +15,7 @@ from asr.training.checkpoint import CHECKPOINT, load_checkpoint
 from asr.training.config import TrainConfig
 from asr.training.distributed import Process
 from asr.training.stopping import StopRequest
-from asr.training.task import Losses, Throughput
+from asr.training.tasks.interface import Losses, Throughput
 from asr.training.trainer import Trainer
 from tests.training.conftest import StopAfter
 
