@@ -272,9 +272,9 @@ def _is_first(message: str) -> bool:
     """Whether to say it here: of several processes that fail alike, one speaks."""
     if os.environ.get("WORLD_SIZE", "1") == "1":
         return True
-    from asr.training.distributed import first_to_say
+    from asr.training.distributed import first_to_report
 
-    return first_to_say(message)
+    return first_to_report(message)
 
 
 _SPACE = "Free some space, or write to another folder."

@@ -22,10 +22,17 @@ from asr.model.encoder import parameter_count
 from asr.text.normalize import normalize
 from asr.training.config import TrainConfig
 from asr.training.distributed import processes
-from asr.training.faults import plain_failures
-from asr.training.runs import DATA_DIGEST, find_checkpoint, plain_settings, provenance, run_log, run_to_end
+from asr.training.faults import translate_errors
+from asr.training.runs import (
+    DATA_DIGEST,
+    flatten_settings,
+    provenance,
+    run_log,
+    should_resume,
+    start_or_resume,
+)
 from asr.training.stopping import StopRequest
-from asr.training.tasks.character_lm import StreamConfig, TextTask
+from asr.training.tasks.character_lm import CharacterLmTask, StreamConfig
 from asr.training.trainer import BEST_MODEL, Trainer
 
 __all__ = ["CharRnnSettings", "Settings", "read_text", "run", "train"]
@@ -163,15 +170,15 @@ def train(lines: Sequence[str], dev: Sequence[str], settings: Settings) -> Path:
         make_deterministic()
     stop = StopRequest(config.max_hours)
     smaller = "--text.block or --text.streams"
-    with processes(config.device) as process, run_log(config.run_dir, process), plain_failures(smaller):
+    with processes(config.device) as process, run_log(config.run_dir, process), translate_errors(smaller):
         record = _record(settings, lines, dev)
-        resumed = find_checkpoint(config, record, _record(Settings(), (), ()), process)
+        resumed = should_resume(config, record, _record(Settings(), (), ()), process)
         if process.device.type == "cpu":
             share_cores(config.threads, 0)
         torch.manual_seed(config.seed)
         net = CharRnn(symbols, settings.model).to(process.device)
         texts = (encode(lines, symbols), encode(dev, symbols))
-        task = TextTask(net, *texts, settings.text, process, config.seed)
+        task = CharacterLmTask(net, *texts, settings.text, process, config.seed)
         trainer = Trainer(task, config, process, {**record, **provenance(process.device, config.precision)})
         log.info(
             "learning %.2f M characters (%d different ones), choosing by %.2f M: %.1f M weights, "
@@ -179,7 +186,7 @@ def train(lines: Sequence[str], dev: Sequence[str], settings: Settings) -> Path:
             len(texts[0]) / 1e6, len(symbols), len(texts[1]) / 1e6, parameter_count(net) / 1e6,
             describe_precision(trainer.precision, process.device),
         )  # fmt: skip
-        position = run_to_end(trainer, resumed, stop)
+        position = start_or_resume(trainer, resumed, stop)
         log.info("best dev %.3f bits a character in %s", position.best_score, position.best_model())
     return config.run_dir / BEST_MODEL
 
@@ -200,4 +207,4 @@ def _record(settings: Settings, *texts: Sequence[str]) -> dict[str, Any]:
         for line in text:
             digest.update(f"{line}\n".encode())
     topics = [topic.name for topic in fields(Settings)]
-    return {**plain_settings(settings, topics), DATA_DIGEST: digest.hexdigest()}
+    return {**flatten_settings(settings, topics), DATA_DIGEST: digest.hexdigest()}

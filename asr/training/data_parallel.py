@@ -1,12 +1,12 @@
-"""The loss of a batch, and its backward pass, which adds up the gradients of all processes.
+"""Data parallelism: forward and backward passes that add up the gradients of all processes.
 
 With several processes this is torch's `DistributedDataParallel` around the task's loss: buckets of gradients
 are sent while the backward pass goes on. It sums where torch takes the mean, since every process divides its
 losses by the tokens of all.
 
 A process that runs out of memory while it sends would leave the others waiting. So only the last part of an
-update sends, and before training each process runs its longest batch once without sending (`rehearse`), so
-that what does not fit is known, and split, before anything is sent.
+update sends, and before training each process runs its longest batch once without sending (`dry_run`), so
+that a batch that does not fit is found, and split, before anything is sent.
 """
 
 import warnings
@@ -69,8 +69,7 @@ class ParallelLoss(Generic[B]):
             send: as in `forward`.
 
         Raises:
-            TrainingError: out of memory while gradients were sent, from which several processes cannot
-                recover.
+            TrainingError: out of memory while gradients were sent, after which the processes cannot go on.
         """
         try:
             with self._sending(send):
@@ -92,16 +91,16 @@ class ParallelLoss(Generic[B]):
                 yield
 
 
-def rehearse(loss: ParallelLoss[B], halving: Halving[B], plan: Sequence[Any], precision: torch.dtype) -> None:
-    """Run the longest batch of this process once, before training, and drop its gradient.
+def dry_run(loss: ParallelLoss[B], halving: Halving[B], plan: Sequence[Any], precision: torch.dtype) -> None:
+    """Run the longest batch of this process once, before training, and discard its gradient.
 
-    First nothing is sent: what does not fit into memory is found, and split from then on. Then the gradient
-    is sent, by which DistributedDataParallel settles the order of its buckets: after that, sums of more than
-    two processes are the same in a resumed run as in one that never stopped.
+    The first pass sends nothing: a size that does not fit into memory is found, and split from then on. The
+    second sends, by which DistributedDataParallel fixes the order of its buckets: after that, sums of more
+    than two processes are the same in a resumed run as in one that never stopped.
 
     Args:
         loss: of this process.
-        halving: learns which size does not fit.
+        halving: remembers which size does not fit.
         plan: of an epoch. Its first batch is the longest, or its last where short ones come first.
         precision: number format of the net's arithmetic.
 

@@ -1,4 +1,4 @@
-"""What goes wrong in training: losses that are not finite, killed loaders, memory that runs out."""
+"""Faults in training: losses that are not finite, killed loader processes, out of memory."""
 
 import hashlib
 import logging
@@ -24,18 +24,18 @@ from asr.training.update import PendingUpdate
 
 log = logging.getLogger("asr")
 
-_KEPT = 3  # bad updates that a session keeps on disk
+_MAX_SAVED = 3  # bad updates that a session keeps on disk
 
 B = TypeVar("B", bound=TaskBatch)
 
 
 class BadUpdates(Generic[B]):
-    """Reports bad updates, keeps a few on disk, and ends a run that makes no others.
+    """Reports updates whose loss or gradient is not finite, and ends a run after too many in a row.
 
     Args:
         task: what is trained.
-        config: says how many in a row are too many, and where the run is.
-        process: all processes report together.
+        config: has the limit and the run folder.
+        process: this process; all of them report together.
         settings: all settings of the run, kept in the models of bad updates.
         precision: number format of the net's arithmetic.
     """
@@ -50,17 +50,17 @@ class BadUpdates(Generic[B]):
     ) -> None:
         self.task, self.config, self.process = task, config, process
         self.settings, self.precision = settings, precision
-        self._kept = 0
+        self._saved = 0
 
     def report(self, update: PendingUpdate[B], position: Position) -> None:
-        """Log which utterances have spoiled an update, or what else has.
+        """Log which utterances have made an update fail, or what else has.
 
         Args:
-            update: it has changed nothing, and no later one has been made: the weights are those it had.
+            update: a skipped one, and the newest: the weights are those that it was computed with.
             position: of training, after this update.
 
         Raises:
-            TrainingError: it is one too many in a row.
+            TrainingError: it is the last that is allowed in a row.
         """
         position.bad_updates += 1
         losses = zip(update.ids, update.losses.tolist(), strict=True)
@@ -69,19 +69,19 @@ class BadUpdates(Generic[B]):
         names = [name for part in parts for name in part[0]]
         scaled = self.precision is torch.float16
         if names:
-            blame = f"utterances whose loss is not finite: {', '.join(names)}"
+            cause = f"utterances whose loss is not finite: {', '.join(names)}"
         elif scaled:
-            blame = "a gradient overflowed in fp16, and the loss scale is lowered; usual now and then"
+            cause = "a gradient overflowed in fp16, and the loss scale is lowered; usual now and then"
         else:
             ids = ", ".join(name for part in parts for name in part[1])
-            blame = f"every loss is finite, but the gradient is not; utterances: {ids}"
+            cause = f"every loss is finite, but the gradient is not; utterances: {ids}"
         keep = (bad or not names) and not scaled
-        log.warning("update %d skipped. %s%s", update.number, blame, self._keep(update) if keep else "")
+        log.warning("update %d skipped. %s%s", update.number, cause, self._keep(update) if keep else "")
         if position.bad_updates >= self.config.max_bad_updates:
             checkpoint = self.config.run_dir / CHECKPOINT
             raise TrainingError(
                 f"{position.bad_updates} updates in a row had a loss or gradient that is not finite. The "
-                f"last, {update.number}: {blame}. Usual causes: a learning rate that is too high (try a "
+                f"last, {update.number}: {cause}. Usual causes: a learning rate that is too high (try a "
                 f"third of --train.learning-rate {self.config.learning_rate:g}), fp16 (try --train.precision "
                 f"bf16), or damaged audio. "
                 + (
@@ -92,10 +92,10 @@ class BadUpdates(Generic[B]):
             )
 
     def _keep(self, update: PendingUpdate[B]) -> str:
-        """Keep a bad update on disk; the text says how to repeat it."""
-        if self._kept >= _KEPT:
+        """Keep a bad update on disk; returns a sentence on how to repeat it."""
+        if self._saved >= _MAX_SAVED:
             return ""
-        self._kept += 1
+        self._saved += 1
         rank = "" if self.process.is_main else f"_rank{self.process.rank}"
         path = self.config.run_dir / f"bad_update_{update.number}{rank}.pt"
         model = path.with_suffix(".safetensors")
@@ -106,11 +106,11 @@ class BadUpdates(Generic[B]):
             "losses": update.losses, "precision": str(self.precision), "model": model.name,
             "weights_sha256": weights_digest(weights),
         }  # fmt: skip
-        if not write_reproducer(path, update.batches, record):
+        if not save_bad_update(path, update.batches, record):
             return ""
         try:
             self.task.save(model, weights, {"settings": self.settings, "updates": update.number})
-        except ModelError as error:  # a full disk is no reason to stop before something has to be saved
+        except ModelError as error:  # a full disk must not end training over a diagnostic file
             log.warning("the bad update's model could not be kept: %s", error)
             return ""
         if self.task.replay_module is None:
@@ -124,7 +124,7 @@ class BadUpdates(Generic[B]):
 _FORMAT = "asr-bad-update"
 
 
-def write_reproducer(path: Path, batches: Sequence[Any], record: Mapping[str, Any]) -> bool:
+def save_bad_update(path: Path, batches: Sequence[Any], record: Mapping[str, Any]) -> bool:
     """Keep the batches of an update.
 
     Args:
@@ -144,11 +144,11 @@ def write_reproducer(path: Path, batches: Sequence[Any], record: Mapping[str, An
     return True
 
 
-def read_reproducer(path: Path) -> dict[str, Any]:
-    """What `write_reproducer` has written; it cannot run code when it is loaded.
+def load_bad_update(path: Path) -> dict[str, Any]:
+    """Read what `save_bad_update` has written. Loading an untrusted file cannot run code.
 
     Raises:
-        ModelError: the file is missing, damaged or something else.
+        ModelError: the file is missing, damaged, or no such record.
     """
     try:
         content = torch.load(path, weights_only=True)
@@ -169,13 +169,13 @@ def weights_digest(weights: Mapping[str, Tensor]) -> str:
 
 
 @contextmanager
-def plain_failures(batch_setting: str = "--batch.seconds") -> Iterator[None]:
-    """Turn a loader process that was killed, and memory that does not suffice, into errors for the user.
+def translate_errors(batch_setting: str = "--batch.seconds") -> Iterator[None]:
+    """Translate a killed loader process, and running out of memory, into errors for the user.
 
-    The weights may be half-way through an update then, so nothing is saved: the newest checkpoint counts.
+    The weights may be in the middle of an update, so nothing is saved: the newest checkpoint is valid.
 
     Args:
-        batch_setting: what makes batches smaller when it is lowered.
+        batch_setting: the option that makes batches smaller.
 
     Raises:
         TrainingError: instead of torch's own errors.
@@ -186,15 +186,15 @@ def plain_failures(batch_setting: str = "--batch.seconds") -> Iterator[None]:
         if is_out_of_memory(error):
             raise TrainingError(
                 f"out of memory where no batch can be halved (in validation, or for the optimiser): {error}. "
-                f"Lower {batch_setting}, or make the model smaller. {_GO_ON}"
+                f"Lower {batch_setting}, or make the model smaller. {_RESUME}"
             ) from error
         if is_killed_loader(error):
             raise loader_killed(error) from error
         raise
-    except ModelError as error:  # torch may tell of it at any moment, also while a file is being written
+    except ModelError as error:  # torch may raise at any moment, also while a file is being written
         if error.__cause__ is not None and is_killed_loader(error.__cause__):
             raise loader_killed(error.__cause__) from error
         raise
 
 
-_GO_ON = "Go on from the newest checkpoint with --train.resume."
+_RESUME = "Resume from the newest checkpoint with --train.resume."

@@ -1,4 +1,4 @@
-"""Where training starts from: weights of another model, and parts that stay as they are."""
+"""Fine-tuning: start from the weights of another model, and freeze parts of the net."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -10,55 +10,56 @@ from asr.errors import SettingsError
 
 log = logging.getLogger("asr")
 
-_NAMED = 8  # tensors spelled out in a message; the others are counted
+_MAX_NAMES = 8  # tensors named in a message; the rest is counted
 
 
-def take_weights(net: nn.Module, donor: Mapping[str, Tensor | None], source: str) -> None:
-    """Copy every tensor whose name and shape fit, and say what was taken and what was not.
+def copy_matching_weights(net: nn.Module, source_weights: Mapping[str, Tensor | None], source: str) -> None:
+    """Copy every tensor whose name and shape fit, and log which were copied and which were not.
 
     Args:
         net: to be changed.
-        donor: tensors of another net by name; None for one that means something else here.
-        source: where they come from, for messages.
+        source_weights: tensors of another net by name; None for one whose meaning differs here (an output
+            layer of another alphabet).
+        source: the model's file, for messages.
 
     Raises:
         SettingsError: nothing fits.
     """
-    own = net.state_dict()
+    weights = net.state_dict()
     fitting = {}
-    left = []
-    for name, tensor in own.items():
-        other = donor.get(name)
+    skipped = []
+    for name, tensor in weights.items():
+        other = source_weights.get(name)
         if other is not None and other.shape == tensor.shape:
             fitting[name] = other
         else:
-            reason = "other symbols" if name in donor else "not there"
+            reason = "other symbols" if name in source_weights else "not there"
             if other is not None:
                 reason = f"{_shape(other)} there, {_shape(tensor)} here"
-            left.append(f"{name} ({reason})")
+            skipped.append(f"{name} ({reason})")
     if not any(name in fitting for name, _ in net.named_parameters()):
         raise SettingsError(
-            f"train.warm-start {source}: none of its weights fits this model: {_some(left)}. Expected a "
-            f"model with the same cells, width and features."
+            f"train.warm-start {source}: none of its weights fits this model: {_abbreviated(skipped)}. "
+            f"Expected a model with the same cells, width and features."
         )
     with torch.no_grad():
         for name, tensor in fitting.items():
-            own[name].copy_(tensor)
+            weights[name].copy_(tensor)
     log.info(
-        "warm start from %s: %d of %d tensors taken; not taken: %s",
-        source, len(fitting), len(own), _some(left) or "none",
+        "warm start from %s: %d of %d tensors copied; not copied: %s",
+        source, len(fitting), len(weights), _abbreviated(skipped) or "none",
     )  # fmt: skip
 
 
 def freeze(parts: Mapping[str, nn.Module], names: Sequence[str]) -> None:
-    """Exclude parts of a net from learning.
+    """Freeze parts of a net: their weights are not trained.
 
     Args:
         parts: all parts, by name.
-        names: of those that are to stay as they are.
+        names: of those to freeze.
 
     Raises:
-        SettingsError: there is no such part, or nothing is left to learn.
+        SettingsError: there is no such part, or no weight is left to train.
     """
     unknown = [name for name in names if name not in parts]
     if unknown:
@@ -68,13 +69,13 @@ def freeze(parts: Mapping[str, nn.Module], names: Sequence[str]) -> None:
     for name in names:
         parts[name].requires_grad_(False)
     if not any(weight.requires_grad for part in parts.values() for weight in part.parameters()):
-        raise SettingsError(f"train.freeze {' '.join(names)}: nothing is left to learn. Name fewer parts.")
+        raise SettingsError(f"train.freeze {' '.join(names)}: no weight is left to train. Name fewer parts.")
 
 
 def _shape(tensor: Tensor) -> str:
     return " x ".join(map(str, tensor.shape)) or "one number"
 
 
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return ", ".join(names[:_NAMED]) + more
+def _abbreviated(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else ""
+    return ", ".join(names[:_MAX_NAMES]) + more

@@ -1,4 +1,4 @@
-"""A recogniser from manifests: its settings, and the training that leaves the best model in a run folder."""
+"""Train a recogniser from manifests: its settings, and the function behind `asr train` and the recipes."""
 
 import hashlib
 import logging
@@ -18,20 +18,21 @@ from asr.frontend.augment.conditions import recordings_digest
 from asr.frontend.features import FeatureConfig
 from asr.model.acoustic import AcousticModel, ModelSettings
 from asr.model.encoder import EncoderConfig, parameter_count
+from asr.text.tokenizer import Tokenizer
 from asr.training.config import TrainConfig
 from asr.training.distributed import Process, processes
-from asr.training.faults import plain_failures
+from asr.training.faults import translate_errors
 from asr.training.runs import (
+    CHANGEABLE,
     DATA_DIGEST,
-    FREE,
     SHARDS,
     SOUNDS_DIGEST,
     TOKENIZER_DIGEST,
-    find_checkpoint,
-    plain_settings,
+    flatten_settings,
     provenance,
     run_log,
-    run_to_end,
+    should_resume,
+    start_or_resume,
 )
 from asr.training.stopping import StopRequest
 from asr.training.tasks.speech import SpeechTask
@@ -53,13 +54,13 @@ class Settings:
 
 
 def train(utterances: Sequence[Utterance], dev: Sequence[Utterance], settings: Settings) -> Path:
-    """Train a model.
+    """Train a recogniser.
 
     Under torchrun every process calls this, and they train together.
 
     Args:
-        utterances: to learn from.
-        dev: to choose the best epoch by.
+        utterances: the training set.
+        dev: the set by which the best epoch is chosen.
         settings: all settings.
 
     Returns:
@@ -68,34 +69,15 @@ def train(utterances: Sequence[Utterance], dev: Sequence[Utterance], settings: S
     Raises:
         AsrError: the data, the settings or the disk do not allow it; `Interrupted` after Ctrl-C.
     """
-    config = settings.train
+    config, features, text = settings.train, settings.features, settings.text
     if config.deterministic:
         make_deterministic()
     stop = StopRequest(config.max_hours)
-    with processes(config.device) as process, run_log(config.run_dir, process), plain_failures():
-        record = _record(settings, utterances, dev)
-        # Batches depend on it, so another number of processes needs it to go on.
-        record[SHARDS] = settings.batch.shards or process.world_size
-        tokenizer = learn_tokenizer(utterances, settings.text)
-        # Another version of sentencepiece or of the lexicon may give tokens that the weights do not mean.
-        record[TOKENIZER_DIGEST] = hashlib.blake2b(tokenizer.to_json().encode(), digest_size=8).hexdigest()
-        # Draws are places in the list of files: one more, and every utterance hears another.
-        record[SOUNDS_DIGEST] = recordings_digest(settings.augment)
-        known = {name: record[name] for name in (TOKENIZER_DIGEST, SOUNDS_DIGEST)}
-        defaults = {**_record(Settings()), **known}
-        resumed = find_checkpoint(config, record, defaults, process)
-        text, features, subsampling = settings.text, settings.features, settings.model.subsampling
-        speeds = settings.augment.speeds
-        examples = make_examples(utterances, tokenizer, text, features, subsampling, speeds)
-        dev_examples = make_examples(dev, tokenizer, text, features, subsampling, kind="dev")
-        batches = Batches(
-            examples, features, settings.batch, settings.augment, seed=config.seed,
-            rank=process.rank, world_size=process.world_size, device=process.device,
-        )  # fmt: skip
-        dev_batches = Batches(
-            dev_examples, features, settings.batch, None, seed=config.seed,
-            rank=process.rank, world_size=process.world_size, device=process.device,
-        )  # fmt: skip
+    with processes(config.device) as process, run_log(config.run_dir, process), translate_errors():
+        tokenizer = learn_tokenizer(utterances, text)
+        record, defaults = _records(settings, utterances, dev, tokenizer, process)
+        resumed = should_resume(config, record, defaults, process)
+        batches, dev_batches = _make_batches(settings, utterances, dev, tokenizer, process)
         if process.device.type == "cpu":
             share_cores(config.threads, batches.workers)
         torch.manual_seed(config.seed)
@@ -106,7 +88,7 @@ def train(utterances: Sequence[Utterance], dev: Sequence[Utterance], settings: S
         task = SpeechTask(model.to(process.device), batches, dev_batches, config.deterministic)
         trainer = Trainer(task, config, process, record)
         _announce(trainer, task, settings)
-        position = run_to_end(trainer, resumed, stop)
+        position = start_or_resume(trainer, resumed, stop)
         log.info("best %s %.2f%% in %s", task.score_name, position.best_score, position.best_model())
     return config.run_dir / BEST_MODEL
 
@@ -119,7 +101,7 @@ def feature_statistics(
     Args:
         batches: this process's part of the training set.
         config: how features are computed.
-        process: the others have the other parts.
+        process: this process; the statistics are over all of them.
     """
     total, squares, count = torch.zeros(config.n_mels).double(), torch.zeros(config.n_mels).double(), 0
     for batch in batches.load(batches.plan(epoch=0)):
@@ -134,18 +116,69 @@ def feature_statistics(
     return mean.float(), (squares / count - mean.square()).clamp_min(1e-5).sqrt().float()
 
 
-def _record(settings: Settings, *data: Sequence[Utterance]) -> dict[str, Any]:
-    """All settings as plain values under dotted names, with a digest of the data."""
+def _make_batches(
+    settings: Settings,
+    utterances: Sequence[Utterance],
+    dev: Sequence[Utterance],
+    tokenizer: Tokenizer,
+    process: Process,
+) -> tuple[Batches, Batches]:
+    """This process's batches of the training set, augmented, and of the dev set."""
+    features, text, augment = settings.features, settings.text, settings.augment
+    subsampling = settings.model.subsampling
+    examples = make_examples(utterances, tokenizer, text, features, subsampling, augment.speeds)
+    dev_examples = make_examples(dev, tokenizer, text, features, subsampling, kind="dev")
+    batches, dev_batches = (
+        Batches(
+            items, features, settings.batch, augmentation, seed=settings.train.seed,
+            rank=process.rank, world_size=process.world_size, device=process.device,
+        )
+        for items, augmentation in ((examples, augment), (dev_examples, None))
+    )  # fmt: skip
+    return batches, dev_batches
+
+
+def _records(
+    settings: Settings,
+    utterances: Sequence[Utterance],
+    dev: Sequence[Utterance],
+    tokenizer: Tokenizer,
+    process: Process,
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What a resumed run must have in common with its checkpoint.
+
+    Returns:
+        All settings and digests of this run, and the values of those that an older checkpoint does not have.
+    """
+    record = {**_flat(settings), DATA_DIGEST: _data_digest(utterances, dev)}
+    # The batches depend on it: a resume with another number of processes has to set it.
+    record[SHARDS] = settings.batch.shards or process.world_size
+    later = {
+        # Another version of sentencepiece or of the lexicon may give tokens that the weights do not mean.
+        TOKENIZER_DIGEST: hashlib.blake2b(tokenizer.to_json().encode(), digest_size=8).hexdigest(),
+        # Noises are drawn by their index in the list of files: a new file changes every utterance's draws.
+        SOUNDS_DIGEST: recordings_digest(settings.augment),
+    }
+    return {**record, **later}, {**_flat(Settings()), DATA_DIGEST: _data_digest(), **later}
+
+
+def _flat(settings: Settings) -> dict[str, Any]:
+    topics = [topic.name for topic in fields(Settings)]  # a recipe's settings have further topics
+    return flatten_settings(settings, topics)
+
+
+def _data_digest(*data: Sequence[Utterance]) -> str:
+    """Of ids, durations and transcripts."""
     digest = hashlib.blake2b(digest_size=8)
     for utterances in data:
         digest.update(b"\n\n")
         for utterance in utterances:
             digest.update(f"{utterance.id}\t{utterance.duration}\t{utterance.text}\n".encode())
-    topics = [topic.name for topic in fields(Settings)]  # a recipe's settings have others besides
-    return {**plain_settings(settings, topics), DATA_DIGEST: digest.hexdigest()}
+    return digest.hexdigest()
 
 
 def _announce(trainer: Trainer[Batch], task: SpeechTask, settings: Settings) -> None:
+    """Log the sizes, the device and what differs from the default settings."""
     device, used = trainer.device, task.train.examples
     where = f"CPU, threads: {torch.get_num_threads()}"
     if device.type == "cuda":
@@ -155,8 +188,10 @@ def _announce(trainer: Trainer[Batch], task: SpeechTask, settings: Settings) -> 
         len(used), sum(example.utterance.duration for example in used) / 3600, len(task.dev.examples),
         parameter_count(task.net) / 1e6, describe_precision(trainer.precision, device), where,
     )  # fmt: skip
-    defaults, ours = _record(Settings()), _record(settings)
+    defaults = _flat(Settings())
     changed = [
-        f"{name}={value}" for name, value in ours.items() if value != defaults[name] and name not in FREE
+        f"{name}={value}"
+        for name, value in _flat(settings).items()
+        if value != defaults[name] and name not in CHANGEABLE
     ]
     log.info("settings that differ from the defaults: %s", ", ".join(changed) or "none")

@@ -27,17 +27,17 @@ B = TypeVar("B", bound=TaskBatch)
 
 
 class Halving(Generic[B]):
-    """Runs the forward and backward pass of an update's batches, in halves where memory does not suffice.
+    """Runs the forward and backward pass of an update's batches, in halves where it runs out of memory.
 
     The gradient of the parts is that of the whole, up to the order of sums (and the draws of dropout). A
     size that has once run out of memory is split from the start afterwards, for as long as the process lives.
 
     Args:
-        make_smaller: what to do when a batch cannot be split, as a sentence.
+        memory_advice: a sentence for the user, for a batch that does not fit and cannot be split.
     """
 
-    def __init__(self, make_smaller: str) -> None:
-        self.make_smaller = make_smaller
+    def __init__(self, memory_advice: str) -> None:
+        self.memory_advice = memory_advice
         self.failed_size = math.inf  # `padded_size` of the smallest batch that has run out of memory
 
     def run(
@@ -51,8 +51,8 @@ class Halving(Generic[B]):
 
         Args:
             batches: of one update.
-            forward_backward: adds the gradient of a part to that in the weights; told whether it is the last.
-            restart: sets gradients to zero and random draws to their beginning; called before each attempt.
+            forward_backward: (part, is it the last?) -> its losses; adds its gradient to the weights'.
+            restart: sets gradients to zero and seeds the random draws again; called before each attempt.
             update: its number, for messages.
 
         Returns:
@@ -80,7 +80,7 @@ class Halving(Generic[B]):
             _free_memory()
 
     def _small_enough(self, batch: B) -> list[B]:
-        """A batch, or its parts below the size that is known to fail, as far as it can be split."""
+        """A batch, or its parts below the size that has failed before, as far as it can be split."""
         if math.isinf(self.failed_size) or batch.padded_size < self.failed_size:
             return [batch]
         halves = batch.split()
@@ -91,13 +91,13 @@ class Halving(Generic[B]):
         ids = ", ".join(part.ids)
         if halves is None:
             raise TrainingError(
-                f"update {update}: out of memory on what cannot be made smaller: {ids}. {self.make_smaller} "
-                f"Go on with --train.resume."
+                f"update {update}: out of memory on a batch that cannot be split: {ids}. "
+                f"{self.memory_advice} Resume with --train.resume."
             )
         self.failed_size = min(self.failed_size, part.padded_size)
         log.warning(
-            "update %d: out of memory on a batch of %d: %s. It is made in halves, with the same result, as "
-            "are all of its size from now on; if they are many, lower --batch.seconds.",
+            "update %d: out of memory on a batch of %d: %s. It is computed in halves, with the same result, "
+            "as are all of its size from now on; if they are many, lower --batch.seconds.",
             update, len(part.ids), ids,
         )  # fmt: skip
         return halves
@@ -132,20 +132,20 @@ def _free_memory() -> None:
 T = TypeVar("T")
 
 
-def defers(device: torch.device) -> bool:
-    """Whether results are read one update late; a CPU has them at once."""
+def is_asynchronous(device: torch.device) -> bool:
+    """Whether the device computes while the host goes on, so that results are read one update late."""
     return device.type == "cuda"
 
 
 def record_event() -> torch.cuda.Event:
-    """A mark in the device's queue, for which the host can wait."""
+    """An event in the device's queue, for which the host can wait."""
     event = torch.cuda.Event()  # type: ignore[no-untyped-call]
     event.record()
     return event
 
 
-def one_late(items: Iterable[T]) -> Iterator[T]:
-    """The same items, each when the next one has been begun."""
+def delayed_by_one(items: Iterable[T]) -> Iterator[T]:
+    """The same items, each after the next one has been started."""
     iterator = iter(items)
     for before in iterator:
         for item in iterator:
@@ -165,9 +165,9 @@ class PendingUpdate(Generic[B]):
         losses: (rows,) nats, in the host's memory.
         seed: of its random draws.
         learning_rate: that it was made with.
-        names: of the results, as `Trainer` gives them.
+        names: of the results.
         values: (names,) the results, the same on all processes, in the host's memory.
-        ready: when losses and results have arrived; None: they have.
+        ready: the event after which losses and results are in the host's memory; None: they are.
     """
 
     number: int
@@ -194,11 +194,11 @@ class PendingUpdate(Generic[B]):
         return PendingUpdate(
             number, batches, ids, losses.to("cpu", non_blocking=True), seed, learning_rate,
             tuple(results), torch.stack(list(results.values())).to("cpu", non_blocking=True),
-            record_event() if defers(losses.device) else None,
+            record_event() if is_asynchronous(losses.device) else None,
         )  # fmt: skip
 
     def read(self) -> dict[str, float]:
-        """The results; waits for the device if they have not arrived."""
+        """The results; waits for the device if it is still computing them."""
         if self.ready is not None:
             self.ready.synchronize()
         return dict(zip(self.names, self.values.tolist(), strict=True))
@@ -225,10 +225,10 @@ class PendingUpdate(Generic[B]):
 
 
 def make_optimizer(model: nn.Module, learning_rate: float, weight_decay: float) -> torch.optim.AdamW:
-    """AdamW over a model's trainable weights.
+    """AdamW over a model's trainable weights; weight decay for matrices only.
 
-    Weight decay is for matrices only: biases and norms are not what overfits. The fused kernel can leave out
-    an update that a flag on the device forbids (`step_unless`), without asking the host.
+    Biases and norms do not overfit. The fused kernel can skip an update by a flag on the device
+    (`step_unless`), without the host reading it.
 
     Args:
         model: on its device.
@@ -237,7 +237,7 @@ def make_optimizer(model: nn.Module, learning_rate: float, weight_decay: float) 
 
     Source: Loshchilov & Hutter 2019, "Decoupled weight decay regularization".
     """
-    # Named, so that a checkpoint tells whose moments it has.
+    # Named, so that a checkpoint records which weights its moments belong to.
     weights = [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
     groups: list[dict[str, Any]] = [
         {"params": [pair for pair in weights if pair[1].dim() > 1], "weight_decay": weight_decay},
@@ -248,14 +248,14 @@ def make_optimizer(model: nn.Module, learning_rate: float, weight_decay: float) 
 
 
 def restore_optimizer(optimizer: torch.optim.AdamW, state: dict[str, Any]) -> bool:
-    """Load moments and step counts; the settings stay those of today.
+    """Load moments and step counts; learning rate and weight decay stay those of the optimiser.
 
     Args:
         optimizer: of `make_optimizer`.
         state: of such an optimiser.
 
     Returns:
-        False, with nothing changed, if it is about other weights.
+        False, with nothing changed, if the state belongs to other weights.
     """
     groups = optimizer.state_dict()["param_groups"]
     if [group.get("param_names") for group in groups] != [

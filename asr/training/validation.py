@@ -1,4 +1,4 @@
-"""Validation, and which weights are kept: the newest, the best, and those that are averaged at the end."""
+"""Validation and model selection: the last weights, the best, and the average of the best."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -15,28 +15,28 @@ from asr.training.config import TrainConfig
 from asr.training.distributed import Process
 from asr.training.metrics import Metrics
 from asr.training.schedule import PLATEAU_FACTOR
-from asr.training.tasks.interface import Result, Task, TaskBatch
+from asr.training.tasks.interface import Task, TaskBatch, ValidationResult
 
 log = logging.getLogger("asr")
 
 # In the run folder:
 BEST_MODEL, LAST_MODEL = "model.safetensors", "last.safetensors"
-BEST_WEIGHTS = "best_epochs"  # weights that are to be averaged
+BEST_WEIGHTS = "best_epochs"  # folder of the weights to average at the end
 
 B = TypeVar("B", bound=TaskBatch)
 
 
-class Selection(Generic[B]):
+class ModelSelection(Generic[B]):
     """Validates the net and keeps the best of its weights.
 
     Args:
         task: the net and its score.
         config: how many weights are averaged, and where the run is.
         process: all validate together; the main one writes.
-        settings: all settings of the run, kept in models.
+        settings: all settings of the run, saved in models.
         precision: number format of the net's arithmetic.
-        metrics: gets the results.
-        writer: of the files.
+        metrics: logs the results.
+        writer: writes the files.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class Selection(Generic[B]):
         self.best_weights = BestWeights(config.run_dir / BEST_WEIGHTS)
 
     def reset_moving_average(self) -> None:
-        """Let the moving average begin at the weights that the net has now."""
+        """Restart the moving average at the current weights of the net."""
         if self.moving_average:
             self.moving_average = MovingAverage(self.task.net, self.config.ema)
 
@@ -65,7 +65,7 @@ class Selection(Generic[B]):
         Raises:
             ModelError: an earlier file could not be written.
         """
-        self.writer.wait()  # so that at most one set of copies lies in memory
+        self.writer.wait()  # so that at most one snapshot is in memory
         with self._averaged_weights():
             result = self.task.validate(self.process, self.precision)
             weights = Snapshot(dict(self.task.net.state_dict())) if self.process.is_main else None
@@ -94,10 +94,10 @@ class Selection(Generic[B]):
             )  # fmt: skip
         position.validated_update, position.sums = position.update, {}
 
-    def remove_others(self, position: Position) -> None:
-        """Remove kept weights that this position, of the newest checkpoint, does not name."""
+    def remove_unused(self, position: Position) -> None:
+        """Remove kept weights to which this position, of the newest checkpoint, does not refer."""
         names = _names(position)
-        self.writer.submit(lambda: self.best_weights.remove_others(names))
+        self.writer.submit(lambda: self.best_weights.keep_only(names))
 
     def out_of_patience(self, position: Position) -> bool:
         """Whether there have been too many validations without a better score."""
@@ -109,17 +109,17 @@ class Selection(Generic[B]):
         return False
 
     def try_average(self, position: Position, save: Callable[[], None]) -> None:
-        """Make the average of the best weights the best model, if it is.
+        """Average the best weights; if the average is better than the best model, it becomes the best model.
 
         Args:
             position: at the end of training.
             save: writes a checkpoint. One is written before the model: a run that is killed in between and
-                given more epochs must not take one that is worse than the average for the best model.
+                continued for more epochs must not prefer a model that is worse than the average.
 
         Raises:
             TrainingError: kept weights are missing or damaged.
         """
-        # A resumed run may ask for fewer.
+        # A resumed run may average fewer.
         names = _in_order(_names(position)[: self.config.average])
         if len(names) < 2:
             return
@@ -136,14 +136,14 @@ class Selection(Generic[B]):
             self._write_average(position, weights, result, save)
 
     def recover_average(self, position: Position, save: Callable[[], None]) -> None:
-        """Write the average that an earlier session has chosen, if it was killed before it could."""
+        """Write the average that an earlier session selected, if it was killed before it was written."""
         if position.average_unsaved and self.config.average:
             weights, result = self._average_of(position.averaged)
             self._write_average(position, weights, result, save)
 
-    def _average_of(self, names: Sequence[str]) -> tuple[Snapshot[dict[str, Tensor]], Result]:
-        """The mean of kept weights, and how good it is; the net is left as it was."""
-        self.writer.wait()  # the newest of them may not be on disk yet
+    def _average_of(self, names: Sequence[str]) -> tuple[Snapshot[dict[str, Tensor]], ValidationResult]:
+        """The mean of kept weights, and its validation; the net's weights are unchanged."""
+        self.writer.wait()  # for the newest of them to be on disk
         net = self.task.net
         kept = {key: tensor.clone() for key, tensor in net.state_dict().items()}
         if self.process.is_main:
@@ -158,7 +158,7 @@ class Selection(Generic[B]):
         self,
         position: Position,
         weights: Snapshot[dict[str, Tensor]],
-        result: Result,
+        result: ValidationResult,
         save: Callable[[], None],
     ) -> None:
         if self.process.is_main:
@@ -171,11 +171,11 @@ class Selection(Generic[B]):
         self.writer.submit(lambda: self.task.save(path, weights.get(), provenance))
 
     def _averaged_weights(self) -> AbstractContextManager[None]:
-        """While entered, the net has the weights that users get."""
+        """A context in which the net has the weights that are validated and saved."""
         return self.moving_average.applied() if self.moving_average else nullcontext()
 
-    def _provenance(self, position: Position, result: Result, **more: Any) -> dict[str, Any]:
-        """What a saved model says of its training."""
+    def _provenance(self, position: Position, result: ValidationResult, **more: Any) -> dict[str, Any]:
+        """What a saved model records of its training."""
         scores = {name: value for name, value in result.row().items() if isinstance(value, float)}
         return {
             "settings": self.settings, **more, "updates": position.update, **scores,
@@ -184,7 +184,7 @@ class Selection(Generic[B]):
 
 
 def _names(position: Position) -> list[str]:
-    """The weights that are to be averaged, best first."""
+    """The names of the weights to average, best first."""
     return [name for _, _, name in position.ranking]
 
 

@@ -175,7 +175,7 @@ def test_killed_process(tones: list[Utterance], tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(cache, "_GROUP_S", 0.0)  # each utterance alone
     with monkeypatch.context() as killing:
         killing.setattr(cache, "_compute", compute)
-        with pytest.raises(TrainingError, match=r"ended from outside.*kept\. Lower --batch\.cache-workers"):
+        with pytest.raises(TrainingError, match=r"was killed.*kept\. Lower --batch\.cache-workers"):
             open_cache(tmp_path, tones, FEATURES, workers=2)
     assert not multiprocessing.active_children()
     before = stored(tmp_path)[0]

@@ -238,7 +238,7 @@ def test_resume_anyway(
     assert states["optimizer"]["param_groups"][0]["weight_decay"] == 0.125
     # Other parts learn: the moments of before belong to other weights.
     train(utterances, utterances, changed(more, "train", epochs=3, freeze=("front",)))
-    assert "other parts are frozen than before: the optimiser starts anew" in caplog.messages
+    assert "other parts are frozen than before: the optimiser's state is reset" in caplog.messages
     with pytest.raises(
         SettingsError, match=r"its weights do not fit these settings: .*size mismatch"
     ) as caught:
@@ -294,7 +294,7 @@ def test_resumed_after_ctrl_c(
 
     with monkeypatch.context() as patch:
         patch.setattr(train_module, "StopRequest", Stop)
-        with pytest.raises(Interrupted, match=r"stopped in epoch 1, batch 3, and saved\. To go on, add"):
+        with pytest.raises(Interrupted, match=r"stopped in epoch 1, batch 3, and saved\. To continue, add"):
             train(utterances, utterances, settings)
     monkeypatch.setattr(train_module, "feature_statistics", lambda *_: pytest.fail("computed again"))
     caplog.set_level(logging.INFO, "asr")
@@ -375,7 +375,7 @@ def test_stopped_process(number: signal.Signals, manifest: Path, tmp_path: Path)
     output, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
     assert output == ""
-    assert "and saved. To go on, add --train.resume to the same command." in errors.splitlines()[-1]
+    assert "and saved. To continue, add --train.resume to the same command." in errors.splitlines()[-1]
     assert "Traceback" not in errors
     assert load_checkpoint(run_dir / "checkpoint.pt", CPU)[0].update > 0
 
@@ -401,7 +401,7 @@ def test_killed_loader_process(manifest: Path, tmp_path: Path) -> None:
     os.kill(victims[-1], signal.SIGKILL)
     output, errors = process.communicate(timeout=60)
     assert (process.returncode, output) == (2, ""), errors
-    assert "error: a loader process was ended from outside" in errors.splitlines()[-1]
+    assert "error: a loader process was killed" in errors.splitlines()[-1]
     assert "Traceback" not in errors
     assert load_checkpoint(run_dir / "checkpoint.pt", CPU)[0].update > 0
 
@@ -588,7 +588,7 @@ def test_stop_of_several_processes(manifest: Path, tmp_path: Path) -> None:
     wait_for(lambda: (tmp_path / "run" / "metrics.jsonl").exists(), process)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
-    assert "and saved. To go on" in errors
+    assert "and saved. To continue" in errors
     assert load_checkpoint(tmp_path / "run" / "checkpoint.pt", CPU)[0].epoch < 30
     finish(torchrun(command(manifest, tmp_path / "run", *more, "--train.resume"))).check_returncode()
     assert_same_weights(tmp_path / "whole" / "last.safetensors", tmp_path / "run" / "last.safetensors")

@@ -86,7 +86,7 @@ def test_mean_of_epochs(tmp_path: Path) -> None:
             net.num_batches_tracked.fill_(epoch)
         epochs.save(f"epoch {epoch}", net.state_dict())
     (tmp_path / "best" / "epoch_00011.safetensors.part").write_bytes(b"half")
-    epochs.remove_others(["epoch 2", "epoch 5", "epoch 7"])
+    epochs.keep_only(["epoch 2", "epoch 5", "epoch 7"])
     assert sorted(path.name for path in (tmp_path / "best").iterdir()) == [
         f"epoch_0000{epoch}.safetensors" for epoch in (2, 5, 7)
     ]

@@ -4,12 +4,12 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from tests.training.test_update import CPU_ERROR, CUDA_ERROR, TooLarge
 
 from asr.errors import TrainingError
-from asr.training.data_parallel import ParallelLoss, rehearse
+from asr.training.data_parallel import ParallelLoss, dry_run
 from asr.training.trainer import Trainer
 from tests.training.conftest import ALONE
+from tests.training.test_update import CPU_ERROR, CUDA_ERROR, TooLarge
 
 Make = Callable[..., Trainer]
 
@@ -41,13 +41,13 @@ def test_rehearsal(make_trainer: Make, caplog: pytest.LogCaptureFixture) -> None
     """Guards the try before training: it finds what does not fit, in the longest batch, and leaves neither
     gradients nor another state of the task."""
     trainer = make_trainer()
-    trainer.task.plateau.emits = True
+    trainer.task.blank_plateau.emits = True
     limit = TooLarge(trainer, 1, CPU_ERROR, "backward")
     plan = trainer.task.plan(1)
     longest = max(trainer.task.load(plan), key=lambda batch: batch.padded_size)
-    rehearse(trainer.loss, trainer.halving, plan, torch.float32)
+    dry_run(trainer.loss, trainer.halving, plan, torch.float32)
     assert limit.tried[0] == len(longest.ids)
     assert trainer.halving.failed_size <= longest.padded_size
     assert len(caplog.messages) == sum(rows > 1 for rows in limit.tried)  # the second pass has none
     assert all(weight.grad is None for weight in trainer.task.net.parameters())
-    assert trainer.task.plateau.emits
+    assert trainer.task.blank_plateau.emits

@@ -12,7 +12,7 @@ from torch import Tensor
 from asr.batching.batches import Batch
 from asr.errors import ModelError, TrainingError
 from asr.model.saved import load_model
-from asr.training.faults import plain_failures, read_reproducer, weights_digest, write_reproducer
+from asr.training.faults import load_bad_update, save_bad_update, translate_errors, weights_digest
 from asr.training.stopping import StopRequest
 from asr.training.tasks.speech import replay
 from asr.training.trainer import Trainer
@@ -151,7 +151,7 @@ def test_bad_update_can_be_repeated(kind: str, make_trainer: Make, tmp_path: Pat
         assert torch.equal(
             torch.tensor(list(results.values())).nan_to_num(1e9), update.losses.nan_to_num(1e9)
         )
-        record = read_reproducer(path)
+        record = load_bad_update(path)
         assert record["weights_after_update"] == update.number  # no later one was made
         model = load_model(path.with_suffix(".safetensors"))
         assert record["weights_sha256"] == weights_digest(model.state_dict())
@@ -221,8 +221,8 @@ PART = Part(("a", "b"), torch.tensor([[1.0, float("nan")], [3.0, 4.0]]))
 def test_round_trip(tmp_path: Path) -> None:
     """Guards what is needed to repeat an update: every field of every batch, and the record."""
     path = tmp_path / "bad.pt"
-    assert write_reproducer(path, [PART, replace(PART, ids=("c", "d"))], {"update": 7})
-    content = read_reproducer(path)
+    assert save_bad_update(path, [PART, replace(PART, ids=("c", "d"))], {"update": 7})
+    content = load_bad_update(path)
     assert content["update"] == 7
     assert [part["ids"] for part in content["batches"]] == [("a", "b"), ("c", "d")]
     torch.testing.assert_close(content["batches"][0]["data"], PART.data, equal_nan=True)
@@ -235,7 +235,7 @@ def test_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pyte
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", fsync)
-    assert not write_reproducer(tmp_path / "bad.pt", [PART], {})
+    assert not save_bad_update(tmp_path / "bad.pt", [PART], {})
     assert "the bad update could not be kept" in caplog.text
 
 
@@ -245,7 +245,7 @@ def test_other_files(content: object, tmp_path: Path) -> None:
     path = tmp_path / "bad.pt"
     path.write_bytes(content) if isinstance(content, bytes) else torch.save(content, path)
     with pytest.raises(ModelError, match="of a bad update"):
-        read_reproducer(path)
+        load_bad_update(path)
 
 
 def test_digest_sees_every_bit() -> None:
@@ -265,7 +265,10 @@ def test_digest_sees_every_bit() -> None:
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory."), MemoryError("too much")])
 def test_out_of_memory_elsewhere(error: Exception) -> None:
     """Guards validation and the optimiser, where there is no batch to halve."""
-    with pytest.raises(TrainingError, match=r"out of memory where no batch can be halved"), plain_failures():
+    with (
+        pytest.raises(TrainingError, match=r"out of memory where no batch can be halved"),
+        translate_errors(),
+    ):
         raise error
 
 
@@ -275,16 +278,16 @@ def test_out_of_memory_elsewhere(error: Exception) -> None:
 )
 def test_killed_loader(words: str) -> None:
     """Guards both ways in which torch tells of it; tests/commands/test_train.py kills a real one."""
-    with pytest.raises(TrainingError, match=r"^a loader process was ended from outside") as caught:
+    with pytest.raises(TrainingError, match=r"^a loader process was killed") as caught:
         with_failure(RuntimeError(words))
-    assert "Go on from the newest checkpoint with --train.resume." in str(caught.value)
+    assert "Resume from the newest checkpoint with --train.resume." in str(caught.value)
 
 
 def test_loader_killed_while_a_file_is_written() -> None:
     """Guards against an error about a full disk for a loader that was killed; a full disk stays one."""
     told = ModelError("checkpoint.pt: cannot be written")
     told.__cause__ = RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. ")
-    with pytest.raises(TrainingError, match=r"^a loader process was ended from outside"):
+    with pytest.raises(TrainingError, match=r"^a loader process was killed"):
         with_failure(told)
     told.__cause__ = OSError(28, "No space left on device")
     with pytest.raises(ModelError, match="cannot be written"):
@@ -298,5 +301,5 @@ def test_other_errors_pass() -> None:
 
 
 def with_failure(error: Exception) -> None:
-    with plain_failures():
+    with translate_errors():
         raise error

@@ -11,7 +11,7 @@ from asr.training import metrics as metrics_module
 from asr.training.checkpoint import Position
 from asr.training.metrics import Metrics, UpdateReport, clock
 from asr.training.stopping import StopRequest
-from asr.training.tasks.speech import SpeechTask, Validation
+from asr.training.tasks.speech import SpeechTask, SpeechValidation
 from asr.training.trainer import Trainer
 
 REPORT = UpdateReport(
@@ -26,7 +26,7 @@ REPORT = UpdateReport(
     units=50.0,
 )
 PACE = SpeechTask.throughput
-RESULT = Validation(wer=12.5, cer=5.0, loss=0.5, blank_share=0.75, examples=(("a b", "a c"),))
+RESULT = SpeechValidation(wer=12.5, cer=5.0, loss=0.5, blank_share=0.75, examples=(("a b", "a c"),))
 
 
 class Clock:
@@ -172,7 +172,7 @@ def test_json_has_no_infinity(tmp_path: Path) -> None:
     """Guards readers of metrics.jsonl that are stricter than Python's."""
     metrics, position = Metrics(tmp_path, 99.0, PACE, enabled=True), Position()
     metrics.begin(position, 4, 5)
-    infinite = Validation(wer=float("inf"), cer=5.0, loss=float("nan"), blank_share=1.0, examples=())
+    infinite = SpeechValidation(wer=float("inf"), cer=5.0, loss=float("nan"), blank_share=1.0, examples=())
     metrics.validated(position, infinite, every=0, better=False)
 
     def refuse(text: str) -> None:

@@ -79,7 +79,7 @@ def test_resumed_equals_never_stopped(
     make_trainer("whole", augment=AUGMENT, **more).run(StopRequest())
     trainer = make_trainer("parts", augment=AUGMENT, **more)
     for stop in stops:
-        with pytest.raises(Interrupted, match=r"and saved\. To go on, add --train.resume"):
+        with pytest.raises(Interrupted, match=r"and saved\. To continue, add --train.resume"):
             trainer.run(StopAfter(stop))
         trainer = make_trainer("parts", augment=AUGMENT, **more)
         position, settings, states = load_checkpoint(tmp_path / "parts" / CHECKPOINT, torch.device("cpu"))

@@ -19,15 +19,15 @@ from asr.errors import Interrupted, TrainingError
 from asr.training import trainer as trainer_module
 from asr.training import update as update_module
 from asr.training.checkpoint import CHECKPOINT, load_checkpoint
-from asr.training.faults import read_reproducer
+from asr.training.faults import load_bad_update
 from asr.training.stopping import StopRequest
 from asr.training.tasks.interface import Losses
 from asr.training.tasks.speech import replay
 from asr.training.trainer import Trainer
 from asr.training.update import (
     PendingUpdate,
+    delayed_by_one,
     make_optimizer,
-    one_late,
     restore_optimizer,
     step_unless,
     sum_statistics,
@@ -119,7 +119,7 @@ def test_out_of_memory_gives_the_same_gradient(
     torch.testing.assert_close(halved.loss, computed.loss)
     assert halved.statistics["blank of"] == computed.statistics["blank of"]
     torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-6)
-    first = f"update 7: out of memory on a batch of 12: {', '.join(batch.ids)}. It is made in halves"
+    first = f"update 7: out of memory on a batch of 12: {', '.join(batch.ids)}. It is computed in halves"
     assert caplog.messages[0].startswith(first)
     assert len(caplog.messages) == 2
 
@@ -155,7 +155,7 @@ def test_out_of_memory_on_one_utterance(make_trainer: Make) -> None:
     trainer = make_trainer()
     TooLarge(trainer, 0, CPU_ERROR, "forward")
     with pytest.raises(
-        TrainingError, match=r"update 1: out of memory on what cannot be made smaller: u\d\d\."
+        TrainingError, match=r"update 1: out of memory on a batch that cannot be split: u\d\d\."
     ):
         trainer.run(StopRequest())
 
@@ -263,7 +263,7 @@ def defer(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
         return replace(update, ready=LateEvent((update.losses, update.values)))
 
     def start() -> None:
-        monkeypatch.setattr(trainer_module, "defers", lambda device: True)
+        monkeypatch.setattr(trainer_module, "is_asynchronous", lambda device: True)
         monkeypatch.setattr(PendingUpdate, "begin", staticmethod(begin))
 
     return start
@@ -278,7 +278,7 @@ def test_deferred_equals_immediate(make_trainer: Make, tmp_path: Path, defer: Ca
         plant(trainer, "u05", "infinite")
         trainer.run(StopRequest())
         paths = sorted((tmp_path / name).glob("bad_update_*.pt"))
-        records.append([(path.name, read_reproducer(path)["weights_sha256"]) for path in paths])
+        records.append([(path.name, load_bad_update(path)["weights_sha256"]) for path in paths])
         defer()
     assert_same_runs(tmp_path / "at_once", tmp_path / "late")
     assert len(records[0]) == 2
@@ -336,10 +336,10 @@ def test_one_late() -> None:
             events.append(f"begin {number}")
             yield number
 
-    for number in one_late(items()):
+    for number in delayed_by_one(items()):
         events.append(f"end {number}")
     assert events == ["begin 0", "begin 1", "end 0", "begin 2", "end 1", "end 2"]
-    assert list(one_late([])) == []
+    assert list(delayed_by_one([])) == []
 
 
 def test_rows_of_metrics(make_trainer: Make, tmp_path: Path, defer: Callable[[], None]) -> None:

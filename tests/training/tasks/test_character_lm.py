@@ -18,7 +18,7 @@ from asr.training import validation as validation_module
 from asr.training.config import TrainConfig
 from asr.training.distributed import Process
 from asr.training.stopping import StopRequest
-from asr.training.tasks.character_lm import StreamConfig, TextTask
+from asr.training.tasks.character_lm import CharacterLmTask, StreamConfig
 
 CPU = torch.device("cpu")
 LINES = ["the cat sat on the mat", "the dog sat on the cat", "a cat and a dog", "on the mat sat the dog"] * 30
@@ -33,11 +33,13 @@ def settings(run_dir: Path, **changes: object) -> Settings:
     return Settings(model=model, text=StreamConfig(streams=4, block=16), train=config)
 
 
-def task(streams: int = 3, block: int = 5, rank: int = 0, world_size: int = 1, length: int = 50) -> TextTask:
+def task(
+    streams: int = 3, block: int = 5, rank: int = 0, world_size: int = 1, length: int = 50
+) -> CharacterLmTask:
     net = CharRnn(("a", "b"), CharRnnConfig(width=4, depth=1, embedding=2))
     ids = np.arange(length, dtype=np.uint16) % 3
     config = StreamConfig(streams=streams, block=block)
-    return TextTask(net, ids, ids, config, Process(rank, world_size, CPU), seed=1)
+    return CharacterLmTask(net, ids, ids, config, Process(rank, world_size, CPU), seed=1)
 
 
 def test_encoding_is_the_alphabet_with_line_ends() -> None:
@@ -145,7 +147,7 @@ def test_out_of_memory_names_this_commands_settings(tmp_path: Path, monkeypatch:
     def losses(*_: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(TextTask, "losses", losses)
+    monkeypatch.setattr(CharacterLmTask, "losses", losses)
     with pytest.raises(TrainingError, match=r"stream 0, characters 0 to 16.*Lower --text\.block"):
         train(LINES, LINES[:20], settings(tmp_path / "run"))
 

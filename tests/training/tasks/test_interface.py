@@ -74,7 +74,7 @@ class TextTask:
     score_name = "bits a character"
     throughput = Throughput("characters_per_s", "{:.0f} characters/s")
     replay_module = None
-    make_smaller = "Read fewer streams."
+    memory_advice = "Read fewer streams."
 
     def parts(self) -> dict[str, nn.Module]:
         return dict(self.net.named_children())

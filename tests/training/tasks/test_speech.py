@@ -29,7 +29,7 @@ def test_results_are_read_one_batch_late(make_trainer: Make, monkeypatch: pytest
         def synchronize(self) -> None:
             waited.append((self.number, len(launched)))
 
-    monkeypatch.setattr(speech_module, "defers", lambda device: True)
+    monkeypatch.setattr(speech_module, "is_asynchronous", lambda device: True)
     monkeypatch.setattr(speech_module, "record_event", Event)
     read: list[str] = []
     for name in ("item", "tolist", "__float__", "__int__", "__bool__"):
