@@ -65,18 +65,18 @@ class BadUpdates(Generic[B]):
         position.bad_updates += 1
         losses = zip(update.ids, update.losses.tolist(), strict=True)
         bad = [f"{name} ({loss})" for name, loss in losses if not math.isfinite(loss)]
-        parts = self.process.gather((bad, update.ids))
-        names = [name for part in parts for name in part[0]]
+        gathered = self.process.gather((bad, update.ids))  # of all processes
+        all_bad = [name for names, _ in gathered for name in names]
         scaled = self.precision is torch.float16
-        if names:
-            cause = f"utterances whose loss is not finite: {', '.join(names)}"
+        if all_bad:
+            cause = f"utterances whose loss is not finite: {', '.join(all_bad)}"
         elif scaled:
             cause = "a gradient overflowed in fp16, and the loss scale is lowered; usual now and then"
         else:
-            ids = ", ".join(name for part in parts for name in part[1])
-            cause = f"every loss is finite, but the gradient is not; utterances: {ids}"
-        keep = (bad or not names) and not scaled
-        log.warning("update %d skipped. %s%s", update.number, cause, self._keep(update) if keep else "")
+            all_ids = [name for _, ids in gathered for name in ids]
+            cause = f"every loss is finite, but the gradient is not; utterances: {', '.join(all_ids)}"
+        keep = (bad or not all_bad) and not scaled
+        log.warning("update %d skipped. %s%s", update.number, cause, self._save(update) if keep else "")
         if position.bad_updates >= self.config.max_bad_updates:
             checkpoint = self.config.run_dir / CHECKPOINT
             raise TrainingError(
@@ -91,7 +91,7 @@ class BadUpdates(Generic[B]):
                 )
             )
 
-    def _keep(self, update: PendingUpdate[B]) -> str:
+    def _save(self, update: PendingUpdate[B]) -> str:
         """Keep a bad update on disk; returns a sentence on how to repeat it."""
         if self._saved >= _MAX_SAVED:
             return ""

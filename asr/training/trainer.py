@@ -13,13 +13,13 @@ import hashlib
 import logging
 import math
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from asr.device import use_precision
 from asr.errors import Interrupted, SettingsError
@@ -182,32 +182,27 @@ class Trainer(Generic[B]):
         config, position, number = self.config, self.position, self.position.update + 1
         tokens = sum(batch.global_tokens for batch in batches)  # of all processes
         seed = _update_seed(config.seed, position.update, self.process.rank)
-        carried = self.task.state()
+        task_state = self.task.state()
 
         def restart() -> None:
             torch.manual_seed(seed)
             self.task.net.zero_grad(set_to_none=True)
-            self.task.restore(carried)
+            self.task.restore(task_state)
 
         def forward_backward(part: B, last: bool) -> Losses:
-            computed = self.loss.forward(part, self.precision, send=last)
+            computed = self.loss.forward(part, self.precision, sync=last)
             # A mean over the tokens of all processes: the update is that of one process with all the data.
             loss = self.scaler.scale(computed.losses.sum() / tokens)
-            self.loss.backward(loss, send=last)  # reduces, too: adds up the gradients of all processes
+            self.loss.backward(loss, sync=last)  # and reduce: adds up the gradients of all processes
             return computed
 
         done = self.halving.run(batches, forward_backward, restart, number)
         self._read_pending()
 
-        # reduce: the loss, the statistics and the requests to stop or save of all processes
+        # reduce: what else is the sum over all processes
         losses = torch.cat([computed.losses.detach() for _, computed in done])
-        loss = losses.sum() / tokens
-        save = self.process.is_main and time.monotonic() - self.last_save > config.save_every_s
-        seconds = self.metrics.total_seconds() if self.process.is_main else 0.0
-        results = self.process.sums({
-            "loss": loss, "stop": loss.new_full((), stop_requested), "save": loss.new_full((), save),
-            "seconds": loss.new_full((), seconds), **sum_statistics([computed for _, computed in done]),
-        })  # fmt: skip
+        statistics = sum_statistics([computed for _, computed in done])
+        results = self._reduce(losses.sum() / tokens, statistics, stop_requested)
 
         # clip
         self.scaler.unscale_(self.optimizer)
@@ -229,6 +224,22 @@ class Trainer(Generic[B]):
         position.batch, position.update = position.batch + len(batches), number
         if not is_asynchronous(self.device):
             self._read_pending()
+
+    def _reduce(
+        self, loss: Tensor, statistics: Mapping[str, Tensor], stop_requested: bool
+    ) -> dict[str, Tensor]:
+        """Sums over all processes, all of them () on the device, in one message.
+
+        Returns:
+            "loss"; "stop" and "save", above 0 if any process requests it; "seconds" of training, by the main
+            process's clock; and the statistics.
+        """
+        save = self.process.is_main and time.monotonic() - self.last_save > self.config.save_every_s
+        seconds = self.metrics.total_seconds() if self.process.is_main else 0.0
+        return self.process.sums({
+            "loss": loss, "stop": loss.new_full((), stop_requested), "save": loss.new_full((), save),
+            "seconds": loss.new_full((), seconds), **statistics,
+        })  # fmt: skip
 
     def _read_pending(self) -> None:
         """Read the results of the newest update: requests, metrics, and if it was skipped, the cause."""

@@ -24,17 +24,17 @@ def failing_loss(error: Exception) -> torch.Tensor:
 
 
 def test_out_of_memory_while_sending(make_trainer: Make) -> None:
-    """Guards several processes against one that begins its batch again while the others wait for the rest of
+    """Guards processes against one that starts its batch again while the others wait for the rest of
     its gradient: where nothing is sent it may (the caller splits the batch), else the run ends, in one line.
     """
     loss = ParallelLoss(make_trainer().task, ALONE)
     loss._parallel = SimpleNamespace(no_sync=nullcontext)
     with pytest.raises(torch.OutOfMemoryError):
-        loss.backward(failing_loss(CUDA_ERROR), send=False)
+        loss.backward(failing_loss(CUDA_ERROR), sync=False)
     with pytest.raises(TrainingError, match=r"^out of memory while gradients were sent .*--batch\.seconds"):
-        loss.backward(failing_loss(CUDA_ERROR), send=True)
+        loss.backward(failing_loss(CUDA_ERROR), sync=True)
     with pytest.raises(RuntimeError, match="shapes"):
-        loss.backward(failing_loss(RuntimeError("shapes cannot be multiplied")), send=True)
+        loss.backward(failing_loss(RuntimeError("shapes cannot be multiplied")), sync=True)
 
 
 def test_rehearsal(make_trainer: Make, caplog: pytest.LogCaptureFixture) -> None:

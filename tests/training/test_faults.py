@@ -22,7 +22,7 @@ Make = Callable[..., Trainer]
 
 
 class _Planted:
-    """Batches in which some utterances have gone wrong."""
+    """Batches in which some utterances are damaged."""
 
     def __init__(self, trainer: Trainer, change: Callable[[Batch], Batch]) -> None:
         self.inner, self.change = trainer.task.train, change
@@ -124,9 +124,9 @@ def test_scaled_loss_that_is_not_finite(make_trainer: Make, caplog: pytest.LogCa
     trainer.run(StopRequest())
     assert same[:4] == [False, True, True, False]
     assert scales[:4] == [2.0**10, 2.0**10, 2.0**9, 2.0**9]
-    told = [message for message in caplog.messages if "skipped" in message]
-    assert "update 2 skipped. utterances whose loss is not finite: u" in told[0]
-    assert told[1] == (
+    warnings = [message for message in caplog.messages if "skipped" in message]
+    assert "update 2 skipped. utterances whose loss is not finite: u" in warnings[0]
+    assert warnings[1] == (
         "update 3 skipped. a gradient overflowed in fp16, and the loss scale is lowered; usual now and then"
     )
 
@@ -241,7 +241,7 @@ def test_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pyte
 
 @pytest.mark.parametrize("content", [b"", b"hello", {"format": "other"}, [1]])
 def test_other_files(content: object, tmp_path: Path) -> None:
-    """Guards against a traceback, or against running a stranger's code."""
+    """Guards against a traceback, or against running code of an untrusted file."""
     path = tmp_path / "bad.pt"
     path.write_bytes(content) if isinstance(content, bytes) else torch.save(content, path)
     with pytest.raises(ModelError, match="of a bad update"):
@@ -253,13 +253,13 @@ def test_digest_sees_every_bit() -> None:
     weights = {"a": torch.arange(4.0), "b": torch.tensor(3)}
     same = weights_digest(weights)
     assert weights_digest(dict(reversed(weights.items()))) == same
-    others = [
+    different = [
         {"a": torch.arange(4.0), "c": torch.tensor(3)},
         {"a": torch.arange(4.0).view(2, 2), "b": torch.tensor(3)},
         {"a": torch.arange(4.0), "b": torch.tensor(3, dtype=torch.int32)},
         {"a": torch.nextafter(torch.arange(4.0), torch.tensor(9.0)), "b": torch.tensor(3)},
     ]
-    assert same not in [weights_digest(other) for other in others]
+    assert same not in [weights_digest(other) for other in different]
 
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory."), MemoryError("too much")])
@@ -277,7 +277,7 @@ def test_out_of_memory_elsewhere(error: Exception) -> None:
     ["DataLoader worker (pid 7) is killed by signal: Killed. ", "DataLoader worker (pid(s) 7) exit"],
 )
 def test_killed_loader(words: str) -> None:
-    """Guards both ways in which torch tells of it; tests/commands/test_train.py kills a real one."""
+    """Guards both of torch's messages; tests/commands/test_train.py kills a real one."""
     with pytest.raises(TrainingError, match=r"^a loader process was killed") as caught:
         with_failure(RuntimeError(words))
     assert "Resume from the newest checkpoint with --train.resume." in str(caught.value)
@@ -285,17 +285,17 @@ def test_killed_loader(words: str) -> None:
 
 def test_loader_killed_while_a_file_is_written() -> None:
     """Guards against an error about a full disk for a loader that was killed; a full disk stays one."""
-    told = ModelError("checkpoint.pt: cannot be written")
-    told.__cause__ = RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. ")
+    write_error = ModelError("checkpoint.pt: cannot be written")
+    write_error.__cause__ = RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. ")
     with pytest.raises(TrainingError, match=r"^a loader process was killed"):
-        with_failure(told)
-    told.__cause__ = OSError(28, "No space left on device")
+        with_failure(write_error)
+    write_error.__cause__ = OSError(28, "No space left on device")
     with pytest.raises(ModelError, match="cannot be written"):
-        with_failure(told)
+        with_failure(write_error)
 
 
 def test_other_errors_pass() -> None:
-    """Guards bugs against being told as somebody else's fault."""
+    """Guards against hiding a bug behind another message."""
     with pytest.raises(RuntimeError, match=r"^a bug$"):
         with_failure(RuntimeError("a bug"))
 

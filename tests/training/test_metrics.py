@@ -118,7 +118,7 @@ def test_short_epochs_still_get_lines(tmp_path: Path, hands: Clock) -> None:
 
 @pytest.mark.usefixtures("no_board")
 def test_resumed_session(tmp_path: Path, hands: Clock, caplog: pytest.LogCaptureFixture) -> None:
-    """Guards a session that goes on: hours add up, and the time left comes from this session's own speed."""
+    """Guards a session that goes on: hours add up, and the time left is by the speed of this session."""
     caplog.set_level(logging.INFO, "asr")
     hands.now = 5000.0
     metrics = Metrics(tmp_path, 4.0, PACE, enabled=True)
@@ -183,7 +183,7 @@ def test_json_has_no_infinity(tmp_path: Path) -> None:
 
 
 def test_disabled_writes_nothing(tmp_path: Path) -> None:
-    """Guards the main process's files against the others."""
+    """Guards the main process's files against the other processes."""
     metrics, position = Metrics(tmp_path / "run", 0.0, PACE, enabled=False), Position()
     metrics.begin(position, 4, 5)
     metrics.update(position, REPORT, 0.0)

@@ -31,7 +31,7 @@ def resume(make_trainer: Make, run_dir: Path, **config: Any) -> Trainer:
 
 
 def test_validated_every_so_many_updates(make_trainer: Make, tmp_path: Path) -> None:
-    """Guards --train.validate-every: in mid-epoch and over several, and once more at the end."""
+    """Guards --train.validate-every: in mid-epoch and over more than one, and once more at the end."""
     position = make_trainer(validate_every=4).run(StopRequest())
     total = position.update
     validations = rows(tmp_path / "run", "validation")
@@ -68,7 +68,7 @@ def test_patience_counts_validations(make_trainer: Make, monkeypatch: pytest.Mon
 
 
 def test_planned_by_updates(make_trainer: Make, tmp_path: Path) -> None:
-    """Guards --train.updates: so many, whatever --train.epochs says, by which the learning rate falls."""
+    """Guards --train.updates: their number, whatever --train.epochs is; the learning rate falls over them."""
     position = make_trainer(epochs=1, updates=12, schedule="linear", warmup=0.0, learning_rate=0.12).run(
         StopRequest()
     )
@@ -147,7 +147,7 @@ def test_run_of_an_older_version(make_trainer: Make, tmp_path: Path) -> None:
 def test_resumed_into_another_precision(
     before: bool, after: bool, make_trainer: Make, tmp_path: Path
 ) -> None:
-    """Guards --train.resume-anyway with another --train.precision: the loss scale of fp16 begins anew, or is
+    """Guards --train.resume-anyway with another --train.precision: the loss scale of fp16 is reset, or is
     left aside; it was a bare RuntimeError."""
 
     def make(scaled: bool) -> Trainer:

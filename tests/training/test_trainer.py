@@ -74,7 +74,7 @@ def test_resumed_equals_never_stopped(
     stops: tuple[int, ...], more: dict[str, Any], make_trainer: Make, tmp_path: Path
 ) -> None:
     """Guards every bit: weights, optimiser, best score and epoch sums, with dropout, masks and speeds on, and
-    with every tool that has a state of its own."""
+    with every component that has state."""
     more = {"epochs": 5, **more} if more else {}
     make_trainer("whole", augment=AUGMENT, **more).run(StopRequest())
     trainer = make_trainer("parts", augment=AUGMENT, **more)
@@ -134,7 +134,7 @@ def test_saved_within_the_epoch(make_trainer: Make, tmp_path: Path, monkeypatch:
         trainer = make_trainer(folder.name)
         position, _, states = load_checkpoint(folder / CHECKPOINT, torch.device("cpu"))
         assert position.batch > 0
-        # What a crash leaves behind the checkpoint: later rows, and half a row.
+        # What a crash leaves after the checkpoint: later rows, and half a row.
         with (folder / "metrics.jsonl").open("a") as file:
             file.write('{"event": "updates", "epoch": 3, "update": 99, "loss": 0.0}\n{"event": "up')
         trainer.restore(position, states)
@@ -245,5 +245,5 @@ def test_plateau_halves_the_rate(
 
 
 def test_large_seeds(make_trainer: Make) -> None:
-    """Guards seeds beyond 32 bits, of which people are fond."""
+    """Guards seeds of more than 32 bits."""
     make_trainer(epochs=1, seed=20240101123456).run(StopRequest())

@@ -48,8 +48,8 @@ def gradients_of(trainer: Trainer[Any], batches: list[Batch]) -> tuple[Any, dict
         trainer.task.net.zero_grad()
 
     def forward_backward(part: Batch, last: bool) -> Losses:
-        computed = trainer.loss.forward(part, torch.float32, send=last)
-        trainer.loss.backward(computed.losses.sum() / tokens, send=last)
+        computed = trainer.loss.forward(part, torch.float32, sync=last)
+        trainer.loss.backward(computed.losses.sum() / tokens, sync=last)
         return computed
 
     done = trainer.halving.run(batches, forward_backward, restart, update=7)
@@ -421,7 +421,7 @@ def test_only_matrices_decay() -> None:
 
 def test_moments_of_other_weights_are_refused() -> None:
     """Freezing another layer of the same shape leaves as many weights of the same shapes: moments taken by
-    their place in the list would silently be those of other weights."""
+    their index in the list would silently be those of other weights."""
     model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
     model[0].requires_grad_(False)
     optimizer = make_optimizer(model, 0.1, weight_decay=0.0)

@@ -165,7 +165,7 @@ def test_carried_state_survives_a_stop(accumulate: int, tmp_path: Path) -> None:
 
 
 def test_observed_updates_are_those_made(tmp_path: Path) -> None:
-    """Guards what a task is told: every update that was made, once, in order."""
+    """Guards `observe`: it gets every update that was made, once, in order."""
     trainer = make(tmp_path, epochs=2)
     position = trainer.run(StopRequest())
     assert trainer.task.observed == list(range(1, position.update + 1))
