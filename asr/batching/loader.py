@@ -85,7 +85,7 @@ class Loader(Generic[Item]):
             AsrError: the data set returned one.
             TrainingError: a loader process was killed.
         """
-        # Taken, so that a second plan that is read at the same time gets processes of its own.
+        # Taken, so that a second plan that is read at the same time gets other processes.
         (loader, sampler), self._idle = self._idle or self._start(), None
         sampler.plan = plan
         items = iter(loader)

@@ -91,7 +91,7 @@ def processes(device: str) -> Iterator[Process]:
             raise
         raise TrainingError(
             f"{world_size} processes trained together, and one has ended too early or has not answered for "
-            f"{_TIMEOUT.total_seconds() / 60:.0f} minutes. See its own message; without one, it "
+            f"{_TIMEOUT.total_seconds() / 60:.0f} minutes. See its message; without one, it "
             f"was killed, perhaps out of memory. Start again with --train.resume."
         ) from error
     finally:

@@ -178,7 +178,7 @@ def translate_errors(batch_setting: str = "--batch.seconds") -> Iterator[None]:
         batch_setting: the option that makes batches smaller.
 
     Raises:
-        TrainingError: instead of torch's own errors.
+        TrainingError: instead of torch's errors.
     """
     try:
         yield

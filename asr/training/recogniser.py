@@ -1,4 +1,4 @@
-"""Train a recogniser from manifests: its settings, and the function behind `asr train` and the recipes."""
+"""Train a recogniser from manifests: all its settings, and the function that `asr train` calls."""
 
 import hashlib
 import logging

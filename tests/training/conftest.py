@@ -53,7 +53,7 @@ def same_tree(left: Any, right: Any) -> bool:
 
 
 class StopAfter(StopRequest):
-    """A Ctrl-C that comes when so many updates have been begun."""
+    """A Ctrl-C after a number of updates have been started."""
 
     def __init__(self, updates: int) -> None:
         super().__init__()

@@ -126,7 +126,7 @@ def test_damaged_contents(change: dict[str, Any], path: Path) -> None:
 
 
 def test_second_version_stays_loadable(path: Path) -> None:
-    """Guards runs that were begun with format 2, within an epoch and between two: its fields, spelled out."""
+    """Guards runs started with format 2, within an epoch and between two: its fields, spelled out."""
     old = {
         "epoch": 3, "batch": 7, "update": 40, "seconds": 12.5, "best_epoch": 1, "best_score": 10.0,
         "best_loss": 0.5, "top_epochs": [(10.0, 0.5, 1), (11.0, 0.4, 2)], "averaged": [1, 2],

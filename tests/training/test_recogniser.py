@@ -35,7 +35,7 @@ def test_folder_in_use(manifest: Path, settings: Settings) -> None:
 
 
 def test_nothing_to_resume(manifest: Path, settings: Settings, caplog: pytest.LogCaptureFixture) -> None:
-    """Guards scripts that always pass --train.resume: the first time there is nothing, which is said."""
+    """Guards scripts that always pass --train.resume: the first time there is nothing, which is logged."""
     caplog.set_level(logging.INFO, "asr")
     utterances = read_manifest(manifest)
     train(utterances, utterances, changed(settings, "train", resume=True, epochs=1))
@@ -75,7 +75,7 @@ def test_resume_with_other_settings(manifest: Path, settings: Settings, tmp_path
 
 
 def test_resume_with_other_noise(manifest: Path, settings: Settings, tmp_path: Path) -> None:
-    """One recording more, and every utterance hears another than it did before the stop."""
+    """One recording more, and every utterance would get another than before the stop."""
     utterances = read_manifest(manifest)
     noise = tmp_path / "noise"
     noise.mkdir()
@@ -93,7 +93,7 @@ def test_resume_anyway(
     manifest: Path, settings: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Guards --train.resume-anyway: it names what has changed and goes on with the settings of today; where
-    the weights do not fit any more, one line says so."""
+    the weights do not fit any more, one line reports it."""
     utterances = read_manifest(manifest)
     train(utterances, utterances, changed(settings, "train", epochs=1))
     more = changed(settings, "train", resume_anyway=True, epochs=2, learning_rate=0.5, weight_decay=0.125)
@@ -117,17 +117,17 @@ def test_resume_anyway(
 
 def test_warm_start_and_time_limit(manifest: Path, settings: Settings, tmp_path: Path) -> None:
     """Guards two settings through the whole command: a first session that the clock ends at once has the
-    donor's weights behind it, a second one goes on without needing the donor."""
+    source model's weights, a second one continues without needing that model."""
     utterances = read_manifest(manifest)
-    donor = train(utterances, utterances, changed(settings, "train", epochs=1))
-    warm = {"run_dir": tmp_path / "warm", "warm_start": donor, "epochs": 1}
+    source = train(utterances, utterances, changed(settings, "train", epochs=1))
+    warm = {"run_dir": tmp_path / "warm", "warm_start": source, "epochs": 1}
     with pytest.raises(
         Interrupted, match=r"stopped by --train\.max-hours 1e-06 in epoch 1, batch 1, and saved"
     ):
         train(utterances, utterances, changed(settings, "train", **warm, max_hours=1e-6, learning_rate=1e-9))
     weights = torch.load(tmp_path / "warm" / "checkpoint.pt", weights_only=True)["states"]["net"]
-    torch.testing.assert_close(dict(weights), weights_of(donor), rtol=1e-4, atol=1e-6)
-    donor.unlink()
+    torch.testing.assert_close(dict(weights), weights_of(source), rtol=1e-4, atol=1e-6)
+    source.unlink()
     train(utterances, utterances, changed(settings, "train", **warm, resume=True, learning_rate=1e-9))
 
 

@@ -211,7 +211,7 @@ def test_accumulating_run(accumulate: int, make_trainer: Make, tmp_path: Path) -
 
 
 def test_halves_of_a_batch(make_trainer: Make) -> None:
-    """Guards what a half holds: its own rows of everything, and no padding of the other half's."""
+    """Guards what a half holds: its rows of everything, and no padding of the other half."""
     trainer = make_trainer(augment=replace(PLAIN, time_masks_per_s=1.0, mel_masks=1, masks_from_epoch=1))
     batch = next(batch for batch in trainer.task.load(trainer.task.plan(1)) if len(batch.ids) > 2)
     first, second = batch.split()
@@ -328,7 +328,7 @@ def test_saved_with_the_last_update_of_an_epoch(
 
 
 def test_one_late() -> None:
-    """Guards the order: each item is handed over when the next has been begun, and none is lost."""
+    """Guards the order: each item is returned after the next has been started, and none is lost."""
     events: list[str] = []
 
     def items() -> Iterator[int]:

@@ -28,7 +28,7 @@ class BlankPlateau:
             if self._announced and self._emitting == _MIN_UPDATES:
                 self.emits = True
                 log.info(
-                    "update %d: the model has begun to write characters; the blank plateau is over", update
+                    "update %d: the model has started to output characters; the blank plateau is over", update
                 )
             return
         self._blank, self._emitting = self._blank + 1, 0

@@ -1,4 +1,4 @@
-"""The interface between the training loop and what it trains: a recogniser, a language model, or another net.
+"""The interface between the training loop and what it trains: a recogniser, a language model.
 
 `Trainer` knows updates, epochs, checkpoints, signals and bad losses; a `Task` knows the net, the data, the
 loss and the validation. `asr.training.tasks.speech` is an example.

@@ -18,7 +18,7 @@ def test_usual_then_over(caplog: pytest.LogCaptureFixture) -> None:
     assert [record.levelname for record in caplog.records] == ["INFO", "INFO"]
     assert caplog.messages[0].startswith("update 30: the output is all blank. This is the usual first phase")
     assert caplog.messages[1] == (
-        "update 230: the model has begun to write characters; the blank plateau is over"
+        "update 230: the model has started to output characters; the blank plateau is over"
     )
     assert watch.emits
 
