@@ -149,6 +149,18 @@ def speech_losses(
         precision: number format of the encoder's arithmetic.
         loss: `ctc_loss`, or one that gives the same numbers in another way.
     """
+    log_probs, step_lengths, losses = _forward(model, batch, precision, loss)
+    blanks = blank_steps(log_probs.detach(), step_lengths)
+    return Losses(losses, {"blank": (blanks, step_lengths.sum())})
+
+
+def _forward(
+    model: AcousticModel,
+    batch: Batch,
+    precision: torch.dtype,
+    loss: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor],
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(batch, steps, vocab) log-probabilities, (batch,) step lengths and (batch,) losses in nats."""
     settings, device = model.settings, model.device
     on_device = batch.to(device)
     features = on_device.features(settings.features)
@@ -156,9 +168,7 @@ def speech_losses(
         log_probs, step_lengths = model(features, on_device.frame_lengths, on_device.masks)
     # torch's loss wants lengths in the host's memory, and would wait for the device to send them.
     steps = step_count(batch.frame_lengths, settings.encoder.subsampling)
-    losses = loss(log_probs, steps, on_device.tokens, batch.token_lengths)
-    blanks = blank_steps(log_probs.detach(), step_lengths)
-    return Losses(losses, {"blank": (blanks, step_lengths.sum())})
+    return log_probs, step_lengths, loss(log_probs, steps, on_device.tokens, batch.token_lengths)
 
 
 def replay(path: Path | str, device: str = "cpu") -> dict[str, float]:
@@ -244,17 +254,9 @@ def _score_batch(
         Ids; best paths; (3,) float64 sums of the losses in nats, of steps that are blank, and of steps, both
         on their way to the host's memory; and, on a GPU, the event after which they are there.
     """
-    settings, device = model.settings, model.device
-    on_device = batch.to(device)
-    features = on_device.features(settings.features)
-    with autocast(precision, device):
-        log_probs, step_lengths = model(features, on_device.frame_lengths)
-    # torch's loss wants lengths in the host's memory, and would wait for the device to send them.
-    steps = step_count(batch.frame_lengths, settings.encoder.subsampling)
-    loss = ctc_loss(log_probs, steps, on_device.tokens, batch.token_lengths).sum()
-    sums = torch.stack(
-        [loss.double(), blank_steps(log_probs, step_lengths).double(), step_lengths.sum().double()]
-    )
-    paths = BestPaths.begin(log_probs, step_lengths, settings.tokenizer, wait=False)
+    log_probs, step_lengths, losses = _forward(model, batch, precision, ctc_loss)
+    blanks = blank_steps(log_probs, step_lengths)
+    sums = torch.stack([losses.sum().double(), blanks.double(), step_lengths.sum().double()])
+    paths = BestPaths.begin(log_probs, step_lengths, model.settings.tokenizer, wait=False)
     sums = sums.to("cpu", non_blocking=True)
-    return batch.ids, paths, sums, record_event() if is_asynchronous(device) else None
+    return batch.ids, paths, sums, record_event() if is_asynchronous(model.device) else None
