@@ -58,7 +58,7 @@ from asr.model.ctc import blank_steps, ctc_loss
 from asr.model.encoder import EncoderConfig
 from asr.model.recurrent.initialization import CELL_NAMES, Cell
 from asr.model.recurrent.layers import LayerConfig
-from asr.training.optimizer import make_optimizer, step_unless
+from asr.training.update import make_optimizer, step_unless
 
 GEMM_SIZE = 4096  # rows and columns of the matrices whose product counts as the processor's peak
 TOLERANCE = 1e-4  # of log-probabilities, and of gradients relative to the largest of the same parameter

@@ -22,8 +22,8 @@ from asr.model.encoder import EncoderConfig
 from asr.model.recurrent.initialization import CELL_NAMES
 from asr.text.characters import CharTokenizer
 from asr.training.averaging import MovingAverage
-from asr.training.optimizer import make_optimizer, step_unless
 from asr.training.tasks.speech import speech_losses
+from asr.training.update import make_optimizer, step_unless
 from tests.fake_gpu import fake_gpu
 from tests.shapes import encoder_config
 
