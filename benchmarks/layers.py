@@ -18,7 +18,7 @@ from peers import TORCH
 from torch import Tensor, nn
 
 from asr.cli import recipe
-from asr.model.recurrent.cells import NAMES, make_direction
+from asr.model.recurrent.initialization import CELL_NAMES, make_direction
 
 GEMM_SIZE = 2048
 
@@ -44,7 +44,7 @@ def main(options: Options) -> str:
     layers: dict[str, nn.Module] = {
         f"torch {cell}": kind(width, width, **settings) for cell, (kind, settings) in TORCH.items()
     }
-    layers |= {cell: make_direction(cell, width, width) for cell in NAMES}
+    layers |= {cell: make_direction(cell, width, width) for cell in CELL_NAMES}
     layers["lstm, projection 1/2"] = make_direction("lstm", width, width, projection=width // 2)
     x = torch.randn(options.steps, options.batch, width)
     matrix = torch.randn(GEMM_SIZE, GEMM_SIZE)

@@ -56,7 +56,8 @@ from asr.frontend.features import FeatureConfig, frame_mask
 from asr.model.acoustic import AcousticModel, ModelSettings
 from asr.model.ctc import blank_steps, ctc_loss
 from asr.model.encoder import EncoderConfig
-from asr.model.recurrent.cells import NAMES, Cell
+from asr.model.recurrent.initialization import CELL_NAMES, Cell
+from asr.model.recurrent.layers import LayerConfig
 from asr.training.optimizer import make_optimizer, step_unless
 
 GEMM_SIZE = 4096  # rows and columns of the matrices whose product counts as the processor's peak
@@ -137,7 +138,7 @@ def main(options: Options) -> str:
         precisions = ["float32"]
     with tempfile.TemporaryDirectory() as folder:
         if options.compare == "cells":
-            benches = [Bench(utterances, cell, options, Path(folder)) for cell in options.cell or NAMES]
+            benches = [Bench(utterances, cell, options, Path(folder)) for cell in options.cell or CELL_NAMES]
             for bench in benches:
                 print(bench.check(), flush=True)
             for precision in precisions:
@@ -170,7 +171,10 @@ class Bench:
     def __init__(self, utterances: Sequence[Utterance], cell: Cell, options: Options, folder: Path) -> None:
         self.options, self.folder, self.features = options, folder, FeatureConfig()
         self.shape = EncoderConfig(
-            cell=cell, width=options.width, depth=options.depth, dropout=0.0, layer_norm=False
+            width=options.width,
+            depth=options.depth,
+            dropout=0.0,
+            layers=LayerConfig(cell=cell, layer_norm=False),
         )
         text = TextConfig()
         self.tokenizer = learn_tokenizer(utterances, text)
@@ -192,7 +196,7 @@ class Bench:
 
     def peers(self) -> dict[str, Layers]:
         """The layers that compute what asr's do; none for a cell that torch does not have."""
-        if self.shape.cell not in TORCH:
+        if self.shape.layers.cell not in TORCH:
             return {}
         peers: dict[str, Layers] = {"packed": PackedStack}
         if HAS_SPEECHBRAIN:
@@ -214,7 +218,7 @@ class Bench:
         expected, steps = run(ours, batch)
         lines = [
             f"\nmodel: {self.shape.front} front, {self.shape.subsampling} frames a step; "
-            f"{self.shape.depth} x {self.shape.width} bidirectional {self.shape.cell}; "
+            f"{self.shape.depth} x {self.shape.width} bidirectional {self.shape.layers.cell}; "
             f"{self.tokenizer.vocab_size} outputs"
         ]
         for name, layers in self.peers().items():
@@ -244,7 +248,7 @@ class Bench:
             "asr, norm and dropout": self.model(shape=replace(self.shape, dropout=None, layer_norm=True)),
             **{name: self.model(layers) for name, layers in self.peers().items()},
         }
-        if HAS_SPEECHBRAIN and self.shape.cell in TORCH:
+        if HAS_SPEECHBRAIN and self.shape.layers.cell in TORCH:
             entries["speechbrain, padded"] = self.model(
                 lambda size, config: SpeechbrainStack(size, config, packed=False)
             )
@@ -255,7 +259,7 @@ class Bench:
 
     def cell_and_packed(self, precision: Precision) -> list[Contender]:
         """asr's layers of this cell, and torch's on packed sequences."""
-        dtype, cell = choose_precision(precision, CPU), self.shape.cell
+        dtype, cell = choose_precision(precision, CPU), self.shape.layers.cell
         entries = [Contender(cell, cell, self.model(), self.own(), dtype)]
         if cell in TORCH:
             entries.append(Contender(f"{cell}, packed", cell, self.model(PackedStack), self.own(), dtype))

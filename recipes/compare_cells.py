@@ -26,7 +26,7 @@ from asr.corpora.manifest import Splits
 from asr.device import choose_device
 from asr.microscope.measure import gradient_horizon
 from asr.model.encoder import Encoder, EncoderConfig, parameter_count
-from asr.model.recurrent.cells import Cell
+from asr.model.recurrent.initialization import Cell
 from asr.model.saved import load_model
 from asr.scoring.comparison import System, draw, table
 from asr.scoring.evaluation import evaluate
@@ -60,11 +60,13 @@ def main(config: Config) -> str:
     if config.data is not None:
         splits = librispeech.prepare(config.data.root, config.data.dir, config.data.preset)
     out = config.train.run_dir.with_name(f"{config.train.run_dir.name}-cells")
-    size = weights(replace(config.model, cell="lstm", bidirectional=True), config)
+    layers = config.model.layers
+    size = weights(replace(config.model, layers=replace(layers, cell="lstm", bidirectional=True)), config)
     systems = []
     for bidirectional in (False, True):
         for cell in config.cells:
-            model = matched(replace(config.model, cell=cell, bidirectional=bidirectional), size, config)
+            model = replace(config.model, layers=replace(layers, cell=cell, bidirectional=bidirectional))
+            model = matched(model, size, config)
             name = f"{cell} {'both ways' if bidirectional else 'one way'}"
             runs = []
             for seed in config.seeds:

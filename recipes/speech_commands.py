@@ -19,6 +19,7 @@ from asr.corpora.manifest import Utterance
 from asr.frontend.audio import read_audio
 from asr.frontend.features import FeatureConfig, Normalizer, log_mel
 from asr.model.encoder import Encoder, EncoderConfig
+from asr.model.recurrent.layers import LayerConfig
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,9 @@ class Config:
 
     data: Data = field(default_factory=Data)
     model: EncoderConfig = field(
-        default_factory=lambda: EncoderConfig(cell="gru", width=64, depth=2, dropout=0.2, channels=16)
+        default_factory=lambda: EncoderConfig(
+            width=64, depth=2, dropout=0.2, layers=LayerConfig(cell="gru"), channels=16
+        )
     )
     features: FeatureConfig = field(default_factory=lambda: FeatureConfig(n_mels=40))
     epochs: int = 12

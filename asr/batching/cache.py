@@ -6,14 +6,12 @@ that was copied to another machine is used there; of a manifest that has grown, 
 manifests share what they have in common. Processes that ask for one store at once take turns.
 """
 
-import fcntl
 import hashlib
 import json
 import logging
 import os
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -29,6 +27,7 @@ from asr.batching.loader import Loader
 from asr.corpora.manifest import Utterance
 from asr.device import one_thread, usable_cores
 from asr.errors import AudioError, DataError
+from asr.files import locked
 from asr.frontend.audio import read_audio
 from asr.frontend.augment import AS_RECORDED, Conditions, apply_conditions
 from asr.frontend.augment.speed import change_speed
@@ -141,7 +140,7 @@ def open_cache(
         # A complete store is only read, so it may lie where nothing can be written.
         if _missing(index, utterances, names, speeds):
             folder.mkdir(parents=True, exist_ok=True)
-            with _locked(folder):
+            with locked(folder / _LOCK, _log_waiting):
                 index = _Index(folder, config.n_mels)  # perhaps complete by now
                 missing = _missing(index, utterances, names, speeds)
                 if missing:
@@ -331,18 +330,8 @@ def _seconds(job: _Job) -> float:
     return sum(utterance.duration / speed for speed in speeds)
 
 
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Hold the store's lock, which the system releases if this process dies."""
-    with (folder / _LOCK).open("w") as file:
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                log.info("features: waiting for another process that computes", extra={"transient": True})
-                time.sleep(0.2)
-        yield
+def _log_waiting() -> None:
+    log.info("features: waiting for another process that computes", extra={"transient": True})
 
 
 def _announce(folder: Path, jobs: Sequence[_Job], config: FeatureConfig, workers: int) -> None:

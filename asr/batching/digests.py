@@ -5,7 +5,6 @@ under its file's path, size and times of change. That record is a hint and no re
 where it fits no file, the files are read again and are found to be the same.
 """
 
-import fcntl
 import hashlib
 import json
 import logging
@@ -13,12 +12,13 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from asr.corpora.manifest import Utterance
 from asr.device import usable_cores
 from asr.errors import AudioError
+from asr.files import locked
 
 __all__ = ["audio_digests"]
 
@@ -123,12 +123,11 @@ def _unreadable(path: Path, owner: Utterance, error: OSError) -> AudioError:
 @contextmanager
 def _locked(folder: Path) -> Iterator[bool]:
     """Hold the record's lock; False where the folder cannot be written, so that there is none."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / _LOCK).open("w")
-    except OSError:
-        yield False
-        return
-    with file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield True
+    with ExitStack() as stack:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(locked(folder / _LOCK))
+            writable = True
+        except OSError:
+            writable = False
+        yield writable

@@ -11,7 +11,6 @@ to the manifest's own folder, so that a folder with its manifest can be moved. O
 and ignored.
 """
 
-import contextlib
 import json
 import math
 import os
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from asr.errors import DataError
+from asr.files import atomic_path
 
 __all__ = ["Splits", "Utterance", "read_manifest", "write_manifest"]
 
@@ -129,17 +129,11 @@ def write_manifest(path: Path, utterances: Iterable[Utterance]) -> None:
         lines.append(json.dumps(_as_row(utterance, base), ensure_ascii=False) + "\n")
     if not lines:
         raise DataError(f"{path}: not written: there is no utterance to write. Expected at least one.")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("w", encoding="utf-8", newline="\n") as file:
+        with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
             file.writelines(lines)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
         raise DataError(
             f"{path}: cannot write the manifest: {error.strerror or error}. "
             "An older file of that name is unchanged. Make room, or choose another folder."

@@ -19,10 +19,9 @@ from asr.corpora.manifest import Utterance
 from asr.decoding.decoder import Decode
 from asr.decoding.hypothesis import Hypothesis
 from asr.decoding.recognition import Segment, each_output
-from asr.decoding.resources import file_digest
 from asr.errors import AudioError
+from asr.files import file_digest, weights_digest, write_atomically
 from asr.model.acoustic import AcousticModel
-from asr.model.saved import write_atomically
 
 __all__ = ["Emissions", "cached_emissions", "compute_emissions"]
 
@@ -111,15 +110,13 @@ def cached_emissions(
         ModelError: the file cannot be written.
         SettingsError: batch_s is not above 0.
     """
-    # tuning changes the model's file, but not its emissions: so the digest is of the weights
-    weights = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        weights.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+    # not the digest of the file, which a tuning changes, but not the log-probabilities
+    digest = hashlib.sha256(weights_digest(model.state_dict()).encode())
     spans = [[one.id, str(one.audio_filepath), one.offset, one.duration] for one in utterances]
-    weights.update(repr((model.settings.features, spans)).encode())
+    digest.update(repr((model.settings.features, spans)).encode())
     for audio in dict.fromkeys(one.audio_filepath for one in utterances):
-        weights.update(file_digest(audio).encode())
-    key = weights.hexdigest()
+        digest.update(file_digest(audio).encode())
+    key = digest.hexdigest()
     if path.is_file():
         with contextlib.suppress(SafetensorError, OSError), safe_open(path, framework="pt") as file:
             if (file.metadata() or {}).get(_KEY) == key:

@@ -12,6 +12,7 @@ from asr.decoding.config import DecoderSettings
 from asr.decoding.fusion.hotwords import parse_hot_words
 from asr.decoding.hypothesis import OutputUnit
 from asr.errors import DataError, SettingsError
+from asr.files import file_digest
 from asr.model.acoustic import AcousticModel
 from asr.model.tuning import Tuning
 from asr.text.lexicon import Lexicon, parse_lexicon, read_lines
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from asr.lm.charrnn import CharRnnModel
     from asr.lm.ngram.model import NgramModel
 
-__all__ = ["DecodingResources", "data_digest", "file_digest"]
+__all__ = ["DecodingResources", "data_digest"]
 
 
 @dataclass(frozen=True)
@@ -155,14 +156,3 @@ def _digest_of(hotwords: dict[str, float]) -> str:
     if not hotwords:
         return ""
     return hashlib.sha256(json.dumps(sorted(hotwords.items())).encode()).hexdigest()
-
-
-def file_digest(path: Path | None) -> str:
-    """SHA-256 of a file; "" for none."""
-    if path is None:
-        return ""
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}. Name another file.") from error

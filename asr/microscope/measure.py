@@ -49,7 +49,7 @@ from torch import Tensor, nn
 from asr.batching.batches import Batch
 from asr.errors import ModelError
 from asr.model.acoustic import AcousticModel
-from asr.model.recurrent.cells import Direction, State
+from asr.model.recurrent.direction import Direction, State
 from asr.model.recurrent.gates import (
     Saturation,
     gate_values,
@@ -294,7 +294,7 @@ def _longest(lengths: Tensor) -> list[int]:
 def _states_before(direction: Direction, x: Tensor, state: State | None, starts: list[int]) -> list[State]:
     """The state before each of some steps, given the state before the first."""
     if state is None:
-        state = direction.start(x)
+        state = direction.initial_state(x)
     states, done = [], 0
     for start in starts:
         if start > done:

@@ -1,14 +1,14 @@
 """The acoustic encoder: subsampling + recurrent layers + output layer, log-mel frames to log-probs."""
 
-from dataclasses import dataclass
-from typing import Literal, overload
+from dataclasses import dataclass, field
+from typing import Annotated, Literal, overload
 
+import tyro
 from torch import Tensor, nn
 
 from asr.errors import SettingsError
 from asr.frontend.features import frame_mask
-from asr.model.recurrent.cells import Cell
-from asr.model.recurrent.layers import RecurrentConfig, RecurrentStack
+from asr.model.recurrent.layers import LayerConfig, RecurrentConfig, RecurrentStack
 
 Size = Literal["small", "medium", "large"]
 
@@ -31,17 +31,10 @@ class EncoderConfig:
     width: int | None = None  # units a recurrent layer and direction
     depth: int | None = None  # recurrent layers
     dropout: float | None = None  # between recurrent layers
-    # share of the recurrent weights that are left out in an update, the same ones at all steps
-    recurrent_dropout: float = 0.0
-    cell: Cell = "lstm"  # rnn is Elman's, with tanh; ligru is the light GRU of Ravanelli 2018
-    bidirectional: bool = True  # False for streaming
+    layers: Annotated[LayerConfig, tyro.conf.arg(name="")] = field(default_factory=LayerConfig)
     front: Literal["conv", "stack"] = "conv"  # two 2-D convolutions, or frames laid side by side
     subsampling: int = 4  # frames a step, 1..8
     channels: int = 32  # of the convolutions
-    layer_norm: bool = True  # on the input of every recurrent layer
-    residual: bool = False  # around recurrent layers whose input and output sizes agree
-    projection: int = 0  # lstm, lstm-peephole: hidden state's size, at most width (Sak 2014); 0 for width
-    bottleneck: int = 0  # outputs of a linear layer behind each recurrent layer; 0 for none
 
     def __post_init__(self) -> None:
         if self.size not in SIZES:
@@ -58,16 +51,10 @@ class EncoderConfig:
         """The recurrent layers' settings, with the dial's values where none are given."""
         width, depth, dropout = SIZES[self.size]
         return RecurrentConfig(
-            cell=self.cell,
-            bidirectional=self.bidirectional,
+            **vars(self.layers),
             width=width if self.width is None else self.width,
             depth=depth if self.depth is None else self.depth,
             dropout=dropout if self.dropout is None else self.dropout,
-            layer_norm=self.layer_norm,
-            residual=self.residual,
-            projection=self.projection,
-            bottleneck=self.bottleneck,
-            recurrent_dropout=self.recurrent_dropout,
         )
 
 

@@ -4,14 +4,11 @@ Safetensors holds numbers and text only, so that a model from a stranger cannot 
 
     save_model, load_model        an acoustic model
     save_network, load_network    any network with a record of what it is, such as lm.charrnn's
-    write_atomically              any file
 """
 
 import json
-import os
 from collections.abc import Callable, Mapping
-from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,15 +18,18 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from asr.errors import AsrError, ModelError
+from asr.files import write_atomically
 from asr.frontend.features import FeatureConfig
 from asr.model.acoustic import AcousticModel, ModelSettings
 from asr.model.encoder import EncoderConfig
+from asr.model.recurrent.layers import LayerConfig
 from asr.model.tuning import Tuning, tunings_from_json, tunings_to_json
 from asr.text.tokenizer import tokenizer_from_json
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 1 had the settings of recurrent layers beside those of the encoder: see `_migrate`
 
 N = TypeVar("N", bound=nn.Module)
+Content = tuple[dict[str, Any], dict[str, Tensor]]  # of a file: its record and its weights by name
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def load_model(path: Path, device: torch.device | str = "cpu") -> AcousticModel:
         raise ModelError(
             f"{path}: no such model file. Expected a .safetensors file that `asr train` has written."
         )
-    return load_network(path, _MODEL, _build, _rename).to(device).eval()
+    return load_network(path, _MODEL, _build, _migrate).to(device).eval()
 
 
 def store_tuning(path: Path, tuning: Tuning) -> None:
@@ -135,7 +135,10 @@ def save_network(
 
 
 def load_network(
-    path: Path, kind: FileKind, build: Callable[[dict[str, Any]], N], rename: Callable[[str], str] = str
+    path: Path,
+    kind: FileKind,
+    build: Callable[[dict[str, Any]], N],
+    migrate: Callable[[Content], Content] = lambda content: content,
 ) -> N:
     """Read a file of `save_network`; loading it cannot run code.
 
@@ -143,7 +146,7 @@ def load_network(
         path: an existing file.
         kind: of file.
         build: the network of a record, with any weights.
-        rename: a weight's name today, of its name in the file.
+        migrate: from any older version of the record and the weights to the newest.
 
     Returns:
         the network with its weights, on the CPU.
@@ -153,63 +156,51 @@ def load_network(
     """
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            net = _read_record(path, kind, metadata, build)
-            weights = {rename(name): file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+            record = _read_record(path, kind, file.metadata() or {})
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except (SafetensorError, OSError) as error:
         raise ModelError(
             f"{path}: not a readable {kind.name}: {error}. Expected a complete .safetensors file that "
-            f"`{kind.command}` has written; copy it again or train anew."
+            f"`{kind.command}` has written; copy it again or train again."
         ) from error
+    try:
+        record, weights = migrate((record, weights))
+        net = build(record)
+    except (KeyError, TypeError, ValueError, AsrError) as error:
+        raise _unreadable(path, kind, error) from error
     try:
         net.load_state_dict(weights)
     except RuntimeError as error:
         reason = " ".join(str(error).split()).rstrip(".")  # torch's message has many lines
-        raise ModelError(f"{path}: its weights do not fit its settings: {reason}. Train it anew.") from error
+        raise ModelError(
+            f"{path}: its weights do not fit its settings: {reason}. Train the {kind.name} again."
+        ) from error
     return net
 
 
-def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
-    """Write a file under a temporary name, then rename it, so that a crash or a full disk spares the old one.
-
-    Raises:
-        ModelError: the file cannot be written.
-    """
-    temporary = path.with_name(path.name + ".part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write(temporary)
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    # torch and safetensors report a full disk as errors of their own.
-    except (OSError, RuntimeError, SafetensorError) as error:
-        kept = " The file that was there before is unharmed." if os.path.exists(path) else ""
-        raise ModelError(
-            f"{path}: cannot be written: {error}.{kept} Free some space or choose another folder."
-        ) from error
-    finally:
-        with suppress(OSError):  # after success there is none
-            temporary.unlink()
-
-
-def _upgrade(encoder: dict[str, Any]) -> dict[str, Any]:
-    """An encoder's settings as they are named today: a `projection` used to be what is a bottleneck now."""
-    if "bottleneck" in encoder:
-        return encoder
-    return {**encoder, "bottleneck": encoder.get("projection", 0), "projection": 0}
-
-
-def _rename(weight: str) -> str:
-    """A weight's name as it is today; see `_upgrade`."""
-    return weight.replace("encoder.recurrent.projections.", "encoder.recurrent.bottlenecks.")
+def _migrate(content: Content) -> Content:
+    """Record and weights of an older model as they are named today."""
+    record, weights = content
+    if record["format_version"] > 1:
+        return content
+    encoder = dict(record["encoder"])
+    if "bottleneck" not in encoder:  # which was called `projection` at first
+        encoder |= {"bottleneck": encoder.get("projection", 0), "projection": 0}
+    own = {item.name for item in fields(EncoderConfig)} & encoder.keys()
+    layers = {name: encoder[name] for name in encoder.keys() - own}
+    weights = {
+        name.replace("encoder.recurrent.projections.", "encoder.recurrent.bottlenecks."): weight
+        for name, weight in weights.items()
+    }
+    return {**record, "encoder": {**{name: encoder[name] for name in own}, "layers": layers}}, weights
 
 
 def _build(record: dict[str, Any]) -> AcousticModel:
+    encoder = record["encoder"]
     return AcousticModel(
         ModelSettings(
             features=FeatureConfig(**record["features"]),
-            encoder=EncoderConfig(**_upgrade(record["encoder"])),
+            encoder=EncoderConfig(**{**encoder, "layers": LayerConfig(**encoder["layers"])}),
             tokenizer=tokenizer_from_json(record["tokenizer"]),
             normalizer=record["normalizer"],
             provenance=record["provenance"],
@@ -218,25 +209,28 @@ def _build(record: dict[str, Any]) -> AcousticModel:
     )
 
 
-def _read_record(
-    path: Path, kind: FileKind, metadata: dict[str, str], build: Callable[[dict[str, Any]], N]
-) -> N:
+def _read_record(path: Path, kind: FileKind, metadata: dict[str, str]) -> dict[str, Any]:
+    """The record of a version that is understood."""
     if kind.key not in metadata:
         raise ModelError(
             f"{path}: a safetensors file, but not a {kind.name} of this project. Train one with "
             f"`{kind.command}`."
         )
     try:
-        record = json.loads(metadata[kind.key])
-        version = int(record["format_version"])
-        if version <= kind.version:
-            return build(record)
-    except (KeyError, TypeError, ValueError, AsrError) as error:
+        record: dict[str, Any] = json.loads(metadata[kind.key])
+        record["format_version"] = version = int(record["format_version"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise _unreadable(path, kind, error) from error
+    if version > kind.version:
         raise ModelError(
-            f"{path}: the settings in this {kind.name} cannot be read: {type(error).__name__}: {error} "
-            f"Copy the file again, or train it anew."
-        ) from error
-    raise ModelError(
-        f"{path}: {kind.name} format {version}, but this version of asr reads formats up to {kind.version}. "
-        f"Upgrade asr to a newer version."
+            f"{path}: {kind.name} format {version}, but this version of asr reads formats up to "
+            f"{kind.version}. Upgrade asr to a newer version."
+        )
+    return record
+
+
+def _unreadable(path: Path, kind: FileKind, error: Exception) -> ModelError:
+    return ModelError(
+        f"{path}: the settings in this {kind.name} cannot be read: {type(error).__name__}: {error} "
+        f"Copy the file again, or train it again."
     )

@@ -5,11 +5,13 @@ import math
 import os
 import unicodedata
 from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 
 from asr.decoding.hypothesis import OutputUnit
 from asr.errors import DataError
+from asr.files import atomic_path
 from asr.scoring.wer import ErrorCounts, Score, UtteranceScore
 
 __all__ = ["alignment_text", "summary", "write_alignments", "write_report", "write_results", "write_score"]
@@ -195,19 +197,15 @@ def _columns(text: str) -> int:
 def _write(path: Path, lines: Iterable[str]) -> None:
     # A pipe or a terminal must be written to directly: renaming a file onto it would replace it.
     direct = path.exists() and not path.is_file()
-    target = path if direct else path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
         if not direct:
             path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            # a lone surrogate, valid in JSON, cannot be written as UTF-8; its escape is valid JSON
-            with target.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
-                file.writelines(line + "\n" for line in lines)
-            if not direct:
-                target.replace(path)
-        finally:
-            if not direct:
-                target.unlink(missing_ok=True)
+        with (
+            nullcontext(path) if direct else atomic_path(path) as target,
+            # a lone surrogate, legal in JSON, cannot be written as UTF-8; its escape is legal JSON again
+            target.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as file,
+        ):
+            file.writelines(line + "\n" for line in lines)
     except OSError as error:
         raise DataError(
             f"{path} cannot be written: {error.strerror or error}. Choose a file that can be written."

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from asr.errors import TrainingError
-from asr.model.saved import write_atomically
+from asr.files import write_atomically
 
 
 class MovingAverage:

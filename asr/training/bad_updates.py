@@ -7,11 +7,12 @@ from typing import Any, Generic, TypeVar
 import torch
 
 from asr.errors import ModelError, TrainingError
+from asr.files import weights_digest
 from asr.training.checkpoint import CHECKPOINT, Position
 from asr.training.config import TrainConfig
 from asr.training.distributed import Process
 from asr.training.pending import PendingUpdate
-from asr.training.reproducer import weights_digest, write_reproducer
+from asr.training.reproducer import write_reproducer
 from asr.training.task import Task, TaskBatch
 
 log = logging.getLogger("asr")

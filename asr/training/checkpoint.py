@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from asr.errors import ModelError
-from asr.model.saved import write_atomically
+from asr.files import write_atomically
 
 CHECKPOINT = "checkpoint.pt"  # in the run folder
 FORMAT_VERSION = 3

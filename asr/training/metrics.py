@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from asr.files import atomic_path
 from asr.training.checkpoint import Position
 from asr.training.task import Result, Throughput
 
@@ -236,9 +237,8 @@ def take_back(path: Path, position: Position) -> None:
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
     kept = [line for line in lines if _is_before(line, position)]
     if kept != lines:
-        temporary = path.with_name(path.name + ".part")
-        temporary.write_text("".join(kept), encoding="utf-8")
-        temporary.replace(path)
+        with atomic_path(path) as temporary:
+            temporary.write_text("".join(kept), encoding="utf-8")
 
 
 def _is_before(line: str, position: Position) -> bool:

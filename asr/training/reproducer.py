@@ -1,6 +1,5 @@
 """What it takes to repeat an update whose loss or gradient was not finite, kept on disk."""
 
-import hashlib
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -8,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from asr.errors import AsrError, ModelError
-from asr.model.saved import write_atomically
+from asr.files import write_atomically
 from asr.training.checkpoint import UNREADABLE
 
 log = logging.getLogger("asr")
@@ -52,12 +50,3 @@ def read_reproducer(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict) or content.get("format") != _FORMAT:
         raise ModelError(f"{path}: not a record of a bad update. Expected bad_update_N.pt of a run folder.")
     return content
-
-
-def weights_digest(weights: Mapping[str, Tensor]) -> str:
-    """SHA-256 over names, shapes and bytes of tensors, in order of their names."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(weights.items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()

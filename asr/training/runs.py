@@ -64,7 +64,7 @@ def run_log(run_dir: Path, process: Process) -> Iterator[None]:
 
 
 def plain_settings(settings: Any, topics: Iterable[str]) -> dict[str, Any]:
-    """Settings as plain values under dotted names, as JSON gives them back.
+    """Settings as plain values under the dotted names of the command line, as JSON gives them back.
 
     Args:
         settings: a dataclass with a dataclass for each topic.
@@ -73,7 +73,7 @@ def plain_settings(settings: Any, topics: Iterable[str]) -> dict[str, Any]:
     return {
         f"{topic}.{name}": _plain(value)
         for topic in topics
-        for name, value in asdict(getattr(settings, topic)).items()
+        for name, value in _flat(asdict(getattr(settings, topic)))
     }
 
 
@@ -157,6 +157,15 @@ def run_to_end(trainer: Trainer[Any], resumed: bool, stop: StopRequest) -> Posit
         position = trainer.run(stop)
     trainer.process.gather(None)  # no process goes on to use the best model before it is written
     return position
+
+
+def _flat(values: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Settings with those of a contained dataclass among them, as on the command line."""
+    for name, value in values.items():
+        if isinstance(value, dict):
+            yield from _flat(value)
+        else:
+            yield name, value
 
 
 def _plain(value: Any) -> Any:

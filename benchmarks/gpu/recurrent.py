@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
-from asr.model.recurrent.cells import NAMES, Cell, make_direction
+from asr.model.recurrent.initialization import CELL_NAMES, Cell, make_direction
 from asr.model.recurrent.layers import RecurrentConfig, RecurrentLayer, reversal, reverse
 from benchmarks.gpu.part import Part
 from benchmarks.gpu.timing import FORMATS, milliseconds, number_format
@@ -39,8 +39,8 @@ Layer = Callable[[Tensor], Tensor]  # (steps, batch, inputs) -> outputs of any s
 def run(part: Part) -> None:
     """Measure every arrangement of one combination after the other."""
     quick = part.settings.quick
-    if set(CELLS) != set(NAMES):
-        part.record(unmeasured_cells=sorted(set(NAMES) - set(CELLS)))
+    if set(CELLS) != set(CELL_NAMES):
+        part.record(unmeasured_cells=sorted(set(CELL_NAMES) - set(CELLS)))
     cases = list(combinations())
     part.record(combinations=len(cases), steps=12 if quick else STEPS)
     done = 0

@@ -71,7 +71,7 @@ def test_opened_again_computes_nothing(
 ) -> None:
     """Guards the point of a cache, also in a folder that may only be read: no lock, and no audio is read."""
     open_cache(tmp_path, tones, FEATURES)
-    for module, name in ((cache, "_compute"), (cache, "_locked"), (digests, "_locked"), (digests, "_digest")):
+    for module, name in ((cache, "_compute"), (cache, "locked"), (digests, "_locked"), (digests, "_digest")):
         monkeypatch.setattr(module, name, lambda *_: pytest.fail("not only read"))
     open_cache(tmp_path, tones, FEATURES)
 

@@ -26,6 +26,7 @@ from asr.commands import train as train_module
 from asr.commands.train import Settings, TrainSettings, feature_statistics, run, train
 from asr.corpora.manifest import Utterance, read_manifest, write_manifest
 from asr.errors import DataError, Interrupted, SettingsError
+from asr.files import weights_digest
 from asr.frontend.augment import AugmentConfig
 from asr.frontend.features import FeatureConfig, log_mel
 from asr.model.encoder import EncoderConfig
@@ -33,7 +34,6 @@ from asr.model.saved import load_model
 from asr.training.checkpoint import load_checkpoint
 from asr.training.config import TrainConfig
 from asr.training.distributed import Process
-from asr.training.reproducer import weights_digest
 
 PROJECT = Path(__file__).parents[1]
 RATE = 8000

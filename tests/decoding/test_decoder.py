@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from asr.corpora.manifest import read_manifest
-from asr.decoding.resources import data_digest, file_digest
+from asr.decoding.resources import data_digest
+from asr.files import file_digest
 from asr.frontend.features import FeatureConfig
 from asr.lm.charrnn import CharRnn, CharRnnConfig, CharRnnModel, load_charrnn, save_charrnn
 from asr.lm.ngram.model import NgramModel

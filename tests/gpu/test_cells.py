@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from asr.model.recurrent import gpu_kernels, gpu_scan, layers
-from asr.model.recurrent.cells import Cell, make_direction
+from asr.model.recurrent.initialization import Cell, make_direction
 from asr.model.recurrent.layers import RecurrentConfig, RecurrentLayer, RecurrentStack, reversal
 
 pytestmark = pytest.mark.gpu
@@ -33,7 +33,7 @@ def test_triton_kernels_equal_plain_torch(
     torch.manual_seed(0)
     direction = make_direction(cell, 64, width).cuda()
     x = torch.randn(50, 37, 64, device="cuda", requires_grad=True)
-    assert direction.path(x) == "gpu-scan"
+    assert direction.implementation(x) == "gpu-scan"
     wanted = [x, *direction.parameters()]
 
     def run() -> list[Tensor]:

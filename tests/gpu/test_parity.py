@@ -10,9 +10,9 @@ from asr.frontend.augment import Masks
 from asr.frontend.features import FeatureConfig, frame_count, frame_mask, log_mel
 from asr.model.acoustic import AcousticModel, ModelSettings
 from asr.model.ctc import ctc_loss
-from asr.model.encoder import EncoderConfig
 from asr.model.recurrent.layers import Cell
 from asr.text.characters import CharTokenizer
+from tests.shapes import encoder_config
 
 # float32 sums in another order; TF32, which conftest.py switches off, would need a hundred times this.
 TOLERANCE = 1e-4
@@ -22,7 +22,7 @@ def make(**encoder: Any) -> AcousticModel:
     torch.manual_seed(0)
     shape = {"width": 64, "depth": 3, "dropout": 0.0, "channels": 8, **encoder}
     settings = ModelSettings(
-        FeatureConfig(), EncoderConfig(**shape), CharTokenizer(tuple("abcdefgh")), "verbatim"
+        FeatureConfig(), encoder_config(**shape), CharTokenizer(tuple("abcdefgh")), "verbatim"
     )
     return AcousticModel(settings)
 

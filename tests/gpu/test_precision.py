@@ -21,7 +21,8 @@ from asr.device import (
 from asr.frontend.features import FeatureConfig
 from asr.model.acoustic import AcousticModel, ModelSettings
 from asr.model.encoder import EncoderConfig
-from asr.model.recurrent.cells import Direction, make_direction
+from asr.model.recurrent.direction import Direction
+from asr.model.recurrent.initialization import make_direction
 from asr.text.characters import CharTokenizer
 
 

@@ -19,10 +19,9 @@ from asr.device import has_bf16_recurrence, has_tf32
 from asr.errors import Interrupted
 from asr.frontend.augment import AugmentConfig
 from asr.frontend.features import FeatureConfig
-from asr.model.ctc import ctc_loss
-from asr.model.ctc_deterministic import deterministic_ctc_loss
+from asr.model.ctc import ctc_loss, deterministic_ctc_loss
 from asr.model.encoder import EncoderConfig
-from asr.model.recurrent.cells import Direction
+from asr.model.recurrent.direction import Direction
 from asr.training.config import TrainConfig
 from tests.training.conftest import RATE, StopAfter, same_tree, write_tones
 

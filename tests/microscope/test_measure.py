@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from asr.errors import ModelError
 from asr.microscope.measure import Look, look_at
-from asr.model.recurrent.cells import NAMES
+from asr.model.recurrent.initialization import CELL_NAMES
 from asr.model.recurrent.layers import RecurrentConfig, RecurrentStack
 
 WIDTH = 4
@@ -123,7 +123,7 @@ def whole_jacobian(direction: nn.Module, x: Tensor, arriving: Tensor, last: int,
     return math.sqrt(sum(gradient.double().square().sum().item() for gradient in gradients))
 
 
-@pytest.mark.parametrize("cell", NAMES)
+@pytest.mark.parametrize("cell", CELL_NAMES)
 def test_stacked_and_both_directions(cell: str) -> None:
     """Guards whose gradient is injected where: in a bidirectional stack, each direction's curve is its own
     path through time from what arrives at its own output, its own order of steps included."""
@@ -162,7 +162,7 @@ def test_stacked_and_both_directions(cell: str) -> None:
                 assert look.state[lag] == pytest.approx(sum(expected) / len(expected), rel=1e-3)
 
 
-@pytest.mark.parametrize("cell", NAMES)
+@pytest.mark.parametrize("cell", CELL_NAMES)
 def test_nothing_is_changed(cell: str) -> None:
     """Guards training: no draw, no gradient, no changed weight or mode, and no hook left behind."""
     stack = random_stack(cell, recurrent_dropout=0.2).train()

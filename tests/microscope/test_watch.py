@@ -18,6 +18,7 @@ from asr.model.recurrent.gates import Saturation
 from asr.training.config import TrainConfig
 from asr.training.stopping import StopRequest
 from asr.training.trainer import Trainer
+from tests.shapes import encoder_config
 from tests.training.conftest import ENCODER, StopAfter, examples_of, write_tones
 
 Make = Callable[..., Trainer]
@@ -64,7 +65,7 @@ def test_elman_network_vanishes_and_lstm_does_not(
     words with the setting to change; an LSTM on the same data is not."""
     if not warns:  # there is nothing to be read on the page
         monkeypatch.setattr(microscope_module, "draw", lambda *_: [])
-    encoder = replace(ENCODER, cell=cell, subsampling=1, depth=2, width=24)
+    encoder = encoder_config(ENCODER, cell=cell, subsampling=1, depth=2, width=24)
     examples = examples_of(long_tones(tmp_path / "wav"))
     trainer = make_trainer(encoder=encoder, examples=examples, clip_norm=0.0, epochs=1, diagnose_every=1)
     with caplog.at_level(logging.WARNING, "asr"):
@@ -210,7 +211,7 @@ def test_setting_is_checked() -> None:
 @pytest.mark.parametrize("cell", ["rnn", "ligru"])
 def test_gradient_horizon(make_trainer: Make, cell: Any) -> None:
     """Guards the function that comparisons of cells use: one number a layer and direction, without a run."""
-    trainer = make_trainer(encoder=replace(ENCODER, cell=cell, depth=2))
+    trainer = make_trainer(encoder=encoder_config(ENCODER, cell=cell, depth=2))
     task: Any = trainer.task
     batch = next(iter(task.load(task.plan(1))))
     horizons = gradient_horizon(task.net, batch)
@@ -228,7 +229,7 @@ def test_peepholes_begin_at_zero(
 ) -> None:
     """Guards against a false alarm: of weights that begin at 0, the first update is infinitely many times
     their size."""
-    encoder = replace(ENCODER, cell="lstm-peephole")
+    encoder = encoder_config(ENCODER, cell="lstm-peephole")
     make_trainer(encoder=encoder, epochs=1, diagnose_every=1).run(StopRequest())
     ratios = rows(tmp_path / "run")[1]["update_ratio"]
     assert any(name.endswith("weight_hh_l0") for name in ratios)

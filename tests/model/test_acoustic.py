@@ -10,15 +10,16 @@ from asr.errors import AudioError
 from asr.frontend.augment import Masks
 from asr.frontend.features import FeatureConfig, frame_count, log_mel
 from asr.model.acoustic import AcousticModel, ModelSettings
-from asr.model.encoder import EncoderConfig, step_count
+from asr.model.encoder import step_count
 from asr.text.characters import CharTokenizer
+from tests.shapes import encoder_config
 
 
 def make(normalize: Any = "utterance", **encoder: Any) -> AcousticModel:
     torch.manual_seed(0)
     settings = ModelSettings(
         features=FeatureConfig(normalize=normalize, n_mels=40),
-        encoder=EncoderConfig(**{"width": 16, "depth": 2, "channels": 4, **encoder}),
+        encoder=encoder_config(**{"width": 16, "depth": 2, "channels": 4, **encoder}),
         tokenizer=CharTokenizer(("a", "b", "c")),
         normalizer="verbatim",
     )

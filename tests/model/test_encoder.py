@@ -9,7 +9,8 @@ from torch import Tensor
 
 from asr.errors import SettingsError
 from asr.model.encoder import SIZES, Encoder, EncoderConfig, parameter_count, step_count
-from asr.model.recurrent.cells import NAMES, Cell
+from asr.model.recurrent.initialization import CELL_NAMES, Cell
+from tests.shapes import encoder_config
 
 FRONTS: tuple[Literal["conv", "stack"], ...] = ("conv", "stack")
 
@@ -17,7 +18,7 @@ FRONTS: tuple[Literal["conv", "stack"], ...] = ("conv", "stack")
 def make(n_mels: int = 20, **settings: Any) -> Encoder:
     torch.manual_seed(0)
     settings = {"width": 8, "depth": 2, "channels": 4, "dropout": 0.0, **settings}
-    return Encoder(EncoderConfig(**settings), n_mels=n_mels, vocab_size=7).eval()
+    return Encoder(encoder_config(**settings), n_mels=n_mels, vocab_size=7).eval()
 
 
 def batch(lengths: list[int], n_mels: int = 20) -> tuple[Tensor, Tensor]:
@@ -63,7 +64,7 @@ def test_any_number_of_bands(front: Literal["conv", "stack"], n_mels: int) -> No
     assert log_probs.shape == (2, 3, 7)
 
 
-COMBINATIONS = list(itertools.product(FRONTS, NAMES, (True, False)))
+COMBINATIONS = list(itertools.product(FRONTS, CELL_NAMES, (True, False)))
 
 
 @pytest.mark.parametrize(("front", "cell", "both"), COMBINATIONS)
@@ -157,7 +158,7 @@ def test_given_values_win_over_the_dial() -> None:
 
 
 @pytest.mark.parametrize("front", FRONTS)
-@pytest.mark.parametrize("cell", NAMES)
+@pytest.mark.parametrize("cell", CELL_NAMES)
 def test_bf16_on_this_processor(front: Literal["conv", "stack"], cell: Cell) -> None:
     """Guards mixed precision: it runs, gives float32 log-probabilities near the exact ones, and gradients."""
     if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
@@ -194,4 +195,4 @@ def test_bf16_on_this_processor(front: Literal["conv", "stack"], cell: Cell) -> 
 def test_wrong_settings(settings: dict[str, Any], message: str) -> None:
     """Guards ranges, also of what the recurrent layers check; the message names the key."""
     with pytest.raises(SettingsError, match=message):
-        EncoderConfig(**settings)
+        encoder_config(**settings)

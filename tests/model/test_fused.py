@@ -12,7 +12,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from asr.device import has_bf16_recurrence
 from asr.model.recurrent import cells
-from asr.model.recurrent.cells import NAMES, Cell, Direction, make_direction
+from asr.model.recurrent.direction import Direction
+from asr.model.recurrent.initialization import CELL_NAMES, Cell, make_direction
 from tests.fake_gpu import fake_gpu, gpu_autocast
 
 FUSED: dict[str, tuple[Cell, int]] = {
@@ -102,7 +103,7 @@ class Products(TorchDispatchMode):
         return function(*arguments, **(options or {}))
 
 
-@pytest.mark.parametrize("kind", [*NAMES, "lstm-projection"])
+@pytest.mark.parametrize("kind", [*CELL_NAMES, "lstm-projection"])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
 def test_formats_on_a_cpu(kind: str, dtype: torch.dtype) -> None:
     """Guards bf16 on a CPU: oneDNN's LSTM is bf16 throughout; elsewhere the input's product is, and the steps

@@ -12,8 +12,8 @@ import pytest
 from safetensors import safe_open
 
 from asr.decoding.config import BeamConfig, DecoderSettings
-from asr.decoding.resources import file_digest
 from asr.errors import ModelError
+from asr.files import file_digest
 from asr.model import shipped
 from asr.model.saved import load_model
 from asr.model.shipped import SHIPPED_MODELS, ModelFiles, find_model

@@ -10,8 +10,9 @@ import torch
 
 from asr.batching.batches import Batch
 from asr.errors import ModelError, TrainingError
+from asr.files import weights_digest
 from asr.model.saved import load_model
-from asr.training.reproducer import read_reproducer, weights_digest
+from asr.training.reproducer import read_reproducer
 from asr.training.stopping import StopRequest
 from asr.training.tasks.speech import replay
 from asr.training.trainer import Trainer

@@ -17,26 +17,26 @@ from asr.batching.batches import Batch
 from asr.frontend.augment import Masks
 from asr.frontend.features import FeatureConfig
 from asr.model.acoustic import AcousticModel, ModelSettings
-from asr.model.ctc import blank_steps, ctc_loss
-from asr.model.ctc_deterministic import deterministic_ctc_loss
+from asr.model.ctc import blank_steps, ctc_loss, deterministic_ctc_loss
 from asr.model.encoder import EncoderConfig
-from asr.model.recurrent.cells import NAMES
+from asr.model.recurrent.initialization import CELL_NAMES
 from asr.text.characters import CharTokenizer
 from asr.training.averaging import MovingAverage
 from asr.training.optimizer import make_optimizer, step_unless
 from asr.training.tasks.speech import speech_losses
 from tests.fake_gpu import fake_gpu
+from tests.shapes import encoder_config
 
 FEATURES = FeatureConfig(sample_rate=8000, n_mels=20)
-ENCODER = EncoderConfig(width=8, depth=2, channels=4, dropout=0.2, recurrent_dropout=0.2)
+ENCODER = encoder_config(width=8, depth=2, channels=4, dropout=0.2, recurrent_dropout=0.2)
 GPU, META = torch.device("cuda", 0), torch.device("meta")
 
 SHAPES = {
-    **{f"{cell}-{'both' if both else 'one'}": replace(ENCODER, cell=cell, bidirectional=both)
-       for cell in NAMES for both in (True, False)},
-    "projection": replace(ENCODER, projection=4),
-    "bottleneck": replace(ENCODER, bottleneck=16, residual=True),
-    "stack": replace(ENCODER, front="stack", subsampling=3, layer_norm=False),
+    **{f"{cell}-{'both' if both else 'one'}": encoder_config(ENCODER, cell=cell, bidirectional=both)
+       for cell in CELL_NAMES for both in (True, False)},
+    "projection": encoder_config(ENCODER, projection=4),
+    "bottleneck": encoder_config(ENCODER, bottleneck=16, residual=True),
+    "stack": encoder_config(ENCODER, front="stack", subsampling=3, layer_norm=False),
 }  # fmt: skip
 
 

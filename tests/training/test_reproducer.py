@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from asr.errors import ModelError
-from asr.training.reproducer import read_reproducer, weights_digest, write_reproducer
+from asr.files import weights_digest
+from asr.training.reproducer import read_reproducer, write_reproducer
 
 
 @dataclass(frozen=True)

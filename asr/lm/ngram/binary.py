@@ -15,7 +15,6 @@ would crash.
 import contextlib
 import json
 import math
-import os
 import struct
 import zlib
 from collections.abc import Iterator
@@ -26,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asr.errors import ModelError
+from asr.files import atomic_path
 from asr.lm.interface import Unit
 from asr.lm.ngram.packed import PackedNgrams, fits, is_sound
 
@@ -72,15 +72,9 @@ def write(
     ).encode()
     header += b" " * (-(len(_MAGIC) + _START.size + len(header) + _CHECKSUM.size) % _ALIGNMENT)
     start = _MAGIC + _START.pack(_VERSION, len(header)) + header
-    partial = Path(f"{path}.part{os.getpid()}")
-    try:
-        with open(partial, "wb") as file:
-            file.write(start + _CHECKSUM.pack(zlib.crc32(start)))
-            file.writelines(_parts(text, arrays))
-        os.replace(partial, path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        file.write(start + _CHECKSUM.pack(zlib.crc32(start)))
+        file.writelines(_parts(text, arrays))
 
 
 def read(path: Path) -> tuple[PackedNgrams, tuple[str, ...], tuple[int, ...], Unit]:

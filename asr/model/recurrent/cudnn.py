@@ -1,4 +1,4 @@
-"""When torch takes cuDNN's persistent kernels, which keep the recurrent weights on the chip for all steps.
+"""When torch uses cuDNN's persistent kernels, which keep the recurrent weights on the chip for all steps.
 
 torch chooses cuDNN's algorithm for each call, from the shapes and the type alone. For a call over a padded
 batch, of one layer and without projection:
@@ -20,7 +20,7 @@ from typing import Protocol
 
 import torch
 
-from asr.model.recurrent.cells import Cell
+from asr.model.recurrent.initialization import Cell
 
 _MULTIPLE = 128  # of width and input size
 _MOST_UNITS = 1024
@@ -29,7 +29,7 @@ _MOST_ROWS = 128
 
 
 class Properties(Protocol):
-    """What is asked of `torch.cuda.get_device_properties`."""
+    """The fields used of `torch.cuda.get_device_properties`."""
 
     major: int
     minor: int

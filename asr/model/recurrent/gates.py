@@ -1,7 +1,7 @@
-"""What happens inside a cell: its gates' values and its recurrent weights, gate by gate.
+"""Inside a cell: the values of its gates and its recurrent weights, gate by gate.
 
-Directions give states and outputs only. Between two steps everything else follows from the state before and
-the input, so the gates of many steps are computed at once, after the fact, by the cell's own `step`. The
+A direction returns states and outputs only. Its gates follow from the input and the previous state, so those
+of many steps are computed at once, afterwards, by the cell's `step`. The
 table `_CELLS` names them; the tests build each cell's next state from the named gates and compare.
 """
 
@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from asr.errors import ModelError
-from asr.model.recurrent.cells import Direction, Elman, Gru, LiGru, Lstm, State
+from asr.model.recurrent.cells import Elman, Gru, LiGru, Lstm
+from asr.model.recurrent.direction import Direction, State
 
 Kind = Literal["sigmoid", "tanh", "relu"]
 
@@ -25,15 +26,15 @@ class Gate:
 
     values: Tensor  # (rows, width), between the bounds of its kind
     kind: Kind
-    keeps: bool = False  # whether its value is the share of the memory that is carried to the next step
+    keeps: bool = False  # whether its value is the fraction of the memory that is carried to the next step
 
 
 @dataclass(frozen=True)
 class Saturation:
-    """How often a gate stands at its ends, where its slope, and so what flows back through it, is near 0."""
+    """How often a gate is near its limits, where its slope, and so the gradient through it, is near 0."""
 
     low: float  # share of values: sigmoid < 0.05, tanh < -0.95, relu exactly 0
-    high: float  # share of values: sigmoid > 0.95, tanh > 0.95; 0 for relu, which has no upper end
+    high: float  # share of values: sigmoid > 0.95, tanh > 0.95; 0 for relu, which has no upper limit
 
 
 @torch.no_grad()
@@ -49,10 +50,10 @@ def gate_values(direction: Direction, x: Tensor, state: State) -> dict[str, Gate
         By the gate's name.
 
     Raises:
-        ModelError: the names of such a cell's gates are not known.
+        ModelError: the cell is none of those of asr/model/recurrent/cells.py.
     """
     kinds = _kinds(direction)
-    _, values = direction.step(direction.project(x), state, direction.weight_hh_l0)
+    _, values = direction.step(direction.input_gates(x), state, direction.weight_hh_l0)
     return {
         name: Gate(value, kind, keeps=name in _KEEPERS)
         for (name, kind), value in zip(kinds.items(), values, strict=True)
@@ -60,7 +61,7 @@ def gate_values(direction: Direction, x: Tensor, state: State) -> dict[str, Gate
 
 
 def recurrent_weights(direction: Direction) -> dict[str, Tensor]:
-    """The matrices that a direction's state goes through from step to step, by the gate's name.
+    """The matrices that the hidden state is multiplied by at every step, by the gate's name.
 
     Args:
         direction: of a `RecurrentLayer`.
@@ -69,7 +70,7 @@ def recurrent_weights(direction: Direction) -> dict[str, Tensor]:
         Each (width, width); through a recurrent projection, where there is one.
 
     Raises:
-        ModelError: the names of such a cell's gates are not known.
+        ModelError: the cell is none of those of asr/model/recurrent/cells.py.
     """
     kinds = _kinds(direction)
     weight = direction.weight_hh_l0.detach()
@@ -79,7 +80,7 @@ def recurrent_weights(direction: Direction) -> dict[str, Tensor]:
 
 
 def saturation(gate: Gate) -> Saturation:
-    """The shares of a gate's values that lie at its ends.
+    """The fractions of a gate's values that are near its limits.
 
     Source: the thresholds of Karpathy, Johnson & Fei-Fei 2015, "Visualizing and understanding recurrent
         networks", section 4.2, who use 0.1 and 0.9, moved to 0.05 and 0.95.
@@ -96,8 +97,8 @@ def saturation(gate: Gate) -> Saturation:
 def memory_steps(gate: Gate) -> Tensor:
     """How long each unit remembers, in steps: 1 / (1 - f), with f the mean of the gate that keeps.
 
-    A memory of which a share f is kept at every step holds what came in k steps ago with the weight f^k; the
-    mean age of what it holds is then 1 / (1 - f), the present step counted as 1.
+    A memory of which a fraction f is kept at every step weights its input of k steps ago by f^k; the mean age
+    of its content is then 1 / (1 - f), the present step counted as 1.
 
     Args:
         gate: one with `keeps`.
@@ -147,7 +148,7 @@ _CELLS: Mapping[type[Direction], Mapping[str, Kind]] = {
     Lstm: {"input": "sigmoid", "forget": "sigmoid", "cell": "tanh", "output": "sigmoid"},
 }
 
-_KEEPERS = frozenset({"update", "forget"})  # update, here, is the share that stays
+_KEEPERS = frozenset({"update", "forget"})  # an update gate, here, is the fraction that is kept
 
 
 def _kinds(direction: Direction) -> Mapping[str, Kind]:
@@ -157,7 +158,7 @@ def _kinds(direction: Direction) -> Mapping[str, Kind]:
         return _CELLS[type(direction)]
     except KeyError:
         raise ModelError(
-            f"the gradient microscope does not know the gates of the cell {type(direction).__name__}. "
+            f"the gradient microscope cannot name the gates of the cell {type(direction).__name__}. "
             f"Expected one of {', '.join(cell.__name__ for cell in _CELLS)}. Leave out "
             f"--train.diagnose-every."
         ) from None

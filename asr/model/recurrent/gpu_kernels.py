@@ -50,17 +50,17 @@ def is_interpreted() -> bool:
 
 
 def ligru_forward(gates: Tensor, weight: Tensor, y: Tensor) -> None:
-    """See `asr.model.recurrent.gpu_steps.ligru_forward`."""
+    """As `gpu_steps.ligru_forward`."""
     _launch(_ligru_forward, y.shape[2], weight, (gates, y), reverse=False)
 
 
 def ligru_backward(gates: Tensor, weight: Tensor, y: Tensor, dy: Tensor, dh: Tensor, d: Tensor) -> None:
-    """See `asr.model.recurrent.gpu_steps.ligru_backward`."""
+    """As `gpu_steps.ligru_backward`."""
     _launch(_ligru_backward, y.shape[2], weight, (gates, y, dy, d), dh, reverse=True)
 
 
 def lstm_forward(gates: Tensor, weight: Tensor, peepholes: Tensor | None, y: Tensor, c: Tensor) -> None:
-    """See `asr.model.recurrent.gpu_steps.lstm_forward`; there is no projection here."""
+    """As `gpu_steps.lstm_forward`, without projection."""
     peeps = c if peepholes is None else peepholes  # some pointer, never read
     _launch(_lstm_forward, c.shape[2], weight, (gates, y, c), peeps, peepholes is not None, reverse=False)
 
@@ -68,7 +68,7 @@ def lstm_forward(gates: Tensor, weight: Tensor, peepholes: Tensor | None, y: Ten
 def lstm_backward(
     gates: Tensor, weight: Tensor, peepholes: Tensor | None, c: Tensor, dy: Tensor, dc: Tensor, d: Tensor
 ) -> None:
-    """See `asr.model.recurrent.gpu_steps.lstm_backward`; there is no projection here."""
+    """As `gpu_steps.lstm_backward`, without projection."""
     peeps = c if peepholes is None else peepholes
     arguments = dc, peeps, peepholes is not None
     _launch(_lstm_backward, c.shape[2], weight, (gates, c, dy, d), *arguments, reverse=True)
@@ -84,7 +84,7 @@ def _launch(
         width: units.
         weight: (gates * width, width), contiguous.
         sequences: (steps, batch, size) or with one step more, contiguous; the first has `steps` of them.
-        others: what is the same for all steps.
+        others: arguments that are the same for all steps.
         reverse: from the last step to the first.
     """
     steps, batch = sequences[0].shape[:2]

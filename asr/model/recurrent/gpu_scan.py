@@ -1,13 +1,13 @@
 """Recurrences over time on a GPU, for the cells that cuDNN does not have: light GRU and LSTM with peepholes.
 
-The arrangement is that of `scan`: the caller computes the input's part of the gates for all steps
+The arrangement is that of cpu_scan.py: the caller computes the input's part of the gates for all steps
 in one product, the steps add the hidden state's part, and the gradient of the recurrent weights is one
 product over all steps at the end. All steps together are one launch of a Triton kernel
 (`gpu_kernels`), or a loop in plain torch (`gpu_steps`): `steps_for` tells which.
 
 Types: gates, recurrent weights and projection have one type, that of the products (bf16 or float16 under
-autocast); states, outputs and peepholes are float32, or float64 with gates in float64. The gates handed in
-are overwritten. A gradient of these gradients is not available.
+autocast); states, outputs and peepholes are float32, or float64 with gates in float64. The gates passed in
+are overwritten. There are no second derivatives.
 
 Never run on a GPU so far; the tests run it on a CPU, the kernels in Triton's interpreter.
 """
@@ -34,7 +34,7 @@ def steps_for(gates: Tensor, *, projection: bool = False) -> Steps:
     """What runs the steps.
 
     Args:
-        gates: what the scan gets.
+        gates: as the scan gets them.
         projection: whether the hidden state is projected, which the kernels do not have.
     """
     # A tensor of another class, such as a fake one, has no memory that a kernel could read.
@@ -46,19 +46,17 @@ def steps_for(gates: Tensor, *, projection: bool = False) -> Steps:
     return "triton" if gpu_kernels.is_interpreted() else "torch"
 
 
-class LiGruScan(torch.autograd.Function):
+class GpuLiGruScan(torch.autograd.Function):
     """Light GRU.
 
     Arguments: gates (steps * batch, 2 * width) in the order candidate, update; W (2 * width, width) of the
-        same
-    order; h0 (batch, width).
+    same order; h0 (batch, width).
 
     Returns the gates' buffer, to be ignored, and h of all steps (steps, batch, width).
     """
 
     @staticmethod
     def forward(ctx: Any, gates: Tensor, weight: Tensor, h0: Tensor) -> tuple[Tensor, Tensor]:
-        """See the class."""
         buffer, weight = gates.view(-1, len(h0), 2 * h0.shape[1]), weight.contiguous()
         y = _sequence(h0, len(buffer))
         steps = gpu_kernels if steps_for(gates) == "triton" else gpu_steps
@@ -69,7 +67,6 @@ class LiGruScan(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
-        """See the class."""
         gates, weight, y = ctx.saved_tensors
         dy, d = _gradients(gradients[1], gates, y)
         dh = torch.zeros_like(y[0])
@@ -78,13 +75,12 @@ class LiGruScan(torch.autograd.Function):
         return d[:-1].flatten(0, 1), _weight_gradient(d, y), dh + d[0] @ weight
 
 
-class LstmScan(torch.autograd.Function):
+class GpuLstmScan(torch.autograd.Function):
     """LSTM with peepholes and recurrent projection, both optional.
 
-    Arguments: gates (steps * batch, 4 * width) in torch's order input, forget, cell, output; W (4 * width,
-        outputs);
-    the projection (outputs, width), or None; peepholes (3, width) of input, forget and output gate, or None;
-    h0 (batch, outputs); c0 (batch, width).
+    Arguments: gates (steps * batch, 4 * width) in torch's order input, forget, cell, output;
+    W (4 * width, outputs); the projection (outputs, width), or None; peepholes (3, width) of input, forget
+    and output gate, or None; h0 (batch, outputs); c0 (batch, width).
 
     Returns the gates' buffer, to be ignored, h of all steps (steps, batch, outputs), and the last c.
     """
@@ -99,7 +95,6 @@ class LstmScan(torch.autograd.Function):
         h0: Tensor,
         c0: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """See the class."""
         buffer, weight = gates.view(-1, len(c0), 4 * c0.shape[1]), weight.contiguous()
         peepholes = None if peepholes is None else peepholes.contiguous()
         y, c, m = _sequence(h0, len(buffer)), _sequence(c0, len(buffer)), None
@@ -115,7 +110,6 @@ class LstmScan(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
-        """See the class."""
         gates, weight, projection, peepholes, y, c, m = ctx.saved_tensors
         dy, d = _gradients(gradients[1], gates, y)
         activations = gates.view_as(d[:-1])
@@ -134,7 +128,7 @@ class LstmScan(torch.autograd.Function):
 
 
 def _sequence(start: Tensor, steps: int) -> Tensor:
-    """A buffer (steps + 1, batch, size) for states, with the one before the first step."""
+    """A buffer (steps + 1, batch, size) for states, with the one before the first step at index 0."""
     buffer = start.new_empty(steps + 1, *start.shape)
     buffer[0] = start
     return buffer
@@ -159,12 +153,12 @@ def _gradients(dy: Tensor | None, gates: Tensor, y: Tensor) -> tuple[Tensor, Ten
 
 
 def _weight_gradient(d: Tensor, y: Tensor) -> Tensor:
-    """Of W: the sum over all steps of the gates' gradients times the hidden states before."""
+    """Of W: the sum over all steps of the gates' gradients times the previous hidden states."""
     return d[:-1].flatten(0, 1).t() @ y[:-1].flatten(0, 1).to(d.dtype)
 
 
 def _peephole_gradient(d: Tensor, c: Tensor) -> Tensor:
-    """(3, width): the input and forget gates see the cell before the step, the output gate the one after."""
+    """(3, width): the input and forget gates see the previous cell state, the output gate the new one."""
     di, df, _, do = d.to(c.dtype).chunk(4, dim=-1)
     pairs = (di, c[:-1]), (df, c[:-1]), (do, c[1:])
     return torch.stack([(gate * cell).sum((0, 1)) for gate, cell in pairs])

@@ -1,14 +1,13 @@
-"""Recurrent layers behind one interface: one or both directions, any depth, hidden state in and out.
+"""Recurrent layers and stacks of them: one or both directions, any depth, state in and out.
 
 Toolkits run a bidirectional layer over packed sequences, which on a CPU leaves torch's fused kernels and
 costs up to an order of magnitude. Here each direction is its own one-directional layer over the padded
-batch: the backward one reads every utterance reversed *by its own length*, so that padding stands behind the
-valid steps in both directions and never reaches them. The result equals the packed one, gradients included.
+batch: the backward one reads every utterance reversed *by its own length*, so that padding comes after the
+valid steps in both directions and never affects them. The result equals the packed one, gradients included.
 
-On a GPU the two directions run at the same time. Which arrangement is the fastest there is for measurements
-to decide (`GPU_ARRANGEMENT`); a packed bidirectional call is not among them, since it wants the lengths on
-the host, and torch takes cuDNN's persistent kernels neither for packed sequences nor for two directions in
-one call.
+On a GPU the two directions run at the same time (`GPU_ARRANGEMENT`); a packed bidirectional call is not an
+alternative: it takes the lengths on the host, and torch uses cuDNN's persistent kernels neither for packed
+sequences nor for two directions in one call.
 """
 
 import logging
@@ -21,44 +20,53 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from asr.errors import SettingsError
-from asr.model.recurrent.cells import Cell as Cell
-from asr.model.recurrent.cells import Direction, check_cell, make_direction, product_dtype
-from asr.model.recurrent.cells import State as State
 from asr.model.recurrent.cudnn import has_persistent_kernels, persistent_obstacle, persistent_rows
+from asr.model.recurrent.direction import Direction, product_dtype
+from asr.model.recurrent.direction import State as State
+from asr.model.recurrent.initialization import Cell as Cell
+from asr.model.recurrent.initialization import check_cell, check_projection, make_direction
 from asr.model.recurrent.streams import on_two_streams
 
 Arrangement = Literal["in-turn", "two-streams"]
 
-# How the two directions of a layer run on a GPU; the one line to change after a measurement.
+# How the two directions of a layer run on a GPU: the line to change after a measurement.
 GPU_ARRANGEMENT: Arrangement = "two-streams"
 
 _log = logging.getLogger("asr")
 
 
 @dataclass(frozen=True)
-class RecurrentConfig:
-    """The recurrent layers of an encoder or a language model."""
+class LayerConfig:
+    """What each recurrent layer of a stack is made of, whatever its size."""
 
     cell: Cell = "lstm"  # rnn is Elman's, with tanh; ligru is the light GRU of Ravanelli 2018
-    bidirectional: bool = True  # a second set of layers reads each utterance from its end
+    bidirectional: bool = True  # a second set of layers reads each utterance from its end; False to stream
+    # share of the recurrent weights that are set to zero in an update, the same ones at all steps
+    recurrent_dropout: float = 0.0
+    layer_norm: bool = True  # on the input of every recurrent layer
+    residual: bool = False  # around recurrent layers whose input and output sizes agree
+    projection: int = 0  # lstm, lstm-peephole: hidden state's size, at most width (Sak 2014); 0 for width
+    bottleneck: int = 0  # outputs of a linear layer after each recurrent layer; 0 for none
+
+    def __post_init__(self) -> None:
+        _require_at_least(self, projection=0, bottleneck=0)
+        _require_rate(self, "recurrent_dropout")
+        check_cell(self.cell, self.projection)
+
+
+@dataclass(frozen=True)
+class RecurrentConfig(LayerConfig):
+    """The recurrent layers of an encoder or a language model."""
+
     width: int = 256  # units a layer and direction
     depth: int = 4  # layers
     dropout: float = 0.3  # on the input of every layer but the first; one mask for all steps of an utterance
-    # share of the recurrent weights that are left out in an update, the same ones at all steps
-    recurrent_dropout: float = 0.0
-    layer_norm: bool = True  # normalise the input of every layer
-    residual: bool = False  # add a layer's input to its output where their sizes agree
-    projection: int = 0  # lstm, lstm-peephole: hidden state's size, at most width (Sak 2014); 0 for width
-    bottleneck: int = 0  # outputs of a linear layer behind each recurrent layer; 0 for none
 
     def __post_init__(self) -> None:
-        for name, low in (("width", 1), ("depth", 1), ("projection", 0), ("bottleneck", 0)):
-            if getattr(self, name) < low:
-                raise SettingsError(f"model.{name} must be at least {low}. Got {getattr(self, name)}.")
-        for name in ("dropout", "recurrent_dropout"):
-            if not 0 <= getattr(self, name) < 1:
-                raise SettingsError(f"model.{name} must be in [0, 1). Got {getattr(self, name):g}.")
-        check_cell(self.cell, self.width, self.projection)
+        super().__post_init__()
+        _require_at_least(self, width=1, depth=1)
+        _require_rate(self, "dropout")
+        check_projection(self.projection, self.width)
 
     @property
     def hidden_size(self) -> int:
@@ -69,6 +77,19 @@ class RecurrentConfig:
     def output_size(self) -> int:
         """Values a step that the last layer gives."""
         return self.bottleneck or self.hidden_size
+
+
+def _require_at_least(config: LayerConfig, **bounds: int) -> None:
+    """Refuse whole numbers below their bounds, by the settings' names."""
+    for name, bound in bounds.items():
+        if getattr(config, name) < bound:
+            raise SettingsError(f"model.{name} must be at least {bound}. Got {getattr(config, name)}.")
+
+
+def _require_rate(config: LayerConfig, name: str) -> None:
+    """Refuse a rate of dropout outside of [0, 1)."""
+    if not 0 <= getattr(config, name) < 1:
+        raise SettingsError(f"model.{name} must be in [0, 1). Got {getattr(config, name):g}.")
 
 
 class RecurrentLayer(nn.Module):
@@ -102,12 +123,13 @@ class RecurrentLayer(nn.Module):
 
         Args:
             x: (steps, batch, input_size).
-            order: what `reversal` gives, for a second direction; None where every row fills all steps.
-            state: what an earlier call returned, to continue its sequences; None starts from zeros.
+            order: of `reversal`, for a second direction; None where every row fills all steps.
+            state: as an earlier call returned it, to continue its sequences; None starts from zeros.
 
         Returns:
-            (steps, batch, hidden size), or twice as many values for both directions; values beyond a length
-            are meaningless. And the state after the last step, exact for rows that fill all steps.
+            (steps, batch, hidden size), or twice as many values for both directions; those after a
+            row's length are meaningless. And the state after the last step, exact for rows that fill all
+            steps.
 
         Raises:
             SettingsError: a state is given to a bidirectional layer, whose second half begins at the end.
@@ -197,7 +219,7 @@ class RecurrentStack(nn.Module):
         return y.transpose(0, 1), new_states
 
     def final_states(self, x: Tensor, lengths: Tensor) -> Tensor:
-        """What the last layer has made of each whole utterance, for classification.
+        """One vector for each whole utterance, from the last layer, for classification.
 
         Args:
             x: (batch, steps, input_size).
@@ -205,9 +227,8 @@ class RecurrentStack(nn.Module):
 
         Returns:
             (batch, config.hidden_size): the last layer's hidden state, before a bottleneck and a residual,
-            where its forward half has read all (each utterance's own last valid step), and behind it, where
-            there is one, the same of its backward half (the first step). Zeros for an utterance without
-            steps. Padding changes nothing.
+            of the forward half at each utterance's last valid step, followed, if there is one, by that of the
+            backward half at the first step. Zeros for an utterance without steps. Padding changes nothing.
         """
         _, hidden, _ = self._run(x, lengths, None)
         last = (lengths - 1).clamp(min=0)
@@ -220,8 +241,8 @@ class RecurrentStack(nn.Module):
     def _run(
         self, x: Tensor, lengths: Tensor, states: list[State] | None
     ) -> tuple[Tensor, Tensor, list[State]]:
-        """Time-major outputs of the stack, hidden states of its last layer, and the states to go on from."""
-        # Time-major inside: torch's fused kernels want it, and would otherwise copy at every layer.
+        """Time-major outputs, hidden states of the last layer, and the states to continue from."""
+        # Time-major inside, as torch's fused kernels take it; otherwise they would copy at every layer.
         x = x.transpose(0, 1)
         batch = x.shape[1]
         padding = 0 if states else (self._persistent_rows(x) or batch) - batch
@@ -247,7 +268,7 @@ class RecurrentStack(nn.Module):
         return x, hidden, new_states
 
     def _persistent_rows(self, x: Tensor) -> int | None:
-        """See `RecurrentLayer.persistent_rows`: the answer of the first layer that has one."""
+        """The batch that the first layer with a persistent kernel takes; None if no layer has one."""
         for layer in self.layers:
             rows: int | None = layer.persistent_rows(x)  # type: ignore[operator]
             if rows is not None:
@@ -256,7 +277,7 @@ class RecurrentStack(nn.Module):
 
 
 def _is_on_gpu(x: Tensor) -> bool:
-    """Whether there are streams and properties to ask for: a fake tensor has a CUDA device, but no GPU."""
+    """Whether it is really on a GPU: a fake tensor has a CUDA device, but no streams and no properties."""
     return x.is_cuda and torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
 
 
@@ -268,6 +289,7 @@ def _run_reversed(direction: Direction, x: Tensor, order: Tensor | None) -> Tens
 
 @cache
 def _log_once(message: str) -> None:
+    """Log a message the first time only."""
     _log.info(message)
 
 
@@ -276,7 +298,7 @@ def locked_dropout(x: Tensor, rate: float, *, training: bool) -> Tensor:
 
     Args:
         x: (steps, batch, size).
-        rate: share of the values that are zeroed; the others are scaled up.
+        rate: probability of a value to be zeroed; the others are scaled up.
         training: False changes nothing.
 
     Source: Gal & Ghahramani 2016, "A theoretically grounded application of dropout in recurrent neural

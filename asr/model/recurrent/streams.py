@@ -1,4 +1,4 @@
-"""Two pieces of work on a GPU at the same time.
+"""Two pieces of work on a GPU at the same time, on two streams.
 
 A recurrent layer of one direction is a chain of small products that leaves most of a GPU idle; the other
 direction fits beside it. CUDA runs work of different streams at the same time, where there is room.
@@ -17,7 +17,7 @@ _T = TypeVar("_T")
 def on_two_streams(
     first: Callable[[], _T], second: Callable[[], Tensor], shared: Iterable[Tensor], device: torch.device
 ) -> tuple[_T, Tensor]:
-    """Run `second` on a stream of its own beside `first`; afterwards the current stream has both results.
+    """Run `second` on a second stream beside `first`; afterwards the current stream has both results.
 
     The backward pass needs nothing: autograd runs each operation on the stream of its forward pass, and
     orders them. A stream has its own pool of cached memory, so that the peak of reserved memory can rise.
@@ -33,8 +33,8 @@ def on_two_streams(
     current, side = torch.cuda.current_stream(device), _side_stream(device)
     side.wait_stream(current)  # what `second` reads has been computed
     for tensor in shared:
-        # Its memory is given to nobody else, once it is freed, before the side stream has done with it. This
-        # holds for the backward pass, too.
+        # Once freed, its memory is not reused before the side stream has finished with it, in the backward
+        # pass too.
         tensor.record_stream(side)
     with torch.cuda.stream(side):
         result = second()

@@ -12,8 +12,7 @@ from asr.batching.sampler import Planned
 from asr.device import autocast
 from asr.frontend.augment import Masks
 from asr.model.acoustic import AcousticModel
-from asr.model.ctc import blank_steps, ctc_loss
-from asr.model.ctc_deterministic import deterministic_ctc_loss
+from asr.model.ctc import blank_steps, ctc_loss, deterministic_ctc_loss
 from asr.model.encoder import step_count
 from asr.model.saved import load_model, save_model
 from asr.model.shipped import find_model

@@ -19,7 +19,7 @@ from asr.decoding.hypothesis import Hypothesis
 from asr.errors import SettingsError
 from asr.lm.charrnn import CharRnn, CharRnnConfig, CharRnnModel
 from asr.lm.ngram.model import NgramModel
-from asr.model.recurrent.cells import Cell
+from asr.model.recurrent.initialization import Cell
 from asr.model.tuning import Weights
 from asr.text.characters import CharTokenizer
 from asr.text.lexicon import Lexicon

@@ -10,7 +10,8 @@ from torch import Tensor
 from triton.runtime.interpreter import InterpreterBuilder
 
 from asr.model.recurrent import gpu_kernels, gpu_scan
-from asr.model.recurrent.cells import Cell, Direction, make_direction
+from asr.model.recurrent.direction import Direction
+from asr.model.recurrent.initialization import Cell, make_direction
 
 CELLS: list[Cell] = ["ligru", "lstm-peephole", "lstm"]
 SHAPES = [(1, 5, 3), (3, 33, 3), (17, 64, 2)]  # batch, width, steps
@@ -29,7 +30,7 @@ def inputs(direction: Direction, batch: int, steps: int) -> tuple[Tensor, tuple[
     """Noise to run over, and a state to begin with; both want gradients."""
     generator = torch.Generator().manual_seed(2)
     x = torch.randn(steps, batch, 4, generator=generator)
-    state = [torch.randn(part.shape, generator=generator) for part in direction.start(x)]
+    state = [torch.randn(part.shape, generator=generator) for part in direction.initial_state(x)]
     return x.requires_grad_(), tuple(part.requires_grad_() for part in state)
 
 
@@ -41,7 +42,7 @@ def loss(y: Tensor, state: tuple[Tensor, ...]) -> Tensor:
 
 def run(direction: Direction, way: str, dtype: torch.dtype, x: Tensor, state: tuple[Tensor, ...]) -> Any:
     """Outputs, last state and all gradients, by `gpu_scan` with products in `dtype` or by `loop`."""
-    gates = direction.project(x.flatten(0, 1))
+    gates = direction.input_gates(x.flatten(0, 1))
     if way == "loop":
         y, last = direction.loop(gates.view(*x.shape[:2], -1), state, direction.weight_hh_l0)
     else:

@@ -7,10 +7,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from asr.model.recurrent.cells import NAMES, Cell, Direction, Lstm, make_direction
+from asr.model.recurrent.cells import Lstm
+from asr.model.recurrent.direction import Direction
+from asr.model.recurrent.initialization import CELL_NAMES, Cell, make_direction
 
 KINDS: dict[str, tuple[Cell, int]] = {
-    **{cell: (cell, 0) for cell in NAMES},
+    **{cell: (cell, 0) for cell in CELL_NAMES},
     "lstm, projection": ("lstm", 3),
     "lstm, projection of full width": ("lstm", 5),
     "lstm-peephole, projection": ("lstm-peephole", 3),
@@ -37,7 +39,7 @@ def make(kind: str, input_size: int = 4, width: int = 5, **settings: Any) -> Dir
 def inputs(direction: Direction, steps: int = 7, batch: int = 3) -> tuple[Tensor, tuple[Tensor, ...]]:
     """Noise to run over, and a state to begin with; both want gradients."""
     generator = torch.Generator().manual_seed(2)
-    widths = [direction.output_size, direction.width][: len(direction.start(torch.zeros(1, 1, 1)))]
+    widths = [direction.output_size, direction.width][: len(direction.initial_state(torch.zeros(1, 1, 1)))]
     x, *state = (
         torch.randn(*shape, generator=generator).double().requires_grad_()
         for shape in ((steps, batch, direction.input_size), *((batch, width) for width in widths))
@@ -59,7 +61,7 @@ def assert_same_gradients(ours: Tensor, theirs: Tensor, wanted: list[Tensor]) ->
 
 def by_definition(direction: Direction, x: Tensor, state: tuple[Tensor, ...]) -> Any:
     """The plain loop, which autograd differentiates."""
-    gates = direction.project(x.flatten(0, 1)).view(*x.shape[:2], -1)
+    gates = direction.input_gates(x.flatten(0, 1)).view(*x.shape[:2], -1)
     return direction.loop(gates, state, direction.weight_hh_l0)
 
 
@@ -230,7 +232,7 @@ def test_initialisation(kind: str) -> None:
     torch.manual_seed(0)
     direction = make_direction(cell, 7, 16, projection=projection)
     rank = direction.output_size
-    for gate in direction.weight_hh_l0.chunk(direction.gates):
+    for gate in direction.weight_hh_l0.chunk(direction.gate_count):
         torch.testing.assert_close(gate.T @ gate, torch.eye(rank), rtol=0, atol=1e-5)
     bound = (6 / (7 + 16)) ** 0.5
     assert 0.9 * bound < float(direction.weight_ih_l0.detach().abs().max()) <= bound

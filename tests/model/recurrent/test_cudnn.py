@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import pytest
 import torch
 
-from asr.model.recurrent.cells import Cell
 from asr.model.recurrent.cudnn import has_persistent_kernels, persistent_obstacle, persistent_rows
+from asr.model.recurrent.initialization import Cell
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,8 @@ import torch
 from torch import Tensor, nn
 
 from asr.errors import ModelError
-from asr.model.recurrent.cells import NAMES, Cell, Direction, Gru, LiGru, Lstm, State, make_direction
+from asr.model.recurrent.cells import Gru, LiGru, Lstm
+from asr.model.recurrent.direction import Direction, State
 from asr.model.recurrent.gates import (
     Gate,
     gate_values,
@@ -14,6 +15,7 @@ from asr.model.recurrent.gates import (
     saturation,
     spectral_radius,
 )
+from asr.model.recurrent.initialization import CELL_NAMES, Cell, make_direction
 
 ROWS, SIZE, WIDTH = 5, 3, 4
 
@@ -30,7 +32,7 @@ def next_state(direction: Direction, gates: dict[str, Gate], state: State) -> St
     return (value["hidden"],)
 
 
-CASES: list[tuple[Cell, int]] = [*((cell, 0) for cell in NAMES), ("lstm", 2), ("lstm-peephole", 2)]
+CASES: list[tuple[Cell, int]] = [*((cell, 0) for cell in CELL_NAMES), ("lstm", 2), ("lstm-peephole", 2)]
 
 
 def make(cell: Cell, projection: int) -> tuple[Direction, Tensor, State]:
@@ -39,7 +41,7 @@ def make(cell: Cell, projection: int) -> tuple[Direction, Tensor, State]:
     direction = make_direction(cell, SIZE, WIDTH, projection=projection)
     for weight in direction.parameters():
         nn.init.normal_(weight)
-    state = tuple(torch.randn_like(part) for part in direction.start(torch.zeros(1, ROWS, SIZE)))
+    state = tuple(torch.randn_like(part) for part in direction.initial_state(torch.zeros(1, ROWS, SIZE)))
     return direction, torch.randn(ROWS, SIZE), state
 
 
@@ -59,7 +61,7 @@ def test_names_of_recurrent_weights(cell: Cell, projection: int) -> None:
     """Guards the names: a block named after a gate moves that gate, and no other one but what that one
     reaches within the step (a GRU's candidate, the output gate that peeps)."""
     direction, x, state = make(cell, projection)
-    blocks = direction.weight_hh_l0.detach().chunk(direction.gates)
+    blocks = direction.weight_hh_l0.detach().chunk(direction.gate_count)
     for (name, weight), block in zip(recurrent_weights(direction).items(), blocks, strict=True):
         assert weight.shape == (WIDTH, WIDTH)
         before = gate_values(direction, x, state)
@@ -73,9 +75,7 @@ def test_names_of_recurrent_weights(cell: Cell, projection: int) -> None:
 
 def test_unknown_cell() -> None:
     """Guards against a new cell that the microscope would describe with another one's formulas."""
-    with pytest.raises(
-        ModelError, match=r"does not know the gates of the cell Linear\. Expected one of Elman"
-    ):
+    with pytest.raises(ModelError, match=r"cannot name the gates of the cell Linear\. Expected one of Elman"):
         gate_values(nn.Linear(2, 2), torch.zeros(1, 2), (torch.zeros(1, 2),))
 
 

@@ -12,7 +12,8 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from asr.model.recurrent import gpu_scan
-from asr.model.recurrent.cells import Cell, Direction, make_direction
+from asr.model.recurrent.direction import Direction
+from asr.model.recurrent.initialization import Cell, make_direction
 
 KINDS: dict[str, tuple[Cell, int]] = {
     "ligru": ("ligru", 0),
@@ -37,7 +38,7 @@ def inputs(direction: Direction, steps: int, batch: int) -> tuple[Tensor, tuple[
     """Noise to run over, and a state to begin with; both want gradients."""
     generator = torch.Generator().manual_seed(2)
     x = torch.randn(steps, batch, 4, generator=generator).double()
-    state = [torch.randn(part.shape, generator=generator).double() for part in direction.start(x)]
+    state = [torch.randn(part.shape, generator=generator).double() for part in direction.initial_state(x)]
     return x.requires_grad_(), tuple(part.requires_grad_() for part in state)
 
 
@@ -49,12 +50,12 @@ def loss(y: Tensor, state: tuple[Tensor, ...]) -> Tensor:
 
 def scan(direction: Direction, x: Tensor, state: tuple[Tensor, ...]) -> Any:
     """What `forward` does on a GPU."""
-    return direction.gpu_scan(direction.project(x.flatten(0, 1)), state, direction.weight_hh_l0)
+    return direction.gpu_scan(direction.input_gates(x.flatten(0, 1)), state, direction.weight_hh_l0)
 
 
 def definition(direction: Direction, x: Tensor, state: tuple[Tensor, ...]) -> Any:
     """The plain loop, which autograd differentiates."""
-    gates = direction.project(x.flatten(0, 1)).view(*x.shape[:2], -1)
+    gates = direction.input_gates(x.flatten(0, 1)).view(*x.shape[:2], -1)
     return direction.loop(gates, state, direction.weight_hh_l0)
 
 
@@ -92,7 +93,7 @@ def test_half_precision_in_plain_torch(kind: str) -> None:
     x, state = inputs(direction, 5, 3)
     x, state = x.detach().float(), tuple(part.detach().float() for part in state)
     exact, _ = definition(direction, x, state)
-    gates = direction.project(x.flatten(0, 1)).bfloat16()
+    gates = direction.input_gates(x.flatten(0, 1)).bfloat16()
     y, last = direction.gpu_scan(gates, state, direction.weight_hh_l0.bfloat16())
     assert all(part.dtype == torch.float32 for part in (y, *last))
     torch.testing.assert_close(y, exact, rtol=0, atol=0.1)
@@ -115,7 +116,7 @@ def test_autocast(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
         handed.extend([gates.dtype, recurrent.dtype, *(part.dtype for part in state)])
         return type(direction).gpu_scan(direction, gates, state, recurrent)
 
-    monkeypatch.setattr(direction, "path", lambda _: "gpu-scan")
+    monkeypatch.setattr(direction, "implementation", lambda _: "gpu-scan")
     monkeypatch.setattr(direction, "gpu_scan", spy)
     x = inputs(direction, 4, 2)[0].detach().float()
     exact, _ = direction(x)
@@ -135,17 +136,17 @@ def test_paths() -> None:
         on_gpu = torch.empty(1, 1, 4, device="cuda")
     on_cpu, nowhere = torch.empty(1, 1, 4), torch.empty(1, 1, 4, device="meta")
     paths = {
-        kind: [make(kind).float().path(x) for x in (on_cpu, on_gpu, nowhere)]
+        kind: [make(kind).float().implementation(x) for x in (on_cpu, on_gpu, nowhere)]
         for kind in KINDS
         if kind != "lstm"  # on a CPU as its torch was built
     }
     assert paths == {
-        "ligru": ["scan", "gpu-scan", "loop"],
-        "lstm, projection of full width": ["scan", "gpu-scan", "loop"],
-        "lstm-peephole": ["scan", "gpu-scan", "loop"],
-        "lstm-peephole, projection": ["scan", "gpu-scan", "loop"],
+        "ligru": ["cpu-scan", "gpu-scan", "loop"],
+        "lstm, projection of full width": ["cpu-scan", "gpu-scan", "loop"],
+        "lstm-peephole": ["cpu-scan", "gpu-scan", "loop"],
+        "lstm-peephole, projection": ["cpu-scan", "gpu-scan", "loop"],
     }
-    assert make("lstm").float().path(on_gpu) == "fused"
+    assert make("lstm").float().implementation(on_gpu) == "fused"
     assert gpu_scan.steps_for(on_gpu) == "torch"  # no memory to read
 
 

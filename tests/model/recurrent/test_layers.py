@@ -9,7 +9,9 @@ from torch import Tensor
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from asr.errors import SettingsError
-from asr.model.recurrent.cells import NAMES, Cell, Direction, Elman, Gru, LiGru, Lstm
+from asr.model.recurrent.cells import Elman, Gru, LiGru, Lstm
+from asr.model.recurrent.direction import Direction
+from asr.model.recurrent.initialization import CELL_NAMES, Cell
 from asr.model.recurrent.layers import (
     RecurrentConfig,
     RecurrentLayer,
@@ -57,7 +59,7 @@ def make_stack(config: RecurrentConfig, input_size: int = 5) -> RecurrentStack:
 
 @pytest.fixture
 def paths(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The ways that directions go, as they are called: fused, scan or loop."""
+    """The implementations that directions run, in order: fused, cpu_scan or loop."""
     taken: list[str] = []
 
     def record(kind: type[Direction], name: str) -> None:
@@ -70,7 +72,7 @@ def paths(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         monkeypatch.setattr(kind, name, recorded)
 
     for kind in (Direction, Elman, Gru, LiGru, Lstm):
-        for name in ("fused", "scan", "loop"):
+        for name in ("fused", "cpu_scan", "loop"):
             if name in vars(kind):
                 record(kind, name)
     return taken
@@ -105,7 +107,7 @@ def test_equals_torchs_packed_layer(
     fused = (
         cell == "lstm" and not projection and dtype == torch.float32 and torch.backends.mkldnn.is_available()
     )
-    assert paths == ["fused" if fused else "scan"] * 2
+    assert paths == ["fused" if fused else "cpu_scan"] * 2
 
     weights = torch.randn(y_theirs[mask].shape, generator=torch.Generator().manual_seed(2)).to(dtype)
     (y_ours[mask] * weights).sum().backward()
@@ -195,7 +197,7 @@ def test_gradient_of_reverse() -> None:
 
 STACKS = {
     f"{cell}-{'both' if both else 'one'}-{option}": replace(CONFIG, cell=cell, bidirectional=both, **settings)
-    for cell in NAMES
+    for cell in CELL_NAMES
     for both in (True, False)
     for option, settings in {
         "plain": {"layer_norm": False},
@@ -264,7 +266,7 @@ def test_a_block_without_steps_changes_nothing(name: str) -> None:
     torch.testing.assert_close(after, states, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("cell", NAMES)
+@pytest.mark.parametrize("cell", CELL_NAMES)
 def test_no_state_for_both_directions(cell: Cell) -> None:
     """Guards against streaming through a bidirectional model, whose backward half would start anew in
     silence."""

@@ -7,7 +7,7 @@ them.
 
 A row goes through in short loops with one output each, because the compiler makes vector instructions only of
 those whose arrays it can cheaply test not to overlap. Names: B batch, H width, S steps; `d…` is the gradient
-of `…`; carry is what flows back into the step before besides the matrix product.
+of `…`; carry is the gradient that reaches the step before other than through the matrix product.
 """
 
 import math
@@ -111,27 +111,27 @@ def relu_forward(y: Any, t: int) -> None:
 
 @_compile
 def tanh_backward(y: Any, dy: Any, dh: Any, d: Any, t: int) -> None:
-    """Elman: dh (B, H) from the step behind, without dy, in; d (S, B, H) of the pre-activations out."""
+    """Elman: dh (B, H) from the next step, without dy, in; d (S, B, H) of the pre-activations out."""
     one = y.dtype.type(1)
     for b in range(y.shape[1]):
-        row, h, above, behind = d[t, b], y[t, b], dy[t, b], dh[b]
+        row, h, above, later = d[t, b], y[t, b], dy[t, b], dh[b]
         for i in range(row.size):
-            row[i] = (behind[i] + above[i]) * (one - h[i] * h[i])
+            row[i] = (later[i] + above[i]) * (one - h[i] * h[i])
 
 
 @_compile
 def relu_backward(y: Any, dy: Any, dh: Any, d: Any, t: int) -> None:
-    """Elman: dh (B, H) from the step behind, without dy, in; d (S, B, H) of the pre-activations out."""
+    """Elman: dh (B, H) from the next step, without dy, in; d (S, B, H) of the pre-activations out."""
     zero = y.dtype.type(0)
     for b in range(y.shape[1]):
-        row, h, above, behind = d[t, b], y[t, b], dy[t, b], dh[b]
+        row, h, above, later = d[t, b], y[t, b], dy[t, b], dh[b]
         for i in range(row.size):
-            row[i] = zero if h[i] <= zero else behind[i] + above[i]
+            row[i] = zero if h[i] <= zero else later[i] + above[i]
 
 
 @_compile
 def gru_forward(gates: Any, product: Any, bias: Any, h0: Any, y: Any, kept: Any, t: int) -> None:
-    """GRU: gates (S, B, 3H), new, reset, update; the input's share in, activations out.
+    """GRU: gates (S, B, 3H), new, reset, update; the input's part in, activations out.
 
     Product (B, 3H): reset, update, new of the hidden state; bias (H,) of the last, which is kept (S, B, H).
     """
@@ -154,7 +154,7 @@ def gru_forward(gates: Any, product: Any, bias: Any, h0: Any, y: Any, kept: Any,
 
 @_compile
 def gru_backward(gates: Any, h0: Any, y: Any, kept: Any, dy: Any, dh: Any, d: Any, t: int) -> None:
-    """GRU: dh (B, H) from the step behind, without dy, in; carry out.
+    """GRU: dh (B, H) from the next step, without dy, in; carry out.
 
     Writes d (S, B, 4H): new, reset, update, and kept.
     """
@@ -198,7 +198,7 @@ def ligru_forward(gates: Any, h0: Any, y: Any, t: int) -> None:
 
 @_compile
 def ligru_backward(gates: Any, h0: Any, y: Any, dy: Any, dh: Any, d: Any, t: int) -> None:
-    """Light GRU: dh (B, H) from the step behind, without dy, in; carry out; writes d (S, B, 2H)."""
+    """Light GRU: dh (B, H) from the next step, without dy, in; carry out; writes d (S, B, 2H)."""
     one, zero = y.dtype.type(1), y.dtype.type(0)
     size = y.shape[2]
     before = h0 if t == 0 else y[t - 1]
@@ -244,7 +244,7 @@ def lstm_forward(gates: Any, peepholes: Any, c0: Any, c: Any, m: Any, t: int) ->
 
 @_compile
 def lstm_backward(gates: Any, peepholes: Any, c0: Any, c: Any, dm: Any, dc: Any, d: Any, t: int) -> None:
-    """LSTM: dc (B, H) from the step behind in, carry out; dm (B, H) is complete. Writes d (S, B, 4H)."""
+    """LSTM: dc (B, H) from the next step in, carry out; dm (B, H) is complete. Writes d (S, B, 4H)."""
     one = c.dtype.type(1)
     size = c.shape[2]
     before = c0 if t == 0 else c[t - 1]

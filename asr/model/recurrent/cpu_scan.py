@@ -1,12 +1,12 @@
-"""Recurrences over time on a CPU, forward and backward by hand, for the cells that torch has not fused.
+"""Recurrences over time on a CPU, forward and backward by hand, where torch has no fused kernel.
 
-The caller computes the input's share of the gates for all steps in one matrix product. Each function here
-adds the hidden state's share step by step, one small product and one compiled kernel at a time, and keeps
+The caller computes the input's part of the gates for all steps in one matrix product. Each function here
+adds the hidden state's part step by step, one small product and one compiled kernel at a time, and keeps
 what its backward pass needs in the buffers that it fills anyway. Backward, each step is one small product
 again, and the gradient of the recurrent weights is one large product over all steps at the end.
 
 All tensors are float32 or float64, on a CPU. Under autocast the matrix products of the input are bf16 and the
-recurrence is float32. The gates handed in are overwritten. A gradient of these gradients is not available.
+recurrence is float32. The gates passed in are overwritten. There are no second derivatives.
 
 Source: the arrangement of Appleyard et al. 2016, "Optimizing performance of recurrent neural networks on
 GPUs".
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from asr.model.recurrent import kernels
+from asr.model.recurrent import cpu_kernels
 
 
 class ElmanScan(torch.autograd.Function):
@@ -30,9 +30,8 @@ class ElmanScan(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, gates: Tensor, weight: Tensor, h0: Tensor, relu: bool) -> Tensor:
-        """See the class."""
         y = gates.view(-1, *h0.shape)
-        step = kernels.relu_forward if relu else kernels.tanh_forward
+        step = cpu_kernels.relu_forward if relu else cpu_kernels.tanh_forward
         array, transposed, h = _arrays(y)[0], weight.t().contiguous(), h0
         for t, row in enumerate(y.unbind()):
             row.addmm_(h, transposed)
@@ -46,12 +45,11 @@ class ElmanScan(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        """See the class."""
         y, weight, h0 = ctx.saved_tensors
         y = y.view(-1, *h0.shape)
         dy = gradients[0].contiguous().view_as(y)
         d, dh = torch.empty_like(y), torch.zeros_like(h0)
-        step = kernels.relu_backward if ctx.relu else kernels.tanh_backward
+        step = cpu_kernels.relu_backward if ctx.relu else cpu_kernels.tanh_backward
         arrays = _arrays(y, dy, dh, d)
         rows = d.unbind()
         for t in range(len(y) - 1, -1, -1):
@@ -71,7 +69,6 @@ class GruScan(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, gates: Tensor, weight: Tensor, bias: Tensor, h0: Tensor) -> tuple[Tensor, Tensor]:
-        """See the class."""
         batch, width = h0.shape
         buffer = gates.view(-1, batch, 3 * width)
         y, kept = (buffer.new_empty(len(buffer), batch, width) for _ in range(2))
@@ -80,7 +77,7 @@ class GruScan(torch.autograd.Function):
         transposed, h = weight.t().contiguous(), h0
         for t, row in enumerate(y.unbind()):
             torch.mm(h, transposed, out=product)
-            kernels.gru_forward(*arrays, t)
+            cpu_kernels.gru_forward(*arrays, t)
             h = row
         _finish(ctx, gates, weight, h0, y, kept)
         return gates, y
@@ -88,7 +85,6 @@ class GruScan(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
-        """See the class."""
         gates, weight, h0, y, kept = ctx.saved_tensors
         width = h0.shape[1]
         gates, dy = gates.view(len(y), -1, 3 * width), _dense(gradients[1], y)
@@ -99,7 +95,7 @@ class GruScan(torch.autograd.Function):
         arrays = _arrays(gates, h0, y, kept, dy, dh, d)
         rows = recurrent.unbind()
         for t in range(len(y) - 1, -1, -1):
-            kernels.gru_backward(*arrays, t)
+            cpu_kernels.gru_backward(*arrays, t)
             dh.addmm_(rows[t], weight)
         bias = recurrent[:, :, 2 * width :].sum((0, 1))
         return d.flatten(0, 1)[:, : 3 * width], _weight_gradient(recurrent, y, h0), bias, dh
@@ -116,7 +112,6 @@ class LiGruScan(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, gates: Tensor, weight: Tensor, h0: Tensor) -> tuple[Tensor, Tensor]:
-        """See the class."""
         batch, width = h0.shape
         buffer = gates.view(-1, batch, 2 * width)
         y = buffer.new_empty(len(buffer), batch, width)
@@ -124,7 +119,7 @@ class LiGruScan(torch.autograd.Function):
         transposed, h = weight.t().contiguous(), h0
         for t, (row, out) in enumerate(zip(buffer.unbind(), y.unbind(), strict=True)):
             row.addmm_(h, transposed)
-            kernels.ligru_forward(*arrays, t)
+            cpu_kernels.ligru_forward(*arrays, t)
             h = out
         _finish(ctx, gates, weight, h0, y)
         return gates, y
@@ -132,14 +127,13 @@ class LiGruScan(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
-        """See the class."""
         gates, weight, h0, y = ctx.saved_tensors
         gates, dy = gates.view(len(y), len(h0), -1), _dense(gradients[1], y)
         d, dh = torch.empty_like(gates), torch.zeros_like(h0)
         arrays = _arrays(gates, h0, y, dy, dh, d)
         rows = d.unbind()
         for t in range(len(y) - 1, -1, -1):
-            kernels.ligru_backward(*arrays, t)
+            cpu_kernels.ligru_backward(*arrays, t)
             dh.addmm_(rows[t], weight)
         return d.flatten(0, 1), _weight_gradient(d, y, h0), dh
 
@@ -164,7 +158,6 @@ class LstmScan(torch.autograd.Function):
         h0: Tensor,
         c0: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """See the class."""
         batch, width = c0.shape
         buffer = gates.view(-1, batch, 4 * width)
         c, m = (buffer.new_empty(len(buffer), batch, width) for _ in range(2))
@@ -174,7 +167,7 @@ class LstmScan(torch.autograd.Function):
         transposed, h = weight.t().contiguous(), h0
         for t, (row, out, wide) in enumerate(zip(buffer.unbind(), y.unbind(), m.unbind(), strict=True)):
             row.addmm_(h, transposed)
-            kernels.lstm_forward(*arrays, t)
+            cpu_kernels.lstm_forward(*arrays, t)
             if projection is not None:
                 torch.mm(wide, projection.t(), out=out)
             h = out
@@ -184,10 +177,9 @@ class LstmScan(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
-        """See the class."""
         gates, weight, h0, y, projection, peepholes, c0, c, m = ctx.saved_tensors
         gates = gates.view(*c.shape[:2], -1)
-        # What flows back from the step behind will be added to both.
+        # The gradient from the next step will be added to both.
         dy, dc = torch.zeros_like(y), torch.zeros_like(c0)
         for total, gradient in zip((dy, dc), gradients[1:], strict=True):
             if gradient is not None:
@@ -201,7 +193,7 @@ class LstmScan(torch.autograd.Function):
                 dm.copy_(dh[t])
             else:
                 torch.mm(dh[t], projection, out=dm)
-            kernels.lstm_backward(*arrays, t)
+            cpu_kernels.lstm_backward(*arrays, t)
             if t > 0:
                 dh[t - 1].addmm_(rows[t], weight)
         d_projection = None if projection is None else dy.flatten(0, 1).t() @ m.flatten(0, 1)
@@ -217,6 +209,7 @@ class LstmScan(torch.autograd.Function):
 
 
 def _arrays(*tensors: Tensor) -> tuple[NDArray[Any], ...]:
+    """The tensors' memory as the kernels take it, without copies."""
     return tuple(tensor.detach().numpy() for tensor in tensors)
 
 
@@ -233,13 +226,13 @@ def _finish(ctx: Any, gates: Tensor, *kept: Tensor | None) -> None:
 
 
 def _weight_gradient(d: Tensor, y: Tensor, h0: Tensor) -> Tensor:
-    """Of W, from the gradients (steps, batch, gates) of its products with the hidden states before."""
+    """Of W, from those (steps, batch, gates * width) of its products with the previous hidden states."""
     first = d[0].t() @ h0
     return first if len(d) == 1 else first.addmm_(d[1:].flatten(0, 1).t(), y[:-1].flatten(0, 1))
 
 
 def _peephole_gradient(d: Tensor, c: Tensor, c0: Tensor) -> Tensor:
-    """(3, width): the input and forget gates look at the cell before, the output gate at the cell now."""
+    """(3, width): the input and forget gates see the previous cell state, the output gate the new one."""
     di, df, _, do = d.chunk(4, dim=-1)
-    behind = [torch.einsum("sbh,sbh->h", gate[1:], c[:-1]) + (gate[0] * c0).sum(0) for gate in (di, df)]
-    return torch.stack([*behind, torch.einsum("sbh,sbh->h", do, c)])
+    seen_before = [torch.einsum("sbh,sbh->h", gate[1:], c[:-1]) + (gate[0] * c0).sum(0) for gate in (di, df)]
+    return torch.stack([*seen_before, torch.einsum("sbh,sbh->h", do, c)])

@@ -1,0 +1,114 @@
+"""Files: written whole or not at all, digests of contents, locks between processes.
+
+write_atomically, atomic_path    a crash or a full disk spares the older file
+file_digest, weights_digest      what is in a file, or in a network
+locked                           of several processes one works and the others wait
+"""
+
+import fcntl
+import hashlib
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from safetensors import SafetensorError
+
+from asr.errors import DataError, ModelError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["atomic_path", "file_digest", "locked", "weights_digest", "write_atomically"]
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """A temporary path to write to, which is renamed to `path` when the block ends without an error.
+
+    Args:
+        path: of the file, in an existing folder. An older file stays as it was until then, and after an
+            error.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        yield temporary
+        with temporary.open("rb+") as file:  # on the disk, before the name is
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        with suppress(OSError):  # after success there is none
+            temporary.unlink()
+
+
+def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+    """Write a model, a checkpoint or the like; the file appears complete or not at all.
+
+    Args:
+        path: of the file; its folder is made when missing.
+        write: writes to the path that it is given.
+
+    Raises:
+        ModelError: the file cannot be written; an older one is left as it was.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_path(path) as temporary:
+            write(temporary)
+    # torch reports a full disk as a RuntimeError, safetensors as a SafetensorError.
+    except (OSError, RuntimeError, SafetensorError) as error:
+        kept = " The file that was there before is unharmed." if os.path.exists(path) else ""
+        raise ModelError(
+            f"{path}: cannot be written: {error}.{kept} Free some space or choose another folder."
+        ) from error
+
+
+def file_digest(path: Path | None) -> str:
+    """SHA-256 of a file's content, hexadecimal; "" for no file.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    if path is None:
+        return ""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}. Name another file.") from error
+
+
+def weights_digest(weights: Mapping[str, "Tensor"]) -> str:
+    """SHA-256 over names, shapes and bytes of tensors, in the order of their names."""
+    import torch  # only here: files of text are written without it
+
+    digest = hashlib.sha256()
+    for name, tensor in sorted(weights.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+@contextmanager
+def locked(path: Path, on_wait: Callable[[], None] | None = None) -> Iterator[None]:
+    """Hold a lock between processes, which the system releases if this process dies.
+
+    Args:
+        path: a file to lock; made when missing, never deleted.
+        on_wait: called once if another process holds the lock.
+
+    Raises:
+        OSError: the file cannot be opened for writing.
+    """
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if on_wait is not None:
+                on_wait()
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield

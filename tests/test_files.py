@@ -1,0 +1,104 @@
+"""Files: whole or not at all, digests by content, one process at a time."""
+
+import multiprocessing
+import os
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from asr.errors import DataError, ModelError
+from asr.files import atomic_path, file_digest, locked, weights_digest, write_atomically
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ZeroDivisionError])
+def test_interrupted_writing(error: type[BaseException], tmp_path: Path) -> None:
+    """Guards Ctrl-C while saving: it is passed on, the old file stays, and no half file is left."""
+
+    def write(temporary: Path) -> None:
+        temporary.write_text("half")
+        raise error
+
+    path = tmp_path / "a"
+    path.write_text("old")
+    with pytest.raises(error):
+        write_atomically(path, write)
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), RuntimeError("write failed")])
+def test_errors_name_the_file(error: Exception, tmp_path: Path) -> None:
+    """Guards against a traceback of torch's: both of its kinds of a full disk are one message."""
+
+    def write(temporary: Path) -> None:
+        temporary.write_text("half")
+        raise error
+
+    path = tmp_path / "new folder" / "a"
+    with pytest.raises(
+        ModelError, match=f"a: cannot be written: .*{error.args[-1]}. Free some space"
+    ) as caught:
+        write_atomically(path, write)
+    assert "unharmed" not in str(caught.value)
+    path.write_text("old")
+    with pytest.raises(ModelError, match="The file that was there before is unharmed"):
+        write_atomically(path, write)
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_the_name_appears_last(tmp_path: Path) -> None:
+    """Guards readers: until the block ends they see the old file, whole."""
+    path = tmp_path / "a"
+    path.write_text("old")
+    with atomic_path(path) as temporary, temporary.open("w") as file:
+        file.write("new")
+        assert path.read_text() == "old"
+    assert path.read_text() == "new"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_file_digest(tmp_path: Path) -> None:
+    """Guards a key by content: `sha256sum` gives the same, a path does not count, no file is ""."""
+    (tmp_path / "a").write_bytes(b"abc")
+    assert file_digest(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert file_digest(None) == ""
+    with pytest.raises(DataError, match="b: cannot be read: No such file"):
+        file_digest(tmp_path / "b")
+
+
+def test_weights_digest_in_any_order() -> None:
+    """Guards against a key that depends on the order of modules; names, shapes and types count."""
+    weights = {"a": torch.arange(4.0), "b": torch.ones(2, dtype=torch.bfloat16)}
+    same = weights_digest(weights)
+    assert weights_digest(dict(reversed(weights.items()))) == same
+    for other in ({"a": torch.arange(4.0).view(2, 2)}, {"b": torch.ones(2)}, {"c": torch.ones(1)}):
+        assert weights_digest({**weights, **other}) != same
+
+
+def _hold(path: Path, seconds: float) -> None:
+    with locked(path):
+        path.with_suffix(".held").touch()
+        time.sleep(seconds)
+        path.with_suffix(".held").unlink()
+
+
+def test_one_process_at_a_time(tmp_path: Path) -> None:
+    """Guards a cache that two processes fill: the second waits, says so once, and goes on; a killed
+    process holds nothing."""
+    path, waited = tmp_path / "lock", []
+    for killed in (False, True):
+        other = multiprocessing.get_context("fork").Process(target=_hold, args=(path, 60 if killed else 0.3))
+        other.start()
+        while not path.with_suffix(".held").exists():
+            time.sleep(0.01)
+        if killed:
+            assert other.pid is not None
+            os.kill(other.pid, 9)
+            other.join()
+            path.with_suffix(".held").unlink()
+        with locked(path, lambda: waited.append(1)):
+            assert not path.with_suffix(".held").exists()
+        other.join()
+    assert waited == [1]
