@@ -56,7 +56,7 @@ class CharacterLmTrainSettings:
     --train.resume.
     """
 
-    # text files, one sentence a line, in UTF-8; compressed (.gz, .xz) ones too
+    # text files, one sentence a line, in UTF-8, plain or compressed (.gz, .xz)
     texts: Annotated[
         tuple[Path, ...],
         tyro.conf.Positional,
@@ -178,7 +178,7 @@ def train(lines: Sequence[str], dev: Sequence[str], settings: CharacterLmSetting
         task = CharacterLmTask(net, *texts, settings.text, process, config.seed)
         trainer = Trainer(task, config, process, {**record, **provenance(process.device, config.precision)})
         log.info(
-            "learning %.2f M characters (%d different ones), choosing by %.2f M: %.1f M weights, "
+            "training on %.2f M characters (%d different ones), dev text %.2f M; %.1f M parameters, "
             "precision %s",
             len(texts[0]) / 1e6, len(symbols), len(texts[1]) / 1e6, parameter_count(net) / 1e6,
             describe_precision(trainer.precision, process.device),

@@ -33,9 +33,7 @@ log = logging.getLogger("asr")
 
 _ORDER = 6  # of the n-gram model; 8 was no better
 _ITERATIONS = 8  # of expectation-maximisation; more change nothing
-_INITIAL_PAIR = (
-    0.01  # initial weight of two phones a letter, against 1 of none or one: few letters ("x") have two
-)
+_INITIAL_PAIR = 0.01  # initial weight of two phones a letter, which few have ("x"); of none or one: 1
 _BEAM_SIZE = 20
 _MAX_LETTERS = 63  # of a word that is learned from
 _UNSEEN_LOG_PROB = -20.0  # of a graphone that was never seen
@@ -48,7 +46,7 @@ class _Ngram(NamedTuple):
     """An n-gram model as a tree: node 0 is the empty context, a child is the context with one token more.
 
     Attributes: each (nodes,), but for `begin`, which is one longer: the children of node i are
-    begin[i]..begin[i + 1], sorted by token.
+    begin[i] to begin[i + 1] - 1, sorted by token.
     """
 
     token: Ints
