@@ -1,33 +1,38 @@
 # Everything that is done often, one command each. `make` alone lists them.
-# `demo`, `test`, `check` and `bench` first make the environment (.venv) that they need.
+# All of them first make the environment (.venv) that they need.
 
 # The first of these that is Python 3.11 or newer and can make environments is used. Another one: make test PYTHON=...
 PYTHON ?= python3.11 python3.12 python3.13 python3 python
-# Handed on to the recipe or to pytest:  make test ARGS="tests/text -x"
+# Passed on to the recipe or to pytest:  make test ARGS="tests/text -x"
 ARGS ?=
 
 IN_VENV := .venv/bin/python
 PIP_INSTALL := $(IN_VENV) -m pip install --quiet --disable-pip-version-check
+# The variable silences a notice of mkdocs-material about the next major version of mkdocs.
+BUILD_DOCS := NO_MKDOCS_2_WARNING=1 $(IN_VENV) -m mkdocs build --quiet --strict
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format bench gpu-kit
+.PHONY: help demo test fast-test check docs format bench gpu-kit
 .NOTPARALLEL:
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' Makefile | while IFS='|' read -r name text; do \
 	  printf '%-12s  %s\n' "$$name" "$$text"; done
 
-demo: .venv/.installed-base ## train a digit recogniser, transcribe and score unheard voices (5 minutes on 2 cores)
-	@echo "Demo: training a digit recogniser on this machine, then testing it on voices it never heard." \
+demo: .venv/.installed-base ## train a digit recogniser, transcribe and score unseen voices (5 minutes on 2 cores)
+	@echo "Demo: training a digit recogniser on this machine, then testing it on voices it has never heard." \
 	  "At most 5 minutes on 2 idle cores."
 	@$(IN_VENV) recipes/digits.py --train.resume $(ARGS)
 
-test: .venv/.installed-dev ## run the tests, all but those that need a CUDA card (a few minutes)
-	@echo "Tests: everything except what needs a CUDA card. A few minutes; the last line is the result."
+test: .venv/.installed-dev ## run all tests but those that need a CUDA GPU (under 15 minutes on 2 cores)
+	@echo "Tests: everything except what needs a CUDA GPU. Under 15 minutes on 2 idle cores; the last line is the result."
 	@$(IN_VENV) -m pytest -m "not gpu" $(ARGS)
 
-check: .venv/.installed-dev ## what every change must pass: format, lint, types, layers, fast tests (1 minute)
-	@echo "Check 1 of 5: format (make format mends it)"
+fast-test: .venv/.installed-dev ## run the tests that take seconds, not minutes
+	@$(IN_VENV) -m pytest -q -m "not slow and not gpu" $(ARGS)
+
+check: .venv/.installed-dev ## what every change must pass besides the tests: format, lint, types, layers, docs (1 minute)
+	@echo "Check 1 of 5: format (make format fixes it)"
 	@$(IN_VENV) -m ruff format --check .
 	@echo "Check 2 of 5: lint"
 	@$(IN_VENV) -m ruff check .
@@ -35,10 +40,14 @@ check: .venv/.installed-dev ## what every change must pass: format, lint, types,
 	@$(IN_VENV) -m mypy
 	@echo "Check 4 of 5: layers"
 	@$(IN_VENV) .venv/bin/lint-imports --no-logo
-	@echo "Check 5 of 5: fast tests"
-	@$(IN_VENV) -m pytest -q -m "not slow and not gpu" $(ARGS)
+	@echo "Check 5 of 5: docs, with their links"
+	@$(BUILD_DOCS)
 
-format: .venv/.installed-dev ## bring the code into the project's format, mend what the linter can mend
+docs: .venv/.installed-dev ## build docs/ as a site in site/ and check its links
+	@$(BUILD_DOCS)
+	@echo "Built: site/index.html"
+
+format: .venv/.installed-dev ## format the code, fix what the linter can fix
 	@$(IN_VENV) -m ruff check --fix --quiet . ; $(IN_VENV) -m ruff format .
 
 bench: .venv/.installed-bench ## measure speed against other toolkits (5 minutes; ARGS="--root DIR" for LibriSpeech)
@@ -49,7 +58,7 @@ bench: .venv/.installed-bench ## measure speed against other toolkits (5 minutes
 gpu-kit: .venv/.installed-dev ## pack benchmarks/gpu for a machine without a network (ARGS="--speech DIR" for LibriSpeech)
 	@$(IN_VENV) -m benchmarks.gpu.pack --archive asr-gpu-kit.tar $(ARGS)
 
-# The environment. A stamp is written only after its installation was seen to work, so a broken one is never taken for
+# The environment. A stamp is written only after its installation has been tested, so a broken one is never taken for
 # finished; it is older than pyproject.toml as soon as dependencies or extras change. .venv/.folder names the folder
 # that is installed: a clone that was moved or copied, or whose Python is gone, is installed again.
 
@@ -84,10 +93,10 @@ endif
 	  echo "Bringing .venv up to date with pyproject.toml$${extra:+, extra $$extra}: seconds to a minute."; \
 	else \
 	  echo "Installing the project and what it needs (torch is most of it) into .venv$${extra:+, extra $$extra}:" \
-	    "about 6 GB on disk, 1-3 minutes on a fast line. pip is silent meanwhile."; \
+	    "about 6 GB on disk, 1-3 minutes on a fast connection. pip prints nothing meanwhile."; \
 	fi; \
 	$(PIP_INSTALL) --editable ".$$extra" || { \
-	  echo "error: the installation stopped; pip says why above. Run the same command again once that is mended." >&2; \
+	  echo "error: the installation stopped; pip says why above. Fix that and run the same command again." >&2; \
 	  exit 1; }
 	@$(IN_VENV) -c 'import torch$(if $(filter-out base,$*),; import torchaudio)' || { \
 	  echo "error: torch or torchaudio does not load, see above: an installation was cut short, or one of them was installed" \

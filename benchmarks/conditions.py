@@ -1,4 +1,4 @@
-"""What both benchmarks stand on: the machine as it is found, and the speech."""
+"""What the benchmarks share: the state of the machine, and the speech."""
 
 import os
 import platform
@@ -38,7 +38,7 @@ def describe_machine() -> str:
 
 
 def _busy_cores(interval_s: float = 2.0) -> float:
-    """Cores in use while this process sleeps; where the system does not tell, the load of the last minute."""
+    """Cores in use while this process sleeps; elsewhere than on Linux, the load of the last minute."""
     before = _core_times()
     time.sleep(interval_s)
     spent = [after - earlier for after, earlier in zip(_core_times(), before, strict=True)]
@@ -54,7 +54,7 @@ def _core_times() -> list[int]:
 
 
 def set_threads(threads: int | None) -> None:
-    """Threads for all contenders; None: as many as cores that this process may use, or OMP_NUM_THREADS."""
+    """Threads for all systems; None: as many as cores that this process may use, or OMP_NUM_THREADS."""
     torch.set_num_threads(threads or min(usable_cores(), torch.get_num_threads()))
 
 
@@ -67,7 +67,7 @@ def find_speech(root: Path | None, count: int, seed: int = 1) -> tuple[list[Utte
         seed: of the draw.
 
     Returns:
-        The utterances, and a line that says what they are.
+        The utterances, and a line that describes them.
 
     Raises:
         DataError: the folder has no train-clean-5.

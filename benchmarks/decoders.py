@@ -1,4 +1,4 @@
-"""The contenders of decoding.py, each behind the same call: a part of the speech in, texts and seconds out.
+"""The decoders that decoding.py compares, all called alike: a part of the speech in, texts and seconds out.
 
 Settings are given as `asr` takes them: weights are factors on natural logarithms. flashlight's KenLM returns
 logarithms to base 10, so its weight is multiplied by ln 10. Its spellings end in the space, as in its
@@ -47,14 +47,14 @@ class Setting:
 
 @dataclass(frozen=True)
 class Turn:
-    """One pass over a part: texts, seconds on the clock, seconds of processor time."""
+    """One pass over a part: texts, seconds of wall time and of processor time."""
 
     texts: tuple[str, ...]
     wall: float
     cpu: float
 
 
-class Contender(Protocol):
+class System(Protocol):
     """A decoder."""
 
     name: str
@@ -63,7 +63,7 @@ class Contender(Protocol):
     def decode(self, part: str, setting: Setting, threads: int) -> Turn: ...
 
 
-class Ours:
+class AsrBeamSearch:
     """asr's prefix beam search."""
 
     name, parallel = "asr", True
@@ -115,7 +115,7 @@ class Flashlight:
         self.trie = None
         if words:
             self.trie = fl.Trie(len(symbols), self.space)
-            number = {SPACE: self.space} | {symbol: place for place, symbol in enumerate(symbols)}
+            number = {SPACE: self.space} | {symbol: index for index, symbol in enumerate(symbols)}
             start = self.lm.start(False)
             for word in words:
                 index = self.words.get_index(word)
@@ -216,7 +216,7 @@ class Pyctcdecode:
             raise SettingsError(
                 f"--pyctcdecode {python}: {error.strerror}. An interpreter with pyctcdecode was expected."
             ) from error
-        labels = ["" if place == 0 else " " if name == SPACE else name for place, name in enumerate(symbols)]
+        labels = ["" if index == 0 else " " if name == SPACE else name for index, name in enumerate(symbols)]
         self._ask({"labels": labels})
 
     def decode(self, part: str, setting: Setting, threads: int) -> Turn:
@@ -245,14 +245,14 @@ class Pyctcdecode:
         return json.loads(line)
 
 
-class Apart:
-    """A contender in a process of its own.
+class SeparateProcess:
+    """A decoder in a separate process.
 
     C++ that makes and drops many small objects is up to 4 times slower in a process whose memory others have
     left in pieces: flashlight's LexiconFreeDecoder was, beside the lexica of the others.
     """
 
-    def __init__(self, kind: Callable[..., Contender], *arguments: Any) -> None:
+    def __init__(self, kind: Callable[..., System], *arguments: Any) -> None:
         context = multiprocessing.get_context("spawn")
         self.pipe, end = context.Pipe()
         self.process = context.Process(target=_serve, args=(end, kind, arguments))
@@ -277,13 +277,13 @@ class Apart:
         return answer
 
 
-def _serve(pipe: Any, kind: Callable[..., Contender], arguments: tuple[Any, ...]) -> None:
+def _serve(pipe: Any, kind: Callable[..., System], arguments: tuple[Any, ...]) -> None:
     torch.set_num_threads(1)
     try:
-        contender = kind(*arguments)
-        pipe.send((contender.name, contender.parallel))
+        system = kind(*arguments)
+        pipe.send((system.name, system.parallel))
         while True:
-            pipe.send(contender.decode(*pipe.recv()))
+            pipe.send(system.decode(*pipe.recv()))
     except EOFError:
         return  # nothing more is asked
     except Exception as error:  # noqa: BLE001 (raised again where it was asked)
@@ -294,13 +294,13 @@ def in_turn_or_processes(one: Callable[[Any], str], rows: Sequence[Any], threads
     """Decode one after the other, or by forked processes, for C++ that keeps Python's lock while it works."""
     if threads == 1:
         began, spent = time.perf_counter(), time.process_time()
-        texts = tuple(one(some) for some in rows)
+        texts = tuple(one(row) for row in rows)
         return Turn(texts, time.perf_counter() - began, time.process_time() - spent)
     global _work
     _work = one, rows
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     with multiprocessing.get_context("fork").Pool(threads) as pool:
-        pool.map(_nothing, range(threads))  # the processes stand
+        pool.map(_nothing, range(threads))  # the processes have started
         began = time.perf_counter()
         texts = tuple(pool.map(_by_number, range(len(rows)), chunksize=1))
         wall = time.perf_counter() - began

@@ -4,7 +4,7 @@ All get the same log-probabilities, ARPA files, vocabulary and beams, in turns (
 each one's turns counts, on the clock and in processor time. First each one's weights are tuned on other
 utterances, then the beams are swept. Two comparisons: at the same beam, and at equal WER, where each has its
 fastest setting that comes within 0.1 of what both can reach. Greedy decoding is compared with the encoder
-before it. A peer that is not installed is left out, and that is said.
+before it. A peer that is not installed is left out, with a line that says so.
 
 python benchmarks/decoding.py --model FILE --root DIR --arpa FILE [--character-arpa FILE]
                               [--pyctcdecode PYTHON]
@@ -25,12 +25,12 @@ import torch
 from conditions import describe_machine, set_threads
 from decoders import (
     SPACE,
-    Apart,
-    Contender,
+    AsrBeamSearch,
     Flashlight,
-    Ours,
     Pyctcdecode,
+    SeparateProcess,
     Setting,
+    System,
     Torchaudio,
     Turn,
     with_last_space,
@@ -75,7 +75,7 @@ class Options:
     lm_weights: tuple[float, ...] = (0.5, 0.7, 0.9, 1.1)  # tried, of natural logarithms
     word_bonuses: tuple[float, ...] = (0.0, 1.0, 2.0)  # tried, nats
     tuning_beam: int = 50  # beam with which they are tried
-    repeats: int = 3  # turns that every contender gets; the least counts
+    repeats: int = 3  # turns that every system gets; the least counts
     threads: int | None = None  # of the measurement with several; None: all cores
 
 
@@ -105,19 +105,19 @@ class Bench:
         ids = [utterance.id for utterance in self.utterances[part]]
         return 100 * score(references, turn.texts, ids, "lower").words.rate
 
-    def tune(self, contender: Contender) -> Setting:
+    def tune(self, system: System) -> Setting:
         """The weights with the least WER on the utterances for tuning."""
         options = self.options
         tried = [
             Setting(options.tuning_beam, 0, weight, bonus)
             for weight, bonus in itertools.product(options.lm_weights, options.word_bonuses)
         ]
-        return min(tried, key=lambda setting: self.wer(TUNED, contender.decode(TUNED, setting, 1)))
+        return min(tried, key=lambda setting: self.wer(TUNED, system.decode(TUNED, setting, 1)))
 
 
 @dataclass(frozen=True)
 class Row:
-    """What a contender did with a setting: % WER, least seconds of its turns."""
+    """What a decoder achieved with a setting: % WER, least seconds of its turns."""
 
     setting: Setting
     wer: float
@@ -126,7 +126,7 @@ class Row:
 
 
 def main(options: Options) -> str:
-    """Measure and tell."""
+    """Measure and print the results."""
     if options.same_beam not in options.beams:
         raise SettingsError(
             f"--same-beam {options.same_beam} is none of --beams. One of {options.beams} was expected."
@@ -140,12 +140,12 @@ def main(options: Options) -> str:
             f"speech: {len(bench.utterances[SCORED])} utterances, {bench.seconds / 60:.1f} min; weights "
             f"tuned on {len(bench.utterances[TUNED])} others; least of {options.repeats} turns"
         )
-        lines.append(tell_greedy(bench, model))
+        lines.append(greedy_line(bench, model))
         lm = NgramModel.load(options.arpa)
         known = frozenset(bench.tokenizer.symbols)
         words = [word for word in lm.words if word not in ("<unk>", "<s>", "</s>") and known.issuperset(word)]
         lexicon = f"words of {options.arpa.name} (order {lm.order}, {sum(lm.counts):,} n-grams)"
-        group: list[Contender] = [Ours(bench.tokenizer, bench.parts, lm, unknown=False)]
+        group: list[System] = [AsrBeamSearch(bench.tokenizer, bench.parts, lm, unknown=False)]
         speech = (bench.symbols, bench.longer)
         peers = [(Flashlight, (*speech, options.arpa, words, sums)) for sums in (False, True)]
         peers.append((Torchaudio, (*speech, options.arpa, words, bench.folder)))
@@ -153,7 +153,7 @@ def main(options: Options) -> str:
         lines += compare(bench, group, f"{lexicon}, a vocabulary of {len(words):,}, no other words")
         if options.character_arpa is not None:
             characters = NgramModel.load(options.character_arpa, "character")
-            group = [Ours(bench.tokenizer, bench.parts, characters, unknown=True)]
+            group = [AsrBeamSearch(bench.tokenizer, bench.parts, characters, unknown=True)]
             peers = [(Flashlight, (*speech, options.character_arpa, (), False))]
             group += start(peers, stack, lines)
             name = f"characters of {options.character_arpa.name} (order {characters.order}), any words"
@@ -163,19 +163,19 @@ def main(options: Options) -> str:
         else:
             peer = Pyctcdecode(options.pyctcdecode, bench.symbols, bench.parts, options.arpa, bench.folder)
             stack.callback(peer.close)
-            ours = Ours(bench.tokenizer, bench.parts, lm, unknown=True)
+            ours = AsrBeamSearch(bench.tokenizer, bench.parts, lm, unknown=True)
             lines += compare(bench, [ours, peer], f"{lexicon}, unknown words allowed")
     return "\n".join(lines)
 
 
 def start(
-    peers: Sequence[tuple[Callable[..., Contender], tuple[Any, ...]]], stack: ExitStack, lines: list[str]
-) -> list[Contender]:
-    """Those that are installed, each in a process of its own; what is left out is added to the lines."""
-    started: list[Contender] = []
+    peers: Sequence[tuple[Callable[..., System], tuple[Any, ...]]], stack: ExitStack, lines: list[str]
+) -> list[System]:
+    """Those that are installed, each in a separate process; what is left out is added to the lines."""
+    started: list[System] = []
     for kind, arguments in peers:
         try:
-            started.append(Apart(kind, *arguments))
+            started.append(SeparateProcess(kind, *arguments))
         except (ImportError, RuntimeError) as error:
             lines.append(f"{kind.__name__} is left out: {error}".splitlines()[0])
         else:
@@ -202,66 +202,65 @@ def choose(options: Options) -> list[Utterance]:
     return [utterances[number] for _, _, number in sorted(turns)][: options.scored + options.tuned]
 
 
-def compare(bench: Bench, group: Sequence[Contender], title: str) -> list[str]:
-    """Tune, sweep, and tell at the same beam and at equal WER."""
+def compare(bench: Bench, group: Sequence[System], title: str) -> list[str]:
+    """Tune, sweep, and compare at the same beam and at equal WER."""
     options = bench.options
     weights: dict[str, Setting] = {}
     lines = [f"\n## {title}\n"]
-    for contender in group:
+    for system in group:
         # the same C++ with the same weights
-        same = weights.get("flashlight LexiconDecoder") if contender.name == Torchaudio.name else None
-        weights[contender.name] = same or bench.tune(contender)
-    found: dict[str, list[Row]] = {contender.name: [] for contender in group}
+        same = weights.get("flashlight LexiconDecoder") if system.name == Torchaudio.name else None
+        weights[system.name] = same or bench.tune(system)
+    found: dict[str, list[Row]] = {system.name: [] for system in group}
     for beam, tokens in itertools.product(options.beams, options.tokens):
-        for contender, row in zip(
+        for system, row in zip(
             group,
             measure(bench, group, [replace(weights[one.name], beam=beam, tokens=tokens) for one in group], 1),
             strict=True,
         ):
-            found[contender.name].append(row)
+            found[system.name].append(row)
     lines.append(
         f"{'':30}{'beam':>6}{'tokens':>8}{'weight':>8}{'bonus':>7}{'WER':>8}{'cpu s':>9}"
         f"{'clock s':>9}{'RTF':>9}{'/ asr, cpu':>12}{'clock':>8}"
     )
     lines.append("every setting, one thread")
     for number in range(len(options.beams) * len(options.tokens)):
-        lines += tell(bench, group, [found[contender.name][number] for contender in group])
+        lines += table_lines(bench, group, [found[system.name][number] for system in group])
     alike = [
         min(rows, key=lambda row: (row.setting.beam != options.same_beam, row.setting.tokens))
         for rows in found.values()
     ]
     lines += conclude(bench, group, alike, "same beam")
     ours = found[group[0].name]
-    for contender in group[1:]:
+    for system in group[1:]:
         # what both reach, so that neither is asked for what it cannot do
-        target = max(min(row.wer for row in found[name]) for name in (group[0].name, contender.name)) + CLOSE
+        target = max(min(row.wer for row in found[name]) for name in (group[0].name, system.name)) + CLOSE
         pair = [
             min((row for row in rows if row.wer <= target), key=lambda row: row.cpu)
-            for rows in (ours, found[contender.name])
+            for rows in (ours, found[system.name])
         ]
-        lines += conclude(bench, [group[0], contender], pair, f"equal WER, at most {target:.2f}")
+        lines += conclude(bench, [group[0], system], pair, f"equal WER, at most {target:.2f}")
     return lines
 
 
-def conclude(bench: Bench, group: Sequence[Contender], rows: Sequence[Row], title: str) -> list[str]:
+def conclude(bench: Bench, group: Sequence[System], rows: Sequence[Row], title: str) -> list[str]:
     """A comparison, with one thread as it was measured, and with all that are to be used."""
-    lines = [title, *tell(bench, group, rows)]
+    lines = [title, *table_lines(bench, group, rows)]
     threads = bench.options.threads or usable_cores()
     parallel = [pair for pair in zip(group, rows, strict=True) if pair[0].parallel]
     if threads > 1 and len(parallel) > 1:
-        some = [contender for contender, _ in parallel]
+        concurrent = [system for system, _ in parallel]
         lines.append(f"{title}, {threads} threads (C++ and Python: processes)")
-        lines += tell(bench, some, measure(bench, some, [row.setting for _, row in parallel], threads))
+        lines += table_lines(
+            bench, concurrent, measure(bench, concurrent, [row.setting for _, row in parallel], threads)
+        )
     return lines
 
 
-def measure(bench: Bench, group: Sequence[Contender], settings: Sequence[Setting], threads: int) -> list[Row]:
-    """Every contender with its setting, in turns."""
+def measure(bench: Bench, group: Sequence[System], settings: Sequence[Setting], threads: int) -> list[Row]:
+    """Every decoder with its setting, in turns."""
     turns = [
-        [
-            contender.decode(SCORED, setting, threads)
-            for contender, setting in zip(group, settings, strict=True)
-        ]
+        [system.decode(SCORED, setting, threads) for system, setting in zip(group, settings, strict=True)]
         for _ in range(bench.options.repeats)
     ]
     return [
@@ -275,17 +274,17 @@ def measure(bench: Bench, group: Sequence[Contender], settings: Sequence[Setting
     ]
 
 
-def tell(bench: Bench, group: Sequence[Contender], rows: Sequence[Row]) -> list[str]:
+def table_lines(bench: Bench, group: Sequence[System], rows: Sequence[Row]) -> list[str]:
     """A line for each; the first is what the others are compared with."""
     return [
-        f"{contender.name:30}{row.setting.beam:6}{row.setting.tokens or 'all':>8}{row.setting.lm_weight:8.2f}"
+        f"{system.name:30}{row.setting.beam:6}{row.setting.tokens or 'all':>8}{row.setting.lm_weight:8.2f}"
         f"{row.setting.word_bonus:7.1f}{row.wer:8.2f}{row.cpu:9.2f}{row.wall:9.2f}"
         f"{row.wall / bench.seconds:9.5f}{row.cpu / rows[0].cpu:12.2f}{row.wall / rows[0].wall:8.2f}"
-        for contender, row in zip(group, rows, strict=True)
+        for system, row in zip(group, rows, strict=True)
     ]
 
 
-def tell_greedy(bench: Bench, model: AcousticModel, batch: int = 16, batches: int = 2) -> str:
+def greedy_line(bench: Bench, model: AcousticModel, batch: int = 16, batches: int = 2) -> str:
     """Processor time of greedy decoding beside that of the encoder, one thread, batches on the CPU."""
     config = model.settings.features
     utterances = sorted(bench.utterances[SCORED], key=lambda utterance: utterance.duration)

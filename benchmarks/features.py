@@ -1,7 +1,7 @@
 """Speed of log-mel extraction: asr against librosa and torchaudio, one recording at a time and in batches.
 
 All three get the same waveforms, settings and threads, in turns (A B C A B C ...), and the largest difference
-between their results is printed beside the speed. librosa transforms with one thread whatever the setting.
+between their results is printed with the speed. librosa transforms with one thread whatever the setting.
 Reading files is not measured. Needs the extra [bench].
 
 python benchmarks/features.py [--root DIR]
@@ -36,12 +36,12 @@ class Options:
     root: Path | None = None  # folder of LibriSpeech/ with train-clean-5; None: the digits in data/
     audio_s: float = 200.0  # seconds of speech
     batch_s: float = 25.0  # seconds of a batch
-    repeats: int = 9  # turns that every contender gets; the median counts
+    repeats: int = 9  # turns that every system gets; the median counts
     threads: int | None = None  # None: all cores
 
 
 def main(options: Options) -> str:
-    """Measure and tell."""
+    """Measure and print the results."""
     machine = describe_machine()
     set_threads(options.threads)
     config = FeatureConfig()
@@ -71,14 +71,14 @@ def main(options: Options) -> str:
     lines.append(
         f"\n{'':14}{'':22}{'audio-s/s':>10}{'asr / it':>10}{'largest relative difference from asr':>38}"
     )
-    contenders = make_contenders(config)
+    systems = make_systems(config)
     with torch.inference_mode(), threadpool_limits(torch.get_num_threads()):
         for kind, batches in kinds.items():
-            speeds = measure(contenders, batches, total, options.repeats)
-            for name, extract in contenders.items():
+            speeds = measure(systems, batches, total, options.repeats)
+            for name, extract in systems.items():
                 ratio = statistics.median(speeds["asr"]) / statistics.median(speeds[name])
                 differs = (
-                    "" if name == "asr" else f"{largest_difference(contenders['asr'], extract, batches):.1e}"
+                    "" if name == "asr" else f"{largest_difference(systems['asr'], extract, batches):.1e}"
                 )
                 lines.append(
                     f"{kind:14}{name:22}{statistics.median(speeds[name]):10.0f}{ratio:10.2f}{differs:>38}"
@@ -96,7 +96,7 @@ def make_batches(waveforms: Sequence[Tensor], samples: float) -> list[Tensor]:
     return [pad_sequence(batch, batch_first=True) for batch in batches]
 
 
-def make_contenders(config: FeatureConfig) -> dict[str, Extract]:
+def make_systems(config: FeatureConfig) -> dict[str, Extract]:
     """Three ways to the same log-mel energies."""
     transform = torchaudio.transforms.MelSpectrogram(
         sample_rate=config.sample_rate,
@@ -132,14 +132,14 @@ def make_contenders(config: FeatureConfig) -> dict[str, Extract]:
 
 
 def measure(
-    contenders: dict[str, Extract], batches: Sequence[Tensor], total_s: float, repeats: int
+    systems: dict[str, Extract], batches: Sequence[Tensor], total_s: float, repeats: int
 ) -> dict[str, list[float]]:
-    """Audio-seconds per second of every contender in every turn."""
-    speeds: dict[str, list[float]] = {name: [] for name in contenders}
-    for extract in contenders.values():
+    """Audio-seconds per second of every system in every turn."""
+    speeds: dict[str, list[float]] = {name: [] for name in systems}
+    for extract in systems.values():
         extract(batches[0])  # the first call makes windows and filters
     for _ in range(repeats):
-        for name, extract in contenders.items():
+        for name, extract in systems.items():
             began = time.perf_counter()
             for batch in batches:
                 extract(batch)

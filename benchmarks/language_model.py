@@ -1,8 +1,8 @@
 """N-gram language models: time and memory to train one on a text of a given size, to load it, and to score.
 
-Each step runs in a process of its own, so that memory is that step's. Text that is smaller than asked for
+Each step runs in a separate process, so that memory is that step's alone. Text that is smaller than asked for
 is repeated, with a share of its words replaced by others of the text, because plain copies would bring no
-new n-grams. Beside the clock stands the processor time, which other work on the machine changes less.
+new n-grams. Processor time is given too, which other work on the machine changes less.
 Peers, where they are installed: kenlm's `lmplz` on the PATH for training, the module `kenlm` for scoring,
 from the same ARPA file.
 
@@ -87,7 +87,7 @@ class Options:
 
 
 def main(options: Options) -> str:
-    """Measure and tell."""
+    """Measure and print the results."""
     if not options.text:
         raise SettingsError("no --text is given. One text file or more was expected.")
     lines = [describe_machine()]
@@ -99,16 +99,18 @@ def main(options: Options) -> str:
         done = step(_TRAIN, model, text, options.order)
         counts = done["times"]["train"][0]
         lines.append(f"n-grams: {', '.join(f'{count:,}' for count in counts)}")
-        lines.append(tell("asr, train", done, "train", words))
+        lines.append(table_line("asr, train", done, "train", words))
         lmplz = shutil.which("lmplz")
         if lmplz:
             lines.append(peer_training(lmplz, text, options.order))
         done = step(_LOAD, model, held, options.order)
         lines.append(
-            tell(f"asr, load {sum(counts):,} n-grams ({model.stat().st_size / 1e6:.0f} MB)", done, "load")
+            table_line(
+                f"asr, load {sum(counts):,} n-grams ({model.stat().st_size / 1e6:.0f} MB)", done, "load"
+            )
         )
         done = step(_SCORE, model, held, options.order)
-        lines.append(tell("asr, score", done, "score", done["times"]["score"][0]))
+        lines.append(table_line("asr, score", done, "score", done["times"]["score"][0]))
         if options.kenlm:
             lines += peer_scoring(model, held, options.order, done["times"]["total"][0])
     return "\n".join(lines)
@@ -146,14 +148,14 @@ def write_text(options: Options, path: Path, held: Path) -> int:
 
 
 def step(code: str, model: Path, text: Path, order: int) -> dict:
-    """Run one step in a process of its own."""
+    """Run one step in a separate process."""
     command = [sys.executable, "-c", _STEP + code + _END, str(model), str(text), str(order)]
     result = subprocess.run(command, check=True, capture_output=True, text=True)
     return json.loads(result.stdout.splitlines()[-1])
 
 
-def tell(name: str, done: dict, what: str, words: int = 0) -> str:
-    """One line: clock, processor time, memory, and words a second."""
+def table_line(name: str, done: dict, what: str, words: int = 0) -> str:
+    """One line: wall time, processor time, memory, and words per second."""
     _, wall, cpu = done["times"][what]
     speed = f", {words / cpu:,.0f} words/s of processor time" if words else ""
     return (
@@ -176,7 +178,7 @@ def peer_training(lmplz: str, text: Path, order: int) -> str:
 
 
 def peer_scoring(model: Path, held: Path, order: int, total: float) -> list[str]:
-    """The module kenlm on the same model, and how far its result is from ours."""
+    """The module kenlm on the same model, and how far its result differs from that of `asr`."""
     arpa = model.with_suffix(".arpa")
     write = (
         "from asr.lm.ngram.model import NgramModel\n"
@@ -189,7 +191,7 @@ def peer_scoring(model: Path, held: Path, order: int, total: float) -> list[str]
         return [f"kenlm: not measured ({error.stderr.splitlines()[-1]})"]
     difference = abs(done["times"]["total"][0] - total) / done["times"]["score"][0]
     return [
-        tell("kenlm, score", done, "score", done["times"]["score"][0]),
+        table_line("kenlm, score", done, "score", done["times"]["score"][0]),
         f"difference of the two: {difference:.1e} nats a word",
     ]
 

@@ -30,7 +30,7 @@ class Options:
     steps: int = 200  # of every utterance
     batch: int = 28  # utterances
     width: int = 320  # units, and values of the input
-    turns: int = 12  # of each contender
+    turns: int = 12  # of each system
     threads: int | None = None  # None: all cores
 
 

@@ -4,7 +4,7 @@
   load      audio-s/s of batches with speed perturbation and SpecAugment from a full cache, by so many loader
             processes (0: in the training process); the fastest epoch counts
 
-Beside each stands the same per second that the processors of all processes worked, which other work on the
+With each comes the same per second of processor time of all processes, which other work on the
 machine disturbs less.
 
 python benchmarks/loader.py [--root DIR] [--workers 0 1 4 --processes 1 4]

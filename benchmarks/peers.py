@@ -1,4 +1,4 @@
-"""The recurrent layers and batches that asr's training is measured against, in the places of its own."""
+"""The recurrent layers and batches of other toolkits that replace asr's own in the comparison of training."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -53,7 +53,7 @@ class PackedStack(nn.Module):
 
 
 class SpeechbrainStack(nn.Module):
-    """The block of speechbrain, which packs where it is told lengths. Needs speechbrain."""
+    """The block of speechbrain, which packs where it is given lengths. Needs speechbrain."""
 
     def __init__(self, input_size: int, config: RecurrentConfig, *, packed: bool) -> None:
         from speechbrain.nnet import RNN

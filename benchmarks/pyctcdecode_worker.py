@@ -1,4 +1,4 @@
-"""pyctcdecode in an environment of its own; decoding.py starts this with --pyctcdecode PYTHON.
+"""pyctcdecode in a separate environment; decoding.py starts this with --pyctcdecode PYTHON.
 
 Its pins (numpy below 2) keep it out of the environment of the others. Nothing of asr is imported here.
 Arguments: the ARPA file, the folder of the emissions (PART.npy, concatenated, and PART-lengths.npy). One JSON

@@ -1,12 +1,12 @@
 """What planning an epoch costs, and how good the plan is: 1 to 1,000 processes, up to 10 million utterances.
 
 Nothing is trained: the sampler of `asr train` plans an epoch with speed perturbation; the plan is looked at.
-Each row is a process of its own, of rank 0: every process of a training plans the whole epoch.
+Each row is a separate process, of rank 0: every process of a training plans the whole epoch.
 
   padding   share of the padded seconds that is not speech
   waiting   share of the processes' time spent waiting for the slowest, if a part takes as long as it has
             seconds, padding included
-  set up    seconds until the sampler stands, once a run: it hashes the ids
+  set up    seconds until the sampler is ready, once a run: it hashes the ids
   epoch     seconds to the first batch of an epoch; in brackets those that the processor worked
   memory    of the sampler at its peak, without torch and the ids; of the ids alone
   largest   padded seconds in the largest part of any batch
@@ -55,7 +55,7 @@ class Options:
 
 
 def main(options: Options) -> str:
-    """Simulate and tell."""
+    """Simulate and print the results."""
     if options.row:
         utterances, ranks = json.loads(options.row)
         return json.dumps(simulate(utterances, ranks, options))
@@ -116,13 +116,13 @@ def simulate(utterances: int, ranks: int, options: Options) -> dict[str, float]:
     first = plan[0]
     ready, worked_ready = time.perf_counter(), time.process_time()
     memory = peak_mb() - with_ids
-    heard = sum(planned.global_seconds for planned in plan)
+    audio_s = sum(planned.global_seconds for planned in plan)
     costs = part_costs(sampler, plan.groups.order, plan.groups.cuts).reshape(len(plan), ranks)
     assert first.indices
     assert sum(len(plan.groups.batch(number)) for number in range(len(plan))) == utterances
     return {
         "batches": len(plan),
-        "padding": 1 - heard / costs.sum(),
+        "padding": 1 - audio_s / costs.sum(),
         "waiting": 1 - costs.mean(axis=1).sum() / costs.max(axis=1).sum(),
         "setup_s": set_up - began,
         "setup_cpu_s": worked_set_up - worked,

@@ -1,15 +1,15 @@
 """Speed of training recurrent layers with CTC: asr, packed sequences, speechbrain, and the matmul peak.
 
 An update is forward, CTC, backward, clipping and AdamW, in float32, and in bf16 where the processor has
-instructions for it; getting the batch from the feature cache counts. It is asr's update for every contender:
+instructions for it; getting the batch from the feature cache counts. It is asr's update for every system:
 only the recurrent layers differ, and for speechbrain the batches. They take turns (A B C, B C A, ...), each
 turn on the next batch, the same one for all but speechbrain. First they are shown to compute the same.
 
 asr: as users get it, but without layer norm and dropout, which the peers' layers do not have.
 asr, norm and dropout: as users get it.
 packed: one nn.LSTM(bidirectional=True) of all layers on packed sequences.
-speechbrain: speechbrain.nnet.RNN.LSTM told the lengths, DynamicBatchSampler, PaddedBatch; same utterances.
-speechbrain, padded: not told the lengths, as its own CRDNN runs it. That is another function: the backward
+speechbrain: speechbrain.nnet.RNN.LSTM with lengths, DynamicBatchSampler, PaddedBatch; same utterances.
+speechbrain, padded: without lengths, as its own CRDNN runs it. That is another function: the backward
 direction reads the padding, so that an utterance's result depends on its neighbours.
 
 With --compare cells: a row for each cell, and one for torch's layer of that cell on packed sequences, where
@@ -71,7 +71,7 @@ class Options:
 
     root: Path | None = None  # folder of LibriSpeech/ with train-clean-5; None: the digits in data/
     batch_s: float = 100.0  # seconds of audio in a batch, padding included
-    seconds: float = 40.0  # of the slowest contender, for each table
+    seconds: float = 40.0  # of the slowest system, for each table
     compare: Literal["peers", "cells"] = "peers"  # a table for each cell, or one with a row for each cell
     threads: int | None = None  # None: all cores
     cell: tuple[Cell, ...] | None = None  # None: lstm among peers, and all where cells are compared
@@ -82,11 +82,11 @@ class Options:
 
 
 @dataclass
-class Contender:
+class System:
     """One way to train, and what its turns gave."""
 
     name: str
-    against: str  # name of the contender that it is compared with
+    against: str  # name of the system that it is compared with
     model: AcousticModel
     batches: Iterator[Batch]
     precision: torch.dtype
@@ -142,8 +142,8 @@ def main(options: Options) -> str:
             for bench in benches:
                 print(bench.check(), flush=True)
             for precision in precisions:
-                contenders = [entry for bench in benches for entry in bench.cell_and_packed(precision)]
-                print(benches[0].measure(precision, contenders), flush=True)
+                systems = [entry for bench in benches for entry in bench.cell_and_packed(precision)]
+                print(benches[0].measure(precision, systems), flush=True)
         else:
             if not HAS_SPEECHBRAIN:
                 print('speechbrain is not installed, so its rows are left out: pip install -e ".[bench]"')
@@ -151,7 +151,7 @@ def main(options: Options) -> str:
                 bench = Bench(utterances, cell, options, Path(folder))
                 print(bench.check(), flush=True)
                 for precision in precisions:
-                    print(bench.measure(precision, bench.contenders(precision)), flush=True)
+                    print(bench.measure(precision, bench.systems(precision)), flush=True)
     return (
         "\nMedians of the turns. asr / it: how many times faster asr is (with the same cell). "
         f"GEMM: matmul of {GEMM_SIZE} x {GEMM_SIZE}, best turn."
@@ -159,7 +159,7 @@ def main(options: Options) -> str:
 
 
 class Bench:
-    """The contenders for one kind of cell.
+    """The systems for one kind of cell.
 
     Args:
         utterances: to train on.
@@ -203,7 +203,7 @@ class Bench:
             peers["speechbrain"] = lambda size, config: SpeechbrainStack(size, config, packed=True)
         return peers
 
-    def some(self, indices: Sequence[int]) -> Batch:
+    def batch_of(self, indices: Sequence[int]) -> Batch:
         """A batch of these examples."""
         return self.batches.dataset[replace(self.batches.plan(epoch=0)[0], indices=tuple(indices))]
 
@@ -213,7 +213,7 @@ class Bench:
         Raises:
             ModelError: a peer computes something else.
         """
-        batch = self.some(range(6))
+        batch = self.batch_of(range(6))
         ours = self.model()
         expected, steps = run(ours, batch)
         lines = [
@@ -228,8 +228,8 @@ class Bench:
             far = ((log_probs - expected) * valid).abs().max().item()
             pairs = list(matching(ours.encoder.recurrent, peer.encoder.recurrent.rnn))
             pairs += zip(ours.encoder.front.parameters(), peer.encoder.front.parameters(), strict=True)
-            apart = [(a.grad - b.grad).abs().max() / a.grad.abs().max() for a, b in pairs]
-            gradients = torch.stack(apart).max().item()
+            differences = [(a.grad - b.grad).abs().max() / a.grad.abs().max() for a, b in pairs]
+            gradients = torch.stack(differences).max().item()
             if not (far < TOLERANCE and gradients < TOLERANCE):
                 raise ModelError(
                     f"{name} differs from asr: log-probabilities by {far:.1e}, gradients by {gradients:.1e}. "
@@ -240,7 +240,7 @@ class Bench:
             )
         return "\n".join(lines)
 
-    def contenders(self, precision: Precision) -> list[Contender]:
+    def systems(self, precision: Precision) -> list[System]:
         """All that take turns."""
         dtype = choose_precision(precision, CPU)
         entries = {
@@ -253,47 +253,47 @@ class Bench:
                 lambda size, config: SpeechbrainStack(size, config, packed=False)
             )
         return [
-            Contender(name, "asr", model, self.speechbrain() if "brain" in name else self.own(), dtype)
+            System(name, "asr", model, self.speechbrain() if "brain" in name else self.asr_batches(), dtype)
             for name, model in entries.items()
         ]
 
-    def cell_and_packed(self, precision: Precision) -> list[Contender]:
+    def cell_and_packed(self, precision: Precision) -> list[System]:
         """asr's layers of this cell, and torch's on packed sequences."""
         dtype, cell = choose_precision(precision, CPU), self.shape.layers.cell
-        entries = [Contender(cell, cell, self.model(), self.own(), dtype)]
+        entries = [System(cell, cell, self.model(), self.asr_batches(), dtype)]
         if cell in TORCH:
-            entries.append(Contender(f"{cell}, packed", cell, self.model(PackedStack), self.own(), dtype))
+            entries.append(
+                System(f"{cell}, packed", cell, self.model(PackedStack), self.asr_batches(), dtype)
+            )
         return entries
 
-    def own(self) -> Iterator[Batch]:
+    def asr_batches(self) -> Iterator[Batch]:
         """asr's batches, epoch after epoch, without the first, which is always the longest."""
         return chain.from_iterable(self.batches.load(self.batches.plan(epoch)[1:]) for epoch in count(1))
 
     def speechbrain(self) -> Iterator[Batch]:
         """speechbrain's batches of the same utterances, with the features from the same cache."""
         cache = open_cache(self.folder, [example.utterance for example in self.examples], self.features)
-        template = next(self.own())
+        template = next(self.asr_batches())
         return speechbrain_batches(self.examples, cache, template, self.options.batch_s)
 
-    def measure(self, precision: Precision, contenders: list[Contender]) -> str:
+    def measure(self, precision: Precision, systems: list[System]) -> str:
         """Take turns until the slowest has had its time; the result is a table.
 
         Raises:
             ModelError: two that should train on the same batches did not.
         """
-        matrix = torch.randn(GEMM_SIZE, GEMM_SIZE).to(contenders[0].precision)
+        matrix = torch.randn(GEMM_SIZE, GEMM_SIZE).to(systems[0].precision)
         peaks: list[float] = []
-        for contender in contenders:  # the first call of anything is slow
-            contender.update(self.some(np.argsort(self.batches.sampler.seconds)[:2].tolist()))
+        for system in systems:  # the first call of anything is slow
+            system.update(self.batch_of(np.argsort(self.batches.sampler.seconds)[:2].tolist()))
         matrix @ matrix
-        while len(peaks) < 3 or max(contender.spent_s for contender in contenders) < self.options.seconds:
-            first = len(peaks) % len(
-                contenders
-            )  # what came before may leave its mark: each is first at times
-            for contender in contenders[first:] + contenders[:first]:
-                contender.turn()
-            if len({contender.ids for contender in contenders if "brain" not in contender.name}) > 1:
-                raise ModelError("two contenders got different batches. This is a mistake in the benchmark.")
+        while len(peaks) < 3 or max(system.spent_s for system in systems) < self.options.seconds:
+            first = len(peaks) % len(systems)  # what came before may leave its mark: each is first at times
+            for system in systems[first:] + systems[:first]:
+                system.turn()
+            if len({system.ids for system in systems if "brain" not in system.name}) > 1:
+                raise ModelError("two systems got different batches. This is a mistake in the benchmark.")
             began = time.perf_counter()
             matrix @ matrix
             peaks.append(2 * GEMM_SIZE**3 / (time.perf_counter() - began) / 1e9)
@@ -303,12 +303,12 @@ class Bench:
             f"GEMM {max(peaks):.0f} GF/s",
             f"{'':24}{'audio-s/s':>10}{'asr / it':>10}{'GF/s':>8}{'of GEMM':>9}{'padding':>9}",
         ]
-        speeds = {contender.name: median(contender.speeds) for contender in contenders}
-        for contender in contenders:
-            speed, rate = median(contender.speeds), median(contender.rates)
+        speeds = {system.name: median(system.speeds) for system in systems}
+        for system in systems:
+            speed, rate = median(system.speeds), median(system.rates)
             lines.append(
-                f"{contender.name:24}{speed:10.1f}{speeds[contender.against] / speed:10.2f}{rate:8.1f}"
-                f"{rate / max(peaks):9.1%}{sum(contender.padding) / len(contender.padding):9.1%}"
+                f"{system.name:24}{speed:10.1f}{speeds[system.against] / speed:10.2f}{rate:8.1f}"
+                f"{rate / max(peaks):9.1%}{sum(system.padding) / len(system.padding):9.1%}"
             )
         return "\n".join(lines)
 

@@ -4,7 +4,7 @@
 
 It takes about two minutes, and needs the project itself (`asr`), scipy, and the Debian packages below.
 Seeded: with the same package versions the decoded audio and the manifests come out the same (an .ogg file
-also holds a random stream number, so its bytes differ). data/README.md tells what was made, and licences.
+also holds a random stream number, so its bytes differ). data/README.md lists what was made, and licences.
 """
 
 from __future__ import annotations

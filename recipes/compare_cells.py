@@ -88,7 +88,7 @@ def main(config: Config) -> str:
 
 
 def weights(model: EncoderConfig, config: Config) -> int:
-    """Of an encoder for 27 characters; other alphabets change all nets alike."""
+    """Number of weights of an encoder for 27 characters; other alphabets change all networks alike."""
     with torch.device("meta"):
         return parameter_count(Encoder(model, config.features.n_mels, vocab_size=28))
 

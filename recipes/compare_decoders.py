@@ -1,4 +1,4 @@
-"""Decoders and language models beside each other, on mini LibriSpeech: one model, one table.
+"""Decoders and language models compared on mini LibriSpeech: one model, one table.
 
 python recipes/compare_decoders.py --model MODEL --lms words.bin chars.bin rnn.safetensors [--data.root DIR]
 
@@ -86,7 +86,7 @@ def main(config: Config) -> str:
     comparison = Comparison(config.run_dir, model, dev, test, config.search_beam)
     results = [comparison.system(*system) for system in systems(config)]
     tables = []
-    # a model of phones writes words only where it is told which there are
+    # a model of phones writes words only where a vocabulary is given
     for unit, picture in (("words", "systems.png"), ("phones", "phones.png")):
         alike = [result for result in results if result.scores[0].unit == unit]
         if alike:

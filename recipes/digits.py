@@ -1,7 +1,7 @@
 """Connected digits: the demo. Trains, transcribes and scores on a CPU in minutes.
 
 python recipes/digits.py                                      synthetic voices, embedded in data/digits
-python recipes/digits.py --data.corpus fsdd [--data.root DIR]  six real people, each the unheard one in turn
+python recipes/digits.py --data.corpus fsdd [--data.root DIR]  six real people, each unseen in turn
 """
 
 from dataclasses import dataclass, field, replace
@@ -58,15 +58,15 @@ def main(config: Config) -> str:
 
 
 def synthetic(config: Config) -> str:
-    """Synthetic voices: train, transcribe three recordings, score the unheard voices."""
+    """Synthetic voices: train, transcribe three recordings, score the unseen voices."""
     splits = digits.prepare()
     path = train(splits.train, splits.dev, config)
     model = load_model(path, choose_device(config.train.device))
-    lines = ["", "three recordings of voices that were never heard in training:"]
+    lines = ["", "three recordings of voices that are not in the training data:"]
     for result in recognise(model, [Segment(file) for file in sorted(DEMO.glob("*.wav"))], batch_s=60):
         text = result.outcome if isinstance(result.outcome, AudioError) else result.outcome.text
         lines.append(f"  {result.segment.path.name:32} {text}")
-    lines += ["", f"all {len(splits.test)} recordings of unheard voices:"]
+    lines += ["", f"all {len(splits.test)} recordings of unseen voices:"]
     lines.append(write_report(config.train.run_dir / "test", evaluate(model, splits.test)))
     lines += [f"Model: {path}", f"Try:   asr transcribe {DEMO}/*.wav --model {path}"]
     return "\n".join(lines)

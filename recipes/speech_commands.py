@@ -2,8 +2,8 @@
 
 python recipes/speech_commands.py [--data.root DIR] [--epochs 12]
 
-No product, an example: the package's encoder gives one vector an utterance (`Encoder.final_states`), and one
-linear layer tells the words apart. The loop below is all there is to it.
+An example, not a product: the package's encoder gives one vector per utterance (`Encoder.final_states`), and
+one linear layer classifies it. The loop below is the whole training.
 """
 
 from dataclasses import dataclass, field
@@ -91,7 +91,7 @@ def main(config: Config) -> str:
 
 
 def prepared(part: list[Utterance], words: list[str], config: Config) -> tuple[list[Tensor], Tensor]:
-    """Features of each utterance, (frames, n_mels), and the number of its word."""
+    """Features of each utterance, (frames, n_mels), and the index of its word."""
     rate = config.features.sample_rate
     waveforms = (read_audio(utterance.audio_filepath, rate) for utterance in part)
     features = [log_mel(waveform.unsqueeze(0), config.features)[0] for waveform in waveforms]
@@ -106,7 +106,7 @@ def collated(features: list[Tensor], rows: Tensor) -> tuple[Tensor, Tensor]:
 
 @torch.inference_mode()
 def accuracy(model: Classifier, part: tuple[list[Tensor], Tensor]) -> float:
-    """Share of recordings whose word is found."""
+    """Fraction of recordings whose word is found."""
     model.eval()
     guesses = [model(*collated(part[0], rows)).argmax(1) for rows in torch.arange(len(part[1])).split(64)]
     return float((torch.cat(guesses) == part[1]).float().mean())

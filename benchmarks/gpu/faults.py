@@ -1,4 +1,4 @@
-"""What goes wrong in real trainings: memory that does not suffice, Ctrl-C, and runs that should be the same.
+"""What goes wrong in real trainings: running out of memory, Ctrl-C, and runs that should be the same.
 
 out_of_memory: an epoch with all memory, then the same with less than its peak. Batches have to be halved, and
   the loss has to stay the same.
@@ -75,7 +75,7 @@ def _compare_runs(part: Part, utterances: Sequence[Utterance], dev: Sequence[Utt
 
 
 def _start(part: Part, folder: Path, name: str, *more: str) -> subprocess.Popen[bytes]:
-    """A training in a process of its own: small, deterministic, with a checkpoint's worth of epochs."""
+    """A training in a separate process: small, deterministic, with a checkpoint's worth of epochs."""
     shape = shlex.split(QUICK if part.settings.quick else f"--batch.seconds {BATCH_S:g}")
     command = [
         sys.executable, "-m", "asr", "train", str(folder / "train.jsonl"), "--dev", str(folder / "dev.jsonl"),
@@ -122,7 +122,7 @@ def _provoke_out_of_memory(
 
 
 class _Halvings(logging.Handler):
-    """Collects what training says of batches that did not fit."""
+    """Collects the log messages about batches that did not fit."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)

@@ -37,7 +37,7 @@ _PLATFORMS = ("2_28", "2_27", "2_24", "2_17", "2_12", "2_5")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Pack as the command line says."""
+    """Pack what the command line asks for."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu.pack", description=__doc__.split("\n")[0])
     parser.add_argument("--speech", type=Path, required=True, help="folder that holds LibriSpeech/")
     parser.add_argument("--bundle", type=Path, default=BUNDLE, help="folder to fill (default: %(default)s)")
@@ -108,7 +108,7 @@ def collect_wheels(folder: Path) -> None:
         *("--platform=manylinux2014_x86_64", "--platform=manylinux1_x86_64", "--platform=any"), *missing,
     ]  # fmt: skip
     if subprocess.run(command, check=False).returncode:
-        raise DataError(f"pip cannot download {' '.join(missing)}; it says why above. Correct wheels.txt.")
+        raise DataError(f"pip cannot download {' '.join(missing)}; see above. Correct wheels.txt.")
 
 
 def take(utterances: Sequence[Utterance], minutes: float | None) -> list[Utterance]:

@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class KitSettings:
-    """What the command line says to all parts; plain values, so that it can be handed to another process."""
+    """The settings of all parts; plain values, so that they can be passed to another process."""
 
     out: str  # folder of the results
     device: str = "cuda"  # cuda or cpu

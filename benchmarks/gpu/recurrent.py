@@ -56,7 +56,7 @@ def run(part: Part) -> None:
 
 
 def combinations() -> Iterator[tuple[Cell, str, int, int]]:
-    """(cell, precision, batch, width), in the order of the sum of their places in the lists above."""
+    """(cell, precision, batch, width), in the order of the sum of their indices in the lists above."""
     lists = (CELLS, tuple(FORMATS), BATCHES, WIDTHS)
     places = itertools.product(*(range(len(values)) for values in lists))
     for place in sorted(places, key=lambda place: (sum(place), place)):

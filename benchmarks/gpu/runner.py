@@ -1,4 +1,4 @@
-"""Run the parts of the kit one after the other, each in a process of its own and under a limit of its own."""
+"""Run the parts of the kit one after the other, each in a separate process with a separate time limit."""
 
 import contextlib
 import json
@@ -71,9 +71,9 @@ def run_kit(settings: KitSettings, names: Sequence[str], budget_s: float) -> dic
     if "training" in weights and not settings.quick:
         weights["training"] = 60 * settings.minutes + TRAINING_OVERHEAD_S
     combined: dict[str, Any] = {"settings": asdict(settings), "budget_s": budget_s, "parts": {}}
-    for place, name in enumerate(names):
+    for index, name in enumerate(names):
         left_s = end - time.monotonic()
-        limit_s = max(left_s * weights[name] / sum(weights[other] for other in names[place:]), 2 * GRACE_S)
+        limit_s = max(left_s * weights[name] / sum(weights[other] for other in names[index:]), 2 * GRACE_S)
         print(f"{name}: {PARTS[name].answers} (at most {limit_s:.0f} s)", flush=True)
         entry = run_part(name, settings, limit_s, environment)
         combined["parts"][name] = entry
@@ -104,7 +104,7 @@ def run_part(name: str, settings: KitSettings, limit_s: float, environment: dict
         f"{deadline:.3f}",
     ]
     with log.open("w", encoding="utf-8") as output:
-        # A session of its own: whatever it starts, loader processes too, can be ended together.
+        # A new session, so that everything it starts, loader processes too, can be ended together.
         process = subprocess.Popen(
             command,
             cwd=ROOT,

@@ -1,6 +1,6 @@
 """A training of some minutes on the given speech, which ends with a `%WER` and leaves the model.
 
-`asr train` and `asr evaluate` in processes of their own, as a user calls them. Characters, decoded greedily.
+`asr train` and `asr evaluate` in separate processes, as a user calls them. Characters, decoded greedily.
 """
 
 import json

@@ -1,0 +1,96 @@
+"""The documents: links lead somewhere, options and names exist. `make docs` checks the links within docs/."""
+
+import contextlib
+import importlib.util
+import io
+import re
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+
+from asr.cli import main
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCS = sorted((ROOT / "docs").glob("*.md"))
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *DOCS]
+LINKING = [*PAGES, *sorted(ROOT.glob("*/README.md")), *sorted(ROOT.glob("asr/models/*/README.md"))]
+
+# Options of other programs, and of the kit, that the pages name.
+OTHERS = {
+    "--nproc-per-node", "--nnodes", "--node-rank", "--master-addr", "--master-port", "--help", "--version",
+}  # fmt: skip
+
+COMMANDS = (
+    ["train"], ["transcribe"], ["evaluate"], ["tune"], ["score"], ["augment"],
+    ["lm", "train"], ["lm", "train", "--kind", "charrnn"], ["lm", "score"], ["lm", "convert"],
+)  # fmt: skip
+RECIPES = (["digits"], ["compare_decoders"], ["compare_cells"], ["librispeech", "100h"])
+
+
+def page_name(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def prose(path: Path) -> str:
+    """A page without its fenced blocks, in which brackets are no links."""
+    return re.sub(r"^```.*?^```", "", path.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+
+
+def anchors(path: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub and mkdocs make them."""
+    headings = re.findall(r"^#+ (.+)$", prose(path), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading).strip().lower().replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", LINKING, ids=page_name)
+def test_links_lead_somewhere(page: Path) -> None:
+    """A link to a page, picture or heading that was moved."""
+    for target in re.findall(r"\]\(([^)\s]+)\)", prose(page)):
+        if re.match(r"https?:|mailto:", target):
+            continue
+        name, _, anchor = target.partition("#")
+        goal = (page.parent / name).resolve() if name else page
+        assert goal.exists(), f"{page_name(page)}: {target}"
+        if anchor:
+            assert anchor in anchors(goal), f"{page_name(page)}: no such heading: {target}"
+
+
+@pytest.fixture(scope="module")
+def options() -> set[str]:
+    """Every option of every command and of the recipes, from their help."""
+    help_texts = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(help_texts):
+        for command in COMMANDS:
+            assert main([*command, "--help"]) == 0
+        patch.syspath_prepend(ROOT / "recipes")  # as if started from there: recipes import each other
+        for name, *preset in RECIPES:
+            patch.setattr(sys, "argv", [name, *preset, "--help"])
+            with pytest.raises(SystemExit):
+                runpy.run_path(str(ROOT / "recipes" / f"{name}.py"), run_name="__main__")
+    for imported in ("digits", "mini_librispeech"):
+        sys.modules.pop(imported, None)
+    return set(re.findall(r"--[a-z][\w.-]*", help_texts.getvalue()))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_name)
+def test_options_exist(page: Path, options: set[str]) -> None:
+    """A page that names an option which was renamed; users copy it and get an error."""
+    assert len(options) > 100
+    text = page.read_text(encoding="utf-8")
+    if page.name == "renamed.md":
+        text = "\n".join(line.split(" | ")[-1] for line in text.splitlines())
+    named = set(re.findall(r"(?<![\w-])--[a-z][\w.-]*", text))
+    missing = {name.rstrip(".") for name in named} - options - OTHERS
+    assert not missing, f"{page_name(page)} names options that no command has: {sorted(missing)}"
+
+
+def test_renamed_modules_exist() -> None:
+    """The page of new names, out of date as soon as a module moves again."""
+    rows = re.findall(
+        r"^\| `(asr[\w.]+)` \| `(asr[\w.]+)` \|$", (ROOT / "docs" / "renamed.md").read_text(), re.M
+    )
+    assert len(rows) > 30
+    for _, after in rows:
+        assert importlib.util.find_spec(after), after
