@@ -8,8 +8,9 @@ ARGS ?=
 
 IN_VENV := .venv/bin/python
 PIP_INSTALL := $(IN_VENV) -m pip install --quiet --disable-pip-version-check
-# The variable silences a notice of mkdocs-material about the next major version of mkdocs.
-BUILD_DOCS := NO_MKDOCS_2_WARNING=1 $(IN_VENV) -m mkdocs build --quiet --strict
+# The variable silences a notice of mkdocs-material about the next major version of mkdocs. Not --quiet: with it, warnings
+# are not counted, and --strict passes whatever is broken.
+BUILD_DOCS := NO_MKDOCS_2_WARNING=1 $(IN_VENV) -m mkdocs build --strict
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test fast-test check docs format bench gpu-kit

@@ -62,12 +62,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Skip what needs a card where there is none."""
+    """Skip tests that need a GPU where there is none."""
     if item.get_closest_marker("gpu"):
         import torch
 
         if not torch.cuda.is_available():
-            pytest.skip("no CUDA card on this machine")
+            pytest.skip("no CUDA GPU on this machine")
 
 
 # A language that a tiny model learns by heart in seconds: each letter is a tone, a space is a pause.
@@ -80,7 +80,7 @@ class Tones:
     """Recordings in the language of tones, and a model that knows them."""
 
     folder: Path  # holds nothing but the recordings and tones.jsonl
-    texts: dict[str, str]  # what each file says, by its name, in the order of the names
+    texts: dict[str, str]  # the words of each file, by its name, in the order of the names
     model: Path
 
     @property
@@ -105,10 +105,10 @@ def tones(tmp_path_factory: pytest.TempPathFactory) -> Tones:
     """Eight recordings of 0.3 to 2 s and a model that transcribes them without an error."""
     import soundfile
 
-    said = ["ab c", "cab", "a b c a b c", "bb", "c a", "abcabc", "b ac bca c", "cc aa"]
+    spoken = ["ab c", "cab", "a b c a b c", "bb", "c a", "abcabc", "b ac bca c", "cc aa"]
     folder = tmp_path_factory.mktemp("tones")
     rows, texts = [], {}
-    for number, text in enumerate(said):
+    for number, text in enumerate(spoken):
         name = f"t{number}.wav"
         texts[name] = text
         soundfile.write(folder / name, Tones.sound(text, seed=number), 16000, subtype="PCM_16")

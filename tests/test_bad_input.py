@@ -1,6 +1,6 @@
 """What bad input gets: one clear line each, the right exit status, nothing lost. The real commands are run.
 
-Most run inside this process, because importing torch takes seconds; each runs once as a process of its own.
+Most run inside this process, because importing torch takes seconds; each runs once in a separate process.
 """
 
 import errno
@@ -33,7 +33,7 @@ Run = Callable[..., tuple[int, str, str]]
 
 
 def process(*arguments: object) -> tuple[int, str, str]:
-    """Runs a command as a process of its own: (exit status, stdout, stderr)."""
+    """Runs a command in a separate process: (exit status, stdout, stderr)."""
     command = [sys.executable, "-m", "asr", *map(str, arguments)]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     return result.returncode, result.stdout, result.stderr
@@ -118,7 +118,7 @@ def test_unusable_recording_as_a_process(tones: Any, tmp_path: Path) -> None:
 
 
 def test_silence_is_transcribed_and_said(tones: Any, tmp_path: Path, run: Run) -> None:
-    """NaN from the variance of silence; or a dead microphone that nobody hears of."""
+    """NaN from the variance of silence; or a dead microphone that nobody notices."""
     _samples([0.0] * 8000)(tmp_path / "silence.wav")
     status, out, err = run("transcribe", tmp_path / "silence.wav", tones.files[0], "--model", tones.model)
     assert status == 0
@@ -149,7 +149,7 @@ def _broken(rows: list[dict[str, Any]]) -> str:
 def _changed(number: int, **values: object) -> Callable[[list[dict[str, Any]]], str]:
     def change(rows: list[dict[str, Any]]) -> str:
         rows[number] |= values
-        # null stands for a key that is left out
+        # null means a key that is left out
         kept = [{key: value for key, value in row.items() if value is not None} for row in rows]
         return "\n".join(json.dumps(row) for row in kept)
 
@@ -226,7 +226,7 @@ def test_missing_manifest_as_a_process(tones: Any, tmp_path: Path) -> None:
 
 
 def test_empty_transcript(tones: Any, manifest: Any, tmp_path: Path, run: Run) -> None:
-    """Training refuses it (CTC would learn silence from speech); a score counts what is heard there."""
+    """Training refuses it (CTC would learn silence from speech); a score counts what is recognised there."""
     path = manifest(_changed(6, text=" "))
     status, _, err = run("train", path, "--dev", tones.manifest, *train_arguments(tmp_path / "run"))
     assert status == 2
@@ -329,7 +329,7 @@ MODELS: dict[str, tuple[Callable[[Path, Path], object], list[str]]] = {
 
 @pytest.mark.parametrize("kind", MODELS)
 def test_unusable_model(kind: str, tones: Any, tmp_path: Path, run: Run) -> None:
-    """A model from a stranger that runs code, or a damaged one that ends in a traceback."""
+    """An untrusted model that runs code, or a damaged one that ends in a traceback."""
     make, parts = MODELS[kind]
     path = tmp_path / "model.safetensors"
     make(tones.model, path)

@@ -92,7 +92,7 @@ def test_help_of_a_command(command: str, parts: list[str], capsys: pytest.Captur
 
 @pytest.mark.parametrize("command", ["transcribe", "evaluate", "tune", "score", "train", "augment"])
 def test_every_setting_is_explained(command: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """A field that was added without a comment stands in the help without a word."""
+    """A field that was added without a comment is in the help without an explanation."""
     cli.main([command, "--help"])
     text = capsys.readouterr().out
     options = re.findall(r"^[│ ] (--[a-z]\S+.*?)(?=^[│ ] -|^╰|^ *$)", text, re.MULTILINE | re.DOTALL)
@@ -168,7 +168,7 @@ def test_errors_are_one_line_and_a_status(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """A traceback for what a user can mend, a message over many lines, or a failure that exits with 0."""
+    """A traceback for what a user can fix, a message over many lines, or a failure that exits with 0."""
 
     def fail() -> int:
         raise error
@@ -178,7 +178,7 @@ def test_errors_are_one_line_and_a_status(
 
 
 def test_bugs_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A fault of the package told as the user's, without a trace of where it is."""
+    """A bug of the package reported as the user's error, without a traceback."""
 
     def fail() -> int:
         raise OSError(errno.ECONNREFUSED, "Connection refused")
@@ -197,7 +197,7 @@ def test_every_error_has_a_failing_status() -> None:
 def test_progress_is_left_out_where_nobody_watches(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A log file full of a thousand progress lines; and a handler that is left behind and prints twice."""
+    """A log file full of a thousand progress lines; and a handler that is not removed and prints twice."""
 
     def run() -> int:
         log = logging.getLogger("asr")
@@ -276,7 +276,7 @@ def test_reader_that_leaves_early(tmp_path: Path) -> None:
 
 
 def test_output_on_a_full_disk() -> None:
-    """A result that is lost without a word: Python alone says so only at exit, if at all."""
+    """A result that is lost silently: Python alone reports it only at exit, if at all."""
     if not Path("/dev/full").exists():
         pytest.skip("this system has no /dev/full")
     result = shell("$ASR --help > /dev/full")

@@ -40,7 +40,7 @@ OLD_DRIVER = (
 
 @pytest.fixture(autouse=True)
 def as_torch_was() -> Iterator[None]:
-    """Undo what a choice tells torch, and what is remembered of a faked GPU."""
+    """Undo torch's settings after a choice, and forget a faked GPU."""
     yield
     backends: Any = torch.backends
     backends.cuda.matmul.allow_tf32, backends.cudnn.allow_tf32 = False, True
@@ -140,7 +140,7 @@ def test_refused_devices(name: str, count: int, message: str, gpus: Callable[...
 
 
 def test_driver_too_old(gpus: Callable[..., None], caplog: pytest.LogCaptureFixture) -> None:
-    """Guards against days of training on the CPU beside a GPU whose driver is too old: one line says so."""
+    """Guards against days of training on the CPU beside a GPU whose driver is too old: one line warns."""
     gpus(0, warning=OLD_DRIVER)
     assert choose_device("auto") == CPU
     [message] = caplog.messages
@@ -178,7 +178,7 @@ def test_driver_without_a_usable_gpu(
 
 
 def test_cpu_without_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Guards an old processor: auto takes float32, and asking for bf16 says what to do instead."""
+    """Guards an old processor: auto takes float32, and asking for bf16 names the alternative."""
     monkeypatch.setattr(device_module, "_has_bf16_kernels", lambda: False)
     assert choose_precision("auto", CPU) is torch.float32
     with pytest.raises(SettingsError, match=r"bf16: this processor has no instructions for it\. Use float32"):

@@ -94,7 +94,7 @@ def test_digits_transcribes_scores_and_says_where_the_results_are(tmp_path: Path
 
 
 def test_fsdd_takes_each_speaker_in_turn(tmp_path: Path) -> None:
-    """Guards the split of the real digits: every speaker is tested once, in a run folder of its own."""
+    """Guards the split of the real digits: every speaker is tested once, in a separate run folder."""
     recordings = tmp_path / "recordings"
     recordings.mkdir()
     rng = np.random.default_rng(0)
@@ -136,7 +136,7 @@ def test_cells_are_compared_with_equal_numbers_of_weights(tmp_path: Path) -> Non
 
 
 def test_speech_commands_trains_and_tests(tmp_path: Path) -> None:
-    """Guards the example of the encoder's final states: it runs, and says what share it got right."""
+    """Guards the example of the encoder's final states: it runs, and prints its accuracy."""
     for word in ("down", "go", "left", "no", "right", "stop", "up", "yes"):
         (tmp_path / word).mkdir()
         for number in range(30):

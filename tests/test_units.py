@@ -63,14 +63,14 @@ def test_from_manifest_to_score(
 ) -> None:
     """Guards each kind of units through training, the saved model, transcribing and scoring.
 
-    What is counted is said: words, or phones where there are no words.
+    The unit that is counted is named: words, or phones where there are no words.
     """
     pytest.importorskip("sentencepiece")
     run_dir = tmp_path / "run"
     assert train(manifest, run_dir, *options) == 0
-    said = capsys.readouterr().err
-    assert f"dev {rate} " in said
-    assert f"best dev {rate} " in said
+    printed = capsys.readouterr().err
+    assert f"dev {rate} " in printed
+    assert f"best dev {rate} " in printed
     row = json.loads((run_dir / "metrics.jsonl").read_text().splitlines()[-1])
     assert ("dev_wer" in row, "dev_per" in row) == (rate == "WER", rate == "PER")
     model = run_dir / "model.safetensors"

@@ -33,7 +33,7 @@ class TuneSettings:
     model rescores, its weight, among the texts that the search finds with the others.
     """
 
-    # JSONL of utterances that neither training nor a later score uses, with their true text
+    # JSONL of utterances that neither training nor a later score uses, with their transcripts
     manifest: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="MANIFEST")]
     # a .safetensors file, which gets the weights, or a name such as english: a copy of it in DIR gets them
     model: Annotated[Path, tyro.conf.arg(metavar="MODEL")]
@@ -50,7 +50,7 @@ class TuneSettings:
 
 
 def run(settings: TuneSettings) -> str:
-    """Tune as the command line says; the text is for the user.
+    """Tune the weights; the result is the text to print.
 
     Raises:
         AsrError: a setting, the manifest, the model or an utterance's audio cannot be used.
@@ -63,10 +63,9 @@ def run(settings: TuneSettings) -> str:
     decoding = settings.decoding.with_defaults_of(files)
     resources = DecodingResources.read(decoding, model)
     out = settings.out or files.beside(f"{_kind(decoding)}.tuning")
-    out.mkdir(parents=True, exist_ok=True)  # now, not after an hour of decoding
-    decoder = TwoPassDecoder(
-        model.settings.tokenizer, decoding.beam, resources
-    )  # contradictions first, likewise
+    out.mkdir(parents=True, exist_ok=True)  # before an hour of decoding, not after it
+    # settings that contradict each other are found here, likewise
+    decoder = TwoPassDecoder(model.settings.tokenizer, decoding.beam, resources)
     emissions = compute_emissions(model, utterances, settings.batch_s)
     tuned = tune(
         model, utterances, emissions, decoder, settings.grid,

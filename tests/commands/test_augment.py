@@ -1,4 +1,4 @@
-"""`asr augment` writes the samples of training, and says what was drawn."""
+"""`asr augment` writes the samples of training, and prints what was drawn."""
 
 import re
 from pathlib import Path
@@ -35,8 +35,8 @@ def training_batches(
     batches = Batches(examples, FeatureConfig(), BatchConfig(cache_dir=cache_dir), config, seed=seed)
     rows = {}
     for batch in batches.load(batches.plan(epoch)):
-        heard = batch.audio if cache_dir is None else batch.features(FeatureConfig())
-        for name, audio, frames in zip(batch.ids, heard, batch.frame_lengths.tolist(), strict=True):
+        examples = batch.audio if cache_dir is None else batch.features(FeatureConfig())
+        for name, audio, frames in zip(batch.ids, examples, batch.frame_lengths.tolist(), strict=True):
             rows[name] = audio if cache_dir is None else audio[:frames]
     return rows
 

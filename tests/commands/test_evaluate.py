@@ -132,7 +132,7 @@ def test_empty_references_count(
 
 
 def test_batch_s_changes_no_score(tones: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Hypotheses that change places with a batch's, or a limit that is not checked."""
+    """Hypotheses of one batch that are given to another, or a limit that is not checked."""
     for batch_s in ("0.5", "500"):
         arguments = [str(tones.manifest), "--batch-s", batch_s, "--out", str(tmp_path)]
         assert evaluate(capsys, tones, *arguments)[1].startswith("%WER 0.00 [ 0 / 19")
@@ -151,7 +151,7 @@ def test_device_must_exist(tones: Any, capsys: pytest.CaptureFixture[str]) -> No
 def test_results_that_cannot_be_written_are_found_before_the_work(
     tones: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """An hour of recognition whose results have no place."""
+    """An hour of recognition whose results cannot be written."""
     (tmp_path / "file").touch()
     status, text, err = evaluate(capsys, tones, str(tones.manifest), "--out", str(tmp_path / "file" / "x"))
     assert (status, text) == (2, "")

@@ -1,4 +1,4 @@
-"""What is wrong with a command line is said in one line, and help texts come through."""
+"""An error in a command line is one line; help texts are printed as they are."""
 
 import os
 import subprocess
@@ -59,15 +59,15 @@ def test_mistakes_are_one_line(
         monkeypatch.setenv("COLUMNS", columns)
         with pytest.raises(SettingsError) as raised:
             parse(Options, "asr try", arguments)
-        said = str(raised.value)
-        assert said.startswith(message)
-        assert said.endswith(" `asr try --help` lists all options.")
-        assert "\n" not in said
-        assert not set("│╭╰─").intersection(said)
+        message_text = str(raised.value)
+        assert message_text.startswith(message)
+        assert message_text.endswith(" `asr try --help` lists all options.")
+        assert "\n" not in message_text
+        assert not set("│╭╰─").intersection(message_text)
     assert capsys.readouterr() == ("", "")
 
 
-def test_nothing_said_is_one_line_too() -> None:
+def test_nothing_message_text_is_one_line_too() -> None:
     """An end without a box, as another version of tyro may make one: no traceback."""
     with (
         pytest.raises(SettingsError, match=r"^wrong options\. `asr --help` lists all options\.$"),

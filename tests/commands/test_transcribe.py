@@ -13,8 +13,7 @@ import torch
 from asr.cli import main
 from asr.decoding.hypothesis import Hypothesis
 from asr.decoding.recognition import Segment, recognise
-from asr.errors import AudioError, SettingsError
-from asr.frontend.audio import find_audio
+from asr.errors import SettingsError
 from asr.model.acoustic import AcousticModel
 from asr.model.saved import load_model
 
@@ -140,32 +139,6 @@ def test_file_names_of_any_bytes(tones: Any, tmp_path: Path, capsys: pytest.Capt
     assert json.loads(lines[0])["audio_filepath"] == odd
     assert json.loads(lines[1])["text"] == "ab c"
     assert "\\udcff\\udce4.wav: no such file." in err
-
-
-def test_globs_and_folders(tones: Any, tmp_path: Path) -> None:
-    """A quoted pattern taken for a name, a folder in the system's order, or a manifest read as sound."""
-    assert find_audio([f"{tones.folder}/t[35].wav", str(tones.folder)]) == [
-        *map(Path, (tones.files[3], tones.files[5])),
-        *map(Path, tones.files),
-    ]
-    deep = tmp_path / "x" / "y"
-    deep.mkdir(parents=True)
-    for name in ("B.WAV", "a.flac", "notes.txt"):
-        (deep / name).touch()
-    (tmp_path / "x" / "folder.wav").mkdir()
-    assert find_audio([str(tmp_path)]) == [deep / "B.WAV", deep / "a.flac"]
-    assert find_audio([f"{tmp_path}/**/*.flac"]) == [deep / "a.flac"]
-    bracket = tmp_path / "take[1].wav"  # a name that looks like a pattern
-    bracket.touch()
-    assert find_audio([str(bracket)]) == [bracket]
-    with pytest.raises(AudioError, match=r"nothing\*: no file matches this pattern"):
-        find_audio(["nothing*"])
-    empty = tmp_path / "empty"
-    empty.mkdir()
-    with pytest.raises(
-        AudioError, match=r"empty: no audio files in this folder. Expected some that end in \.wav"
-    ):
-        find_audio([str(empty)])
 
 
 def test_device_must_exist(tones: Any, capsys: pytest.CaptureFixture[str]) -> None:

@@ -21,7 +21,7 @@ from asr.errors import DownloadError
 
 
 def _tar(**members: bytes) -> bytes:
-    """A tar.gz of these files; keyword "a__b" stands for the path a/b."""
+    """A tar.gz of these files; keyword "a__b" is the path a/b."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
         for name, content in members.items():
@@ -114,12 +114,12 @@ def _archive(server: _Server, **changes: Any) -> Archive:
 def test_fetch_then_nothing_more_to_fetch(
     server: _Server, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Guards the whole way, what is said before the first byte, and that a second call asks for nothing."""
+    """Guards a whole download, the log before the first byte, and a second call, which requests nothing."""
     with caplog.at_level(logging.INFO, logger="asr"):
         folder = fetch(_archive(server), tmp_path / "data")
     assert folder == tmp_path / "data" / "corpus" / "part"
     assert (folder / "a").read_bytes() == _SOUND
-    assert (tmp_path / "data" / "corpus" / "LICENSE").read_bytes() == b"free"  # what lies beside comes along
+    assert (tmp_path / "data" / "corpus" / "LICENSE").read_bytes() == b"free"
     first = caplog.messages[0]
     for words in ("corpus.tar.gz", size_text(len(_CORPUS)), "licence CC0", server.url()):
         assert words in first
@@ -166,7 +166,7 @@ def test_server_that_cannot_resume(server: _Server, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("size_bytes", [0, len(_CORPUS)])
 def test_part_that_is_longer_than_the_file(server: _Server, tmp_path: Path, size_bytes: int) -> None:
-    """Guards a part of something else: the server answers 416 for ever, and each call would fail."""
+    """Guards a part of something else: the server answers 416 forever, and each call would fail."""
     (tmp_path / "corpus.tar.gz.part").write_bytes(bytes(2 * len(_CORPUS)))
     assert (fetch(_archive(server, size_bytes=size_bytes), tmp_path) / "a").read_bytes() == _SOUND
 
@@ -203,7 +203,7 @@ def test_archive_that_lies_there_is_verified(server: _Server, tmp_path: Path) ->
 def test_mirror_serves_when_the_first_address_fails(
     server: _Server, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Guards the mirrors, after a 404 and after a page of another size, and that the log tells of both."""
+    """Guards the mirrors, after a 404 and after a page of another size, and that the log names both."""
     archive = _archive(server, url=server.url("missing"), mirrors=(server.url("other"), server.url()))
     assert (fetch(archive, tmp_path) / "a").read_bytes() == _SOUND
     assert [request.path for request in server.requests] == ["/missing", "/other", "/corpus.tar.gz"]
@@ -226,7 +226,7 @@ def test_all_addresses_fail(server: _Server, tmp_path: Path) -> None:
 def test_unknown_size_and_checksum_are_said(
     server: _Server, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Guards against a check that is left out in silence; GitHub's archives tell no length either."""
+    """Guards against a check that is skipped silently; GitHub's archives have no length either."""
     server.tell_length = False
     fetch(_archive(server, sha256="", size_bytes=0), tmp_path / "a")
     assert "no published checksum is known, so neither content nor size can be checked" in caplog.text

@@ -98,7 +98,7 @@ def test_folder_without_utterances(tmp_path: Path) -> None:
 def test_mini_uses_dev_clean_where_dev_clean_2_is_missing(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Guards the stand-in, that the log tells of it, and that dev-clean-2 comes first where it exists."""
+    """Guards the stand-in, that the log names it, and that dev-clean-2 comes first where it exists."""
     corpus = tmp_path / "LibriSpeech"
     _look_alike(corpus / "train-clean-5", [19, 20])
     _look_alike(corpus / "dev-clean", list(range(100, 110)))

@@ -50,7 +50,7 @@ def test_written_manifest_reads_back_equal(tmp_path: Path) -> None:
 
 
 def test_paths_below_the_manifest_are_relative_and_survive_a_move(tmp_path: Path) -> None:
-    """Guards moving a corpus: absolute paths would still point at the old place."""
+    """Guards moving a corpus: absolute paths would still point to the old folder."""
     old = tmp_path / "old"
     old.mkdir()
     (old / "a.wav").touch()
@@ -59,7 +59,7 @@ def test_paths_below_the_manifest_are_relative_and_survive_a_move(tmp_path: Path
         old / "m.jsonl",
         [
             Utterance(id="a", audio_filepath=old / "a.wav", duration=1.0, text="x"),
-            # A name that begins like the folder's, but lies outside of it.
+            # A name that begins like the folder's, but is outside of it.
             Utterance(id="b", audio_filepath=old / ".." / "b.wav", duration=1.0, text="x"),
         ],
     )

@@ -40,7 +40,7 @@ def test_split_is_the_published_one(speech: Path) -> None:
 
 
 def test_no_speaker_stands_on_two_sides(tmp_path: Path) -> None:
-    """The number behind `_nohash_` counts a speaker's takes and must not move them to another set."""
+    """The number after `_nohash_` counts a speaker's takes and must not move them to another set."""
     _look_alike(tmp_path, ("yes", "no"))
     splits = speech_commands.prepare(tmp_path, tmp_path / "unused", ("yes", "no"))
     parts = [{utterance.speaker for utterance in part} for part in (splits.train, splits.dev, splits.test)]

@@ -76,6 +76,13 @@ def test_map_is_the_package() -> None:
     assert found.group() == package_map(), "draw the map again: python tests/docs/test_map.py"
 
 
+def test_contributing_has_the_layers() -> None:
+    """Layers that changed in pyproject.toml, and are described as before in CONTRIBUTING.md."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    name = project["tool"]["importlinter"]["contracts"][0]["name"]
+    assert f"\n{name}\n" in (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+
+
 def test_every_line_has_a_caption() -> None:
     """A module whose docstring says nothing, or a first sentence too long to be a caption."""
     lines = package_map().splitlines()

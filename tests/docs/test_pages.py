@@ -22,6 +22,9 @@ OTHERS = {
     "--nproc-per-node", "--nnodes", "--node-rank", "--master-addr", "--master-port", "--help", "--version",
 }  # fmt: skip
 
+# Folders that commands write.
+MADE_BY_COMMANDS = ("RUN/", "bundle/", "diagnostics/", "dist/", "runs/", "tensorboard/")
+
 COMMANDS = (
     ["train"], ["transcribe"], ["evaluate"], ["tune"], ["score"], ["augment"],
     ["lm", "train"], ["lm", "train", "--kind", "charrnn"], ["lm", "score"], ["lm", "convert"],
@@ -94,3 +97,12 @@ def test_renamed_modules_exist() -> None:
     assert len(rows) > 30
     for _, after in rows:
         assert importlib.util.find_spec(after), after
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_name)
+def test_named_files_exist(page: Path) -> None:
+    """A page that sends its reader to a file or folder which was moved; paths are the project's or asr/'s."""
+    named = re.findall(r"`((?:\w+/)+(?:\w+\.(?:py|md))?)`", prose(page))
+    missing = [name for name in named if not (ROOT / name).exists() and not (ROOT / "asr" / name).exists()]
+    missing = [name for name in missing if not name.startswith(MADE_BY_COMMANDS)]
+    assert not missing, f"{page_name(page)} names files that do not exist: {missing}"

@@ -1,10 +1,11 @@
-"""Reading audio: every format, rate and channel count comes out as what was heard, and damage is named."""
+"""Reading audio: every format, rate and channel count gives the same samples, and damage is an error."""
 
 import itertools
 import math
 import shutil
 import struct
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from asr.errors import AudioError
-from asr.frontend.audio import audio_info, read_audio, resample
+from asr.frontend.audio import audio_info, find_audio, read_audio, resample
 from asr.frontend.features import FeatureConfig, log_mel
 
 RATE = 16_000  # Hz, of the model
@@ -288,7 +289,7 @@ def test_segment_equals_slice_of_the_whole(kind: str, tmp_path: Path) -> None:
         start = round(offset_s * RATE)
         expected = whole[start:] if duration_s is None else whole[start : start + round(duration_s * RATE)]
         assert part.shape == expected.shape
-        if kind == "opus":  # decodes with a state that a seek starts anew
+        if kind == "opus":  # decodes with a state that a seek resets
             assert float((part - expected).norm() / expected.norm()) < 0.03
         else:
             torch.testing.assert_close(part, expected, rtol=0, atol=0)
@@ -355,7 +356,7 @@ def test_segment_outside_the_recording(
 
 
 def assert_refused(path: Path, message: str) -> None:
-    """Reading fails with one line that names the file and says this."""
+    """Reading fails with one line that names the file and contains this."""
     with pytest.raises(AudioError) as caught:
         read_audio(path, RATE)
     assert str(caught.value).startswith(f"{path}: ")
@@ -407,7 +408,7 @@ def test_wav_of_unknown_length(size: int, tmp_path: Path) -> None:
 
 
 def test_trailing_chunk_is_no_damage(tmp_path: Path) -> None:
-    """Guards against refusing wavs with tags behind the samples."""
+    """Guards against refusing wavs with tags after the samples."""
     path = write(tmp_path / "tagged", sine(440, RATE), RATE, "wav-16")
     path.write_bytes(path.read_bytes() + b"LIST" + struct.pack("<I", 4) + b"INFO")
     assert len(read_audio(path, RATE)) == RATE
@@ -433,7 +434,7 @@ def test_impossible_rate(rate: int, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_samples_that_are_not_numbers(value: float, tmp_path: Path) -> None:
-    """Guards against one NaN that makes a whole training run NaN; the message gives its place in the file."""
+    """Guards against one NaN that makes a whole training run NaN; the message gives its position."""
     samples = np.stack([sine(440, RATE)] * 2, axis=1)
     samples[1234, 1] = value
     path = write(tmp_path / "nan", samples, RATE)
@@ -465,3 +466,29 @@ def test_names_do_not_decide(tmp_path: Path) -> None:
     path = write(tmp_path / "a", sine(440, RATE), RATE, "flac-16")
     shutil.move(path, tmp_path / "b.wav")
     assert len(read_audio(tmp_path / "b.wav", RATE)) == RATE
+
+
+def test_globs_and_folders(tones: Any, tmp_path: Path) -> None:
+    """A quoted pattern taken for a name, a folder in the system's order, or a manifest read as sound."""
+    assert find_audio([f"{tones.folder}/t[35].wav", str(tones.folder)]) == [
+        *map(Path, (tones.files[3], tones.files[5])),
+        *map(Path, tones.files),
+    ]
+    deep = tmp_path / "x" / "y"
+    deep.mkdir(parents=True)
+    for name in ("B.WAV", "a.flac", "notes.txt"):
+        (deep / name).touch()
+    (tmp_path / "x" / "folder.wav").mkdir()
+    assert find_audio([str(tmp_path)]) == [deep / "B.WAV", deep / "a.flac"]
+    assert find_audio([f"{tmp_path}/**/*.flac"]) == [deep / "a.flac"]
+    bracket = tmp_path / "take[1].wav"  # a name that looks like a pattern
+    bracket.touch()
+    assert find_audio([str(bracket)]) == [bracket]
+    with pytest.raises(AudioError, match=r"nothing\*: no file matches this pattern"):
+        find_audio(["nothing*"])
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    with pytest.raises(
+        AudioError, match=r"empty: no audio files in this folder. Expected some that end in \.wav"
+    ):
+        find_audio([str(empty)])

@@ -70,7 +70,7 @@ def test_speakers_by_hand() -> None:
     ],
 )
 def test_what_is_resampled(speakers: list[str] | None, text: str) -> None:
-    """Guards the rule: speakers where all are known and there are five or more; else it is said why not."""
+    """Guards the rule: speakers where all are known and there are five or more; else the reason is given."""
     assert str(bootstrap_interval([0, 1, 0, 1, 0, 1], [2] * 6, speakers)).endswith(f"(bootstrap over {text}")
 
 
@@ -87,7 +87,7 @@ def test_seeded_and_wider_with_the_level(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_one_utterance_is_a_point() -> None:
-    """Guards the degenerate case: one utterance says nothing about its spread."""
+    """Guards the degenerate case: one utterance has no spread."""
     assert ends(bootstrap_interval([1], [2])) == (50.0, 50.0)
 
 

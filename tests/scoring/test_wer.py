@@ -146,7 +146,7 @@ def test_rounding_of_the_line() -> None:
 
 
 def test_counts_add_up_with_the_operations() -> None:
-    """Guards against counts and alignments that tell different stories."""
+    """Guards against counts that contradict the alignments."""
     generator = random.Random(4)
     for utterance in scored(
         *((random_text(generator), random_text(generator)) for _ in range(30))

@@ -44,7 +44,7 @@ def test_draws_are_pinned() -> None:
 
 
 def test_draws_are_pure() -> None:
-    """Guards against global random state and the order of calls; another seed, epoch or id draws anew."""
+    """Guards against global random state and the order of calls; another seed, epoch or id changes them."""
     first = drawn(ALL)
     np.random.seed(3)
     torch.manual_seed(3)

@@ -48,7 +48,7 @@ def test_the_same_one_by_one() -> None:
 
 
 def test_uniform() -> None:
-    """Guards the draws' quality: each epoch, seed and purpose has numbers of its own, evenly spread, and
+    """Guards the draws' quality: each epoch, seed and purpose has different numbers, evenly spread, and
     unlike the others'."""
     hashes = hash_ids(names(20_000))
     draws = [

@@ -18,12 +18,12 @@ def centres_hz() -> torch.Tensor:
 @pytest.mark.parametrize("factor", [0.5, 0.88, 1.0, 1.12, 2.0])
 def test_bands_hear_the_paper_s_frequencies(factor: float) -> None:
     """Guards equation 1 of Jaitly and Hinton: features that are their bands' frequencies show what each band
-    hears after the warp (interpolation of a line is exact)."""
+    receives after the warp (interpolation of a line is exact)."""
     centres = centres_hz()
     features = centres.float().expand(1, 3, -1)
-    heard = warp_mel(features, torch.tensor([factor], dtype=torch.float64), CONFIG)[0, 0]
+    warped_features = warp_mel(features, torch.tensor([factor], dtype=torch.float64), CONFIG)[0, 0]
     high, half = 4800, 8000
-    for hertz, warped in zip(centres.tolist(), heard.tolist(), strict=True):
+    for hertz, warped in zip(centres.tolist(), warped_features.tolist(), strict=True):
         if hertz <= high * min(factor, 1) / factor:
             expected = hertz * factor
         else:
@@ -42,7 +42,7 @@ def test_factor_one_changes_nothing() -> None:
 
 @pytest.mark.parametrize("factor", [0.88, 1.12])
 def test_a_tone_moves(factor: float) -> None:
-    """Guards the direction: above 1 a band hears a higher frequency, so a voice becomes lower."""
+    """Guards the direction: above 1 a band receives a higher frequency, so a voice becomes lower."""
     tone = 0.3 * torch.sin(2 * math.pi * 2000 * torch.arange(16_000) / 16_000)
     features = log_mel(tone.unsqueeze(0), CONFIG)
     warped = warp_mel(features, torch.tensor([factor], dtype=torch.float64), CONFIG)

@@ -44,19 +44,19 @@ def test_reverberation_is_a_convolution() -> None:
     numpy's direct convolution; length and power are the speech's."""
     for samples, taps in ((1000, 300), (513, 512), (100, 1000), (401, 1)):
         speech, response = noise(samples), noise(taps, seed=1)
-        heard = reverberate(speech, response)
-        assert heard.dtype == np.float32
+        reverberant = reverberate(speech, response)
+        assert reverberant.dtype == np.float32
         expected = np.convolve(speech.astype(np.float64), response)[:samples]
         expected *= np.sqrt(np.square(speech, dtype=np.float64).sum() / np.square(expected).sum())
-        assert heard == pytest.approx(expected, abs=1e-5)
+        assert reverberant == pytest.approx(expected, abs=1e-5)
 
 
 def test_direct_sound_stays_in_place() -> None:
     """Guards against words that move against their transcript: the largest correlation is at lag 0."""
     speech = noise(RATE)
-    heard = reverberate(speech, SyntheticRoom(0.6, 0.0, seed=2).response(RATE))
-    assert heard.shape == speech.shape
-    correlation = np.fft.irfft(np.fft.rfft(heard, 2 * RATE) * np.fft.rfft(speech, 2 * RATE).conj())
+    reverberant = reverberate(speech, SyntheticRoom(0.6, 0.0, seed=2).response(RATE))
+    assert reverberant.shape == speech.shape
+    correlation = np.fft.irfft(np.fft.rfft(reverberant, 2 * RATE) * np.fft.rfft(speech, 2 * RATE).conj())
     assert int(correlation.argmax()) == 0
 
 
