@@ -279,9 +279,9 @@ def _is_first(message: str) -> bool:
     """Whether this process logs the error: of several that fail alike, one does."""
     if os.environ.get("WORLD_SIZE", "1") == "1":
         return True
-    from asr.training.distributed import first_to_say
+    from asr.training.distributed import first_to_report
 
-    return first_to_say(message)
+    return first_to_report(message)
 
 
 _SPACE = "Free some space, or write to another folder."

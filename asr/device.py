@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+import torch.utils.deterministic
 
 from asr.errors import SettingsError
 
@@ -212,6 +213,24 @@ def _has_fast_bf16(device: torch.device) -> bool:
         return torch.cuda.get_device_capability(device) >= (8, 0)  # older GPUs emulate it
     fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     return bool(fast) and _has_bf16_kernels()
+
+
+# ----------------------------------------------------------------------------------------------- determinism
+
+
+def make_deterministic() -> None:
+    """Let torch choose kernels whose results do not depend on the order in which a GPU's threads arrive.
+
+    Call it before a GPU is used: cuBLAS reads its part when it starts. An operation without such a kernel
+    raises a RuntimeError that names it. On a CPU, whose results are the same without, it changes nothing.
+
+    Source: the notes on reproducibility in torch's documentation; cuBLAS and cuDNN's recurrent layers need a
+        workspace of fixed size.
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    torch.backends.cudnn.benchmark = False
 
 
 # ---------------------------------------------------------------------------------------------------- memory

@@ -57,7 +57,7 @@ from asr.model.acoustic import AcousticModel, ModelSettings
 from asr.model.ctc import blank_steps, ctc_loss
 from asr.model.encoder import EncoderConfig
 from asr.model.recurrent.cells import NAMES, Cell
-from asr.training.optimizer import make_optimizer, step_unless
+from asr.training.update import make_optimizer, step_unless
 
 GEMM_SIZE = 4096  # rows and columns of the matrices whose product counts as the processor's peak
 TOLERANCE = 1e-4  # of log-probabilities, and of gradients relative to the largest of the same parameter

@@ -20,7 +20,6 @@ from mini_librispeech import Data
 from asr.batching.batches import Batches
 from asr.batching.examples import make_examples
 from asr.cli import recipe
-from asr.commands.train import Settings, train
 from asr.corpora import digits, librispeech
 from asr.corpora.manifest import Splits
 from asr.device import choose_device
@@ -32,6 +31,7 @@ from asr.scoring.comparison import System, draw, table
 from asr.scoring.evaluation import evaluate
 from asr.scoring.report import write_report
 from asr.scoring.wer import Score
+from asr.training.recogniser import Settings, train
 
 
 @dataclass(frozen=True)

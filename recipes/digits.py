@@ -10,7 +10,6 @@ from typing import Literal
 
 from asr.batching.batches import BatchConfig
 from asr.cli import recipe
-from asr.commands.train import Settings, train
 from asr.corpora import digits, fsdd
 from asr.decoding.recognition import Segment, recognise
 from asr.device import choose_device
@@ -22,6 +21,7 @@ from asr.model.saved import load_model
 from asr.scoring.evaluation import evaluate
 from asr.scoring.report import write_report
 from asr.training.config import TrainConfig
+from asr.training.recogniser import Settings, train
 
 DEMO = Path(__file__).parents[1] / "data" / "digits" / "wav"
 

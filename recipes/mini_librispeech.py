@@ -11,7 +11,6 @@ from pathlib import Path
 
 from asr.batching.batches import BatchConfig
 from asr.cli import recipe
-from asr.commands.train import Settings, train
 from asr.corpora import librispeech
 from asr.device import choose_device
 from asr.frontend.augment import AugmentConfig
@@ -21,6 +20,7 @@ from asr.model.saved import load_model
 from asr.scoring.evaluation import evaluate
 from asr.scoring.report import write_report
 from asr.training.config import TrainConfig
+from asr.training.recogniser import Settings, train
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Utterances -> batches: what a batch holds, and how it is made; `sampler` says what goes together."""
+"""Padded batches of utterances: what a batch contains, and how it is made of audio or cached features."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 from asr.batching.cache import FeatureCache, open_cache, read_waveform
 from asr.batching.examples import Example
 from asr.batching.loader import Loader, loader_processes
-from asr.batching.sampler import Plan, Planned, Sampler
+from asr.batching.sampler import Plan, PlannedBatch, Sampler
 from asr.corpora.manifest import Utterance
 from asr.device import one_thread
 from asr.errors import AsrError, AudioError, DataError, SettingsError
@@ -32,12 +32,12 @@ class BatchConfig:
     """How utterances become batches."""
 
     seconds: float = 100.0  # of audio in a batch, padding included, over all processes
-    # Features are kept here; None computes them every time. Those of rooms, noise and gain are never kept.
+    # The feature cache; None computes features every time. Those with reverb, noise or gain are never cached.
     cache_dir: Path | None = Path("data/features")
-    # Equal parts of a batch, one or more for each process; None: as many as processes. Set it to go on with a
-    # run of more processes.
+    # Equal parts of a batch, one or more for each process; None: as many as processes. Set it to resume a run
+    # with another number of processes.
     shards: int | None = None
-    # In so many first epochs, short utterances come before long ones (SortaGrad): a steadier beginning.
+    # In so many first epochs, short utterances come before long ones (SortaGrad), which is more stable.
     shortest_first_epochs: int = 0
     # Processes that make batches; None: 0 on a CPU; on a GPU up to 8, or 4 where a cache has all features.
     workers: int | None = None
@@ -73,8 +73,8 @@ class Batch:
     global_tokens: int  # tokens of all processes' parts of this batch
     global_seconds: float  # of audio in all processes' parts, without padding
     warps: Tensor | None = None  # (batch,) float64 factors of the mel bands' frequencies; None: all 1
-    # Beside features: (some, samples) of the utterances whose features no cache has, since a room, noise or a
-    # volume was drawn for them, and (some,) int64 which utterances those are. Their features are zeros.
+    # Beside features: (uncached, samples) of the utterances whose features are not cached, because a room,
+    # noise or volume was drawn for them, and (uncached,) int64 their rows in `audio`, which are zeros.
     waveforms: Tensor | None = None
     waveform_rows: Tensor | None = None
 
@@ -96,7 +96,7 @@ class Batch:
         return self._rows(0, half), self._rows(half, len(self.ids))
 
     def features(self, config: FeatureConfig) -> Tensor:
-        """(batch, frames, n_mels) log-mel frames; the device computes those that no cache has."""
+        """(batch, frames, n_mels) log-mel frames; those that are not cached are computed on the device."""
         features = self.audio if self.audio.dim() == 3 else log_mel(self.audio, config)
         if self.waveforms is not None and self.waveform_rows is not None:
             frames = features.shape[1]
@@ -114,7 +114,7 @@ class Batch:
         return self._map(torch.Tensor.pin_memory)
 
     def _rows(self, first: int, end: int) -> "Batch":
-        """Some of the utterances; padding of features that none of them needs is cut off."""
+        """The utterances first to end - 1, without padding of features that none of them needs."""
         plain = replace(self, waveforms=None, waveform_rows=None)._map(lambda tensor: tensor[first:end])
         part = replace(plain, ids=self.ids[first:end])
         if part.audio.dim() == 3:
@@ -152,13 +152,13 @@ class Batches:
         config: batch size, cache and workers.
         augment: None for plain utterances in a fixed order (dev and test sets).
         seed: of the shuffling and the augmentation.
-        rank: which process's part to give.
+        rank: of the process whose part is returned.
         world_size: processes that share every batch.
         device: where batches go.
 
     Raises:
         AudioError: an utterance's audio cannot be read.
-        DataError: the cache cannot be written, or there are fewer training utterances than processes.
+        DataError: the cache cannot be written, or there are fewer training utterances than parts.
     """
 
     def __init__(
@@ -195,16 +195,16 @@ class Batches:
             frame_bytes = features.n_mels * 4 if config.cache_dir else features.hop_length * 4
             self.workers = loader_processes(cached, round(batch_s / features.frame_s) * frame_bytes)
         utterances = [example.utterance for example in examples]
-        # A missing folder of noise is reported before hours of computing features.
+        # Before the cache: a missing folder of noise is reported before hours of computing features.
         augmenter = None if augment is None else Augmenter(augment, seed)
         cache = None
         if config.cache_dir is not None:
-            # Global statistics are taken at the recordings' own speed.
+            # Global statistics are taken at speed 1.
             speeds = set(augment.speeds) if augment else {1.0}
             if features.normalize == "global":
                 speeds.add(1.0)
             cache = open_cache(config.cache_dir, utterances, features, sorted(speeds), config.cache_workers)
-        self.dataset = _Collated(examples, features, augmenter, cache)
+        self.dataset = _BatchDataset(examples, features, augmenter, cache)
         self.loader: Loader[Batch] = Loader(self.dataset, self.workers, pin_memory=self.pin)
         self.sampler = Sampler(
             [utterance.id for utterance in utterances],
@@ -224,7 +224,7 @@ class Batches:
         """
         return self.sampler.plan(epoch)
 
-    def load(self, plan: Sequence[Planned]) -> Iterator[Batch]:
+    def load(self, plan: Sequence[PlannedBatch]) -> Iterator[Batch]:
         """The planned batches, one after the other.
 
         Raises:
@@ -234,7 +234,7 @@ class Batches:
         return self.loader.load(plan)
 
 
-class _Collated(Dataset[Batch | AsrError]):
+class _BatchDataset(Dataset[Batch | AsrError]):
     """Makes the batch that a plan asks for."""
 
     def __init__(
@@ -251,24 +251,24 @@ class _Collated(Dataset[Batch | AsrError]):
         return self.batch_conditions([example], epoch)[0]
 
     def batch_conditions(self, examples: Sequence[Example], epoch: int) -> list[Conditions]:
-        """The same for several, each as if alone."""
+        """The conditions of some utterances in an epoch, each as if alone."""
         if not epoch or self.augmenter is None:
             return [AS_RECORDED] * len(examples)
         ids = [example.utterance.id for example in examples]
         return self.augmenter.batch_conditions(epoch, ids, [example.top_speed for example in examples])
 
-    def __getitem__(self, planned: Planned) -> Batch | AsrError:
-        # Handed over as it is: raised in a loader process, an error would arrive wrapped in its traceback.
+    def __getitem__(self, planned: PlannedBatch) -> Batch | AsrError:
+        # Returned, not raised: an error from a loader process would arrive wrapped in its traceback.
         try:
             return self._make(planned)
         except AsrError as error:
             return error
 
-    def _make(self, planned: Planned) -> Batch:
+    def _make(self, planned: PlannedBatch) -> Batch:
         chosen = [self.examples[index] for index in planned.indices]
         conditions = self.batch_conditions(chosen, planned.epoch)
         lengths, audio = self._audio(planned.indices, conditions)
-        warps = [how.mel_warp for how in conditions]
+        warps = [condition.mel_warp for condition in conditions]
         token_lengths = [len(example.tokens) for example in chosen]
         tokens = np.zeros((len(chosen), max(token_lengths)), dtype=np.int64)
         for row, example in zip(tokens, chosen, strict=True):
@@ -288,23 +288,25 @@ class _Collated(Dataset[Batch | AsrError]):
     def _audio(
         self, indices: Sequence[int], conditions: Sequence[Conditions]
     ) -> tuple[list[int], dict[str, Tensor]]:
-        """The frames of each utterance, and the fields of a batch that hold its features or waveforms."""
+        """The frame count of each utterance, and the fields of `Batch` for features or waveforms."""
         cache, n_mels = self.cache, self.features.n_mels
-        # The utterances whose features no cache has: the device makes them from waveforms.
-        rows = [row for row, how in enumerate(conditions) if cache is None or not how.only_speed]
+        # The utterances whose features are not cached: the device computes them from waveforms.
+        rows = [row for row, condition in enumerate(conditions) if cache is None or not condition.only_speed]
         with one_thread():
             waveforms = [self._read(self.examples[indices[row]].utterance, conditions[row]) for row in rows]
         computed = [frame_count(len(waveform), self.features) for waveform in waveforms]
         if cache is None:
             return computed, {"audio": pad_sequence(waveforms, batch_first=True)}
         views: list[NDArray[np.float32]] = [
-            cache.view(index, how.speed) if how.only_speed else np.zeros((0, n_mels), dtype=np.float32)
-            for index, how in zip(indices, conditions, strict=True)
+            cache.view(index, condition.speed)
+            if condition.only_speed
+            else np.zeros((0, n_mels), dtype=np.float32)
+            for index, condition in zip(indices, conditions, strict=True)
         ]
         lengths = [len(view) for view in views]
         for row, frames in zip(rows, computed, strict=True):
             lengths[row] = frames
-        # Straight from the file's pages into the batch: `pad_sequence` would copy once more.
+        # Copied once, from the file's pages into the batch: `pad_sequence` would copy twice.
         audio = torch.empty(len(views), max(lengths), n_mels)
         for target, view in zip(audio.numpy(), views, strict=True):
             target[: len(view)] = view
@@ -315,11 +317,11 @@ class _Collated(Dataset[Batch | AsrError]):
         return lengths, {"audio": audio, "waveforms": padded, "waveform_rows": torch.tensor(rows)}
 
     def _read(self, utterance: Utterance, conditions: Conditions) -> Tensor:
-        """(samples,) of an utterance under conditions."""
+        """(samples,) waveform of an utterance, augmented by its conditions."""
         waveform = read_waveform(utterance, self.features.sample_rate, conditions)
         try:
             require_one_window(len(waveform), self.features)
-        except AudioError as error:  # a waveform does not know its name
+        except AudioError as error:  # the waveform's error has no name
             raise AudioError(f"{utterance.audio_filepath}, utterance {utterance.id}: {error}") from error
         return waveform
 
@@ -330,6 +332,6 @@ class _Collated(Dataset[Batch | AsrError]):
         for example, frames in zip(chosen, lengths, strict=True):
             rng = generator(self.augmenter.seed, epoch, example.utterance.id, "masks")
             drawn.append(draw_masks(frames, self.features.n_mels, self.augmenter.config, rng))
-        # A missing mask is an empty one: padding with zeros gives width 0.
+        # Padding with zeros gives masks of width 0.
         time, mel = zip(*drawn, strict=True)
         return Masks(pad_sequence(list(time), batch_first=True), pad_sequence(list(mel), batch_first=True))

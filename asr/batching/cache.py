@@ -1,9 +1,9 @@
-"""Log-mel features on disk, computed once, so that training never waits for audio.
+"""The feature cache: log-mel features on disk, computed once and keyed by the content of the audio.
 
-A store holds the features of one setting in one file of float32 frames and an index. Each entry is keyed by
-what its features depend on: the content of its audio, where in it the utterance lies, and the speed. A store
-that was copied to another machine is used there; of a manifest that has grown, only what is new is computed;
-manifests share what they have in common. Processes that ask for one store at once take turns.
+A store holds the features of one configuration in one file of float32 frames and an index. The key of an
+entry is what its features depend on: the content of the audio, the utterance's offset and duration in it, and
+the speed. A store that is copied to another machine is valid there; of a manifest that has grown, only the
+new utterances are computed; manifests share entries. Processes that open a store at the same time take turns.
 """
 
 import fcntl
@@ -38,14 +38,14 @@ log = logging.getLogger("asr")
 
 _FRAMES, _INDEX, _LOCK = "features.f32", "index.jsonl", "lock"
 
-_GROUP_S = 10.0  # audio that a process computes before it hands over its features (1 MB at three speeds)
-_ALONE_S = 60.0  # audio, all speeds together, for which no other process is started
+_GROUP_S = 10.0  # of audio in a group, whose features a process returns together (1 MB at three speeds)
+_ALONE_S = 60.0  # of audio, all speeds together, up to which no other process is started
 
-_Key = tuple[str, float]  # of an utterance's audio and place, and the speed
+_Key = tuple[str, float]  # the utterance's entry name, and the speed
 
 
 def read_waveform(utterance: Utterance, sample_rate: int, conditions: Conditions = AS_RECORDED) -> Tensor:
-    """What training hears of an utterance: (samples,) float32 at sample_rate Hz, under the given conditions.
+    """An utterance's waveform, augmented by conditions: (samples,) float32 at sample_rate Hz.
 
     Raises:
         AudioError: the audio, or the noise or room that the conditions name, cannot be read.
@@ -74,7 +74,7 @@ def read_features(
 def _log_mel(waveform: Tensor, utterance: Utterance, config: FeatureConfig) -> Tensor:
     try:
         return log_mel(waveform.unsqueeze(0), config)[0]
-    except AudioError as error:  # too short; a waveform does not know its name
+    except AudioError as error:  # too short; the waveform's error has no name
         raise AudioError(f"{utterance.audio_filepath}, utterance {utterance.id}: {error}") from error
 
 
@@ -102,11 +102,11 @@ class FeatureCache:
         return view
 
     def read(self, utterance_id: str, speed: float = 1.0) -> Tensor:
-        """(frames, n_mels) float32, the caller's own copy."""
+        """(frames, n_mels) float32, a copy."""
         return torch.from_numpy(np.array(self.view(self.numbers[utterance_id], speed)))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Loader processes that are not forked open the file themselves; a memmap would be sent as gigabytes.
+        # Loader processes that are not forked open the file again; pickling a memmap would copy gigabytes.
         return FeatureCache, (self.folder, self.n_mels, self.numbers, self.spans)
 
 
@@ -117,12 +117,12 @@ def open_cache(
     speeds: Sequence[float] = (1.0,),
     workers: int | None = None,
 ) -> FeatureCache:
-    """Open the cache of these features, computing what is not in it; an interrupted computation goes on.
+    """Open the cache of these features; missing entries are computed, after an interruption only the rest.
 
     Args:
         root: folder that holds caches.
         utterances: whose features; no two share an id.
-        config: how they are computed; how they are normalised later does not matter.
+        config: how they are computed; the normalisation is not part of the key.
         speeds: factors of the speed perturbation.
         workers: processes that compute; None for as many as usable cores. The files do not depend on it.
 
@@ -138,11 +138,11 @@ def open_cache(
     try:
         names = _names(utterances, audio_digests(root, utterances))
         index = _Index(folder, config.n_mels)
-        # A complete store is only read, so it may lie where nothing can be written.
+        # A complete store is only read, so it may be on a read-only file system.
         if _missing(index, utterances, names, speeds):
             folder.mkdir(parents=True, exist_ok=True)
             with _locked(folder):
-                index = _Index(folder, config.n_mels)  # perhaps complete by now
+                index = _Index(folder, config.n_mels)  # another process may have completed it
                 missing = _missing(index, utterances, names, speeds)
                 if missing:
                     (folder / "settings.json").write_text(json.dumps(settings, indent=2) + "\n", "utf-8")
@@ -164,7 +164,7 @@ def open_cache(
 
 
 class _Index:
-    """What is complete in a store: where the frames of each entry lie, and where both files end.
+    """The complete entries of a store: their spans of frames, and the lengths of both files.
 
     A line of the file is a JSON list of the entry's name, speed and count of frames.
     """
@@ -177,7 +177,7 @@ class _Index:
             available = (folder / _FRAMES).stat().st_size // (4 * n_mels)
         except (FileNotFoundError, NotADirectoryError):
             return
-        for line in lines[:-1]:  # what follows the last newline was cut off while being written
+        for line in lines[:-1]:  # what follows the last newline is incomplete
             try:
                 name, speed, frames = json.loads(line)
                 end = self.frames + int(frames)
@@ -193,18 +193,18 @@ _Job = tuple[Utterance, tuple[float, ...]]  # an utterance, and the speeds at wh
 
 
 def _names(utterances: Sequence[Utterance], digests: dict[Path, str]) -> dict[str, str]:
-    """By utterance id, what its entries are called in every store that holds the same audio."""
+    """The entry name of each utterance, by its id: a digest of the audio and the position in it."""
     names = {}
     for utterance in utterances:
-        what = [digests[utterance.audio_filepath], utterance.offset, utterance.duration, utterance.channel]
-        names[utterance.id] = hashlib.blake2b(json.dumps(what).encode(), digest_size=16).hexdigest()
+        content = [digests[utterance.audio_filepath], utterance.offset, utterance.duration, utterance.channel]
+        names[utterance.id] = hashlib.blake2b(json.dumps(content).encode(), digest_size=16).hexdigest()
     return names
 
 
 def _missing(
     index: _Index, utterances: Sequence[Utterance], names: dict[str, str], speeds: Sequence[float]
 ) -> list[_Job]:
-    """What has to be computed; the same audio under two ids only once."""
+    """The entries to compute; the same audio under two ids only once."""
     jobs: list[_Job] = []
     seen = set(index.spans)
     for utterance in utterances:
@@ -224,7 +224,7 @@ def _fill(
     config: FeatureConfig,
     workers: int | None,
 ) -> None:
-    """Compute jobs, in their order, and append them to a store; what is done is kept whatever happens."""
+    """Compute jobs in order and append them to a store; what is computed is kept, also after an error."""
     groups = _groups(jobs)
     seconds = sum(_seconds(job) for job in jobs)
     if workers is None:
@@ -233,11 +233,11 @@ def _fill(
     _announce(folder, jobs, config, workers)
     loader: Loader[_Computed] = Loader(
         _Groups(groups, config),
-        0 if workers == 1 else workers,  # alone: in this process
+        0 if workers == 1 else workers,  # 0: in this process
         remedy="What is computed is kept. Lower --batch.cache-workers, and start again.",
     )
     with (folder / _FRAMES).open("ab") as frames, (folder / _INDEX).open("ab") as index:
-        # What lies after the complete part is cut off.
+        # Incomplete entries at the end are cut off.
         frames.truncate(done.frames * config.n_mels * 4)
         index.truncate(done.index_bytes)
         lines: list[str] = []
@@ -280,13 +280,13 @@ def _fill(
     )  # fmt: skip
 
 
-_Computed = tuple[list[int], bytes, AudioError | None]  # frames of each entry, their values, what went wrong
+_Computed = tuple[list[int], bytes, AudioError | None]  # frame counts, float32 values, an error
 
 
 class _Groups(Dataset[_Computed]):
     """Computes the features of groups of jobs.
 
-    They are handed over as bytes, which go through a pipe: of shared memory, containers have little.
+    They are returned as bytes, which go through a pipe: containers have little shared memory.
     """
 
     def __init__(self, groups: Sequence[Sequence[_Job]], config: FeatureConfig) -> None:
@@ -298,7 +298,7 @@ class _Groups(Dataset[_Computed]):
         try:
             with one_thread():
                 for utterance, speeds in self.groups[number]:
-                    entries = _compute(utterance, speeds, self.config)  # all or none of an utterance
+                    entries = _compute(utterance, speeds, self.config)  # all speeds or none
                     counts += map(len, entries)
                     parts += [features.numpy().tobytes() for features in entries]
         except AudioError as error:
@@ -307,13 +307,13 @@ class _Groups(Dataset[_Computed]):
 
 
 def _compute(utterance: Utterance, speeds: Sequence[float], config: FeatureConfig) -> list[Tensor]:
-    """(frames, n_mels) of each speed. The recording is decoded once, which takes longer than the rest."""
+    """(frames, n_mels) of each speed. The recording is decoded once: decoding takes longest."""
     waveform = read_waveform(utterance, config.sample_rate)
     return [_log_mel(change_speed(waveform, speed), utterance, config) for speed in speeds]
 
 
 def _groups(jobs: Sequence[_Job]) -> list[list[_Job]]:
-    """Neighbours together, so that handing over short utterances costs no more than computing them."""
+    """Groups of consecutive jobs, so that returning short utterances costs no more than computing them."""
     groups: list[list[_Job]] = []
     room = 0.0
     for job in jobs:
@@ -326,14 +326,14 @@ def _groups(jobs: Sequence[_Job]) -> list[list[_Job]]:
 
 
 def _seconds(job: _Job) -> float:
-    """Seconds of audio that features are computed of, all speeds together."""
+    """Seconds of audio to compute, all speeds together."""
     utterance, speeds = job
     return sum(utterance.duration / speed for speed in speeds)
 
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Hold the store's lock, which the system releases if this process dies."""
+    """Hold the store's lock, which the system releases if this process ends."""
     with (folder / _LOCK).open("w") as file:
         while True:
             try:

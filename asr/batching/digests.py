@@ -1,8 +1,8 @@
-"""What audio files contain, as digests: a cache that is keyed by them can be copied to another machine.
+"""Digests of audio files: a cache that is keyed by them can be copied to another machine.
 
-Reading 16 hours of audio at every start would be slow, so digests are kept in a file beside the cache, each
-under its file's path, size and times of change. That record is a hint and no result: on another machine,
-where it fits no file, the files are read again and are found to be the same.
+Reading 16 hours of audio at every start would be slow, so digests are stored in a file beside the cache,
+keyed by path, size and times of change. That file is a hint and not a result: on another machine, where it
+matches no audio file, the digests are computed again, and are the same.
 """
 
 import fcntl
@@ -30,61 +30,61 @@ _Stamp = tuple[str, int, int, int]  # path, bytes, and when content and entry we
 
 
 def audio_digests(folder: Path, utterances: Sequence[Utterance]) -> dict[Path, str]:
-    """The digest of every audio file of some utterances, computed where it is not known yet.
+    """The digest of every audio file of some utterances; computed if it is not stored yet.
 
-    Of several processes that ask at once, one reads the files and the others wait.
+    Processes that call this at the same time take turns: the first one reads the files.
 
     Args:
-        folder: where digests are kept. If it cannot be written, they are computed each time.
+        folder: where digests are stored. If it cannot be written, they are computed each time.
         utterances: whose files.
 
     Returns:
-        By the path that the utterances have, a hexadecimal digest.
+        A hexadecimal digest for each path of the utterances.
 
     Raises:
         AudioError: a file cannot be read.
     """
-    owners = {utterance.audio_filepath: utterance for utterance in reversed(utterances)}
-    stamps = {path: _stamp(path, owner) for path, owner in owners.items()}
-    known = _read(folder)
-    if not known.keys() >= set(stamps.values()):
+    utterance_of = {utterance.audio_filepath: utterance for utterance in reversed(utterances)}
+    stamps = {path: _stamp(path, utterance) for path, utterance in utterance_of.items()}
+    stored = _read(folder)
+    if not stored.keys() >= set(stamps.values()):
         with _locked(folder) as writable:
-            known = _read(folder)  # perhaps complete by now
-            missing = {path: stamp for path, stamp in stamps.items() if stamp not in known}
-            known |= _compute(missing, owners, folder if writable else None)
-    return {path: known[stamp] for path, stamp in stamps.items()}
+            stored = _read(folder)  # another process may have completed it
+            missing = {path: stamp for path, stamp in stamps.items() if stamp not in stored}
+            stored |= _compute(missing, utterance_of, folder if writable else None)
+    return {path: stored[stamp] for path, stamp in stamps.items()}
 
 
-def _stamp(path: Path, owner: Utterance) -> _Stamp:
+def _stamp(path: Path, utterance: Utterance) -> _Stamp:
     try:
         stat = path.stat()
     except OSError as error:
-        raise _unreadable(path, owner, error) from error
+        raise _unreadable(path, utterance, error) from error
     return os.path.abspath(path), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
 
 
 def _read(folder: Path) -> dict[_Stamp, str]:
-    """What is known; lines that a crash has torn are passed over."""
-    known: dict[_Stamp, str] = {}
+    """The stored digests; lines that a crash cut off are skipped."""
+    stored: dict[_Stamp, str] = {}
     try:
         lines = (folder / _FILE).read_bytes().split(b"\n")
     except OSError:
-        return known
+        return stored
     for line in lines:
         try:
             path, size, changed_ns, moved_ns, digest = json.loads(line)
-            known[path, size, changed_ns, moved_ns] = digest
+            stored[path, size, changed_ns, moved_ns] = digest
         except (ValueError, TypeError):
             continue
-    return known
+    return stored
 
 
 def _compute(
-    missing: dict[Path, _Stamp], owners: dict[Path, Utterance], folder: Path | None
+    missing: dict[Path, _Stamp], utterance_of: dict[Path, Utterance], folder: Path | None
 ) -> dict[_Stamp, str]:
-    """Read files with as many threads as there are cores; what is done is kept, also after Ctrl-C."""
+    """Read files with a thread for each core; what is computed is stored, also after Ctrl-C."""
     found: dict[_Stamp, str] = {}
-    began = told = time.monotonic()
+    began = logged = time.monotonic()
     pool = ThreadPoolExecutor(usable_cores())  # hashing and reading release the interpreter's lock
     try:
         waiting = {pool.submit(_digest, path): path for path in missing}
@@ -93,10 +93,10 @@ def _compute(
             try:
                 found[missing[path]] = future.result()
             except OSError as error:
-                raise _unreadable(path, owners[path], error) from error
-            if time.monotonic() > told + 1:
-                told = time.monotonic()
-                left = (told - began) * (len(missing) - len(found)) / len(found)
+                raise _unreadable(path, utterance_of[path], error) from error
+            if time.monotonic() > logged + 1:
+                logged = time.monotonic()
+                left = (logged - began) * (len(missing) - len(found)) / len(found)
                 log.info(
                     "digests of audio: %d of %d files, %.0f s left", len(found), len(missing), left,
                     extra={"transient": True},
@@ -105,7 +105,7 @@ def _compute(
         pool.shutdown(cancel_futures=True)
         if folder is not None and found:
             lines = [json.dumps([*stamp, digest]) for stamp, digest in found.items()]
-            # The newline before them: a line that a crash has torn spoils none of these.
+            # The newline before them ends a line that a crash may have cut off.
             with (folder / _FILE).open("ab") as file:
                 file.write(("\n" + "\n".join(lines) + "\n").encode())
     return found
@@ -116,13 +116,13 @@ def _digest(path: Path) -> str:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
-def _unreadable(path: Path, owner: Utterance, error: OSError) -> AudioError:
-    return AudioError(f"{path}, utterance {owner.id}: {error.strerror or error}.")
+def _unreadable(path: Path, utterance: Utterance, error: OSError) -> AudioError:
+    return AudioError(f"{path}, utterance {utterance.id}: {error.strerror or error}.")
 
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[bool]:
-    """Hold the record's lock; False where the folder cannot be written, so that there is none."""
+    """Hold the lock of the stored digests; False if the folder cannot be written."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         file = (folder / _LOCK).open("w")

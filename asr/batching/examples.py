@@ -1,7 +1,7 @@
-"""Utterances -> training examples: transcripts become tokens, and what cannot be trained on is found here.
+"""Training examples: utterances with their tokens; those that cannot be trained on are reported.
 
 CTC needs at least one encoder step for each token and one more between equal neighbours. An utterance with
-fewer has an infinite loss; it is named before training starts, not after hours.
+fewer has an infinite loss; it is reported before training starts, not after hours.
 """
 
 import logging
@@ -25,26 +25,26 @@ from asr.text.tokenizer import Tokenizer, Units
 
 log = logging.getLogger("asr")
 
-_NAMED = 5  # utterances spelled out in a message; the others are counted
+_MAX_NAMES = 5  # utterances named in a message; the rest is counted
 
 
 @dataclass(frozen=True)
 class TextConfig:
-    """What becomes of transcripts, and of those that cannot be used."""
+    """How transcripts are normalised and tokenised, and what happens to those that cannot be used."""
 
     # Text rules that transcripts go through: verbatim, lower or english.
     normalizer: str = "english"
-    # What the model writes: characters; bpe, pieces of words that are learned from the training transcripts
-    # (pip install '.[bpe]'); or phones, the pronunciations of a lexicon, which alone give no words.
+    # The output units: characters; bpe, pieces of words that are learned from the training transcripts (pip
+    # install '.[bpe]'); or phones, which need a lexicon in decoding to give words.
     units: Units = "characters"
     # Classes of the output with --text.units bpe, the CTC blank among them.
     bpe_size: int = 500
-    # With --text.units phones: a file with a word and its phones a line (Kaldi's lexicon.txt will do), which
-    # goes before CMUdict. Other words are pronounced by letter-to-sound, and reported.
+    # With --text.units phones: a file with a word and its phones a line, such as Kaldi's lexicon.txt, which
+    # is preferred to CMUdict. Other words are pronounced by letter-to-sound, and reported.
     lexicon: Path | None = None
-    # Characters of dev transcripts that no training transcript has: fail, or leave out and count.
+    # Characters of dev transcripts that no training transcript has: error, or drop and count them.
     unknown: Literal["error", "drop"] = "error"
-    # Utterances with too few encoder steps for their transcript: leave out and count, or fail.
+    # Utterances with too few encoder steps for their transcript: drop and count them, or fail.
     too_long: Literal["drop", "fail"] = "drop"
 
     def __post_init__(self) -> None:
@@ -52,7 +52,7 @@ class TextConfig:
             raise SettingsError(f"text.unknown must be error or drop. Got {self.unknown!r}.")
         if self.too_long not in ("drop", "fail"):
             raise SettingsError(f"text.too-long must be drop or fail. Got {self.too_long!r}.")
-        normalize("", self.normalizer)  # says which names there are
+        normalize("", self.normalizer)  # raises for an unknown name
         if self.units not in get_args(Units):
             raise SettingsError(f"text.units must be {', '.join(get_args(Units))}. Got {self.units!r}.")
         if self.bpe_size < 3:
@@ -69,16 +69,16 @@ class Example:
     """An utterance that can be trained on."""
 
     utterance: Utterance
-    text: str  # normalised; with phones, their names: what the model is to write
+    text: str  # normalised; with phones, their names: the target
     tokens: tuple[int, ...]
     top_speed: float = 1.0  # the fastest of the configured speeds that leaves enough steps for the tokens
 
 
 def learn_tokenizer(utterances: Sequence[Utterance], config: TextConfig) -> Tokenizer:
-    """The tokens of the training transcripts, after their normalisation; the same in whatever order.
+    """A tokenizer of the normalised training transcripts; their order does not matter.
 
     Raises:
-        DataError: the transcripts hold nothing to learn from, or the lexicon cannot be read.
+        DataError: the transcripts are empty, or the lexicon cannot be read.
         SettingsError: sentencepiece is missing, or cannot learn so many pieces.
     """
     texts = [normalize(utterance.text, config.normalizer) for utterance in utterances]
@@ -98,23 +98,23 @@ def make_examples(
     speeds: Sequence[float] = (1.0,),
     kind: str = "training",
 ) -> list[Example]:
-    """Turn utterances into examples, and report those that cannot be.
+    """Turn utterances into examples, and report those that cannot be used.
 
     Args:
-        utterances: as a manifest holds them.
+        utterances: of a manifest.
         tokenizer: the model's.
         config: what to do with unknown characters and over-long transcripts.
-        features: sets the frames a second.
+        features: determines the frames a second.
         subsampling: frames an encoder step.
         speeds: of the speed perturbation.
-        kind: what messages call these utterances: training or dev.
+        kind: training or dev, for messages.
 
     Returns:
         The usable examples, in the same order.
 
     Raises:
-        DataError: a transcript has unknown characters, or too many characters for its audio, and the setting
-            says so; two utterances share an id; or nothing is left.
+        DataError: a transcript has unknown characters, or too many for its audio, and the settings do not
+            allow it; two utterances share an id; or no example is left.
     """
     _check_ids(utterances, kind)
     examples: list[Example] = []
@@ -150,14 +150,14 @@ def make_examples(
         )
     if empty:
         log.warning(
-            "the %s rules leave nothing of %d %s transcripts: they count as silence",
+            "the %s rules leave nothing of %d %s transcripts: they are trained on as silence",
             config.normalizer,
             empty,
             kind,
         )
     if slowed:
         log.info(
-            "%d %s utterances are spoken too fast for the highest speed and are only heard at lower ones",
+            "%d %s utterances are spoken too fast for the highest speed and are used at lower ones only",
             slowed,
             kind,
         )
@@ -169,7 +169,7 @@ def make_examples(
 
 
 def _steps(samples: int, features: FeatureConfig, subsampling: int) -> int:
-    """Encoder steps of so many samples; 0 for less than one window, of which there are no features."""
+    """Encoder steps of a number of samples; 0 for less than one window, which has no features."""
     return 0 if samples < features.win_length else step_count(frame_count(samples, features), subsampling)
 
 
@@ -179,18 +179,18 @@ def _check_ids(utterances: Sequence[Utterance], kind: str) -> None:
     ]
     if repeated:
         raise DataError(
-            f"{len(repeated)} ids name more than one {kind} utterance: {', '.join(repeated[:_NAMED])}. "
+            f"{len(repeated)} ids name more than one {kind} utterance: {', '.join(repeated[:_MAX_NAMES])}. "
             f"Expected every id once over all {kind} manifests. Rename them, or leave out a manifest that "
             f"repeats another."
         )
 
 
 def _report(dropped: list[str], total: int, config: TextConfig, kind: str) -> None:
-    more = f"; and {len(dropped) - _NAMED} more" if len(dropped) > _NAMED else ""
+    more = f"; and {len(dropped) - _MAX_NAMES} more" if len(dropped) > _MAX_NAMES else ""
     message = (
         f"{len(dropped)} of {total} {kind} utterances are too short for their transcripts: "
-        f"{'; '.join(dropped[:_NAMED])}{more}. CTC needs one encoder step a token and one more between equal "
-        f"neighbours."
+        f"{'; '.join(dropped[:_MAX_NAMES])}{more}. CTC needs one encoder step a token and one more between "
+        f"equal neighbours."
     )
     if config.too_long == "fail":
         raise DataError(

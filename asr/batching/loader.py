@@ -1,4 +1,4 @@
-"""Items of a data set, made by loader processes that outlive an epoch."""
+"""Loader processes: they make the items of a data set and are kept from epoch to epoch."""
 
 import atexit
 import logging
@@ -20,7 +20,7 @@ log = logging.getLogger("asr")
 
 Item = TypeVar("Item")
 
-PREFETCH = 2  # items that each process has ready
+PREFETCH = 2  # items that each process prepares
 _SHARED_MEMORY = "/dev/shm"
 _SIGNAL_S = 0.2  # within which the system reports a process that has ended
 
@@ -28,8 +28,8 @@ _SIGNAL_S = 0.2  # within which the system reports a process that has ended
 def loader_processes(cached: bool, batch_bytes: int) -> int:
     """Loader processes that keep up with a GPU.
 
-    Batches reach the training process through shared memory, of which a container may have 64 MB: there are
-    no more processes than there is room for their batches, and none where there is no room at all.
+    Batches reach the training process through shared memory, of which a container may have 64 MB: the number
+    of processes is limited so that their batches fit; it may be 0.
 
     Args:
         cached: whether a cache has all features; then four processes read as much as 20,000 s of audio a
@@ -41,7 +41,7 @@ def loader_processes(cached: bool, batch_bytes: int) -> int:
         free = shutil.disk_usage(_SHARED_MEMORY).free
     except OSError:  # macOS has no such folder, and no such limit
         return wanted
-    # Each process makes one batch while others wait to be taken; the dev set's processes need as much.
+    # Each process makes one batch while `PREFETCH` wait; the dev set's processes need as much again.
     fitting = free // (2 * (PREFETCH + 1) * max(batch_bytes, 1))
     if fitting < wanted:
         log.warning(
@@ -53,18 +53,17 @@ def loader_processes(cached: bool, batch_bytes: int) -> int:
 
 
 class Loader(Generic[Item]):
-    """Makes the items of a plan in their order, in loader processes or in this one.
+    """Makes the items of a plan in order, in loader processes or in this one.
 
-    Processes are started by the first call of `load` and serve the next one too: starting eight of them takes
-    as long as a short epoch. They end with an error, with a plan that is not read to its end, and with
-    `close`.
+    The first call of `load` starts the processes, which later calls reuse: starting eight of them takes as
+    long as a short epoch. They end after an error, after a plan that is not read to its end, and at `close`.
 
     Args:
-        dataset: makes an item for each entry of a plan. An AsrError that it returns is raised here: one that
-            is raised in a loader process would arrive wrapped in its traceback.
+        dataset: makes an item for each entry of a plan. It returns an AsrError, which is raised here: raised
+            in a loader process, it would arrive wrapped in its traceback.
         workers: loader processes; 0 makes the items in this process.
-        pin_memory: hand the items over in page-locked memory, which copies to a GPU need.
-        remedy: what a user can do when a loader process was killed; None for the remedy while training.
+        pin_memory: return the items in page-locked memory, from which copies to a GPU are asynchronous.
+        remedy: advice if a loader process is killed; None for the advice while training.
     """
 
     def __init__(
@@ -86,7 +85,7 @@ class Loader(Generic[Item]):
             AsrError: the data set returned one.
             TrainingError: a loader process was killed.
         """
-        # Taken, so that a second plan that is read at the same time gets processes of its own.
+        # Taken, so that a second plan that is read at the same time gets other processes.
         (loader, sampler), self._idle = self._idle or self._start(), None
         sampler.plan = plan
         items = iter(loader)
@@ -101,12 +100,12 @@ class Loader(Generic[Item]):
             if self.workers:
                 self._idle = loader, sampler
         finally:
-            # An error holds this frame. The loader processes must not live as long: they ignore SIGTERM, with
-            # which Python would end them at its own exit, and it would wait for them forever.
+            # An error keeps this frame alive, but not the loader processes: they ignore SIGTERM, with which
+            # Python ends its children at exit, and it would wait for them forever.
             del loader, items
 
     def close(self) -> None:
-        """End the loader processes that wait for the next plan."""
+        """End the loader processes."""
         self._idle = None
 
     def _start(self) -> "tuple[DataLoader[Item | AsrError], _PlanSampler]":
@@ -127,8 +126,8 @@ class Loader(Generic[Item]):
         try:
             return next(items, None)
         except (EOFError, ConnectionError, FileNotFoundError) as error:
-            # Killed while it handed an item over; at other moments torch notices. Now, too, by a signal:
-            # better here than on the way out, where nothing expects it.
+            # Killed while it sent an item; at other moments torch notices. Wait for torch's signal handler to
+            # raise here, not later.
             time.sleep(_SIGNAL_S)
             raise loader_killed(error, self.remedy) from error
         except RuntimeError as error:
@@ -156,7 +155,7 @@ _LOADERS: "weakref.WeakSet[Loader[Any]]" = weakref.WeakSet()
 
 @atexit.register
 def _close_all() -> None:
-    """Before multiprocessing's own exit handler, which would wait for them."""
+    """Runs before multiprocessing's exit handler, which would wait for them."""
     for loader in list(_LOADERS):
         loader.close()
 
@@ -172,18 +171,17 @@ def loader_killed(error: BaseException, remedy: str | None = None) -> TrainingEr
 
     Args:
         error: what torch or Python raised.
-        remedy: what the user can do; None for the remedy while training.
+        remedy: advice for the user; None for the advice while training.
     """
-    words = str(error).strip().rstrip(".") or type(error).__name__
+    reason = str(error).strip().rstrip(".") or type(error).__name__
     remedy = remedy or (
-        "Lower --batch.workers, or --batch.seconds. Go on from the newest checkpoint with --train.resume."
+        "Lower --batch.workers, or --batch.seconds. Resume from the newest checkpoint with --train.resume."
     )
     return TrainingError(
-        f"a loader process was ended from outside, most often by the system because memory ran out: {words}. "
-        f"{remedy}"
+        f"a loader process was killed, most often by the system because memory ran out: {reason}. {remedy}"
     )
 
 
 def is_killed_loader(error: BaseException) -> bool:
     """Whether torch reports that a loader process was killed."""
-    return "DataLoader worker (pid" in str(error)  # torch has no class for it
+    return "DataLoader worker (pid" in str(error)  # torch has no error class for it

@@ -1,12 +1,12 @@
-"""Which utterances go together, in which order, and which process gets which.
+"""Plans of epochs: which utterances form a batch, in which order, and on which process.
 
-A plan is a pure function of the seed and the epoch. It holds a few numbers an utterance and makes each batch
-when it is asked for, so that ten million utterances are planned in seconds.
+A plan is a pure function of the seed and the epoch. It stores a few numbers an utterance and makes each batch
+on access, so that ten million utterances are planned in seconds.
 
-A batch consists of as many parts as there are processes. Each part holds utterances of about the same length
-and about the same number of seconds, padding included, so that all processes finish at about the same time.
-Batches come in random order, except that the longest comes first: what does not fit into memory shows up at
-once.
+A batch consists of parts (shards), one or more for each process. Each part has utterances of about the same
+length and about the same number of seconds, padding included, so that all processes finish at about the same
+time. Batches are in random order, except that the longest is first: a batch that does not fit into memory is
+found at once.
 """
 
 import heapq
@@ -26,8 +26,8 @@ _CLASS = 0.02  # utterances whose lengths differ by less are shuffled among them
 
 
 @dataclass(frozen=True)
-class Planned:
-    """One batch to be made: this process's part of it, and how it is augmented."""
+class PlannedBatch:
+    """A batch of the plan: this process's part of it, and the epoch that its augmentation depends on."""
 
     indices: tuple[int, ...]  # into the examples
     epoch: int  # 0 for no augmentation
@@ -39,8 +39,8 @@ class Planned:
 class Groups:
     """Utterances in batches of parts."""
 
-    order: NDArray[np.int32]  # (utterances,) which utterance stands where
-    cuts: NDArray[np.int64]  # (batches * shards + 1,) where parts begin and end in `order`
+    order: NDArray[np.int32]  # (utterances,) indices of utterances, sorted by length
+    cuts: NDArray[np.int64]  # (batches * shards + 1,) bounds of the parts in `order`
     shards: int  # parts in a batch
 
     def __len__(self) -> int:
@@ -66,7 +66,7 @@ def group_by_length(
     Args:
         seconds: (utterances,) durations.
         batch_s: most seconds in a batch, and batch_s / shards in each of its parts. An utterance that is
-            longer is a part of its own, and in the last batch such a part may hold two.
+            longer forms a part alone, except that in the last batch such a part may have two.
         rng: shuffles utterances of about the same length; None leaves them sorted.
         shards: parts of a batch.
 
@@ -93,7 +93,7 @@ def _parts(lengths: NDArray[np.floating], classes: NDArray[np.int16], part_s: fl
     ends = np.append(firsts[1:], len(lengths))
     starts, start = [], 0
     for end, longest in zip(ends.tolist(), np.maximum.reduceat(lengths, firsts).tolist(), strict=True):
-        if start < end:  # else the last part of the classes before has taken all of this one
+        if start < end:  # else the previous part contains all of this class
             size = max(1, int(part_s / longest))
             starts.append(np.arange(start, end, size, dtype=np.int64))
             start = int(starts[-1][-1]) + size
@@ -117,7 +117,7 @@ def _whole_batches(
     if left >= parts and len(starts) - whole <= parts:
         ends = _halved(np.append(starts[whole:], count).tolist(), lengths, parts)
     else:
-        # One for each part, and a second one for the last, which are the shortest. Or not even one for each.
+        # One utterance for each part, and a second for the last parts, which are the shortest; or too few.
         twice = max(0, left - parts)
         sizes = np.ones(parts, dtype=np.int64)
         sizes[parts - twice :] = 2
@@ -127,10 +127,10 @@ def _whole_batches(
 
 
 def _halved(cuts: list[int], lengths: NDArray[np.floating], parts: int) -> list[int]:
-    """Halve the part with most seconds until there are so many parts."""
+    """Halve the part with the most seconds until the number of parts is reached."""
 
     def entry(start: int, end: int) -> tuple[float, int, int]:
-        # A part of one cannot be halved: it goes to the end of the queue.
+        # A part of one utterance cannot be halved: it goes to the end of the queue.
         cost = (end - start) * float(lengths[start:end].max()) if end - start > 1 else 0.0
         return -cost, start, end
 
@@ -144,56 +144,62 @@ def _halved(cuts: list[int], lengths: NDArray[np.floating], parts: int) -> list[
     return [*sorted(start for _, start, _ in queue), cuts[-1]]
 
 
-class Plan(Sequence[Planned]):
+class Plan(Sequence[PlannedBatch]):
     """One process's batches of an epoch, each made when it is asked for.
 
     Args:
         groups: all batches, in parts.
-        picks: which batches, in which order.
+        batch_order: (batches,) int64 indices into groups.
         epoch: 0 for no augmentation.
         tokens: (batches,) of each batch.
         seconds: (batches,) of audio in each.
-        rank: which process's parts to give.
+        rank: of the process whose parts are returned.
         world_size: processes that share the parts.
     """
 
     def __init__(
         self,
         groups: Groups,
-        picks: NDArray[np.int64],
+        batch_order: NDArray[np.int64],
         epoch: int,
         tokens: NDArray[np.int64],
         seconds: NDArray[np.float64],
         rank: int,
         world_size: int,
     ) -> None:
-        self.groups, self._picks, self._epoch = groups, picks, epoch
+        self.groups, self._batch_order, self._epoch = groups, batch_order, epoch
         self._tokens, self._seconds = tokens, seconds
         self._rank, self._world_size = rank, world_size
 
     def __len__(self) -> int:
-        return len(self._picks)
+        return len(self._batch_order)
 
-    def __iter__(self) -> Iterator[Planned]:
+    def __iter__(self) -> Iterator[PlannedBatch]:
         return (self[position] for position in range(len(self)))
 
     @overload
-    def __getitem__(self, position: int) -> Planned: ...
+    def __getitem__(self, position: int) -> PlannedBatch: ...
 
     @overload
     def __getitem__(self, position: slice) -> "Plan": ...
 
-    def __getitem__(self, position: int | slice) -> "Planned | Plan":
+    def __getitem__(self, position: int | slice) -> "PlannedBatch | Plan":
         if isinstance(position, slice):
-            picks = self._picks[position]
+            batch_order = self._batch_order[position]
             return Plan(
-                self.groups, picks, self._epoch, self._tokens, self._seconds, self._rank, self._world_size
+                self.groups,
+                batch_order,
+                self._epoch,
+                self._tokens,
+                self._seconds,
+                self._rank,
+                self._world_size,
             )
-        groups, number = self.groups, int(self._picks[position])
-        share = groups.shards // self._world_size
-        first = number * groups.shards + self._rank * share
-        return Planned(
-            indices=tuple(groups.order[groups.cuts[first] : groups.cuts[first + share]].tolist()),
+        groups, number = self.groups, int(self._batch_order[position])
+        parts = groups.shards // self._world_size
+        first = number * groups.shards + self._rank * parts
+        return PlannedBatch(
+            indices=tuple(groups.order[groups.cuts[first] : groups.cuts[first + parts]].tolist()),
             epoch=self._epoch,
             global_tokens=max(1, int(self._tokens[number])),
             global_seconds=float(self._seconds[number]),
@@ -209,11 +215,11 @@ class Sampler:
         token_counts: (utterances,).
         batch_s: most seconds in a batch, padding included.
         augment: the speeds; None for plain utterances in a fixed order (dev and test sets).
-        top_speeds: (utterances,) the fastest that each may be heard at; None for no limit.
+        top_speeds: (utterances,) the highest speed of each; None for no limit.
         seed: of the order and the speeds.
-        shortest_first_epochs: in so many first epochs, short utterances come before long ones.
+        shortest_first_epochs: number of first epochs in which short utterances come before long ones.
         shards: parts of a batch, a multiple of world_size.
-        rank: which process's parts to give.
+        rank: of the process whose parts are returned.
         world_size: processes that share every batch.
 
     Source: shortest first is SortaGrad, Amodei et al. 2016, "Deep Speech 2", section 3.4.
@@ -244,7 +250,7 @@ class Sampler:
     def plan(self, epoch: int) -> Plan:
         """This process's batches of an epoch, counted from 1; epoch 0 is unaugmented and sorted.
 
-        Where there are fewer utterances than parts, some processes have none.
+        If there are fewer utterances than parts, some processes have no batch.
         """
         seconds, rng = self.seconds, None
         if epoch and self.augment:
@@ -253,17 +259,19 @@ class Sampler:
                 self.augment.speeds, self.top_speeds, self.hashes, self.seed, epoch
             )
         groups = group_by_length(seconds, self.batch_s, rng, self.shards)
-        picks = np.arange(len(groups))
+        batch_order = np.arange(len(groups))
         if rng is not None and epoch <= self.shortest_first_epochs:
-            picks = picks[::-1].copy()
+            batch_order = batch_order[::-1].copy()
         elif rng is not None:
-            rng.shuffle(picks[1:])
+            rng.shuffle(batch_order[1:])
         if len(groups):
             firsts = groups.cuts[: -1 : self.shards]
             tokens = np.add.reduceat(self.token_counts[groups.order], firsts, dtype=np.int64)
-            heard = np.add.reduceat(seconds[groups.order], firsts, dtype=np.float64)
+            audio_s = np.add.reduceat(seconds[groups.order], firsts, dtype=np.float64)
         else:
-            tokens, heard = np.zeros(0, dtype=np.int64), np.zeros(0)
-        plan = Plan(groups, picks, epoch if self.augment else 0, tokens, heard, self.rank, self.world_size)
-        # Only the last batch can lack parts, and only if it is the only one.
+            tokens, audio_s = np.zeros(0, dtype=np.int64), np.zeros(0)
+        plan = Plan(
+            groups, batch_order, epoch if self.augment else 0, tokens, audio_s, self.rank, self.world_size
+        )
+        # Only a single batch can have empty parts.
         return plan if len(plan) != 1 or plan[0].indices else plan[:0]

@@ -14,18 +14,23 @@ import tyro
 from numpy.typing import NDArray
 
 from asr.commands.options import check_output
-from asr.device import describe_precision, share_cores
+from asr.device import describe_precision, make_deterministic, share_cores
 from asr.errors import DataError, SettingsError
 from asr.lm.charrnn import CharRnn, CharRnnConfig
 from asr.lm.text_files import read_blocks
 from asr.model.encoder import parameter_count
 from asr.text.normalize import normalize
 from asr.training.config import TrainConfig
-from asr.training.deterministic import make_deterministic
 from asr.training.distributed import processes
-from asr.training.failures import plain_failures
-from asr.training.provenance import provenance
-from asr.training.runs import DATA_DIGEST, find_checkpoint, plain_settings, run_log, run_to_end
+from asr.training.faults import translate_errors
+from asr.training.runs import (
+    DATA_DIGEST,
+    flatten_settings,
+    provenance,
+    run_log,
+    should_resume,
+    start_or_resume,
+)
 from asr.training.stopping import StopRequest
 from asr.training.tasks.character_lm import CharacterLmTask, StreamConfig
 from asr.training.trainer import BEST_MODEL, Trainer
@@ -167,9 +172,9 @@ def train(lines: Sequence[str], dev: Sequence[str], settings: CharacterLmSetting
         make_deterministic()
     stop = StopRequest(config.max_hours)
     smaller = "--text.block or --text.streams"
-    with processes(config.device) as process, run_log(config.run_dir, process), plain_failures(smaller):
+    with processes(config.device) as process, run_log(config.run_dir, process), translate_errors(smaller):
         record = _record(settings, lines, dev)
-        resumed = find_checkpoint(config, record, _record(CharacterLmSettings(), (), ()), process)
+        resumed = should_resume(config, record, _record(CharacterLmSettings(), (), ()), process)
         if process.device.type == "cpu":
             share_cores(config.threads, 0)
         torch.manual_seed(config.seed)
@@ -183,7 +188,7 @@ def train(lines: Sequence[str], dev: Sequence[str], settings: CharacterLmSetting
             len(texts[0]) / 1e6, len(symbols), len(texts[1]) / 1e6, parameter_count(net) / 1e6,
             describe_precision(trainer.precision, process.device),
         )  # fmt: skip
-        position = run_to_end(trainer, resumed, stop)
+        position = start_or_resume(trainer, resumed, stop)
         log.info("best dev %.3f bits a character in %s", position.best_score, position.best_model())
     return config.run_dir / BEST_MODEL
 
@@ -204,4 +209,4 @@ def _record(settings: CharacterLmSettings, *texts: Sequence[str]) -> dict[str, A
         for line in text:
             digest.update(f"{line}\n".encode())
     topics = [topic.name for topic in fields(CharacterLmSettings)]
-    return {**plain_settings(settings, topics), DATA_DIGEST: digest.hexdigest()}
+    return {**flatten_settings(settings, topics), DATA_DIGEST: digest.hexdigest()}

@@ -21,8 +21,8 @@ from asr.microscope.measure import Look, look_at
 from asr.microscope.page import PAGE, ROWS, draw, read_rows
 from asr.training.checkpoint import Position
 from asr.training.config import TrainConfig
-from asr.training.metrics import UpdateReport, take_back
-from asr.training.task import Task, TaskBatch
+from asr.training.metrics import UpdateReport, discard_later_rows
+from asr.training.tasks.interface import Task, TaskBatch
 
 log = logging.getLogger("asr")
 
@@ -65,7 +65,7 @@ class Microscope(Generic[B]):
             return
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            take_back(self.folder / ROWS, position)
+            discard_later_rows(self.folder / ROWS, position)
         except OSError as error:
             raise self._cannot_write(error) from error
         for row in read_rows(self.folder / ROWS):

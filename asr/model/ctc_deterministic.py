@@ -3,7 +3,7 @@
 torch's own, on a card, adds up a symbol's gradient over all places where a transcript has it in the order in
 which threads arrive, so two runs differ in the last bits, and soon in all. Here that sum is a product with a
 matrix of zeros and ones, whose order is fixed (on a card, once cuBLAS is told:
-`asr.training.deterministic`).
+`asr.device`).
 It costs more memory, (batch, states, vocab), and a few small kernels a step.
 
 Source: Graves et al. 2006, "Connectionist temporal classification", equations 5 to 16, in logarithms.

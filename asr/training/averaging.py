@@ -1,4 +1,4 @@
-"""Averages of weights: over the updates as training goes, and over the best validations at its end."""
+"""Averages of weights: a moving average over the updates, and the mean of the best validations."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,7 +19,7 @@ class MovingAverage:
     Args:
         net: on its device.
         decay: in (0, 1); about 1 / (1 - decay) updates count. Early on it is lower, (1 + n) / (10 + n), so
-            that the untrained weights are soon forgotten.
+            that the untrained weights soon count for nothing.
 
     Source: Polyak & Juditsky 1992; the lower decay at the beginning as in TensorFlow's
         ExponentialMovingAverage.
@@ -32,22 +32,22 @@ class MovingAverage:
 
     @torch.no_grad()
     def update(self, number: int, skipped: Tensor) -> None:
-        """Take in the weights after an update. The host reads nothing from the device.
+        """Add the weights of an update to the average. The host reads nothing from the device.
 
         Args:
             number: of the update, counted from 1.
             skipped: () bool on the weights' device; True changes nothing.
         """
         decay = min(self.decay, (1 + number) / (10 + number))
-        share = (1 - decay) * (~skipped).float()
+        step = (1 - decay) * (~skipped).float()
         averages = list(self._averages.values())
         differences = torch._foreach_sub(list(self._weights.values()), averages)
-        torch._foreach_mul_(differences, share)
+        torch._foreach_mul_(differences, step)
         torch._foreach_add_(averages, differences)
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """The net has the averages as its weights for as long as this is entered."""
+        """A context in which the net has the averages as its weights."""
         kept = {name: weight.detach().clone() for name, weight in self._weights.items()}
         self._set(self._averages)
         try:
@@ -60,7 +60,7 @@ class MovingAverage:
         return dict(self._averages)
 
     def restore(self, averages: Mapping[str, Tensor]) -> None:
-        """Go on from what `state` gave."""
+        """Continue from what `state` returned."""
         for name, average in self._averages.items():
             average.copy_(averages[name])
 
@@ -71,10 +71,10 @@ class MovingAverage:
 
 
 class BestWeights:
-    """The weights of the best validations, kept on disk to be averaged.
+    """The weights of the best validations, kept on disk to be averaged at the end.
 
     Args:
-        folder: for nothing else.
+        folder: holds these weights and nothing else.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -93,8 +93,8 @@ class BestWeights:
         tensors = {key: tensor.contiguous() for key, tensor in weights.items()}
         write_atomically(self._path(name), lambda temporary: save_file(tensors, temporary))
 
-    def remove_others(self, names: Sequence[str]) -> None:
-        """Remove all but these; to be called when a checkpoint no longer names the others."""
+    def keep_only(self, names: Sequence[str]) -> None:
+        """Remove all files but these, once no checkpoint refers to them."""
         kept = {self._path(name) for name in names}
         for path in self.folder.glob("*"):
             if path not in kept:
@@ -114,8 +114,8 @@ class BestWeights:
                 weights = load_file(path)
             except (OSError, SafetensorError) as error:
                 raise TrainingError(
-                    f"{path}: cannot be read for the average of the best epochs: {error}. Put it back, or go "
-                    f"on with --train.resume-anyway --train.average 0."
+                    f"{path}: cannot be read for the average of the best epochs: {error}. Restore it, or "
+                    f"resume with --train.resume-anyway --train.average 0."
                 ) from error
             first = first or weights
             for key, tensor in weights.items():

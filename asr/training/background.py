@@ -1,4 +1,4 @@
-"""Files written while training goes on: a copy of the tensors is taken, and a thread writes it.
+"""Files written in the background: a snapshot of the tensors is taken, and a thread writes it.
 
 On a GPU the copy goes to page-locked memory of the host without the host waiting for it; the thread does.
 """
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from asr.errors import AsrError
-from asr.training.pending import record_event
+from asr.training.update import record_event
 
 log = logging.getLogger("asr")
 
@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 class Snapshot(Generic[T]):
-    """A copy, in the host's memory, of the tensors of a tree, as they are after all work begun so far.
+    """A copy in the host's memory of a tree of tensors, as they are after all work queued so far.
 
     Args:
         tree: dicts, lists and tuples of tensors (on any device) and plain values.
@@ -39,9 +39,9 @@ class Snapshot(Generic[T]):
 
 
 class BackgroundWriter:
-    """Writes files in a thread, one after the other, in the order in which they were asked for.
+    """Writes files in a thread, one after the other, in the order of `submit`.
 
-    After an error nothing more is written, so that no later file (a checkpoint) speaks of one that is missing
+    After an error nothing more is written, so that no later file (a checkpoint) refers to one that is missing
     (a model). The error is raised by `wait`. On leaving the context, all is written.
     """
 
@@ -51,7 +51,7 @@ class BackgroundWriter:
         self._error: BaseException | None = None
 
     def submit(self, write: Callable[[], None]) -> None:
-        """Write something soon."""
+        """Queue a function that writes a file."""
         self._thread = self._thread or ThreadPoolExecutor(1, "asr-writer")
         self._jobs.append(self._thread.submit(self._run, write))
 
@@ -76,10 +76,10 @@ class BackgroundWriter:
     ) -> None:
         try:
             self.wait()
-        except AsrError as unwritten:
+        except AsrError as write_error:
             if error is None:
                 raise
-            log.warning("%s", unwritten)  # beside the error that ends the run
+            log.warning("%s", write_error)  # beside the error that ends the run
         finally:
             if self._thread is not None:
                 self._thread.shutdown()

@@ -1,4 +1,4 @@
-"""Where training stands, on disk: everything that a run needs to go on as if it had never stopped.
+"""Checkpoints: everything that a run needs to resume as if it had never stopped.
 
 Random draws are pure functions of the seed, the epoch and the update, so there is no generator state to keep.
 """
@@ -49,7 +49,7 @@ def save_checkpoint(path: Path, position: Position, settings: dict[str, Any], st
 
     Args:
         path: the file.
-        position: how far training is.
+        position: how far training has come.
         settings: plain values; resuming compares them.
         states: state dicts of model, optimiser and the like.
 
@@ -67,24 +67,24 @@ def save_checkpoint(path: Path, position: Position, settings: dict[str, Any], st
 
 
 def load_checkpoint(path: Path, device: torch.device) -> tuple[Position, dict[str, Any], dict[str, Any]]:
-    """Read a checkpoint; like a model, it cannot run code when it is loaded.
+    """Read a checkpoint. Loading an untrusted file cannot run code.
 
     Returns:
         The position, the settings, and the state dicts on the device.
 
     Raises:
-        ModelError: the file is missing, damaged, of a newer format, or something else.
+        ModelError: the file is missing, damaged, of a newer format, or no checkpoint.
     """
     if not path.is_file():
         raise ModelError(f"{path}: no checkpoint to resume from. Start the run without --train.resume.")
     try:
-        with warnings.catch_warnings(action="ignore"):  # about pickles of others, which are refused anyway
+        with warnings.catch_warnings(action="ignore"):  # about foreign pickles, which are refused anyway
             record = torch.load(path, map_location=device, weights_only=True)
     except UNREADABLE as error:
         reason = str(error).strip().split("\n")[0].split(". ")[0].rstrip(".")
         raise ModelError(
             f"{path}: not a readable checkpoint: {reason}. Expected one that `asr train` has written. Start "
-            f"anew in another --train.run-dir; saved models in the folder are not affected."
+            f"again in another --train.run-dir; saved models in the folder are not affected."
         ) from error
     if not isinstance(record, dict) or record.get("format") != "asr-checkpoint":
         raise ModelError(
@@ -98,8 +98,8 @@ def load_checkpoint(path: Path, device: torch.device) -> tuple[Position, dict[st
             + (
                 "Upgrade asr to a newer version."
                 if version > FORMAT_VERSION
-                else "Go on with the version that began the run, or start anew in another --train.run-dir; "
-                "saved models in the folder are not affected."
+                else "Resume with the version that started the run, or start again in another "
+                "--train.run-dir; saved models in the folder are not affected."
             )
         )
     try:
@@ -109,12 +109,12 @@ def load_checkpoint(path: Path, device: torch.device) -> tuple[Position, dict[st
         return Position(**fields), json.loads(record["settings"]), record["states"]
     except (KeyError, TypeError, ValueError) as error:
         raise ModelError(
-            f"{path}: a damaged checkpoint: {error!r}. Start anew in another --train.run-dir."
+            f"{path}: a damaged checkpoint: {error!r}. Start again in another --train.run-dir."
         ) from error
 
 
 def _from_format_2(old: dict[str, Any]) -> dict[str, Any]:
-    """The fields of today's `Position` from those of format 2, which validated at the ends of epochs only."""
+    """Migrate the fields of `Position` from format 2, which validated at the ends of epochs only."""
     fields = dict(old)
     best, averaged = fields.pop("best_epoch"), fields.pop("averaged", [])
     top, sums = fields.pop("top_epochs", []), fields.pop("epoch_sums")

@@ -15,13 +15,13 @@ class TrainConfig:
     """How a net is trained, and where the run is kept."""
 
     run_dir: Path = Path("runs/asr")  # checkpoints, models, metrics and the log of the run
-    resume: bool = False  # go on with the run in run_dir
-    resume_anyway: bool = False  # go on with it although settings have changed; says which
+    resume: bool = False  # resume the run in run_dir
+    resume_anyway: bool = False  # resume it although settings have changed, which are logged
     max_hours: float = 0.0  # save and stop after so many hours of this session; 0 for never
     epochs: int = 50
-    updates: int = 0  # end, and plan the learning rate, by so many updates in place of epochs; 0: by epochs
-    # End, and plan the learning rate, by so many minutes of all sessions together, validation included (the
-    # last one comes on top), in place of epochs; 0: by epochs.
+    updates: int = 0  # the training's length, and the schedule's, in updates in place of epochs; 0: by epochs
+    # The training's length in minutes of all sessions together, validation included (the last one comes on
+    # top), in place of epochs; the learning rate is scheduled over it; 0: by epochs.
     minutes: float = 0.0
     validate_every: int = 0  # updates from one validation to the next; 0: validate after each epoch
     learning_rate: float = 1e-3  # the peak, after the warm-up
@@ -31,11 +31,11 @@ class TrainConfig:
     schedule: Schedule = "cosine"
     weight_decay: float = 0.01  # of AdamW
     clip_norm: float = 5.0  # gradients with a larger norm are scaled down to it; 0 for never
-    accumulate: int = 1  # batches whose gradients make one update, as one batch so many times larger would
-    ema: float = 0.0  # decay of a moving average of the weights, as 0.999, which is then the model; 0: none
-    average: int = 0  # at the end, try the average of so many best validations as the model; 0 or 1 for not
-    warm_start: Path | None = None  # a model to take all weights from that fit
-    freeze: tuple[str, ...] = ()  # parts whose weights stay as they are, such as front recurrent.0
+    accumulate: int = 1  # batches whose gradients are added up for one update, as of one larger batch
+    ema: float = 0.0  # decay of a moving average of the weights, such as 0.999; it is the model; 0: none
+    average: int = 0  # at the end, try the average of so many best validations as the model; 0 or 1: no
+    warm_start: Path | None = None  # a model whose weights are copied where they fit
+    freeze: tuple[str, ...] = ()  # parts whose weights are not trained, such as front recurrent.0
     # auto: bf16 where the device has instructions for it, else float32. tf32: float32 whose products round
     # their factors to TF32's 10 bits, on a GPU. fp16: on a GPU, with loss scaling.
     precision: Precision = "auto"
@@ -43,10 +43,10 @@ class TrainConfig:
     max_bad_updates: int = 10  # stop after so many updates in a row whose loss or gradient is not finite
     save_every_s: float = 600.0  # seconds between checkpoints within an epoch
     log_every_s: float = 10.0  # seconds between lines of metrics
-    diagnose_every: int = 0  # updates between looks through the gradient microscope; 0 for never
+    diagnose_every: int = 0  # updates from one diagnosis by the gradient microscope to the next; 0 for never
     seed: int = 1  # of the weights, the order of the data, augmentation and dropout
     device: str = "auto"  # auto, cpu, cuda or cuda:N
-    # On a card: the same bits in every run, at some speed. A CPU always has them.
+    # On a GPU: the same bits in every run, at a lower speed. On a CPU they always are.
     deterministic: bool = False
     threads: int | None = None  # of a CPU for one operation; None: the cores that loader processes leave
 

@@ -1,7 +1,7 @@
-"""One process or several, started by torchrun: who am I, and how do we agree.
+"""Processes that train together, started by torchrun: rank, collective operations, lost connections.
 
 `torchrun --nproc-per-node K -m asr train …` starts K processes; without torchrun there is one, of rank 0.
-The gradients are added up in `parallel.py`.
+The gradients are added up in `data_parallel.py`.
 """
 
 import gc
@@ -20,8 +20,8 @@ from torch import Tensor
 from asr.device import choose_device
 from asr.errors import TrainingError
 
-# How long a process waits for another. Nothing that one does alone takes as long; caches have another wait.
-_PATIENCE = timedelta(minutes=10)
+# How long a process waits for another. Nothing that one does alone takes as long; caches wait by a lock.
+_TIMEOUT = timedelta(minutes=10)
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Process:
 
     @property
     def is_main(self) -> bool:
-        """Whether this is the one that writes files and speaks to the user."""
+        """Whether this is the process that writes files and logs."""
         return self.rank == 0
 
     def gather(self, value: Any) -> list[Any]:
@@ -82,8 +82,8 @@ def processes(device: str) -> Iterator[Process]:
     if world_size == 1:
         yield Process(0, 1, chosen)
         return
-    # What is gathered lies in the host's memory, for which gloo stands by beside NCCL.
-    dist.init_process_group("cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo", timeout=_PATIENCE)
+    # Gathered values are in the host's memory: gloo sends them, NCCL the gradients.
+    dist.init_process_group("cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo", timeout=_TIMEOUT)
     try:
         yield Process(rank, world_size, chosen)
     except RuntimeError as error:
@@ -91,20 +91,20 @@ def processes(device: str) -> Iterator[Process]:
             raise
         raise TrainingError(
             f"{world_size} processes trained together, and one has ended too early or has not answered for "
-            f"{_PATIENCE.total_seconds() / 60:.0f} minutes. Its own message tells why; without one, it was "
-            f"killed, perhaps for want of memory. Start again with --train.resume."
+            f"{_TIMEOUT.total_seconds() / 60:.0f} minutes. See its message; without one, it "
+            f"was killed, perhaps out of memory. Start again with --train.resume."
         ) from error
     finally:
         dist.destroy_process_group()
-        # gloo's threads end with the last reference to the group. One that is left, and drops a tensor when
-        # the interpreter has gone, aborts the process (torch's pull request 179291).
+        # gloo's threads end with the last reference to the group. One that is left, and frees a tensor after
+        # the interpreter exits, aborts the process (torch's pull request 179291).
         gc.collect()
 
 
-def first_to_say(message: str) -> bool:
-    """Whether no other process of this torchrun has said the same; without torchrun, always.
+def first_to_report(message: str) -> bool:
+    """Whether no other process of this torchrun has reported the same; without torchrun, always True.
 
-    The question goes to torchrun's own store, which outlives the processes.
+    The processes agree through torchrun's store, which outlives them.
     """
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
         return True
@@ -112,13 +112,13 @@ def first_to_say(message: str) -> bool:
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     try:
         address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-        patience = timedelta(seconds=5)
-        store = dist.TCPStore(address, port, is_master=False, timeout=patience)  # type: ignore[attr-defined]
-        return bool(store.add(f"asr/said/{attempt}/{digest}", 1) == 1)
+        timeout = timedelta(seconds=5)
+        store = dist.TCPStore(address, port, is_master=False, timeout=timeout)  # type: ignore[attr-defined]
+        return bool(store.add(f"asr/reported/{attempt}/{digest}", 1) == 1)
     except (KeyError, ValueError, RuntimeError):
         return True  # better twice than never
 
 
 def _is_lost_connection(error: RuntimeError) -> bool:
-    # gloo's errors have no class of their own.
+    # gloo has no error class.
     return isinstance(error, dist.DistError) or "gloo" in str(error) or "Connection" in str(error)

@@ -1,4 +1,4 @@
-"""What a run reports: a progress line, metrics.jsonl, and TensorBoard where it is installed."""
+"""Metrics of a run: a progress line, metrics.jsonl, and TensorBoard where it is installed."""
 
 import json
 import logging
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from asr.training.checkpoint import Position
-from asr.training.task import Result, Throughput
+from asr.training.tasks.interface import Throughput, ValidationResult
 
 log = logging.getLogger("asr")
 
@@ -57,7 +57,7 @@ class Metrics:
         run_dir: gets metrics.jsonl and the TensorBoard files.
         every_s: seconds between lines.
         throughput: how the speed of training is reported.
-        enabled: False for processes that do not write.
+        enabled: False for processes other than the main one.
     """
 
     def __init__(self, run_dir: Path, every_s: float, throughput: Throughput, *, enabled: bool) -> None:
@@ -69,10 +69,10 @@ class Metrics:
         self._window = _Window(self._began)
 
     def begin(self, position: Position, batches: int, epochs: int, progress: float = 0.0) -> None:
-        """A run begins, or goes on from a checkpoint; what was written after that checkpoint is taken back.
+        """Start, or continue from a checkpoint: rows that were written after that checkpoint are discarded.
 
         Args:
-            position: where it stands.
+            position: of the start or the checkpoint.
             batches: of its current epoch.
             epochs: of the whole run; 0 where it is planned by updates or by time.
             progress: fraction of the training that is done.
@@ -83,7 +83,7 @@ class Metrics:
         self._window = _Window(self._began)
         if self.enabled:
             self.run_dir.mkdir(parents=True, exist_ok=True)
-            take_back(self.run_dir / METRICS, position)
+            discard_later_rows(self.run_dir / METRICS, position)
             self._board = _open_tensorboard(self.run_dir, position)
 
     def total_seconds(self) -> float:
@@ -91,7 +91,7 @@ class Metrics:
         return self._seconds_before + time.monotonic() - self._began
 
     def epoch_items(self, items: Iterable[Item], batches: int) -> Iterator[Item]:
-        """Give an epoch's items, measuring how long each is waited for.
+        """An epoch's items; measures how long each is waited for.
 
         Args:
             items: what is left of the epoch.
@@ -111,7 +111,7 @@ class Metrics:
             yield item
 
     def update(self, position: Position, report: UpdateReport, progress: float) -> None:
-        """Take in one update; write a line when it is time.
+        """Add one update; write a line every `every_s` seconds.
 
         Args:
             position: after it.
@@ -137,11 +137,11 @@ class Metrics:
             self._write_line(position, report, progress)
             self._window = _Window(self._paused)
 
-    def validated(self, position: Position, result: Result, *, every: int, better: bool) -> None:
+    def validated(self, position: Position, result: ValidationResult, *, every: int, better: bool) -> None:
         """Write the summary of the updates since the last validation, most often of an epoch.
 
         Args:
-            position: where training stands.
+            position: of training.
             result: of the validation.
             every: updates between validations; 0 for an epoch.
             better: whether it is the best so far.
@@ -192,7 +192,7 @@ class Metrics:
         self._write(row)
 
     def _time_left(self, progress: float) -> str:
-        """From this session's own speed, validation included."""
+        """From the speed of this session, validation included."""
         rate = (progress - self._progress_before) / max(time.monotonic() - self._began, 1e-9)
         return clock(max(1 - progress, 0.0) / rate) if rate > 0 else "?"
 
@@ -224,7 +224,7 @@ def clock(seconds: float) -> str:
     return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"
 
 
-def take_back(path: Path, position: Position) -> None:
+def discard_later_rows(path: Path, position: Position) -> None:
     """Remove the rows after a position, and one that was cut off: a resumed run writes them again.
 
     Args:

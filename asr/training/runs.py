@@ -1,14 +1,21 @@
-"""What every training command does around the loop: the log, whether to resume, beginning and ending."""
+"""What surrounds the loop: the log, whether to resume, provenance, beginning and ending."""
 
 import logging
+import platform
+import shlex
+import subprocess
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import torch
 
+import asr
+from asr.device import PRECISION_NAMES, Precision, choose_precision
 from asr.errors import SettingsError
 from asr.training.checkpoint import CHECKPOINT, Position, load_checkpoint
 from asr.training.config import TrainConfig
@@ -18,15 +25,15 @@ from asr.training.trainer import Trainer
 
 log = logging.getLogger("asr")
 
-# Settings that say where and how fast, not what is learned: a resumed run may change them.
-FREE = {
+# Settings of where and how fast a run is trained, not of what is learned: a resumed run may change them.
+CHANGEABLE = {
     "train.run_dir", "train.resume", "train.device", "train.threads", "train.save_every_s",
     "train.log_every_s", "train.diagnose_every", "train.max_bad_updates", "train.patience",
     "train.resume_anyway", "train.max_hours",
     "batch.workers", "batch.cache_dir", "batch.cache_workers",
 }  # fmt: skip
 
-# Among the settings of a run:
+# Further entries among the recorded settings of a run:
 SHARDS = "batch.shards"
 DATA_DIGEST = "digest of the training and dev data"
 TOKENIZER_DIGEST = "digest of the tokenizer"
@@ -35,14 +42,14 @@ SOUNDS_DIGEST = "digest of the recordings of noise and rooms"
 
 @contextmanager
 def run_log(run_dir: Path, process: Process) -> Iterator[None]:
-    """Keep what is logged in run_dir/train.log as well; only the main process says more than errors."""
+    """Log to run_dir/train.log as well; processes other than the main one log errors only."""
     if not process.is_main:
-        before = log.level
+        level = log.level
         log.setLevel(logging.ERROR)
         try:
             yield
         finally:
-            log.setLevel(before)
+            log.setLevel(level)
         return
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
@@ -63,7 +70,7 @@ def run_log(run_dir: Path, process: Process) -> Iterator[None]:
         handler.close()
 
 
-def plain_settings(settings: Any, topics: Iterable[str]) -> dict[str, Any]:
+def flatten_settings(settings: Any, topics: Iterable[str]) -> dict[str, Any]:
     """Settings as plain values under dotted names, as JSON gives them back.
 
     Args:
@@ -77,30 +84,30 @@ def plain_settings(settings: Any, topics: Iterable[str]) -> dict[str, Any]:
     }
 
 
-def changes(settings: dict[str, Any], before: dict[str, Any]) -> list[str]:
-    """What differs between two records of settings, as a user would say it; the free ones may.
+def changed_settings(settings: dict[str, Any], before: dict[str, Any]) -> list[str]:
+    """What differs between two records of settings, by the names that a user types; `CHANGEABLE` ones may.
 
     Args:
-        settings: of today.
-        before: of then, with a value for every name.
+        settings: of this session.
+        before: of the session that wrote the checkpoint, with a value for every name.
     """
     return [
         f"{_key(name)} was {before[name]} and is now {value}"
         for name, value in settings.items()
-        if name not in FREE and before[name] != value
+        if name not in CHANGEABLE and before[name] != value
     ]
 
 
-def find_checkpoint(
+def should_resume(
     config: TrainConfig, settings: dict[str, Any], defaults: dict[str, Any], process: Process
 ) -> bool:
-    """Whether to resume; the run folder and the wish must agree.
+    """Whether to resume: the run folder and --train.resume must agree.
 
     Args:
-        config: names the run folder and the wish.
-        settings: of this run, as `plain_settings` gives them.
-        defaults: what a setting is that the version of the run's beginning did not have.
-        process: all see the same, or this fails.
+        config: has the run folder and whether to resume.
+        settings: of this run, as `flatten_settings` gives them.
+        defaults: values of settings that the version that started the run did not have yet.
+        process: all processes must see the same folder.
 
     Raises:
         SettingsError: the folder holds a run that is not to be resumed, or one with other settings.
@@ -124,27 +131,28 @@ def find_checkpoint(
         log.info("nothing to resume in %s: starting from the beginning", config.run_dir)
         return False
     _, before, _ = load_checkpoint(path, torch.device("cpu"))
-    changed = changes(settings, {**defaults, **before})
+    changed = changed_settings(settings, {**defaults, **before})
     if changed and config.resume_anyway:
         log.warning("going on with other settings than before: %s", "; ".join(changed))
     elif changed:
         raise SettingsError(
             f"{config.run_dir} was trained with other settings: {'; '.join(changed)}. Resume with the same "
-            f"ones, go on with today's (--train.resume-anyway), or start anew in another --train.run-dir."
+            f"ones, accept the new ones (--train.resume-anyway), or start again in another --train.run-dir."
         )
     return True
 
 
-def run_to_end(trainer: Trainer[Any], resumed: bool, stop: StopRequest) -> Position:
-    """Begin, or go on from the checkpoint, and train; then every process may use the best model.
+def start_or_resume(trainer: Trainer[Any], resumed: bool, stop: StopRequest) -> Position:
+    """Start, or resume from the checkpoint, and train; then every process may use the best model.
 
     Args:
-        trainer: with weights from the beginning of a run.
-        resumed: what `find_checkpoint` said.
-        stop: entered while training.
+        trainer: with freshly initialised weights.
+        resumed: of `should_resume`.
+        stop: request to stop, active while training.
 
     Raises:
-        AsrError: what is begun from cannot be read or does not fit; `Interrupted` after Ctrl-C.
+        AsrError: the checkpoint or the source model cannot be read or does not fit; `Interrupted` after
+            Ctrl-C.
     """
     config = trainer.config
     if resumed:
@@ -155,7 +163,7 @@ def run_to_end(trainer: Trainer[Any], resumed: bool, stop: StopRequest) -> Posit
         trainer.warm_start(config.warm_start)
     with stop:
         position = trainer.run(stop)
-    trainer.process.gather(None)  # no process goes on to use the best model before it is written
+    trainer.process.gather(None)  # the best model is written before any process uses it
     return position
 
 
@@ -167,6 +175,55 @@ def _plain(value: Any) -> Any:
 
 
 def _key(name: str) -> str:
-    if name == SHARDS:  # most often nobody has typed it: it is the number of processes that has changed
+    if name == SHARDS:  # most often the number of processes has changed, not this option
         return "--batch.shards (parts of a batch; unless it is given, one for each process)"
     return f"the {name}" if name.startswith("digest") else "--" + name.replace("_", "-")
+
+
+def provenance(device: torch.device, precision: Precision) -> dict[str, Any]:
+    """The command, versions, commit, machine, arithmetic and date of this run; no commit outside a clone.
+
+    Args:
+        device: on which the net is trained.
+        precision: the setting.
+
+    Raises:
+        SettingsError: the device has no such precision.
+    """
+    return {
+        "command": shlex.join(sys.argv),
+        "asr": asr.__version__,
+        "commit": git_commit(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "machine": f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}",
+        "precision": PRECISION_NAMES[choose_precision(precision, device)],
+        **(gpu_facts(device, precision) if device.type == "cuda" else {}),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def gpu_facts(device: torch.device, precision: Precision) -> dict[str, Any]:
+    """What the numbers of a GPU depend on: its model, CUDA, cuDNN, and whether TF32 is on."""
+    return {
+        "gpu": torch.cuda.get_device_name(device),
+        "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version(),  # type: ignore[no-untyped-call]
+        "tf32": precision == "tf32",
+    }
+
+
+def git_commit() -> str:
+    """The short commit of the clone that this runs from, with a plus for changes; "" outside a clone."""
+    folder = Path(__file__).parent
+    try:
+        # An installed copy may be inside an unrelated repository, which does not track it.
+        tracked = ["git", "ls-files", "--error-unmatch", Path(__file__).name]
+        subprocess.run(tracked, cwd=folder, capture_output=True, timeout=10, check=True)
+        commit = subprocess.run(
+            ["git", "describe", "--always", "--dirty=+", "--exclude=*"],
+            cwd=folder, capture_output=True, text=True, timeout=10, check=True,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return commit.stdout.strip()

@@ -1,4 +1,4 @@
-"""The learning rate as a pure function of how far training has come, so that there is no state to save."""
+"""The learning-rate schedule: a pure function of the progress of training, so no state is saved."""
 
 import math
 from typing import Literal

@@ -1,4 +1,4 @@
-"""Stopping a run in good order: Ctrl-C, the signal with which batch schedulers end a job, a time limit."""
+"""Requests to stop a run and save it: Ctrl-C, a batch scheduler's SIGTERM, a time limit."""
 
 import math
 import signal
@@ -10,10 +10,10 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class StopRequest:
-    """While entered, the first signal asks for a stop after the current update; a second stops at once.
+    """Within its context, the first signal requests a stop after the current update; a second stops at once.
 
     Args:
-        max_hours: ask for a stop after so many hours from now; 0 for never.
+        max_hours: request a stop so many hours from now; 0 for never.
     """
 
     def __init__(self, max_hours: float = 0.0) -> None:
@@ -26,7 +26,7 @@ class StopRequest:
         return self.signalled or time.monotonic() >= self._deadline
 
     def reason(self) -> str:
-        """What has asked for the stop, for a message; "" for a signal, whose sender knows."""
+        """What has requested the stop, for a message; "" for a signal."""
         return f" by --train.max-hours {self.max_hours:g}" if self.max_hours and not self.signalled else ""
 
     def __enter__(self) -> Self:

@@ -1,12 +1,11 @@
-"""The training loop: one visible loop, the same on a laptop, one GPU and many, for speech and for text.
+"""The training loop: one loop for a laptop, one GPU and many, for speech and for text.
 
 Read `Trainer.run`, then `_train_epoch`, then `_update`: forward, backward, reduce, clip, step, report. Two
-things stand elsewhere: what happens when a batch does not fit into memory (`gradients.Halving`), and why an
-update's results are read one update later on a GPU (`pending`). What is trained is a `Task`.
+things are in update.py: what happens when a batch does not fit into memory (`Halving`), and why an update's
+results are read one update later on a GPU (`PendingUpdate`). What is trained is a `Task`.
 
 Every random draw of an update is a pure function of (seed, update, rank), and every draw of the data one of
-(seed, epoch, utterance). So a resumed run continues bit for bit on a CPU, and there is no generator state to
-save.
+(seed, epoch, utterance). So a resumed run continues bit for bit on a CPU without any generator state.
 """
 
 import copy
@@ -14,32 +13,38 @@ import hashlib
 import logging
 import math
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from asr.device import use_precision
 from asr.errors import Interrupted, SettingsError
 from asr.microscope.watch import Microscope
 from asr.training.background import BackgroundWriter, Snapshot
-from asr.training.bad_updates import BadUpdates
 from asr.training.checkpoint import CHECKPOINT, Position, save_checkpoint
 from asr.training.config import TrainConfig
+from asr.training.data_parallel import ParallelLoss, dry_run
 from asr.training.distributed import Process
-from asr.training.gradients import Halving, sum_statistics
+from asr.training.faults import BadUpdates
+from asr.training.finetuning import copy_matching_weights, freeze
 from asr.training.metrics import Metrics
-from asr.training.optimizer import make_optimizer, restore_optimizer, step_unless
-from asr.training.parallel import ParallelLoss, rehearse
-from asr.training.pending import PendingUpdate, defers
 from asr.training.schedule import learning_rate_factor
-from asr.training.selection import BEST_MODEL, Selection
-from asr.training.start import freeze, take_weights
 from asr.training.stopping import StopRequest
-from asr.training.task import Losses, Task, TaskBatch
+from asr.training.tasks.interface import Losses, Task, TaskBatch
+from asr.training.update import (
+    Halving,
+    PendingUpdate,
+    is_asynchronous,
+    make_optimizer,
+    restore_optimizer,
+    step_unless,
+    sum_statistics,
+)
+from asr.training.validation import BEST_MODEL, ModelSelection
 
 __all__ = ["BEST_MODEL", "Trainer"]
 
@@ -49,16 +54,16 @@ B = TypeVar("B", bound=TaskBatch)
 
 
 class Trainer(Generic[B]):
-    """Trains a net and leaves in run_dir: model.safetensors (the best), last.safetensors, checkpoint.pt.
+    """Trains a net; writes model.safetensors (the best), last.safetensors and checkpoint.pt into run_dir.
 
     Args:
         task: the net, on the process's device, its data and its loss.
         config: the settings.
-        process: this process among all that train.
+        process: this process among those that train together.
         settings: all settings of the run, kept in checkpoints and models.
 
     Raises:
-        SettingsError: the device has no such precision, or the net no such parts to freeze.
+        SettingsError: the device does not support the precision, or the net has no such parts to freeze.
     """
 
     def __init__(
@@ -70,17 +75,19 @@ class Trainer(Generic[B]):
         freeze(task.parts(), config.freeze)
         self.weights = [weight for weight in task.net.parameters() if weight.requires_grad]
         self.loss = ParallelLoss(task, process)
-        self.halving: Halving[B] = Halving(task.make_smaller)
+        self.halving: Halving[B] = Halving(task.memory_advice)
         self.optimizer = make_optimizer(task.net, config.learning_rate, config.weight_decay)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision is torch.float16)
         self.bad_updates = BadUpdates(task, config, process, settings, self.precision)
         self.metrics = Metrics(config.run_dir, config.log_every_s, task.throughput, enabled=process.is_main)
         self.microscope = Microscope(task, config, enabled=process.is_main)
         self.writer = BackgroundWriter()
-        self.selection = Selection(task, config, process, settings, self.precision, self.metrics, self.writer)
+        self.selection = ModelSelection(
+            task, config, process, settings, self.precision, self.metrics, self.writer
+        )
         self.position = Position()
         self.pending: PendingUpdate[B] | None = None  # the newest update, if its results are not read yet
-        # What all processes have agreed on, by the results that were read last.
+        # What all processes agree on, as of the results that were read last.
         self.stop_requested = self.save_requested = False
         self.elapsed_s = 0.0  # of training, over all sessions
         self.last_save = time.monotonic()
@@ -88,15 +95,15 @@ class Trainer(Generic[B]):
         self.out_of_patience = False
 
     def run(self, stop: StopRequest) -> Position:
-        """Train to the end of the plan, the end of patience, or a request to stop.
+        """Train until the configured length is reached, patience is exhausted, or a stop is requested.
 
         Returns:
-            Where training stands; the best model is in run_dir/model.safetensors.
+            The position at the end; the best model is in run_dir/model.safetensors.
 
         Raises:
-            Interrupted: there was a request to stop; all is saved.
-            TrainingError: too many updates in a row had a loss that is not finite, or memory did not suffice.
-            ModelError: the disk is full.
+            Interrupted: a stop was requested; everything is saved.
+            TrainingError: too many updates in a row had a loss that is not finite, or memory ran out.
+            ModelError: a file cannot be written.
         """
         position, config, selection = self.position, self.config, self.selection
         plan = self.task.plan(position.epoch)
@@ -109,14 +116,14 @@ class Trainer(Generic[B]):
             with self.writer:
                 selection.recover_average(position, self._save)
                 if self.process.world_size > 1 and not self._finished():
-                    rehearse(self.loss, self.halving, plan, self.precision)
+                    dry_run(self.loss, self.halving, plan, self.precision)
                 while not (self._finished() or self.out_of_patience):
                     self._train_epoch(stop)
                     if self.stop_requested:
                         self.writer.wait()
                         raise Interrupted(
                             f"stopped{stop.reason()} in epoch {position.epoch}, batch {position.batch}, and "
-                            f"saved. To go on, add --train.resume to the same command."
+                            f"saved. To continue, add --train.resume to the same command."
                         )
                     self.microscope.draw()
                 selection.try_average(position, self._save)
@@ -126,7 +133,7 @@ class Trainer(Generic[B]):
         return position
 
     def _train_epoch(self, stop: StopRequest) -> None:
-        """Train to the end of the epoch, of the plan, or of patience, or until all have agreed to stop."""
+        """Train to the end of the epoch, of training or of patience, or until all processes agree to stop."""
         position, config = self.position, self.config
         plan = self.task.plan(position.epoch)
         self.epoch_batches = len(plan)
@@ -135,7 +142,7 @@ class Trainer(Generic[B]):
         for batches in self.metrics.epoch_items(groups, len(plan)):
             if self._progress() >= 1:
                 break
-            if self._validation_is_due():  # before the update: it was due, too, if a session ended here
+            if self._validation_is_due():  # before the update: a resumed run begins with it
                 self._read_pending()
                 if self.stop_requested:
                     break
@@ -155,7 +162,7 @@ class Trainer(Generic[B]):
             if self.stop_requested:
                 return
         self._read_pending()
-        if self.stop_requested:  # by the last update, whose results have only now been read
+        if self.stop_requested:  # requested at the last update, whose results have just been read
             self._save()
             return
         if position.validated_update < position.update and (
@@ -169,48 +176,43 @@ class Trainer(Generic[B]):
     def _update(self, batches: Sequence[B], learning_rate: float, stop_requested: bool) -> None:
         """One update of the weights: forward, backward, reduce, clip, step, report.
 
-        Nothing in here waits for the device, but for the results of the update before, while the device
-        works on the gradient of this one.
+        Nothing in here waits for the device, except for the results of the previous update, while the
+        device computes the gradient of this one.
         """
         config, position, number = self.config, self.position, self.position.update + 1
         tokens = sum(batch.global_tokens for batch in batches)  # of all processes
         seed = _update_seed(config.seed, position.update, self.process.rank)
-        carried = self.task.state()
+        task_state = self.task.state()
 
         def restart() -> None:
             torch.manual_seed(seed)
             self.task.net.zero_grad(set_to_none=True)
-            self.task.restore(carried)
+            self.task.restore(task_state)
 
         def forward_backward(part: B, last: bool) -> Losses:
-            computed = self.loss.forward(part, self.precision, send=last)
-            # A mean over the tokens of all processes, so that they make the update that one would make.
+            computed = self.loss.forward(part, self.precision, sync=last)
+            # A mean over the tokens of all processes: the update is that of one process with all the data.
             loss = self.scaler.scale(computed.losses.sum() / tokens)
-            self.loss.backward(loss, send=last)  # and reduce: add up the gradients of all processes
+            self.loss.backward(loss, sync=last)  # and reduce: adds up the gradients of all processes
             return computed
 
         done = self.halving.run(batches, forward_backward, restart, number)
         self._read_pending()
 
-        # reduce: what else the processes have to share
+        # reduce: what else is the sum over all processes
         losses = torch.cat([computed.losses.detach() for _, computed in done])
-        loss = losses.sum() / tokens
-        save = self.process.is_main and time.monotonic() - self.last_save > config.save_every_s
-        seconds = self.metrics.total_seconds() if self.process.is_main else 0.0
-        results = self.process.sums({
-            "loss": loss, "stop": loss.new_full((), stop_requested), "save": loss.new_full((), save),
-            "seconds": loss.new_full((), seconds), **sum_statistics([computed for _, computed in done]),
-        })  # fmt: skip
+        statistics = sum_statistics([computed for _, computed in done])
+        results = self._reduce(losses.sum() / tokens, statistics, stop_requested)
 
         # clip
         self.scaler.unscale_(self.optimizer)
         norm = nn.utils.clip_grad_norm_(self.weights, config.clip_norm or math.inf)
 
-        # step, unless something is not finite; all processes decide the same, of the same sums
+        # step, unless something is not finite; all processes decide the same, by the same sums
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         skipped = ~(torch.isfinite(norm) & torch.isfinite(results["loss"]))
-        step_unless(self.optimizer, skipped)  # not the scaler's own step, which looks at the gradient alone
+        step_unless(self.optimizer, skipped)  # in place of scaler.step, which checks the gradient alone
         self.scaler.update()
         if self.selection.moving_average:
             self.selection.moving_average.update(number, skipped)
@@ -220,11 +222,27 @@ class Trainer(Generic[B]):
         ids = tuple(chain(*(part.ids for part, _ in done)))
         self.pending = PendingUpdate.begin(number, batches, ids, losses, seed, learning_rate, results)
         position.batch, position.update = position.batch + len(batches), number
-        if not defers(self.device):
+        if not is_asynchronous(self.device):
             self._read_pending()
 
+    def _reduce(
+        self, loss: Tensor, statistics: Mapping[str, Tensor], stop_requested: bool
+    ) -> dict[str, Tensor]:
+        """Sums over all processes, all of them () on the device, in one message.
+
+        Returns:
+            "loss"; "stop" and "save", above 0 if any process requests it; "seconds" of training, by the main
+            process's clock; and the statistics.
+        """
+        save = self.process.is_main and time.monotonic() - self.last_save > self.config.save_every_s
+        seconds = self.metrics.total_seconds() if self.process.is_main else 0.0
+        return self.process.sums({
+            "loss": loss, "stop": loss.new_full((), stop_requested), "save": loss.new_full((), save),
+            "seconds": loss.new_full((), seconds), **statistics,
+        })  # fmt: skip
+
     def _read_pending(self) -> None:
-        """Read the results of the newest update: requests, metrics, and what spoiled it if it was skipped."""
+        """Read the results of the newest update: requests, metrics, and if it was skipped, the cause."""
         update, self.pending = self.pending, None
         if update is None:
             return
@@ -242,7 +260,7 @@ class Trainer(Generic[B]):
             self.bad_updates.report(update, self.position)
 
     def _progress(self) -> float:
-        """Which fraction of the training is done, by its clock, its updates or its epochs."""
+        """The fraction of the training that is done, by time, updates or epochs."""
         position, config = self.position, self.config
         if config.minutes:
             return self.elapsed_s / (60 * config.minutes)
@@ -260,10 +278,10 @@ class Trainer(Generic[B]):
     def _validate(self) -> None:
         self.selection.validate(self.position)
         self.out_of_patience = self.selection.out_of_patience(self.position)
-        self.elapsed_s = self.process.gather(self.metrics.total_seconds())[0]  # it has taken its time, too
+        self.elapsed_s = self.process.gather(self.metrics.total_seconds())[0]  # including the validation
 
     def states(self) -> dict[str, Any]:
-        """What a checkpoint keeps of the net, the optimiser and the task of every process."""
+        """The state of the net, the optimiser and every process's task, for a checkpoint."""
         average = self.selection.moving_average
         return {
             "net": self.task.net.state_dict(),
@@ -274,10 +292,10 @@ class Trainer(Generic[B]):
         }
 
     def restore(self, position: Position, states: dict[str, Any]) -> None:
-        """Go on from a checkpoint.
+        """Continue from a checkpoint.
 
         Raises:
-            SettingsError: the net has changed since.
+            SettingsError: the checkpoint is of another net.
         """
         self.position = position
         try:
@@ -286,10 +304,10 @@ class Trainer(Generic[B]):
             reason = " ".join(str(error).split()).rstrip(".")  # torch's message has many lines
             raise SettingsError(
                 f"{self.config.run_dir / CHECKPOINT}: its weights do not fit these settings: {reason}. "
-                f"Resume with the model's settings of before, or begin anew with --train.warm-start."
+                f"Resume with the model settings of the run, or start a new one with --train.warm-start."
             ) from error
         if not restore_optimizer(self.optimizer, states["optimizer"]):
-            log.warning("other parts are frozen than before: the optimiser starts anew")
+            log.warning("other parts are frozen than before: the optimiser's state is reset")
         if states["scaler"]:  # empty of a run in another precision
             self.scaler.load_state_dict(states["scaler"])
         self.selection.reset_moving_average()
@@ -298,13 +316,13 @@ class Trainer(Generic[B]):
         self.task.restore(states["tasks"][self.process.rank % len(states["tasks"])])
 
     def warm_start(self, path: Path) -> None:
-        """Begin with the weights of another model, as far as they fit.
+        """Start from the weights of another model, as far as they fit.
 
         Raises:
             ModelError: it cannot be read.
-            SettingsError: nothing fits.
+            SettingsError: none of them fits.
         """
-        take_weights(self.task.net, self.task.source_weights(path), str(path))
+        copy_matching_weights(self.task.net, self.task.source_weights(path), str(path))
         self.process.broadcast(self.task.net.state_dict().values())
         self.selection.reset_moving_average()
 
@@ -317,18 +335,18 @@ class Trainer(Generic[B]):
             path, position = self.config.run_dir / CHECKPOINT, copy.deepcopy(self.position)
             snapshot = Snapshot(states)
             self.writer.submit(lambda: save_checkpoint(path, position, self.settings, snapshot.get()))
-            self.selection.remove_others(position)
+            self.selection.remove_unused(position)
 
 
 def _grouped(batches: Iterable[B], size: int) -> Iterator[list[B]]:
-    """So many batches at a time, and at the end what is left."""
+    """Groups of `size` batches; the last may be smaller."""
     iterator = iter(batches)
     while group := list(islice(iterator, size)):
         yield group
 
 
 def _update_seed(seed: int, update: int, rank: int) -> int:
-    # Hashed, because torch's generator of the CPU looks at the lowest 32 bits only.
+    # Hashed, because torch's CPU generator uses the lowest 32 bits only.
     return int.from_bytes(
         hashlib.blake2b(f"{seed}/{update}/{rank}".encode(), digest_size=8).digest(), "little"
     )

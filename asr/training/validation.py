@@ -1,122 +1,192 @@
-"""Dev loss and dev WER: how the best epoch is chosen."""
+"""Validation and model selection: the last weights, the best, and the average of the best."""
 
-from dataclasses import dataclass
-from typing import Any
+import logging
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
 
-from asr.batching.batches import Batch, Batches
-from asr.decoding.greedy import BestPaths
-from asr.decoding.hypothesis import OutputUnit
-from asr.device import autocast
-from asr.errors import DataError
-from asr.model.acoustic import AcousticModel
-from asr.model.ctc import blank_steps, ctc_loss
-from asr.model.encoder import step_count
-from asr.scoring.wer import RATE_NAMES, score
+from asr.training.averaging import BestWeights, MovingAverage
+from asr.training.background import BackgroundWriter, Snapshot
+from asr.training.checkpoint import Position
+from asr.training.config import TrainConfig
 from asr.training.distributed import Process
-from asr.training.pending import defers, one_late, record_event
+from asr.training.metrics import Metrics
+from asr.training.schedule import PLATEAU_FACTOR
+from asr.training.tasks.interface import Task, TaskBatch, ValidationResult
+
+log = logging.getLogger("asr")
+
+# In the run folder:
+BEST_MODEL, LAST_MODEL = "model.safetensors", "last.safetensors"
+BEST_WEIGHTS = "best_epochs"  # folder of the weights to average at the end
+
+B = TypeVar("B", bound=TaskBatch)
 
 
-@dataclass(frozen=True)
-class Validation:
-    """How a model does on the dev set, decoded greedily."""
-
-    wer: float  # percent; of phones where the model writes no words
-    cer: float  # percent
-    loss: float  # nats a token
-    blank_share: float  # of all encoder steps, in [0, 1]
-    examples: tuple[tuple[str, str], ...]  # a few (reference, hypothesis) pairs
-    unit: OutputUnit = "words"  # what was counted
-
-    @property
-    def score(self) -> float:
-        """The best epoch is the one with the lowest WER."""
-        return self.wer
-
-    def headline(self) -> str:
-        """The numbers that a person reads after each epoch."""
-        characters = f"CER {self.cer:.2f}%  " if self.unit == "words" else ""
-        return (
-            f"dev loss {self.loss:.3f}  dev {RATE_NAMES[self.unit]} {self.wer:.2f}%  {characters}"
-            f"blank {self.blank_share:.0%}"
-        )
-
-    def row(self) -> dict[str, Any]:
-        """The same as plain values, with examples of what was recognised."""
-        rates = {"dev_wer": self.wer, "dev_cer": self.cer} if self.unit == "words" else {"dev_per": self.wer}
-        return {"dev_loss": self.loss, **rates, "blank_share": self.blank_share, "examples": self.examples}
-
-
-@torch.inference_mode()
-def validate(
-    model: AcousticModel, dev: Batches, process: Process, precision: torch.dtype = torch.float32
-) -> Validation:
-    """Score a model on the dev set; several processes share the work and all get the result.
+class ModelSelection(Generic[B]):
+    """Validates the net and keeps the best of its weights.
 
     Args:
-        model: in any mode; it is left in training mode.
-        dev: unaugmented batches.
-        process: this process.
-        precision: number format of the encoder's arithmetic, as in training.
-
-    Raises:
-        DataError: there is nothing to score.
+        task: the net and its score.
+        config: how many weights are averaged, and where the run is.
+        process: all validate together; the main one writes.
+        settings: all settings of the run, saved in models.
+        precision: number format of the net's arithmetic.
+        metrics: logs the results.
+        writer: writes the files.
     """
-    model.eval()
-    tokenizer = model.settings.tokenizer
-    texts = {example.utterance.id: example.text for example in dev.examples}
-    rows: list[tuple[str, str, str]] = []
-    totals = [0.0, 0.0, 0.0]
-    scored = (_score_batch(model, batch, precision) for batch in dev.load(dev.plan(epoch=0)))
-    for ids, paths, sums, ready in one_late(scored):
-        if ready is not None:
-            ready.synchronize()
-        totals = [total + value for total, value in zip(totals, sums.tolist(), strict=True)]
-        hypotheses = paths.hypotheses(tokenizer, model.step_s)
-        rows += [(name, texts[name], found.text) for name, found in zip(ids, hypotheses, strict=True)]
-    loss, blanks, steps = totals
-    gathered = process.gather((rows, loss, blanks, steps))
-    model.train()
-    rows = [row for part in gathered for row in part[0]]
-    if not rows:
-        raise DataError("the dev set is empty. Expected at least one utterance to choose the best epoch by.")
-    ids, references, recognised = zip(*rows, strict=True)
-    unit: OutputUnit = "words" if tokenizer.pieces else "phones"
-    result = score(references, recognised, ids, "verbatim", unit)  # both sides are normalised already
-    tokens = sum(len(example.tokens) for example in dev.examples)
-    return Validation(
-        wer=100 * result.words.rate,
-        cer=100 * result.characters.rate,
-        loss=sum(part[1] for part in gathered) / max(tokens, 1),
-        blank_share=sum(part[2] for part in gathered) / sum(part[3] for part in gathered),
-        examples=tuple(zip(references[:3], recognised[:3], strict=True)),
-        unit=unit,
-    )
+
+    def __init__(
+        self,
+        task: Task[B],
+        config: TrainConfig,
+        process: Process,
+        settings: dict[str, Any],
+        precision: torch.dtype,
+        metrics: Metrics,
+        writer: BackgroundWriter,
+    ) -> None:
+        self.task, self.config, self.process, self.settings = task, config, process, settings
+        self.precision, self.metrics, self.writer = precision, metrics, writer
+        self.moving_average = MovingAverage(task.net, config.ema) if config.ema else None
+        self.best_weights = BestWeights(config.run_dir / BEST_WEIGHTS)
+
+    def reset_moving_average(self) -> None:
+        """Restart the moving average at the current weights of the net."""
+        if self.moving_average:
+            self.moving_average = MovingAverage(self.task.net, self.config.ema)
+
+    def validate(self, position: Position) -> None:
+        """Score the net, write its model, and keep it if it is among the best. The position is updated.
+
+        Raises:
+            ModelError: an earlier file could not be written.
+        """
+        self.writer.wait()  # so that at most one snapshot is in memory
+        with self._averaged_weights():
+            result = self.task.validate(self.process, self.precision)
+            weights = Snapshot(dict(self.task.net.state_dict())) if self.process.is_main else None
+        name = f"update {position.update}" if self.config.validate_every else f"epoch {position.epoch}"
+        better = (result.score, result.loss) < (position.best_score, position.best_loss)
+        if better:
+            position.best, position.averaged, position.average_unsaved = name, [], False
+            position.best_score, position.best_loss = result.score, result.loss
+        position.since_best = 0 if better else position.since_best + 1
+        # Of equal ones the older comes first.
+        ranking = sorted([*position.ranking, (result.score, result.loss, name)], key=lambda row: row[:2])
+        position.ranking = ranking[: self.config.average]
+        self.metrics.validated(position, result, every=self.config.validate_every, better=better)
+        if weights is not None:
+            provenance = self._provenance(position, result, epoch=position.epoch)
+            self._write(LAST_MODEL, weights, provenance)
+            if better:
+                self._write(BEST_MODEL, weights, provenance)
+            if name in _names(position):
+                self.writer.submit(lambda: self.best_weights.save(name, weights.get()))
+        if self.config.schedule == "plateau" and not better:
+            position.rate_scale *= PLATEAU_FACTOR
+            log.info(
+                "no better %s: the learning rate goes down to %.1e",
+                self.task.score_name, self.config.learning_rate * position.rate_scale,
+            )  # fmt: skip
+        position.validated_update, position.sums = position.update, {}
+
+    def remove_unused(self, position: Position) -> None:
+        """Remove kept weights to which this position, of the newest checkpoint, does not refer."""
+        names = _names(position)
+        self.writer.submit(lambda: self.best_weights.keep_only(names))
+
+    def out_of_patience(self, position: Position) -> bool:
+        """Whether there have been too many validations without a better score."""
+        patience = self.config.patience
+        if patience and position.since_best >= patience:
+            what = "validations" if self.config.validate_every else "epochs"
+            log.info("no better %s for %d %s: stopping early", self.task.score_name, patience, what)
+            return True
+        return False
+
+    def try_average(self, position: Position, save: Callable[[], None]) -> None:
+        """Average the best weights; if the average is better than the best model, it becomes the best model.
+
+        Args:
+            position: at the end of training.
+            save: writes a checkpoint. One is written before the model: a run that is killed in between and
+                continued for more epochs must not prefer a model that is worse than the average.
+
+        Raises:
+            TrainingError: kept weights are missing or damaged.
+        """
+        # A resumed run may average fewer.
+        names = _in_order(_names(position)[: self.config.average])
+        if len(names) < 2:
+            return
+        weights, result = self._average_of(names)
+        better = (result.score, result.loss) < (position.best_score, position.best_loss)
+        log.info(
+            "average of %s: %s%s", ", ".join(names), result.headline(),
+            "  best so far" if better else f"; {position.best_model()} remains the best",
+        )  # fmt: skip
+        if better:
+            position.averaged, position.average_unsaved = names, True
+            position.best_score, position.best_loss = result.score, result.loss
+            save()
+            self._write_average(position, weights, result, save)
+
+    def recover_average(self, position: Position, save: Callable[[], None]) -> None:
+        """Write the average that an earlier session selected, if it was killed before it was written."""
+        if position.average_unsaved and self.config.average:
+            weights, result = self._average_of(position.averaged)
+            self._write_average(position, weights, result, save)
+
+    def _average_of(self, names: Sequence[str]) -> tuple[Snapshot[dict[str, Tensor]], ValidationResult]:
+        """The mean of kept weights, and its validation; the net's weights are unchanged."""
+        self.writer.wait()  # for the newest of them to be on disk
+        net = self.task.net
+        kept = {key: tensor.clone() for key, tensor in net.state_dict().items()}
+        if self.process.is_main:
+            net.load_state_dict(self.best_weights.mean(names))
+        self.process.broadcast(net.state_dict().values())
+        result = self.task.validate(self.process, self.precision)
+        weights = Snapshot(dict(net.state_dict()))
+        net.load_state_dict(kept)
+        return weights, result
+
+    def _write_average(
+        self,
+        position: Position,
+        weights: Snapshot[dict[str, Tensor]],
+        result: ValidationResult,
+        save: Callable[[], None],
+    ) -> None:
+        if self.process.is_main:
+            self._write(BEST_MODEL, weights, self._provenance(position, result, average_of=position.averaged))
+        position.average_unsaved = False
+        save()
+
+    def _write(self, name: str, weights: Snapshot[dict[str, Tensor]], provenance: dict[str, Any]) -> None:
+        path = self.config.run_dir / name
+        self.writer.submit(lambda: self.task.save(path, weights.get(), provenance))
+
+    def _averaged_weights(self) -> AbstractContextManager[None]:
+        """A context in which the net has the weights that are validated and saved."""
+        return self.moving_average.applied() if self.moving_average else nullcontext()
+
+    def _provenance(self, position: Position, result: ValidationResult, **more: Any) -> dict[str, Any]:
+        """What a saved model records of its training."""
+        scores = {name: value for name, value in result.row().items() if isinstance(value, float)}
+        return {
+            "settings": self.settings, **more, "updates": position.update, **scores,
+            "training_s": round(self.metrics.total_seconds()),
+        }  # fmt: skip
 
 
-def _score_batch(
-    model: AcousticModel, batch: Batch, precision: torch.dtype
-) -> tuple[tuple[str, ...], BestPaths, Tensor, torch.cuda.Event | None]:
-    """Begin to score a batch, without waiting for the device.
+def _names(position: Position) -> list[str]:
+    """The names of the weights to average, best first."""
+    return [name for _, _, name in position.ranking]
 
-    Returns:
-        Ids; best paths; (3,) float64 sums of the losses in nats, of steps that are blank, and of steps, both
-        on their way to the host's memory; and, on a GPU, the event after which they are there.
-    """
-    settings, device = model.settings, model.device
-    there = batch.to(device)
-    features = there.features(settings.features)
-    with autocast(precision, device):
-        log_probs, step_lengths = model(features, there.frame_lengths)
-    # torch's loss wants lengths in the host's memory, and would wait for the device to send them.
-    steps = step_count(batch.frame_lengths, settings.encoder.subsampling)
-    loss = ctc_loss(log_probs, steps, there.tokens, batch.token_lengths).sum()
-    sums = torch.stack(
-        [loss.double(), blank_steps(log_probs, step_lengths).double(), step_lengths.sum().double()]
-    )
-    paths = BestPaths.begin(log_probs, step_lengths, settings.tokenizer, wait=False)
-    return (
-        batch.ids, paths, sums.to("cpu", non_blocking=True), record_event() if defers(device) else None,
-    )  # fmt: skip
+
+def _in_order(names: list[str]) -> list[str]:
+    return sorted(names, key=lambda name: int(name.split()[1]))

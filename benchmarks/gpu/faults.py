@@ -23,9 +23,9 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from asr.commands.train import train
 from asr.corpora.manifest import Utterance, write_manifest
 from asr.errors import AsrError
+from asr.training.recogniser import train
 from benchmarks.gpu.part import Part
 from benchmarks.gpu.speech import load_speech, settings_for
 

@@ -9,13 +9,13 @@ import torch
 
 from asr.batching.batches import BatchConfig, Batches
 from asr.batching.examples import TextConfig, learn_tokenizer, make_examples
-from asr.commands.train import Settings
 from asr.corpora import digits
 from asr.corpora.manifest import Utterance, read_manifest
 from asr.frontend.augment import AugmentConfig
 from asr.frontend.features import FeatureConfig
 from asr.model.encoder import EncoderConfig
 from asr.training.config import TrainConfig
+from asr.training.recogniser import Settings
 from benchmarks.gpu.part import Part
 
 BUNDLED = Path(__file__).resolve().parent / "bundle" / "speech"

@@ -1,4 +1,4 @@
-"""Throughput of the real training path: `asr.commands.train.train`, watched from between its updates.
+"""Throughput of the real training path: `asr.training.recogniser.train`, watched from between its updates.
 
 For each size of a batch, after a warm-up: seconds of audio trained on per second, the share of the time that
 the loop waited for a batch, the time of an update, and the most memory. For the first size also the calls
@@ -21,10 +21,10 @@ from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 from asr.batching.batches import Batch
-from asr.batching.sampler import Planned
-from asr.commands.train import train
+from asr.batching.sampler import PlannedBatch
 from asr.corpora.manifest import Utterance
 from asr.errors import SettingsError
+from asr.training.recogniser import train
 from asr.training.tasks.speech import SpeechTask
 from benchmarks.gpu.part import Part
 from benchmarks.gpu.speech import cache_folder, fill_cache, load_speech, settings_for
@@ -98,10 +98,10 @@ def _between_updates(script: Callable[[], Script]) -> Iterator[None]:
     """While entered, each update of a training runs the script on to its next `yield`; its end ends both."""
     plan, load = SpeechTask.plan, SpeechTask.load
 
-    def repeated(self: SpeechTask, epoch: int) -> Sequence[Planned]:
+    def repeated(self: SpeechTask, epoch: int) -> Sequence[PlannedBatch]:
         return _Repeated(plan(self, epoch))
 
-    def watched(self: SpeechTask, planned: Sequence[Planned]) -> Iterator[Batch]:
+    def watched(self: SpeechTask, planned: Sequence[PlannedBatch]) -> Iterator[Batch]:
         running = script()
         next(running)
         batches = load(self, planned)
@@ -121,10 +121,10 @@ def _between_updates(script: Callable[[], Script]) -> Iterator[None]:
         SpeechTask.plan, SpeechTask.load = plan, load
 
 
-class _Repeated(Sequence[Planned]):
+class _Repeated(Sequence[PlannedBatch]):
     """A plan many times over."""
 
-    def __init__(self, plan: Sequence[Planned], start: int = 0) -> None:
+    def __init__(self, plan: Sequence[PlannedBatch], start: int = 0) -> None:
         self.plan, self.start = plan, start
 
     def __len__(self) -> int:

@@ -69,7 +69,7 @@ def test_speeds_are_drawn_from_those_that_fit() -> None:
 
 @pytest.mark.parametrize("world_size", [2, 3])
 def test_ranks_share_every_batch(world_size: int) -> None:
-    """Guards several processes: together they have exactly the batches of one that makes as many parts."""
+    """Guards more than one process: together they have the batches of one that makes as many parts."""
     config = replace(UNCACHED, shards=world_size)
     whole = Batches(many(), FEATURES, config, AUGMENT, seed=1).plan(1)
     parts = [
@@ -87,7 +87,7 @@ def test_ranks_share_every_batch(world_size: int) -> None:
 
 
 def test_more_processes_than_utterances() -> None:
-    """Guards small sets: training says so; scoring gives the others nothing to do."""
+    """Guards small sets: training raises an error; in scoring, some processes have no batch."""
     with pytest.raises(DataError, match="2 training utterances for batches of 3 parts"):
         Batches(many(2), FEATURES, UNCACHED, AUGMENT, seed=1, world_size=3)
     shares = [
@@ -138,8 +138,8 @@ def test_workers_change_nothing(cached: bool, tones: list[Utterance], tmp_path: 
     alone = load(tones, config, AUGMENT, 2)
     assert len(alone) > 2
     for workers in (1, 2):
-        others = load(tones, replace(config, workers=workers), AUGMENT, 2)
-        assert all(same(left, right) for left, right in zip(alone, others, strict=True))
+        parallel = load(tones, replace(config, workers=workers), AUGMENT, 2)
+        assert all(same(left, right) for left, right in zip(alone, parallel, strict=True))
 
 
 def test_cache_changes_nothing(tones: list[Utterance], tmp_path: Path) -> None:
@@ -170,8 +170,8 @@ def test_workers_change_nothing_of_rooms_and_noise(
     config = BatchConfig(seconds=3.0, cache_dir=tmp_path if cached else None, workers=0)
     alone = load(tones, config, ROOMS, 2)
     for workers in (0, 2):
-        others = load(tones, replace(config, workers=workers), ROOMS, 2)
-        assert all(same(left, right) for left, right in zip(alone, others, strict=True))
+        parallel = load(tones, replace(config, workers=workers), ROOMS, 2)
+        assert all(same(left, right) for left, right in zip(alone, parallel, strict=True))
 
 
 def test_cache_serves_what_is_not_changed(
@@ -208,7 +208,7 @@ def test_cache_serves_what_is_not_changed(
 
 
 def test_warps_follow_their_utterances(tones: list[Utterance], tmp_path: Path) -> None:
-    """Guards mel warping: each utterance's own factor, also on features that the device makes."""
+    """Guards mel warping: a factor for each utterance, also on features that the device computes."""
     config = BatchConfig(seconds=3.0, cache_dir=None, workers=0)
     warped = AugmentConfig(speeds=(1.0,), mel_warp=(0.88, 1.12))
     batches = Batches(examples_of(tones), FEATURES, config, warped, seed=3)
@@ -245,7 +245,7 @@ def test_dev_is_never_augmented(epoch: int, tones: list[Utterance], tmp_path: Pa
 
 
 def test_unaugmented_epoch_of_a_training_set(tones: list[Utterance], tmp_path: Path) -> None:
-    """Guards global statistics, taken at the recordings' own speed, even where training never hears it."""
+    """Guards global statistics, taken at speed 1, even where training never uses it."""
     config = BatchConfig(seconds=3.0, cache_dir=tmp_path, workers=0)
     features = replace(FEATURES, normalize="global")
     batches = Batches(examples_of(tones), features, config, AugmentConfig(speeds=(0.9, 1.1)), seed=1)

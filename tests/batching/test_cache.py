@@ -21,7 +21,7 @@ from asr.frontend.augment import Conditions
 from asr.frontend.features import FeatureConfig
 from tests.training.conftest import FEATURES, write_tones
 
-# A machine with one core is told that more loader processes are slow.
+# On a machine with one core, torch warns that more loader processes are slow.
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")
 
 SPEEDS = (0.9, 1.0, 1.1)
@@ -77,7 +77,7 @@ def test_opened_again_computes_nothing(
 
 
 def moved(utterances: Sequence[Utterance], folder: Path) -> list[Utterance]:
-    """The same utterances with copies of their files, whose times are others."""
+    """The same utterances with copies of their files, whose times differ."""
     folder.mkdir()
     copies = []
     for utterance in utterances:
@@ -175,7 +175,7 @@ def test_killed_process(tones: list[Utterance], tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(cache, "_GROUP_S", 0.0)  # each utterance alone
     with monkeypatch.context() as killing:
         killing.setattr(cache, "_compute", compute)
-        with pytest.raises(TrainingError, match=r"ended from outside.*kept\. Lower --batch\.cache-workers"):
+        with pytest.raises(TrainingError, match=r"was killed.*kept\. Lower --batch\.cache-workers"):
             open_cache(tmp_path, tones, FEATURES, workers=2)
     assert not multiprocessing.active_children()
     before = stored(tmp_path)[0]
@@ -302,7 +302,7 @@ def test_full_disk(tones: list[Utterance], tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_folder_that_cannot_be_made(tones: list[Utterance], tmp_path: Path) -> None:
-    """Guards a cache folder whose place is taken by a file."""
+    """Guards a cache folder whose path is a file."""
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match="cannot be written: Not a directory"):
         open_cache(tmp_path / "file" / "cache", tones, FEATURES)

@@ -48,7 +48,7 @@ def test_too_short_can_fail() -> None:
 
 
 def test_many_too_short_are_counted(caplog: pytest.LogCaptureFixture) -> None:
-    """Guards against a message of a thousand names: five are spelled out, the others are counted."""
+    """Guards against a message of a thousand names: five are named, the rest is counted."""
     make(utterance("fits", "a", 1), *(utterance(f"u{number}", "abcabca", 0.2) for number in range(9)))
     assert "u4 (" in caplog.text
     assert "u5 (" not in caplog.text
@@ -89,7 +89,7 @@ def test_unknown_characters_are_counted(caplog: pytest.LogCaptureFixture) -> Non
 
 
 def test_transcript_of_nothing_but_punctuation(caplog: pytest.LogCaptureFixture) -> None:
-    """Guards against a transcript that the text rules empty without anyone being told."""
+    """Guards against a transcript that the text rules empty without a warning."""
     (item,) = make(utterance("u1", "...", 1))
     assert item.tokens == ()
     assert "the english rules leave nothing of 1 training transcripts" in caplog.text
@@ -121,7 +121,7 @@ def test_same_id_twice() -> None:
     ],
 )
 def test_settings(settings: dict[str, Any], message: str) -> None:
-    """Guards settings made in Python, which the command line's own check does not see."""
+    """Guards settings made in Python, which the command line does not check."""
     with pytest.raises(SettingsError, match=message):
         TextConfig(**settings)
 
@@ -136,9 +136,9 @@ def test_alphabet_is_that_of_the_normalised_training_text() -> None:
 def test_with_phones_the_target_is_phones(caplog: pytest.LogCaptureFixture) -> None:
     """Guards the dev score against comparing phones with letters, and words that no lexicon has."""
     config = TextConfig(units="phones")
-    heard = [utterance("u", "The cat!", 1), utterance("v", "read", 1)]
-    tokenizer = learn_tokenizer(heard, config)
-    examples = make_examples(heard, tokenizer, config, FeatureConfig(), 4)
+    utterances = [utterance("u", "The cat!", 1), utterance("v", "read", 1)]
+    tokenizer = learn_tokenizer(utterances, config)
+    examples = make_examples(utterances, tokenizer, config, FeatureConfig(), 4)
     assert [item.text for item in examples] == ["DH AH K AE T", "R EH D"]
     assert [len(item.tokens) for item in examples] == [5, 3]
     assert not caplog.text
@@ -156,10 +156,10 @@ def test_words_outside_a_lexicon_are_named_with_their_utterance(tmp_path: Path) 
 def test_bpe_is_learned_in_the_size_that_was_asked_for() -> None:
     """Guards --text.bpe-size, and tokens that are fewer than the characters."""
     pytest.importorskip("sentencepiece")
-    heard = [utterance(f"u{number}", "abab cab abc", 1) for number in range(3)]
+    utterances = [utterance(f"u{number}", "abab cab abc", 1) for number in range(3)]
     config = TextConfig(units="bpe", bpe_size=8)
-    tokenizer = learn_tokenizer(heard, config)
+    tokenizer = learn_tokenizer(utterances, config)
     assert tokenizer.vocab_size == 8
-    (first, *_) = make_examples(heard, tokenizer, config, FeatureConfig(), 4)
+    (first, *_) = make_examples(utterances, tokenizer, config, FeatureConfig(), 4)
     assert first.text == "abab cab abc"
     assert len(first.tokens) < len(first.text)

@@ -59,7 +59,7 @@ def test_last_batch(count: int, batch_s: float) -> None:
 
 
 def test_batch_of_many_short_ones() -> None:
-    """Guards the limit where one class of lengths fills several batches and the longest may stand last in
+    """Guards the limit where one class of lengths fills several batches and the longest may be last in
     it."""
     seconds = np.random.default_rng(0).uniform(0.500, 0.504, 1000)
     groups = group_by_length(seconds, 100.0, np.random.default_rng(1))
@@ -97,7 +97,7 @@ def test_little_padding_on_real_lengths(shards: int, speech: Path) -> None:
 
 @pytest.mark.parametrize("shards", [2, 8, 64])
 def test_processes_finish_together(shards: int) -> None:
-    """Guards the balance: a batch takes as long as its longest part, and the others wait."""
+    """Guards the balance: a batch takes as long as its longest part, for which the other processes wait."""
     seconds = lengths_like_librispeech(20_000)
     groups = group_by_length(seconds, 100.0 * shards, np.random.default_rng(1), shards)
     costs = np.array([[padded(part, seconds) for part in batch] for batch in parts_of(groups)])

@@ -11,77 +11,22 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-import soundfile
 import torch
-from safetensors import safe_open
 
-from asr.batching.batches import BatchConfig, Batches
-from asr.batching.examples import learn_tokenizer, make_examples
 from asr.cli import main
-from asr.commands import train as train_module
-from asr.commands.train import Settings, TrainSettings, feature_statistics, run, train
-from asr.corpora.manifest import Utterance, read_manifest, write_manifest
-from asr.errors import DataError, Interrupted, SettingsError
-from asr.frontend.augment import AugmentConfig
-from asr.frontend.features import FeatureConfig, log_mel
-from asr.model.encoder import EncoderConfig
+from asr.commands.train import TrainSettings, run
+from asr.errors import DataError, SettingsError
 from asr.model.saved import load_model
 from asr.training.checkpoint import load_checkpoint
-from asr.training.config import TrainConfig
-from asr.training.distributed import Process
-from asr.training.reproducer import weights_digest
+from asr.training.faults import weights_digest
+from asr.training.recogniser import Settings
+from tests.training.conftest import RATE, assert_same_weights, weights_of
 
-PROJECT = Path(__file__).parents[1]
-RATE = 8000
-TONES = {"a": 400, "b": 800, "c": 1600}
+PROJECT = Path(__file__).parents[2]
 CPU = torch.device("cpu")
-
-
-@pytest.fixture(scope="session")
-def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Sixteen recordings in which every letter is a tone."""
-    folder = tmp_path_factory.mktemp("corpus")
-    rng = np.random.default_rng(0)
-    utterances = []
-    for number in range(16):
-        text = "".join(rng.choice(list(TONES), size=3 + number % 3))
-        t = np.arange(1600) / RATE
-        samples = np.concatenate([0.3 * np.sin(2 * np.pi * TONES[letter] * t) for letter in text])
-        samples += 0.003 * rng.standard_normal(len(samples))
-        path = folder / f"u{number:02d}.wav"
-        soundfile.write(path, samples, RATE, subtype="PCM_16")
-        seconds = len(samples) / RATE
-        utterances.append(Utterance(id=path.stem, audio_filepath=path, duration=seconds, text=text))
-    write_manifest(folder / "train.jsonl", utterances)
-    return folder / "train.jsonl"
-
-
-@pytest.fixture
-def settings(tmp_path: Path) -> Settings:
-    return Settings(
-        features=FeatureConfig(sample_rate=RATE, n_mels=20),
-        augment=AugmentConfig(speeds=(0.9, 1.0), time_mask_frames=5, mel_mask_bands=5),
-        model=EncoderConfig(width=16, depth=1, channels=4),
-        batch=BatchConfig(seconds=3.0, cache_dir=tmp_path / "features"),
-        train=TrainConfig(run_dir=tmp_path / "run", epochs=2, precision="float32", device="cpu"),
-    )
-
-
-def changed(settings: Settings, topic: str, **values: Any) -> Settings:
-    return replace(settings, **{topic: replace(getattr(settings, topic), **values)})
-
-
-def weights_of(path: Path) -> dict[str, torch.Tensor]:
-    with safe_open(path, framework="pt") as file:
-        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-
-
-def assert_same_weights(left: Path, right: Path, tolerance: float = 0.0) -> None:
-    torch.testing.assert_close(weights_of(left), weights_of(right), rtol=tolerance, atol=tolerance)
 
 
 def command(manifest: Path, run_dir: Path, *more: str) -> list[str]:
@@ -155,190 +100,6 @@ def test_run(manifest: Path, settings: Settings, tmp_path: Path, caplog: pytest.
     }  # fmt: skip
 
 
-def test_folder_in_use(manifest: Path, settings: Settings) -> None:
-    """Guards a finished run against being overwritten by a second one."""
-    utterances = read_manifest(manifest)
-    train(utterances, utterances, settings)
-    with pytest.raises(
-        SettingsError, match=r"run already holds a run\. Add --train\.resume to go on with it, or"
-    ):
-        train(utterances, utterances, settings)
-
-
-def test_nothing_to_resume(manifest: Path, settings: Settings, caplog: pytest.LogCaptureFixture) -> None:
-    """Guards scripts that always pass --train.resume: the first time there is nothing, which is said."""
-    caplog.set_level(logging.INFO, "asr")
-    utterances = read_manifest(manifest)
-    train(utterances, utterances, changed(settings, "train", resume=True, epochs=1))
-    assert any(
-        "nothing to resume in" in message and "from the beginning" in message for message in caplog.messages
-    )
-
-
-def test_resume_with_other_settings(manifest: Path, settings: Settings, tmp_path: Path) -> None:
-    """Guards against half a run with one learning rate and half with another: what has changed is named."""
-    utterances = read_manifest(manifest)
-    train(utterances, utterances, changed(settings, "train", epochs=1))
-    other = changed(settings, "train", resume=True, epochs=1, learning_rate=0.5)
-    other = changed(other, "model", dropout=0.1)
-    with pytest.raises(SettingsError) as caught:
-        train(utterances, utterances, other)
-    assert "--model.dropout was None and is now 0.1" in str(caught.value)
-    assert "--train.learning-rate was 0.001 and is now 0.5" in str(caught.value)
-    assert "epochs" not in str(caught.value)
-    same = changed(settings, "train", resume=True, epochs=1)
-    with pytest.raises(SettingsError, match="the digest of the training and dev data was"):
-        train(utterances[1:], utterances, same)
-    # Nobody typed it, so the message has to say what it is and what to type.
-    with pytest.raises(SettingsError, match=r"--batch.shards \(.* one for each process\) was 1 and is now 2"):
-        train(utterances, utterances, changed(same, "batch", shards=2))
-    # Where and how fast may change, and what an older version did not know counts as the default.
-    path = tmp_path / "run" / "checkpoint.pt"
-    record = torch.load(path, weights_only=True)
-    plain = json.loads(record["settings"])
-    del plain["model.residual"]
-    torch.save({**record, "settings": json.dumps(plain)}, path)
-    train(
-        utterances,
-        utterances,
-        changed(changed(same, "train", save_every_s=1.0, threads=1), "batch", workers=0),
-    )
-
-
-def test_resume_with_other_noise(manifest: Path, settings: Settings, tmp_path: Path) -> None:
-    """One recording more, and every utterance hears another than it did before the stop."""
-    utterances = read_manifest(manifest)
-    noise = tmp_path / "noise"
-    noise.mkdir()
-    shutil.copy(utterances[0].audio_filepath, noise / "a.wav")
-    noisy = changed(settings, "augment", noise_share=0.5, noise_dir=noise)
-    train(utterances, utterances, changed(noisy, "train", epochs=1))
-    again = changed(noisy, "train", resume=True, epochs=1)
-    train(utterances, utterances, again)
-    shutil.copy(utterances[0].audio_filepath, noise / "b.wav")
-    with pytest.raises(SettingsError, match="the digest of the recordings of noise and rooms was "):
-        train(utterances, utterances, again)
-
-
-def test_resume_anyway(
-    manifest: Path, settings: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Guards --train.resume-anyway: it names what has changed and goes on with the settings of today; where
-    the weights do not fit any more, one line says so."""
-    utterances = read_manifest(manifest)
-    train(utterances, utterances, changed(settings, "train", epochs=1))
-    more = changed(settings, "train", resume_anyway=True, epochs=2, learning_rate=0.5, weight_decay=0.125)
-    train(utterances[1:], utterances, more)
-    (message,) = [text for text in caplog.messages if "going on with other settings" in text]
-    for part in ("--train.epochs was 1 and is now 2", "--train.learning-rate was 0.001 and is now 0.5",
-                 "the digest of the training and dev data was"):  # fmt: skip
-        assert part in message
-    states = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)["states"]
-    assert states["optimizer"]["param_groups"][0]["weight_decay"] == 0.125
-    # Other parts learn: the moments of before belong to other weights.
-    train(utterances, utterances, changed(more, "train", epochs=3, freeze=("front",)))
-    assert "other parts are frozen than before: the optimiser starts anew" in caplog.messages
-    with pytest.raises(
-        SettingsError, match=r"its weights do not fit these settings: .*size mismatch"
-    ) as caught:
-        train(utterances, utterances, changed(changed(more, "train", epochs=4), "model", width=24))
-    assert "\n" not in str(caught.value)
-    assert "--train.warm-start" in str(caught.value)
-
-
-def test_warm_start_and_time_limit(manifest: Path, settings: Settings, tmp_path: Path) -> None:
-    """Guards two settings through the whole command: a first session that the clock ends at once has the
-    donor's weights behind it, a second one goes on without needing the donor."""
-    utterances = read_manifest(manifest)
-    donor = train(utterances, utterances, changed(settings, "train", epochs=1))
-    warm = {"run_dir": tmp_path / "warm", "warm_start": donor, "epochs": 1}
-    with pytest.raises(
-        Interrupted, match=r"stopped by --train\.max-hours 1e-06 in epoch 1, batch 1, and saved"
-    ):
-        train(utterances, utterances, changed(settings, "train", **warm, max_hours=1e-6, learning_rate=1e-9))
-    weights = torch.load(tmp_path / "warm" / "checkpoint.pt", weights_only=True)["states"]["net"]
-    torch.testing.assert_close(dict(weights), weights_of(donor), rtol=1e-4, atol=1e-6)
-    donor.unlink()
-    train(utterances, utterances, changed(settings, "train", **warm, resume=True, learning_rate=1e-9))
-
-
-def test_half_written_files_of_a_killed_session(manifest: Path, settings: Settings, tmp_path: Path) -> None:
-    """Guards the run folder: what kill -9 left half-written is removed by the next session."""
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "checkpoint.pt.part").write_bytes(b"half")
-    utterances = read_manifest(manifest)
-    train(utterances, utterances, changed(settings, "train", epochs=1))
-    assert not list((tmp_path / "run").glob("*.part"))
-
-
-def test_resumed_after_ctrl_c(
-    manifest: Path, settings: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
-    """Guards the whole command, global statistics included: stopped and resumed equals never stopped."""
-    utterances = read_manifest(manifest)
-    settings = changed(settings, "features", normalize="global")
-    train(utterances, utterances, changed(settings, "train", run_dir=tmp_path / "whole"))
-
-    class Stop(train_module.StopRequest):
-        seen = 0
-
-        @property
-        def received(self) -> bool:
-            self.seen += 1
-            return self.seen > 2
-
-        @received.setter
-        def received(self, value: bool) -> None: ...
-
-    with monkeypatch.context() as patch:
-        patch.setattr(train_module, "StopRequest", Stop)
-        with pytest.raises(Interrupted, match=r"stopped in epoch 1, batch 3, and saved\. To go on, add"):
-            train(utterances, utterances, settings)
-    monkeypatch.setattr(train_module, "feature_statistics", lambda *_: pytest.fail("computed again"))
-    caplog.set_level(logging.INFO, "asr")
-    train(utterances, utterances, changed(settings, "train", resume=True))
-    assert "resuming in epoch 1, after batch 3" in caplog.messages
-    for name in ("last.safetensors", "model.safetensors"):
-        assert_same_weights(tmp_path / "whole" / name, tmp_path / "run" / name)
-    assert weights_of(tmp_path / "run" / "last.safetensors")["normalize.deviation"].std() > 0
-
-
-def test_global_statistics(manifest: Path, settings: Settings) -> None:
-    """Guards mean and deviation over all frames of the plain recordings, whole or gathered from two
-    processes."""
-    utterances = read_manifest(manifest)
-    config = replace(settings.features, normalize="global")
-    tokenizer = learn_tokenizer(utterances, settings.text)
-    examples = make_examples(utterances, tokenizer, settings.text, config, 4)
-
-    def batches(rank: int, world_size: int) -> Batches:
-        return Batches(
-            examples, config, settings.batch, settings.augment, seed=1, rank=rank, world_size=world_size
-        )
-
-    waves = [torch.from_numpy(soundfile.read(item.audio_filepath, dtype="float32")[0]) for item in utterances]
-    frames = torch.cat([log_mel(wave[None], config)[0] for wave in waves]).double()
-    expected = frames.mean(0).float(), frames.std(0, correction=0).float()
-    torch.testing.assert_close(feature_statistics(batches(0, 1), config, Process(0, 1, CPU)), expected)
-
-    parts: list[Any] = []
-
-    class Recorder(Process):
-        def gather(self, value: Any) -> list[Any]:
-            parts.append(value)
-            return [value]
-
-    for rank in range(2):
-        feature_statistics(batches(rank, 2), config, Recorder(rank, 1, CPU))
-
-    class Gathered(Process):
-        def gather(self, value: Any) -> list[Any]:
-            return parts
-
-    torch.testing.assert_close(feature_statistics(batches(0, 2), config, Gathered(0, 1, CPU)), expected)
-
-
 def test_same_id_in_two_manifests(manifest: Path, settings: Settings) -> None:
     """Guards two manifests on one command line that name utterances alike."""
     with pytest.raises(DataError, match="16 ids name more than one training utterance: u00"):
@@ -351,19 +112,6 @@ def test_no_training_manifest(manifest: Path, settings: Settings) -> None:
         run(TrainSettings(manifests=(), dev=manifest, settings=settings))
 
 
-def test_empty_dev_set(manifest: Path, settings: Settings) -> None:
-    """Guards against training for an epoch and then finding nothing to choose by."""
-    with pytest.raises(DataError, match="none of 0 dev utterances"):
-        train(read_manifest(manifest), [], settings)
-
-
-def test_run_folder_that_is_a_file(manifest: Path, settings: Settings, tmp_path: Path) -> None:
-    """Guards a slip in --train.run-dir."""
-    (tmp_path / "run").write_text("notes")
-    with pytest.raises(SettingsError, match=r"train\.run-dir .*run: cannot be used as a folder: File exists"):
-        train(read_manifest(manifest), read_manifest(manifest), settings)
-
-
 @pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_stopped_process(number: signal.Signals, manifest: Path, tmp_path: Path) -> None:
     """Guards the real command against Ctrl-C and SIGTERM: it saves, says how to go on, and exits with 130."""
@@ -374,7 +122,7 @@ def test_stopped_process(number: signal.Signals, manifest: Path, tmp_path: Path)
     output, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
     assert output == ""
-    assert "and saved. To go on, add --train.resume to the same command." in errors.splitlines()[-1]
+    assert "and saved. To continue, add --train.resume to the same command." in errors.splitlines()[-1]
     assert "Traceback" not in errors
     assert load_checkpoint(run_dir / "checkpoint.pt", CPU)[0].update > 0
 
@@ -400,7 +148,7 @@ def test_killed_loader_process(manifest: Path, tmp_path: Path) -> None:
     os.kill(victims[-1], signal.SIGKILL)
     output, errors = process.communicate(timeout=60)
     assert (process.returncode, output) == (2, ""), errors
-    assert "error: a loader process was ended from outside" in errors.splitlines()[-1]
+    assert "error: a loader process was killed" in errors.splitlines()[-1]
     assert "Traceback" not in errors
     assert load_checkpoint(run_dir / "checkpoint.pt", CPU)[0].update > 0
 
@@ -413,7 +161,7 @@ def saved_at(run_dir: Path) -> int:
 ZYGOTE = """
 import os, sys
 import torch, torch.utils.tensorboard
-import asr.commands.train
+import asr.training.recogniser
 from asr.cli import main
 for line in sys.stdin:
     child = os.fork()
@@ -587,7 +335,7 @@ def test_stop_of_several_processes(manifest: Path, tmp_path: Path) -> None:
     wait_for(lambda: (tmp_path / "run" / "metrics.jsonl").exists(), process)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
-    assert "and saved. To go on" in errors
+    assert "and saved. To continue" in errors
     assert load_checkpoint(tmp_path / "run" / "checkpoint.pt", CPU)[0].epoch < 30
     finish(torchrun(command(manifest, tmp_path / "run", *more, "--train.resume"))).check_returncode()
     assert_same_weights(tmp_path / "whole" / "last.safetensors", tmp_path / "run" / "last.safetensors")

@@ -11,9 +11,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-import asr.commands.train
+import asr.training.recogniser
 from asr.batching.batches import BatchConfig
-from asr.commands.train import Settings, train
 from asr.corpora.manifest import Utterance
 from asr.device import has_bf16_recurrence, has_tf32
 from asr.errors import Interrupted
@@ -24,6 +23,7 @@ from asr.model.ctc_deterministic import deterministic_ctc_loss
 from asr.model.encoder import EncoderConfig
 from asr.model.recurrent.cells import Direction
 from asr.training.config import TrainConfig
+from asr.training.recogniser import Settings, train
 from tests.training.conftest import RATE, StopAfter, same_tree, write_tones
 
 # cuBLAS reads it when it starts, which an earlier test may make it do.
@@ -123,7 +123,7 @@ def test_resumed_equals_never_stopped(
     updates = torch.load(tmp_path / "whole" / "checkpoint.pt", weights_only=True)["position"]["update"]
     assert updates >= 6  # at least two an epoch
     with monkeypatch.context() as patch:
-        patch.setattr(asr.commands.train, "StopRequest", lambda max_hours: StopAfter(updates // 2))
+        patch.setattr(asr.training.recogniser, "StopRequest", lambda max_hours: StopAfter(updates // 2))
         with pytest.raises(Interrupted):
             train(utterances, utterances, settings(tmp_path / "stopped", **config))
     assert len(rows_of(tmp_path / "stopped", "epoch")) < 3

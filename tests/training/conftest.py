@@ -10,16 +10,18 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from safetensors import safe_open
 
 from asr.batching.batches import BatchConfig, Batches
 from asr.batching.examples import Example, TextConfig, learn_tokenizer, make_examples
-from asr.corpora.manifest import Utterance
+from asr.corpora.manifest import Utterance, write_manifest
 from asr.frontend.augment import AugmentConfig
 from asr.frontend.features import FeatureConfig
 from asr.model.acoustic import AcousticModel, ModelSettings
 from asr.model.encoder import EncoderConfig
 from asr.training.config import TrainConfig
 from asr.training.distributed import Process
+from asr.training.recogniser import Settings
 from asr.training.stopping import StopRequest
 from asr.training.tasks.speech import SpeechTask
 from asr.training.trainer import Trainer
@@ -51,7 +53,7 @@ def same_tree(left: Any, right: Any) -> bool:
 
 
 class StopAfter(StopRequest):
-    """A Ctrl-C that comes when so many updates have been begun."""
+    """A Ctrl-C after a number of updates have been started."""
 
     def __init__(self, updates: int) -> None:
         super().__init__()
@@ -134,3 +136,46 @@ def make_trainer(tones: list[Utterance], tmp_path: Path) -> Callable[..., Traine
         return Trainer(SpeechTask(model, train, dev), settings, ALONE, {"train.seed": settings.seed})
 
     return make
+
+
+@pytest.fixture(scope="session")
+def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Sixteen recordings in which every letter is a tone."""
+    folder = tmp_path_factory.mktemp("corpus")
+    rng = np.random.default_rng(0)
+    utterances = []
+    for number in range(16):
+        text = "".join(rng.choice(list("abc"), size=3 + number % 3))
+        t = np.arange(1600) / RATE
+        samples = np.concatenate([0.3 * np.sin(2 * np.pi * TONES[letter] * t) for letter in text])
+        samples += 0.003 * rng.standard_normal(len(samples))
+        path = folder / f"u{number:02d}.wav"
+        soundfile.write(path, samples, RATE, subtype="PCM_16")
+        seconds = len(samples) / RATE
+        utterances.append(Utterance(id=path.stem, audio_filepath=path, duration=seconds, text=text))
+    write_manifest(folder / "train.jsonl", utterances)
+    return folder / "train.jsonl"
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(
+        features=FeatureConfig(sample_rate=RATE, n_mels=20),
+        augment=AugmentConfig(speeds=(0.9, 1.0), time_mask_frames=5, mel_mask_bands=5),
+        model=EncoderConfig(width=16, depth=1, channels=4),
+        batch=BatchConfig(seconds=3.0, cache_dir=tmp_path / "features"),
+        train=TrainConfig(run_dir=tmp_path / "run", epochs=2, precision="float32", device="cpu"),
+    )
+
+
+def changed(settings: Settings, topic: str, **values: Any) -> Settings:
+    return replace(settings, **{topic: replace(getattr(settings, topic), **values)})
+
+
+def weights_of(path: Path) -> dict[str, torch.Tensor]:
+    with safe_open(path, framework="pt") as file:
+        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+
+
+def assert_same_weights(left: Path, right: Path, tolerance: float = 0.0) -> None:
+    torch.testing.assert_close(weights_of(left), weights_of(right), rtol=tolerance, atol=tolerance)

@@ -51,13 +51,13 @@ def test_applied_and_taken_back() -> None:
     average = MovingAverage(net, 0.5)
     before = {name: value.clone() for name, value in average.state().items()}
     change(net)
-    own = copy.deepcopy(net.state_dict())
+    original = copy.deepcopy(net.state_dict())
     with average.applied():
         torch.testing.assert_close(dict(net.state_dict()), before, rtol=0, atol=0)
-    torch.testing.assert_close(net.state_dict(), own, rtol=0, atol=0)
+    torch.testing.assert_close(net.state_dict(), original, rtol=0, atol=0)
     with pytest.raises(ZeroDivisionError), average.applied():
         raise ZeroDivisionError
-    torch.testing.assert_close(net.state_dict(), own, rtol=0, atol=0)
+    torch.testing.assert_close(net.state_dict(), original, rtol=0, atol=0)
     torch.testing.assert_close(average.state(), before, rtol=0, atol=0)
 
 
@@ -86,7 +86,7 @@ def test_mean_of_epochs(tmp_path: Path) -> None:
             net.num_batches_tracked.fill_(epoch)
         epochs.save(f"epoch {epoch}", net.state_dict())
     (tmp_path / "best" / "epoch_00011.safetensors.part").write_bytes(b"half")
-    epochs.remove_others(["epoch 2", "epoch 5", "epoch 7"])
+    epochs.keep_only(["epoch 2", "epoch 5", "epoch 7"])
     assert sorted(path.name for path in (tmp_path / "best").iterdir()) == [
         f"epoch_0000{epoch}.safetensors" for epoch in (2, 5, 7)
     ]
@@ -159,7 +159,7 @@ def test_more_epochs_after_an_average(
     make_trainer: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Guards the best model of a finished run that is given more epochs: one that beats the epochs before it,
-    but not their average, must not take its place; one that beats the average must, under its own name."""
+    but not their average, must not replace it; one that beats the average must, under its name."""
     scores = iter([50.0, 40.0, 20.0, 30.0, 35.0, 10.0, 60.0])
     original = speech_module.validate
     monkeypatch.setattr(speech_module, "validate", lambda *args: replace(original(*args), wer=next(scores)))
@@ -182,7 +182,7 @@ def test_killed_before_the_average_is_written(
     make_trainer: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Guards a run that is killed when its average has been chosen, and is then given more epochs: one that
-    beats the best epoch, but not the average, took the average's place."""
+    beats the best epoch, but not the average, replaced the average."""
     scores = iter([50.0, 40.0, 20.0, 20.0, 30.0, 35.0])
     original = speech_module.validate
     monkeypatch.setattr(speech_module, "validate", lambda *args: replace(original(*args), wer=next(scores)))

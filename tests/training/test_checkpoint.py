@@ -54,7 +54,7 @@ class _Evil:
 def test_pickle_cannot_run_code(
     protocol: int, form: str, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Guards against a stranger's file: it is refused in one line and its code is not run."""
+    """Guards against an untrusted file: it is refused in one line and its code is not run."""
     monkeypatch.chdir(path.parent)
     if form == "pickle":
         path.write_bytes(pickle.dumps({"format": "asr-checkpoint", "x": _Evil()}, protocol=protocol))
@@ -72,7 +72,7 @@ def test_cut_short(share: float, path: Path) -> None:
     data = path.read_bytes()
     path.write_bytes(data[: int(len(data) * share)])
     with pytest.raises(
-        ModelError, match=r"checkpoint\.pt: not a readable checkpoint: .*Start anew"
+        ModelError, match=r"checkpoint\.pt: not a readable checkpoint: .*Start again"
     ) as caught:
         load_checkpoint(path, CPU)
     assert "\n" not in str(caught.value)
@@ -112,7 +112,7 @@ def test_other_format(path: Path) -> None:
     with pytest.raises(ModelError, match=r"checkpoint format 99, but .* reads formats 2 to 3\. Upgrade"):
         load_checkpoint(path, CPU)
     torch.save({**record, "format_version": 1}, path)
-    with pytest.raises(ModelError, match=r"format 1, but .* 2 to 3\. Go on with the version that"):
+    with pytest.raises(ModelError, match=r"format 1, but .* 2 to 3\. Resume with the version that"):
         load_checkpoint(path, CPU)
 
 
@@ -126,7 +126,7 @@ def test_damaged_contents(change: dict[str, Any], path: Path) -> None:
 
 
 def test_second_version_stays_loadable(path: Path) -> None:
-    """Guards runs that were begun with format 2, within an epoch and between two: its fields, spelled out."""
+    """Guards runs started with format 2, within an epoch and between two: its fields, spelled out."""
     old = {
         "epoch": 3, "batch": 7, "update": 40, "seconds": 12.5, "best_epoch": 1, "best_score": 10.0,
         "best_loss": 0.5, "top_epochs": [(10.0, 0.5, 1), (11.0, 0.4, 2)], "averaged": [1, 2],

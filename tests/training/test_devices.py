@@ -23,8 +23,8 @@ from asr.model.encoder import EncoderConfig
 from asr.model.recurrent.cells import NAMES
 from asr.text.characters import CharTokenizer
 from asr.training.averaging import MovingAverage
-from asr.training.optimizer import make_optimizer, step_unless
 from asr.training.tasks.speech import speech_losses
+from asr.training.update import make_optimizer, step_unless
 from tests.fake_gpu import fake_gpu
 
 FEATURES = FeatureConfig(sample_rate=8000, n_mels=20)

@@ -68,7 +68,7 @@ def test_no_thread_outlives_the_group() -> None:
 
 @pytest.mark.parametrize("mode", ["raise", "kill"])
 def test_a_dead_process_ends_the_others(mode: str) -> None:
-    """Guards against waiting for ever: one that fails says why, the other that it is alone; both end."""
+    """Guards against waiting forever: one fails by itself, the other by a lost connection; both end."""
     (status, output, errors), (other_status, other_output, _) = run_two(mode)
     assert status == 2, errors
     assert output.startswith("TrainingError 2 processes trained together, and one has ended too early")

@@ -11,9 +11,8 @@ from asr.training import metrics as metrics_module
 from asr.training.checkpoint import Position
 from asr.training.metrics import Metrics, UpdateReport, clock
 from asr.training.stopping import StopRequest
-from asr.training.tasks.speech import SpeechTask
+from asr.training.tasks.speech import SpeechTask, SpeechValidation
 from asr.training.trainer import Trainer
-from asr.training.validation import Validation
 
 REPORT = UpdateReport(
     number=1,
@@ -27,7 +26,7 @@ REPORT = UpdateReport(
     units=50.0,
 )
 PACE = SpeechTask.throughput
-RESULT = Validation(wer=12.5, cer=5.0, loss=0.5, blank_share=0.75, examples=(("a b", "a c"),))
+RESULT = SpeechValidation(wer=12.5, cer=5.0, loss=0.5, blank_share=0.75, examples=(("a b", "a c"),))
 
 
 class Clock:
@@ -119,7 +118,7 @@ def test_short_epochs_still_get_lines(tmp_path: Path, hands: Clock) -> None:
 
 @pytest.mark.usefixtures("no_board")
 def test_resumed_session(tmp_path: Path, hands: Clock, caplog: pytest.LogCaptureFixture) -> None:
-    """Guards a session that goes on: hours add up, and the time left comes from this session's own speed."""
+    """Guards a session that goes on: hours add up, and the time left is by the speed of this session."""
     caplog.set_level(logging.INFO, "asr")
     hands.now = 5000.0
     metrics = Metrics(tmp_path, 4.0, PACE, enabled=True)
@@ -173,7 +172,7 @@ def test_json_has_no_infinity(tmp_path: Path) -> None:
     """Guards readers of metrics.jsonl that are stricter than Python's."""
     metrics, position = Metrics(tmp_path, 99.0, PACE, enabled=True), Position()
     metrics.begin(position, 4, 5)
-    infinite = Validation(wer=float("inf"), cer=5.0, loss=float("nan"), blank_share=1.0, examples=())
+    infinite = SpeechValidation(wer=float("inf"), cer=5.0, loss=float("nan"), blank_share=1.0, examples=())
     metrics.validated(position, infinite, every=0, better=False)
 
     def refuse(text: str) -> None:
@@ -184,7 +183,7 @@ def test_json_has_no_infinity(tmp_path: Path) -> None:
 
 
 def test_disabled_writes_nothing(tmp_path: Path) -> None:
-    """Guards the main process's files against the others."""
+    """Guards the main process's files against the other processes."""
     metrics, position = Metrics(tmp_path / "run", 0.0, PACE, enabled=False), Position()
     metrics.begin(position, 4, 5)
     metrics.update(position, REPORT, 0.0)

@@ -28,7 +28,7 @@ def test_signals(number: signal.Signals) -> None:
 
 
 def test_time_limit(make_trainer: Make, tmp_path: Path) -> None:
-    """Guards --train.max-hours: it ends as a signal does, says why, and goes on later."""
+    """Guards --train.max-hours: it ends as by a signal, with the reason, and can be resumed."""
     stop = StopRequest(max_hours=1e-9)
     with pytest.raises(Interrupted, match=r"stopped by --train\.max-hours 1e-09 in epoch 1, batch 1, and"):
         make_trainer().run(stop)

@@ -1,8 +1,8 @@
-"""A character language model as the training loop sees it: streams of text, hidden states carried along.
+"""The character language model task: streams of text, hidden states carried from block to block.
 
-The text is one long row of symbols, cut into as many equal streams as a batch has rows. A batch is the next
-block of every stream, and its hidden state begins where the last block's ended: gradients reach back over one
-block (truncated back-propagation through time), what the network remembers reaches back without limit.
+The text is one long sequence of symbols, cut into as many equal streams as a batch has rows. A batch is the
+next block of every stream, and its hidden state continues from the last block's: gradients reach back over
+one block (truncated back-propagation through time), the hidden state without limit.
 """
 
 import logging
@@ -23,18 +23,18 @@ from asr.errors import DataError, SettingsError
 from asr.lm.charrnn import CharRnn, load_charrnn, save_charrnn
 from asr.model.recurrent.layers import State
 from asr.training.distributed import Process
-from asr.training.task import Losses, Throughput
+from asr.training.tasks.interface import Losses, Throughput
 
 log = logging.getLogger("asr")
 
-_SAMPLE = 120  # characters of the text that is made up after every epoch
+_SAMPLE = 120  # characters of the text that is sampled after every epoch
 
 
 @dataclass(frozen=True)
 class StreamConfig:
     """How a text becomes batches."""
 
-    streams: int = 64  # rows of a batch, over all processes: places of the text that are read side by side
+    streams: int = 64  # rows of a batch, over all processes: parts of the text that are read in parallel
     block: int = 128  # characters over which gradients reach back
 
     def __post_init__(self) -> None:
@@ -48,8 +48,8 @@ class Block:
     """The next block of every stream."""
 
     ids: tuple[str, ...]  # where in the text each row is
-    symbols: Tensor  # (rows, steps + 1) int64: inputs, and one further for the last target
-    first: bool  # of the epoch: the hidden state begins at zero
+    symbols: Tensor  # (rows, steps + 1) int64: inputs, and one more for the last target
+    first: bool  # of the epoch: the hidden state starts at zero
     global_tokens: int  # targets of all processes
     global_units: float  # the same, which is what the throughput counts
 
@@ -59,12 +59,12 @@ class Block:
         return self.symbols.numel()
 
     def split(self) -> None:
-        """Rows belong to their hidden states: halves are not worth the trouble."""
+        """None: rows and hidden states are not split."""
 
 
 @dataclass(frozen=True)
-class Prediction:
-    """How well a held-out text is predicted."""
+class CharacterLmValidation:
+    """The validation on a held-out text."""
 
     loss: float  # nats a character
 
@@ -83,14 +83,14 @@ class Prediction:
 
 
 class CharacterLmTask:
-    """A character network that learns one text and is chosen by how well it predicts another.
+    """A character network that is trained on one text and selected by its bits a character on another.
 
     Args:
         net: on its device.
-        train: (n,) ids of the text to learn.
-        dev: (m,) ids of the text to choose by.
+        train: (n,) symbol ids of the training text.
+        dev: (m,) symbol ids of the dev text.
         config: streams and block length.
-        process: this process; it has every world_size-th stream.
+        process: this process; it reads every world_size-th stream.
         seed: of where the streams begin in each epoch.
 
     Raises:
@@ -100,7 +100,7 @@ class CharacterLmTask:
     score_name = "dev bits a character"
     throughput = Throughput("characters_per_s", "{:.0f} characters/s")
     replay_module: str | None = None
-    make_smaller = "Lower --text.block or --text.streams, or make the model smaller."
+    memory_advice = "Lower --text.block or --text.streams, or make the model smaller."
 
     def __init__(
         self,
@@ -133,7 +133,7 @@ class CharacterLmTask:
         }
 
     def source_weights(self, path: Path) -> dict[str, Tensor | None]:
-        """The tensors of a saved network; those of single characters mean nothing with another alphabet."""
+        """The tensors of a saved network; None for those of single characters if the alphabets differ."""
         other = load_charrnn(path)
         same = other.symbols == self.net.symbols
         return {
@@ -142,7 +142,7 @@ class CharacterLmTask:
         }
 
     def plan(self, epoch: int) -> Sequence[tuple[int, int]]:
-        """(epoch, block) of an epoch's blocks; every stream goes on from block to block."""
+        """(epoch, block) of an epoch's blocks; every stream continues from block to block."""
         length = len(self.train) // self.config.streams
         return [(epoch, block) for block in range(-(-(length - 1) // self.config.block))]
 
@@ -152,11 +152,11 @@ class CharacterLmTask:
         length = len(self.train) // streams
         rows = range(self.process.rank, streams, self.process.world_size)
         for epoch, block in plan:
-            # Streams begin elsewhere in every epoch, so that no cut is always at the same place.
+            # Streams start elsewhere in every epoch, so that the cuts move.
             shift = int(np.random.default_rng([self.seed, epoch]).integers(len(self.train)))
             begin, end = block * steps, min((block + 1) * steps, length - 1)
-            places = np.arange(begin, end + 1)
-            parts = [self.train[(shift + row * length + places) % len(self.train)] for row in rows]
+            offsets = np.arange(begin, end + 1)
+            parts = [self.train[(shift + row * length + offsets) % len(self.train)] for row in rows]
             count = (end - begin) * streams
             yield Block(
                 ids=tuple(f"stream {row}, characters {begin} to {end}" for row in rows),
@@ -172,21 +172,21 @@ class CharacterLmTask:
         states = None if batch.first else self._states
         with autocast(precision, self.net.device):
             log_probs, states = self.net(symbols[:, :-1], states)
-        # A state that is not finite would spoil all that follows: it begins anew, and its update is left out.
+        # A state that is not finite would make all later updates fail: it is reset, and its update skipped.
         self._states = [
             tuple(torch.nan_to_num(part.detach(), nan=0.0, posinf=0.0, neginf=0.0) for part in layer)
             for layer in states
         ]
-        # Flat, since torch has no deterministic kernel for losses along a second axis on a card.
+        # Flat, since torch has no deterministic kernel for losses along a second axis on a GPU.
         losses = F.nll_loss(log_probs.flatten(0, 1), symbols[:, 1:].flatten(), reduction="none")
         return Losses(losses.view(len(symbols), -1).sum(1), {})
 
     def observe(self, update: int, statistics: Mapping[str, float]) -> None:
-        """There is nothing to follow."""
+        """It has no statistics."""
 
     @torch.inference_mode()
-    def validate(self, process: Process, precision: torch.dtype) -> Prediction:
-        """Bits a character on the held-out text; the main process shows what the network makes up."""
+    def validate(self, process: Process, precision: torch.dtype) -> CharacterLmValidation:
+        """Bits a character on the held-out text; the main process logs a sample of the network."""
         self.net.eval()
         streams = max(1, min(self.config.streams, len(self.dev) // 1000))
         length = len(self.dev) // streams
@@ -202,29 +202,29 @@ class CharacterLmTask:
         if process.is_main:
             log.info("it writes: %s", self.net.sample(_SAMPLE, self.seed).replace("\n", " / "))
         self.net.train()
-        return Prediction(float(total) / count)  # the only value that is read from the device
+        return CharacterLmValidation(float(total) / count)  # the only value that is read from the device
 
     def save(self, path: Path, weights: Mapping[str, Tensor], provenance: dict[str, Any]) -> None:
         """Write the network with these weights."""
         save_charrnn(path, self.net, provenance, weights)
 
     def state(self) -> dict[str, Any]:
-        """The hidden state that the next block goes on from."""
+        """The hidden state of the next block, and how the streams are spread over processes."""
         states = None if self._states is None else [list(layer) for layer in self._states]
         return {"states": states, "streams": self.config.streams, "processes": self.process.world_size}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from what `state` gave.
+        """Continue from what `state` returned.
 
         Raises:
-            SettingsError: the streams are spread in another way than they were.
+            SettingsError: the streams are spread over the processes in another way.
         """
         before, now = state["processes"], self.process.world_size
         if (before, state["streams"]) != (now, self.config.streams):
             raise SettingsError(
                 f"the run was trained by {before} process(es) with {state['streams']} streams, and this is "
                 f"{now} with {self.config.streams}: each stream's hidden state belongs to a process. Resume "
-                f"with as many processes and --text.streams as before, or begin anew with "
+                f"with as many processes and --text.streams as before, or start again with "
                 f"--train.warm-start in another --train.run-dir."
             )
         states = state["states"]

@@ -1,6 +1,7 @@
-"""A speech recogniser as the training loop sees it."""
+"""The speech task: CTC loss, validation by WER, replay of bad updates."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from asr.batching.batches import Batch, Batches
-from asr.batching.sampler import Planned
+from asr.batching.sampler import PlannedBatch
+from asr.decoding.greedy import BestPaths
+from asr.decoding.hypothesis import OutputUnit
 from asr.device import autocast
+from asr.errors import DataError
 from asr.frontend.augment import Masks
 from asr.model.acoustic import AcousticModel
 from asr.model.ctc import blank_steps, ctc_loss
@@ -17,26 +21,57 @@ from asr.model.ctc_deterministic import deterministic_ctc_loss
 from asr.model.encoder import step_count
 from asr.model.saved import load_model, save_model
 from asr.model.shipped import find_model
+from asr.scoring.wer import RATE_NAMES, score
 from asr.training.distributed import Process
-from asr.training.plateau import PlateauWatch
-from asr.training.reproducer import read_reproducer
-from asr.training.task import Losses, Throughput
-from asr.training.validation import Validation, validate
+from asr.training.faults import load_bad_update
+from asr.training.tasks.blank_plateau import BlankPlateau
+from asr.training.tasks.interface import Losses, Throughput
+from asr.training.update import delayed_by_one, is_asynchronous, record_event
+
+
+@dataclass(frozen=True)
+class SpeechValidation:
+    """How a model does on the dev set, decoded greedily."""
+
+    wer: float  # percent; of phones where the model writes no words
+    cer: float  # percent
+    loss: float  # nats a token
+    blank_share: float  # of all encoder steps, in [0, 1]
+    examples: tuple[tuple[str, str], ...]  # a few (reference, hypothesis) pairs
+    unit: OutputUnit = "words"  # what was counted
+
+    @property
+    def score(self) -> float:
+        """The best epoch is the one with the lowest WER."""
+        return self.wer
+
+    def headline(self) -> str:
+        """The numbers for the epoch's log line."""
+        characters = f"CER {self.cer:.2f}%  " if self.unit == "words" else ""
+        return (
+            f"dev loss {self.loss:.3f}  dev {RATE_NAMES[self.unit]} {self.wer:.2f}%  {characters}"
+            f"blank {self.blank_share:.0%}"
+        )
+
+    def row(self) -> dict[str, Any]:
+        """The same as plain values, with examples of what was recognised."""
+        rates = {"dev_wer": self.wer, "dev_cer": self.cer} if self.unit == "words" else {"dev_per": self.wer}
+        return {"dev_loss": self.loss, **rates, "blank_share": self.blank_share, "examples": self.examples}
 
 
 class SpeechTask:
-    """An acoustic model that learns from one set of utterances and is chosen by its WER on another.
+    """An acoustic model that is trained on one set of utterances and selected by its WER on another.
 
     Args:
         model: on its device.
-        train: batches to learn from.
-        dev: batches to choose by; never augmented.
-        deterministic: use the CTC loss whose gradient has the same bits in every run on a card.
+        train: batches of the training set.
+        dev: batches of the dev set; never augmented.
+        deterministic: use the CTC loss whose gradient has the same bits in every run on a GPU.
     """
 
     throughput = Throughput("audio_s_per_s", "audio {:.0f} s/s")
     replay_module: str | None = "asr.training.tasks.speech"
-    make_smaller = "Leave it out of the manifest or cut it, or make the model smaller."
+    memory_advice = "Leave it out of the manifest or cut it, or make the model smaller."
 
     def __init__(
         self, model: AcousticModel, train: Batches, dev: Batches, deterministic: bool = False
@@ -44,7 +79,7 @@ class SpeechTask:
         self.ctc_loss = deterministic_ctc_loss if deterministic else ctc_loss
         self.net, self.train, self.dev = model, train, dev
         self.score_name = "dev WER" if model.settings.tokenizer.pieces else "dev PER"
-        self.plateau = PlateauWatch()
+        self.blank_plateau = BlankPlateau()
 
     def parts(self) -> dict[str, nn.Module]:
         """Parts of the encoder by the names that --train.freeze takes."""
@@ -57,7 +92,7 @@ class SpeechTask:
         return {"front": encoder.front, "recurrent": stack, **layers, "output": encoder.output}
 
     def source_weights(self, path: Path) -> dict[str, Tensor | None]:
-        """The tensors of a saved recogniser; those of the output layer mean nothing with another alphabet."""
+        """The tensors of a saved recogniser; None for those of the output layer if the alphabets differ."""
         other = load_model(find_model(path).path)
         same = other.settings.tokenizer == self.net.settings.tokenizer
         return {
@@ -65,23 +100,23 @@ class SpeechTask:
             for name, tensor in other.state_dict().items()
         }
 
-    def plan(self, epoch: int) -> Sequence[Planned]:
+    def plan(self, epoch: int) -> Sequence[PlannedBatch]:
         """The batches of an epoch, counted from 1, in their order."""
         return self.train.plan(epoch)
 
-    def load(self, plan: Sequence[Planned]) -> Iterator[Batch]:
+    def load(self, plan: Sequence[PlannedBatch]) -> Iterator[Batch]:
         """The batches of a part of a plan, in the host's memory."""
         return self.train.load(plan)
 
     def losses(self, batch: Batch, precision: torch.dtype) -> Losses:
-        """As `speech_losses`."""
+        """The CTC loss of each utterance."""
         return speech_losses(self.net, batch, precision, self.ctc_loss)
 
     def observe(self, update: int, statistics: Mapping[str, float]) -> None:
-        """Follow CTC's blank plateau."""
-        self.plateau.observe(update, statistics["blank"])
+        """Watch CTC's blank plateau."""
+        self.blank_plateau.observe(update, statistics["blank"])
 
-    def validate(self, process: Process, precision: torch.dtype) -> Validation:
+    def validate(self, process: Process, precision: torch.dtype) -> SpeechValidation:
         """Score the model on the dev set, decoded greedily."""
         return validate(self.net, self.dev, process, precision)
 
@@ -91,11 +126,11 @@ class SpeechTask:
 
     def state(self) -> dict[str, Any]:
         """Whether the blank plateau is over."""
-        return {"emits": self.plateau.emits}
+        return {"emits": self.blank_plateau.emits}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from what `state` gave."""
-        self.plateau.emits = state["emits"]
+        """Continue from what `state` returned."""
+        self.blank_plateau.emits = state["emits"]
 
 
 def speech_losses(
@@ -104,7 +139,7 @@ def speech_losses(
     precision: torch.dtype,
     loss: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor] = ctc_loss,
 ) -> Losses:
-    """The CTC loss of each utterance, and the share of blanks among the outputs.
+    """The CTC loss of each utterance, and the fraction of blanks among the outputs.
 
     Nothing in here reads from the device (torch's CTC may wait).
 
@@ -114,16 +149,26 @@ def speech_losses(
         precision: number format of the encoder's arithmetic.
         loss: `ctc_loss`, or one that gives the same numbers in another way.
     """
-    settings, device = model.settings, model.device
-    there = batch.to(device)
-    features = there.features(settings.features)
-    with autocast(precision, device):
-        log_probs, step_lengths = model(features, there.frame_lengths, there.masks)
-    # torch's loss wants lengths in the host's memory, and would wait for the device to send them.
-    steps = step_count(batch.frame_lengths, settings.encoder.subsampling)
-    losses = loss(log_probs, steps, there.tokens, batch.token_lengths)
+    log_probs, step_lengths, losses = _forward(model, batch, precision, loss)
     blanks = blank_steps(log_probs.detach(), step_lengths)
     return Losses(losses, {"blank": (blanks, step_lengths.sum())})
+
+
+def _forward(
+    model: AcousticModel,
+    batch: Batch,
+    precision: torch.dtype,
+    loss: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor],
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(batch, steps, vocab) log-probabilities, (batch,) step lengths and (batch,) losses in nats."""
+    settings, device = model.settings, model.device
+    on_device = batch.to(device)
+    features = on_device.features(settings.features)
+    with autocast(precision, device):
+        log_probs, step_lengths = model(features, on_device.frame_lengths, on_device.masks)
+    # torch's loss wants lengths in the host's memory, and would wait for the device to send them.
+    steps = step_count(batch.frame_lengths, settings.encoder.subsampling)
+    return log_probs, step_lengths, loss(log_probs, steps, on_device.tokens, batch.token_lengths)
 
 
 def replay(path: Path | str, device: str = "cpu") -> dict[str, float]:
@@ -137,9 +182,9 @@ def replay(path: Path | str, device: str = "cpu") -> dict[str, float]:
         The loss of each utterance in nats, and under "gradient norm" that of the update.
 
     Raises:
-        ModelError: a file is missing, damaged or something else.
+        ModelError: a file is missing, damaged, or not of a bad update.
     """
-    record = read_reproducer(Path(path))
+    record = load_bad_update(Path(path))
     model = load_model(Path(path).with_name(record["model"]), device).train()
     torch.manual_seed(record["seed"])
     results: dict[str, float] = {}
@@ -151,3 +196,67 @@ def replay(path: Path | str, device: str = "cpu") -> dict[str, float]:
         results |= dict(zip(batch.ids, losses.tolist(), strict=True))
     norm = nn.utils.clip_grad_norm_(model.parameters(), float("inf"))
     return {**results, "gradient norm": float(norm)}
+
+
+@torch.inference_mode()
+def validate(
+    model: AcousticModel, dev: Batches, process: Process, precision: torch.dtype = torch.float32
+) -> SpeechValidation:
+    """Score a model on the dev set; the processes share the work and all get the result.
+
+    Args:
+        model: in any mode; it is left in training mode.
+        dev: unaugmented batches.
+        process: this process.
+        precision: number format of the encoder's arithmetic, as in training.
+
+    Raises:
+        DataError: the dev set is empty.
+    """
+    model.eval()
+    tokenizer = model.settings.tokenizer
+    texts = {example.utterance.id: example.text for example in dev.examples}
+    rows: list[tuple[str, str, str]] = []
+    totals = [0.0, 0.0, 0.0]
+    scored = (_score_batch(model, batch, precision) for batch in dev.load(dev.plan(epoch=0)))
+    for ids, paths, sums, ready in delayed_by_one(scored):
+        if ready is not None:
+            ready.synchronize()
+        totals = [total + value for total, value in zip(totals, sums.tolist(), strict=True)]
+        hypotheses = paths.hypotheses(tokenizer, model.step_s)
+        rows += [(name, texts[name], found.text) for name, found in zip(ids, hypotheses, strict=True)]
+    loss, blanks, steps = totals
+    gathered = process.gather((rows, loss, blanks, steps))
+    model.train()
+    rows = [row for part in gathered for row in part[0]]
+    if not rows:
+        raise DataError("the dev set is empty. Expected at least one utterance to choose the best epoch by.")
+    ids, references, recognised = zip(*rows, strict=True)
+    unit: OutputUnit = "words" if tokenizer.pieces else "phones"
+    result = score(references, recognised, ids, "verbatim", unit)  # both sides are normalised already
+    tokens = sum(len(example.tokens) for example in dev.examples)
+    return SpeechValidation(
+        wer=100 * result.words.rate,
+        cer=100 * result.characters.rate,
+        loss=sum(part[1] for part in gathered) / max(tokens, 1),
+        blank_share=sum(part[2] for part in gathered) / sum(part[3] for part in gathered),
+        examples=tuple(zip(references[:3], recognised[:3], strict=True)),
+        unit=unit,
+    )
+
+
+def _score_batch(
+    model: AcousticModel, batch: Batch, precision: torch.dtype
+) -> tuple[tuple[str, ...], BestPaths, Tensor, torch.cuda.Event | None]:
+    """Start to score a batch, without waiting for the device.
+
+    Returns:
+        Ids; best paths; (3,) float64 sums of the losses in nats, of steps that are blank, and of steps, both
+        on their way to the host's memory; and, on a GPU, the event after which they are there.
+    """
+    log_probs, step_lengths, losses = _forward(model, batch, precision, ctc_loss)
+    blanks = blank_steps(log_probs, step_lengths)
+    sums = torch.stack([losses.sum().double(), blanks.double(), step_lengths.sum().double()])
+    paths = BestPaths.begin(log_probs, step_lengths, model.settings.tokenizer, wait=False)
+    sums = sums.to("cpu", non_blocking=True)
+    return batch.ids, paths, sums, record_event() if is_asynchronous(model.device) else None

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from asr.commands.character_lm import CharacterLmSettings, encode, held_out, train
 from asr.errors import DataError, Interrupted, SettingsError, TrainingError
 from asr.lm.charrnn import CharRnn, CharRnnConfig, load_charrnn
-from asr.training import selection as selection_module
+from asr.training import validation as validation_module
 from asr.training.config import TrainConfig
 from asr.training.distributed import Process
 from asr.training.stopping import StopRequest
@@ -49,7 +49,7 @@ def test_encoding_is_the_alphabet_with_line_ends() -> None:
 
 def test_blocks_of_a_stream_follow_each_other_without_gap() -> None:
     """The last target of a block is the first input of the next; a gap or an overlap would teach a text that
-    nobody wrote. Every place is learned once."""
+    nobody wrote. Every position is learned once."""
     made = task()
     blocks = list(made.load(made.plan(2)))
     assert [block.first for block in blocks] == [True] + [False] * (len(blocks) - 1)
@@ -71,7 +71,7 @@ def test_epochs_begin_elsewhere_but_always_the_same() -> None:
 
 
 def test_processes_share_the_streams() -> None:
-    """Two processes together read what one reads, and say so in the token counts."""
+    """Two processes together read what one reads, also by their token counts."""
     whole = next(task(streams=4).load([(1, 0)]))
     parts = [next(task(streams=4, rank=rank, world_size=2).load([(1, 0)])) for rank in (0, 1)]
     assert torch.equal(torch.cat([part.symbols for part in parts]), whole.symbols[[0, 2, 1, 3]])
@@ -80,7 +80,7 @@ def test_processes_share_the_streams() -> None:
 
 def test_text_is_learned_below_its_letter_entropy(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Bits per character far below what letter frequencies alone give: the context is used. The figure is
-    checked against the model file's own probabilities."""
+    checked against the probabilities of the model file."""
     caplog.set_level(logging.INFO, "asr")
     path = train(LINES, LINES[:20], settings(tmp_path / "run", epochs=8))
     counts = Counter("".join(f"{line}\n" for line in LINES))
@@ -92,9 +92,9 @@ def test_text_is_learned_below_its_letter_entropy(tmp_path: Path, caplog: pytest
         log_probs, _ = network(ids[:, :-1])
     bits = -float(log_probs[0].gather(1, ids[0, 1:, None]).mean()) / math.log(2)
     assert bits < 0.4 * entropy
-    said = (tmp_path / "run" / "train.log").read_text()
-    assert f"{bits:.3f} bits a character" in said
-    assert "it writes: " in said
+    log_text = (tmp_path / "run" / "train.log").read_text()
+    assert f"{bits:.3f} bits a character" in log_text
+    assert "it writes: " in log_text
 
 
 def test_stopped_and_resumed_equals_never_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,7 +118,7 @@ def test_stopped_and_resumed_equals_never_stopped(tmp_path: Path, monkeypatch: p
         with pytest.raises(Interrupted):
             train(LINES, LINES[:20], settings(tmp_path / "parts"))
     train(LINES, LINES[:20], settings(tmp_path / "parts", resume=True))
-    actual = load_file(tmp_path / "parts" / selection_module.LAST_MODEL)
+    actual = load_file(tmp_path / "parts" / validation_module.LAST_MODEL)
     assert all(torch.equal(actual[name], expected[name]) for name in expected)
 
 

@@ -1,12 +1,12 @@
-"""The loss of a batch, and its backward pass, which adds up the gradients of all processes.
+"""Data parallelism: forward and backward passes that add up the gradients of all processes.
 
-With several processes this is torch's `DistributedDataParallel` around the task's loss: buckets of gradients
-are sent while the backward pass goes on. It sums where torch takes the mean, since every process divides its
-losses by the tokens of all.
+With two or more processes this is torch's `DistributedDataParallel` around the task's loss: buckets of
+gradients are sent during the backward pass. It sums where torch takes the mean, since every process divides
+its losses by the tokens of all.
 
 A process that runs out of memory while it sends would leave the others waiting. So only the last part of an
-update sends, and before training each process runs its longest batch once without sending (`rehearse`), so
-that what does not fit is known, and split, before anything is sent.
+update sends, and before training each process runs its longest batch once without sending (`dry_run`), so
+that a batch that does not fit is found, and split, before anything is sent.
 """
 
 import warnings
@@ -22,8 +22,8 @@ from torch.nn.parallel import DistributedDataParallel
 from asr.device import is_out_of_memory
 from asr.errors import TrainingError
 from asr.training.distributed import Process
-from asr.training.gradients import Halving
-from asr.training.task import Losses, Task, TaskBatch
+from asr.training.tasks.interface import Losses, Task, TaskBatch
+from asr.training.update import Halving
 
 B = TypeVar("B", bound=TaskBatch)
 
@@ -47,36 +47,35 @@ class ParallelLoss(Generic[B]):
                 self._parallel = DistributedDataParallel(_LossModule(task), broadcast_buffers=False)
             self._parallel.register_comm_hook(None, _sum_gradients)
 
-    def forward(self, batch: B, precision: torch.dtype, *, send: bool) -> Losses:
+    def forward(self, batch: B, precision: torch.dtype, *, sync: bool) -> Losses:
         """The losses of a batch.
 
         Args:
             batch: in the host's memory.
             precision: number format of the net's arithmetic.
-            send: whether its backward pass adds up the gradients of all processes.
+            sync: whether its backward pass adds up the gradients of all processes.
         """
         if self._parallel is None:
             return self.task.losses(batch, precision)
-        with self._sending(send):
+        with self._synchronised(sync):
             losses: Losses = self._parallel(batch, precision)
             return losses
 
-    def backward(self, loss: Tensor, *, send: bool) -> None:
-        """Add a loss's gradient to that in the weights; where it is sent, to the sum over all processes.
+    def backward(self, loss: Tensor, *, sync: bool) -> None:
+        """Add a loss's gradient to the weights'; with `sync`, sum that over all processes.
 
         Args:
             loss: () of `forward`.
-            send: as in `forward`.
+            sync: as in `forward`.
 
         Raises:
-            TrainingError: out of memory while gradients were sent, from which several processes cannot
-                recover.
+            TrainingError: out of memory while gradients were sent, after which the processes cannot go on.
         """
         try:
-            with self._sending(send):
+            with self._synchronised(sync):
                 loss.backward()  # type: ignore[no-untyped-call]
         except (RuntimeError, MemoryError) as error:
-            if self._parallel is None or not send or not is_out_of_memory(error):
+            if self._parallel is None or not sync or not is_out_of_memory(error):
                 raise
             raise TrainingError(
                 f"out of memory while gradients were sent to the other processes: {error}. Lower "
@@ -84,24 +83,24 @@ class ParallelLoss(Generic[B]):
             ) from error
 
     @contextmanager
-    def _sending(self, send: bool) -> Iterator[None]:
-        if self._parallel is None or send:
+    def _synchronised(self, sync: bool) -> Iterator[None]:
+        if self._parallel is None or sync:
             yield
         else:
             with self._parallel.no_sync():
                 yield
 
 
-def rehearse(loss: ParallelLoss[B], halving: Halving[B], plan: Sequence[Any], precision: torch.dtype) -> None:
-    """Run the longest batch of this process once, before training, and drop its gradient.
+def dry_run(loss: ParallelLoss[B], halving: Halving[B], plan: Sequence[Any], precision: torch.dtype) -> None:
+    """Run the longest batch of this process once, before training, and discard its gradient.
 
-    First nothing is sent: what does not fit into memory is found, and split from then on. Then the gradient
-    is sent, by which DistributedDataParallel settles the order of its buckets: after that, sums of more than
-    two processes are the same in a resumed run as in one that never stopped.
+    The first pass sends nothing: a size that does not fit into memory is found, and split from then on. The
+    second sends, by which DistributedDataParallel fixes the order of its buckets: after that, sums of more
+    than two processes are the same in a resumed run as in one that never stopped.
 
     Args:
         loss: of this process.
-        halving: learns which size does not fit.
+        halving: remembers which size does not fit.
         plan: of an epoch. Its first batch is the longest, or its last where short ones come first.
         precision: number format of the net's arithmetic.
 
@@ -109,20 +108,20 @@ def rehearse(loss: ParallelLoss[B], halving: Halving[B], plan: Sequence[Any], pr
         TrainingError: there is not enough memory.
     """
     task = loss.task
-    carried = task.state()
+    task_state = task.state()
     task.net.train()
     longest = max(task.load(plan[:: max(len(plan) - 1, 1)]), key=lambda batch: batch.padded_size)
 
-    def forward_backward(part: B, send: bool) -> Losses:
-        computed = loss.forward(part, precision, send=send)
-        loss.backward(computed.losses.sum(), send=send)
+    def forward_backward(part: B, sync: bool) -> Losses:
+        computed = loss.forward(part, precision, sync=sync)
+        loss.backward(computed.losses.sum(), sync=sync)
         return computed
 
     def restart() -> None:
-        task.restore(carried)
+        task.restore(task_state)
         task.net.zero_grad(set_to_none=True)
 
-    halving.run([longest], lambda part, last: forward_backward(part, send=False), restart, update=0)
+    halving.run([longest], lambda part, last: forward_backward(part, sync=False), restart, update=0)
     halving.run([longest], forward_backward, restart, update=0)
     restart()
 

@@ -2,10 +2,10 @@ import logging
 
 import pytest
 
-from asr.training.plateau import USUAL_UPDATES, PlateauWatch
+from asr.training.tasks.blank_plateau import USUAL_UPDATES, BlankPlateau
 
 
-def observe(watch: PlateauWatch, shares: list[float], first: int = 1) -> None:
+def observe(watch: BlankPlateau, shares: list[float], first: int = 1) -> None:
     for update, share in enumerate(shares, start=first):
         watch.observe(update, share)
 
@@ -13,12 +13,12 @@ def observe(watch: PlateauWatch, shares: list[float], first: int = 1) -> None:
 def test_usual_then_over(caplog: pytest.LogCaptureFixture) -> None:
     """Guards the two calm messages, once each, although a fresh model writes noise before it falls silent."""
     caplog.set_level(logging.INFO, "asr")
-    watch = PlateauWatch()
+    watch = BlankPlateau()
     observe(watch, [0.2] * 10 + [1.0] * 200 + [0.9] * 200)
     assert [record.levelname for record in caplog.records] == ["INFO", "INFO"]
     assert caplog.messages[0].startswith("update 30: the output is all blank. This is the usual first phase")
     assert caplog.messages[1] == (
-        "update 230: the model has begun to write characters; the blank plateau is over"
+        "update 230: the model has started to output characters; the blank plateau is over"
     )
     assert watch.emits
 
@@ -26,7 +26,7 @@ def test_usual_then_over(caplog: pytest.LogCaptureFixture) -> None:
 def test_no_longer_usual(caplog: pytest.LogCaptureFixture) -> None:
     """Guards the warning: only after the usual number of updates, only once, and with causes to look at."""
     caplog.set_level(logging.INFO, "asr")
-    watch = PlateauWatch()
+    watch = BlankPlateau()
     observe(watch, [1.0] * (USUAL_UPDATES + 500))
     assert [record.levelname for record in caplog.records] == ["INFO", "WARNING"]
     assert caplog.messages[1].startswith(
@@ -41,14 +41,14 @@ def test_no_longer_usual(caplog: pytest.LogCaptureFixture) -> None:
 def test_nothing_to_say(shares: list[float], caplog: pytest.LogCaptureFixture) -> None:
     """Guards against alarms about single silent batches or a model that writes from the start."""
     caplog.set_level(logging.INFO, "asr")
-    observe(PlateauWatch(), shares)
+    observe(BlankPlateau(), shares)
     assert not caplog.messages
 
 
 def test_resumed_run_stays_quiet(caplog: pytest.LogCaptureFixture) -> None:
     """Guards against the plateau messages in a run whose earlier session had left the plateau."""
     caplog.set_level(logging.INFO, "asr")
-    watch = PlateauWatch()
+    watch = BlankPlateau()
     watch.emits = True
     observe(watch, [1.0] * 100)
     assert not caplog.messages

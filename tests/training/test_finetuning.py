@@ -12,7 +12,7 @@ from torch import nn
 from asr.errors import SettingsError
 from asr.model.saved import load_model, save_model
 from asr.text.characters import CharTokenizer
-from asr.training.start import freeze, take_weights
+from asr.training.finetuning import copy_matching_weights, freeze
 from asr.training.stopping import StopRequest
 from asr.training.trainer import Trainer
 from tests.training.conftest import ENCODER, same_tree
@@ -25,27 +25,27 @@ def net(hidden: int = 4, symbols: int = 3) -> nn.ModuleDict:
 
 
 def test_what_fits_is_taken(caplog: pytest.LogCaptureFixture) -> None:
-    """Guards a warm start: what fits is copied, the rest is as it was, and both are said."""
+    """Guards a warm start: what fits is copied, the rest is as it was, and both are logged."""
     caplog.set_level(logging.INFO, "asr")
     ours, theirs = net(), net(symbols=5)
     before = {name: tensor.clone() for name, tensor in ours.state_dict().items()}
-    donor = {**theirs.state_dict(), "output.bias": None, "more": torch.ones(1)}
-    take_weights(ours, donor, "other.safetensors")
+    source_weights = {**theirs.state_dict(), "output.bias": None, "more": torch.ones(1)}
+    copy_matching_weights(ours, source_weights, "other.safetensors")
     after = ours.state_dict()
     assert torch.equal(after["front.weight"], theirs["front"].weight)
     assert torch.equal(after["front.bias"], theirs["front"].bias)
     assert torch.equal(after["output.weight"], before["output.weight"])
     assert torch.equal(after["output.bias"], before["output.bias"])
     assert caplog.messages == [
-        "warm start from other.safetensors: 2 of 4 tensors taken; not taken: output.weight (5 x 4 there, 3 x "
-        "4 here), output.bias (other symbols)"
+        "warm start from other.safetensors: 2 of 4 tensors copied; not copied: output.weight (5 x 4 there, "
+        "3 x 4 here), output.bias (other symbols)"
     ]
 
 
 def test_nothing_fits() -> None:
     """Guards against a run that its user takes for a warm start, and that begins from nothing."""
     with pytest.raises(SettingsError, match=r"train\.warm-start x: none of its .* front\.weight \(not"):
-        take_weights(net(), {"encoder.weight": torch.ones(1)}, "x")
+        copy_matching_weights(net(), {"encoder.weight": torch.ones(1)}, "x")
 
 
 def test_frozen_parts_do_not_learn() -> None:
@@ -56,10 +56,10 @@ def test_frozen_parts_do_not_learn() -> None:
 
 
 def test_wrong_parts() -> None:
-    """Guards a slip in --train.freeze, and a run in which nothing is left to learn."""
+    """Guards a slip in --train.freeze, and a run without a weight to train."""
     with pytest.raises(SettingsError, match=r"^train\.freeze frnt: no such part.*some of: front, output\.$"):
         freeze(dict(net()), ["front", "frnt"])
-    with pytest.raises(SettingsError, match=r"nothing is left to learn"):
+    with pytest.raises(SettingsError, match=r"no weight is left to train"):
         freeze(dict(net()), ["front", "output"])
 
 
@@ -98,7 +98,7 @@ def test_warm_start(make_trainer: Make, tmp_path: Path) -> None:
 def test_warm_start_with_another_alphabet(
     make_trainer: Make, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Guards the output layer: of equal shape, it still means other characters, and is not taken."""
+    """Guards the output layer: of equal shape, it still means other characters, and is not copied."""
     caplog.set_level(logging.INFO, "asr")
     model = load_model(save_other_alphabet(make_trainer("old"), tmp_path / "other.safetensors"))
     trainer = make_trainer("new", seed=2)
@@ -108,7 +108,8 @@ def test_warm_start_with_another_alphabet(
     for name, value in after.items():
         assert torch.equal(value, before[name] if "output" in name else other[name]), name
     assert (
-        "not taken: encoder.output.weight (other symbols), encoder.output.bias (other symbols)" in caplog.text
+        "not copied: encoder.output.weight (other symbols), encoder.output.bias (other symbols)"
+        in caplog.text
     )
 
 

@@ -4,9 +4,9 @@ from typing import Any
 import pytest
 import torch
 
-from asr.training import validation as validation_module
+from asr.training.tasks import speech as speech_module
+from asr.training.tasks.speech import validate
 from asr.training.trainer import Trainer
-from asr.training.validation import validate
 from tests.training.conftest import ALONE, same_tree
 
 Make = Callable[..., Trainer]
@@ -14,23 +14,23 @@ Make = Callable[..., Trainer]
 
 def test_results_are_read_one_batch_late(make_trainer: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """Guards a GPU against standing still: each batch's results are waited for when the next one has been
-    launched; and the scores are those of a device that is read at once."""
+    started; and the scores are those of a device that is read at once."""
     trainer = make_trainer()
     model, dev = trainer.task.net, trainer.task.train  # three batches or more
     expected = validate(model, dev, ALONE)
-    launched: list[int] = []
+    started: list[int] = []
     waited: list[tuple[int, int]] = []
 
     class Event:
         def __init__(self) -> None:
-            launched.append(len(launched))
-            self.number = launched[-1]
+            started.append(len(started))
+            self.number = started[-1]
 
         def synchronize(self) -> None:
-            waited.append((self.number, len(launched)))
+            waited.append((self.number, len(started)))
 
-    monkeypatch.setattr(validation_module, "defers", lambda device: True)
-    monkeypatch.setattr(validation_module, "record_event", Event)
+    monkeypatch.setattr(speech_module, "is_asynchronous", lambda device: True)
+    monkeypatch.setattr(speech_module, "record_event", Event)
     read: list[str] = []
     for name in ("item", "tolist", "__float__", "__int__", "__bool__"):
         original = getattr(torch.Tensor, name)
@@ -43,7 +43,7 @@ def test_results_are_read_one_batch_late(make_trainer: Make, monkeypatch: pytest
         monkeypatch.setattr(torch.Tensor, name, spy)
     actual = validate(model, dev, ALONE)
     assert actual == expected
-    batches = len(launched)
+    batches = len(started)
     assert batches > 2
     assert waited == [(number, min(number + 2, batches)) for number in range(batches)]
     assert same_tree(read, ["tolist"] * batches)

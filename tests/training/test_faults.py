@@ -1,17 +1,18 @@
 import copy
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from asr.batching.batches import Batch
 from asr.errors import ModelError, TrainingError
 from asr.model.saved import load_model
-from asr.training.reproducer import read_reproducer, weights_digest
+from asr.training.faults import load_bad_update, save_bad_update, translate_errors, weights_digest
 from asr.training.stopping import StopRequest
 from asr.training.tasks.speech import replay
 from asr.training.trainer import Trainer
@@ -21,7 +22,7 @@ Make = Callable[..., Trainer]
 
 
 class _Planted:
-    """Batches in which some utterances have gone wrong."""
+    """Batches in which some utterances are damaged."""
 
     def __init__(self, trainer: Trainer, change: Callable[[Batch], Batch]) -> None:
         self.inner, self.change = trainer.task.train, change
@@ -123,9 +124,9 @@ def test_scaled_loss_that_is_not_finite(make_trainer: Make, caplog: pytest.LogCa
     trainer.run(StopRequest())
     assert same[:4] == [False, True, True, False]
     assert scales[:4] == [2.0**10, 2.0**10, 2.0**9, 2.0**9]
-    told = [message for message in caplog.messages if "skipped" in message]
-    assert "update 2 skipped. utterances whose loss is not finite: u" in told[0]
-    assert told[1] == (
+    warnings = [message for message in caplog.messages if "skipped" in message]
+    assert "update 2 skipped. utterances whose loss is not finite: u" in warnings[0]
+    assert warnings[1] == (
         "update 3 skipped. a gradient overflowed in fp16, and the loss scale is lowered; usual now and then"
     )
 
@@ -150,7 +151,7 @@ def test_bad_update_can_be_repeated(kind: str, make_trainer: Make, tmp_path: Pat
         assert torch.equal(
             torch.tensor(list(results.values())).nan_to_num(1e9), update.losses.nan_to_num(1e9)
         )
-        record = read_reproducer(path)
+        record = load_bad_update(path)
         assert record["weights_after_update"] == update.number  # no later one was made
         model = load_model(path.with_suffix(".safetensors"))
         assert record["weights_sha256"] == weights_digest(model.state_dict())
@@ -206,3 +207,99 @@ def test_bad_update_on_a_full_disk(
     assert "the bad update's model could not be kept: No space left on device" in caplog.messages
     (skipped,) = [message for message in caplog.messages if "skipped. utterances" in message]
     assert "To repeat it" not in skipped
+
+
+@dataclass(frozen=True)
+class Part:
+    ids: tuple[str, ...]
+    data: Tensor
+
+
+PART = Part(("a", "b"), torch.tensor([[1.0, float("nan")], [3.0, 4.0]]))
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    """Guards what is needed to repeat an update: every field of every batch, and the record."""
+    path = tmp_path / "bad.pt"
+    assert save_bad_update(path, [PART, replace(PART, ids=("c", "d"))], {"update": 7})
+    content = load_bad_update(path)
+    assert content["update"] == 7
+    assert [part["ids"] for part in content["batches"]] == [("a", "b"), ("c", "d")]
+    torch.testing.assert_close(content["batches"][0]["data"], PART.data, equal_nan=True)
+
+
+def test_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """Guards training against ending because of a file that is only an aid."""
+
+    def fsync(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", fsync)
+    assert not save_bad_update(tmp_path / "bad.pt", [PART], {})
+    assert "the bad update could not be kept" in caplog.text
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", {"format": "other"}, [1]])
+def test_other_files(content: object, tmp_path: Path) -> None:
+    """Guards against a traceback, or against running code of an untrusted file."""
+    path = tmp_path / "bad.pt"
+    path.write_bytes(content) if isinstance(content, bytes) else torch.save(content, path)
+    with pytest.raises(ModelError, match="of a bad update"):
+        load_bad_update(path)
+
+
+def test_digest_sees_every_bit() -> None:
+    """Guards the digest against missing a change of name, shape, type or one bit, and against order."""
+    weights = {"a": torch.arange(4.0), "b": torch.tensor(3)}
+    same = weights_digest(weights)
+    assert weights_digest(dict(reversed(weights.items()))) == same
+    different = [
+        {"a": torch.arange(4.0), "c": torch.tensor(3)},
+        {"a": torch.arange(4.0).view(2, 2), "b": torch.tensor(3)},
+        {"a": torch.arange(4.0), "b": torch.tensor(3, dtype=torch.int32)},
+        {"a": torch.nextafter(torch.arange(4.0), torch.tensor(9.0)), "b": torch.tensor(3)},
+    ]
+    assert same not in [weights_digest(other) for other in different]
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory."), MemoryError("too much")])
+def test_out_of_memory_elsewhere(error: Exception) -> None:
+    """Guards validation and the optimiser, where there is no batch to halve."""
+    with (
+        pytest.raises(TrainingError, match=r"out of memory where no batch can be halved"),
+        translate_errors(),
+    ):
+        raise error
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["DataLoader worker (pid 7) is killed by signal: Killed. ", "DataLoader worker (pid(s) 7) exit"],
+)
+def test_killed_loader(words: str) -> None:
+    """Guards both of torch's messages; tests/commands/test_train.py kills a real one."""
+    with pytest.raises(TrainingError, match=r"^a loader process was killed") as caught:
+        with_failure(RuntimeError(words))
+    assert "Resume from the newest checkpoint with --train.resume." in str(caught.value)
+
+
+def test_loader_killed_while_a_file_is_written() -> None:
+    """Guards against an error about a full disk for a loader that was killed; a full disk stays one."""
+    write_error = ModelError("checkpoint.pt: cannot be written")
+    write_error.__cause__ = RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. ")
+    with pytest.raises(TrainingError, match=r"^a loader process was killed"):
+        with_failure(write_error)
+    write_error.__cause__ = OSError(28, "No space left on device")
+    with pytest.raises(ModelError, match="cannot be written"):
+        with_failure(write_error)
+
+
+def test_other_errors_pass() -> None:
+    """Guards against hiding a bug behind another message."""
+    with pytest.raises(RuntimeError, match=r"^a bug$"):
+        with_failure(RuntimeError("a bug"))
+
+
+def with_failure(error: Exception) -> None:
+    with translate_errors():
+        raise error

@@ -1,14 +1,14 @@
-"""What a saved model tells of its origin."""
+"""The provenance in a saved model."""
 
 import pytest
 import torch
 
 from asr.errors import SettingsError
-from asr.training.provenance import provenance
+from asr.training.runs import provenance
 
 
 def test_of_a_cpu() -> None:
-    """Guards what tells two trainings apart; nothing about a GPU that was not used."""
+    """Guards what distinguishes two trainings; nothing about a GPU that was not used."""
     facts = provenance(torch.device("cpu"), "float32")
     assert facts["torch"] == torch.__version__
     assert facts["precision"] == "float32"

@@ -1,7 +1,7 @@
-"""What the training loop asks of that which it trains: a speech recogniser, a language model, or another net.
+"""The interface between the training loop and what it trains: a recogniser, a language model.
 
 `Trainer` knows updates, epochs, checkpoints, signals and bad losses; a `Task` knows the net, the data, the
-loss and how good the net is. `asr.training.tasks.speech` is the one to read beside this.
+loss and the validation. `asr.training.tasks.speech` is an example.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,7 +16,7 @@ from asr.training.distributed import Process
 
 
 class TaskBatch(Protocol):
-    """What the loop wants to know of a batch; a frozen dataclass, so that it can be kept on disk."""
+    """A batch as the loop sees it; a frozen dataclass, so that it can be kept on disk."""
 
     @property
     def ids(self) -> tuple[str, ...]:
@@ -28,14 +28,14 @@ class TaskBatch(Protocol):
 
     @property
     def global_units(self) -> float:
-        """How much all processes' parts hold, in the unit of the task's `Throughput`."""
+        """The size of all processes' parts of this batch, in the unit of the task's `Throughput`."""
 
     @property
     def padded_size(self) -> int:
-        """Rows times the longest one's length: what the memory that a batch needs grows with."""
+        """Rows times the longest one's length: the memory that a batch needs grows with it."""
 
     def split(self) -> tuple[Self, Self] | None:
-        """Two halves, for when the whole does not fit into memory; None where that is not possible."""
+        """Two halves, if the whole does not fit into memory; None where that is not possible."""
 
 
 @dataclass(frozen=True)
@@ -55,12 +55,12 @@ class Throughput:
     text: str  # in the progress line, such as "audio {:.0f} s/s"
 
 
-class Result(Protocol):
-    """How a net does on held-out data."""
+class ValidationResult(Protocol):
+    """The validation of a net on held-out data."""
 
     @property
     def score(self) -> float:
-        """What the best epoch is chosen by, such as WER in percent; lower is better."""
+        """The criterion for the best epoch, such as WER in percent; lower is better."""
 
     @property
     def loss(self) -> float:
@@ -70,37 +70,37 @@ class Result(Protocol):
         """For the epoch's line, such as "dev loss 0.500  dev WER 12.50%"."""
 
     def row(self) -> dict[str, Any]:
-        """For metrics.jsonl, as plain values; numbers stand in the saved model's provenance too."""
+        """For metrics.jsonl, as plain values; numbers are also kept in the saved model's provenance."""
 
 
 B = TypeVar("B", bound=TaskBatch)
 
 
 class Task(Protocol[B]):
-    """A net with its data, its loss and its score.
+    """A net with its data, its loss and its validation.
 
-    All that is random in it comes from torch's generator, which the loop seeds before every update, or is a
-    pure function of a seed: then a resumed run equals one that never stopped.
+    Its random draws come from torch's generator, which the loop seeds before every update, or are pure
+    functions of a seed: then a resumed run equals one that never stopped.
     """
 
-    score_name: str  # of `Result.score`, such as "dev WER"
+    score_name: str  # of `ValidationResult.score`, such as "dev WER"
     throughput: Throughput
 
-    # Module whose function `replay` repeats the update of a reproducer file, if there is one.
+    # Module whose function `replay` repeats the update of a file bad_update_N.pt; None: there is none.
     replay_module: str | None
 
-    # What to do when a batch that cannot be split does not fit into memory, as a sentence.
-    make_smaller: str
+    # Advice for a batch that does not fit into memory and cannot be split, as a sentence.
+    memory_advice: str
 
     @property
     def net(self) -> nn.Module:
-        """What is trained, on its device."""
+        """The net that is trained, on its device."""
 
     def parts(self) -> dict[str, nn.Module]:
         """Parts of the net by the names that --train.freeze takes; together they are the net."""
 
     def source_weights(self, path: Path) -> dict[str, Tensor | None]:
-        """The tensors of a saved model, for a warm start; None for one that means something else here.
+        """The tensors of a saved model, for a warm start; None for one whose meaning differs here.
 
         Raises:
             ModelError: the file cannot be read.
@@ -116,19 +116,19 @@ class Task(Protocol[B]):
         """The losses of a batch, which is moved to the net's device. Must not read from the device.
 
         A state that is carried to the next batch is detached, replaced rather than changed in place, and
-        kept finite: one that is not would spoil all later updates.
+        kept finite: otherwise all later updates would fail.
         """
 
     def observe(self, update: int, statistics: Mapping[str, float]) -> None:
-        """Take in the statistics, each in [0, 1], of an update that was made, counted from 1."""
+        """Receive the statistics, each in [0, 1], of an update that was made, counted from 1."""
 
-    def validate(self, process: Process, precision: torch.dtype) -> Result:
+    def validate(self, process: Process, precision: torch.dtype) -> ValidationResult:
         """Score the net on held-out data; all processes get the same result. Leaves it in training mode."""
 
     def save(self, path: Path, weights: Mapping[str, Tensor], provenance: dict[str, Any]) -> None:
         """Write the net, with these weights, as a model file that the other commands can use.
 
-        Called from a thread of its own while training goes on, so it must not look at the net's own weights.
+        Called from another thread while training continues, so it must not read the net's current weights.
 
         Raises:
             ModelError: it cannot be written.
@@ -138,4 +138,4 @@ class Task(Protocol[B]):
         """What a checkpoint keeps besides the weights (a carried hidden state): tensors, plain values."""
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from what `state` gave, in this process or, if their number has changed, in another."""
+        """Continue from a `state` of this process or, if the number of processes has changed, of another."""

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from asr.errors import TrainingError
-from asr.training.parallel import ParallelLoss, rehearse
+from asr.training.data_parallel import ParallelLoss, dry_run
 from asr.training.trainer import Trainer
 from tests.training.conftest import ALONE
-from tests.training.test_gradients import CPU_ERROR, CUDA_ERROR, TooLarge
+from tests.training.test_update import CPU_ERROR, CUDA_ERROR, TooLarge
 
 Make = Callable[..., Trainer]
 
@@ -24,30 +24,30 @@ def failing_loss(error: Exception) -> torch.Tensor:
 
 
 def test_out_of_memory_while_sending(make_trainer: Make) -> None:
-    """Guards several processes against one that begins its batch again while the others wait for the rest of
+    """Guards processes against one that starts its batch again while the others wait for the rest of
     its gradient: where nothing is sent it may (the caller splits the batch), else the run ends, in one line.
     """
     loss = ParallelLoss(make_trainer().task, ALONE)
     loss._parallel = SimpleNamespace(no_sync=nullcontext)
     with pytest.raises(torch.OutOfMemoryError):
-        loss.backward(failing_loss(CUDA_ERROR), send=False)
+        loss.backward(failing_loss(CUDA_ERROR), sync=False)
     with pytest.raises(TrainingError, match=r"^out of memory while gradients were sent .*--batch\.seconds"):
-        loss.backward(failing_loss(CUDA_ERROR), send=True)
+        loss.backward(failing_loss(CUDA_ERROR), sync=True)
     with pytest.raises(RuntimeError, match="shapes"):
-        loss.backward(failing_loss(RuntimeError("shapes cannot be multiplied")), send=True)
+        loss.backward(failing_loss(RuntimeError("shapes cannot be multiplied")), sync=True)
 
 
 def test_rehearsal(make_trainer: Make, caplog: pytest.LogCaptureFixture) -> None:
     """Guards the try before training: it finds what does not fit, in the longest batch, and leaves neither
     gradients nor another state of the task."""
     trainer = make_trainer()
-    trainer.task.plateau.emits = True
+    trainer.task.blank_plateau.emits = True
     limit = TooLarge(trainer, 1, CPU_ERROR, "backward")
     plan = trainer.task.plan(1)
     longest = max(trainer.task.load(plan), key=lambda batch: batch.padded_size)
-    rehearse(trainer.loss, trainer.halving, plan, torch.float32)
+    dry_run(trainer.loss, trainer.halving, plan, torch.float32)
     assert limit.tried[0] == len(longest.ids)
     assert trainer.halving.failed_size <= longest.padded_size
     assert len(caplog.messages) == sum(rows > 1 for rows in limit.tried)  # the second pass has none
     assert all(weight.grad is None for weight in trainer.task.net.parameters())
-    assert trainer.task.plateau.emits
+    assert trainer.task.blank_plateau.emits

@@ -15,7 +15,7 @@ from asr.training.checkpoint import CHECKPOINT, load_checkpoint
 from asr.training.config import TrainConfig
 from asr.training.distributed import Process
 from asr.training.stopping import StopRequest
-from asr.training.task import Losses, Throughput
+from asr.training.tasks.interface import Losses, Throughput
 from asr.training.trainer import Trainer
 from tests.training.conftest import StopAfter
 
@@ -74,7 +74,7 @@ class TextTask:
     score_name = "bits a character"
     throughput = Throughput("characters_per_s", "{:.0f} characters/s")
     replay_module = None
-    make_smaller = "Read fewer streams."
+    memory_advice = "Read fewer streams."
 
     def parts(self) -> dict[str, nn.Module]:
         return dict(self.net.named_children())
@@ -165,7 +165,7 @@ def test_carried_state_survives_a_stop(accumulate: int, tmp_path: Path) -> None:
 
 
 def test_observed_updates_are_those_made(tmp_path: Path) -> None:
-    """Guards what a task is told: every update that was made, once, in order."""
+    """Guards `observe`: it gets every update that was made, once, in order."""
     trainer = make(tmp_path, epochs=2)
     position = trainer.run(StopRequest())
     assert trainer.task.observed == list(range(1, position.update + 1))

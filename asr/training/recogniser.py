@@ -1,0 +1,197 @@
+"""Train a recogniser from manifests: all its settings, and the function that `asr train` calls."""
+
+import hashlib
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from asr.batching.batches import Batch, BatchConfig, Batches
+from asr.batching.examples import TextConfig, learn_tokenizer, make_examples
+from asr.corpora.manifest import Utterance
+from asr.device import describe_precision, make_deterministic, share_cores
+from asr.frontend.augment import AugmentConfig
+from asr.frontend.augment.conditions import recordings_digest
+from asr.frontend.features import FeatureConfig
+from asr.model.acoustic import AcousticModel, ModelSettings
+from asr.model.encoder import EncoderConfig, parameter_count
+from asr.text.tokenizer import Tokenizer
+from asr.training.config import TrainConfig
+from asr.training.distributed import Process, processes
+from asr.training.faults import translate_errors
+from asr.training.runs import (
+    CHANGEABLE,
+    DATA_DIGEST,
+    SHARDS,
+    SOUNDS_DIGEST,
+    TOKENIZER_DIGEST,
+    flatten_settings,
+    provenance,
+    run_log,
+    should_resume,
+    start_or_resume,
+)
+from asr.training.stopping import StopRequest
+from asr.training.tasks.speech import SpeechTask
+from asr.training.trainer import BEST_MODEL, Trainer
+
+log = logging.getLogger("asr")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All settings of a training."""
+
+    features: FeatureConfig = field(default_factory=FeatureConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    text: TextConfig = field(default_factory=TextConfig)
+    model: EncoderConfig = field(default_factory=EncoderConfig)
+    batch: BatchConfig = field(default_factory=BatchConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+
+def train(utterances: Sequence[Utterance], dev: Sequence[Utterance], settings: Settings) -> Path:
+    """Train a recogniser.
+
+    Under torchrun every process calls this, and they train together.
+
+    Args:
+        utterances: the training set.
+        dev: the set by which the best epoch is chosen.
+        settings: all settings.
+
+    Returns:
+        The best model's file.
+
+    Raises:
+        AsrError: the data, the settings or the disk do not allow it; `Interrupted` after Ctrl-C.
+    """
+    config, features, text = settings.train, settings.features, settings.text
+    if config.deterministic:
+        make_deterministic()
+    stop = StopRequest(config.max_hours)
+    with processes(config.device) as process, run_log(config.run_dir, process), translate_errors():
+        tokenizer = learn_tokenizer(utterances, text)
+        record, defaults = _records(settings, utterances, dev, tokenizer, process)
+        resumed = should_resume(config, record, defaults, process)
+        batches, dev_batches = _make_batches(settings, utterances, dev, tokenizer, process)
+        if process.device.type == "cpu":
+            share_cores(config.threads, batches.workers)
+        torch.manual_seed(config.seed)
+        origin = provenance(process.device, config.precision)
+        model = AcousticModel(ModelSettings(features, settings.model, tokenizer, text.normalizer, origin))
+        if features.normalize == "global" and not resumed:
+            model.normalize.set_statistics(*feature_statistics(batches, features, process))
+        task = SpeechTask(model.to(process.device), batches, dev_batches, config.deterministic)
+        trainer = Trainer(task, config, process, record)
+        _announce(trainer, task, settings)
+        position = start_or_resume(trainer, resumed, stop)
+        log.info("best %s %.2f%% in %s", task.score_name, position.best_score, position.best_model())
+    return config.run_dir / BEST_MODEL
+
+
+def feature_statistics(
+    batches: Batches, config: FeatureConfig, process: Process
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and standard deviation of each mel band over the unaugmented training set, each (n_mels,).
+
+    Args:
+        batches: this process's part of the training set.
+        config: how features are computed.
+        process: this process; the statistics are over all of them.
+    """
+    total, squares, count = torch.zeros(config.n_mels).double(), torch.zeros(config.n_mels).double(), 0
+    for batch in batches.load(batches.plan(epoch=0)):
+        for row, length in zip(batch.features(config).double(), batch.frame_lengths.tolist(), strict=True):
+            total += row[:length].sum(0)
+            squares += row[:length].square().sum(0)
+            count += length
+    parts = process.gather((total, squares, count))
+    total, squares = sum(part[0] for part in parts), sum(part[1] for part in parts)
+    count = sum(part[2] for part in parts)
+    mean = total / count
+    return mean.float(), (squares / count - mean.square()).clamp_min(1e-5).sqrt().float()
+
+
+def _make_batches(
+    settings: Settings,
+    utterances: Sequence[Utterance],
+    dev: Sequence[Utterance],
+    tokenizer: Tokenizer,
+    process: Process,
+) -> tuple[Batches, Batches]:
+    """This process's batches of the training set, augmented, and of the dev set."""
+    features, text, augment = settings.features, settings.text, settings.augment
+    subsampling = settings.model.subsampling
+    examples = make_examples(utterances, tokenizer, text, features, subsampling, augment.speeds)
+    dev_examples = make_examples(dev, tokenizer, text, features, subsampling, kind="dev")
+    batches, dev_batches = (
+        Batches(
+            items, features, settings.batch, augmentation, seed=settings.train.seed,
+            rank=process.rank, world_size=process.world_size, device=process.device,
+        )
+        for items, augmentation in ((examples, augment), (dev_examples, None))
+    )  # fmt: skip
+    return batches, dev_batches
+
+
+def _records(
+    settings: Settings,
+    utterances: Sequence[Utterance],
+    dev: Sequence[Utterance],
+    tokenizer: Tokenizer,
+    process: Process,
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What a resumed run must have in common with its checkpoint.
+
+    Returns:
+        All settings and digests of this run, and the values of those that an older checkpoint does not have.
+    """
+    record = {**_flat(settings), DATA_DIGEST: _data_digest(utterances, dev)}
+    # The batches depend on it: a resume with another number of processes has to set it.
+    record[SHARDS] = settings.batch.shards or process.world_size
+    later = {
+        # Another version of sentencepiece or of the lexicon may give tokens that the weights do not mean.
+        TOKENIZER_DIGEST: hashlib.blake2b(tokenizer.to_json().encode(), digest_size=8).hexdigest(),
+        # Noises are drawn by their index in the list of files: a new file changes every utterance's draws.
+        SOUNDS_DIGEST: recordings_digest(settings.augment),
+    }
+    return {**record, **later}, {**_flat(Settings()), DATA_DIGEST: _data_digest(), **later}
+
+
+def _flat(settings: Settings) -> dict[str, Any]:
+    topics = [topic.name for topic in fields(Settings)]  # a recipe's settings have further topics
+    return flatten_settings(settings, topics)
+
+
+def _data_digest(*data: Sequence[Utterance]) -> str:
+    """Of ids, durations and transcripts."""
+    digest = hashlib.blake2b(digest_size=8)
+    for utterances in data:
+        digest.update(b"\n\n")
+        for utterance in utterances:
+            digest.update(f"{utterance.id}\t{utterance.duration}\t{utterance.text}\n".encode())
+    return digest.hexdigest()
+
+
+def _announce(trainer: Trainer[Batch], task: SpeechTask, settings: Settings) -> None:
+    """Log the sizes, the device and what differs from the default settings."""
+    device, used = trainer.device, task.train.examples
+    where = f"CPU, threads: {torch.get_num_threads()}"
+    if device.type == "cuda":
+        where = torch.cuda.get_device_name(device)
+    log.info(
+        "training on %d utterances (%.2f h), choosing by %d: %.1f M weights, precision %s, %s",
+        len(used), sum(example.utterance.duration for example in used) / 3600, len(task.dev.examples),
+        parameter_count(task.net) / 1e6, describe_precision(trainer.precision, device), where,
+    )  # fmt: skip
+    defaults = _flat(Settings())
+    changed = [
+        f"{name}={value}"
+        for name, value in _flat(settings).items()
+        if value != defaults[name] and name not in CHANGEABLE
+    ]
+    log.info("settings that differ from the defaults: %s", ", ".join(changed) or "none")

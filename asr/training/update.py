@@ -1,0 +1,280 @@
+"""What one update needs: halves of batches that do not fit into memory, deferred results, AdamW.
+
+A GPU works on a queue. A host that reads a result waits until the queue is empty, and the GPU then waits for
+the host. So results are copied to the host's memory without waiting, and read while the device is busy with
+the next update's gradient. The weights do not change before that: whoever inspects an update (to write down
+what made it fail) still sees the weights that it has left.
+"""
+
+import gc
+import logging
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from asr.device import is_out_of_memory
+from asr.errors import TrainingError
+from asr.training.metrics import UpdateReport
+from asr.training.tasks.interface import Losses, TaskBatch
+
+log = logging.getLogger("asr")
+
+B = TypeVar("B", bound=TaskBatch)
+
+
+class Halving(Generic[B]):
+    """Runs the forward and backward pass of an update's batches, in halves where it runs out of memory.
+
+    The gradient of the parts is that of the whole, up to the order of sums (and the draws of dropout). A
+    size that has once run out of memory is split from the start afterwards, for as long as the process lives.
+
+    Args:
+        memory_advice: a sentence for the user, for a batch that does not fit and cannot be split.
+    """
+
+    def __init__(self, memory_advice: str) -> None:
+        self.memory_advice = memory_advice
+        self.failed_size = math.inf  # `padded_size` of the smallest batch that has run out of memory
+
+    def run(
+        self,
+        batches: Sequence[B],
+        forward_backward: Callable[[B, bool], Losses],
+        restart: Callable[[], None],
+        update: int,
+    ) -> list[tuple[B, Losses]]:
+        """Leave the gradient of all batches in the weights.
+
+        Args:
+            batches: of one update.
+            forward_backward: (part, is it the last?) -> its losses; adds its gradient to the weights'.
+            restart: sets gradients to zero and seeds the random draws again; called before each attempt.
+            update: its number, for messages.
+
+        Returns:
+            The parts, in order, and what was computed of each.
+
+        Raises:
+            TrainingError: there is not enough memory, even for the smallest part.
+        """
+        parts = [part for batch in batches for part in self._small_enough(batch)]
+        while True:
+            restart()
+            done: list[tuple[B, Losses]] = []
+            for number, part in enumerate(parts, start=1):
+                losses = _try(forward_backward, part, number == len(parts))
+                if losses is None:
+                    break
+                done.append((part, losses))
+            else:
+                return done
+            failed = len(done)
+            halves = self._halve(parts[failed], update)
+            parts = [part for batch in (*parts[:failed], *halves, *parts[failed + 1 :])
+                     for part in self._small_enough(batch)]  # fmt: skip
+            del done, losses  # they hold memory
+            _free_memory()
+
+    def _small_enough(self, batch: B) -> list[B]:
+        """A batch, or its parts below the size that has failed before, as far as it can be split."""
+        if math.isinf(self.failed_size) or batch.padded_size < self.failed_size:
+            return [batch]
+        halves = batch.split()
+        return [batch] if halves is None else [part for half in halves for part in self._small_enough(half)]
+
+    def _halve(self, part: B, update: int) -> tuple[B, B]:
+        halves = part.split()
+        ids = ", ".join(part.ids)
+        if halves is None:
+            raise TrainingError(
+                f"update {update}: out of memory on a batch that cannot be split: {ids}. "
+                f"{self.memory_advice} Resume with --train.resume."
+            )
+        self.failed_size = min(self.failed_size, part.padded_size)
+        log.warning(
+            "update %d: out of memory on a batch of %d: %s. It is computed in halves, with the same result, "
+            "as are all of its size from now on; if they are many, lower --batch.seconds.",
+            update, len(part.ids), ids,
+        )  # fmt: skip
+        return halves
+
+
+def sum_statistics(parts: Sequence[Losses]) -> dict[str, Tensor]:
+    """The () counts of a task's statistics over all parts of an update, as "NAME count" and "NAME of"."""
+    sums: dict[str, Tensor] = {}
+    for name in parts[0].statistics:
+        pairs = zip(*(part.statistics[name] for part in parts), strict=True)
+        count, total = (torch.stack(values).sum().to(parts[0].losses) for values in pairs)
+        sums |= {f"{name} count": count, f"{name} of": total}
+    return sums
+
+
+def _try(forward_backward: Callable[[B, bool], Losses], part: B, last: bool) -> Losses | None:
+    """The pass of one part; None if it ran out of memory. What it held is free when this returns."""
+    try:
+        return forward_backward(part, last)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        return None
+
+
+def _free_memory() -> None:
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+T = TypeVar("T")
+
+
+def is_asynchronous(device: torch.device) -> bool:
+    """Whether the device computes while the host goes on, so that results are read one update late."""
+    return device.type == "cuda"
+
+
+def record_event() -> torch.cuda.Event:
+    """An event in the device's queue, for which the host can wait."""
+    event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+    event.record()
+    return event
+
+
+def delayed_by_one(items: Iterable[T]) -> Iterator[T]:
+    """The same items, each after the next one has been started."""
+    iterator = iter(items)
+    for before in iterator:
+        for item in iterator:
+            yield before
+            before = item
+        yield before
+
+
+@dataclass(frozen=True)
+class PendingUpdate(Generic[B]):
+    """An update whose results have not been read.
+
+    Attributes:
+        number: of the update, counted from 1.
+        batches: of this process.
+        ids: of their rows.
+        losses: (rows,) nats, in the host's memory.
+        seed: of its random draws.
+        learning_rate: that it was made with.
+        names: of the results.
+        values: (names,) the results, the same on all processes, in the host's memory.
+        ready: the event after which losses and results are in the host's memory; None: they are.
+    """
+
+    number: int
+    batches: Sequence[B]
+    ids: tuple[str, ...]
+    losses: Tensor
+    seed: int
+    learning_rate: float
+    names: tuple[str, ...]
+    values: Tensor
+    ready: torch.cuda.Event | None
+
+    @staticmethod
+    def begin(
+        number: int,
+        batches: Sequence[B],
+        ids: tuple[str, ...],
+        losses: Tensor,
+        seed: int,
+        learning_rate: float,
+        results: Mapping[str, Tensor],
+    ) -> "PendingUpdate[B]":
+        """Start to copy an update's results, which are on the device, to the host's memory."""
+        return PendingUpdate(
+            number, batches, ids, losses.to("cpu", non_blocking=True), seed, learning_rate,
+            tuple(results), torch.stack(list(results.values())).to("cpu", non_blocking=True),
+            record_event() if is_asynchronous(losses.device) else None,
+        )  # fmt: skip
+
+    def read(self) -> dict[str, float]:
+        """The results; waits for the device if it is still computing them."""
+        if self.ready is not None:
+            self.ready.synchronize()
+        return dict(zip(self.names, self.values.tolist(), strict=True))
+
+    def report(self, results: Mapping[str, float], clip_norm: float) -> UpdateReport:
+        """The numbers that are logged.
+
+        Args:
+            results: as `read` gives them: loss, norm and skipped; of each statistic "NAME count", "NAME of".
+            clip_norm: above which gradients are scaled down; 0 for never.
+        """
+        names = [name.removesuffix(" count") for name in results if name.endswith(" count")]
+        return UpdateReport(
+            number=self.number,
+            made=not results["skipped"],
+            loss=results["loss"],
+            norm=results["norm"],
+            clipped=0 < clip_norm < results["norm"],
+            statistics={name: results[f"{name} count"] / max(results[f"{name} of"], 1) for name in names},
+            learning_rate=self.learning_rate,
+            tokens=sum(batch.global_tokens for batch in self.batches),
+            units=sum(batch.global_units for batch in self.batches),
+        )
+
+
+def make_optimizer(model: nn.Module, learning_rate: float, weight_decay: float) -> torch.optim.AdamW:
+    """AdamW over a model's trainable weights; weight decay for matrices only.
+
+    Biases and norms do not overfit. The fused kernel can skip an update by a flag on the device
+    (`step_unless`), without the host reading it.
+
+    Args:
+        model: on its device.
+        learning_rate: of the first update.
+        weight_decay: of matrices.
+
+    Source: Loshchilov & Hutter 2019, "Decoupled weight decay regularization".
+    """
+    # Named, so that a checkpoint records which weights its moments belong to.
+    weights = [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
+    groups: list[dict[str, Any]] = [
+        {"params": [pair for pair in weights if pair[1].dim() > 1], "weight_decay": weight_decay},
+        {"params": [pair for pair in weights if pair[1].dim() <= 1], "weight_decay": 0.0},
+    ]
+    groups = [group for group in groups if group["params"]]  # torch wants names in all groups
+    return torch.optim.AdamW(groups, lr=learning_rate, fused=True)
+
+
+def restore_optimizer(optimizer: torch.optim.AdamW, state: dict[str, Any]) -> bool:
+    """Load moments and step counts; learning rate and weight decay stay those of the optimiser.
+
+    Args:
+        optimizer: of `make_optimizer`.
+        state: of such an optimiser.
+
+    Returns:
+        False, with nothing changed, if the state belongs to other weights.
+    """
+    groups = optimizer.state_dict()["param_groups"]
+    if [group.get("param_names") for group in groups] != [
+        group.get("param_names") for group in state["param_groups"]
+    ]:
+        return False
+    optimizer.load_state_dict({"state": state["state"], "param_groups": groups})
+    return True
+
+
+def step_unless(optimizer: torch.optim.AdamW, skipped: Tensor) -> None:
+    """Update the weights, or leave weights, moments and step counts as they are.
+
+    Args:
+        optimizer: of `make_optimizer`.
+        skipped: () bool on the weights' device; True for no update. The host never reads it.
+
+    Source: torch.optim.adam._fused_adam: the kernels return early where found_inf is 1, and the step counts
+        that were raised for them are lowered by it again. torch.amp.GradScaler uses the same door.
+    """
+    optimizer.found_inf = skipped.float()  # type: ignore[attr-defined]
+    optimizer.step()
