@@ -4,7 +4,7 @@ Numba keeps machine code beside the source file, per path, and fails where it fi
 Here the code lies in the user's cache folder (or `NUMBA_CACHE_DIR`), in a folder named by the function's
 module, and by the content of that module and of those that it imports from: a clone, a reinstallation or a
 `touch` finds what is there, and a change of any of these files does not. Where nothing can be written, each
-process compiles the functions again, and a line says so once.
+process compiles the functions again, after one warning.
 """
 
 import functools
@@ -110,7 +110,7 @@ class _ContentLocator(_CacheLocator):
         return self._folder
 
     def get_source_stamp(self) -> str:
-        return ""  # the folder's name says it
+        return ""  # the folder's name holds the digest
 
     def get_disambiguator(self) -> str:
         return str(self._line)

@@ -237,7 +237,7 @@ def make_deterministic() -> None:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory, of a GPU or of the host, did not suffice."""
+    """Whether an error means that memory, of a GPU or of the host, ran out."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return isinstance(error, RuntimeError) and any(sign in str(error) for sign in _OUT_OF_MEMORY)
@@ -281,7 +281,7 @@ def share_cores(threads: int | None, workers: int) -> int:
 
     Args:
         threads: of one operation; None takes the cores that the workers leave, or fewer where
-            OMP_NUM_THREADS says so.
+            OMP_NUM_THREADS asks for fewer.
         workers: loader processes.
 
     Returns:

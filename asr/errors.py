@@ -7,7 +7,7 @@
         SettingsError        a setting that is unknown, out of range, or at odds with another one
         ModelError           a saved model that is missing, damaged, or of another format
         TrainingError        a training run that cannot start or go on
-        Interrupted          a training run that was told to stop, and has saved
+        Interrupted          a training run that was asked to stop, and has saved
         DownloadError        a corpus that could not be fetched, verified or unpacked
 
 Each message says *what is wrong: the value, where. What was expected. What to do.* `cli.py` catches
@@ -54,7 +54,7 @@ class TrainingError(AsrError):
 
 
 class Interrupted(AsrError):  # noqa: N818 (an outcome, not a fault)
-    """A training run that was told to stop, and has saved where it stands."""
+    """A training run that was asked to stop, and has saved its state."""
 
     exit_status = 130  # 128 + SIGINT, as shells expect
 

@@ -30,7 +30,7 @@ class TrainSettings:
 
 
 def run(command: TrainSettings) -> str:
-    """Train as the command line says; the text is for the user."""
+    """Train with the settings of the command line; returns the text for the user."""
     if not command.manifests:
         raise SettingsError("no manifest to learn from. Expected: asr train MANIFEST... --dev MANIFEST")
     utterances = [utterance for manifest in command.manifests for utterance in read_manifest(manifest)]

@@ -97,13 +97,13 @@ def _json(result: Recognised, nbest: int) -> str:
     if isinstance(result.outcome, AudioError):
         row["error"] = str(result.outcome)
     else:
-        row |= _fields(result.outcome, result.duration_s)
+        row |= _fields(result.outcome)
         if nbest > 1:
-            row["nbest"] = [_fields(hypothesis, result.duration_s) for hypothesis in result.nbest]
+            row["nbest"] = [_fields(hypothesis) for hypothesis in result.nbest]
     return json.dumps(row, ensure_ascii=False)
 
 
-def _fields(hypothesis: Hypothesis, duration_s: float) -> dict[str, object]:
+def _fields(hypothesis: Hypothesis) -> dict[str, object]:
     return {
         "text": hypothesis.text,
         "score": round(hypothesis.score, 3),
@@ -114,7 +114,7 @@ def _fields(hypothesis: Hypothesis, duration_s: float) -> dict[str, object]:
             {
                 "word": word.text,
                 "start": round(word.start_s, 3),
-                "end": round(min(word.end_s, duration_s), 3),  # the last step may extend past the end
+                "end": round(word.end_s, 3),
                 "confidence": round(word.confidence, 4),
             }
             for word in hypothesis.words

@@ -88,7 +88,7 @@ class Preset:
         if self.test_parts and self.choosing_speakers:
             raise SettingsError(
                 f"test_parts is {self.test_parts} and choosing_speakers is {self.choosing_speakers}. "
-                "Expected one of the two, since each says what is scored. Leave one out."
+                "Expected one of the two, since each chooses what is scored. Leave one out."
             )
 
 
@@ -111,7 +111,7 @@ def prepare(root: Path | None, data_dir: Path, preset: Preset = MINI) -> Splits:
 
     Args:
         root: the folder `LibriSpeech`, or the one that holds it; used as it is. Where it lacks dev-clean-2
-            but holds dev-clean, that is used, and the log says so.
+            but holds dev-clean, that is used, and the log names it.
         data_dir: where downloads go; not looked at when `root` is given.
         preset: `MINI`, `CLEAN_100`, `FULL_960`, or another one.
 

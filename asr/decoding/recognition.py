@@ -9,7 +9,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from threading import Event
@@ -84,7 +84,14 @@ def recognise(
         if isinstance(found, AudioError):
             yield Recognised(segment, duration_s, found)
         else:
-            yield Recognised(segment, duration_s, found[0], tuple(found))
+            nbest = tuple(_end_with_recording(hypothesis, duration_s) for hypothesis in found)
+            yield Recognised(segment, duration_s, nbest[0], nbest)
+
+
+def _end_with_recording(hypothesis: Hypothesis, duration_s: float) -> Hypothesis:
+    """The same hypothesis with its words cut at the end of the recording, past which a step may reach."""
+    words = tuple(replace(word, end_s=min(word.end_s, duration_s)) for word in hypothesis.words)
+    return replace(hypothesis, words=words)
 
 
 def each_output(

@@ -27,7 +27,7 @@ __all__ = ["DecodingResources", "data_digest"]
 
 @dataclass(frozen=True)
 class DecodingResources:
-    """What decoding uses beside the acoustic model.
+    """What decoding uses besides the acoustic model.
 
     Attributes:
         lm: the language model, or None.

@@ -8,7 +8,7 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast, overload
 
@@ -156,7 +156,4 @@ def load(
 def _transcript(result: Recognised) -> Transcript:
     if isinstance(result.outcome, AudioError):
         raise result.outcome
-    duration_s = result.duration_s
-    # The last encoder step may reach past the end of the recording.
-    words = tuple(replace(word, end_s=min(word.end_s, duration_s)) for word in result.outcome.words)
-    return Transcript(result.outcome.text, words, duration_s, result.nbest)
+    return Transcript(result.outcome.text, result.outcome.words, result.duration_s, result.nbest)

@@ -53,7 +53,7 @@ def summary(score: Score) -> str:
         Normalizer: english
 
     Utterances are resampled where speakers are unknown or few. A further line counts empty references, if
-    any. Where phones were counted, the rate is called PER, a line says so, and characters are not counted.
+    any. Where phones were counted, the rate is called PER, a line states it, and characters are not counted.
     """
     total = len(score.utterances)
     perfect = sum(utterance.words.errors == 0 for utterance in score.utterances)

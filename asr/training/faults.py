@@ -99,7 +99,7 @@ class BadUpdates(Generic[B]):
         model = path.with_suffix(".safetensors")
         weights = self.task.net.state_dict()
         record = {
-            "update": update.number, "weights_after_update": update.number, "seed": update.seed,
+            "update": update.number, "seed": update.seed,
             "tokens": sum(batch.global_tokens for batch in update.batches), "ids": list(update.ids),
             "losses": update.losses, "precision": str(self.precision), "model": model.name,
             "weights_sha256": weights_digest(weights),

@@ -184,7 +184,7 @@ def _announce(trainer: Trainer[Batch], task: SpeechTask, settings: Settings) -> 
     if device.type == "cuda":
         where = torch.cuda.get_device_name(device)
     log.info(
-        "training on %d utterances (%.2f h), choosing by %d: %.1f M weights, precision %s, %s",
+        "training on %d utterances (%.2f h), dev set of %d: %.1f M weights, precision %s, %s",
         len(used), sum(example.utterance.duration for example in used) / 3600, len(task.dev.examples),
         parameter_count(task.net) / 1e6, describe_precision(trainer.precision, device), where,
     )  # fmt: skip

@@ -5,7 +5,7 @@ from typing import Literal
 
 Schedule = Literal["cosine", "linear", "constant", "one-cycle", "noam", "plateau"]
 
-PLATEAU_FACTOR = 0.5  # on the rate, after each epoch that was not the best so far
+PLATEAU_FACTOR = 0.5  # on the rate, after each validation that was not the best so far
 
 _ONE_CYCLE = 1 / 25, 1 / 25e4  # of the peak, at the beginning and at the end, as in torch's OneCycleLR
 

@@ -88,7 +88,7 @@ def test_run(manifest: Path, settings: Settings, tmp_path: Path, caplog: pytest.
     assert provenance["precision"] == "float32"
     written = (tmp_path / "run" / "train.log").read_text()
     assert (
-        "training on 16 utterances (0.00 h), choosing by 16: 0.0 M weights, precision float32, CPU, "
+        "training on 16 utterances (0.00 h), dev set of 16: 0.0 M weights, precision float32, CPU, "
         f"threads: {torch.get_num_threads()}" in written
     )
     assert "model.width=16" in written

@@ -153,7 +153,6 @@ def test_bad_update_can_be_repeated(kind: str, make_trainer: Make, tmp_path: Pat
             torch.tensor(list(results.values())).nan_to_num(1e9), update.losses.nan_to_num(1e9)
         )
         record = load_bad_update(path)
-        assert record["weights_after_update"] == update.number  # no later one was made
         model = load_model(path.with_suffix(".safetensors"))
         assert record["weights_sha256"] == weights_digest(model.state_dict())
 

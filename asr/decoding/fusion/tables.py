@@ -63,7 +63,7 @@ def build_tables(
         config: weights.
         bias: (vocab,) float64 nats, see `build_bias`.
         vocabulary: the words, or None.
-        scores: (words,) float64 nats: by the language model without context, for the look-look_ahead.
+        scores: (words,) float64 nats: by the language model without context, for the look-ahead.
         lm_kind: NO_LM, WORDS, CHARACTERS or EXTERNAL.
         lm_ids: see `Tables`.
         hot_words: the automaton that finds hot words by their letters.
@@ -155,7 +155,7 @@ def _gains(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """The greatest factors by which a token can multiply a probability, by node of the lexicon tree.
 
-    No language model gives more than 0 nats, so a word gains at most what the look-look_ahead had taken, its
+    No language model gives more than 0 nats, so a word gains at most what the look-ahead had taken, its
     bonus and its boost.
 
     Args:

@@ -1,4 +1,4 @@
-"""New prefixes: what a token makes of one, its score beside the acoustics, its node; compiled.
+"""New prefixes: what a token makes of one, its score besides the acoustic one, its node; compiled.
 
 A token moves a prefix along the lexicon tree, and where it ends a word, the word is scored. Within a word the
 prefix carries the best that the words below its node of the tree could get from the language model's unigrams

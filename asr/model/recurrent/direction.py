@@ -57,7 +57,7 @@ class Direction(nn.Module, ABC):
         Returns:
             (steps, batch, output_size) hidden states, and the state after the last step. Blocks with carried
             states give the same numbers as the whole sequence; a block without steps leaves the state as it
-            is. Under autocast, cpu-scan and gpu-scan give float32 (gpu_scan.py says what is rounded), the
+            is. Under autocast, cpu-scan and gpu-scan give float32 (gpu_scan.py states what is rounded), the
             others what torch gives.
         """
         recurrent = F.dropout(self.weight_hh_l0, self.recurrent_dropout, self.training)

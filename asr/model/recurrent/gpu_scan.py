@@ -3,7 +3,7 @@
 The arrangement is that of cpu_scan.py: the caller computes the input's part of the gates for all steps
 in one product, the steps add the hidden state's part, and the gradient of the recurrent weights is one
 product over all steps at the end. All steps together are one launch of a Triton kernel
-(`gpu_kernels`), or a loop in plain torch (`gpu_steps`): `steps_for` tells which.
+(`gpu_kernels`), or a loop in plain torch (`gpu_steps`): `steps_for` selects one.
 
 Types: gates, recurrent weights and projection have one type, that of the products (bf16 or float16 under
 autocast); states, outputs and peepholes are float32, or float64 with gates in float64. The gates passed in
