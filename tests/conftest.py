@@ -34,9 +34,10 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def untouched_log() -> Iterator[None]:
     """Leave the project's logger as it was: commands set its level, and other tests count messages."""
     log = logging.getLogger("asr")
-    level, handlers = log.level, list(log.handlers)
+    handlers = list(log.handlers)
+    log.setLevel(logging.NOTSET)  # a fixture of a whole module may have run a command before
     yield
-    log.setLevel(level)
+    log.setLevel(logging.NOTSET)
     log.handlers[:] = handlers
 
 

@@ -285,7 +285,7 @@ def _newer(source: Path, path: Path) -> None:
     with safe_open(source, framework="pt") as file:
         metadata = file.metadata()
     text = {
-        key: value.replace('"format_version": 1', '"format_version": 99') for key, value in metadata.items()
+        key: value.replace('"format_version": 2', '"format_version": 99') for key, value in metadata.items()
     }
     assert text != metadata
     save_file(load_file(source), path, text)
