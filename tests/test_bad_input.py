@@ -319,7 +319,7 @@ MODELS: dict[str, tuple[Callable[[Path, Path], object], list[str]]] = {
     "folder": (lambda source, path: path.mkdir(), ["is a folder", "model.safetensors"]),
     "empty": (lambda source, path: path.touch(), ["not a readable model"]),
     "cut": (_cut, ["not a readable model", "copy it again"]),
-    "newer": (_newer, ["model format 99", "formats up to 1", "Upgrade"]),
+    "newer": (_newer, ["model format 99", "formats up to 2", "Upgrade"]),
     "pickle": (_pickle, ["not a readable model"]),
     "torch": (_torch, ["not a readable model"]),
     "foreign": (_foreign, ["not a model of this project", "asr train"]),
