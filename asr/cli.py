@@ -317,7 +317,7 @@ class _Console(logging.Handler):
     """Results to stdout, log lines to stderr.
 
     A transient log line is overwritten by the next line; without a terminal, as in a batch job's log, there
-    is one a minute.
+    is one per minute.
     """
 
     _transient_shown = False  # whether the last line is a transient one

@@ -192,7 +192,7 @@ def peer_scoring(model: Path, held: Path, order: int, total: float) -> list[str]
     difference = abs(done["times"]["total"][0] - total) / done["times"]["score"][0]
     return [
         table_line("kenlm, score", done, "score", done["times"]["score"][0]),
-        f"difference of the two: {difference:.1e} nats a word",
+        f"difference of the two: {difference:.1e} nats per word",
     ]
 
 

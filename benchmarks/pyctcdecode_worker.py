@@ -2,7 +2,7 @@
 
 Its pins (numpy below 2) keep it out of the environment of the others. Nothing of asr is imported here.
 Arguments: the ARPA file, the folder of the emissions (PART.npy, concatenated, and PART-lengths.npy). One JSON
-object a line in, one out.
+object per line in, one out.
 """
 
 import json

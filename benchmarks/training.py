@@ -77,7 +77,7 @@ class Options:
     cell: tuple[Cell, ...] | None = None  # None: lstm among peers, and all where cells are compared
     precision: Literal["auto", "float32", "bf16"] = "auto"  # auto: both, where the processor has bf16
     utterances: int = 600  # drawn from the corpus
-    width: int = 320  # units a layer and direction
+    width: int = 320  # units per layer and direction
     depth: int = 4  # layers
 
 
@@ -217,7 +217,7 @@ class Bench:
         ours = self.model()
         expected, steps = run(ours, batch)
         lines = [
-            f"\nmodel: {self.shape.front} front, {self.shape.subsampling} frames a step; "
+            f"\nmodel: {self.shape.front} front, {self.shape.subsampling} frames per step; "
             f"{self.shape.depth} x {self.shape.width} bidirectional {self.shape.layers.cell}; "
             f"{self.tokenizer.vocab_size} outputs"
         ]

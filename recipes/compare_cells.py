@@ -100,7 +100,7 @@ def matched(model: EncoderConfig, size: int, config: Config) -> EncoderConfig:
 
 
 def measure(config: Config, splits: Splits) -> tuple[Score, float, float]:
-    """Train and score one net: its score, seconds an epoch, mean gradient horizon of its layers in steps."""
+    """Train and score one net: its score, seconds per epoch, mean gradient horizon of its layers in steps."""
     path = train(splits.train, splits.dev, config)
     model = load_model(path, choose_device(config.train.device))
     score = evaluate(model, splits.test)

@@ -26,7 +26,7 @@ from asr.model.recurrent.layers import LayerConfig
 class Data:
     """Where the corpus is."""
 
-    root: Path | None = None  # a folder that holds one folder a word; None downloads it (2.4 GB)
+    root: Path | None = None  # a folder that holds one folder per word; None downloads it (2.4 GB)
     dir: Path = Path("data")  # where downloads go
 
 

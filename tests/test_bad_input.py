@@ -158,11 +158,11 @@ def _changed(number: int, **values: object) -> Callable[[list[dict[str, Any]]], 
 
 MANIFESTS: dict[str, tuple[Callable[[list[dict[str, Any]]], str], str, list[str]]] = {
     "missing key": (_changed(1, duration=None), "line 2", ["'duration' is missing", "Expected audio"]),
-    "broken JSON": (_broken, "line 3", ["broken JSON", "Expected one JSON object a line"]),
+    "broken JSON": (_broken, "line 3", ["broken JSON", "Expected one JSON object per line"]),
     "duplicate id": (_changed(3, id="t1"), "line 4", ["'t1'", "line 2", "Rename one"]),
     "audio gone": (_changed(5, audio_filepath="gone.wav"), "line 6", ["does not exist", "correct the"]),
     "no duration": (_changed(0, duration=-2), "line 1", ["duration is -2", "Expected seconds above 0"]),
-    "empty": (lambda rows: "", "", ["the manifest is empty", "Expected one JSON object a line"]),
+    "empty": (lambda rows: "", "", ["the manifest is empty", "Expected one JSON object per line"]),
 }  # fmt: skip
 
 

@@ -302,7 +302,7 @@ def test_bf16_recurrence(
     compiled: tuple[int, ...], capability: tuple[int, int], expected: bool, gpus: Callable[..., None],
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
-    """Guards the condition under which torch gives bf16 to cuDNN, and one message, not one a layer."""
+    """Guards the condition under which torch gives bf16 to cuDNN, and one message, not one per layer."""
     gpus(1, capability=capability)
     monkeypatch.setattr(torch._C._cudnn, "getCompileVersion", lambda: compiled)  # type: ignore[attr-defined]
     for _ in range(3):

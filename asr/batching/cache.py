@@ -82,7 +82,7 @@ class FeatureCache:
 
     Args:
         folder: holds the frames.
-        n_mels: values a frame.
+        n_mels: values per frame.
         numbers: the number of each utterance, by its id.
         spans: by speed, (utterances, 2) int64 of the first frame of each utterance and its count of frames.
     """

@@ -104,7 +104,7 @@ def make_examples(
         utterances: of a manifest.
         tokenizer: the model's.
         config: what to do with unknown characters and over-long transcripts.
-        features: determines the frames a second.
+        features: determines the frames per second.
         subsampling: frames an encoder step.
         speeds: of the speed perturbation.
         kind: training or dev, for messages.
@@ -189,7 +189,7 @@ def _report(dropped: list[str], total: int, config: TextConfig, kind: str) -> No
     more = f"; and {len(dropped) - _MAX_NAMES} more" if len(dropped) > _MAX_NAMES else ""
     message = (
         f"{len(dropped)} of {total} {kind} utterances are too short for their transcripts: "
-        f"{'; '.join(dropped[:_MAX_NAMES])}{more}. CTC needs one encoder step a token and one more between "
+        f"{'; '.join(dropped[:_MAX_NAMES])}{more}. CTC needs one encoder step per token and one more between "
         f"equal neighbours."
     )
     if config.too_long == "fail":

@@ -1,7 +1,7 @@
 """Plans of epochs: which utterances form a batch, in which order, and on which process.
 
-A plan is a pure function of the seed and the epoch. It stores a few numbers an utterance and makes each batch
-on access, so that ten million utterances are planned in seconds.
+A plan is a pure function of the seed and the epoch. It stores a few numbers per utterance and makes each
+batch on access, so that ten million utterances are planned in seconds.
 
 A batch consists of parts (shards), one or more for each process. Each part has utterances of about the same
 length and about the same number of seconds, padding included, so that all processes finish at about the same

@@ -189,7 +189,7 @@ def train(lines: Sequence[str], dev: Sequence[str], settings: CharacterLmSetting
             describe_precision(trainer.precision, process.device),
         )  # fmt: skip
         position = start_or_resume(trainer, resumed, stop)
-        log.info("best dev %.3f bits a character in %s", position.best_score, position.best_model())
+        log.info("best dev %.3f bits per character in %s", position.best_score, position.best_model())
     return config.run_dir / BEST_MODEL
 
 

@@ -43,9 +43,9 @@ class NgramTrainSettings:
     prune_entropy: float = 0.0
     """Remove n-grams without which the perplexity grows by less than this fraction, such as 1e-8."""
     vocabulary: Annotated[str | None, tyro.conf.arg(metavar="FILE|NUMBER")] = None
-    """Words of the model: those of a file (one a line), or the NUMBER most frequent. Others are <unk>."""
+    """Words of the model: those of a file (one per line), or the NUMBER most frequent. Others are <unk>."""
     temporary: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
-    """Folder for temporary files, about 20 bytes a word and order. Default: the system's."""
+    """Folder for temporary files, about 20 bytes per word and order. Default: the system's."""
 
     def __post_init__(self) -> None:
         if not self.texts:
@@ -74,7 +74,7 @@ def run_train(settings: NgramTrainSettings) -> str:
 def _describe(model: "NgramModel", path: Path) -> str:
     counts = ", ".join(f"{count:,} {n}-grams" for n, count in enumerate(model.counts, start=1))
     size = path.stat().st_size
-    return f"{path}: {counts}; {size / 1e6:.1f} MB, {size / sum(model.counts):.1f} bytes an n-gram"
+    return f"{path}: {counts}; {size / 1e6:.1f} MB, {size / sum(model.counts):.1f} bytes per n-gram"
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ __all__ = ["ScoreSettings", "run"]
 
 @dataclass(frozen=True)
 class ScoreSettings:
-    """Word and character error rate of one text file against another, one utterance a line."""
+    """Word and character error rate of one text file against another, one utterance per line."""
 
     reference: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="REF")]
     """Text file with the true texts."""

@@ -28,7 +28,7 @@ log = logging.getLogger("asr")
 
 @dataclass(frozen=True)
 class TranscribeSettings:
-    """Transcribe recordings: text to stdout, one line a file, in the order given.
+    """Transcribe recordings: text to stdout, one line per file, in the order given.
 
     A file that cannot be used has an empty line; the others are transcribed, and the exit status is 1
     (2 when none could be used).
@@ -42,7 +42,7 @@ class TranscribeSettings:
     ]
     # a model that ships with asr, english or english-fast (a smaller beam), or a .safetensors of `asr train`
     model: Annotated[Path, tyro.conf.arg(metavar="MODEL")] = DEFAULT_MODEL
-    format: Literal["txt", "json"] = "txt"  # json: one object a line, with word times and confidences
+    format: Literal["txt", "json"] = "txt"  # json: one object per line, with word times and confidences
     # hypotheses of each file, best first; needs --format json, and a decoder with a beam
     nbest: int = 1
     # begin each line of text with the file's name without folder and suffix, as Kaldi does
@@ -64,7 +64,7 @@ def run(settings: TranscribeSettings) -> Iterator[tuple[str, AudioError | None]]
     """
     if settings.nbest != 1 and (settings.format != "json" or settings.nbest < 1):
         raise SettingsError(
-            f"--nbest {settings.nbest} --format {settings.format}: text has one line a file. Expected "
+            f"--nbest {settings.nbest} --format {settings.format}: text has one line per file. Expected "
             f"--nbest 1, or a larger number with --format json."
         )
     paths = find_audio(settings.files)

@@ -1,4 +1,4 @@
-"""Manifests: utterances in JSON Lines, one a line, readable with `head`.
+"""Manifests: utterances in JSON Lines, one per line, readable with `head`.
 
 The fields are those that NeMo users know, plus `id`, `speaker`, `offset` and `channel`:
 
@@ -85,7 +85,7 @@ def read_manifest(path: Path, *, allow_empty_text: bool = False, check_audio: bo
         ) from error
     if not rows:
         raise DataError(
-            f"{path}: the manifest is empty. Expected one JSON object a line, such as {_EXAMPLE}."
+            f"{path}: the manifest is empty. Expected one JSON object per line, such as {_EXAMPLE}."
         )
     ids = _unique_ids(path, rows)
     utterances = [
@@ -153,7 +153,7 @@ def _read_line(
     except json.JSONDecodeError as error:
         raise DataError(
             f"{where}: broken JSON: {error.msg} at column {error.colno}. "
-            f"Expected one JSON object a line, such as {_EXAMPLE}."
+            f"Expected one JSON object per line, such as {_EXAMPLE}."
         ) from error
     if not isinstance(row, dict):
         raise DataError(

@@ -63,7 +63,7 @@ def prepare(root: Path | None, data_dir: Path, words: tuple[str, ...] = WORDS) -
     """The recordings of some words, fetched when `root` is None.
 
     Args:
-        root: the folder that holds one folder a word (or holds them below `audio`); used as it is.
+        root: the folder that holds one folder per word (or holds them below `audio`); used as it is.
         data_dir: where a download goes; not looked at when `root` is given.
         words: which ones.
 

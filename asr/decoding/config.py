@@ -42,7 +42,7 @@ class BeamConfig:
     lattice_threshold: float = 16.0
     weights: _Tuned = field(default_factory=Weights)
     unknown_words: Literal["allow", "forbid"] = "allow"  # words outside the vocabulary
-    threads: int = 0  # utterances decoded at the same time; 0: one a usable core
+    threads: int = 0  # utterances decoded at the same time; 0: one per usable core
 
     def __post_init__(self) -> None:
         for name in ("beam_size", "nbest"):
@@ -86,7 +86,7 @@ class DecoderSettings:
     ] = None
     # language model: .bin, .arpa or .arpa.gz of n-grams, or .safetensors of a character network
     lm: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="(default: none)")] = None
-    # the vocabulary: a word a line, and its tokens where it is spelled or pronounced otherwise
+    # the vocabulary: a word per line, and its tokens where it is spelled or pronounced otherwise
     lexicon: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="(default: none)")] = (
         None
     )

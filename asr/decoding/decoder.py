@@ -37,7 +37,7 @@ class Decode(Protocol):
         Args:
             log_probs: (batch, steps, vocab) natural logs, on any device.
             step_lengths: (batch,) int64 valid steps.
-            step_s: seconds a step.
+            step_s: seconds per step.
 
         Returns:
             (batch,) hypotheses of each utterance, at least one, best first.
@@ -163,7 +163,7 @@ def build_decoder(settings: DecoderSettings, model: AcousticModel, nbest: int = 
     Args:
         settings: from the command line.
         model: on its device.
-        nbest: hypotheses an utterance.
+        nbest: hypotheses per utterance.
 
     Raises:
         AsrError: the settings contradict each other, or a file cannot be used.

@@ -37,7 +37,7 @@ class Emissions:
 
     Attributes:
         log_probs: of each utterance (steps, vocab) float32 natural logs, on the CPU.
-        step_s: seconds a step.
+        step_s: seconds per step.
         key: digest of the model and of the utterances' ids, spans and audio; "" where it was not computed.
     """
 

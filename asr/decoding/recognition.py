@@ -74,7 +74,7 @@ def recognise(
         decode: the decoder; None decodes greedily.
 
     Yields:
-        One result a segment, in order.
+        One result per segment, in order.
 
     Raises:
         SettingsError: batch_s is not above 0, or a batch does not fit into the device's memory.

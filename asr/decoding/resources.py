@@ -147,7 +147,7 @@ def _read_lexicon(path: Path) -> Lexicon:
         return parse_lexicon(lines, str(path))
     words = dict.fromkeys(word for line in lines for word in line.split())
     if not words:
-        raise DataError(f"{path}: holds no word. Expected a word a line, alone or with its tokens.")
+        raise DataError(f"{path}: holds no word. Expected a word per line, alone or with its tokens.")
     return Lexicon(dict.fromkeys(words, ()), str(path))
 
 

@@ -139,7 +139,7 @@ def load(
         device: auto, cpu, cuda or cuda:N; auto is a GPU where there is a usable one. Float32 is exact there.
         decoding: language model, lexicon, beam and weights. None, and what is None in it: what ships with a
             named model; for a file, greedy decoding.
-        nbest: hypotheses a recording; more than one needs a beam search.
+        nbest: hypotheses per recording; more than one needs a beam search.
 
     Raises:
         ModelError: there is no such model, or the file cannot be used.

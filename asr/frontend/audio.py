@@ -240,7 +240,7 @@ def _mix(samples: NDArray[np.float32], path: Path) -> NDArray[np.float32]:
     return samples[:, loudest]
 
 
-@lru_cache(maxsize=4096)  # one warning a file, however many utterances it holds
+@lru_cache(maxsize=4096)  # one warning per file, however many utterances it holds
 def _warn_about_cancelling(path: Path, channel: int) -> None:
     log.warning(
         "%s: the channels cancel each other when mixed (one is inverted). Channel %d alone is used. Correct "

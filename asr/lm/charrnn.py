@@ -41,7 +41,7 @@ class CharRnnConfig:
     """The shape of a character language model."""
 
     cell: Cell = "lstm"
-    width: int = 512  # units a layer
+    width: int = 512  # units per layer
     depth: int = 2  # layers
     embedding: int = 64  # size of the vector of a character at the input
     # On the input of every layer but the first, with one mask for all steps of a block, and on that of the

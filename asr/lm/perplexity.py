@@ -60,7 +60,7 @@ def measure(
         model: the model.
         texts: text files, see `lm.text_files`.
         normalizer: rules for each line, see `text.normalize`.
-        results: a file for one JSON object a sentence.
+        results: a file for one JSON object per sentence.
 
     Raises:
         DataError: a text cannot be read, or there is no text at all.

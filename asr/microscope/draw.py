@@ -30,7 +30,7 @@ def gradient_lines(rows: Sequence[Row]) -> "Figure":
         absolute.plot(_positive(layer["h"]), **_style(layer, layers))
         left.plot(_positive(layer["left"]), **_style(layer, layers))
     _label(
-        absolute, "Gradient of the hidden state, |dL/dh|", "lag back from the loss (steps)", "nats a token"
+        absolute, "Gradient of the hidden state, |dL/dh|", "lag back from the loss (steps)", "nats per token"
     )
     _label(left, "What is left of the carried state's gradient", "steps through time (from lag 1)", "share")
     left.axhline(HORIZON_SHARE, color="grey", linewidth=0.8)

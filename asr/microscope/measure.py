@@ -87,7 +87,7 @@ class Measurement:
 
     layer: int  # counted from 1, the one next to the input
     direction: str  # forwards or backwards
-    h: tuple[float, ...]  # (lags + 1,) mean |dL_T/dh_{T-k}|, nats a token; lag 0 first
+    h: tuple[float, ...]  # (lags + 1,) mean |dL_T/dh_{T-k}|, nats per token; lag 0 first
     state: tuple[float, ...]  # (lags + 1,) the same for the whole state
     spectral_radius: Mapping[str, float]  # of the recurrent weights, by gate
     saturation: Mapping[str, Saturation]  # by gate
@@ -129,8 +129,8 @@ def measure_layers(net: nn.Module, loss: Callable[[], Tensor], max_lag: int = MA
 
     Args:
         net: holds a `RecurrentStack`, of any cell.
-        loss: runs the net on one batch, in float32, and gives () the loss in nats a token. It is called once,
-            in evaluation mode.
+        loss: runs the net on one batch, in float32, and gives () the loss in nats per token. It is called
+            once, in evaluation mode.
         max_lag: steps to go back, at most; four fifths of the utterances' length are the limit, so that
             there is more than one step T to start from.
 
@@ -158,7 +158,7 @@ def measure_layers(net: nn.Module, loss: Callable[[], Tensor], max_lag: int = MA
 def gradient_horizon(
     model: AcousticModel, batch: Batch, share: float = HORIZON_SHARE, max_lag: int = MAX_LAG
 ) -> list[Horizon]:
-    """How far back the CTC loss of one batch reaches in a recogniser: one number a layer and direction.
+    """How far back the CTC loss of one batch reaches in a recogniser: one number per layer and direction.
 
     Args:
         model: of any cell, trained or not; it is not changed.

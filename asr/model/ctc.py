@@ -38,7 +38,7 @@ def ctc_loss(log_probs: Tensor, step_lengths: Tensor, tokens: Tensor, token_leng
 
 
 def required_steps(tokens: Sequence[int]) -> int:
-    """Fewest steps that a transcript needs: one a token, and a blank between equal neighbours."""
+    """Fewest steps that a transcript needs: one per token, and a blank between equal neighbours."""
     return len(tokens) + sum(left == right for left, right in pairwise(tokens))
 
 

@@ -12,7 +12,7 @@ from asr.model.recurrent.layers import LayerConfig, RecurrentConfig, RecurrentSt
 
 Size = Literal["small", "medium", "large"]
 
-# One dial sets width, depth and dropout together: (units a direction, layers, dropout).
+# One dial sets width, depth and dropout together: (units per direction, layers, dropout).
 SIZES: dict[str, tuple[int, int, float]] = {
     "small": (256, 4, 0.3),  # about 6.6 M weights: hours of speech, a laptop
     "medium": (512, 5, 0.3),  # about 30 M: a hundred hours, one GPU
@@ -34,7 +34,7 @@ class EncoderConfig:
     # on the command line its settings stand among these: --model.cell
     layers: Annotated[LayerConfig, tyro.conf.arg(name="")] = field(default_factory=LayerConfig)
     front: Literal["conv", "stack"] = "conv"  # two 2-D convolutions, or frames side by side
-    subsampling: int = 4  # frames a step, 1..8
+    subsampling: int = 4  # frames per step, 1..8
     channels: int = 32  # of the convolutions
 
     def __post_init__(self) -> None:
@@ -75,7 +75,7 @@ class Encoder(nn.Module):
 
     Args:
         config: the settings.
-        n_mels: values a frame.
+        n_mels: values per frame.
         vocab_size: tokens, blank included.
 
     Source: the shape of Deep Speech 2 (Amodei et al. 2016) and EESEN (Miao et al. 2015): convolutions over
@@ -129,7 +129,7 @@ class ConvFront(nn.Module):
 
     Args:
         config: the encoder's settings.
-        n_mels: values a frame.
+        n_mels: values per frame.
     """
 
     def __init__(self, config: EncoderConfig, n_mels: int) -> None:
@@ -155,7 +155,7 @@ class StackFront(nn.Module):
 
     Args:
         config: the encoder's settings.
-        n_mels: values a frame.
+        n_mels: values per frame.
 
     Source: Sak et al. 2015, "Fast and accurate recurrent neural network acoustic models for speech
         recognition".

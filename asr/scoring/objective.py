@@ -101,7 +101,7 @@ class NBestLists:
 
 
 def oracle_errors(references: Sequence[str], found: Sequence[Sequence[Hypothesis]]) -> int:
-    """Errors of the hypotheses that are closest to the references, one an utterance.
+    """Errors of the hypotheses that are closest to the references, one per utterance.
 
     Args:
         references: (utterances,) texts.

@@ -1,4 +1,4 @@
-"""Reports of a score: a summary, alignments, and one JSON record an utterance."""
+"""Reports of a score: a summary, alignments, and one JSON record per utterance."""
 
 import json
 import math
@@ -125,7 +125,7 @@ def write_score(path: Path, score: Score) -> None:
 
 
 def write_results(path: Path, score: Score) -> None:
-    """Write one JSON record an utterance, in the order of the corpus.
+    """Write one JSON record per utterance, in the order of the corpus.
 
     Keys: id, speaker (where known), reference, hypothesis (both as compared, that is, normalised), errors,
     words or phones (in the reference), substitutions, deletions, insertions. The file is written

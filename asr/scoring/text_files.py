@@ -1,4 +1,4 @@
-"""Score one text file against another, one utterance a line, matched by line number or by utterance id.
+"""Score one text file against another, one utterance per line, matched by line number or by utterance id.
 
 The files are in UTF-8. A line ends at a line feed and nowhere else; an empty line is an utterance with an
 empty transcript, and no line is ever dropped. Whether lines begin with utterance ids is set by a flag and
@@ -23,7 +23,7 @@ def score_files(reference: Path, hypothesis: Path, *, normalizer: str, ids: bool
     """Score one text file against another.
 
     Args:
-        reference: text file with the true texts, one utterance a line.
+        reference: text file with the true texts, one utterance per line.
         hypothesis: text file with the recognised texts.
         normalizer: name of the rules applied to both sides.
         ids: True: the first token of each line is the utterance's id, and lines are matched by id, in the
@@ -79,14 +79,14 @@ def _read_lines(path: Path) -> list[str]:
         content = path.read_bytes()
     except FileNotFoundError:
         raise DataError(
-            f"{path} does not exist. A text file with one utterance a line was expected."
+            f"{path} does not exist. A text file with one utterance per line was expected."
         ) from None
     except OSError as error:
         raise DataError(
             f"{path} cannot be read: {error.strerror or error}. A text file was expected."
         ) from None
     if not content:
-        raise DataError(f"{path} is empty. One line an utterance was expected.")
+        raise DataError(f"{path} is empty. One line per utterance was expected.")
     content = content.removeprefix(b"\xef\xbb\xbf")
     lines = content.removesuffix(b"\n").split(b"\n")
     texts = []

@@ -198,7 +198,7 @@ def score(
     Source: aligned by jiwer.process_words and jiwer.process_characters.
     """
     if isinstance(references, str) or isinstance(hypotheses, str):
-        raise DataError("a single text was given. Expected lists of texts, one an utterance: [text].")
+        raise DataError("a single text was given. Expected lists of texts, one per utterance: [text].")
     if ids is None:
         ids = [str(number) for number in range(1, len(references) + 1)]
     if not len(references) == len(hypotheses) == len(ids):

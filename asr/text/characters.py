@@ -97,7 +97,7 @@ class CharTokenizer:
     def encode(
         self, text: str, *, utterance: str = "", unknown: Literal["error", "drop"] = "error"
     ) -> list[int]:
-        """Token ids of a transcript, one a character."""
+        """Token ids of a transcript, one per character."""
         check_unknown(unknown)
         ids = self._ids
         if unknown == "error":

@@ -26,7 +26,7 @@ class UpdateReport:
 
     number: int  # counted from 1
     made: bool  # False: skipped because a loss or the gradient was not finite
-    loss: float  # nats a token
+    loss: float  # nats per token
     norm: float  # of the gradient, before clipping
     clipped: bool
     statistics: Mapping[str, float]  # of the task, each in [0, 1]

@@ -25,7 +25,7 @@ def test_train_then_score(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     captured = capsys.readouterr()
     assert f"language model: {out}" in captured.out
     assert "it writes: " in captured.err
-    trained = re.findall(r"dev (\d\.\d+) bits a character", captured.err)
+    trained = re.findall(r"dev (\d\.\d+) bits per character", captured.err)
     assert main(["lm", "score", str(held), "--lm", str(out)]) == 0
     captured = capsys.readouterr()
     assert "50 sentences" in captured.out

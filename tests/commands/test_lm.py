@@ -147,7 +147,7 @@ def test_quantised_model_is_smaller_and_about_as_good(
     assert lm(capsys, "train", text, "--order", 3, "-o", exact)[0] == 0
     status, output, _ = lm(capsys, "convert", exact, "-o", small, "--quantize", 8)
     assert status == 0
-    assert " bytes an n-gram" in output
+    assert " bytes per n-gram" in output
     assert small.stat().st_size < exact.stat().st_size
     fits = [measure(NgramModel.load(path), [held_out]) for path in (exact, small)]
     assert fits[1].log_prob != fits[0].log_prob

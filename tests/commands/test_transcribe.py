@@ -1,4 +1,4 @@
-"""`asr transcribe`: one line a file, in order, whatever the batch."""
+"""`asr transcribe`: one line per file, in order, whatever the batch."""
 
 import json
 import shutil

@@ -115,7 +115,7 @@ def test_made_up_id_avoids_a_given_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ('{"id": "a", ', r"line 2: broken JSON: .* at column 12\. Expected one JSON object a line"),
+        ('{"id": "a", ', r"line 2: broken JSON: .* at column 12\. Expected one JSON object per line"),
         ("[1]", r"line 2: the line holds a list\. Expected one JSON object"),
         (_row(duration="2.0"), r"line 2: duration is text: '2.0'\. Expected a number of seconds"),
         (_row(duration=True), r"line 2: duration is true or false: True"),

@@ -86,7 +86,7 @@ def test_nbest_needs_json(tones: Any, run: Run) -> None:
     """More lines than files, or alternatives that are asked for and not shown."""
     status, out, err = run("transcribe", tones.files[0], "--model", tones.model, "--nbest", 2)
     assert (status, out) == (2, "")
-    assert err.startswith("error: --nbest 2 --format txt: text has one line a file.")
+    assert err.startswith("error: --nbest 2 --format txt: text has one line per file.")
 
 
 def test_untuned_weights_are_said_to_be_so(tones: Any, model: Path, lm: Path, run: Run) -> None:

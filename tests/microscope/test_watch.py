@@ -213,7 +213,7 @@ def test_setting_is_checked() -> None:
 
 @pytest.mark.parametrize("cell", ["rnn", "ligru"])
 def test_gradient_horizon(make_trainer: Make, cell: Any) -> None:
-    """Guards the function that comparisons of cells use: one number a layer and direction, without a run."""
+    """Guards the function that comparisons of cells use: one number per layer and direction, no run."""
     trainer = make_trainer(encoder=encoder_config(ENCODER, cell=cell, depth=2))
     task: Any = trainer.task
     batch = next(iter(task.load(task.plan(1))))

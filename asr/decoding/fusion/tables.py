@@ -137,7 +137,7 @@ def build_bias(vocab: int, config: BeamConfig, priors: NDArray[np.float64] | Non
         if priors.shape != (vocab,) or not (priors > 0).all():
             raise ModelError(
                 f"priors are of shape {priors.shape}, the least is {priors.min(initial=math.inf):g}. "
-                f"({vocab},) probabilities above 0 were expected, one a token, the blank first."
+                f"({vocab},) probabilities above 0 were expected, one per token, the blank first."
             )
         floored = np.maximum(priors, _PRIOR_FLOOR / vocab)
         bias -= config.weights.acoustic_scale * config.weights.prior_weight * np.log(floored)

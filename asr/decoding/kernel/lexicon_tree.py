@@ -64,7 +64,7 @@ def best_below(tree: LexiconTree, scores: NDArray[np.float64]) -> NDArray[np.flo
 
     Args:
         tree: of n nodes.
-        scores: (words,) float64, one a word number.
+        scores: (words,) float64, one per word number.
     """
     best = np.full(len(tree.letter), -np.inf)
     _climb(tree.child_start, tree.word_start, scores[tree.words], best)

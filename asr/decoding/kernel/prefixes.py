@@ -56,7 +56,7 @@ class Tables(NamedTuple):
         gain_within: (tree nodes + 1,) float64: the greatest factor by which a token within a word multiplies
             a prefix's probability.
         gain_end: (tree nodes + 1,) float64: likewise for tokens that end a word.
-        word_bonus: nats a word.
+        word_bonus: nats per word.
         unknown_penalty: nats an unknown word.
         unknown_letter_penalty: nats a letter of it.
         word_boost: (words,) float64, nats: of hot words, where they are not found by their letters.

@@ -19,7 +19,7 @@ class AugmentConfig:
     mel_mask_bands: int = 20  # widest such mask, in bands
     masks_from_epoch: int = 2  # epochs before it are unmasked, which shortens CTC's blank plateau
     room_share: float = 0.0  # share of the utterances that get reverberation, 0 to 1
-    room_dir: Path | None = None  # folder of recorded impulse responses, one a file; None: synthetic rooms
+    room_dir: Path | None = None  # folder of recorded impulse responses, one per file; None: synthetic rooms
     room_rt60_s: tuple[float, float] = (0.15, 0.8)  # synthetic rooms: range of the time to decay by 60 dB, s
     room_direct_db: tuple[float, float] = (0.0, 15.0)  # synthetic rooms: range of direct sound over echo, dB
     noise_share: float = 0.0  # share of the utterances that get noise, 0 to 1

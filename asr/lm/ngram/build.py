@@ -92,7 +92,7 @@ def build(
         texts: see `text_files`; `-` is the standard input.
         config: what kind of model.
         output: the model's file; ARPA if it ends in .arpa or .arpa.gz.
-        temporary: folder for large intermediate files, about 20 bytes a word and order; None: the system's.
+        temporary: folder for large intermediate files, about 20 bytes per word and order; None: the system's.
 
     Returns:
         The model, as saved.
@@ -176,7 +176,7 @@ def _read_vocabulary(path: Path) -> set[str]:
         words.update(line.split()[0] for line in block.decode().splitlines() if line.strip())
     words.difference_update((UNKNOWN, BEGIN, END))
     if not words:
-        raise DataError(f"{path} holds no word. One word a line was expected.")
+        raise DataError(f"{path} holds no word. One word per line was expected.")
     return words
 
 

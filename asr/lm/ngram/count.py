@@ -175,7 +175,7 @@ def _renumber(
 def _make_keys(
     words: NDArray[np.int32], numbers: NDArray[np.int32], before: int, keys: NDArray[np.uint64]
 ) -> int:
-    """Write the key of each n-gram of a block into `keys` (at least one a word); how many there are.
+    """Write the key of each n-gram of a block into `keys` (at least one per word); how many there are.
 
     Args:
         words: (positions,) last words.

@@ -59,7 +59,7 @@ class Elman(TorchCell):
     """h = tanh(W x + U h + b), or with relu.
 
     Args:
-        input_size: values a step.
+        input_size: values per step.
         width: units.
         relu: the nonlinearity.
         recurrent_dropout: as for every direction.
@@ -174,7 +174,7 @@ class Lstm(TorchCell):
     state.
 
     Args:
-        input_size: values a step.
+        input_size: values per step.
         width: units.
         projection: values of the hidden state; 0 for `width` without a projection.
         peephole: whether gates see the cell state.

@@ -43,7 +43,7 @@ def persistent_obstacle(cell: Cell, width: int, projection: int, input_size: int
         cell: its kind.
         width: units.
         projection: 0 for none.
-        input_size: values a step.
+        input_size: values per step.
 
     Returns:
         One clause for the user, or None if nothing rules it out.
@@ -57,7 +57,7 @@ def persistent_obstacle(cell: Cell, width: int, projection: int, input_size: int
         nearest = [value for value in (below, below + _MULTIPLE) if 0 < value <= _MOST_UNITS]
         return f"model.width is {width}, expected {' or '.join(str(value) for value in nearest)}"
     if input_size % _MULTIPLE:
-        return f"a recurrent layer gets {input_size} values a step, expected a multiple of {_MULTIPLE}"
+        return f"a recurrent layer gets {input_size} values per step, expected a multiple of {_MULTIPLE}"
     return None
 
 

@@ -28,7 +28,7 @@ class Direction(nn.Module, ABC):
     """One layer in one direction.
 
     Args:
-        input_size: values a step.
+        input_size: values per step.
         width: units.
         recurrent_dropout: share of the recurrent weights that is set to zero, drawn for each call in
             training and the same at all steps; 0 for none.

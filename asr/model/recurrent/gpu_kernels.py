@@ -77,7 +77,7 @@ def lstm_backward(
 def _launch(
     kernel: Any, width: int, weight: Tensor, sequences: tuple[Tensor, ...], *others: Any, reverse: bool
 ) -> None:
-    """Run a kernel over all steps, in one launch or in one launch a step.
+    """Run a kernel over all steps, in one launch or in one launch per step.
 
     Args:
         kernel: takes weight, sequences, others, and what `_launch` adds.

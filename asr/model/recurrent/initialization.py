@@ -21,7 +21,7 @@ def make_direction(
 
     Args:
         cell: which one.
-        input_size: values a step.
+        input_size: values per step.
         width: units.
         projection: values of the hidden state of an LSTM, 1..width; 0 for `width` without a projection.
         recurrent_dropout: in [0, 1).

@@ -58,7 +58,7 @@ class LayerConfig:
 class RecurrentConfig(LayerConfig):
     """The recurrent layers of an encoder or a language model."""
 
-    width: int = 256  # units a layer and direction
+    width: int = 256  # units per layer and direction
     depth: int = 4  # layers
     dropout: float = 0.3  # on the input of every layer but the first; one mask for all steps of an utterance
 
@@ -96,7 +96,7 @@ class RecurrentLayer(nn.Module):
     """One recurrent layer over a padded, time-major batch.
 
     Args:
-        input_size: values a step.
+        input_size: values per step.
         config: the settings; those of a stack are not used.
     """
 
@@ -185,7 +185,7 @@ class RecurrentStack(nn.Module):
     """Recurrent layers on top of each other, with the options of `RecurrentConfig`.
 
     Args:
-        input_size: values a step.
+        input_size: values per step.
         config: the settings.
     """
 

@@ -48,7 +48,7 @@ class BlankPlateau:
             log.warning(
                 "update %d: still nothing but blanks, which is no longer usual. Likely causes: transcripts "
                 "that do not belong to their audio (compare a few), a learning rate that is too high or too "
-                "low (try a third of --train.learning-rate), or too few encoder steps a character (lower "
+                "low (try a third of --train.learning-rate), or too few encoder steps per character (lower "
                 "--model.subsampling).",
                 update,
             )

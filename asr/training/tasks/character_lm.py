@@ -66,7 +66,7 @@ class Block:
 class CharacterLmValidation:
     """The validation on a held-out text."""
 
-    loss: float  # nats a character
+    loss: float  # nats per character
 
     @property
     def score(self) -> float:
@@ -75,7 +75,7 @@ class CharacterLmValidation:
 
     def headline(self) -> str:
         """For the epoch's line."""
-        return f"dev {self.score:.3f} bits a character"
+        return f"dev {self.score:.3f} bits per character"
 
     def row(self) -> dict[str, Any]:
         """For metrics.jsonl and the model's provenance."""
@@ -83,7 +83,7 @@ class CharacterLmValidation:
 
 
 class CharacterLmTask:
-    """A character network that is trained on one text and selected by its bits a character on another.
+    """A character network that is trained on one text and selected by its bits per character on another.
 
     Args:
         net: on its device.
@@ -97,7 +97,7 @@ class CharacterLmTask:
         DataError: a text is too short for its streams.
     """
 
-    score_name = "dev bits a character"
+    score_name = "dev bits per character"
     throughput = Throughput("characters_per_s", "{:.0f} characters/s")
     replay_module: str | None = None
     memory_advice = "Lower --text.block or --text.streams, or make the model smaller."

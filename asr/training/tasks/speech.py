@@ -34,7 +34,7 @@ class SpeechValidation:
 
     wer: float  # percent; of phones where the model writes no words
     cer: float  # percent
-    loss: float  # nats a token
+    loss: float  # nats per token
     blank_share: float  # of all encoder steps, in [0, 1]
     examples: tuple[tuple[str, str], ...]  # a few (reference, hypothesis) pairs
     unit: OutputUnit = "words"  # what was counted

@@ -50,7 +50,7 @@ def run(direction: Direction, way: str, dtype: torch.dtype, x: Tensor, state: tu
     return (y, *last), torch.autograd.grad(loss(y, last), [x, *state, *direction.parameters()])
 
 
-@pytest.fixture(params=["one launch", "a launch a step"])
+@pytest.fixture(params=["one launch", "a launch per step"])
 def launches(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both ways to launch, whatever the width."""
     monkeypatch.setattr(gpu_kernels, "ONE_LAUNCH_BYTES", 1 << 40 if request.param == "one launch" else 0)

@@ -93,7 +93,7 @@ def test_text_is_learned_below_its_letter_entropy(tmp_path: Path, caplog: pytest
     bits = -float(log_probs[0].gather(1, ids[0, 1:, None]).mean()) / math.log(2)
     assert bits < 0.4 * entropy
     log_text = (tmp_path / "run" / "train.log").read_text()
-    assert f"{bits:.3f} bits a character" in log_text
+    assert f"{bits:.3f} bits per character" in log_text
     assert "it writes: " in log_text
 
 
