@@ -36,6 +36,16 @@ class Fit:
     log_prob: float
     unknown_log_prob: float
 
+    def __add__(self, other: "Fit") -> "Fit":
+        """The fit to both texts together."""
+        return Fit(
+            self.sentences + other.sentences,
+            self.symbols + other.symbols,
+            self.unknown + other.unknown,
+            self.log_prob + other.log_prob,
+            self.unknown_log_prob + other.unknown_log_prob,
+        )
+
     @property
     def perplexity(self) -> float:
         """With unknown symbols, at the probability of `<unk>`."""
@@ -66,27 +76,30 @@ def measure(
         DataError: a text cannot be read, or there is no text at all.
         SettingsError: the normalizer is unknown.
     """
-    sentences = symbols = unknown = 0
-    log_prob = unknown_log_prob = 0.0
+    total = Fit(0, 0, 0, 0.0, 0.0)
     for block, path, first in read_blocks(texts):
         for number, line in enumerate(block.decode().split("\n")[:-1], start=first):
             text = normalize(line, normalizer)
             if not text:
                 continue
-            ids, log_probs = model.encode(text), model.log_probs(text)
-            is_unknown = ids == 0
-            sentences, symbols, unknown = sentences + 1, symbols + len(ids), unknown + int(is_unknown.sum())
-            log_prob += float(log_probs.sum())
-            unknown_log_prob += float(log_probs[:-1][is_unknown].sum())
+            fit = measure_sentence(model, text)
+            total += fit
             if results is not None:
                 row = {
-                    "text": str(path), "line": number, f"{model.unit}s": len(ids),
-                    "unknown": int(is_unknown.sum()),
-                    "log_prob": round(float(log_probs.sum()), 6),
+                    "text": str(path), "line": number, f"{model.unit}s": fit.symbols,
+                    "unknown": fit.unknown, "log_prob": round(fit.log_prob, 6),
                 }  # fmt: skip
                 results.write(json.dumps(row) + "\n")
-    if not sentences:
+    if not total.sentences:
         raise DataError(
             f"no text in {', '.join(map(str, texts))}. Lines with at least one word were expected."
         )
-    return Fit(sentences, symbols, unknown, log_prob, unknown_log_prob)
+    return total
+
+
+def measure_sentence(model: "NgramModel | CharRnnModel", text: str) -> Fit:
+    """How well a model predicts one sentence, its end included."""
+    ids, log_probs = model.encode(text), model.log_probs(text)
+    is_unknown = ids == 0
+    unknown_log_prob = float(log_probs[:-1][is_unknown].sum())
+    return Fit(1, len(ids), int(is_unknown.sum()), float(log_probs.sum()), unknown_log_prob)

@@ -14,7 +14,7 @@ from asr.decoding.emissions import Emissions
 from asr.decoding.hypothesis import Hypothesis
 from asr.decoding.resources import DecodingResources, data_digest
 from asr.errors import DataError, SettingsError
-from asr.lm.perplexity import Fit
+from asr.lm.perplexity import Fit, measure_sentence
 from asr.model.acoustic import AcousticModel
 from asr.model.tuning import Tuning, Weights
 from asr.scoring.evaluation import reference_texts
@@ -208,14 +208,7 @@ def language_model_fit(resources: DecodingResources, references: Sequence[str]) 
     lm, texts = resources.lm, [text for text in references if text]
     if lm is None or not texts:
         return None
-    symbols = unknown = 0
-    log_prob = unknown_log_prob = 0.0
-    for text in texts:
-        ids, log_probs = lm.encode(text), lm.log_probs(text)
-        symbols, unknown = symbols + len(ids), unknown + int((ids == 0).sum())
-        log_prob += float(log_probs.sum())
-        unknown_log_prob += float(log_probs[:-1][ids == 0].sum())
-    return Fit(len(texts), symbols, unknown, log_prob, unknown_log_prob)
+    return sum((measure_sentence(lm, text) for text in texts), start=Fit(0, 0, 0, 0.0, 0.0))
 
 
 def word_perplexity(result: Fit, words: int) -> float:
