@@ -95,6 +95,18 @@ def test_warm_start(make_trainer: Make, tmp_path: Path) -> None:
     )
 
 
+def test_warm_start_of_a_wider_model(make_trainer: Make, tmp_path: Path) -> None:
+    """Guards the widening: the wider model starts with the outputs of the narrower one."""
+    narrow = make_trainer("old", epochs=1)
+    narrow.run(StopRequest())
+    assert ENCODER.width is not None
+    wide = make_trainer("new", seed=2, encoder=replace(ENCODER, width=2 * ENCODER.width))
+    wide.warm_start(tmp_path / "old" / "last.safetensors")
+    x, lengths = torch.randn(2, 60, narrow.task.net.settings.features.n_mels), torch.tensor([60, 41])
+    before, after = (trainer.task.net.eval().encoder(x, lengths)[0] for trainer in (narrow, wide))
+    torch.testing.assert_close(after[0], before[0], atol=1e-5, rtol=1e-5)
+
+
 def test_warm_start_with_another_alphabet(
     make_trainer: Make, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -1,5 +1,6 @@
 """The speech task: CTC loss, validation by WER, replay of bad updates."""
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,12 +21,15 @@ from asr.model.ctc import blank_steps, ctc_loss, deterministic_ctc_loss
 from asr.model.encoder import step_count
 from asr.model.saved import load_model, save_model
 from asr.model.shipped import find_model
+from asr.model.widen import can_widen, widened_weights
 from asr.scoring.wer import RATE_NAMES, score
 from asr.training.distributed import Process
 from asr.training.faults import load_bad_update
 from asr.training.tasks.blank_plateau import BlankPlateau
 from asr.training.tasks.interface import Losses, Throughput
 from asr.training.update import delayed_by_one, is_asynchronous, record_event
+
+log = logging.getLogger("asr")
 
 
 @dataclass(frozen=True)
@@ -91,13 +95,18 @@ class SpeechTask:
         return {"front": encoder.front, "recurrent": stack, **layers, "output": encoder.output}
 
     def source_weights(self, path: Path) -> dict[str, Tensor | None]:
-        """The tensors of a saved recogniser; None for those of the output layer if the alphabets differ."""
+        """The tensors of a saved recogniser, repeated to our width; no output layer of another alphabet."""
         other = load_model(find_model(path).path)
-        same = other.settings.tokenizer == self.net.settings.tokenizer
-        return {
-            name: tensor if same or not name.startswith("encoder.output.") else None
-            for name, tensor in other.state_dict().items()
-        }
+        weights: dict[str, Tensor | None] = dict(other.state_dict())
+        encoder = self.net.encoder
+        if can_widen(other.encoder, encoder):
+            old, new = other.encoder.config.recurrent().width, encoder.config.recurrent().width
+            log.info("warm start: units are repeated, from %d to %d a layer and direction", old, new)
+            wide = widened_weights(other.encoder, new, torch.Generator().manual_seed(0))
+            weights |= {f"encoder.{name}": tensor for name, tensor in wide.items()}
+        if other.settings.tokenizer != self.net.settings.tokenizer:
+            weights |= {name: None for name in weights if name.startswith("encoder.output.")}
+        return weights
 
     def plan(self, epoch: int) -> Sequence[PlannedBatch]:
         """The batches of an epoch, counted from 1, in their order."""
