@@ -7,7 +7,6 @@ result into place in one step with a `.completed` file in it. A folder with that
 
 import contextlib
 import errno
-import fcntl
 import hashlib
 import http.client
 import logging
@@ -24,6 +23,7 @@ from pathlib import Path
 from asr.corpora.progress import Progress, size_text
 from asr.corpora.unpack import unpack
 from asr.errors import DownloadError
+from asr.files import locked, move_into_place
 
 __all__ = ["Archive", "fetch"]
 
@@ -84,8 +84,7 @@ def fetch(archive: Archive, folder: Path) -> Path:
     with _disk(archive, folder):
         folder.mkdir(parents=True, exist_ok=True)
         # torchrun starts several processes that all want the corpus: one downloads it, the others wait.
-        with _lock(destination).open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with locked(_lock(destination), lambda: _log_waiting(archive)):
             if not (destination / ".completed").is_file():
                 _fetch(archive, folder, destination)
     return destination
@@ -95,6 +94,10 @@ def _lock(destination: Path) -> Path:
     """A file to lock, for this user and destination; outside the data folder, where it would remain."""
     digest = hashlib.sha256(os.fsencode(destination.resolve())).hexdigest()[:16]
     return Path(tempfile.gettempdir()) / f"asr-{os.getuid()}-{digest}.lock"
+
+
+def _log_waiting(archive: Archive) -> None:
+    log.info("%s: another process downloads it; waiting", archive.name)
 
 
 def _fetch(archive: Archive, folder: Path, destination: Path) -> None:
@@ -169,7 +172,7 @@ def _download(archive: Archive, target: Path) -> None:
             _download_from(url, archive, part)
             fault = _fault(archive, part)
             if not fault:
-                part.replace(target)
+                move_into_place(part, target)
                 return
             part.unlink()
             failures.append(f"{url}: {fault}; the file was deleted")
