@@ -13,12 +13,13 @@ from safetensors.torch import load_file
 
 from asr.commands.character_lm import CharacterLmSettings, encode, held_out, train
 from asr.errors import DataError, Interrupted, SettingsError, TrainingError
-from asr.lm.charrnn import CharRnn, CharRnnConfig, load_charrnn
+from asr.lm.charrnn import CharRnn, load_charrnn
 from asr.training import validation as validation_module
 from asr.training.config import TrainConfig
 from asr.training.distributed import Process
 from asr.training.stopping import StopRequest
 from asr.training.tasks.character_lm import CharacterLmTask, StreamConfig
+from tests.shapes import charrnn_config
 
 CPU = torch.device("cpu")
 LINES = ["the cat sat on the mat", "the dog sat on the cat", "a cat and a dog", "on the mat sat the dog"] * 30
@@ -29,14 +30,14 @@ def settings(run_dir: Path, **changes: object) -> CharacterLmSettings:
         run_dir=run_dir, precision="float32", device="cpu", log_every_s=0.0,
         **{"epochs": 3, "learning_rate": 0.01, **changes},
     )  # fmt: skip
-    model = CharRnnConfig(cell="gru", width=24, depth=1, embedding=8, dropout=0.1)
+    model = charrnn_config(cell="gru", width=24, depth=1, embedding=8, dropout=0.1)
     return CharacterLmSettings(model=model, text=StreamConfig(streams=4, block=16), train=config)
 
 
 def task(
     streams: int = 3, block: int = 5, rank: int = 0, world_size: int = 1, length: int = 50
 ) -> CharacterLmTask:
-    net = CharRnn(("a", "b"), CharRnnConfig(width=4, depth=1, embedding=2))
+    net = CharRnn(("a", "b"), charrnn_config(width=4, depth=1, embedding=2))
     ids = np.arange(length, dtype=np.uint16) % 3
     config = StreamConfig(streams=streams, block=block)
     return CharacterLmTask(net, ids, ids, config, Process(rank, world_size, CPU), seed=1)
