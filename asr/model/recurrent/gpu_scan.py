@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from asr.model.recurrent import gpu_steps
+from asr.model.recurrent.direction import save_scan
 
 try:
     from asr.model.recurrent import gpu_kernels
@@ -61,7 +62,7 @@ class GpuLiGruScan(torch.autograd.Function):
         y = _sequence(h0, len(buffer))
         steps = gpu_kernels if steps_for(gates) == "triton" else gpu_steps
         steps.ligru_forward(buffer, weight, y)
-        _finish(ctx, gates, weight, y)
+        save_scan(ctx, gates, weight, y)
         return gates, y[1:]
 
     @staticmethod
@@ -104,7 +105,7 @@ class GpuLstmScan(torch.autograd.Function):
         else:
             steps = gpu_kernels if steps_for(gates) == "triton" else gpu_steps
             steps.lstm_forward(buffer, weight, peepholes, y, c)
-        _finish(ctx, gates, weight, projection, peepholes, y, c, m)
+        save_scan(ctx, gates, weight, projection, peepholes, y, c, m)
         return gates, y[1:], c[-1].clone()
 
     @staticmethod
@@ -132,13 +133,6 @@ def _sequence(start: Tensor, steps: int) -> Tensor:
     buffer = start.new_empty(steps + 1, *start.shape)
     buffer[0] = start
     return buffer
-
-
-def _finish(ctx: Any, gates: Tensor, *kept: Tensor | None) -> None:
-    """The gates were overwritten; only what the loss uses has a gradient."""
-    ctx.mark_dirty(gates)
-    ctx.set_materialize_grads(False)
-    ctx.save_for_backward(gates, *kept)
 
 
 def _gradients(dy: Tensor | None, gates: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
