@@ -97,7 +97,7 @@ class CharacterLmTask:
         DataError: a text is too short for its streams.
     """
 
-    score_name = "dev bits per character"
+    score_name, score_format = "dev bits per character", "{:.3f}"
     throughput = Throughput("characters_per_s", "{:.0f} characters/s")
     replay_module: str | None = None
     memory_advice = "Lower --text.block or --text.streams, or make the model smaller."

@@ -84,6 +84,7 @@ class Task(Protocol[B]):
     """
 
     score_name: str  # of `ValidationResult.score`, such as "dev WER"
+    score_format: str  # of its value, such as "{:.2f}%"
     throughput: Throughput
 
     # Module whose function `replay` repeats the update of a file bad_update_N.pt; None: there is none.

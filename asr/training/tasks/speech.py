@@ -68,6 +68,7 @@ class SpeechTask:
         deterministic: use the CTC loss whose gradient has the same bits in every run on a GPU.
     """
 
+    score_format = "{:.2f}%"
     throughput = Throughput("audio_s_per_s", "audio {:.0f} s/s")
     replay_module: str | None = "asr.training.tasks.speech"
     memory_advice = "Leave it out of the manifest or cut it, or make the model smaller."

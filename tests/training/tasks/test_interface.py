@@ -71,7 +71,7 @@ class TextTask:
     text: Tensor
     state_: Tensor | None = None
     observed: list[int] = field(default_factory=list)
-    score_name = "bits per character"
+    score_name, score_format = "bits per character", "{:.3f}"
     throughput = Throughput("characters_per_s", "{:.0f} characters/s")
     replay_module = None
     memory_advice = "Read fewer streams."
