@@ -20,7 +20,7 @@ from asr.training.tasks.character_lm import CharacterLmTask, StreamConfig
 
 __all__ = ["CharacterLmSettings", "encode", "held_out", "read_text", "train"]
 
-_DEV_EVERY = 100  # lines: without a dev text, one of so many is held out
+_DEV_EVERY = 100  # lines: without a dev text, one of this many is held out
 
 
 @dataclass(frozen=True)

@@ -73,7 +73,7 @@ class Run:
         if not (config.resume or config.resume_anyway):
             if seen[0]:
                 raise SettingsError(
-                    f"{config.run_dir} already holds a run. Add --train.resume to go on with it, or choose "
+                    f"{config.run_dir} already holds a run. Add --train.resume to continue it, or choose "
                     f"another --train.run-dir."
                 )
             return False

@@ -82,10 +82,10 @@ def test_stopped_and_resumed_equals_never_stopped(tmp_path: Path, monkeypatch: p
 def test_out_of_memory_names_this_commands_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A text has no manifest to leave anything out of."""
 
-    def losses(*_: object) -> None:
+    def forward(*_: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(CharacterLmTask, "losses", losses)
+    monkeypatch.setattr(CharacterLmTask, "forward", forward)
     with pytest.raises(TrainingError, match=r"stream 0, characters 0 to 16.*Lower --text\.block"):
         train(LINES, LINES[:20], settings(tmp_path / "run"))
 

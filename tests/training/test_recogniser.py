@@ -30,7 +30,7 @@ def test_folder_in_use(manifest: Path, settings: Settings) -> None:
     utterances = read_manifest(manifest)
     train(utterances, utterances, settings)
     with pytest.raises(
-        SettingsError, match=r"run already holds a run\. Add --train\.resume to go on with it, or"
+        SettingsError, match=r"run already holds a run\. Add --train\.resume to continue it, or"
     ):
         train(utterances, utterances, settings)
 

@@ -64,7 +64,7 @@ def test_too_little_text() -> None:
 def test_hidden_states_stay_with_their_processes() -> None:
     """With another number of processes or streams, states would meet other streams, or crash midway."""
     made = task(streams=4, world_size=2)
-    made.losses(next(made.load([(1, 0)])), torch.float32)
+    made.forward(next(made.load([(1, 0)])), torch.float32)
     state = made.state()
     task(streams=4, rank=1, world_size=2).restore(state)
     for other in (task(streams=4), task(streams=3, world_size=2)):
