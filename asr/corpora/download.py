@@ -1,7 +1,7 @@
 """Public archives: downloaded once, resumed after an interruption, verified and unpacked safely.
 
 `fetch` logs what it is about to download (name, size, licence, address) before the first byte, resumes an
-interrupted download, tries the mirrors, compares size and checksum, unpacks beside the target and moves the
+interrupted download, tries the mirrors, compares size and checksum, unpacks next to the target and moves the
 result into place in one step with a `.completed` file in it. A folder with that file is not fetched again.
 """
 
@@ -83,7 +83,7 @@ def fetch(archive: Archive, folder: Path) -> Path:
         return destination
     with _disk(archive, folder):
         folder.mkdir(parents=True, exist_ok=True)
-        # torchrun starts several processes that all want the corpus: one downloads it, the others wait.
+        # torchrun starts several processes that all need the corpus: one downloads it, the others wait.
         with locked(_lock(destination), lambda: _log_waiting(archive)):
             if not (destination / ".completed").is_file():
                 _fetch(archive, folder, destination)
@@ -188,7 +188,7 @@ def _download(archive: Archive, target: Path) -> None:
 
 
 def _download_from(url: str, archive: Archive, part: Path) -> None:
-    """Append to `part` until it is complete; resume a broken connection as long as it brings more."""
+    """Append to `part` until it is complete; resume a broken connection as long as more bytes arrive."""
     furthest = part.stat().st_size if part.is_file() else 0
     while True:
         try:
@@ -283,7 +283,7 @@ def _fault(archive: Archive, file: Path) -> str:
 
 
 def _unpack(archive: Archive, file: Path, destination: Path) -> None:
-    """Unpack beside the destination, then move into place: a destination that exists is complete."""
+    """Unpack next to the destination, then move into place: a destination that exists is complete."""
     folder = file.parent
     staging = folder / f".{archive.name}.unpacking"
     shutil.rmtree(staging, ignore_errors=True)  # left by a killed run
@@ -299,12 +299,12 @@ def _unpack(archive: Archive, file: Path, destination: Path) -> None:
         (unpacked / ".completed").write_text(f"{archive.url}\n{algorithm} {digest}\n", encoding="utf-8")
         destination.parent.mkdir(parents=True, exist_ok=True)
         unpacked.replace(destination)
-        # The files beside that folder: a README, the licence, the list of speakers.
+        # The files next to that folder: a README, the licence, the list of speakers.
         for other in sorted(path for path in staging.rglob("*") if path.is_file()):
-            beside = folder / other.relative_to(staging)
-            if not beside.exists():
-                beside.parent.mkdir(parents=True, exist_ok=True)
-                other.replace(beside)
+            target = folder / other.relative_to(staging)
+            if not target.exists():
+                target.parent.mkdir(parents=True, exist_ok=True)
+                other.replace(target)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     log.info("%s: unpacked to %s", archive.name, destination)

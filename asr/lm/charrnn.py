@@ -43,7 +43,7 @@ class CharRnnConfig:
     """The shape of a character language model."""
 
     embedding: int = 64  # size of the vector of a character at the input
-    # on the command line its settings stand among these: --model.width
+    # on the command line without a prefix of their own: --model.width
     layers: Annotated[RecurrentConfig, tyro.conf.arg(name="")] = field(
         default_factory=lambda: RecurrentConfig(
             bidirectional=False, layer_norm=False, width=512, depth=2, dropout=0.2

@@ -2,7 +2,7 @@
 
 sentencepiece learns and applies the pieces; its normalisation is off, so that only the named rules of
 `normalize` change a text. A piece that begins a word begins with "\u2581", which is the space before it and
-may be a piece by itself. Only learning and encoding need sentencepiece; decoding does not.
+may be a piece alone. Only learning and encoding need sentencepiece; decoding does not.
 """
 
 import base64
@@ -69,7 +69,7 @@ class BpeTokenizer(TextTokenizer):
 
         Raises:
             DataError: the transcripts are empty, or have a character that sentencepiece reserves.
-            SettingsError: sentencepiece is not installed, or the transcripts do not give so many pieces.
+            SettingsError: sentencepiece is not installed, or the transcripts do not give that many pieces.
         """
         library = _sentencepiece()
         training_texts = sorted(text for text in texts if text.strip(" "))

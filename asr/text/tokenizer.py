@@ -4,8 +4,8 @@ Id 0 is the CTC blank, always and everywhere; the symbols have the ids 1..n. Not
 character that a tokenizer cannot write is an error, or, where the caller passes "drop", something that the
 caller counts with `unknown_characters` and reports.
 
-A decoder asks the tokenizer what its tokens are (`units`), what each one writes (`pieces`) and where the
-words are (`words`); it never guesses.
+A decoder reads from the tokenizer what its tokens are (`units`), what each one writes (`pieces`) and where
+the words are (`words`); it never guesses.
 """
 
 import json
@@ -93,7 +93,7 @@ class Tokenizer(Protocol):
             ids: (tokens,) ids in 1..n, already collapsed (no blanks).
 
         Raises:
-            ModelError: an id is the blank or lies outside the symbols.
+            ModelError: an id is the blank or outside the symbols.
         """
 
     def words(self, ids: Sequence[int]) -> list[slice] | None:
@@ -257,7 +257,7 @@ def check_ids(ids: Sequence[int], tokenizer: Tokenizer) -> None:
     """Refuse ids that are no symbol's: Python would read a negative one from the end.
 
     Raises:
-        ModelError: an id is the blank or lies outside the symbols.
+        ModelError: an id is the blank or outside the symbols.
     """
     last = len(tokenizer.symbols)
     for number in ids:

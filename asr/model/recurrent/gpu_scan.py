@@ -23,7 +23,7 @@ from asr.model.recurrent.direction import save_scan
 
 try:
     from asr.model.recurrent import gpu_kernels
-except ImportError:  # torch without CUDA brings no Triton
+except ImportError:  # torch without CUDA comes without Triton
     HAS_TRITON = False
 else:
     HAS_TRITON = True
@@ -42,7 +42,7 @@ def steps_for(gates: Tensor, *, projection: bool = False) -> Steps:
     readable = type(gates) is Tensor and gates.dtype in (torch.float32, torch.bfloat16, torch.float16)
     if not HAS_TRITON or projection or not readable:
         return "torch"
-    if gates.is_cuda:  # Triton's tensor core products want a compute capability of 8.0
+    if gates.is_cuda:  # Triton's tensor core products need a compute capability of 8.0
         return "triton" if torch.cuda.get_device_capability(gates.device) >= (8, 0) else "torch"
     return "triton" if gpu_kernels.is_interpreted() else "torch"
 
