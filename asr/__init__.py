@@ -59,9 +59,9 @@ _MODULES = {
 """Where each public name is defined."""
 
 # The threads of a recurrent net meet at every time step. By default those that wait spin for milliseconds,
-# which takes the core from the thread that they wait for as soon as another process runs: beside one busy
-# process a step of 0.6 s took 13 to 60 s on 2 cores. Spinning only 1,000 times costs nothing on an idle
-# machine and makes that 1.7 s (measured with GNU OpenMP, which torch brings). It must be set before torch
+# which takes the core from the thread that they wait for as soon as another process runs: with one other
+# busy process a step of 0.6 s took 13 to 60 s on 2 cores. Spinning only 1,000 times costs nothing on an idle
+# machine and makes that 1.7 s (measured with GNU OpenMP, which comes with torch). It must be set before torch
 # loads OpenMP; a user who sets one of the two variables is not overruled.
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")

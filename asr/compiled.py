@@ -1,7 +1,7 @@
 """Compiled functions: numba with a cache that survives, and that may be missing.
 
-Numba keeps machine code beside the source file, per path, and fails where it finds no folder to write to.
-Here the code lies in the user's cache folder (or `NUMBA_CACHE_DIR`), in a folder named by the function's
+Numba keeps machine code in the source file's folder, per path, and fails where it finds none to write to.
+Here the code is in the user's cache folder (or `NUMBA_CACHE_DIR`), in a folder named by the function's
 module, and by the content of that module and of those that it imports from: a clone, a reinstallation or a
 `touch` finds what is there, and a change of any of these files does not. Where nothing can be written, each
 process compiles the functions again, after one warning.
@@ -85,7 +85,7 @@ class _Cache(FunctionCache):
 
 
 class _ContentLocator(_CacheLocator):
-    """Where the machine code of a function lies: a folder named by the content of its sources."""
+    """The folder of a function's machine code, named by the content of its sources."""
 
     def __init__(self, file: str, module: str, line: int) -> None:
         self._py_file = file
@@ -94,7 +94,7 @@ class _ContentLocator(_CacheLocator):
         folders: Any = AppDirs
         folder = settings.CACHE_DIR or os.path.join(folders("asr", appauthor=False).user_cache_dir, "kernels")
         digest = source_digest(Path(file))
-        # Machine code refers to its module by name: a module that was moved has a folder of its own.
+        # Machine code refers to its module by name: a module that was moved gets another folder.
         self._folder = os.path.join(folder, f"{module}-{digest[:16]}")
 
     @classmethod

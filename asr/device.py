@@ -36,7 +36,7 @@ def choose_device(device: str) -> torch.device:
 
     Args:
         device: auto, cpu, cuda or cuda:N; auto is a GPU where there is a usable one. Under torchrun, auto and
-            cuda give each process a GPU of its own.
+            cuda give each process another GPU.
 
     Raises:
         SettingsError: the name is unknown, or this machine does not have the device.

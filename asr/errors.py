@@ -6,11 +6,11 @@
         DataError            a manifest, transcript or corpus folder that is not as it should be
         SettingsError        a setting that is unknown, out of range, or at odds with another one
         ModelError           a saved model that is missing, damaged, or of another format
-        TrainingError        a training run that cannot start or go on
-        Interrupted          a training run that was asked to stop, and has saved
+        TrainingError        a training run that cannot start or continue
+        Interrupted          a training run that was requested to stop, and has saved
         DownloadError        a corpus that could not be fetched, verified or unpacked
 
-Each message says *what is wrong: the value, where. What was expected. What to do.* `cli.py` catches
+Each message states *what is wrong: the value, where. What was expected. What to do.* `cli.py` catches
 AsrError once, prints that message as one line and exits with its `exit_status`; anything else that escapes
 is a bug of this package and keeps its traceback.
 """
@@ -50,11 +50,11 @@ class ModelError(AsrError):
 
 
 class TrainingError(AsrError):
-    """A training run that cannot start or go on."""
+    """A training run that cannot start or continue."""
 
 
 class Interrupted(AsrError):  # noqa: N818 (an outcome, not a fault)
-    """A training run that was asked to stop, and has saved its state."""
+    """A training run that was requested to stop, and has saved its state."""
 
     exit_status = 130  # 128 + SIGINT, as shells expect
 

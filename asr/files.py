@@ -1,6 +1,7 @@
 """Files: written whole or not at all, digests of contents, locks between processes.
 
 write_atomically, atomic_path    a crash or a full disk spares the older file
+move_into_place                  the last step of both, for a file that was written piece by piece
 file_digest, weights_digest      what is in a file, or in a network
 locked                           of several processes one works and the others wait
 """
@@ -20,7 +21,7 @@ from asr.errors import DataError, ModelError
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["atomic_path", "file_digest", "locked", "weights_digest", "write_atomically"]
+__all__ = ["atomic_path", "file_digest", "locked", "move_into_place", "weights_digest", "write_atomically"]
 
 
 @contextmanager
@@ -37,12 +38,25 @@ def atomic_path(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         yield temporary
-        with temporary.open("rb+") as file:  # on the disk, before the name is
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        move_into_place(temporary, path)
     finally:
         with suppress(OSError):  # after success there is none
             temporary.unlink()
+
+
+def move_into_place(temporary: Path, path: Path) -> None:
+    """Give a complete file its name, once its content is on the disk.
+
+    Args:
+        temporary: the file, in the folder of `path`.
+        path: its name from now on; an older file of that name is replaced.
+
+    Raises:
+        OSError: the file cannot be written or renamed.
+    """
+    with temporary.open("rb+") as file:
+        os.fsync(file.fileno())
+    temporary.replace(path)
 
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:

@@ -1,12 +1,13 @@
-"""Shapes of encoders as the command line names them: the settings of recurrent layers among the others."""
+"""Shapes of networks as the command line names them: the settings of recurrent layers among the others."""
 
 from dataclasses import fields, replace
 from typing import Any
 
+from asr.lm.charrnn import CharRnnConfig
 from asr.model.encoder import EncoderConfig
 from asr.model.recurrent.layers import LayerConfig
 
-__all__ = ["encoder_config"]
+__all__ = ["charrnn_config", "encoder_config"]
 
 DEFAULT = EncoderConfig()
 
@@ -15,3 +16,8 @@ def encoder_config(base: EncoderConfig = DEFAULT, **settings: Any) -> EncoderCon
     """`base` with other settings, those of its recurrent layers included."""
     layers = {item.name: settings.pop(item.name) for item in fields(LayerConfig) if item.name in settings}
     return replace(base, layers=replace(base.layers, **layers), **settings)
+
+
+def charrnn_config(embedding: int = 4, **layers: Any) -> CharRnnConfig:
+    """A character language model with these settings of its recurrent layers."""
+    return CharRnnConfig(embedding, replace(CharRnnConfig().layers, **layers))

@@ -461,7 +461,7 @@ def test_kill_9_in_mid_epoch_loses_nothing(tones: Any, tmp_path: Path, run: Run)
         assert running.wait() == -signal.SIGKILL
     status, out, err = run(*command(killed))
     assert (status, out) == (2, "")
-    assert "already holds a run. Add --train.resume to go on with it" in the_complaint(err)
+    assert "already holds a run. Add --train.resume to continue it" in the_complaint(err)
     status, out, err = run(*command(killed), "--train.resume")
     assert status == 0
     assert re.search(r"resuming in epoch \d+, after batch \d+", err)

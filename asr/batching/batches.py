@@ -37,7 +37,7 @@ class BatchConfig:
     # Equal parts of a batch, one or more for each process; None: as many as processes. Set it to resume a run
     # with another number of processes.
     shards: int | None = None
-    # In so many first epochs, short utterances come before long ones (SortaGrad), which is more stable.
+    # In this many first epochs, short utterances come before long ones (SortaGrad), which is more stable.
     shortest_first_epochs: int = 0
     # Processes that make batches; None: 0 on a CPU; on a GPU up to 8, or 4 where a cache has all features.
     workers: int | None = None
@@ -79,7 +79,7 @@ class Batch:
     waveform_rows: Tensor | None = None
 
     @property
-    def global_units(self) -> float:
+    def global_size(self) -> float:
         """Seconds of audio, in which the speed of training is reported."""
         return self.global_seconds
 
@@ -235,7 +235,7 @@ class Batches:
 
 
 class _BatchDataset(Dataset[Batch | AsrError]):
-    """Makes the batch that a plan asks for."""
+    """Makes the batches of a plan."""
 
     def __init__(
         self,

@@ -1,6 +1,6 @@
 """Digests of audio files: a cache that is keyed by them can be copied to another machine.
 
-Reading 16 hours of audio at every start would be slow, so digests are stored in a file beside the cache,
+Reading 16 hours of audio at every start would be slow, so digests are stored in a file in the cache's folder,
 keyed by path, size and times of change. That file is a hint and not a result: on another machine, where it
 matches no audio file, the digests are computed again, and are the same.
 """

@@ -79,7 +79,7 @@ def learn_tokenizer(utterances: Sequence[Utterance], config: TextConfig) -> Toke
 
     Raises:
         DataError: the transcripts are empty, or the lexicon cannot be read.
-        SettingsError: sentencepiece is missing, or cannot learn so many pieces.
+        SettingsError: sentencepiece is missing, or cannot learn that many pieces.
     """
     texts = [normalize(utterance.text, config.normalizer) for utterance in utterances]
     if config.units == "bpe":

@@ -145,7 +145,7 @@ def _halved(cuts: list[int], lengths: NDArray[np.floating], parts: int) -> list[
 
 
 class Plan(Sequence[PlannedBatch]):
-    """One process's batches of an epoch, each made when it is asked for.
+    """One process's batches of an epoch, each made when it is needed.
 
     Args:
         groups: all batches, in parts.

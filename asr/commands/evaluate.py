@@ -33,7 +33,7 @@ class EvaluateSettings:
     # folder for score.json, results.jsonl and alignments.txt
     out: Annotated[
         Path | None,
-        tyro.conf.arg(metavar="DIR", help_behavior_hint="(default: MODEL.MANIFEST.results beside the model)"),
+        tyro.conf.arg(metavar="DIR", help_behavior_hint="(default: MODEL.MANIFEST.results by the model)"),
     ] = None
     # text rules for both sides: verbatim, lower or english
     normalizer: Annotated[

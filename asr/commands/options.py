@@ -27,7 +27,7 @@ def parse(kind: type[Settings], prog: str, arguments: Sequence[str]) -> Settings
 
     Raises:
         SettingsError: an option is unknown, missing, or has a value that it cannot have.
-        SystemExit: the help text was asked for, and has been printed.
+        SystemExit: the help text was requested, and has been printed.
     """
     import tyro  # slow, and `asr --help` does not need it
 

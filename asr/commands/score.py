@@ -31,7 +31,7 @@ class ScoreSettings:
 
 
 def run(settings: ScoreSettings) -> str:
-    """Score two files, write the reports that are asked for, and return the summary to print.
+    """Score two files, write the requested reports, and return the summary to print.
 
     Raises:
         DataError: a file cannot be read or written, or the two do not match.

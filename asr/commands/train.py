@@ -15,7 +15,7 @@ from asr.training.recogniser import Settings, train
 class TrainSettings:
     """Train a recogniser from manifests.
 
-    The best model by dev WER is RUN_DIR/model.safetensors. Stop with Ctrl-C; go on with --train.resume.
+    The best model by dev WER is RUN_DIR/model.safetensors. Stop with Ctrl-C; resume with --train.resume.
     """
 
     # JSONL manifests to learn from

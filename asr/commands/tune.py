@@ -40,7 +40,7 @@ class TuneSettings:
     # folder for surface.png and points.jsonl
     out: Annotated[
         Path | None,
-        tyro.conf.arg(metavar="DIR", help_behavior_hint="(default: MODEL.LM.tuning beside the model)"),
+        tyro.conf.arg(metavar="DIR", help_behavior_hint="(default: MODEL.LM.tuning by the model)"),
     ] = None
     search_beam: int = 24  # prefixes kept in the grid and the lines; --beam.beam-size is for the rest
     batch_s: float = 120.0  # seconds of audio in a batch, padding included; bounds the memory that is needed

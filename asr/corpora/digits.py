@@ -22,7 +22,7 @@ def prepare(data_dir: Path | None = None) -> Splits:
     """The three parts of the digits corpus that comes with the project's repository.
 
     Args:
-        data_dir: the repository's `data` folder, or the `digits` folder in it. None: the one beside the
+        data_dir: the repository's `data` folder, or the `digits` folder in it. None: the one next to the
             package, as in a clone.
 
     Returns:

@@ -1,13 +1,12 @@
 """Public archives: downloaded once, resumed after an interruption, verified and unpacked safely.
 
 `fetch` logs what it is about to download (name, size, licence, address) before the first byte, resumes an
-interrupted download, tries the mirrors, compares size and checksum, unpacks beside the target and moves the
+interrupted download, tries the mirrors, compares size and checksum, unpacks next to the target and moves the
 result into place in one step with a `.completed` file in it. A folder with that file is not fetched again.
 """
 
 import contextlib
 import errno
-import fcntl
 import hashlib
 import http.client
 import logging
@@ -24,6 +23,7 @@ from pathlib import Path
 from asr.corpora.progress import Progress, size_text
 from asr.corpora.unpack import unpack
 from asr.errors import DownloadError
+from asr.files import locked, move_into_place
 
 __all__ = ["Archive", "fetch"]
 
@@ -83,9 +83,8 @@ def fetch(archive: Archive, folder: Path) -> Path:
         return destination
     with _disk(archive, folder):
         folder.mkdir(parents=True, exist_ok=True)
-        # torchrun starts several processes that all want the corpus: one downloads it, the others wait.
-        with _lock(destination).open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        # torchrun starts several processes that all need the corpus: one downloads it, the others wait.
+        with locked(_lock(destination), lambda: _log_waiting(archive)):
             if not (destination / ".completed").is_file():
                 _fetch(archive, folder, destination)
     return destination
@@ -95,6 +94,10 @@ def _lock(destination: Path) -> Path:
     """A file to lock, for this user and destination; outside the data folder, where it would remain."""
     digest = hashlib.sha256(os.fsencode(destination.resolve())).hexdigest()[:16]
     return Path(tempfile.gettempdir()) / f"asr-{os.getuid()}-{digest}.lock"
+
+
+def _log_waiting(archive: Archive) -> None:
+    log.info("%s: another process downloads it; waiting", archive.name)
 
 
 def _fetch(archive: Archive, folder: Path, destination: Path) -> None:
@@ -169,7 +172,7 @@ def _download(archive: Archive, target: Path) -> None:
             _download_from(url, archive, part)
             fault = _fault(archive, part)
             if not fault:
-                part.replace(target)
+                move_into_place(part, target)
                 return
             part.unlink()
             failures.append(f"{url}: {fault}; the file was deleted")
@@ -185,7 +188,7 @@ def _download(archive: Archive, target: Path) -> None:
 
 
 def _download_from(url: str, archive: Archive, part: Path) -> None:
-    """Append to `part` until it is complete; resume a broken connection as long as it brings more."""
+    """Append to `part` until it is complete; resume a broken connection as long as more bytes arrive."""
     furthest = part.stat().st_size if part.is_file() else 0
     while True:
         try:
@@ -280,7 +283,7 @@ def _fault(archive: Archive, file: Path) -> str:
 
 
 def _unpack(archive: Archive, file: Path, destination: Path) -> None:
-    """Unpack beside the destination, then move into place: a destination that exists is complete."""
+    """Unpack next to the destination, then move into place: a destination that exists is complete."""
     folder = file.parent
     staging = folder / f".{archive.name}.unpacking"
     shutil.rmtree(staging, ignore_errors=True)  # left by a killed run
@@ -296,12 +299,12 @@ def _unpack(archive: Archive, file: Path, destination: Path) -> None:
         (unpacked / ".completed").write_text(f"{archive.url}\n{algorithm} {digest}\n", encoding="utf-8")
         destination.parent.mkdir(parents=True, exist_ok=True)
         unpacked.replace(destination)
-        # The files beside that folder: a README, the licence, the list of speakers.
+        # The files next to that folder: a README, the licence, the list of speakers.
         for other in sorted(path for path in staging.rglob("*") if path.is_file()):
-            beside = folder / other.relative_to(staging)
-            if not beside.exists():
-                beside.parent.mkdir(parents=True, exist_ok=True)
-                other.replace(beside)
+            target = folder / other.relative_to(staging)
+            if not target.exists():
+                target.parent.mkdir(parents=True, exist_ok=True)
+                other.replace(target)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     log.info("%s: unpacked to %s", archive.name, destination)

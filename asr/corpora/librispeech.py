@@ -14,7 +14,7 @@ Audio of any extension in this layout is read (flac, wav, ogg, opus, mp3). A tra
 audio without a transcript, means that the folder is incomplete: an error names them.
 
 Source: of OpenSLR 12, the SHA-256 sums of torchaudio/datasets/librispeech.py and the sizes of Kaldi's
-egs/librispeech/s5/local/download_and_untar.sh; of OpenSLR 31, the MD5 sums of its own md5sum.txt (which
+egs/librispeech/s5/local/download_and_untar.sh; of OpenSLR 31, the MD5 sums in its md5sum.txt (which
 PaddlePaddle/DeepSpeech has, too) and the sizes of the same script in Kaldi's egs/mini_librispeech.
 """
 

@@ -29,7 +29,7 @@ def unpack(file: Path, folder: Path) -> None:
 
     Raises:
         DownloadError: the archive is damaged (it is deleted then, so that the next try fetches it afresh), or
-            a member would lie outside the folder, or is a link or a device.
+            a member would be outside the folder, or is a link or a device.
         OSError: the disk refuses.
     """
     progress = Progress(f"{file.name}: unpacking", 0, file.stat().st_size)

@@ -100,7 +100,7 @@ def read_audio(
     duration_s: float | None = None,
     channel: int | None = None,
 ) -> Tensor:
-    """Read a recording, or a part of it, as the model wants it.
+    """Read a recording, or a part of it, in the format of the model.
 
     Channels are averaged. Where they cancel each other (one is inverted), the loudest is used instead, with
     a warning. Another rate is resampled with an anti-aliasing filter.
@@ -164,7 +164,7 @@ def read_audio(
 
 
 def to_waveform(samples: NDArray[Any] | Tensor, from_rate: int, to_rate: int, name: str) -> Tensor:
-    """Samples that are in memory already, as the model wants them.
+    """Samples that are in memory already, in the format of the model.
 
     Args:
         samples: (samples,) floating-point numbers in [-1, 1], mono; a tensor may be on any device.
@@ -212,7 +212,7 @@ def resample(waveform: Tensor, from_rate: int, to_rate: int) -> Tensor:
     Returns:
         (ceil(samples * to_rate / from_rate),) float32 at to_rate Hz.
 
-    Source: soxr, the SoX resampler library, at its high quality. What lies below 0.92 of the Nyquist
+    Source: soxr, the SoX resampler library, at its high quality. What is below 0.92 of the Nyquist
         frequency equals torchaudio.transforms.Resample with a Kaiser window (lowpass_filter_width=64,
         rolloff=0.96, beta=7.86) within 1e-3 of the waveform's largest sample.
     """

@@ -91,7 +91,7 @@ def frame_count(samples: int, config: FeatureConfig) -> int: ...
 @overload
 def frame_count(samples: Tensor, config: FeatureConfig) -> Tensor: ...
 def frame_count(samples: int | Tensor, config: FeatureConfig) -> int | Tensor:
-    """Frames that `log_mel` makes of so many samples: 1 + samples // hop_length."""
+    """Frames that `log_mel` makes of a number of samples: 1 + samples // hop_length."""
     return 1 + samples // config.hop_length
 
 
@@ -191,7 +191,7 @@ def normalize_utterance(features: Tensor, lengths: Tensor) -> Tensor:
 
 
 def frame_mask(lengths: Tensor, size: int) -> Tensor:
-    """(batch, size) bool, True where an index lies below the row's length."""
+    """(batch, size) bool, True where an index is below the row's length."""
     return torch.arange(size, device=lengths.device) < lengths.unsqueeze(1)
 
 
@@ -251,7 +251,7 @@ def band_edges_hz(n_mels: int, sample_rate: int) -> Tensor:
 @torch.inference_mode(False)
 def _mel_filters(n_fft: int, n_mels: int, sample_rate: int, device: torch.device) -> Tensor:
     """(n_fft // 2 + 1, n_mels) triangular filters of area 1 Hz on Slaney's mel scale."""
-    # In float64: float32 (torchaudio) is off by more than 1e-4 where a bin lies close to a filter's edge.
+    # In float64: float32 (torchaudio) is off by more than 1e-4 where a bin is close to a filter's edge.
     edges = band_edges_hz(n_mels, sample_rate)
     low, centre, high = edges[:-2], edges[1:-1], edges[2:]
     hertz = torch.linspace(0, sample_rate / 2, n_fft // 2 + 1, dtype=torch.float64).unsqueeze(1)

@@ -12,25 +12,27 @@ one network learns from running text and scores single transcripts.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
+import tyro
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from asr.errors import ModelError, SettingsError
 from asr.lm.interface import Unit
-from asr.model.recurrent.layers import Cell, RecurrentConfig, RecurrentStack, State
-from asr.model.saved import FileKind, load_network, save_network
+from asr.model.recurrent.layers import RecurrentConfig, RecurrentStack, State
+from asr.model.saved import Content, FileKind, load_network, save_network
 
 __all__ = ["END_OF_LINE", "CharRnn", "CharRnnConfig", "CharRnnModel", "load_charrnn", "save_charrnn"]
 
 END_OF_LINE = 0  # id of the symbol that ends a line
 
-_FILE = FileKind("asr-character-rnn", 1, "character language model", "asr lm train --kind charrnn")
+# format 1 had cell, width, depth and dropout beside the embedding: `_migrate`
+_FILE = FileKind("asr-character-rnn", 2, "character language model", "asr lm train --kind charrnn")
 
 # Log-probability of a character outside the alphabet: about that of the rarest one of a large alphabet.
 _UNKNOWN_LOG_PROB = float(np.log(1e-7))
@@ -40,29 +42,21 @@ _UNKNOWN_LOG_PROB = float(np.log(1e-7))
 class CharRnnConfig:
     """The shape of a character language model."""
 
-    cell: Cell = "lstm"
-    width: int = 512  # units per layer
-    depth: int = 2  # layers
     embedding: int = 64  # size of the vector of a character at the input
-    # On the input of every layer but the first, with one mask for all steps of a block, and on that of the
-    # output layer.
-    dropout: float = 0.2
+    # on the command line without a prefix of their own: --model.width
+    layers: Annotated[RecurrentConfig, tyro.conf.arg(name="")] = field(
+        default_factory=lambda: RecurrentConfig(
+            bidirectional=False, layer_norm=False, width=512, depth=2, dropout=0.2
+        )
+    )
 
     def __post_init__(self) -> None:
         if self.embedding < 1:
             raise SettingsError(f"model.embedding must be at least 1. Got {self.embedding}.")
-        self.recurrent()  # checks the rest
-
-    def recurrent(self) -> RecurrentConfig:
-        """The recurrent layers' settings; one direction, because the network predicts what follows."""
-        return RecurrentConfig(
-            cell=self.cell,
-            bidirectional=False,
-            width=self.width,
-            depth=self.depth,
-            dropout=self.dropout,
-            layer_norm=False,
-        )
+        if self.layers.bidirectional:
+            raise SettingsError(
+                "model.bidirectional must be False for a language model, which predicts what follows."
+            )
 
 
 class CharRnn(nn.Module):
@@ -85,8 +79,8 @@ class CharRnn(nn.Module):
         self.symbols, self.config = symbols, config
         self.ids = {symbol: index for index, symbol in enumerate(symbols, start=1)}
         self.embedding = nn.Embedding(len(symbols) + 1, config.embedding)
-        self.recurrent = RecurrentStack(config.embedding, config.recurrent())
-        self.dropout = nn.Dropout(config.dropout)
+        self.recurrent = RecurrentStack(config.embedding, config.layers)
+        self.dropout = nn.Dropout(config.layers.dropout)
         self.output = nn.Linear(self.recurrent.config.output_size, len(symbols) + 1)
 
     def forward(self, symbols: Tensor, states: list[State] | None = None) -> tuple[Tensor, list[State]]:
@@ -256,8 +250,21 @@ def load_charrnn(path: Path, device: torch.device | str = "cpu") -> CharRnn:
         raise ModelError(
             f"{path}: no such language model. Expected a .safetensors file of asr lm train --kind charrnn."
         )
-    return load_network(path, _FILE, _build).to(device).eval()
+    return load_network(path, _FILE, _build, _migrate).to(device).eval()
+
+
+def _migrate(content: Content) -> Content:
+    """The record of an older file as it is written today."""
+    record, weights = content
+    if record["format_version"] > 1:
+        return content
+    shape = dict(record["config"])
+    embedding = shape.pop("embedding")
+    layers = {"bidirectional": False, "layer_norm": False, **shape}
+    return {**record, "config": {"embedding": embedding, "layers": layers}}, weights
 
 
 def _build(record: dict[str, Any]) -> CharRnn:
-    return CharRnn(tuple(record["symbols"]), CharRnnConfig(**record["config"]))
+    config = record["config"]
+    layers = RecurrentConfig(**config["layers"])
+    return CharRnn(tuple(record["symbols"]), CharRnnConfig(**{**config, "layers": layers}))

@@ -20,7 +20,7 @@ S = TypeVar("S")
 class LanguageModel(Protocol[S]):
     """A language model over words or characters, whose states S are opaque to the caller.
 
-    A state stands for the text so far. It may be kept, and used more than once and in any order.
+    A state represents the text so far. It may be kept, and used more than once and in any order.
     """
 
     @property

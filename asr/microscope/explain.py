@@ -157,7 +157,7 @@ def _large_update(worst: Symptom, also: str, _: bool, config: UpdateSettings) ->
 def _clipped(worst: Symptom, _: str, __: bool, config: UpdateSettings) -> str:
     return (
         f"the gradient of {worst.size} of the updates was clipped: its direction is kept, its size is not, "
-        f"so that the learning rate means little. Raise --train.clip-norm {config.clip_norm:g}, or layer for "
+        f"so that the learning rate means little. Raise --train.clip-norm {config.clip_norm:g}, or look for "
         f"an exploding gradient in the pictures."
     )
 

@@ -28,16 +28,16 @@ log = logging.getLogger("asr")
 
 FOLDER = "diagnostics"  # in the run folder
 
-# A warning is repeated when it has become so many times as severe.
+# A warning is repeated once its value has grown by this factor.
 _WORSE = 1.5
-# Pictures are drawn again when the time since the last ones is so many times what those took.
+# Pictures are drawn again after this many times the seconds that the last ones took.
 _PATIENCE = 50
 
 B = TypeVar("B", bound=TaskBatch)
 
 
 class Microscope(Generic[B]):
-    """Measures the net of a task every so many updates.
+    """Measures the net of a task every `diagnose_every` updates.
 
     Training is the same with and without it: it uses no random numbers and leaves no gradients.
 
@@ -60,7 +60,7 @@ class Microscope(Generic[B]):
         self._undrawn = False
 
     def begin(self, position: Position) -> None:
-        """A run begins, or goes on from a checkpoint; measurements after that checkpoint are removed."""
+        """A run begins, or resumes from a checkpoint; measurements after that checkpoint are removed."""
         if not self.enabled:
             return
         try:
@@ -73,14 +73,14 @@ class Microscope(Generic[B]):
             self._remember({key: math.inf if s is None else s for key, s in row["symptoms"].items()})
         self._last_draw = time.monotonic()
 
-    def before(self, update: int, batches: Sequence[B]) -> None:
+    def before(self, number: int, batches: Sequence[B]) -> None:
         """Measure, if it is time, before an update.
 
         Args:
-            update: its number, counted from 1; the first one is measured, too.
+            number: of the update, counted from 1; the first one is measured, too.
             batches: of that update.
         """
-        if not self.enabled or (update != 1 and update % self.config.diagnose_every):
+        if not self.enabled or (number != 1 and number % self.config.diagnose_every):
             return
         began = time.monotonic()
         carried = self.task.state()
@@ -91,7 +91,7 @@ class Microscope(Generic[B]):
                 raise
             log.warning(
                 "update %d: not enough memory for the gradient microscope; this measurement is skipped",
-                update,
+                number,
             )
             return
         finally:
@@ -109,11 +109,11 @@ class Microscope(Generic[B]):
         self._updates += report.made
         self._clipped += report.made and report.clipped
 
-    def after(self, update: int, epoch: int) -> None:
+    def after(self, number: int, epoch: int) -> None:
         """Finish a measurement after its update: how far the weights moved, what is wrong; write the row.
 
         Args:
-            update: its number, counted from 1.
+            number: of the update, counted from 1.
             epoch: counted from 1.
         """
         measurements, self._measurements = self._measurements, None
@@ -126,14 +126,14 @@ class Microscope(Generic[B]):
         new = [s for s in found if s.severity > _WORSE * self._warned.get(s.key, 0.0)]
         texts = explain(new, measurements, self.config)
         for text in texts:
-            log.warning("update %d: %s", update, text)
+            log.warning("update %d: %s", number, text)
         warned = {symptom.key: symptom.severity for symptom in new}
         self._remember(warned)
         self._updates = self._clipped = 0
         self._count += 1
         spent = self._spent_s + time.monotonic() - began
         self._write(
-            _row(update, epoch, measurements, ratio, clip_rate, warned, texts) | {"spent_s": round(spent, 3)}
+            _row(number, epoch, measurements, ratio, clip_rate, warned, texts) | {"spent_s": round(spent, 3)}
         )
         self._undrawn = True
         self._spent_s += time.monotonic() - began
@@ -161,7 +161,7 @@ class Microscope(Generic[B]):
             )  # fmt: skip
 
     def _loss(self, batch: B) -> Tensor:
-        return self.task.losses(batch, torch.float32).losses.sum() / batch.global_tokens
+        return self.task.forward(batch, torch.float32).losses.sum() / batch.global_tokens
 
     def _update_ratio(self) -> dict[str, float]:
         """|change| / |weights| of every matrix, over the update that was just made."""
@@ -192,7 +192,7 @@ class Microscope(Generic[B]):
 
 
 def _row(
-    update: int,
+    number: int,
     epoch: int,
     measurements: Sequence[Measurement],
     ratio: Mapping[str, float],
@@ -210,7 +210,7 @@ def _row(
         for layer in measurements
     ]
     return {
-        "event": "look", "epoch": epoch, "update": update, "layers": layers, "update_ratio": dict(ratio),
+        "event": "look", "epoch": epoch, "update": number, "layers": layers, "update_ratio": dict(ratio),
         "clip_rate": clip_rate, "symptoms": dict(warned), "warnings": list(texts),
     }  # fmt: skip
 

@@ -31,7 +31,7 @@ class EncoderConfig:
     width: int | None = None  # units a recurrent layer and direction
     depth: int | None = None  # recurrent layers
     dropout: float | None = None  # between recurrent layers
-    # on the command line its settings stand among these: --model.cell
+    # on the command line without a prefix of their own: --model.cell
     layers: Annotated[LayerConfig, tyro.conf.arg(name="")] = field(default_factory=LayerConfig)
     front: Literal["conv", "stack"] = "conv"  # two 2-D convolutions, or frames side by side
     subsampling: int = 4  # frames per step, 1..8
@@ -64,7 +64,7 @@ def step_count(frames: int, subsampling: int) -> int: ...
 @overload
 def step_count(frames: Tensor, subsampling: int) -> Tensor: ...
 def step_count(frames: int | Tensor, subsampling: int) -> int | Tensor:
-    """Encoder steps for so many frames: ceil(frames / subsampling)."""
+    """Encoder steps for a number of frames: ceil(frames / subsampling)."""
     return (frames + subsampling - 1) // subsampling
 
 

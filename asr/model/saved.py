@@ -26,7 +26,7 @@ from asr.model.recurrent.layers import LayerConfig
 from asr.model.tuning import Tuning, tunings_from_json, tunings_to_json
 from asr.text.tokenizer import tokenizer_from_json
 
-FORMAT_VERSION = 2  # format 1 had the layers' settings beside the encoder's: `_migrate`
+FORMAT_VERSION = 2  # format 1 had the layers' settings among the encoder's: `_migrate`
 
 N = TypeVar("N", bound=nn.Module)
 Content = tuple[dict[str, Any], dict[str, Tensor]]  # of a file: its record and its weights by name

@@ -36,7 +36,7 @@ class ModelFiles:
     beam_size: int = 0
 
     def beside(self, ending: str) -> Path:
-        """A path for results: beside a user's model, in the working folder for one that ships."""
+        """A path for results: in the folder of a user's model, in the working folder for one that ships."""
         return (
             Path(f"{self.name}.{ending}") if self.name else self.path.with_name(f"{self.path.stem}.{ending}")
         )

@@ -18,7 +18,7 @@ __all__ = ["FEWEST_SPEAKERS", "Interval", "bootstrap_interval"]
 Resampled = Literal["speakers", "utterances"]
 
 FEWEST_SPEAKERS = 5
-"""With fewer speakers utterances are resampled; a bootstrap of so few says nothing about others."""
+"""With fewer speakers utterances are resampled; a bootstrap over fewer does not describe other speakers."""
 
 # Numbers drawn at once by the bootstrap: 8 bytes each.
 _DRAWN_AT_ONCE = 4_000_000
@@ -81,7 +81,7 @@ def bootstrap_interval(
         bootstrap", Interspeech 2020.
     """
     if not 0.0 < level < 1.0:
-        raise SettingsError(f"level must lie between 0 and 1, both excluded. Got {level}.")
+        raise SettingsError(f"level must be between 0 and 1, both excluded. Got {level}.")
     if resamples < 1:
         raise SettingsError(f"resamples must be at least 1. Got {resamples}.")
     if not errors:

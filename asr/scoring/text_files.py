@@ -39,8 +39,8 @@ def score_files(reference: Path, hypothesis: Path, *, normalizer: str, ids: bool
         if len(references) != len(hypotheses):
             raise DataError(
                 f"{reference} has {len(references)} lines, but {hypothesis} has {len(hypotheses)}. One line "
-                "an utterance was expected in both, in the same order. Add the missing lines (an empty line "
-                "for an utterance without words), or, if every line begins with an utterance id, add --ids."
+                "per utterance was expected in both, in the same order. Add the missing lines, empty ones "
+                "too; if every line begins with an utterance id, add --ids."
             )
         if _look_like_ids(references, hypotheses):
             log.warning(

@@ -2,7 +2,7 @@
 
 sentencepiece learns and applies the pieces; its normalisation is off, so that only the named rules of
 `normalize` change a text. A piece that begins a word begins with "\u2581", which is the space before it and
-may be a piece by itself. Only learning and encoding need sentencepiece; decoding does not.
+may be a piece alone. Only learning and encoding need sentencepiece; decoding does not.
 """
 
 import base64
@@ -14,19 +14,10 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 from asr.errors import DataError, ModelError, SettingsError
-from asr.text.tokenizer import (
-    BLANK,
-    Piece,
-    Units,
-    check_ids,
-    check_unknown,
-    cut_words,
-    describe_unknown,
-    read_symbols,
-)
+from asr.text.tokenizer import BLANK, Piece, TextTokenizer, Units, check_ids, read_symbols
 
 __all__ = ["BpeTokenizer"]
 
@@ -34,7 +25,7 @@ _SPACE = "\u2581"  # how sentencepiece writes a space
 
 
 @dataclass(frozen=True)
-class BpeTokenizer:
+class BpeTokenizer(TextTokenizer):
     """Pieces of words; a `Tokenizer`.
 
     Attributes:
@@ -50,7 +41,7 @@ class BpeTokenizer:
 
     symbols: tuple[str, ...]
     model: bytes = field(repr=False)
-    _letters: frozenset[str] = field(init=False, repr=False, compare=False)
+    _alphabet: frozenset[str] = field(init=False, repr=False, compare=False)
     _pieces: tuple[Piece, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -65,7 +56,7 @@ class BpeTokenizer:
             )
         letters = {symbol for symbol in self.symbols if len(symbol) == 1} - {_SPACE}
         pieces = [Piece(symbol.removeprefix(_SPACE), symbol.startswith(_SPACE)) for symbol in self.symbols]
-        object.__setattr__(self, "_letters", frozenset(letters | {" "}))
+        object.__setattr__(self, "_alphabet", frozenset(letters | {" "}))
         object.__setattr__(self, "_pieces", (Piece("", False), *pieces))
 
     @classmethod
@@ -78,7 +69,7 @@ class BpeTokenizer:
 
         Raises:
             DataError: the transcripts are empty, or have a character that sentencepiece reserves.
-            SettingsError: sentencepiece is not installed, or the transcripts do not give so many pieces.
+            SettingsError: sentencepiece is not installed, or the transcripts do not give that many pieces.
         """
         library = _sentencepiece()
         training_texts = sorted(text for text in texts if text.strip(" "))
@@ -141,34 +132,7 @@ class BpeTokenizer:
         """Byte-pair encoding."""
         return "bpe"
 
-    @property
-    def vocab_size(self) -> int:
-        """Number of ids, the blank included: the width of the model's output."""
-        return len(self.symbols) + 1
-
-    @property
-    def pieces(self) -> tuple[Piece, ...]:
-        """(vocab_size,) what each id writes."""
-        return self._pieces
-
-    def unknown_characters(self, text: str) -> "Counter[str]":
-        """How often each character that no piece can write occurs in `text`; empty when all are known."""
-        return Counter(character for character in text if character not in self._letters)
-
-    def encode(
-        self, text: str, *, utterance: str = "", unknown: Literal["error", "drop"] = "error"
-    ) -> list[int]:
-        """Token ids of a transcript.
-
-        Raises:
-            DataError: a character is unknown and `unknown` is "error".
-            SettingsError: sentencepiece is not installed, or `unknown` is misspelt.
-        """
-        check_unknown(unknown)
-        if not self._letters.issuperset(text):
-            if unknown == "error":
-                raise DataError(describe_unknown(self, text, utterance))
-            text = "".join(character for character in text if character in self._letters)
+    def _encode(self, text: str) -> list[int]:
         return list(self._processor.encode(text))
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -176,14 +140,6 @@ class BpeTokenizer:
         check_ids(ids, self)
         written = "".join([self.symbols[number - 1] for number in ids])
         return written.removeprefix(_SPACE).replace(_SPACE, " ")
-
-    def words(self, ids: Sequence[int]) -> list[slice]:
-        """From each piece that begins a word to the next; a lone space belongs to no word."""
-        return cut_words(ids, self._pieces)
-
-    def spellings(self, word: str) -> tuple[tuple[int, ...], ...]:
-        """The word's pieces, the first of which begins a word; none if it has unknown characters."""
-        return (tuple(self.encode(word)),) if word and not self.unknown_characters(word) else ()
 
     def to_json(self) -> str:
         """One line of ASCII JSON that `tokenizer_from_json` reads back; a saved model carries it."""

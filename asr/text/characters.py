@@ -4,25 +4,16 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from asr.errors import DataError, ModelError
-from asr.text.tokenizer import (
-    BLANK,
-    Piece,
-    Units,
-    check_ids,
-    check_unknown,
-    cut_words,
-    describe_unknown,
-    read_symbols,
-)
+from asr.text.tokenizer import BLANK, Piece, TextTokenizer, Units, check_ids, read_symbols
 
 __all__ = ["CharTokenizer"]
 
 
 @dataclass(frozen=True)
-class CharTokenizer:
+class CharTokenizer(TextTokenizer):
     """An alphabet: every character of the training transcripts is a token; a `Tokenizer`.
 
     The symbols are in code-point order, so that the same transcripts in any order give the same alphabet. A
@@ -37,6 +28,7 @@ class CharTokenizer:
 
     symbols: tuple[str, ...]
     _ids: dict[str, int] = field(init=False, repr=False, compare=False)
+    _alphabet: frozenset[str] = field(init=False, repr=False, compare=False)
     _pieces: tuple[Piece, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -53,6 +45,7 @@ class CharTokenizer:
             raise DataError(f"the alphabet holds {duplicate!r} more than once. Each symbol must occur once.")
         pieces = [Piece("", True) if symbol == " " else Piece(symbol, False) for symbol in self.symbols]
         object.__setattr__(self, "_ids", ids)
+        object.__setattr__(self, "_alphabet", frozenset(ids))
         object.__setattr__(self, "_pieces", (Piece("", False), *pieces))
 
     @classmethod
@@ -80,45 +73,13 @@ class CharTokenizer:
         """Characters."""
         return "characters"
 
-    @property
-    def vocab_size(self) -> int:
-        """Number of ids, the blank included: the width of the model's output."""
-        return len(self.symbols) + 1
-
-    @property
-    def pieces(self) -> tuple[Piece, ...]:
-        """(vocab_size,) what each id writes."""
-        return self._pieces
-
-    def unknown_characters(self, text: str) -> "Counter[str]":
-        """How often each character outside the alphabet occurs in `text`; empty when all are known."""
-        return Counter(character for character in text if character not in self._ids)
-
-    def encode(
-        self, text: str, *, utterance: str = "", unknown: Literal["error", "drop"] = "error"
-    ) -> list[int]:
-        """Token ids of a transcript, one per character."""
-        check_unknown(unknown)
-        ids = self._ids
-        if unknown == "error":
-            try:
-                return [ids[character] for character in text]
-            except KeyError:
-                raise DataError(describe_unknown(self, text, utterance)) from None
-        return [ids[character] for character in text if character in ids]
+    def _encode(self, text: str) -> list[int]:
+        return [self._ids[character] for character in text]
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of these token ids; `decode(encode(text))` is the text."""
         check_ids(ids, self)
         return "".join([self.symbols[number - 1] for number in ids])
-
-    def words(self, ids: Sequence[int]) -> list[slice]:
-        """The words are what spaces separate; none is empty."""
-        return cut_words(ids, self._pieces)
-
-    def spellings(self, word: str) -> tuple[tuple[int, ...], ...]:
-        """The word's characters; none if one of them is unknown."""
-        return (tuple(self.encode(word)),) if word and not self.unknown_characters(word) else ()
 
     def to_json(self) -> str:
         """One line of ASCII JSON that `tokenizer_from_json` reads back; a saved model carries it."""

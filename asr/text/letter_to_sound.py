@@ -1,4 +1,4 @@
-"""Letter-to-sound: pronunciations of words that are in no lexicon, learned from a large lexicon.
+"""Letter-to-sound: pronunciations of words outside the lexicon, learned from a large lexicon.
 
 1. Each letter of a word is aligned with no, one or two phones, by expectation-maximisation over all words of
    the lexicon.
@@ -45,7 +45,7 @@ Floats = NDArray[np.float64]
 class _Ngram(NamedTuple):
     """An n-gram model as a tree: node 0 is the empty context, a child is the context with one token more.
 
-    Attributes: each (nodes,), but for `begin`, which is one longer: the children of node i are
+    Attributes: each (nodes,), except `begin`, which is one longer: the children of node i are
     begin[i] to begin[i + 1] - 1, sorted by token.
     """
 

@@ -130,7 +130,7 @@ class PhoneTokenizer:
         return self._pronounced[word]
 
     def is_guess(self, word: str) -> bool:
-        """Whether a word is in no lexicon, so that letter-to-sound pronounces it."""
+        """Whether a word is not in the lexicon, so that letter-to-sound pronounces it."""
         return word in self.guessed or not self._look_up(word)
 
     def unknown_characters(self, text: str) -> "Counter[str]":
@@ -242,7 +242,7 @@ class PhoneTokenizer:
 
 
 def report_guesses(tokenizer: Tokenizer, texts: Iterable[str], kind: str) -> None:
-    """Warn how many words of transcripts are in no lexicon, with some of their pronunciations.
+    """Warn how many words of transcripts are not in the lexicon, with some of their pronunciations.
 
     Args:
         tokenizer: any; all but phones have nothing to report.
@@ -260,10 +260,9 @@ def report_guesses(tokenizer: Tokenizer, texts: Iterable[str], kind: str) -> Non
         for word, _ in guesses.most_common(_MAX_NAMED)
     )
     log.warning(
-        "%d of %d different words of %s transcripts (%d of all %d) are in no lexicon and are pronounced by "
-        "letter-to-sound, which is wrong for one new word in four: %s%s. Give a lexicon that has them with "
-        "--text.lexicon.",
-        len(guesses), len(words), kind, guesses.total(), words.total(), named,
+        "%s: %d of %d different words (%d of all %d) are not in the lexicon. Letter-to-sound pronounces "
+        "them, one in four wrongly: %s%s. Add them with --text.lexicon.",
+        f"{kind} transcripts", len(guesses), len(words), guesses.total(), words.total(), named,
         "; ..." if len(guesses) > _MAX_NAMED else "",
     )  # fmt: skip
 

@@ -4,8 +4,8 @@ Id 0 is the CTC blank, always and everywhere; the symbols have the ids 1..n. Not
 character that a tokenizer cannot write is an error, or, where the caller passes "drop", something that the
 caller counts with `unknown_characters` and reports.
 
-A decoder asks the tokenizer what its tokens are (`units`), what each one writes (`pieces`) and where the
-words are (`words`); it never guesses.
+A decoder reads from the tokenizer what its tokens are (`units`), what each one writes (`pieces`) and where
+the words are (`words`); it never guesses.
 """
 
 import json
@@ -13,17 +13,17 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple, Protocol
 
-from asr.errors import ModelError, SettingsError
+from asr.errors import DataError, ModelError, SettingsError
 
 __all__ = [
     "BLANK",
     "Piece",
+    "TextTokenizer",
     "Tokenizer",
     "Units",
     "check_ids",
     "check_unknown",
     "cut_words",
-    "describe_unknown",
     "read_symbols",
     "tokenizer_from_json",
 ]
@@ -93,7 +93,7 @@ class Tokenizer(Protocol):
             ids: (tokens,) ids in 1..n, already collapsed (no blanks).
 
         Raises:
-            ModelError: an id is the blank or lies outside the symbols.
+            ModelError: an id is the blank or outside the symbols.
         """
 
     def words(self, ids: Sequence[int]) -> list[slice] | None:
@@ -157,6 +157,77 @@ def tokenizer_from_json(text: str) -> Tokenizer:
 # What the tokenizers share.
 
 
+class TextTokenizer:
+    """Base of the tokenizers whose tokens write text: characters and BPE.
+
+    Attributes:
+        symbols: (n,) names of the tokens, each once; symbol i has the id i + 1.
+    """
+
+    symbols: tuple[str, ...]
+    _pieces: tuple[Piece, ...]
+    _alphabet: frozenset[str]  # the characters that can be encoded
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of ids, the blank included: the width of the model's output."""
+        return len(self.symbols) + 1
+
+    @property
+    def pieces(self) -> tuple[Piece, ...]:
+        """(vocab_size,) what each id writes."""
+        return self._pieces
+
+    def unknown_characters(self, text: str) -> "Counter[str]":
+        """How often each character that cannot be encoded occurs in `text`; empty when all can."""
+        return Counter(character for character in text if character not in self._alphabet)
+
+    def encode(
+        self, text: str, *, utterance: str = "", unknown: Literal["error", "drop"] = "error"
+    ) -> list[int]:
+        """Token ids of a transcript.
+
+        Raises:
+            DataError: a character is unknown and `unknown` is "error".
+            SettingsError: `unknown` is misspelt, or a library that encodes is not installed.
+        """
+        check_unknown(unknown)
+        if not self._alphabet.issuperset(text):
+            if unknown == "error":
+                raise DataError(self._describe_unknown(text, utterance))
+            text = "".join(character for character in text if character in self._alphabet)
+        return self._encode(text)
+
+    def _encode(self, text: str) -> list[int]:
+        """Token ids of a text without unknown characters."""
+        raise NotImplementedError
+
+    def words(self, ids: Sequence[int]) -> list[slice]:
+        """From each token that begins a word to the next; a space alone belongs to no word."""
+        return cut_words(ids, self._pieces)
+
+    def spellings(self, word: str) -> tuple[tuple[int, ...], ...]:
+        """The word's tokens; none if one of its characters is unknown."""
+        return (tuple(self.encode(word)),) if word and self._alphabet.issuperset(word) else ()
+
+    def _describe_unknown(self, text: str, utterance: str) -> str:
+        """The message about a transcript that cannot be encoded: utterance, unknown characters, remedies."""
+        found = ", ".join(
+            f"{character!r} (U+{ord(character):04X}) x {count}"
+            for character, count in sorted(self.unknown_characters(text).items())
+        )
+        alphabet = sorted({character for piece in self._pieces for character in piece.text})
+        if any(piece.begins_word for piece in self._pieces):
+            alphabet.insert(0, " ")
+        where = f"utterance {utterance}" if utterance else f"transcript {text[:80]!r}"
+        listed = f"The {len(alphabet)} known ones are {''.join(alphabet)!r}. " if alphabet else ""
+        return (
+            f"{where}: characters outside the alphabet: {found}. {listed}"
+            "Correct the transcript, choose a normalizer that writes these characters otherwise, "
+            "or have them left out and counted (--text.unknown drop)."
+        )
+
+
 def cut_words(ids: Sequence[int], pieces: Sequence[Piece]) -> list[slice]:
     """`Tokenizer.words` of token ids, from what each id writes."""
     words = []
@@ -186,7 +257,7 @@ def check_ids(ids: Sequence[int], tokenizer: Tokenizer) -> None:
     """Refuse ids that are no symbol's: Python would read a negative one from the end.
 
     Raises:
-        ModelError: an id is the blank or lies outside the symbols.
+        ModelError: an id is the blank or outside the symbols.
     """
     last = len(tokenizer.symbols)
     for number in ids:
@@ -195,24 +266,6 @@ def check_ids(ids: Sequence[int], tokenizer: Tokenizer) -> None:
                 f"token id {number} has no symbol. Ids from 1 to {last} were expected (0 is the CTC "
                 "blank, which collapsing removes). Check that model and tokenizer belong together."
             )
-
-
-def describe_unknown(tokenizer: Tokenizer, text: str, utterance: str) -> str:
-    """The message about a transcript that cannot be encoded: utterance, unknown characters, remedies."""
-    found = ", ".join(
-        f"{character!r} (U+{ord(character):04X}) x {count}"
-        for character, count in sorted(tokenizer.unknown_characters(text).items())
-    )
-    alphabet = sorted({character for piece in tokenizer.pieces or () for character in piece.text})
-    if any(piece.begins_word for piece in tokenizer.pieces or ()):
-        alphabet.insert(0, " ")
-    where = f"utterance {utterance}" if utterance else f"transcript {text[:80]!r}"
-    listed = f"The {len(alphabet)} known ones are {''.join(alphabet)!r}. " if alphabet else ""
-    return (
-        f"{where}: characters outside the alphabet: {found}. {listed}"
-        "Correct the transcript, choose a normalizer that writes these characters otherwise, "
-        "or have them left out and counted (--text.unknown drop)."
-    )
 
 
 def read_symbols(record: Mapping[str, Any]) -> tuple[str, ...]:

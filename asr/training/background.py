@@ -79,7 +79,7 @@ class BackgroundWriter:
         except AsrError as write_error:
             if error is None:
                 raise
-            log.warning("%s", write_error)  # beside the error that ends the run
+            log.warning("%s", write_error)  # besides the error that ends the run
         finally:
             if self._thread is not None:
                 self._thread.shutdown()

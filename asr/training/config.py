@@ -17,7 +17,7 @@ class TrainConfig:
     run_dir: Path = Path("runs/asr")  # checkpoints, models, metrics and the log of the run
     resume: bool = False  # resume the run in run_dir
     resume_anyway: bool = False  # resume it although settings have changed, which are logged
-    max_hours: float = 0.0  # save and stop after so many hours of this session; 0 for never
+    max_hours: float = 0.0  # hours of this session after which it is saved and stopped; 0 for never
     epochs: int = 50
     updates: int = 0  # the training's length, and the schedule's, in updates in place of epochs; 0: by epochs
     # The training's length in minutes of all sessions together, validation included (the last one comes on
@@ -33,14 +33,14 @@ class TrainConfig:
     clip_norm: float = 5.0  # gradients with a larger norm are scaled down to it; 0 for never
     accumulate: int = 1  # batches whose gradients are added up for one update, as of one larger batch
     ema: float = 0.0  # decay of a moving average of the weights, such as 0.999; it is the model; 0: none
-    average: int = 0  # at the end, try the average of so many best validations as the model; 0 or 1: no
+    average: int = 0  # number of best validations whose average is tried as the model at the end; 0 or 1: no
     warm_start: Path | None = None  # a model whose weights are copied where they fit
     freeze: tuple[str, ...] = ()  # parts whose weights are not trained, such as front recurrent.0
     # auto: bf16 where the device has instructions for it, else float32. tf32: float32 whose products round
     # their factors to TF32's 10 bits, on a GPU. fp16: on a GPU, with loss scaling.
     precision: Precision = "auto"
-    patience: int = 0  # stop after so many validations without a better dev score; 0 for never
-    max_bad_updates: int = 10  # stop after so many updates in a row whose loss or gradient is not finite
+    patience: int = 0  # validations without a better dev score after which to stop; 0 for never
+    max_bad_updates: int = 10  # stop after this many updates in a row whose loss or gradient is not finite
     save_every_s: float = 600.0  # seconds between checkpoints within an epoch
     log_every_s: float = 10.0  # seconds between lines of metrics
     diagnose_every: int = 0  # updates from one diagnosis by the gradient microscope to the next; 0 for never

@@ -1,8 +1,8 @@
 """Data parallelism: forward and backward passes that add up the gradients of all processes.
 
-With two or more processes this is torch's `DistributedDataParallel` around the task's loss: buckets of
-gradients are sent during the backward pass. It sums where torch takes the mean, since every process divides
-its losses by the tokens of all.
+With two or more processes this is torch's `DistributedDataParallel` around the task's forward pass: buckets
+of gradients are sent during the backward pass. It sums where torch takes the mean, since every process
+divides its losses by the tokens of all.
 
 A process that runs out of memory while it sends would leave the others waiting. So only the last part of an
 update sends, and before training each process runs its longest batch once without sending (`dry_run`), so
@@ -22,17 +22,17 @@ from torch.nn.parallel import DistributedDataParallel
 from asr.device import is_out_of_memory
 from asr.errors import TrainingError
 from asr.training.distributed import Process
-from asr.training.tasks.interface import Losses, Task, TaskBatch
+from asr.training.tasks.interface import Task, TaskBatch, TaskOutput
 from asr.training.update import Halving
 
 B = TypeVar("B", bound=TaskBatch)
 
 
-class ParallelLoss(Generic[B]):
+class ParallelTask(Generic[B]):
     """Forward and backward passes of one process among those that train together.
 
     Args:
-        task: the net and its loss; all processes get the weights of the main one.
+        task: what is trained; all processes get the weights of the main one.
         process: this process.
 
     Source: Li et al. 2020, "PyTorch Distributed: experiences on accelerating data parallel training".
@@ -44,10 +44,10 @@ class ParallelLoss(Generic[B]):
         if process.world_size > 1:
             # torch 2.14 warns that the argument has a new name, which torch 2.11 does not have.
             with warnings.catch_warnings(action="ignore", category=FutureWarning):
-                self._parallel = DistributedDataParallel(_LossModule(task), broadcast_buffers=False)
+                self._parallel = DistributedDataParallel(_TaskModule(task), broadcast_buffers=False)
             self._parallel.register_comm_hook(None, _sum_gradients)
 
-    def forward(self, batch: B, precision: torch.dtype, *, sync: bool) -> Losses:
+    def forward(self, batch: B, precision: torch.dtype, *, sync: bool) -> TaskOutput:
         """The losses of a batch.
 
         Args:
@@ -56,10 +56,10 @@ class ParallelLoss(Generic[B]):
             sync: whether its backward pass adds up the gradients of all processes.
         """
         if self._parallel is None:
-            return self.task.losses(batch, precision)
+            return self.task.forward(batch, precision)
         with self._synchronised(sync):
-            losses: Losses = self._parallel(batch, precision)
-            return losses
+            output: TaskOutput = self._parallel(batch, precision)
+            return output
 
     def backward(self, loss: Tensor, *, sync: bool) -> None:
         """Add a loss's gradient to the weights'; with `sync`, sum that over all processes.
@@ -69,7 +69,7 @@ class ParallelLoss(Generic[B]):
             sync: as in `forward`.
 
         Raises:
-            TrainingError: out of memory while gradients were sent, after which the processes cannot go on.
+            TrainingError: out of memory while gradients were sent, after which the processes cannot continue.
         """
         try:
             with self._synchronised(sync):
@@ -79,7 +79,7 @@ class ParallelLoss(Generic[B]):
                 raise
             raise TrainingError(
                 f"out of memory while gradients were sent to the other processes: {error}. Lower "
-                f"--batch.seconds, and go on with --train.resume-anyway."
+                f"--batch.seconds, and resume with --train.resume-anyway."
             ) from error
 
     @contextmanager
@@ -91,7 +91,9 @@ class ParallelLoss(Generic[B]):
                 yield
 
 
-def dry_run(loss: ParallelLoss[B], halving: Halving[B], plan: Sequence[Any], precision: torch.dtype) -> None:
+def dry_run(
+    parallel_task: ParallelTask[B], halving: Halving[B], plan: Sequence[Any], precision: torch.dtype
+) -> None:
     """Run the longest batch of this process once, before training, and discard its gradient.
 
     The first pass sends nothing: a size that does not fit into memory is found, and split from then on. The
@@ -99,7 +101,7 @@ def dry_run(loss: ParallelLoss[B], halving: Halving[B], plan: Sequence[Any], pre
     than two processes are the same in a resumed run as in one that never stopped.
 
     Args:
-        loss: of this process.
+        parallel_task: of this process.
         halving: remembers which size does not fit.
         plan: of an epoch. Its first batch is the longest, or its last where short ones come first.
         precision: number format of the net's arithmetic.
@@ -107,34 +109,34 @@ def dry_run(loss: ParallelLoss[B], halving: Halving[B], plan: Sequence[Any], pre
     Raises:
         TrainingError: there is not enough memory.
     """
-    task = loss.task
+    task = parallel_task.task
     task_state = task.state()
     task.net.train()
     longest = max(task.load(plan[:: max(len(plan) - 1, 1)]), key=lambda batch: batch.padded_size)
 
-    def forward_backward(part: B, sync: bool) -> Losses:
-        computed = loss.forward(part, precision, sync=sync)
-        loss.backward(computed.losses.sum(), sync=sync)
-        return computed
+    def forward_backward(part: B, sync: bool) -> TaskOutput:
+        output = parallel_task.forward(part, precision, sync=sync)
+        parallel_task.backward(output.losses.sum(), sync=sync)
+        return output
 
     def restart() -> None:
         task.restore(task_state)
         task.net.zero_grad(set_to_none=True)
 
-    halving.run([longest], lambda part, last: forward_backward(part, sync=False), restart, update=0)
-    halving.run([longest], forward_backward, restart, update=0)
+    halving.run([longest], lambda part, last: forward_backward(part, sync=False), restart, number=0)
+    halving.run([longest], forward_backward, restart, number=0)
     restart()
 
 
-class _LossModule(nn.Module):
-    """A task's loss as a module, which is what DistributedDataParallel wraps."""
+class _TaskModule(nn.Module):
+    """A task's forward pass as a module, which is what DistributedDataParallel wraps."""
 
     def __init__(self, task: Task[Any]) -> None:
         super().__init__()
         self.net, self.task = task.net, task
 
-    def forward(self, batch: Any, precision: torch.dtype) -> Losses:
-        return self.task.losses(batch, precision)
+    def forward(self, batch: Any, precision: torch.dtype) -> TaskOutput:
+        return self.task.forward(batch, precision)
 
 
 def _sum_gradients(

@@ -52,16 +52,18 @@ class Process:
                 dist.broadcast(tensor, 0)
 
     def sums(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The sums of () tensors over all processes, in one message; the host does not wait for a GPU.
+        """The sums of tensors over all processes, in one message; the host does not wait for a GPU.
 
         Args:
-            values: the same names, in the same order, on every process.
+            values: the same names and shapes, in the same order, on every process; of one type.
         """
         if self.world_size == 1:
             return dict(values)
-        message = torch.stack(list(values.values()))
+        message = torch.cat([value.flatten() for value in values.values()])
         dist.all_reduce(message)
-        return dict(zip(values, message.unbind(), strict=True))
+        sizes = [value.numel() for value in values.values()]
+        parts = message.split(sizes)  # type: ignore[no-untyped-call]
+        return {name: part.view_as(values[name]) for name, part in zip(values, parts, strict=True)}
 
 
 @contextmanager

@@ -79,9 +79,8 @@ class BadUpdates(Generic[B]):
             checkpoint = self.config.run_dir / CHECKPOINT
             raise TrainingError(
                 f"{position.bad_updates} updates in a row had a loss or gradient that is not finite. The "
-                f"last, {update.number}: {cause}. Usual causes: a learning rate that is too high (try a "
-                f"third of --train.learning-rate {self.config.learning_rate:g}), fp16 (try --train.precision "
-                f"bf16), or damaged audio. "
+                f"last, {update.number}: {cause}. Try a third of --train.learning-rate "
+                f"{self.config.learning_rate:g}, or --train.precision bf16 instead of fp16; check the audio. "
                 + (
                     f"The newest checkpoint is {checkpoint}."
                     if checkpoint.exists()
@@ -131,7 +130,7 @@ def save_bad_update(path: Path, batches: Sequence[Any], record: Mapping[str, Any
         record: the update's number, its seed, the model's file and the like; tensors and plain values.
 
     Returns:
-        Whether it could be written; training goes on if not.
+        Whether it could be written; training continues if not.
     """
     content = {"format": _FORMAT, "batches": [asdict(batch) for batch in batches], **record}
     try:

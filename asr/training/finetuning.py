@@ -51,24 +51,24 @@ def copy_matching_weights(net: nn.Module, source_weights: Mapping[str, Tensor | 
     )  # fmt: skip
 
 
-def freeze(parts: Mapping[str, nn.Module], names: Sequence[str]) -> None:
+def freeze(submodules: Mapping[str, nn.Module], names: Sequence[str]) -> None:
     """Freeze parts of a net: their weights are not trained.
 
     Args:
-        parts: all parts, by name.
+        submodules: all of them, by name.
         names: of those to freeze.
 
     Raises:
         SettingsError: there is no such part, or no weight is left to train.
     """
-    unknown = [name for name in names if name not in parts]
+    unknown = [name for name in names if name not in submodules]
     if unknown:
         raise SettingsError(
-            f"train.freeze {' '.join(unknown)}: no such part. Expected some of: {', '.join(parts)}."
+            f"train.freeze {' '.join(unknown)}: no such part. Expected some of: {', '.join(submodules)}."
         )
     for name in names:
-        parts[name].requires_grad_(False)
-    if not any(weight.requires_grad for part in parts.values() for weight in part.parameters()):
+        submodules[name].requires_grad_(False)
+    if not any(weight.requires_grad for part in submodules.values() for weight in part.parameters()):
         raise SettingsError(f"train.freeze {' '.join(names)}: no weight is left to train. Name fewer parts.")
 
 

@@ -32,7 +32,7 @@ class UpdateReport:
     statistics: Mapping[str, float]  # of the task, each in [0, 1]
     learning_rate: float
     tokens: int
-    units: float  # of data, in the unit of the task's throughput
+    size: float  # of the data, as the task's throughput counts it
 
 
 @dataclass
@@ -47,7 +47,7 @@ class _Window:
     norm: float = 0.0
     clipped: int = 0
     statistics: dict[str, float] = field(default_factory=dict)
-    units: float = 0.0  # of data
+    size: float = 0.0  # of the data
     waited_s: float = 0.0  # for data
 
 
@@ -102,16 +102,16 @@ class Metrics:
         self._leave_out_pause()
         iterator = iter(items)
         while True:
-            asked = time.monotonic()
+            began = time.monotonic()
             try:
                 item = next(iterator)
             except StopIteration:
                 return
             finally:
-                self._window.waited_s += time.monotonic() - asked
+                self._window.waited_s += time.monotonic() - began
             yield item
 
-    def update(self, position: Position, report: UpdateReport, progress: float) -> None:
+    def add(self, position: Position, report: UpdateReport, progress: float) -> None:
         """Add one update; write a line every `every_s` seconds.
 
         Args:
@@ -121,7 +121,7 @@ class Metrics:
         """
         window, sums = self._window, position.sums
         window.updates += 1
-        window.units += report.units
+        window.size += report.size
         if report.made:
             window.made += 1
             window.loss += report.loss * report.tokens
@@ -173,7 +173,7 @@ class Metrics:
         elapsed = max(self._paused - window.since, 1e-9)
         made = max(window.made, 1)
         statistics = {name: total / made for name, total in window.statistics.items()}
-        speed, waiting = window.units / elapsed, min(window.waited_s / elapsed, 1.0)
+        speed, waiting = window.size / elapsed, min(window.waited_s / elapsed, 1.0)
         row = {
             "event": "updates", "epoch": position.epoch, "update": report.number,
             "loss": window.loss / window.tokens if window.made else math.nan,
@@ -230,7 +230,7 @@ def discard_later_rows(path: Path, position: Position) -> None:
 
     Args:
         path: lines of JSON objects with at least `event`, `epoch` and `update`; need not exist.
-        position: where the run goes on.
+        position: where the run continues.
     """
     if not path.exists():
         return

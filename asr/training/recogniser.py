@@ -9,19 +9,18 @@ from typing import Any
 
 import torch
 
-from asr.batching.batches import Batch, BatchConfig, Batches
+from asr.batching.batches import BatchConfig, Batches
 from asr.batching.examples import TextConfig, learn_tokenizer, make_examples
 from asr.corpora.manifest import Utterance
-from asr.device import describe_precision, make_deterministic, share_cores
 from asr.frontend.augment import AugmentConfig
 from asr.frontend.augment.conditions import recordings_digest
 from asr.frontend.features import FeatureConfig
 from asr.model.acoustic import AcousticModel, ModelSettings
-from asr.model.encoder import EncoderConfig, parameter_count
+from asr.model.encoder import EncoderConfig
 from asr.text.tokenizer import Tokenizer
 from asr.training.config import TrainConfig
-from asr.training.distributed import Process, processes
-from asr.training.faults import translate_errors
+from asr.training.distributed import Process
+from asr.training.provenance import provenance
 from asr.training.runs import (
     CHANGEABLE,
     DATA_DIGEST,
@@ -29,14 +28,9 @@ from asr.training.runs import (
     SOUNDS_DIGEST,
     TOKENIZER_DIGEST,
     flatten_settings,
-    provenance,
-    run_log,
-    should_resume,
-    start_or_resume,
+    open_run,
 )
-from asr.training.stopping import StopRequest
 from asr.training.tasks.speech import SpeechTask
-from asr.training.trainer import BEST_MODEL, Trainer
 
 log = logging.getLogger("asr")
 
@@ -69,28 +63,21 @@ def train(utterances: Sequence[Utterance], dev: Sequence[Utterance], settings: S
     Raises:
         AsrError: the data, the settings or the disk do not allow it; `Interrupted` after Ctrl-C.
     """
-    config, features, text = settings.train, settings.features, settings.text
-    if config.deterministic:
-        make_deterministic()
-    stop = StopRequest(config.max_hours)
-    with processes(config.device) as process, run_log(config.run_dir, process), translate_errors():
+    features, text = settings.features, settings.text
+    with open_run(settings.train) as run:
+        process = run.process
         tokenizer = learn_tokenizer(utterances, text)
         record, defaults = _records(settings, utterances, dev, tokenizer, process)
-        resumed = should_resume(config, record, defaults, process)
+        resumed = run.should_resume(record, defaults)
         batches, dev_batches = _make_batches(settings, utterances, dev, tokenizer, process)
-        if process.device.type == "cpu":
-            share_cores(config.threads, batches.workers)
-        torch.manual_seed(config.seed)
-        origin = provenance(process.device, config.precision)
+        run.seed(batches.workers)
+        origin = provenance(process.device, settings.train.precision)
         model = AcousticModel(ModelSettings(features, settings.model, tokenizer, text.normalizer, origin))
         if features.normalize == "global" and not resumed:
             model.normalize.set_statistics(*feature_statistics(batches, features, process))
-        task = SpeechTask(model.to(process.device), batches, dev_batches, config.deterministic)
-        trainer = Trainer(task, config, process, record)
-        _announce(trainer, task, settings)
-        position = start_or_resume(trainer, resumed, stop)
-        log.info("best %s %.2f%% in %s", task.score_name, position.best_score, position.best_model())
-    return config.run_dir / BEST_MODEL
+        task = SpeechTask(model.to(process.device), batches, dev_batches, settings.train.deterministic)
+        log.info("settings that differ from the defaults: %s", ", ".join(_differences(settings)) or "none")
+        return run.train(task, record, _describe(batches, dev_batches), resumed=resumed)
 
 
 def feature_statistics(
@@ -177,21 +164,17 @@ def _data_digest(*data: Sequence[Utterance]) -> str:
     return digest.hexdigest()
 
 
-def _announce(trainer: Trainer[Batch], task: SpeechTask, settings: Settings) -> None:
-    """Log the sizes, the device and what differs from the default settings."""
-    device, used = trainer.device, task.train.examples
-    where = f"CPU, threads: {torch.get_num_threads()}"
-    if device.type == "cuda":
-        where = torch.cuda.get_device_name(device)
-    log.info(
-        "training on %d utterances (%.2f h), dev set of %d: %.1f M weights, precision %s, %s",
-        len(used), sum(example.utterance.duration for example in used) / 3600, len(task.dev.examples),
-        parameter_count(task.net) / 1e6, describe_precision(trainer.precision, device), where,
-    )  # fmt: skip
+def _describe(train: Batches, dev: Batches) -> str:
+    """The size of the data, for the log."""
+    hours = sum(example.utterance.duration for example in train.examples) / 3600
+    return f"{len(train.examples)} utterances ({hours:.2f} h), dev set of {len(dev.examples)}"
+
+
+def _differences(settings: Settings) -> list[str]:
+    """What differs from the default settings, as NAME=VALUE."""
     defaults = _flat(Settings())
-    changed = [
+    return [
         f"{name}={value}"
         for name, value in _flat(settings).items()
         if value != defaults[name] and name not in CHANGEABLE
     ]
-    log.info("settings that differ from the defaults: %s", ", ".join(changed) or "none")

@@ -1,27 +1,24 @@
-"""What surrounds the loop: the log, whether to resume, provenance, beginning and ending."""
+"""A run around the loop: its processes and log, whether to resume, its beginning and end."""
 
 import logging
-import platform
-import shlex
-import subprocess
-import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
-from datetime import UTC, datetime
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-import asr
-from asr.device import PRECISION_NAMES, Precision, choose_precision
+from asr.device import describe_precision, make_deterministic, share_cores
 from asr.errors import SettingsError
-from asr.training.checkpoint import CHECKPOINT, Position, load_checkpoint
+from asr.model.encoder import parameter_count
+from asr.training.checkpoint import CHECKPOINT, load_checkpoint
 from asr.training.config import TrainConfig
-from asr.training.distributed import Process
+from asr.training.distributed import Process, processes
+from asr.training.faults import translate_errors
 from asr.training.stopping import StopRequest
-from asr.training.trainer import Trainer
+from asr.training.tasks.interface import Task
+from asr.training.trainer import BEST_MODEL, Trainer
 
 log = logging.getLogger("asr")
 
@@ -38,6 +35,130 @@ SHARDS = "batch.shards"
 DATA_DIGEST = "digest of the training and dev data"
 TOKENIZER_DIGEST = "digest of the tokenizer"
 SOUNDS_DIGEST = "digest of the recordings of noise and rooms"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run of `open_run`: what trains a recogniser and a language model alike.
+
+    Attributes:
+        config: the settings of training.
+        process: this process among those that train together.
+        stop: request to stop, active while training.
+    """
+
+    config: TrainConfig
+    process: Process
+    stop: StopRequest
+
+    def should_resume(self, settings: dict[str, Any], defaults: dict[str, Any]) -> bool:
+        """Whether to resume: the run folder and --train.resume must agree.
+
+        Args:
+            settings: of this run, as `flatten_settings` gives them.
+            defaults: values of settings that the version that started the run did not have yet.
+
+        Raises:
+            SettingsError: the folder holds a run that is not to be resumed, or one with other settings.
+            ModelError: the checkpoint cannot be read.
+        """
+        config, process = self.config, self.process
+        path = config.run_dir / CHECKPOINT
+        seen = process.gather(path.exists())
+        if len(set(seen)) > 1:
+            raise SettingsError(
+                f"only some of {process.world_size} processes see {path}. Expected a --train.run-dir that "
+                f"all machines share. Choose one."
+            )
+        if not (config.resume or config.resume_anyway):
+            if seen[0]:
+                raise SettingsError(
+                    f"{config.run_dir} already holds a run. Add --train.resume to continue it, or choose "
+                    f"another --train.run-dir."
+                )
+            return False
+        if not seen[0]:
+            log.info("nothing to resume in %s: starting from the beginning", config.run_dir)
+            return False
+        _, before, _ = load_checkpoint(path, torch.device("cpu"))
+        changed = changed_settings(settings, {**defaults, **before})
+        if changed and config.resume_anyway:
+            log.warning("going on with other settings than before: %s", "; ".join(changed))
+        elif changed:
+            raise SettingsError(
+                f"{config.run_dir} was trained with other settings: {'; '.join(changed)}. Resume with the "
+                f"same ones, accept the new ones (--train.resume-anyway), or choose another --train.run-dir."
+            )
+        return True
+
+    def seed(self, loaders: int = 0) -> None:
+        """Seed the initial weights, which are drawn next; divide the cores between training and loading.
+
+        Args:
+            loaders: processes that load batches.
+        """
+        if self.process.device.type == "cpu":
+            share_cores(self.config.threads, loaders)
+        torch.manual_seed(self.config.seed)
+
+    def train(self, task: Task[Any], settings: dict[str, Any], data: str, *, resumed: bool) -> Path:
+        """Start, or resume from the checkpoint, and train; then every process may use the best model.
+
+        Args:
+            task: with freshly initialised weights.
+            settings: all settings of the run, kept in checkpoints and models.
+            data: how much there is of it, for the log.
+            resumed: of `should_resume`.
+
+        Returns:
+            The best model's file.
+
+        Raises:
+            AsrError: the checkpoint or the source model cannot be read or does not fit; `Interrupted` after
+                Ctrl-C.
+        """
+        config, device = self.config, self.process.device
+        trainer = Trainer(task, config, self.process, settings)
+        log.info(
+            "training on %s: %.1f M weights, precision %s, %s",
+            data, parameter_count(task.net) / 1e6, describe_precision(trainer.precision, device),
+            torch.cuda.get_device_name(device) if device.type == "cuda"
+            else f"CPU, threads: {torch.get_num_threads()}",
+        )  # fmt: skip
+        if resumed:
+            position, _, states = load_checkpoint(config.run_dir / CHECKPOINT, device)
+            trainer.restore(position, states)
+            log.info("resuming in epoch %d, after batch %d", position.epoch, position.batch)
+        elif config.warm_start:
+            trainer.warm_start(config.warm_start)
+        with self.stop:
+            position = trainer.run(self.stop)
+        self.process.gather(None)  # the best model is written before any process uses it
+        best = task.score_format.format(position.best_score)
+        log.info("best %s %s in %s", task.score_name, best, position.best_model())
+        return config.run_dir / BEST_MODEL
+
+
+@contextmanager
+def open_run(config: TrainConfig, batch_setting: str = "--batch.seconds") -> Iterator[Run]:
+    """Begin a run: join the other processes, log to its folder, translate torch's errors for the user.
+
+    Args:
+        config: the settings of training.
+        batch_setting: the option that makes batches smaller, for messages.
+
+    Raises:
+        AsrError: the device or the folder cannot be used, memory is short, or another process has ended.
+    """
+    if config.deterministic:
+        make_deterministic()
+    stop = StopRequest(config.max_hours)
+    with (
+        processes(config.device) as process,
+        run_log(config.run_dir, process),
+        translate_errors(batch_setting),
+    ):
+        yield Run(config, process, stop)
 
 
 @contextmanager
@@ -98,75 +219,6 @@ def changed_settings(settings: dict[str, Any], before: dict[str, Any]) -> list[s
     ]
 
 
-def should_resume(
-    config: TrainConfig, settings: dict[str, Any], defaults: dict[str, Any], process: Process
-) -> bool:
-    """Whether to resume: the run folder and --train.resume must agree.
-
-    Args:
-        config: has the run folder and whether to resume.
-        settings: of this run, as `flatten_settings` gives them.
-        defaults: values of settings that the version that started the run did not have yet.
-        process: all processes must see the same folder.
-
-    Raises:
-        SettingsError: the folder holds a run that is not to be resumed, or one with other settings.
-        ModelError: the checkpoint cannot be read.
-    """
-    path = config.run_dir / CHECKPOINT
-    seen = process.gather(path.exists())
-    if len(set(seen)) > 1:
-        raise SettingsError(
-            f"only some of {process.world_size} processes see {path}. Expected a --train.run-dir that all "
-            f"machines share. Choose one."
-        )
-    if not (config.resume or config.resume_anyway):
-        if seen[0]:
-            raise SettingsError(
-                f"{config.run_dir} already holds a run. Add --train.resume to go on with it, or choose "
-                f"another --train.run-dir."
-            )
-        return False
-    if not seen[0]:
-        log.info("nothing to resume in %s: starting from the beginning", config.run_dir)
-        return False
-    _, before, _ = load_checkpoint(path, torch.device("cpu"))
-    changed = changed_settings(settings, {**defaults, **before})
-    if changed and config.resume_anyway:
-        log.warning("going on with other settings than before: %s", "; ".join(changed))
-    elif changed:
-        raise SettingsError(
-            f"{config.run_dir} was trained with other settings: {'; '.join(changed)}. Resume with the same "
-            f"ones, accept the new ones (--train.resume-anyway), or start again in another --train.run-dir."
-        )
-    return True
-
-
-def start_or_resume(trainer: Trainer[Any], resumed: bool, stop: StopRequest) -> Position:
-    """Start, or resume from the checkpoint, and train; then every process may use the best model.
-
-    Args:
-        trainer: with freshly initialised weights.
-        resumed: of `should_resume`.
-        stop: request to stop, active while training.
-
-    Raises:
-        AsrError: the checkpoint or the source model cannot be read or does not fit; `Interrupted` after
-            Ctrl-C.
-    """
-    config = trainer.config
-    if resumed:
-        position, _, states = load_checkpoint(config.run_dir / CHECKPOINT, trainer.device)
-        trainer.restore(position, states)
-        log.info("resuming in epoch %d, after batch %d", position.epoch, position.batch)
-    elif config.warm_start:
-        trainer.warm_start(config.warm_start)
-    with stop:
-        position = trainer.run(stop)
-    trainer.process.gather(None)  # the best model is written before any process uses it
-    return position
-
-
 def _flat(values: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     """Settings with those of a contained dataclass among them, as on the command line."""
     for name, value in values.items():
@@ -187,52 +239,3 @@ def _key(name: str) -> str:
     if name == SHARDS:  # most often the number of processes has changed, not this option
         return "--batch.shards (parts of a batch; unless it is given, one for each process)"
     return f"the {name}" if name.startswith("digest") else "--" + name.replace("_", "-")
-
-
-def provenance(device: torch.device, precision: Precision) -> dict[str, Any]:
-    """The command, versions, commit, machine, arithmetic and date of this run; no commit outside a clone.
-
-    Args:
-        device: on which the net is trained.
-        precision: the setting.
-
-    Raises:
-        SettingsError: the device has no such precision.
-    """
-    return {
-        "command": shlex.join(sys.argv),
-        "asr": asr.__version__,
-        "commit": git_commit(),
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "machine": f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}",
-        "precision": PRECISION_NAMES[choose_precision(precision, device)],
-        **(gpu_facts(device, precision) if device.type == "cuda" else {}),
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-
-
-def gpu_facts(device: torch.device, precision: Precision) -> dict[str, Any]:
-    """What the numbers of a GPU depend on: its model, CUDA, cuDNN, and whether TF32 is on."""
-    return {
-        "gpu": torch.cuda.get_device_name(device),
-        "cuda": torch.version.cuda,
-        "cudnn": torch.backends.cudnn.version(),  # type: ignore[no-untyped-call]
-        "tf32": precision == "tf32",
-    }
-
-
-def git_commit() -> str:
-    """The short commit of the clone that this runs from, with a plus for changes; "" outside a clone."""
-    folder = Path(__file__).parent
-    try:
-        # An installed copy may be inside an unrelated repository, which does not track it.
-        tracked = ["git", "ls-files", "--error-unmatch", Path(__file__).name]
-        subprocess.run(tracked, cwd=folder, capture_output=True, timeout=10, check=True)
-        commit = subprocess.run(
-            ["git", "describe", "--always", "--dirty=+", "--exclude=*"],
-            cwd=folder, capture_output=True, text=True, timeout=10, check=True,
-        )  # fmt: skip
-    except (OSError, subprocess.SubprocessError):
-        return ""
-    return commit.stdout.strip()

@@ -13,7 +13,7 @@ class StopRequest:
     """Within its context, the first signal requests a stop after the current update; a second stops at once.
 
     Args:
-        max_hours: request a stop so many hours from now; 0 for never.
+        max_hours: hours from now after which a stop is requested; 0 for never.
     """
 
     def __init__(self, max_hours: float = 0.0) -> None:

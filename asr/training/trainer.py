@@ -13,7 +13,7 @@ import hashlib
 import logging
 import math
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -27,14 +27,14 @@ from asr.microscope.watch import Microscope
 from asr.training.background import BackgroundWriter, Snapshot
 from asr.training.checkpoint import CHECKPOINT, Position, save_checkpoint
 from asr.training.config import TrainConfig
-from asr.training.data_parallel import ParallelLoss, dry_run
+from asr.training.data_parallel import ParallelTask, dry_run
 from asr.training.distributed import Process
 from asr.training.faults import BadUpdates
 from asr.training.finetuning import copy_matching_weights, freeze
 from asr.training.metrics import Metrics
 from asr.training.schedule import learning_rate_factor
 from asr.training.stopping import StopRequest
-from asr.training.tasks.interface import Losses, Task, TaskBatch
+from asr.training.tasks.interface import Task, TaskBatch, TaskOutput
 from asr.training.update import (
     Halving,
     PendingUpdate,
@@ -72,9 +72,9 @@ class Trainer(Generic[B]):
         self.task, self.config, self.process, self.settings = task, config, process, settings
         self.device = process.device
         self.precision = use_precision(config.precision, self.device)
-        freeze(task.parts(), config.freeze)
+        freeze(task.submodules(), config.freeze)
         self.weights = [weight for weight in task.net.parameters() if weight.requires_grad]
-        self.loss = ParallelLoss(task, process)
+        self.parallel_task = ParallelTask(task, process)
         self.halving: Halving[B] = Halving(task.memory_advice)
         self.optimizer = make_optimizer(task.net, config.learning_rate, config.weight_decay)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision is torch.float16)
@@ -116,7 +116,7 @@ class Trainer(Generic[B]):
             with self.writer:
                 selection.recover_average(position, self._save)
                 if self.process.world_size > 1 and not self._finished():
-                    dry_run(self.loss, self.halving, plan, self.precision)
+                    dry_run(self.parallel_task, self.halving, plan, self.precision)
                 while not (self._finished() or self.out_of_patience):
                     self._train_epoch(stop)
                     if self.stop_requested:
@@ -189,19 +189,19 @@ class Trainer(Generic[B]):
             self.task.net.zero_grad(set_to_none=True)
             self.task.restore(task_state)
 
-        def forward_backward(part: B, last: bool) -> Losses:
-            computed = self.loss.forward(part, self.precision, sync=last)
+        def forward_backward(part: B, last: bool) -> TaskOutput:
+            output = self.parallel_task.forward(part, self.precision, sync=last)
             # A mean over the tokens of all processes: the update is that of one process with all the data.
-            loss = self.scaler.scale(computed.losses.sum() / tokens)
-            self.loss.backward(loss, sync=last)  # and reduce: adds up the gradients of all processes
-            return computed
+            loss = self.scaler.scale(output.losses.sum() / tokens)
+            self.parallel_task.backward(loss, sync=last)  # and reduce: adds up all processes' gradients
+            return output
 
         done = self.halving.run(batches, forward_backward, restart, number)
         self._read_pending()
 
         # reduce: what else is the sum over all processes
-        losses = torch.cat([computed.losses.detach() for _, computed in done])
-        statistics = sum_statistics([computed for _, computed in done])
+        losses = torch.cat([output.losses.detach() for _, output in done])
+        statistics = sum_statistics([output for _, output in done])
         results = self._reduce(losses.sum() / tokens, statistics, stop_requested)
 
         # clip
@@ -219,26 +219,27 @@ class Trainer(Generic[B]):
 
         # report
         results |= {"norm": norm, "skipped": skipped.to(norm)}
-        ids = tuple(chain(*(part.ids for part, _ in done)))
-        self.pending = PendingUpdate.begin(number, batches, ids, losses, seed, learning_rate, results)
+        statistics = results.pop("statistics")
+        ids, names = tuple(chain(*(part.ids for part, _ in done))), done[0][1].statistics
+        self.pending = PendingUpdate.begin(
+            number, batches, ids, losses, seed, learning_rate, results, names, statistics
+        )
         position.batch, position.update = position.batch + len(batches), number
         if not is_asynchronous(self.device):
             self._read_pending()
 
-    def _reduce(
-        self, loss: Tensor, statistics: Mapping[str, Tensor], stop_requested: bool
-    ) -> dict[str, Tensor]:
-        """Sums over all processes, all of them () on the device, in one message.
+    def _reduce(self, loss: Tensor, statistics: Tensor, stop_requested: bool) -> dict[str, Tensor]:
+        """Sums over all processes, in one message, on the device.
 
         Returns:
             "loss"; "stop" and "save", above 0 if any process requests it; "seconds" of training, by the main
-            process's clock; and the statistics.
+            process's clock: all of them (). And "statistics", as `sum_statistics` gives them.
         """
         save = self.process.is_main and time.monotonic() - self.last_save > self.config.save_every_s
         seconds = self.metrics.total_seconds() if self.process.is_main else 0.0
         return self.process.sums({
             "loss": loss, "stop": loss.new_full((), stop_requested), "save": loss.new_full((), save),
-            "seconds": loss.new_full((), seconds), **statistics,
+            "seconds": loss.new_full((), seconds), "statistics": statistics,
         })  # fmt: skip
 
     def _read_pending(self) -> None:
@@ -251,7 +252,7 @@ class Trainer(Generic[B]):
         self.save_requested |= results["save"] > 0
         self.elapsed_s = results["seconds"]
         report = update.report(results, self.config.clip_norm)
-        self.metrics.update(self.position, report, self._progress())
+        self.metrics.add(self.position, report, self._progress())
         self.microscope.observe(report)
         if report.made:
             self.position.bad_updates = 0

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from asr.device import is_out_of_memory
 from asr.errors import TrainingError
 from asr.training.metrics import UpdateReport
-from asr.training.tasks.interface import Losses, TaskBatch
+from asr.training.tasks.interface import TaskBatch, TaskOutput
 
 log = logging.getLogger("asr")
 
@@ -43,17 +43,17 @@ class Halving(Generic[B]):
     def run(
         self,
         batches: Sequence[B],
-        forward_backward: Callable[[B, bool], Losses],
+        forward_backward: Callable[[B, bool], TaskOutput],
         restart: Callable[[], None],
-        update: int,
-    ) -> list[tuple[B, Losses]]:
+        number: int,
+    ) -> list[tuple[B, TaskOutput]]:
         """Leave the gradient of all batches in the weights.
 
         Args:
             batches: of one update.
-            forward_backward: (part, is it the last?) -> its losses; adds its gradient to the weights'.
+            forward_backward: (part, is it the last?) -> its output; adds its gradient to the weights'.
             restart: sets gradients to zero and seeds the random draws again; called before each attempt.
-            update: its number, for messages.
+            number: of the update, for messages.
 
         Returns:
             The parts, in order, and what was computed of each.
@@ -64,19 +64,19 @@ class Halving(Generic[B]):
         parts = [part for batch in batches for part in self._small_enough(batch)]
         while True:
             restart()
-            done: list[tuple[B, Losses]] = []
-            for number, part in enumerate(parts, start=1):
-                losses = _try(forward_backward, part, number == len(parts))
-                if losses is None:
+            done: list[tuple[B, TaskOutput]] = []
+            for index, part in enumerate(parts, start=1):
+                output = _try(forward_backward, part, index == len(parts))
+                if output is None:
                     break
-                done.append((part, losses))
+                done.append((part, output))
             else:
                 return done
             failed = len(done)
-            halves = self._halve(parts[failed], update)
+            halves = self._halve(parts[failed], number)
             parts = [part for batch in (*parts[:failed], *halves, *parts[failed + 1 :])
                      for part in self._small_enough(batch)]  # fmt: skip
-            del done, losses  # they hold memory
+            del done, output  # they hold memory
             _free_memory()
 
     def _small_enough(self, batch: B) -> list[B]:
@@ -86,34 +86,38 @@ class Halving(Generic[B]):
         halves = batch.split()
         return [batch] if halves is None else [part for half in halves for part in self._small_enough(half)]
 
-    def _halve(self, part: B, update: int) -> tuple[B, B]:
+    def _halve(self, part: B, number: int) -> tuple[B, B]:
         halves = part.split()
         ids = ", ".join(part.ids)
         if halves is None:
             raise TrainingError(
-                f"update {update}: out of memory on a batch that cannot be split: {ids}. "
+                f"update {number}: out of memory on a batch that cannot be split: {ids}. "
                 f"{self.memory_advice} Resume with --train.resume."
             )
         self.failed_size = min(self.failed_size, part.padded_size)
         log.warning(
             "update %d: out of memory on a batch of %d: %s. It is computed in halves, with the same result, "
             "as are all of its size from now on; if they are many, lower --batch.seconds.",
-            update, len(part.ids), ids,
+            number, len(part.ids), ids,
         )  # fmt: skip
         return halves
 
 
-def sum_statistics(parts: Sequence[Losses]) -> dict[str, Tensor]:
-    """The () counts of a task's statistics over all parts of an update, as "NAME count" and "NAME of"."""
-    sums: dict[str, Tensor] = {}
-    for name in parts[0].statistics:
-        pairs = zip(*(part.statistics[name] for part in parts), strict=True)
-        count, total = (torch.stack(values).sum().to(parts[0].losses) for values in pairs)
-        sums |= {f"{name} count": count, f"{name} of": total}
+def sum_statistics(outputs: Sequence[TaskOutput]) -> Tensor:
+    """A task's statistics over all parts of an update.
+
+    Returns:
+        (statistics, 2): how many and out of how many of each, in the order of their names, in the losses'
+        type.
+    """
+    sums = outputs[0].losses.new_zeros(len(outputs[0].statistics), 2)
+    for output in outputs:
+        for row, pair in zip(sums, output.statistics.values(), strict=True):
+            row += torch.stack(pair)
     return sums
 
 
-def _try(forward_backward: Callable[[B, bool], Losses], part: B, last: bool) -> Losses | None:
+def _try(forward_backward: Callable[[B, bool], TaskOutput], part: B, last: bool) -> TaskOutput | None:
     """The pass of one part; None if it ran out of memory. What it held is free when this returns."""
     try:
         return forward_backward(part, last)
@@ -133,7 +137,7 @@ T = TypeVar("T")
 
 
 def is_asynchronous(device: torch.device) -> bool:
-    """Whether the device computes while the host goes on, so that results are read one update late."""
+    """Whether the device computes while the host continues, so that results are read one update late."""
     return device.type == "cuda"
 
 
@@ -167,7 +171,9 @@ class PendingUpdate(Generic[B]):
         learning_rate: that it was made with.
         names: of the results.
         values: (names,) the results, the same on all processes, in the host's memory.
-        ready: the event after which losses and results are in the host's memory; None: they are.
+        statistic_names: of the task's statistics.
+        statistics: (statistics, 2) of `sum_statistics`, over all processes, in the host's memory.
+        ready: the event after which all of these are in the host's memory; None: they are.
     """
 
     number: int
@@ -178,6 +184,8 @@ class PendingUpdate(Generic[B]):
     learning_rate: float
     names: tuple[str, ...]
     values: Tensor
+    statistic_names: tuple[str, ...]
+    statistics: Tensor
     ready: torch.cuda.Event | None
 
     @staticmethod
@@ -189,11 +197,14 @@ class PendingUpdate(Generic[B]):
         seed: int,
         learning_rate: float,
         results: Mapping[str, Tensor],
+        statistic_names: Iterable[str],
+        statistics: Tensor,
     ) -> "PendingUpdate[B]":
         """Start to copy an update's results, which are on the device, to the host's memory."""
         return PendingUpdate(
             number, batches, ids, losses.to("cpu", non_blocking=True), seed, learning_rate,
             tuple(results), torch.stack(list(results.values())).to("cpu", non_blocking=True),
+            tuple(statistic_names), statistics.to("cpu", non_blocking=True),
             record_event() if is_asynchronous(losses.device) else None,
         )  # fmt: skip
 
@@ -207,20 +218,23 @@ class PendingUpdate(Generic[B]):
         """The numbers that are logged.
 
         Args:
-            results: as `read` gives them: loss, norm and skipped; of each statistic "NAME count", "NAME of".
+            results: as `read` gives them, among them loss, norm and skipped.
             clip_norm: above which gradients are scaled down; 0 for never.
         """
-        names = [name.removesuffix(" count") for name in results if name.endswith(" count")]
+        statistics = {
+            name: count / max(total, 1)
+            for name, (count, total) in zip(self.statistic_names, self.statistics.tolist(), strict=True)
+        }
         return UpdateReport(
             number=self.number,
             made=not results["skipped"],
             loss=results["loss"],
             norm=results["norm"],
             clipped=0 < clip_norm < results["norm"],
-            statistics={name: results[f"{name} count"] / max(results[f"{name} of"], 1) for name in names},
+            statistics=statistics,
             learning_rate=self.learning_rate,
             tokens=sum(batch.global_tokens for batch in self.batches),
-            units=sum(batch.global_units for batch in self.batches),
+            size=sum(batch.global_size for batch in self.batches),
         )
 
 
@@ -243,7 +257,7 @@ def make_optimizer(model: nn.Module, learning_rate: float, weight_decay: float) 
         {"params": [pair for pair in weights if pair[1].dim() > 1], "weight_decay": weight_decay},
         {"params": [pair for pair in weights if pair[1].dim() <= 1], "weight_decay": 0.0},
     ]
-    groups = [group for group in groups if group["params"]]  # torch wants names in all groups
+    groups = [group for group in groups if group["params"]]  # torch expects names in all groups or none
     return torch.optim.AdamW(groups, lr=learning_rate, fused=True)
 
 

@@ -18,6 +18,7 @@ from asr.corpora import download, progress
 from asr.corpora.download import Archive, fetch
 from asr.corpora.progress import progress_line, size_text
 from asr.errors import DownloadError
+from asr.files import locked
 
 
 def _tar(**members: bytes) -> bytes:
@@ -353,4 +354,19 @@ def test_two_at_once_fetch_once(server: _Server, tmp_path: Path) -> None:
         goals = list(pool.map(lambda _: fetch(archive, tmp_path), range(4)))
     assert goals == [tmp_path / archive.unpacks_to] * 4
     assert (goals[0] / ".completed").is_file()
+    assert len(server.requests) == 1
+
+
+def test_waiting_for_another_process_is_logged(
+    server: _Server, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Guards against a rank that waits for hours without a word, and one that does not wait."""
+    archive = _archive(server)
+    with caplog.at_level(logging.INFO, logger="asr"), ThreadPoolExecutor(1) as pool:
+        with locked(download._lock(tmp_path / archive.unpacks_to)):
+            result = pool.submit(fetch, archive, tmp_path)
+            while "corpus.tar.gz: another process downloads it; waiting" not in caplog.messages:
+                assert not result.done()
+            assert server.requests == []
+        result.result()
     assert len(server.requests) == 1

@@ -13,13 +13,14 @@ from asr.corpora.manifest import read_manifest
 from asr.decoding.resources import data_digest
 from asr.files import file_digest
 from asr.frontend.features import FeatureConfig
-from asr.lm.charrnn import CharRnn, CharRnnConfig, CharRnnModel, load_charrnn, save_charrnn
+from asr.lm.charrnn import CharRnn, CharRnnModel, load_charrnn, save_charrnn
 from asr.lm.ngram.model import NgramModel
 from asr.model.acoustic import AcousticModel, ModelSettings
 from asr.model.encoder import EncoderConfig
 from asr.model.saved import load_model, save_model, store_tuning
 from asr.model.tuning import Tuning
 from asr.text.phones import PhoneTokenizer
+from tests.shapes import charrnn_config
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -250,7 +251,7 @@ def test_a_character_network_in_the_search(tones: Any, tmp_path: Path, run: Run)
     """The network beside the compiled search, from its file to the text, and again as rescorer."""
     torch.manual_seed(0)
     lm = tmp_path / "network.safetensors"
-    save_charrnn(lm, CharRnn((" ", "a", "b", "c"), CharRnnConfig(width=8, depth=1)), {})
+    save_charrnn(lm, CharRnn((" ", "a", "b", "c"), charrnn_config(width=8, depth=1)), {})
     ask = ["transcribe", *tones.files[:2], "--model", tones.model, "--lm", lm, "--lm-weight", 0.1]
     for options in ([], ["--rescore"]):
         status, out, err = run(*ask, *options, "--format", "json")
@@ -264,7 +265,7 @@ def test_an_ngram_in_the_search_and_a_network_after_it(
     """A second language model that is read and not used, or replaces the first one."""
     torch.manual_seed(0)
     network = tmp_path / "network.safetensors"
-    save_charrnn(network, CharRnn((" ", "a", "b", "c"), CharRnnConfig(width=8, depth=1)), {})
+    save_charrnn(network, CharRnn((" ", "a", "b", "c"), charrnn_config(width=8, depth=1)), {})
     ask = ["transcribe", tones.files[0], "--model", tones.model, "--lm", lm, "--rescore-lm", network]
     status, out, err = run(*ask, "--rescore-weight", 0.3, "--nbest", 3, "--format", "json")
     assert status == 0, err

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-import asr.training.recogniser
+import asr.training.runs
 from asr.batching.batches import BatchConfig
 from asr.corpora.manifest import Utterance
 from asr.device import has_bf16_recurrence, has_tf32
@@ -122,7 +122,7 @@ def test_resumed_equals_never_stopped(
     updates = torch.load(tmp_path / "whole" / "checkpoint.pt", weights_only=True)["position"]["update"]
     assert updates >= 6  # at least two an epoch
     with monkeypatch.context() as patch:
-        patch.setattr(asr.training.recogniser, "StopRequest", lambda max_hours: StopAfter(updates // 2))
+        patch.setattr(asr.training.runs, "StopRequest", lambda max_hours: StopAfter(updates // 2))
         with pytest.raises(Interrupted):
             train(utterances, utterances, settings(tmp_path / "stopped", **config))
     assert len(rows_of(tmp_path / "stopped", "epoch")) < 3

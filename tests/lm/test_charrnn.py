@@ -18,13 +18,14 @@ from asr.lm.charrnn import (
     load_charrnn,
     save_charrnn,
 )
+from tests.shapes import charrnn_config
 
 SYMBOLS = (" ", "a", "b", "c")
 
 
 def make(cell: str = "lstm") -> CharRnn:
     torch.manual_seed(3)
-    return CharRnn(SYMBOLS, CharRnnConfig(cell=cell, width=12, depth=2, embedding=5, dropout=0.5))
+    return CharRnn(SYMBOLS, charrnn_config(cell=cell, width=12, depth=2, embedding=5, dropout=0.5))
 
 
 @pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
@@ -100,6 +101,15 @@ def test_saved_and_loaded(tmp_path: Path) -> None:
     assert torch.equal(again(x)[0], network.eval()(x)[0])
 
 
+def test_file_of_format_1() -> None:
+    """Guards files from when the layers' settings stood beside the embedding: one that commit d81c39c has
+    saved loads, with every setting, and gives the numbers that it gave then."""
+    network = load_charrnn(Path(__file__).parent / "data" / "charrnn_d81c39c.safetensors")
+    assert network.config == charrnn_config(3, cell="lstm", width=5, depth=2, dropout=0.25)
+    then = [-1.50755513, -3.25527048, -1.63583684, -1.73240113, -1.32061362]
+    assert CharRnnModel(network).log_probs("ab c").tolist() == pytest.approx(then, abs=1e-5)
+
+
 def test_files_that_are_none(tmp_path: Path) -> None:
     """Each wrong file gets a line that names it and what was expected."""
     with pytest.raises(ModelError, match=r"no such language model.*--kind charrnn"):
@@ -134,8 +144,10 @@ def test_sampling_is_seeded_and_touches_no_other_draw() -> None:
 def test_bad_settings() -> None:
     """Sizes that make no network are named as the user types them."""
     with pytest.raises(SettingsError, match=r"model\.embedding must be at least 1"):
-        CharRnnConfig(embedding=0)
+        charrnn_config(embedding=0)
+    with pytest.raises(SettingsError, match=r"model\.bidirectional must be False for a language model"):
+        charrnn_config(bidirectional=True)
     with pytest.raises(SettingsError, match=r"model\.width must be at least 1"):
-        CharRnnConfig(width=0)
+        charrnn_config(width=0)
     with pytest.raises(ModelError, match="Expected single characters"):
         CharRnn(("a", "a"), CharRnnConfig())

@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 
 from asr.errors import ModelError
-from asr.lm.charrnn import CharRnn, CharRnnConfig, CharRnnModel, save_charrnn
+from asr.lm.charrnn import CharRnn, CharRnnModel, save_charrnn
 from asr.lm.loading import load_language_model
 from asr.lm.ngram.model import NgramModel
+from tests.shapes import charrnn_config
 
 ARPA = """\\data\\
 ngram 1=4
@@ -28,7 +29,7 @@ def test_each_kind_is_told_by_its_file(tmp_path: Path) -> None:
     arpa.write_text(ARPA)
     assert isinstance(load_language_model(arpa), NgramModel)
     network = tmp_path / "lm.safetensors"
-    save_charrnn(network, CharRnn(("a",), CharRnnConfig(width=4, depth=1, embedding=2)), {})
+    save_charrnn(network, CharRnn(("a",), charrnn_config(width=4, depth=1, embedding=2)), {})
     assert isinstance(load_language_model(network), CharRnnModel)
     with pytest.raises(ModelError, match="is a folder"):
         load_language_model(tmp_path)

@@ -56,7 +56,7 @@ def test_words_outside_are_pronounced_and_reported(caplog: pytest.LogCaptureFixt
     assert tokenizer.is_guess("blorft")
     assert not tokenizer.is_guess("cat")
     report_guesses(tokenizer, texts, "training")
-    assert "2 of 4 different words of training transcripts (3 of all 5)" in caplog.text
+    assert "training transcripts: 2 of 4 different words (3 of all 5) are not in the lexicon" in caplog.text
     assert "blorft = B L " in caplog.text
     caplog.clear()
     report_guesses(tokenizer, ["the cat"], "dev")

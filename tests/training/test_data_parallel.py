@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from asr.errors import TrainingError
-from asr.training.data_parallel import ParallelLoss, dry_run
+from asr.training.data_parallel import ParallelTask, dry_run
 from asr.training.trainer import Trainer
 from tests.training.conftest import ALONE
 from tests.training.test_update import CPU_ERROR, CUDA_ERROR, TooLarge
@@ -27,14 +27,14 @@ def test_out_of_memory_while_sending(make_trainer: Make) -> None:
     """Guards processes against one that starts its batch again while the others wait for the rest of
     its gradient: where nothing is sent it may (the caller splits the batch), else the run ends, in one line.
     """
-    loss = ParallelLoss(make_trainer().task, ALONE)
-    loss._parallel = SimpleNamespace(no_sync=nullcontext)
+    parallel = ParallelTask(make_trainer().task, ALONE)
+    parallel._parallel = SimpleNamespace(no_sync=nullcontext)
     with pytest.raises(torch.OutOfMemoryError):
-        loss.backward(failing_loss(CUDA_ERROR), sync=False)
+        parallel.backward(failing_loss(CUDA_ERROR), sync=False)
     with pytest.raises(TrainingError, match=r"^out of memory while gradients were sent .*--batch\.seconds"):
-        loss.backward(failing_loss(CUDA_ERROR), sync=True)
+        parallel.backward(failing_loss(CUDA_ERROR), sync=True)
     with pytest.raises(RuntimeError, match="shapes"):
-        loss.backward(failing_loss(RuntimeError("shapes cannot be multiplied")), sync=True)
+        parallel.backward(failing_loss(RuntimeError("shapes cannot be multiplied")), sync=True)
 
 
 def test_rehearsal(make_trainer: Make, caplog: pytest.LogCaptureFixture) -> None:
@@ -45,7 +45,7 @@ def test_rehearsal(make_trainer: Make, caplog: pytest.LogCaptureFixture) -> None
     limit = TooLarge(trainer, 1, CPU_ERROR, "backward")
     plan = trainer.task.plan(1)
     longest = max(trainer.task.load(plan), key=lambda batch: batch.padded_size)
-    dry_run(trainer.loss, trainer.halving, plan, torch.float32)
+    dry_run(trainer.parallel_task, trainer.halving, plan, torch.float32)
     assert limit.tried[0] == len(longest.ids)
     assert trainer.halving.failed_size <= longest.padded_size
     assert len(caplog.messages) == sum(rows > 1 for rows in limit.tried)  # the second pass has none

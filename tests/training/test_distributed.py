@@ -7,6 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+import torch.distributed as dist
+
+from asr.training.distributed import Process
 
 PROJECT = Path(__file__).parents[2]
 
@@ -77,3 +81,13 @@ def test_a_dead_process_ends_the_others(mode: str) -> None:
         assert (other_status, other_output) == (2, "DataError the disk is on fire\n")
     else:
         assert other_status == -9
+
+
+def test_sums_keep_names_and_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards the one message of an update: a value that comes back under another name or in another shape."""
+    monkeypatch.setattr(dist, "all_reduce", lambda message: message.mul_(2))
+    values = {"loss": torch.tensor(1.5), "statistics": torch.tensor([[1.0, 2.0], [3.0, 4.0]])}
+    sums = Process(0, 2, torch.device("cpu")).sums(values | {"none": torch.zeros(0, 2)})
+    assert sums["loss"] == 3
+    assert sums["statistics"].tolist() == [[2, 4], [6, 8]]
+    assert sums["none"].shape == (0, 2)

@@ -99,9 +99,9 @@ def test_scaled_loss_that_is_not_finite(make_trainer: Make, caplog: pytest.LogCa
     trainer = make_trainer(epochs=1, ema=0.5)
     trainer.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
     trainer.bad_updates.precision = torch.float16
-    original = trainer.task.losses
+    original = trainer.task.forward
 
-    def losses(batch: Batch, precision: torch.dtype) -> Any:
+    def forward(batch: Batch, precision: torch.dtype) -> Any:
         found = original(batch, precision)
         bad = float("inf") if trainer.position.update == 1 else 0.0
         return replace(found, losses=found.losses * (0.0 if bad else 1.0) + bad)
@@ -109,7 +109,7 @@ def test_scaled_loss_that_is_not_finite(make_trainer: Make, caplog: pytest.LogCa
     def gradient(value: torch.Tensor) -> torch.Tensor:
         return value * float("inf") if trainer.position.update == 2 else value
 
-    trainer.task.losses = losses
+    trainer.task.forward = forward
     trainer.task.net.encoder.output.weight.register_hook(gradient)
     same, scales = [], []
     update = trainer._update

@@ -23,7 +23,7 @@ REPORT = UpdateReport(
     statistics={"blank": 0.5},
     learning_rate=1e-3,
     tokens=10,
-    units=50.0,
+    size=50.0,
 )
 PACE = SpeechTask.throughput
 RESULT = SpeechValidation(wer=12.5, cer=5.0, loss=0.5, blank_share=0.75, examples=(("a b", "a c"),))
@@ -79,7 +79,7 @@ def feed(
         hands.now += work_s
         position.batch += 1
         position.update += 1
-        metrics.update(position, REPORT, progress(position, batches, epochs))
+        metrics.add(position, REPORT, progress(position, batches, epochs))
 
 
 @pytest.mark.usefixtures("no_board")
@@ -186,7 +186,7 @@ def test_disabled_writes_nothing(tmp_path: Path) -> None:
     """Guards the main process's files against the other processes."""
     metrics, position = Metrics(tmp_path / "run", 0.0, PACE, enabled=False), Position()
     metrics.begin(position, 4, 5)
-    metrics.update(position, REPORT, 0.0)
+    metrics.add(position, REPORT, 0.0)
     metrics.validated(position, RESULT, every=0, better=True)
     metrics.close()
     assert not (tmp_path / "run").exists()

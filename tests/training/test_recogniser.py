@@ -17,6 +17,7 @@ from asr.corpora.manifest import read_manifest
 from asr.errors import DataError, Interrupted, SettingsError
 from asr.frontend.features import log_mel
 from asr.training import recogniser as recogniser_module
+from asr.training import runs as runs_module
 from asr.training.distributed import Process
 from asr.training.recogniser import Settings, feature_statistics, train
 from tests.training.conftest import assert_same_weights, changed, weights_of
@@ -29,7 +30,7 @@ def test_folder_in_use(manifest: Path, settings: Settings) -> None:
     utterances = read_manifest(manifest)
     train(utterances, utterances, settings)
     with pytest.raises(
-        SettingsError, match=r"run already holds a run\. Add --train\.resume to go on with it, or"
+        SettingsError, match=r"run already holds a run\. Add --train\.resume to continue it, or"
     ):
         train(utterances, utterances, settings)
 
@@ -149,7 +150,7 @@ def test_resumed_after_ctrl_c(
     settings = changed(settings, "features", normalize="global")
     train(utterances, utterances, changed(settings, "train", run_dir=tmp_path / "whole"))
 
-    class Stop(recogniser_module.StopRequest):
+    class Stop(runs_module.StopRequest):
         seen = 0
 
         @property
@@ -161,7 +162,7 @@ def test_resumed_after_ctrl_c(
         def received(self, value: bool) -> None: ...
 
     with monkeypatch.context() as patch:
-        patch.setattr(recogniser_module, "StopRequest", Stop)
+        patch.setattr(runs_module, "StopRequest", Stop)
         with pytest.raises(Interrupted, match=r"stopped in epoch 1, batch 3, and saved\. To continue, add"):
             train(utterances, utterances, settings)
     monkeypatch.setattr(recogniser_module, "feature_statistics", lambda *_: pytest.fail("computed again"))

@@ -18,7 +18,7 @@ from asr.frontend.audio import read_audio
 NoiseKind = Literal["white", "pink", "brown", "speech"]
 NOISE_KINDS: tuple[NoiseKind, ...] = get_args(NoiseKind)
 
-_FLAT_BELOW_HZ = 50.0  # pink and brown rise no further: their power would lie where no speech does
+_FLAT_BELOW_HZ = 50.0  # pink and brown rise no further: their power would be where there is no speech
 _SILENCE = 1e-12  # mean square: -120 dB, below half a step of 16 bits
 
 
@@ -65,7 +65,7 @@ class RecordedNoise:
 
     path: Path
     duration_s: float  # of the recording
-    position: float  # where the part lies, 0 (at the beginning) to 1 (at the end)
+    position: float  # where the part is, 0 (at the beginning) to 1 (at the end)
     in_memory: bool = False  # hold the whole recording in memory, for the next part of it
 
     def samples(self, speech: NDArray[np.float32], sample_rate: int) -> NDArray[np.float32]:
@@ -91,7 +91,7 @@ class RecordedNoise:
         whole: NDArray[np.float32] = read(self.path, sample_rate).numpy()
         start = int(self.position * (len(whole) - count if len(whole) > count else len(whole)))
         chosen = whole.take(np.arange(start, start + count), mode="wrap")
-        if _power(chosen) <= _SILENCE:  # a pause: go on to the next audible sample
+        if _power(chosen) <= _SILENCE:  # a pause: continue with the next audible sample
             audible = np.flatnonzero(np.square(whole) > _SILENCE)
             if not len(audible):
                 raise AudioError(

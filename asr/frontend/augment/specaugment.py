@@ -43,7 +43,7 @@ def draw_masks(
 
 
 def apply_masks(features: Tensor, masks: Masks, lengths: Tensor | None = None) -> Tensor:
-    """Set masked regions to the mean of their band over the utterance, as SpecAugment wants it.
+    """Set masked regions to the mean of their band over the utterance, as in SpecAugment.
 
     Args:
         features: (batch, frames, n_mels), 0 after the end of each utterance.
@@ -75,7 +75,7 @@ def _draw_intervals(count: int, longest: int, size: int, rng: np.random.Generato
 
 
 def _covered(intervals: Tensor, size: int) -> Tensor:
-    """(batch, masks, 2) intervals -> (batch, size) bool, True where any of them lies."""
+    """(batch, masks, 2) intervals -> (batch, size) bool, True inside any of them."""
     index = torch.arange(size, device=intervals.device)
     start, width = intervals[..., :1], intervals[..., 1:]
     return ((index >= start) & (index < start + width)).any(dim=1)

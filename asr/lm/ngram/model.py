@@ -91,7 +91,7 @@ class NgramModel:
             binary.write(path, self.ngrams, self.words, self.counts, self.unit)
 
     def quantized(self, bits: int) -> "NgramModel":
-        """The model with values of so many bits, see `packed.pack`."""
+        """The model with values of `bits` bits, see `packed.pack`."""
         return NgramModel.from_parts(self.parts(), bits)
 
     def parts(self) -> NgramParts:

@@ -261,7 +261,7 @@ def _pack_columns(columns: list[NDArray[Any]]) -> tuple[NDArray[np.uint64], NDAr
 
 @kernel
 def _write(values: NDArray[np.uint64], bits: int, data: NDArray[np.uint64]) -> None:
-    """Write integers of so many bits into `data` (zeros), one after the other."""
+    """Write integers of a number of bits into `data` (zeros), one after the other."""
     for index in range(len(values)):
         position = index * bits
         word, shift = position >> 6, position & 63
@@ -319,7 +319,7 @@ def fits(ngrams: PackedNgrams, counts: tuple[int, ...]) -> bool:
 
 @kernel
 def is_sound(ngrams: PackedNgrams) -> bool:
-    """Whether no walk through a model that `fits` can leave its arrays or go on forever."""
+    """Whether no walk through a model that `fits` can leave its arrays or run forever."""
     order, n_words = len(ngrams.orders) - 1, ngrams.orders[1, NODES]
     nodes, states = ngrams.orders[order, NODES], ngrams.orders[order, STATES]
     if read_field(ngrams, BEGIN, 0) != 0 or read_field(ngrams, BEGIN, states) != nodes:

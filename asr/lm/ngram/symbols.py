@@ -58,7 +58,7 @@ class SymbolTable:
         return out[:written].copy()
 
     def _make_room(self, n_bytes: int) -> None:
-        """Enlarge the arrays for all words that a block of so many bytes could have."""
+        """Enlarge the arrays for all words that a block of `n_bytes` bytes could have."""
         words = self._count + n_bytes // 2 + 2
         if len(self._starts) < words + 1:
             self._starts = np.concatenate([self._starts, np.zeros(words, np.int64)])

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from asr.device import has_bf16_recurrence
 from asr.model.recurrent.direction import Direction, State
 
-# cuDNN wants the weights side by side in memory. torch copies them there at each call, which takes
+# cuDNN needs the weights contiguous in memory. torch copies them there at each call, which takes
 # microseconds and has to be done anyway for mixed precision and after dropout. Its warning is filtered once,
 # here: `catch_warnings` at each call would make Python show other warnings again.
 warnings.filterwarnings("ignore", "RNN module weights are not part of single contiguous chunk")

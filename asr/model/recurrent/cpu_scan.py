@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from asr.model.recurrent import cpu_kernels
+from asr.model.recurrent.direction import save_scan
 
 
 class ElmanScan(torch.autograd.Function):
@@ -79,7 +80,7 @@ class GruScan(torch.autograd.Function):
             torch.mm(h, transposed, out=product)
             cpu_kernels.gru_forward(*arrays, t)
             h = row
-        _finish(ctx, gates, weight, h0, y, kept)
+        save_scan(ctx, gates, weight, h0, y, kept)
         return gates, y
 
     @staticmethod
@@ -121,7 +122,7 @@ class LiGruScan(torch.autograd.Function):
             row.addmm_(h, transposed)
             cpu_kernels.ligru_forward(*arrays, t)
             h = out
-        _finish(ctx, gates, weight, h0, y)
+        save_scan(ctx, gates, weight, h0, y)
         return gates, y
 
     @staticmethod
@@ -171,7 +172,7 @@ class LstmScan(torch.autograd.Function):
             if projection is not None:
                 torch.mm(wide, projection.t(), out=out)
             h = out
-        _finish(ctx, gates, weight, h0, y, projection, peepholes, c0, c, None if projection is None else m)
+        save_scan(ctx, gates, weight, h0, y, projection, peepholes, c0, c, None if projection is None else m)
         return gates, y, c[-1].clone()
 
     @staticmethod
@@ -216,13 +217,6 @@ def _arrays(*tensors: Tensor) -> tuple[NDArray[Any], ...]:
 def _dense(gradient: Tensor | None, like: Tensor) -> Tensor:
     """A gradient as the kernels take it; autograd's are None for zeros, and often expanded."""
     return torch.zeros_like(like) if gradient is None else gradient.contiguous()
-
-
-def _finish(ctx: Any, gates: Tensor, *kept: Tensor | None) -> None:
-    """The gates were overwritten; only what the loss uses has a gradient."""
-    ctx.mark_dirty(gates)
-    ctx.set_materialize_grads(False)
-    ctx.save_for_backward(gates, *kept)
 
 
 def _weight_gradient(d: Tensor, y: Tensor, h0: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ Parameters are named as in torch's layers, so that weights can be exchanged.
 """
 
 from abc import ABC, abstractmethod
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -145,3 +145,16 @@ def product_dtype(x: Tensor, weight: Tensor) -> torch.dtype:
     """The type of matrix products: autocast's where that is on, else that of the weights."""
     device = x.device.type
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
+
+
+def save_scan(ctx: Any, gates: Tensor, *tensors: Tensor | None) -> None:
+    """End a scan's forward pass: keep what its backward pass needs.
+
+    Args:
+        ctx: of the autograd function.
+        gates: the argument, which the scan has overwritten.
+        tensors: what else is needed; None for what this cell lacks.
+    """
+    ctx.mark_dirty(gates)
+    ctx.set_materialize_grads(False)  # None instead of zeros for an output that the loss does not use
+    ctx.save_for_backward(gates, *tensors)

@@ -19,10 +19,11 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from asr.model.recurrent import gpu_steps
+from asr.model.recurrent.direction import save_scan
 
 try:
     from asr.model.recurrent import gpu_kernels
-except ImportError:  # torch without CUDA brings no Triton
+except ImportError:  # torch without CUDA comes without Triton
     HAS_TRITON = False
 else:
     HAS_TRITON = True
@@ -41,7 +42,7 @@ def steps_for(gates: Tensor, *, projection: bool = False) -> Steps:
     readable = type(gates) is Tensor and gates.dtype in (torch.float32, torch.bfloat16, torch.float16)
     if not HAS_TRITON or projection or not readable:
         return "torch"
-    if gates.is_cuda:  # Triton's tensor core products want a compute capability of 8.0
+    if gates.is_cuda:  # Triton's tensor core products need a compute capability of 8.0
         return "triton" if torch.cuda.get_device_capability(gates.device) >= (8, 0) else "torch"
     return "triton" if gpu_kernels.is_interpreted() else "torch"
 
@@ -61,7 +62,7 @@ class GpuLiGruScan(torch.autograd.Function):
         y = _sequence(h0, len(buffer))
         steps = gpu_kernels if steps_for(gates) == "triton" else gpu_steps
         steps.ligru_forward(buffer, weight, y)
-        _finish(ctx, gates, weight, y)
+        save_scan(ctx, gates, weight, y)
         return gates, y[1:]
 
     @staticmethod
@@ -104,7 +105,7 @@ class GpuLstmScan(torch.autograd.Function):
         else:
             steps = gpu_kernels if steps_for(gates) == "triton" else gpu_steps
             steps.lstm_forward(buffer, weight, peepholes, y, c)
-        _finish(ctx, gates, weight, projection, peepholes, y, c, m)
+        save_scan(ctx, gates, weight, projection, peepholes, y, c, m)
         return gates, y[1:], c[-1].clone()
 
     @staticmethod
@@ -132,13 +133,6 @@ def _sequence(start: Tensor, steps: int) -> Tensor:
     buffer = start.new_empty(steps + 1, *start.shape)
     buffer[0] = start
     return buffer
-
-
-def _finish(ctx: Any, gates: Tensor, *kept: Tensor | None) -> None:
-    """The gates were overwritten; only what the loss uses has a gradient."""
-    ctx.mark_dirty(gates)
-    ctx.set_materialize_grads(False)
-    ctx.save_for_backward(gates, *kept)
 
 
 def _gradients(dy: Tensor | None, gates: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:

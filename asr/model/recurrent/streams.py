@@ -1,7 +1,7 @@
 """Two pieces of work on a GPU at the same time, on two streams.
 
 A recurrent layer of one direction is a chain of small products that leaves most of a GPU idle; the other
-direction fits beside it. CUDA runs work of different streams at the same time, where there is room.
+direction can run at the same time. CUDA runs work of different streams at the same time, where there is room.
 """
 
 from collections.abc import Callable, Iterable
@@ -17,7 +17,7 @@ _T = TypeVar("_T")
 def on_two_streams(
     first: Callable[[], _T], second: Callable[[], Tensor], shared: Iterable[Tensor], device: torch.device
 ) -> tuple[_T, Tensor]:
-    """Run `second` on a second stream beside `first`; afterwards the current stream has both results.
+    """Run `second` on a second stream, in parallel with `first`; then the current stream has both results.
 
     The backward pass needs nothing: autograd runs each operation on the stream of its forward pass, and
     orders them. A stream has its own pool of cached memory, so that the peak of reserved memory can rise.

@@ -7,7 +7,7 @@ log = logging.getLogger("asr")
 USUAL_UPDATES = 3000  # most runs leave the plateau long before
 
 # An untrained model outputs noise for some updates before it outputs blanks only, and batches differ: the
-# state is what so many updates in a row agree on.
+# state is what this many updates in a row agree on.
 _MIN_UPDATES = 20
 
 
@@ -37,8 +37,7 @@ class BlankPlateau:
         if update < USUAL_UPDATES and not self._announced:
             self._announced = True
             log.info(
-                "update %d: the output is all blank. This is the usual first phase of CTC training: the "
-                "model learns where there is no speech before it learns the characters. It usually ends "
+                "update %d: the output is all blank, the usual first phase of CTC training. It usually ends "
                 "within %d updates.",
                 update,
                 USUAL_UPDATES,
@@ -46,9 +45,7 @@ class BlankPlateau:
         elif update >= USUAL_UPDATES and not self._warned:
             self._announced = self._warned = True
             log.warning(
-                "update %d: still nothing but blanks, which is no longer usual. Likely causes: transcripts "
-                "that do not belong to their audio (compare a few), a learning rate that is too high or too "
-                "low (try a third of --train.learning-rate), or too few encoder steps per character (lower "
-                "--model.subsampling).",
+                "update %d: the output is still all blank, which is no longer usual. Check that transcripts "
+                "match their audio, try a third of --train.learning-rate, or lower --model.subsampling.",
                 update,
             )

@@ -23,7 +23,7 @@ from asr.errors import DataError, SettingsError
 from asr.lm.charrnn import CharRnn, load_charrnn, save_charrnn
 from asr.model.recurrent.layers import State
 from asr.training.distributed import Process
-from asr.training.tasks.interface import Losses, Throughput
+from asr.training.tasks.interface import TaskOutput, Throughput
 
 log = logging.getLogger("asr")
 
@@ -51,7 +51,7 @@ class Block:
     symbols: Tensor  # (rows, steps + 1) int64: inputs, and one more for the last target
     first: bool  # of the epoch: the hidden state starts at zero
     global_tokens: int  # targets of all processes
-    global_units: float  # the same, which is what the throughput counts
+    global_size: float  # the same, which is what the throughput counts
 
     @property
     def padded_size(self) -> int:
@@ -97,7 +97,7 @@ class CharacterLmTask:
         DataError: a text is too short for its streams.
     """
 
-    score_name = "dev bits per character"
+    score_name, score_format = "dev bits per character", "{:.3f}"
     throughput = Throughput("characters_per_s", "{:.0f} characters/s")
     replay_module: str | None = None
     memory_advice = "Lower --text.block or --text.streams, or make the model smaller."
@@ -126,7 +126,7 @@ class CharacterLmTask:
             )
         self._states: list[State] | None = None
 
-    def parts(self) -> dict[str, nn.Module]:
+    def submodules(self) -> dict[str, nn.Module]:
         """Parts of the network by the names that --train.freeze takes."""
         return {
             name: part for name, part in self.net.named_children() if any(True for _ in part.parameters())
@@ -163,10 +163,10 @@ class CharacterLmTask:
                 symbols=torch.from_numpy(np.stack(parts).astype(np.int64)),
                 first=block == 0,
                 global_tokens=count,
-                global_units=float(count),
+                global_size=float(count),
             )
 
-    def losses(self, batch: Block, precision: torch.dtype) -> Losses:
+    def forward(self, batch: Block, precision: torch.dtype) -> TaskOutput:
         """The loss of each stream's block, in nats; the state is carried to the next."""
         symbols = batch.symbols.to(self.net.device, non_blocking=True)
         states = None if batch.first else self._states
@@ -179,9 +179,9 @@ class CharacterLmTask:
         ]
         # Flat, since torch has no deterministic kernel for losses along a second axis on a GPU.
         losses = F.nll_loss(log_probs.flatten(0, 1), symbols[:, 1:].flatten(), reduction="none")
-        return Losses(losses.view(len(symbols), -1).sum(1), {})
+        return TaskOutput(losses.view(len(symbols), -1).sum(1), {})
 
-    def observe(self, update: int, statistics: Mapping[str, float]) -> None:
+    def observe(self, number: int, statistics: Mapping[str, float]) -> None:
         """It has no statistics."""
 
     @torch.inference_mode()
@@ -223,9 +223,8 @@ class CharacterLmTask:
         if (before, state["streams"]) != (now, self.config.streams):
             raise SettingsError(
                 f"the run was trained by {before} process(es) with {state['streams']} streams, and this is "
-                f"{now} with {self.config.streams}: each stream's hidden state belongs to a process. Resume "
-                f"with as many processes and --text.streams as before, or start again with "
-                f"--train.warm-start in another --train.run-dir."
+                f"{now} with {self.config.streams}. Resume with as many processes and --text.streams as "
+                f"before, or start a new run with --train.warm-start."
             )
         states = state["states"]
         self._states = None if states is None else [

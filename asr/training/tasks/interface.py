@@ -27,8 +27,8 @@ class TaskBatch(Protocol):
         """Tokens of all processes' parts of this batch, at least 1: the loss is divided by them."""
 
     @property
-    def global_units(self) -> float:
-        """The size of all processes' parts of this batch, in the unit of the task's `Throughput`."""
+    def global_size(self) -> float:
+        """The size of all processes' parts of this batch, as the task's `Throughput` counts it."""
 
     @property
     def padded_size(self) -> int:
@@ -39,11 +39,11 @@ class TaskBatch(Protocol):
 
 
 @dataclass(frozen=True)
-class Losses:
+class TaskOutput:
     """What a task computes of a batch; all of it stays on the device."""
 
     losses: Tensor  # (rows,) nats, one for each of the batch's ids, with their gradient
-    # Fractions that the progress line shows beside the loss, by name: () counts, of what and out of how many.
+    # Fractions that the progress line shows after the loss, by name: () how many, and () out of how many.
     statistics: Mapping[str, tuple[Tensor, Tensor]]
 
 
@@ -84,6 +84,7 @@ class Task(Protocol[B]):
     """
 
     score_name: str  # of `ValidationResult.score`, such as "dev WER"
+    score_format: str  # of its value, such as "{:.2f}%"
     throughput: Throughput
 
     # Module whose function `replay` repeats the update of a file bad_update_N.pt; None: there is none.
@@ -96,8 +97,8 @@ class Task(Protocol[B]):
     def net(self) -> nn.Module:
         """The net that is trained, on its device."""
 
-    def parts(self) -> dict[str, nn.Module]:
-        """Parts of the net by the names that --train.freeze takes; together they are the net."""
+    def submodules(self) -> dict[str, nn.Module]:
+        """Submodules of the net by the names that --train.freeze takes; together they are the net."""
 
     def source_weights(self, path: Path) -> dict[str, Tensor | None]:
         """The tensors of a saved model, for a warm start; None for one whose meaning differs here.
@@ -112,15 +113,20 @@ class Task(Protocol[B]):
     def load(self, plan: Sequence[Any]) -> Iterator[B]:
         """The batches of a part of a plan, in the host's memory."""
 
-    def losses(self, batch: B, precision: torch.dtype) -> Losses:
+    def forward(self, batch: B, precision: torch.dtype) -> TaskOutput:
         """The losses of a batch, which is moved to the net's device. Must not read from the device.
 
         A state that is carried to the next batch is detached, replaced rather than changed in place, and
         kept finite: otherwise all later updates would fail.
         """
 
-    def observe(self, update: int, statistics: Mapping[str, float]) -> None:
-        """Receive the statistics, each in [0, 1], of an update that was made, counted from 1."""
+    def observe(self, number: int, statistics: Mapping[str, float]) -> None:
+        """Receive the statistics, each in [0, 1], of an update that was made.
+
+        Args:
+            number: of the update, counted from 1.
+            statistics: by name.
+        """
 
     def validate(self, process: Process, precision: torch.dtype) -> ValidationResult:
         """Score the net on held-out data; all processes get the same result. Leaves it in training mode."""

@@ -26,7 +26,7 @@ from asr.scoring.wer import RATE_NAMES, score
 from asr.training.distributed import Process
 from asr.training.faults import load_bad_update
 from asr.training.tasks.blank_plateau import BlankPlateau
-from asr.training.tasks.interface import Losses, Throughput
+from asr.training.tasks.interface import TaskOutput, Throughput
 from asr.training.update import delayed_by_one, is_asynchronous, record_event
 
 log = logging.getLogger("asr")
@@ -72,6 +72,7 @@ class SpeechTask:
         deterministic: use the CTC loss whose gradient has the same bits in every run on a GPU.
     """
 
+    score_format = "{:.2f}%"
     throughput = Throughput("audio_s_per_s", "audio {:.0f} s/s")
     replay_module: str | None = "asr.training.tasks.speech"
     memory_advice = "Leave it out of the manifest or cut it, or make the model smaller."
@@ -84,7 +85,7 @@ class SpeechTask:
         self.score_name = "dev WER" if model.settings.tokenizer.pieces else "dev PER"
         self.blank_plateau = BlankPlateau()
 
-    def parts(self) -> dict[str, nn.Module]:
+    def submodules(self) -> dict[str, nn.Module]:
         """Parts of the encoder by the names that --train.freeze takes."""
         encoder = self.net.encoder
         stack = encoder.recurrent
@@ -116,13 +117,13 @@ class SpeechTask:
         """The batches of a part of a plan, in the host's memory."""
         return self.train.load(plan)
 
-    def losses(self, batch: Batch, precision: torch.dtype) -> Losses:
+    def forward(self, batch: Batch, precision: torch.dtype) -> TaskOutput:
         """The CTC loss of each utterance."""
         return speech_losses(self.net, batch, precision, self.ctc_loss)
 
-    def observe(self, update: int, statistics: Mapping[str, float]) -> None:
+    def observe(self, number: int, statistics: Mapping[str, float]) -> None:
         """Watch CTC's blank plateau."""
-        self.blank_plateau.observe(update, statistics["blank"])
+        self.blank_plateau.observe(number, statistics["blank"])
 
     def validate(self, process: Process, precision: torch.dtype) -> SpeechValidation:
         """Score the model on the dev set, decoded greedily."""
@@ -146,7 +147,7 @@ def speech_losses(
     batch: Batch,
     precision: torch.dtype,
     loss: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor] = ctc_loss,
-) -> Losses:
+) -> TaskOutput:
     """The CTC loss of each utterance, and the fraction of blanks among the outputs.
 
     Nothing in here reads from the device (torch's CTC may wait).
@@ -159,7 +160,7 @@ def speech_losses(
     """
     log_probs, step_lengths, losses = _forward(model, batch, precision, loss)
     blanks = blank_steps(log_probs.detach(), step_lengths)
-    return Losses(losses, {"blank": (blanks, step_lengths.sum())})
+    return TaskOutput(losses, {"blank": (blanks, step_lengths.sum())})
 
 
 def _forward(
@@ -174,7 +175,7 @@ def _forward(
     features = on_device.features(settings.features)
     with autocast(precision, device):
         log_probs, step_lengths = model(features, on_device.frame_lengths, on_device.masks)
-    # torch's loss wants lengths in the host's memory, and would wait for the device to send them.
+    # torch's loss takes lengths in the host's memory, and would wait for the device to send them.
     steps = step_count(batch.frame_lengths, settings.encoder.subsampling)
     return log_probs, step_lengths, loss(log_probs, steps, on_device.tokens, batch.token_lengths)
 
@@ -183,7 +184,7 @@ def replay(path: Path | str, device: str = "cpu") -> dict[str, float]:
     """Repeat an update whose loss or gradient was not finite, with the same weights, batch and draws.
 
     Args:
-        path: bad_update_N.pt of a run folder; the model beside it is read too.
+        path: bad_update_N.pt of a run folder; the model saved with it is read too.
         device: where to repeat it, in float32.
 
     Returns:

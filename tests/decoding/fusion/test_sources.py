@@ -17,7 +17,7 @@ from asr.decoding.config import BeamConfig
 from asr.decoding.fusion import sources
 from asr.decoding.hypothesis import Hypothesis
 from asr.errors import SettingsError
-from asr.lm.charrnn import CharRnn, CharRnnConfig, CharRnnModel
+from asr.lm.charrnn import CharRnn, CharRnnModel
 from asr.lm.ngram.model import NgramModel
 from asr.model.recurrent.initialization import Cell
 from asr.model.tuning import Weights
@@ -25,6 +25,7 @@ from asr.text.characters import CharTokenizer
 from asr.text.lexicon import Lexicon
 from asr.text.phones import PhoneTokenizer
 from asr.text.tokenizer import Piece, cut_words
+from tests.shapes import charrnn_config
 
 TOKENIZER = CharTokenizer((" ", "a", "b"))
 UNLIMITED = BeamConfig(
@@ -278,7 +279,7 @@ def test_character_ngram_is_exhaustive_search(
 def test_character_network_is_exhaustive_search(cell: Cell, enumerated: Enumerate, random_rows: Rows) -> None:
     """Guards hidden states that are made when they are needed: each prefix is scored as its text at once."""
     torch.manual_seed(5)
-    network = CharRnn((" ", "a", "b"), CharRnnConfig(cell=cell, width=8, depth=2, embedding=4))
+    network = CharRnn((" ", "a", "b"), charrnn_config(cell=cell, width=8, depth=2, embedding=4))
     for weights in network.parameters():
         weights.data.mul_(3)  # the text before matters
     model = CharRnnModel(network)

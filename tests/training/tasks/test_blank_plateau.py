@@ -16,7 +16,7 @@ def test_usual_then_over(caplog: pytest.LogCaptureFixture) -> None:
     watch = BlankPlateau()
     observe(watch, [0.2] * 10 + [1.0] * 200 + [0.9] * 200)
     assert [record.levelname for record in caplog.records] == ["INFO", "INFO"]
-    assert caplog.messages[0].startswith("update 30: the output is all blank. This is the usual first phase")
+    assert caplog.messages[0].startswith("update 30: the output is all blank, the usual first phase of CTC")
     assert caplog.messages[1] == (
         "update 230: the model has started to output characters; the blank plateau is over"
     )
@@ -30,7 +30,7 @@ def test_no_longer_usual(caplog: pytest.LogCaptureFixture) -> None:
     observe(watch, [1.0] * (USUAL_UPDATES + 500))
     assert [record.levelname for record in caplog.records] == ["INFO", "WARNING"]
     assert caplog.messages[1].startswith(
-        f"update {USUAL_UPDATES}: still nothing but blanks, which is no longer usual"
+        f"update {USUAL_UPDATES}: the output is still all blank, which is no longer usual"
     )
     assert "--train.learning-rate" in caplog.messages[1]
     assert "--model.subsampling" in caplog.messages[1]

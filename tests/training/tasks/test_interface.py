@@ -15,7 +15,7 @@ from asr.training.checkpoint import CHECKPOINT, load_checkpoint
 from asr.training.config import TrainConfig
 from asr.training.distributed import Process
 from asr.training.stopping import StopRequest
-from asr.training.tasks.interface import Losses, Throughput
+from asr.training.tasks.interface import TaskOutput, Throughput
 from asr.training.trainer import Trainer
 from tests.training.conftest import StopAfter
 
@@ -30,7 +30,7 @@ class Chunk:
     symbols: Tensor  # (streams, steps + 1) int64
     first: bool  # of the epoch
     global_tokens: int = STREAMS * STEPS
-    global_units: float = STREAMS * STEPS
+    global_size: float = STREAMS * STEPS
 
     padded_size: int = STREAMS * STEPS
 
@@ -71,12 +71,12 @@ class TextTask:
     text: Tensor
     state_: Tensor | None = None
     observed: list[int] = field(default_factory=list)
-    score_name = "bits per character"
+    score_name, score_format = "bits per character", "{:.3f}"
     throughput = Throughput("characters_per_s", "{:.0f} characters/s")
     replay_module = None
     memory_advice = "Read fewer streams."
 
-    def parts(self) -> dict[str, nn.Module]:
+    def submodules(self) -> dict[str, nn.Module]:
         return dict(self.net.named_children())
 
     def source_weights(self, path: Path) -> dict[str, Tensor | None]:
@@ -90,16 +90,16 @@ class TextTask:
             part = self.text[:, number * STEPS : number * STEPS + STEPS + 1]
             yield Chunk(tuple(f"stream {row}" for row in range(STREAMS)), part, number == 0)
 
-    def losses(self, batch: Chunk, precision: torch.dtype) -> Losses:
+    def forward(self, batch: Chunk, precision: torch.dtype) -> TaskOutput:
         log_probs, state = self.net(batch.symbols[:, :-1], None if batch.first else self.state_)
         self.state_ = state.detach()
         losses = nn.functional.nll_loss(
             log_probs.transpose(1, 2), batch.symbols[:, 1:], reduction="none"
         ).sum(1)
-        return Losses(losses, {})
+        return TaskOutput(losses, {})
 
-    def observe(self, update: int, statistics: Mapping[str, float]) -> None:
-        self.observed.append(update)
+    def observe(self, number: int, statistics: Mapping[str, float]) -> None:
+        self.observed.append(number)
 
     def validate(self, process: Process, precision: torch.dtype) -> Bits:
         self.net.eval()

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from asr.errors import SettingsError
-from asr.training.runs import provenance
+from asr.training.provenance import provenance
 
 
 def test_of_a_cpu() -> None:
