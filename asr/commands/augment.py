@@ -12,7 +12,8 @@ from asr.batching.cache import read_waveform
 from asr.corpora.manifest import Utterance, read_manifest, write_manifest
 from asr.device import one_thread
 from asr.errors import AudioError, SettingsError
-from asr.frontend.audio import audio_info, find_audio
+from asr.frontend.audio import audio_info
+from asr.frontend.audio_files import find_audio
 from asr.frontend.augment import AugmentConfig, Augmenter, Conditions
 
 

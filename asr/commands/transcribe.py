@@ -17,7 +17,7 @@ from asr.decoding.hypothesis import Hypothesis
 from asr.decoding.recognition import Recognised, Segment, recognise
 from asr.device import choose_device
 from asr.errors import AudioError, SettingsError
-from asr.frontend.audio import find_audio
+from asr.frontend.audio_files import find_audio
 from asr.model.saved import load_model
 from asr.model.shipped import DEFAULT_MODEL, find_model
 

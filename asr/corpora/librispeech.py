@@ -28,7 +28,8 @@ from pathlib import Path
 from asr.corpora.download import Archive, fetch
 from asr.corpora.manifest import Splits, Utterance
 from asr.errors import DataError, SettingsError
-from asr.frontend.audio import AUDIO_SUFFIXES, audio_info
+from asr.frontend.audio import audio_info
+from asr.frontend.audio_files import AUDIO_SUFFIXES
 from asr.text.normalize import normalize
 
 __all__ = [

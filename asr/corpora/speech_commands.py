@@ -23,7 +23,8 @@ from pathlib import Path
 from asr.corpora.download import Archive, fetch
 from asr.corpora.manifest import Splits, Utterance
 from asr.errors import DataError, SettingsError
-from asr.frontend.audio import AUDIO_SUFFIXES, audio_info
+from asr.frontend.audio import audio_info
+from asr.frontend.audio_files import AUDIO_SUFFIXES
 
 __all__ = ["ARCHIVE", "WORDS", "prepare", "which_set"]
 

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from asr.errors import AudioError
-from asr.frontend.audio import audio_info, find_audio, read_audio, resample
+from asr.frontend.audio import audio_info, read_audio, resample
+from asr.frontend.audio_files import find_audio
 from asr.frontend.features import FeatureConfig, log_mel
 
 RATE = 16_000  # Hz, of the model
@@ -391,7 +392,7 @@ def test_cut_short(kind: str, share: float, tmp_path: Path) -> None:
     assert_refused(
         cut,
         "not a readable audio file"
-        if kind == "opus" and share == 0.5
+        if kind in ("opus", "vorbis") and share == 0.5
         else "was cut short: copy or download it again",
     )
 

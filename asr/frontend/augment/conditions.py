@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from asr.errors import DataError
-from asr.frontend.audio import AUDIO_SUFFIXES, audio_files, audio_info
+from asr.frontend.audio import audio_info
+from asr.frontend.audio_files import AUDIO_SUFFIXES, audio_files
 from asr.frontend.augment.config import AugmentConfig
 from asr.frontend.augment.draws import generator, hash_ids
 from asr.frontend.augment.noise import Noise, RecordedNoise, SyntheticNoise, add_noise

@@ -1,0 +1,335 @@
+"""A recording of any container and codec, opened and decoded: by libsndfile, else by FFmpeg (PyAV)."""
+
+import io
+import logging
+import os
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol, Self
+
+import numpy as np
+import soundfile
+from numpy.typing import NDArray
+
+from asr.errors import AudioError
+
+log = logging.getLogger("asr")
+
+Block = NDArray[np.float32]  # (samples, channels)
+
+LOWEST_RATE, HIGHEST_RATE = 1000, 768_000  # Hz; outside of them a header is damaged
+STANDARD_INPUT = Path("-")
+
+_BLOCK_S = 30.0  # decoded at a time
+_UNREADABLE = (
+    "not a readable audio file ({}). Expected wav, flac, ogg, opus, mp3, m4a or another format that "
+    "libsndfile or FFmpeg reads."
+)
+_CUT_SHORT = "The file is damaged or was cut short: copy or download it again."
+
+# libsndfile shortens a wav, aiff or au recording to what the file holds and reports it only in its log. Sizes
+# of 2 GiB and more are written by programs that do not know the length in advance.
+_CLAIMED_SIZE = re.compile(
+    r"^\s*(?:data|SSND|Data Size|Riff size|riff)\s*: (\d+) \(should be (\d+)\)", re.MULTILINE
+)
+_UNKNOWN_SIZE = 0x7FFFF000 - 64
+
+# The start of a page's header: magic number, version, flags.
+_OGG_FIRST_PAGE, _OGG_PAGE, _OGG_LAST_PAGE = b"OggS\x00\x02", b"OggS\x00\x00", 4
+
+_LARGEST_FRAME = 1152  # samples of a frame of mp3; encoders count their padding differently
+
+
+class Recording(Protocol):
+    """An open recording, to be used in a `with` statement."""
+
+    sample_rate: int  # Hz
+    channels: int
+    samples: int | None  # per channel; None where only decoding tells
+
+    def blocks(self, start: int, samples: int | None) -> Iterator[Block]:
+        """Decode a part, once.
+
+        Args:
+            start: its first sample.
+            samples: its length; None reads to the end.
+
+        Yields:
+            Consecutive blocks of (samples, channels) float32; together they are shorter than was asked for
+            where the recording ends earlier.
+
+        Raises:
+            AudioError: it cannot be decoded, or was cut short.
+        """
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+
+def open_recording(path: Path, *, partial: bool = False) -> Recording:
+    """Open a recording.
+
+    libsndfile opens what it reads to the end. FFmpeg opens the rest: other containers and codecs, and what
+    libsndfile does not know the length of: MP3, recordings that were written to a pipe or by a recorder that
+    was killed, and several Ogg streams in one file.
+
+    Args:
+        path: a file or a pipe; `-` is the standard input.
+        partial: warn of a recording that was cut short, and decode what is there, instead of raising.
+
+    Raises:
+        AudioError: it does not exist, is empty or no audio, or was cut short according to its header.
+    """
+    source = _source(path)
+    try:
+        file = soundfile.SoundFile(os.fsencode(source) if isinstance(source, Path) else source)
+    except (soundfile.LibsndfileError, TypeError):  # TypeError: a headerless .raw
+        return _FFmpegRecording(path, source, partial)
+    try:
+        _check_rate(path, file.samplerate)
+        if (
+            file.format != "MP3"
+            and 0 < file.frames < 2**62
+            and not (file.format == "OGG" and _is_chained(source))
+        ):
+            return _SndfileRecording(path, source, file, partial)
+    except AudioError:
+        file.close()
+        raise
+    file.close()
+    recording = _FFmpegRecording(path, source, partial)
+    if file.frames == 0:
+        _warn_once(f"{path}: its header has no length, as after a crash of the recorder: read to the end.")
+    return recording
+
+
+def _knows_length(file: soundfile.SoundFile, source: Path | BinaryIO) -> bool:
+    """Whether libsndfile reads the recording to its end."""
+    if file.format == "MP3" or not 0 < file.frames < 2**62:
+        return False
+    return not (file.format == "OGG" and _is_chained(source))
+
+
+def _source(path: Path) -> Path | BinaryIO:
+    """What to open: a file, or the bytes of a pipe, which cannot be read twice."""
+    if path == STANDARD_INPUT:
+        return _all_bytes(path, sys.stdin.buffer)
+    if not path.exists():
+        raise AudioError(f"{path}: no such file.")
+    if path.is_dir():
+        raise AudioError(f"{path}: is a folder. Expected an audio file.")
+    if not path.is_file():
+        with path.open("rb") as pipe:
+            return _all_bytes(path, pipe)
+    if path.stat().st_size == 0:
+        raise AudioError(f"{path}: the file is empty (0 bytes). Expected an audio file.")
+    return path
+
+
+def _all_bytes(path: Path, stream: BinaryIO) -> BinaryIO:
+    data = stream.read()
+    if not data:
+        raise AudioError(f"{path}: the stream is empty (0 bytes). Expected an audio file.")
+    return io.BytesIO(data)
+
+
+def _check_rate(path: Path, sample_rate: int) -> None:
+    if not LOWEST_RATE <= sample_rate <= HIGHEST_RATE:
+        raise AudioError(
+            f"{path}: the sample rate is {sample_rate} Hz. Expected {LOWEST_RATE} to {HIGHEST_RATE} Hz. The "
+            f"header is damaged: copy or download the file again."
+        )
+
+
+def _report_cut(path: Path, what: str, partial: bool) -> None:
+    """Refuse a recording that was cut short, or warn of it."""
+    if not partial:
+        raise AudioError(f"{path}: {what}. {_CUT_SHORT}")
+    _warn_once(f"{path}: {what}. The file is damaged or was cut short: what could be decoded is used.")
+
+
+@lru_cache(maxsize=4096)  # once for each file, however many utterances it holds
+def _warn_once(message: str) -> None:
+    log.warning(message)
+
+
+class _SndfileRecording:
+    """What libsndfile reads to its end, with fast access to any part."""
+
+    def __init__(self, path: Path, source: Path | BinaryIO, file: soundfile.SoundFile, partial: bool) -> None:
+        self._path, self._source, self._file, self._partial = path, source, file, partial
+        self.sample_rate: int = file.samplerate
+        self.channels: int = file.channels
+        self.samples: int | None = file.frames
+        sizes = _CLAIMED_SIZE.search(file.extra_info)
+        if sizes and int(sizes[2]) < int(sizes[1]) < _UNKNOWN_SIZE:
+            _report_cut(path, f"the header promises {sizes[1]} bytes, the file has {sizes[2]}", partial)
+        if file.format == "OGG" and "Junk after the last page" in file.extra_info:
+            _report_cut(path, "the last part is incomplete", partial)
+
+    def blocks(self, start: int, samples: int | None) -> Iterator[Block]:
+        file = self._file
+        stop = file.frames if samples is None else min(start + samples, file.frames)
+        # In opus files of other programs than libsndfile, only a seek leaves out what the encoder put in
+        # front of the recording (6.5 ms); where nothing was put, it changes nothing.
+        if start < stop and (start or file.subtype == "OPUS"):
+            file.seek(start)
+        while start < stop:
+            size = min(stop - start, round(_BLOCK_S * file.samplerate))
+            try:
+                block: Block = file.read(size, dtype="float32", always_2d=True)
+            except soundfile.LibsndfileError as error:
+                reason = str(error.error_string).strip().rstrip(".")
+                _report_cut(self._path, f"cannot be decoded ({reason})", self._partial)
+                # libsndfile loses the whole block; FFmpeg decodes it up to the damage.
+                with _FFmpegRecording(self._path, self._source, self._partial) as recording:
+                    yield from recording.blocks(start, stop - start)
+                return
+            yield block
+            start += len(block)
+            if len(block) < size:
+                what = f"{start} of {file.frames} samples could be read"
+                return _report_cut(self._path, what, self._partial)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+
+class _FFmpegRecording:
+    """The first sound track of what FFmpeg reads, decoded from its beginning."""
+
+    samples: int | None = None
+
+    def __init__(self, path: Path, source: Path | BinaryIO, partial: bool) -> None:
+        import av  # only here: most recordings do not need it, and it takes a while to load
+
+        self._path, self._partial = path, partial
+        with _ffmpeg_errors(path):
+            name = str(source) if isinstance(source, Path) else source
+            self._container: Any = av.open(name, metadata_errors="ignore")
+        try:
+            streams = self._container.streams.audio
+            if not streams:
+                raise AudioError(f"{path}: {_UNREADABLE.format('no sound in it')}")
+            self._stream: Any = streams[0]
+            self.sample_rate: int = self._stream.codec_context.sample_rate
+            self.channels: int = self._stream.codec_context.channels
+            if not self.sample_rate:
+                raise AudioError(f"{path}: {_UNREADABLE.format('no decodable sound')}")
+            _check_rate(path, self.sample_rate)
+            self._length = self._claimed_length(source)
+        except AudioError:
+            self._container.close()
+            raise
+
+    def _claimed_length(self, source: Path | BinaryIO) -> int | None:
+        """Samples that the header claims, padding included, where it knows; None where it only guesses."""
+        kind = self._container.format.name
+        if kind == "ogg" and not _is_finished(source):
+            _report_cut(self._path, "the last part is missing", self._partial)
+        knows = "mp4" in kind or (kind == "mp3" and _has_frame_count(source))
+        duration = self._stream.duration
+        return round(duration * self._stream.time_base * self.sample_rate) if knows and duration else None
+
+    def blocks(self, start: int, samples: int | None) -> Iterator[Block]:
+        position = 0  # samples decoded
+        stop = None if samples is None else start + samples
+        if "mp4" in self._container.format.name and self._length:
+            stop = min(stop or self._length, self._length)  # the rest is the encoder's padding
+        parts: list[Block] = []
+        for frame in self._frames():
+            parts.append(frame[max(0, start - position) : None if stop is None else max(0, stop - position)])
+            position += len(frame)
+            if stop is not None and position >= stop:
+                break
+            if sum(map(len, parts)) >= _BLOCK_S * self.sample_rate:
+                yield np.concatenate(parts)
+                parts = []
+        else:
+            if not position:
+                raise AudioError(
+                    f"{self._path}: the recording has no samples. Record it again, or leave it out."
+                )
+            if self._length and position < self._length - _LARGEST_FRAME:
+                what = f"{position} of {self._length} samples could be read"
+                _report_cut(self._path, what, self._partial)
+        yield from (np.concatenate(parts),) if parts else ()
+
+    def _frames(self) -> Iterator[Block]:
+        """What each packet decodes to, at the recording's rate and channels."""
+        import av
+
+        resampler = av.AudioResampler("fltp", self._stream.codec_context.layout, self.sample_rate)
+        seconds = 0.0
+        try:
+            for frame in self._container.decode(self._stream):
+                seconds = float(frame.time or seconds)
+                for converted in resampler.resample(frame):
+                    yield np.asarray(converted.to_ndarray().T, np.float32)
+            for converted in resampler.resample(None):
+                yield np.asarray(converted.to_ndarray().T, np.float32)
+        except (av.error.FFmpegError, ValueError) as error:
+            what = f"cannot be decoded after {seconds:.1f} s ({_reason(error)})"
+            _report_cut(self._path, what, self._partial)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._container.close()
+
+
+@contextmanager
+def _ffmpeg_errors(path: Path) -> Iterator[None]:
+    """FFmpeg's failure to open a file as an AudioError."""
+    import av
+
+    try:
+        yield
+    except (av.error.FFmpegError, ValueError) as error:
+        raise AudioError(f"{path}: {_UNREADABLE.format(_reason(error))}") from error
+
+
+def _reason(error: Exception) -> str:
+    return str(getattr(error, "strerror", None) or error).strip().rstrip(".")
+
+
+def _bytes(source: Path | BinaryIO, size: int = -1) -> bytes:
+    """The first bytes of a file; all of them by default."""
+    if isinstance(source, Path):
+        with source.open("rb") as file:
+            return file.read(size)
+    source.seek(0)
+    data = source.read(size)
+    source.seek(0)
+    return data
+
+
+def _is_chained(source: Path | BinaryIO) -> bool:
+    """Whether a stream begins in an Ogg file after another one has: one recording after the other."""
+    data = _bytes(source)
+    return data.rfind(_OGG_FIRST_PAGE) > data.find(_OGG_PAGE)
+
+
+def _is_finished(source: Path | BinaryIO) -> bool:
+    """Whether an Ogg file ends with the page that ends its stream."""
+    data = _bytes(source)
+    flags = data[data.rfind(b"OggS") + 5 :][:1]
+    return bool(flags and flags[0] & _OGG_LAST_PAGE)
+
+
+def _has_frame_count(source: Path | BinaryIO) -> bool:
+    """Whether the first frame of an MP3 file counts all frames (Xing, Info or VBRI)."""
+    head = _bytes(source, 2**20)
+    if head[:3] == b"ID3":  # tags, with their size in four groups of seven bits
+        size = sum(byte << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))
+        head = head[10 + size :]
+    return any(mark in head[:1024] for mark in (b"Xing", b"Info", b"VBRI"))
