@@ -101,7 +101,7 @@ def nine_times(numbers: NDArray[np.int32]) -> int:
 
 
 def test_inlined_functions() -> None:
-    """A function compiled once for each width of integers and each constant; a crash where Python calls it."""
+    """One compilation for each width of integers and each constant; a crash where Python calls it."""
     assert nine_times(np.array([2], np.int32)) == 18
     dispatcher: Any = tripled
     assert [str(kind) for (kind,) in dispatcher.signatures] == ["int64"]
