@@ -92,8 +92,9 @@ def _widen_integers(dispatcher: Any) -> None:
 
 
 def _widen(kind: Any) -> Any:
-    kind = types.unliteral(kind)
-    return types.int64 if isinstance(kind, types.Integer) and kind.signed else kind
+    numba_types: Any = types
+    kind = numba_types.unliteral(kind)
+    return numba_types.int64 if isinstance(kind, numba_types.Integer) and kind.signed else kind
 
 
 def _refuse_python(dispatcher: Any) -> None:
