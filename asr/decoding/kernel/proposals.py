@@ -106,7 +106,7 @@ def _child(tree_node: int, letter: int, tables: Tables) -> int:
         else:
             high = middle
     if low < tables.child_start[tree_node + 1] and tables.letter[low] == letter:
-        return low
+        return int(low)
     return NONE
 
 
