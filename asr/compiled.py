@@ -13,11 +13,11 @@ import logging
 import os
 import re
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
-from numba import config, njit
+from numba import config, njit, types
 from numba.core.caching import CompileResultCacheImpl, FunctionCache, _CacheLocator
 from numba.misc.appdirs import AppDirs
 
@@ -48,7 +48,8 @@ def kernel(
         function: what to compile; none in `@kernel(...)`, a decorator with options.
         allocates: whether the function makes arrays. One that makes none is compiled without numba's
             reference counts, which are atomic and cost more than most of what a small kernel does.
-        inline: compile it as a part of each function that calls it.
+        inline: for functions that only other compiled functions call: LLVM makes it a part of each. (Numba's
+            own inlining types the function again at each call, which takes twice as long.)
         options: more of numba's.
     """
     if function is None:
@@ -61,16 +62,49 @@ def _compile(function: F, allocates: bool, inline: bool, options: dict[str, Any]
     if not allocates:
         options["_nrt"] = False
     if inline:
-        options["inline"] = "always"
+        options |= {"forceinline": True, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
     make: Any = njit
     dispatcher: Any = make(**options)(function)
-    try:
-        make = _Cache  # numba has no types
-        dispatcher._cache = make(function)
-    except OSError:
-        _warn_no_cache()
+    _widen_integers(dispatcher)
+    if inline:
+        _refuse_python(dispatcher)
+    else:
+        try:
+            make = _Cache  # numba has no types
+            dispatcher._cache = make(function)
+        except OSError:
+            _warn_no_cache()
     compiled: F = dispatcher
     return compiled
+
+
+def _widen_integers(dispatcher: Any) -> None:
+    """Let other compiled functions pass every signed integer as an int64.
+
+    Numba would compile a function again for each width, and for each constant that it is called with.
+    """
+    get_call_template = dispatcher.get_call_template
+
+    def get_wide_template(args: Sequence[Any], kws: Mapping[str, Any]) -> Any:
+        return get_call_template([*map(_widen, args)], {name: _widen(kind) for name, kind in kws.items()})
+
+    dispatcher.get_call_template = get_wide_template
+
+
+def _widen(kind: Any) -> Any:
+    numba_types: Any = types
+    kind = numba_types.unliteral(kind)
+    return numba_types.int64 if isinstance(kind, numba_types.Integer) and kind.signed else kind
+
+
+def _refuse_python(dispatcher: Any) -> None:
+    """Raise a TypeError where Python calls a function that has no wrapper for Python."""
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise TypeError(f"{dispatcher.__name__} is inlined: only compiled functions can call it.")
+
+    dispatcher._insert = lambda *_: None  # what was compiled for other functions is not offered to Python
+    dispatcher._compile_for_args = refuse
 
 
 class _Cache(FunctionCache):

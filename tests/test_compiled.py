@@ -5,9 +5,12 @@ import os
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from numba import config
+from numpy.typing import NDArray
 
 from asr import compiled as module
 from asr.compiled import kernel, source_digest
@@ -85,3 +88,22 @@ def double():  # type: ignore[no-untyped-def]
         return 2 * x
 
     return twice
+
+
+@kernel(allocates=False, inline=True)
+def tripled(number: int) -> int:
+    return 3 * number
+
+
+@kernel
+def nine_times(numbers: NDArray[np.int32]) -> int:
+    return tripled(tripled(numbers[0])) + tripled(0)
+
+
+def test_inlined_functions() -> None:
+    """One compilation for each width of integers and each constant; a crash where Python calls it."""
+    assert nine_times(np.array([2], np.int32)) == 18
+    dispatcher: Any = tripled
+    assert [str(kind) for (kind,) in dispatcher.signatures] == ["int64"]
+    with pytest.raises(TypeError, match="tripled is inlined"):
+        tripled(2)

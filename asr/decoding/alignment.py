@@ -96,6 +96,7 @@ def _align(
             return _FULL
         first_states[step] = low
         best, top = -math.inf, 0.0
+        blank_prob = math.exp(log_probs[step, 0])
         for state in range(low, new_high + 1):
             score, move = scores[before, state + 2], 0
             total = sums[before, state + 2] + sums[before, state + 1]
@@ -109,7 +110,7 @@ def _align(
                 if scores[before, state] > score:
                     score, move = scores[before, state], 2
             score += log_probs[step, token]
-            total *= math.exp(log_probs[step, token])
+            total *= blank_prob if token == 0 else math.exp(log_probs[step, token])
             scores[row, state + 2] = score
             sums[row, state + 2] = total
             moves[begins[step] + state - low] = move

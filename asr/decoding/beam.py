@@ -23,7 +23,7 @@ from asr.decoding.fusion.lm_queries import answer_queries
 from asr.decoding.fusion.sources import Sources, build_sources
 from asr.decoding.fusion.tables import build_pruning
 from asr.decoding.hypothesis import Hypothesis
-from asr.decoding.kernel.prefixes import EXTERNAL
+from asr.decoding.kernel.proposals import EXTERNAL_LM
 from asr.decoding.kernel.steps import advance_beam
 from asr.decoding.streaming import BeamStream
 from asr.device import usable_cores
@@ -137,7 +137,7 @@ class BeamDecoder:
         host = log_probs.detach().cpu().double().numpy()
         utterances = [host[index, :length] for index, length in enumerate(lengths)]
         with _announced():
-            if self._sources.lm is not None and self._sources.lm_kind == EXTERNAL:
+            if self._sources.lm is not None and self._sources.lm_kind == EXTERNAL_LM:
                 return self._decode_together(utterances, step_s, self._sources.lm)
             threads = min(self.config.threads or usable_cores(), len(utterances))
             if threads <= 1:

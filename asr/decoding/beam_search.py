@@ -13,9 +13,9 @@ from asr.decoding.fusion.lm_queries import LmQueries, answer_queries
 from asr.decoding.fusion.sources import Sources
 from asr.decoding.fusion.vocabulary import SearchVocabulary
 from asr.decoding.hypothesis import Hypothesis, NamedSpans, Word, name_tokens, time_words
-from asr.decoding.kernel.arena import NODE, NONE, ROOT, compact, new_beam, new_merges
+from asr.decoding.kernel.arena import N_NODES, NODE, NONE, ROOT, compact, new_beam, new_merges
 from asr.decoding.kernel.ends import propose_ends, score_ends
-from asr.decoding.kernel.prefixes import COLUMNS, PARENT, WORD, Tables
+from asr.decoding.kernel.proposals import COLUMNS, PARENT, WORD, Tables
 from asr.decoding.kernel.recombination import new_buffers
 from asr.decoding.kernel.steps import Pending, Pruning, advance_beam
 from asr.decoding.lattice import Ends, paths
@@ -119,7 +119,7 @@ class BeamSearch:
             count = int(self._pending.size[0])
             if self._external and count:
                 self._pending.size[0] = 0
-                while self.beam.sizes[0] + count > len(self.beam.nodes):
+                while self.beam.sizes[N_NODES] + count > len(self.beam.nodes):
                     self._double_arena()
                 yield from self._external.add_prefixes(
                     self.beam, self._pending.proposals[:count], setup.tables
@@ -153,7 +153,7 @@ class BeamSearch:
         nbest = setup.config.nbest
         wanted = nbest if nbest == 1 else _SPARE * nbest  # chosen by estimates, then ranked by scores
         spelled: set[tuple[int, ...]] = set()  # different merges can lead to the same tokens
-        for path in paths(self.beam.nodes[: self.beam.sizes[0]], self.merges, self.ends()):
+        for path in paths(self.beam.nodes[: self.beam.sizes[N_NODES]], self.merges, self.ends()):
             if (key := (*path.tokens, *path.words)) in spelled:
                 continue
             spelled.add(key)
@@ -186,15 +186,15 @@ class BeamSearch:
             again: whether the same step had too little room before.
         """
         nodes = np.zeros(len(self.beam.nodes), dtype=NODE)
-        number = np.full(self.beam.sizes[0], NONE, np.int32)
+        number = np.full(self.beam.sizes[N_NODES], NONE, np.int32)
         compact(self.beam, self.merges, nodes, number)
         self.anchor = int(number[self.anchor])
         self.beam = self.beam._replace(nodes=nodes)
-        if again or self.beam.sizes[0] > len(nodes) // 2:
+        if again or self.beam.sizes[N_NODES] > len(nodes) // 2:
             self._double_arena()
-        room, count = len(self.merges.log_ratio), int(self.merges.size[0])
-        if count + len(self._buffers.node) > room // 2 and room:
-            longer = new_merges(2 * room)
+        capacity, count = len(self.merges.log_ratio), int(self.merges.size[0])
+        if count + len(self._buffers.node) > capacity // 2 and capacity:
+            longer = new_merges(2 * capacity)
             for name in ("kept", "dropped", "log_ratio"):
                 getattr(longer, name)[:count] = getattr(self.merges, name)[:count]
             self.merges = longer._replace(size=self.merges.size)

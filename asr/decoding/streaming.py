@@ -18,7 +18,7 @@ from asr.decoding.checks import check_best, check_normalised, check_shapes, tole
 from asr.decoding.fusion.vocabulary import letters_of
 from asr.decoding.greedy import best_path, hypotheses_of
 from asr.decoding.hypothesis import Hypothesis, NamedSpans, name_tokens
-from asr.decoding.kernel.arena import NONE, ROOT, shared_prefix, spell
+from asr.decoding.kernel.arena import N_PREFIXES, NONE, ROOT, shared_prefix, spell
 from asr.text.tokenizer import BLANK, Tokenizer
 
 __all__ = ["BeamStream", "GreedyStream", "Partial"]
@@ -65,7 +65,7 @@ class BeamStream:
         self._search.advance(block.double().numpy())
         self._blocks.append(block.numpy())
         beam = self._search.beam
-        best = int(np.argmax((beam.blank_prob + beam.nonblank_prob)[: beam.sizes[1]]))
+        best = int(np.argmax((beam.blank_prob + beam.nonblank_prob)[: beam.sizes[N_PREFIXES]]))
         _, _, named = self._read(int(beam.node[best]))
         shared_node = shared_prefix(beam)
         tokens, words, shared = self._read(shared_node)

@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from asr.files import atomic_path
+
 __all__ = ["cache_folder", "cached_arrays", "content_digest"]
 
 log = logging.getLogger("asr")
@@ -70,13 +72,8 @@ def content_digest(parts: Iterable[str]) -> str:
 
 def _write(path: Path, arrays: Arrays) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.part{os.getpid()}")
-    try:
-        with temporary.open("wb") as file:
-            np.savez(file, allow_pickle=False, **arrays)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, allow_pickle=False, **arrays)
     newest_first = sorted(path.parent.glob("*.npz"), key=lambda file: file.stat().st_mtime, reverse=True)
     for old in newest_first[_MAX_FILES:]:
         old.unlink(missing_ok=True)

@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asr.decoding.fusion.vocabulary import Letters, SearchVocabulary
-from asr.decoding.kernel.arena import INSIDE, ROOT, UNKNOWN, Beam
-from asr.decoding.kernel.prefixes import END, LEAVES, PARENT, TOKEN, WORD, Tables, add_prefixes
+from asr.decoding.kernel.arena import N_NODES, OUT_OF_TREE, ROOT, UNKNOWN, Beam
+from asr.decoding.kernel.prefixes import add_prefixes
+from asr.decoding.kernel.proposals import END_OF_TEXT, PARENT, STARTS_UNKNOWN, TOKEN, WORD, Tables
 from asr.lm.interface import LanguageModel
 from asr.lm.ngram.trie import UNKNOWN as UNKNOWN_WORD
 
@@ -100,13 +101,13 @@ class ExternalModel:
 
     def compact(self, beam: Beam) -> None:
         """Forget the states that no prefix in the arena has."""
-        used = beam.nodes["lm_state"][: beam.sizes[0]]
+        used = beam.nodes["lm_state"][: beam.sizes[N_NODES]]
         kept, numbers = np.unique(used, return_inverse=True)
         states = [self._states[state] for state in kept]
         self._states, self._numbers = [], {}
         for state in states:
             self._number(state)
-        beam.nodes["lm_state"][: beam.sizes[0]] = numbers
+        beam.nodes["lm_state"][: beam.sizes[N_NODES]] = numbers
 
     def _number(self, state: Any) -> int:
         """The number of a state; equal states share one, if they can be compared."""
@@ -143,10 +144,10 @@ class ExternalModel:
             words = []
             if word >= 0:
                 words.append(self._words[word])
-            elif word == UNKNOWN and beam.nodes[parent]["tree_node"] != INSIDE:
+            elif word == UNKNOWN and beam.nodes[parent]["tree_node"] != OUT_OF_TREE:
                 words.append(UNKNOWN_WORD)
-            return words + [UNKNOWN_WORD] * proposal[LEAVES]
-        if token == END:
+            return words + [UNKNOWN_WORD] * proposal[STARTS_UNKNOWN]
+        if token == END_OF_TEXT:
             return []
         spelling = self._spellings[token]
         return [" ", *spelling] if self._begins_word[token] and (parent != ROOT or not spelling) else spelling

@@ -13,7 +13,7 @@ from asr.decoding.fusion.hotwords import HotWords, build_hot_words, check_hot_wo
 from asr.decoding.fusion.lm_queries import ExternalModel
 from asr.decoding.fusion.tables import build_bias, build_tables
 from asr.decoding.fusion.vocabulary import Letters, SearchVocabulary, build_vocabulary, letters_of
-from asr.decoding.kernel.prefixes import CHARACTERS, EXTERNAL, NO_LM, WORDS, Tables
+from asr.decoding.kernel.proposals import CHARACTER_LM, EXTERNAL_LM, NO_LM, WORD_LM, Tables
 from asr.errors import SettingsError
 from asr.lm.alphabet import check_alphabet
 from asr.lm.interface import LanguageModel
@@ -40,7 +40,7 @@ class Sources:
         scores: (words,) float64 nats: the words' log-probabilities by the language model without context, or
             None without one of words.
         lm: the language model, or None.
-        lm_kind: NO_LM, WORDS, CHARACTERS or EXTERNAL, see `kernel.prefixes`.
+        lm_kind: NO_LM, WORD_LM, CHARACTER_LM or EXTERNAL_LM, see `kernel.proposals`.
         ngrams: of the n-gram model; empty for others.
         lm_ids: (words,) int32: the n-gram model's ids of the words; or (letters + 1,) of the letters and the
             space.
@@ -88,7 +88,7 @@ class Sources:
 
     def external(self) -> ExternalModel | None:
         """The language model in a new search, where it is called from Python; else None."""
-        if self.lm is None or self.lm_kind != EXTERNAL:
+        if self.lm is None or self.lm_kind != EXTERNAL_LM:
             return None
         return ExternalModel(self.lm, self.letters, self.vocabulary)
 
@@ -139,9 +139,9 @@ def build_sources(
         raise SettingsError(
             "a language model of characters cannot be used with phones. Use one of words, or a lexicon."
         )
-    lm_kind = NO_LM if lm is None else EXTERNAL
+    lm_kind = NO_LM if lm is None else EXTERNAL_LM
     if isinstance(lm, NgramModel):
-        lm_kind = WORDS if lm.unit == "word" else CHARACTERS
+        lm_kind = WORD_LM if lm.unit == "word" else CHARACTER_LM
     symbols = [*letters.numbers, " "] if lm is not None and lm.unit == "character" else []
     if lm is not None and lm.unit == "word" and vocabulary is not None:
         symbols = list(vocabulary.words)

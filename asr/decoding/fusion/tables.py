@@ -9,7 +9,7 @@ from asr.decoding.config import BeamConfig
 from asr.decoding.fusion.hotwords import HotWords
 from asr.decoding.fusion.vocabulary import Letters, SearchVocabulary
 from asr.decoding.kernel.lexicon_tree import LexiconTree, best_below
-from asr.decoding.kernel.prefixes import Tables
+from asr.decoding.kernel.proposals import Tables
 from asr.decoding.kernel.steps import Pruning
 from asr.errors import ModelError
 from asr.text.tokenizer import BLANK
@@ -64,14 +64,14 @@ def build_tables(
         bias: (vocab,) float64 nats, see `build_bias`.
         vocabulary: the words, or None.
         scores: (words,) float64 nats: by the language model without context, for the look-ahead.
-        lm_kind: NO_LM, WORDS, CHARACTERS or EXTERNAL.
+        lm_kind: NO_LM, WORD_LM, CHARACTER_LM or EXTERNAL_LM.
         lm_ids: see `Tables`.
         hot_words: the automaton that finds hot words by their letters.
         word_boost: (words,) float64 nats: of hot words that are not found by their letters.
     """
     tree = vocabulary.tree if vocabulary else _NO_TREE
     boosts = np.zeros(len(vocabulary.words) if vocabulary else 0) if word_boost is None else word_boost
-    look_ahead = np.zeros(len(tree.letter) + 1)  # the last is for INSIDE
+    look_ahead = np.zeros(len(tree.letter) + 1)  # the last is for OUT_OF_TREE
     if vocabulary and scores is not None:
         weight = config.weights.lm_weight
         look_ahead[:-1] = best_below(tree, (weight * scores if weight > 0 else 0.0) + boosts)

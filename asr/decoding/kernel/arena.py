@@ -14,9 +14,11 @@ from numpy.typing import NDArray
 from asr.compiled import kernel
 
 __all__ = [
-    "INSIDE",
     "NODE",
     "NONE",
+    "N_NODES",
+    "N_PREFIXES",
+    "OUT_OF_TREE",
     "ROOT",
     "UNKNOWN",
     "Beam",
@@ -30,8 +32,12 @@ __all__ = [
 
 NONE = -1  # no node, no word, no index
 ROOT = 0  # in the arena: the empty prefix; in a lexicon tree: no letter of a word yet
-INSIDE = -1  # instead of a node of the lexicon tree: within a word that the tree does not hold
+# Instead of a node of the lexicon tree: within a word that the tree does not hold. It is what a search for a
+# child returns, NONE, and as an index it is the last element of the arrays by node.
+OUT_OF_TREE = NONE
 UNKNOWN = -2  # instead of a word number: a word outside the vocabulary
+
+N_NODES, N_PREFIXES = 0, 1  # the elements of `Beam.sizes`
 
 # One cache line. Numba reads the fields by name.
 NODE = np.dtype(
@@ -42,7 +48,7 @@ NODE = np.dtype(
         ("sibling", np.int32),  # the next older child of the same parent
         ("beam_index", np.int32),  # index in the beam, or NONE
         ("word", np.int32),  # the word that this token completed: its number, UNKNOWN or NONE
-        ("tree_node", np.int32),  # node of the lexicon tree, or INSIDE
+        ("tree_node", np.int32),  # node of the lexicon tree, or OUT_OF_TREE
         ("lm_state", np.int32),  # state of the language model
         ("hot_state", np.int32),  # state of the hot words
         ("padding", np.int32),
@@ -58,9 +64,10 @@ class Merges(NamedTuple):
     """Prefixes that recombination has dropped, each with the prefix that goes on instead.
 
     Attributes:
-        kept: (room,) int32: the node that goes on.
-        dropped: (room,) int32: the node that was dropped for it.
-        log_ratio: (room,) float64: log of the dropped prefix's probability over the other's, nats, at most 0.
+        kept: (capacity,) int32: the node that goes on.
+        dropped: (capacity,) int32: the node that was dropped for it.
+        log_ratio: (capacity,) float64: log of the dropped prefix's probability over the other's, nats, at
+            most 0.
         size: (1,) int64: how many there are, the oldest first.
     """
 
@@ -79,7 +86,7 @@ class Beam(NamedTuple):
         blank_prob: (beam_size,) float64: probability of each prefix's paths that end in a blank, fused scores
             included, times exp(-log_scale).
         nonblank_prob: (beam_size,) float64: likewise of the paths that end in its last token.
-        sizes: (2,) int64: nodes in the arena, prefixes in the beam.
+        sizes: (2,) int64: how many nodes the arena holds (N_NODES), how many prefixes the beam (N_PREFIXES).
         log_scale: (1,) float64: nats; keeps the probabilities within a float64's range.
     """
 
@@ -119,16 +126,16 @@ def new_beam(beam_size: int, capacity: int, lm_state: int = 0, look_ahead: float
     return beam
 
 
-def new_merges(room: int) -> Merges:
+def new_merges(capacity: int) -> Merges:
     """No merges yet.
 
     Args:
-        room: how many can be recorded; 0 records none.
+        capacity: how many can be recorded; 0 records none.
     """
     return Merges(
-        kept=np.zeros(room, np.int32),
-        dropped=np.zeros(room, np.int32),
-        log_ratio=np.zeros(room),
+        kept=np.zeros(capacity, np.int32),
+        dropped=np.zeros(capacity, np.int32),
+        log_ratio=np.zeros(capacity),
         size=np.zeros(1, np.int64),
     )
 
@@ -166,14 +173,14 @@ def compact(beam: Beam, merges: Merges, nodes: NDArray[Any], number: NDArray[np.
         nodes: (capacity,) NODE, with enough room.
         number: (nodes,) int32, all NONE: gets the new number of each node, NONE if it is not copied.
     """
-    for index in range(beam.sizes[1]):
-        _mark(beam.nodes, int(beam.node[index]), number)
+    for index in range(beam.sizes[N_PREFIXES]):
+        _mark(beam.nodes, beam.node[index], number)
     # A path takes its merges from the last to the first, so one pass in this order sees all that it needs.
     for merge in range(merges.size[0] - 1, -1, -1):
         if number[merges.kept[merge]] != NONE:
-            _mark(beam.nodes, int(merges.dropped[merge]), number)
+            _mark(beam.nodes, merges.dropped[merge], number)
     used = 0
-    for old in range(beam.sizes[0]):
+    for old in range(beam.sizes[N_NODES]):
         if number[old] == NONE:
             continue
         nodes[used] = beam.nodes[old]
@@ -195,9 +202,9 @@ def compact(beam: Beam, merges: Merges, nodes: NDArray[Any], number: NDArray[np.
             merges.log_ratio[kept] = merges.log_ratio[merge]
             kept += 1
     merges.size[0] = kept
-    for index in range(beam.sizes[1]):
+    for index in range(beam.sizes[N_PREFIXES]):
         beam.node[index] = number[beam.node[index]]
-    beam.sizes[0] = used
+    beam.sizes[N_NODES] = used
 
 
 @kernel
@@ -208,7 +215,7 @@ def shared_prefix(beam: Beam) -> int:
         beam: the search.
     """
     shared = beam.node[0]
-    for index in range(1, beam.sizes[1]):
+    for index in range(1, beam.sizes[N_PREFIXES]):
         other = beam.node[index]
         while shared != other:
             # children have higher numbers than their parents

@@ -6,19 +6,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asr.compiled import kernel
-from asr.decoding.kernel.arena import UNKNOWN, Beam
-from asr.decoding.kernel.prefixes import (
-    CHARACTERS,
+from asr.decoding.kernel.arena import N_PREFIXES, UNKNOWN, Beam
+from asr.decoding.kernel.prefixes import fused_gain, lm_score
+from asr.decoding.kernel.proposals import (
+    CHARACTER_LM,
     COLUMNS,
-    END,
-    LEAVES,
+    END_OF_TEXT,
     PARENT,
+    STARTS_UNKNOWN,
     TOKEN,
     WORD,
-    WORDS,
+    WORD_LM,
     Tables,
-    fused_gain,
-    lm_score,
     propose,
 )  # fmt: skip
 from asr.lm.ngram.packed import PackedNgrams, advance
@@ -26,7 +25,6 @@ from asr.lm.ngram.packed import PackedNgrams, advance
 __all__ = ["propose_ends", "score_ends"]
 
 
-@kernel
 def propose_ends(beam: Beam, tables: Tables) -> NDArray[np.int32]:
     """What the prefixes of the beam become if the utterance ends here.
 
@@ -40,21 +38,26 @@ def propose_ends(beam: Beam, tables: Tables) -> NDArray[np.int32]:
     Returns:
         (ends, COLUMNS) int32: proposals.
     """
-    rows = np.empty((beam.sizes[1] * tables.max_proposals, COLUMNS), np.int32)
+    rows = np.empty((int(beam.sizes[N_PREFIXES]) * tables.max_proposals, COLUMNS), np.int32)
+    return rows[: _propose_ends(beam, tables, rows)]
+
+
+@kernel(allocates=False)
+def _propose_ends(beam: Beam, tables: Tables, rows: NDArray[np.int32]) -> int:
+    """`propose_ends` into the first of `rows`, (at least ends, COLUMNS) int32; returns how many."""
     count = 0
-    for index in range(beam.sizes[1]):
-        count += propose(beam.nodes, int(beam.node[index]), END, tables, rows[count:])
+    for index in range(beam.sizes[N_PREFIXES]):
+        count += propose(beam.nodes, beam.node[index], END_OF_TEXT, tables, rows[count:])
     if count == 0:
-        for index in range(beam.sizes[1]):
+        for index in range(beam.sizes[N_PREFIXES]):
             rows[count, PARENT] = beam.node[index]
-            rows[count, TOKEN] = END
+            rows[count, TOKEN] = END_OF_TEXT
             rows[count, WORD] = UNKNOWN
-            rows[count, LEAVES] = 0
+            rows[count, STARTS_UNKNOWN] = 0
             count += 1
-    return rows[:count]
+    return count
 
 
-@kernel
 def score_ends(
     beam: Beam,
     rows: NDArray[np.int32],
@@ -77,17 +80,32 @@ def score_ends(
         All (ends,) float64: score, nats; the part of it that is not acoustic; the language model's
         log-probability of the whole text, unweighted.
     """
-    count = rows.shape[0]
-    score, fused, log_prob = np.empty(count), np.empty(count), np.empty(count)
-    for row in range(count):
+    score, fused = np.empty(len(rows)), np.empty(len(rows))
+    log_probs = end_log_probs.copy()
+    _score_ends(beam, rows, tables, lm, end_id, score, fused, log_probs)
+    return score, fused, log_probs
+
+
+@kernel(allocates=False)
+def _score_ends(
+    beam: Beam,
+    rows: NDArray[np.int32],
+    tables: Tables,
+    lm: PackedNgrams,
+    end_id: int,
+    score: NDArray[np.float64],
+    fused: NDArray[np.float64],
+    log_probs: NDArray[np.float64],
+) -> None:
+    """`score_ends`, whose three results are filled; `log_probs` holds the log-probabilities of the ends."""
+    for row in range(rows.shape[0]):
         node = beam.nodes[rows[row, PARENT]]
-        nats = end_log_probs[row]
-        if tables.lm_kind == WORDS or tables.lm_kind == CHARACTERS:
-            nats, state = lm_score(beam.nodes, rows[row], tables, lm)
-            nats += advance(lm, int(np.int64(state)), end_id)[0]
-        gain = fused_gain(beam.nodes, rows[row], nats, tables)
+        log_prob = log_probs[row]
+        if tables.lm_kind == WORD_LM or tables.lm_kind == CHARACTER_LM:
+            log_prob, state = lm_score(beam.nodes, rows[row], tables, lm)
+            log_prob += advance(lm, state, end_id)[0]
+        gain = fused_gain(beam.nodes, rows[row], log_prob, tables)
         total = beam.blank_prob[node.beam_index] + beam.nonblank_prob[node.beam_index]
         score[row] = math.log(total) + beam.log_scale[0] + gain
         fused[row] = node.fused_score + gain
-        log_prob[row] = node.lm_log_prob + nats
-    return score, fused, log_prob
+        log_probs[row] = node.lm_log_prob + log_prob

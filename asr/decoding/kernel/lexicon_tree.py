@@ -43,7 +43,12 @@ def build_tree(spellings: Sequence[tuple[int, Sequence[int]]]) -> LexiconTree:
     ordered = sorted((tuple(letters), word) for word, letters in spellings)
     lengths = np.array([len(letters) for letters, _ in ordered], dtype=np.int64)
     flat = np.array([letter for letters, _ in ordered for letter in letters], dtype=np.int32)
-    parent, letter, depth, last = _insert(flat, lengths)
+    most = len(flat) + 1  # nodes, where no two spellings begin alike
+    parent, letter = np.zeros(most, np.int64), np.full(most, -1, np.int32)
+    depth, last = np.zeros(most, np.int32), np.zeros(len(lengths), np.int64)
+    path = np.zeros(lengths.max(initial=0) + 1, np.int64)
+    nodes = _insert(flat, lengths, path, parent, letter, depth, last)
+    parent, letter, depth = parent[:nodes], letter[:nodes], depth[:nodes]
     # In depth-first order the nodes of one depth are sorted by what they spell; so this is breadth-first.
     order = np.argsort(depth, kind="stable")
     number = np.empty(len(order), dtype=np.int64)
@@ -83,43 +88,47 @@ def _starts(owners: NDArray[np.int64], nodes: int, first: int) -> NDArray[np.int
     return (first + np.concatenate([[0], np.cumsum(counts)])).astype(np.int32)
 
 
-@kernel
+@kernel(allocates=False)
 def _insert(
-    flat: NDArray[np.int32], lengths: NDArray[np.int64]
-) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int32], NDArray[np.int64]]:
-    """The nodes of a tree, depth first.
+    flat: NDArray[np.int32],
+    lengths: NDArray[np.int64],
+    path: NDArray[np.int64],
+    parent: NDArray[np.int64],
+    letter: NDArray[np.int32],
+    depth: NDArray[np.int32],
+    last: NDArray[np.int64],
+) -> int:
+    """Fill in the nodes of a tree, depth first.
 
     Args:
         flat: int32 letters of the sorted spellings, one after another.
         lengths: (spellings,) int64 letters of each.
+        path: (longest spelling + 1,) int64, 0: overwritten by the nodes along a spelling.
+        parent: (at least nodes,) int64, 0: gets the parent of each node.
+        letter: (at least nodes,) int32, -1: gets the letter that leads to each node.
+        depth: (at least nodes,) int32, 0: gets the depth of each node.
+        last: (spellings,) int64: gets the node at the end of each.
 
     Returns:
-        (nodes,) parent, letter and depth of each node; (spellings,) the node at the end of each.
+        How many nodes there are.
     """
-    most = len(flat) + 1
-    parent, letter = np.zeros(most, np.int64), np.empty(most, np.int32)
-    depth, last = np.zeros(most, np.int32), np.zeros(len(lengths), np.int64)
-    longest = 0
-    for length in lengths:
-        longest = max(longest, length)
-    path = np.zeros(longest + 1, np.int64)  # nodes along the spelling before this one
-    letter[0] = -1
     nodes, begin, reached = 1, 0, 0
-    for spelling in range(len(lengths)):
+    for spelling in range(lengths.shape[0]):
+        length = lengths[spelling]
         shared = 0
-        while shared < min(reached, lengths[spelling]) and letter[path[shared + 1]] == flat[begin + shared]:
+        while shared < reached and shared < length and letter[path[shared + 1]] == flat[begin + shared]:
             shared += 1
-        for index in range(shared, lengths[spelling]):
+        for index in range(shared, length):
             parent[nodes], letter[nodes], depth[nodes] = path[index], flat[begin + index], index + 1
             path[index + 1] = nodes
             nodes += 1
-        reached = lengths[spelling]
+        reached = length
         last[spelling] = path[reached]
         begin += reached
-    return parent[:nodes], letter[:nodes], depth[:nodes], last
+    return nodes
 
 
-@kernel
+@kernel(allocates=False)
 def _climb(
     child_start: NDArray[np.int32],
     word_start: NDArray[np.int32],
@@ -134,7 +143,7 @@ def _climb(
         scores: (spellings,) float64, of the words node by node.
         best: (nodes,) float64: changed in place.
     """
-    for node in range(len(best) - 1, -1, -1):
+    for node in range(best.shape[0] - 1, -1, -1):
         for spelling in range(word_start[node], word_start[node + 1]):
             best[node] = max(best[node], scores[spelling])
         for child in range(child_start[node], child_start[node + 1]):

@@ -7,12 +7,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asr.compiled import kernel
-from asr.decoding.kernel.arena import NONE, Beam, Merges
-from asr.decoding.kernel.prefixes import COLUMNS
+from asr.decoding.kernel.arena import N_PREFIXES, NONE, Beam, Merges
+from asr.decoding.kernel.proposals import COLUMNS
 
 __all__ = ["StepBuffers", "keep_best", "new_buffers", "recombine", "select_beam"]
 
-_RIVALS = 6  # prefixes that a prefix is compared with before it is kept as it is
+_MAX_COMPARED = 6  # prefixes that a prefix is compared with before it is kept as it is
 
 
 class StepBuffers(NamedTuple):
@@ -21,10 +21,10 @@ class StepBuffers(NamedTuple):
     Probabilities are scaled as those of the beam (`Beam.log_scale`).
 
     Attributes:
-        node: (room,) int32: the candidates, as nodes of the arena.
-        blank_prob: (room,) float64: probability of each candidate's paths that end in a blank.
-        nonblank_prob: (room,) float64: of those that end in its last token.
-        total_prob: (room,) float64: the sum of both.
+        node: (capacity,) int32: the candidates, as nodes of the arena.
+        blank_prob: (capacity,) float64: probability of each candidate's paths that end in a blank.
+        nonblank_prob: (capacity,) float64: of those that end in its last token.
+        total_prob: (capacity,) float64: the sum of both.
         token_prob: (vocab,) float64: the tokens' scaled and biased probabilities at a step.
         token_step: (vocab,) int64: the step for which `token_prob` holds.
         tokens: (vocab,) int32: the tokens that are tried, the most probable first.
@@ -58,13 +58,13 @@ def new_buffers(beam_size: int, vocab: int, max_proposals: int) -> StepBuffers:
         vocab: number of tokens, blank included.
         max_proposals: see `Tables`.
     """
-    room = 2 * beam_size + 16
-    slots = 1 << (2 * room).bit_length()
+    capacity = 2 * beam_size + 16
+    slots = 1 << (2 * capacity).bit_length()
     return StepBuffers(
-        node=np.empty(room, np.int32),
-        blank_prob=np.empty(room),
-        nonblank_prob=np.empty(room),
-        total_prob=np.empty(room),
+        node=np.empty(capacity, np.int32),
+        blank_prob=np.empty(capacity),
+        nonblank_prob=np.empty(capacity),
+        total_prob=np.empty(capacity),
         token_prob=np.empty(vocab),
         token_step=np.empty(vocab, np.int64),
         tokens=np.empty(vocab, np.int32),
@@ -117,11 +117,11 @@ def recombine(
     """
     nodes = beam.nodes
     record = merges.log_ratio.shape[0] > 0
-    least = 0.0
+    floor = 0.0  # probability below which a merge is not recorded
     if record:
         for index in range(count):
-            least = max(least, buffers.total_prob[index])
-        least *= math.exp(-threshold)
+            floor = max(floor, buffers.total_prob[index])
+        floor *= math.exp(-threshold)
     mask = buffers.hash_index.shape[0] - 1
     kept = 0
     for index in range(count):
@@ -133,7 +133,7 @@ def recombine(
         target = kept
         compared = 0
         winner, loser = 0, NONE  # indices of two candidates that merge
-        while buffers.hash_step[slot] == step and compared < _RIVALS:
+        while buffers.hash_step[slot] == step and compared < _MAX_COMPARED:
             compared += 1
             other = buffers.hash_index[slot]
             rival = nodes[buffers.node[other]]
@@ -155,7 +155,7 @@ def recombine(
         if (
             record
             and loser != NONE
-            and buffers.total_prob[loser] >= least
+            and buffers.total_prob[loser] >= floor
             and buffers.total_prob[loser] > 0.0
         ):
             merge = merges.size[0]
@@ -190,12 +190,12 @@ def select_beam(beam: Beam, buffers: StepBuffers, count: int, beam_threshold: fl
         False, and the beam is left without prefixes, where no candidate has a probability above 0.
     """
     nodes = beam.nodes
-    width = beam.node.shape[0]
-    for index in range(beam.sizes[1]):
+    beam_size = beam.node.shape[0]
+    for index in range(beam.sizes[N_PREFIXES]):
         nodes[beam.node[index]].beam_index = NONE
-    if count > width:
-        keep_best(buffers, count, width)
-        count = width
+    if count > beam_size:
+        keep_best(buffers, count, beam_size)
+        count = beam_size
     best = 0.0
     for index in range(count):
         best = max(best, buffers.total_prob[index])
@@ -212,19 +212,19 @@ def select_beam(beam: Beam, buffers: StepBuffers, count: int, beam_threshold: fl
         beam.nonblank_prob[kept] = buffers.nonblank_prob[index] / best
         nodes[number].beam_index = kept
         kept += 1
-    beam.sizes[1] = kept
+    beam.sizes[N_PREFIXES] = kept
     beam.log_scale[0] += math.log(best)
     return True
 
 
 @kernel(allocates=False)
-def keep_best(buffers: StepBuffers, count: int, width: int) -> None:
+def keep_best(buffers: StepBuffers, count: int, beam_size: int) -> None:
     """Bring the most probable candidates to the front, the least of them last (quickselect).
 
     Args:
         buffers: hold the candidates, reordered in place.
         count: how many candidates there are.
-        width: how many of them are brought to the front.
+        beam_size: how many of them are brought to the front.
     """
     low, high = 0, count - 1
     while low < high:
@@ -239,9 +239,9 @@ def keep_best(buffers: StepBuffers, count: int, width: int) -> None:
                 _swap(buffers, left, right)
                 left += 1
                 right -= 1
-        if width - 1 <= right:
+        if beam_size - 1 <= right:
             high = right
-        elif width - 1 >= left:
+        elif beam_size - 1 >= left:
             low = left
         else:
             return

@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asr.compiled import kernel
-from asr.decoding.kernel.arena import NONE, Beam, Merges
-from asr.decoding.kernel.prefixes import COLUMNS, EXTERNAL, Tables, add_prefix, lm_score, propose
+from asr.decoding.kernel.arena import N_NODES, N_PREFIXES, NONE, Beam, Merges
+from asr.decoding.kernel.prefixes import add_prefix, lm_score
+from asr.decoding.kernel.proposals import COLUMNS, EXTERNAL_LM, Tables, propose
 from asr.decoding.kernel.recombination import StepBuffers, keep_best, recombine, select_beam
 from asr.lm.ngram.packed import PackedNgrams
 
@@ -38,7 +39,7 @@ class Pending(NamedTuple):
     """Prefixes that a language model in Python has to score before the step can be taken.
 
     Attributes:
-        proposals: (room, COLUMNS) int32: see `propose`.
+        proposals: (capacity, COLUMNS) int32: see `propose`.
         size: (1,) int64: how many there are.
     """
 
@@ -79,23 +80,25 @@ def advance_beam(
         pending.
         -1 - step where nothing has a probability above 0 after that step.
     """
-    width = beam.node.shape[0]
-    buffers.token_step[:] = -1
-    buffers.hash_step[:] = -1
+    beam_size = beam.node.shape[0]
+    for token in range(log_probs.shape[1]):
+        buffers.token_step[token] = NONE
+    for slot in range(buffers.hash_step.shape[0]):
+        buffers.hash_step[slot] = NONE
     for step in range(begin, log_probs.shape[0]):
         count, best, worst = _continue_prefixes(log_probs, step, beam, tables, buffers)
         if log_probs[step, 0] <= pruning.blank_skip:
             floor = best * math.exp(-pruning.beam_threshold)
-            if count == width:
+            if count == beam_size:
                 floor = max(floor, worst)
             tried = _choose_tokens(log_probs, step, floor, pruning, beam, tables, buffers)
             if tried > 0:
                 count = _extend_prefixes(tried, floor, beam, tables, lm, buffers, count, pending)
                 if count < 0:
                     return step
-                if pruning.recombine and count > beam.sizes[1]:
-                    room = merges.log_ratio.shape[0]
-                    if room > 0 and merges.size[0] + count > room:
+                if pruning.recombine and count > beam.sizes[N_PREFIXES]:
+                    capacity = merges.log_ratio.shape[0]
+                    if capacity > 0 and merges.size[0] + count > capacity:
                         return step
                     count = recombine(beam, merges, pruning.lattice_threshold, buffers, count, step)
         if not select_beam(beam, buffers, count, pruning.beam_threshold):
@@ -122,9 +125,9 @@ def _continue_prefixes(
     nodes = beam.nodes
     best, worst = 0.0, math.inf
     blank_emission = math.exp(tables.scale * log_probs[step, 0] + tables.bias[0])
-    for index in range(beam.sizes[1]):
+    for index in range(beam.sizes[N_PREFIXES]):
         number = beam.node[index]
-        token = int(nodes[number].token)  # one integer type, one compilation
+        token = nodes[number].token
         blank = (beam.blank_prob[index] + beam.nonblank_prob[index]) * blank_emission
         nonblank = 0.0
         if token != 0:
@@ -150,7 +153,7 @@ def _continue_prefixes(
         buffers.total_prob[index] = total
         best = max(best, total)
         worst = min(worst, total)
-    return beam.sizes[1], best, worst
+    return beam.sizes[N_PREFIXES], best, worst
 
 
 @kernel(allocates=False, inline=True)
@@ -180,19 +183,19 @@ def _choose_tokens(
     vocab = log_probs.shape[1]
     token_prob, tokens = buffers.token_prob, buffers.tokens
     highest = 0.0  # the greatest factor by which a prefix of the beam can multiply a token's probability
-    for index in range(beam.sizes[1]):
+    for index in range(beam.sizes[N_PREFIXES]):
         total = beam.blank_prob[index] + beam.nonblank_prob[index]
         tree_node = beam.nodes[beam.node[index]].tree_node
         highest = max(highest, total * max(tables.gain_within[tree_node], tables.gain_end[tree_node]))
     top = -math.inf
     for token in range(vocab):
         top = max(top, tables.scale * log_probs[step, token] + tables.bias[token])
-    least = top - pruning.token_threshold
+    lowest = top - pruning.token_threshold
     if floor > 0.0:
-        least = max(least, math.log(floor / highest) - 1e-9)  # the loop over prefixes compares exactly
+        lowest = max(lowest, math.log(floor / highest) - 1e-9)  # the loop over prefixes compares exactly
     tried = 0
     for token in range(1, vocab):
-        if tables.scale * log_probs[step, token] + tables.bias[token] < least:
+        if tables.scale * log_probs[step, token] + tables.bias[token] < lowest:
             continue
         if buffers.token_step[token] != step:
             buffers.token_step[token] = step
@@ -238,20 +241,20 @@ def _extend_prefixes(
         How many candidates there are then, or -1 when the arena is full or something is pending.
     """
     nodes = beam.nodes
-    width = beam.node.shape[0]
+    beam_size = beam.node.shape[0]
     token_prob, proposals = buffers.token_prob, buffers.proposals
     newest, stamps = buffers.child, buffers.child_stamp
     stamp = stamps[0]  # the blank has no children, so its element counts
-    for index in range(beam.sizes[1]):
-        number = int(beam.node[index])
+    for index in range(beam.sizes[N_PREFIXES]):
+        number = beam.node[index]
         last, tree_node = nodes[number].token, nodes[number].tree_node
         total = beam.blank_prob[index] + beam.nonblank_prob[index]
         gain_within, gain_end = tables.gain_within[tree_node], tables.gain_end[tree_node]
-        most = total * max(gain_within, gain_end)
+        highest = total * max(gain_within, gain_end)  # what a token's probability can be multiplied by
         listed = False
         for rank in range(tried):
-            token = int(buffers.tokens[rank])
-            if token_prob[token] * most < floor:
+            token = buffers.tokens[rank]
+            if token_prob[token] * highest < floor:
                 break  # those that follow are less probable
             # a token that is repeated needs a blank between
             incoming = token_prob[token] * (beam.blank_prob[index] if token == last else total)
@@ -268,12 +271,12 @@ def _extend_prefixes(
                         stamps[child_token] = stamp
                         newest[child_token] = child
                     child = nodes[child].sibling
-            child = int(newest[token]) if stamps[token] == stamp else NONE
+            child = newest[token] if stamps[token] == stamp else NONE
             if child == NONE:
                 proposed = propose(nodes, number, token, tables, proposals)
-                if beam.sizes[0] + proposed > nodes.shape[0]:
+                if beam.sizes[N_NODES] + proposed > nodes.shape[0]:
                     return -1
-                if tables.lm_kind == EXTERNAL:
+                if tables.lm_kind == EXTERNAL_LM:
                     if pending.size[0] + proposed > pending.proposals.shape[0]:
                         return -1  # what was left out is found when the step is tried again
                     for row in range(proposed):
@@ -289,9 +292,9 @@ def _extend_prefixes(
                 prob = incoming * nodes[child].factor
                 if nodes[child].beam_index == NONE and prob >= floor and prob > 0.0:
                     if count == buffers.total_prob.shape[0]:
-                        keep_best(buffers, count, width)
-                        count = width
-                        floor = max(floor, buffers.total_prob[width - 1])
+                        keep_best(buffers, count, beam_size)
+                        count = beam_size
+                        floor = max(floor, buffers.total_prob[beam_size - 1])
                     buffers.node[count] = child
                     buffers.blank_prob[count] = 0.0
                     buffers.nonblank_prob[count] = prob

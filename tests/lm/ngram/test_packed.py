@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from asr.compiled import kernel
 from asr.lm.ngram import packed, trie
-from asr.lm.ngram.packed import PackedNgrams, fits, is_sound, pack, read_field, unpack
+from asr.lm.ngram.packed import PackedNgrams, fits, is_sound, pack, unpack
 from asr.lm.ngram.trie import NgramArrays
 
 Table = dict[tuple[int, ...], tuple[float, float]]
@@ -16,6 +17,11 @@ RandomTable = Callable[..., Table]
 ArraysOf = Callable[[Table, int], NgramArrays]
 
 ORDERS = range(1, 7)
+
+
+@kernel
+def read_field(ngrams: PackedNgrams, column: int, index: int) -> int:
+    return packed.read_field(ngrams, column, index)
 
 
 def counts_of(table: Table, order: int) -> tuple[int, ...]:
