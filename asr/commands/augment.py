@@ -23,7 +23,7 @@ class AugmentSettings:
     Writes DIR/ID-epochN.wav in 32-bit float, exactly the samples that features are computed from. SpecAugment
     masks and mel warping act on features and are not in the files. A manifest's utterances are also listed in
     DIR/manifest.jsonl, with their transcripts, to score a model on them. In training an utterance
-    that would become too short for its transcript gets a lower speed.
+    that would become too short for its transcript gets a lower speed, and is not trimmed.
     """
 
     # audio files, quoted globs, folders (searched through), or manifests (*.jsonl)
