@@ -162,6 +162,20 @@ def _records(
     return {**record, **later}, {**_flat(Settings()), DATA_DIGEST: _data_digest(), **later}
 
 
+def portable_settings(settings: Settings) -> dict[str, Any]:
+    """What a training depends on, by the dotted names of the command line, without folders of a machine.
+
+    Of a file or folder that is read, such as the model of a warm start, only the name is kept.
+    """
+    portable = {name: value for name, value in _flat(settings).items() if name not in CHANGEABLE}
+    for topic in fields(Settings):
+        for item in fields(getattr(settings, topic.name)):
+            value = getattr(getattr(settings, topic.name), item.name)
+            if isinstance(value, Path) and f"{topic.name}.{item.name}" in portable:
+                portable[f"{topic.name}.{item.name}"] = value.name
+    return portable
+
+
 def _flat(settings: Settings) -> dict[str, Any]:
     topics = [topic.name for topic in fields(Settings)]  # a recipe's settings have further topics
     return flatten_settings(settings, topics)

@@ -18,10 +18,21 @@ from asr.errors import DataError, Interrupted, SettingsError
 from asr.frontend.features import log_mel
 from asr.training import recogniser as recogniser_module
 from asr.training.distributed import Process
-from asr.training.recogniser import Settings, feature_statistics, train
+from asr.training.recogniser import Settings, feature_statistics, portable_settings, train
 from tests.training.conftest import assert_same_weights, changed, weights_of
 
 CPU = torch.device("cpu")
+
+
+def test_portable_settings_name_no_folder(settings: Settings, tmp_path: Path) -> None:
+    """Guards the provenance of models that ship: what is learned is named, where it lay is not."""
+    settings = changed(settings, "augment", noise_share=0.5, noise_dir=tmp_path / "noise")
+    settings = changed(settings, "train", warm_start=tmp_path / "trunk.safetensors", learning_rate=0.5)
+    portable = portable_settings(settings)
+    assert portable["train.learning_rate"] == 0.5
+    assert portable["augment.noise_dir"] == "noise"
+    assert portable["train.warm_start"] == "trunk.safetensors"
+    assert str(tmp_path) not in json.dumps(portable)
 
 
 def test_folder_in_use(manifest: Path, settings: Settings) -> None:
