@@ -11,12 +11,10 @@ from pathlib import Path
 
 from asr.batching.batches import BatchConfig
 from asr.cli import recipe
-from asr.commands.tune import TuneSettings
-from asr.commands.tune import run as tune
+from asr.commands.tune import TuneSettings, tuned_decoder
 from asr.corpora import librispeech
 from asr.corpora.manifest import write_manifest
 from asr.decoding.config import BeamConfig, DecoderSettings
-from asr.decoding.decoder import Decoder, build_decoder
 from asr.device import choose_device
 from asr.frontend.augment import AugmentConfig
 from asr.frontend.features import FeatureConfig
@@ -70,7 +68,8 @@ def main(config: Config) -> str:
         dev = config.train.run_dir / "dev.jsonl"
         write_manifest(dev, splits.dev)
         settings = DecoderSettings(lm=config.lm, lexicon=config.lexicon, beam=config.beam)
-        decoder = tuned_decoder(path, dev, settings, config.grid, config.train.device)
+        tuning = TuneSettings(dev, path, grid=config.grid, device=config.train.device, decoding=settings)
+        decoder = tuned_decoder(tuning)
     lines = []
     for part, utterances in librispeech.by_part(splits.test).items():
         lines.append(f"{part}, {len({utterance.speaker for utterance in utterances})} speakers:")
@@ -80,15 +79,6 @@ def main(config: Config) -> str:
             notes = [f"Decoder: {decoder.name}", f"Weights: {decoder.weights}"]
             lines.append(write_report(config.train.run_dir / f"{part}-lm", score, notes))
     return "\n".join([*lines, f"Model: {path}"])
-
-
-def tuned_decoder(path: Path, dev: Path, settings: DecoderSettings, grid: Grid, device: str) -> Decoder:
-    """The search, with weights that are tuned on dev and stored with the model, if they are not yet."""
-    decoder = build_decoder(settings, load_model(path, choose_device(device)))
-    if not decoder.tuned:
-        tune(TuneSettings(dev, path, grid=grid, device=device, decoding=settings))
-        decoder = build_decoder(settings, load_model(path, choose_device(device)))
-    return decoder
 
 
 if __name__ == "__main__":

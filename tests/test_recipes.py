@@ -111,7 +111,7 @@ def test_english_goes_from_speech_to_a_model_that_ships(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "warm start from" in done.stderr
     rows = [line.strip("| ").split(" | ") for line in done.stdout.splitlines() if line.startswith("| ")]
-    conditions = ["as recorded", "telephone", "noise, 10 dB", "Opus, 12 kbit/s", "0.5 s of silence"]
+    conditions = ["as recorded", "telephone", "noise at 10 dB", "Opus at 12 kbit/s", "0.5 s of silence"]
     assert [row[0] for row in rows[1::4]] == conditions
     assert [row[1] for row in rows[1:5]] == ["all", "LibriSpeech", "Common Voice", "accented"]
     assert [re.search(r"/ (\d+),", row[2])[1] for row in rows[1:5]] == ["27", "9", "9", "9"]

@@ -113,6 +113,28 @@ def write(
     return conditions, len(waveform) / sample_rate
 
 
+def augmented(manifest: Path, out: Path, config: AugmentConfig | None) -> list[Utterance]:
+    """The utterances of a manifest as augmented in epoch 1 with seed 1; what was written before is kept.
+
+    Args:
+        manifest: the recordings.
+        out: folder for what is written.
+        config: of the augmentation; None for the recordings themselves.
+
+    Raises:
+        AsrError: as `run`, also for a single recording that cannot be read.
+    """
+    recorded = read_manifest(manifest)
+    if config is None:
+        return recorded
+    written, ids = out / "manifest.jsonl", [item.id for item in recorded]
+    if not written.is_file() or [item.id for item in read_manifest(written)] != ids:
+        for _, error in run(AugmentSettings((str(manifest),), out=out, augment=config)):
+            if error is not None:
+                raise error
+    return read_manifest(written)
+
+
 def _whole(path: Path) -> Utterance:
     """A recording without a manifest; with the id that a manifest without ids would give it."""
     return Utterance(id=path.stem, audio_filepath=path, duration=audio_info(path).duration_s, text="")

@@ -3,7 +3,7 @@
 import hashlib
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +93,23 @@ def train(utterances: Sequence[Utterance], dev: Sequence[Utterance], settings: S
     return config.run_dir / BEST_MODEL
 
 
+def branch_of(trunk: Settings, run_dir: Path, epochs: int, augment: AugmentConfig) -> Settings:
+    """Settings of a run that starts from a trunk's best model, and whose learning rate falls to 0.
+
+    Args:
+        trunk: of a run at a constant rate, at which the branch begins.
+        run_dir: of the branch.
+        epochs: of the branch.
+        augment: for the branch.
+
+    Source: Hägele et al. 2024, "Scaling laws and compute-optimal training beyond fixed training durations":
+        a constant rate and a linear decay to 0 at the end.
+    """
+    source = trunk.train.run_dir / BEST_MODEL
+    branch = replace(trunk.train, run_dir=run_dir, warm_start=source, schedule="linear", epochs=epochs)
+    return replace(trunk, train=branch, augment=augment)
+
+
 def feature_statistics(
     batches: Batches, config: FeatureConfig, process: Process
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -160,20 +177,6 @@ def _records(
         SOUNDS_DIGEST: recordings_digest(settings.augment),
     }
     return {**record, **later}, {**_flat(Settings()), DATA_DIGEST: _data_digest(), **later}
-
-
-def portable_settings(settings: Settings) -> dict[str, Any]:
-    """What a training depends on, by the dotted names of the command line, without folders of a machine.
-
-    Of a file or folder that is read, such as the model of a warm start, only the name is kept.
-    """
-    portable = {name: value for name, value in _flat(settings).items() if name not in CHANGEABLE}
-    for topic in fields(Settings):
-        for item in fields(getattr(settings, topic.name)):
-            value = getattr(getattr(settings, topic.name), item.name)
-            if isinstance(value, Path) and f"{topic.name}.{item.name}" in portable:
-                portable[f"{topic.name}.{item.name}"] = value.name
-    return portable
 
 
 def _flat(settings: Settings) -> dict[str, Any]:

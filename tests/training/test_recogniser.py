@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -18,21 +19,10 @@ from asr.errors import DataError, Interrupted, SettingsError
 from asr.frontend.features import log_mel
 from asr.training import recogniser as recogniser_module
 from asr.training.distributed import Process
-from asr.training.recogniser import Settings, feature_statistics, portable_settings, train
+from asr.training.recogniser import Settings, branch_of, feature_statistics, train
 from tests.training.conftest import assert_same_weights, changed, weights_of
 
 CPU = torch.device("cpu")
-
-
-def test_portable_settings_name_no_folder(settings: Settings, tmp_path: Path) -> None:
-    """Guards the provenance of models that ship: what is learned is named, where it lay is not."""
-    settings = changed(settings, "augment", noise_share=0.5, noise_dir=tmp_path / "noise")
-    settings = changed(settings, "train", warm_start=tmp_path / "trunk.safetensors", learning_rate=0.5)
-    portable = portable_settings(settings)
-    assert portable["train.learning_rate"] == 0.5
-    assert portable["augment.noise_dir"] == "noise"
-    assert portable["train.warm_start"] == "trunk.safetensors"
-    assert str(tmp_path) not in json.dumps(portable)
 
 
 def test_folder_in_use(manifest: Path, settings: Settings) -> None:
@@ -140,6 +130,25 @@ def test_warm_start_and_time_limit(manifest: Path, settings: Settings, tmp_path:
     torch.testing.assert_close(dict(weights), weights_of(source), rtol=1e-4, atol=1e-6)
     source.unlink()
     train(utterances, utterances, changed(settings, "train", **warm, resume=True, learning_rate=1e-9))
+
+
+def test_branch_starts_from_its_trunk(
+    manifest: Path, settings: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Guards the decayed branch: it begins with the trunk's weights, and its rate falls to 0."""
+    caplog.set_level(logging.INFO, "asr")
+    utterances = read_manifest(manifest)
+    trunk = changed(settings, "train", schedule="constant", epochs=1, warmup=0.0)
+    train(utterances, utterances, trunk)
+    augment = replace(trunk.augment, telephone_share=1.0)
+    branch = branch_of(trunk, tmp_path / "branch", 2, augment)
+    assert (branch.augment, branch.model, branch.train.seed) == (augment, trunk.model, trunk.train.seed)
+    assert (branch.train.schedule, branch.train.learning_rate) == ("linear", trunk.train.learning_rate)
+    train(utterances, utterances, branch)
+    log = (tmp_path / "branch" / "train.log").read_text()
+    assert re.search(
+        r"warm start from .*model\.safetensors: (\d+) of \1 tensors copied; not copied: none", log
+    )
 
 
 def test_half_written_files_of_a_killed_session(manifest: Path, settings: Settings, tmp_path: Path) -> None:

@@ -93,3 +93,13 @@ _RANGES = {
 
 def _key(name: str) -> str:
     return f"augment.{name.replace('_', '-')}"
+
+
+# Under which a model is scored, to see how it does outside of a quiet room: as recorded, and four others.
+CONDITIONS = {
+    "as recorded": None,
+    "telephone": AugmentConfig(speeds=(1.0,), telephone_share=1),
+    "noise at 10 dB": AugmentConfig(speeds=(1.0,), noise_share=1, noise_snr_db=(10, 10)),
+    "Opus at 12 kbit/s": AugmentConfig(speeds=(1.0,), codec_share=1, codec_kbits=(12, 12)),
+    "0.5 s of silence": AugmentConfig(speeds=(1.0,), silence_share=1, silence_s=(0.5, 0.5)),
+}
