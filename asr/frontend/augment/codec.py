@@ -36,7 +36,7 @@ def code(waveform: Tensor, sample_rate: int, kbits: float) -> Tensor:
     samples = resample(waveform, sample_rate, rate).numpy()
     coded = encode_opus(np.round(32767 * samples.clip(-1, 1)).astype(np.int16), rate, kbits)
     with soundfile.SoundFile(io.BytesIO(coded)) as file:
-        file.seek(0)  # leaves out what the encoder put in front
+        file.seek(0)  # leaves out what the encoder put in front, as in `frontend.audio`
         decoded = file.read(len(samples), dtype="float32")
     decoded = np.pad(decoded, (0, len(samples) - len(decoded)))
     return resample(torch.from_numpy(decoded), rate, sample_rate)[: len(waveform)]
