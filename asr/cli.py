@@ -32,7 +32,7 @@ usage: asr COMMAND [--help] ...
   evaluate    word error rate of a model on a manifest
   tune        decoding weights of a model and a language model, tuned on a dev set
   score       word error rate of one text file against another
-  augment     recordings as training augments them: speed, rooms, noise, volume
+  augment     recordings as training augments them: speed, rooms, noise, telephone, …
   lm          train a language model (n-grams or a character network), score text with it, convert it
 
   asr train train.jsonl --dev dev.jsonl --train.run-dir runs/mine

@@ -12,6 +12,7 @@ import pytest
 import soundfile
 
 from asr.cli import main
+from asr.model.saved import load_model
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -39,6 +40,89 @@ def look_alike(part: Path, speaker: int) -> None:
         soundfile.write(chapter / f"{name}.flac", 0.1 * rng.standard_normal(16_000), 16_000)
         lines.append(f"{name} GO DO YOU\n")
     (chapter / f"{speaker}-7.trans.txt").write_text("".join(lines))
+
+
+def word_model(folder: Path) -> Path:
+    """A small language model of words."""
+    text = folder / "text.txt"
+    text.write_text("go do you\nyou go\ndo go you\n")
+    out = folder / "word.arpa"
+    assert main(["lm", "train", str(text), "--order", "2", "-o", str(out)]) == 0
+    return out
+
+
+def test_mini_librispeech_tunes_and_scores_with_a_language_model(tmp_path: Path) -> None:
+    """Guards the final figure: tuned on the 8 speakers, stored with the model, scored on the others; a second
+    run neither trains nor tunes."""
+    for speaker in range(1, 12):
+        look_alike(tmp_path / "LibriSpeech" / "dev-clean-2", speaker)
+    look_alike(tmp_path / "LibriSpeech" / "train-clean-5", 20)
+    arguments = [
+        "--data.root", tmp_path, "--train.run-dir", tmp_path / "run", "--batch.cache-dir", "None",
+        "--text.units", "phones", "--model.cell", "ligru", "--lm", word_model(tmp_path),
+        "--grid.points", "2", "--beam.beam-size", "4", *TINY,
+    ]  # fmt: skip
+    done = run("mini_librispeech", *arguments, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"^%PER ", done.stdout, re.MULTILINE)
+    assert len(re.findall(r"^%WER \d+\.\d+ \[ \d+ / 18, ", done.stdout, re.MULTILINE)) == 1
+    assert re.search(r"^Weights: .* tuned on .*dev\.jsonl \(16 utterances", done.stdout, re.MULTILINE)
+    again = run("mini_librispeech", *arguments, "--train.resume", cwd=tmp_path)
+    assert again.stdout == done.stdout
+
+
+def english_look_alike(root: Path) -> None:
+    """The folders of the English recipe: three kinds of speech in dev, one speaker each."""
+    rng = np.random.default_rng(0)
+    rows: dict[str, list[dict[str, Any]]] = {"train": [], "dev": []}
+    speakers = [
+        ("train", "LibriSpeech/dev-other", "1"), ("train", "speechocean762/WAVE", "so0011"),
+        ("train", "speechocean762/WAVE", "so0012"), ("dev", "LibriSpeech/dev-clean", "84"),
+        ("dev", "common_voice/clips", "cv1"),
+    ]  # fmt: skip
+    for part, folder, speaker in speakers:
+        (root / folder).mkdir(parents=True, exist_ok=True)
+        for number in range(3):
+            path = root / folder / f"{speaker}-{number}.wav"
+            soundfile.write(path, 0.1 * rng.standard_normal(16_000), 16_000)
+            rows[part].append(
+                {"id": path.stem, "audio_filepath": f"../{folder}/{path.name}", "duration": 1.0,
+                 "text": "go do you", "speaker": speaker}
+            )  # fmt: skip
+    (root / "english").mkdir()
+    for part, lines in rows.items():
+        (root / "english" / f"{part}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in lines))
+    (root / "speechocean762" / "test").mkdir(parents=True)
+    (root / "speechocean762" / "test" / "utt2spk").write_text("a 0012\nb 0011\nc 0012\n")
+
+
+def test_english_goes_from_speech_to_a_model_that_ships(tmp_path: Path) -> None:
+    """Guards every stage of the recipe, their order and resuming; and that the model names no folder."""
+    pytest.importorskip("av", reason="the codec needs PyAV")
+    english_look_alike(tmp_path / "speech")
+    arguments = [
+        "--quick", "--data.root", tmp_path / "speech", "--train.run-dir", tmp_path / "run",
+        "--batch.cache-dir", tmp_path / "features", "--lm", word_model(tmp_path),
+    ]  # fmt: skip
+    first = run("english", *arguments, "--stages", "data", "trunk", cwd=tmp_path)
+    assert first.returncode == 0, first.stderr
+    assert len((tmp_path / "run" / "dev.jsonl").read_text().splitlines()) == 9
+    done = run("english", *arguments, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "warm start from" in done.stderr
+    rows = [line.strip("| ").split(" | ") for line in done.stdout.splitlines() if line.startswith("| ")]
+    conditions = ["as recorded", "telephone", "noise at 10 dB", "Opus at 12 kbit/s", "0.5 s of silence"]
+    assert [row[0] for row in rows[1::4]] == conditions
+    assert [row[1] for row in rows[1:5]] == ["all", "LibriSpeech", "Common Voice", "accented"]
+    assert [re.search(r"/ (\d+),", row[2])[1] for row in rows[1:5]] == ["27", "9", "9", "9"]
+    model = load_model(tmp_path / "run" / "acoustic.safetensors")
+    assert model.settings.provenance["data"]["train"] == "6 utterances, 0.00 h, 2 speakers"
+    assert model.settings.provenance["settings"]["branch"]["train.schedule"] == "linear"
+    assert model.settings.tunings[0].manifest == "dev.jsonl"
+    assert str(tmp_path).encode() not in (tmp_path / "run" / "acoustic.safetensors").read_bytes()
+    again = run("english", *arguments, "--stages", "score", cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert again.stdout.splitlines() == done.stdout.splitlines()[:-1]
 
 
 def test_librispeech_preset_runs_on_a_look_alike(tmp_path: Path) -> None:

@@ -15,7 +15,6 @@ from asr.batching.cache import FeatureCache, open_cache, read_waveform
 from asr.batching.examples import Example
 from asr.batching.loader import Loader, loader_processes
 from asr.batching.sampler import Plan, PlannedBatch, Sampler
-from asr.corpora.manifest import Utterance
 from asr.device import one_thread
 from asr.errors import AsrError, AudioError, DataError, SettingsError
 from asr.frontend.augment import AS_RECORDED, AugmentConfig, Augmenter, Conditions, Masks
@@ -32,7 +31,8 @@ class BatchConfig:
     """How utterances become batches."""
 
     seconds: float = 100.0  # of audio in a batch, padding included, over all processes
-    # The feature cache; None computes features every time. Those with reverb, noise or gain are never cached.
+    # The feature cache; None computes features every time. It holds those of changed speed, but none
+    # of rooms, noise, volume, silence, telephone or codec.
     cache_dir: Path | None = Path("data/features")
     # Equal parts of a batch, one or more for each process; None: as many as processes. Set it to resume a run
     # with another number of processes.
@@ -73,8 +73,8 @@ class Batch:
     global_tokens: int  # tokens of all processes' parts of this batch
     global_seconds: float  # of audio in all processes' parts, without padding
     warps: Tensor | None = None  # (batch,) float64 factors of the mel bands' frequencies; None: all 1
-    # Beside features: (uncached, samples) of the utterances whose features are not cached, because a room,
-    # noise or volume was drawn for them, and (uncached,) int64 their rows in `audio`, which are zeros.
+    # Beside features: (uncached, samples) of the utterances whose features are not cached, because more than
+    # a speed was drawn for them, and (uncached,) int64 their rows in `audio`, which are zeros.
     waveforms: Tensor | None = None
     waveform_rows: Tensor | None = None
 
@@ -293,7 +293,7 @@ class _BatchDataset(Dataset[Batch | AsrError]):
         # The utterances whose features are not cached: the device computes them from waveforms.
         rows = [row for row, condition in enumerate(conditions) if cache is None or not condition.only_speed]
         with one_thread():
-            waveforms = [self._read(self.examples[indices[row]].utterance, conditions[row]) for row in rows]
+            waveforms = [self._read(self.examples[indices[row]], conditions[row]) for row in rows]
         computed = [frame_count(len(waveform), self.features) for waveform in waveforms]
         if cache is None:
             return computed, {"audio": pad_sequence(waveforms, batch_first=True)}
@@ -316,9 +316,12 @@ class _BatchDataset(Dataset[Batch | AsrError]):
         padded = pad_sequence(waveforms, batch_first=True)
         return lengths, {"audio": audio, "waveforms": padded, "waveform_rows": torch.tensor(rows)}
 
-    def _read(self, utterance: Utterance, conditions: Conditions) -> Tensor:
+    def _read(self, example: Example, conditions: Conditions) -> Tensor:
         """(samples,) waveform of an utterance, augmented by its conditions."""
-        waveform = read_waveform(utterance, self.features.sample_rate, conditions)
+        utterance, sample_rate = example.utterance, self.features.sample_rate
+        waveform = read_waveform(utterance, sample_rate, conditions)
+        if len(waveform) < example.min_samples and conditions != conditions.untrimmed:
+            waveform = read_waveform(utterance, sample_rate, conditions.untrimmed)
         try:
             require_one_window(len(waveform), self.features)
         except AudioError as error:  # the waveform's error has no name

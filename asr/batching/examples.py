@@ -72,6 +72,7 @@ class Example:
     text: str  # normalised; with phones, their names: the target
     tokens: tuple[int, ...]
     top_speed: float = 1.0  # the fastest of the configured speeds that leaves enough steps for the tokens
+    min_samples: int = 0  # with fewer, too few steps would be left for the tokens
 
 
 def learn_tokenizer(utterances: Sequence[Utterance], config: TextConfig) -> Tokenizer:
@@ -134,7 +135,8 @@ def make_examples(
             slowed += max(fitting) < max(speeds)
             empty += not tokens
             target = text if tokenizer.pieces else tokenizer.decode(tokens)
-            examples.append(Example(utterance, target, tokens, max(fitting)))
+            min_samples = max((needed - 1) * subsampling * features.hop_length, features.win_length)
+            examples.append(Example(utterance, target, tokens, max(fitting), min_samples))
         else:
             steps = _steps(samples, features, subsampling)
             dropped.append(

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from asr.frontend.augment import AugmentConfig
 from asr.frontend.augment.draws import hash_ids
+from asr.frontend.augment.silence import draw_silence
 from asr.frontend.augment.speed import draw_speeds
 
 _CLASS = 0.02  # utterances whose lengths differ by less are shuffled among themselves
@@ -214,9 +215,9 @@ class Sampler:
         seconds: (utterances,) durations.
         token_counts: (utterances,).
         batch_s: most seconds in a batch, padding included.
-        augment: the speeds; None for plain utterances in a fixed order (dev and test sets).
+        augment: the speeds and silences; None for plain utterances in a fixed order (dev and test sets).
         top_speeds: (utterances,) the highest speed of each; None for no limit.
-        seed: of the order and the speeds.
+        seed: of the order, the speeds and the silences.
         shortest_first_epochs: number of first epochs in which short utterances come before long ones.
         shards: parts of a batch, a multiple of world_size.
         rank: of the process whose parts are returned.
@@ -255,9 +256,12 @@ class Sampler:
         seconds, rng = self.seconds, None
         if epoch and self.augment:
             rng = np.random.default_rng([self.seed, epoch])
-            seconds = seconds / draw_speeds(
-                self.augment.speeds, self.top_speeds, self.hashes, self.seed, epoch
-            )
+            augment = self.augment
+            seconds = seconds / draw_speeds(augment.speeds, self.top_speeds, self.hashes, self.seed, epoch)
+            if augment.silence_share:  # what is trimmed is not known yet
+                share, range_s = augment.silence_share, augment.silence_s
+                added_s = draw_silence(share, range_s, self.hashes, self.seed, epoch).clip(min=0)
+                seconds = seconds + added_s.sum(axis=1)
         groups = group_by_length(seconds, self.batch_s, rng, self.shards)
         batch_order = np.arange(len(groups))
         if rng is not None and epoch <= self.shortest_first_epochs:

@@ -24,7 +24,7 @@ class AugmentSettings:
     Writes DIR/ID-epochN.wav in 32-bit float, exactly the samples that features are computed from. SpecAugment
     masks and mel warping act on features and are not in the files. A manifest's utterances are also listed in
     DIR/manifest.jsonl, with their transcripts, to score a model on them. In training an utterance
-    that would become too short for its transcript gets a lower speed.
+    that would become too short for its transcript gets a lower speed, and is not trimmed.
     """
 
     # audio files, quoted globs, folders (searched through), or manifests (*.jsonl)
@@ -112,6 +112,28 @@ def write(
     with target.open("wb") as file:  # opened here: soundfile's errors give no reason
         soundfile.write(file, waveform.numpy(), sample_rate, format="WAV", subtype="FLOAT")
     return conditions, len(waveform) / sample_rate
+
+
+def augmented(manifest: Path, out: Path, config: AugmentConfig | None) -> list[Utterance]:
+    """The utterances of a manifest as augmented in epoch 1 with seed 1; what was written before is kept.
+
+    Args:
+        manifest: the recordings.
+        out: folder for what is written.
+        config: of the augmentation; None for the recordings themselves.
+
+    Raises:
+        AsrError: as `run`, also for a single recording that cannot be read.
+    """
+    recorded = read_manifest(manifest)
+    if config is None:
+        return recorded
+    written, ids = out / "manifest.jsonl", [item.id for item in recorded]
+    if not written.is_file() or [item.id for item in read_manifest(written)] != ids:
+        for _, error in run(AugmentSettings((str(manifest),), out=out, augment=config)):
+            if error is not None:
+                raise error
+    return read_manifest(written)
 
 
 def _whole(path: Path) -> Utterance:

@@ -10,7 +10,7 @@ import tyro
 
 from asr.corpora.manifest import read_manifest
 from asr.decoding.config import DecoderSettings
-from asr.decoding.decoder import TwoPassDecoder
+from asr.decoding.decoder import Decoder, TwoPassDecoder, build_decoder
 from asr.decoding.emissions import compute_emissions
 from asr.decoding.resources import DecodingResources
 from asr.device import choose_device
@@ -85,6 +85,23 @@ def run(settings: TuneSettings) -> str:
             f"Stored in {stored}; surface: {out / 'surface.png'}, {out / 'points.jsonl'}",
         ]
     )
+
+
+def tuned_decoder(settings: TuneSettings) -> Decoder:
+    """The decoder that `asr tune` tunes; a model that has weights for it keeps them.
+
+    Args:
+        settings: with a model's file, not a name.
+
+    Raises:
+        AsrError: as `run`.
+    """
+    for last in (False, True):
+        decoder = build_decoder(settings.decoding, load_model(settings.model, choose_device(settings.device)))
+        if decoder.tuned or last:
+            break
+        run(settings)
+    return decoder
 
 
 def _kind(decoding: DecoderSettings) -> str:

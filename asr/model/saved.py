@@ -3,9 +3,11 @@
 Safetensors holds numbers and text only, so that an untrusted model cannot run code when it is loaded.
 
     save_model, load_model        an acoustic model
+    save_release                  the same for others: smaller, and without traces of the machine
     save_network, load_network    any network with a record of its settings, such as a language model
 """
 
+import copy
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
@@ -92,6 +94,24 @@ def load_model(path: Path, device: torch.device | str = "cpu") -> AcousticModel:
             f"{path}: no such model file. Expected a .safetensors file that `asr train` has written."
         )
     return load_network(path, _MODEL, _build, _migrate).to(device).eval()
+
+
+def save_release(path: Path, model: AcousticModel, provenance: dict[str, Any]) -> None:
+    """Write a model for others: weights in float16, half the size, and no provenance but the given one.
+
+    Tuned weights of decoding stay, without the folder of the manifest that they were tuned on.
+
+    Raises:
+        ModelError: it cannot be written; an older file is left as it was.
+    """
+    tunings = tuple(replace(old, manifest=Path(old.manifest).name) for old in model.settings.tunings)
+    released = copy.copy(model)
+    released.settings = replace(model.settings, provenance={}, tunings=tunings)
+    weights = {
+        name: tensor.half() if tensor.is_floating_point() else tensor
+        for name, tensor in model.state_dict().items()
+    }
+    save_model(path, released, provenance, weights)
 
 
 def store_tuning(path: Path, tuning: Tuning) -> None:

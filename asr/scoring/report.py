@@ -4,17 +4,26 @@ import json
 import math
 import os
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 
+from asr.corpora.manifest import Utterance
 from asr.decoding.hypothesis import OutputUnit
 from asr.errors import DataError
 from asr.files import atomic_path
 from asr.scoring.wer import ErrorCounts, Score, UtteranceScore
 
-__all__ = ["alignment_text", "summary", "write_alignments", "write_report", "write_results", "write_score"]
+__all__ = [
+    "alignment_text",
+    "summary",
+    "table_by_part",
+    "write_alignments",
+    "write_report",
+    "write_results",
+    "write_score",
+]
 
 
 def alignment_text(utterance: UtteranceScore) -> str:
@@ -74,6 +83,26 @@ def summary(score: Score) -> str:
             f"Empty references: {empty} (each hypothesis {score.unit[:-1]} there counts as an insertion)"
         )
     return "\n".join(lines)
+
+
+def table_by_part(scores: Mapping[str, Score], parts: Mapping[str, Sequence[Utterance]]) -> str:
+    """A Markdown table with a row for each score and part of it, in this order.
+
+    Args:
+        scores: by name, of the same utterances.
+        parts: the utterances of each part, by its name.
+
+    Raises:
+        DataError: a part has none of the utterances.
+    """
+    rate = next(iter(scores.values())).rate_name
+    rows = [f"| condition | part | %{rate} | 95% interval |", "|---|---|---|---|"]
+    for condition, whole in scores.items():
+        for name, utterances in parts.items():
+            found = whole.part(utterance.id for utterance in utterances)
+            line = found.wer_line().removeprefix(f"%{rate} ")
+            rows.append(f"| {condition} | {name} | {line} | {found.interval()} |")
+    return "\n".join(rows)
 
 
 def write_report(folder: Path, score: Score, notes: Sequence[str] = ()) -> str:

@@ -15,8 +15,8 @@ jiwer aligns (Levenshtein, unit costs, as Kaldi's compute-wer); the rest is defi
 """
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 import jiwer
 
@@ -149,6 +149,24 @@ class Score:
     def cer_line(self) -> str:
         """The same line for characters, spaces included."""
         return _rate_line("%CER", self.characters)
+
+    def part(self, ids: Iterable[str]) -> "Score":
+        """The score of these utterances alone.
+
+        Raises:
+            DataError: none of them is among the utterances.
+        """
+        chosen = set(ids)
+        utterances = tuple(utterance for utterance in self.utterances if utterance.id in chosen)
+        if not utterances:
+            raise DataError("none of these utterances was scored. Expected at least one.")
+        nothing = ErrorCounts(0, 0, 0, 0)
+        return replace(
+            self,
+            words=sum((utterance.words for utterance in utterances), start=nothing),
+            characters=sum((utterance.characters for utterance in utterances), start=nothing),
+            utterances=utterances,
+        )
 
     def interval(self, level: float = 0.95, resamples: int = 1000, seed: int = 0) -> Interval:
         """Bootstrap interval of the WER, over speakers or utterances, as `bootstrap_interval` gives it."""

@@ -3,7 +3,7 @@
 import hashlib
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +78,23 @@ def train(utterances: Sequence[Utterance], dev: Sequence[Utterance], settings: S
         task = SpeechTask(model.to(process.device), batches, dev_batches, settings.train.deterministic)
         log.info("settings that differ from the defaults: %s", ", ".join(_differences(settings)) or "none")
         return run.train(task, record, _describe(batches, dev_batches), resumed=resumed)
+
+
+def branch_of(trunk: Settings, run_dir: Path, epochs: int, augment: AugmentConfig) -> Settings:
+    """Settings of a run that starts from a trunk's best model, and whose learning rate falls to 0.
+
+    Args:
+        trunk: of a run at a constant rate, at which the branch begins.
+        run_dir: of the branch.
+        epochs: of the branch.
+        augment: for the branch.
+
+    Source: Hägele et al. 2024, "Scaling laws and compute-optimal training beyond fixed training durations":
+        a constant rate and a linear decay to 0 at the end.
+    """
+    source = trunk.train.run_dir / BEST_MODEL
+    branch = replace(trunk.train, run_dir=run_dir, warm_start=source, schedule="linear", epochs=epochs)
+    return replace(trunk, train=branch, augment=augment)
 
 
 def feature_statistics(

@@ -18,21 +18,18 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
-import av
-import numpy as np
 import soundfile
-from numpy.typing import NDArray
 
 from asr.corpora.librispeech import read_part, split_by_speaker
 from asr.corpora.manifest import Utterance, write_manifest
 from asr.device import usable_cores
 from asr.errors import AsrError, DataError
+from asr.frontend.augment.codec import encode_opus
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 BUNDLE = HERE / "bundle"
 MIB = 2**20
-EFFORT = 5  # of the encoder, 0..10: 10 takes twice as long, for a difference that no measure here shows
 _PLATFORMS = ("2_28", "2_27", "2_24", "2_17", "2_12", "2_5")
 
 
@@ -138,7 +135,7 @@ def encode(utterances: Sequence[Utterance], folder: Path, name: str, kbits: floa
         if not path.exists():
             samples, rate = soundfile.read(utterance.audio_filepath, dtype="int16")
             part = path.with_suffix(".part")
-            _write_opus(part, samples, rate, kbits)
+            part.write_bytes(encode_opus(samples, rate, kbits))
             part.rename(path)
         return replace(utterance, audio_filepath=path.absolute())
 
@@ -149,19 +146,6 @@ def encode(utterances: Sequence[Utterance], folder: Path, name: str, kbits: floa
             if number % 200 == 0 or number == len(utterances):
                 print(f"{name}: {number} of {len(utterances)} utterances", flush=True)
     write_manifest(folder / f"{name}.jsonl", written)
-
-
-def _write_opus(path: Path, samples: NDArray[np.int16], rate: int, kbits: float) -> None:
-    """Write mono (samples,) as Opus; libsndfile could, but has no setting for the bitrate."""
-    with av.open(str(path), "w", format="ogg") as file:
-        stream = file.add_stream(
-            "libopus", rate=rate, layout="mono", options={"compression_level": str(EFFORT)}
-        )
-        stream.bit_rate = round(1000 * kbits)
-        frame = av.AudioFrame.from_ndarray(samples[None], format="s16", layout="mono")
-        frame.sample_rate = rate
-        for part in (frame, None):  # None: what the encoder still holds
-            file.mux(stream.encode(part))
 
 
 def tracked(leave_out: Sequence[str]) -> list[Path]:

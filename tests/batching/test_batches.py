@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 
 from asr.batching.batches import Batch, BatchConfig, Batches
@@ -57,6 +58,40 @@ def test_speed_counts_in_the_plan() -> None:
     for planned in batches.plan(1):
         longest = max(2 * batches.examples[index].utterance.duration for index in planned.indices)
         assert len(planned.indices) * longest <= 100.0 or len(planned.indices) == 1
+
+
+def test_silence_counts_in_the_plan() -> None:
+    """Guards the limit against utterances that silence makes longer; the lengths of both ends are known."""
+    augment = AugmentConfig(speeds=(1.0,), silence_share=0.7, silence_s=(1.0, 4.0))
+    batches = Batches(many(), FEATURES, UNCACHED, augment, seed=1)
+    silences = 0
+    for planned in batches.plan(2):
+        lengths = []
+        for index in planned.indices:
+            silence = batches.dataset.conditions(batches.examples[index], 2).silence
+            added_s = silence.before_s + silence.after_s if silence else 0.0
+            lengths.append(batches.examples[index].utterance.duration + added_s)
+            silences += silence is not None
+        assert len(lengths) * max(lengths) <= 100.0 or len(lengths) == 1
+        assert planned.global_seconds == pytest.approx(sum(lengths))
+    assert silences == pytest.approx(490, abs=50)
+
+
+def test_trimming_leaves_enough_steps(tmp_path: Path) -> None:
+    """Guards the loss against silence that is trimmed until fewer steps are left than tokens need."""
+    path = tmp_path / "a.wav"
+    samples = np.zeros(8000, np.float32)
+    samples[3000:5000] = 0.1
+    soundfile.write(path, samples, 8000)
+    utterance = Utterance(id="a", audio_filepath=path, duration=1.0, text="a")
+    augment = AugmentConfig(speeds=(1.0,), silence_share=1.0, silence_s=(-0.3, -0.3))
+    frames = []
+    for min_samples in (0, 3200, 3201, 8000):
+        examples = [Example(utterance, "a", (1,), min_samples=min_samples)]
+        batches = Batches(examples, FEATURES, UNCACHED, augment, seed=1)
+        (batch,) = batches.load(batches.plan(1))
+        frames.append(int(batch.frame_lengths[0]))
+    assert frames == [41, 41, 101, 101]
 
 
 def test_speeds_are_drawn_from_those_that_fit() -> None:
@@ -158,7 +193,14 @@ def test_cache_changes_nothing(tones: list[Utterance], tmp_path: Path) -> None:
             torch.testing.assert_close(left.audio[row, :length], features[row, :length], rtol=1e-4, atol=2e-4)
 
 
-ROOMS = AugmentConfig(room_share=0.5, noise_share=0.5, gain_share=0.5, mel_warp=(0.9, 1.1))
+ROOMS = AugmentConfig(
+    room_share=0.5,
+    noise_share=0.5,
+    gain_share=0.5,
+    mel_warp=(0.9, 1.1),
+    silence_share=0.5,
+    telephone_share=0.5,
+)
 
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")  # on a machine with one core
@@ -179,7 +221,9 @@ def test_cache_serves_what_is_not_changed(
 ) -> None:
     """Guards against clean features where noise was drawn, and against computing what the cache has."""
     config = BatchConfig(seconds=3.0, cache_dir=tmp_path, workers=0)
-    some = replace(ROOMS, room_share=0.2, noise_share=0.2, gain_share=0.2)
+    some = replace(
+        ROOMS, room_share=0.1, noise_share=0.1, gain_share=0.1, silence_share=0.1, telephone_share=0.1
+    )
     batches = Batches(examples_of(tones, some.speeds), FEATURES, config, some, seed=3)
     read: list[str] = []
 

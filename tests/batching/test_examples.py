@@ -68,6 +68,8 @@ def test_lower_speeds_only(caplog: pytest.LogCaptureFixture) -> None:
     fast, slow = make(utterance("fast", "abcabc", 0.2), utterance("slow", "a", 0.2), speeds=(0.9, 1.0, 1.1))
     assert (fast.top_speed, slow.top_speed) == (1.0, 1.1)
     assert "1 training utterances are spoken too fast for the highest speed" in caplog.text
+    # 6 steps of 4 frames of 160 samples: the sixth begins after 5
+    assert (fast.min_samples, slow.min_samples) == (5 * 640, 400)
     (rescued,) = make(utterance("faster", "abcabca", 0.2), utterance("x", "b" * 30, 0.2), speeds=(0.8, 1.0))
     assert rescued.top_speed == 0.8
 

@@ -16,8 +16,13 @@ from asr.frontend.audio import read_audio
 from asr.frontend.augment import AugmentConfig
 from asr.frontend.features import FeatureConfig, log_mel
 
-OPTIONS = ["--augment.room-share", "0.7", "--augment.noise-share", "0.7", "--augment.gain-share", "0.5"]
-CONFIG = AugmentConfig(room_share=0.7, noise_share=0.7, gain_share=0.5)
+OPTIONS = [
+    "--augment.room-share", "0.7", "--augment.noise-share", "0.7", "--augment.gain-share", "0.5",
+    "--augment.silence-share", "0.5", "--augment.telephone-share", "0.5",
+]  # fmt: skip
+CONFIG = AugmentConfig(
+    room_share=0.7, noise_share=0.7, gain_share=0.5, silence_share=0.5, telephone_share=0.5
+)
 
 
 def augment(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, list[str], str]:

@@ -29,7 +29,7 @@ COMMANDS = (
     ["train"], ["transcribe"], ["evaluate"], ["tune"], ["score"], ["augment"],
     ["lm", "train"], ["lm", "train", "--kind", "charrnn"], ["lm", "score"], ["lm", "convert"],
 )  # fmt: skip
-RECIPES = (["digits"], ["compare_decoders"], ["compare_cells"], ["librispeech", "100h"])
+RECIPES = (["digits"], ["compare_decoders"], ["compare_cells"], ["english"], ["librispeech", "100h"])
 
 
 def page_name(path: Path) -> str:

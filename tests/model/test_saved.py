@@ -5,7 +5,7 @@ import os
 import pickle
 import subprocess
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,8 @@ from asr.errors import ModelError
 from asr.frontend.features import FeatureConfig
 from asr.model import saved
 from asr.model.acoustic import AcousticModel, ModelSettings
-from asr.model.saved import FORMAT_VERSION, load_model, save_model
+from asr.model.saved import FORMAT_VERSION, load_model, save_model, save_release
+from asr.model.tuning import Tuning
 from asr.text.characters import CharTokenizer
 from tests.shapes import encoder_config
 
@@ -139,6 +140,30 @@ def test_equal_models_are_equal_files(tmp_path: Path) -> None:
     contents = {(tmp_path / name).read_bytes() for name in "abc"}
     assert len(contents) == 1
     assert not list(tmp_path.glob("*.part"))
+
+
+def test_release_is_small_and_names_no_folder(tmp_path: Path) -> None:
+    """Guards what others get: half the size, the tuned weights, and no trace of the machine; the model that
+    was given stays as it was."""
+    model = make()
+    model.settings.provenance["command"] = "asr train /home/somebody/train.jsonl"
+    model.settings = replace(model.settings, tunings=(Tuning(lm_weight=1.5, manifest="/home/x/dev.jsonl"),))
+    save_model(tmp_path / "full.safetensors", model, {})
+    save_release(tmp_path / "small.safetensors", model, {"hours": 20})
+    small = load_model(tmp_path / "small.safetensors")
+    assert small.settings.provenance == {"hours": 20}
+    assert small.settings.tunings == (Tuning(lm_weight=1.5, manifest="dev.jsonl"),)
+    record, weights = stored(tmp_path / "small.safetensors")
+    assert "home" not in json.dumps(record)
+    for name, tensor in model.state_dict().items():
+        if tensor.is_floating_point():
+            assert weights[name].dtype == torch.float16
+            assert torch.equal(small.state_dict()[name], tensor.half().float())
+        else:
+            assert torch.equal(weights[name], tensor)
+    assert model.settings.provenance["command"] == "asr train /home/somebody/train.jsonl"
+    assert next(model.parameters()).dtype == torch.float32
+    assert model.settings.tunings[0].manifest == "/home/x/dev.jsonl"
 
 
 def test_saving_again_replaces(tmp_path: Path) -> None:

@@ -9,8 +9,16 @@ from pathlib import Path
 
 import pytest
 
+from asr.corpora.manifest import Utterance
 from asr.errors import DataError
-from asr.scoring.report import alignment_text, summary, write_alignments, write_results, write_score
+from asr.scoring.report import (
+    alignment_text,
+    summary,
+    table_by_part,
+    write_alignments,
+    write_results,
+    write_score,
+)
 from asr.scoring.wer import Score, score
 
 
@@ -169,3 +177,21 @@ def test_a_device_is_written_to_and_not_replaced() -> None:
     """Guards /dev/null and /dev/stdout against being renamed over."""
     write_results(Path(os.devnull), scored(("a", "a")))
     assert not Path(os.devnull).is_file()
+
+
+def test_table_by_part() -> None:
+    """A row whose figure is another part's or condition's."""
+    ids, speakers = ["x", "y", "z"], ["s", "t", "u"]
+    clean = score(["a b", "a b", "c d"], ["a b", "a c", "c d"], ids, speakers=speakers)
+    noisy = score(["a b", "a b", "c d"], ["", "a c", "d c"], ids, speakers=speakers)
+    utterances = [Utterance(id=name, audio_filepath=Path("a.wav"), duration=1.0, text="a") for name in ids]
+    text = table_by_part({"clean": clean, "noisy": noisy}, {"all": utterances, "last": utterances[2:]})
+    head, _, *rows = (line.strip("| ").split(" | ") for line in text.splitlines())
+    assert head == ["condition", "part", "%WER", "95% interval"]
+    assert [row[:3] for row in rows] == [
+        ["clean", "all", "16.67 [ 1 / 6, 0 ins, 0 del, 1 sub ]"],
+        ["clean", "last", "0.00 [ 0 / 2, 0 ins, 0 del, 0 sub ]"],
+        ["noisy", "all", "83.33 [ 5 / 6, 1 ins, 3 del, 1 sub ]"],
+        ["noisy", "last", "100.00 [ 2 / 2, 1 ins, 1 del, 0 sub ]"],
+    ]
+    assert rows[2][3] == str(noisy.interval())

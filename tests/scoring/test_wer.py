@@ -132,6 +132,18 @@ def test_agrees_with_jiwer_and_with_the_recurrence(seed: int, monkeypatch: pytes
     assert result.characters.rate == pytest.approx(jiwer.cer(references, hypotheses))
 
 
+def test_part_is_the_score_of_these_alone() -> None:
+    """Guards tables by kind of speech: counts, speakers and intervals of the chosen utterances only."""
+    references, hypotheses = ["a b c", "a b", "c"], ["a b", "a b", "d e"]
+    names, speakers = ["x", "y", "z"], ["s", "t", "t"]
+    whole = score(references, hypotheses, names, "lower", speakers=speakers)
+    part = score(references[1:], hypotheses[1:], names[1:], "lower", speakers=speakers[1:])
+    assert whole.part(["z", "y", "unknown"]) == part
+    assert whole.part(names) == whole
+    with pytest.raises(DataError, match="none of these utterances was scored"):
+        whole.part(["unknown"])
+
+
 def test_rounding_of_the_line() -> None:
     """Guards the two decimals.
 

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +20,7 @@ from asr.frontend.features import log_mel
 from asr.training import recogniser as recogniser_module
 from asr.training import runs as runs_module
 from asr.training.distributed import Process
-from asr.training.recogniser import Settings, feature_statistics, train
+from asr.training.recogniser import Settings, branch_of, feature_statistics, train
 from tests.training.conftest import assert_same_weights, changed, weights_of
 
 CPU = torch.device("cpu")
@@ -130,6 +131,25 @@ def test_warm_start_and_time_limit(manifest: Path, settings: Settings, tmp_path:
     torch.testing.assert_close(dict(weights), weights_of(source), rtol=1e-4, atol=1e-6)
     source.unlink()
     train(utterances, utterances, changed(settings, "train", **warm, resume=True, learning_rate=1e-9))
+
+
+def test_branch_starts_from_its_trunk(
+    manifest: Path, settings: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Guards the decayed branch: it begins with the trunk's weights, and its rate falls to 0."""
+    caplog.set_level(logging.INFO, "asr")
+    utterances = read_manifest(manifest)
+    trunk = changed(settings, "train", schedule="constant", epochs=1, warmup=0.0)
+    train(utterances, utterances, trunk)
+    augment = replace(trunk.augment, telephone_share=1.0)
+    branch = branch_of(trunk, tmp_path / "branch", 2, augment)
+    assert (branch.augment, branch.model, branch.train.seed) == (augment, trunk.model, trunk.train.seed)
+    assert (branch.train.schedule, branch.train.learning_rate) == ("linear", trunk.train.learning_rate)
+    train(utterances, utterances, branch)
+    log = (tmp_path / "branch" / "train.log").read_text()
+    assert re.search(
+        r"warm start from .*model\.safetensors: (\d+) of \1 tensors copied; not copied: none", log
+    )
 
 
 def test_half_written_files_of_a_killed_session(manifest: Path, settings: Settings, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The settings of augmentation: speed, SpecAugment, rooms, noise, volume and mel warping."""
+"""The settings of augmentation: what may be drawn for an utterance, and for how many of them."""
 
 import math
 from dataclasses import dataclass
@@ -30,6 +30,15 @@ class AugmentConfig:
     # changes nothing except where the quietest cells meet features.log-floor.
     gain_share: float = 0.0
     gain_db: tuple[float, float] = (-18.0, 6.0)  # range of the change of volume, dB
+    # Share of the utterances that get silence (room tone or quiet noise) before and after speech, or lose
+    # some of what they have, 0 to 1.
+    silence_share: float = 0.0
+    silence_s: tuple[float, float] = (-0.2, 0.5)  # range of what is added at each end, s; below 0 is trimmed
+    telephone_share: float = (
+        0.0  # share that sounds as over a telephone: 300 to 3400 Hz, 8 kHz, mu-law, 0 to 1
+    )
+    codec_share: float = 0.0  # share that is coded as Opus, 0 to 1
+    codec_kbits: tuple[float, float] = (8.0, 24.0)  # range of Opus' bit rate, kbit/s
     # Range of the factor that warps the frequencies of the mel bands (vocal tract length perturbation);
     # 0.88 1.12 is usual, 1 1 is none.
     mel_warp: tuple[float, float] = (1.0, 1.0)
@@ -46,7 +55,7 @@ class AugmentConfig:
             value = getattr(self, name)
             if not 0 <= value < math.inf:
                 raise SettingsError(f"{_key(name)} must not be negative. Got {value:g}.")
-        for name in ("room_share", "noise_share", "gain_share"):
+        for name in _SHARES:
             if not 0 <= getattr(self, name) <= 1:
                 raise SettingsError(f"{_key(name)} must be in 0..1. Got {getattr(self, name):g}.")
         for name, (lowest, highest, unit) in _RANGES.items():
@@ -69,15 +78,28 @@ class AugmentConfig:
     @property
     def changes_waveform(self) -> bool:
         """Whether more than the speed may change, so that a cache lacks features of some utterances."""
-        return max(self.room_share, self.noise_share, self.gain_share) > 0
+        return any(getattr(self, name) > 0 for name in _SHARES)
 
+
+_SHARES = ("room_share", "noise_share", "gain_share", "silence_share", "telephone_share", "codec_share")
 
 # Of both ends of a drawn range: the lowest and highest value that make sense, and the unit.
 _RANGES = {
     "room_rt60_s": (0.01, 10.0, " s"), "room_direct_db": (-30.0, 60.0, " dB"),
     "noise_snr_db": (-30.0, 100.0, " dB"), "gain_db": (-60.0, 60.0, " dB"), "mel_warp": (0.5, 2.0, ""),
+    "silence_s": (-5.0, 5.0, " s"), "codec_kbits": (6.0, 256.0, " kbit/s"),
 }  # fmt: skip
 
 
 def _key(name: str) -> str:
     return f"augment.{name.replace('_', '-')}"
+
+
+# Under which a model is scored, to see how it does outside of a quiet room: as recorded, and four others.
+CONDITIONS = {
+    "as recorded": None,
+    "telephone": AugmentConfig(speeds=(1.0,), telephone_share=1),
+    "noise at 10 dB": AugmentConfig(speeds=(1.0,), noise_share=1, noise_snr_db=(10, 10)),
+    "Opus at 12 kbit/s": AugmentConfig(speeds=(1.0,), codec_share=1, codec_kbits=(12, 12)),
+    "0.5 s of silence": AugmentConfig(speeds=(1.0,), silence_share=1, silence_s=(0.5, 0.5)),
+}

@@ -12,12 +12,15 @@ import torch
 
 from asr.errors import AudioError, DataError
 from asr.frontend.augment import AS_RECORDED, AugmentConfig, Augmenter, Conditions, apply_conditions
+from asr.frontend.augment.codec import code
 from asr.frontend.augment.noise import RecordedNoise, SyntheticNoise
 from asr.frontend.augment.reverb import RecordedRoom, SyntheticRoom
+from asr.frontend.augment.silence import Silence
 from asr.frontend.augment.speed import change_speed
 
 RATE = 16_000
 ALL = AugmentConfig(room_share=0.5, noise_share=0.5, gain_share=0.5, mel_warp=(0.88, 1.12))
+CALLS = replace(ALL, silence_share=0.5, telephone_share=0.5, codec_share=0.5)
 
 
 def drawn(config: AugmentConfig, count: int = 100, seed: int = 1) -> list[Conditions]:
@@ -43,12 +46,28 @@ def test_draws_are_pinned() -> None:
     )
 
 
+def test_draws_of_calls_are_pinned() -> None:
+    """Likewise for silence, telephone and codec; they leave what is drawn besides as it is."""
+    how = Augmenter(CALLS, 1).conditions(2, "spk-0008", top_speed=2.0)
+    assert how.silence == Silence(
+        0.12736792909838957, -0.030767072415235963, -90.40703572662419, seed=5732440362529179359
+    )
+    assert (how.telephone, how.codec_kbits) == (True, 14.595763853535047)
+    assert replace(how, silence=None, telephone=False, codec_kbits=0.0) == Augmenter(ALL, 1).conditions(
+        2, "spk-0008", top_speed=2.0
+    )
+    assert str(how) == (
+        "speed 1; silence +0.13 s before and -0.03 s after of noise at -90 dB; brown noise at 8.1 dB SNR"
+        "; gain -8.4 dB; telephone; Opus at 14.6 kbit/s; mel bands warped by 1.029"
+    )
+
+
 def test_draws_are_pure() -> None:
     """Guards against global random state and the order of calls; another seed, epoch or id changes them."""
-    first = drawn(ALL)
+    first = drawn(CALLS)
     np.random.seed(3)
     torch.manual_seed(3)
-    assert drawn(ALL)[::-1] == first[::-1]
+    assert drawn(CALLS)[::-1] == first[::-1]
     augmenter = Augmenter(ALL, 1)
     others = [augmenter.conditions(3, "u1", 2.0), augmenter.conditions(2, "u2", 2.0)]
     assert len({first[1], *others, drawn(ALL, 2, seed=2)[1]}) == 4
@@ -56,13 +75,58 @@ def test_draws_are_pure() -> None:
 
 def test_a_batch_is_drawn_as_each_alone() -> None:
     """Guards draws that are made together against the neighbours and their limits of speed."""
-    augmenter = Augmenter(ALL, 1)
+    augmenter = Augmenter(CALLS, 1)
     names = [f"u{number}" for number in range(50)]
     top_speeds = [(0.9, 1.0, 1.1)[number % 3] for number in range(50)]
     alone = [augmenter.conditions(2, name, top) for name, top in zip(names, top_speeds, strict=True)]
     assert augmenter.batch_conditions(2, names, top_speeds) == alone
     assert all(how.speed <= top for how, top in zip(alone, top_speeds, strict=True))
     assert len({how.speed for how in alone}) == 3
+
+
+def test_shares_of_calls() -> None:
+    """Guards against a probability that is inverted, or utterances that get all or nothing."""
+    conditions = drawn(CALLS, 1000)
+    spread = 4 * math.sqrt(1000 * 0.25)  # four standard deviations
+    silences = [how.silence for how in conditions if how.silence is not None]
+    coded = [how.codec_kbits for how in conditions if how.codec_kbits]
+    for count in (len(silences), sum(how.telephone for how in conditions), len(coded)):
+        assert abs(count - 500) < spread
+    assert abs(sum(how.telephone and how.silence is not None for how in conditions) - 250) < 55
+    assert abs(sum(silence.level_db is None for silence in silences) - len(silences) / 2) < spread
+    levels = [silence.level_db for silence in silences if silence.level_db is not None]
+    assert -100 <= min(levels) < max(levels) <= -60
+    assert 8 <= min(coded) < 9
+    assert 23 < max(coded) <= 24
+
+
+def test_calls_are_not_cached() -> None:
+    """Guards the cache: it has no features of utterances that are changed in any of these ways."""
+    for how in (
+        Conditions(silence=Silence(0.1, 0.0)),
+        Conditions(telephone=True),
+        Conditions(codec_kbits=12),
+    ):
+        assert not how.only_speed
+    assert Conditions(speed=1.1, mel_warp=0.9).only_speed
+    for name in ("silence_share", "telephone_share", "codec_share"):
+        assert AugmentConfig(**{name: 0.1}).changes_waveform
+
+
+def test_silence_is_before_the_line() -> None:
+    """Guards the order: what is added to the ends goes through noise, telephone and codec as speech does."""
+    how = Conditions(1.0, noise=SyntheticNoise("white", 2), snr_db=10.0, silence=Silence(0.5, 0.5, -60.0))
+    noisy = apply_conditions(waveform(), RATE, how)
+    assert len(noisy) == 2 * RATE
+    powers = [noisy[end].square().mean().item() for end in (slice(RATE // 2), slice(-RATE // 2, None))]
+    assert powers[0] == pytest.approx(powers[1], rel=0.1)
+    assert powers[0] > 1e-4  # noise, not -60 dB
+    line = apply_conditions(waveform(), RATE, replace(how, telephone=True))
+    spectrum = np.square(np.abs(np.fft.rfft(line[: RATE // 2].numpy() * np.hanning(RATE // 2))))
+    assert spectrum[len(spectrum) // 2 + 100 :].max() < 1e-6 * spectrum.max()
+    pytest.importorskip("av", reason="the codec needs PyAV")
+    coded = apply_conditions(waveform(), RATE, replace(how, telephone=True, codec_kbits=12.0))
+    assert torch.equal(coded, code(line, RATE, 12.0))
 
 
 def test_shares_and_ranges() -> None:
