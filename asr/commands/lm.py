@@ -14,6 +14,9 @@ from asr.errors import SettingsError
 from asr.lm.interface import Unit
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from asr.lm.ngram.model import NgramModel
 
 __all__ = [
@@ -129,30 +132,50 @@ def run_interpolate(settings: NgramInterpolateSettings) -> str:
         ModelError: a model cannot be read, or the models do not fit together.
         SettingsError: a setting is out of range, or the output cannot be written there.
     """
-    from asr.lm.ngram.interpolate import best_weights, interpolate
-    from asr.lm.perplexity import measure
+    import numpy as np
+
+    from asr.lm.ngram.interpolate import best_weights, interpolate, predict
 
     check_output(settings.output, [*settings.lms, *settings.dev])
     models = {str(path): _load_ngrams(path) for path in settings.lms}
     weights: Sequence[float] = settings.weights
-    if not weights:
-        weights = best_weights(models, settings.dev, settings.normalizer).tolist()
+    probs = predict(models, settings.dev, settings.normalizer) if settings.dev else None
+    if probs is not None and not weights:
+        weights = best_weights(probs).tolist()
     merged = interpolate(models, weights, _vocabulary(settings.vocabulary))
     if settings.quantize:
         merged = merged.quantized(settings.quantize)
     merged.save(settings.output)
     shares = [f"{weight / sum(weights):.4f}" for weight in weights]
-    if not settings.dev:
-        rows = [f"{share}  {name}" for share, name in zip(shares, models, strict=True)]
-        return "\n".join(["weight  model", *rows, _describe(merged, settings.output)])
-    rows = ["weight  perplexity  unknown  model"]
-    for share, name, model in zip(
-        [*shares, ""], [*models, str(settings.output)], [*models.values(), merged], strict=True
-    ):
-        fit = measure(model, settings.dev, settings.normalizer)
-        unknown = f"{100 * fit.unknown / fit.symbols:.2f}%"
-        rows.append(f"{share:6}  {fit.perplexity:10.2f}  {unknown:>7}  {name}")
+    rows = [*map("{}  {}".format, ["weight", *shares], ["model", *models])]
+    if probs is not None:
+        found = predict({str(settings.output): merged}, settings.dev, settings.normalizer)
+        rows = _compare(
+            np.hstack([probs, found]), [*shares, ""], [*models, str(settings.output)], merged.unit
+        )
     return "\n".join([*rows, _describe(merged, settings.output)])
+
+
+def _compare(
+    probs: "NDArray[np.float64]", shares: Sequence[str], names: Sequence[str], unit: Unit
+) -> list[str]:
+    """A table of models: their perplexities of the same words, since others would be cheap as `<unk>`.
+
+    Args:
+        probs: (symbols, models) from `predict`.
+        shares: (models,) their weights, to show.
+        names: (models,) their files.
+        unit: of the models.
+    """
+    import numpy as np
+
+    common = probs[probs.all(1)]
+    unknown, perplexities = (probs == 0).sum(0), np.exp(-np.log(common).mean(0))
+    return [
+        "weight  unknown  perplexity  model",
+        *map("{:6}  {:7,}  {:10.2f}  {}".format, shares, unknown, perplexities, names),
+        f"of {len(probs):,} {unit}s and sentence ends; perplexity of the {len(common):,} that all know",
+    ]
 
 
 def _load_ngrams(path: Path) -> "NgramModel":

@@ -37,7 +37,7 @@ from asr.lm.ngram.trie import (
 from asr.lm.text_files import read_blocks
 from asr.text.normalize import normalize
 
-__all__ = ["best_weights", "interpolate"]
+__all__ = ["best_weights", "interpolate", "predict"]
 
 _LOG = logging.getLogger("asr")
 
@@ -46,24 +46,22 @@ _MAX_ITERATIONS = 1000
 _CONVERGED = 1e-7  # nats a word
 
 
-def best_weights(
+def predict(
     models: Mapping[str, NgramModel], texts: Sequence[Path], normalizer: str = "verbatim"
 ) -> NDArray[np.float64]:
-    """The weights with which the interpolated model predicts texts best.
-
-    A word that only some models have counts as impossible for the others; a word that none has is left out.
+    """How probable each model finds each word (or character) of texts, and each end of a sentence.
 
     Args:
-        models: at least two, by the name that messages give them.
-        texts: text files, see `lm.text_files`, that no model was trained on.
+        models: at least one, by the name that messages give them.
+        texts: text files, see `lm.text_files`.
         normalizer: rules for each line, see `text.normalize`.
 
     Returns:
-        (models,) weights, which sum to 1.
+        (symbols, models) probabilities; 0 where a model does not know the symbol.
 
     Raises:
-        DataError: a text cannot be read, or holds no word that a model has.
-        ModelError: see `interpolate`.
+        DataError: a text cannot be read, or holds no word that a model knows.
+        ModelError: models of different units, or whose words are written by different rules.
         SettingsError: the normalizer is unknown.
     """
     _check(models)
@@ -71,15 +69,31 @@ def best_weights(
     for block, _, _ in read_blocks(texts):
         for line in block.decode().split("\n")[:-1]:
             if text := normalize(line, normalizer):
-                rows.append(_probabilities([*models.values()], text))
-    probs = np.concatenate(rows) if rows else np.zeros((0, len(models)))
-    probs = probs[probs.any(1)]
-    if not len(probs):
+                columns = []
+                for model in models.values():
+                    probs = np.exp(model.log_probs(text))
+                    probs[:-1][model.encode(text) == UNKNOWN_ID] = 0.0
+                    columns.append(probs)
+                rows.append(np.stack(columns, axis=1))
+    if not any(row[:-1].any() for row in rows):
         raise DataError(
             f"no text in {', '.join(map(str, texts))}. Lines with at least one word of the models were "
             "expected."
         )
-    weights = np.full(len(models), 1 / len(models))
+    return np.concatenate(rows)
+
+
+def best_weights(probs: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The weights with which models together predict symbols best; those that none knows do not count.
+
+    Args:
+        probs: (symbols, models) what `predict` returns for texts that no model was trained on.
+
+    Returns:
+        (models,) weights, which sum to 1.
+    """
+    probs = probs[probs.any(1)]
+    weights = np.full(probs.shape[1], 1 / probs.shape[1])
     before = -math.inf
     for _ in range(_MAX_ITERATIONS):
         shares = probs * weights
@@ -90,16 +104,6 @@ def best_weights(
             break
         before = fit
     return weights
-
-
-def _probabilities(models: Sequence[NgramModel], text: str) -> NDArray[np.float64]:
-    """(symbols + 1, models) the probability of each symbol of a sentence and of its end; 0 if unknown."""
-    columns = []
-    for model in models:
-        probs = np.exp(model.log_probs(text))
-        probs[:-1][model.encode(text) == UNKNOWN_ID] = 0.0
-        columns.append(probs)
-    return np.stack(columns, axis=1)
 
 
 def interpolate(

@@ -11,7 +11,7 @@ import pytest
 
 from asr.errors import DataError, ModelError, SettingsError
 from asr.lm.ngram.build import NgramConfig, build
-from asr.lm.ngram.interpolate import best_weights, interpolate
+from asr.lm.ngram.interpolate import best_weights, interpolate, predict
 from asr.lm.ngram.model import NgramModel
 from asr.lm.perplexity import measure
 
@@ -160,6 +160,18 @@ def test_characters_sum_to_one(tmp_path: Path) -> None:
         assert after(model, history, words).sum() == pytest.approx(1, abs=2e-5), history
 
 
+def test_nothing_left_to_back_off_to(tmp_path: Path) -> None:
+    """Without smoothing a context may know its next word for sure: a back-off weight of 1 would add to that."""
+    head = "\\data\\\nngram 1=5\nngram 2=1\n\n\\1-grams:\n-99\t<s>\t0\n-0.60206\t</s>\t0\n"
+    for name in ("c", "d"):
+        words = f"-0.60206\ta\t-99\n-0.60206\tb\t0\n-0.60206\t{name}\t0\n"
+        (tmp_path / f"{name}.arpa").write_text(f"{head}{words}\n\\2-grams:\n0\ta b\n\n\\end\\\n")
+    model = interpolate(load([tmp_path / "c.arpa", tmp_path / "d.arpa"]), [0.5, 0.5])
+    words = [word for word in model.words if word != "<s>"]
+    assert after(model, ("a",), ["b"])[0] == pytest.approx(1)
+    assert after(model, ("a",), words).sum() == pytest.approx(1, abs=2e-5)
+
+
 def test_weights_1_and_0_are_the_parts(paths: list[Path], caplog: pytest.LogCaptureFixture) -> None:
     """With all of the weight a model is unchanged; the other's words are not there, which is said."""
     models = load(paths)
@@ -212,7 +224,7 @@ def test_best_weights_are_the_best(paths: list[Path], tmp_path: Path) -> None:
     models = load(paths[:1] + paths[2:])
     dev = tmp_path / "dev.txt"
     dev.write_text("a b c\nz a c\nc z unheard b\nd e a\n\n")
-    weights = best_weights(models, [dev])
+    weights = best_weights(predict(models, [dev]))
     assert weights.sum() == pytest.approx(1)
     first, second = (Dictionaries(Path(name)) for name in models)
 
@@ -231,7 +243,7 @@ def test_best_weights_are_the_best(paths: list[Path], tmp_path: Path) -> None:
     assert 0.1 < weights[0] < 0.9
     draw = random.Random(5)
     dev.write_text("".join(" ".join(draw.choices("abc", k=4)) + "\n" for _ in range(50)))  # both have these
-    merged = interpolate(models, best_weights(models, [dev]).tolist())
+    merged = interpolate(models, best_weights(predict(models, [dev])).tolist())
     best = min(measure(model, [dev]).perplexity for model in models.values())
     assert measure(merged, [dev]).perplexity < best
 
@@ -255,7 +267,7 @@ def test_mistakes(paths: list[Path], tmp_path: Path) -> None:
     dev = tmp_path / "dev.txt"
     dev.write_text("\n")
     with pytest.raises(DataError, match=r"no text in .*dev.txt"):
-        best_weights(models, [dev])
+        predict(models, [dev])
 
 
 def test_too_many_ngrams(paths: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
