@@ -14,9 +14,6 @@ from asr.errors import SettingsError
 from asr.lm.interface import Unit
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from asr.lm.ngram.model import NgramModel
 
 __all__ = [
@@ -134,7 +131,7 @@ def run_interpolate(settings: NgramInterpolateSettings) -> str:
     """
     import numpy as np
 
-    from asr.lm.ngram.interpolate import best_weights, interpolate, predict
+    from asr.lm.ngram.interpolate import best_weights, compare, interpolate, predict
 
     check_output(settings.output, [*settings.lms, *settings.dev])
     models = {str(path): _load_ngrams(path) for path in settings.lms}
@@ -146,36 +143,13 @@ def run_interpolate(settings: NgramInterpolateSettings) -> str:
     if settings.quantize:
         merged = merged.quantized(settings.quantize)
     merged.save(settings.output)
-    shares = [f"{weight / sum(weights):.4f}" for weight in weights]
-    rows = [*map("{}  {}".format, ["weight", *shares], ["model", *models])]
+    rows = [f"{weight / sum(weights):.4f}  {name}" for weight, name in zip(weights, models, strict=True)]
+    rows.insert(0, "weight  model")
     if probs is not None:
         found = predict({str(settings.output): merged}, settings.dev, settings.normalizer)
-        rows = _compare(
-            np.hstack([probs, found]), [*shares, ""], [*models, str(settings.output)], merged.unit
-        )
+        names = [*models, str(settings.output)]
+        rows = compare(np.hstack([probs, found]), weights, names, merged.unit)
     return "\n".join([*rows, _describe(merged, settings.output)])
-
-
-def _compare(
-    probs: "NDArray[np.float64]", shares: Sequence[str], names: Sequence[str], unit: Unit
-) -> list[str]:
-    """A table of models: their perplexities of the same words, since others would be cheap as `<unk>`.
-
-    Args:
-        probs: (symbols, models) from `predict`.
-        shares: (models,) their weights, to show.
-        names: (models,) their files.
-        unit: of the models.
-    """
-    import numpy as np
-
-    common = probs[probs.all(1)]
-    unknown, perplexities = (probs == 0).sum(0), np.exp(-np.log(common).mean(0))
-    return [
-        "weight  unknown  perplexity  model",
-        *map("{:6}  {:7,}  {:10.2f}  {}".format, shares, unknown, perplexities, names),
-        f"of {len(probs):,} {unit}s and sentence ends; perplexity of the {len(common):,} that all know",
-    ]
 
 
 def _load_ngrams(path: Path) -> "NgramModel":

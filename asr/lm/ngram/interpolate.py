@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from asr.compiled import kernel
 from asr.errors import DataError, ModelError, SettingsError
+from asr.lm.interface import Unit
 from asr.lm.ngram.build import read_vocabulary
 from asr.lm.ngram.disk import DiskArrays
 from asr.lm.ngram.model import NgramModel
@@ -37,7 +38,7 @@ from asr.lm.ngram.trie import (
 from asr.lm.text_files import read_blocks
 from asr.text.normalize import normalize
 
-__all__ = ["best_weights", "interpolate", "predict"]
+__all__ = ["best_weights", "compare", "interpolate", "predict"]
 
 _LOG = logging.getLogger("asr")
 
@@ -104,6 +105,27 @@ def best_weights(probs: NDArray[np.float64]) -> NDArray[np.float64]:
             break
         before = fit
     return weights
+
+
+def compare(
+    probs: NDArray[np.float64], weights: Sequence[float], names: Sequence[str], unit: Unit
+) -> list[str]:
+    """A table of models: their perplexities of the same symbols, since others would be cheap as `<unk>`.
+
+    Args:
+        probs: (symbols, models) from `predict`.
+        weights: of all models but the last, which is made of the others.
+        names: (models,) of their files.
+        unit: of the models.
+    """
+    common = probs[probs.all(1)]
+    unknown, perplexities = (probs == 0).sum(0), np.exp(-np.log(common).mean(0))
+    shares = [*(f"{weight / sum(weights):.4f}" for weight in weights), ""]
+    return [
+        "weight  unknown  perplexity  model",
+        *map("{:6}  {:7,}  {:10.2f}  {}".format, shares, unknown, perplexities, names),
+        f"of {len(probs):,} {unit}s and sentence ends; perplexity of the {len(common):,} that all know",
+    ]
 
 
 def interpolate(

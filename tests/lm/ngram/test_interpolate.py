@@ -161,7 +161,7 @@ def test_characters_sum_to_one(tmp_path: Path) -> None:
 
 
 def test_nothing_left_to_back_off_to(tmp_path: Path) -> None:
-    """Without smoothing a context may know its next word for sure: a back-off weight of 1 would add to that."""
+    """Without smoothing a context may know its next word for sure, and a back-off weight would add to it."""
     head = "\\data\\\nngram 1=5\nngram 2=1\n\n\\1-grams:\n-99\t<s>\t0\n-0.60206\t</s>\t0\n"
     for name in ("c", "d"):
         words = f"-0.60206\ta\t-99\n-0.60206\tb\t0\n-0.60206\t{name}\t0\n"
