@@ -55,11 +55,13 @@ usage: asr lm COMMAND [--help] ...
   train                 text -> n-gram model of words or characters
   train --kind charrnn  text -> recurrent network of characters
   score                 perplexity of a model on text, and its rate of unknown words
+  interpolate           several n-gram models -> one, weighted by how well each predicts a text
   convert               ARPA file of any toolkit -> binary that loads quickly, or back
 
   asr lm train text.txt more.txt.xz --order 3 -o lm.bin
   asr lm train --kind charrnn text.txt --train.run-dir runs/lm
   asr lm score heldout.txt --lm lm.bin
+  asr lm interpolate books.bin mine.bin --dev heldout.txt -o lm.bin
   asr lm convert words.arpa.gz -o words.bin"""
 
 log = logging.getLogger("asr")
@@ -172,8 +174,10 @@ def _lm(arguments: Sequence[str]) -> int:
     from asr.commands.lm import (
         LmScoreSettings,
         NgramConvertSettings,
+        NgramInterpolateSettings,
         NgramTrainSettings,
         run_convert,
+        run_interpolate,
         run_score,
         run_train,
     )
@@ -192,11 +196,14 @@ def _lm(arguments: Sequence[str]) -> int:
         _console.print_result(run_score(parse(LmScoreSettings, "asr lm score", rest)))
     elif command == "convert":
         _console.print_result(run_convert(parse(NgramConvertSettings, "asr lm convert", rest)))
+    elif command == "interpolate":
+        _console.print_result(run_interpolate(parse(NgramInterpolateSettings, "asr lm interpolate", rest)))
     elif command in ("-h", "--help", "help"):
         _console.print_result(_LM_HELP)
     else:
         raise SettingsError(
-            f"unknown command 'lm {command}'. Expected one of: lm train, lm score, lm convert."
+            f"unknown command 'lm {command}'. Expected one of: lm train, lm score, lm interpolate, "
+            "lm convert."
         )
     return 0
 

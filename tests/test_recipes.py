@@ -1,6 +1,7 @@
 """The recipes, run as a user runs them: on look-alikes for a few updates, and YesNo for real."""
 
 import json
+import lzma
 import re
 import subprocess
 import sys
@@ -273,3 +274,37 @@ def test_decoders_are_compared_and_not_twice(tmp_path: Path, tones: Any) -> None
     assert again.stdout == done.stdout
     assert again.stderr.count("done before") == len(names)
     assert again.stderr.count("computed before") == 2
+
+
+def test_english_lm_on_a_look_alike(tmp_path: Path) -> None:
+    """Parts, weights and pronunciations of the shipped language model; words of every part are in it."""
+    text, dev, out = tmp_path / "text", tmp_path / "speech" / "english" / "dev.jsonl", tmp_path / "out"
+    dev.parent.mkdir(parents=True)
+    text.mkdir()
+    for name, line in (
+        ("common_voice_sentences", "the cat zzyzx\n"),
+        ("ljspeech", "a cat sat\n"),
+        ("librispeech_train_clean_100", "the cat ran\n"),
+    ):
+        (text / f"{name}.txt.xz").write_bytes(lzma.compress(line.encode() * 3))
+    novels = text / "english-4gram.arpa"
+    assert main(["lm", "train", str(text / "ljspeech.txt.xz"), "--order", "4", "-o", str(novels)]) == 0
+    (text / "english-4gram.arpa.xz").write_bytes(lzma.compress(novels.read_bytes()))
+    rows = [
+        {"audio_filepath": f"../{corpus}/1.wav", "duration": 1.0, "text": said}
+        for corpus, said in (("LibriSpeech", "the cat sat"), ("common_voice", "The cat, zzyzx ran!"))
+    ]
+    for row in rows:
+        audio = dev.parent / str(row["audio_filepath"])
+        audio.parent.mkdir()
+        soundfile.write(audio, np.zeros(16_000), 16_000)
+    dev.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    done = run("english_lm", "--data.text", text, "--data.dev", dev, "--out", out, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"^LibriSpeech:\n.*\n0\.\d{4} +\d+ +[\d.]+  novels$", done.stdout, re.MULTILINE)
+    assert re.search(r"^of 5 words and sentence ends", done.stdout, re.MULTILINE)
+    lexicon = lzma.decompress((out / "lexicon.txt.xz").read_bytes()).decode()
+    assert {"the", "zzyzx", "pakistan"} <= {line.split("\t")[0] for line in lexicon.splitlines()}
+    done = run("english_lm", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "data.text or data.dev is missing" in done.stderr

@@ -1,7 +1,8 @@
-"""`asr lm`: train n-gram language models, score text with a language model, convert model files."""
+"""`asr lm`: train and interpolate n-gram language models, score text with a model, convert model files."""
 
 import contextlib
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,7 +17,8 @@ if TYPE_CHECKING:
     from asr.lm.ngram.model import NgramModel
 
 __all__ = [
-    "LmScoreSettings", "NgramConvertSettings", "NgramTrainSettings", "run_convert", "run_score", "run_train",
+    "LmScoreSettings", "NgramConvertSettings", "NgramInterpolateSettings", "NgramTrainSettings",
+    "run_convert", "run_interpolate", "run_score", "run_train",
 ]  # fmt: skip
 
 _NO_TEXT = "no TEXT is given. One text file or more was expected; - is the standard input."
@@ -61,20 +63,110 @@ def run_train(settings: NgramTrainSettings) -> str:
     """
     from asr.lm.ngram.build import NgramConfig, build
 
-    vocabulary = settings.vocabulary
     config = NgramConfig(
         settings.order, settings.unit, settings.prune, settings.prune_entropy,
-        None if vocabulary is None else int(vocabulary) if vocabulary.isdecimal() else Path(vocabulary),
-        settings.normalizer,
+        _vocabulary(settings.vocabulary), settings.normalizer,
     )  # fmt: skip
     check_output(settings.output, settings.texts)
     return _describe(build(settings.texts, config, settings.output, settings.temporary), settings.output)
+
+
+def _vocabulary(option: str | None) -> Path | int | None:
+    """The value of --vocabulary: a number of words, or a file."""
+    return None if option is None else int(option) if option.isdecimal() else Path(option)
 
 
 def _describe(model: "NgramModel", path: Path) -> str:
     counts = ", ".join(f"{count:,} {n}-grams" for n, count in enumerate(model.counts, start=1))
     size = path.stat().st_size
     return f"{path}: {counts}; {size / 1e6:.1f} MB, {size / sum(model.counts):.1f} bytes per n-gram"
+
+
+@dataclass(frozen=True)
+class NgramInterpolateSettings:
+    """Interpolate n-gram models into one that has the words and n-grams of all of them.
+
+    Give a text that is like what will be recognised and that no model was trained on: the weights with which
+    the result predicts it best are found. Then tune: decoding weights belong to one language model.
+    """
+
+    lms: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="FILE...")]
+    """Two models or more: .bin, .arpa or .arpa.gz, from `asr lm train` or elsewhere."""
+    output: Annotated[Path, tyro.conf.arg(aliases=["-o"], metavar="FILE")]
+    """The interpolated model: .bin, .arpa or .arpa.gz."""
+    dev: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="TEXT...")] = ()
+    """Text files for the weights, one sentence a line; with --weights, only perplexities are printed."""
+    weights: Annotated[tuple[float, ...], tyro.conf.arg(metavar="FLOAT...")] = ()
+    """A weight for each model, instead of those found on --dev."""
+    normalizer: Annotated[str, tyro.conf.arg(metavar="NAME")] = "verbatim"
+    """Rules for --dev: verbatim (as written), lower (no case) or english (no case, no punctuation)."""
+    vocabulary: Annotated[str | None, tyro.conf.arg(metavar="FILE|NUMBER")] = None
+    """Words of the result: those of a file (one per line), or the NUMBER most probable. Others are <unk>."""
+    quantize: int = 0
+    """Bits of a log-probability and of a back-off weight, 2 to 16, such as 8; 0 keeps them exactly."""
+
+    def __post_init__(self) -> None:
+        if len(self.lms) < 2:
+            raise SettingsError(
+                f"{len(self.lms)} language model is given. Two or more were expected. To change the "
+                "format of one, use `asr lm convert`."
+            )
+        if len({path.resolve() for path in self.lms}) < len(self.lms):
+            raise SettingsError("a language model is given twice. Give each once; --weights has its weight.")
+        if not self.dev and not self.weights:
+            raise SettingsError(
+                "neither --dev nor --weights is given. A text to find the weights on, or a weight for each "
+                "model, was expected."
+            )
+        _check_bits(self.quantize)
+
+
+def run_interpolate(settings: NgramInterpolateSettings) -> str:
+    """Interpolate models; the summary to print.
+
+    Raises:
+        DataError: a text cannot be read or holds nothing.
+        ModelError: a model cannot be read, or the models do not fit together.
+        SettingsError: a setting is out of range, or the output cannot be written there.
+    """
+    import numpy as np
+
+    from asr.lm.ngram.interpolate import best_weights, compare, interpolate, predict
+
+    check_output(settings.output, [*settings.lms, *settings.dev])
+    models = {str(path): _load_ngrams(path) for path in settings.lms}
+    weights: Sequence[float] = settings.weights
+    probs = predict(models, settings.dev, settings.normalizer) if settings.dev else None
+    if probs is not None and not weights:
+        weights = best_weights(probs).tolist()
+    merged = interpolate(models, weights, _vocabulary(settings.vocabulary))
+    if settings.quantize:
+        merged = merged.quantized(settings.quantize)
+    merged.save(settings.output)
+    rows = [f"{weight / sum(weights):.4f}  {name}" for weight, name in zip(weights, models, strict=True)]
+    rows.insert(0, "weight  model")
+    if probs is not None:
+        found = predict({str(settings.output): merged}, settings.dev, settings.normalizer)
+        names = [*models, str(settings.output)]
+        rows = compare(np.hstack([probs, found]), weights, names, merged.unit)
+    return "\n".join([*rows, _describe(merged, settings.output)])
+
+
+def _load_ngrams(path: Path) -> "NgramModel":
+    """An n-gram model.
+
+    Raises:
+        ModelError: it cannot be read.
+        SettingsError: it is a network.
+    """
+    from asr.lm.ngram.model import NgramModel
+
+    if path.suffix == ".safetensors":
+        raise SettingsError(
+            f"{path}: is a network. An n-gram model was expected; a network can rescore, see --rescore-lm of "
+            "`asr evaluate`."
+        )
+    return NgramModel.load(path)
 
 
 @dataclass(frozen=True)
@@ -94,10 +186,12 @@ class NgramConvertSettings:
     """Whether an ARPA file's words are words or characters. Default: found out from them."""
 
     def __post_init__(self) -> None:
-        if self.quantize and not 2 <= self.quantize <= 16:
-            raise SettingsError(
-                f"--quantize is {self.quantize}. Expected 2 to 16 bits, or 0 for exact values."
-            )
+        _check_bits(self.quantize)
+
+
+def _check_bits(quantize: int) -> None:
+    if quantize and not 2 <= quantize <= 16:
+        raise SettingsError(f"--quantize is {quantize}. Expected 2 to 16 bits, or 0 for exact values.")
 
 
 def run_convert(settings: NgramConvertSettings) -> str:

@@ -154,12 +154,59 @@ def test_quantised_model_is_smaller_and_about_as_good(
     assert fits[1].perplexity == pytest.approx(fits[0].perplexity, rel=0.01)
 
 
+def test_interpolate(text: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Weights of --dev or of --weights, the table of perplexities, and options that do something."""
+    first, second, out = (text.with_name(name) for name in ("first.bin", "second.arpa", "out.bin"))
+    other, dev = text.with_name("other.txt"), text.with_name("dev.txt")
+    other.write_text("a bird sat on a tree\nthe bird ran\n" * 3)
+    dev.write_text("The bird sat on the mat\na dog ran\nthe cat\n")
+    assert lm(capsys, "train", text, "-o", first)[0] == 0
+    assert lm(capsys, "train", other, "-o", second, "--order", 2)[0] == 0
+    arguments = ("interpolate", first, second, "-o", out, "--dev", dev, "--normalizer", "lower")
+    status, output, _ = lm(capsys, *arguments)
+    assert status == 0
+    head, *rows, note, summary = output.splitlines()
+    assert head.split() == ["weight", "unknown", "perplexity", "model"]
+    assert note == "of 14 words and sentence ends; perplexity of the 10 that all know"
+    weights = [float(row.split()[0]) for row in rows[:2]]
+    assert sum(weights) == pytest.approx(1, abs=1e-3)
+    assert 0.1 < weights[0] < 0.9
+    assert [int(row.split()[-3]) for row in rows] == [1, 3, 0]
+    assert [row.split()[-1] for row in rows] == [str(first), str(second), str(out)]
+    perplexities = [float(row.split()[-2]) for row in rows]
+    assert perplexities[2] < min(perplexities[:2])
+    for path, perplexity in zip((first, second, out), perplexities, strict=True):
+        model, total, count = NgramModel.load(path), 0.0, 0
+        for sentence in ("the bird sat on the mat", "a dog ran", "the cat"):
+            words = [*sentence.split(), "</s>"]
+            for word, log_prob in zip(words, model.log_probs(sentence), strict=True):
+                if word in ("</s>", "the", "sat", "on", "a", "ran"):
+                    total, count = total + log_prob, count + 1
+        assert count == 10
+        assert perplexity == pytest.approx(math.exp(-total / count), abs=0.01)
+    merged = NgramModel.load(out)
+    assert summary.startswith(f"{out}: 13 1-grams, {merged.counts[1]} 2-grams, 16 3-grams; ")
+    # The weights that were found, given; and others.
+    assert lm(capsys, *arguments[:5], "--weights", *weights)[0] == 0
+    assert NgramModel.load(out).log_probs("a bird") == pytest.approx(merged.log_probs("a bird"), rel=1e-3)
+    status, output, _ = lm(capsys, *arguments[:5], "--weights", 9, 1, "--vocabulary", 6)
+    assert output.splitlines()[:3] == ["weight  model", f"0.9000  {first}", f"0.1000  {second}"]
+    assert NgramModel.load(out).counts[0] == 9
+    assert lm(capsys, *arguments, "--quantize", 3)[0] == 0
+    assert NgramModel.load(out).log_probs("a bird") != pytest.approx(merged.log_probs("a bird"), rel=1e-3)
+
+
 def test_mistakes_are_one_line(text: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Each ends with status 2 and one line that names value, file and remedy; nothing is written."""
     out, empty, special = text.with_name("x.bin"), text.with_name("empty.txt"), text.with_name("special.txt")
     empty.write_text(" \n\n")
     special.write_text("a </s> b\n")
     train = ("train", text, "-o", out)
+    bare, other, more = (text.with_name(name) for name in ("bare.arpa", "other.arpa", "more.arpa"))
+    for path in (other, more):
+        lm(capsys, "train", text, "-o", path)
+    bare.write_text(other.read_text().replace("<s>", "<z>"))
+    mix, sound = ("interpolate", text, other, "-o", out), ("interpolate", other, more, "-o", out)
     for arguments, message in (
         ((*train, "--order", 0), "--order is 0. A number from 1 to 12 was expected"),
         ((*train, "--order", 13), "--order is 13."),
@@ -184,6 +231,31 @@ def test_mistakes_are_one_line(text: Path, capsys: pytest.CaptureFixture[str]) -
         (("convert", text, "-o", out, "--quantize", 1), "--quantize is 1. Expected 2 to 16 bits, or 0"),
         (("convert", text.with_name("none.bin"), "-o", out), "none.bin does not exist"),
         (("convert", text, "-o", text.with_name("no") / "x.bin"), "no does not exist. Make it, or choose"),
+        (
+            ("interpolate", text, "-o", out, "--dev", text),
+            "1 language model is given. Two or more were expected",
+        ),
+        (("interpolate", text, text, "-o", out, "--dev", text), "a language model is given twice"),
+        (("interpolate", text, empty, "-o", out), "neither --dev nor --weights is given"),
+        (("interpolate", text, empty, "-o", text, "--dev", text), "would overwrite what is read"),
+        (
+            (*mix, "--dev", text),
+            "text.txt line 1: found 'the cat sat on the mat' where \\data\\ was expected",
+        ),
+        ((*mix, "--dev", text, "--quantize", 1), "--quantize is 1. Expected 2 to 16 bits, or 0"),
+        (
+            ("interpolate", text.with_name("x.safetensors"), text, "-o", out, "--dev", text),
+            "is a network. An",
+        ),
+        (
+            ("interpolate", bare, other, "-o", out, "--weights", 1, 1),
+            "there is no 1-gram <s>, which marks the",
+        ),
+        ((*sound, "--weights", 1), "--weights is 1. A number for each of the 2 models was expected"),
+        ((*sound, "--weights", 1, 1, "--vocabulary", 0), "--vocabulary is 0. A number of words, or a file"),
+        ((*sound, "--weights", 1, 1, "--vocabulary", empty), "empty.txt holds no word"),
+        ((*sound, "--dev", empty), "no text in"),
+        ((*sound, "--dev", text, "--normalizer", "loud"), "normalizer must be one of verbatim, lower"),
         (("score", text, "--lm", text.with_name("none.bin")), "none.bin does not exist"),
         (("score", text, "--lm", text), "This is no language model in ARPA format"),
         (("score", "--lm", text), "no TEXT is given"),
@@ -219,6 +291,7 @@ def test_help_names_both(capsys: pytest.CaptureFixture[str]) -> None:
         ("train", ["TEXT...", "-o FILE", "--order INT", "--unit {word,character}", "--prune",
                    "--prune-entropy FLOAT", "--vocabulary FILE|NUMBER", "--temporary DIR"]),
         ("score", ["TEXT...", "--lm FILE", "--normalizer NAME", "--results FILE"]),
+        ("interpolate", ["FILE...", "-o FILE", "--dev", "TEXT...", "--weights", "--vocabulary FILE|NUMBER"]),
     ):  # fmt: skip
         status, output, _ = lm(capsys, command, "--help")
         text = " ".join(output.replace("\u2502", " ").split())

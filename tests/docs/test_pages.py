@@ -28,6 +28,7 @@ MADE_BY_COMMANDS = ("RUN/", "bundle/", "diagnostics/", "dist/", "runs/", "tensor
 COMMANDS = (
     ["train"], ["transcribe"], ["evaluate"], ["tune"], ["score"], ["augment"],
     ["lm", "train"], ["lm", "train", "--kind", "charrnn"], ["lm", "score"], ["lm", "convert"],
+    ["lm", "interpolate"],
 )  # fmt: skip
 RECIPES = (["digits"], ["compare_decoders"], ["compare_cells"], ["english"], ["librispeech", "100h"])
 

@@ -21,7 +21,7 @@ from asr.lm.ngram.trie import BEGIN, END, RESERVED, UNKNOWN, UNKNOWN_ID, NgramPa
 from asr.lm.text_files import read_blocks
 from asr.text.normalize import normalize
 
-__all__ = ["MAX_ORDER", "NgramConfig", "build"]
+__all__ = ["MAX_ORDER", "NgramConfig", "build", "read_vocabulary"]
 
 _LOG = logging.getLogger("asr")
 
@@ -154,7 +154,7 @@ def _choose_words(
         chosen = [names[number] for number in ids]
     elif vocabulary is not None:
         # A file of characters cannot list the space, which is in every alphabet.
-        wanted = _read_vocabulary(vocabulary) | ({" "} if unit == "character" else set())
+        wanted = read_vocabulary(vocabulary) | ({" "} if unit == "character" else set())
         ids = [number for number in ids if names[number] in wanted]
         seen = [names[number] for number in ids]
         chosen = seen + sorted(wanted.difference(seen))
@@ -169,8 +169,12 @@ def _choose_words(
     return [*names[:_RESERVED], *chosen]
 
 
-def _read_vocabulary(path: Path) -> set[str]:
-    """The first word of each line."""
+def read_vocabulary(path: Path) -> set[str]:
+    """The first word of each line of a file.
+
+    Raises:
+        DataError: the file cannot be read, or holds no word.
+    """
     words: set[str] = set()
     for block, _, _ in read_blocks([path]):
         words.update(line.split()[0] for line in block.decode().splitlines() if line.strip())

@@ -23,7 +23,7 @@ from asr.compiled import kernel
 from asr.lm.ngram.disk import DiskArrays
 from asr.lm.ngram.trie import NgramArrays, advance, link
 
-__all__ = ["prune_entropy"]
+__all__ = ["keep", "prune_entropy", "set_backoffs"]
 
 _TINY = 1e-5  # below this, a remaining probability is rounding error
 
@@ -43,11 +43,29 @@ def prune_entropy(
     Returns:
         The new model's arrays, and the number of its n-grams of each order.
     """
-    nodes, inner = len(arrays.word), len(arrays.backoff)
     starts = np.cumsum([0, 1, *counts])  # of each order, the root's being 0
-    kept = np.ones(nodes, np.bool_)
+    kept = np.ones(len(arrays.word), np.bool_)
     for n in range(len(counts), 1, -1):
         _mark_kept(arrays, followed, kept, int(starts[n - 1]), int(starts[n]), threshold)
+    return keep(arrays, counts, kept, disk)
+
+
+def keep(
+    arrays: NgramArrays, counts: tuple[int, ...], kept: NDArray[np.bool_], disk: DiskArrays
+) -> tuple[NgramArrays, tuple[int, ...]]:
+    """A model of some of the n-grams of another, with back-off weights of its own.
+
+    Args:
+        arrays: the model.
+        counts: how many n-grams it has of each order.
+        kept: (nodes,) which ones stay; the root does, and the prefix of each that does.
+        disk: where the result is stored.
+
+    Returns:
+        The new model's arrays, and the number of its n-grams of each order.
+    """
+    nodes, inner = len(arrays.word), len(arrays.backoff)
+    starts = np.cumsum([0, 1, *counts])  # of each order, the root's being 0
     numbers = disk.zeros(nodes + 1, np.int32)
     np.cumsum(kept, out=numbers[1:])
     sizes = tuple(int(numbers[starts[n + 1]] - numbers[starts[n]]) for n in range(1, len(counts) + 1))
@@ -58,7 +76,7 @@ def prune_entropy(
     )  # fmt: skip
     _compact(arrays, kept, numbers, pruned)
     link(pruned)
-    _set_backoffs(pruned)
+    set_backoffs(pruned)
     return pruned, sizes
 
 
@@ -131,9 +149,16 @@ def _compact(
 
 
 @kernel
-def _set_backoffs(arrays: NgramArrays) -> None:
-    """Back-off weights with which the probabilities after each context sum to 1; lower orders first."""
+def set_backoffs(arrays: NgramArrays) -> None:
+    """Set back-off weights with which the probabilities after each context sum to 1; lower orders first.
+
+    Contexts whose n-grams leave nothing, or hardly anything, to other words keep theirs, but not more than
+    they have left.
+    """
     for parent in range(1, len(arrays.backoff)):
+        if arrays.begin[parent] == arrays.begin[parent + 1]:
+            continue
         rest, rest_low = _remaining(arrays, parent)
-        if arrays.begin[parent] < arrays.begin[parent + 1] and rest > _TINY and rest_low > _TINY:
-            arrays.backoff[parent] = math.log(rest / rest_low)
+        if rest_low > _TINY:
+            most = math.log(max(rest, _TINY) / rest_low)
+            arrays.backoff[parent] = most if rest > _TINY else min(arrays.backoff[parent], most)
