@@ -31,6 +31,7 @@ from asr.training.runs import (
     open_run,
 )
 from asr.training.tasks.speech import SpeechTask
+from asr.training.validation import BEST_MODEL
 
 log = logging.getLogger("asr")
 

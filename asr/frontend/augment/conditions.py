@@ -92,7 +92,6 @@ class Augmenter:
     Raises:
         AudioError: a recording of noise cannot be read.
         DataError: a folder of noise or of impulse responses does not exist, or holds no audio.
-        SettingsError: codecs are wanted, and PyAV is not installed.
     """
 
     def __init__(self, config: AugmentConfig, seed: int) -> None:
