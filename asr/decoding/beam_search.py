@@ -62,13 +62,13 @@ class BeamSearch:
             np.empty((_PENDING if self._external else 0, COLUMNS), np.int32), np.zeros(1, np.int64)
         )
         self._buffers = new_buffers(
-            setup.config.beam_size, setup.tokenizer.vocab_size, setup.tables.max_proposals
+            setup.config.width, setup.tokenizer.vocab_size, setup.tables.max_proposals
         )
         self.anchor = ROOT
         # Alternatives are needed for a list of hypotheses only.
         self.merges = new_merges(_MERGES + len(self._buffers.node) if setup.config.nbest > 1 else 0)
         self.beam = new_beam(
-            setup.config.beam_size, _CAPACITY, setup.sources.start_state, float(setup.tables.look_ahead[0])
+            setup.config.width, _CAPACITY, setup.sources.start_state, float(setup.tables.look_ahead[0])
         )
 
     def advance(self, log_probs: NDArray[np.float64]) -> None:
