@@ -47,7 +47,7 @@ class _Graph(NamedTuple):
         following: (merges,) int32: the next merge into the same node, or NONE.
         found: (merges,) int32: overwritten by `_find_merges`.
         end_node: (ends,) int32: the nodes of the ends.
-        right: (merges,) float64: 0; gets the sum over what paths have to the right of each, its ratio included.
+        right: (merges,) float64: 0; gets the sum over what paths have to the right of each and itself.
         left: (merges,) float64: gets the sum over what they have to the left of it.
         end_prob: (ends,) float64: scaled probability of each end's path, the best one's being 1.
         label: (nodes + ends,) int32: the word that a node or an end completes, or NONE.
