@@ -137,6 +137,18 @@ def test_words_of_other_paths(other: tuple[int, ...], expected: list[float], end
     assert LatticePosteriors(*lattice, scale=1.0, least=0.0).of(best) == pytest.approx(expected)
 
 
+def test_a_word_that_comes_twice() -> None:
+    """Two words of the best path that count as one because a word of another path is paired with both."""
+    lattice = (
+        arena([NONE, 0, 1, 2, 0], [NONE, 5, 6, 5, 5]),
+        merged((1, 4, math.log(0.25)), (3, 4, math.log(0.25))),
+        ends_at((3, NONE, 0.0)),
+    )
+    best = next(paths(*lattice))
+    posteriors = LatticePosteriors(*lattice, scale=1.0, least=0.0)
+    assert posteriors.of(best) == pytest.approx([1 / 1.5, 1.25 / 1.5, 1.0])
+
+
 def test_words_that_ends_complete() -> None:
     """The last word, which no node completes, left out or counted with another one."""
     lattice = (
