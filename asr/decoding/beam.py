@@ -114,9 +114,10 @@ class BeamDecoder:
         exact: the beam, `recombine` and the choice among dropped prefixes approximate. A text that would
         score above the first one, which only these errors can cause, gets the first's score.
 
-        The steps of tokens and the times of words are those of the best single path of the tokens. A token's
-        confidence is its mean posterior over its run of steps, a word's the mean over its tokens, as in
-        greedy decoding.
+        The steps of tokens and the times of words are those of the best single path of the tokens. A word's
+        confidence is that of greedy decoding: the mean over its tokens of their mean posteriors over their
+        runs of steps. In the first text of a search with a language model of words, it is the geometric mean
+        of that and of the word's posterior in the search's lattice (`confidence`).
 
         Args:
             log_probs: (batch, steps, vocab) float, natural logs, normalised, on any device.

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asr.decoding.alignment import align_tokens
+from asr.decoding.confidence import LatticePosteriors, with_posteriors
 from asr.decoding.config import BeamConfig
 from asr.decoding.fusion.lm_queries import LmQueries, answer_queries
 from asr.decoding.fusion.sources import Sources
@@ -25,7 +26,7 @@ from asr.text.tokenizer import Tokenizer
 __all__ = ["BeamSearch", "SearchSetup", "name_words"]
 
 _CAPACITY = 1 << 12  # nodes of an arena at first
-_MERGES = 1 << 12  # merges that there is room for at first, where nbest is above 1
+_MERGES = 1 << 12  # merges that there is room for at first
 _SPARE = 2  # texts whose scores are computed for each hypothesis that is wanted
 _PENDING = 1 << 12  # prefixes that a language model in Python scores at once, at most
 _UNNAMED = "<unk>"  # where phones are no word
@@ -62,13 +63,15 @@ class BeamSearch:
             np.empty((_PENDING if self._external else 0, COLUMNS), np.int32), np.zeros(1, np.int64)
         )
         self._buffers = new_buffers(
-            setup.config.beam_size, setup.tokenizer.vocab_size, setup.tables.max_proposals
+            setup.config.width, setup.tokenizer.vocab_size, setup.tables.max_proposals
         )
         self.anchor = ROOT
-        # Alternatives are needed for a list of hypotheses only.
-        self.merges = new_merges(_MERGES + len(self._buffers.node) if setup.config.nbest > 1 else 0)
+        # Alternatives are needed for a list of hypotheses and for the posteriors of words.
+        self._has_word_lm = setup.sources.scores is not None
+        recorded = self._has_word_lm or setup.config.nbest > 1
+        self.merges = new_merges(_MERGES + len(self._buffers.node) if recorded else 0)
         self.beam = new_beam(
-            setup.config.beam_size, _CAPACITY, setup.sources.start_state, float(setup.tables.look_ahead[0])
+            setup.config.width, _CAPACITY, setup.sources.start_state, float(setup.tables.look_ahead[0])
         )
 
     def advance(self, log_probs: NDArray[np.float64]) -> None:
@@ -153,7 +156,9 @@ class BeamSearch:
         nbest = setup.config.nbest
         wanted = nbest if nbest == 1 else _SPARE * nbest  # chosen by estimates, then ranked by scores
         spelled: set[tuple[int, ...]] = set()  # different merges can lead to the same tokens
-        for path in paths(self.beam.nodes[: self.beam.sizes[N_NODES]], self.merges, self.ends()):
+        lattice = self.beam.nodes[: self.beam.sizes[N_NODES]], self.merges, self.ends()
+        posteriors = LatticePosteriors(*lattice) if self._has_word_lm else None
+        for path in paths(*lattice):
             if (key := (*path.tokens, *path.words)) in spelled:
                 continue
             spelled.add(key)
@@ -166,9 +171,10 @@ class BeamSearch:
             # score above it is a search error.
             score = min(acoustic + path.fused, limit)
             limit = limit if found else score
+            words = _time_words(named, path.tokens, spans, log_probs, step_s)
             found[text] = Hypothesis(
                 text=text,
-                words=_time_words(named, path.tokens, spans, log_probs, step_s),
+                words=with_posteriors(words, posteriors.of(path)) if posteriors and not found else words,
                 tokens=tuple(path.tokens),
                 steps=tuple(spans[:, 0].tolist()),
                 score=score,

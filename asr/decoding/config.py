@@ -13,6 +13,7 @@ from asr.model.tuning import Weights
 __all__ = ["BeamConfig", "DecoderSettings"]
 
 _WEIGHTS = tuple(item.name for item in fields(Weights))
+_BEAM_SIZE = 100
 
 # No options of a command's --beam: DecoderSettings has the weights, which default to tuned ones, and commands
 # have --nbest.
@@ -28,7 +29,13 @@ class BeamConfig:
         SettingsError: a value out of range, named as the user types it.
     """
 
-    beam_size: int = 100  # prefixes kept after each step
+    # prefixes kept after each step
+    beam_size: Annotated[
+        int | None,
+        tyro.conf.arg(
+            metavar="INT", help_behavior_hint=f"(default: {_BEAM_SIZE}, or what a model that ships asks for)"
+        ),
+    ] = None
     nbest: _Nbest = 1  # hypotheses returned, of different texts; there may be fewer
     beam_threshold: float = 25.0  # nats: a prefix this far below the best one is dropped; inf keeps all
     # nats: a token this far below the step's best starts nothing; inf tries all
@@ -45,8 +52,8 @@ class BeamConfig:
     threads: int = 0  # utterances decoded at the same time; 0: one per usable core
 
     def __post_init__(self) -> None:
-        for name in ("beam_size", "nbest"):
-            _check(name, getattr(self, name), getattr(self, name) >= 1, "at least 1")
+        _check("beam_size", self.beam_size, self.beam_size is None or self.beam_size >= 1, "at least 1")
+        _check("nbest", self.nbest, self.nbest >= 1, "at least 1")
         for name in ("token_top", "threads"):
             _check(name, getattr(self, name), getattr(self, name) >= 0, "0 or more")
         for name in ("beam_threshold", "token_threshold", "lattice_threshold"):
@@ -54,6 +61,11 @@ class BeamConfig:
         _check("blank_skip", self.blank_skip, 0 < self.blank_skip <= 1, "a probability above 0, up to 1")
         possible = self.unknown_words in ("allow", "forbid")
         _check("unknown_words", self.unknown_words, possible, '"allow" or "forbid"')
+
+    @property
+    def width(self) -> int:
+        """`beam_size`, or the default where none is given."""
+        return _BEAM_SIZE if self.beam_size is None else self.beam_size
 
     def with_weights(self, **weights: float) -> "BeamConfig":
         """The same settings, some weights changed."""
@@ -111,15 +123,13 @@ class DecoderSettings:
         return {name: value for name, value in values.items() if value is not None}
 
     def with_defaults_of(self, files: ModelFiles) -> "DecoderSettings":
-        """The settings with the files that ship with a model as defaults.
+        """The settings with the files and the beam size that ship with a model, where none are given.
 
         With another language model, the lexicon that ships is left out.
         """
         if files.lm is None or self.decoder == "greedy":
             return self
-        beam = self.beam
-        if beam.beam_size == BeamConfig().beam_size:
-            beam = replace(beam, beam_size=files.beam_size)
+        beam = self.beam if self.beam.beam_size else replace(self.beam, beam_size=files.beam_size)
         lexicon = self.lexicon or (files.lexicon if self.lm is None else None)
         return replace(self, lm=self.lm or files.lm, lexicon=lexicon, beam=beam)
 

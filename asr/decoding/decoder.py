@@ -149,7 +149,7 @@ class TwoPassDecoder:
         """
         if self._rescorer is None:
             return config
-        config = replace(config, nbest=max(config.beam_size, config.nbest))
+        config = replace(config, nbest=max(config.width, config.nbest))
         return config.with_weights(word_bonus=0.0) if self.resources.key.rescore else config
 
 
@@ -200,7 +200,7 @@ def build_decoder(settings: DecoderSettings, model: AcousticModel, nbest: int = 
     needed = {name for name in ("lm_weight", "rescore_weight") if resources.uses(name)}
     return Decoder(
         decode=TwoPassDecoder(tokenizer, config, resources, priors),
-        name=f"beam of {config.beam_size}, {resources.name}",
+        name=f"beam of {config.width}, {resources.name}",
         weights=_describe(config.weights, used, given, tuning, resources.key),
         tuned=tuning is not None or not needed or given.keys() >= {*needed, "word_bonus"},
         unit=resources.unit(tokenizer),

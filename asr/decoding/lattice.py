@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from asr.decoding.kernel.arena import NONE, ROOT, Merges, spell
+from asr.decoding.kernel.arena import NONE, ROOT, Merges
 
 __all__ = ["Ends", "Path", "paths"]
 
@@ -55,7 +55,9 @@ class Path:
 
     Attributes:
         estimate: nats; the search's score where the path takes no merge.
-        tokens: ids.
+        nodes: (tokens,) of the arena, one a token.
+        end: index of the end.
+        tokens: (tokens,) ids.
         words: (tokens + 1,) the word that each token completed (a number, UNKNOWN or NONE), then the one that
             the end completed.
         fused: nats: the part of the score that is not acoustic.
@@ -63,6 +65,8 @@ class Path:
     """
 
     estimate: float
+    nodes: list[int]
+    end: int
     tokens: list[int]
     words: list[int]
     fused: float
@@ -80,7 +84,7 @@ class _Partial:
     limit: int  # only merges before this one can still be taken, so that no path goes in circles
     # to the right of the head: after the first node, up to the second; then the next pair
     tail: "tuple[tuple[int, int], Any] | None"
-    word: int  # that the end completes
+    end: int
 
 
 def paths(nodes: NDArray[Any], merges: Merges, ends: Ends) -> Iterator[Path]:
@@ -91,7 +95,7 @@ def paths(nodes: NDArray[Any], merges: Merges, ends: Ends) -> Iterator[Path]:
         merges: into its nodes.
         ends: of the search.
     """
-    lattice = _Lattice(nodes, merges)
+    lattice = _Lattice(nodes, merges, ends)
     order = np.argsort(-ends.score, kind="stable")
     # A path and what it can become by one merge more: of these only the best that was not taken yet is in the
     # heap.
@@ -110,16 +114,16 @@ def paths(nodes: NDArray[Any], merges: Merges, ends: Ends) -> Iterator[Path]:
         _, _, path, variants, index = heapq.heappop(heap)
         _, number, node = variants[index]
         push(path, variants, index + 1)
-        path = lattice.exchange(path, number, node) if path else lattice.end(ends, number)
+        path = lattice.exchange(path, number, node) if path else lattice.begin(number)
         yield lattice.spell(path)
         push(path, lattice.variants(path), 0)
 
 
 class _Lattice:
-    """An arena and its merges, by the node that they lead into."""
+    """An arena and its merges, by the node that they lead into, and the ends of the search."""
 
-    def __init__(self, nodes: NDArray[Any], merges: Merges) -> None:
-        self._nodes = nodes
+    def __init__(self, nodes: NDArray[Any], merges: Merges, ends: Ends) -> None:
+        self._nodes, self._ends = nodes, ends
         count = int(merges.size[0])
         self._dropped: list[int] = merges.dropped[:count].tolist()
         self._log_ratio: list[float] = merges.log_ratio[:count].tolist()
@@ -133,11 +137,12 @@ class _Lattice:
         parents: list[int] = self._nodes["parent"].tolist()
         return parents
 
-    def end(self, ends: Ends, end: int) -> _Partial:
+    def begin(self, end: int) -> _Partial:
         """The path that takes no merge to one of the ends."""
+        ends = self._ends
         return _Partial(
             float(ends.score[end]), float(ends.fused[end]), float(ends.lm[end]), int(ends.node[end]),
-            _NO_LIMIT, None, int(ends.word[end]),
+            _NO_LIMIT, None, end,
         )  # fmt: skip
 
     def variants(self, path: _Partial) -> list[_Variant]:
@@ -169,7 +174,7 @@ class _Lattice:
             head=dropped,
             limit=merge,
             tail=path.tail if kept == path.head else ((kept, path.head), path.tail),
-            word=path.word,
+            end=path.end,
         )
 
     def spell(self, path: _Partial) -> Path:
@@ -179,10 +184,13 @@ class _Lattice:
         while tail is not None:
             (before, node), tail = tail
             pieces.append((node, before))
-        tokens: list[int] = []
-        words: list[int] = []
-        for node, before in pieces:
-            piece, completed = spell(self._nodes, node, before)
-            tokens += piece.tolist()
-            words += completed.tolist()
-        return Path(path.estimate, tokens, [*words, path.word], path.fused, path.lm)
+        numbers: list[int] = []  # from the last to the first
+        for node, before in reversed(pieces):
+            while node != before:
+                numbers.append(node)
+                node = self._parent[node]
+        numbers.reverse()
+        tokens: list[int] = self._nodes["token"][numbers].tolist()
+        words: list[int] = self._nodes["word"][numbers].tolist()
+        words.append(int(self._ends.word[path.end]))
+        return Path(path.estimate, numbers, path.end, tokens, words, path.fused, path.lm)

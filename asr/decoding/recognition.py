@@ -259,8 +259,6 @@ def _read_ahead(
         finally:
             stop.set()
             reader.submit(windows.close).result()
-            # The threads that read have set it to 1 for themselves, and for threads that start later.
-            torch.set_num_threads(torch.get_num_threads())
 
 
 def _windows(
@@ -272,8 +270,7 @@ def _windows(
     reading: deque[tuple[Segment, Future[Tensor | AudioError]]] = deque()
     window: list[_Entry] = []
     samples = 0
-    # One thread for the sums of each: with more, the resampler rounds differently.
-    pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
+    pool = ThreadPoolExecutor(threads)
     try:
         while not stop.is_set():
             for segment in islice(waiting, 2 * threads - len(reading)):

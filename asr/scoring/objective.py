@@ -43,7 +43,7 @@ class ErrorCounter:
         acoustic = replace(weights, lm_weight=0.0, word_bonus=0.0)
         if acoustic not in self._lists:
             config = self._decoder.config
-            config = replace(config, weights=acoustic, nbest=config.beam_size)
+            config = replace(config, weights=acoustic, nbest=config.width)
             found = list(self._emissions.decode(self._decoder.with_config(config)))
             self._lists[acoustic] = NBestLists.of(found, self._references, acoustic)
         return self._lists[acoustic].errors_with(weights)

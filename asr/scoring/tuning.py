@@ -112,12 +112,12 @@ def tune(
     priors = emissions.mean_posteriors()
     full = replace(beam, nbest=NBEST, weights=Weights(lm_weight=0.0))
     decoder = decoder.with_config(full, priors.tolist())
-    narrow = replace(full, beam_size=min(search_beam, beam.beam_size), nbest=1)
+    narrow = replace(full, beam_size=min(search_beam, beam.width), nbest=1)
     words = sum(len(text.split()) for text in references)
     first_pass = decoder.without_rescorer()
     objective = ErrorCounter(first_pass.with_config(narrow), emissions, references)
     check = None
-    if narrow.beam_size < full.beam_size and not resources.key.rescore:  # a long list takes long to rescore
+    if narrow.width < full.width and not resources.key.rescore:  # a long list takes long to rescore
         check = ErrorCounter(first_pass.with_config(replace(full, nbest=1)), emissions, references)
     fixed = grid.values("rescore_weight")[:1] if resources.rescorer else ()
     points = search_weights(
@@ -126,7 +126,7 @@ def tune(
     if resources.rescorer:
         points = _tune_rescorer(points, decoder, grid, emissions, references)
     best = points[0].weights
-    log.info("checking the best weights with a beam of %d: %s", full.beam_size, best)
+    log.info("checking the best weights with a beam of %d: %s", full.width, best)
     ids = [utterance.id for utterance in utterances]
 
     def scored(found: Sequence[Sequence[Hypothesis]]) -> Score:
@@ -151,7 +151,7 @@ def tune(
     tuning = replace(
         resources.key, **asdict(best), priors=tuple(priors.tolist()), manifest=manifest,
         data=data_digest(utterances), utterances=len(utterances), errors=result.words.errors,
-        words=words, beam_size=full.beam_size,
+        words=words, beam_size=full.width,
         date=datetime.now(UTC).isoformat(timespec="seconds"),
     )  # fmt: skip
     return Tuned(
