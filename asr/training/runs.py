@@ -38,6 +38,7 @@ SHARDS = "batch.shards"
 DATA_DIGEST = "digest of the training and dev data"
 TOKENIZER_DIGEST = "digest of the tokenizer"
 SOUNDS_DIGEST = "digest of the recordings of noise and rooms"
+DEV_LM_DIGEST = "digest of the dev language model and lexicon"
 
 
 @contextmanager
