@@ -180,7 +180,7 @@ def _flat(values: dict[str, Any]) -> Iterator[tuple[str, Any]]:
 def _plain(value: Any) -> Any:
     """A value as JSON gives it back."""
     if isinstance(value, tuple):
-        return list(value)
+        return [_plain(part) for part in value]
     return str(value) if isinstance(value, Path) else value
 
 
