@@ -122,9 +122,7 @@ def test_saved_before_there_was_crf(manifest: Path, settings: Settings, tmp_path
     assert loaded.denominator is None
 
 
-def test_text(
-    model: AcousticModel, manifest: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_text(model: AcousticModel, manifest: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Guards further text: normalised as transcripts are, added to them, and what is left out is counted."""
     caplog.set_level(logging.INFO, "asr")
     path = tmp_path / "text.txt"
@@ -146,7 +144,9 @@ def test_text_without_crf(manifest: Path, settings: Settings, tmp_path: Path) ->
     """Guards a setting that would do nothing."""
     given = changed(settings, "text", denominator_text=(tmp_path / "text.txt",))
     utterances = read_manifest(manifest)
-    with pytest.raises(SettingsError, match=r"text\.denominator-text is for CTC-CRF, but model\.criterion is "):
+    with pytest.raises(
+        SettingsError, match=r"text\.denominator-text is for CTC-CRF, but model\.criterion is "
+    ):
         train(utterances, utterances, given)
 
 

@@ -85,9 +85,7 @@ def test_crf(order: Any) -> None:
         assert losses.device == GPU
         assert losses.shape == (3,)
     model = make(META, encoder).train()
-    losses = speech_losses(
-        model, make_batch(), torch.float32, loss_of(model, deterministic_ctc_loss)
-    ).losses
+    losses = speech_losses(model, make_batch(), torch.float32, loss_of(model, deterministic_ctc_loss)).losses
     (losses.sum() / 5).backward()
     assert all(weight.grad is not None and weight.grad.device == META for weight in model.parameters())
 
