@@ -82,10 +82,7 @@ def log_partition(log_probs: Tensor, step_lengths: Tensor, probs: Tensor) -> Ten
         (batch,) nats. Its gradient is the probability with which each symbol is emitted at each step.
     """
     lengths = step_lengths.to(log_probs.device, non_blocking=True)
-    padding = ~frame_mask(lengths, log_probs.shape[1])
-    # Also where the padding is not a number.
-    emissions = log_probs.masked_fill(padding.unsqueeze(2), 0.0)
-    log_z: Tensor = _LogPartition.apply(emissions, lengths, probs.to(log_probs.dtype))
+    log_z: Tensor = _LogPartition.apply(log_probs, lengths, probs.to(log_probs.dtype))
     return log_z
 
 

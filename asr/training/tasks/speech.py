@@ -112,7 +112,9 @@ class SpeechTask:
         The denominator of CTC-CRF is always that of this run's transcripts.
         """
         other = load_model(find_model(path).path)
-        same = other.settings.tokenizer == self.net.settings.tokenizer
+        # Not the tokenizers themselves: those of phones also hold the words of their transcripts.
+        mine, theirs = self.net.settings.tokenizer, other.settings.tokenizer
+        same = (mine.units, mine.symbols) == (theirs.units, theirs.symbols)
         weights = {
             name: tensor if same or not name.startswith("encoder.output.") else None
             for name, tensor in other.state_dict().items()
