@@ -182,6 +182,18 @@ def has_tf32() -> bool:
     return "tf32" in [operation.fp32_precision for operation in operations]
 
 
+@contextmanager
+def without_tf32() -> Iterator[None]:
+    """Exact float32 matrix products inside, whatever a training has chosen."""
+    matmul: Any = torch.backends.cuda.matmul
+    before = matmul.fp32_precision
+    matmul.allow_tf32, matmul.fp32_precision = False, "ieee"  # both, as in `set_tf32`
+    try:
+        yield
+    finally:
+        matmul.allow_tf32, matmul.fp32_precision = before == "tf32", before
+
+
 @cache
 def has_bf16_recurrence(device: torch.device) -> bool:
     """Whether cuDNN's recurrent layers compute in bf16 on a GPU; the first no is logged.

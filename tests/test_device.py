@@ -23,6 +23,7 @@ from asr.device import (
     share_cores,
     usable_cores,
     use_precision,
+    without_tf32,
 )
 from asr.errors import SettingsError
 
@@ -253,6 +254,19 @@ def test_tf32_of_all_operations(enabled: bool) -> None:
     with torch.backends.cudnn.flags(enabled=False):
         pass
     assert switches() == ["tf32" if enabled else "ieee"] * 3
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_without_tf32(enabled: bool, gpus: Callable[..., None]) -> None:
+    """Guards sums of many products: matrix products are exact inside, and afterwards as they were."""
+    gpus(1)
+    set_tf32(enabled)
+    before = switches()
+    with without_tf32():
+        assert torch.backends.cuda.matmul.fp32_precision == "ieee"
+        assert not torch.backends.cuda.matmul.allow_tf32
+    assert switches() == before
+    assert torch.backends.cuda.matmul.allow_tf32 is enabled
 
 
 def test_float32_is_exact_on_a_gpu(gpus: Callable[..., None]) -> None:

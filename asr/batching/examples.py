@@ -42,6 +42,9 @@ class TextConfig:
     # With --text.units phones: a file with a word and its phones a line, such as Kaldi's lexicon.txt, which
     # is preferred to CMUdict. Other words are pronounced by letter-to-sound, and reported.
     lexicon: Path | None = None
+    # With --model.criterion crf: text files, one sentence a line, that count for the denominator as training
+    # transcripts do.
+    denominator_text: tuple[Path, ...] = ()
     # Characters of dev transcripts that no training transcript has: error, or drop and count them.
     unknown: Literal["error", "drop"] = "error"
     # Utterances with too few encoder steps for their transcript: drop and count them, or fail.

@@ -70,7 +70,7 @@ def describe(provenance: Mapping[str, Any]) -> str:
     parts = []
     if "epoch" in provenance:
         parts.append(f"epoch {provenance['epoch']}")
-    for key, name in (("dev_wer", "WER"), ("dev_per", "PER")):
+    for key, name in (("dev_lm_wer", "WER with a language model"), ("dev_wer", "WER"), ("dev_per", "PER")):
         if key in provenance:
             parts.append(f"dev {name} {provenance[key]:.2f}%")
     if provenance.get("date"):

@@ -1,5 +1,6 @@
 """The acoustic encoder: subsampling, recurrent layers and output layer; frames to log-probabilities."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Annotated, Literal, overload
 
@@ -24,8 +25,26 @@ _STRIDES = {1: (1, 1), 2: (2, 1), 3: (3, 1), 4: (2, 2), 5: (5, 1), 6: (3, 2), 7:
 
 
 @dataclass(frozen=True)
+class LossConfig:
+    """What the acoustic model is trained to minimise."""
+
+    # ctc, or crf: CTC-CRF, normalised over all token sequences, which a language model of tokens weighs
+    criterion: Literal["ctc", "crf"] = "ctc"
+    denominator_order: Literal[2, 3] = 2  # of that language model: a bigram or a trigram
+    ctc_weight: float = 0.1  # of CTC's loss beside the CRF's, which keeps training stable
+
+    def __post_init__(self) -> None:
+        if self.criterion not in ("ctc", "crf"):
+            raise SettingsError(f"model.criterion must be ctc or crf. Got {self.criterion!r}.")
+        if self.denominator_order not in (2, 3):
+            raise SettingsError(f"model.denominator-order must be 2 or 3. Got {self.denominator_order}.")
+        if not 0 <= self.ctc_weight < math.inf:
+            raise SettingsError(f"model.ctc-weight must be at least 0. Got {self.ctc_weight:g}.")
+
+
+@dataclass(frozen=True)
 class EncoderConfig:
-    """The shape of the acoustic model."""
+    """The shape of the acoustic model, and what it is trained to minimise."""
 
     size: Size = "small"  # sets width, depth and dropout where those are not given
     width: int | None = None  # units a recurrent layer and direction
@@ -36,6 +55,7 @@ class EncoderConfig:
     front: Literal["conv", "stack"] = "conv"  # two 2-D convolutions, or frames side by side
     subsampling: int = 4  # frames per step, 1..8
     channels: int = 32  # of the convolutions
+    loss: Annotated[LossConfig, tyro.conf.arg(name="")] = field(default_factory=LossConfig)
 
     def __post_init__(self) -> None:
         if self.size not in SIZES:

@@ -23,7 +23,7 @@ from asr.errors import AsrError, ModelError
 from asr.files import write_atomically
 from asr.frontend.features import FeatureConfig
 from asr.model.acoustic import AcousticModel, ModelSettings
-from asr.model.encoder import EncoderConfig
+from asr.model.encoder import EncoderConfig, LossConfig
 from asr.model.recurrent.layers import LayerConfig
 from asr.model.tuning import Tuning, tunings_from_json, tunings_to_json
 from asr.text.tokenizer import tokenizer_from_json
@@ -220,7 +220,13 @@ def _build(record: dict[str, Any]) -> AcousticModel:
     return AcousticModel(
         ModelSettings(
             features=FeatureConfig(**record["features"]),
-            encoder=EncoderConfig(**{**encoder, "layers": LayerConfig(**encoder["layers"])}),
+            encoder=EncoderConfig(
+                **{
+                    **encoder,
+                    "layers": LayerConfig(**encoder["layers"]),
+                    "loss": LossConfig(**encoder.get("loss", {})),  # absent before there was another than CTC
+                }
+            ),
             tokenizer=tokenizer_from_json(record["tokenizer"]),
             normalizer=record["normalizer"],
             provenance=record["provenance"],

@@ -5,9 +5,10 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+import tyro
 
 from asr.batching.batches import BatchConfig, Batches
 from asr.batching.examples import TextConfig, learn_tokenizer, make_examples
@@ -19,11 +20,14 @@ from asr.model.acoustic import AcousticModel, ModelSettings
 from asr.model.encoder import EncoderConfig
 from asr.text.tokenizer import Tokenizer
 from asr.training.config import TrainConfig
+from asr.training.criterion import check_denominator_text, estimate_denominator
+from asr.training.dev_decoding import DevDecoder, DevDecodingConfig
 from asr.training.distributed import Process
 from asr.training.provenance import provenance
 from asr.training.runs import (
     CHANGEABLE,
     DATA_DIGEST,
+    DEV_LM_DIGEST,
     SHARDS,
     SOUNDS_DIGEST,
     TOKENIZER_DIGEST,
@@ -46,6 +50,8 @@ class Settings:
     model: EncoderConfig = field(default_factory=EncoderConfig)
     batch: BatchConfig = field(default_factory=BatchConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+    # on the command line without a prefix: --dev-lm stands beside --dev
+    selection: Annotated[DevDecodingConfig, tyro.conf.arg(name="")] = field(default_factory=DevDecodingConfig)
 
 
 def train(utterances: Sequence[Utterance], dev: Sequence[Utterance], settings: Settings) -> Path:
@@ -65,6 +71,7 @@ def train(utterances: Sequence[Utterance], dev: Sequence[Utterance], settings: S
         AsrError: the data, the settings or the disk do not allow it; `Interrupted` after Ctrl-C.
     """
     features, text = settings.features, settings.text
+    check_denominator_text(settings.model.loss.criterion, text)
     with open_run(settings.train) as run:
         process = run.process
         tokenizer = learn_tokenizer(utterances, text)
@@ -76,7 +83,11 @@ def train(utterances: Sequence[Utterance], dev: Sequence[Utterance], settings: S
         model = AcousticModel(ModelSettings(features, settings.model, tokenizer, text.normalizer, origin))
         if features.normalize == "global" and not resumed:
             model.normalize.set_statistics(*feature_statistics(batches, features, process))
-        task = SpeechTask(model.to(process.device), batches, dev_batches, settings.train.deterministic)
+        if not resumed:
+            estimate_denominator(model, batches.examples, text)
+        model = model.to(process.device)
+        decoder = _dev_decoder(settings, model, dev_batches)
+        task = SpeechTask(model, batches, dev_batches, settings.train.deterministic, decoder)
         log.info("settings that differ from the defaults: %s", ", ".join(_differences(settings)) or "none")
         return run.train(task, record, _describe(batches, dev_batches), resumed=resumed)
 
@@ -143,6 +154,24 @@ def _make_batches(
     return batches, dev_batches
 
 
+def _dev_decoder(settings: Settings, model: AcousticModel, dev: Batches) -> DevDecoder | None:
+    """Decodes a part of the dev set with --dev-lm; without one, None, and a warning where that misleads."""
+    if settings.selection.dev_lm is not None:
+        decoder = DevDecoder(settings.selection, model, dev.examples)
+        log.info(
+            "dev WER is of %d of %d utterances, with a %s",
+            len(decoder.references), len(dev.examples), decoder.decoder.name,
+        )  # fmt: skip
+        return decoder
+    if model.denominator is not None:
+        log.warning(
+            "--model.criterion crf without --dev-lm: the best model is chosen by its greedy %s, which may "
+            "get worse while the text decoded with a language model gets better. Name one: --dev-lm FILE.",
+            "WER" if model.settings.tokenizer.pieces else "PER",
+        )
+    return None
+
+
 def _records(
     settings: Settings,
     utterances: Sequence[Utterance],
@@ -163,13 +192,16 @@ def _records(
         TOKENIZER_DIGEST: hashlib.blake2b(tokenizer.to_json().encode(), digest_size=8).hexdigest(),
         # Noises are drawn by their index in the list of files: a new file changes every utterance's draws.
         SOUNDS_DIGEST: recordings_digest(settings.augment),
+        # Scores by another language model are not comparable.
+        DEV_LM_DIGEST: settings.selection.digest(),
     }
     return {**record, **later}, {**_flat(Settings()), DATA_DIGEST: _data_digest(), **later}
 
 
 def _flat(settings: Settings) -> dict[str, Any]:
     topics = [topic.name for topic in fields(Settings)]  # a recipe's settings have further topics
-    return flatten_settings(settings, topics)
+    flat = flatten_settings(settings, topics)
+    return {name.removeprefix("selection."): value for name, value in flat.items()}
 
 
 def _data_digest(*data: Sequence[Utterance]) -> str:

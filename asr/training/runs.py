@@ -35,6 +35,7 @@ SHARDS = "batch.shards"
 DATA_DIGEST = "digest of the training and dev data"
 TOKENIZER_DIGEST = "digest of the tokenizer"
 SOUNDS_DIGEST = "digest of the recordings of noise and rooms"
+DEV_LM_DIGEST = "digest of the dev language model and lexicon"
 
 
 @dataclass(frozen=True)
@@ -231,7 +232,7 @@ def _flat(values: dict[str, Any]) -> Iterator[tuple[str, Any]]:
 def _plain(value: Any) -> Any:
     """A value as JSON gives it back."""
     if isinstance(value, tuple):
-        return list(value)
+        return [_plain(part) for part in value]
     return str(value) if isinstance(value, Path) else value
 
 

@@ -1,5 +1,6 @@
 """The whole training loop on a GPU, and the same on a CPU. Not yet run on a GPU: see the README."""
 
+import copy
 import json
 import os
 from collections.abc import Callable
@@ -14,11 +15,13 @@ from torch import Tensor
 import asr.training.runs
 from asr.batching.batches import BatchConfig
 from asr.corpora.manifest import Utterance
-from asr.device import has_bf16_recurrence, has_tf32
+from asr.device import has_bf16_recurrence, has_tf32, set_tf32
 from asr.errors import Interrupted
 from asr.frontend.augment import AugmentConfig
 from asr.frontend.features import FeatureConfig
+from asr.model.crf import crf_loss, log_partition
 from asr.model.ctc import ctc_loss, deterministic_ctc_loss
+from asr.model.denominator import Denominator, count_ngrams, witten_bell
 from asr.model.encoder import EncoderConfig
 from asr.model.recurrent.direction import Direction
 from asr.training.config import TrainConfig
@@ -167,3 +170,42 @@ def test_deterministic_ctc_twice(device: torch.device) -> None:
     assert here.grad is not None
     torch.testing.assert_close(losses.cpu(), expected, rtol=1e-5, atol=1e-4)
     torch.testing.assert_close(gradients[0], here.grad, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("order", [2, 3])
+def test_crf(order: int, device: torch.device) -> None:
+    """Guards CTC-CRF in torch's operations: the numbers of the compiled ones, the same bits twice, in
+    deterministic mode, and with TF32 chosen; on a GPU, nothing waits for it."""
+    torch.use_deterministic_algorithms(True)
+    generator = torch.Generator().manual_seed(0)
+    logits = 3 * torch.randn(6, 200, 41, generator=generator)
+    tokens = torch.randint(1, 41, (6, 40), generator=generator)
+    steps, counts = torch.arange(195, 201), torch.arange(35, 41)
+    denominator = Denominator(order, 41)
+    denominator.set_probs(witten_bell(count_ngrams(tokens.tolist(), order, 41)))
+
+    def run(where: torch.device) -> tuple[Tensor, Tensor]:
+        table, there = copy.deepcopy(denominator).to(where), logits.to(where, copy=True).requires_grad_()
+        losses = crf_loss(
+            there.log_softmax(-1), steps, tokens.to(where), counts,
+            denominator=table, ctc_weight=0.1, ctc=deterministic_ctc_loss,
+        )  # fmt: skip
+        losses.sum().backward()
+        assert there.grad is not None
+        return losses.detach().cpu(), there.grad.cpu()
+
+    set_tf32(True)
+    results = [run(device) for _ in range(2)]
+    set_tf32(False)
+    assert same_tree(results[0], results[1])
+    expected = run(torch.device("cpu"))
+    torch.testing.assert_close(results[0][0], expected[0], rtol=1e-5, atol=1e-3)
+    torch.testing.assert_close(results[0][1], expected[1], rtol=1e-3, atol=1e-3)
+    if device.type == "cuda":
+        emissions = logits.to(device).log_softmax(-1)
+        lengths, table = steps.to(device), denominator.to(device).probs
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            log_partition(emissions.requires_grad_(), lengths, table).sum().backward()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")

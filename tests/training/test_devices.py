@@ -18,11 +18,11 @@ from asr.frontend.augment import Masks
 from asr.frontend.features import FeatureConfig
 from asr.model.acoustic import AcousticModel, ModelSettings
 from asr.model.ctc import blank_steps, ctc_loss, deterministic_ctc_loss
-from asr.model.encoder import EncoderConfig
+from asr.model.encoder import EncoderConfig, LossConfig
 from asr.model.recurrent.initialization import CELL_NAMES
 from asr.text.characters import CharTokenizer
 from asr.training.averaging import MovingAverage
-from asr.training.tasks.speech import speech_losses
+from asr.training.tasks.speech import loss_of, speech_losses
 from asr.training.update import make_optimizer, step_unless
 from tests.fake_gpu import fake_gpu
 from tests.shapes import encoder_config
@@ -74,6 +74,20 @@ def test_training_forward(name: str, loss: Callable[..., Tensor]) -> None:
         results = [losses.losses, *(part for pair in losses.statistics.values() for part in pair)]
         assert {part.device for part in results} == {GPU}
         assert losses.losses.shape == (3,)
+
+
+@pytest.mark.parametrize("order", [2, 3])
+def test_crf(order: Any) -> None:
+    """Guards CTC-CRF, forward and backward: torch's operations, with lengths and tables from both sides."""
+    encoder = replace(ENCODER, loss=LossConfig("crf", denominator_order=order))
+    with fake_gpu():
+        losses = speech_losses(make(GPU, encoder).train(), make_batch(), torch.float32).losses
+        assert losses.device == GPU
+        assert losses.shape == (3,)
+    model = make(META, encoder).train()
+    losses = speech_losses(model, make_batch(), torch.float32, loss_of(model, deterministic_ctc_loss)).losses
+    (losses.sum() / 5).backward()
+    assert all(weight.grad is not None and weight.grad.device == META for weight in model.parameters())
 
 
 @pytest.mark.parametrize("normalize", ["utterance", "global", "none"])

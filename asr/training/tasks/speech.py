@@ -1,8 +1,9 @@
-"""The speech task: CTC loss, validation by WER, replay of bad updates."""
+"""The speech task: CTC or CTC-CRF, validation by WER, replay of bad updates."""
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,14 @@ from asr.device import autocast
 from asr.errors import DataError
 from asr.frontend.augment import Masks
 from asr.model.acoustic import AcousticModel
+from asr.model.crf import crf_loss
 from asr.model.ctc import blank_steps, ctc_loss, deterministic_ctc_loss
 from asr.model.encoder import step_count
 from asr.model.saved import load_model, save_model
 from asr.model.shipped import find_model
 from asr.model.widen import can_widen, widened_weights
 from asr.scoring.wer import RATE_NAMES, score
+from asr.training.dev_decoding import DevDecoder, DevOutput
 from asr.training.distributed import Process
 from asr.training.faults import load_bad_update
 from asr.training.tasks.blank_plateau import BlankPlateau
@@ -31,10 +34,13 @@ from asr.training.update import delayed_by_one, is_asynchronous, record_event
 
 log = logging.getLogger("asr")
 
+LossFunction = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+"""Arguments and result are those of `ctc_loss`."""
+
 
 @dataclass(frozen=True)
 class SpeechValidation:
-    """How a model does on the dev set, decoded greedily."""
+    """How a model does on the dev set, decoded greedily, and on a part of it with a language model."""
 
     wer: float  # percent; of phones where the model writes no words
     cer: float  # percent
@@ -42,23 +48,25 @@ class SpeechValidation:
     blank_share: float  # of all encoder steps, in [0, 1]
     examples: tuple[tuple[str, str], ...]  # a few (reference, hypothesis) pairs
     unit: OutputUnit = "words"  # what was counted
+    lm_wer: float | None = None  # percent, of words, of the part that was decoded with a language model
 
     @property
     def score(self) -> float:
-        """The best epoch is the one with the lowest WER."""
-        return self.wer
+        """The best epoch is the one with the lowest WER, with the language model where there is one."""
+        return self.wer if self.lm_wer is None else self.lm_wer
 
     def headline(self) -> str:
         """The numbers for the epoch's log line."""
-        characters = f"CER {self.cer:.2f}%  " if self.unit == "words" else ""
-        return (
-            f"dev loss {self.loss:.3f}  dev {RATE_NAMES[self.unit]} {self.wer:.2f}%  {characters}"
-            f"blank {self.blank_share:.0%}"
-        )
+        rate = f"{RATE_NAMES[self.unit]} {self.wer:.2f}%"
+        rates = f"dev {rate}" if self.lm_wer is None else f"dev WER {self.lm_wer:.2f}%  greedy {rate}"
+        characters = f"  CER {self.cer:.2f}%" if self.unit == "words" else ""
+        return f"dev loss {self.loss:.3f}  {rates}{characters}  blank {self.blank_share:.0%}"
 
     def row(self) -> dict[str, Any]:
         """The same as plain values, with examples of what was recognised."""
         rates = {"dev_wer": self.wer, "dev_cer": self.cer} if self.unit == "words" else {"dev_per": self.wer}
+        if self.lm_wer is not None:
+            rates["dev_lm_wer"] = self.lm_wer
         return {"dev_loss": self.loss, **rates, "blank_share": self.blank_share, "examples": self.examples}
 
 
@@ -70,6 +78,8 @@ class SpeechTask:
         train: batches of the training set.
         dev: batches of the dev set; never augmented.
         deterministic: use the CTC loss whose gradient has the same bits in every run on a GPU.
+        dev_decoder: decodes a part of the dev set with a language model, by whose WER the model is selected;
+            None: by its greedy output.
     """
 
     score_format = "{:.2f}%"
@@ -78,11 +88,17 @@ class SpeechTask:
     memory_advice = "Leave it out of the manifest or cut it, or make the model smaller."
 
     def __init__(
-        self, model: AcousticModel, train: Batches, dev: Batches, deterministic: bool = False
+        self,
+        model: AcousticModel,
+        train: Batches,
+        dev: Batches,
+        deterministic: bool = False,
+        dev_decoder: DevDecoder | None = None,
     ) -> None:
-        self.ctc_loss = deterministic_ctc_loss if deterministic else ctc_loss
+        self.loss = loss_of(model, deterministic_ctc_loss if deterministic else ctc_loss)
         self.net, self.train, self.dev = model, train, dev
-        self.score_name = "dev WER" if model.settings.tokenizer.pieces else "dev PER"
+        self.dev_decoder = dev_decoder
+        self.score_name = "dev WER" if dev_decoder or model.settings.tokenizer.pieces else "dev PER"
         self.blank_plateau = BlankPlateau()
 
     def submodules(self) -> dict[str, nn.Module]:
@@ -96,18 +112,24 @@ class SpeechTask:
         return {"front": encoder.front, "recurrent": stack, **layers, "output": encoder.output}
 
     def source_weights(self, path: Path) -> dict[str, Tensor | None]:
-        """The tensors of a saved recogniser, repeated to our width; no output layer of another alphabet."""
+        """The tensors of a saved recogniser, repeated to our width; no output layer of another alphabet.
+
+        The denominator of CTC-CRF is always that of this run's transcripts.
+        """
         other = load_model(find_model(path).path)
         weights: dict[str, Tensor | None] = dict(other.state_dict())
         encoder = self.net.encoder
         if can_widen(other.encoder, encoder):
             old, new = other.encoder.config.recurrent().width, encoder.config.recurrent().width
-            log.info("warm start: units are repeated, from %d to %d a layer and direction", old, new)
+            log.info("warm start: units are repeated, from %d to %d per layer and direction", old, new)
             wide = widened_weights(other.encoder, new, torch.Generator().manual_seed(0))
             weights |= {f"encoder.{name}": tensor for name, tensor in wide.items()}
-        if other.settings.tokenizer != self.net.settings.tokenizer:
+        # Not the tokenizers themselves: those of phones also hold the words of their transcripts.
+        mine, theirs = self.net.settings.tokenizer, other.settings.tokenizer
+        if (mine.units, mine.symbols) != (theirs.units, theirs.symbols):
             weights |= {name: None for name in weights if name.startswith("encoder.output.")}
-        return weights
+        own = self.net.state_dict()
+        return weights | {name: own[name] for name in own if name.startswith("denominator.")}
 
     def plan(self, epoch: int) -> Sequence[PlannedBatch]:
         """The batches of an epoch, counted from 1, in their order."""
@@ -118,16 +140,16 @@ class SpeechTask:
         return self.train.load(plan)
 
     def forward(self, batch: Batch, precision: torch.dtype) -> TaskOutput:
-        """The CTC loss of each utterance."""
-        return speech_losses(self.net, batch, precision, self.ctc_loss)
+        """The loss of each utterance."""
+        return speech_losses(self.net, batch, precision, self.loss)
 
     def observe(self, number: int, statistics: Mapping[str, float]) -> None:
         """Watch CTC's blank plateau."""
         self.blank_plateau.observe(number, statistics["blank"])
 
     def validate(self, process: Process, precision: torch.dtype) -> SpeechValidation:
-        """Score the model on the dev set, decoded greedily."""
-        return validate(self.net, self.dev, process, precision)
+        """Score the model on the dev set."""
+        return validate(self.net, self.dev, process, precision, self.dev_decoder)
 
     def save(self, path: Path, weights: Mapping[str, Tensor], provenance: dict[str, Any]) -> None:
         """Write the model with these weights."""
@@ -142,13 +164,23 @@ class SpeechTask:
         self.blank_plateau.emits = state["emits"]
 
 
+def loss_of(model: AcousticModel, ctc: LossFunction = ctc_loss) -> LossFunction:
+    """The loss that a model is trained with by its settings.
+
+    Args:
+        model: on its device.
+        ctc: `ctc_loss`, or one that gives the same numbers in another way.
+    """
+    if model.denominator is None:
+        return ctc
+    weight = model.settings.encoder.loss.ctc_weight
+    return partial(crf_loss, denominator=model.denominator, ctc_weight=weight, ctc=ctc)
+
+
 def speech_losses(
-    model: AcousticModel,
-    batch: Batch,
-    precision: torch.dtype,
-    loss: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor] = ctc_loss,
+    model: AcousticModel, batch: Batch, precision: torch.dtype, loss: LossFunction | None = None
 ) -> TaskOutput:
-    """The CTC loss of each utterance, and the fraction of blanks among the outputs.
+    """The loss of each utterance, and the fraction of blanks among the outputs.
 
     Nothing in here reads from the device (torch's CTC may wait).
 
@@ -156,9 +188,9 @@ def speech_losses(
         model: in any mode.
         batch: in the host's memory.
         precision: number format of the encoder's arithmetic.
-        loss: `ctc_loss`, or one that gives the same numbers in another way.
+        loss: of `loss_of`, to which it defaults.
     """
-    log_probs, step_lengths, losses = _forward(model, batch, precision, loss)
+    log_probs, step_lengths, losses = _forward(model, batch, precision, loss or loss_of(model))
     blanks = blank_steps(log_probs.detach(), step_lengths)
     return TaskOutput(losses, {"blank": (blanks, step_lengths.sum())})
 
@@ -167,7 +199,7 @@ def _forward(
     model: AcousticModel,
     batch: Batch,
     precision: torch.dtype,
-    loss: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor],
+    loss: LossFunction,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(batch, steps, vocab) log-probabilities, (batch,) step lengths and (batch,) losses in nats."""
     settings, device = model.settings, model.device
@@ -209,7 +241,11 @@ def replay(path: Path | str, device: str = "cpu") -> dict[str, float]:
 
 @torch.inference_mode()
 def validate(
-    model: AcousticModel, dev: Batches, process: Process, precision: torch.dtype = torch.float32
+    model: AcousticModel,
+    dev: Batches,
+    process: Process,
+    precision: torch.dtype = torch.float32,
+    decoder: DevDecoder | None = None,
 ) -> SpeechValidation:
     """Score a model on the dev set; the processes share the work and all get the result.
 
@@ -218,6 +254,7 @@ def validate(
         dev: unaugmented batches.
         process: this process.
         precision: number format of the encoder's arithmetic, as in training.
+        decoder: decodes a part with a language model, or None.
 
     Raises:
         DataError: the dev set is empty.
@@ -226,23 +263,31 @@ def validate(
     tokenizer = model.settings.tokenizer
     texts = {example.utterance.id: example.text for example in dev.examples}
     rows: list[tuple[str, str, str]] = []
+    decoded: list[tuple[str, str, str]] = []  # with the language model
     totals = [0.0, 0.0, 0.0]
-    scored = (_score_batch(model, batch, precision) for batch in dev.load(dev.plan(epoch=0)))
-    for ids, paths, sums, ready in delayed_by_one(scored):
+    scored = (_score_batch(model, batch, precision, decoder) for batch in dev.load(dev.plan(epoch=0)))
+    for ids, paths, sums, output, ready in delayed_by_one(scored):
         if ready is not None:
             ready.synchronize()
         totals = [total + value for total, value in zip(totals, sums.tolist(), strict=True)]
         hypotheses = paths.hypotheses(tokenizer, model.step_s)
         rows += [(name, texts[name], found.text) for name, found in zip(ids, hypotheses, strict=True)]
+        if decoder is not None and output is not None:
+            decoded += decoder.decode(output)
     loss, blanks, steps = totals
-    gathered = process.gather((rows, loss, blanks, steps))
+    gathered = process.gather((rows, loss, blanks, steps, decoded))
     model.train()
     rows = [row for part in gathered for row in part[0]]
     if not rows:
         raise DataError("the dev set is empty. Expected at least one utterance to choose the best epoch by.")
+    # Both sides are normalised already.
     ids, references, recognised = zip(*rows, strict=True)
     unit: OutputUnit = "words" if tokenizer.pieces else "phones"
-    result = score(references, recognised, ids, "verbatim", unit)  # both sides are normalised already
+    result = score(references, recognised, ids, "verbatim", unit)
+    lm_wer = None
+    if decoder is not None:
+        names, words, found_words = zip(*(row for part in gathered for row in part[4]), strict=True)
+        lm_wer = 100 * score(words, found_words, names, "verbatim", "words").words.rate
     tokens = sum(len(example.tokens) for example in dev.examples)
     return SpeechValidation(
         wer=100 * result.words.rate,
@@ -251,21 +296,24 @@ def validate(
         blank_share=sum(part[2] for part in gathered) / sum(part[3] for part in gathered),
         examples=tuple(zip(references[:3], recognised[:3], strict=True)),
         unit=unit,
+        lm_wer=lm_wer,
     )
 
 
 def _score_batch(
-    model: AcousticModel, batch: Batch, precision: torch.dtype
-) -> tuple[tuple[str, ...], BestPaths, Tensor, torch.cuda.Event | None]:
+    model: AcousticModel, batch: Batch, precision: torch.dtype, decoder: DevDecoder | None
+) -> tuple[tuple[str, ...], BestPaths, Tensor, DevOutput | None, torch.cuda.Event | None]:
     """Start to score a batch, without waiting for the device.
 
     Returns:
-        Ids; best paths; (3,) float64 sums of the losses in nats, of steps that are blank, and of steps, both
-        on their way to the host's memory; and, on a GPU, the event after which they are there.
+        Ids; best paths; (3,) float64 sums of the losses in nats, of steps that are blank, and of steps; what
+        is decoded with a language model, all on their way to the host's memory; and, on a GPU, the event
+        after which they are there.
     """
-    log_probs, step_lengths, losses = _forward(model, batch, precision, ctc_loss)
+    log_probs, step_lengths, losses = _forward(model, batch, precision, loss_of(model))
     blanks = blank_steps(log_probs, step_lengths)
     sums = torch.stack([losses.sum().double(), blanks.double(), step_lengths.sum().double()])
     paths = BestPaths.begin(log_probs, step_lengths, model.settings.tokenizer, wait=False)
     sums = sums.to("cpu", non_blocking=True)
-    return batch.ids, paths, sums, record_event() if is_asynchronous(model.device) else None
+    output = decoder.select(batch, log_probs) if decoder else None
+    return batch.ids, paths, sums, output, record_event() if is_asynchronous(model.device) else None

@@ -1,11 +1,18 @@
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from asr.model.acoustic import AcousticModel
+from asr.model.saved import save_model
+from asr.text.characters import CharTokenizer
+from asr.text.lexicon import Lexicon
+from asr.text.phones import PhoneTokenizer
 from asr.training.tasks import speech as speech_module
-from asr.training.tasks.speech import validate
+from asr.training.tasks.speech import SpeechTask, validate
 from asr.training.trainer import Trainer
 from tests.training.conftest import ALONE, same_tree
 
@@ -47,3 +54,18 @@ def test_results_are_read_one_batch_late(make_trainer: Make, monkeypatch: pytest
     assert batches > 2
     assert waited == [(number, min(number + 2, batches)) for number in range(batches)]
     assert same_tree(read, ["tolist"] * batches)
+
+
+def test_warm_start_from_phones_of_other_transcripts(make_trainer: Make, tmp_path: Path) -> None:
+    """Guards the output layer of a model of phones: it means the same whatever words were guessed."""
+    trainer = make_trainer()
+    lexicon = Lexicon({"a": (("A",),)}, "test")
+    tokenizers = [PhoneTokenizer(("A", "B"), lexicon, {word: ("B",)}, "nothing") for word in ("b", "c")]
+    assert tokenizers[0] != tokenizers[1]
+    for tokenizer in (*tokenizers, CharTokenizer(("A", "B"))):
+        settings = replace(trainer.task.net.settings, tokenizer=tokenizer)
+        save_model(tmp_path / "other.safetensors", AcousticModel(settings), {})
+        own = AcousticModel(replace(settings, tokenizer=tokenizers[0]))
+        task = SpeechTask(own, trainer.task.train, trainer.task.dev)
+        output = task.source_weights(tmp_path / "other.safetensors")["encoder.output.weight"]
+        assert (output is None) == isinstance(tokenizer, CharTokenizer)

@@ -1,0 +1,220 @@
+"""CTC-CRF: the loss of a conditional random field with CTC's topology, beside CTC's own loss.
+
+CTC multiplies probabilities of steps as if its tokens were independent. Here a token n-gram, the
+`Denominator`, weighs all label sequences, and the outputs are normalised over all of them:
+
+    p(l | x) = p_ctc(l | x) P(l) / Z(x),    Z(x) = sum over all l' of p_ctc(l' | x) P(l')
+
+    loss = log Z(x) - log P(l) - (1 + ctc_weight) log p_ctc(l | x)
+
+Z is the sum over the states of the n-gram, each with two variables, whose last step emitted its last token
+(`labels`) or the blank (`blanks`). With a bigram:
+
+    labels_t[j] = y_t(j) (labels_t-1[j] + sum over k of (labels_t-1[k] (k != j) + blanks_t-1[k]) P(j | k))
+    blanks_t[k] = y_t(blank) (blanks_t-1[k] + labels_t-1[k])
+    Z = sum over k of (labels_T[k] + blanks_T[k]) P(end | k)
+
+Source: Xiang & Ou 2019, "CRF-based single-stage acoustic modeling with CTC topology", equations 2 to 6; the
+sign of its CTC part as in CAT, github.com/thu-spmi/CAT.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from asr.device import without_tf32
+from asr.frontend.features import frame_mask
+from asr.model import crf_kernels
+from asr.model.ctc import ctc_loss
+from asr.model.denominator import Denominator
+
+__all__ = ["crf_loss", "log_partition"]
+
+
+def crf_loss(
+    log_probs: Tensor,
+    step_lengths: Tensor,
+    tokens: Tensor,
+    token_lengths: Tensor,
+    *,
+    denominator: Denominator,
+    ctc_weight: float,
+    ctc: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor] = ctc_loss,
+) -> Tensor:
+    """Negative log-likelihood of each utterance's tokens by the CRF, and a part of CTC's.
+
+    Nothing is read from the device (torch's CTC may wait).
+
+    Args:
+        log_probs: (batch, steps, vocab) float32 log-probabilities, blank at 0.
+        step_lengths: (batch,) int64 valid steps, on the same device or on the host.
+        tokens: (batch, longest) int64, padded with anything.
+        token_lengths: (batch,) int64, on the same device or on the host.
+        denominator: on the same device.
+        ctc_weight: of CTC's loss, which keeps the outputs near probabilities that CTC would give.
+        ctc: `ctc_loss`, or one that gives the same numbers in another way.
+
+    Returns:
+        (batch,) nats, at least 0 but for rounding; infinite, with gradients that are not numbers, where an
+        utterance has too few steps for its tokens.
+    """
+    device = log_probs.device
+    numerator = ctc(log_probs, step_lengths, tokens, token_lengths)
+    log_z = log_partition(log_probs, step_lengths, denominator.probs)
+    lengths = token_lengths.to(device, non_blocking=True)
+    # It has no gradient, but with it the loss is that of a probability.
+    log_prior = denominator.log_prob(tokens.to(device), lengths)
+    return log_z - log_prior + (1 + ctc_weight) * numerator
+
+
+def log_partition(log_probs: Tensor, step_lengths: Tensor, probs: Tensor) -> Tensor:
+    """Log Z, of all label sequences together.
+
+    Args:
+        log_probs: (batch, steps, vocab) float32 or float64, blank at 0.
+        step_lengths: (batch,) int64 valid steps, on the same device or on the host.
+        probs: (contexts, vocab, vocab) the table of a `Denominator`, on the same device.
+
+    Returns:
+        (batch,) nats. Its gradient is the probability with which each symbol is emitted at each step.
+    """
+    lengths = step_lengths.to(log_probs.device, non_blocking=True)
+    log_z: Tensor = _LogPartition.apply(log_probs, lengths, probs.to(log_probs.dtype))
+    return log_z
+
+
+class _LogPartition(torch.autograd.Function):
+    """The gradient is computed together with the value, from variables that are not kept."""
+
+    @staticmethod
+    def forward(ctx: Any, log_probs: Tensor, step_lengths: Tensor, probs: Tensor) -> Tensor:
+        run = _compiled if log_probs.device.type == "cpu" else _batched
+        log_z, occupancy = run(log_probs.exp(), step_lengths, _Arcs.of(probs), ctx.needs_input_grad[0])
+        if occupancy is not None:
+            ctx.save_for_backward(occupancy)
+        return log_z.to(log_probs.dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        (occupancy,) = ctx.saved_tensors
+        return occupancy * gradient.view(-1, 1, 1), None, None
+
+
+class _Arcs(NamedTuple):
+    """The table by the uses of its parts.
+
+    States are (groups, vocab): with a trigram the last token and the one before it, so that all products of a
+    step are one batch; with a bigram one group and the last token.
+    """
+
+    starts: Tensor  # (groups, vocab, vocab) of another token than the last one
+    repeats: Tensor  # (groups, vocab) of the last token once more, after a blank
+    ends: Tensor  # (groups, vocab)
+
+    @staticmethod
+    def of(probs: Tensor) -> "_Arcs":
+        vocab = probs.shape[2]
+        same = torch.eye(vocab, dtype=torch.bool, device=probs.device)
+        starts = probs.masked_fill(same, 0.0)
+        starts[:, :, 0] = 0.0
+        repeats = probs.diagonal(dim1=1, dim2=2).clone()
+        repeats[:, 0] = 0.0  # the boundary does not follow itself
+        ends = probs[:, :, 0]
+        if len(probs) > 1:
+            starts, repeats, ends = starts.transpose(0, 1), repeats.t(), ends.t()
+        return _Arcs(starts.contiguous(), repeats.contiguous(), ends.contiguous())
+
+
+def _compiled(
+    emissions: Tensor, step_lengths: Tensor, arcs: _Arcs, with_gradient: bool
+) -> tuple[Tensor, Tensor | None]:
+    """(batch,) log Z, and (batch, steps, vocab) posteriors if a gradient is wanted: on a CPU."""
+    (batch, steps, vocab), starts = emissions.shape, arcs.starts
+    groups = len(starts)
+    # Without a gradient, the variables of two steps suffice.
+    labels = emissions.new_empty(steps + 1 if with_gradient else 2, groups, batch, vocab)
+    blanks = torch.empty_like(labels)
+    labels[0], blanks[0] = 0.0, 0.0
+    blanks[0, 0, :, 0] = 1.0
+    both, product = blanks[0].clone(), torch.zeros_like(blanks[0])
+    log_scale, log_z = torch.zeros(batch).double(), arcs.ends[0, 0].double().log().repeat(batch)
+    values, lengths = emissions.contiguous().numpy(), step_lengths.numpy()
+    repeats, ends = arcs.repeats.numpy(), arcs.ends.numpy()
+    variables = labels.numpy(), blanks.numpy(), values, lengths, repeats, ends
+    forward = product.numpy(), both.numpy(), *variables, log_scale.numpy(), log_z.numpy()
+    for t in range(steps):
+        torch.bmm(both, starts, out=product)
+        now, then = (t, t + 1) if with_gradient else (t % 2, (t + 1) % 2)
+        crf_kernels.forward_step(*forward, t, now, then)
+    if not with_gradient:
+        return log_z, None
+    occupancy, emitted = torch.empty_like(emissions), torch.zeros_like(both)
+    betas = torch.zeros_like(both).numpy(), torch.zeros_like(both).numpy()
+    backward = product.numpy(), emitted.numpy(), *betas, *variables, occupancy.numpy()
+    transposed = starts.transpose(1, 2)
+    for t in range(steps - 1, -1, -1):
+        torch.bmm(emitted, transposed, out=product)
+        crf_kernels.backward_step(*backward, t)
+    return log_z, occupancy
+
+
+def _batched(
+    emissions: Tensor, step_lengths: Tensor, arcs: _Arcs, with_gradient: bool
+) -> tuple[Tensor, Tensor | None]:
+    """The same in torch's operations, without waiting for the device: on a GPU."""
+    (batch, steps, vocab), (starts, repeats, ends) = emissions.shape, arcs
+    trigram = len(starts) > 1
+    repeats, ends = repeats.unsqueeze(1), ends.unsqueeze(1)
+    valid = frame_mask(step_lengths, steps).t()[:, None, :, None]
+    by_step = emissions.transpose(0, 1)
+    # Of each state's last token, and of the blank: both may be multiplied with (groups, batch, vocab).
+    tokens = by_step.transpose(1, 2).unsqueeze(3) if trigram else by_step.unsqueeze(1)
+    silence = by_step[:, None, :, :1]
+    labels = emissions.new_zeros(len(starts), batch, vocab)
+    blanks = torch.zeros_like(labels)
+    blanks[0, :, 0] = 1.0
+    scales, kept = [], []
+    with without_tf32():
+        for t in range(steps):
+            both, repeated = labels + blanks, blanks * repeats
+            new = torch.bmm(both, starts)
+            if trigram:
+                new.diagonal(dim1=0, dim2=2).add_(repeated.sum(2).t())
+                new = new.transpose(0, 2)  # the last token becomes the one before it
+            else:
+                new += repeated
+            new_labels, new_blanks = (new + labels) * tokens[t], both * silence[t]
+            scale = (new_labels + new_blanks).sum((0, 2), keepdim=True)
+            labels = torch.where(valid[t], new_labels / scale, labels)
+            blanks = torch.where(valid[t], new_blanks / scale, blanks)
+            scales.append(torch.where(valid[t], scale, 1.0))
+            if with_gradient:
+                kept.append((labels, blanks))
+        log_z = ((labels + blanks) * ends).sum((0, 2)).double().log()
+        if steps:
+            log_z = log_z + torch.stack(scales).double().log().sum(0).flatten()
+        if not with_gradient or not steps:
+            return log_z, torch.zeros_like(emissions) if with_gradient else None
+        beta_labels = beta_blanks = ends.expand(-1, batch, -1)
+        transposed, rows = starts.transpose(1, 2), []
+        for t in range(steps - 1, -1, -1):
+            posteriors = (kept[t][0] * beta_labels).sum(2).t() if trigram else (kept[t][0] * beta_labels)[0]
+            posteriors[:, 0] = (kept[t][1] * beta_blanks).sum((0, 2))  # no token has this id
+            rows.append(posteriors / posteriors.sum(1, keepdim=True))
+            emitted = beta_labels * tokens[t]
+            if trigram:
+                before_first = emitted.transpose(0, 2)
+                other = torch.bmm(before_first, transposed)
+                repeated = emitted.diagonal(dim1=0, dim2=2).t().unsqueeze(2) * repeats
+            else:
+                other, repeated = torch.bmm(emitted, transposed), emitted * repeats
+            other += beta_blanks * silence[t]
+            new_labels, new_blanks = other + emitted, other + repeated
+            scale = (new_labels + new_blanks).sum((0, 2), keepdim=True)
+            beta_labels = torch.where(valid[t], new_labels / scale, beta_labels)
+            beta_blanks = torch.where(valid[t], new_blanks / scale, beta_blanks)
+    return log_z, torch.stack(rows[::-1], dim=1).masked_fill(~valid[:, 0].transpose(0, 1), 0.0)
