@@ -46,17 +46,17 @@ class BatchConfig:
 
     def __post_init__(self) -> None:
         if self.seconds <= 0:
-            raise SettingsError(f"batch.seconds must be above 0. Got {self.seconds:g}.")
+            raise SettingsError(f"--batch.seconds must be above 0. Got {self.seconds:g}.")
         if self.shards is not None and self.shards < 1:
-            raise SettingsError(f"batch.shards must be at least 1. Got {self.shards}.")
+            raise SettingsError(f"--batch.shards must be at least 1. Got {self.shards}.")
         if self.shortest_first_epochs < 0:
             raise SettingsError(
-                f"batch.shortest-first-epochs must not be negative. Got {self.shortest_first_epochs}."
+                f"--batch.shortest-first-epochs must not be negative. Got {self.shortest_first_epochs}."
             )
         if self.workers is not None and self.workers < 0:
-            raise SettingsError(f"batch.workers must not be negative. Got {self.workers}.")
+            raise SettingsError(f"--batch.workers must not be negative. Got {self.workers}.")
         if self.cache_workers is not None and self.cache_workers < 1:
-            raise SettingsError(f"batch.cache-workers must be at least 1. Got {self.cache_workers}.")
+            raise SettingsError(f"--batch.cache-workers must be at least 1. Got {self.cache_workers}.")
 
 
 @dataclass(frozen=True)
@@ -176,7 +176,7 @@ class Batches:
         shards = config.shards or world_size
         if shards % world_size:
             raise SettingsError(
-                f"batch.shards is {shards} for {world_size} processes. Expected a multiple, so that all "
+                f"--batch.shards is {shards} for {world_size} processes. Expected a multiple, so that all "
                 f"get the same number of parts. Change --batch.shards or the number of processes."
             )
         if augment and len(examples) < shards:

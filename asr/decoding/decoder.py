@@ -16,7 +16,7 @@ from asr.decoding.config import BeamConfig, DecoderSettings
 from asr.decoding.greedy import greedy_decode
 from asr.decoding.hypothesis import Hypothesis, OutputUnit
 from asr.decoding.resources import DecodingResources
-from asr.errors import ModelError, SettingsError
+from asr.errors import ModelError, SettingsError, option_name
 from asr.model.acoustic import AcousticModel
 from asr.model.tuning import Tuning, Weights
 from asr.text.tokenizer import Tokenizer
@@ -219,7 +219,7 @@ def _refuse_beam(config: BeamConfig) -> None:
         value = getattr(config, name)
         if value != getattr(plain, name):
             raise SettingsError(
-                f"--beam.{name.replace('_', '-')} is {value}, but decoding is greedy. Leave it out, or add "
+                f"{option_name('beam', name)} is {value}, but decoding is greedy. Leave it out, or add "
                 f"--decoder beam."
             )
 

@@ -119,7 +119,7 @@ def each_output(
         SettingsError: batch_s is not above 0, or a batch does not fit into the device's memory.
     """
     if not batch_s > 0:
-        raise SettingsError(f"batch-s must be above 0 seconds. Got {batch_s:g}.")
+        raise SettingsError(f"--batch-s must be above 0 seconds. Got {batch_s:g}.")
     rate = model.settings.features.sample_rate
     progress = _Progress(len(segments))
     windows: deque[_Window[Output]] = deque()
@@ -222,8 +222,8 @@ def _start(model: AcousticModel, window: _Window[Output], numbers: list[int], ba
     except torch.OutOfMemoryError as error:
         longest_s = len(waveforms[0]) / model.settings.features.sample_rate
         raise SettingsError(
-            f"batch-s {batch_s:g}: {len(numbers)} recordings of up to {longest_s:.0f} s do not fit into the "
-            f"memory of {model.device} together. Lower --batch-s, cut recordings longer than it, or use "
+            f"--batch-s {batch_s:g}: {len(numbers)} recordings of up to {longest_s:.0f} s do not fit into "
+            f"the memory of {model.device} together. Lower --batch-s, cut recordings longer than it, or use "
             f"--device cpu."
         ) from error
 

@@ -41,24 +41,24 @@ class FeatureConfig:
 
     def __post_init__(self) -> None:
         if self.sample_rate < 1000:
-            raise SettingsError(f"features.sample-rate must be at least 1000 Hz. Got {self.sample_rate}.")
+            raise SettingsError(f"--features.sample-rate must be at least 1000 Hz. Got {self.sample_rate}.")
         if not 1 <= self.window_ms <= 1000:
-            raise SettingsError(f"features.window-ms must be in 1..1000. Got {self.window_ms:g}.")
+            raise SettingsError(f"--features.window-ms must be in 1..1000. Got {self.window_ms:g}.")
         if not 0 < self.shift_ms <= self.window_ms or self.hop_length < 1:
             raise SettingsError(
-                f"features.shift-ms must be at least one sample and not above features.window-ms "
+                f"--features.shift-ms must be at least one sample and not above --features.window-ms "
                 f"({self.window_ms:g}). Got {self.shift_ms:g}."
             )
         if not 1 <= self.n_mels <= self._max_bands():
             raise SettingsError(
-                f"features.n-mels must be in 1..{self._max_bands()} for a window of {self.window_ms:g} ms "
+                f"--features.n-mels must be in 1..{self._max_bands()} for a window of {self.window_ms:g} ms "
                 f"at {self.sample_rate} Hz. Got {self.n_mels}."
             )
         if not 0 < self.log_floor < math.inf:
-            raise SettingsError(f"features.log-floor must be above 0. Got {self.log_floor:g}.")
+            raise SettingsError(f"--features.log-floor must be above 0. Got {self.log_floor:g}.")
         if self.normalize not in get_args(Normalization):
             choices = ", ".join(get_args(Normalization))
-            raise SettingsError(f"features.normalize must be one of {choices}. Got {self.normalize!r}.")
+            raise SettingsError(f"--features.normalize must be one of {choices}. Got {self.normalize!r}.")
 
     def _max_bands(self) -> int:
         """Bands with which the narrowest, those below 1 kHz, still cover a bin of the transform each."""

@@ -39,7 +39,7 @@ class Denominator(nn.Module):
         super().__init__()
         if vocab_size**order > _MAX_ENTRIES:
             raise SettingsError(
-                f"model.denominator-order {order}: a table of {vocab_size} to the power of {order} "
+                f"--model.denominator-order {order}: a table of {vocab_size} to the power of {order} "
                 f"probabilities is too large. Expected at most {_MAX_ENTRIES}: use fewer output units (there "
                 f"are about 40 phones)"
                 + (", or a bigram: --model.denominator-order 2." if order > 2 else ".")

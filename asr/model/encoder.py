@@ -35,11 +35,11 @@ class LossConfig:
 
     def __post_init__(self) -> None:
         if self.criterion not in ("ctc", "crf"):
-            raise SettingsError(f"model.criterion must be ctc or crf. Got {self.criterion!r}.")
+            raise SettingsError(f"--model.criterion must be ctc or crf. Got {self.criterion!r}.")
         if self.denominator_order not in (2, 3):
-            raise SettingsError(f"model.denominator-order must be 2 or 3. Got {self.denominator_order}.")
+            raise SettingsError(f"--model.denominator-order must be 2 or 3. Got {self.denominator_order}.")
         if not 0 <= self.ctc_weight < math.inf:
-            raise SettingsError(f"model.ctc-weight must be at least 0. Got {self.ctc_weight:g}.")
+            raise SettingsError(f"--model.ctc-weight must be at least 0. Got {self.ctc_weight:g}.")
 
 
 @dataclass(frozen=True)
@@ -59,13 +59,13 @@ class EncoderConfig:
 
     def __post_init__(self) -> None:
         if self.size not in SIZES:
-            raise SettingsError(f"model.size must be one of {', '.join(SIZES)}. Got {self.size!r}.")
+            raise SettingsError(f"--model.size must be one of {', '.join(SIZES)}. Got {self.size!r}.")
         if self.subsampling not in _STRIDES:
-            raise SettingsError(f"model.subsampling must be in 1..8. Got {self.subsampling}.")
+            raise SettingsError(f"--model.subsampling must be in 1..8. Got {self.subsampling}.")
         if self.front not in ("conv", "stack"):
-            raise SettingsError(f"model.front must be conv or stack. Got {self.front!r}.")
+            raise SettingsError(f"--model.front must be conv or stack. Got {self.front!r}.")
         if self.channels < 1:
-            raise SettingsError(f"model.channels must be at least 1. Got {self.channels}.")
+            raise SettingsError(f"--model.channels must be at least 1. Got {self.channels}.")
         self.recurrent()  # checks the rest
 
     def recurrent(self) -> RecurrentConfig:

@@ -27,7 +27,7 @@ def check_denominator_text(criterion: str, config: TextConfig) -> None:
     """
     if config.denominator_text and criterion != "crf":
         raise SettingsError(
-            f"text.denominator-text is for CTC-CRF, but model.criterion is {criterion}. Add "
+            f"--text.denominator-text is for CTC-CRF, but --model.criterion is {criterion}. Add "
             f"--model.criterion crf, or leave the text out."
         )
 
@@ -75,7 +75,7 @@ def _sentences(paths: Sequence[Path], tokenizer: Tokenizer, normalizer: str) -> 
                 left_out += 1
     if left_out:
         log.warning(
-            "text.denominator-text: %d of %d sentences have characters outside the alphabet, or words "
+            "--text.denominator-text: %d of %d sentences have characters outside the alphabet, or words "
             "without pronunciation, and are left out",
             left_out,
             total,

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from asr.device import describe_precision, make_deterministic, share_cores
-from asr.errors import SettingsError
+from asr.errors import SettingsError, option_name
 from asr.model.encoder import parameter_count
 from asr.training.checkpoint import CHECKPOINT, load_checkpoint
 from asr.training.config import TrainConfig
@@ -180,7 +180,8 @@ def run_log(run_dir: Path, process: Process) -> Iterator[None]:
         handler = logging.FileHandler(run_dir / "train.log", encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         raise SettingsError(
-            f"train.run-dir {run_dir}: cannot be used as a folder: {error.strerror or error}. Choose another."
+            f"--train.run-dir {run_dir}: cannot be used as a folder: {error.strerror or error}. "
+            f"Choose another."
         ) from error
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
     handler.addFilter(lambda record: not getattr(record, "transient", False))
@@ -239,4 +240,4 @@ def _plain(value: Any) -> Any:
 def _key(name: str) -> str:
     if name == SHARDS:  # most often the number of processes has changed, not this option
         return "--batch.shards (parts of a batch; unless it is given, one for each process)"
-    return f"the {name}" if name.startswith("digest") else "--" + name.replace("_", "-")
+    return f"the {name}" if name.startswith("digest") else option_name(name)

@@ -67,7 +67,7 @@ def test_unusable_settings(tones: Any) -> None:
         asr.load(tones.model, device="gpu")
     with pytest.raises(SettingsError, match="nbest must be at least 1"):
         asr.load(tones.model, nbest=0)
-    with pytest.raises(SettingsError, match="batch-s must be above 0"):
+    with pytest.raises(SettingsError, match="--batch-s must be above 0"):
         asr.load(tones.model).transcribe(tones.files[0], batch_s=0)
 
 

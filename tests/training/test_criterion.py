@@ -145,7 +145,7 @@ def test_text_without_crf(manifest: Path, settings: Settings, tmp_path: Path) ->
     given = changed(settings, "text", denominator_text=(tmp_path / "text.txt",))
     utterances = read_manifest(manifest)
     with pytest.raises(
-        SettingsError, match=r"text\.denominator-text is for CTC-CRF, but model\.criterion is "
+        SettingsError, match=r"--text\.denominator-text is for CTC-CRF, but --model\.criterion is "
     ):
         train(utterances, utterances, given)
 
@@ -153,10 +153,10 @@ def test_text_without_crf(manifest: Path, settings: Settings, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"criterion": "mmi"}, "model.criterion must be ctc or crf. Got 'mmi'."),
-        ({"denominator_order": 4}, "model.denominator-order must be 2 or 3. Got 4."),
-        ({"ctc_weight": -1.0}, "model.ctc-weight must be at least 0. Got -1."),
-        ({"ctc_weight": math.inf}, "model.ctc-weight must be at least 0. Got inf."),
+        ({"criterion": "mmi"}, "--model.criterion must be ctc or crf. Got 'mmi'."),
+        ({"denominator_order": 4}, "--model.denominator-order must be 2 or 3. Got 4."),
+        ({"ctc_weight": -1.0}, "--model.ctc-weight must be at least 0. Got -1."),
+        ({"ctc_weight": math.inf}, "--model.ctc-weight must be at least 0. Got inf."),
     ],
 )
 def test_impossible_settings(values: dict[str, object], message: str) -> None:

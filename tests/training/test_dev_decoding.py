@@ -116,9 +116,9 @@ def test_model_is_chosen_by_decoded_words() -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"dev_utterances": -1}, "dev-utterances must be at least 0. Got -1."),
-        ({"dev_beam_size": 0}, "dev-beam-size must be at least 1. Got 0."),
-        ({"dev_lm_weight": -0.5}, "dev-lm-weight must be at least 0. Got -0.5."),
+        ({"dev_utterances": -1}, "--dev-utterances must be at least 0. Got -1."),
+        ({"dev_beam_size": 0}, "--dev-beam-size must be at least 1. Got 0."),
+        ({"dev_lm_weight": -0.5}, "--dev-lm-weight must be at least 0. Got -0.5."),
         ({"dev_lexicon": Path("x")}, "dev-lexicon x is given, but no language model. Add --dev-lm FILE."),
     ],
 )

@@ -580,7 +580,7 @@ def test_parts_that_do_not_fit(models: dict[str, NgramModel], tmp_path: Path) ->
         BeamDecoder(upper, lm=models["word"])
     with pytest.raises(SettingsError, match="characters cannot be used with an acoustic model of phones"):
         BeamDecoder(phones, lm=models["character"])
-    with pytest.raises(SettingsError, match="unknown-words is forbid, but there is no vocabulary"):
+    with pytest.raises(SettingsError, match=r"--beam.unknown-words is forbid, but there is no vocabulary"):
         BeamDecoder(TOKENIZER, BeamConfig(unknown_words="forbid"))
     with pytest.raises(SettingsError, match="none of the 1 words of the vocabulary can be spelled"):
         BeamDecoder(TOKENIZER, lexicon=Lexicon({"x": ()}, "empty"))
