@@ -23,7 +23,7 @@ from asr.decoding.hypothesis import Hypothesis
 from asr.device import usable_cores
 from asr.errors import AudioError, SettingsError
 from asr.frontend.audio import read_audio
-from asr.frontend.features import FeatureConfig
+from asr.frontend.features import FeatureConfig, require_one_window
 from asr.model.acoustic import AcousticModel
 
 __all__ = ["Recognised", "Segment", "each_output", "recognise"]
@@ -294,24 +294,19 @@ def _windows(
 
 
 def _read(segment: Segment, features: FeatureConfig) -> Tensor | AudioError:
-    rate = features.sample_rate
     waveform = segment.waveform
     try:
         if waveform is None:
             waveform = read_audio(
                 segment.path,
-                rate,
+                features.sample_rate,
                 offset_s=segment.offset_s,
                 duration_s=segment.duration_s,
                 channel=segment.channel,
             )
+        require_one_window(len(waveform), features, str(segment.path))
     except AudioError as error:
         return error
-    if len(waveform) < features.win_length:
-        return AudioError(
-            f"{segment.path}: {1000 * len(waveform) / rate:.0f} ms of audio are too short to recognise. "
-            f"Expected at least {features.window_ms:g} ms. Leave the file out."
-        )
     return waveform
 
 

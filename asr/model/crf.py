@@ -58,8 +58,8 @@ def crf_loss(
         ctc: `ctc_loss`, or one that gives the same numbers in another way.
 
     Returns:
-        (batch,) nats, at least 0 but for rounding; infinite, with gradients that are not numbers, where an
-        utterance has too few steps for its tokens.
+        (batch,) nats, at least 0 but for rounding; inf, with NaN gradients, where an utterance has too few
+        steps for its tokens.
     """
     device = log_probs.device
     numerator = ctc(log_probs, step_lengths, tokens, token_lengths)

@@ -18,7 +18,8 @@ from asr.training.distributed import Process, processes
 from asr.training.faults import translate_errors
 from asr.training.stopping import StopRequest
 from asr.training.tasks.interface import Task
-from asr.training.trainer import BEST_MODEL, Trainer
+from asr.training.trainer import Trainer
+from asr.training.validation import BEST_MODEL
 
 log = logging.getLogger("asr")
 
@@ -203,7 +204,7 @@ def flatten_settings(settings: Any, topics: Iterable[str]) -> dict[str, Any]:
     return {
         f"{topic}.{name}": _plain(value)
         for topic in topics
-        for name, value in _flat(asdict(getattr(settings, topic)))
+        for name, value in _flatten(asdict(getattr(settings, topic)))
     }
 
 
@@ -221,11 +222,11 @@ def changed_settings(settings: dict[str, Any], before: dict[str, Any]) -> list[s
     ]
 
 
-def _flat(values: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+def _flatten(values: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     """Settings with those of a contained dataclass among them, as on the command line."""
     for name, value in values.items():
         if isinstance(value, dict):
-            yield from _flat(value)
+            yield from _flatten(value)
         else:
             yield name, value
 
