@@ -20,7 +20,7 @@ from asr.model.acoustic import AcousticModel, ModelSettings
 from asr.model.encoder import EncoderConfig
 from asr.text.tokenizer import Tokenizer
 from asr.training.config import TrainConfig
-from asr.training.criterion import check_denominator_text, estimate_denominator
+from asr.training.denominator import check_denominator_text, estimate_denominator
 from asr.training.dev_decoding import DevDecoder, DevDecodingConfig
 from asr.training.distributed import Process
 from asr.training.provenance import provenance

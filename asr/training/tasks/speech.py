@@ -174,7 +174,7 @@ def loss_of(model: AcousticModel, ctc: LossFunction = ctc_loss) -> LossFunction:
     if model.denominator is None:
         return ctc
     weight = model.settings.encoder.loss.ctc_weight
-    return partial(crf_loss, denominator=model.denominator, ctc_weight=weight, ctc=ctc)
+    return partial(crf_loss, denominator_lm=model.denominator, ctc_weight=weight, ctc=ctc)
 
 
 def speech_losses(

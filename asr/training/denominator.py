@@ -1,4 +1,4 @@
-"""The denominator of a CTC-CRF training: estimated from its transcripts, and from further text."""
+"""The denominator LM of a CTC-CRF training: estimated from its transcripts, and from further text."""
 
 import logging
 from collections.abc import Iterator, Sequence
@@ -20,7 +20,7 @@ _NAMES = {2: "bigram", 3: "trigram"}
 
 
 def check_denominator_text(criterion: str, config: TextConfig) -> None:
-    """Refuse text for a denominator that there is not.
+    """Refuse text for a denominator LM that there is not.
 
     Raises:
         SettingsError: there is text, and the criterion is not crf.
@@ -33,7 +33,7 @@ def check_denominator_text(criterion: str, config: TextConfig) -> None:
 
 
 def estimate_denominator(model: AcousticModel, examples: Sequence[Example], config: TextConfig) -> None:
-    """Estimate a model's denominator, if it has one, and log how well it predicts the transcripts.
+    """Estimate a model's denominator LM, if it has one, and log how well it predicts the transcripts.
 
     Args:
         model: its table is set.

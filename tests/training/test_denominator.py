@@ -14,10 +14,11 @@ from asr.corpora.manifest import read_manifest
 from asr.errors import Interrupted, SettingsError
 from asr.model.acoustic import AcousticModel, ModelSettings
 from asr.model.denominator import count_ngrams, witten_bell
-from asr.model.encoder import EncoderConfig, LossConfig
+from asr.model.encoder import EncoderConfig
+from asr.model.loss import LossConfig
 from asr.model.saved import load_model, save_model
 from asr.training import recogniser
-from asr.training.criterion import estimate_denominator
+from asr.training.denominator import estimate_denominator
 from asr.training.recogniser import Settings, train
 from asr.training.tasks.speech import replay
 from tests.training.conftest import assert_same_weights, changed, rows, weights_of
