@@ -44,9 +44,9 @@ def plant(trainer: Trainer, name: str, kind: str) -> None:
         if not hit:
             return batch
         if kind == "nan":
-            audio = batch.audio.clone()
-            audio[hit] = float("nan")
-            return replace(batch, audio=audio)
+            features = batch.cached_features.clone()
+            features[hit] = float("nan")
+            return replace(batch, cached_features=features)
         tokens = torch.ones(len(batch.ids), 400, dtype=torch.int64)
         tokens[:, : batch.tokens.shape[1]] = batch.tokens
         lengths = batch.token_lengths.clone()

@@ -220,14 +220,14 @@ def test_halves_of_a_batch(make_trainer: Make) -> None:
     for part, part_rows in ((first, slice(None, len(first.ids))), (second, slice(len(first.ids), None))):
         frames = int(part.frame_lengths.max())
         assert torch.equal(part.frame_lengths, batch.frame_lengths[part_rows])
-        assert torch.equal(part.audio, batch.audio[part_rows, :frames])
+        assert torch.equal(part.cached_features, batch.cached_features[part_rows, :frames])
         assert torch.equal(part.tokens, batch.tokens[part_rows])
         assert torch.equal(part.token_lengths, batch.token_lengths[part_rows])
         assert torch.equal(part.masks.time, batch.masks.time[part_rows])
         assert torch.equal(part.masks.mel, batch.masks.mel[part_rows])
     assert batch._rows(0, 1).split() is None
-    waveforms = replace(batch, audio=torch.zeros(len(batch.ids), 1000))
-    assert waveforms.split()[0].audio.shape == (len(first.ids), 1000)
+    waveforms = replace(batch, cached_features=None, waveforms=torch.zeros(len(batch.ids), 1000))
+    assert waveforms.split()[0].waveforms.shape == (len(first.ids), 1000)
 
 
 def test_examples_have_enough_variety(tones: Any) -> None:

@@ -16,7 +16,6 @@ from asr.decoding.greedy import BestPaths
 from asr.decoding.hypothesis import OutputUnit
 from asr.device import autocast
 from asr.errors import DataError
-from asr.frontend.augment import Masks
 from asr.model.acoustic import AcousticModel
 from asr.model.crf import crf_loss
 from asr.model.ctc import blank_steps, ctc_loss, deterministic_ctc_loss
@@ -230,8 +229,7 @@ def replay(path: Path | str, device: str = "cpu") -> dict[str, float]:
     torch.manual_seed(record["seed"])
     results: dict[str, float] = {}
     for fields in record["batches"]:
-        masks = Masks(**fields["masks"]) if fields["masks"] else None
-        batch = Batch(**{**fields, "masks": masks})
+        batch = Batch.from_fields(fields)
         losses = speech_losses(model, batch, torch.float32).losses
         (losses.sum() / record["tokens"]).backward()
         results |= dict(zip(batch.ids, losses.tolist(), strict=True))
