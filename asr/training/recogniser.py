@@ -89,7 +89,7 @@ def train(utterances: Sequence[Utterance], dev: Sequence[Utterance], settings: S
         decoder = _dev_decoder(settings, model, dev_batches)
         task = SpeechTask(model, batches, dev_batches, settings.train.deterministic, decoder)
         log.info("settings that differ from the defaults: %s", ", ".join(_differences(settings)) or "none")
-        return run.train(task, record, _describe(batches, dev_batches), resumed=resumed)
+        return run.start(task, record, _describe(batches, dev_batches), resumed=resumed)
 
 
 def branch_of(trunk: Settings, run_dir: Path, epochs: int, augment: AugmentConfig) -> Settings:

@@ -1,6 +1,6 @@
 """The training loop: one loop for a laptop, one GPU and many, for speech and for text.
 
-Read `Trainer.run`, then `_train_epoch`, then `_update`: forward, backward, reduce, clip, step, report. Two
+Read `Trainer.fit`, then `_train_epoch`, then `_update`: forward, backward, reduce, clip, step, report. Two
 things are in update.py: what happens when a batch does not fit into memory (`OomSplitter`), and why an
 update's results are read one update later on a GPU (`PendingUpdate`). What is trained is a `Task`.
 
@@ -58,16 +58,17 @@ class Trainer(Generic[B]):
         task: the net, on the process's device, its data and its loss.
         config: the settings.
         process: this process among those that train together.
-        settings: all settings of the run, kept in checkpoints and models.
+        settings_record: all settings of the run as plain values, kept in checkpoints and models.
 
     Raises:
         SettingsError: the device does not support the precision, or the net has no such parts to freeze.
     """
 
     def __init__(
-        self, task: Task[B], config: TrainConfig, process: Process, settings: dict[str, Any]
+        self, task: Task[B], config: TrainConfig, process: Process, settings_record: dict[str, Any]
     ) -> None:
-        self.task, self.config, self.process, self.settings = task, config, process, settings
+        self.task, self.config, self.process = task, config, process
+        self.settings_record = settings_record
         self.device = process.device
         self.precision = use_precision(config.precision, self.device)
         freeze(task.submodules(), config.freeze)
@@ -76,12 +77,12 @@ class Trainer(Generic[B]):
         self.splitter: OomSplitter[B] = OomSplitter(task.memory_advice)
         self.optimizer = make_optimizer(task.net, config.learning_rate, config.weight_decay)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision is torch.float16)
-        self.bad_update_reporter = BadUpdateReporter(task, config, process, settings, self.precision)
+        self.bad_update_reporter = BadUpdateReporter(task, config, process, settings_record, self.precision)
         self.metrics = Metrics(config.run_dir, config.log_every_s, task.throughput, enabled=process.is_main)
         self.microscope = Microscope(task, config, enabled=process.is_main)
         self.writer = BackgroundWriter()
         self.selection = ModelSelection(
-            task, config, process, settings, self.precision, self.metrics, self.writer
+            task, config, process, settings_record, self.precision, self.metrics, self.writer
         )
         self.position = Position()
         self.pending: PendingUpdate[B] | None = None  # the newest update, if its results are not read yet
@@ -92,7 +93,7 @@ class Trainer(Generic[B]):
         self.epoch_batches = 1  # of the current epoch
         self.out_of_patience = False
 
-    def run(self, stop: StopRequest) -> Position:
+    def fit(self, stop: StopRequest) -> Position:
         """Train until the configured length is reached, patience is exhausted, or a stop is requested.
 
         Returns:
@@ -337,7 +338,7 @@ class Trainer(Generic[B]):
         if self.process.is_main:
             path, position = self.config.run_dir / CHECKPOINT, copy.deepcopy(self.position)
             snapshot = Snapshot(states)
-            self.writer.submit(lambda: save_checkpoint(path, position, self.settings, snapshot.get()))
+            self.writer.submit(lambda: save_checkpoint(path, position, self.settings_record, snapshot.get()))
             self.selection.remove_unused(position)
 
 

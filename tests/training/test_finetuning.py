@@ -57,7 +57,9 @@ def test_frozen_parts_do_not_learn() -> None:
 
 def test_wrong_parts() -> None:
     """Guards a slip in --train.freeze, and a run without a weight to train."""
-    with pytest.raises(SettingsError, match=r"^train\.freeze frnt: no such part.*some of: front, output\.$"):
+    with pytest.raises(
+        SettingsError, match=r"^--train\.freeze frnt: no such part.*some of: front, output\.$"
+    ):
         freeze(dict(net()), ["front", "frnt"])
     with pytest.raises(SettingsError, match=r"no weight is left to train"):
         freeze(dict(net()), ["front", "output"])
@@ -68,7 +70,7 @@ def test_frozen_parts(make_trainer: Make) -> None:
     them."""
     trainer = make_trainer(encoder=replace(ENCODER, depth=2), epochs=1, freeze=("front", "recurrent.0"))
     before = copy.deepcopy(trainer.task.net.state_dict())
-    trainer.run(StopRequest())
+    trainer.fit(StopRequest())
     changed = {
         name for name, value in trainer.task.net.state_dict().items() if not torch.equal(value, before[name])
     }
@@ -85,7 +87,7 @@ def test_frozen_parts(make_trainer: Make) -> None:
 
 def test_warm_start(make_trainer: Make, tmp_path: Path) -> None:
     """Guards the first weights and averages of a warm start: those of the other model."""
-    make_trainer("old", epochs=1).run(StopRequest())
+    make_trainer("old", epochs=1).fit(StopRequest())
     trainer = make_trainer("new", seed=2, ema=0.9)
     trainer.warm_start(tmp_path / "old" / "last.safetensors")
     old = load_file(tmp_path / "old" / "last.safetensors")
@@ -98,7 +100,7 @@ def test_warm_start(make_trainer: Make, tmp_path: Path) -> None:
 def test_warm_start_of_a_wider_model(make_trainer: Make, tmp_path: Path) -> None:
     """Guards the widening: the wider model starts with the outputs of the narrower one."""
     narrow = make_trainer("old", epochs=1)
-    narrow.run(StopRequest())
+    narrow.fit(StopRequest())
     assert ENCODER.width is not None
     wide = make_trainer("new", seed=2, encoder=replace(ENCODER, width=2 * ENCODER.width))
     wide.warm_start(tmp_path / "old" / "last.safetensors")
