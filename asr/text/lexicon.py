@@ -33,6 +33,7 @@ __all__ = [
     "read_lexicon",
     "read_lines",
     "spell",
+    "without_stress",
     "write_lexicon",
 ]
 
@@ -190,6 +191,22 @@ def cmudict(*, stress: bool = False) -> Lexicon:
     return parse_lexicon(
         lines if stress else (_STRESS.sub("", line) for line in lines), f"CMUdict {package.__version__}"
     )
+
+
+def without_stress(lexicon: Lexicon) -> Lexicon:
+    """A lexicon of ARPAbet's phones without the stress of its vowels; any other lexicon as it is.
+
+    Words that differ in case only become one, in lower case.
+    """
+    unstressed = {symbol: _STRESS.sub("", symbol) for symbol in lexicon.symbols}
+    if not set(unstressed.values()) <= set(cmudict().symbols):
+        unstressed = {}
+    entries: dict[str, dict[Spelling, None]] = {}
+    for word, spellings in lexicon.entries.items():
+        kept = entries.setdefault(word.lower(), {})
+        for spelling in spellings:
+            kept[tuple(unstressed.get(symbol, symbol) for symbol in spelling)] = None
+    return Lexicon({word: tuple(spellings) for word, spellings in entries.items()}, lexicon.name)
 
 
 def spell(

@@ -1,0 +1,153 @@
+"""Networks from symbols to symbols: what encoder-decoders and CTC networks share, and their file."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from asr.errors import ModelError
+from asr.model.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
+from asr.model.recurrent.layers import LayerConfig
+from asr.model.saved import FileKind, load_network, save_network
+from asr.model.sequence_ctc import SequenceCtc, SequenceCtcConfig
+from asr.model.sequence_search import Output, SearchConfig, beam_search
+
+SequenceModel = EncoderDecoder | SequenceCtc
+SequenceConfig = EncoderDecoderConfig | SequenceCtcConfig
+SequenceKind = Literal["encoder-decoder", "ctc"]
+
+Ids = tuple[int, ...]
+
+_FILE = FileKind("asr-sequence-model", 1, "sequence model", "asr lexicon train")
+_BATCH = 4000  # symbols of a batch in `score` and `search`, padding included
+
+
+@dataclass(frozen=True)
+class PaddedIds:
+    """Sequences of ids as one tensor."""
+
+    ids: Tensor  # (batch, longest) int64, padded with 0
+    lengths: Tensor  # (batch,) int64
+
+    @classmethod
+    def of(cls, rows: Sequence[Ids], device: torch.device | str = "cpu") -> "PaddedIds":
+        """Pad rows, of which at least one is expected."""
+        tensors = [torch.tensor(row, dtype=torch.int64) for row in rows]
+        lengths = torch.tensor([len(row) for row in rows])
+        return cls(pad_sequence(tensors, batch_first=True).to(device), lengths.to(device))
+
+
+def make_sequence_model(
+    sources: tuple[str, ...], targets: tuple[str, ...], config: SequenceConfig
+) -> SequenceModel:
+    """A network with fresh weights, of the kind of its settings.
+
+    Raises:
+        ModelError: no symbol, or one that occurs twice.
+    """
+    if isinstance(config, SequenceCtcConfig):
+        return SequenceCtc(sources, targets, config)
+    return EncoderDecoder(sources, targets, config)
+
+
+def save_sequence_model(
+    path: Path, net: SequenceModel, provenance: dict[str, Any], weights: Mapping[str, Tensor] | None = None
+) -> None:
+    """Write a network; the file appears complete or not at all.
+
+    Args:
+        path: ends in .safetensors by convention.
+        net: on any device.
+        provenance: where it comes from: data, settings, code.
+        weights: written in place of the network's current ones, under the same names.
+
+    Raises:
+        ModelError: it cannot be written; an older file stays as it was.
+    """
+    kind: SequenceKind = "ctc" if isinstance(net, SequenceCtc) else "encoder-decoder"
+    record = {
+        "kind": kind, "sources": list(net.sources), "targets": list(net.targets),
+        "config": asdict(net.config), "provenance": provenance,
+    }  # fmt: skip
+    save_network(path, _FILE, net, record, weights)
+
+
+def load_sequence_model(path: Path, device: torch.device | str = "cpu") -> SequenceModel:
+    """Read a network, in evaluation mode; loading it cannot run code.
+
+    Raises:
+        ModelError: the file is missing, damaged, of a newer format, or not a sequence model.
+    """
+    if not path.is_file():
+        raise ModelError(
+            f"{path}: no such sequence model. Expected a .safetensors file of `asr lexicon train`."
+        )
+    return load_network(path, _FILE, _build).to(device).eval()
+
+
+def _build(record: dict[str, Any]) -> SequenceModel:
+    kinds = {"encoder-decoder": EncoderDecoderConfig, "ctc": SequenceCtcConfig}
+    values = dict(record["config"])
+    values["layers"] = LayerConfig(**values["layers"])
+    config: SequenceConfig = kinds[record["kind"]](**values)
+    return make_sequence_model(tuple(record["sources"]), tuple(record["targets"]), config)
+
+
+@torch.inference_mode()
+def score(net: SequenceModel, sources: Sequence[Ids], targets: Sequence[Ids]) -> list[float]:
+    """Log-probability of each target sequence given its source, in nats; -inf for one that does not fit.
+
+    Args:
+        net: in evaluation mode.
+        sources: as many as targets; none of them empty.
+        targets: ids of output symbols; may be empty.
+    """
+    result = [0.0] * len(sources)
+    sizes = [len(source) + len(target) for source, target in zip(sources, targets, strict=True)]
+    for rows in _batches(sizes):
+        source = PaddedIds.of([sources[row] for row in rows], net.device)
+        target = PaddedIds.of([targets[row] for row in rows], net.device)
+        losses = net.losses(source.ids, source.lengths, target.ids, target.lengths).tolist()
+        for row, loss in zip(rows, losses, strict=True):
+            result[row] = -loss if net.fits(sources[row], targets[row]) else -torch.inf
+    return result
+
+
+@torch.inference_mode()
+def search(net: SequenceModel, sources: Sequence[Ids], config: SearchConfig) -> list[list[Output]]:
+    """The best outputs of each source with their log-probabilities in nats, best first.
+
+    A beam of one is greedy, and so is every search of a network for CTC, which gives one output.
+
+    Args:
+        net: in evaluation mode.
+        sources: none of them empty.
+        config: the beam.
+    """
+    result: list[list[Output]] = [[] for _ in sources]
+    for rows in _batches([len(source) * config.beam_size for source in sources]):
+        source = PaddedIds.of([sources[row] for row in rows], net.device)
+        if isinstance(net, EncoderDecoder) and config.beam_size > 1:
+            found = beam_search(net, source.ids, source.lengths, config)
+        else:
+            outputs = net.greedy(source.ids, source.lengths)
+            log_probs = score(net, [sources[row] for row in rows], outputs)
+            found = [[one] for one in zip(outputs, log_probs, strict=True)]
+        for row, outputs_of_row in zip(rows, found, strict=True):
+            result[row] = outputs_of_row
+    return result
+
+
+def _batches(sizes: Sequence[int]) -> list[list[int]]:
+    """Rows of about the same size together, at most `_BATCH` symbols in a batch unless one row has more."""
+    batches: list[list[int]] = []
+    for row in sorted(range(len(sizes)), key=lambda row: -sizes[row]):
+        if batches and (len(batches[-1]) + 1) * sizes[batches[-1][0]] <= _BATCH:
+            batches[-1].append(row)
+        else:
+            batches.append([row])
+    return batches
