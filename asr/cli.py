@@ -75,7 +75,7 @@ usage: asr lexicon COMMAND [--help] ...
   score             words wrong and phone error rate, of networks, n-gram and their combination
 
   asr lexicon train --train.run-dir runs/lexicon
-  asr lexicon apply words.txt --model runs/lexicon/model.safetensors -o lexicon.txt
+  asr lexicon apply words.txt --models runs/lexicon/model.safetensors -o lexicon.txt
   asr lexicon score --models runs/lexicon/model.safetensors"""
 
 log = logging.getLogger("asr")
@@ -228,6 +228,14 @@ def _lexicon(arguments: Sequence[str]) -> int:
             _console.print_result(lexicon_train.run(parse(lexicon_train.CtcTrainSettings, prog, rest)))
         else:
             _console.print_result(lexicon_train.run(parse(lexicon_train.LexiconTrainSettings, prog, rest)))
+    elif command == "apply":
+        from asr.commands.lexicon import LexiconApplySettings, run_apply
+
+        return _lines(run_apply(parse(LexiconApplySettings, "asr lexicon apply", rest)))
+    elif command == "score":
+        from asr.commands.lexicon import LexiconScoreSettings, run_score
+
+        _console.print_result(run_score(parse(LexiconScoreSettings, "asr lexicon score", rest)))
     elif command in ("-h", "--help", "help"):
         _console.print_result(_LEXICON_HELP)
     else:

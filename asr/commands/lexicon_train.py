@@ -1,6 +1,5 @@
 """`asr lexicon train`: train a network that pronounces words, from a lexicon."""
 
-import hashlib
 import logging
 import shutil
 from collections.abc import Sequence
@@ -13,13 +12,12 @@ import tyro
 
 from asr.commands.options import check_output
 from asr.device import describe_precision, make_deterministic, share_cores
-from asr.errors import SettingsError
 from asr.model.encoder import parameter_count
 from asr.model.encoder_decoder import EncoderDecoderConfig
 from asr.model.sequence_ctc import SequenceCtcConfig
 from asr.model.sequence_model import SequenceConfig, make_sequence_model
-from asr.text.lexicon import Lexicon, cmudict, read_lexicon, without_stress
-from asr.text.lexicon_split import LexiconSplit, split_lexicon
+from asr.text.lexicon import Lexicon, lexicon_for_sounds
+from asr.text.lexicon_split import SplitConfig
 from asr.training.config import TrainConfig
 from asr.training.distributed import processes
 from asr.training.faults import translate_errors
@@ -35,33 +33,11 @@ from asr.training.stopping import StopRequest
 from asr.training.tasks.sequence_pairs import Pair, PairConfig, SequencePairTask
 from asr.training.trainer import BEST_MODEL, Trainer
 
-__all__ = ["CtcTrainSettings", "LexiconTrainSettings", "PronouncerSettings", "SplitConfig", "run", "train"]
+__all__ = ["CtcTrainSettings", "LexiconTrainSettings", "PronouncerSettings", "run", "train"]
 
 log = logging.getLogger("asr")
 
 C = TypeVar("C", EncoderDecoderConfig, SequenceCtcConfig)
-
-
-@dataclass(frozen=True)
-class SplitConfig:
-    """Which words of a lexicon are for training, to choose by (dev), and to score (test)."""
-
-    seed: int = 1  # of the words that are drawn: 5% dev, 5% test
-    keep_twins: bool = False  # train on inflected twins of test words, too, such as walks of walked
-    words: int = 0  # train on so many of the training words only, for a quick trial; 0 for all
-
-    def __post_init__(self) -> None:
-        if self.words < 0:
-            raise SettingsError(f"split.words must be at least 0. Got {self.words}.")
-
-    def apply(self, lexicon: Lexicon) -> LexiconSplit:
-        """The parts of a lexicon.
-
-        Raises:
-            DataError: a part would be empty.
-        """
-        split = split_lexicon(lexicon, self.seed, keep_twins=self.keep_twins)
-        return split.limited(self.words) if self.words else split
 
 
 def _train_config() -> TrainConfig:
@@ -138,20 +114,11 @@ def run(command: LexiconTrainSettings | CtcTrainSettings) -> str:
     """
     if command.output is not None:
         check_output(command.output, [command.lexicon] if command.lexicon else [])
-    model = train(load_lexicon(command.lexicon), command.settings)
+    model = train(lexicon_for_sounds(command.lexicon), command.settings)
     if command.output is not None:
         shutil.copyfile(model, command.output)
         model = command.output
-    return f"network: {model}\nnext:  asr lexicon apply WORDS --model {model}"
-
-
-def load_lexicon(path: Path | None) -> Lexicon:
-    """A lexicon without stress, of a file or CMUdict.
-
-    Raises:
-        DataError: the file cannot be read, or is no lexicon.
-    """
-    return cmudict() if path is None else without_stress(read_lexicon(path))
+    return f"network: {model}\nnext:  asr lexicon apply WORDS --models {model}"
 
 
 def train(lexicon: Lexicon, settings: PronouncerSettings[Any]) -> Path:
@@ -217,13 +184,10 @@ def make_pairs(lexicon: Lexicon, letters: Sequence[str], phones: Sequence[str]) 
 
 def _record(settings: PronouncerSettings[Any], lexicon: Lexicon | None) -> dict[str, Any]:
     """All settings as plain values under dotted names, with a digest of the lexicon."""
-    digest = hashlib.blake2b(digest_size=8)
-    for line in lexicon.lines() if lexicon else ():
-        digest.update(f"{line}\n".encode())
     topics = [topic.name for topic in fields(settings)]
     kind: SequenceConfig = settings.model
     return {
         "model.kind": type(kind).__name__,
         **flatten_settings(settings, topics),
-        DATA_DIGEST: digest.hexdigest(),
+        DATA_DIGEST: lexicon.digest if lexicon else "",
     }

@@ -15,7 +15,7 @@ step's input depends on the step before; they draw dropout anew at each step, wh
 """
 
 from dataclasses import dataclass, field, replace
-from typing import Annotated, get_args
+from typing import Annotated, Any, get_args
 
 import torch
 import tyro
@@ -129,6 +129,7 @@ class EncoderDecoder(nn.Module):
         super().__init__()
         check_symbols(sources, targets)
         self.sources, self.targets, self.config = sources, targets, config
+        self.provenance: dict[str, Any] = {}  # of a saved network
         encoder, decoder = config.encoder(), config.decoder()
         self.source_embedding = nn.Embedding(len(sources) + 1, config.embedding)
         self.target_embedding = nn.Embedding(len(targets) + 1, config.embedding)

@@ -6,7 +6,7 @@ A pair that does not fit even so can be neither learned nor scored.
 """
 
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import tyro
@@ -62,6 +62,7 @@ class SequenceCtc(nn.Module):
         super().__init__()
         check_symbols(sources, targets)
         self.sources, self.targets, self.config = sources, targets, config
+        self.provenance: dict[str, Any] = {}  # of a saved network
         self.embedding = nn.Embedding(len(sources) + 1, config.embedding)
         self.encoder = RecurrentStack(config.embedding, config.encoder())
         self.output = nn.Linear(self.encoder.config.output_size, len(targets) + 1)

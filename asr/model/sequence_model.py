@@ -94,7 +94,9 @@ def _build(record: dict[str, Any]) -> SequenceModel:
     values = dict(record["config"])
     values["layers"] = LayerConfig(**values["layers"])
     config: SequenceConfig = kinds[record["kind"]](**values)
-    return make_sequence_model(tuple(record["sources"]), tuple(record["targets"]), config)
+    net = make_sequence_model(tuple(record["sources"]), tuple(record["targets"]), config)
+    net.provenance = record["provenance"]
+    return net
 
 
 @torch.inference_mode()

@@ -4,12 +4,14 @@ A lexicon file has one spelling a line, and a word with more than one has more l
 
     hello<TAB>HH AH L OW        or a space, as in Kaldi's lexicon.txt
     hello(2)<TAB>HH EH L OW     the variants of CMUdict and Sphinx are the same word again
+    héllo<TAB>HH L OW<TAB># …     a tab, # and a space begin a remark
 
 The file may be compressed (.gz, .xz). Case is ignored if the lexicon does not have a word as
 written: Kaldi's lexica are in upper case, transcripts mostly are not.
 """
 
 import gzip
+import hashlib
 import lzma
 import re
 import zlib
@@ -29,6 +31,7 @@ __all__ = [
     "Lexicon",
     "Spelling",
     "cmudict",
+    "lexicon_for_sounds",
     "parse_lexicon",
     "read_lexicon",
     "read_lines",
@@ -91,6 +94,12 @@ class Lexicon:
             (word.lower(), spelling) for word, spellings in self.entries.items() for spelling in spellings
         )
 
+    @property
+    def digest(self) -> str:
+        """16 hexadecimal digits that depend on all words and spellings."""
+        text = "".join(f"{line}\n" for line in self.lines())
+        return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
     def lines(self) -> Iterable[str]:
         """The lexicon as lines of a file, without newlines."""
         for word, spellings in self.entries.items():
@@ -134,6 +143,7 @@ def parse_lexicon(lines: Iterable[str], name: str) -> Lexicon:
     """
     entries: dict[str, tuple[Spelling, ...]] = {}
     for number, line in enumerate(lines, start=1):
+        line = line.partition("\t# ")[0]  # `asr lexicon apply` writes remarks
         fields = line.split()
         if not fields:
             continue
@@ -207,6 +217,15 @@ def without_stress(lexicon: Lexicon) -> Lexicon:
         for spelling in spellings:
             kept[tuple(unstressed.get(symbol, symbol) for symbol in spelling)] = None
     return Lexicon({word: tuple(spellings) for word, spellings in entries.items()}, lexicon.name)
+
+
+def lexicon_for_sounds(path: Path | None) -> Lexicon:
+    """The lexicon to learn pronunciations from: a file's, without stress, or CMUdict.
+
+    Raises:
+        DataError: the file cannot be read, or is no lexicon.
+    """
+    return cmudict() if path is None else without_stress(read_lexicon(path))
 
 
 def spell(

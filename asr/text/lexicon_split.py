@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from asr.errors import DataError
+from asr.errors import DataError, SettingsError
 from asr.text.lexicon import Lexicon
 
-__all__ = ["LexiconSplit", "split_lexicon", "stem"]
+__all__ = ["LexiconSplit", "SplitConfig", "split_lexicon", "stem"]
 
 # Longest first: the first that fits is removed.
 _ENDINGS = ("iness", "ness", "ings", "iest", "ing", "ers", "ier", "est", "ily", "ies", "ied", "'s", "s'",
@@ -104,3 +104,25 @@ def split_lexicon(lexicon: Lexicon, seed: int = 1, *, keep_twins: bool = False) 
         for part in (train, dev, test)
     ]
     return LexiconSplit(parts[0], parts[1], parts[2], twins, keep_twins)
+
+
+@dataclass(frozen=True)
+class SplitConfig:
+    """Which words of a lexicon are for training, to choose by (dev), and to score (test)."""
+
+    seed: int = 1  # of the words that are drawn: 5% dev, 5% test
+    keep_twins: bool = False  # train on inflected twins of test words, too, such as walks of walked
+    words: int = 0  # train on so many of the training words only, for a quick trial; 0 for all
+
+    def __post_init__(self) -> None:
+        if self.words < 0:
+            raise SettingsError(f"split.words must be at least 0. Got {self.words}.")
+
+    def apply(self, lexicon: Lexicon) -> LexiconSplit:
+        """The parts of a lexicon.
+
+        Raises:
+            DataError: a part would be empty.
+        """
+        split = split_lexicon(lexicon, self.seed, keep_twins=self.keep_twins)
+        return split.limited(self.words) if self.words else split

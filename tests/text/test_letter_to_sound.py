@@ -88,6 +88,38 @@ def test_search_finds_the_best(model: LetterToSound) -> None:
         assert list(model.pronounce(word)) == sounds
 
 
+def test_score_sums_over_all_graphone_sequences(model: LetterToSound) -> None:
+    """Guards the score of a pronunciation against the sum over every sequence of graphones, one by one."""
+    for word in ("xo", "tate"):
+        numbers = [model._ids[letter] for letter in word]
+        choices = [range(model._bounds[number], model._bounds[number + 1]) for number in numbers]
+        sums: dict[tuple[str, ...], float] = {}
+        for path in itertools.product(*choices):
+            node, score = model._start, 0.0
+            for graphone in [*path, model._end]:
+                gain, node = letter_to_sound._advance(model._ngram, node, graphone)
+                score += gain
+            sounds = tuple(phone for graphone in path for phone in model._chunks[graphone])
+            sums[sounds] = np.logaddexp(sums.get(sounds, -np.inf), score)
+        sounds = list(sums)
+        assert model.score([word] * len(sounds), sounds) == pytest.approx(list(sums.values()), abs=1e-6)
+        assert model.score([word], [("A",) * 20]) == [-np.inf]
+        assert model.score([word], [("Q",)]) == [-np.inf]
+
+
+def test_alternatives_are_ranked_and_begin_with_the_best(model: LetterToSound) -> None:
+    """Guards the n-best list: distinct, best first, probabilities of at most 1 in all; the first is the one
+    that `pronounce` gives for regular words."""
+    for word in words(2, 20):
+        (found,) = model.search([word], 5)
+        assert found[0].phones == model.pronounce(word)
+        assert len({one.phones for one in found}) == len(found) <= 5
+        log_probs = [one.log_prob for one in found]
+        assert log_probs == sorted(log_probs, reverse=True)
+        assert sum(map(np.exp, log_probs)) <= 1 + 1e-9
+    assert [one.phones for one in model.search(["shax"], 1)[0]] == [model.pronounce("shax")]
+
+
 def test_unknown_letters(model: LetterToSound) -> None:
     """Guards against letters that vanish from a word."""
     assert model.unknown("sh\u00e9z") == "\u00e9z"
