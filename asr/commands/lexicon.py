@@ -5,7 +5,7 @@ import logging
 import math
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated
 
@@ -197,7 +197,10 @@ def score_all(settings: LexiconScoreSettings) -> str:
     """Score the joint n-gram, each network, and their combination; the table to print."""
     lexicon = lexicon_for_sounds(settings.lexicon)
     split = settings.split.apply(lexicon)
-    networks = {str(path): NetworkPronouncer(load_sequence_model(path)) for path in settings.models}
+    networks = {
+        name: NetworkPronouncer(load_sequence_model(path))
+        for name, path in zip(_names(settings.models), settings.models, strict=True)
+    }
     for path, network in networks.items():
         _check_split(path, network, settings, lexicon)
     began = time.perf_counter()
@@ -229,6 +232,15 @@ def score_all(settings: LexiconScoreSettings) -> str:
     return "\n".join([head, *(system.line() for system in systems), *notes])
 
 
+def _names(paths: Sequence[Path]) -> list[str]:
+    """A name for each network, without the parts of the path that all have."""
+    parts = [path.with_suffix("").parts for path in paths]
+    while parts and all(len(one) > 1 for one in parts) and len({one[-1] for one in parts}) == 1:
+        parts = [one[:-1] for one in parts]
+    names = [one[-1] if one else "network" for one in parts]
+    return names if len(set(names)) == len(names) else [str(path) for path in paths]
+
+
 def _score_system(
     name: str, model: Pronouncer, test: dict[str, tuple[Spelling, ...]], learned_s: float | None, beam: int
 ) -> SystemScore:
@@ -250,7 +262,7 @@ def _check_split(
     """Warn if a network was trained on another split, so that test words may be among its training words."""
     trained = network.net.provenance.get("settings", {})
     wanted = {
-        "split.seed": settings.split.seed, "split.keep_twins": settings.split.keep_twins,
+        **{f"split.{name}": value for name, value in asdict(settings.split).items()},
         "digest of the training and dev data": lexicon.digest,
     }  # fmt: skip
     changed = [name for name, value in wanted.items() if trained.get(name) != value]

@@ -5,7 +5,7 @@ are inflected twins here if they have the same `stem`. The split itself is by wo
 a twin of a test word is then left out of training, unless it is asked for. Dev words may have twins in it.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -38,13 +38,6 @@ class LexiconSplit:
     test: Lexicon
     twins: tuple[str, ...]
     kept: bool
-
-    def limited(self, words: int) -> "LexiconSplit":
-        """The same with so many of the training words, the first ones of a fixed random order."""
-        every = list(self.train.entries)
-        chosen = sorted(np.random.default_rng(0).permutation(len(every))[:words])
-        train = {every[number]: self.train.entries[every[number]] for number in chosen}
-        return replace(self, train=Lexicon(train, self.train.name))
 
     def summary(self) -> str:
         """The number of words of each part, and what was done with the twins."""
@@ -112,7 +105,7 @@ class SplitConfig:
 
     seed: int = 1  # of the words that are drawn: 5% dev, 5% test
     keep_twins: bool = False  # train on inflected twins of test words, too, such as walks of walked
-    words: int = 0  # train on so many of the training words only, for a quick trial; 0 for all
+    words: int = 0  # of the lexicon that are used at all, drawn at random, for a quick trial; 0 for all
 
     def __post_init__(self) -> None:
         if self.words < 0:
@@ -124,5 +117,9 @@ class SplitConfig:
         Raises:
             DataError: a part would be empty.
         """
-        split = split_lexicon(lexicon, self.seed, keep_twins=self.keep_twins)
-        return split.limited(self.words) if self.words else split
+        if self.words:
+            words = sorted(lexicon.entries)
+            drawn = np.random.default_rng(self.seed).permutation(len(words))[: self.words]
+            entries = {words[number]: lexicon.entries[words[number]] for number in sorted(drawn)}
+            lexicon = Lexicon(entries, lexicon.name)
+        return split_lexicon(lexicon, self.seed, keep_twins=self.keep_twins)

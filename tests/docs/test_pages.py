@@ -28,8 +28,9 @@ MADE_BY_COMMANDS = ("RUN/", "bundle/", "diagnostics/", "dist/", "runs/", "tensor
 COMMANDS = (
     ["train"], ["transcribe"], ["evaluate"], ["tune"], ["score"], ["augment"],
     ["lm", "train"], ["lm", "train", "--kind", "charrnn"], ["lm", "score"], ["lm", "convert"],
+    ["lexicon", "train"], ["lexicon", "train", "--kind", "ctc"], ["lexicon", "apply"], ["lexicon", "score"],
 )  # fmt: skip
-RECIPES = (["digits"], ["compare_decoders"], ["compare_cells"], ["librispeech", "100h"])
+RECIPES = (["digits"], ["letter_to_sound"], ["compare_decoders"], ["compare_cells"], ["librispeech", "100h"])
 
 
 def page_name(path: Path) -> str:
