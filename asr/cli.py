@@ -73,6 +73,7 @@ usage: asr lexicon COMMAND [--help] ...
   train --kind ctc  lexicon -> recurrent network with CTC
   apply             words -> their pronunciations, as a lexicon
   score             words wrong and phone error rate, of networks, n-gram and their combination
+  compress          network -> a file of a quarter of the size, with weights of 8 bits
 
   asr lexicon train --train.run-dir runs/lexicon
   asr lexicon apply words.txt --models runs/lexicon/model.safetensors -o lexicon.txt
@@ -232,6 +233,11 @@ def _lexicon(arguments: Sequence[str]) -> int:
         from asr.commands.lexicon import LexiconApplySettings, run_apply
 
         return _lines(run_apply(parse(LexiconApplySettings, "asr lexicon apply", rest)))
+    elif command == "compress":
+        from asr.commands.lexicon import LexiconCompressSettings, run_compress
+
+        settings = parse(LexiconCompressSettings, "asr lexicon compress", rest)
+        _console.print_result(run_compress(settings))
     elif command == "score":
         from asr.commands.lexicon import LexiconScoreSettings, run_score
 
@@ -241,7 +247,7 @@ def _lexicon(arguments: Sequence[str]) -> int:
     else:
         raise SettingsError(
             f"unknown command 'lexicon {command}'. Expected one of: lexicon train, lexicon apply, lexicon "
-            f"score."
+            f"score, lexicon compress."
         )
     return 0
 

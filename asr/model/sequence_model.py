@@ -12,7 +12,7 @@ from torch.nn.utils.rnn import pad_sequence
 from asr.errors import ModelError
 from asr.model.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
 from asr.model.recurrent.layers import LayerConfig
-from asr.model.saved import FileKind, load_network, save_network
+from asr.model.saved import Content, FileKind, load_network, save_network
 from asr.model.sequence_ctc import SequenceCtc, SequenceCtcConfig
 from asr.model.sequence_search import Output, SearchConfig, beam_search
 
@@ -23,6 +23,7 @@ SequenceKind = Literal["encoder-decoder", "ctc"]
 Ids = tuple[int, ...]
 
 _FILE = FileKind("asr-sequence-model", 1, "sequence model", "asr lexicon train")
+_SCALE = " scale"
 _BATCH = 4000  # symbols of a batch in `score` and `search`, padding included
 
 
@@ -55,7 +56,12 @@ def make_sequence_model(
 
 
 def save_sequence_model(
-    path: Path, net: SequenceModel, provenance: dict[str, Any], weights: Mapping[str, Tensor] | None = None
+    path: Path,
+    net: SequenceModel,
+    provenance: dict[str, Any],
+    weights: Mapping[str, Tensor] | None = None,
+    *,
+    int8: bool = False,
 ) -> None:
     """Write a network; the file appears complete or not at all.
 
@@ -64,6 +70,8 @@ def save_sequence_model(
         net: on any device.
         provenance: where it comes from: data, settings, code.
         weights: written in place of the network's current ones, under the same names.
+        int8: round matrices to 8 bits, each row with a scale of its own, which makes the file a quarter as
+            large; loaded, the network computes in float32 with the rounded weights.
 
     Raises:
         ModelError: it cannot be written; an older file stays as it was.
@@ -71,9 +79,10 @@ def save_sequence_model(
     kind: SequenceKind = "ctc" if isinstance(net, SequenceCtc) else "encoder-decoder"
     record = {
         "kind": kind, "sources": list(net.sources), "targets": list(net.targets),
-        "config": asdict(net.config), "provenance": provenance,
+        "config": asdict(net.config), "provenance": provenance, "int8": int8,
     }  # fmt: skip
-    save_network(path, _FILE, net, record, weights)
+    chosen = dict(net.state_dict() if weights is None else weights)
+    save_network(path, _FILE, net, record, _rounded(chosen) if int8 else chosen)
 
 
 def load_sequence_model(path: Path, device: torch.device | str = "cpu") -> SequenceModel:
@@ -86,7 +95,30 @@ def load_sequence_model(path: Path, device: torch.device | str = "cpu") -> Seque
         raise ModelError(
             f"{path}: no such sequence model. Expected a .safetensors file of `asr lexicon train`."
         )
-    return load_network(path, _FILE, _build).to(device).eval()
+    return load_network(path, _FILE, _build, _restored).to(device).eval()
+
+
+def _rounded(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Matrices as int8 with a scale for each row, under "NAME scale"; all others as they are."""
+    result: dict[str, Tensor] = {}
+    for name, weight in weights.items():
+        if weight.dim() < 2:
+            result[name] = weight
+            continue
+        scale = weight.abs().amax(dim=1, keepdim=True).clamp(min=1e-12) / 127
+        result[name] = (weight / scale).round().to(torch.int8)
+        result[f"{name}{_SCALE}"] = scale
+    return result
+
+
+def _restored(content: Content) -> Content:
+    """Record and weights of a file, with rounded matrices as numbers again."""
+    record, weights = content
+    return record, {
+        name: weight * weights[f"{name}{_SCALE}"] if f"{name}{_SCALE}" in weights else weight
+        for name, weight in weights.items()
+        if not name.endswith(_SCALE)
+    }
 
 
 def _build(record: dict[str, Any]) -> SequenceModel:

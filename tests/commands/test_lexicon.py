@@ -79,6 +79,11 @@ def test_train_apply_score(lexicon: Path, tmp_path: Path, capsys: pytest.Capture
     wrong = [float(re.split(r"\s{2,}", line)[1].split()[0]) for line in output.splitlines()[1:5]]
     assert wrong[3] <= max(wrong[:3]) <= 50
 
+    small = tmp_path / "small.safetensors"
+    assert run(capsys, "compress", models[0], "-o", small)[0] == 0
+    assert small.stat().st_size < models[0].stat().st_size
+    assert run(capsys, "apply", words, "--models", small)[1].splitlines()[0] == "dabim\tD AA B IY M"
+
     _, _, log = run(
         capsys, "score", "--lexicon", lexicon, "--models", models[0], "--split.seed", 2, "--nbest", 2
     )
@@ -143,6 +148,8 @@ def test_apply_options(lexicon: Path, tmp_path: Path, capsys: pytest.CaptureFixt
         (["apply", "column.txt", "-o", "column.txt"], "would overwrite what is read"),
         (["score", "--nbest", "1"], "--nbest must be at least 2"),
         (["score", "--lexicon", "tiny.txt"], "0 to test on"),
+        (["compress", "tiny.txt", "-o", "x.safetensors"], "tiny.txt: not a readable sequence model"),
+        (["compress", "tiny.txt", "-o", "tiny.txt"], "would overwrite what is read"),
         (["tune"], "unknown command 'lexicon tune'. Expected one of: lexicon train, lexicon apply"),
     ],
 )
@@ -171,7 +178,7 @@ def test_help(capsys: pytest.CaptureFixture[str]) -> None:
     """`asr lexicon` lists its commands."""
     status, output, _ = run(capsys)
     assert status == 0
-    for command in ("train", "train --kind ctc", "apply", "score"):
+    for command in ("train", "train --kind ctc", "apply", "score", "compress"):
         assert f"\n  {command} " in output
 
 

@@ -29,6 +29,7 @@ COMMANDS = (
     ["train"], ["transcribe"], ["evaluate"], ["tune"], ["score"], ["augment"],
     ["lm", "train"], ["lm", "train", "--kind", "charrnn"], ["lm", "score"], ["lm", "convert"],
     ["lexicon", "train"], ["lexicon", "train", "--kind", "ctc"], ["lexicon", "apply"], ["lexicon", "score"],
+    ["lexicon", "compress"],
 )  # fmt: skip
 RECIPES = (["digits"], ["letter_to_sound"], ["compare_decoders"], ["compare_cells"], ["librispeech", "100h"])
 

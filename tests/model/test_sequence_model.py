@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from asr.errors import ModelError, SettingsError
 from asr.model.encoder_decoder import EncoderDecoderConfig
@@ -88,6 +88,19 @@ def test_saved_and_loaded(kind: str, tmp_path: Path) -> None:
     assert (again.sources, again.targets, again.config) == (net.sources, net.targets, net.config)
     assert again.provenance == {"dev_wrong": 12.5}
     assert score(again, [(1, 2)], [(2,)]) == score(net, [(1, 2)], [(2,)])
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_rounded_to_8_bits(kind: str, tmp_path: Path) -> None:
+    """Guards the scales: each weight within half a step of its row's largest, and matrices in one byte."""
+    net, path = make(kind), tmp_path / "net.safetensors"
+    save_sequence_model(path, net, {}, int8=True)
+    again = load_sequence_model(path)
+    for (name, weight), rounded in zip(net.state_dict().items(), again.state_dict().values(), strict=True):
+        step = weight.abs().amax(-1, keepdim=True) / 127 if weight.dim() > 1 else torch.zeros(1)
+        assert ((weight - rounded).abs() <= 0.501 * step).all(), name
+    stored = load_file(path)
+    assert all((one.dtype == torch.int8) == (one.dim() > 1 and "scale" not in n) for n, one in stored.items())
 
 
 def test_files_that_are_none(tmp_path: Path) -> None:
