@@ -217,7 +217,10 @@ class EncoderDecoder(nn.Module):
             (batch, longest target + 1, symbols + 1) float32 log-probabilities: at step i those of symbol i
             given the ones before it. A row is valid up to its own length + 1, where `END` is due.
         """
-        read = self.read(source, lengths)
+        return self._given(self.read(source, lengths), target, target_lengths)
+
+    def _given(self, read: Source, target: Tensor, target_lengths: Tensor) -> Tensor:
+        """`forward` after the encoder."""
         state = self.start(read)
         inputs = self.dropout(self.target_embedding(nn.functional.pad(target, (1, 0), value=END)))
         if self.at_once:
@@ -228,14 +231,22 @@ class EncoderDecoder(nn.Module):
             made.append(state.made)
         return self._log_probs(torch.stack(made, 1))
 
-    def losses(self, source: Tensor, lengths: Tensor, target: Tensor, target_lengths: Tensor) -> Tensor:
+    def losses(
+        self,
+        source: Tensor,
+        lengths: Tensor,
+        target: Tensor,
+        target_lengths: Tensor,
+        rows: Tensor | None = None,
+    ) -> Tensor:
         """Negative log-likelihood of each target sequence and its end, smoothed in training mode.
 
         Args:
-            source: (batch, longest) int64 ids.
-            lengths: (batch,) int64, on this device or on the host.
+            source: (sources, longest) int64 ids.
+            lengths: (sources,) int64, on this device or on the host.
             target: (batch, longest target) int64 ids.
             target_lengths: (batch,) int64, on this device or on the host.
+            rows: (batch,) int64 row of each target's source; None: each has its own.
 
         Returns:
             (batch,) float32 nats.
@@ -247,7 +258,8 @@ class EncoderDecoder(nn.Module):
             one.to(source.device, non_blocking=True) for one in (lengths, target_lengths)
         )
         target = target.masked_fill(~frame_mask(target_lengths, target.shape[1]), END)
-        log_probs = self(source, lengths, target, target_lengths)
+        read = self.read(source, lengths)
+        log_probs = self._given(read if rows is None else read.rows(rows), target, target_lengths)
         wanted = nn.functional.pad(target, (0, 1), value=END)
         losses = -log_probs.gather(2, wanted.unsqueeze(2)).squeeze(2)
         if self.training and self.config.label_smoothing:

@@ -86,13 +86,24 @@ class SequenceCtc(nn.Module):
         log_probs: Tensor = self.output(self.dropout(y)).float().log_softmax(-1)
         return log_probs
 
-    def losses(self, source: Tensor, lengths: Tensor, target: Tensor, target_lengths: Tensor) -> Tensor:
-        """Negative log-likelihood of each target sequence over all alignments, as of an encoder-decoder.
+    def losses(
+        self,
+        source: Tensor,
+        lengths: Tensor,
+        target: Tensor,
+        target_lengths: Tensor,
+        rows: Tensor | None = None,
+    ) -> Tensor:
+        """Negative log-likelihood of each target sequence over all alignments.
+
+        The arguments are those of an encoder-decoder.
 
         Returns:
             (batch,) float32 nats; infinite for a target that does not fit.
         """
         log_probs = self(source, lengths.to(source.device, non_blocking=True))
+        if rows is not None:
+            log_probs, lengths = log_probs[rows], lengths[rows]
         return ctc_loss(log_probs, lengths * self.config.repeats, target, target_lengths)
 
     def fits(self, source: tuple[int, ...], target: tuple[int, ...]) -> bool:

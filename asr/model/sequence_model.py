@@ -142,10 +142,14 @@ def score(net: SequenceModel, sources: Sequence[Ids], targets: Sequence[Ids]) ->
     """
     result = [0.0] * len(sources)
     sizes = [len(source) + len(target) for source, target in zip(sources, targets, strict=True)]
-    for rows in _batches(sizes):
-        source = PaddedIds.of([sources[row] for row in rows], net.device)
+    by_source = sorted(range(len(sources)), key=lambda row: (-len(sources[row]), sources[row], -sizes[row]))
+    for rows in _batches(by_source, sizes):
+        # each source once, however many targets of it there are
+        distinct = {source: number for number, source in enumerate(dict.fromkeys(sources[r] for r in rows))}
+        source = PaddedIds.of(list(distinct), net.device)
         target = PaddedIds.of([targets[row] for row in rows], net.device)
-        losses = net.losses(source.ids, source.lengths, target.ids, target.lengths).tolist()
+        index = torch.tensor([distinct[sources[row]] for row in rows], device=net.device)
+        losses = net.losses(source.ids, source.lengths, target.ids, target.lengths, index).tolist()
         for row, loss in zip(rows, losses, strict=True):
             result[row] = -loss if net.fits(sources[row], targets[row]) else -torch.inf
     return result
@@ -163,7 +167,8 @@ def search(net: SequenceModel, sources: Sequence[Ids], config: SearchConfig) -> 
         config: the beam.
     """
     result: list[list[Output]] = [[] for _ in sources]
-    for rows in _batches([len(source) * config.beam_size for source in sources]):
+    by_length = sorted(range(len(sources)), key=lambda row: -len(sources[row]))
+    for rows in _batches(by_length, [len(source) * config.beam_size for source in sources]):
         source = PaddedIds.of([sources[row] for row in rows], net.device)
         if isinstance(net, EncoderDecoder) and config.beam_size > 1:
             found = beam_search(net, source.ids, source.lengths, config)
@@ -176,12 +181,20 @@ def search(net: SequenceModel, sources: Sequence[Ids], config: SearchConfig) -> 
     return result
 
 
-def _batches(sizes: Sequence[int]) -> list[list[int]]:
-    """Rows of about the same size together, at most `_BATCH` symbols in a batch unless one row has more."""
+def _batches(order: Sequence[int], sizes: Sequence[int]) -> list[list[int]]:
+    """Rows in batches of at most `_BATCH` symbols, padding included, unless one row has more.
+
+    Args:
+        order: the rows, those of about the same size side by side.
+        sizes: symbols of each row.
+    """
     batches: list[list[int]] = []
-    for row in sorted(range(len(sizes)), key=lambda row: -sizes[row]):
-        if batches and (len(batches[-1]) + 1) * sizes[batches[-1][0]] <= _BATCH:
+    largest = 0
+    for row in order:
+        largest = max(largest, sizes[row])
+        if batches and (len(batches[-1]) + 1) * largest <= _BATCH:
             batches[-1].append(row)
         else:
             batches.append([row])
+            largest = sizes[row]
     return batches

@@ -22,8 +22,9 @@ from asr.training.checkpoint import Position
 from asr.training.config import TrainConfig
 from asr.training.distributed import Process
 from asr.training.stopping import StopRequest
-from asr.training.tasks.sequence_pairs import Pair, PairConfig, SequencePairTask
+from asr.training.tasks.sequence_pairs import Pair, PairBatch, PairConfig, SequencePairTask
 from asr.training.trainer import Trainer
+from tests.fake_gpu import fake_gpu
 from tests.training.conftest import StopAfter
 
 CPU = torch.device("cpu")
@@ -187,3 +188,29 @@ def test_microscope(attention: AttentionKind, tmp_path: Path) -> None:
     assert layers == [(1, "forwards"), (1, "backwards"), (2, "forwards")]
     plain, watched = (load_file(tmp_path / name / "last.safetensors") for name in ("plain", "watched"))
     assert all(torch.equal(plain[name], watched[name]) for name in plain)
+
+
+@pytest.mark.parametrize(
+    "config", [CTC, *(replace(ENCODER_DECODER, attention=one) for one in ("none", "additive", "dot"))]
+)
+def test_no_operation_mixes_devices(config: SequenceConfig) -> None:
+    """Guards a training step on a GPU without one: forward on fake CUDA tensors, forward and backward on
+    "meta"; a batch comes from the host's memory."""
+
+    def batch() -> PairBatch:
+        lengths = torch.tensor([4, 2])
+        ids = torch.ones(2, 4, dtype=torch.int64)
+        return PairBatch(("a", "b"), ids, lengths, ids, lengths, global_tokens=8, global_units=2.0)
+
+    with fake_gpu():
+        with torch.device("cuda", 0):
+            made = task(config)
+        losses = made.losses(batch(), torch.float32).losses
+        assert losses.device == torch.device("cuda", 0)
+        assert losses.shape == (2,)
+    if config == CTC:  # whose loss torch cannot compute there
+        return
+    with torch.device("meta"):
+        made = task(config)
+    made.losses(batch(), torch.float32).losses.sum().backward()
+    assert all(weight.grad is not None for weight in made.net.parameters())
