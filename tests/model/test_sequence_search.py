@@ -22,12 +22,12 @@ def no_gradients() -> Iterator[None]:
         yield
 
 
-def make(seed: int, attention: str = "additive") -> EncoderDecoder:
+def make(seed: int, attention: str = "additive", targets: tuple[str, ...] = ("X", "Y")) -> EncoderDecoder:
     torch.manual_seed(seed)
     config = EncoderDecoderConfig(
         width=4, embedding=3, attention=attention, layers=LayerConfig(layer_norm=False)
     )
-    net = EncoderDecoder(("a", "b"), ("X", "Y"), config).double().eval()
+    net = EncoderDecoder(("a", "b"), targets, config).double().eval()
     nn.init.normal_(net.output.weight, std=3)  # so that outputs differ between sources
     return net
 
@@ -55,6 +55,23 @@ def test_wide_beam_is_exhaustive(attention: str, exponent: float) -> None:
             net, SOURCE[row : row + 1, : LENGTHS[row]], LENGTHS[row : row + 1], config, longest[row : row + 1]
         )
         assert [ids for ids, _ in alone[0]] == [ids for ids, _ in outputs]
+
+
+@pytest.mark.parametrize("exponent", [0.0, 1.0, 4.0])
+def test_does_not_stop_too_early(exponent: float) -> None:
+    """Guards the bound: with one symbol nothing unfinished is ever dropped, and a narrow beam must find the
+    best of all lengths, also where longer outputs win by their length."""
+    for seed in range(6):
+        net = make(seed, targets=("X",))
+        found = beam_search(net, SOURCE, LENGTHS, SearchConfig(2, exponent), torch.tensor([9, 9, 9]))
+        for row, outputs in enumerate(found):
+            source = tuple(SOURCE[row, : LENGTHS[row]].tolist())
+            every = [(1,) * size for size in range(10)]
+            ranks = [
+                one / (size + 1) ** exponent for size, one in enumerate(score(net, [source] * 10, every))
+            ]
+            best = sorted(range(10), key=lambda size: -ranks[size])[:2]
+            assert [len(ids) for ids, _ in outputs] == best
 
 
 def test_narrow_beam() -> None:
