@@ -51,6 +51,10 @@ def test_ctc_is_the_sum_over_all_paths() -> None:
     source, lengths = torch.tensor([[1, 2], [2, 0]]), torch.tensor([2, 1])
     log_probs = net(source, lengths)
     assert log_probs.shape == (2, 4, 3)
+    for row, repeated in enumerate(([[1, 1, 2, 2]], [[2, 2]])):  # both directions over exactly these steps
+        steps, _ = net.encoder(net.embedding(torch.tensor(repeated)), torch.tensor([len(repeated[0])]))
+        expected = net.output(steps).log_softmax(-1)[0]
+        torch.testing.assert_close(log_probs[row, : len(expected)], expected)
     for row, steps in enumerate((4, 2)):
         sums: dict[tuple[int, ...], float] = {}
         for path in itertools.product(range(3), repeat=steps):

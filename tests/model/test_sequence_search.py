@@ -86,6 +86,7 @@ def test_narrow_beam() -> None:
             ids, log_probs = zip(*outputs, strict=True)
             assert list(log_probs) == pytest.approx(score(net, [sources[row]] * len(ids), ids))
             assert list(log_probs) == sorted(log_probs, reverse=True)
+            assert greedy[row][0][1] == pytest.approx(score(net, [sources[row]], [greedy[row][0][0]])[0])
             assert greedy[row][0][0] == net.greedy(SOURCE[row : row + 1], LENGTHS[row : row + 1])[0]
             assert search(net, [sources[row]], SearchConfig(beam_size=3))[0][0][0] == ids[0]
 

@@ -53,6 +53,10 @@ def test_combination_is_the_weighted_sum_of_all_candidates() -> None:
     assert math.exp(found[0].log_prob) == pytest.approx(weights["Y"] / sum(weights.values()))
     assert both.score(["a"], [("Y",)])[0] == pytest.approx(math.log(weights["Y"]))
     assert math.isfinite(both.score(["ab"], [("Z",)])[0])
+    wide = CombinedPronouncer([FIRST, Table(SECOND.table)], [0.5, 0.5])
+    (found,) = wide.search(["ab"], 5)
+    assert [one.phones for one in found] == [("X", "X"), ("X", "Y"), ("Z",)]
+    assert math.isfinite(found[2].log_prob)
     alone = CombinedPronouncer([FIRST, SECOND], [1, 0])
     assert [one[0].phones for one in alone.search(["a", "ab"], 1)] == [("X",), ("X", "X")]
     assert both.search([], 3) == []
