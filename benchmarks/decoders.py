@@ -23,11 +23,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from asr.decoding.beam import BeamDecoder
+from asr.decoding.beam_decoder import BeamDecoder
 from asr.decoding.config import BeamConfig
-from asr.decoding.emissions import Emissions
 from asr.errors import SettingsError
 from asr.lm.ngram.model import NgramModel
+from asr.recognition.emissions import Emissions
 from asr.text.tokenizer import Tokenizer
 
 SPACE = "<space>"  # of an ARPA file of characters

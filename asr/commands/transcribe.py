@@ -14,12 +14,12 @@ from asr import __version__
 from asr.decoding.config import DecoderSettings
 from asr.decoding.decoder import build_decoder
 from asr.decoding.hypothesis import Hypothesis
-from asr.decoding.recognition import Recognised, Segment, recognise
 from asr.device import choose_device
 from asr.errors import AudioError, SettingsError
 from asr.frontend.audio_files import find_audio
 from asr.model.saved import load_model
 from asr.model.shipped import DEFAULT_MODEL, find_model
+from asr.recognition.recognise import Recognised, Segment, recognise
 
 __all__ = ["TranscribeSettings", "run"]
 

@@ -11,7 +11,7 @@ from asr.decoding.alignment import align_tokens
 from asr.decoding.confidence import LatticePosteriors, with_posteriors
 from asr.decoding.config import BeamConfig
 from asr.decoding.fusion.lm_queries import LmQueries, answer_queries
-from asr.decoding.fusion.sources import Sources
+from asr.decoding.fusion.prepared import Sources
 from asr.decoding.fusion.vocabulary import SearchVocabulary
 from asr.decoding.hypothesis import Hypothesis, NamedSpans, Word, name_tokens, time_words
 from asr.decoding.kernel.arena import N_NODES, NODE, NONE, ROOT, compact, new_beam, new_merges

@@ -98,7 +98,7 @@ class TwoPassDecoder:
         resources: DecodingResources,
         priors: Sequence[float] = (),
     ) -> None:
-        from asr.decoding.beam import BeamDecoder  # compiled: takes a second to import
+        from asr.decoding.beam_decoder import BeamDecoder  # compiled: takes a second to import
 
         self.resources, self.config = resources, config
         self._rescorer = resources.lm if resources.key.rescore else resources.rescorer

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from asr.corpora.manifest import Utterance
 from asr.decoding.decoder import Decoder
 from asr.decoding.hypothesis import OutputUnit
-from asr.decoding.recognition import Segment, recognise
 from asr.decoding.resources import DecodingResources
 from asr.errors import AudioError
 from asr.model.acoustic import AcousticModel
+from asr.recognition.recognise import Segment, recognise
 from asr.scoring.wer import Score, score
 from asr.text.normalize import normalize
 from asr.text.phones import report_guesses

@@ -11,11 +11,11 @@ from typing import Any
 from asr.corpora.manifest import Utterance
 from asr.decoding.config import DecoderSettings
 from asr.decoding.decoder import Decode, TwoPassDecoder, greedy_decoder
-from asr.decoding.emissions import Emissions, cached_emissions
 from asr.decoding.hypothesis import OutputUnit
 from asr.decoding.resources import DecodingResources, data_digest
 from asr.errors import DataError
 from asr.model.acoustic import AcousticModel
+from asr.recognition.emissions import Emissions, cached_emissions
 from asr.scoring.comparison import System
 from asr.scoring.evaluation import reference_texts
 from asr.scoring.objective import oracle_errors

@@ -10,13 +10,13 @@ from pathlib import Path
 
 from asr.corpora.manifest import Utterance
 from asr.decoding.decoder import TwoPassDecoder, greedy_decoder
-from asr.decoding.emissions import Emissions
 from asr.decoding.hypothesis import Hypothesis
 from asr.decoding.resources import DecodingResources, data_digest
 from asr.errors import DataError, SettingsError
 from asr.lm.perplexity import Fit, measure_sentence
 from asr.model.acoustic import AcousticModel
 from asr.model.tuning import Tuning, Weights
+from asr.recognition.emissions import Emissions
 from asr.scoring.evaluation import reference_texts
 from asr.scoring.objective import ErrorCounter, NBestLists, oracle_errors
 from asr.scoring.weight_search import Grid, Point, draw_surface, edges, search_weights

@@ -15,9 +15,9 @@ from asr.cli import main
 from asr.commands.evaluate import describe
 from asr.corpora.manifest import Utterance, read_manifest, write_manifest
 from asr.decoding.decoder import greedy_decoder
-from asr.decoding.emissions import compute_emissions
 from asr.frontend.audio import read_audio
 from asr.model.saved import load_model
+from asr.recognition.emissions import compute_emissions
 
 
 def rows_of(path: Path) -> list[dict[str, Any]]:

@@ -14,10 +14,10 @@ from safetensors.torch import load_file
 from asr.corpora.manifest import read_manifest
 from asr.decoding.config import BeamConfig, DecoderSettings
 from asr.decoding.decoder import TwoPassDecoder
-from asr.decoding.emissions import compute_emissions
 from asr.decoding.resources import DecodingResources
 from asr.files import file_digest
 from asr.model.saved import load_model
+from asr.recognition.emissions import compute_emissions
 from asr.scoring.tuning import tune as tune_weights
 from asr.scoring.weight_search import Grid
 from asr.scoring.wer import count_errors

@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asr.compiled import source_digest
-from asr.decoding.fusion.array_cache import cached_arrays, content_digest
 from asr.decoding.kernel.lexicon_tree import LexiconTree, build_tree
 from asr.errors import SettingsError
 from asr.text.lexicon import Lexicon, spell
 from asr.text.tokenizer import Tokenizer
+from asr.user_cache import cached_arrays, content_digest
 
 __all__ = ["Letters", "SearchVocabulary", "build_vocabulary", "letters_of"]
 

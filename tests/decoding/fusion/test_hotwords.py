@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from asr.decoding.beam import BeamDecoder
+from asr.decoding.beam_decoder import BeamDecoder
 from asr.decoding.fusion.hotwords import build_hot_words, parse_hot_words
 from asr.errors import SettingsError
 from asr.text.characters import CharTokenizer

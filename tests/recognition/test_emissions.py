@@ -8,8 +8,8 @@ import torch
 
 from asr.corpora.manifest import read_manifest
 from asr.decoding.decoder import greedy_decoder
-from asr.decoding.emissions import cached_emissions, compute_emissions
 from asr.model.saved import load_model
+from asr.recognition.emissions import cached_emissions, compute_emissions
 
 
 def test_decoded_as_the_model_itself(tones: Any) -> None:

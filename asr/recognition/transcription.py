@@ -19,13 +19,13 @@ from torch import Tensor
 from asr.decoding.config import DecoderSettings
 from asr.decoding.decoder import Decoder, build_decoder
 from asr.decoding.hypothesis import Hypothesis, Word
-from asr.decoding.recognition import Recognised, Segment, recognise
 from asr.device import choose_device
 from asr.errors import AudioError, SettingsError
 from asr.frontend.audio import to_waveform
 from asr.model.acoustic import AcousticModel
 from asr.model.saved import load_model
 from asr.model.shipped import DEFAULT_MODEL, find_model
+from asr.recognition.recognise import Recognised, Segment, recognise
 
 __all__ = ["Audio", "Model", "Transcript", "load"]
 

@@ -18,10 +18,10 @@ from torch.nn.utils.rnn import pad_sequence
 from asr.corpora.manifest import Utterance
 from asr.decoding.decoder import Decode
 from asr.decoding.hypothesis import Hypothesis
-from asr.decoding.recognition import Segment, each_output
 from asr.errors import AudioError
 from asr.files import file_digest, weights_digest, write_atomically
 from asr.model.acoustic import AcousticModel
+from asr.recognition.recognise import Segment, each_output
 
 __all__ = ["Emissions", "cached_emissions", "compute_emissions"]
 

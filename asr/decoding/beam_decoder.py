@@ -20,7 +20,7 @@ from asr.decoding.beam_search import BeamSearch, SearchSetup
 from asr.decoding.checks import check_lengths, check_normalised, check_shapes
 from asr.decoding.config import BeamConfig
 from asr.decoding.fusion.lm_queries import answer_queries
-from asr.decoding.fusion.sources import Sources, build_sources
+from asr.decoding.fusion.prepared import Sources, build_sources
 from asr.decoding.fusion.tables import build_pruning
 from asr.decoding.hypothesis import Hypothesis
 from asr.decoding.kernel.proposals import EXTERNAL_LM

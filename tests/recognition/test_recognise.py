@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from asr.decoding import recognition
-from asr.decoding.recognition import Segment, each_output
 from asr.errors import AudioError
 from asr.frontend.audio import read_audio
 from asr.model.acoustic import AcousticModel
 from asr.model.saved import load_model
+from asr.recognition import recognise
+from asr.recognition.recognise import Segment, each_output
 
 PATIENCE_S = 60  # for what must happen; a failure, not a measurement
 
@@ -60,8 +60,8 @@ def test_a_batch_is_used_after_the_next_is_launched(
         return steps_of(log_probs, step_lengths, step_s)
 
     monkeypatch.setattr(AcousticModel, "log_probs", start)
-    monkeypatch.setattr(recognition, "_record_event", lambda device: Event(log))
-    monkeypatch.setattr(recognition, "_WINDOW", 2)  # the order holds from one window to the next
+    monkeypatch.setattr(recognise, "_record_event", lambda device: Event(log))
+    monkeypatch.setattr(recognise, "_WINDOW", 2)  # the order holds from one window to the next
     found = list(each_output(net, segments, 1.0, use))
     assert [segment for segment, _, _ in found] == segments
     batches = sum(entry.startswith("start") for entry in log)
@@ -83,9 +83,9 @@ def test_recordings_are_read_at_the_same_time(
             together.wait(PATIENCE_S)  # fails unless three are being read
         return read_audio(path, rate, **part)
 
-    monkeypatch.setattr(recognition, "usable_cores", lambda: 3)
+    monkeypatch.setattr(recognise, "usable_cores", lambda: 3)
     plain = list(each_output(net, segments, 3.0, steps_of))
-    monkeypatch.setattr(recognition, "read_audio", read)
+    monkeypatch.setattr(recognise, "read_audio", read)
     assert list(each_output(net, segments, 3.0, steps_of)) == plain
 
 
@@ -105,9 +105,9 @@ def test_reading_goes_on_while_the_model_computes(
         assert last_is_read.wait(PATIENCE_S)
         return whole(model, waveforms)
 
-    monkeypatch.setattr(recognition, "_WINDOW", 4)  # of one second
-    monkeypatch.setattr(recognition, "usable_cores", lambda: 2)
-    monkeypatch.setattr(recognition, "read_audio", read)
+    monkeypatch.setattr(recognise, "_WINDOW", 4)  # of one second
+    monkeypatch.setattr(recognise, "usable_cores", lambda: 2)
+    monkeypatch.setattr(recognise, "read_audio", read)
     monkeypatch.setattr(AcousticModel, "log_probs", compute)
     assert len(list(each_output(net, segments, 1.0, steps_of))) == len(segments)
 
@@ -122,9 +122,9 @@ def test_memory_is_bounded(
         read.append(path)
         return read_audio(path, rate, **part)
 
-    monkeypatch.setattr(recognition, "_WINDOW", 1)
-    monkeypatch.setattr(recognition, "usable_cores", lambda: 1)
-    monkeypatch.setattr(recognition, "read_audio", watch)
+    monkeypatch.setattr(recognise, "_WINDOW", 1)
+    monkeypatch.setattr(recognise, "usable_cores", lambda: 1)
+    monkeypatch.setattr(recognise, "read_audio", watch)
     threads = threading.active_count()
     outputs = each_output(net, segments * 100, 1.0, steps_of)
     assert isinstance(outputs, Iterator)
@@ -152,10 +152,10 @@ def test_reading_ends_with_the_results(
             stopped.wait(PATIENCE_S)
         return read_audio(path, rate, **part)
 
-    monkeypatch.setattr(recognition, "_WINDOW", 1)
-    monkeypatch.setattr(recognition, "usable_cores", lambda: 1)
-    monkeypatch.setattr(recognition, "Event", Stop)
-    monkeypatch.setattr(recognition, "read_audio", watch)
+    monkeypatch.setattr(recognise, "_WINDOW", 1)
+    monkeypatch.setattr(recognise, "usable_cores", lambda: 1)
+    monkeypatch.setattr(recognise, "Event", Stop)
+    monkeypatch.setattr(recognise, "read_audio", watch)
     outputs = each_output(net, [*segments[:5], *[Segment(Path("missing.wav"))] * 100], 1.0, steps_of)
     next(outputs)
     outputs.close()  # type: ignore[attr-defined]
@@ -181,7 +181,7 @@ def test_a_bad_recording_costs_no_other_its_result(
     net: AcousticModel, segments: list[Segment], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Results that move up in the order after a file that failed, at the ends and alone in a window."""
-    monkeypatch.setattr(recognition, "_WINDOW", 1)
+    monkeypatch.setattr(recognise, "_WINDOW", 1)
     missing = Segment(Path("missing.wav"))
     good = {segment: output for segment, _, output in each_output(net, segments, 1.0, steps_of)}
     mixed: Sequence[Segment] = [missing, missing, segments[0], missing, *segments[1:], missing, missing]
