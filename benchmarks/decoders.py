@@ -82,7 +82,7 @@ class AsrBeamSearch:
         ).with_weights(lm_weight=setting.lm_weight, word_bonus=setting.word_bonus)  # fmt: skip
         decoder = self.decoder.with_config(config)
         began, spent = time.perf_counter(), time.process_time()
-        texts = tuple(found[0].text for found in self.parts[part].decode(decoder.decode))
+        texts = tuple(found[0].text for found in self.parts[part].decode(decoder))
         return Turn(texts, time.perf_counter() - began, time.process_time() - spent)
 
 

@@ -78,7 +78,7 @@ def run(settings: TranscribeSettings) -> Iterator[tuple[str, AudioError | None]]
     if decoder.weights and (not files.name or settings.decoding != DecoderSettings()):
         log.info("decoder: %s; %s", decoder.name, decoder.weights)
     segments = [Segment(path) for path in paths]
-    for result in recognise(model, segments, settings.batch_s, decoder.decode):
+    for result in recognise(model, segments, settings.batch_s, decoder):
         json_line = settings.format == "json"
         line = _json(result, settings.nbest) if json_line else _text(result, settings.ids)
         yield line, result.outcome if isinstance(result.outcome, AudioError) else None

@@ -10,7 +10,8 @@ import tyro
 
 from asr.corpora.manifest import read_manifest
 from asr.decoding.config import DecoderSettings
-from asr.decoding.decoder import Decoder, TwoPassDecoder, build_decoder
+from asr.decoding.decoder import DescribedDecoder, build_decoder
+from asr.decoding.rescoring import TwoPassDecoder
 from asr.decoding.resources import DecodingResources
 from asr.device import choose_device
 from asr.errors import SettingsError
@@ -87,7 +88,7 @@ def run(settings: TuneSettings) -> str:
     )
 
 
-def tuned_decoder(settings: TuneSettings) -> Decoder:
+def tuned_decoder(settings: TuneSettings) -> DescribedDecoder:
     """The decoder that `asr tune` tunes; a model that has weights for it keeps them.
 
     Args:

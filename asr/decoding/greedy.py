@@ -15,7 +15,7 @@ from asr.decoding.checks import check_best, check_lengths, check_shapes, toleran
 from asr.decoding.hypothesis import Hypothesis, name_tokens, time_words
 from asr.text.tokenizer import BLANK, Tokenizer
 
-__all__ = ["BestPaths", "best_path", "greedy_decode", "hypotheses_of"]
+__all__ = ["BestPaths", "GreedyDecoder", "best_path", "greedy_decode", "hypotheses_of"]
 
 _PADDING = -1  # instead of an id, so that a run never reaches into the padding
 
@@ -82,6 +82,21 @@ class BestPaths:
         check_lengths(lengths.tolist(), ids.shape[1])
         check_best(best, self.classes, self.tolerance)
         return hypotheses_of(ids, best, lengths, tokenizer, step_s)
+
+
+class GreedyDecoder:
+    """Greedy decoding with the interface of all decoders: one hypothesis an utterance.
+
+    Args:
+        tokenizer: the model's.
+    """
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+
+    def decode(self, log_probs: Tensor, step_lengths: Tensor, step_s: float) -> list[list[Hypothesis]]:
+        """Decode a batch, with arguments and errors of `greedy_decode`."""
+        return [[found] for found in greedy_decode(log_probs, step_lengths, self._tokenizer, step_s)]
 
 
 def greedy_decode(

@@ -14,7 +14,7 @@ from asr.decoding.hypothesis import OutputUnit
 from asr.errors import DataError, SettingsError
 from asr.files import file_digest
 from asr.model.acoustic import AcousticModel
-from asr.model.tuning import Tuning
+from asr.model.tuning import TuningKey
 from asr.text.lexicon import Lexicon, parse_lexicon, read_lines
 from asr.text.tokenizer import Tokenizer
 
@@ -34,15 +34,14 @@ class DecodingResources:
         rescorer: a language model that chooses among the best texts of the search with the first, or None.
         lexicon: spellings, or None.
         hotwords: boosts in nats by word.
-        key: digests of the files and the kind of search, without weights: selects the tuning that belongs to
-            it.
+        key: digests of the files, and the kind of search: selects the tuned weights that are for it.
         name: in messages.
     """
 
     lm: "NgramModel | CharRnnModel | None" = None
     lexicon: Lexicon | None = None
     hotwords: dict[str, float] = field(default_factory=dict)
-    key: Tuning = field(default_factory=Tuning)
+    key: TuningKey = field(default_factory=TuningKey)
     name: str = "no language model"
     rescorer: "NgramModel | CharRnnModel | None" = None
 
@@ -91,7 +90,7 @@ class DecodingResources:
         rescorer = _read_lm(settings, model, "rescore_lm", True) if settings.rescore_lm else None
         lexicon = _read_lexicon(settings.lexicon) if settings.lexicon else None
         hotwords = parse_hot_words(settings.hotwords)
-        key = Tuning(
+        key = TuningKey(
             lm=file_digest(settings.lm),
             lexicon=file_digest(settings.lexicon),
             rescore=settings.rescore,

@@ -18,7 +18,8 @@ from typing import Generic, TypeVar
 import torch
 from torch import Tensor
 
-from asr.decoding.decoder import Decode, greedy_decoder
+from asr.decoding.decoder import Decoder
+from asr.decoding.greedy import GreedyDecoder
 from asr.decoding.hypothesis import Hypothesis
 from asr.device import usable_cores
 from asr.errors import AudioError, SettingsError
@@ -26,7 +27,7 @@ from asr.frontend.audio import read_audio
 from asr.frontend.features import FeatureConfig
 from asr.model.acoustic import AcousticModel
 
-__all__ = ["Recognised", "Segment", "each_output", "recognise"]
+__all__ = ["Recognised", "Segment", "recognise", "run_model"]
 
 log = logging.getLogger("asr")
 
@@ -63,15 +64,15 @@ _Entry = tuple[Segment, Tensor | AudioError]  # (samples,) of a segment, or why 
 
 
 def recognise(
-    model: AcousticModel, segments: Sequence[Segment], batch_s: float, decode: Decode | None = None
+    model: AcousticModel, segments: Sequence[Segment], batch_s: float, decoder: Decoder | None = None
 ) -> Iterator[Recognised]:
-    """Recognise segments, in batches of about the same length; see `each_output`.
+    """Recognise segments, in batches of about the same length; see `run_model`.
 
     Args:
         model: on its device.
         segments: what to recognise.
         batch_s: seconds of audio in a batch, padding included; a longer segment is a batch by itself.
-        decode: the decoder; None decodes greedily.
+        decoder: what decodes; None decodes greedily.
 
     Yields:
         One result per segment, in order.
@@ -79,8 +80,8 @@ def recognise(
     Raises:
         SettingsError: batch_s is not above 0, or a batch does not fit into the device's memory.
     """
-    decode = decode or greedy_decoder(model.settings.tokenizer)
-    for segment, duration_s, found in each_output(model, segments, batch_s, decode):
+    decoder = decoder or GreedyDecoder(model.settings.tokenizer)
+    for segment, duration_s, found in run_model(model, segments, batch_s, decoder.decode):
         if isinstance(found, AudioError):
             yield Recognised(segment, duration_s, found)
         else:
@@ -94,7 +95,7 @@ def _end_with_recording(hypothesis: Hypothesis, duration_s: float) -> Hypothesis
     return replace(hypothesis, words=words)
 
 
-def each_output(
+def run_model(
     model: AcousticModel,
     segments: Sequence[Segment],
     batch_s: float,

@@ -14,7 +14,7 @@ from asr.frontend.audio import read_audio
 from asr.model.acoustic import AcousticModel
 from asr.model.saved import load_model
 from asr.recognition import recognise
-from asr.recognition.recognise import Segment, each_output
+from asr.recognition.recognise import Segment, run_model
 
 PATIENCE_S = 60  # for what must happen; a failure, not a measurement
 
@@ -62,7 +62,7 @@ def test_a_batch_is_used_after_the_next_is_launched(
     monkeypatch.setattr(AcousticModel, "log_probs", start)
     monkeypatch.setattr(recognise, "_record_event", lambda device: Event(log))
     monkeypatch.setattr(recognise, "_WINDOW", 2)  # the order holds from one window to the next
-    found = list(each_output(net, segments, 1.0, use))
+    found = list(run_model(net, segments, 1.0, use))
     assert [segment for segment, _, _ in found] == segments
     batches = sum(entry.startswith("start") for entry in log)
     assert batches > 4
@@ -84,9 +84,9 @@ def test_recordings_are_read_at_the_same_time(
         return read_audio(path, rate, **part)
 
     monkeypatch.setattr(recognise, "usable_cores", lambda: 3)
-    plain = list(each_output(net, segments, 3.0, steps_of))
+    plain = list(run_model(net, segments, 3.0, steps_of))
     monkeypatch.setattr(recognise, "read_audio", read)
-    assert list(each_output(net, segments, 3.0, steps_of)) == plain
+    assert list(run_model(net, segments, 3.0, steps_of)) == plain
 
 
 def test_reading_goes_on_while_the_model_computes(
@@ -109,7 +109,7 @@ def test_reading_goes_on_while_the_model_computes(
     monkeypatch.setattr(recognise, "usable_cores", lambda: 2)
     monkeypatch.setattr(recognise, "read_audio", read)
     monkeypatch.setattr(AcousticModel, "log_probs", compute)
-    assert len(list(each_output(net, segments, 1.0, steps_of))) == len(segments)
+    assert len(list(run_model(net, segments, 1.0, steps_of))) == len(segments)
 
 
 def test_memory_is_bounded(
@@ -126,7 +126,7 @@ def test_memory_is_bounded(
     monkeypatch.setattr(recognise, "usable_cores", lambda: 1)
     monkeypatch.setattr(recognise, "read_audio", watch)
     threads = threading.active_count()
-    outputs = each_output(net, segments * 100, 1.0, steps_of)
+    outputs = run_model(net, segments * 100, 1.0, steps_of)
     assert isinstance(outputs, Iterator)
     next(outputs)
     outputs.close()  # type: ignore[attr-defined]
@@ -156,7 +156,7 @@ def test_reading_ends_with_the_results(
     monkeypatch.setattr(recognise, "usable_cores", lambda: 1)
     monkeypatch.setattr(recognise, "Event", Stop)
     monkeypatch.setattr(recognise, "read_audio", watch)
-    outputs = each_output(net, [*segments[:5], *[Segment(Path("missing.wav"))] * 100], 1.0, steps_of)
+    outputs = run_model(net, [*segments[:5], *[Segment(Path("missing.wav"))] * 100], 1.0, steps_of)
     next(outputs)
     outputs.close()  # type: ignore[attr-defined]
     assert len(read) < 20
@@ -168,7 +168,7 @@ def test_threads_of_sums_are_left_as_they_were(net: AcousticModel, segments: lis
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        list(each_output(net, segments, 1.0, steps_of))
+        list(run_model(net, segments, 1.0, steps_of))
         thread = threading.Thread(target=lambda: counts.append(torch.get_num_threads()))
         thread.start()
         thread.join()
@@ -183,9 +183,9 @@ def test_a_bad_recording_costs_no_other_its_result(
     """Results that move up in the order after a file that failed, at the ends and alone in a window."""
     monkeypatch.setattr(recognise, "_WINDOW", 1)
     missing = Segment(Path("missing.wav"))
-    good = {segment: output for segment, _, output in each_output(net, segments, 1.0, steps_of)}
+    good = {segment: output for segment, _, output in run_model(net, segments, 1.0, steps_of)}
     mixed: Sequence[Segment] = [missing, missing, segments[0], missing, *segments[1:], missing, missing]
-    found = list(each_output(net, mixed, 1.0, steps_of))
+    found = list(run_model(net, mixed, 1.0, steps_of))
     assert [segment for segment, _, _ in found] == mixed
     for segment, seconds, output in found:
         if segment == missing:
@@ -193,5 +193,5 @@ def test_a_bad_recording_costs_no_other_its_result(
             assert seconds == 0
         else:
             assert output == good[segment]
-    assert len(list(each_output(net, [missing] * 30, 1.0, steps_of))) == 30
-    assert list(each_output(net, [], 1.0, steps_of)) == []
+    assert len(list(run_model(net, [missing] * 30, 1.0, steps_of))) == 30
+    assert list(run_model(net, [], 1.0, steps_of)) == []
