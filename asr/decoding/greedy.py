@@ -36,10 +36,9 @@ class _Runs:
 
 @dataclass(frozen=True)
 class BestPaths:
-    """The best paths of a batch on their way to the host's memory: `greedy_decode` in two steps.
+    """The best paths of a batch: `greedy_decode` in two steps.
 
-    Between `begin` and `hypotheses` the caller may give the device other work, and then has to wait for the
-    work that it had when `begin` returned.
+    Between `begin` and `hypotheses` the caller may copy `packed` to the host while the device computes.
 
     Attributes:
         packed: (batch, 2 * steps + 1) best ids, their log-probabilities, lengths; see `best_path`.
@@ -52,23 +51,19 @@ class BestPaths:
     tolerance: float
 
     @staticmethod
-    def begin(
-        log_probs: Tensor, step_lengths: Tensor, tokenizer: Tokenizer, *, wait: bool = True
-    ) -> "BestPaths":
-        """Find the best paths, and copy them to the host's memory.
+    def begin(log_probs: Tensor, step_lengths: Tensor, tokenizer: Tokenizer) -> "BestPaths":
+        """Find the best paths, on the device.
 
         Args:
             log_probs: (batch, steps, vocab) float, natural logs, on any device.
             step_lengths: (batch,) int64, valid steps of each utterance, on any device.
             tokenizer: the model's.
-            wait: whether the copy is complete on return; else the caller waits for the device.
 
         Raises:
             ModelError: the shapes do not fit each other or the tokenizer.
         """
         check_shapes(log_probs, step_lengths, tokenizer)
-        packed = _pack(log_probs, step_lengths).to("cpu", non_blocking=not wait)
-        return BestPaths(packed, log_probs.shape[2], tolerance_of(log_probs))
+        return BestPaths(_pack(log_probs, step_lengths), log_probs.shape[2], tolerance_of(log_probs))
 
     def hypotheses(self, tokenizer: Tokenizer, step_s: float) -> list[Hypothesis]:
         """The texts, as `greedy_decode` gives them.
@@ -78,7 +73,7 @@ class BestPaths:
         """
         if len(self.packed) == 0:
             return []
-        ids, best, lengths = _unpack(self.packed)
+        ids, best, lengths = _unpack(self.packed.cpu())
         check_lengths(lengths.tolist(), ids.shape[1])
         check_best(best, self.classes, self.tolerance)
         return hypotheses_of(ids, best, lengths, tokenizer, step_s)

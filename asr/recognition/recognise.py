@@ -21,7 +21,7 @@ from torch import Tensor
 from asr.decoding.decoder import Decoder
 from asr.decoding.greedy import GreedyDecoder
 from asr.decoding.hypothesis import Hypothesis
-from asr.device import usable_cores
+from asr.device import HostCopy, usable_cores
 from asr.errors import AudioError, SettingsError
 from asr.frontend.audio import read_audio
 from asr.frontend.features import FeatureConfig
@@ -127,7 +127,7 @@ def run_model(
     running: _RunningBatch[Output] | None = None
 
     def finish(batch: "_RunningBatch[Output]") -> None:
-        log_probs, step_lengths = batch.output.wait()
+        log_probs, step_lengths = batch.output.get()
         results = use(log_probs, step_lengths, model.step_s)
         batch.window.results |= zip(batch.numbers, results, strict=True)
         progress.add(len(results), sum(len(batch.window.waveforms[n]) for n in batch.numbers) / rate)
@@ -141,7 +141,7 @@ def run_model(
             if running is not None:
                 finish(running)
             running = started
-            if running.output.copied is None:  # a CPU has finished it
+            if running.output.complete:  # on a CPU
                 finish(running)
                 running = None
             while windows and windows[0].complete:
@@ -178,33 +178,7 @@ class _Window(Generic[Output]):
                 yield segment, len(audio) / sample_rate, self.results[number]
 
 
-class _HostCopy:
-    """A model's output on its way from the device to the host, which does other work meanwhile.
-
-    Args:
-        log_probs: (batch, steps, vocab).
-        step_lengths: (batch,).
-    """
-
-    def __init__(self, log_probs: Tensor, step_lengths: Tensor) -> None:
-        # Into page-locked memory, which torch takes for asynchronous copies.
-        self.output = log_probs.to("cpu", non_blocking=True), step_lengths.to("cpu", non_blocking=True)
-        self.copied = _record_event(log_probs.device)
-
-    def wait(self) -> tuple[Tensor, Tensor]:
-        """The same in the host's memory."""
-        if self.copied is not None:
-            self.copied.synchronize()
-        return self.output
-
-
-def _record_event(device: torch.device) -> torch.cuda.Event | None:
-    """An event after all work that was started so far; None on a CPU, which has finished it."""
-    if device.type != "cuda":
-        return None
-    event = torch.cuda.Event()  # type: ignore[no-untyped-call]
-    event.record(torch.cuda.current_stream(device))
-    return event
+_LogProbs = tuple[Tensor, Tensor]  # (batch, steps, vocab), and (batch,) valid steps
 
 
 @dataclass(frozen=True)
@@ -213,13 +187,15 @@ class _RunningBatch(Generic[Output]):
 
     window: _Window[Output]
     numbers: list[int]  # of the window's entries
-    output: _HostCopy
+    output: HostCopy[_LogProbs]
 
 
-def _start(model: AcousticModel, window: _Window[Output], numbers: list[int], batch_s: float) -> _HostCopy:
+def _start(
+    model: AcousticModel, window: _Window[Output], numbers: list[int], batch_s: float
+) -> HostCopy[_LogProbs]:
     waveforms = [window.waveforms[number] for number in numbers]
     try:
-        return _HostCopy(*model.log_probs(waveforms))
+        return HostCopy(model.log_probs(waveforms))
     except torch.OutOfMemoryError as error:
         longest_s = len(waveforms[0]) / model.settings.features.sample_rate
         raise SettingsError(

@@ -60,7 +60,7 @@ def test_a_batch_is_used_after_the_next_is_launched(
         return steps_of(log_probs, step_lengths, step_s)
 
     monkeypatch.setattr(AcousticModel, "log_probs", start)
-    monkeypatch.setattr(recognise, "_record_event", lambda device: Event(log))
+    monkeypatch.setattr("asr.device._record_event", lambda device: Event(log))
     monkeypatch.setattr(recognise, "_WINDOW", 2)  # the order holds from one window to the next
     found = list(run_model(net, segments, 1.0, use))
     assert [segment for segment, _, _ in found] == segments
