@@ -27,7 +27,7 @@ __all__ = ["DecodingResources", "data_digest"]
 
 @dataclass(frozen=True)
 class DecodingResources:
-    """What decoding uses besides the acoustic model.
+    """What decoding uses in addition to the acoustic model.
 
     Attributes:
         lm: the language model, or None.
@@ -56,8 +56,17 @@ class DecodingResources:
         if weight == "rescore_weight":
             return self.rescorer is not None
         if weight.startswith("unknown_"):
-            return self._has_vocabulary and self.key.unknown_words == "allow"
+            if self.key.unknown_words == "forbid":
+                return weight == "unknown_penalty" and self._lm_lacks_words
+            return self._has_vocabulary
         return True
+
+    @property
+    def _lm_lacks_words(self) -> bool:
+        """Whether the language model of the search does not know a word of the lexicon."""
+        if not self.lexicon or not self.lm or self.lm.unit != "word" or self.key.rescore:
+            return False
+        return not self.lexicon.entries.keys() <= set(self.lm.words)
 
     @property
     def _has_vocabulary(self) -> bool:
@@ -151,7 +160,7 @@ def _read_lexicon(path: Path) -> Lexicon:
 
 
 def _digest_of(hotwords: dict[str, float]) -> str:
-    """SHA-256 of hot words and boosts, whatever their order; "" for none."""
+    """SHA-256 of hot words and boosts in any order; "" for none."""
     if not hotwords:
         return ""
     return hashlib.sha256(json.dumps(sorted(hotwords.items())).encode()).hexdigest()

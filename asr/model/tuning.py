@@ -39,7 +39,7 @@ class Weights:
     acoustic_scale: float = _weight(1.0, "above 0", "factor on the model's log-probabilities")
     blank_scale: float = _weight(1.0, "above 0", "factor on the blank's probability; below 1 more is written")
     unknown_penalty: float = _weight(
-        -5.0, "any number", "nats for each word outside the vocabulary, besides its language model score"
+        -5.0, "any number", "nats for each word that vocabulary or language model does not know"
     )
     # without it, words that run together would score better than separate ones
     unknown_letter_penalty: float = _weight(-1.5, "0 or less", "nats for each letter of such a word")
