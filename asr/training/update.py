@@ -16,7 +16,7 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
-from asr.device import is_out_of_memory
+from asr.device import HostCopy, is_out_of_memory
 from asr.errors import TrainingError
 from asr.training.metrics import UpdateReport
 from asr.training.tasks.interface import TaskBatch, TaskOutput
@@ -136,18 +136,6 @@ def _free_memory() -> None:
 T = TypeVar("T")
 
 
-def is_asynchronous(device: torch.device) -> bool:
-    """Whether the device computes while the host continues, so that results are read one update late."""
-    return device.type == "cuda"
-
-
-def record_event() -> torch.cuda.Event:
-    """An event in the device's queue, for which the host can wait."""
-    event = torch.cuda.Event()  # type: ignore[no-untyped-call]
-    event.record()
-    return event
-
-
 def delayed_by_one(items: Iterable[T]) -> Iterator[T]:
     """The same items, each after the next one has been started."""
     iterator = iter(items)
@@ -166,27 +154,22 @@ class PendingUpdate(Generic[B]):
         number: of the update, counted from 1.
         batches: of this process.
         ids: of their rows.
-        losses: (rows,) nats, in the host's memory.
         seed: of its random draws.
         learning_rate: that it was made with.
         names: of the results.
-        values: (names,) the results, the same on all processes, in the host's memory.
         statistic_names: of the task's statistics.
-        statistics: (statistics, 2) of `sum_statistics`, over all processes, in the host's memory.
-        ready: the event after which all of these are in the host's memory; None: they are.
+        tensors: (rows,) losses in nats; (names,) the results, the same on all processes; (statistics, 2) of
+            `sum_statistics`, over all processes.
     """
 
     number: int
     batches: Sequence[B]
     ids: tuple[str, ...]
-    losses: Tensor
     seed: int
     learning_rate: float
     names: tuple[str, ...]
-    values: Tensor
     statistic_names: tuple[str, ...]
-    statistics: Tensor
-    ready: torch.cuda.Event | None
+    tensors: HostCopy[tuple[Tensor, Tensor, Tensor]]
 
     @staticmethod
     def begin(
@@ -201,18 +184,20 @@ class PendingUpdate(Generic[B]):
         statistics: Tensor,
     ) -> "PendingUpdate[B]":
         """Start to copy an update's results, which are on the device, to the host's memory."""
+        tensors = HostCopy((losses, torch.stack(list(results.values())), statistics))
         return PendingUpdate(
-            number, batches, ids, losses.to("cpu", non_blocking=True), seed, learning_rate,
-            tuple(results), torch.stack(list(results.values())).to("cpu", non_blocking=True),
-            tuple(statistic_names), statistics.to("cpu", non_blocking=True),
-            record_event() if is_asynchronous(losses.device) else None,
-        )  # fmt: skip
+            number, batches, ids, seed, learning_rate, tuple(results), tuple(statistic_names), tensors
+        )
+
+    @property
+    def losses(self) -> Tensor:
+        """(rows,) nats; waits for the device if it is still computing them."""
+        return self.tensors.get()[0]
 
     def read(self) -> dict[str, float]:
         """The results; waits for the device if it is still computing them."""
-        if self.ready is not None:
-            self.ready.synchronize()
-        return dict(zip(self.names, self.values.tolist(), strict=True))
+        _, values, _ = self.tensors.get()
+        return dict(zip(self.names, values.tolist(), strict=True))
 
     def report(self, results: Mapping[str, float], clip_norm: float) -> UpdateReport:
         """The numbers that are logged.
@@ -221,9 +206,10 @@ class PendingUpdate(Generic[B]):
             results: as `read` gives them, among them loss, norm and skipped.
             clip_norm: above which gradients are scaled down; 0 for never.
         """
+        _, _, sums = self.tensors.get()
         statistics = {
             name: count / max(total, 1)
-            for name, (count, total) in zip(self.statistic_names, self.statistics.tolist(), strict=True)
+            for name, (count, total) in zip(self.statistic_names, sums.tolist(), strict=True)
         }
         return UpdateReport(
             number=self.number,

@@ -259,8 +259,9 @@ def defer(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
 
     def begin(*arguments: Any) -> PendingUpdate[Any]:
         update = original(*arguments)
-        update = replace(update, losses=update.losses.clone())
-        return replace(update, ready=LateEvent((update.losses, update.values)))
+        losses, values, _ = update.tensors.get()
+        update.tensors._events.append(LateEvent((losses, values)))
+        return update
 
     def start() -> None:
         monkeypatch.setattr(trainer_module, "is_asynchronous", lambda device: True)

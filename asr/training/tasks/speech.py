@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from asr.batching.batches import Batch, Batches
 from asr.batching.sampler import PlannedBatch
 from asr.decoding.greedy import BestPaths
 from asr.decoding.hypothesis import OutputUnit
-from asr.device import autocast
+from asr.device import HostCopy, autocast
 from asr.errors import DataError
 from asr.frontend.augment import Masks
 from asr.model.acoustic import AcousticModel
@@ -30,7 +30,7 @@ from asr.training.distributed import Process
 from asr.training.faults import load_bad_update
 from asr.training.tasks.blank_plateau import BlankPlateau
 from asr.training.tasks.interface import TaskOutput, Throughput
-from asr.training.update import delayed_by_one, is_asynchronous, record_event
+from asr.training.update import delayed_by_one
 
 log = logging.getLogger("asr")
 
@@ -266,14 +266,13 @@ def validate(
     decoded: list[tuple[str, str, str]] = []  # with the language model
     totals = [0.0, 0.0, 0.0]
     scored = (_score_batch(model, batch, precision, decoder) for batch in dev.load(dev.plan(epoch=0)))
-    for ids, paths, sums, output, ready in delayed_by_one(scored):
-        if ready is not None:
-            ready.synchronize()
+    for ids, paths, output, tensors in delayed_by_one(scored):
+        sums, packed, log_probs = tensors.get()
         totals = [total + value for total, value in zip(totals, sums.tolist(), strict=True)]
-        hypotheses = paths.hypotheses(tokenizer, model.step_s)
+        hypotheses = replace(paths, packed=packed).hypotheses(tokenizer, model.step_s)
         rows += [(name, texts[name], found.text) for name, found in zip(ids, hypotheses, strict=True)]
-        if decoder is not None and output is not None:
-            decoded += decoder.decode(output)
+        if decoder is not None and output is not None and log_probs is not None:
+            decoded += decoder.decode(replace(output, log_probs=log_probs))
     loss, blanks, steps = totals
     gathered = process.gather((rows, loss, blanks, steps, decoded))
     model.train()
@@ -302,18 +301,17 @@ def validate(
 
 def _score_batch(
     model: AcousticModel, batch: Batch, precision: torch.dtype, decoder: DevDecoder | None
-) -> tuple[tuple[str, ...], BestPaths, Tensor, DevOutput | None, torch.cuda.Event | None]:
+) -> tuple[tuple[str, ...], BestPaths, DevOutput | None, HostCopy[tuple[Tensor, Tensor, Tensor | None]]]:
     """Start to score a batch, without waiting for the device.
 
     Returns:
-        Ids; best paths; (3,) float64 sums of the losses in nats, of steps that are blank, and of steps; what
-        is decoded with a language model, all on their way to the host's memory; and, on a GPU, the event
-        after which they are there.
+        Ids; best paths; what is decoded with a language model; and copies in the host's memory of (3,)
+        float64 sums (of the losses in nats, of steps that are blank, and of steps), of the tensor of the best
+        paths, and of the log-probabilities that are decoded.
     """
     log_probs, step_lengths, losses = _forward(model, batch, precision, loss_of(model))
     blanks = blank_steps(log_probs, step_lengths)
     sums = torch.stack([losses.sum().double(), blanks.double(), step_lengths.sum().double()])
-    paths = BestPaths.begin(log_probs, step_lengths, model.settings.tokenizer, wait=False)
-    sums = sums.to("cpu", non_blocking=True)
+    paths = BestPaths.begin(log_probs, step_lengths, model.settings.tokenizer)
     output = decoder.select(batch, log_probs) if decoder else None
-    return batch.ids, paths, sums, output, record_event() if is_asynchronous(model.device) else None
+    return batch.ids, paths, output, HostCopy((sums, paths.packed, output.log_probs if output else None))
