@@ -7,10 +7,10 @@
     >>> asr.score(["stand in the ice box"], ["stand in an ice box"]).wer
     0.2
 
-An audio frontend extracts log-mel features that feed a recurrent acoustic model (bidirectional LSTM) trained
-with CTC, and decoding turns its outputs into transcripts scored by word error rate. The nouns of that
-sentence are the folders. The names below are imported when they are first used, so that `asr --help` does
-not wait for torch.
+An audio frontend extracts log-mel features that feed a recurrent acoustic model trained with CTC or CTC-CRF,
+and decoding turns its outputs (characters, word pieces or phones) into transcripts scored by word error
+rate; docs/how-it-works.md says which folder does what. The names below are imported when they are first
+used, so that `asr --help` does not wait for torch.
 """
 
 import importlib

@@ -120,20 +120,20 @@ def choose_precision(precision: Precision, device: torch.device) -> torch.dtype:
     if precision == "tf32":
         if device.type != "cuda" or torch.cuda.get_device_capability(device) < (8, 0):
             raise SettingsError(
-                "train.precision tf32 needs a GPU of compute capability 8.0 or newer. Use float32 or auto."
+                "--train.precision tf32 needs a GPU of compute capability 8.0 or newer. Use float32 or auto."
             )
         return torch.float32
     if precision == "bf16":
         if device.type == "cpu" and not _has_bf16_kernels():
             raise SettingsError(
-                "train.precision bf16: this processor has no instructions for it. Use float32 or auto."
+                "--train.precision bf16: this processor has no instructions for it. Use float32 or auto."
             )
         return torch.bfloat16
     if precision == "fp16":
         if device.type == "cpu":
-            raise SettingsError("train.precision fp16 is for GPUs. Use bf16, float32 or auto on a CPU.")
+            raise SettingsError("--train.precision fp16 is for GPUs. Use bf16, float32 or auto on a CPU.")
         return torch.float16
-    raise SettingsError(f"train.precision must be auto, float32, tf32, bf16 or fp16. Got {precision!r}.")
+    raise SettingsError(f"--train.precision must be auto, float32, tf32, bf16 or fp16. Got {precision!r}.")
 
 
 def use_precision(precision: Precision, device: torch.device) -> torch.dtype:

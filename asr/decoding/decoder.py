@@ -15,7 +15,7 @@ from asr.decoding.greedy import GreedyDecoder
 from asr.decoding.hypothesis import Hypothesis, OutputUnit
 from asr.decoding.rescoring import TwoPassDecoder
 from asr.decoding.resources import DecodingResources
-from asr.errors import ModelError, SettingsError
+from asr.errors import ModelError, SettingsError, option_name
 from asr.model.acoustic import AcousticModel
 from asr.model.tuning import Tuning, TuningKey, Weights
 
@@ -133,7 +133,7 @@ def _refuse_beam(config: BeamConfig) -> None:
         value = getattr(config, name)
         if value != getattr(plain, name):
             raise SettingsError(
-                f"--beam.{name.replace('_', '-')} is {value}, but decoding is greedy. Leave it out, or add "
+                f"{option_name('beam', name)} is {value}, but decoding is greedy. Leave it out, or add "
                 f"--decoder beam."
             )
 

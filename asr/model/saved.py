@@ -23,7 +23,8 @@ from asr.errors import AsrError, ModelError
 from asr.files import write_atomically
 from asr.frontend.features import FeatureConfig
 from asr.model.acoustic import AcousticModel, ModelSettings
-from asr.model.encoder import EncoderConfig, LossConfig
+from asr.model.encoder import EncoderConfig
+from asr.model.loss import LossConfig
 from asr.model.recurrent.layers import LayerConfig
 from asr.model.tuning import Tuning, tunings_from_json, tunings_to_json
 from asr.text.tokenizer import tokenizer_from_json

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from asr.errors import ModelError, SettingsError
+from asr.errors import ModelError, SettingsError, option_name
 
 __all__ = ["Tuning", "TuningKey", "Weights", "tunings_from_json", "tunings_to_json"]
 
@@ -55,14 +55,12 @@ class Weights:
             }
             if abs(value) > _MAX_WEIGHT and math.isfinite(value):
                 raise SettingsError(
-                    f"{item.name.replace('_', '-')} is {value}. Expected a number from -{_MAX_WEIGHT:g} to "
+                    f"{option_name(item.name)} is {value}. Expected a number from -{_MAX_WEIGHT:g} to "
                     f"{_MAX_WEIGHT:g}: with a larger one nothing else would count."
                 )
             if not (math.isfinite(value) and right[expected]):
                 bound = {"any number": "", "above 0": " above 0"}.get(expected, f", {expected}")
-                raise SettingsError(
-                    f"{item.name.replace('_', '-')} is {value}. Expected a finite number{bound}."
-                )
+                raise SettingsError(f"{option_name(item.name)} is {value}. Expected a finite number{bound}.")
 
     def __str__(self) -> str:
         return ", ".join(

@@ -24,7 +24,7 @@ from asr.decoding.hypothesis import Hypothesis
 from asr.device import HostCopy, usable_cores
 from asr.errors import AudioError, SettingsError
 from asr.frontend.audio import read_audio
-from asr.frontend.features import FeatureConfig
+from asr.frontend.features import FeatureConfig, require_one_window
 from asr.model.acoustic import AcousticModel
 
 __all__ = ["Recognised", "Segment", "recognise", "run_model"]
@@ -120,7 +120,7 @@ def run_model(
         SettingsError: batch_s is not above 0, or a batch does not fit into the device's memory.
     """
     if not batch_s > 0:
-        raise SettingsError(f"batch-s must be above 0 seconds. Got {batch_s:g}.")
+        raise SettingsError(f"--batch-s must be above 0 seconds. Got {batch_s:g}.")
     rate = model.settings.features.sample_rate
     progress = _Progress(len(segments))
     windows: deque[_Window[Output]] = deque()
@@ -199,8 +199,8 @@ def _start(
     except torch.OutOfMemoryError as error:
         longest_s = len(waveforms[0]) / model.settings.features.sample_rate
         raise SettingsError(
-            f"batch-s {batch_s:g}: {len(numbers)} recordings of up to {longest_s:.0f} s do not fit into the "
-            f"memory of {model.device} together. Lower --batch-s, cut recordings longer than it, or use "
+            f"--batch-s {batch_s:g}: {len(numbers)} recordings of up to {longest_s:.0f} s do not fit into "
+            f"the memory of {model.device} together. Lower --batch-s, cut recordings longer than it, or use "
             f"--device cpu."
         ) from error
 
@@ -271,24 +271,19 @@ def _windows(
 
 
 def _read(segment: Segment, features: FeatureConfig) -> Tensor | AudioError:
-    rate = features.sample_rate
     waveform = segment.waveform
     try:
         if waveform is None:
             waveform = read_audio(
                 segment.path,
-                rate,
+                features.sample_rate,
                 offset_s=segment.offset_s,
                 duration_s=segment.duration_s,
                 channel=segment.channel,
             )
+        require_one_window(len(waveform), features, str(segment.path))
     except AudioError as error:
         return error
-    if len(waveform) < features.win_length:
-        return AudioError(
-            f"{segment.path}: {1000 * len(waveform) / rate:.0f} ms of audio are too short to recognise. "
-            f"Expected at least {features.window_ms:g} ms. Leave the file out."
-        )
     return waveform
 
 

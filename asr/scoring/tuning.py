@@ -104,7 +104,7 @@ def tune(
     if not utterances:
         raise DataError(f"{manifest or 'the dev set'}: no utterance to tune on. Expected at least one.")
     if search_beam < 1:
-        raise SettingsError(f"search-beam is {search_beam}. Expected at least 1.")
+        raise SettingsError(f"--search-beam is {search_beam}. Expected at least 1.")
     unused = [item.name for item in fields(Weights) if not resources.uses(item.name)]
     neutral = {**{name: getattr(Weights(), name) for name in unused}, "lm_weight": 0.0}
     grid = grid.holding({**{name: neutral[name] for name in unused}, **(given or {})})

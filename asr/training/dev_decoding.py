@@ -16,7 +16,7 @@ from asr.batching.batches import Batch
 from asr.batching.examples import Example
 from asr.decoding.config import BeamConfig, DecoderSettings, GivenWeights
 from asr.decoding.decoder import build_decoder
-from asr.errors import SettingsError
+from asr.errors import SettingsError, option_name
 from asr.files import file_digest
 from asr.model.acoustic import AcousticModel
 from asr.model.encoder import step_count
@@ -42,13 +42,12 @@ class DevDecodingConfig:
     def __post_init__(self) -> None:
         for name, low in {"dev_utterances": 0, "dev_beam_size": 1}.items():
             if getattr(self, name) < low:
-                option = name.replace("_", "-")
-                raise SettingsError(f"{option} must be at least {low}. Got {getattr(self, name)}.")
+                raise SettingsError(f"{option_name(name)} must be at least {low}. Got {getattr(self, name)}.")
         if not 0 <= self.dev_lm_weight < math.inf:
-            raise SettingsError(f"dev-lm-weight must be at least 0. Got {self.dev_lm_weight:g}.")
+            raise SettingsError(f"--dev-lm-weight must be at least 0. Got {self.dev_lm_weight:g}.")
         if self.dev_lexicon and not self.dev_lm:
             raise SettingsError(
-                f"dev-lexicon {self.dev_lexicon} is given, but no language model. Add --dev-lm FILE."
+                f"--dev-lexicon {self.dev_lexicon} is given, but no language model. Add --dev-lm FILE."
             )
 
     def digest(self) -> str:

@@ -26,7 +26,7 @@ log = logging.getLogger("asr")
 B = TypeVar("B", bound=TaskBatch)
 
 
-class Halving(Generic[B]):
+class OomSplitter(Generic[B]):
     """Runs the forward and backward pass of an update's batches, in halves where it runs out of memory.
 
     The gradient of the parts is that of the whole, up to the order of sums (and the draws of dropout). A
@@ -62,7 +62,7 @@ class Halving(Generic[B]):
             TrainingError: there is not enough memory, even for the smallest part.
         """
         parts = [part for batch in batches for part in self._small_enough(batch)]
-        while True:
+        while True:  # normally once: one part per batch, each of which fits
             restart()
             done: list[tuple[B, TaskOutput]] = []
             for index, part in enumerate(parts, start=1):
@@ -103,17 +103,16 @@ class Halving(Generic[B]):
         return halves
 
 
-def sum_statistics(outputs: Sequence[TaskOutput]) -> Tensor:
+def sum_statistics(outputs: Sequence[TaskOutput]) -> dict[str, Tensor]:
     """A task's statistics over all parts of an update.
 
     Returns:
-        (statistics, 2): how many and out of how many of each, in the order of their names, in the losses'
-        type.
+        By name: (2,) how many and out of how many, in the losses' type.
     """
-    sums = outputs[0].losses.new_zeros(len(outputs[0].statistics), 2)
+    sums = {name: outputs[0].losses.new_zeros(2) for name in outputs[0].statistics}
     for output in outputs:
-        for row, pair in zip(sums, output.statistics.values(), strict=True):
-            row += torch.stack(pair)
+        for name, pair in output.statistics.items():
+            sums[name] += torch.stack(pair)
     return sums
 
 
@@ -157,9 +156,8 @@ class PendingUpdate(Generic[B]):
         seed: of its random draws.
         learning_rate: that it was made with.
         names: of the results.
-        statistic_names: of the task's statistics.
-        tensors: (rows,) losses in nats; (names,) the results, the same on all processes; (statistics, 2) of
-            `sum_statistics`, over all processes.
+        tensors: (rows,) losses in nats; (names,) the results, the same on all processes; of `sum_statistics`,
+            over all processes.
     """
 
     number: int
@@ -168,11 +166,11 @@ class PendingUpdate(Generic[B]):
     seed: int
     learning_rate: float
     names: tuple[str, ...]
-    statistic_names: tuple[str, ...]
-    tensors: HostCopy[tuple[Tensor, Tensor, Tensor]]
+    tensors: HostCopy[tuple[Tensor, Tensor, Mapping[str, Tensor]]]
 
     @staticmethod
     def begin(
+        *,
         number: int,
         batches: Sequence[B],
         ids: tuple[str, ...],
@@ -180,13 +178,17 @@ class PendingUpdate(Generic[B]):
         seed: int,
         learning_rate: float,
         results: Mapping[str, Tensor],
-        statistic_names: Iterable[str],
-        statistics: Tensor,
+        statistics: Mapping[str, Tensor],
     ) -> "PendingUpdate[B]":
         """Start to copy an update's results, which are on the device, to the host's memory."""
-        tensors = HostCopy((losses, torch.stack(list(results.values())), statistics))
         return PendingUpdate(
-            number, batches, ids, seed, learning_rate, tuple(results), tuple(statistic_names), tensors
+            number=number,
+            batches=batches,
+            ids=ids,
+            seed=seed,
+            learning_rate=learning_rate,
+            names=tuple(results),
+            tensors=HostCopy((losses, torch.stack(list(results.values())), statistics)),
         )
 
     @property
@@ -206,11 +208,8 @@ class PendingUpdate(Generic[B]):
             results: as `read` gives them, among them loss, norm and skipped.
             clip_norm: above which gradients are scaled down; 0 for never.
         """
-        _, _, sums = self.tensors.get()
-        statistics = {
-            name: count / max(total, 1)
-            for name, (count, total) in zip(self.statistic_names, sums.tolist(), strict=True)
-        }
+        pairs = {name: pair.tolist() for name, pair in self.tensors.get()[2].items()}
+        statistics = {name: count / max(total, 1) for name, (count, total) in pairs.items()}
         return UpdateReport(
             number=self.number,
             made=not results["skipped"],

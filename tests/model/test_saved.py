@@ -256,10 +256,10 @@ def test_missing_key(key: str, tmp_path: Path) -> None:
     ("changes", "reason"),
     [
         ({"format_version": "one"}, "invalid literal"),
-        ({"features": {"n_mels": -1}}, "features.n-mels must be in"),
+        ({"features": {"n_mels": -1}}, "--features.n-mels must be in"),
         ({"features": {"n_mels": "80"}}, "TypeError"),
         ({"features": [1]}, "TypeError"),
-        ({"encoder": {"subsampling": 9, "layers": {}}}, "model.subsampling must be in"),
+        ({"encoder": {"subsampling": 9, "layers": {}}}, "--model.subsampling must be in"),
         ({"encoder": {"unknown": 9, "layers": {}}}, "unknown"),
         ({"encoder": {"layers": {"unknown": 9}}}, "unknown"),
         ({"format_version": 1, "encoder": {"unknown": 9}}, "unknown"),

@@ -116,8 +116,8 @@ def prepare_resources(
         )
     elif config.unknown_words == "forbid":
         raise SettingsError(
-            "unknown-words is forbid, but there is no vocabulary. A language model of words or a lexicon "
-            "was expected."
+            "--beam.unknown-words is forbid, but there is no vocabulary. A language model of words or a "
+            "lexicon was expected."
         )
     if vocabulary is None and lm is not None and tokenizer.pieces is None:
         raise SettingsError(

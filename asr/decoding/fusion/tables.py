@@ -108,8 +108,8 @@ def build_bias(vocab: int, config: BeamConfig, priors: NDArray[np.float64] | Non
     if config.weights.prior_weight > 0:
         if priors is None:
             raise ModelError(
-                f"prior-weight is {config.weights.prior_weight:g}, but there are no priors. The tokens' mean "
-                "probabilities were expected. Give them, or set --prior-weight 0."
+                f"--prior-weight is {config.weights.prior_weight:g}, but there are no priors. The tokens' "
+                "mean probabilities were expected. Give them, or set --prior-weight 0."
             )
         if priors.shape != (vocab,) or not (priors > 0).all():
             raise ModelError(
