@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from asr.batching.examples import TextConfig
     from asr.decoding.config import BeamConfig, DecoderSettings
     from asr.decoding.hypothesis import Hypothesis, Word
-    from asr.decoding.transcription import Model, Transcript, load
     from asr.errors import AsrError
     from asr.frontend.augment import AugmentConfig
     from asr.frontend.features import FeatureConfig
     from asr.model.encoder import EncoderConfig
+    from asr.recognition.transcription import Model, Transcript, load
     from asr.scoring.wer import Score, score
     from asr.training.config import TrainConfig
 
@@ -47,13 +47,13 @@ _MODULES = {
     "EncoderConfig": "asr.model.encoder",
     "FeatureConfig": "asr.frontend.features",
     "Hypothesis": "asr.decoding.hypothesis",
-    "Model": "asr.decoding.transcription",
+    "Model": "asr.recognition.transcription",
     "Score": "asr.scoring.wer",
     "TextConfig": "asr.batching.examples",
     "TrainConfig": "asr.training.config",
-    "Transcript": "asr.decoding.transcription",
+    "Transcript": "asr.recognition.transcription",
     "Word": "asr.decoding.hypothesis",
-    "load": "asr.decoding.transcription",
+    "load": "asr.recognition.transcription",
     "score": "asr.scoring.wer",
 }
 """Where each public name is defined."""

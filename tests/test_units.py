@@ -11,8 +11,8 @@ import torch
 
 from asr.cli import main
 from asr.corpora.manifest import Utterance, write_manifest
-from asr.decoding.recognition import Segment, recognise
 from asr.model.saved import load_model
+from asr.recognition.recognise import Segment, recognise
 
 RATE = 8000
 HZ = {"no": 400, "one": 700, "nine": 1200, "seven": 2200}

@@ -14,12 +14,12 @@ from asr import __version__
 from asr.decoding.config import DecoderSettings
 from asr.decoding.decoder import build_decoder
 from asr.decoding.hypothesis import Hypothesis
-from asr.decoding.recognition import Recognised, Segment, recognise
 from asr.device import choose_device
 from asr.errors import AudioError, SettingsError
 from asr.frontend.audio_files import find_audio
 from asr.model.saved import load_model
 from asr.model.shipped import DEFAULT_MODEL, find_model
+from asr.recognition.recognise import Recognised, Segment, recognise
 
 __all__ = ["TranscribeSettings", "run"]
 
@@ -78,7 +78,7 @@ def run(settings: TranscribeSettings) -> Iterator[tuple[str, AudioError | None]]
     if decoder.weights and (not files.name or settings.decoding != DecoderSettings()):
         log.info("decoder: %s; %s", decoder.name, decoder.weights)
     segments = [Segment(path) for path in paths]
-    for result in recognise(model, segments, settings.batch_s, decoder.decode):
+    for result in recognise(model, segments, settings.batch_s, decoder):
         json_line = settings.format == "json"
         line = _json(result, settings.nbest) if json_line else _text(result, settings.ids)
         yield line, result.outcome if isinstance(result.outcome, AudioError) else None

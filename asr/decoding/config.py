@@ -113,7 +113,7 @@ class DecoderSettings:
         Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="(default: none)")
     ] = None
     weights: Annotated[GivenWeights, tyro.conf.arg(name="")] = field(default_factory=GivenWeights)
-    # how wide the beam search is, whatever the weights
+    # how wide the beam search is
     beam: BeamConfig = field(default_factory=BeamConfig)
 
     @property

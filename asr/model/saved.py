@@ -124,7 +124,7 @@ def store_tuning(path: Path, tuning: Tuning) -> None:
         ModelError: the file is not a model, or cannot be written; it is then left as it was.
     """
     model = load_model(path)  # read again: another tuning may have ended meanwhile
-    kept = tuple(old for old in model.settings.tunings if not old.serves(tuning))
+    kept = tuple(old for old in model.settings.tunings if old.key != tuning.key)
     model.settings = replace(model.settings, tunings=(*kept, tuning))
     save_model(path, model, {})
 

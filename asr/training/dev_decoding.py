@@ -57,10 +57,10 @@ class DevDecodingConfig:
 
 @dataclass(frozen=True)
 class DevOutput:
-    """The model's output for the utterances of a batch that are decoded, on its way to the host's memory."""
+    """The model's output for the utterances of a batch that are decoded."""
 
     ids: tuple[str, ...]
-    log_probs: Tensor  # (rows, steps, vocab)
+    log_probs: Tensor  # (rows, steps, vocab), on the model's device at first
     step_lengths: Tensor  # (rows,) int64
 
 
@@ -98,7 +98,7 @@ class DevDecoder:
         self.step_s, self.subsampling = model.step_s, settings.encoder.subsampling
 
     def select(self, batch: Batch, log_probs: Tensor) -> DevOutput | None:
-        """Start to copy what is to be decoded to the host's memory; None if there is nothing.
+        """What is to be decoded of a batch; None if there is nothing.
 
         Args:
             batch: in the host's memory.
@@ -111,12 +111,12 @@ class DevDecoder:
         part = log_probs.index_select(0, index.to(log_probs.device, non_blocking=True))
         return DevOutput(
             tuple(batch.ids[row] for row in rows),
-            part.to("cpu", non_blocking=True),
+            part,
             step_count(batch.frame_lengths[index], self.subsampling),
         )
 
     def decode(self, output: DevOutput) -> list[tuple[str, str, str]]:
-        """The id, reference and best text of each utterance; the output has reached the host's memory."""
+        """The id, reference and best text of each utterance."""
         found = self.decoder.decode(output.log_probs, output.step_lengths, self.step_s)
         texts = [hypotheses[0].text for hypotheses in found]
         return [(name, self.references[name], text) for name, text in zip(output.ids, texts, strict=True)]

@@ -21,10 +21,10 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
-from asr.device import use_precision
+from asr.device import HostCopy, is_asynchronous, use_precision
 from asr.errors import Interrupted, SettingsError
 from asr.microscope.watch import Microscope
-from asr.training.background import BackgroundWriter, Snapshot
+from asr.training.background import BackgroundWriter
 from asr.training.checkpoint import CHECKPOINT, Position, save_checkpoint
 from asr.training.config import TrainConfig
 from asr.training.data_parallel import ParallelTask, dry_run
@@ -38,7 +38,6 @@ from asr.training.tasks.interface import Task, TaskBatch, TaskOutput
 from asr.training.update import (
     OomSplitter,
     PendingUpdate,
-    is_asynchronous,
     make_optimizer,
     restore_optimizer,
     step_unless,
@@ -292,7 +291,7 @@ class Trainer(Generic[B]):
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "average": average.state() if average else {},
-            "tasks": self.process.gather(Snapshot(self.task.state()).get()),
+            "tasks": self.process.gather(HostCopy(self.task.state()).get()),
         }
 
     def restore(self, position: Position, states: dict[str, Any]) -> None:
@@ -337,7 +336,7 @@ class Trainer(Generic[B]):
         states = self.states()  # of all processes
         if self.process.is_main:
             path, position = self.config.run_dir / CHECKPOINT, copy.deepcopy(self.position)
-            snapshot = Snapshot(states)
+            snapshot = HostCopy(states)
             self.writer.submit(lambda: save_checkpoint(path, position, self.settings_record, snapshot.get()))
             self.selection.remove_unused(position)
 

@@ -16,7 +16,7 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
-from asr.device import is_out_of_memory
+from asr.device import HostCopy, is_out_of_memory
 from asr.errors import TrainingError
 from asr.training.metrics import UpdateReport
 from asr.training.tasks.interface import TaskBatch, TaskOutput
@@ -135,18 +135,6 @@ def _free_memory() -> None:
 T = TypeVar("T")
 
 
-def is_asynchronous(device: torch.device) -> bool:
-    """Whether the device computes while the host continues, so that results are read one update late."""
-    return device.type == "cuda"
-
-
-def record_event() -> torch.cuda.Event:
-    """An event in the device's queue, for which the host can wait."""
-    event = torch.cuda.Event()  # type: ignore[no-untyped-call]
-    event.record()
-    return event
-
-
 def delayed_by_one(items: Iterable[T]) -> Iterator[T]:
     """The same items, each after the next one has been started."""
     iterator = iter(items)
@@ -165,25 +153,20 @@ class PendingUpdate(Generic[B]):
         number: of the update, counted from 1.
         batches: of this process.
         ids: of their rows.
-        losses: (rows,) nats, in the host's memory.
         seed: of its random draws.
         learning_rate: that it was made with.
         names: of the results.
-        values: (names,) the results, the same on all processes, in the host's memory.
-        statistics: of `sum_statistics`, over all processes, in the host's memory.
-        ready: the event after which all of these are in the host's memory; None: they are.
+        tensors: (rows,) losses in nats; (names,) the results, the same on all processes; of `sum_statistics`,
+            over all processes.
     """
 
     number: int
     batches: Sequence[B]
     ids: tuple[str, ...]
-    losses: Tensor
     seed: int
     learning_rate: float
     names: tuple[str, ...]
-    values: Tensor
-    statistics: Mapping[str, Tensor]
-    ready: torch.cuda.Event | None
+    tensors: HostCopy[tuple[Tensor, Tensor, Mapping[str, Tensor]]]
 
     @staticmethod
     def begin(
@@ -202,20 +185,21 @@ class PendingUpdate(Generic[B]):
             number=number,
             batches=batches,
             ids=ids,
-            losses=losses.to("cpu", non_blocking=True),
             seed=seed,
             learning_rate=learning_rate,
             names=tuple(results),
-            values=torch.stack(list(results.values())).to("cpu", non_blocking=True),
-            statistics={name: pair.to("cpu", non_blocking=True) for name, pair in statistics.items()},
-            ready=record_event() if is_asynchronous(losses.device) else None,  # after all copies
+            tensors=HostCopy((losses, torch.stack(list(results.values())), statistics)),
         )
+
+    @property
+    def losses(self) -> Tensor:
+        """(rows,) nats; waits for the device if it is still computing them."""
+        return self.tensors.get()[0]
 
     def read(self) -> dict[str, float]:
         """The results; waits for the device if it is still computing them."""
-        if self.ready is not None:
-            self.ready.synchronize()
-        return dict(zip(self.names, self.values.tolist(), strict=True))
+        _, values, _ = self.tensors.get()
+        return dict(zip(self.names, values.tolist(), strict=True))
 
     def report(self, results: Mapping[str, float], clip_norm: float) -> UpdateReport:
         """The numbers that are logged.
@@ -224,7 +208,7 @@ class PendingUpdate(Generic[B]):
             results: as `read` gives them, among them loss, norm and skipped.
             clip_norm: above which gradients are scaled down; 0 for never.
         """
-        pairs = {name: pair.tolist() for name, pair in self.statistics.items()}
+        pairs = {name: pair.tolist() for name, pair in self.tensors.get()[2].items()}
         statistics = {name: count / max(total, 1) for name, (count, total) in pairs.items()}
         return UpdateReport(
             number=self.number,

@@ -259,9 +259,9 @@ def defer(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
 
     def begin(**arguments: Any) -> PendingUpdate[Any]:
         update = original(**arguments)
-        statistics = {name: pair.clone() for name, pair in update.statistics.items()}
-        update = replace(update, losses=update.losses.clone(), statistics=statistics)
-        return replace(update, ready=LateEvent((update.losses, update.values, *statistics.values())))
+        losses, values, statistics = update.tensors.get()
+        update.tensors._events.append(LateEvent((losses, values, *statistics.values())))
+        return update
 
     def start() -> None:
         monkeypatch.setattr(trainer_module, "is_asynchronous", lambda device: True)

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +14,7 @@ from asr.batching.batches import Batch, Batches
 from asr.batching.sampler import PlannedBatch
 from asr.decoding.greedy import BestPaths
 from asr.decoding.hypothesis import OutputUnit
-from asr.device import autocast
+from asr.device import HostCopy, autocast
 from asr.errors import DataError
 from asr.model.acoustic import AcousticModel
 from asr.model.crf import crf_loss
@@ -29,7 +29,7 @@ from asr.training.distributed import Process
 from asr.training.faults import load_bad_update
 from asr.training.tasks.blank_plateau import BlankPlateau
 from asr.training.tasks.interface import TaskOutput, Throughput
-from asr.training.update import delayed_by_one, is_asynchronous, record_event
+from asr.training.update import delayed_by_one
 
 log = logging.getLogger("asr")
 
@@ -265,13 +265,12 @@ def validate(
     totals = [0.0, 0.0, 0.0]
     scored = (_score_batch(model, batch, precision, decoder) for batch in dev.load(dev.plan(epoch=0)))
     for batch in delayed_by_one(scored):
-        if batch.ready is not None:
-            batch.ready.synchronize()
-        totals = [total + value for total, value in zip(totals, batch.sums.tolist(), strict=True)]
-        hypotheses = batch.paths.hypotheses(tokenizer, model.step_s)
+        sums, packed, log_probs = batch.tensors.get()
+        totals = [total + value for total, value in zip(totals, sums.tolist(), strict=True)]
+        hypotheses = replace(batch.paths, packed=packed).hypotheses(tokenizer, model.step_s)
         rows += [(name, texts[name], found.text) for name, found in zip(batch.ids, hypotheses, strict=True)]
-        if decoder is not None and batch.output is not None:
-            decoded += decoder.decode(batch.output)
+        if decoder is not None and batch.output is not None and log_probs is not None:
+            decoded += decoder.decode(replace(batch.output, log_probs=log_probs))
     loss, blanks, steps = totals
     gathered = process.gather((rows, loss, blanks, steps, decoded))
     model.train()
@@ -303,9 +302,10 @@ class _ScoredBatch(NamedTuple):
 
     ids: tuple[str, ...]
     paths: BestPaths
-    sums: Tensor  # (3,) float64: of the losses in nats, of steps that are blank, of steps
     output: DevOutput | None  # what is decoded with a language model
-    ready: torch.cuda.Event | None  # on a GPU, after it all of these are there
+    # (3,) float64 sums of the losses in nats, of steps that are blank and of steps; the tensor of the best
+    # paths; log-probabilities of what is decoded
+    tensors: HostCopy[tuple[Tensor, Tensor, Tensor | None]]
 
 
 def _score_batch(
@@ -315,8 +315,7 @@ def _score_batch(
     log_probs, step_lengths, losses = _forward(model, batch, precision, loss_of(model))
     blanks = blank_steps(log_probs, step_lengths)
     sums = torch.stack([losses.sum().double(), blanks.double(), step_lengths.sum().double()])
-    paths = BestPaths.begin(log_probs, step_lengths, model.settings.tokenizer, wait=False)
-    sums = sums.to("cpu", non_blocking=True)
+    paths = BestPaths.begin(log_probs, step_lengths, model.settings.tokenizer)
     output = decoder.select(batch, log_probs) if decoder else None
-    ready = record_event() if is_asynchronous(model.device) else None
-    return _ScoredBatch(batch.ids, paths, sums, output, ready)
+    tensors = HostCopy((sums, paths.packed, output.log_probs if output else None))
+    return _ScoredBatch(batch.ids, paths, output, tensors)

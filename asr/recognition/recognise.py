@@ -18,15 +18,16 @@ from typing import Generic, TypeVar
 import torch
 from torch import Tensor
 
-from asr.decoding.decoder import Decode, greedy_decoder
+from asr.decoding.decoder import Decoder
+from asr.decoding.greedy import GreedyDecoder
 from asr.decoding.hypothesis import Hypothesis
-from asr.device import usable_cores
+from asr.device import HostCopy, usable_cores
 from asr.errors import AudioError, SettingsError
 from asr.frontend.audio import read_audio
 from asr.frontend.features import FeatureConfig, require_one_window
 from asr.model.acoustic import AcousticModel
 
-__all__ = ["Recognised", "Segment", "each_output", "recognise"]
+__all__ = ["Recognised", "Segment", "recognise", "run_model"]
 
 log = logging.getLogger("asr")
 
@@ -63,15 +64,15 @@ _Entry = tuple[Segment, Tensor | AudioError]  # (samples,) of a segment, or why 
 
 
 def recognise(
-    model: AcousticModel, segments: Sequence[Segment], batch_s: float, decode: Decode | None = None
+    model: AcousticModel, segments: Sequence[Segment], batch_s: float, decoder: Decoder | None = None
 ) -> Iterator[Recognised]:
-    """Recognise segments, in batches of about the same length; see `each_output`.
+    """Recognise segments, in batches of about the same length; see `run_model`.
 
     Args:
         model: on its device.
         segments: what to recognise.
         batch_s: seconds of audio in a batch, padding included; a longer segment is a batch by itself.
-        decode: the decoder; None decodes greedily.
+        decoder: what decodes; None decodes greedily.
 
     Yields:
         One result per segment, in order.
@@ -79,8 +80,8 @@ def recognise(
     Raises:
         SettingsError: batch_s is not above 0, or a batch does not fit into the device's memory.
     """
-    decode = decode or greedy_decoder(model.settings.tokenizer)
-    for segment, duration_s, found in each_output(model, segments, batch_s, decode):
+    decoder = decoder or GreedyDecoder(model.settings.tokenizer)
+    for segment, duration_s, found in run_model(model, segments, batch_s, decoder.decode):
         if isinstance(found, AudioError):
             yield Recognised(segment, duration_s, found)
         else:
@@ -94,7 +95,7 @@ def _end_with_recording(hypothesis: Hypothesis, duration_s: float) -> Hypothesis
     return replace(hypothesis, words=words)
 
 
-def each_output(
+def run_model(
     model: AcousticModel,
     segments: Sequence[Segment],
     batch_s: float,
@@ -126,7 +127,7 @@ def each_output(
     running: _RunningBatch[Output] | None = None
 
     def finish(batch: "_RunningBatch[Output]") -> None:
-        log_probs, step_lengths = batch.output.wait()
+        log_probs, step_lengths = batch.output.get()
         results = use(log_probs, step_lengths, model.step_s)
         batch.window.results |= zip(batch.numbers, results, strict=True)
         progress.add(len(results), sum(len(batch.window.waveforms[n]) for n in batch.numbers) / rate)
@@ -140,7 +141,7 @@ def each_output(
             if running is not None:
                 finish(running)
             running = started
-            if running.output.copied is None:  # a CPU has finished it
+            if running.output.complete:  # on a CPU
                 finish(running)
                 running = None
             while windows and windows[0].complete:
@@ -177,33 +178,7 @@ class _Window(Generic[Output]):
                 yield segment, len(audio) / sample_rate, self.results[number]
 
 
-class _HostCopy:
-    """A model's output on its way from the device to the host, which does other work meanwhile.
-
-    Args:
-        log_probs: (batch, steps, vocab).
-        step_lengths: (batch,).
-    """
-
-    def __init__(self, log_probs: Tensor, step_lengths: Tensor) -> None:
-        # Into page-locked memory, which torch takes for asynchronous copies.
-        self.output = log_probs.to("cpu", non_blocking=True), step_lengths.to("cpu", non_blocking=True)
-        self.copied = _record_event(log_probs.device)
-
-    def wait(self) -> tuple[Tensor, Tensor]:
-        """The same in the host's memory."""
-        if self.copied is not None:
-            self.copied.synchronize()
-        return self.output
-
-
-def _record_event(device: torch.device) -> torch.cuda.Event | None:
-    """An event after all work that was started so far; None on a CPU, which has finished it."""
-    if device.type != "cuda":
-        return None
-    event = torch.cuda.Event()  # type: ignore[no-untyped-call]
-    event.record(torch.cuda.current_stream(device))
-    return event
+_LogProbs = tuple[Tensor, Tensor]  # (batch, steps, vocab), and (batch,) valid steps
 
 
 @dataclass(frozen=True)
@@ -212,13 +187,15 @@ class _RunningBatch(Generic[Output]):
 
     window: _Window[Output]
     numbers: list[int]  # of the window's entries
-    output: _HostCopy
+    output: HostCopy[_LogProbs]
 
 
-def _start(model: AcousticModel, window: _Window[Output], numbers: list[int], batch_s: float) -> _HostCopy:
+def _start(
+    model: AcousticModel, window: _Window[Output], numbers: list[int], batch_s: float
+) -> HostCopy[_LogProbs]:
     waveforms = [window.waveforms[number] for number in numbers]
     try:
-        return _HostCopy(*model.log_probs(waveforms))
+        return HostCopy(model.log_probs(waveforms))
     except torch.OutOfMemoryError as error:
         longest_s = len(waveforms[0]) / model.settings.features.sample_rate
         raise SettingsError(

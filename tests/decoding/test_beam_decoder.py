@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from asr.decoding import beam as beam_module
+from asr.decoding import beam_decoder as beam_module
 from asr.decoding import beam_search
-from asr.decoding.beam import BeamDecoder
+from asr.decoding.beam_decoder import BeamDecoder
 from asr.decoding.config import BeamConfig
 from asr.decoding.greedy import greedy_decode
 from asr.decoding.kernel.arena import ROOT, spell
