@@ -3,9 +3,9 @@
 import hashlib
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -17,6 +17,8 @@ from asr.frontend.augment.conditions import recordings_digest
 from asr.frontend.features import FeatureConfig
 from asr.model.acoustic import AcousticModel, ModelSettings
 from asr.model.encoder import EncoderConfig
+from asr.model.saved import load_model
+from asr.model.shipped import find_model
 from asr.text.tokenizer import Tokenizer
 from asr.training.config import TrainConfig
 from asr.training.distributed import Process
@@ -45,6 +47,9 @@ class Settings:
     model: EncoderConfig = field(default_factory=EncoderConfig)
     batch: BatchConfig = field(default_factory=BatchConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+
+
+S = TypeVar("S", bound=Settings)
 
 
 def train(utterances: Sequence[Utterance], dev: Sequence[Utterance], settings: Settings) -> Path:
@@ -78,6 +83,24 @@ def train(utterances: Sequence[Utterance], dev: Sequence[Utterance], settings: S
         task = SpeechTask(model.to(process.device), batches, dev_batches, settings.train.deterministic)
         log.info("settings that differ from the defaults: %s", ", ".join(_differences(settings)) or "none")
         return run.train(task, record, _describe(batches, dev_batches), resumed=resumed)
+
+
+def settings_of_source(settings: S, source: Path) -> S:
+    """Settings for a training that starts from another model: features and encoder are the other model's.
+
+    Args:
+        settings: of which the others stay.
+        source: a model that ships, by name, or a file. One that does not exist changes nothing: a run that is
+            resumed does not need it, and any other reports it.
+
+    Raises:
+        ModelError: the file is not a model.
+    """
+    path = find_model(source).path
+    if not path.is_file():
+        return settings
+    model = load_model(path).settings
+    return replace(settings, features=model.features, model=model.encoder)
 
 
 def feature_statistics(

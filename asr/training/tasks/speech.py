@@ -105,7 +105,13 @@ class SpeechTask:
             log.info("warm start: units are repeated, from %d to %d a layer and direction", old, new)
             wide = widened_weights(other.encoder, new, torch.Generator().manual_seed(0))
             weights |= {f"encoder.{name}": tensor for name, tensor in wide.items()}
-        if other.settings.tokenizer != self.net.settings.tokenizer:
+        theirs, ours = other.settings.tokenizer, self.net.settings.tokenizer
+        # Not the tokenizers themselves: those of phones also hold the words of their transcripts.
+        if (theirs.units, theirs.symbols) != (ours.units, ours.symbols):
+            log.info(
+                "warm start: the output layer is new: %d %s here, %d %s in %s",
+                len(ours.symbols), ours.units, len(theirs.symbols), theirs.units, path,
+            )  # fmt: skip
             weights |= {name: None for name in weights if name.startswith("encoder.output.")}
         return weights
 
