@@ -57,15 +57,13 @@ class Config(Settings):
 # 8 kHz, as FSDD: whatever is above 4 kHz would tell the people from the synthetic voices.
 CONFIG = Config(
     features=FeatureConfig(sample_rate=8000, n_mels=30),
-    augment=AugmentConfig(
-        speeds=(0.8, 0.9, 1.0, 1.1, 1.2), mel_mask_bands=6, mel_warp=(0.85, 1.15), noise_share=0.5
-    ),
+    augment=AugmentConfig(speeds=(0.8, 0.9, 1.0, 1.1, 1.2), mel_mask_bands=6, mel_warp=(0.85, 1.15)),
     text=TextConfig(units="phones"),
     model=EncoderConfig(
         width=96, depth=2, dropout=0.2, subsampling=3, channels=16, layers=LayerConfig(cell="ligru")
     ),
-    batch=BatchConfig(seconds=40),
-    train=TrainConfig(run_dir=Path("runs/digits"), epochs=16, learning_rate=4e-3),
+    batch=BatchConfig(seconds=60),
+    train=TrainConfig(run_dir=Path("runs/digits"), epochs=16, learning_rate=4e-3, precision="float32"),
 )
 
 
