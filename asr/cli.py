@@ -119,10 +119,18 @@ def recipe(
 
 
 def _of_source(config: Config, source: str | None) -> Config:
-    """A recipe's settings; with --train.warm-start, features and encoder are those of that model."""
+    """A recipe's settings; with a warm start, features and encoder are those of that model.
+
+    Args:
+        config: of the recipe.
+        source: of the command line's --train.warm-start; None for the recipe's own, if it has one.
+    """
     from asr.training.recogniser import Settings, settings_of_source
 
-    return settings_of_source(config, Path(source)) if source and isinstance(config, Settings) else config
+    if not isinstance(config, Settings):
+        return config
+    path = Path(source) if source else config.train.warm_start
+    return settings_of_source(config, path) if path else config
 
 
 # Each command is imported when it is called: torch takes seconds, and `asr --help` does not need it.

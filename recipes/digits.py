@@ -1,8 +1,8 @@
 """Spoken digits, recognised as phones with a lexicon of ten words. Trains and scores on a CPU in minutes.
 
-python recipes/digits.py                       the demo: people and synthetic voices, some of them unheard
-python recipes/digits.py --data.corpus fsdd    six real people (FSDD), each unheard in turn
-... --train.warm-start english                 either, from the weights of the English model that ships
+python recipes/digits.py english    the demo: from the weights of the English model that ships
+python recipes/digits.py            from scratch, with synthetic voices besides
+... --data.corpus fsdd              either, for each of six real people (FSDD), unheard in turn
 
 All data is embedded in data/; --data.root DIR reads FSDD's original recordings instead of the embedded copy.
 """
@@ -40,7 +40,7 @@ DECODER = DecoderSettings(
 class Data:
     """Who is scored, and what is learned from."""
 
-    corpus: Literal["demo", "fsdd"] = "demo"
+    corpus: Literal["demo", "fsdd"] = "demo"  # one training, or one for each person
     root: Path | None = None  # of FSDD: a folder that holds recordings/; None: the embedded copy
     speakers: tuple[str, ...] = fsdd.SPEAKERS  # fsdd: who is the test speaker, one after the other
     synthetic: bool = True  # learn from the synthetic voices, too
@@ -55,7 +55,7 @@ class Config(Settings):
 
 
 # 8 kHz, as FSDD: whatever is above 4 kHz would tell the people from the synthetic voices.
-CONFIG = Config(
+SCRATCH = Config(
     features=FeatureConfig(sample_rate=8000, n_mels=30),
     augment=AugmentConfig(speeds=(0.8, 0.9, 1.0, 1.1, 1.2), mel_mask_bands=6, mel_warp=(0.85, 1.15)),
     text=TextConfig(units="phones"),
@@ -65,6 +65,24 @@ CONFIG = Config(
     batch=BatchConfig(seconds=60),
     train=TrainConfig(run_dir=Path("runs/digits"), epochs=16, learning_rate=4e-3, precision="float32"),
 )
+
+
+ENGLISH = replace(
+    SCRATCH,
+    data=Data(synthetic=False),
+    batch=BatchConfig(seconds=30),
+    train=replace(
+        SCRATCH.train,
+        run_dir=Path("runs/digits-english"),
+        warm_start=Path("english"),
+        epochs=5,
+        learning_rate=1e-3,
+    ),
+)
+CONFIGS = {
+    "scratch": ("from people and synthetic voices alone", SCRATCH),
+    "english": ("from the weights of the English model that ships, in its shape", ENGLISH),
+}
 
 
 def main(config: Config) -> str:
@@ -114,4 +132,4 @@ def decode(path: Path, test: list[Utterance], config: Config) -> Score:
 
 
 if __name__ == "__main__":
-    recipe(main, CONFIG)
+    recipe(main, CONFIGS, default="scratch")
