@@ -125,7 +125,7 @@ def test_fsdd_takes_each_speaker_in_turn(tmp_path: Path) -> None:
 
 
 def test_digits_from_the_model_that_ships(tmp_path: Path) -> None:
-    """Guards the preset in the shape of the model that ships: all weights are copied, the output layer too."""
+    """Guards the preset that starts from the model that ships: every weight is copied."""
     done = run(
         "digits", "english", "--data.corpus", "fsdd", "--data.speakers", "theo",
         "--train.updates", "1", "--train.run-dir", tmp_path / "run",
