@@ -146,7 +146,7 @@ def test_copied_weights_learn_more_slowly(make_trainer: Make, tmp_path: Path) ->
     )  # fmt: skip
     trainer.warm_start(source)
     before = copy.deepcopy(trainer.task.net.state_dict())
-    trainer.run(StopRequest())
+    trainer.fit(StopRequest())
     for name, weight in trainer.task.net.named_parameters():
         step = (weight.detach() - before[name]).abs().max().item()
         assert step == pytest.approx(1e-3 if "output" in name else 1e-4, rel=0.05), name
@@ -159,14 +159,14 @@ def test_resumed_with_a_rate_of_copied_weights(make_trainer: Make, tmp_path: Pat
     whole, parts = (make_trainer(name, **more) for name in ("whole", "parts"))
     for trainer in (whole, parts):
         trainer.warm_start(source)
-    whole.run(StopRequest())
+    whole.fit(StopRequest())
     with pytest.raises(Interrupted):
-        parts.run(StopAfter(3))
+        parts.fit(StopAfter(3))
     source.unlink()
     resumed = make_trainer("parts", **more)
     position, _, states = load_checkpoint(tmp_path / "parts" / CHECKPOINT, torch.device("cpu"))
     resumed.restore(position, states)
-    resumed.run(StopRequest())
+    resumed.fit(StopRequest())
     last = [load_file(tmp_path / name / "last.safetensors") for name in ("whole", "parts")]
     assert same_tree(*last)
 
