@@ -58,8 +58,9 @@ class EncoderDecoderConfig:
             raise SettingsError(f"--model.label-smoothing must be in [0, 1). Got {self.label_smoothing:g}.")
         if self.input_feeding and self.attention != "dot":
             raise SettingsError(
-                f"--model.input-feeding is a choice of dot attention, and --model.attention is {self.attention}, whose "
-                f"decoder always has what it knows of the source in its input. Leave it out."
+                f"--model.input-feeding is a choice of dot attention, and --model.attention is "
+                f"{self.attention}, whose decoder always has what it knows of the source in its "
+                f"input. Leave it out."
             )
         if self.decoder_depth < 1:
             raise SettingsError(f"--model.decoder-depth must be at least 1. Got {self.decoder_depth}.")
