@@ -59,8 +59,7 @@ class EncoderDecoderConfig:
         if self.input_feeding and self.attention != "dot":
             raise SettingsError(
                 f"--model.input-feeding is a choice of dot attention, and --model.attention is "
-                f"{self.attention}, whose decoder always has what it knows of the source in its "
-                f"input. Leave it out."
+                f"{self.attention}, whose decoder always reads the source. Leave it out."
             )
         if self.decoder_depth < 1:
             raise SettingsError(f"--model.decoder-depth must be at least 1. Got {self.decoder_depth}.")

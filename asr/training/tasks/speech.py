@@ -123,9 +123,13 @@ class SpeechTask:
             log.info("warm start: units are repeated, from %d to %d per layer and direction", old, new)
             wide = widened_weights(other.encoder, new, torch.Generator().manual_seed(0))
             weights |= {f"encoder.{name}": tensor for name, tensor in wide.items()}
+        theirs, ours = other.settings.tokenizer, self.net.settings.tokenizer
         # Not the tokenizers themselves: those of phones also hold the words of their transcripts.
-        mine, theirs = self.net.settings.tokenizer, other.settings.tokenizer
-        if (mine.units, mine.symbols) != (theirs.units, theirs.symbols):
+        if (theirs.units, theirs.symbols) != (ours.units, ours.symbols):
+            log.info(
+                "warm start: the output layer is new: %d %s here, %d %s in %s",
+                len(ours.symbols), ours.units, len(theirs.symbols), theirs.units, path,
+            )  # fmt: skip
             weights |= {name: None for name in weights if name.startswith("encoder.output.")}
         own = self.net.state_dict()
         return weights | {name: own[name] for name in own if name.startswith("denominator.")}
