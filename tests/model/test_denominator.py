@@ -102,7 +102,7 @@ def test_too_large() -> None:
     with pytest.raises(SettingsError, match=r"500 to the power of 3 .* or a bigram: --model.denominator-ord"):
         DenominatorLm(3, 500)
     with pytest.raises(
-        SettingsError, match=r"model.denominator-order 2: .* \(there are about 40 phones\)\.$"
+        SettingsError, match=r"--model.denominator-order 2: .* \(there are about 40 phones\)\.$"
     ):
         DenominatorLm(2, 5000)
     assert DenominatorLm(2, 500).order == 2
