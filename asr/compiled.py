@@ -1,10 +1,10 @@
 """Compiled functions: numba with a cache that survives, and that may be missing.
 
 Numba keeps machine code in the source file's folder, per path, and fails where it finds none to write to.
-Here the code is in `NUMBA_CACHE_DIR`, or `kernels` in the user's cache folder, in a folder named by the function's
-module, and by the content of that module and of those that it imports from: a clone, a reinstallation or a
-`touch` finds what is there, and a change of any of these files does not. Where nothing can be written, each
-process compiles the functions again, after one warning.
+Here the code is in `NUMBA_CACHE_DIR`, or `kernels` in the user's cache folder, in a folder named by the
+function's module, and by the content of that module and of those that it imports from: a clone, a
+reinstallation or a `touch` finds what is there, and a change of any of these files does not. Where nothing
+can be written, each process compiles the functions again, after one warning.
 """
 
 import functools

@@ -1,6 +1,6 @@
 """The user's cache folder, and arrays that take long to make, kept there for the next start.
 
-The folder is $ASR_CACHE_DIR, else `asr` in $XDG_CACHE_HOME or ~/.cache; `asr.compiled` keeps machine code in it.
+The folder is $ASR_CACHE_DIR, else `asr` in $XDG_CACHE_HOME or ~/.cache; `asr.compiled` uses it, too.
 A file of arrays is named by a digest of all that they are made of, code included, so that none is ever out of
 date. The least recently used files are removed when there are many. Where nothing can be written, arrays are
 made again at each start.

@@ -110,7 +110,7 @@ def test_inlined_functions() -> None:
 
 
 def test_code_is_kept_in_the_users_cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Guards $ASR_CACHE_DIR: a user who sets it finds everything there; a user without a home has no cache."""
+    """Guards $ASR_CACHE_DIR, which holds everything that is kept; a user without a home has no cache."""
     monkeypatch.setattr(config, "CACHE_DIR", "")
     monkeypatch.setenv("ASR_CACHE_DIR", str(tmp_path / "cache"))
     path = tmp_path / "plain.py"
