@@ -1,8 +1,9 @@
-"""Arrays that take long to make, kept for the next start in the user's cache folder.
+"""The user's cache folder, and arrays that take long to make, kept there for the next start.
 
-The folder is $ASR_CACHE_DIR, else `asr` in $XDG_CACHE_HOME or ~/.cache. A file is named by a digest of all
-that its arrays are made of, code included, so that none is ever out of date. The least recently used files
-are removed when there are many. Where nothing can be written, arrays are made again at each start.
+The folder is $ASR_CACHE_DIR, else `asr` in $XDG_CACHE_HOME or ~/.cache; `asr.compiled` uses it, too.
+A file of arrays is named by a digest of all that they are made of, code included, so that none is ever out of
+date. The least recently used files are removed when there are many. Where nothing can be written, arrays are
+made again at each start.
 """
 
 import hashlib
@@ -53,7 +54,7 @@ def cached_arrays(key: str, make: Callable[[], Arrays]) -> Arrays:
 
 
 def cache_folder() -> Path | None:
-    """Where arrays are kept, existing or not; None for a user without a home."""
+    """The user's cache folder, existing or not; None for a user without a home."""
     if chosen := os.environ.get("ASR_CACHE_DIR"):
         return Path(chosen)
     try:

@@ -79,7 +79,7 @@ class BeamDecoder:
 
         Args:
             config: width and weights.
-            priors: as for the class; None keeps them.
+            priors: (vocab,) float64, as for the class; None keeps them.
 
         Raises:
             SettingsError: `unknown_words` differs.
@@ -148,6 +148,13 @@ class BeamDecoder:
         return BeamStream(self._setup, step_s)
 
     def _decode(self, log_probs: NDArray[np.float64], index: int, step_s: float) -> list[Hypothesis]:
+        """The best texts of one utterance.
+
+        Args:
+            log_probs: (steps, vocab) float64 nats.
+            index: of the utterance in the batch.
+            step_s: seconds an encoder step.
+        """
         search = self._search(index)
         search.advance(log_probs)
         return search.finish(log_probs, step_s)
@@ -158,6 +165,11 @@ class BeamDecoder:
         """All utterances step by step, so that the language model scores for all of them at once.
 
         In one thread, since a language model may not be thread-safe.
+
+        Args:
+            utterances: (steps, vocab) float64 nats of each.
+            step_s: seconds an encoder step.
+            lm: called from Python.
         """
         searches = [self._search(index) for index in range(len(utterances))]
         pairs = list(zip(searches, utterances, strict=True))

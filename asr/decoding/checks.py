@@ -14,6 +14,11 @@ __all__ = ["check_best", "check_lengths", "check_normalised", "check_shapes", "n
 def check_shapes(log_probs: Tensor, step_lengths: Tensor, tokenizer: Tokenizer) -> None:
     """Refuse shapes that do not fit each other or the tokenizer.
 
+    Args:
+        log_probs: should be (batch, steps, vocab).
+        step_lengths: should be (batch,).
+        tokenizer: the model's.
+
     Raises:
         ModelError: they do not fit.
     """

@@ -146,7 +146,7 @@ def _describe(
     chosen = [name.replace("_", "-") for name in names if name in given]
     if len(chosen) == len(names):
         return f"{values}: all given"
-    kept = f" (but for {', '.join(chosen)}, given)" if chosen else ""
+    kept = f" (except {', '.join(chosen)}, given)" if chosen else ""
     if tuning is None:
         return f"{values}: defaults, not tuned{kept}"
     percent = 100 * tuning.errors / max(tuning.words, 1)

@@ -200,7 +200,7 @@ def _pack(log_probs: Tensor, step_lengths: Tensor) -> Tensor:
 
 
 def _unpack(packed: Tensor) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.int64]]:
-    """Ids, log-probabilities and lengths of `_pack`, from the host's memory."""
+    """Ids (batch, steps), log-probabilities (batch, steps) and lengths (batch,) of `_pack`, on the host."""
     host, steps = packed.numpy(), packed.shape[1] // 2
     return (
         host[:, :steps].astype(np.int64),
@@ -210,7 +210,12 @@ def _unpack(packed: Tensor) -> tuple[NDArray[np.int64], NDArray[np.float64], NDA
 
 
 def _find_runs(ids: NDArray[np.int64], best: NDArray[np.float64]) -> _Runs:
-    """Every run of one id that is neither blank nor padding."""
+    """Every run of one id that is neither blank nor padding.
+
+    Args:
+        ids: (batch, steps) int64 best id of each step, -1 in the padding.
+        best: (batch, steps) float64 its log-probability.
+    """
     steps = ids.shape[1]
     first = np.ones(ids.shape, dtype=np.bool_)  # no run continues from the row before
     first[:, 1:] = ids[:, 1:] != ids[:, :-1]

@@ -181,7 +181,7 @@ def _partial(best: NamedSpans, shared: NamedSpans, tokens: int, separated: bool)
 
 
 def _checked(log_probs: Tensor, tokenizer: Tokenizer) -> Tensor:
-    """The block on the CPU, in float32 or float64."""
+    """(steps, vocab) log-probabilities of a block, checked, on the CPU in float32 or float64."""
     batch, lengths = log_probs[None], torch.tensor([len(log_probs)])
     check_shapes(batch, lengths, tokenizer)
     check_normalised(batch, lengths, block=True)

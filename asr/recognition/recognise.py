@@ -206,7 +206,12 @@ def _start(
 
 
 def _batches(waveforms: Mapping[int, Tensor], batch_samples: float) -> Iterator[list[int]]:
-    """The waveforms' numbers in batches of about the same length, the longest first."""
+    """The waveforms' numbers in batches of about the same length, the longest first.
+
+    Args:
+        waveforms: (samples,) of each number.
+        batch_samples: of a batch, padding included.
+    """
     numbers = sorted(waveforms, key=lambda number: len(waveforms[number]), reverse=True)
     while numbers:
         size = max(1, int(batch_samples / len(waveforms[numbers[0]])))
@@ -271,6 +276,7 @@ def _windows(
 
 
 def _read(segment: Segment, features: FeatureConfig) -> Tensor | AudioError:
+    """(samples,) of a segment at the model's rate, or why there are none."""
     waveform = segment.waveform
     try:
         if waveform is None:

@@ -129,7 +129,7 @@ def test_tuned_weights_are_used_and_named(tones: Any, model: Path, lm: Path, run
     assert "warning" not in err
     _, out, err = run(*ask, "--lm-weight", 0.75)
     assert "Weights: lm-weight 0.75, word-bonus -0.5," in out
-    assert "tuned (but for lm-weight, given) on dev.jsonl" in out
+    assert "tuned (except lm-weight, given) on dev.jsonl" in out
     other = arpa(lm.with_name("other.arpa"), ["ab", "cab", "c"])
     _, out, err = run(*ask[:-3], "--lm", other, "--rescore")
     assert "lm-weight 0.5" in out

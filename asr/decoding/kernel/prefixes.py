@@ -1,4 +1,4 @@
-"""New prefixes, and how prefixes end: the score of a proposal besides the acoustic one; compiled.
+"""New prefixes, and how prefixes end: the score of a proposal without the acoustic one; compiled.
 
 Where a token ends a word, the word is scored. Within a word the prefix carries the best that the words below
 its node of the lexicon tree could get from the language model's unigrams (look-ahead); at the word's end that
@@ -45,7 +45,7 @@ def lm_score(
     one by one. A first token that both begins a word and has letters is scored without a space before it.
 
     Args:
-        nodes: the arena.
+        nodes: (capacity,) NODE: the arena.
         row: (COLUMNS,) int32: the proposal.
         tables: hold the kind of model and its ids.
         lm: the model.
@@ -83,7 +83,7 @@ def fused_gain(nodes: NDArray[Any], row: NDArray[np.int32], lm_log_prob: float, 
     """What a proposal adds to the fused score of its parent, nats.
 
     Args:
-        nodes: the arena.
+        nodes: (capacity,) NODE: the arena.
         row: (COLUMNS,) int32: the proposal.
         lm_log_prob: of the proposal by the language model, nats, not weighted.
         tables: what scores.
@@ -245,7 +245,7 @@ def _score_ends(
     fused: NDArray[np.float64],
     log_probs: NDArray[np.float64],
 ) -> None:
-    """`score_ends`, whose three results are filled; `log_probs` holds the log-probabilities of the ends."""
+    """`score_ends`, whose three results (ends,) are filled; `log_probs` holds those of the ends before."""
     for row in range(rows.shape[0]):
         node = beam.nodes[rows[row, PARENT]]
         log_prob = log_probs[row]

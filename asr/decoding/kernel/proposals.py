@@ -34,7 +34,7 @@ class ScoreTables(NamedTuple):
         begins_word: (vocab,) bool: whether the token begins a word, so that the word before it ends.
         letter_start: (vocab + 1,) int32: where a token's letters begin in `letters`.
         letters: (letters of all tokens,) int32: numbers of letters from 0, token by token.
-        separated: whether tokens show where words end; without it a word ends wherever one can.
+        separated: whether tokens show where words end; without it a word can end with each of its letters.
         has_vocabulary: whether words come from the tree.
         allow_unknown: whether words outside the tree may be written.
         child_start: (tree nodes + 1,) int32: the children of node n begin at node child_start[n].
@@ -135,7 +135,7 @@ def propose(
     """What a prefix can become by one more token: more than one thing where words sound alike.
 
     Args:
-        nodes: the arena.
+        nodes: (capacity,) NODE: the arena.
         parent: the prefix.
         token: its id, or END_OF_TEXT.
         tables: what scores.
