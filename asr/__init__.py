@@ -26,14 +26,15 @@ if TYPE_CHECKING:
     from asr.errors import AsrError
     from asr.frontend.augment import AugmentConfig
     from asr.frontend.features import FeatureConfig
+    from asr.frontend.segmentation import SegmentationConfig
     from asr.model.encoder import EncoderConfig
     from asr.scoring.wer import Score, score
     from asr.training.config import TrainConfig
 
 __all__ = [
     "AsrError", "AugmentConfig", "BatchConfig", "BeamConfig", "DecoderSettings", "EncoderConfig",
-    "FeatureConfig", "Hypothesis", "Model", "Score", "TextConfig", "TrainConfig", "Transcript", "Word",
-    "__version__", "load", "score",
+    "FeatureConfig", "Hypothesis", "Model", "Score", "SegmentationConfig", "TextConfig", "TrainConfig",
+    "Transcript", "Word", "__version__", "load", "score",
 ]  # fmt: skip
 
 __version__ = "0.1.0"
@@ -49,6 +50,7 @@ _MODULES = {
     "Hypothesis": "asr.decoding.hypothesis",
     "Model": "asr.decoding.transcription",
     "Score": "asr.scoring.wer",
+    "SegmentationConfig": "asr.frontend.segmentation",
     "TextConfig": "asr.batching.examples",
     "TrainConfig": "asr.training.config",
     "Transcript": "asr.decoding.transcription",
