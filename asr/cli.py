@@ -34,6 +34,7 @@ usage: asr COMMAND [--help] ...
   score       word error rate of one text file against another
   augment     recordings as training augments them: speed, rooms, noise, telephone, …
   lm          train a language model (n-grams or a character network), score text with it, convert it
+  lexicon     train a network that pronounces words, pronounce words, score pronunciations
 
   asr train train.jsonl --dev dev.jsonl --train.run-dir runs/mine
   asr transcribe recording.wav                          (with the English model that ships)
@@ -43,6 +44,7 @@ usage: asr COMMAND [--help] ...
   asr score reference.txt hypothesis.txt
   asr augment recording.wav --out augmented --augment.noise-share 1
   asr lm train text.txt --order 3 -o lm.bin
+  asr lexicon train -o letters-to-sounds.safetensors
 
 `asr COMMAND --help` lists a command's settings; `asr --version` prints the version.
 Recipes for public data sets are in recipes/, such as: python recipes/yesno.py"""
@@ -63,6 +65,21 @@ usage: asr lm COMMAND [--help] ...
   asr lm score heldout.txt --lm lm.bin
   asr lm interpolate books.bin mine.bin --dev heldout.txt -o lm.bin
   asr lm convert words.arpa.gz -o words.bin"""
+
+_LEXICON_HELP = """\
+asr lexicon: pronunciations of words that are in no lexicon.
+
+usage: asr lexicon COMMAND [--help] ...
+
+  train             lexicon (CMUdict by default) -> encoder-decoder, a network that pronounces words
+  train --kind ctc  lexicon -> recurrent network with CTC
+  apply             words -> their pronunciations, as a lexicon
+  score             words wrong and phone error rate, of networks, n-gram and their combination
+  compress          network -> a file of a quarter of the size, with weights of 8 bits
+
+  asr lexicon train --train.run-dir runs/lexicon
+  asr lexicon apply words.txt --models runs/lexicon/model.safetensors -o lexicon.txt
+  asr lexicon score --models runs/lexicon/model.safetensors"""
 
 log = logging.getLogger("asr")
 
@@ -184,7 +201,7 @@ def _lm(arguments: Sequence[str]) -> int:
 
     command, rest = (arguments[0], arguments[1:]) if arguments else ("--help", [])
     if command == "train":
-        kind, rest = _take_kind(rest)
+        kind, rest = _take_kind(rest, ("ngram", "charrnn"))
         if kind == "charrnn":
             from asr.commands.character_lm import CharacterLmTrainSettings, run
 
@@ -208,23 +225,57 @@ def _lm(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _take_kind(arguments: Sequence[str]) -> tuple[str, list[str]]:
-    """The value of --kind and the other arguments: the kinds of language model have different settings."""
-    kind, rest = "ngram", list(arguments)
+def _lexicon(arguments: Sequence[str]) -> int:
+    command, rest = (arguments[0], arguments[1:]) if arguments else ("--help", [])
+    if command == "train":
+        from asr.commands import lexicon_train
+
+        kind, rest = _take_kind(rest, ("encoder-decoder", "ctc"))
+        prog = f"asr lexicon train --kind {kind}"
+        if kind == "ctc":
+            _console.print_result(lexicon_train.run(parse(lexicon_train.CtcTrainSettings, prog, rest)))
+        else:
+            _console.print_result(lexicon_train.run(parse(lexicon_train.LexiconTrainSettings, prog, rest)))
+    elif command == "apply":
+        from asr.commands.lexicon import LexiconApplySettings, run_apply
+
+        return _lines(run_apply(parse(LexiconApplySettings, "asr lexicon apply", rest)))
+    elif command == "compress":
+        from asr.commands.lexicon import LexiconCompressSettings, run_compress
+
+        settings = parse(LexiconCompressSettings, "asr lexicon compress", rest)
+        _console.print_result(run_compress(settings))
+    elif command == "score":
+        from asr.commands.lexicon import LexiconScoreSettings, run_score
+
+        _console.print_result(run_score(parse(LexiconScoreSettings, "asr lexicon score", rest)))
+    elif command in ("-h", "--help", "help"):
+        _console.print_result(_LEXICON_HELP)
+    else:
+        raise SettingsError(
+            f"unknown command 'lexicon {command}'. Expected one of: lexicon train, lexicon apply, lexicon "
+            f"score, lexicon compress."
+        )
+    return 0
+
+
+def _take_kind(arguments: Sequence[str], kinds: Sequence[str]) -> tuple[str, list[str]]:
+    """The value of --kind, by default the first one, and the other arguments: kinds differ in settings."""
+    kind, rest = kinds[0], list(arguments)
     for index, word in enumerate(rest):
         if word == "--kind" or word.startswith("--kind="):
             size = 1 if "=" in word else 2
             kind = " ".join(rest[index : index + size]).replace("=", " ").removeprefix("--kind").strip()
             del rest[index : index + size]
             break
-    if kind not in ("ngram", "charrnn"):
-        raise SettingsError(f"--kind is {kind!r}. Expected ngram or charrnn.")
+    if kind not in kinds:
+        raise SettingsError(f"--kind is {kind!r}. Expected {' or '.join(kinds)}.")
     return kind, rest
 
 
 _COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "train": _train, "transcribe": _transcribe, "evaluate": _evaluate, "tune": _tune, "score": _score,
-    "augment": _augment, "lm": _lm,
+    "augment": _augment, "lm": _lm, "lexicon": _lexicon,
 }  # fmt: skip
 
 

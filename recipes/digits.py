@@ -11,13 +11,13 @@ from typing import Literal
 from asr.batching.batches import BatchConfig
 from asr.cli import recipe
 from asr.corpora import digits, fsdd
-from asr.decoding.recognition import Segment, recognise
 from asr.device import choose_device
 from asr.errors import AudioError
 from asr.frontend.augment import AugmentConfig
 from asr.frontend.features import FeatureConfig
 from asr.model.encoder import EncoderConfig
 from asr.model.saved import load_model
+from asr.recognition.recognise import Segment, recognise
 from asr.scoring.evaluation import evaluate
 from asr.scoring.report import write_report
 from asr.training.config import TrainConfig

@@ -16,7 +16,7 @@ from asr.batching.examples import Example
 from asr.batching.loader import Loader, loader_processes
 from asr.batching.sampler import Plan, PlannedBatch, Sampler
 from asr.device import one_thread
-from asr.errors import AsrError, AudioError, DataError, SettingsError
+from asr.errors import AsrError, DataError, SettingsError
 from asr.frontend.augment import AS_RECORDED, AugmentConfig, Augmenter, Conditions, Masks
 from asr.frontend.augment.draws import generator
 from asr.frontend.augment.mel_warp import warp_mel
@@ -46,17 +46,17 @@ class BatchConfig:
 
     def __post_init__(self) -> None:
         if self.seconds <= 0:
-            raise SettingsError(f"batch.seconds must be above 0. Got {self.seconds:g}.")
+            raise SettingsError(f"--batch.seconds must be above 0. Got {self.seconds:g}.")
         if self.shards is not None and self.shards < 1:
-            raise SettingsError(f"batch.shards must be at least 1. Got {self.shards}.")
+            raise SettingsError(f"--batch.shards must be at least 1. Got {self.shards}.")
         if self.shortest_first_epochs < 0:
             raise SettingsError(
-                f"batch.shortest-first-epochs must not be negative. Got {self.shortest_first_epochs}."
+                f"--batch.shortest-first-epochs must not be negative. Got {self.shortest_first_epochs}."
             )
         if self.workers is not None and self.workers < 0:
-            raise SettingsError(f"batch.workers must not be negative. Got {self.workers}.")
+            raise SettingsError(f"--batch.workers must not be negative. Got {self.workers}.")
         if self.cache_workers is not None and self.cache_workers < 1:
-            raise SettingsError(f"batch.cache-workers must be at least 1. Got {self.cache_workers}.")
+            raise SettingsError(f"--batch.cache-workers must be at least 1. Got {self.cache_workers}.")
 
 
 @dataclass(frozen=True)
@@ -176,7 +176,7 @@ class Batches:
         shards = config.shards or world_size
         if shards % world_size:
             raise SettingsError(
-                f"batch.shards is {shards} for {world_size} processes. Expected a multiple, so that all "
+                f"--batch.shards is {shards} for {world_size} processes. Expected a multiple, so that all "
                 f"get the same number of parts. Change --batch.shards or the number of processes."
             )
         if augment and len(examples) < shards:
@@ -185,11 +185,10 @@ class Batches:
                 f"one for each part. Start fewer processes, or lower --batch.shards."
             )
         self.examples = examples
-        self.pin = device.type == "cuda"
-        self.workers = (
-            0 if config.workers is None else config.workers
-        )  # a CPU that trains has no core to spare
-        if self.pin and config.workers is None:
+        on_gpu = device.type == "cuda"
+        # A CPU that trains has no core to spare.
+        self.workers = 0 if config.workers is None else config.workers
+        if on_gpu and config.workers is None:
             cached = config.cache_dir is not None and not (augment and augment.changes_waveform)
             batch_s = config.seconds / world_size
             frame_bytes = features.n_mels * 4 if config.cache_dir else features.hop_length * 4
@@ -205,7 +204,7 @@ class Batches:
                 speeds.add(1.0)
             cache = open_cache(config.cache_dir, utterances, features, sorted(speeds), config.cache_workers)
         self.dataset = _BatchDataset(examples, features, augmenter, cache)
-        self.loader: Loader[Batch] = Loader(self.dataset, self.workers, pin_memory=self.pin)
+        self.loader: Loader[Batch] = Loader(self.dataset, self.workers, pin_memory=on_gpu)
         self.sampler = Sampler(
             [utterance.id for utterance in utterances],
             np.array([utterance.duration for utterance in utterances]),
@@ -322,10 +321,8 @@ class _BatchDataset(Dataset[Batch | AsrError]):
         waveform = read_waveform(utterance, sample_rate, conditions)
         if len(waveform) < example.min_samples and conditions != conditions.untrimmed:
             waveform = read_waveform(utterance, sample_rate, conditions.untrimmed)
-        try:
-            require_one_window(len(waveform), self.features)
-        except AudioError as error:  # the waveform's error has no name
-            raise AudioError(f"{utterance.audio_filepath}, utterance {utterance.id}: {error}") from error
+        name = f"{utterance.audio_filepath}, utterance {utterance.id}"
+        require_one_window(len(waveform), self.features, name)
         return waveform
 
     def _masks(self, chosen: Sequence[Example], lengths: Sequence[int], epoch: int) -> Masks | None:

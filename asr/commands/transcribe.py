@@ -15,14 +15,14 @@ from asr import __version__
 from asr.decoding.config import DecoderSettings
 from asr.decoding.decoder import build_decoder
 from asr.decoding.hypothesis import Hypothesis, Word
-from asr.decoding.long_audio import recognise_recordings
-from asr.decoding.recognition import Recognised, Segment
 from asr.device import choose_device
 from asr.errors import AudioError, SettingsError
 from asr.frontend.audio_files import find_audio
 from asr.frontend.segmentation import SegmentationConfig
 from asr.model.saved import load_model
 from asr.model.shipped import DEFAULT_MODEL, find_model
+from asr.recognition.long_audio import recognise_recordings
+from asr.recognition.recognise import Recognised, Segment
 
 __all__ = ["TranscribeSettings", "run"]
 
@@ -87,7 +87,7 @@ def run(settings: TranscribeSettings) -> Iterator[tuple[str, AudioError | None]]
         model,
         [Segment(path) for path in paths],
         settings.batch_s,
-        decoder.decode,
+        decoder,
         settings.segmentation,
         _log_words,
     )

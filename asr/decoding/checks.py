@@ -39,12 +39,12 @@ def check_lengths(step_lengths: list[int], steps: int) -> None:
         if not 0 <= length <= steps:
             raise ModelError(
                 f"step_lengths[{row}] is {length}. A length from 0 to {steps} was expected, "
-                "because log_probs has so many steps."
+                "the number of steps in log_probs."
             )
 
 
 def check_normalised(log_probs: Tensor, step_lengths: Tensor, block: bool = False) -> None:
-    """Refuse NaN and whatever is not the logarithm of a distribution, such as logits or probabilities.
+    """Refuse NaN and what is not the logarithm of a distribution, such as logits or probabilities.
 
     Args:
         log_probs: (batch, steps, vocab) float.

@@ -41,7 +41,7 @@ class SegmentationConfig:
     def __post_init__(self) -> None:
         if not self.max_segment_s >= _LEAST_SEGMENT_S:
             raise SettingsError(
-                f"max-segment-s must be at least {_LEAST_SEGMENT_S:g} seconds. Got {self.max_segment_s:g}."
+                f"--max-segment-s must be at least {_LEAST_SEGMENT_S:g} seconds. Got {self.max_segment_s:g}."
             )
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import get_args
 
 from asr.device import Precision
-from asr.errors import SettingsError
+from asr.errors import SettingsError, option_name
 from asr.training.schedule import Schedule
 
 
@@ -59,27 +59,27 @@ class TrainConfig:
         for name, low in at_least.items():
             value = getattr(self, name)
             if not value >= low:
-                raise SettingsError(f"train.{name.replace('_', '-')} must be at least {low}. Got {value}.")
+                raise SettingsError(f"{option_name('train', name)} must be at least {low}. Got {value}.")
         if self.minutes and self.updates:
             raise SettingsError(
-                f"train.minutes {self.minutes:g} and train.updates {self.updates}: training ends by one of "
-                f"them. Leave one out."
+                f"--train.minutes {self.minutes:g} and --train.updates {self.updates}: training ends by one "
+                f"of them. Leave one out."
             )
         if not 0 < self.learning_rate < math.inf:
-            raise SettingsError(f"train.learning-rate must be above 0. Got {self.learning_rate:g}.")
+            raise SettingsError(f"--train.learning-rate must be above 0. Got {self.learning_rate:g}.")
         if not 0 <= self.warmup < 1:
             raise SettingsError(
-                f"train.warmup is a fraction of the training, in [0, 1). Got {self.warmup:g}."
+                f"--train.warmup is a fraction of the training, in [0, 1). Got {self.warmup:g}."
             )
         if self.schedule not in get_args(Schedule):
             raise SettingsError(
-                f"train.schedule must be one of {', '.join(get_args(Schedule))}. Got {self.schedule!r}."
+                f"--train.schedule must be one of {', '.join(get_args(Schedule))}. Got {self.schedule!r}."
             )
         if self.schedule == "noam" and self.warmup == 0:
             raise SettingsError(
-                "train.schedule noam peaks where train.warmup ends, which must be above 0. Got 0."
+                "--train.schedule noam peaks where --train.warmup ends, which must be above 0. Got 0."
             )
         if not 0 <= self.ema < 1:
-            raise SettingsError(f"train.ema is a decay in [0, 1), such as 0.999. Got {self.ema:g}.")
+            raise SettingsError(f"--train.ema is a decay in [0, 1), such as 0.999. Got {self.ema:g}.")
         if self.threads is not None and self.threads < 1:
-            raise SettingsError(f"train.threads must be at least 1. Got {self.threads}.")
+            raise SettingsError(f"--train.threads must be at least 1. Got {self.threads}.")

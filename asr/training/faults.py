@@ -27,7 +27,7 @@ _MAX_SAVED = 3  # bad updates that a session keeps on disk
 B = TypeVar("B", bound=TaskBatch)
 
 
-class BadUpdates(Generic[B]):
+class BadUpdateReporter(Generic[B]):
     """Reports updates whose loss or gradient is not finite, and ends a run after too many in a row.
 
     Args:

@@ -39,7 +39,7 @@ def copy_matching_weights(net: nn.Module, source_weights: Mapping[str, Tensor | 
             skipped.append(f"{name} ({reason})")
     if not any(name in fitting for name, _ in net.named_parameters()):
         raise SettingsError(
-            f"train.warm-start {source}: none of its weights fits this model: {_abbreviated(skipped)}. "
+            f"--train.warm-start {source}: none of its weights fits this model: {_abbreviated(skipped)}. "
             f"Expected a model with the same cells, width and features."
         )
     with torch.no_grad():
@@ -64,12 +64,14 @@ def freeze(submodules: Mapping[str, nn.Module], names: Sequence[str]) -> None:
     unknown = [name for name in names if name not in submodules]
     if unknown:
         raise SettingsError(
-            f"train.freeze {' '.join(unknown)}: no such part. Expected some of: {', '.join(submodules)}."
+            f"--train.freeze {' '.join(unknown)}: no such part. Expected some of: {', '.join(submodules)}."
         )
     for name in names:
         submodules[name].requires_grad_(False)
     if not any(weight.requires_grad for part in submodules.values() for weight in part.parameters()):
-        raise SettingsError(f"train.freeze {' '.join(names)}: no weight is left to train. Name fewer parts.")
+        raise SettingsError(
+            f"--train.freeze {' '.join(names)}: no weight is left to train. Name fewer parts."
+        )
 
 
 def _shape(tensor: Tensor) -> str:

@@ -20,7 +20,7 @@ from asr.model.acoustic import AcousticModel, ModelSettings
 from asr.model.encoder import EncoderConfig
 from asr.text.tokenizer import Tokenizer
 from asr.training.config import TrainConfig
-from asr.training.criterion import check_denominator_text, estimate_denominator
+from asr.training.denominator import check_denominator_text, estimate_denominator
 from asr.training.dev_decoding import DevDecoder, DevDecodingConfig
 from asr.training.distributed import Process
 from asr.training.provenance import provenance
@@ -179,12 +179,13 @@ def _records(
     tokenizer: Tokenizer,
     process: Process,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What a resumed run must have in common with its checkpoint.
+    """What a resumed run must have in common with its checkpoint, by name.
 
     Returns:
-        All settings and digests of this run, and the values of those that an older checkpoint does not have.
+        All settings and digests of this run; and the values to assume of a checkpoint that lacks some of
+        them, because an older version wrote it.
     """
-    record = {**_flat(settings), DATA_DIGEST: _data_digest(utterances, dev)}
+    record = {**_record_of(settings), DATA_DIGEST: _data_digest(utterances, dev)}
     # The batches depend on it: a resume with another number of processes has to set it.
     record[SHARDS] = settings.batch.shards or process.world_size
     later = {
@@ -195,10 +196,11 @@ def _records(
         # Scores by another language model are not comparable.
         DEV_LM_DIGEST: settings.selection.digest(),
     }
-    return {**record, **later}, {**_flat(Settings()), DATA_DIGEST: _data_digest(), **later}
+    return {**record, **later}, {**_record_of(Settings()), DATA_DIGEST: _data_digest(), **later}
 
 
-def _flat(settings: Settings) -> dict[str, Any]:
+def _record_of(settings: Settings) -> dict[str, Any]:
+    """All settings by the names that a user types, as JSON gives them back."""
     topics = [topic.name for topic in fields(Settings)]  # a recipe's settings have further topics
     flat = flatten_settings(settings, topics)
     return {name.removeprefix("selection."): value for name, value in flat.items()}
@@ -222,9 +224,9 @@ def _describe(train: Batches, dev: Batches) -> str:
 
 def _differences(settings: Settings) -> list[str]:
     """What differs from the default settings, as NAME=VALUE."""
-    defaults = _flat(Settings())
+    defaults = _record_of(Settings())
     return [
         f"{name}={value}"
-        for name, value in _flat(settings).items()
+        for name, value in _record_of(settings).items()
         if value != defaults[name] and name not in CHANGEABLE
     ]

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from asr.device import describe_precision, make_deterministic, share_cores
-from asr.errors import SettingsError
+from asr.errors import SettingsError, option_name
 from asr.model.encoder import parameter_count
 from asr.training.checkpoint import CHECKPOINT, load_checkpoint
 from asr.training.config import TrainConfig
@@ -18,7 +18,8 @@ from asr.training.distributed import Process, processes
 from asr.training.faults import translate_errors
 from asr.training.stopping import StopRequest
 from asr.training.tasks.interface import Task
-from asr.training.trainer import BEST_MODEL, Trainer
+from asr.training.trainer import Trainer
+from asr.training.validation import BEST_MODEL
 
 log = logging.getLogger("asr")
 
@@ -180,7 +181,8 @@ def run_log(run_dir: Path, process: Process) -> Iterator[None]:
         handler = logging.FileHandler(run_dir / "train.log", encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         raise SettingsError(
-            f"train.run-dir {run_dir}: cannot be used as a folder: {error.strerror or error}. Choose another."
+            f"--train.run-dir {run_dir}: cannot be used as a folder: {error.strerror or error}. "
+            f"Choose another."
         ) from error
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
     handler.addFilter(lambda record: not getattr(record, "transient", False))
@@ -202,7 +204,7 @@ def flatten_settings(settings: Any, topics: Iterable[str]) -> dict[str, Any]:
     return {
         f"{topic}.{name}": _plain(value)
         for topic in topics
-        for name, value in _flat(asdict(getattr(settings, topic)))
+        for name, value in _flatten(asdict(getattr(settings, topic)))
     }
 
 
@@ -220,11 +222,11 @@ def changed_settings(settings: dict[str, Any], before: dict[str, Any]) -> list[s
     ]
 
 
-def _flat(values: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+def _flatten(values: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     """Settings with those of a contained dataclass among them, as on the command line."""
     for name, value in values.items():
         if isinstance(value, dict):
-            yield from _flat(value)
+            yield from _flatten(value)
         else:
             yield name, value
 
@@ -239,4 +241,4 @@ def _plain(value: Any) -> Any:
 def _key(name: str) -> str:
     if name == SHARDS:  # most often the number of processes has changed, not this option
         return "--batch.shards (parts of a batch; unless it is given, one for each process)"
-    return f"the {name}" if name.startswith("digest") else "--" + name.replace("_", "-")
+    return f"the {name}" if name.startswith("digest") else option_name(name)

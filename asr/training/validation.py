@@ -8,8 +8,9 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor
 
+from asr.device import HostCopy
 from asr.training.averaging import BestWeights, MovingAverage
-from asr.training.background import BackgroundWriter, Snapshot
+from asr.training.background import BackgroundWriter
 from asr.training.checkpoint import Position
 from asr.training.config import TrainConfig
 from asr.training.distributed import Process
@@ -68,7 +69,7 @@ class ModelSelection(Generic[B]):
         self.writer.wait()  # so that at most one snapshot is in memory
         with self._averaged_weights():
             result = self.task.validate(self.process, self.precision)
-            weights = Snapshot(dict(self.task.net.state_dict())) if self.process.is_main else None
+            weights = HostCopy(dict(self.task.net.state_dict())) if self.process.is_main else None
         name = f"update {position.update}" if self.config.validate_every else f"epoch {position.epoch}"
         better = (result.score, result.loss) < (position.best_score, position.best_loss)
         if better:
@@ -141,7 +142,7 @@ class ModelSelection(Generic[B]):
             weights, result = self._average_of(position.averaged)
             self._write_average(position, weights, result, save)
 
-    def _average_of(self, names: Sequence[str]) -> tuple[Snapshot[dict[str, Tensor]], ValidationResult]:
+    def _average_of(self, names: Sequence[str]) -> tuple[HostCopy[dict[str, Tensor]], ValidationResult]:
         """The mean of kept weights, and its validation; the net's weights are unchanged."""
         self.writer.wait()  # for the newest of them to be on disk
         net = self.task.net
@@ -150,14 +151,14 @@ class ModelSelection(Generic[B]):
             net.load_state_dict(self.best_weights.mean(names))
         self.process.broadcast(net.state_dict().values())
         result = self.task.validate(self.process, self.precision)
-        weights = Snapshot(dict(net.state_dict()))
+        weights = HostCopy(dict(net.state_dict()))
         net.load_state_dict(kept)
         return weights, result
 
     def _write_average(
         self,
         position: Position,
-        weights: Snapshot[dict[str, Tensor]],
+        weights: HostCopy[dict[str, Tensor]],
         result: ValidationResult,
         save: Callable[[], None],
     ) -> None:
@@ -166,7 +167,7 @@ class ModelSelection(Generic[B]):
         position.average_unsaved = False
         save()
 
-    def _write(self, name: str, weights: Snapshot[dict[str, Tensor]], provenance: dict[str, Any]) -> None:
+    def _write(self, name: str, weights: HostCopy[dict[str, Tensor]], provenance: dict[str, Any]) -> None:
         path = self.config.run_dir / name
         self.writer.submit(lambda: self.task.save(path, weights.get(), provenance))
 

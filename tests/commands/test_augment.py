@@ -128,8 +128,8 @@ def test_bad_file_among_good_ones(tones: Any, tmp_path: Path, capsys: pytest.Cap
     ("arguments", "message"),
     [
         ([], "no file to augment. Expected audio files, folders, manifests, or globs in quotes."),
-        (["x.wav", "--epoch", "0"], "epoch must be at least 1. Got 0."),
-        (["x.wav", "--sample-rate", "16"], "sample-rate must be at least 1000 Hz. Got 16."),
+        (["x.wav", "--epoch", "0"], "--epoch must be at least 1. Got 0."),
+        (["x.wav", "--sample-rate", "16"], "--sample-rate must be at least 1000 Hz. Got 16."),
         (
             ["x.wav", "--augment.noise-share", "1", "--augment.noise-dir", "asr/text"],
             "augment.noise-dir asr/text: no audio files in this folder. Expected recordings of noise that",

@@ -13,10 +13,10 @@ import torch
 
 from asr.cli import main
 from asr.decoding.hypothesis import Hypothesis
-from asr.decoding.recognition import Segment, recognise
 from asr.errors import SettingsError
 from asr.model.acoustic import AcousticModel
 from asr.model.saved import load_model
+from asr.recognition.recognise import Segment, recognise
 
 
 def transcribe(capsys: pytest.CaptureFixture[str], tones: Any, *arguments: str) -> tuple[int, list[str], str]:

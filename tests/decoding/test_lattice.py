@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from asr.decoding.beam import BeamDecoder
+from asr.decoding.beam_decoder import BeamDecoder
 from asr.decoding.config import BeamConfig
 from asr.decoding.hypothesis import Hypothesis
 from asr.decoding.kernel.arena import NODE, NONE, new_merges

@@ -207,7 +207,7 @@ def test_folder_that_cannot_be_written(make_trainer: Make, tmp_path: Path) -> No
 
 def test_setting_is_checked() -> None:
     """Guards a negative distance between measurements."""
-    with pytest.raises(SettingsError, match=r"train\.diagnose-every must be at least 0\. Got -1\."):
+    with pytest.raises(SettingsError, match=r"--train\.diagnose-every must be at least 0\. Got -1\."):
         TrainConfig(diagnose_every=-1)
 
 

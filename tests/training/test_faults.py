@@ -98,7 +98,7 @@ def test_scaled_loss_that_is_not_finite(make_trainer: Make, caplog: pytest.LogCa
     reported as skipped, and must be; an overflow is skipped too, and lowers the scale."""
     trainer = make_trainer(epochs=1, ema=0.5)
     trainer.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
-    trainer.bad_updates.precision = torch.float16
+    trainer.bad_update_reporter.precision = torch.float16
     original = trainer.task.forward
 
     def forward(batch: Batch, precision: torch.dtype) -> Any:
@@ -138,8 +138,11 @@ def test_bad_update_can_be_repeated(kind: str, make_trainer: Make, tmp_path: Pat
     trainer = make_trainer(epochs=2, accumulate=2, augment=AUGMENT, max_bad_updates=99)
     plant(trainer, "u05", kind)
     reports: list[Any] = []
-    original = trainer.bad_updates.report
-    trainer.bad_updates.report = lambda update, *rest: (reports.append(update), original(update, *rest))
+    original = trainer.bad_update_reporter.report
+    trainer.bad_update_reporter.report = lambda update, *rest: (
+        reports.append(update),
+        original(update, *rest),
+    )
     trainer.run(StopRequest())
     assert len(reports) == 2
     for update in reports:

@@ -1,4 +1,4 @@
-"""The denominator of a CTC-CRF training: estimated from its transcripts, and from further text."""
+"""The denominator LM of a CTC-CRF training: estimated from its transcripts, and from further text."""
 
 import logging
 from collections.abc import Iterator, Sequence
@@ -20,20 +20,20 @@ _NAMES = {2: "bigram", 3: "trigram"}
 
 
 def check_denominator_text(criterion: str, config: TextConfig) -> None:
-    """Refuse text for a denominator that there is not.
+    """Refuse text for a denominator LM that there is not.
 
     Raises:
         SettingsError: there is text, and the criterion is not crf.
     """
     if config.denominator_text and criterion != "crf":
         raise SettingsError(
-            f"text.denominator-text is for CTC-CRF, but model.criterion is {criterion}. Add "
+            f"--text.denominator-text is for CTC-CRF, but --model.criterion is {criterion}. Add "
             f"--model.criterion crf, or leave the text out."
         )
 
 
 def estimate_denominator(model: AcousticModel, examples: Sequence[Example], config: TextConfig) -> None:
-    """Estimate a model's denominator, if it has one, and log how well it predicts the transcripts.
+    """Estimate a model's denominator LM, if it has one, and log how well it predicts the transcripts.
 
     Args:
         model: its table is set.
@@ -75,7 +75,7 @@ def _sentences(paths: Sequence[Path], tokenizer: Tokenizer, normalizer: str) -> 
                 left_out += 1
     if left_out:
         log.warning(
-            "text.denominator-text: %d of %d sentences have characters outside the alphabet, or words "
+            "--text.denominator-text: %d of %d sentences have characters outside the alphabet, or words "
             "without pronunciation, and are left out",
             left_out,
             total,

@@ -50,7 +50,7 @@ def test_a_waveform_is_the_file_that_holds_it(tones: Any) -> None:
         (np.zeros((2, 8000), np.float32), 8000, AudioError, r"samples of shape \(2, 8000\)"),
         (np.zeros(0, np.float32), 8000, AudioError, r"samples of shape \(0,\)"),
         (np.full(8000, np.nan), 8000, AudioError, "sample 0 is not a finite number"),
-        (np.zeros(80, np.float32), 8000, AudioError, "too short to recognise"),
+        (np.zeros(80, np.float32), 8000, AudioError, "shorter than one window"),
         ("missing.wav", None, AudioError, "missing.wav: no such file"),
     ],
 )
@@ -68,7 +68,7 @@ def test_unusable_settings(tones: Any) -> None:
         asr.load(tones.model, device="gpu")
     with pytest.raises(SettingsError, match="nbest must be at least 1"):
         asr.load(tones.model, nbest=0)
-    with pytest.raises(SettingsError, match="batch-s must be above 0"):
+    with pytest.raises(SettingsError, match="--batch-s must be above 0"):
         asr.load(tones.model).transcribe(tones.files[0], batch_s=0)
 
 

@@ -3,7 +3,7 @@
 import logging
 import weakref
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +13,15 @@ import soundfile
 import torch
 from torch import Tensor
 
-from asr.decoding import long_audio
-from asr.decoding.decoder import greedy_decoder
+from asr.decoding.greedy import GreedyDecoder
 from asr.decoding.hypothesis import Hypothesis, Word
-from asr.decoding.long_audio import recognise_recordings
-from asr.decoding.recognition import Recognised, Segment, recognise
 from asr.errors import AudioError
 from asr.frontend.segmentation import SegmentationConfig
 from asr.model.acoustic import AcousticModel
 from asr.model.saved import load_model
+from asr.recognition import long_audio
+from asr.recognition.long_audio import recognise_recordings
+from asr.recognition.recognise import Recognised, Segment, recognise
 from asr.text.tokenizer import BLANK
 
 CONFIG = SegmentationConfig(max_segment_s=5.0, vad="energy")
@@ -68,8 +68,8 @@ def net(tones: Any, monkeypatch: pytest.MonkeyPatch) -> AcousticModel:
 def results(
     net: AcousticModel, segments: list[Segment], config: SegmentationConfig = CONFIG, **options: Any
 ) -> list[Recognised]:
-    decode = greedy_decoder(net.settings.tokenizer)
-    return list(recognise_recordings(net, segments, 20.0, decode, config, **options))
+    decoder = GreedyDecoder(net.settings.tokenizer)
+    return list(recognise_recordings(net, segments, 20.0, decoder, config, **options))
 
 
 def text(result: Recognised) -> str:
@@ -160,15 +160,19 @@ def test_a_model_that_invents_words_is_not_believed(
     """Words of music that the detector takes for speech; speech of a doubtful model that is dropped."""
     long = write(tmp_path / "long.wav", tones, (" " * 8).join(SENTENCES))
 
-    def decode(confidence: float, count: int) -> Any:
-        words = tuple(Word("the", 0.1 * n, 0.1 * n + 0.1, confidence) for n in range(count))
-        found = Hypothesis(" ".join(["the"] * count), words, (), (), 0.0, 0.0)
-        return lambda log_probs, step_lengths, step_s: [[found] for _ in step_lengths]
+    @dataclass
+    class Words:
+        confidence: float
+        count: int
+
+        def decode(self, log_probs: Tensor, step_lengths: Tensor, step_s: float) -> list[list[Hypothesis]]:
+            words = tuple(Word("the", 0.1 * n, 0.1 * n + 0.1, self.confidence) for n in range(self.count))
+            return [[Hypothesis(" ".join(["the"] * self.count), words, (), (), 0.0, 0.0)]] * len(step_lengths)
 
     for confidence, count, kept in ((0.4, 1, False), (0.6, 1, True), (0.4, 8, True)):
         with caplog.at_level(logging.INFO):
             caplog.clear()
-            (found,) = recognise_recordings(net, [long], 20.0, decode(confidence, count), CONFIG)
+            (found,) = recognise_recordings(net, [long], 20.0, Words(confidence, count), CONFIG)
         assert bool(text(found)) is kept
         assert ("words left out: few and of low confidence" in caplog.text) is not kept
 

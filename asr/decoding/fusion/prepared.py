@@ -1,4 +1,4 @@
-"""What a beam search fuses: language model, vocabulary and hot words, prepared for any weights."""
+"""Language model, vocabulary and hot words prepared for a tokenizer, for any weights."""
 
 import logging
 from collections.abc import Iterable, Mapping
@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 from asr.decoding.config import BeamConfig
 from asr.decoding.fusion.hotwords import HotWords, build_hot_words, check_hot_words
 from asr.decoding.fusion.lm_queries import ExternalModel
-from asr.decoding.fusion.tables import build_bias, build_tables
 from asr.decoding.fusion.vocabulary import Letters, SearchVocabulary, build_vocabulary, letters_of
-from asr.decoding.kernel.proposals import CHARACTER_LM, EXTERNAL_LM, NO_LM, WORD_LM, Tables
+from asr.decoding.kernel.proposals import CHARACTER_LM, EXTERNAL_LM, NO_LM, WORD_LM
 from asr.errors import SettingsError
 from asr.lm.alphabet import check_alphabet
 from asr.lm.interface import LanguageModel
@@ -23,7 +22,7 @@ from asr.lm.ngram.trie import BEGIN, END, UNKNOWN
 from asr.text.lexicon import Lexicon
 from asr.text.tokenizer import Tokenizer
 
-__all__ = ["Sources", "build_sources"]
+__all__ = ["PreparedResources", "prepare_resources"]
 
 log = logging.getLogger("asr")
 
@@ -31,14 +30,16 @@ _BATCH = 4096  # words that a language model scores at once
 
 
 @dataclass(frozen=True, eq=False)
-class Sources:
-    """What a beam search fuses with the acoustics.
+class PreparedResources:
+    """Decoding resources as a search needs them, for any weights.
 
     Attributes:
         letters: what the tokens are made of.
         vocabulary: the words of the search, or None.
         scores: (words,) float64 nats: the words' log-probabilities by the language model without context, or
             None without one of words.
+        out_of_lm: (words,) bool: words of a lexicon that the language model of words does not know, hot words
+            aside; or None without such a lexicon. Each costs the penalty for unknown words.
         lm: the language model, or None.
         lm_kind: NO_LM, WORD_LM, CHARACTER_LM or EXTERNAL_LM, see `kernel.proposals`.
         ngrams: of the n-gram model; empty for others.
@@ -51,30 +52,13 @@ class Sources:
     letters: Letters
     vocabulary: SearchVocabulary | None
     scores: NDArray[np.float64] | None
+    out_of_lm: NDArray[np.bool_] | None
     lm: LanguageModel[Any] | None
     lm_kind: int
     ngrams: PackedNgrams
     lm_ids: NDArray[np.int32]
     hot_words: HotWords | None
     word_boost: NDArray[np.float64] | None
-
-    def tables(self, config: BeamConfig, priors: NDArray[np.float64] | None) -> Tables:
-        """What scores a prefix with these weights.
-
-        Raises:
-            ModelError: the priors do not fit.
-        """
-        return build_tables(
-            self.letters,
-            config,
-            bias=build_bias(len(self.letters.tokens), config, priors),
-            vocabulary=self.vocabulary,
-            scores=self.scores,
-            lm_kind=self.lm_kind,
-            lm_ids=self.lm_ids,
-            hot_words=self.hot_words,
-            word_boost=self.word_boost,
-        )
 
     @property
     def start_state(self) -> int:
@@ -93,13 +77,13 @@ class Sources:
         return ExternalModel(self.lm, self.letters, self.vocabulary)
 
 
-def build_sources(
+def prepare_resources(
     tokenizer: Tokenizer,
     lm: LanguageModel[Any] | None,
     lexicon: Lexicon | None,
     hotwords: Mapping[str, float],
     config: BeamConfig,
-) -> Sources:
+) -> PreparedResources:
     """Prepare what is fused.
 
     The vocabulary is that of the lexicon; without one, that of a language model of words; and, where unknown
@@ -132,8 +116,8 @@ def build_sources(
         )
     elif config.unknown_words == "forbid":
         raise SettingsError(
-            "unknown-words is forbid, but there is no vocabulary. A language model of words or a lexicon "
-            "was expected."
+            "--beam.unknown-words is forbid, but there is no vocabulary. A language model of words or a "
+            "lexicon was expected."
         )
     if vocabulary is None and lm is not None and tokenizer.pieces is None:
         raise SettingsError(
@@ -152,11 +136,16 @@ def build_sources(
     scores = None
     if lm is not None and lm.unit == "word" and vocabulary is not None:
         scores = _score_words(lm, vocabulary.words, lm_ids)
+    out_of_lm = None
+    if lexicon is not None and scores is not None and lm_words and vocabulary is not None:
+        known = {*lm_words, *(word for phrase in hotwords for word in phrase.split())}
+        out_of_lm = np.array([word not in known for word in vocabulary.words], dtype=np.bool_)
     hot_words, word_boost = _find_hot_words(hotwords, letters, vocabulary, config)
-    return Sources(
+    return PreparedResources(
         letters=letters,
         vocabulary=vocabulary,
         scores=scores,
+        out_of_lm=out_of_lm,
         lm=lm,
         lm_kind=lm_kind,
         ngrams=lm.ngrams if isinstance(lm, NgramModel) else empty(),
@@ -176,7 +165,7 @@ def _with_hot_words(
 
 
 def _words_of(lm: LanguageModel[Any] | None) -> tuple[str, ...]:
-    """The words of a language model of words, but for its special ones."""
+    """The words of a language model of words, without its special ones."""
     if lm is None or lm.unit != "word":
         return ()
     words = getattr(lm, "words", ())
@@ -205,7 +194,7 @@ def _check_lexicon(words: list[str], lm_words: tuple[str, ...], lexicon: Lexicon
                 "lexicon's words as the language model's."
             )
     log.info(
-        "%d of %d words of %s are unknown to the language model, such as %s",
+        "%d of %d words of %s are unknown to the language model, such as %s: each costs --unknown-penalty",
         len(missing),
         len(words),
         lexicon.name,
@@ -229,7 +218,7 @@ def _score_words(
 def _find_hot_words(
     boosts: Mapping[str, float], letters: Letters, vocabulary: SearchVocabulary | None, config: BeamConfig
 ) -> tuple[HotWords | None, NDArray[np.float64] | None]:
-    """`Sources.hot_words` and `Sources.word_boost`; both None without hot words.
+    """`PreparedResources.hot_words` and `PreparedResources.word_boost`; both None without hot words.
 
     Raises:
         SettingsError: a hot word cannot be written or found.
@@ -250,8 +239,7 @@ def _find_hot_words(
         return build_hot_words(boosts, letters.numbers), None
     if vocabulary is None:
         raise SettingsError(
-            "hotwords: the model's tokens do not show where words end. A lexicon was expected beside hot "
-            "words."
+            "hotwords: the model's tokens do not show where words end. A lexicon was expected with hot words."
         )
     boost = np.zeros(len(numbers))
     for phrase, nats in boosts.items():

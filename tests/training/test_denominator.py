@@ -14,10 +14,11 @@ from asr.corpora.manifest import read_manifest
 from asr.errors import Interrupted, SettingsError
 from asr.model.acoustic import AcousticModel, ModelSettings
 from asr.model.denominator import count_ngrams, witten_bell
-from asr.model.encoder import EncoderConfig, LossConfig
+from asr.model.encoder import EncoderConfig
+from asr.model.loss import LossConfig
 from asr.model.saved import load_model, save_model
 from asr.training import recogniser
-from asr.training.criterion import estimate_denominator
+from asr.training.denominator import estimate_denominator
 from asr.training.recogniser import Settings, train
 from asr.training.tasks.speech import replay
 from tests.training.conftest import assert_same_weights, changed, rows, weights_of
@@ -145,7 +146,7 @@ def test_text_without_crf(manifest: Path, settings: Settings, tmp_path: Path) ->
     given = changed(settings, "text", denominator_text=(tmp_path / "text.txt",))
     utterances = read_manifest(manifest)
     with pytest.raises(
-        SettingsError, match=r"text\.denominator-text is for CTC-CRF, but model\.criterion is "
+        SettingsError, match=r"--text\.denominator-text is for CTC-CRF, but --model\.criterion is "
     ):
         train(utterances, utterances, given)
 
@@ -153,10 +154,10 @@ def test_text_without_crf(manifest: Path, settings: Settings, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"criterion": "mmi"}, "model.criterion must be ctc or crf. Got 'mmi'."),
-        ({"denominator_order": 4}, "model.denominator-order must be 2 or 3. Got 4."),
-        ({"ctc_weight": -1.0}, "model.ctc-weight must be at least 0. Got -1."),
-        ({"ctc_weight": math.inf}, "model.ctc-weight must be at least 0. Got inf."),
+        ({"criterion": "mmi"}, "--model.criterion must be ctc or crf. Got 'mmi'."),
+        ({"denominator_order": 4}, "--model.denominator-order must be 2 or 3. Got 4."),
+        ({"ctc_weight": -1.0}, "--model.ctc-weight must be at least 0. Got -1."),
+        ({"ctc_weight": math.inf}, "--model.ctc-weight must be at least 0. Got inf."),
     ],
 )
 def test_impossible_settings(values: dict[str, object], message: str) -> None:

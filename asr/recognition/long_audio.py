@@ -13,16 +13,16 @@ from statistics import fmean
 import torch
 from torch import Tensor
 
-from asr.decoding.decoder import Decode
+from asr.decoding.decoder import Decoder
 from asr.decoding.hypothesis import Hypothesis, Word
-from asr.decoding.joining import Joined
-from asr.decoding.recognition import Recognised, Segment, recognise
 from asr.errors import AudioError
 from asr.frontend.audio import audio_blocks
 from asr.frontend.recordings import open_recording
 from asr.frontend.segmentation import Piece, SegmentationConfig, Segmenter
 from asr.frontend.voice_activity import VadName, find_vad, open_vad
 from asr.model.acoustic import AcousticModel
+from asr.recognition.joining import Joined
+from asr.recognition.recognise import Recognised, Segment, recognise
 
 __all__ = ["Progress", "recognise_recordings"]
 
@@ -82,7 +82,7 @@ def recognise_recordings(
     model: AcousticModel,
     recordings: Sequence[Segment],
     batch_s: float,
-    decode: Decode,
+    decoder: Decoder,
     config: SegmentationConfig,
     progress: Progress | None = None,
 ) -> Iterator[Recognised]:
@@ -92,7 +92,7 @@ def recognise_recordings(
         model: on its device.
         recordings: what to recognise.
         batch_s: seconds of audio in a batch, padding included.
-        decode: the decoder.
+        decoder: what decodes.
         config: how long recordings are cut.
         progress: is called with the words of long recordings as they are found.
 
@@ -107,7 +107,7 @@ def recognise_recordings(
     states = [_Recording(segment) for segment in recordings]
     parts = _Cutter(config, model.settings.features.sample_rate).parts(states)
     done = 0
-    for result in recognise(model, parts, batch_s, decode, len(states)):
+    for result in recognise(model, parts, batch_s, decoder, len(states)):
         while states[done].empty:
             yield _empty(states[done])
             done += 1

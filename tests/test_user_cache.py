@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from asr.decoding.fusion import array_cache, vocabulary
-from asr.decoding.fusion.array_cache import cache_folder, cached_arrays, content_digest
+from asr import user_cache
+from asr.decoding.fusion import vocabulary
 from asr.decoding.fusion.vocabulary import SearchVocabulary, build_vocabulary, letters_of
 from asr.text.lexicon import Lexicon
 from asr.text.phones import PhoneTokenizer
+from asr.user_cache import cache_folder, cached_arrays, content_digest
 
 TOKENIZER = PhoneTokenizer(("A", "B"), Lexicon({"ab": (("A", "B"),)}, "one"), fallback="nothing")
 
@@ -95,7 +96,7 @@ def homeless(cls: type[Path]) -> Path:
 
 def test_the_folder_does_not_grow_forever(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One file for each language model that was ever tried."""
-    monkeypatch.setattr(array_cache, "_MAX_FILES", 2)
+    monkeypatch.setattr(user_cache, "_MAX_FILES", 2)
     for number, key in enumerate("abc"):
         cached_arrays(key, lambda: {"x": np.zeros(1)})
         for file in cache.iterdir():

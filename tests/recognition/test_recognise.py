@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from asr.decoding import recognition
-from asr.decoding.recognition import Segment, each_output
 from asr.errors import AudioError
 from asr.frontend.audio import read_audio
 from asr.model.acoustic import AcousticModel
 from asr.model.saved import load_model
+from asr.recognition import recognise
+from asr.recognition.recognise import Segment, run_model
 
 PATIENCE_S = 60  # for what must happen; a failure, not a measurement
 
@@ -60,9 +60,9 @@ def test_a_batch_is_used_after_the_next_is_launched(
         return steps_of(log_probs, step_lengths, step_s)
 
     monkeypatch.setattr(AcousticModel, "log_probs", start)
-    monkeypatch.setattr(recognition, "_record_event", lambda device: Event(log))
-    monkeypatch.setattr(recognition, "_WINDOW", 2)  # the order holds from one window to the next
-    found = list(each_output(net, segments, 1.0, use))
+    monkeypatch.setattr("asr.device._record_event", lambda device: Event(log))
+    monkeypatch.setattr(recognise, "_WINDOW", 2)  # the order holds from one window to the next
+    found = list(run_model(net, segments, 1.0, use))
     assert [segment for segment, _, _ in found] == segments
     batches = sum(entry.startswith("start") for entry in log)
     assert batches > 4
@@ -83,10 +83,10 @@ def test_recordings_are_read_at_the_same_time(
             together.wait(PATIENCE_S)  # fails unless three are being read
         return read_audio(path, rate, **part)
 
-    monkeypatch.setattr(recognition, "usable_cores", lambda: 3)
-    plain = list(each_output(net, segments, 3.0, steps_of))
-    monkeypatch.setattr(recognition, "read_audio", read)
-    assert list(each_output(net, segments, 3.0, steps_of)) == plain
+    monkeypatch.setattr(recognise, "usable_cores", lambda: 3)
+    plain = list(run_model(net, segments, 3.0, steps_of))
+    monkeypatch.setattr(recognise, "read_audio", read)
+    assert list(run_model(net, segments, 3.0, steps_of)) == plain
 
 
 def test_reading_goes_on_while_the_model_computes(
@@ -105,11 +105,11 @@ def test_reading_goes_on_while_the_model_computes(
         assert last_is_read.wait(PATIENCE_S)
         return whole(model, waveforms)
 
-    monkeypatch.setattr(recognition, "_WINDOW", 4)  # of one second
-    monkeypatch.setattr(recognition, "usable_cores", lambda: 2)
-    monkeypatch.setattr(recognition, "read_audio", read)
+    monkeypatch.setattr(recognise, "_WINDOW", 4)  # of one second
+    monkeypatch.setattr(recognise, "usable_cores", lambda: 2)
+    monkeypatch.setattr(recognise, "read_audio", read)
     monkeypatch.setattr(AcousticModel, "log_probs", compute)
-    assert len(list(each_output(net, segments, 1.0, steps_of))) == len(segments)
+    assert len(list(run_model(net, segments, 1.0, steps_of))) == len(segments)
 
 
 def test_memory_is_bounded(
@@ -122,11 +122,11 @@ def test_memory_is_bounded(
         read.append(path)
         return read_audio(path, rate, **part)
 
-    monkeypatch.setattr(recognition, "_WINDOW", 1)
-    monkeypatch.setattr(recognition, "usable_cores", lambda: 1)
-    monkeypatch.setattr(recognition, "read_audio", watch)
+    monkeypatch.setattr(recognise, "_WINDOW", 1)
+    monkeypatch.setattr(recognise, "usable_cores", lambda: 1)
+    monkeypatch.setattr(recognise, "read_audio", watch)
     threads = threading.active_count()
-    outputs = each_output(net, segments * 100, 1.0, steps_of)
+    outputs = run_model(net, segments * 100, 1.0, steps_of)
     assert isinstance(outputs, Iterator)
     next(outputs)
     outputs.close()  # type: ignore[attr-defined]
@@ -152,11 +152,11 @@ def test_reading_ends_with_the_results(
             stopped.wait(PATIENCE_S)
         return read_audio(path, rate, **part)
 
-    monkeypatch.setattr(recognition, "_WINDOW", 1)
-    monkeypatch.setattr(recognition, "usable_cores", lambda: 1)
-    monkeypatch.setattr(recognition, "Event", Stop)
-    monkeypatch.setattr(recognition, "read_audio", watch)
-    outputs = each_output(net, [*segments[:5], *[Segment(Path("missing.wav"))] * 100], 1.0, steps_of)
+    monkeypatch.setattr(recognise, "_WINDOW", 1)
+    monkeypatch.setattr(recognise, "usable_cores", lambda: 1)
+    monkeypatch.setattr(recognise, "Event", Stop)
+    monkeypatch.setattr(recognise, "read_audio", watch)
+    outputs = run_model(net, [*segments[:5], *[Segment(Path("missing.wav"))] * 100], 1.0, steps_of)
     next(outputs)
     outputs.close()  # type: ignore[attr-defined]
     assert len(read) < 20
@@ -168,7 +168,7 @@ def test_threads_of_sums_are_left_as_they_were(net: AcousticModel, segments: lis
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        list(each_output(net, segments, 1.0, steps_of))
+        list(run_model(net, segments, 1.0, steps_of))
         thread = threading.Thread(target=lambda: counts.append(torch.get_num_threads()))
         thread.start()
         thread.join()
@@ -181,11 +181,11 @@ def test_a_bad_recording_costs_no_other_its_result(
     net: AcousticModel, segments: list[Segment], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Results that move up in the order after a file that failed, at the ends and alone in a window."""
-    monkeypatch.setattr(recognition, "_WINDOW", 1)
+    monkeypatch.setattr(recognise, "_WINDOW", 1)
     missing = Segment(Path("missing.wav"))
-    good = {segment: output for segment, _, output in each_output(net, segments, 1.0, steps_of)}
+    good = {segment: output for segment, _, output in run_model(net, segments, 1.0, steps_of)}
     mixed: Sequence[Segment] = [missing, missing, segments[0], missing, *segments[1:], missing, missing]
-    found = list(each_output(net, mixed, 1.0, steps_of))
+    found = list(run_model(net, mixed, 1.0, steps_of))
     assert [segment for segment, _, _ in found] == mixed
     for segment, seconds, output in found:
         if segment == missing:
@@ -193,5 +193,5 @@ def test_a_bad_recording_costs_no_other_its_result(
             assert seconds == 0
         else:
             assert output == good[segment]
-    assert len(list(each_output(net, [missing] * 30, 1.0, steps_of))) == 30
-    assert list(each_output(net, [], 1.0, steps_of)) == []
+    assert len(list(run_model(net, [missing] * 30, 1.0, steps_of))) == 30
+    assert list(run_model(net, [], 1.0, steps_of)) == []

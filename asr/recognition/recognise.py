@@ -18,15 +18,16 @@ from typing import Generic, TypeVar
 import torch
 from torch import Tensor
 
-from asr.decoding.decoder import Decode, greedy_decoder
+from asr.decoding.decoder import Decoder
+from asr.decoding.greedy import GreedyDecoder
 from asr.decoding.hypothesis import Hypothesis
-from asr.device import usable_cores
+from asr.device import HostCopy, usable_cores
 from asr.errors import AudioError, SettingsError
 from asr.frontend.audio import read_audio
-from asr.frontend.features import FeatureConfig
+from asr.frontend.features import FeatureConfig, require_one_window
 from asr.model.acoustic import AcousticModel
 
-__all__ = ["Recognised", "Segment", "each_output", "recognise"]
+__all__ = ["Recognised", "Segment", "recognise", "run_model"]
 
 log = logging.getLogger("asr")
 
@@ -69,17 +70,17 @@ def recognise(
     model: AcousticModel,
     segments: Iterable[Segment],
     batch_s: float,
-    decode: Decode | None = None,
+    decoder: Decoder | None = None,
     recordings: int | None = None,
 ) -> Iterator[Recognised]:
-    """Recognise segments, in batches of about the same length; see `each_output`.
+    """Recognise segments, in batches of about the same length; see `run_model`.
 
     Args:
         model: on its device.
         segments: what to recognise.
         batch_s: seconds of audio in a batch, padding included; a longer segment is a batch by itself.
-        decode: the decoder; None decodes greedily.
-        recordings: as for `each_output`.
+        decoder: what decodes; None decodes greedily.
+        recordings: as for `run_model`.
 
     Yields:
         One result per segment, in order.
@@ -87,8 +88,8 @@ def recognise(
     Raises:
         SettingsError: batch_s is not above 0, or a batch does not fit into the device's memory.
     """
-    decode = decode or greedy_decoder(model.settings.tokenizer)
-    for segment, duration_s, found in each_output(model, segments, batch_s, decode, recordings):
+    decoder = decoder or GreedyDecoder(model.settings.tokenizer)
+    for segment, duration_s, found in run_model(model, segments, batch_s, decoder.decode, recordings):
         if isinstance(found, AudioError):
             yield Recognised(segment, duration_s, found)
         else:
@@ -102,7 +103,7 @@ def _end_with_recording(hypothesis: Hypothesis, duration_s: float) -> Hypothesis
     return replace(hypothesis, words=words)
 
 
-def each_output(
+def run_model(
     model: AcousticModel,
     segments: Iterable[Segment],
     batch_s: float,
@@ -129,14 +130,14 @@ def each_output(
         SettingsError: batch_s is not above 0, or a batch does not fit into the device's memory.
     """
     if not batch_s > 0:
-        raise SettingsError(f"batch-s must be above 0 seconds. Got {batch_s:g}.")
+        raise SettingsError(f"--batch-s must be above 0 seconds. Got {batch_s:g}.")
     rate = model.settings.features.sample_rate
     progress = _Progress(len(segments) if isinstance(segments, Sized) else recordings or 0)
     windows: deque[_Window[Output]] = deque()
     running: _RunningBatch[Output] | None = None
 
     def finish(batch: "_RunningBatch[Output]") -> None:
-        log_probs, step_lengths = batch.output.wait()
+        log_probs, step_lengths = batch.output.get()
         results = use(log_probs, step_lengths, model.step_s)
         batch.window.results |= zip(batch.numbers, results, strict=True)
         ended = sum(not batch.window.entries[n][0].goes_on for n in batch.numbers)
@@ -151,7 +152,7 @@ def each_output(
             if running is not None:
                 finish(running)
             running = started
-            if running.output.copied is None:  # a CPU has finished it
+            if running.output.complete:  # on a CPU
                 finish(running)
                 running = None
             while windows and windows[0].complete:
@@ -188,33 +189,7 @@ class _Window(Generic[Output]):
                 yield segment, len(audio) / sample_rate, self.results[number]
 
 
-class _HostCopy:
-    """A model's output on its way from the device to the host, which does other work meanwhile.
-
-    Args:
-        log_probs: (batch, steps, vocab).
-        step_lengths: (batch,).
-    """
-
-    def __init__(self, log_probs: Tensor, step_lengths: Tensor) -> None:
-        # Into page-locked memory, which torch takes for asynchronous copies.
-        self.output = log_probs.to("cpu", non_blocking=True), step_lengths.to("cpu", non_blocking=True)
-        self.copied = _record_event(log_probs.device)
-
-    def wait(self) -> tuple[Tensor, Tensor]:
-        """The same in the host's memory."""
-        if self.copied is not None:
-            self.copied.synchronize()
-        return self.output
-
-
-def _record_event(device: torch.device) -> torch.cuda.Event | None:
-    """An event after all work that was started so far; None on a CPU, which has finished it."""
-    if device.type != "cuda":
-        return None
-    event = torch.cuda.Event()  # type: ignore[no-untyped-call]
-    event.record(torch.cuda.current_stream(device))
-    return event
+_LogProbs = tuple[Tensor, Tensor]  # (batch, steps, vocab), and (batch,) valid steps
 
 
 @dataclass(frozen=True)
@@ -223,18 +198,20 @@ class _RunningBatch(Generic[Output]):
 
     window: _Window[Output]
     numbers: list[int]  # of the window's entries
-    output: _HostCopy
+    output: HostCopy[_LogProbs]
 
 
-def _start(model: AcousticModel, window: _Window[Output], numbers: list[int], batch_s: float) -> _HostCopy:
+def _start(
+    model: AcousticModel, window: _Window[Output], numbers: list[int], batch_s: float
+) -> HostCopy[_LogProbs]:
     waveforms = [window.waveforms[number] for number in numbers]
     try:
-        return _HostCopy(*model.log_probs(waveforms))
+        return HostCopy(model.log_probs(waveforms))
     except torch.OutOfMemoryError as error:
         longest_s = len(waveforms[0]) / model.settings.features.sample_rate
         raise SettingsError(
-            f"batch-s {batch_s:g}: {len(numbers)} recordings of up to {longest_s:.0f} s do not fit into the "
-            f"memory of {model.device} together. Lower --batch-s, cut recordings longer than it, or use "
+            f"--batch-s {batch_s:g}: {len(numbers)} recordings of up to {longest_s:.0f} s do not fit into "
+            f"the memory of {model.device} together. Lower --batch-s, cut recordings longer than it, or use "
             f"--device cpu."
         ) from error
 
@@ -307,7 +284,6 @@ def _windows(
 
 
 def _read(segment: Segment, features: FeatureConfig) -> Tensor | AudioError:
-    rate = features.sample_rate
     waveform = segment.waveform
     if segment.error is not None:
         return segment.error
@@ -315,18 +291,14 @@ def _read(segment: Segment, features: FeatureConfig) -> Tensor | AudioError:
         if waveform is None:
             waveform = read_audio(
                 segment.path,
-                rate,
+                features.sample_rate,
                 offset_s=segment.offset_s,
                 duration_s=segment.duration_s,
                 channel=segment.channel,
             )
+        require_one_window(len(waveform), features, str(segment.path))
     except AudioError as error:
         return error
-    if len(waveform) < features.win_length:
-        return AudioError(
-            f"{segment.path}: {1000 * len(waveform) / rate:.0f} ms of audio are too short to recognise. "
-            f"Expected at least {features.window_ms:g} ms. Leave the file out."
-        )
     return waveform
 
 

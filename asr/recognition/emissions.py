@@ -16,12 +16,12 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from asr.corpora.manifest import Utterance
-from asr.decoding.decoder import Decode
+from asr.decoding.decoder import Decoder
 from asr.decoding.hypothesis import Hypothesis
-from asr.decoding.recognition import Segment, each_output
 from asr.errors import AudioError
 from asr.files import file_digest, weights_digest, write_atomically
 from asr.model.acoustic import AcousticModel
+from asr.recognition.recognise import Segment, run_model
 
 __all__ = ["Emissions", "cached_emissions", "compute_emissions"]
 
@@ -45,7 +45,7 @@ class Emissions:
     step_s: float
     key: str = ""
 
-    def decode(self, decode: Decode) -> Iterator[tuple[Hypothesis, ...]]:
+    def decode(self, decoder: Decoder) -> Iterator[tuple[Hypothesis, ...]]:
         """Decode every utterance.
 
         Yields:
@@ -57,7 +57,7 @@ class Emissions:
             batch = order[begin : begin + _BATCH]
             rows = [self.log_probs[number] for number in batch]
             lengths = torch.tensor([len(row) for row in rows])
-            decoded = decode(pad_sequence(rows, batch_first=True), lengths, self.step_s)
+            decoded = decoder.decode(pad_sequence(rows, batch_first=True), lengths, self.step_s)
             found |= zip(batch, map(tuple, decoded), strict=True)
         yield from (found[number] for number in range(len(order)))
 
@@ -87,7 +87,7 @@ def compute_emissions(model: AcousticModel, utterances: Sequence[Utterance], bat
     """
     segments = [Segment(one.audio_filepath, one.offset, one.duration, one.channel) for one in utterances]
     rows: list[Tensor] = []
-    for utterance, (_, _, row) in zip(utterances, each_output(model, segments, batch_s, _rows), strict=True):
+    for utterance, (_, _, row) in zip(utterances, run_model(model, segments, batch_s, _rows), strict=True):
         if isinstance(row, AudioError):
             raise AudioError(f"utterance {utterance.id}: {row}")
         rows.append(row)

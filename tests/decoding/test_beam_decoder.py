@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from asr.decoding import beam as beam_module
+from asr.decoding import beam_decoder as beam_module
 from asr.decoding import beam_search
-from asr.decoding.beam import BeamDecoder
+from asr.decoding.beam_decoder import BeamDecoder
 from asr.decoding.config import BeamConfig
 from asr.decoding.greedy import greedy_decode
 from asr.decoding.kernel.arena import ROOT, spell
@@ -318,13 +318,13 @@ def test_half_precision_is_normalised_enough(peaky_rows: Rows) -> None:
 @pytest.mark.parametrize(
     ("setting", "value", "message"),
     [
-        ("beam_size", 0, "beam-size is 0. Expected at least 1"),
-        ("nbest", 0, "nbest is 0. Expected at least 1"),
-        ("token_top", -1, "token-top is -1. Expected 0 or more"),
-        ("threads", -2, "threads is -2. Expected 0 or more"),
-        ("beam_threshold", 0.0, "beam-threshold is 0.0. Expected a number above 0"),
-        ("token_threshold", math.nan, "token-threshold is nan"),
-        ("blank_skip", 0.0, "blank-skip is 0.0. Expected a probability above 0, up to 1"),
+        ("beam_size", 0, "--beam.beam-size is 0. Expected at least 1"),
+        ("nbest", 0, "--nbest is 0. Expected at least 1"),
+        ("token_top", -1, "--beam.token-top is -1. Expected 0 or more"),
+        ("threads", -2, "--beam.threads is -2. Expected 0 or more"),
+        ("beam_threshold", 0.0, "--beam.beam-threshold is 0.0. Expected a number above 0"),
+        ("token_threshold", math.nan, "--beam.token-threshold is nan"),
+        ("blank_skip", 0.0, "--beam.blank-skip is 0.0. Expected a probability above 0, up to 1"),
         ("unknown_words", "drop", 'unknown-words is drop. Expected "allow" or "forbid"'),
     ],
 )
@@ -337,14 +337,14 @@ def test_wrong_settings(setting: str, value: object, message: str) -> None:
 @pytest.mark.parametrize(
     ("weight", "value", "message"),
     [
-        ("acoustic_scale", math.inf, "acoustic-scale is inf. Expected a finite number above 0"),
-        ("blank_scale", -1.0, "blank-scale is -1.0"),
-        ("prior_weight", -0.1, "prior-weight is -0.1. Expected a finite number, 0 or more"),
-        ("lm_weight", math.nan, "lm-weight is nan"),
-        ("word_bonus", math.inf, "word-bonus is inf. Expected a finite number"),
-        ("unknown_penalty", math.nan, "unknown-penalty is nan"),
-        ("unknown_letter_penalty", 0.5, "unknown-letter-penalty is 0.5. Expected a finite number, 0 or less"),
-        ("rescore_weight", -1.0, "rescore-weight is -1.0. Expected a finite number, 0 or more"),
+        ("acoustic_scale", math.inf, "--acoustic-scale is inf. Expected a finite number above 0"),
+        ("blank_scale", -1.0, "--blank-scale is -1.0"),
+        ("prior_weight", -0.1, "--prior-weight is -0.1. Expected a finite number, 0 or more"),
+        ("lm_weight", math.nan, "--lm-weight is nan"),
+        ("word_bonus", math.inf, "--word-bonus is inf. Expected a finite number"),
+        ("unknown_penalty", math.nan, "--unknown-penalty is nan"),
+        ("unknown_letter_penalty", 0.5, "--unknown-letter-penalty is 0.5. Expected a finite .*, 0 or less"),
+        ("rescore_weight", -1.0, "--rescore-weight is -1.0. Expected a finite number, 0 or more"),
     ],
 )
 def test_wrong_weights(weight: str, value: float, message: str) -> None:
@@ -356,7 +356,7 @@ def test_wrong_weights(weight: str, value: float, message: str) -> None:
 def test_priors_that_are_missing_or_wrong() -> None:
     """Guards a prior weight without priors, and priors of another model or of 0, against being ignored."""
     config = BeamConfig().with_weights(prior_weight=0.3)
-    with pytest.raises(ModelError, match=r"prior-weight is 0.3, but there are no priors"):
+    with pytest.raises(ModelError, match=r"--prior-weight is 0.3, but there are no priors"):
         BeamDecoder(TOKENIZER, config)
     with pytest.raises(ModelError, match=r"priors are of shape \(3,\)"):
         BeamDecoder(TOKENIZER, config, priors=np.full(3, 0.3))

@@ -1,9 +1,10 @@
 """Prefix beam search of a batch, with a fused language model, lexicon, hot words.
 
-`BeamDecoder` is the entry. It decodes a batch in several threads; `BeamDecoder.stream` takes an utterance in
+`BeamDecoder` is the entry. It decodes a batch in threads; `BeamDecoder.stream` takes an utterance in
 blocks. Both run the same compiled search (`kernel/steps.py`).
 """
 
+import copy
 import logging
 import threading
 import time
@@ -16,12 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from asr.decoding.beam_search import BeamSearch, SearchSetup
+from asr.decoding.beam_search import BeamSearch
 from asr.decoding.checks import check_lengths, check_normalised, check_shapes
 from asr.decoding.config import BeamConfig
 from asr.decoding.fusion.lm_queries import answer_queries
-from asr.decoding.fusion.sources import Sources, build_sources
-from asr.decoding.fusion.tables import build_pruning
+from asr.decoding.fusion.prepared import prepare_resources
+from asr.decoding.fusion.setup import build_setup
 from asr.decoding.hypothesis import Hypothesis
 from asr.decoding.kernel.proposals import EXTERNAL_LM
 from asr.decoding.kernel.steps import advance_beam
@@ -68,25 +69,10 @@ class BeamDecoder:
         hotwords: Mapping[str, float] | None = None,
         priors: NDArray[np.float64] | None = None,
     ) -> None:
-        config = config or BeamConfig()
-        self._configure(
-            config, tokenizer, build_sources(tokenizer, lm, lexicon, hotwords or {}, config), priors
-        )
-
-    def _configure(
-        self, config: BeamConfig, tokenizer: Tokenizer, sources: Sources, priors: NDArray[np.float64] | None
-    ) -> None:
-        self.config = config
-        self.tokenizer = tokenizer
-        self._sources = sources
+        self.config = config or BeamConfig()
+        prepared = prepare_resources(tokenizer, lm, lexicon, hotwords or {}, self.config)
         self._priors = priors
-        self._setup = SearchSetup(
-            tokenizer,
-            config,
-            sources,
-            sources.tables(config, priors),
-            build_pruning(config, tokenizer.vocab_size),
-        )
+        self._setup = build_setup(tokenizer, self.config, prepared, priors)
 
     def with_config(self, config: BeamConfig, priors: NDArray[np.float64] | None = None) -> "BeamDecoder":
         """The same decoder with other weights; vocabulary and models are shared.
@@ -101,8 +87,10 @@ class BeamDecoder:
         """
         if config.unknown_words != self.config.unknown_words:
             raise SettingsError("unknown-words cannot be changed. Make another decoder.")
-        other = BeamDecoder.__new__(BeamDecoder)
-        other._configure(config, self.tokenizer, self._sources, self._priors if priors is None else priors)
+        other = copy.copy(self)
+        other.config = config
+        other._priors = self._priors if priors is None else priors
+        other._setup = build_setup(self._setup.tokenizer, config, self._setup.prepared, other._priors)
         return other
 
     def decode(self, log_probs: Tensor, step_lengths: Tensor, step_s: float) -> list[list[Hypothesis]]:
@@ -131,15 +119,16 @@ class BeamDecoder:
             ModelError: the shapes do not fit each other or the tokenizer, a length lies outside 0..steps, an
                 utterance holds NaN or rows that are not normalised, or nothing has a probability above 0.
         """
-        check_shapes(log_probs, step_lengths, self.tokenizer)
+        check_shapes(log_probs, step_lengths, self._setup.tokenizer)
         lengths: list[int] = step_lengths.tolist()
         check_lengths(lengths, log_probs.shape[1])
         check_normalised(log_probs, step_lengths)
         host = log_probs.detach().cpu().double().numpy()
         utterances = [host[index, :length] for index, length in enumerate(lengths)]
         with _announced():
-            if self._sources.lm is not None and self._sources.lm_kind == EXTERNAL_LM:
-                return self._decode_together(utterances, step_s, self._sources.lm)
+            prepared = self._setup.prepared
+            if prepared.lm is not None and prepared.lm_kind == EXTERNAL_LM:
+                return self._decode_together(utterances, step_s, prepared.lm)
             threads = min(self.config.threads or usable_cores(), len(utterances))
             if threads <= 1:
                 return [self._decode(rows, index, step_s) for index, rows in enumerate(utterances)]
@@ -168,7 +157,7 @@ class BeamDecoder:
     ) -> list[list[Hypothesis]]:
         """All utterances step by step, so that the language model scores for all of them at once.
 
-        In one thread, since a language model may not be safe to call from several.
+        In one thread, since a language model may not be thread-safe.
         """
         searches = [self._search(index) for index in range(len(utterances))]
         pairs = list(zip(searches, utterances, strict=True))

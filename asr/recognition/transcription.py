@@ -17,10 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from asr.decoding.config import DecoderSettings
-from asr.decoding.decoder import Decoder, build_decoder
+from asr.decoding.decoder import DescribedDecoder, build_decoder
 from asr.decoding.hypothesis import Hypothesis, Word
-from asr.decoding.long_audio import recognise_recordings
-from asr.decoding.recognition import Recognised, Segment
 from asr.device import choose_device
 from asr.errors import AudioError, SettingsError
 from asr.frontend.audio import to_waveform
@@ -28,6 +26,8 @@ from asr.frontend.segmentation import SegmentationConfig
 from asr.model.acoustic import AcousticModel
 from asr.model.saved import load_model
 from asr.model.shipped import DEFAULT_MODEL, find_model
+from asr.recognition.long_audio import recognise_recordings
+from asr.recognition.recognise import Recognised, Segment
 
 __all__ = ["Audio", "Model", "Transcript", "load"]
 
@@ -60,7 +60,7 @@ class Model:
         decoder: what turns the network's output into text.
     """
 
-    def __init__(self, acoustic: AcousticModel, decoder: Decoder) -> None:
+    def __init__(self, acoustic: AcousticModel, decoder: DescribedDecoder) -> None:
         self.acoustic = acoustic
         self.decoder = decoder
 
@@ -126,7 +126,7 @@ class Model:
         recordings: Sequence[Any] = [audio] if one else cast(Sequence[Any], audio)
         segments = [self._segment(item, index, sample_rate) for index, item in enumerate(recordings)]
         results = recognise_recordings(
-            self.acoustic, segments, batch_s, self.decoder.decode, segmentation or SegmentationConfig()
+            self.acoustic, segments, batch_s, self.decoder, segmentation or SegmentationConfig()
         )
         transcripts = [_transcript(result) for result in results]
         return transcripts[0] if one else transcripts

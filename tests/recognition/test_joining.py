@@ -5,7 +5,7 @@ import random
 import pytest
 
 from asr.decoding.hypothesis import Hypothesis, Word
-from asr.decoding.joining import Joined
+from asr.recognition.joining import Joined
 
 STEP_S = 0.04
 

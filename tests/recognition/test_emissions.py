@@ -7,16 +7,16 @@ import pytest
 import torch
 
 from asr.corpora.manifest import read_manifest
-from asr.decoding.decoder import greedy_decoder
-from asr.decoding.emissions import cached_emissions, compute_emissions
+from asr.decoding.greedy import GreedyDecoder
 from asr.model.saved import load_model
+from asr.recognition.emissions import cached_emissions, compute_emissions
 
 
 def test_decoded_as_the_model_itself(tones: Any) -> None:
     """Utterances that change their order in the sorted batches, or padding that is kept as steps."""
     model = load_model(tones.model)
     emissions = compute_emissions(model, read_manifest(tones.manifest), 3.0)
-    found = list(emissions.decode(greedy_decoder(model.settings.tokenizer)))
+    found = list(emissions.decode(GreedyDecoder(model.settings.tokenizer)))
     assert [one[0].text for one in found] == list(tones.texts.values())
     priors = emissions.mean_posteriors()
     every = torch.cat(emissions.log_probs).double().exp()
