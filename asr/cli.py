@@ -16,10 +16,11 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TypeVar
 
 from asr import __version__
-from asr.commands.options import one_line, parse
+from asr.commands.options import one_line, option_value, parse
 from asr.errors import AsrError, SettingsError
 
 _HELP = """\
@@ -115,6 +116,7 @@ def recipe(
         import tyro
 
         document, arguments = sys.modules["__main__"].__doc__, sys.argv[1:]
+        source = option_value(arguments, "--train.warm-start")
         with one_line(f"python {sys.argv[0]}"):
             if isinstance(config, Mapping):
                 if arguments and not arguments[0].startswith("-") and arguments[0] not in config:
@@ -122,23 +124,41 @@ def recipe(
                     raise SettingsError(f"unknown preset {arguments[0]!r}. Expected one of: {names}.")
                 if default and not any(word in config or word in ("-h", "--help") for word in arguments[:1]):
                     arguments = [default, *arguments]
-                presets = dict(config)
+                presets = {
+                    name: (about, _of_source(preset, source)) for name, (about, preset) in config.items()
+                }
                 settings = tyro.extras.overridable_config_cli(presets, args=arguments, description=document)
             else:
-                settings = tyro.cli(type(config), default=config, description=document)
+                start = _of_source(config, source)
+                settings = tyro.cli(type(config), default=start, description=document)
         _console.print_result(run(settings))
         return 0
 
     sys.exit(_guarded(parse_and_run))
 
 
+def _of_source(config: Config, source: str | None) -> Config:
+    """A recipe's settings; with a warm start, features and encoder are those of that model.
+
+    Args:
+        config: of the recipe.
+        source: of the command line's --train.warm-start; None for the recipe's own, if it has one.
+    """
+    from asr.training.recogniser import Settings, settings_of_source
+
+    if not isinstance(config, Settings):
+        return config
+    path = Path(source) if source else config.train.warm_start
+    return settings_of_source(config, path) if path else config
+
+
 # Each command is imported when it is called: torch takes seconds, and `asr --help` does not need it.
 
 
 def _train(arguments: Sequence[str]) -> int:
-    from asr.commands.train import TrainSettings, run
+    from asr.commands.train import TrainSettings, defaults, run
 
-    _console.print_result(run(parse(TrainSettings, "asr train", arguments)))
+    _console.print_result(run(parse(TrainSettings, "asr train", arguments, defaults(arguments))))
     return 0
 
 

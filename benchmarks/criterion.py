@@ -96,7 +96,9 @@ def _batch(options: Options, features: FeatureConfig) -> Batch:
     count = round(options.utterance_s * options.phones_per_s)
     return Batch(
         ids=tuple(map(str, range(rows))),
-        audio=torch.from_numpy(rng.standard_normal((rows, frames, features.n_mels)).astype(np.float32)),
+        cached_features=torch.from_numpy(
+            rng.standard_normal((rows, frames, features.n_mels)).astype(np.float32)
+        ),
         frame_lengths=torch.full((rows,), frames),
         tokens=torch.from_numpy(rng.integers(1, options.phones + 1, (rows, count))),
         token_lengths=torch.full((rows,), count),

@@ -50,19 +50,19 @@ class EncoderDecoderConfig:
 
     def __post_init__(self) -> None:
         if self.embedding < 1:
-            raise SettingsError(f"model.embedding must be at least 1. Got {self.embedding}.")
+            raise SettingsError(f"--model.embedding must be at least 1. Got {self.embedding}.")
         if self.attention not in get_args(AttentionKind):
             kinds = ", ".join(get_args(AttentionKind))
-            raise SettingsError(f"model.attention must be one of {kinds}. Got {self.attention!r}.")
+            raise SettingsError(f"--model.attention must be one of {kinds}. Got {self.attention!r}.")
         if not 0 <= self.label_smoothing < 1:
-            raise SettingsError(f"model.label-smoothing must be in [0, 1). Got {self.label_smoothing:g}.")
+            raise SettingsError(f"--model.label-smoothing must be in [0, 1). Got {self.label_smoothing:g}.")
         if self.input_feeding and self.attention != "dot":
             raise SettingsError(
-                f"model.input-feeding is a choice of dot attention, and model.attention is {self.attention}, "
-                f"whose decoder always has what it knows of the source in its input. Leave it out."
+                f"--model.input-feeding is a choice of dot attention, and --model.attention is "
+                f"{self.attention}, whose decoder always reads the source. Leave it out."
             )
         if self.decoder_depth < 1:
-            raise SettingsError(f"model.decoder-depth must be at least 1. Got {self.decoder_depth}.")
+            raise SettingsError(f"--model.decoder-depth must be at least 1. Got {self.decoder_depth}.")
         self.encoder(), self.decoder()  # check the rest
 
     def encoder(self) -> RecurrentConfig:

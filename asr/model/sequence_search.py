@@ -26,9 +26,9 @@ class SearchConfig:
 
     def __post_init__(self) -> None:
         if self.beam_size < 1:
-            raise SettingsError(f"search.beam-size must be at least 1. Got {self.beam_size}.")
+            raise SettingsError(f"--search.beam-size must be at least 1. Got {self.beam_size}.")
         if not self.length_exponent >= 0:
-            raise SettingsError(f"search.length-exponent must be at least 0. Got {self.length_exponent:g}.")
+            raise SettingsError(f"--search.length-exponent must be at least 0. Got {self.length_exponent:g}.")
 
 
 @torch.inference_mode()

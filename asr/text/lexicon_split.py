@@ -109,7 +109,7 @@ class SplitConfig:
 
     def __post_init__(self) -> None:
         if self.words < 0:
-            raise SettingsError(f"split.words must be at least 0. Got {self.words}.")
+            raise SettingsError(f"--split.words must be at least 0. Got {self.words}.")
 
     def apply(self, lexicon: Lexicon) -> LexiconSplit:
         """The parts of a lexicon.

@@ -35,6 +35,7 @@ class TrainConfig:
     ema: float = 0.0  # decay of a moving average of the weights, such as 0.999; it is the model; 0: none
     average: int = 0  # number of best validations whose average is tried as the model at the end; 0 or 1: no
     warm_start: Path | None = None  # a model whose weights are copied where they fit
+    warm_start_rate: float = 1.0  # factor on the learning rate of the weights that were copied, such as 0.1
     freeze: tuple[str, ...] = ()  # parts whose weights are not trained, such as front recurrent.0
     # auto: bf16 where the device has instructions for it, else float32. tf32: float32 whose products round
     # their factors to TF32's 10 bits, on a GPU. fp16: on a GPU, with loss scaling.
@@ -67,6 +68,16 @@ class TrainConfig:
             )
         if not 0 < self.learning_rate < math.inf:
             raise SettingsError(f"--train.learning-rate must be above 0. Got {self.learning_rate:g}.")
+        if not 0 < self.warm_start_rate < math.inf:
+            raise SettingsError(
+                f"--train.warm-start-rate must be above 0. Got {self.warm_start_rate:g}. Weights that are to "
+                f"keep their values are named in --train.freeze."
+            )
+        if self.warm_start_rate != 1 and self.warm_start is None:
+            raise SettingsError(
+                f"--train.warm-start-rate {self.warm_start_rate:g}: no weights are copied. Name the "
+                f"model that they come from, --train.warm-start MODEL, or leave it out."
+            )
         if not 0 <= self.warmup < 1:
             raise SettingsError(
                 f"--train.warmup is a fraction of the training, in [0, 1). Got {self.warmup:g}."

@@ -78,7 +78,7 @@ def train(lexicon: Lexicon, settings: PronouncerSettings[Any]) -> Path:
         task = SequencePairTask(net, pairs, dev, settings.pairs, process, config.seed)
         record |= provenance(process.device, config.precision)
         data = f"{lexicon.name}: {split.summary()}; {len(letters)} letters, {len(phones)} phones"
-        return run.train(task, record, data, resumed=resumed)
+        return run.start(task, record, data, resumed=resumed)
 
 
 def make_pairs(lexicon: Lexicon, letters: Sequence[str], phones: Sequence[str]) -> list[Pair]:

@@ -53,11 +53,11 @@ class Run:
     process: Process
     stop: StopRequest
 
-    def should_resume(self, settings: dict[str, Any], defaults: dict[str, Any]) -> bool:
+    def should_resume(self, settings_record: dict[str, Any], defaults: dict[str, Any]) -> bool:
         """Whether to resume: the run folder and --train.resume must agree.
 
         Args:
-            settings: of this run, as `flatten_settings` gives them.
+            settings_record: of this run, as `flatten_settings` gives it.
             defaults: values of settings that the version that started the run did not have yet.
 
         Raises:
@@ -83,7 +83,7 @@ class Run:
             log.info("nothing to resume in %s: starting from the beginning", config.run_dir)
             return False
         _, before, _ = load_checkpoint(path, torch.device("cpu"))
-        changed = changed_settings(settings, {**defaults, **before})
+        changed = changed_settings(settings_record, {**defaults, **before})
         if changed and config.resume_anyway:
             log.warning("going on with other settings than before: %s", "; ".join(changed))
         elif changed:
@@ -103,12 +103,12 @@ class Run:
             share_cores(self.config.threads, loaders)
         torch.manual_seed(self.config.seed)
 
-    def train(self, task: Task[Any], settings: dict[str, Any], data: str, *, resumed: bool) -> Path:
+    def start(self, task: Task[Any], settings_record: dict[str, Any], data: str, *, resumed: bool) -> Path:
         """Start, or resume from the checkpoint, and train; then every process may use the best model.
 
         Args:
             task: with freshly initialised weights.
-            settings: all settings of the run, kept in checkpoints and models.
+            settings_record: all settings of the run as plain values, kept in checkpoints and models.
             data: how much there is of it, for the log.
             resumed: of `should_resume`.
 
@@ -120,7 +120,7 @@ class Run:
                 Ctrl-C.
         """
         config, device = self.config, self.process.device
-        trainer = Trainer(task, config, self.process, settings)
+        trainer = Trainer(task, config, self.process, settings_record)
         log.info(
             "training on %s: %.1f M weights, precision %s, %s",
             data, parameter_count(task.net) / 1e6, describe_precision(trainer.precision, device),
@@ -134,7 +134,7 @@ class Run:
         elif config.warm_start:
             trainer.warm_start(config.warm_start)
         with self.stop:
-            position = trainer.run(self.stop)
+            position = trainer.fit(self.stop)
         self.process.gather(None)  # the best model is written before any process uses it
         best = task.score_format.format(position.best_score)
         log.info("best %s %s in %s", task.score_name, best, position.best_model())

@@ -1,6 +1,6 @@
 """The training loop: one loop for a laptop, one GPU and many, for speech and for text.
 
-Read `Trainer.run`, then `_train_epoch`, then `_update`: forward, backward, reduce, clip, step, report. Two
+Read `Trainer.fit`, then `_train_epoch`, then `_update`: forward, backward, reduce, clip, step, report. Two
 things are in update.py: what happens when a batch does not fit into memory (`OomSplitter`), and why an
 update's results are read one update later on a GPU (`PendingUpdate`). What is trained is a `Task`.
 
@@ -40,6 +40,7 @@ from asr.training.update import (
     PendingUpdate,
     make_optimizer,
     restore_optimizer,
+    set_learning_rate,
     step_unless,
     sum_statistics,
 )
@@ -57,30 +58,32 @@ class Trainer(Generic[B]):
         task: the net, on the process's device, its data and its loss.
         config: the settings.
         process: this process among those that train together.
-        settings: all settings of the run, kept in checkpoints and models.
+        settings_record: all settings of the run as plain values, kept in checkpoints and models.
 
     Raises:
         SettingsError: the device does not support the precision, or the net has no such parts to freeze.
     """
 
     def __init__(
-        self, task: Task[B], config: TrainConfig, process: Process, settings: dict[str, Any]
+        self, task: Task[B], config: TrainConfig, process: Process, settings_record: dict[str, Any]
     ) -> None:
-        self.task, self.config, self.process, self.settings = task, config, process, settings
+        self.task, self.config, self.process = task, config, process
+        self.settings_record = settings_record
         self.device = process.device
         self.precision = use_precision(config.precision, self.device)
         freeze(task.submodules(), config.freeze)
         self.weights = [weight for weight in task.net.parameters() if weight.requires_grad]
+        self.copied_weights: list[str] = []  # names of those that a warm start has copied
         self.parallel_task = ParallelTask(task, process)
         self.splitter: OomSplitter[B] = OomSplitter(task.memory_advice)
-        self.optimizer = make_optimizer(task.net, config.learning_rate, config.weight_decay)
+        self.optimizer = self._make_optimizer()
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision is torch.float16)
-        self.bad_update_reporter = BadUpdateReporter(task, config, process, settings, self.precision)
+        self.bad_update_reporter = BadUpdateReporter(task, config, process, settings_record, self.precision)
         self.metrics = Metrics(config.run_dir, config.log_every_s, task.throughput, enabled=process.is_main)
         self.microscope = Microscope(task, config, enabled=process.is_main)
         self.writer = BackgroundWriter()
         self.selection = ModelSelection(
-            task, config, process, settings, self.precision, self.metrics, self.writer
+            task, config, process, settings_record, self.precision, self.metrics, self.writer
         )
         self.position = Position()
         self.pending: PendingUpdate[B] | None = None  # the newest update, if its results are not read yet
@@ -91,7 +94,7 @@ class Trainer(Generic[B]):
         self.epoch_batches = 1  # of the current epoch
         self.out_of_patience = False
 
-    def run(self, stop: StopRequest) -> Position:
+    def fit(self, stop: StopRequest) -> Position:
         """Train until the configured length is reached, patience is exhausted, or a stop is requested.
 
         Returns:
@@ -207,8 +210,7 @@ class Trainer(Generic[B]):
         norm = nn.utils.clip_grad_norm_(self.weights, config.clip_norm or math.inf)
 
         # step, unless something is not finite; all processes decide the same, by the same sums
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate
+        set_learning_rate(self.optimizer, learning_rate)
         skipped = ~(torch.isfinite(norm) & torch.isfinite(results["loss"]))
         step_unless(self.optimizer, skipped)  # in place of scaler.step, which checks the gradient alone
         self.scaler.update()
@@ -290,6 +292,7 @@ class Trainer(Generic[B]):
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "average": average.state() if average else {},
+            "copied": self.copied_weights,
             "tasks": self.process.gather(HostCopy(self.task.state()).get()),
         }
 
@@ -308,6 +311,8 @@ class Trainer(Generic[B]):
                 f"{self.config.run_dir / CHECKPOINT}: its weights do not fit these settings: {reason}. "
                 f"Resume with the model settings of the run, or start a new one with --train.warm-start."
             ) from error
+        self.copied_weights = states.get("copied", [])  # older checkpoints have none
+        self.optimizer = self._make_optimizer()
         if not restore_optimizer(self.optimizer, states["optimizer"]):
             log.warning("other parts are frozen than before: the optimiser's state is reset")
         if states["scaler"]:  # empty of a run in another precision
@@ -324,9 +329,19 @@ class Trainer(Generic[B]):
             ModelError: it cannot be read.
             SettingsError: none of them fits.
         """
-        copy_matching_weights(self.task.net, self.task.source_weights(path), str(path))
+        source_weights = self.task.source_weights(path)
+        self.copied_weights = copy_matching_weights(self.task.net, source_weights, str(path))
+        self.optimizer = self._make_optimizer()
         self.process.broadcast(self.task.net.state_dict().values())
         self.selection.reset_moving_average()
+
+    def _make_optimizer(self) -> torch.optim.AdamW:
+        """A new optimiser, for which weights that were copied may learn at a rate of their own."""
+        config = self.config
+        return make_optimizer(
+            self.task.net, config.learning_rate, config.weight_decay,
+            self.copied_weights, config.warm_start_rate,
+        )  # fmt: skip
 
     def _save(self) -> None:
         """Write a checkpoint, in the background."""
@@ -336,7 +351,7 @@ class Trainer(Generic[B]):
         if self.process.is_main:
             path, position = self.config.run_dir / CHECKPOINT, copy.deepcopy(self.position)
             snapshot = HostCopy(states)
-            self.writer.submit(lambda: save_checkpoint(path, position, self.settings, snapshot.get()))
+            self.writer.submit(lambda: save_checkpoint(path, position, self.settings_record, snapshot.get()))
             self.selection.remove_unused(position)
 
 

@@ -9,7 +9,7 @@ what made it fail) still sees the weights that it has left.
 import gc
 import logging
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -223,7 +223,13 @@ class PendingUpdate(Generic[B]):
         )
 
 
-def make_optimizer(model: nn.Module, learning_rate: float, weight_decay: float) -> torch.optim.AdamW:
+def make_optimizer(
+    model: nn.Module,
+    learning_rate: float,
+    weight_decay: float,
+    copied: Collection[str] = (),
+    copied_rate: float = 1.0,
+) -> torch.optim.AdamW:
     """AdamW over a model's trainable weights; weight decay for matrices only.
 
     Biases and norms do not overfit. The fused kernel can skip an update by a flag on the device
@@ -233,17 +239,37 @@ def make_optimizer(model: nn.Module, learning_rate: float, weight_decay: float) 
         model: on its device.
         learning_rate: of the first update.
         weight_decay: of matrices.
+        copied: names of the weights that were copied from another model.
+        copied_rate: factor on their learning rate.
 
     Source: Loshchilov & Hutter 2019, "Decoupled weight decay regularization".
     """
     # Named, so that a checkpoint records which weights its moments belong to.
     weights = [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
+    slow = set(copied) if copied_rate != 1 else set()
     groups: list[dict[str, Any]] = [
-        {"params": [pair for pair in weights if pair[1].dim() > 1], "weight_decay": weight_decay},
-        {"params": [pair for pair in weights if pair[1].dim() <= 1], "weight_decay": 0.0},
+        {
+            "params": [
+                (name, weight)
+                for name, weight in weights
+                if (weight.dim() > 1) == is_matrix and (name in slow) == is_slow
+            ],
+            "weight_decay": weight_decay if is_matrix else 0.0,
+            "rate": copied_rate if is_slow else 1.0,
+        }
+        for is_slow in (False, True)
+        for is_matrix in (True, False)
     ]
     groups = [group for group in groups if group["params"]]  # torch expects names in all groups or none
-    return torch.optim.AdamW(groups, lr=learning_rate, fused=True)
+    optimizer = torch.optim.AdamW(groups, lr=learning_rate, fused=True)
+    set_learning_rate(optimizer, learning_rate)
+    return optimizer
+
+
+def set_learning_rate(optimizer: torch.optim.AdamW, learning_rate: float) -> None:
+    """Set the learning rate of the next update; weights that were copied get their fraction of it."""
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate * group["rate"]
 
 
 def restore_optimizer(optimizer: torch.optim.AdamW, state: dict[str, Any]) -> bool:

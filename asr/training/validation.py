@@ -34,7 +34,7 @@ class ModelSelection(Generic[B]):
         task: the net and its score.
         config: how many weights are averaged, and where the run is.
         process: all validate together; the main one writes.
-        settings: all settings of the run, saved in models.
+        settings_record: all settings of the run as plain values, saved in models.
         precision: number format of the net's arithmetic.
         metrics: logs the results.
         writer: writes the files.
@@ -45,12 +45,13 @@ class ModelSelection(Generic[B]):
         task: Task[B],
         config: TrainConfig,
         process: Process,
-        settings: dict[str, Any],
+        settings_record: dict[str, Any],
         precision: torch.dtype,
         metrics: Metrics,
         writer: BackgroundWriter,
     ) -> None:
-        self.task, self.config, self.process, self.settings = task, config, process, settings
+        self.task, self.config, self.process = task, config, process
+        self.settings_record = settings_record
         self.precision, self.metrics, self.writer = precision, metrics, writer
         self.moving_average = MovingAverage(task.net, config.ema) if config.ema else None
         self.best_weights = BestWeights(config.run_dir / BEST_WEIGHTS)
@@ -179,7 +180,7 @@ class ModelSelection(Generic[B]):
         """What a saved model records of its training."""
         scores = {name: value for name, value in result.row().items() if isinstance(value, float)}
         return {
-            "settings": self.settings, **more, "updates": position.update, **scores,
+            "settings": self.settings_record, **more, "updates": position.update, **scores,
             "training_s": round(self.metrics.total_seconds()),
         }  # fmt: skip
 

@@ -40,7 +40,7 @@ def training_batches(
     batches = Batches(examples, FeatureConfig(), BatchConfig(cache_dir=cache_dir), config, seed=seed)
     rows = {}
     for batch in batches.load(batches.plan(epoch)):
-        examples = batch.audio if cache_dir is None else batch.features(FeatureConfig())
+        examples = batch.waveforms if cache_dir is None else batch.features(FeatureConfig())
         for name, audio, frames in zip(batch.ids, examples, batch.frame_lengths.tolist(), strict=True):
             rows[name] = audio if cache_dir is None else audio[:frames]
     return rows

@@ -138,7 +138,7 @@ def test_batch_s_changes_no_score(tones: Any, tmp_path: Path, capsys: pytest.Cap
         assert evaluate(capsys, tones, *arguments)[1].startswith("%WER 0.00 [ 0 / 19")
     status, _, err = evaluate(capsys, tones, str(tones.manifest), "--batch-s", "0", "--out", str(tmp_path))
     assert status == 2
-    assert "error: batch-s must be above 0 seconds. Got 0." in err
+    assert "error: --batch-s must be above 0 seconds. Got 0." in err
 
 
 def test_device_must_exist(tones: Any, capsys: pytest.CaptureFixture[str]) -> None:

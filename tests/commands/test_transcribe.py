@@ -72,7 +72,7 @@ def test_batch_s_must_be_positive(tones: Any, capsys: pytest.CaptureFixture[str]
     """A batch of no seconds: an endless loop or a division by zero."""
     status, lines, err = transcribe(capsys, tones, tones.files[0], "--batch-s", batch_s)
     assert (status, lines) == (2, [])
-    assert err == f"error: batch-s must be above 0 seconds. Got {batch_s}.\n"
+    assert err == f"error: --batch-s must be above 0 seconds. Got {batch_s}.\n"
 
 
 def test_a_batch_that_does_not_fit_names_the_setting(tones: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -305,7 +305,7 @@ def test_global_statistics_are_kept_with_the_model() -> None:
         ({"window_ms": math.inf}, "--features.window-ms must be .* Got inf"),
         ({"shift_ms": 0.0}, "--features.shift-ms must be at least one sample and .* Got 0"),
         ({"shift_ms": 0.02}, "--features.shift-ms must be at least one sample and .* Got 0.02"),
-        ({"shift_ms": 30.0}, r"not above features.window-ms \(25\). Got 30"),
+        ({"shift_ms": 30.0}, r"not above --features.window-ms \(25\). Got 30"),
         ({"shift_ms": math.nan}, "--features.shift-ms must be .* Got nan"),
         ({"log_floor": 0.0}, "--features.log-floor must be above 0. Got 0"),
         ({"log_floor": math.nan}, "--features.log-floor must be above 0. Got nan"),

@@ -196,12 +196,15 @@ def test_greedy_takes_the_best_symbol_of_each_step() -> None:
 def test_settings_that_make_no_network() -> None:
     """Each is one line that names the key as it is typed."""
     for changes, message in (
-        ({"embedding": 0}, r"model\.embedding must be at least 1. Got 0"),
-        ({"width": 0}, r"model\.width must be at least 1"),
-        ({"decoder_depth": 0}, r"model\.decoder-depth must be at least 1"),
-        ({"label_smoothing": 1.0}, r"model\.label-smoothing must be in \[0, 1\)\. Got 1"),
-        ({"attention": "soft"}, r"model\.attention must be one of none, additive, dot. Got 'soft'"),
-        ({"attention": "none", "input_feeding": True}, r"model\.input-feeding is a choice of dot attention"),
+        ({"embedding": 0}, r"--model\.embedding must be at least 1. Got 0"),
+        ({"width": 0}, r"--model\.width must be at least 1"),
+        ({"decoder_depth": 0}, r"--model\.decoder-depth must be at least 1"),
+        ({"label_smoothing": 1.0}, r"--model\.label-smoothing must be in \[0, 1\)\. Got 1"),
+        ({"attention": "soft"}, r"--model\.attention must be one of none, additive, dot. Got 'soft'"),
+        (
+            {"attention": "none", "input_feeding": True},
+            r"--model\.input-feeding is a choice of dot attention",
+        ),
     ):
         with pytest.raises(SettingsError, match=message):
             EncoderDecoderConfig(**changes)

@@ -126,9 +126,9 @@ def test_files_that_are_none(tmp_path: Path) -> None:
 
 def test_ctc_settings() -> None:
     """One line that names the key."""
-    with pytest.raises(SettingsError, match=r"model\.repeats must be at least 1. Got 0"):
+    with pytest.raises(SettingsError, match=r"--model\.repeats must be at least 1. Got 0"):
         SequenceCtcConfig(repeats=0)
-    with pytest.raises(SettingsError, match=r"model\.width must be at least 1"):
+    with pytest.raises(SettingsError, match=r"--model\.width must be at least 1"):
         SequenceCtcConfig(width=0)
 
 

@@ -77,5 +77,5 @@ def test_bad_input() -> None:
     """One line each."""
     with pytest.raises(DataError, match=r"tiny: 1 words, of which 1 remain to train on and 0 to test on"):
         split_lexicon(Lexicon({"a": (("A",),)}, "tiny"))
-    with pytest.raises(SettingsError, match=r"split\.words must be at least 0"):
+    with pytest.raises(SettingsError, match=r"--split\.words must be at least 0"):
         SplitConfig(words=-1)

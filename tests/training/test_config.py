@@ -1,4 +1,5 @@
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -35,6 +36,14 @@ from asr.training.config import TrainConfig
         (
             {"minutes": 8, "updates": 9},
             r"--train\.minutes 8 and --train\.updates 9: training ends by one of them",
+        ),
+        (
+            {"warm_start": Path("m"), "warm_start_rate": 0.0},
+            r"--train\.warm-start-rate must be above 0\. Got 0\. Weights .* --train\.freeze",
+        ),
+        (
+            {"warm_start_rate": 0.1},
+            r"--train\.warm-start-rate 0\.1: no weights .*--train\.warm-start",
         ),
         ({"max_hours": -1.0}, r"--train\.max-hours must be at least 0"),
         ({"threads": 0}, r"--train\.threads must be at least 1. Got 0"),

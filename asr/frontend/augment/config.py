@@ -34,9 +34,8 @@ class AugmentConfig:
     # some of what they have, 0 to 1.
     silence_share: float = 0.0
     silence_s: tuple[float, float] = (-0.2, 0.5)  # range of what is added at each end, s; below 0 is trimmed
-    telephone_share: float = (
-        0.0  # share that sounds as over a telephone: 300 to 3400 Hz, 8 kHz, mu-law, 0 to 1
-    )
+    # share that sounds as over a telephone: 300 to 3400 Hz, 8 kHz, mu-law, 0 to 1
+    telephone_share: float = 0.0
     codec_share: float = 0.0  # share that is coded as Opus, 0 to 1
     codec_kbits: tuple[float, float] = (8.0, 24.0)  # range of Opus' bit rate, kbit/s
     # Range of the factor that warps the frequencies of the mel bands (vocal tract length perturbation);

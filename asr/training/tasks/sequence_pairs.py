@@ -35,7 +35,7 @@ class PairConfig:
 
     def __post_init__(self) -> None:
         if self.symbols < 1:
-            raise SettingsError(f"pairs.symbols must be at least 1. Got {self.symbols}.")
+            raise SettingsError(f"--pairs.symbols must be at least 1. Got {self.symbols}.")
 
 
 @dataclass(frozen=True)

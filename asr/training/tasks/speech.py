@@ -16,7 +16,6 @@ from asr.decoding.greedy import BestPaths
 from asr.decoding.hypothesis import OutputUnit
 from asr.device import HostCopy, autocast
 from asr.errors import DataError
-from asr.frontend.augment import Masks
 from asr.model.acoustic import AcousticModel
 from asr.model.crf import crf_loss
 from asr.model.ctc import blank_steps, ctc_loss, deterministic_ctc_loss
@@ -124,9 +123,13 @@ class SpeechTask:
             log.info("warm start: units are repeated, from %d to %d per layer and direction", old, new)
             wide = widened_weights(other.encoder, new, torch.Generator().manual_seed(0))
             weights |= {f"encoder.{name}": tensor for name, tensor in wide.items()}
+        theirs, ours = other.settings.tokenizer, self.net.settings.tokenizer
         # Not the tokenizers themselves: those of phones also hold the words of their transcripts.
-        mine, theirs = self.net.settings.tokenizer, other.settings.tokenizer
-        if (mine.units, mine.symbols) != (theirs.units, theirs.symbols):
+        if (theirs.units, theirs.symbols) != (ours.units, ours.symbols):
+            log.info(
+                "warm start: the output layer is new: %d %s here, %d %s in %s",
+                len(ours.symbols), ours.units, len(theirs.symbols), theirs.units, path,
+            )  # fmt: skip
             weights |= {name: None for name in weights if name.startswith("encoder.output.")}
         own = self.net.state_dict()
         return weights | {name: own[name] for name in own if name.startswith("denominator.")}
@@ -230,8 +233,7 @@ def replay(path: Path | str, device: str = "cpu") -> dict[str, float]:
     torch.manual_seed(record["seed"])
     results: dict[str, float] = {}
     for fields in record["batches"]:
-        masks = Masks(**fields["masks"]) if fields["masks"] else None
-        batch = Batch(**{**fields, "masks": masks})
+        batch = Batch.from_fields(fields)
         losses = speech_losses(model, batch, torch.float32).losses
         (losses.sum() / record["tokens"]).backward()
         results |= dict(zip(batch.ids, losses.tolist(), strict=True))

@@ -65,7 +65,7 @@ def train(
         position, _, states = load_checkpoint(run_dir / CHECKPOINT, CPU)
         trainer.restore(position, states)
     with stop:
-        return trainer.run(stop), made
+        return trainer.fit(stop), made
 
 
 @pytest.mark.parametrize(
@@ -163,7 +163,7 @@ def test_pairs_that_do_not_fit_are_counted(caplog: pytest.LogCaptureFixture) -> 
     assert made.train == [("a", (1,), (1,))]
     with pytest.raises(DataError, match="0 sequences to learn from and 1 to choose by"):
         SequencePairTask(net, [Pair("a", (1,), ((1, 1),))], [long], PairConfig(), Process(0, 1, CPU), seed=1)
-    with pytest.raises(SettingsError, match=r"pairs\.symbols must be at least 1. Got 0"):
+    with pytest.raises(SettingsError, match=r"--pairs\.symbols must be at least 1. Got 0"):
         PairConfig(symbols=0)
 
 
