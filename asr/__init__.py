@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from asr.errors import AsrError
     from asr.frontend.augment import AugmentConfig
     from asr.frontend.features import FeatureConfig
+    from asr.frontend.segmentation import SegmentationConfig
     from asr.model.encoder import EncoderConfig
     from asr.recognition.transcription import Model, Transcript, load
     from asr.scoring.wer import Score, score
@@ -32,8 +33,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AsrError", "AugmentConfig", "BatchConfig", "BeamConfig", "DecoderSettings", "EncoderConfig",
-    "FeatureConfig", "Hypothesis", "Model", "Score", "TextConfig", "TrainConfig", "Transcript", "Word",
-    "__version__", "load", "score",
+    "FeatureConfig", "Hypothesis", "Model", "Score", "SegmentationConfig", "TextConfig", "TrainConfig",
+    "Transcript", "Word", "__version__", "load", "score",
 ]  # fmt: skip
 
 __version__ = "0.1.0"
@@ -49,6 +50,7 @@ _MODULES = {
     "Hypothesis": "asr.decoding.hypothesis",
     "Model": "asr.recognition.transcription",
     "Score": "asr.scoring.wer",
+    "SegmentationConfig": "asr.frontend.segmentation",
     "TextConfig": "asr.batching.examples",
     "TrainConfig": "asr.training.config",
     "Transcript": "asr.recognition.transcription",

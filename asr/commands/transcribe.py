@@ -5,6 +5,7 @@ import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -13,13 +14,15 @@ import tyro
 from asr import __version__
 from asr.decoding.config import DecoderSettings
 from asr.decoding.decoder import build_decoder
-from asr.decoding.hypothesis import Hypothesis
+from asr.decoding.hypothesis import Hypothesis, Word
 from asr.device import choose_device
 from asr.errors import AudioError, SettingsError
 from asr.frontend.audio_files import find_audio
+from asr.frontend.segmentation import SegmentationConfig
 from asr.model.saved import load_model
 from asr.model.shipped import DEFAULT_MODEL, find_model
-from asr.recognition.recognise import Recognised, Segment, recognise
+from asr.recognition.long_audio import recognise_recordings
+from asr.recognition.recognise import Recognised, Segment
 
 __all__ = ["TranscribeSettings", "run"]
 
@@ -48,6 +51,9 @@ class TranscribeSettings:
     # begin each line of text with the file's name without folder and suffix, as Kaldi does
     ids: tyro.conf.FlagCreatePairsOff[bool] = False
     batch_s: float = 120.0  # seconds of audio in a batch, padding included; bounds the memory that is needed
+    segmentation: Annotated[SegmentationConfig, tyro.conf.arg(name="")] = field(
+        default_factory=SegmentationConfig
+    )
     device: str = "auto"  # auto, cpu, cuda or cuda:N
     decoding: Annotated[DecoderSettings, tyro.conf.arg(name="")] = field(default_factory=DecoderSettings)
 
@@ -77,11 +83,24 @@ def run(settings: TranscribeSettings) -> Iterator[tuple[str, AudioError | None]]
         log.info("model: %s, which ships with asr %s (another one: --model FILE)", files.name, __version__)
     if decoder.weights and (not files.name or settings.decoding != DecoderSettings()):
         log.info("decoder: %s; %s", decoder.name, decoder.weights)
-    segments = [Segment(path) for path in paths]
-    for result in recognise(model, segments, settings.batch_s, decoder):
+    results = recognise_recordings(
+        model,
+        [Segment(path) for path in paths],
+        settings.batch_s,
+        decoder,
+        settings.segmentation,
+        _log_words,
+    )
+    for result in results:
         json_line = settings.format == "json"
         line = _json(result, settings.nbest) if json_line else _text(result, settings.ids)
         yield line, result.outcome if isinstance(result.outcome, AudioError) else None
+
+
+def _log_words(segment: Segment, words: Sequence[Word]) -> None:
+    """Log the next words of a long recording, with their times."""
+    times = (f"{timedelta(seconds=round(second))}" for second in (words[0].start_s, words[-1].end_s))
+    log.info("%s [%s]: %s", segment.path, "-".join(times), " ".join(word.text for word in words))
 
 
 def _text(result: Recognised, ids: bool) -> str:

@@ -7,7 +7,7 @@ the next batch, and is decoded then.
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence, Sized
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -34,6 +34,7 @@ log = logging.getLogger("asr")
 Output = TypeVar("Output")
 
 _WINDOW = 10  # batches' worth of audio that is read before it is sorted by length
+_PART_WINDOW = 2  # the same while parts of one recording are read
 _SILENCE = 1e-4  # of full scale: -80 dBFS
 _MAX_THREADS = 8  # that read audio; they read 5,000 s of audio a second
 
@@ -48,6 +49,8 @@ class Segment:
     channel: int | None = None  # counted from 0; None: the mean of all
     # (samples,) at the model's rate, where they are in memory already: the path is then only a name
     waveform: Tensor | None = field(default=None, compare=False, repr=False)
+    error: AudioError | None = None  # why it cannot be read, where that is known already
+    goes_on: bool = False  # whether another segment of the same recording follows it
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,11 @@ _Entry = tuple[Segment, Tensor | AudioError]  # (samples,) of a segment, or why 
 
 
 def recognise(
-    model: AcousticModel, segments: Sequence[Segment], batch_s: float, decoder: Decoder | None = None
+    model: AcousticModel,
+    segments: Iterable[Segment],
+    batch_s: float,
+    decoder: Decoder | None = None,
+    recordings: int | None = None,
 ) -> Iterator[Recognised]:
     """Recognise segments, in batches of about the same length; see `run_model`.
 
@@ -73,6 +80,7 @@ def recognise(
         segments: what to recognise.
         batch_s: seconds of audio in a batch, padding included; a longer segment is a batch by itself.
         decoder: what decodes; None decodes greedily.
+        recordings: as for `run_model`.
 
     Yields:
         One result per segment, in order.
@@ -81,7 +89,7 @@ def recognise(
         SettingsError: batch_s is not above 0, or a batch does not fit into the device's memory.
     """
     decoder = decoder or GreedyDecoder(model.settings.tokenizer)
-    for segment, duration_s, found in run_model(model, segments, batch_s, decoder.decode):
+    for segment, duration_s, found in run_model(model, segments, batch_s, decoder.decode, recordings):
         if isinstance(found, AudioError):
             yield Recognised(segment, duration_s, found)
         else:
@@ -97,9 +105,10 @@ def _end_with_recording(hypothesis: Hypothesis, duration_s: float) -> Hypothesis
 
 def run_model(
     model: AcousticModel,
-    segments: Sequence[Segment],
+    segments: Iterable[Segment],
     batch_s: float,
     use: Callable[[Tensor, Tensor, float], Sequence[Output]],
+    recordings: int | None = None,
 ) -> Iterator[tuple[Segment, float, Output | AudioError]]:
     """Run a model over segments, in batches of about the same length, and hand its output on.
 
@@ -112,6 +121,7 @@ def run_model(
         batch_s: seconds of audio in a batch, padding included; a longer segment is a batch by itself.
         use: gets (batch, steps, vocab) log-probabilities and (batch,) valid steps, both on the CPU, and the
             seconds of a step; returns (batch,) results.
+        recordings: that the segments belong to, for the log; needed where the segments come one by one.
 
     Yields:
         Each segment in order, with its seconds of audio, and its result, or why it has none.
@@ -122,7 +132,7 @@ def run_model(
     if not batch_s > 0:
         raise SettingsError(f"--batch-s must be above 0 seconds. Got {batch_s:g}.")
     rate = model.settings.features.sample_rate
-    progress = _Progress(len(segments))
+    progress = _Progress(len(segments) if isinstance(segments, Sized) else recordings or 0)
     windows: deque[_Window[Output]] = deque()
     running: _RunningBatch[Output] | None = None
 
@@ -130,7 +140,8 @@ def run_model(
         log_probs, step_lengths = batch.output.get()
         results = use(log_probs, step_lengths, model.step_s)
         batch.window.results |= zip(batch.numbers, results, strict=True)
-        progress.add(len(results), sum(len(batch.window.waveforms[n]) for n in batch.numbers) / rate)
+        ended = sum(not batch.window.entries[n][0].goes_on for n in batch.numbers)
+        progress.add(ended, sum(len(batch.window.waveforms[n]) for n in batch.numbers) / rate)
 
     for entries in _read_ahead(segments, model.settings.features, _WINDOW * batch_s):
         window: _Window[Output] = _Window(entries)
@@ -223,7 +234,7 @@ def _batches(waveforms: Mapping[int, Tensor], batch_samples: float) -> Iterator[
 
 
 def _read_ahead(
-    segments: Sequence[Segment], features: FeatureConfig, window_s: float
+    segments: Iterable[Segment], features: FeatureConfig, window_s: float
 ) -> Iterator[list[_Entry]]:
     """Segments with their audio, window_s seconds at a time; the next ones are read meanwhile.
 
@@ -244,7 +255,7 @@ def _read_ahead(
 
 
 def _windows(
-    segments: Sequence[Segment], features: FeatureConfig, window_s: float, stop: Event
+    segments: Iterable[Segment], features: FeatureConfig, window_s: float, stop: Event
 ) -> Generator[list[_Entry], None, None]:
     """Read segments in threads, until `stop` is set."""
     threads = min(_MAX_THREADS, usable_cores())
@@ -266,7 +277,9 @@ def _windows(
                 samples += len(audio)
                 if float(audio.abs().max()) < _SILENCE:  # here, and not in `_read`: messages keep their order
                     log.warning("%s: silence (no sample above -80 dBFS). Check the recording.", segment.path)
-            if samples >= window_s * features.sample_rate:
+            # Parts of a recording are of about the same length, and somebody waits for their text.
+            share = _PART_WINDOW / _WINDOW if segment.goes_on else 1.0
+            if samples >= share * window_s * features.sample_rate:
                 yield window
                 window, samples = [], 0
         if window and not stop.is_set():
@@ -278,6 +291,8 @@ def _windows(
 def _read(segment: Segment, features: FeatureConfig) -> Tensor | AudioError:
     """(samples,) of a segment at the model's rate, or why there are none."""
     waveform = segment.waveform
+    if segment.error is not None:
+        return segment.error
     try:
         if waveform is None:
             waveform = read_audio(
@@ -305,15 +320,19 @@ class _Progress:
         self.unusable += count
 
     def add(self, count: int, seconds: float) -> None:
-        """Count segments that have their result, and their seconds of audio."""
+        """Count recordings that have their result, and the seconds of audio that were computed."""
         self.used, self.seconds = self.used + count, self.seconds + seconds
         done = self.used + self.unusable
-        left = (time.monotonic() - self.began) * (self.total - done) / done
-        log.info("%d of %d recordings, %.0f s left", done, self.total, left, extra={"transient": True})
+        elapsed = time.monotonic() - self.began
+        if done:
+            left = elapsed * (self.total - done) / done
+            log.info("%d of %d recordings, %.0f s left", done, self.total, left, extra={"transient": True})
+        else:
+            log.info("%.0f s of audio in %.0f s", self.seconds, elapsed, extra={"transient": True})
 
     def end(self) -> None:
         """Log the last line, which is kept."""
-        if self.used:
+        if self.seconds:
             elapsed = time.monotonic() - self.began
             log.info(
                 "%d of %d recordings, %.1f s of audio in %.1f s (%.0f times real time)",

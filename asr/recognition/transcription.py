@@ -22,10 +22,12 @@ from asr.decoding.hypothesis import Hypothesis, Word
 from asr.device import choose_device
 from asr.errors import AudioError, SettingsError
 from asr.frontend.audio import to_waveform
+from asr.frontend.segmentation import SegmentationConfig
 from asr.model.acoustic import AcousticModel
 from asr.model.saved import load_model
 from asr.model.shipped import DEFAULT_MODEL, find_model
-from asr.recognition.recognise import Recognised, Segment, recognise
+from asr.recognition.long_audio import recognise_recordings
+from asr.recognition.recognise import Recognised, Segment
 
 __all__ = ["Audio", "Model", "Transcript", "load"]
 
@@ -72,16 +74,31 @@ class Model:
 
     @overload
     def transcribe(  # type: ignore[overload-overlap]  # a str is a Sequence too, and is taken for a path
-        self, audio: Audio, *, sample_rate: int | None = None, batch_s: float = 120.0
+        self,
+        audio: Audio,
+        *,
+        sample_rate: int | None = None,
+        batch_s: float = 120.0,
+        segmentation: SegmentationConfig | None = None,
     ) -> Transcript: ...
 
     @overload
     def transcribe(
-        self, audio: Sequence[Audio], *, sample_rate: int | None = None, batch_s: float = 120.0
+        self,
+        audio: Sequence[Audio],
+        *,
+        sample_rate: int | None = None,
+        batch_s: float = 120.0,
+        segmentation: SegmentationConfig | None = None,
     ) -> list[Transcript]: ...
 
     def transcribe(
-        self, audio: Audio | Sequence[Audio], *, sample_rate: int | None = None, batch_s: float = 120.0
+        self,
+        audio: Audio | Sequence[Audio],
+        *,
+        sample_rate: int | None = None,
+        batch_s: float = 120.0,
+        segmentation: SegmentationConfig | None = None,
     ) -> Transcript | list[Transcript]:
         """Transcribe a recording, or a list of recordings in batches.
 
@@ -95,6 +112,7 @@ class Model:
                 floating-point numbers in [-1, 1] as numpy array or tensor, or a list of these.
             sample_rate: Hz, of waveforms; needed where there is one. A file names its own.
             batch_s: seconds of audio in a batch, padding included; bounds the memory that is needed.
+            segmentation: how recordings are cut that are longer than 30 s; None as `asr transcribe` does.
 
         Returns:
             A transcript; for a list a list of them, in the same order.
@@ -107,7 +125,9 @@ class Model:
         one = isinstance(audio, str | os.PathLike | np.ndarray | Tensor)
         recordings: Sequence[Any] = [audio] if one else cast(Sequence[Any], audio)
         segments = [self._segment(item, index, sample_rate) for index, item in enumerate(recordings)]
-        results = recognise(self.acoustic, segments, batch_s, self.decoder)
+        results = recognise_recordings(
+            self.acoustic, segments, batch_s, self.decoder, segmentation or SegmentationConfig()
+        )
         transcripts = [_transcript(result) for result in results]
         return transcripts[0] if one else transcripts
 

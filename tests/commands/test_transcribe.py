@@ -1,6 +1,7 @@
 """`asr transcribe`: one line per file, in order, whatever the batch."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -186,3 +187,17 @@ def test_inverted_channel(noise: float, tones: Any, tmp_path: Path, run: Any) ->
     status, out, err = run("transcribe", tmp_path / "inverted.wav", "--model", tones.model)
     assert (status, out) == (0, "ab c\n")
     assert "inverted.wav: the channels cancel each other when mixed" in err
+
+
+def test_long_recording(tones: Any, tmp_path: Path, run: Any) -> None:
+    """A long recording without text until its end; options of its cutting that are ignored."""
+    soundfile.write(tmp_path / "long.wav", np.concatenate([tones.sound("ab c" + " " * 20)] * 4), 16_000)
+    command = ["transcribe", tmp_path / "long.wav", "--model", tones.model, "--max-segment-s", 5]
+    status, out, err = run(*command, "--vad", "none")
+    assert status == 0
+    assert len(out.splitlines()) == 1
+    assert re.search(r"long\.wav \[0:00:00-0:00:0\d\]: ab", err)
+    assert "left out" not in err
+    status, out, err = run(*command[:-1], 1)
+    assert (status, out) == (2, "")
+    assert "max-segment-s must be at least 5 seconds. Got 1." in err

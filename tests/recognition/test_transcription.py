@@ -10,6 +10,7 @@ import torch
 
 import asr
 from asr.errors import AudioError, ModelError, SettingsError
+from asr.model.acoustic import AcousticModel
 
 RECORDING = Path(__file__).parents[1] / "recordings" / "652-129742-0018.opus"
 TEXT = "this dressing should stand in the ice box four or five hours to become seasoned"
@@ -85,3 +86,29 @@ def test_the_model_that_ships() -> None:
     found = asr.load().transcribe(RECORDING)
     assert found.text == TEXT
     assert [word.text for word in found.words] == TEXT.split()
+
+
+def test_long_recordings_are_cut(tones: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Settings of segmentation that are ignored; a waveform of hours that is computed as one batch."""
+    longest: list[int] = []
+    whole = AcousticModel.log_probs
+
+    def watch(model: AcousticModel, waveforms: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        longest.append(max(map(len, waveforms)))
+        return whole(model, waveforms)
+
+    monkeypatch.setattr(AcousticModel, "log_probs", watch)
+    model = asr.load(tones.model)
+    samples = np.concatenate([tones.sound("ab c") for _ in range(60)])  # 38 s
+    soundfile.write(tmp_path / "long.wav", samples, 16_000)
+    for audio in (samples, tmp_path / "long.wav"):
+        longest.clear()
+        found = model.transcribe(
+            audio, sample_rate=16_000, segmentation=asr.SegmentationConfig(max_segment_s=6.0, vad="none")
+        )
+        assert max(longest) <= 6 * 16_000
+        assert found.duration_s == pytest.approx(len(samples) / 16_000)
+        assert found.words[-1].end_s > 37
+        longest.clear()
+        model.transcribe(audio, sample_rate=16_000, segmentation=asr.SegmentationConfig(max_segment_s=40.0))
+        assert longest == [len(samples)]
