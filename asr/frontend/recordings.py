@@ -85,7 +85,12 @@ def open_recording(path: Path, *, partial: bool = False) -> Recording:
     Raises:
         AudioError: it does not exist, is empty or no audio, or was cut short according to its header.
     """
-    source = _source(path)
+    try:
+        source = _source(path)
+    except OSError as error:
+        raise AudioError(
+            f"{path}: cannot be read: {error.strerror or error}. Expected an audio file."
+        ) from None
     try:
         file = soundfile.SoundFile(os.fsencode(source) if isinstance(source, Path) else source)
     except (soundfile.LibsndfileError, TypeError):  # TypeError: a headerless .raw
@@ -102,10 +107,7 @@ def open_recording(path: Path, *, partial: bool = False) -> Recording:
         file.close()
         raise
     file.close()
-    recording = _FFmpegRecording(path, source, partial)
-    if file.frames == 0:
-        _warn_once(f"{path}: its header has no length, as after a crash of the recorder: read to the end.")
-    return recording
+    return _FFmpegRecording(path, source, partial, no_length=file.frames == 0)
 
 
 def _knows_length(file: soundfile.SoundFile, source: Path | BinaryIO) -> bool:
@@ -147,10 +149,17 @@ def _check_rate(path: Path, sample_rate: int) -> None:
 
 
 def _report_cut(path: Path, what: str, partial: bool) -> None:
-    """Refuse a recording that was cut short, or warn of it."""
+    """Refuse a recording that was cut short, or warn of it, once: both decoders may notice it."""
     if not partial:
         raise AudioError(f"{path}: {what}. {_CUT_SHORT}")
-    _warn_once(f"{path}: {what}. The file is damaged or was cut short: what could be decoded is used.")
+    if path not in _cut_short:
+        _cut_short.add(path)
+        log.warning(
+            "%s: %s. The file is damaged or was cut short: what could be decoded is used.", path, what
+        )
+
+
+_cut_short: set[Path] = set()  # recordings that a warning has named
 
 
 @lru_cache(maxsize=4096)  # once for each file, however many utterances it holds
@@ -158,11 +167,36 @@ def _warn_once(message: str) -> None:
     log.warning(message)
 
 
-class _SndfileRecording:
+def _state(source: Path | BinaryIO) -> tuple[int, int] | None:
+    """The size and the time of the last change of a file; None for what is no file any more, or never was."""
+    try:
+        status = source.stat() if isinstance(source, Path) else None
+    except OSError:
+        return None
+    return (status.st_size, status.st_mtime_ns) if status else None
+
+
+class _Unchanging:
+    """Notices when a file is written to while it is read."""
+
+    def __init__(self, path: Path, source: Path | BinaryIO) -> None:
+        self._path, self._source = path, source
+        self._state = _state(source)
+
+    def _warn_of_change(self) -> None:
+        if _state(self._source) != self._state:
+            _warn_once(
+                f"{self._path}: the file changed while it was read: the result may be of a part of it. Read "
+                f"it again when it is complete."
+            )
+
+
+class _SndfileRecording(_Unchanging):
     """What libsndfile reads to its end, with fast access to any part."""
 
     def __init__(self, path: Path, source: Path | BinaryIO, file: soundfile.SoundFile, partial: bool) -> None:
-        self._path, self._source, self._file, self._partial = path, source, file, partial
+        super().__init__(path, source)
+        self._file, self._partial = file, partial
         self.sample_rate: int = file.samplerate
         self.channels: int = file.channels
         self.samples: int | None = file.frames
@@ -201,17 +235,21 @@ class _SndfileRecording:
 
     def __exit__(self, *_: object) -> None:
         self._file.close()
+        self._warn_of_change()
 
 
-class _FFmpegRecording:
+class _FFmpegRecording(_Unchanging):
     """The first sound track of what FFmpeg reads, decoded from its beginning."""
 
     samples: int | None = None
 
-    def __init__(self, path: Path, source: Path | BinaryIO, partial: bool) -> None:
+    def __init__(
+        self, path: Path, source: Path | BinaryIO, partial: bool, *, no_length: bool = False
+    ) -> None:
         import av  # only here: most recordings do not need it, and it takes a while to load
 
-        self._path, self._partial = path, partial
+        super().__init__(path, source)
+        self._partial, self._no_length = partial, no_length
         with _ffmpeg_errors(path):
             name = str(source) if isinstance(source, Path) else source
             self._container: Any = av.open(name, metadata_errors="ignore")
@@ -246,6 +284,11 @@ class _FFmpegRecording:
             stop = min(stop or self._length, self._length)  # the rest is the encoder's padding
         parts: list[Block] = []
         for frame in self._frames():
+            if self._no_length and not position:
+                _warn_once(
+                    f"{self._path}: its header has no length, as after a crash of the recorder: read to "
+                    f"the end."
+                )
             parts.append(frame[max(0, start - position) : None if stop is None else max(0, stop - position)])
             position += len(frame)
             if stop is not None and position >= stop:
@@ -285,6 +328,7 @@ class _FFmpegRecording:
 
     def __exit__(self, *_: object) -> None:
         self._container.close()
+        self._warn_of_change()
 
 
 @contextmanager

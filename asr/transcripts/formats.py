@@ -5,11 +5,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from asr.corpora.manifest import channel_name
 from asr.errors import DataError
 from asr.transcripts.cue_files import format_srt, format_tsv, format_vtt, read_srt, read_tsv, read_vtt
 from asr.transcripts.json_rows import format_json, read_json
 from asr.transcripts.record import RecordingTranscript
-from asr.transcripts.sclite import channel_name, format_ctm, format_trn, read_ctm, read_trn
+from asr.transcripts.sclite import format_ctm, format_trn, read_ctm, read_trn
 from asr.transcripts.subtitles import Subtitle, make_subtitles
 from asr.transcripts.textgrid import format_textgrid, read_textgrid
 
@@ -85,6 +86,10 @@ def read_transcripts(path: Path) -> list[RecordingTranscript]:
     return reader(path)
 
 
+def _channel(transcript: RecordingTranscript) -> str:
+    return "mix" if transcript.channel is None else channel_name(transcript.channel)
+
+
 def texts_by_id(path: Path) -> dict[str, str]:
     """The texts of a file of transcripts by their ids; id-A and id-B where a recording has two channels.
 
@@ -104,7 +109,7 @@ def texts_by_id(path: Path) -> dict[str, str]:
         channels.setdefault(one.id, set()).add(one.channel)
     texts: dict[str, str] = {}
     for one in transcripts:
-        name = one.id if len(channels[one.id]) == 1 else f"{one.id}-{channel_name(one.channel)}"
+        name = one.id if len(channels[one.id]) == 1 else f"{one.id}-{_channel(one)}"
         if name in texts:
             raise DataError(f"{path}: two transcripts have the id {name!r}. Ids must differ. Rename one.")
         texts[name] = one.text

@@ -16,6 +16,7 @@ class RecordingTranscript:
 
     Attributes:
         id: its name in files that hold several transcripts; without spaces.
+        recording_id: the name of the recording, where `id` is that of one channel; "" where it is the same.
         text: the words, joined by single spaces.
         words: the same words with times in seconds from the start of the part, and confidences; () where a
             file has no times.
@@ -28,6 +29,7 @@ class RecordingTranscript:
     """
 
     id: str
+    recording_id: str = ""
     text: str = ""
     words: tuple[Word, ...] = ()
     duration_s: float | None = None

@@ -11,12 +11,13 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from asr.corpora.manifest import channel_name
 from asr.decoding.hypothesis import Word
 from asr.errors import DataError
 from asr.files import read_lines
 from asr.transcripts.record import RecordingTranscript
 
-__all__ = ["channel_name", "format_ctm", "format_trn", "read_ctm", "read_trn", "trn_id"]
+__all__ = ["format_ctm", "format_trn", "read_ctm", "read_trn", "trn_id"]
 
 _MIXED = "1"  # the channel of a recording whose channels were mixed, as Kaldi writes it
 _TRN_ID = re.compile(r"\(([^()\s]+)\)\s*$")
@@ -71,13 +72,6 @@ def _start_of_id(line: str) -> int:
     return found.start() if found else len(line)
 
 
-def channel_name(channel: int | None) -> str:
-    """A channel as NIST names it: A and B for the two sides of a telephone call; 1 for the mean of all."""
-    if channel is None:
-        return _MIXED
-    return chr(ord("A") + channel) if channel < 26 else str(channel + 1)
-
-
 def _channel_number(name: str) -> int | None:
     """The inverse of `channel_name`; None for what is no channel's name."""
     if len(name) == 1 and "A" <= name.upper() <= "Z":
@@ -91,7 +85,8 @@ def format_ctm(transcript: RecordingTranscript) -> str:
     for word in transcript.words:
         start, end = round(word.start_s, 3), round(word.end_s, 3)
         times = f"{start:.3f} {end - start:.3f}"
-        name = f"{transcript.id} {channel_name(transcript.channel)}"
+        channel = _MIXED if transcript.channel is None else channel_name(transcript.channel)
+        name = f"{transcript.recording_id or transcript.id} {channel}"
         lines.append(f"{name} {times} {word.text} {word.confidence:.4f}\n")
     return "".join(lines)
 
