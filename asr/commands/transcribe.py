@@ -2,7 +2,8 @@
 
 import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -26,7 +27,7 @@ from asr.transcripts.json_rows import format_json
 from asr.transcripts.output import FullDiskError, TranscriptFolder
 from asr.transcripts.record import RecordingTranscript
 
-__all__ = ["TranscribeSettings", "run"]
+__all__ = ["TranscribeSettings", "join_formats", "run"]
 
 log = logging.getLogger("asr")
 
@@ -48,11 +49,11 @@ class TranscribeSettings:
     # a model that ships with asr, english or english-fast (a smaller beam), or a .safetensors of `asr train`
     model: Annotated[Path, tyro.conf.arg(metavar="MODEL")] = DEFAULT_MODEL
     # txt, json (one object per line, with word times and confidences), srt, vtt, tsv, ctm, textgrid, trn;
-    # several with commas, into --output-dir
+    # several into --output-dir
     format: Annotated[
         tuple[str, ...],
         tyro.conf.UseAppendAction,
-        tyro.conf.arg(metavar="NAME[,NAME]", help_behavior_hint="(default: txt)"),
+        tyro.conf.arg(metavar="NAME [NAME ...]", help_behavior_hint="(default: txt)"),
     ] = ()
     # folder for a file of each recording and format, written as soon as it is known; nothing goes to stdout
     output_dir: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
@@ -96,8 +97,8 @@ def run(settings: TranscribeSettings) -> Iterator[tuple[str | None, AsrError | N
     if settings.ids or kind in ("ctm", "trn"):
         _warn_about_ids(recordings)
     usable = [one for one, skip in zip(recordings, skipped, strict=True) if not (skip or one.error)]
-    with limit_cores(settings.threads):
-        results = _recognise(settings, usable)
+    # Closed also after an error: threads that read ahead would keep the process alive.
+    with limit_cores(settings.threads), closing(_recognise(settings, usable)) as results:
         failed = 0
         for recording, skip in zip(recordings, skipped, strict=True):
             if skip:
@@ -116,6 +117,21 @@ def run(settings: TranscribeSettings) -> Iterator[tuple[str | None, AsrError | N
         _log_summary(folder, formats, len(recordings), sum(skipped), failed)
 
 
+def join_formats(arguments: Sequence[str]) -> list[str]:
+    """Arguments in which several names after one --format are one word; what follows them are files.
+
+    >>> join_formats(["--format", "srt", "txt", "talk.wav"])
+    ['--format', 'srt,txt', 'talk.wav']
+    """
+    joined: list[str] = []
+    for word in arguments:
+        if joined[-2:-1] == ["--format"] and word in FORMATS:
+            joined[-1] += f",{word}"
+        else:
+            joined.append(word)
+    return joined
+
+
 def _formats(settings: TranscribeSettings) -> dict[str, Write]:
     """What writes each of the formats that are asked for, by their names, in their order.
 
@@ -126,10 +142,6 @@ def _formats(settings: TranscribeSettings) -> dict[str, Write]:
     for name in names:
         if name not in FORMATS:
             raise SettingsError(f"--format {name}: unknown. Expected {', '.join(FORMATS)}.")
-    for name in settings.files:
-        if settings.format and name in FORMATS and not Path(name).exists():
-            together = ",".join([*names, name])
-            raise SettingsError(f"{name}: no such file. For several formats write --format {together}.")
     if len({*names}) > 1 and settings.output_dir is None:
         raise SettingsError(
             f"--format {','.join(names)}: several formats need a folder. Add --output-dir DIR."
@@ -151,7 +163,9 @@ def _formats(settings: TranscribeSettings) -> dict[str, Write]:
     return formats
 
 
-def _recognise(settings: TranscribeSettings, recordings: Sequence[NamedRecording]) -> Iterator[Recognised]:
+def _recognise(
+    settings: TranscribeSettings, recordings: Sequence[NamedRecording]
+) -> Generator[Recognised, None, None]:
     """Recognise recordings; the model is loaded if there is one."""
     if not recordings:
         return

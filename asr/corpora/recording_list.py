@@ -107,6 +107,9 @@ def list_recordings(inputs: Sequence[str], channels: Channels) -> list[NamedReco
             found += _of_manifest(Path(text)) if Path(text).suffix == ".jsonl" else _of_files(text)
         except AsrError as error:
             found.append(_unusable(text, error))
+        except OSError as error:  # a path that the system does not even look up
+            reason = f"{text}: cannot be read: {error.strerror}. Expected an audio file."
+            found.append(_unusable(text, AudioError(reason)))
     found = [part for one in found for part in _channels(one, one.channels or channels)]
     return [one.named(name) for one, name in zip(found, _distinct_names(found), strict=True)]
 
@@ -153,15 +156,15 @@ def _of_manifest(path: Path) -> list[_Found]:
 def _distinct_names(found: Sequence[_Found]) -> list[str]:
     """A name for each recording: of those that clash the next longer ones, at last numbered ones."""
     names = [one.names[0] for one in found]
-    for length in range(1, max((len(one.names) for one in found), default=0)):
-        clashing = _clashing(found, names)
-        if not clashing:
-            return names
-        longer = {
-            number: found[number].names[min(length, len(found[number].names) - 1)] for number in clashing
-        }
-        for number, name in _without_common_folder(longer).items():
-            names[number] = name
+    lengths: dict[int, int] = {}  # which of its names each of those has that clashed
+    while longer := [
+        number for number in _clashing(found, names) if lengths.get(number, 0) + 1 < len(found[number].names)
+    ]:
+        lengths |= {number: lengths.get(number, 0) + 1 for number in longer}
+        chosen = {number: found[number].names[length] for number, length in lengths.items()}
+        common = os.path.commonpath([os.path.dirname(name) for name in chosen.values()])
+        for number, name in chosen.items():
+            names[number] = os.path.relpath(name, common or ".")
     first: dict[tuple[object, ...], int] = {}
     taken = set(map(str.casefold, names))
     for number in _clashing(found, names):
@@ -184,12 +187,6 @@ def _clashing(found: Sequence[_Found], names: Sequence[str]) -> list[int]:
     for number in usable:
         keys[names[number].casefold()].add(found[number].key)
     return [number for number in usable if len(keys[names[number].casefold()]) > 1]
-
-
-def _without_common_folder(names: dict[int, str]) -> dict[int, str]:
-    """The names below the deepest folder that is common to all."""
-    common = os.path.commonpath([os.path.dirname(name) for name in names.values()])
-    return {number: os.path.relpath(name, common or ".") for number, name in names.items()}
 
 
 def _channels(found: _Found, channels: Channels) -> list[_Found]:

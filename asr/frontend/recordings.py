@@ -71,8 +71,9 @@ class Recording(Protocol):
     def __exit__(self, *_: object) -> None: ...
 
 
-def open_recording(path: Path, *, partial: bool = False) -> Recording:
-    """Open a recording.
+@contextmanager
+def open_recording(path: Path, *, partial: bool = False) -> Iterator[Recording]:
+    """Open a recording, and warn if the file was written to meanwhile.
 
     libsndfile opens what it reads to the end. FFmpeg opens the rest: other containers and codecs, and what
     libsndfile does not know the length of: MP3, recordings that were written to a pipe or by a recorder that
@@ -81,6 +82,9 @@ def open_recording(path: Path, *, partial: bool = False) -> Recording:
     Args:
         path: a file or a pipe; `-` is the standard input.
         partial: warn of a recording that was cut short, and decode what is there, instead of raising.
+
+    Yields:
+        The recording.
 
     Raises:
         AudioError: it does not exist, is empty or no audio, or was cut short according to its header.
@@ -91,6 +95,19 @@ def open_recording(path: Path, *, partial: bool = False) -> Recording:
         raise AudioError(
             f"{path}: cannot be read: {error.strerror or error}. Expected an audio file."
         ) from None
+    before = _state(source)
+    try:
+        with _open(path, source, partial) as recording:
+            yield recording
+    finally:
+        if _state(source) != before:
+            _warn_once(
+                f"{path}: the file changed while it was read: the result may be of a part of it. Read it "
+                f"again when it is complete."
+            )
+
+
+def _open(path: Path, source: Path | BinaryIO, partial: bool) -> Recording:
     try:
         file = soundfile.SoundFile(os.fsencode(source) if isinstance(source, Path) else source)
     except (soundfile.LibsndfileError, TypeError):  # TypeError: a headerless .raw
@@ -110,11 +127,13 @@ def open_recording(path: Path, *, partial: bool = False) -> Recording:
     return _FFmpegRecording(path, source, partial, no_length=file.frames == 0)
 
 
-def _knows_length(file: soundfile.SoundFile, source: Path | BinaryIO) -> bool:
-    """Whether libsndfile reads the recording to its end."""
-    if file.format == "MP3" or not 0 < file.frames < 2**62:
-        return False
-    return not (file.format == "OGG" and _is_chained(source))
+def _state(source: Path | BinaryIO) -> tuple[int, int] | None:
+    """The size and the time of the last change of a file; None for what is no file any more, or never was."""
+    try:
+        status = source.stat() if isinstance(source, Path) else None
+    except OSError:
+        return None
+    return (status.st_size, status.st_mtime_ns) if status else None
 
 
 def _source(path: Path) -> Path | BinaryIO:
@@ -167,36 +186,11 @@ def _warn_once(message: str) -> None:
     log.warning(message)
 
 
-def _state(source: Path | BinaryIO) -> tuple[int, int] | None:
-    """The size and the time of the last change of a file; None for what is no file any more, or never was."""
-    try:
-        status = source.stat() if isinstance(source, Path) else None
-    except OSError:
-        return None
-    return (status.st_size, status.st_mtime_ns) if status else None
-
-
-class _Unchanging:
-    """Notices when a file is written to while it is read."""
-
-    def __init__(self, path: Path, source: Path | BinaryIO) -> None:
-        self._path, self._source = path, source
-        self._state = _state(source)
-
-    def _warn_of_change(self) -> None:
-        if _state(self._source) != self._state:
-            _warn_once(
-                f"{self._path}: the file changed while it was read: the result may be of a part of it. Read "
-                f"it again when it is complete."
-            )
-
-
-class _SndfileRecording(_Unchanging):
+class _SndfileRecording:
     """What libsndfile reads to its end, with fast access to any part."""
 
     def __init__(self, path: Path, source: Path | BinaryIO, file: soundfile.SoundFile, partial: bool) -> None:
-        super().__init__(path, source)
-        self._file, self._partial = file, partial
+        self._path, self._source, self._file, self._partial = path, source, file, partial
         self.sample_rate: int = file.samplerate
         self.channels: int = file.channels
         self.samples: int | None = file.frames
@@ -235,10 +229,9 @@ class _SndfileRecording(_Unchanging):
 
     def __exit__(self, *_: object) -> None:
         self._file.close()
-        self._warn_of_change()
 
 
-class _FFmpegRecording(_Unchanging):
+class _FFmpegRecording:
     """The first sound track of what FFmpeg reads, decoded from its beginning."""
 
     samples: int | None = None
@@ -248,8 +241,7 @@ class _FFmpegRecording(_Unchanging):
     ) -> None:
         import av  # only here: most recordings do not need it, and it takes a while to load
 
-        super().__init__(path, source)
-        self._partial, self._no_length = partial, no_length
+        self._path, self._partial, self._no_length = path, partial, no_length
         with _ffmpeg_errors(path):
             name = str(source) if isinstance(source, Path) else source
             self._container: Any = av.open(name, metadata_errors="ignore")
@@ -328,7 +320,6 @@ class _FFmpegRecording(_Unchanging):
 
     def __exit__(self, *_: object) -> None:
         self._container.close()
-        self._warn_of_change()
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """A folder of transcripts: a file for each recording and format, written as soon as it is known."""
 
 import errno
-import logging
+import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,8 +12,6 @@ from asr.transcripts.formats import FORMATS, Write
 from asr.transcripts.record import RecordingTranscript
 
 __all__ = ["FullDiskError", "TranscriptFolder"]
-
-log = logging.getLogger("asr")
 
 # Errors that the next file will meet, too.
 _LASTING = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
@@ -56,7 +54,7 @@ class TranscriptFolder:
 
     def has(self, name: str) -> bool:
         """Whether all files of a transcript exist; none is ever there in part."""
-        return all(path.is_file() for path in self.paths(name).values())
+        return all(os.path.isfile(path) for path in self.paths(name).values())
 
     def write(self, name: str, transcript: RecordingTranscript) -> None:
         """Write a transcript in each format.
@@ -72,14 +70,12 @@ class TranscriptFolder:
                 with atomic_path(path) as temporary:
                     temporary.write_text(content, encoding="utf-8", errors="backslashreplace", newline="\n")
             except OSError as error:
-                kept = "An older file of that name is unharmed." if path.exists() else ""
+                kept = " An older file of that name is unharmed." if os.path.isfile(path) else ""
                 if error.errno in _LASTING:
                     raise FullDiskError(
-                        f"{path}: cannot be written: {error.strerror}. The transcripts before it are complete. Free "
-                        f"some space, then the same command with --skip-existing does the rest."
+                        f"{path}: cannot be written: {error.strerror}. The transcripts before it are "
+                        f"complete. Free some space; the same command with --skip-existing does the rest."
                     ) from error
                 raise DataError(
-                    " ".join(
-                        f"{path}: cannot be written: {error.strerror}. {kept} Choose another folder.".split()
-                    )
+                    f"{path}: cannot be written: {error.strerror}.{kept} Choose another folder."
                 ) from error
