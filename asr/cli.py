@@ -29,7 +29,7 @@ asr: train recurrent speech recognisers with CTC, transcribe recordings, score t
 usage: asr COMMAND [--help] ...
 
   train       train a model on manifests
-  transcribe  recordings -> text
+  transcribe  recordings -> text, subtitles, timed words
   evaluate    word error rate of a model on a manifest
   tune        decoding weights of a model and a language model, tuned on a dev set
   score       word error rate of one text file against another
@@ -39,6 +39,7 @@ usage: asr COMMAND [--help] ...
 
   asr train train.jsonl --dev dev.jsonl --train.run-dir runs/mine
   asr transcribe recording.wav                          (with the English model that ships)
+  asr transcribe folder --format srt --output-dir subtitles
   asr transcribe recording.wav --model runs/mine/model.safetensors
   asr evaluate test.jsonl --model runs/mine/model.safetensors
   asr tune dev.jsonl --model runs/mine/model.safetensors --lm words.bin
@@ -163,9 +164,9 @@ def _train(arguments: Sequence[str]) -> int:
 
 
 def _transcribe(arguments: Sequence[str]) -> int:
-    from asr.commands.transcribe import TranscribeSettings, run
+    from asr.commands.transcribe import TranscribeSettings, join_formats, run
 
-    return _lines(run(parse(TranscribeSettings, "asr transcribe", arguments)))
+    return _lines(run(parse(TranscribeSettings, "asr transcribe", join_formats(arguments))))
 
 
 def _evaluate(arguments: Sequence[str]) -> int:

@@ -329,9 +329,35 @@ _OUT_OF_MEMORY = (
 
 def usable_cores() -> int:
     """Cores that this process may use, shared fairly with its neighbours under torchrun; at least 1."""
+    if _core_limit is not None:
+        return _core_limit
     # Not every system can pin a process to cores (macOS cannot).
     here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, here // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+
+
+_core_limit: int | None = None  # see `limit_cores`
+
+
+@contextmanager
+def limit_cores(threads: int | None) -> Iterator[None]:
+    """Use so many threads for whatever is computed in between: by the model, in a search, to read audio.
+
+    Args:
+        threads: at least 1; None changes nothing.
+    """
+    global _core_limit
+    if threads is None:
+        yield
+        return
+    before = torch.get_num_threads(), _core_limit
+    torch.set_num_threads(threads)
+    _core_limit = threads
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before[0])
+        _core_limit = before[1]
 
 
 @contextmanager

@@ -1,7 +1,8 @@
-"""Files: written whole or not at all, digests of contents, locks between processes.
+"""Files: written whole or not at all, lines of text, digests of contents, locks between processes.
 
 write_atomically, atomic_path    a crash or a full disk spares the older file
 move_into_place                  the last step of both, for a file that was written piece by piece
+read_lines                       text in UTF-8, or an error that names the line
 file_digest, weights_digest      what is in a file, or in a network
 locked                           of several processes one works and the others wait
 """
@@ -21,7 +22,10 @@ from asr.errors import DataError, ModelError
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["atomic_path", "file_digest", "locked", "move_into_place", "weights_digest", "write_atomically"]
+__all__ = [
+    "atomic_path", "file_digest", "locked", "move_into_place", "read_lines", "weights_digest",
+    "write_atomically",
+]  # fmt: skip
 
 
 @contextmanager
@@ -79,6 +83,38 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
         raise ModelError(
             f"{path}: cannot be written: {error}.{kept} Free some space or choose another folder."
         ) from error
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a UTF-8 file, without line ends and byte order mark; an empty file has none.
+
+    A line ends at a line feed and nowhere else: `str.splitlines` would cut at U+2028 and others, too.
+
+    Raises:
+        DataError: the file does not exist, cannot be read, or is not UTF-8.
+    """
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise DataError(f"{path} does not exist. A text file was expected.") from None
+    except OSError as error:
+        raise DataError(
+            f"{path} cannot be read: {error.strerror or error}. A text file was expected."
+        ) from None
+    if not content:
+        return []
+    texts = []
+    lines = content.removeprefix(b"\xef\xbb\xbf").removesuffix(b"\n").split(b"\n")
+    for number, line in enumerate(lines, start=1):
+        try:
+            texts.append(line.removesuffix(b"\r").decode("utf-8"))
+        except UnicodeDecodeError as error:
+            raise DataError(
+                f"{path} line {number}: byte 0x{line[error.start]:02x}, number {error.start + 1} of the line "
+                "is not UTF-8. UTF-8 text was expected. Convert the file, for example with "
+                "iconv -f LATIN1 -t UTF-8."
+            ) from None
+    return texts
 
 
 def file_digest(path: Path | None) -> str:

@@ -68,7 +68,6 @@ UNUSABLE: dict[str, tuple[Callable[[Path], object], str]] = {
     "missing.wav": (lambda path: None, "no such file"),
     "empty.wav": (Path.touch, "the file is empty (0 bytes). Expected an audio file"),
     "text.wav": (_text_file, "not a readable audio file"),
-    "cut.flac": (_cut_flac, "copy or download it again"),
     "nothing.wav": (_samples([]), "the recording has no samples"),
     "short.wav": (_samples([0.1] * 160), "a recording of 0.010 s is shorter than one window of 25 ms."),
     "nan.wav": (_samples([0.1] * 4000 + [float("nan")] * 9, "FLOAT"), "sample 4000 is not a finite number"),
@@ -110,11 +109,25 @@ def test_unusable_recordings_in_a_list(tones: Any, tmp_path: Path, run: Run) -> 
 
 def test_unusable_recording_as_a_process(tones: Any, tmp_path: Path) -> None:
     """What holds inside the test process and not in a shell: exit status, warnings of libraries on stderr."""
-    _cut_flac(tmp_path / "cut.flac")
-    status, out, err = process("transcribe", tmp_path / "cut.flac", tones.files[0], "--model", tones.model)
+    _text_file(tmp_path / "text.wav")
+    status, out, err = process("transcribe", tmp_path / "text.wav", tones.files[0], "--model", tones.model)
     assert (status, out) == (1, "\nab c\n")
-    assert the_complaint(err).startswith(f"error: {tmp_path / 'cut.flac'}: ")
+    assert the_complaint(err).startswith(f"error: {tmp_path / 'text.wav'}: ")
     assert len(err.splitlines()) == 2
+
+
+def test_cut_recording_is_transcribed_as_far_as_it_decodes(tones: Any, tmp_path: Path, run: Run) -> None:
+    """The words before the damage lost with those after it; or half a text that looks like a whole one."""
+    path = tmp_path / "cut.flac"
+    soundfile.write(path, np.tile(tones.sound("ab c    "), 4), 16000)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    status, out, err = run("transcribe", path, tones.files[1], "--model", tones.model)
+    first, second = out.splitlines()
+    assert (status, second) == (0, "cab")
+    assert first.startswith("ab c")
+    assert len(first) < len("ab c ab c ab c ab c")
+    assert the_complaint(err).startswith(f"warning: {path}: cannot be decoded")
+    assert "what could be decoded is used" in err
 
 
 def test_silence_is_transcribed_and_said(tones: Any, tmp_path: Path, run: Run) -> None:

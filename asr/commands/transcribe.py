@@ -1,43 +1,49 @@
-"""`asr transcribe`: recordings -> text."""
+"""`asr transcribe`: recordings -> text, subtitles, timed words."""
 
-import json
 import logging
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
 
 from asr import __version__
+from asr.corpora.manifest import Channels
+from asr.corpora.recording_list import NamedRecording, list_recordings
 from asr.decoding.config import DecoderSettings
 from asr.decoding.decoder import build_decoder
 from asr.decoding.hypothesis import Hypothesis, Word
-from asr.device import choose_device
-from asr.errors import AudioError, SettingsError
-from asr.frontend.audio_files import find_audio
+from asr.device import choose_device, limit_cores
+from asr.errors import AsrError, DataError, SettingsError
 from asr.frontend.segmentation import SegmentationConfig
 from asr.model.saved import load_model
 from asr.model.shipped import DEFAULT_MODEL, find_model
 from asr.recognition.long_audio import recognise_recordings
 from asr.recognition.recognise import Recognised, Segment
+from asr.transcripts.formats import FORMATS, Write
+from asr.transcripts.json_rows import format_json
+from asr.transcripts.output import FullDiskError, TranscriptFolder
+from asr.transcripts.record import RecordingTranscript
 
-__all__ = ["TranscribeSettings", "run"]
+__all__ = ["TranscribeSettings", "join_formats", "run"]
 
 log = logging.getLogger("asr")
 
 
 @dataclass(frozen=True)
 class TranscribeSettings:
-    """Transcribe recordings: text to stdout, one line per file, in the order given.
+    """Transcribe recordings: text to stdout, one line per file in the order given, or files in a folder.
 
     A file that cannot be used has an empty line; the others are transcribed, and the exit status is 1
     (2 when none could be used).
     """
 
-    # audio files, quoted globs, or folders (searched through)
+    # audio files, quoted globs, folders (searched through), manifests (.jsonl), or - for standard input
     files: Annotated[
         tuple[str, ...],
         tyro.conf.Positional,
@@ -45,7 +51,20 @@ class TranscribeSettings:
     ]
     # a model that ships with asr, english or english-fast (a smaller beam), or a .safetensors of `asr train`
     model: Annotated[Path, tyro.conf.arg(metavar="MODEL")] = DEFAULT_MODEL
-    format: Literal["txt", "json"] = "txt"  # json: one object per line, with word times and confidences
+    # txt, json (one object per line, with word times and confidences), srt, vtt, tsv, ctm, textgrid, trn;
+    # several into --output-dir
+    format: Annotated[
+        tuple[str, ...],
+        tyro.conf.UseAppendAction,
+        tyro.conf.arg(metavar="NAME [NAME ...]", help_behavior_hint="(default: txt)"),
+    ] = ()
+    # folder for a file of each recording and format, written as soon as it is known; nothing goes to stdout
+    output_dir: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
+    # leave out recordings whose files are in --output-dir already, by their names
+    skip_existing: tyro.conf.FlagCreatePairsOff[bool] = False
+    # of recordings with several: their mean, the first alone, or a transcript of each, such as the two sides
+    # of a telephone call
+    channels: Channels = "mix"
     # hypotheses of each file, best first; needs --format json, and a decoder with a beam
     nbest: int = 1
     # begin each line of text with the file's name without folder and suffix, as Kaldi does
@@ -55,27 +74,107 @@ class TranscribeSettings:
         default_factory=SegmentationConfig
     )
     device: str = "auto"  # auto, cpu, cuda or cuda:N
+    threads: Annotated[int | None, tyro.conf.arg(help_behavior_hint="(default: all cores)")] = (
+        None  # on a CPU
+    )
     decoding: Annotated[DecoderSettings, tyro.conf.arg(name="")] = field(default_factory=DecoderSettings)
 
 
-def run(settings: TranscribeSettings) -> Iterator[tuple[str, AudioError | None]]:
+def run(settings: TranscribeSettings) -> Iterator[tuple[str | None, AsrError | None]]:
     """Transcribe the files.
 
     Yields:
-        One line to print for each file, in order, and the error of a file that could not be used, whose line
-        is then empty (or, in JSON, holds the error).
+        For each recording, in order, what to print (None where there is nothing) and the error of one that
+        could not be used, whose line is then empty (or, in JSON, holds the error).
 
     Raises:
-        AsrError: a setting, the model, a folder or a glob cannot be used.
+        AsrError: a setting, the model or the output folder cannot be used.
     """
-    if settings.nbest != 1 and (settings.format != "json" or settings.nbest < 1):
+    formats = _formats(settings)
+    recordings = list_recordings(settings.files, settings.channels)
+    kind = next(iter(formats))
+    if settings.output_dir is None and len(recordings) > 1 and not FORMATS[kind].joins:
         raise SettingsError(
-            f"--nbest {settings.nbest} --format {settings.format}: text has one line per file. Expected "
+            f"--format {kind}: a file of this format has one recording, not {len(recordings)}. Add "
+            f"--output-dir DIR, which gets a file for each."
+        )
+    folder = TranscriptFolder(settings.output_dir, formats) if settings.output_dir else None
+    skipped = [folder is not None and settings.skip_existing and folder.has(one.name) for one in recordings]
+    if settings.ids or kind in ("ctm", "trn"):
+        _warn_about_ids(recordings)
+    usable = [one for one, skip in zip(recordings, skipped, strict=True) if not (skip or one.error)]
+    # Closed also after an error: threads that read ahead would keep the process alive.
+    with limit_cores(settings.threads), closing(_recognise(settings, usable)) as results:
+        failed = 0
+        for recording, skip in zip(recordings, skipped, strict=True):
+            if skip:
+                yield None, None
+                continue
+            transcript, error = _transcript(recording, None if recording.error else next(results))
+            if folder is None:
+                line = formats[kind](transcript) if error is None or FORMATS[kind].joins else ""
+                yield line.removesuffix("\n") if line else None, error
+            else:
+                error = error or _write(folder, recording.name, transcript)
+                yield None, error
+            failed += error is not None
+        next(results, None)  # its last line
+    if folder is not None:
+        _log_summary(folder, formats, len(recordings), sum(skipped), failed)
+
+
+def join_formats(arguments: Sequence[str]) -> list[str]:
+    """Arguments in which several names after one --format are one word; what follows them are files.
+
+    >>> join_formats(["--format", "srt", "txt", "talk.wav"])
+    ['--format', 'srt,txt', 'talk.wav']
+    """
+    joined: list[str] = []
+    for word in arguments:
+        if joined[-2:-1] == ["--format"] and word in FORMATS:
+            joined[-1] += f",{word}"
+        else:
+            joined.append(word)
+    return joined
+
+
+def _formats(settings: TranscribeSettings) -> dict[str, Write]:
+    """What writes each of the formats that are asked for, by their names, in their order.
+
+    Raises:
+        SettingsError: a format is unknown, or does not fit to another setting.
+    """
+    names = [name for value in settings.format for name in value.lower().split(",") if name] or ["txt"]
+    for name in names:
+        if name not in FORMATS:
+            raise SettingsError(f"--format {name}: unknown. Expected {', '.join(FORMATS)}.")
+    if len({*names}) > 1 and settings.output_dir is None:
+        raise SettingsError(
+            f"--format {','.join(names)}: several formats need a folder. Add --output-dir DIR."
+        )
+    if settings.skip_existing and settings.output_dir is None:
+        raise SettingsError("--skip-existing: there is no folder to look into. Add --output-dir DIR.")
+    if settings.nbest != 1 and ("json" not in names or settings.nbest < 1):
+        raise SettingsError(
+            f"--nbest {settings.nbest} --format {','.join(names)}: text has one line per file. Expected "
             f"--nbest 1, or a larger number with --format json."
         )
-    paths = find_audio(settings.files)
-    if settings.ids:
-        _warn_about_ids(paths)
+    if settings.threads is not None and settings.threads < 1:
+        raise SettingsError(f"--threads {settings.threads}. Expected at least 1.")
+    formats = {name: FORMATS[name].write for name in names}
+    if "json" in formats:
+        formats["json"] = partial(format_json, nbest=settings.nbest)
+    if settings.ids and "txt" in formats:
+        formats["txt"] = lambda transcript: f"{transcript.id} {transcript.text}".rstrip() + "\n"
+    return formats
+
+
+def _recognise(
+    settings: TranscribeSettings, recordings: Sequence[NamedRecording]
+) -> Generator[Recognised, None, None]:
+    """Recognise recordings; the model is loaded if there is one."""
+    if not recordings:
+        return
     files = find_model(settings.model)
     model = load_model(files.path, choose_device(settings.device))
     decoder = build_decoder(settings.decoding.with_defaults_of(files), model, settings.nbest)
@@ -83,18 +182,12 @@ def run(settings: TranscribeSettings) -> Iterator[tuple[str, AudioError | None]]
         log.info("model: %s, which ships with asr %s (another one: --model FILE)", files.name, __version__)
     if decoder.weights and (not files.name or settings.decoding != DecoderSettings()):
         log.info("decoder: %s; %s", decoder.name, decoder.weights)
-    results = recognise_recordings(
-        model,
-        [Segment(path) for path in paths],
-        settings.batch_s,
-        decoder,
-        settings.segmentation,
-        _log_words,
+    segments = [
+        Segment(one.path, one.offset_s, one.duration_s, one.channel, partial=True) for one in recordings
+    ]
+    yield from recognise_recordings(
+        model, segments, settings.batch_s, decoder, settings.segmentation, _log_words
     )
-    for result in results:
-        json_line = settings.format == "json"
-        line = _json(result, settings.nbest) if json_line else _text(result, settings.ids)
-        yield line, result.outcome if isinstance(result.outcome, AudioError) else None
 
 
 def _log_words(segment: Segment, words: Sequence[Word]) -> None:
@@ -103,50 +196,51 @@ def _log_words(segment: Segment, words: Sequence[Word]) -> None:
     log.info("%s [%s]: %s", segment.path, "-".join(times), " ".join(word.text for word in words))
 
 
-def _text(result: Recognised, ids: bool) -> str:
-    text = result.outcome.text if isinstance(result.outcome, Hypothesis) else ""
-    return f"{_id(result.segment.path)} {text}".rstrip() if ids else text
+def _transcript(
+    recording: NamedRecording, result: Recognised | None
+) -> tuple[RecordingTranscript, AsrError | None]:
+    """What was recognised in a recording, or why it has no transcript."""
+    outcome = recording.error if result is None else result.outcome
+    best = outcome if isinstance(outcome, Hypothesis) else None
+    error = outcome if isinstance(outcome, AsrError) else None
+    return RecordingTranscript(
+        id=recording.id,
+        text=best.text if best else "",
+        words=best.words if best else (),
+        duration_s=result.duration_s if result else 0.0,
+        audio_filepath=str(recording.path),
+        offset_s=recording.offset_s,
+        channel=recording.channel,
+        recording_id=recording.recording_id,
+        hypotheses=result.nbest if result else (),
+        error=str(error) if error else "",
+    ), error
 
 
-def _json(result: Recognised, nbest: int) -> str:
-    row: dict[str, object] = {
-        "audio_filepath": str(result.segment.path),
-        "duration": round(result.duration_s, 3),
-    }
-    if isinstance(result.outcome, AudioError):
-        row["error"] = str(result.outcome)
-    else:
-        row |= _fields(result.outcome)
-        if nbest > 1:
-            row["nbest"] = [_fields(hypothesis) for hypothesis in result.nbest]
-    return json.dumps(row, ensure_ascii=False)
+def _write(folder: TranscriptFolder, name: str, transcript: RecordingTranscript) -> DataError | None:
+    """Write a transcript; the error of one that cannot be written, where others may be."""
+    try:
+        folder.write(name, transcript)
+    except FullDiskError:
+        raise
+    except DataError as error:
+        return error
+    return None
 
 
-def _fields(hypothesis: Hypothesis) -> dict[str, object]:
-    return {
-        "text": hypothesis.text,
-        "score": round(hypothesis.score, 3),
-        "acoustic_score": round(hypothesis.acoustic_score, 3),
-        "lm_score": round(hypothesis.lm_score, 3),
-        "rescore_lm_score": round(hypothesis.rescore_lm_score, 3),
-        "words": [
-            {
-                "word": word.text,
-                "start": round(word.start_s, 3),
-                "end": round(word.end_s, 3),
-                "confidence": round(word.confidence, 4),
-            }
-            for word in hypothesis.words
-        ],
-    }
+def _log_summary(
+    folder: TranscriptFolder, formats: Mapping[str, Write], total: int, skipped: int, failed: int
+) -> None:
+    others = [f"{failed} failed"] if failed else []
+    others += [f"{skipped} were there already"] if skipped else []
+    log.info(
+        "%s: %s of %d recordings written%s", folder.folder, ", ".join(formats), total - skipped - failed,
+        f"; {', '.join(others)}" if others else "",
+    )  # fmt: skip
 
 
-def _id(path: Path) -> str:
-    return "_".join(path.stem.split())  # an id ends at the first space
-
-
-def _warn_about_ids(paths: Sequence[Path]) -> None:
-    repeated = [name for name, count in Counter(map(_id, paths)).items() if count > 1]
+def _warn_about_ids(recordings: Sequence[NamedRecording]) -> None:
+    repeated = [name for name, count in Counter(one.id for one in recordings).items() if count > 1]
     if repeated:
         log.warning(
             "--ids: %d names belong to more than one file, such as %s. The lines are still in the order of "

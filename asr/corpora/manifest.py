@@ -6,9 +6,9 @@ The fields are those that NeMo users know, plus `id`, `speaker`, `offset` and `c
      "text": "go do you hear", "speaker": "84"}
 
 `duration` and `offset` are in seconds. `channel`, counted from 0, is for recordings with a speaker a channel,
-such as telephone calls; without it the mean of all channels is read. A relative `audio_filepath` is relative
-to the manifest's own folder, so that a folder with its manifest can be moved. Other keys are allowed
-and ignored.
+such as telephone calls; without it the mean of all channels is read. `channels` may be "mix" or "first"
+instead, and "separate" where the manifest is only transcribed. A relative `audio_filepath` is relative to the
+manifest's own folder, so that a folder with its manifest can be moved. Other keys are allowed and ignored.
 """
 
 import json
@@ -18,12 +18,18 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast, get_args
 
 from asr.errors import DataError
 from asr.files import atomic_path
 
-__all__ = ["Splits", "Utterance", "read_manifest", "write_manifest"]
+__all__ = [
+    "Channels", "ManifestRecording", "Splits", "Utterance", "channel_name", "read_manifest",
+    "read_recordings", "write_manifest",
+]  # fmt: skip
+
+Channels = Literal["mix", "first", "separate"]
+"""What is read of a recording with several channels: their mean, the first one, or each for itself."""
 
 _EXAMPLE = '{"id": "a1", "audio_filepath": "a1.wav", "duration": 2.1, "text": "hello"}'
 
@@ -39,6 +45,18 @@ class Utterance:
     speaker: str = ""  # "" when unknown
     offset: float = 0.0  # seconds from the start of the file to the start of the utterance
     channel: int | None = None  # the one to read, counted from 0; None: the mean of all
+
+
+@dataclass(frozen=True, kw_only=True)
+class ManifestRecording:
+    """A line of a manifest that is to be transcribed: text and duration may be missing."""
+
+    id: str  # "" where the line has none
+    audio_filepath: Path  # absolute
+    offset: float = 0.0  # seconds
+    duration: float | None = None  # seconds; None: to the end
+    channel: int | None = None  # counted from 0
+    channels: Channels | None = None  # where there is no channel
 
 
 @dataclass(frozen=True)
@@ -105,6 +123,41 @@ def read_manifest(path: Path, *, allow_empty_text: bool = False, check_audio: bo
     return utterances
 
 
+def channel_name(channel: int) -> str:
+    """A channel, counted from 0, as NIST names it: A and B for the two sides of a telephone call."""
+    return chr(ord("A") + channel) if channel < 26 else str(channel + 1)
+
+
+def read_recordings(path: Path) -> list[ManifestRecording | DataError]:
+    """Read a manifest of recordings to transcribe, of which only `audio_filepath` is needed.
+
+    Args:
+        path: the JSON Lines file, UTF-8. Blank lines are skipped.
+
+    Returns:
+        For each line the recording, or why the line cannot be used; whether the audio exists is not checked.
+
+    Raises:
+        DataError: the manifest cannot be read or is empty.
+    """
+    found: list[ManifestRecording | DataError] = []
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except OSError as error:
+        raise DataError(f"{path}: cannot read the manifest: {error.strerror}. Check the path.") from error
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            try:
+                found.append(_read_recording(line, f"{path} line {number}", path.parent.absolute()))
+            except DataError as error:
+                found.append(error)
+    if not found:
+        raise DataError(
+            f'{path}: the manifest is empty. Expected lines such as {{"audio_filepath": "a1.wav"}}.'
+        )
+    return found
+
+
 def write_manifest(path: Path, utterances: Iterable[Utterance]) -> None:
     """Write a manifest atomically: after a failure an older file of that name is unchanged.
 
@@ -144,6 +197,39 @@ def _read_line(
     line: bytes, where: str, allow_empty_text: bool
 ) -> tuple[str, str, float, str, str, float, int | None]:
     """One line as (id or "", audio, duration, text, speaker, offset, channel)."""
+    row, audio = _load_row(line, where)
+    duration, offset = _duration(row, where), _offset(row, where)
+    text = _text(row, "text", where)
+    if not allow_empty_text and not text.strip():
+        raise DataError(
+            f"{where}: the transcript is empty. Expected the words that are spoken. "
+            "Correct the line or remove it."
+        )
+    speaker, channel, channels = _name(row, "speaker", where), _channel(row, where), _channels(row, where)
+    if channel is None and channels == "separate":
+        raise DataError(
+            f"{where}: channels is 'separate', but the line has one transcript. Expected mix or first, or "
+            'the number of its channel as "channel".'
+        )
+    if channel is None and channels == "first":
+        channel = 0
+    return _name(row, "id", where), audio, duration, text, speaker, offset, channel
+
+
+def _read_recording(line: bytes, where: str, base: Path) -> ManifestRecording:
+    row, audio = _load_row(line, where)
+    return ManifestRecording(
+        id=_name(row, "id", where),
+        audio_filepath=base / audio,
+        offset=_offset(row, where),
+        duration=_duration(row, where) if row.get("duration") is not None else None,
+        channel=_channel(row, where),
+        channels=_channels(row, where),
+    )
+
+
+def _load_row(line: bytes, where: str) -> tuple[dict[str, Any], str]:
+    """The object of a line, and the path of its audio as it is written there."""
     try:
         row = json.loads(line.decode("utf-8-sig").rstrip())
     except UnicodeDecodeError as error:
@@ -162,22 +248,23 @@ def _read_line(
     audio = _text(row, "audio_filepath", where)
     if not audio:
         raise DataError(f"{where}: audio_filepath is empty. Expected the path of an audio file.")
+    return row, audio
+
+
+def _duration(row: dict[str, Any], where: str) -> float:
     duration = _seconds(row, "duration", where)
     if duration <= 0.0:
         raise DataError(
             f"{where}: duration is {duration:g}. Expected seconds above 0. Correct the line or remove it."
         )
-    text = _text(row, "text", where)
-    if not allow_empty_text and not text.strip():
-        raise DataError(
-            f"{where}: the transcript is empty. Expected the words that are spoken. "
-            "Correct the line or remove it."
-        )
+    return duration
+
+
+def _offset(row: dict[str, Any], where: str) -> float:
     offset = _seconds(row, "offset", where) if row.get("offset") is not None else 0.0
     if offset < 0.0:
         raise DataError(f"{where}: offset is {offset:g}. Expected seconds from the file's start, 0 or more.")
-    speaker, channel = _name(row, "speaker", where), _channel(row, where)
-    return _name(row, "id", where), audio, duration, text, speaker, offset, channel
+    return offset
 
 
 def _require(row: dict[str, Any], key: str, where: str) -> Any:
@@ -216,6 +303,18 @@ def _channel(row: dict[str, Any], where: str) -> int | None:
             "Correct it, or leave it out to read the mean of all channels."
         )
     return value
+
+
+def _channels(row: dict[str, Any], where: str) -> Channels | None:
+    value = row.get("channels")
+    if value is None:
+        return None
+    if value not in get_args(Channels):
+        raise DataError(
+            f"{where}: channels is {value!r:.60}. Expected {', '.join(get_args(Channels))}. Correct it, or "
+            "leave it out."
+        )
+    return cast(Channels, value)
 
 
 def _name(row: dict[str, Any], key: str, where: str) -> str:

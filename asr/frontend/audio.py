@@ -55,6 +55,16 @@ def audio_info(path: Path) -> AudioInfo:
         return AudioInfo(recording.sample_rate, recording.channels, samples)
 
 
+def channel_count(path: Path) -> int:
+    """How many channels a recording has.
+
+    Raises:
+        AudioError: the file does not exist, is empty or no audio.
+    """
+    with open_recording(path, partial=True) as recording:
+        return recording.channels
+
+
 def read_audio(
     path: Path,
     sample_rate: int,

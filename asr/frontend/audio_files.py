@@ -2,6 +2,7 @@
 
 import glob
 import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -55,6 +56,10 @@ def find_audio(names: Sequence[str]) -> list[Path]:
 
 
 def _files_of_folder(folder: Path) -> list[Path]:
+    try:
+        os.listdir(folder)  # rglob finds nothing, without a word, where it may not look
+    except OSError as error:
+        raise AudioError(f"{folder}: the folder cannot be read: {error.strerror}.") from None
     found = audio_files(folder)
     if not found:
         raise AudioError(

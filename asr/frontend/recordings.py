@@ -71,8 +71,9 @@ class Recording(Protocol):
     def __exit__(self, *_: object) -> None: ...
 
 
-def open_recording(path: Path, *, partial: bool = False) -> Recording:
-    """Open a recording.
+@contextmanager
+def open_recording(path: Path, *, partial: bool = False) -> Iterator[Recording]:
+    """Open a recording, and warn if the file was written to meanwhile.
 
     libsndfile opens what it reads to the end. FFmpeg opens the rest: other containers and codecs, and what
     libsndfile does not know the length of: MP3, recordings that were written to a pipe or by a recorder that
@@ -82,10 +83,31 @@ def open_recording(path: Path, *, partial: bool = False) -> Recording:
         path: a file or a pipe; `-` is the standard input.
         partial: warn of a recording that was cut short, and decode what is there, instead of raising.
 
+    Yields:
+        The recording.
+
     Raises:
         AudioError: it does not exist, is empty or no audio, or was cut short according to its header.
     """
-    source = _source(path)
+    try:
+        source = _source(path)
+    except OSError as error:
+        raise AudioError(
+            f"{path}: cannot be read: {error.strerror or error}. Expected an audio file."
+        ) from None
+    before = _state(source)
+    try:
+        with _open(path, source, partial) as recording:
+            yield recording
+    finally:
+        if _state(source) != before:
+            _warn_once(
+                f"{path}: the file changed while it was read: the result may be of a part of it. Read it "
+                f"again when it is complete."
+            )
+
+
+def _open(path: Path, source: Path | BinaryIO, partial: bool) -> Recording:
     try:
         file = soundfile.SoundFile(os.fsencode(source) if isinstance(source, Path) else source)
     except (soundfile.LibsndfileError, TypeError):  # TypeError: a headerless .raw
@@ -98,10 +120,16 @@ def open_recording(path: Path, *, partial: bool = False) -> Recording:
         file.close()
         raise
     file.close()
-    recording = _FFmpegRecording(path, source, partial)
-    if file.frames == 0:
-        _warn_once(f"{path}: its header has no length, as after a crash of the recorder: read to the end.")
-    return recording
+    return _FFmpegRecording(path, source, partial, no_length=file.frames == 0)
+
+
+def _state(source: Path | BinaryIO) -> tuple[int, int] | None:
+    """The size and the time of the last change of a file; None for what is no file any more, or never was."""
+    try:
+        status = source.stat() if isinstance(source, Path) else None
+    except OSError:
+        return None
+    return (status.st_size, status.st_mtime_ns) if status else None
 
 
 def _knows_length(file: soundfile.SoundFile, source: Path | BinaryIO) -> bool:
@@ -143,10 +171,17 @@ def _check_rate(path: Path, sample_rate: int) -> None:
 
 
 def _report_cut(path: Path, what: str, partial: bool) -> None:
-    """Refuse a recording that was cut short, or warn of it."""
+    """Refuse a recording that was cut short, or warn of it, once: both decoders may notice it."""
     if not partial:
         raise AudioError(f"{path}: {what}. {_CUT_SHORT}")
-    _warn_once(f"{path}: {what}. The file is damaged or was cut short: what could be decoded is used.")
+    if path not in _cut_short:
+        _cut_short.add(path)
+        log.warning(
+            "%s: %s. The file is damaged or was cut short: what could be decoded is used.", path, what
+        )
+
+
+_cut_short: set[Path] = set()  # recordings that a warning has named
 
 
 @lru_cache(maxsize=4096)  # once for each file, however many utterances it holds
@@ -204,10 +239,12 @@ class _FFmpegRecording:
 
     samples: int | None = None
 
-    def __init__(self, path: Path, source: Path | BinaryIO, partial: bool) -> None:
+    def __init__(
+        self, path: Path, source: Path | BinaryIO, partial: bool, *, no_length: bool = False
+    ) -> None:
         import av  # only here: most recordings do not need it, and it takes a while to load
 
-        self._path, self._partial = path, partial
+        self._path, self._partial, self._no_length = path, partial, no_length
         with _ffmpeg_errors(path):
             name = str(source) if isinstance(source, Path) else source
             self._container: Any = av.open(name, metadata_errors="ignore")
@@ -242,6 +279,11 @@ class _FFmpegRecording:
             stop = min(stop or self._length, self._length)  # the rest is the encoder's padding
         parts: list[Block] = []
         for frame in self._frames():
+            if self._no_length and not position:
+                _warn_once(
+                    f"{self._path}: its header has no length, as after a crash of the recorder: read to "
+                    f"the end."
+                )
             parts.append(frame[max(0, start - position) : None if stop is None else max(0, stop - position)])
             position += len(frame)
             if stop is not None and position >= stop:

@@ -176,7 +176,7 @@ class _Cutter:
         if not segment.path.is_file():  # a pipe cannot be opened twice
             return False
         try:
-            with open_recording(segment.path) as recording:
+            with open_recording(segment.path, partial=segment.partial) as recording:
                 seconds = (recording.samples or math.inf) / recording.sample_rate
                 return seconds - segment.offset_s <= longest_s
         except AudioError:
@@ -215,6 +215,7 @@ class _Cutter:
             offset_s=segment.offset_s,
             duration_s=segment.duration_s,
             channel=segment.channel,
+            partial=segment.partial,
         )
 
     def _pieces(self, recording: _Recording, blocks: Iterable[Tensor]) -> Iterator[Piece]:

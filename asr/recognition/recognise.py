@@ -47,6 +47,7 @@ class Segment:
     offset_s: float = 0.0
     duration_s: float | None = None  # None: to the end
     channel: int | None = None  # counted from 0; None: the mean of all
+    partial: bool = False  # of a recording that was cut short, what can be decoded is read, with a warning
     # (samples,) at the model's rate, where they are in memory already: the path is then only a name
     waveform: Tensor | None = field(default=None, compare=False, repr=False)
     error: AudioError | None = None  # why it cannot be read, where that is known already
@@ -301,6 +302,7 @@ def _read(segment: Segment, features: FeatureConfig) -> Tensor | AudioError:
                 offset_s=segment.offset_s,
                 duration_s=segment.duration_s,
                 channel=segment.channel,
+                partial=segment.partial,
             )
         require_one_window(len(waveform), features, str(segment.path))
     except AudioError as error:

@@ -6,13 +6,15 @@ never guessed: a wrong guess would count ids as correct words, or lose the first
 """
 
 import logging
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from asr.errors import DataError
+from asr.files import read_lines
 from asr.scoring.wer import Score, score
 
-__all__ = ["score_files"]
+__all__ = ["read_by_id", "score_by_id", "score_files"]
 
 log = logging.getLogger("asr")
 
@@ -34,33 +36,62 @@ def score_files(reference: Path, hypothesis: Path, *, normalizer: str, ids: bool
             or appears twice.
         SettingsError: the normalizer is unknown.
     """
-    references, hypotheses = _read_lines(reference), _read_lines(hypothesis)
-    if not ids:
-        if len(references) != len(hypotheses):
-            raise DataError(
-                f"{reference} has {len(references)} lines, but {hypothesis} has {len(hypotheses)}. One line "
-                "per utterance was expected in both, in the same order. Add the missing lines, empty ones "
-                "too; if every line begins with an utterance id, add --ids."
-            )
-        if _look_like_ids(references, hypotheses):
-            log.warning(
-                "%s and %s: every line begins with a different token that is the same in both files, such "
-                "as %r. If these are utterance ids, add --ids: now they are counted as correct words.",
-                reference,
-                hypothesis,
-                references[0].split()[0],
-            )
-        names = [f"line-{number}" for number in range(1, len(references) + 1)]
-        return _warn_about_case(score(references, hypotheses, names, normalizer))
+    if ids:
+        return score_by_id(read_by_id(reference), read_by_id(hypothesis), reference, hypothesis, normalizer)
+    references, hypotheses = _lines(reference), _lines(hypothesis)
+    if len(references) != len(hypotheses):
+        raise DataError(
+            f"{reference} has {len(references)} lines, but {hypothesis} has {len(hypotheses)}. One line "
+            "per utterance was expected in both, in the same order. Add the missing lines, empty ones "
+            "too; if every line begins with an utterance id, add --ids."
+        )
+    if _look_like_ids(references, hypotheses):
+        log.warning(
+            "%s and %s: every line begins with a different token that is the same in both files, such "
+            "as %r. If these are utterance ids, add --ids: now they are counted as correct words.",
+            reference,
+            hypothesis,
+            references[0].split()[0],
+        )
+    elif _look_like_trn(references, hypotheses):
+        log.warning(
+            "%s and %s: every line ends with a token in brackets, such as %r. If these are the utterance ids "
+            "of sclite's trn format, rename the files to .trn: now they are counted as words.",
+            reference,
+            hypothesis,
+            references[0].split()[-1],
+        )
+    names = [f"line-{number}" for number in range(1, len(references) + 1)]
+    return _warn_about_case(score(references, hypotheses, names, normalizer))
 
-    reference_by_id, hypothesis_by_id = _by_id(references, reference), _by_id(hypotheses, hypothesis)
-    missing = [name for name in reference_by_id if name not in hypothesis_by_id]
-    extra = [name for name in hypothesis_by_id if name not in reference_by_id]
+
+def score_by_id(
+    references: Mapping[str, str],
+    hypotheses: Mapping[str, str],
+    reference: Path,
+    hypothesis: Path,
+    normalizer: str,
+) -> Score:
+    """Score texts against texts with the same utterance ids, in the order of the references.
+
+    Args:
+        references: the true texts by id.
+        hypotheses: the recognised texts by id.
+        reference: where the true texts are from, for messages.
+        hypothesis: where the recognised texts are from.
+        normalizer: name of the rules applied to both sides.
+
+    Raises:
+        DataError: an id is missing or extra.
+        SettingsError: the normalizer is unknown.
+    """
+    missing = [name for name in references if name not in hypotheses]
+    extra = [name for name in hypotheses if name not in references]
     if missing or extra:
         found = []
         if missing:
             found.append(
-                f"{hypothesis} lacks {len(missing)} of the {len(reference_by_id)} ids of {reference} "
+                f"{hypothesis} lacks {len(missing)} of the {len(references)} ids of {reference} "
                 f"({_few(missing)})"
             )
         if extra:
@@ -69,44 +100,26 @@ def score_files(reference: Path, hypothesis: Path, *, normalizer: str, ids: bool
             f"{' and '.join(found)}. The same ids were expected in both. Add the missing lines (an id alone "
             "is an empty transcript), or remove the extra ones."
         )
-    texts = [hypothesis_by_id[name] for name in reference_by_id]
-    return _warn_about_case(score(list(reference_by_id.values()), texts, list(reference_by_id), normalizer))
+    texts = [hypotheses[name] for name in references]
+    return _warn_about_case(score(list(references.values()), texts, list(references), normalizer))
 
 
-def _read_lines(path: Path) -> list[str]:
-    """The lines of a UTF-8 file, cut at line feeds only, without carriage returns and byte order mark."""
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        raise DataError(
-            f"{path} does not exist. A text file with one utterance per line was expected."
-        ) from None
-    except OSError as error:
-        raise DataError(
-            f"{path} cannot be read: {error.strerror or error}. A text file was expected."
-        ) from None
-    if not content:
+def _lines(path: Path) -> list[str]:
+    lines = read_lines(path)
+    if not lines:
         raise DataError(f"{path} is empty. One line per utterance was expected.")
-    content = content.removeprefix(b"\xef\xbb\xbf")
-    lines = content.removesuffix(b"\n").split(b"\n")
-    texts = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            texts.append(line.removesuffix(b"\r").decode("utf-8"))
-        except UnicodeDecodeError as error:
-            raise DataError(
-                f"{path} line {number}: byte 0x{line[error.start]:02x}, number {error.start + 1} of the line "
-                "is not UTF-8. UTF-8 text was expected. Convert the file, for example with "
-                "iconv -f LATIN1 -t UTF-8."
-            ) from None
-    return texts
+    return lines
 
 
-def _by_id(lines: list[str], path: Path) -> dict[str, str]:
-    """Transcripts by the first token of their line, in the file's order."""
+def read_by_id(path: Path) -> dict[str, str]:
+    """Transcripts by the first token of their line, in the file's order.
+
+    Raises:
+        DataError: the file cannot be read, is empty or not UTF-8, has an empty line, or an id twice.
+    """
     texts: dict[str, str] = {}
     first_line: dict[str, int] = {}
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(_lines(path), start=1):
         tokens = line.split(maxsplit=1)
         if not tokens:
             raise DataError(
@@ -134,6 +147,15 @@ def _look_like_ids(references: list[str], hypotheses: list[str]) -> bool:
             return False
         first.add(tokens[0])
     return len(references) > 1
+
+
+def _look_like_trn(references: list[str], hypotheses: list[str]) -> bool:
+    """Whether every line of both ends with a token in brackets, each a different one."""
+    ends = [[line.split()[-1:] for line in lines] for lines in (references, hypotheses)]
+    tokens = [end[0] if end else "" for end in ends[0] + ends[1]]
+    return all(re.fullmatch(r"\([^()]+\)", token) for token in tokens) and all(
+        len({*map(str, side)}) == len(side) for side in ends
+    )
 
 
 def _warn_about_case(result: Score) -> Score:

@@ -197,3 +197,41 @@ def test_scoring_never_imports_torch() -> None:
         "assert 'torch' not in sys.modules, 'scoring'\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True, cwd=Path(__file__).parents[1])
+
+
+def test_trn_has_ids(tmp_path: Path) -> None:
+    """sclite's format: the id in brackets scored as a word, 12.5% for 16.7%; lines in another order."""
+    ref, hyp = tmp_path / "ref.trn", tmp_path / "hyp.trn"
+    ref.write_text("a b x (spk1-utt1)\nd e f (spk1-utt2)\n")
+    hyp.write_text("d e f (spk1-utt2)\na b c (spk1-utt1)\n")
+    assert run(ScoreSettings(ref, hyp)).startswith("%WER 16.67 [ 1 / 6, 0 ins, 0 del, 1 sub ]\n")
+
+
+def test_trn_under_another_name_is_noticed(files: Files, caplog: pytest.LogCaptureFixture) -> None:
+    """The ids of a trn file in a .txt, which are counted as words without a hint; brackets that are none."""
+    files.write("a b x (s1-u1)\nd e f (s1-u2)\n", "a b c (s1-u1)\nd e f (s1-u2)\n").wer_line()
+    assert "such as '(s1-u1)'. If these are the utterance ids of sclite's trn format" in caplog.text
+    caplog.clear()
+    files.write("a (noise)\nb (noise)\n", "a (noise)\nb c\n").wer_line()
+    files.write("a (b)\n\n", "a (b)\n\n").wer_line()
+    assert caplog.text == ""
+
+
+def test_formats_with_ids_mix(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A reference in one format and a hypothesis in another; a ctm, which has no line for an empty text."""
+    trn, ctm, text = tmp_path / "ref.trn", tmp_path / "hyp.ctm", tmp_path / "ref.txt"
+    manifest = tmp_path / "ref.jsonl"
+    trn.write_text("a b (u1)\nc (u2)\n")
+    text.write_text("u1 a b\nu2 c\n")
+    manifest.write_text('{"id": "u1", "text": "a b"}\n{"id": "u2", "text": "c"}\n')
+    ctm.write_text("u1 1 0.5 0.1 x\nu1 1 0.1 0.1 a\n")
+    for reference, ids in ((trn, False), (text, True), (manifest, False)):
+        caplog.clear()
+        settings = ScoreSettings(reference, ctm, ids=ids)
+        assert run(settings).startswith("%WER 66.67 [ 2 / 3, 0 ins, 1 del, 1 sub ]")
+        assert "no words of 1 of the 2 utterances" in caplog.text
+        assert "such as u2: scored as empty transcripts" in caplog.text
+    with pytest.raises(SettingsError, match=r"hyp\.ctm has utterance ids, .*ref\.txt has none\..*--ids"):
+        run(ScoreSettings(text, ctm))
+    with pytest.raises(DataError, match=r"hyp\.trn has 1 ids that .*ref\.ctm lacks \(u2\)"):
+        run(ScoreSettings(ctm.rename(tmp_path / "ref.ctm"), trn.rename(tmp_path / "hyp.trn")))

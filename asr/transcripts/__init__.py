@@ -1,0 +1,1 @@
+"""Transcripts in and out of files: text, JSON, subtitles, CTM, TextGrid, trn."""

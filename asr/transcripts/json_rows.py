@@ -1,0 +1,118 @@
+"""Transcripts as JSON: an object each, with words, times, confidences, scores and alternatives.
+
+    {"audio_filepath": "talk.wav", "duration": 2.1, "text": "stand in", "score": -1.3, …,
+     "words": [{"word": "stand", "start": 0.32, "end": 0.6, "confidence": 0.97}, …]}
+
+A file holds one object, or one a line (JSON Lines); a manifest is such a file, too.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from asr.decoding.hypothesis import Hypothesis, Word
+from asr.errors import DataError
+from asr.files import read_lines
+from asr.transcripts.record import RecordingTranscript
+
+__all__ = ["format_json", "read_json"]
+
+
+def format_json(transcript: RecordingTranscript, *, nbest: int = 1) -> str:
+    """One line of JSON.
+
+    Args:
+        transcript: with its hypotheses, of which the first is its text; or with an error.
+        nbest: more than 1 writes so many hypotheses, if the decoder found them, under "nbest".
+    """
+    row: dict[str, object] = {"audio_filepath": transcript.audio_filepath}
+    if transcript.id != Path(transcript.audio_filepath).stem:
+        row = {"id": transcript.id, **row}
+    if transcript.offset_s:
+        row["offset"] = round(transcript.offset_s, 3)
+    row["duration"] = round(transcript.duration_s or 0.0, 3)
+    if transcript.channel is not None:
+        row["channel"] = transcript.channel
+    if transcript.error:
+        row["error"] = transcript.error
+    elif transcript.hypotheses:
+        row |= _fields(transcript.hypotheses[0])
+        if nbest > 1:
+            row["nbest"] = [_fields(hypothesis) for hypothesis in transcript.hypotheses[:nbest]]
+    else:
+        row |= {"text": transcript.text, "words": [_word(word) for word in transcript.words]}
+    return json.dumps(row, ensure_ascii=False) + "\n"
+
+
+def _fields(hypothesis: Hypothesis) -> dict[str, object]:
+    return {
+        "text": hypothesis.text,
+        "score": round(hypothesis.score, 3),
+        "acoustic_score": round(hypothesis.acoustic_score, 3),
+        "lm_score": round(hypothesis.lm_score, 3),
+        "rescore_lm_score": round(hypothesis.rescore_lm_score, 3),
+        "words": [_word(word) for word in hypothesis.words],
+    }
+
+
+def _word(word: Word) -> dict[str, object]:
+    return {
+        "word": word.text,
+        "start": round(word.start_s, 3),
+        "end": round(word.end_s, 3),
+        "confidence": round(word.confidence, 4),
+    }
+
+
+def read_json(path: Path) -> list[RecordingTranscript]:
+    """Read transcripts that `format_json` has written, or a manifest; alternatives and scores are left out.
+
+    An object without id has the name of its recording, without folder and suffix.
+
+    Raises:
+        DataError: the file cannot be read, a line is no object, or lacks audio_filepath and id, or has values
+            of the wrong type.
+    """
+    lines = read_lines(path)
+    try:  # one object, possibly over several lines
+        rows = [(1, json.loads("\n".join(lines)))]
+    except json.JSONDecodeError:
+        rows = [(number, _load(path, number, line)) for number, line in enumerate(lines, 1) if line.strip()]
+    return [_transcript(row, f"{path} line {number}") for number, row in rows]
+
+
+def _load(path: Path, number: int, line: str) -> object:
+    try:
+        return json.loads(line)
+    except json.JSONDecodeError as error:
+        raise DataError(
+            f"{path} line {number}: broken JSON: {error.msg} at column {error.colno}. Expected one object "
+            f"per line, with id or audio_filepath, and text."
+        ) from error
+
+
+def _transcript(row: Any, where: str) -> RecordingTranscript:
+    try:
+        audio = str(row.get("audio_filepath") or "")
+        name = str(row["id"] if row.get("id") is not None else Path(audio).stem)
+        if not name:
+            raise ValueError("neither id nor audio_filepath")
+        channel = row.get("channel")
+        return RecordingTranscript(
+            id=name,
+            text="" if row.get("error") else str(row["text"]),
+            words=tuple(
+                Word(str(one["word"]), float(one["start"]), float(one["end"]), float(one["confidence"]))
+                for one in row.get("words") or ()
+            ),
+            duration_s=None if row.get("duration") is None else float(row["duration"]),
+            audio_filepath=audio,
+            offset_s=float(row.get("offset") or 0.0),
+            channel=None if channel is None else int(channel),
+            error=str(row.get("error") or ""),
+        )
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        reason = f"the key {error} is missing" if isinstance(error, KeyError) else str(error)
+        raise DataError(
+            f"{where}: no transcript: {reason}. Expected an object with id or audio_filepath, and text."
+        ) from None

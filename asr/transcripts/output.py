@@ -1,0 +1,81 @@
+"""A folder of transcripts: a file for each recording and format, written as soon as it is known."""
+
+import errno
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from asr.errors import DataError, SettingsError
+from asr.files import atomic_path
+from asr.transcripts.formats import FORMATS, Write
+from asr.transcripts.record import RecordingTranscript
+
+__all__ = ["FullDiskError", "TranscriptFolder"]
+
+# Errors that the next file will meet, too.
+_LASTING = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+
+
+class FullDiskError(DataError):
+    """No more transcripts can be written into the folder."""
+
+
+class TranscriptFolder:
+    """Writes transcripts into a folder, which is made when missing.
+
+    Args:
+        folder: where to write.
+        formats: what writes each format, by its name.
+
+    Raises:
+        SettingsError: nothing can be written there.
+    """
+
+    def __init__(self, folder: Path, formats: Mapping[str, Write]) -> None:
+        self.folder, self._formats = folder, formats
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):  # permissions alone do not tell
+                pass
+        except OSError as error:
+            reason = "is a file" if isinstance(error, FileExistsError) else error.strerror
+            raise SettingsError(
+                f"--output-dir {folder}: cannot be written: {reason}. Choose another folder."
+            ) from None
+
+    def paths(self, name: str) -> dict[str, Path]:
+        """The files of a transcript by their formats.
+
+        Args:
+            name: a path below the folder, without suffix.
+        """
+        return {kind: self.folder / f"{name}{FORMATS[kind].suffix}" for kind in self._formats}
+
+    def has(self, name: str) -> bool:
+        """Whether all files of a transcript exist; none is ever there in part."""
+        return all(os.path.isfile(path) for path in self.paths(name).values())
+
+    def write(self, name: str, transcript: RecordingTranscript) -> None:
+        """Write a transcript in each format.
+
+        Raises:
+            FullDiskError: the disk is full or cannot be written any more.
+            DataError: this file cannot be written.
+        """
+        for kind, path in self.paths(name).items():
+            content = self._formats[kind](transcript)
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with atomic_path(path) as temporary:
+                    temporary.write_text(content, encoding="utf-8", errors="backslashreplace", newline="\n")
+            except OSError as error:
+                kept = " An older file of that name is unharmed." if os.path.isfile(path) else ""
+                if error.errno in _LASTING:
+                    raise FullDiskError(
+                        f"{path}: cannot be written: {error.strerror}. The transcripts before it are "
+                        f"complete. Free some space; the same command with --skip-existing does the rest."
+                    ) from error
+                raise DataError(
+                    f"{path}: cannot be written: {error.strerror}.{kept} Choose another folder."
+                ) from error

@@ -1,0 +1,122 @@
+"""TextGrid, the format of Praat: intervals that follow each other, on tiers.
+
+Source: "TextGrid file formats" in Praat's manual. Both of its text formats, the long and the short one, are
+the same sequence of numbers, texts in quotes and flags; what else stands between them is a comment.
+"""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from asr.decoding.hypothesis import Word
+from asr.errors import DataError
+from asr.transcripts.record import RecordingTranscript, ordered_words
+
+__all__ = ["format_textgrid", "read_textgrid"]
+
+_WORDS = "words"  # the tier
+# A text in quotes, a number or flag between spaces, or a comment to the end of the line.
+_VALUE = re.compile(r'"((?:[^"]|"")*)"|(?<!\S)(-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?|<exists>)(?!\S)|!.*')
+
+
+def format_textgrid(transcript: RecordingTranscript) -> str:
+    """A TextGrid with one tier, words; pauses are intervals without text."""
+    words = ordered_words(transcript.words)
+    end_s = max(transcript.duration_s or 0.0, words[-1].end_s if words else 0.0)
+    intervals: list[tuple[float, float, str]] = []
+    position = 0.0
+    for word in words:
+        start, end = round(word.start_s, 4), round(word.end_s, 4)
+        if start > position:
+            intervals.append((position, start, ""))
+        intervals.append((max(start, position), end, word.text))
+        position = end
+    if end_s - position > 1e-4 or not intervals:
+        intervals.append((position, end_s, ""))
+    last = f"{intervals[-1][1]:.4f}"
+    rows = [
+        'File type = "ooTextFile"', 'Object class = "TextGrid"', "",
+        "xmin = 0", f"xmax = {last}", "tiers? <exists>", "size = 1", "item []:", "    item [1]:",
+        '        class = "IntervalTier"', f'        name = "{_WORDS}"', "        xmin = 0",
+        f"        xmax = {last}", f"        intervals: size = {len(intervals)}",
+    ]  # fmt: skip
+    for number, (start, end, text) in enumerate(intervals, start=1):
+        rows += [
+            f"        intervals [{number}]:", f"            xmin = {start:.4f}",
+            f"            xmax = {end:.4f}", '            text = "{}"'.format(text.replace('"', '""')),
+        ]  # fmt: skip
+    return "".join(f"{row}\n" for row in rows)
+
+
+def read_textgrid(path: Path) -> RecordingTranscript:
+    """Read the words of a TextGrid: its tier "words", or its first tier of intervals.
+
+    An interval with several words shares its time among them by their numbers of characters.
+    Confidences are 1.
+
+    Raises:
+        DataError: the file cannot be read, is no TextGrid, or has no tier of intervals.
+    """
+    values = _values(path)
+    try:
+        if (next(values), next(values)) != ("ooTextFile", "TextGrid"):
+            raise ValueError
+        _, end_s, exists = float(next(values)), float(next(values)), next(values)
+        tiers = [_tier(values) for _ in range(int(next(values)) if exists == "<exists>" else 0)]
+    except (ValueError, StopIteration):
+        raise DataError(
+            f"{path}: not a complete TextGrid. Expected a text file of Praat, long or short format. Save it "
+            f"again in Praat."
+        ) from None
+    of_intervals = [(name, rows) for kind, name, rows in tiers if kind == "IntervalTier"]
+    if not of_intervals:
+        raise DataError(f"{path}: no tier of intervals. Expected one with words.")
+    _, intervals = next((tier for tier in of_intervals if tier[0] == _WORDS), of_intervals[0])
+    words = tuple(word for start, end, text in intervals for word in _share(start, end, text))
+    return RecordingTranscript(
+        id="_".join(path.stem.split()),
+        text=" ".join(word.text for word in words),
+        words=words,
+        duration_s=end_s,
+    )
+
+
+def _values(path: Path) -> Iterator[str]:
+    """The numbers, texts and flags of the file in their order."""
+    try:
+        content = path.read_bytes()
+        # Praat writes UTF-16 with a byte order mark where ASCII does not suffice.
+        encoding = "utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+        text = content.decode(encoding)
+    except OSError as error:
+        raise DataError(
+            f"{path} cannot be read: {error.strerror or error}. A TextGrid was expected."
+        ) from None
+    except UnicodeDecodeError:
+        raise DataError(f"{path}: neither UTF-8 nor UTF-16. Save the TextGrid again as UTF-8.") from None
+    for match in _VALUE.finditer(text):
+        if match[1] is not None:
+            yield match[1].replace('""', '"')
+        elif match[2] is not None:
+            yield match[2]
+
+
+def _tier(values: Iterator[str]) -> tuple[str, str, list[tuple[float, float, str]]]:
+    """Class, name and intervals (start, end, text) of a tier; points have no end."""
+    kind, name = next(values), next(values)
+    next(values), next(values)  # where the tier begins and ends
+    rows = []
+    for _ in range(int(next(values))):
+        start = float(next(values))
+        end = float(next(values)) if kind == "IntervalTier" else start
+        rows.append((start, end, next(values)))
+    return kind, name, rows
+
+
+def _share(start_s: float, end_s: float, text: str) -> Iterator[Word]:
+    """The words of an interval, each with its share of the time."""
+    total = sum(map(len, text.split()))
+    for word in text.split():
+        end = start_s + (end_s - start_s) * len(word) / total
+        yield Word(word, start_s, end, 1.0)
+        start_s, total = end, total - len(word)
