@@ -118,6 +118,8 @@ def test_the_best_text_does_not_depend_on_how_many(
                 # what scores above the search's choice is a search error, and keeps the choice's score
                 assert one.score == pytest.approx(min(own, scores[0]), abs=1e-6)
                 assert one.score == pytest.approx(one.acoustic_score + fused_score(one, kind, lm), abs=1e-6)
+                text_log_prob = float(lm.log_probs(one.text).sum()) if kind in ("words", "all") else 0.0
+                assert one.lm_score == pytest.approx(text_log_prob, abs=1e-6)
             assert scores[0] == pytest.approx(
                 found[0].acoustic_score + fused_score(found[0], kind, lm), abs=1e-6
             )
