@@ -59,7 +59,9 @@ class TranscribeSettings:
         tyro.conf.arg(metavar="NAME [NAME ...]", help_behavior_hint="(default: txt)"),
     ] = ()
     # folder for a file of each recording and format, written as soon as it is known; nothing goes to stdout
-    output_dir: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
+    output_dir: Annotated[
+        Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="(default: none, but stdout)")
+    ] = None
     # leave out recordings whose files are in --output-dir already, by their names
     skip_existing: tyro.conf.FlagCreatePairsOff[bool] = False
     # of recordings with several: their mean, the first alone, or a transcript of each, such as the two sides
