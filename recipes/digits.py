@@ -31,9 +31,8 @@ from asr.training.config import TrainConfig
 from asr.training.recogniser import Settings, train
 
 DATA = Path(__file__).parents[1] / "data"
-DECODER = DecoderSettings(
-    lexicon=DATA / "digits" / "words.txt", beam=BeamConfig(beam_size=16, unknown_words="forbid")
-)
+BEAM = BeamConfig(beam_size=16, unknown_words="forbid")
+DECODER = DecoderSettings(lexicon=DATA / "digits" / "words.txt", beam=BEAM)
 
 
 @dataclass(frozen=True)
@@ -59,26 +58,14 @@ SCRATCH = Config(
     features=FeatureConfig(sample_rate=8000, n_mels=30),
     augment=AugmentConfig(speeds=(0.8, 0.9, 1.0, 1.1, 1.2), mel_mask_bands=6, mel_warp=(0.85, 1.15)),
     text=TextConfig(units="phones"),
-    model=EncoderConfig(
-        width=96, depth=2, dropout=0.2, subsampling=3, channels=16, layers=LayerConfig(cell="ligru")
-    ),
+    model=EncoderConfig("small", 96, 2, 0.2, LayerConfig("ligru"), subsampling=3, channels=16),
     batch=BatchConfig(seconds=60),
     train=TrainConfig(run_dir=Path("runs/digits"), epochs=16, learning_rate=4e-3, precision="float32"),
 )
 
 
-ENGLISH = replace(
-    SCRATCH,
-    data=Data(synthetic=False),
-    batch=BatchConfig(seconds=30),
-    train=replace(
-        SCRATCH.train,
-        run_dir=Path("runs/digits-english"),
-        warm_start=Path("english"),
-        epochs=5,
-        learning_rate=1e-3,
-    ),
-)
+WARM = TrainConfig(Path("runs/digits-english"), epochs=5, warm_start=Path("english"), precision="float32")
+ENGLISH = replace(SCRATCH, data=Data(synthetic=False), batch=BatchConfig(seconds=30), train=WARM)
 CONFIGS = {
     "scratch": ("from people and synthetic voices alone", SCRATCH),
     "english": ("from the weights of the English model that ships, in its shape", ENGLISH),
@@ -96,18 +83,15 @@ def demo(config: Config) -> str:
     model = train(people.train + more_speech(config), people.dev + voices.dev, config)
     lines = []
     for name, test in ((f"a person, {fsdd.SPEAKERS[0]}", people.test), ("synthetic voices", voices.test)):
-        out = config.train.run_dir / ("people" if test is people.test else "voices")
-        lines += ["", f"{name}, not in the training data:", write_report(out, decode(model, test, config))]
-    files = f"{DATA / 'digits' / 'wav'}/*.wav"
-    options = f"--lexicon {DECODER.lexicon} --beam.unknown-words forbid"
-    lines += [f"Model: {model}", f"Try:   asr transcribe {files} --model {model} {options}"]
-    return "\n".join(lines)
+        report = write_report(config.train.run_dir / name.split()[-1], decode(model, test, config))
+        lines += ["", f"{name}, not in the training data:", report]
+    options = f"--model {model} --lexicon {DECODER.lexicon} --beam.unknown-words forbid"
+    return "\n".join([*lines, f"Try:   asr transcribe {DATA / 'digits' / 'wav'}/*.wav {options}"])
 
 
 def leave_one_out(config: Config) -> str:
     """Each of FSDD's people is the test speaker once, the next one chooses, the others are learned from."""
-    lines: list[str] = []
-    errors = words = 0
+    lines, errors, words = [], 0, 0
     for speaker in config.data.speakers:
         people = fsdd.prepare(config.data.root, speaker)
         run_dir = config.train.run_dir.with_name(f"{config.train.run_dir.name}-fsdd-{speaker}")

@@ -174,7 +174,7 @@ def test_digits_scores_and_says_where_the_results_are(tmp_path: Path) -> None:
         r"synthetic voices, not in the training data:",
         r"%WER \d+\.\d\d \[ \d+ / 800, \d+ ins, \d+ del, \d+ sub \]",
         r"Per utterance: .*results\.jsonl, .*alignments\.txt",
-        r"Model: .*model\.safetensors",
+        r"Try: .*model\.safetensors",
     ):
         assert re.search(f"^{line}", done.stdout, re.MULTILINE), line
     rows = (tmp_path / "run" / "voices" / "results.jsonl").read_text().splitlines()
