@@ -76,9 +76,8 @@ class TranscribeSettings:
         default_factory=SegmentationConfig
     )
     device: str = "auto"  # auto, cpu, cuda or cuda:N
-    threads: Annotated[int | None, tyro.conf.arg(help_behavior_hint="(default: all cores)")] = (
-        None  # on a CPU
-    )
+    # that compute on a CPU, at least 1
+    threads: Annotated[int | None, tyro.conf.arg(help_behavior_hint="(default: all cores)")] = None
     decoding: Annotated[DecoderSettings, tyro.conf.arg(name="")] = field(default_factory=DecoderSettings)
 
 
