@@ -70,8 +70,9 @@ class TranscribeSettings:
     ids: tyro.conf.FlagCreatePairsOff[bool] = False
     batch_s: float = 120.0  # seconds of audio in a batch, padding included; bounds the memory that is needed
     device: str = "auto"  # auto, cpu, cuda or cuda:N
-    threads: Annotated[int | None, tyro.conf.arg(help_behavior_hint="(default: all cores)")] = (
-        None  # on a CPU
+    # of the model on a CPU, of the search and of reading, each
+    threads: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="(default: all cores)")] = (
+        None
     )
     decoding: Annotated[DecoderSettings, tyro.conf.arg(name="")] = field(default_factory=DecoderSettings)
 
