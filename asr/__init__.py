@@ -7,10 +7,10 @@
     >>> asr.score(["stand in the ice box"], ["stand in an ice box"]).wer
     0.2
 
-An audio frontend extracts log-mel features that feed a recurrent acoustic model (bidirectional LSTM) trained
-with CTC, and decoding turns its outputs into transcripts scored by word error rate. The nouns of that
-sentence are the folders. The names below are imported when they are first used, so that `asr --help` does
-not wait for torch.
+An audio frontend extracts log-mel features that feed a recurrent acoustic model trained with CTC or CTC-CRF,
+and decoding turns its outputs (characters, word pieces or phones) into transcripts scored by word error
+rate; docs/how-it-works.md says which folder does what. The names below are imported when they are first
+used, so that `asr --help` does not wait for torch.
 """
 
 import importlib
@@ -22,18 +22,19 @@ if TYPE_CHECKING:
     from asr.batching.examples import TextConfig
     from asr.decoding.config import BeamConfig, DecoderSettings
     from asr.decoding.hypothesis import Hypothesis, Word
-    from asr.decoding.transcription import Model, Transcript, load
     from asr.errors import AsrError
     from asr.frontend.augment import AugmentConfig
     from asr.frontend.features import FeatureConfig
+    from asr.frontend.segmentation import SegmentationConfig
     from asr.model.encoder import EncoderConfig
+    from asr.recognition.transcription import Model, Transcript, load
     from asr.scoring.wer import Score, score
     from asr.training.config import TrainConfig
 
 __all__ = [
     "AsrError", "AugmentConfig", "BatchConfig", "BeamConfig", "DecoderSettings", "EncoderConfig",
-    "FeatureConfig", "Hypothesis", "Model", "Score", "TextConfig", "TrainConfig", "Transcript", "Word",
-    "__version__", "load", "score",
+    "FeatureConfig", "Hypothesis", "Model", "Score", "SegmentationConfig", "TextConfig", "TrainConfig",
+    "Transcript", "Word", "__version__", "load", "score",
 ]  # fmt: skip
 
 __version__ = "0.1.0"
@@ -47,13 +48,14 @@ _MODULES = {
     "EncoderConfig": "asr.model.encoder",
     "FeatureConfig": "asr.frontend.features",
     "Hypothesis": "asr.decoding.hypothesis",
-    "Model": "asr.decoding.transcription",
+    "Model": "asr.recognition.transcription",
     "Score": "asr.scoring.wer",
+    "SegmentationConfig": "asr.frontend.segmentation",
     "TextConfig": "asr.batching.examples",
     "TrainConfig": "asr.training.config",
-    "Transcript": "asr.decoding.transcription",
+    "Transcript": "asr.recognition.transcription",
     "Word": "asr.decoding.hypothesis",
-    "load": "asr.decoding.transcription",
+    "load": "asr.recognition.transcription",
     "score": "asr.scoring.wer",
 }
 """Where each public name is defined."""

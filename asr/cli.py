@@ -16,10 +16,11 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TypeVar
 
 from asr import __version__
-from asr.commands.options import one_line, parse
+from asr.commands.options import one_line, option_value, parse
 from asr.errors import AsrError, SettingsError
 
 _HELP = """\
@@ -34,6 +35,7 @@ usage: asr COMMAND [--help] ...
   score       word error rate of one text file against another
   augment     recordings as training augments them: speed, rooms, noise, telephone, …
   lm          train a language model (n-grams or a character network), score text with it, convert it
+  lexicon     train a network that pronounces words, pronounce words, score pronunciations
 
   asr train train.jsonl --dev dev.jsonl --train.run-dir runs/mine
   asr transcribe recording.wav                          (with the English model that ships)
@@ -44,6 +46,7 @@ usage: asr COMMAND [--help] ...
   asr score reference.txt hypothesis.txt
   asr augment recording.wav --out augmented --augment.noise-share 1
   asr lm train text.txt --order 3 -o lm.bin
+  asr lexicon train -o letters-to-sounds.safetensors
 
 `asr COMMAND --help` lists a command's settings; `asr --version` prints the version.
 Recipes for public data sets are in recipes/, such as: python recipes/yesno.py"""
@@ -64,6 +67,21 @@ usage: asr lm COMMAND [--help] ...
   asr lm score heldout.txt --lm lm.bin
   asr lm interpolate books.bin mine.bin --dev heldout.txt -o lm.bin
   asr lm convert words.arpa.gz -o words.bin"""
+
+_LEXICON_HELP = """\
+asr lexicon: pronunciations of words that are in no lexicon.
+
+usage: asr lexicon COMMAND [--help] ...
+
+  train             lexicon (CMUdict by default) -> encoder-decoder, a network that pronounces words
+  train --kind ctc  lexicon -> recurrent network with CTC
+  apply             words -> their pronunciations, as a lexicon
+  score             words wrong and phone error rate, of networks, n-gram and their combination
+  compress          network -> a file of a quarter of the size, with weights of 8 bits
+
+  asr lexicon train --train.run-dir runs/lexicon
+  asr lexicon apply words.txt --models runs/lexicon/model.safetensors -o lexicon.txt
+  asr lexicon score --models runs/lexicon/model.safetensors"""
 
 log = logging.getLogger("asr")
 
@@ -99,6 +117,7 @@ def recipe(
         import tyro
 
         document, arguments = sys.modules["__main__"].__doc__, sys.argv[1:]
+        source = option_value(arguments, "--train.warm-start")
         with one_line(f"python {sys.argv[0]}"):
             if isinstance(config, Mapping):
                 if arguments and not arguments[0].startswith("-") and arguments[0] not in config:
@@ -106,23 +125,41 @@ def recipe(
                     raise SettingsError(f"unknown preset {arguments[0]!r}. Expected one of: {names}.")
                 if default and not any(word in config or word in ("-h", "--help") for word in arguments[:1]):
                     arguments = [default, *arguments]
-                presets = dict(config)
+                presets = {
+                    name: (about, _of_source(preset, source)) for name, (about, preset) in config.items()
+                }
                 settings = tyro.extras.overridable_config_cli(presets, args=arguments, description=document)
             else:
-                settings = tyro.cli(type(config), default=config, description=document)
+                start = _of_source(config, source)
+                settings = tyro.cli(type(config), default=start, description=document)
         _console.print_result(run(settings))
         return 0
 
     sys.exit(_guarded(parse_and_run))
 
 
+def _of_source(config: Config, source: str | None) -> Config:
+    """A recipe's settings; with a warm start, features and encoder are those of that model.
+
+    Args:
+        config: of the recipe.
+        source: of the command line's --train.warm-start; None for the recipe's own, if it has one.
+    """
+    from asr.training.recogniser import Settings, settings_of_source
+
+    if not isinstance(config, Settings):
+        return config
+    path = Path(source) if source else config.train.warm_start
+    return settings_of_source(config, path) if path else config
+
+
 # Each command is imported when it is called: torch takes seconds, and `asr --help` does not need it.
 
 
 def _train(arguments: Sequence[str]) -> int:
-    from asr.commands.train import TrainSettings, run
+    from asr.commands.train import TrainSettings, defaults, run
 
-    _console.print_result(run(parse(TrainSettings, "asr train", arguments)))
+    _console.print_result(run(parse(TrainSettings, "asr train", arguments, defaults(arguments))))
     return 0
 
 
@@ -185,7 +222,7 @@ def _lm(arguments: Sequence[str]) -> int:
 
     command, rest = (arguments[0], arguments[1:]) if arguments else ("--help", [])
     if command == "train":
-        kind, rest = _take_kind(rest)
+        kind, rest = _take_kind(rest, ("ngram", "charrnn"))
         if kind == "charrnn":
             from asr.commands.character_lm import CharacterLmTrainSettings, run
 
@@ -209,23 +246,57 @@ def _lm(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _take_kind(arguments: Sequence[str]) -> tuple[str, list[str]]:
-    """The value of --kind and the other arguments: the kinds of language model have different settings."""
-    kind, rest = "ngram", list(arguments)
+def _lexicon(arguments: Sequence[str]) -> int:
+    command, rest = (arguments[0], arguments[1:]) if arguments else ("--help", [])
+    if command == "train":
+        from asr.commands import lexicon_train
+
+        kind, rest = _take_kind(rest, ("encoder-decoder", "ctc"))
+        prog = f"asr lexicon train --kind {kind}"
+        if kind == "ctc":
+            _console.print_result(lexicon_train.run(parse(lexicon_train.CtcTrainSettings, prog, rest)))
+        else:
+            _console.print_result(lexicon_train.run(parse(lexicon_train.LexiconTrainSettings, prog, rest)))
+    elif command == "apply":
+        from asr.commands.lexicon import LexiconApplySettings, run_apply
+
+        return _lines(run_apply(parse(LexiconApplySettings, "asr lexicon apply", rest)))
+    elif command == "compress":
+        from asr.commands.lexicon import LexiconCompressSettings, run_compress
+
+        settings = parse(LexiconCompressSettings, "asr lexicon compress", rest)
+        _console.print_result(run_compress(settings))
+    elif command == "score":
+        from asr.commands.lexicon import LexiconScoreSettings, run_score
+
+        _console.print_result(run_score(parse(LexiconScoreSettings, "asr lexicon score", rest)))
+    elif command in ("-h", "--help", "help"):
+        _console.print_result(_LEXICON_HELP)
+    else:
+        raise SettingsError(
+            f"unknown command 'lexicon {command}'. Expected one of: lexicon train, lexicon apply, lexicon "
+            f"score, lexicon compress."
+        )
+    return 0
+
+
+def _take_kind(arguments: Sequence[str], kinds: Sequence[str]) -> tuple[str, list[str]]:
+    """The value of --kind, by default the first one, and the other arguments: kinds differ in settings."""
+    kind, rest = kinds[0], list(arguments)
     for index, word in enumerate(rest):
         if word == "--kind" or word.startswith("--kind="):
             size = 1 if "=" in word else 2
             kind = " ".join(rest[index : index + size]).replace("=", " ").removeprefix("--kind").strip()
             del rest[index : index + size]
             break
-    if kind not in ("ngram", "charrnn"):
-        raise SettingsError(f"--kind is {kind!r}. Expected ngram or charrnn.")
+    if kind not in kinds:
+        raise SettingsError(f"--kind is {kind!r}. Expected {' or '.join(kinds)}.")
     return kind, rest
 
 
 _COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "train": _train, "transcribe": _transcribe, "evaluate": _evaluate, "tune": _tune, "score": _score,
-    "augment": _augment, "lm": _lm,
+    "augment": _augment, "lm": _lm, "lexicon": _lexicon,
 }  # fmt: skip
 
 

@@ -1,10 +1,10 @@
 """Compiled functions: numba with a cache that survives, and that may be missing.
 
 Numba keeps machine code in the source file's folder, per path, and fails where it finds none to write to.
-Here the code is in the user's cache folder (or `NUMBA_CACHE_DIR`), in a folder named by the function's
-module, and by the content of that module and of those that it imports from: a clone, a reinstallation or a
-`touch` finds what is there, and a change of any of these files does not. Where nothing can be written, each
-process compiles the functions again, after one warning.
+Here the code is in `NUMBA_CACHE_DIR`, or `kernels` in the user's cache folder, in a folder named by the
+function's module, and by the content of that module and of those that it imports from: a clone, a
+reinstallation or a `touch` finds what is there, and a change of any of these files does not. Where nothing
+can be written, each process compiles the functions again, after one warning.
 """
 
 import functools
@@ -19,7 +19,6 @@ from typing import Any, TypeVar, overload
 
 from numba import config, njit, types
 from numba.core.caching import CompileResultCacheImpl, FunctionCache, _CacheLocator
-from numba.misc.appdirs import AppDirs
 
 __all__ = ["kernel"]
 
@@ -124,9 +123,14 @@ class _ContentLocator(_CacheLocator):
     def __init__(self, file: str, module: str, line: int) -> None:
         self._py_file = file
         self._line = line
+        # Not at the margin: machine code does not depend on it, see `source_digest`.
+        from asr.user_cache import cache_folder
+
         settings: Any = config
-        folders: Any = AppDirs
-        folder = settings.CACHE_DIR or os.path.join(folders("asr", appauthor=False).user_cache_dir, "kernels")
+        cache = cache_folder()
+        if not settings.CACHE_DIR and cache is None:
+            raise OSError("there is no cache folder, because the user has no home")
+        folder = settings.CACHE_DIR or os.path.join(str(cache), "kernels")
         digest = source_digest(Path(file))
         # Machine code refers to its module by name: a module that was moved gets another folder.
         self._folder = os.path.join(folder, f"{module}-{digest[:16]}")

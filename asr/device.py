@@ -1,4 +1,4 @@
-"""What a run computes on: the device, its number formats, its memory and the machine's cores.
+"""What a run computes on: the device, its number formats, copies from it, its memory, the machine's cores.
 
 Float32 on a GPU means float32. torch's default is TF32, which keeps 10 of the 23 bits of a mantissa, in
 convolutions and recurrent layers but not in matrix products; here it is one policy for all three, off unless
@@ -9,18 +9,21 @@ import logging
 import os
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Generic, Literal, TypeVar
 
 import torch
 import torch.utils.deterministic
+from torch import Tensor
 
 from asr.errors import SettingsError
 
 log = logging.getLogger("asr")
+
+T = TypeVar("T")
 
 Precision = Literal["auto", "float32", "tf32", "bf16", "fp16"]
 
@@ -117,20 +120,20 @@ def choose_precision(precision: Precision, device: torch.device) -> torch.dtype:
     if precision == "tf32":
         if device.type != "cuda" or torch.cuda.get_device_capability(device) < (8, 0):
             raise SettingsError(
-                "train.precision tf32 needs a GPU of compute capability 8.0 or newer. Use float32 or auto."
+                "--train.precision tf32 needs a GPU of compute capability 8.0 or newer. Use float32 or auto."
             )
         return torch.float32
     if precision == "bf16":
         if device.type == "cpu" and not _has_bf16_kernels():
             raise SettingsError(
-                "train.precision bf16: this processor has no instructions for it. Use float32 or auto."
+                "--train.precision bf16: this processor has no instructions for it. Use float32 or auto."
             )
         return torch.bfloat16
     if precision == "fp16":
         if device.type == "cpu":
-            raise SettingsError("train.precision fp16 is for GPUs. Use bf16, float32 or auto on a CPU.")
+            raise SettingsError("--train.precision fp16 is for GPUs. Use bf16, float32 or auto on a CPU.")
         return torch.float16
-    raise SettingsError(f"train.precision must be auto, float32, tf32, bf16 or fp16. Got {precision!r}.")
+    raise SettingsError(f"--train.precision must be auto, float32, tf32, bf16 or fp16. Got {precision!r}.")
 
 
 def use_precision(precision: Precision, device: torch.device) -> torch.dtype:
@@ -243,6 +246,63 @@ def make_deterministic() -> None:
     torch.use_deterministic_algorithms(True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = False
+
+
+# ---------------------------------------------------------------------------------------------------- copies
+
+
+def is_asynchronous(device: torch.device) -> bool:
+    """Whether the device computes while the host continues, so that results are best read later."""
+    return device.type == "cuda"
+
+
+class HostCopy(Generic[T]):
+    """A copy in the host's memory of tensors, as they are after all work that was started so far.
+
+    On a GPU it goes to page-locked memory, and the host continues meanwhile; `get` waits for it.
+
+    Args:
+        tree: dicts, lists and tuples of tensors (on any device) and plain values.
+    """
+
+    def __init__(self, tree: T) -> None:
+        devices: set[torch.device] = set()
+        self._tree: T = _copy_tensors(tree, devices)
+        self._events = [event for event in map(_record_event, devices) if event is not None]
+
+    @property
+    def complete(self) -> bool:
+        """Whether the copy is known to be complete, so that `get` does not wait."""
+        return not self._events
+
+    def get(self) -> T:
+        """The copy; waits until it is complete."""
+        while self._events:
+            self._events.pop().synchronize()
+        return self._tree
+
+
+def _copy_tensors(value: Any, devices: set[torch.device]) -> Any:
+    """The same tree with copies in the host's memory; gets the tensors' devices into `devices`."""
+    if isinstance(value, Tensor):
+        devices.add(value.device)
+        if value.device.type == "cpu":
+            return value.detach().clone()
+        return value.detach().to("cpu", non_blocking=True)  # torch takes page-locked memory
+    if isinstance(value, Mapping):
+        return {key: _copy_tensors(part, devices) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_copy_tensors(part, devices) for part in value)
+    return value
+
+
+def _record_event(device: torch.device) -> torch.cuda.Event | None:
+    """An event after all work that the device was given so far; None where it has finished that."""
+    if not is_asynchronous(device):
+        return None
+    event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+    event.record(torch.cuda.current_stream(device))
+    return event
 
 
 # ---------------------------------------------------------------------------------------------------- memory

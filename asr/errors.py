@@ -24,7 +24,13 @@ __all__ = [
     "ModelError",
     "SettingsError",
     "TrainingError",
+    "option_name",
 ]
+
+
+def option_name(*fields: str) -> str:
+    """A setting as the user types it, for messages: ("beam", "beam_threshold") -> "--beam.beam-threshold"."""
+    return "--" + ".".join(fields).replace("_", "-")
 
 
 class AsrError(Exception):

@@ -20,7 +20,8 @@ from asr.cli import recipe
 from asr.frontend.features import FeatureConfig
 from asr.model.acoustic import AcousticModel, ModelSettings
 from asr.model.denominator import count_ngrams, witten_bell
-from asr.model.encoder import EncoderConfig, LossConfig
+from asr.model.encoder import EncoderConfig
+from asr.model.loss import LossConfig
 from asr.model.recurrent.layers import LayerConfig
 from asr.text.characters import CharTokenizer
 from asr.training.tasks.speech import speech_losses
@@ -95,7 +96,9 @@ def _batch(options: Options, features: FeatureConfig) -> Batch:
     count = round(options.utterance_s * options.phones_per_s)
     return Batch(
         ids=tuple(map(str, range(rows))),
-        audio=torch.from_numpy(rng.standard_normal((rows, frames, features.n_mels)).astype(np.float32)),
+        cached_features=torch.from_numpy(
+            rng.standard_normal((rows, frames, features.n_mels)).astype(np.float32)
+        ),
         frame_lengths=torch.full((rows,), frames),
         tokens=torch.from_numpy(rng.integers(1, options.phones + 1, (rows, count))),
         token_lengths=torch.full((rows,), count),

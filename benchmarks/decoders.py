@@ -23,11 +23,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from asr.decoding.beam import BeamDecoder
+from asr.decoding.beam_decoder import BeamDecoder
 from asr.decoding.config import BeamConfig
-from asr.decoding.emissions import Emissions
 from asr.errors import SettingsError
 from asr.lm.ngram.model import NgramModel
+from asr.recognition.emissions import Emissions
 from asr.text.tokenizer import Tokenizer
 
 SPACE = "<space>"  # of an ARPA file of characters
@@ -82,7 +82,7 @@ class AsrBeamSearch:
         ).with_weights(lm_weight=setting.lm_weight, word_bonus=setting.word_bonus)  # fmt: skip
         decoder = self.decoder.with_config(config)
         began, spent = time.perf_counter(), time.process_time()
-        texts = tuple(found[0].text for found in self.parts[part].decode(decoder.decode))
+        texts = tuple(found[0].text for found in self.parts[part].decode(decoder))
         return Turn(texts, time.perf_counter() - began, time.process_time() - spent)
 
 

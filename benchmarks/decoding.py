@@ -40,7 +40,6 @@ from torch.nn.utils.rnn import pad_sequence
 from asr.cli import recipe
 from asr.corpora.librispeech import read_part
 from asr.corpora.manifest import Utterance, read_manifest
-from asr.decoding.emissions import Emissions, cached_emissions
 from asr.decoding.greedy import greedy_decode
 from asr.device import usable_cores
 from asr.errors import SettingsError
@@ -49,6 +48,7 @@ from asr.frontend.features import frame_count, log_mel
 from asr.lm.ngram.model import NgramModel
 from asr.model.acoustic import AcousticModel
 from asr.model.saved import load_model
+from asr.recognition.emissions import Emissions, cached_emissions
 from asr.scoring.wer import score
 
 PART = "dev-clean"

@@ -137,7 +137,9 @@ def _as_batch(batch: Any, template: Batch) -> Batch:
     return replace(
         template,
         ids=tuple(batch.id),
-        audio=features,
+        cached_features=features,
+        waveforms=None,
+        waveform_rows=None,
         frame_lengths=frames,
         tokens=tokens,
         token_lengths=token_lengths,

@@ -110,7 +110,7 @@ class System:
         frames = batch.frame_lengths.sum().item()
         self.speeds.append(frames * self.model.settings.features.frame_s / elapsed)
         self.rates.append(training_flops(self.model, batch.frame_lengths) / elapsed / 1e9)
-        self.padding.append(1 - frames / batch.audio.shape[:2].numel())
+        self.padding.append(1 - frames / batch.padded_size)
 
     def update(self, batch: Batch) -> None:
         """One update of the weights, in the steps of asr.training.trainer."""
@@ -315,7 +315,7 @@ class Bench:
 
 def run(model: AcousticModel, batch: Batch) -> tuple[Tensor, Tensor]:
     """Forward and backward once: (batch, steps, vocab) log-probabilities and (batch,) steps."""
-    log_probs, steps = model(batch.audio, batch.frame_lengths)
+    log_probs, steps = model(batch.features(model.settings.features), batch.frame_lengths)
     ctc_loss(log_probs, steps, batch.tokens, batch.token_lengths).mean().backward()
     return log_probs.detach(), steps
 

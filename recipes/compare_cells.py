@@ -9,20 +9,22 @@ Source: Graves, Mohamed and Hinton 2013, "Speech recognition with deep recurrent
 """
 
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from statistics import mean
 from typing import Any
 
 import torch
-from digits import CONFIG as DIGITS
 from mini_librispeech import CONFIG as MINI
 from mini_librispeech import Data
 
-from asr.batching.batches import Batches
+from asr.batching.batches import BatchConfig, Batches
 from asr.batching.examples import make_examples
 from asr.cli import recipe
 from asr.corpora import digits, librispeech
 from asr.corpora.manifest import Splits
 from asr.device import choose_device
+from asr.frontend.augment import AugmentConfig
+from asr.frontend.features import FeatureConfig
 from asr.microscope.measure import gradient_horizon
 from asr.model.encoder import Encoder, EncoderConfig, parameter_count
 from asr.model.recurrent.initialization import Cell
@@ -31,6 +33,7 @@ from asr.scoring.comparison import System, draw, table
 from asr.scoring.evaluation import evaluate
 from asr.scoring.report import write_report
 from asr.scoring.wer import Score
+from asr.training.config import TrainConfig
 from asr.training.recogniser import Settings, train
 
 
@@ -48,6 +51,15 @@ def preset(base: Settings, **more: Any) -> Config:
     return Config(**{topic.name: getattr(base, topic.name) for topic in fields(Settings)}, **more)
 
 
+# Characters: nothing but the net knows how words are spelled. Half the default mel bands: wide ones do not
+# resolve a voice's pitch, and there are few voices.
+DIGITS = Settings(
+    features=FeatureConfig(n_mels=40),
+    augment=AugmentConfig(speeds=(0.8, 0.9, 1.0, 1.1, 1.2), mel_mask_bands=10),
+    model=EncoderConfig(width=128, depth=2, dropout=0.3, subsampling=3, channels=16),
+    batch=BatchConfig(seconds=25),
+    train=TrainConfig(run_dir=Path("runs/digits"), epochs=16, learning_rate=2e-3),
+)
 CONFIGS = {
     "digits": ("synthetic voices, embedded", preset(DIGITS)),
     "mini-librispeech": ("5 hours of read English; days on a CPU", preset(MINI, data=Data())),

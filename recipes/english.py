@@ -31,7 +31,7 @@ from asr.scoring.weight_search import Grid
 from asr.training.config import TrainConfig
 from asr.training.recogniser import Settings, branch_of, train
 from asr.training.release import write_release
-from asr.training.trainer import BEST_MODEL
+from asr.training.validation import BEST_MODEL
 
 Stage = Literal["data", "trunk", "branch", "tune", "score", "release"]
 

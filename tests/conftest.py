@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+
+from asr.user_cache import cache_folder
+
+# Tests have a cache folder of their own, below, but take minutes to compile what the user's has.
+if folder := cache_folder():
+    os.environ.setdefault("NUMBA_CACHE_DIR", str(folder / "kernels"))
 
 _PROJECT = Path(__file__).resolve().parents[1]
 

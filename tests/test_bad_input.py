@@ -69,7 +69,7 @@ UNUSABLE: dict[str, tuple[Callable[[Path], object], str]] = {
     "empty.wav": (Path.touch, "the file is empty (0 bytes). Expected an audio file"),
     "text.wav": (_text_file, "not a readable audio file"),
     "nothing.wav": (_samples([]), "the recording has no samples"),
-    "short.wav": (_samples([0.1] * 160), "10 ms of audio are too short to recognise. Expected at least 25"),
+    "short.wav": (_samples([0.1] * 160), "a recording of 0.010 s is shorter than one window of 25 ms."),
     "nan.wav": (_samples([0.1] * 4000 + [float("nan")] * 9, "FLOAT"), "sample 4000 is not a finite number"),
     "folder.mp3": (Path.mkdir, "no audio files in this folder. Expected some that end in .wav"),
 }  # fmt: skip

@@ -307,11 +307,11 @@ def test_ctrl_c_while_transcribing(tones: Any) -> None:
     code = (
         # A shell that starts a job in the background lets it, and so this process, ignore Ctrl-C.
         "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "import sys, time; from asr import cli; from asr.decoding import recognition\n"
-        "read = recognition.read_audio\n"
+        "import sys, time; from asr import cli; from asr.recognition import recognise\n"
+        "read = recognise.read_audio\n"
         "def slow(path, *arguments, **more):\n"
         "    time.sleep(3 if path.stem == 't1' else 0); return read(path, *arguments, **more)\n"
-        "recognition.read_audio = slow; sys.exit(cli.main(sys.argv[1:]))"
+        "recognise.read_audio = slow; sys.exit(cli.main(sys.argv[1:]))"
     )
     arguments = ["transcribe", *tones.files[:2], "--model", str(tones.model), "--batch-s", "0.01"]
     with subprocess.Popen(

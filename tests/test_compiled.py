@@ -107,3 +107,16 @@ def test_inlined_functions() -> None:
     assert [str(kind) for (kind,) in dispatcher.signatures] == ["int64"]
     with pytest.raises(TypeError, match="tripled is inlined"):
         tripled(2)
+
+
+def test_code_is_kept_in_the_users_cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards $ASR_CACHE_DIR, which holds everything that is kept; a user without a home has no cache."""
+    monkeypatch.setattr(config, "CACHE_DIR", "")
+    monkeypatch.setenv("ASR_CACHE_DIR", str(tmp_path / "cache"))
+    path = tmp_path / "plain.py"
+    path.write_text("x = 1\n")
+    locator = module._ContentLocator(str(path), "plain", 1)
+    assert Path(locator.get_cache_path()).parent == tmp_path / "cache" / "kernels"
+    monkeypatch.setattr("asr.user_cache.cache_folder", lambda: None)
+    with pytest.raises(OSError, match="no cache folder"):
+        module._ContentLocator(str(path), "plain", 1)

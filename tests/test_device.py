@@ -12,6 +12,7 @@ import torch
 
 from asr import device as device_module
 from asr.device import (
+    HostCopy,
     autocast,
     choose_device,
     choose_precision,
@@ -432,3 +433,38 @@ def test_system_without_affinity(monkeypatch: pytest.MonkeyPatch) -> None:
     assert usable_cores() == 7
     monkeypatch.setattr(os, "cpu_count", lambda: None)
     assert usable_cores() == 1
+
+
+def test_a_copy_does_not_follow_the_weights() -> None:
+    """Guards a checkpoint against updates that are made while it is written."""
+    weights = {"net": {"a": torch.ones(2)}, "moments": [torch.zeros(2)], "step": 3}
+    host = HostCopy(weights)
+    weights["net"]["a"].add_(1)
+    weights["moments"][0].add_(1)
+    assert host.complete
+    copy = host.get()
+    assert copy["net"]["a"].tolist() == [1.0, 1.0]
+    assert copy["moments"][0].tolist() == [0.0, 0.0]
+    assert copy["step"] == 3
+
+
+def test_a_copy_is_waited_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards results that are read before a GPU has sent them."""
+    waited: list[str] = []
+
+    class Event:
+        def __init__(self, device: torch.device) -> None:
+            self.device = device.type
+
+        def synchronize(self) -> None:
+            waited.append(self.device)
+
+    monkeypatch.setattr("asr.device._record_event", Event)
+    host = HostCopy([torch.ones(2), {"a": torch.ones(1), "b": 3}, "c"])
+    assert not host.complete
+    assert waited == []
+    assert host.get()[1]["b"] == 3
+    assert waited == ["cpu"]
+    assert host.complete
+    host.get()
+    assert waited == ["cpu"]

@@ -11,8 +11,8 @@ import asr
 
 NAMES = {
     "AsrError", "AugmentConfig", "BatchConfig", "BeamConfig", "DecoderSettings", "EncoderConfig",
-    "FeatureConfig", "Hypothesis", "Model", "Score", "TextConfig", "TrainConfig", "Transcript", "Word",
-    "__version__", "load", "score",
+    "FeatureConfig", "Hypothesis", "Model", "Score", "SegmentationConfig", "TextConfig", "TrainConfig",
+    "Transcript", "Word", "__version__", "load", "score",
 }  # fmt: skip
 
 

@@ -13,9 +13,14 @@ import pytest
 import soundfile
 
 from asr.cli import main
+from asr.corpora import fsdd
+from asr.corpora.digits import WORDS
+from asr.corpora.manifest import read_manifest
 from asr.model.saved import load_model
 
 ROOT = Path(__file__).resolve().parents[1]
+
+WAV = "flite-slt_9-0-4-1-2.wav"
 
 TINY = [
     "--model.width", "8", "--model.depth", "1", "--model.channels", "2", "--train.epochs", "1",
@@ -157,25 +162,30 @@ def test_librispeech_preset_must_be_named(tmp_path: Path) -> None:
     assert done.stderr == "error: unknown preset '50h'. Expected one of: 100h, 960h.\n"
 
 
-def test_digits_transcribes_scores_and_says_where_the_results_are(tmp_path: Path) -> None:
+def test_digits_scores_and_says_where_the_results_are(tmp_path: Path) -> None:
     """Guards the demo's last lines, which new users see first; --train.resume knows a finished run."""
     folders = ["--train.run-dir", tmp_path / "run", "--batch.cache-dir", tmp_path / "features"]
     arguments = [*folders, "--batch.seconds", "200", *TINY]
     done = run("digits", *arguments, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     for line in (
-        r"  festival-ked_5-0-9-4-3-6-2\.wav  ",
-        r"  flite-slt_9-0-4-1-2\.wav  ",
+        r"a person, george, not in the training data:",
+        r"%WER \d+\.\d\d \[ \d+ / 500, \d+ ins, \d+ del, \d+ sub \]",
+        r"synthetic voices, not in the training data:",
         r"%WER \d+\.\d\d \[ \d+ / 800, \d+ ins, \d+ del, \d+ sub \]",
         r"Per utterance: .*results\.jsonl, .*alignments\.txt",
         r"Model: .*model\.safetensors",
     ):
         assert re.search(f"^{line}", done.stdout, re.MULTILINE), line
-    rows = (tmp_path / "run" / "test" / "results.jsonl").read_text().splitlines()
+    rows = (tmp_path / "run" / "voices" / "results.jsonl").read_text().splitlines()
     assert len({json.loads(row)["id"] for row in rows}) == 200
+    written = {word for row in rows for word in json.loads(row)["hypothesis"].split()}
+    assert written <= set(WORDS), "the vocabulary is the ten words"
     again = run("digits", *arguments, "--train.resume", cwd=tmp_path)
     assert again.returncode == 0, again.stderr
     assert again.stdout == done.stdout
+    suggested = done.stdout.splitlines()[-1].removeprefix("Try:   asr ").replace("*.wav", WAV)
+    assert main(suggested.split()) == 0
 
 
 def test_fsdd_takes_each_speaker_in_turn(tmp_path: Path) -> None:
@@ -183,18 +193,53 @@ def test_fsdd_takes_each_speaker_in_turn(tmp_path: Path) -> None:
     recordings = tmp_path / "recordings"
     recordings.mkdir()
     rng = np.random.default_rng(0)
-    speakers = ["george", "jackson", "lucas", "nicolas", "theo", "yweweler"]
-    for speaker in speakers:
+    for speaker in fsdd.SPEAKERS:
         for digit in range(10):
             soundfile.write(recordings / f"{digit}_{speaker}_0.wav", 0.1 * rng.standard_normal(4000), 8000)
     done = run(
         "digits", "--data.corpus", "fsdd", "--data.root", tmp_path, "--train.run-dir", tmp_path / "run",
-        "--batch.cache-dir", "None", *TINY, cwd=tmp_path,
+        "--data.no-synthetic", "--data.no-children", "--batch.cache-dir", "None", *TINY, cwd=tmp_path,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert re.findall(r"^(\w+) +%WER .* / 10, .*  95% interval ", done.stdout, re.MULTILINE) == speakers
+    found = re.findall(r"^(\w+) +%WER .* / 10, .*  95% interval ", done.stdout, re.MULTILINE)
+    assert found == list(fsdd.SPEAKERS)
     assert re.search(r"^together  \d+ errors in 60 words: ", done.stdout, re.MULTILINE)
-    assert sorted(path.name for path in tmp_path.glob("run-*")) == [f"run-fsdd-{name}" for name in speakers]
+    names = sorted(path.name for path in tmp_path.glob("run-*"))
+    assert names == [f"run-fsdd-{name}" for name in fsdd.SPEAKERS]
+    assert "40 utterances" in (tmp_path / "run-fsdd-theo" / "train.log").read_text()
+
+
+def test_digits_from_the_model_that_ships(tmp_path: Path) -> None:
+    """Guards the preset that starts from the model that ships: every weight is copied."""
+    done = run(
+        "digits", "english", "--data.corpus", "fsdd", "--data.speakers", "theo",
+        "--train.updates", "1", "--train.run-dir", tmp_path / "run",
+        "--batch.seconds", "20", "--batch.cache-dir", tmp_path / "features", "--augment.speeds", "1.0",
+        cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"warm start from english: (\d+) of \1 tensors copied; not copied: none", done.stderr)
+    errors = re.search(r"^together  (\d+) errors in 500 words: ", done.stdout, re.MULTILINE)
+    assert errors, done.stdout
+    assert int(errors[1]) < 250, "it knows digits, more or less, before it has learned any"
+
+
+def test_recordings_of_the_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Guards the demo's first part: a dozen people, and a model that understands most of what they read."""
+    manifest = ROOT / "data" / "recordings" / "manifest.jsonl"
+    people = [utterance.speaker for utterance in read_manifest(manifest)]
+    assert len(set(people)) == len(people) == 12
+    assert main(["evaluate", str(manifest), "--model", "english", "--out", str(tmp_path)]) == 0
+    errors = re.search(r"^%WER \S+ \[ (\d+) / 125,", capsys.readouterr().out, re.MULTILINE)
+    assert errors
+    assert int(errors[1]) < 60
+
+
+def test_people_of_the_demo_are_not_in_the_training_data(speech: Path) -> None:
+    """Guards a demo that shows recordings of people whom the model has learned from."""
+    manifest = ROOT / "data" / "recordings" / "manifest.jsonl"
+    train = {utterance.speaker for utterance in read_manifest(speech / "english" / "train.jsonl")}
+    assert not train & {utterance.speaker for utterance in read_manifest(manifest)}
 
 
 def test_cells_are_compared_with_equal_numbers_of_weights(tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ import torch
 
 from asr.cli import main
 from asr.corpora.manifest import Utterance, write_manifest
-from asr.decoding.recognition import Segment, recognise
 from asr.model.saved import load_model
+from asr.recognition.recognise import Segment, recognise
 
 RATE = 8000
 HZ = {"no": 400, "one": 700, "nine": 1200, "seven": 2200}
@@ -137,7 +137,7 @@ def test_phones_with_a_lexicon_of_ones_own(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--text.units", "bpe", "--text.bpe-size", "999"], "text.bpe-size must be at most"),
+        (["--text.units", "bpe", "--text.bpe-size", "999"], "--text.bpe-size must be at most"),
         (["--text.units", "phones", "--text.lexicon", "{tmp}/none.txt"], "none.txt: cannot be read"),
         (["--text.lexicon", "{tmp}/x.txt"], "x.txt is for phones, but text.units is characters"),
     ],

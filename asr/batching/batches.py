@@ -1,8 +1,9 @@
 """Padded batches of utterances: what a batch contains, and how it is made of audio or cached features."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from asr.batching.examples import Example
 from asr.batching.loader import Loader, loader_processes
 from asr.batching.sampler import Plan, PlannedBatch, Sampler
 from asr.device import one_thread
-from asr.errors import AsrError, AudioError, DataError, SettingsError
+from asr.errors import AsrError, DataError, SettingsError
 from asr.frontend.augment import AS_RECORDED, AugmentConfig, Augmenter, Conditions, Masks
 from asr.frontend.augment.draws import generator
 from asr.frontend.augment.mel_warp import warp_mel
@@ -46,26 +47,30 @@ class BatchConfig:
 
     def __post_init__(self) -> None:
         if self.seconds <= 0:
-            raise SettingsError(f"batch.seconds must be above 0. Got {self.seconds:g}.")
+            raise SettingsError(f"--batch.seconds must be above 0. Got {self.seconds:g}.")
         if self.shards is not None and self.shards < 1:
-            raise SettingsError(f"batch.shards must be at least 1. Got {self.shards}.")
+            raise SettingsError(f"--batch.shards must be at least 1. Got {self.shards}.")
         if self.shortest_first_epochs < 0:
             raise SettingsError(
-                f"batch.shortest-first-epochs must not be negative. Got {self.shortest_first_epochs}."
+                f"--batch.shortest-first-epochs must not be negative. Got {self.shortest_first_epochs}."
             )
         if self.workers is not None and self.workers < 0:
-            raise SettingsError(f"batch.workers must not be negative. Got {self.workers}.")
+            raise SettingsError(f"--batch.workers must not be negative. Got {self.workers}.")
         if self.cache_workers is not None and self.cache_workers < 1:
-            raise SettingsError(f"batch.cache-workers must be at least 1. Got {self.cache_workers}.")
+            raise SettingsError(f"--batch.cache-workers must be at least 1. Got {self.cache_workers}.")
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Padded utterances."""
+    """Padded utterances, with features or with the waveforms that the device computes them from.
+
+    With a cache, `cached_features` has all utterances. Those for which more than a speed was drawn are zeros
+    there, and their waveforms are in `waveforms`, their rows in `waveform_rows`. Without a cache, `waveforms`
+    has all utterances, and the other two are None.
+    """
 
     ids: tuple[str, ...]
-    # (batch, frames, n_mels) features, or (batch, samples) waveforms where there is no cache
-    audio: Tensor
+    cached_features: Tensor | None  # (batch, frames, n_mels)
     frame_lengths: Tensor  # (batch,) int64
     tokens: Tensor  # (batch, longest) int64
     token_lengths: Tensor  # (batch,) int64
@@ -73,10 +78,24 @@ class Batch:
     global_tokens: int  # tokens of all processes' parts of this batch
     global_seconds: float  # of audio in all processes' parts, without padding
     warps: Tensor | None = None  # (batch,) float64 factors of the mel bands' frequencies; None: all 1
-    # Beside features: (uncached, samples) of the utterances whose features are not cached, because more than
-    # a speed was drawn for them, and (uncached,) int64 their rows in `audio`, which are zeros.
-    waveforms: Tensor | None = None
-    waveform_rows: Tensor | None = None
+    waveforms: Tensor | None = None  # (uncached, samples)
+    waveform_rows: Tensor | None = None  # (uncached,) int64 rows of `cached_features`
+
+    @staticmethod
+    def from_fields(fields: Mapping[str, Any]) -> "Batch":
+        """A batch of the fields that `dataclasses.asdict` gives, also those of batches that were kept before.
+
+        Args:
+            fields: by name. Before, one field, `audio`, had either features or waveforms.
+        """
+        fields = dict(fields)
+        if "audio" in fields:
+            audio = fields.pop("audio")
+            fields["cached_features"] = audio if audio.dim() == 3 else None
+            if audio.dim() == 2:
+                fields["waveforms"] = audio
+        masks = Masks(**fields.pop("masks")) if fields["masks"] else fields.pop("masks")
+        return Batch(**fields, masks=masks)
 
     @property
     def global_size(self) -> float:
@@ -85,8 +104,16 @@ class Batch:
 
     @property
     def padded_size(self) -> int:
-        """Utterances times frames (or samples) of the longest."""
-        return self.audio.shape[0] * self.audio.shape[1]
+        """Utterances times frames (or, without a cache, samples) of the longest."""
+        return self._padded.shape[0] * self._padded.shape[1]
+
+    @property
+    def _padded(self) -> Tensor:
+        """The tensor that has all utterances: features, or waveforms without a cache."""
+        padded = self.waveforms if self.cached_features is None else self.cached_features
+        if padded is None:
+            raise ValueError("a batch of neither features nor waveforms")
+        return padded
 
     def split(self) -> "tuple[Batch, Batch] | None":
         """The first and the second half of the utterances; None for a single one."""
@@ -97,12 +124,15 @@ class Batch:
 
     def features(self, config: FeatureConfig) -> Tensor:
         """(batch, frames, n_mels) log-mel frames; those that are not cached are computed on the device."""
-        features = self.audio if self.audio.dim() == 3 else log_mel(self.audio, config)
-        if self.waveforms is not None and self.waveform_rows is not None:
-            frames = features.shape[1]
+        if self.cached_features is None:
+            features = log_mel(self._padded, config)
+        elif self.waveforms is None or self.waveform_rows is None:
+            features = self.cached_features
+        else:
+            frames = self.cached_features.shape[1]
             computed = log_mel(self.waveforms, config)[:, :frames]
             computed = nn.functional.pad(computed, (0, 0, 0, frames - computed.shape[1]))
-            features = features.index_copy(0, self.waveform_rows, computed)
+            features = self.cached_features.index_copy(0, self.waveform_rows, computed)
         return features if self.warps is None else warp_mel(features, self.warps, config)
 
     def to(self, device: torch.device) -> "Batch":
@@ -115,10 +145,12 @@ class Batch:
 
     def _rows(self, first: int, end: int) -> "Batch":
         """The utterances first to end - 1, without padding of features that none of them needs."""
-        plain = replace(self, waveforms=None, waveform_rows=None)._map(lambda tensor: tensor[first:end])
-        part = replace(plain, ids=self.ids[first:end])
-        if part.audio.dim() == 3:
-            part = replace(part, audio=part.audio[:, : int(part.frame_lengths.max())])
+        all_rows = self if self.cached_features is None else replace(self, waveforms=None, waveform_rows=None)
+        part = replace(all_rows._map(lambda tensor: tensor[first:end]), ids=self.ids[first:end])
+        if part.cached_features is None:
+            return part
+        longest = int(part.frame_lengths.max())
+        part = replace(part, cached_features=part.cached_features[:, :longest])
         if self.waveforms is not None and self.waveform_rows is not None:
             inside = (self.waveform_rows >= first) & (self.waveform_rows < end)
             if inside.any():
@@ -132,7 +164,7 @@ class Batch:
 
         return replace(
             self,
-            audio=change(self.audio),
+            cached_features=changed(self.cached_features),
             frame_lengths=change(self.frame_lengths),
             tokens=change(self.tokens),
             token_lengths=change(self.token_lengths),
@@ -176,7 +208,7 @@ class Batches:
         shards = config.shards or world_size
         if shards % world_size:
             raise SettingsError(
-                f"batch.shards is {shards} for {world_size} processes. Expected a multiple, so that all "
+                f"--batch.shards is {shards} for {world_size} processes. Expected a multiple, so that all "
                 f"get the same number of parts. Change --batch.shards or the number of processes."
             )
         if augment and len(examples) < shards:
@@ -185,11 +217,10 @@ class Batches:
                 f"one for each part. Start fewer processes, or lower --batch.shards."
             )
         self.examples = examples
-        self.pin = device.type == "cuda"
-        self.workers = (
-            0 if config.workers is None else config.workers
-        )  # a CPU that trains has no core to spare
-        if self.pin and config.workers is None:
+        on_gpu = device.type == "cuda"
+        # A CPU that trains has no core to spare.
+        self.workers = 0 if config.workers is None else config.workers
+        if on_gpu and config.workers is None:
             cached = config.cache_dir is not None and not (augment and augment.changes_waveform)
             batch_s = config.seconds / world_size
             frame_bytes = features.n_mels * 4 if config.cache_dir else features.hop_length * 4
@@ -205,7 +236,7 @@ class Batches:
                 speeds.add(1.0)
             cache = open_cache(config.cache_dir, utterances, features, sorted(speeds), config.cache_workers)
         self.dataset = _BatchDataset(examples, features, augmenter, cache)
-        self.loader: Loader[Batch] = Loader(self.dataset, self.workers, pin_memory=self.pin)
+        self.loader: Loader[Batch] = Loader(self.dataset, self.workers, pin_memory=on_gpu)
         self.sampler = Sampler(
             [utterance.id for utterance in utterances],
             np.array([utterance.duration for utterance in utterances]),
@@ -275,7 +306,9 @@ class _BatchDataset(Dataset[Batch | AsrError]):
             row[: len(example.tokens)] = example.tokens
         return Batch(
             ids=tuple(example.utterance.id for example in chosen),
-            **audio,
+            cached_features=audio.get("cached_features"),
+            waveforms=audio.get("waveforms"),
+            waveform_rows=audio.get("waveform_rows"),
             frame_lengths=torch.tensor(lengths),
             tokens=torch.from_numpy(tokens),
             token_lengths=torch.tensor(token_lengths),
@@ -296,7 +329,7 @@ class _BatchDataset(Dataset[Batch | AsrError]):
             waveforms = [self._read(self.examples[indices[row]], conditions[row]) for row in rows]
         computed = [frame_count(len(waveform), self.features) for waveform in waveforms]
         if cache is None:
-            return computed, {"audio": pad_sequence(waveforms, batch_first=True)}
+            return computed, {"waveforms": pad_sequence(waveforms, batch_first=True)}
         views: list[NDArray[np.float32]] = [
             cache.view(index, condition.speed)
             if condition.only_speed
@@ -307,14 +340,18 @@ class _BatchDataset(Dataset[Batch | AsrError]):
         for row, frames in zip(rows, computed, strict=True):
             lengths[row] = frames
         # Copied once, from the file's pages into the batch: `pad_sequence` would copy twice.
-        audio = torch.empty(len(views), max(lengths), n_mels)
-        for target, view in zip(audio.numpy(), views, strict=True):
+        features = torch.empty(len(views), max(lengths), n_mels)
+        for target, view in zip(features.numpy(), views, strict=True):
             target[: len(view)] = view
             target[len(view) :] = 0.0
         if not rows:
-            return lengths, {"audio": audio}
+            return lengths, {"cached_features": features}
         padded = pad_sequence(waveforms, batch_first=True)
-        return lengths, {"audio": audio, "waveforms": padded, "waveform_rows": torch.tensor(rows)}
+        return lengths, {
+            "cached_features": features,
+            "waveforms": padded,
+            "waveform_rows": torch.tensor(rows),
+        }
 
     def _read(self, example: Example, conditions: Conditions) -> Tensor:
         """(samples,) waveform of an utterance, augmented by its conditions."""
@@ -322,10 +359,8 @@ class _BatchDataset(Dataset[Batch | AsrError]):
         waveform = read_waveform(utterance, sample_rate, conditions)
         if len(waveform) < example.min_samples and conditions != conditions.untrimmed:
             waveform = read_waveform(utterance, sample_rate, conditions.untrimmed)
-        try:
-            require_one_window(len(waveform), self.features)
-        except AudioError as error:  # the waveform's error has no name
-            raise AudioError(f"{utterance.audio_filepath}, utterance {utterance.id}: {error}") from error
+        name = f"{utterance.audio_filepath}, utterance {utterance.id}"
+        require_one_window(len(waveform), self.features, name)
         return waveform
 
     def _masks(self, chosen: Sequence[Example], lengths: Sequence[int], epoch: int) -> Masks | None:

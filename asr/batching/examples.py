@@ -52,17 +52,17 @@ class TextConfig:
 
     def __post_init__(self) -> None:
         if self.unknown not in ("error", "drop"):
-            raise SettingsError(f"text.unknown must be error or drop. Got {self.unknown!r}.")
+            raise SettingsError(f"--text.unknown must be error or drop. Got {self.unknown!r}.")
         if self.too_long not in ("drop", "fail"):
-            raise SettingsError(f"text.too-long must be drop or fail. Got {self.too_long!r}.")
+            raise SettingsError(f"--text.too-long must be drop or fail. Got {self.too_long!r}.")
         normalize("", self.normalizer)  # raises for an unknown name
         if self.units not in get_args(Units):
-            raise SettingsError(f"text.units must be {', '.join(get_args(Units))}. Got {self.units!r}.")
+            raise SettingsError(f"--text.units must be {', '.join(get_args(Units))}. Got {self.units!r}.")
         if self.bpe_size < 3:
-            raise SettingsError(f"text.bpe-size must be at least 3. Got {self.bpe_size}.")
+            raise SettingsError(f"--text.bpe-size must be at least 3. Got {self.bpe_size}.")
         if self.lexicon is not None and self.units != "phones":
             raise SettingsError(
-                f"text.lexicon {self.lexicon} is for phones, but text.units is {self.units}. Add "
+                f"--text.lexicon {self.lexicon} is for phones, but --text.units is {self.units}. Add "
                 f"--text.units phones, or leave the lexicon out."
             )
 

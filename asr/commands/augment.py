@@ -41,9 +41,9 @@ class AugmentSettings:
 
     def __post_init__(self) -> None:
         if self.epoch < 1:
-            raise SettingsError(f"epoch must be at least 1. Got {self.epoch}.")
+            raise SettingsError(f"--epoch must be at least 1. Got {self.epoch}.")
         if self.sample_rate < 1000:
-            raise SettingsError(f"sample-rate must be at least 1000 Hz. Got {self.sample_rate}.")
+            raise SettingsError(f"--sample-rate must be at least 1000 Hz. Got {self.sample_rate}.")
 
 
 def run(settings: AugmentSettings) -> Iterator[tuple[str | None, AudioError | None]]:

@@ -11,7 +11,7 @@ import tyro
 
 from asr.corpora.manifest import Utterance, read_manifest
 from asr.decoding.config import DecoderSettings
-from asr.decoding.decoder import Decoder, build_decoder
+from asr.decoding.decoder import DescribedDecoder, build_decoder
 from asr.decoding.resources import data_digest
 from asr.device import choose_device
 from asr.model.saved import load_model
@@ -81,7 +81,7 @@ def describe(provenance: Mapping[str, Any]) -> str:
 
 
 def _warn_about_weights(
-    decoder: Decoder, utterances: Sequence[Utterance], settings: EvaluateSettings
+    decoder: DescribedDecoder, utterances: Sequence[Utterance], settings: EvaluateSettings
 ) -> None:
     """Warn where the weights are defaults, or were tuned on the utterances that are scored."""
     if not decoder.tuned:

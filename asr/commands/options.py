@@ -10,20 +10,23 @@ from typing import TypeVar
 
 from asr.errors import SettingsError
 
-__all__ = ["check_output", "one_line", "parse"]
+__all__ = ["check_output", "one_line", "option_value", "parse"]
 
 Settings = TypeVar("Settings")
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
-def parse(kind: type[Settings], prog: str, arguments: Sequence[str]) -> Settings:
+def parse(
+    kind: type[Settings], prog: str, arguments: Sequence[str], default: Settings | None = None
+) -> Settings:
     """Parse the options of a command.
 
     Args:
         kind: a dataclass.
         prog: the command, for its help text.
         arguments: everything after the command.
+        default: what the options change; None for the dataclass's own defaults.
 
     Raises:
         SettingsError: an option is unknown, missing, or has a value that it cannot have.
@@ -32,7 +35,19 @@ def parse(kind: type[Settings], prog: str, arguments: Sequence[str]) -> Settings
     import tyro  # slow, and `asr --help` does not need it
 
     with one_line(prog):
-        return tyro.cli(kind, prog=prog, args=arguments)
+        if default is None:
+            return tyro.cli(kind, prog=prog, args=arguments)
+        return tyro.cli(kind, prog=prog, args=arguments, default=default)
+
+
+def option_value(arguments: Sequence[str], option: str) -> str | None:
+    """The value of an option on a command line that is not parsed yet; None if it is not given."""
+    value = None
+    for word, following in itertools.pairwise([*arguments, ""]):
+        name, equals, text = word.partition("=")
+        if name.replace("_", "-") == option:
+            value = text if equals else following
+    return value or None
 
 
 @contextlib.contextmanager

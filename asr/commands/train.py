@@ -1,14 +1,16 @@
 """`asr train`: manifests -> a run folder with the best model."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
+from asr.commands.options import option_value
 from asr.corpora.manifest import read_manifest
 from asr.errors import SettingsError
-from asr.training.recogniser import Settings, train
+from asr.training.recogniser import Settings, settings_of_source, train
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,18 @@ class TrainSettings:
     # the manifest to choose the best epoch by; never augmented, never learned from
     dev: Annotated[Path, tyro.conf.arg(metavar="MANIFEST")]
     settings: Annotated[Settings, tyro.conf.arg(name="")] = field(default_factory=Settings)
+
+
+def defaults(arguments: Sequence[str]) -> TrainSettings | None:
+    """What the options change: with --train.warm-start, features and encoder are those of that model.
+
+    Raises:
+        ModelError: it is not a model.
+    """
+    source = option_value(arguments, "--train.warm-start")
+    if source is None:
+        return None
+    return TrainSettings(tyro.MISSING, tyro.MISSING, settings_of_source(Settings(), Path(source)))
 
 
 def run(command: TrainSettings) -> str:

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -16,12 +17,14 @@ from asr.corpora.manifest import Channels
 from asr.corpora.recording_list import NamedRecording, list_recordings
 from asr.decoding.config import DecoderSettings
 from asr.decoding.decoder import build_decoder
-from asr.decoding.hypothesis import Hypothesis
-from asr.decoding.recognition import Recognised, Segment, recognise
+from asr.decoding.hypothesis import Hypothesis, Word
 from asr.device import choose_device, limit_cores
 from asr.errors import AsrError, DataError, SettingsError
+from asr.frontend.segmentation import SegmentationConfig
 from asr.model.saved import load_model
 from asr.model.shipped import DEFAULT_MODEL, find_model
+from asr.recognition.long_audio import recognise_recordings
+from asr.recognition.recognise import Recognised, Segment
 from asr.transcripts.formats import FORMATS, Write
 from asr.transcripts.json_rows import format_json
 from asr.transcripts.output import FullDiskError, TranscriptFolder
@@ -69,6 +72,9 @@ class TranscribeSettings:
     # begin each line of text with the file's name without folder and suffix, as Kaldi does
     ids: tyro.conf.FlagCreatePairsOff[bool] = False
     batch_s: float = 120.0  # seconds of audio in a batch, padding included; bounds the memory that is needed
+    segmentation: Annotated[SegmentationConfig, tyro.conf.arg(name="")] = field(
+        default_factory=SegmentationConfig
+    )
     device: str = "auto"  # auto, cpu, cuda or cuda:N
     # of the model on a CPU, of the search and of reading, each
     threads: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="(default: all cores)")] = (
@@ -182,7 +188,15 @@ def _recognise(
     segments = [
         Segment(one.path, one.offset_s, one.duration_s, one.channel, partial=True) for one in recordings
     ]
-    yield from recognise(model, segments, settings.batch_s, decoder.decode)
+    yield from recognise_recordings(
+        model, segments, settings.batch_s, decoder, settings.segmentation, _log_words
+    )
+
+
+def _log_words(segment: Segment, words: Sequence[Word]) -> None:
+    """Log the next words of a long recording, with their times."""
+    times = (f"{timedelta(seconds=round(second))}" for second in (words[0].start_s, words[-1].end_s))
+    log.info("%s [%s]: %s", segment.path, "-".join(times), " ".join(word.text for word in words))
 
 
 def _transcript(

@@ -10,13 +10,14 @@ import tyro
 
 from asr.corpora.manifest import read_manifest
 from asr.decoding.config import DecoderSettings
-from asr.decoding.decoder import Decoder, TwoPassDecoder, build_decoder
-from asr.decoding.emissions import compute_emissions
+from asr.decoding.decoder import DescribedDecoder, build_decoder
+from asr.decoding.rescoring import TwoPassDecoder
 from asr.decoding.resources import DecodingResources
 from asr.device import choose_device
 from asr.errors import SettingsError
 from asr.model.saved import load_model, store_tuning
 from asr.model.shipped import find_model
+from asr.recognition.emissions import compute_emissions
 from asr.scoring.tuning import tune, write_points
 from asr.scoring.weight_search import Grid
 
@@ -87,7 +88,7 @@ def run(settings: TuneSettings) -> str:
     )
 
 
-def tuned_decoder(settings: TuneSettings) -> Decoder:
+def tuned_decoder(settings: TuneSettings) -> DescribedDecoder:
     """The decoder that `asr tune` tunes; a model that has weights for it keeps them.
 
     Args:

@@ -4,6 +4,7 @@ Z. Jackson et al.; 8 kHz, 3,000 recordings of about 0.4 s, 0.36 h in all. A file
 
     recordings/<digit>_<speaker>_<index>.wav
 
+All of them come with the project's repository, in Opus (`data/fsdd`, made by `data/embed_recordings.py`).
 Licence: Creative Commons Attribution-ShareAlike 4.0 International.
 
 Split by speaker, since the corpus's own split (index 0-4 for testing) has every test speaker in training: one
@@ -13,37 +14,23 @@ four to learn from.
 Source: github.com/Jakobovski/free-spoken-digit-dataset (README: names, licence).
 """
 
-import hashlib
 import logging
 import re
 from collections.abc import Iterable
 from pathlib import Path
 
 from asr.corpora import digits
-from asr.corpora.download import Archive, fetch
-from asr.corpora.manifest import Splits, Utterance
+from asr.corpora.manifest import Splits, Utterance, read_manifest
 from asr.errors import DataError, SettingsError
 from asr.frontend.audio import audio_info
 
-__all__ = ["ARCHIVE", "SPEAKERS", "next_speaker", "prepare"]
+__all__ = ["SPEAKERS", "next_speaker", "prepare", "read_folder"]
 
 log = logging.getLogger("asr")
 
 SPEAKERS = ("george", "jackson", "lucas", "nicolas", "theo", "yweweler")
 
-# No published checksum of this version's archive was found: TensorFlow Datasets has one for v1.0.9, which
-# lacks the sixth speaker. So the recordings themselves are compared after the download (_DIGEST).
-ARCHIVE = Archive(
-    name="free-spoken-digit-dataset-1.0.10.tar.gz",
-    unpacks_to="free-spoken-digit-dataset-1.0.10",
-    url="https://github.com/Jakobovski/free-spoken-digit-dataset/archive/v1.0.10.tar.gz",
-    licence="CC BY-SA 4.0",
-)
-
 _RECORDINGS = 3000
-# SHA-256 over "name, zero byte, content" of the 3,000 recordings in the order of their names, as this project
-# has used them.
-_DIGEST = "6b1a8e30f4df78a933fe25cf1ca0140c8c6f169c0a83649a15b70a5ae7407014"
 _NAME = re.compile(rf"(?P<digit>[0-9])_(?P<speaker>{'|'.join(SPEAKERS)})_(?P<index>\d+)")
 
 
@@ -57,23 +44,21 @@ def next_speaker(speaker: str) -> str:
     return SPEAKERS[(SPEAKERS.index(speaker) + 1) % len(SPEAKERS)]
 
 
-def prepare(root: Path | None, data_dir: Path, test_speaker: str, dev_speaker: str | None = None) -> Splits:
-    """The Free Spoken Digit Dataset, split by speaker; fetched when `root` is None.
+def prepare(root: Path | None, test_speaker: str, dev_speaker: str | None = None) -> Splits:
+    """The Free Spoken Digit Dataset, split by speaker.
 
     Args:
-        root: the folder of wav files, or the one that holds it as `recordings`; used as it is.
-        data_dir: where a download goes; not looked at when `root` is given.
+        root: as for `read_folder`; None takes the copy that comes with the project's repository.
         test_speaker: one of SPEAKERS: the test set is all recordings of this person.
         dev_speaker: likewise for development; None takes `next_speaker(test_speaker)`.
 
     Returns:
-        The recordings of four, one and one speakers (2,000, 500 and 500 in the full corpus), by file name;
-        the text is the digit's word in lower case.
+        The recordings of four, one and one speakers (2,000, 500 and 500 in the full corpus); the text is the
+        digit's word in lower case.
 
     Raises:
         SettingsError: an unknown speaker, or the same one twice.
         DataError: the folder is missing, holds a wav file whose name is not FSDD's, or lacks a speaker.
-        DownloadError: the corpus could not be fetched.
     """
     if dev_speaker is None:
         dev_speaker = next_speaker(test_speaker)
@@ -84,34 +69,40 @@ def prepare(root: Path | None, data_dir: Path, test_speaker: str, dev_speaker: s
             f"{test_speaker} is both the test speaker and the dev speaker. Expected two people, so that "
             f"nothing is chosen on the test set. Take {next_speaker(test_speaker)} as the dev speaker."
         )
-    folder = Path(root) if root is not None else fetch(ARCHIVE, Path(data_dir))
+    if root is None:
+        utterances = read_manifest(digits.embedded_folder("fsdd") / "manifest.jsonl")
+    else:
+        utterances = read_folder(root)
+    test, dev = (_of_speaker(speaker, utterances) for speaker in (test_speaker, dev_speaker))
+    train = [utterance for utterance in utterances if utterance.speaker not in (test_speaker, dev_speaker)]
+    log.info(
+        "FSDD: %d train, %d dev (%s), %d test (%s) recordings",
+        len(train), len(dev), dev_speaker, len(test), test_speaker,
+    )  # fmt: skip
+    return Splits(train=train, dev=dev, test=test)
+
+
+def read_folder(root: Path) -> list[Utterance]:
+    """The recordings of a folder as FSDD publishes it, by file name.
+
+    Args:
+        root: the folder of wav files, or the one that holds it as `recordings`.
+
+    Raises:
+        DataError: the folder is missing, holds a wav file whose name is not FSDD's, or lacks a speaker.
+    """
+    folder = Path(root)
     if (folder / "recordings").is_dir():
         folder = folder / "recordings"
     if not folder.is_dir():
         raise DataError(
             f"{folder}: no such folder. Expected the recordings of FSDD, or the folder that holds them as "
-            "recordings/. Correct --data.root, or leave it out to download the corpus."
+            "recordings/. Correct --data.root, or leave it out for the copy that comes with the project."
         )
     # Names that begin with a dot were made by the system that copied the folder.
-    files = sorted(path for path in folder.glob("*.wav") if not path.name.startswith("."))
-    if root is None:
-        _compare_digest(folder, files)
-    utterances = [_utterance(path) for path in files]
+    utterances = [_utterance(path) for path in sorted(folder.glob("*.wav")) if path.name[0] != "."]
     _check_complete(folder, utterances)
-    parts = {
-        part: _of_speaker(who, utterances) for part, who in (("test", test_speaker), ("dev", dev_speaker))
-    }
-    train = [utterance for utterance in utterances if utterance.speaker not in (test_speaker, dev_speaker)]
-    log.info(
-        "FSDD in %s: %d train, %d dev (%s), %d test (%s) recordings",
-        folder,
-        len(train),
-        len(parts["dev"]),
-        dev_speaker,
-        len(parts["test"]),
-        test_speaker,
-    )
-    return Splits(train=train, dev=parts["dev"], test=parts["test"])
+    return utterances
 
 
 def _check_speaker(part: str, speaker: str) -> None:
@@ -148,8 +139,8 @@ def _check_complete(folder: Path, utterances: list[Utterance]) -> None:
     if missing:
         raise DataError(
             f"{folder}: no recording of {', '.join(missing)} among {len(utterances)} wav files. Expected all "
-            f"six speakers of FSDD: {', '.join(SPEAKERS)}. Correct --data.root, or leave it out to "
-            "download the corpus."
+            f"six speakers of FSDD: {', '.join(SPEAKERS)}. Correct --data.root, or leave it out for "
+            "the copy that comes with the project."
         )
     if len(utterances) != _RECORDINGS:
         log.warning(
@@ -157,19 +148,4 @@ def _check_complete(folder: Path, utterances: list[Utterance]) -> None:
             folder,
             len(utterances),
             _RECORDINGS,
-        )
-
-
-def _compare_digest(folder: Path, files: list[Path]) -> None:
-    digest = hashlib.sha256()
-    for path in files:
-        digest.update(path.name.encode() + b"\0" + path.read_bytes())
-    if digest.hexdigest() != _DIGEST:
-        # Not an error: it comes over TLS from its author, and a corrected recording must not stop anyone.
-        log.warning(
-            "%s: these recordings are not byte for byte those that the project's results were measured on "
-            "(SHA-256 %s, expected %s). Compare results with care.",
-            folder,
-            digest.hexdigest(),
-            _DIGEST,
         )

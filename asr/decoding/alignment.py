@@ -44,7 +44,7 @@ def align_tokens(
         elif log_prob > -math.inf or window == math.inf:
             return spans, log_prob
         else:
-            # the last state was pruned at some step: rare, where the tokens hardly fit the audio
+            # the last state was pruned at some step: rare: the tokens do not fit the audio well
             window = window * 8 if window < 1e4 else math.inf
 
 

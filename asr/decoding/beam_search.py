@@ -2,44 +2,32 @@
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from asr.decoding.alignment import align_tokens
 from asr.decoding.confidence import LatticePosteriors, with_posteriors
-from asr.decoding.config import BeamConfig
 from asr.decoding.fusion.lm_queries import LmQueries, answer_queries
-from asr.decoding.fusion.sources import Sources
+from asr.decoding.fusion.setup import SearchSetup
 from asr.decoding.fusion.vocabulary import SearchVocabulary
 from asr.decoding.hypothesis import Hypothesis, NamedSpans, Word, name_tokens, time_words
 from asr.decoding.kernel.arena import N_NODES, NODE, NONE, ROOT, compact, new_beam, new_merges
-from asr.decoding.kernel.ends import propose_ends, score_ends
-from asr.decoding.kernel.proposals import COLUMNS, PARENT, WORD, Tables
+from asr.decoding.kernel.prefixes import propose_ends, score_ends
+from asr.decoding.kernel.proposals import COLUMNS, PARENT, WORD
 from asr.decoding.kernel.recombination import new_buffers
-from asr.decoding.kernel.steps import Pending, Pruning, advance_beam
+from asr.decoding.kernel.steps import Pending, advance_beam
 from asr.decoding.lattice import Ends, paths
 from asr.errors import ModelError
 from asr.text.tokenizer import Tokenizer
 
-__all__ = ["BeamSearch", "SearchSetup", "name_words"]
+__all__ = ["BeamSearch", "name_words"]
 
 _CAPACITY = 1 << 12  # nodes of an arena at first
 _MERGES = 1 << 12  # merges that there is room for at first
 _SPARE = 2  # texts whose scores are computed for each hypothesis that is wanted
 _PENDING = 1 << 12  # prefixes that a language model in Python scores at once, at most
 _UNNAMED = "<unk>"  # where phones are no word
-
-
-class SearchSetup(NamedTuple):
-    """What all searches of a decoder have in common."""
-
-    tokenizer: Tokenizer
-    config: BeamConfig
-    sources: Sources
-    tables: Tables
-    pruning: Pruning
 
 
 class BeamSearch:
@@ -58,7 +46,7 @@ class BeamSearch:
     def __init__(self, setup: SearchSetup, name: str) -> None:
         self._setup = setup
         self._name = name
-        self._external = setup.sources.external()
+        self._external = setup.prepared.external()
         self._pending = Pending(
             np.empty((_PENDING if self._external else 0, COLUMNS), np.int32), np.zeros(1, np.int64)
         )
@@ -67,11 +55,11 @@ class BeamSearch:
         )
         self.anchor = ROOT
         # Alternatives are needed for a list of hypotheses and for the posteriors of words.
-        self._has_word_lm = setup.sources.scores is not None
+        self._has_word_lm = setup.prepared.scores is not None
         recorded = self._has_word_lm or setup.config.nbest > 1
         self.merges = new_merges(_MERGES + len(self._buffers.node) if recorded else 0)
         self.beam = new_beam(
-            setup.config.width, _CAPACITY, setup.sources.start_state, float(setup.tables.look_ahead[0])
+            setup.config.width, _CAPACITY, setup.prepared.start_state, float(setup.tables.look_ahead[0])
         )
 
     def advance(self, log_probs: NDArray[np.float64]) -> None:
@@ -83,7 +71,7 @@ class BeamSearch:
         Raises:
             ModelError: nothing has a probability above 0.
         """
-        queries, lm = self.steps(log_probs), self._setup.sources.lm
+        queries, lm = self.steps(log_probs), self._setup.prepared.lm
         if lm is None:
             next(queries, None)  # without queries, this takes all steps
         else:
@@ -108,7 +96,7 @@ class BeamSearch:
                 self.merges,
                 setup.pruning,
                 setup.tables,
-                setup.sources.ngrams,
+                setup.prepared.ngrams,
                 self._pending,
                 self._buffers,
             )
@@ -133,10 +121,10 @@ class BeamSearch:
 
     def ends(self) -> Ends:
         """How the prefixes of the beam end, as if the utterance ended here, with the search's scores."""
-        sources, tables = self._setup.sources, self._setup.tables
+        prepared, tables = self._setup.prepared, self._setup.tables
         rows = propose_ends(self.beam, tables)
         log_probs = self._external.end_log_probs(self.beam, rows) if self._external else np.zeros(len(rows))
-        score, fused, lm = score_ends(self.beam, rows, log_probs, tables, sources.ngrams, sources.end_id)
+        score, fused, lm = score_ends(self.beam, rows, log_probs, tables, prepared.ngrams, prepared.end_id)
         return Ends(rows[:, PARENT], rows[:, WORD], score, fused, lm)
 
     def finish(self, log_probs: NDArray[np.float64], step_s: float) -> list[Hypothesis]:
@@ -162,7 +150,7 @@ class BeamSearch:
             if (key := (*path.tokens, *path.words)) in spelled:
                 continue
             spelled.add(key)
-            named = name_words(path.tokens, path.words, setup.tokenizer, setup.sources.vocabulary)
+            named = name_words(path.tokens, path.words, setup.tokenizer, setup.prepared.vocabulary)
             text = " ".join(name for name, _ in named)
             if text in found:
                 continue
@@ -219,7 +207,8 @@ def name_words(
     """The words of a prefix.
 
     Without a vocabulary that names words, a word is what its tokens write; where these write nothing
-    (phones), each token is a word.
+    (phones), each token is a word. With one, and tokens that do not show where words end, a word ends where
+    the search has completed it.
 
     Args:
         tokens: (tokens,) ids.
@@ -230,7 +219,7 @@ def name_words(
     """
     if vocabulary is None or not vocabulary.named:
         return name_tokens(tokens, tokenizer)
-    spans = tokenizer.words(tokens)
+    spans = tokenizer.words(tokens) if vocabulary.separated else None
     if spans is not None:
         numbers = [word for word in words if word != NONE]
         numbers += [NONE] * (len(spans) - len(numbers))  # the last word is not complete yet
@@ -243,7 +232,8 @@ def name_words(
     for index, number in enumerate(words):
         if number != NONE:
             end = min(index + 1, len(tokens))
-            named.append((vocabulary.words[number] if number >= 0 else _UNNAMED, slice(begin, end)))
+            unknown = _UNNAMED if tokenizer.pieces is None else tokenizer.decode(tokens[begin:end])
+            named.append((vocabulary.words[number] if number >= 0 else unknown, slice(begin, end)))
             begin = end
     return named
 

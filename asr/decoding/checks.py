@@ -14,6 +14,11 @@ __all__ = ["check_best", "check_lengths", "check_normalised", "check_shapes", "n
 def check_shapes(log_probs: Tensor, step_lengths: Tensor, tokenizer: Tokenizer) -> None:
     """Refuse shapes that do not fit each other or the tokenizer.
 
+    Args:
+        log_probs: should be (batch, steps, vocab).
+        step_lengths: should be (batch,).
+        tokenizer: the model's.
+
     Raises:
         ModelError: they do not fit.
     """
@@ -39,12 +44,12 @@ def check_lengths(step_lengths: list[int], steps: int) -> None:
         if not 0 <= length <= steps:
             raise ModelError(
                 f"step_lengths[{row}] is {length}. A length from 0 to {steps} was expected, "
-                "because log_probs has so many steps."
+                "the number of steps in log_probs."
             )
 
 
 def check_normalised(log_probs: Tensor, step_lengths: Tensor, block: bool = False) -> None:
-    """Refuse NaN and whatever is not the logarithm of a distribution, such as logits or probabilities.
+    """Refuse NaN and what is not the logarithm of a distribution, such as logits or probabilities.
 
     Args:
         log_probs: (batch, steps, vocab) float.

@@ -35,44 +35,47 @@ LEAST = 0.05  # merges and ends that are less probable than the best path by thi
 _ALIGNED = 64  # words of a part that are aligned, those next to the merge
 
 
+# Records, because numba takes long to compile a function of many arrays. It reads the fields by name.
+_MERGE = np.dtype(
+    [
+        ("kept", np.int32),  # the node that the merge leads into
+        ("dropped", np.int32),  # the node that it exchanges that one for
+        ("following", np.int32),  # the next merge into the same node, or NONE
+        ("found", np.int32),  # not of this merge: a list that `_find_merges` overwrites
+        ("ratio", np.float64),  # the scaled ratio of their probabilities, at most 1
+        ("right", np.float64),  # the sum over what paths have to the right of the merge and itself
+        ("left", np.float64),  # the sum over what they have to the left of it
+    ]
+)
+_STATE = np.dtype(
+    [
+        ("label", np.int32),  # the word that a node or an end completes, or NONE
+        ("first", np.int32),  # a merge into the node, or NONE
+        ("same", np.int32),  # the state that stands for all of the same word
+        ("in_best", np.int32),  # whether it is on the best path, whose words stay different
+        ("prob", np.float64),  # of the node or end
+    ]
+)
+
+
 class _Graph(NamedTuple):
     """The lattice as the kernels take it, and their memory.
 
     Attributes:
         nodes: (nodes,) NODE: the arena.
-        kept: (merges,) int32: the node that each merge leads into.
-        dropped: (merges,) int32: the node that it exchanges that one for.
-        ratio: (merges,) float64: the scaled ratio of their probabilities, at most 1.
-        first: (nodes,) int32: a merge into each node, or NONE.
-        following: (merges,) int32: the next merge into the same node, or NONE.
-        found: (merges,) int32: overwritten by `_find_merges`.
+        merges: (merges,) _MERGE.
+        states: (nodes + ends,) _STATE: the nodes, then the ends.
         end_node: (ends,) int32: the nodes of the ends.
-        right: (merges,) float64: 0; gets the sum over what paths have to the right of each and itself.
-        left: (merges,) float64: gets the sum over what they have to the left of it.
         end_prob: (ends,) float64: scaled probability of each end's path, the best one's being 1.
-        label: (nodes + ends,) int32: the word that a node or an end completes, or NONE.
-        prob: (nodes + ends,) float64: 0; gets the probability of each node and end.
-        same: (nodes + ends,) int32: a number in each; gets the one that stands for all of the same word.
-        in_best: (nodes + ends,) bool: False; gets whether it is on the best path. Its words stay different.
         parts: (2, aligned) int32: overwritten.
-        common: (aligned + 1, aligned + 1) int32: the first row and column are 0; the rest is overwritten.
+        common: (aligned + 1, aligned + 1) int32: overwritten.
     """
 
     nodes: NDArray[Any]
-    kept: NDArray[np.int32]
-    dropped: NDArray[np.int32]
-    ratio: NDArray[np.float64]
-    first: NDArray[np.int32]
-    following: NDArray[np.int32]
-    found: NDArray[np.int32]
-    right: NDArray[np.float64]
-    left: NDArray[np.float64]
+    merges: NDArray[Any]
+    states: NDArray[Any]
     end_node: NDArray[np.int32]
     end_prob: NDArray[np.float64]
-    label: NDArray[np.int32]
-    prob: NDArray[np.float64]
-    same: NDArray[np.int32]
-    in_best: NDArray[np.bool_]
     parts: NDArray[np.int32]
     common: NDArray[np.int32]
 
@@ -98,36 +101,30 @@ class LatticePosteriors:
         scale: float = SCALE,
         least: float = LEAST,
     ) -> None:
-        count, numbers = int(merges.size[0]), len(nodes) + len(ends.node)
-        label = np.full(numbers, NONE, np.int32)
-        label[: len(nodes)] = nodes["word"]
-        label[len(nodes) :] = ends.word
-        ratio = np.exp(scale * merges.log_ratio[:count])
+        size = len(nodes)
+        states = np.zeros(size + len(ends.node), _STATE)
+        states["label"][:size], states["label"][size:] = nodes["word"], ends.word
+        states["first"] = NONE
+        states["same"] = np.arange(len(states))
+        ratio = np.exp(scale * merges.log_ratio[: int(merges.size[0])])
         likely = ratio >= least
-        count = int(likely.sum())
+        taken = np.zeros(int(likely.sum()), _MERGE)
+        taken["kept"] = merges.kept[: len(likely)][likely]
+        taken["dropped"] = merges.dropped[: len(likely)][likely]
+        taken["ratio"] = ratio[likely]
         graph = _Graph(
             nodes=nodes,
-            kept=merges.kept[: len(likely)][likely],
-            dropped=merges.dropped[: len(likely)][likely],
-            ratio=ratio[likely],
-            first=np.full(len(nodes), NONE, np.int32),
-            following=np.empty(count, np.int32),
-            found=np.empty(count, np.int32),
-            right=np.zeros(count),
-            left=np.zeros(count),
+            merges=taken,
+            states=states,
             end_node=ends.node,
             end_prob=np.exp(scale * (ends.score - ends.score.max())),
-            label=label,
-            prob=np.zeros(numbers),
-            same=np.arange(numbers, dtype=np.int32),
-            in_best=np.zeros(numbers, np.bool_),
             parts=np.empty((2, _ALIGNED), np.int32),
-            common=np.zeros((_ALIGNED + 1, _ALIGNED + 1), np.int32),
+            common=np.empty((_ALIGNED + 1, _ALIGNED + 1), np.int32),
         )
         _forward_backward(graph, int(np.argmax(ends.score)), least)
-        self._label, self._same, self._count = label, graph.same, len(nodes)
-        words = label != NONE
-        self._probs = np.bincount(graph.same[words], graph.prob[words], minlength=numbers)
+        self._label, self._same, self._count = states["label"], states["same"], size
+        words = states["label"] != NONE
+        self._probs = np.bincount(states["same"][words], states["prob"][words], minlength=len(states))
 
     def of(self, path: Path) -> list[float]:
         """(words,) the posterior of each word of a path, in order; too high in others than the best path.
@@ -154,88 +151,96 @@ def with_posteriors(words: Sequence[Word], posteriors: Sequence[float]) -> tuple
     )
 
 
-@kernel(allocates=False)
+@kernel(allocates=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def _find_merges(graph: _Graph, head: int, limit: int) -> int:
     """The merges that a path can take to the left of all that it has taken; as `lattice` lists its paths.
 
     Args:
-        graph: gets them in `found`.
+        graph: gets them in `merges.found`.
         head: node at the end of the part that may still be exchanged.
         limit: the merges have to be before this one.
 
     Returns:
         How many.
     """
-    nodes, dropped, first, following = graph.nodes, graph.dropped, graph.first, graph.following
+    nodes, merges, states = graph.nodes, graph.merges, graph.states
     count = 0
     below, node = NONE, head
     while node != NONE:
-        merge = int(first[node])
+        merge = states[node].first
         while merge != NONE:
             if merge < limit:
                 spelled = False  # by a merge into the node below
-                other = int(first[below]) if below != NONE else NONE
+                other = states[below].first if below != NONE else NONE
                 while other != NONE:
-                    if other < limit and nodes[dropped[other]].parent == dropped[merge]:
+                    if other < limit and nodes[merges[other].dropped].parent == merges[merge].dropped:
                         spelled = True
-                    other = int(following[other])
+                    other = merges[other].following
                 if not spelled:
-                    graph.found[count] = merge
+                    merges[count].found = merge
                     count += 1
-            merge = int(following[merge])
-        below, node = node, int(nodes[node].parent)
+            merge = merges[merge].following
+        below, node = node, nodes[node].parent
     return count
 
 
 @kernel(allocates=False, inline=True)
-def _stands_for(same: NDArray[np.int32], number: int) -> int:
-    """The number that stands for all of the same word."""
-    while same[number] != number:
-        number = int(same[number])
+def _stands_for(states: NDArray[Any], number: int) -> int:
+    """The state that stands for all of the same word.
+
+    Args:
+        states: (nodes + ends,) _STATE.
+        number: of one of them.
+    """
+    while states[number].same != number:
+        number = states[number].same
     return number
 
 
-@kernel(allocates=False)
+@kernel(allocates=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def _pair_words(graph: _Graph, one: int, other: int) -> None:
     """Pair what two prefixes have in common, in the same order, after all that both begin with.
 
     Args:
-        graph: gets the pairs in `same`.
+        graph: gets the pairs in `states.same`.
         one: a node, or the number of an end.
         other: likewise; its words are counted as those of `one`.
     """
-    nodes, label, same, parts, common = graph.nodes, graph.label, graph.same, graph.parts, graph.common
+    nodes, states, parts, common = graph.nodes, graph.states, graph.parts, graph.common
     size = nodes.shape[0]
     rows, columns = 0, 0  # of each part how many words, the last one first
     while one != other:
         if one > other:  # a node comes after its parent, an end after all nodes
-            if label[one] != NONE and rows < parts.shape[1]:
+            if states[one].label != NONE and rows < parts.shape[1]:
                 parts[0, rows] = one
                 rows += 1
-            one = int(nodes[one].parent) if one < size else int(graph.end_node[one - size])
+            one = nodes[one].parent if one < size else graph.end_node[one - size]
         else:
-            if label[other] != NONE and columns < parts.shape[1]:
+            if states[other].label != NONE and columns < parts.shape[1]:
                 parts[1, columns] = other
                 columns += 1
-            other = int(nodes[other].parent) if other < size else int(graph.end_node[other - size])
+            other = nodes[other].parent if other < size else graph.end_node[other - size]
     for row in range(rows - 1, -1, -1):  # the longest common subsequence from here on
         common[row, columns] = 0
     for column in range(columns + 1):
         common[rows, column] = 0
     for row in range(rows - 1, -1, -1):
         for column in range(columns - 1, -1, -1):
-            if label[parts[0, row]] == label[parts[1, column]]:
+            if states[parts[0, row]].label == states[parts[1, column]].label:
                 common[row, column] = common[row + 1, column + 1] + 1
             else:
-                common[row, column] = max(common[row + 1, column], common[row, column + 1])
+                common[row, column] = common[row, column + 1]
+                if common[row + 1, column] > common[row, column]:
+                    common[row, column] = common[row + 1, column]
     row, column = 0, 0
     while row < rows and column < columns:
-        if label[parts[0, row]] == label[parts[1, column]]:
-            first, second = _stands_for(same, int(parts[0, row])), _stands_for(same, int(parts[1, column]))
-            if not graph.in_best[second]:
-                same[second] = first
-            elif not graph.in_best[first]:
-                same[first] = second
+        if states[parts[0, row]].label == states[parts[1, column]].label:
+            first = _stands_for(states, parts[0, row])
+            second = _stands_for(states, parts[1, column])
+            if states[second].in_best == 0:
+                states[second].same = first
+            elif states[first].in_best == 0:
+                states[first].same = second
             row, column = row + 1, column + 1
         elif common[row + 1, column] >= common[row, column + 1]:
             row += 1
@@ -245,59 +250,62 @@ def _pair_words(graph: _Graph, one: int, other: int) -> None:
 
 @kernel(allocates=False)
 def _forward_backward(graph: _Graph, best: int, least: float) -> None:
-    """Compute `graph.prob` and `graph.same`.
+    """Compute `prob` and `same` of all states.
 
     Args:
-        graph: its `prob`, `same`, `first` and `following` are filled.
+        graph: its `states` and `merges` are filled.
         best: the end of the best path.
         least: states less probable than the best path by this factor are left out.
     """
-    nodes, kept, dropped, ratio, prob = graph.nodes, graph.kept, graph.dropped, graph.ratio, graph.prob
-    right, left = graph.right, graph.left
-    count, size, ends = kept.shape[0], nodes.shape[0], graph.end_node.shape[0]
+    nodes, merges, states = graph.nodes, graph.merges, graph.states
+    count, size, ends = merges.shape[0], nodes.shape[0], graph.end_node.shape[0]
     for merge in range(count):
-        graph.following[merge] = graph.first[kept[merge]]
-        graph.first[kept[merge]] = merge
-    graph.in_best[size + best] = True
-    node = int(graph.end_node[best])
+        kept = merges[merge].kept
+        merges[merge].following = states[kept].first
+        states[kept].first = merge
+    states[size + best].in_best = 1
+    node = graph.end_node[best]
     while node != NONE:
-        graph.in_best[node] = True
-        node = int(nodes[node].parent)
+        states[node].in_best = 1
+        node = nodes[node].parent
     for end in range(ends):
         if graph.end_prob[end] < least:
             continue
-        for index in range(_find_merges(graph, int(graph.end_node[end]), count)):
-            right[graph.found[index]] += graph.end_prob[end] * ratio[graph.found[index]]
+        for index in range(_find_merges(graph, graph.end_node[end], count)):
+            merge = merges[index].found
+            merges[merge].right += graph.end_prob[end] * merges[merge].ratio
         if end != best:
             _pair_words(graph, size + best, size + end)
     for merge in range(count - 1, -1, -1):
-        if right[merge] >= least:
-            for index in range(_find_merges(graph, int(dropped[merge]), merge)):
-                right[graph.found[index]] += right[merge] * ratio[graph.found[index]]
-            _pair_words(graph, int(kept[merge]), int(dropped[merge]))
+        if merges[merge].right >= least:
+            for index in range(_find_merges(graph, merges[merge].dropped, merge)):
+                other = merges[index].found
+                merges[other].right += merges[merge].right * merges[other].ratio
+            _pair_words(graph, merges[merge].kept, merges[merge].dropped)
     evidence = 0.0  # the sum over all paths
     for state in range(count + ends):  # merges, then ends
         head, limit, weight = 0, count, 0.0
         if state < count:
-            head, limit, weight = int(dropped[state]), state, right[state]
+            head, limit, weight = merges[state].dropped, state, merges[state].right
         else:
-            head, weight = int(graph.end_node[state - count]), graph.end_prob[state - count]
+            head, weight = graph.end_node[state - count], graph.end_prob[state - count]
         if weight < least:
             continue
         total = 1.0
         for index in range(_find_merges(graph, head, limit)):
-            merge = int(graph.found[index])
-            if right[merge] >= least:
-                total += ratio[merge] * left[merge]
-                prob[kept[merge]] -= weight * ratio[merge] * left[merge]  # these paths leave the node out
-        prob[head] += weight * total
+            merge = merges[index].found
+            if merges[merge].right >= least:
+                total += merges[merge].ratio * merges[merge].left
+                # these paths leave the node out
+                states[merges[merge].kept].prob -= weight * merges[merge].ratio * merges[merge].left
+        states[head].prob += weight * total
         if state < count:
-            left[state] = total
+            merges[state].left = total
         else:
-            prob[size + state - count] = weight * total
+            states[size + state - count].prob = weight * total
             evidence += weight * total
     for node in range(size - 1, ROOT, -1):  # a child comes after its parent
-        prob[nodes[node].parent] += prob[node]
+        states[nodes[node].parent].prob += states[node].prob
     for number in range(size + ends):
-        prob[number] /= evidence
-        graph.same[number] = _stands_for(graph.same, number)
+        states[number].prob /= evidence
+        states[number].same = _stands_for(states, number)

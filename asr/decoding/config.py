@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from asr.errors import SettingsError
+from asr.errors import SettingsError, option_name
 from asr.model.shipped import ModelFiles
 from asr.model.tuning import Weights
 
@@ -14,6 +14,7 @@ __all__ = ["BeamConfig", "DecoderSettings"]
 
 _WEIGHTS = tuple(item.name for item in fields(Weights))
 _BEAM_SIZE = 100
+_SHIPPED = "(default: what the model ships with, else none)"
 
 # No options of a command's --beam: DecoderSettings has the weights, which default to tuned ones, and commands
 # have --nbest.
@@ -92,16 +93,15 @@ else:  # the fields of Weights, each of which may be left out
 class DecoderSettings:
     """How log-probabilities become text; weights that are not given are those that were tuned."""
 
-    # how to search (default: greedy; beam as soon as a language model, lexicon or hot words are given)
+    # how to search (default: beam where there is a language model, a lexicon, hot words or a weight, those
+    # of the model included, else greedy)
     decoder: Annotated[
         Literal["greedy", "beam"] | None, tyro.conf.arg(metavar="greedy|beam", help_behavior_hint="")
     ] = None
     # language model: .bin, .arpa or .arpa.gz of n-grams, or .safetensors of a character network
-    lm: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="(default: none)")] = None
+    lm: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint=_SHIPPED)] = None
     # the vocabulary: a word per line, and its tokens where it is spelled or pronounced otherwise
-    lexicon: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="(default: none)")] = (
-        None
-    )
+    lexicon: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint=_SHIPPED)] = None
     # words that are more likely in these recordings, each with its boost in nats (3 where none is given)
     hotwords: Annotated[
         tuple[str, ...], tyro.conf.arg(metavar="WORD:BOOST...", help_behavior_hint="(default: none)")
@@ -113,7 +113,7 @@ class DecoderSettings:
         Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="(default: none)")
     ] = None
     weights: Annotated[GivenWeights, tyro.conf.arg(name="")] = field(default_factory=GivenWeights)
-    # how wide the beam search is, whatever the weights
+    # how wide the beam search is
     beam: BeamConfig = field(default_factory=BeamConfig)
 
     @property
@@ -136,4 +136,5 @@ class DecoderSettings:
 
 def _check(name: str, value: object, right: bool, expected: str) -> None:
     if not right:
-        raise SettingsError(f"{name.replace('_', '-')} is {value}. Expected {expected}.")
+        option = option_name(name) if name == "nbest" else option_name("beam", name)  # commands have --nbest
+        raise SettingsError(f"{option} is {value}. Expected {expected}.")

@@ -15,7 +15,7 @@ from asr.decoding.checks import check_best, check_lengths, check_shapes, toleran
 from asr.decoding.hypothesis import Hypothesis, name_tokens, time_words
 from asr.text.tokenizer import BLANK, Tokenizer
 
-__all__ = ["BestPaths", "best_path", "greedy_decode", "hypotheses_of"]
+__all__ = ["BestPaths", "GreedyDecoder", "best_path", "greedy_decode", "hypotheses_of"]
 
 _PADDING = -1  # instead of an id, so that a run never reaches into the padding
 
@@ -36,10 +36,9 @@ class _Runs:
 
 @dataclass(frozen=True)
 class BestPaths:
-    """The best paths of a batch on their way to the host's memory: `greedy_decode` in two steps.
+    """The best paths of a batch: `greedy_decode` in two steps.
 
-    Between `begin` and `hypotheses` the caller may give the device other work, and then has to wait for the
-    work that it had when `begin` returned.
+    Between `begin` and `hypotheses` the caller may copy `packed` to the host while the device computes.
 
     Attributes:
         packed: (batch, 2 * steps + 1) best ids, their log-probabilities, lengths; see `best_path`.
@@ -52,23 +51,19 @@ class BestPaths:
     tolerance: float
 
     @staticmethod
-    def begin(
-        log_probs: Tensor, step_lengths: Tensor, tokenizer: Tokenizer, *, wait: bool = True
-    ) -> "BestPaths":
-        """Find the best paths, and copy them to the host's memory.
+    def begin(log_probs: Tensor, step_lengths: Tensor, tokenizer: Tokenizer) -> "BestPaths":
+        """Find the best paths, on the device.
 
         Args:
             log_probs: (batch, steps, vocab) float, natural logs, on any device.
             step_lengths: (batch,) int64, valid steps of each utterance, on any device.
             tokenizer: the model's.
-            wait: whether the copy is complete on return; else the caller waits for the device.
 
         Raises:
             ModelError: the shapes do not fit each other or the tokenizer.
         """
         check_shapes(log_probs, step_lengths, tokenizer)
-        packed = _pack(log_probs, step_lengths).to("cpu", non_blocking=not wait)
-        return BestPaths(packed, log_probs.shape[2], tolerance_of(log_probs))
+        return BestPaths(_pack(log_probs, step_lengths), log_probs.shape[2], tolerance_of(log_probs))
 
     def hypotheses(self, tokenizer: Tokenizer, step_s: float) -> list[Hypothesis]:
         """The texts, as `greedy_decode` gives them.
@@ -78,10 +73,25 @@ class BestPaths:
         """
         if len(self.packed) == 0:
             return []
-        ids, best, lengths = _unpack(self.packed)
+        ids, best, lengths = _unpack(self.packed.cpu())
         check_lengths(lengths.tolist(), ids.shape[1])
         check_best(best, self.classes, self.tolerance)
         return hypotheses_of(ids, best, lengths, tokenizer, step_s)
+
+
+class GreedyDecoder:
+    """Greedy decoding with the interface of all decoders: one hypothesis an utterance.
+
+    Args:
+        tokenizer: the model's.
+    """
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+
+    def decode(self, log_probs: Tensor, step_lengths: Tensor, step_s: float) -> list[list[Hypothesis]]:
+        """Decode a batch, with arguments and errors of `greedy_decode`."""
+        return [[found] for found in greedy_decode(log_probs, step_lengths, self._tokenizer, step_s)]
 
 
 def greedy_decode(
@@ -190,7 +200,7 @@ def _pack(log_probs: Tensor, step_lengths: Tensor) -> Tensor:
 
 
 def _unpack(packed: Tensor) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.int64]]:
-    """Ids, log-probabilities and lengths of `_pack`, from the host's memory."""
+    """Ids (batch, steps), log-probabilities (batch, steps) and lengths (batch,) of `_pack`, on the host."""
     host, steps = packed.numpy(), packed.shape[1] // 2
     return (
         host[:, :steps].astype(np.int64),
@@ -200,7 +210,12 @@ def _unpack(packed: Tensor) -> tuple[NDArray[np.int64], NDArray[np.float64], NDA
 
 
 def _find_runs(ids: NDArray[np.int64], best: NDArray[np.float64]) -> _Runs:
-    """Every run of one id that is neither blank nor padding."""
+    """Every run of one id that is neither blank nor padding.
+
+    Args:
+        ids: (batch, steps) int64 best id of each step, -1 in the padding.
+        best: (batch, steps) float64 its log-probability.
+    """
     steps = ids.shape[1]
     first = np.ones(ids.shape, dtype=np.bool_)  # no run continues from the row before
     first[:, 1:] = ids[:, 1:] != ids[:, :-1]

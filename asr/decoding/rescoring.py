@@ -1,16 +1,111 @@
-"""Rescoring: a language model ranks the hypotheses of a search again."""
+"""Decoding in two passes: a language model ranks the hypotheses of a beam search again."""
 
+import copy
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
+from asr.decoding.config import BeamConfig
 from asr.decoding.hypothesis import Hypothesis
+from asr.decoding.resources import DecodingResources
 from asr.lm.interface import LanguageModel
+from asr.text.tokenizer import Tokenizer
 
-__all__ = ["rescore", "text_log_probs"]
+__all__ = ["TwoPassDecoder", "rescore", "text_log_probs"]
+
+
+class TwoPassDecoder:
+    """A beam search and, after it, a language model that rescores its texts, if there is one.
+
+    Args:
+        tokenizer: the model's.
+        config: width and weights.
+        resources: language models, lexicon and hot words.
+        priors: (vocab,) the model's mean posteriors, needed for a prior weight other than 0.
+
+    Attributes:
+        resources: as given.
+        config: as given.
+
+    Raises:
+        AsrError: the parts do not fit each other.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        config: BeamConfig,
+        resources: DecodingResources,
+        priors: Sequence[float] = (),
+    ) -> None:
+        from asr.decoding.beam_decoder import BeamDecoder  # takes a second to import
+
+        self.resources, self.config = resources, config
+        self._rescorer = resources.lm if resources.key.rescore else resources.rescorer
+        self._decoder = BeamDecoder(
+            tokenizer,
+            self._first_pass(config),
+            lm=None if resources.key.rescore else resources.lm,
+            lexicon=resources.lexicon,
+            hotwords=resources.hotwords,
+            priors=_array(priors),
+        )
+
+    def with_config(self, config: BeamConfig, priors: Sequence[float] = ()) -> "TwoPassDecoder":
+        """The same decoder with other weights, and other priors if any are given; models are shared."""
+        other = copy.copy(self)
+        other.config = config
+        other._decoder = self._decoder.with_config(self._first_pass(config), _array(priors))
+        return other
+
+    def without_rescorer(self) -> "TwoPassDecoder":
+        """The same decoder without the second language model, which only rescores."""
+        if self.resources.rescorer is None:
+            return self
+        other = copy.copy(self)
+        other.resources = replace(self.resources, rescorer=None)
+        other._rescorer = None
+        return other.with_config(self.config)
+
+    def decode(self, log_probs: Tensor, step_lengths: Tensor, step_s: float) -> list[list[Hypothesis]]:
+        """The best texts of each utterance, best first.
+
+        Args:
+            log_probs: (batch, steps, vocab) float, natural logs, normalised, on any device.
+            step_lengths: (batch,) int64, valid steps of each utterance, on any device.
+            step_s: seconds an encoder step.
+
+        Raises:
+            ModelError: as `BeamDecoder.decode`.
+        """
+        found = self._decoder.decode(log_probs, step_lengths, step_s)
+        if self._rescorer is None:
+            return found
+        weights = self.config.weights
+        if self.resources.key.rescore:
+            found = rescore(found, self._rescorer, weights.lm_weight, weights.word_bonus)
+        else:
+            found = rescore(found, self._rescorer, weights.rescore_weight, second=True)
+        return [best[: self.config.nbest] for best in found]
+
+    def _first_pass(self, config: BeamConfig) -> BeamConfig:
+        """The settings of the first pass: there are as many texts to rescore as the beam is wide.
+
+        Where the only language model rescores, the word bonus is added then, too: it compensates for the cost
+        of each word by that model.
+        """
+        if self._rescorer is None:
+            return config
+        config = replace(config, nbest=max(config.width, config.nbest))
+        return config.with_weights(word_bonus=0.0) if self.resources.key.rescore else config
+
+
+def _array(priors: Sequence[float]) -> NDArray[np.float64] | None:
+    return np.array(priors) if len(priors) else None
 
 
 def rescore(

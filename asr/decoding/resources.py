@@ -14,7 +14,7 @@ from asr.decoding.hypothesis import OutputUnit
 from asr.errors import DataError, SettingsError
 from asr.files import file_digest
 from asr.model.acoustic import AcousticModel
-from asr.model.tuning import Tuning
+from asr.model.tuning import TuningKey
 from asr.text.lexicon import Lexicon, parse_lexicon, read_lines
 from asr.text.tokenizer import Tokenizer
 
@@ -27,22 +27,21 @@ __all__ = ["DecodingResources", "data_digest"]
 
 @dataclass(frozen=True)
 class DecodingResources:
-    """What decoding uses besides the acoustic model.
+    """What decoding uses in addition to the acoustic model.
 
     Attributes:
         lm: the language model, or None.
         rescorer: a language model that chooses among the best texts of the search with the first, or None.
         lexicon: spellings, or None.
         hotwords: boosts in nats by word.
-        key: digests of the files and the kind of search, without weights: selects the tuning that belongs to
-            it.
+        key: digests of the files, and the kind of search: selects the tuned weights that are for it.
         name: in messages.
     """
 
     lm: "NgramModel | CharRnnModel | None" = None
     lexicon: Lexicon | None = None
     hotwords: dict[str, float] = field(default_factory=dict)
-    key: Tuning = field(default_factory=Tuning)
+    key: TuningKey = field(default_factory=TuningKey)
     name: str = "no language model"
     rescorer: "NgramModel | CharRnnModel | None" = None
 
@@ -57,8 +56,17 @@ class DecodingResources:
         if weight == "rescore_weight":
             return self.rescorer is not None
         if weight.startswith("unknown_"):
-            return self._has_vocabulary and self.key.unknown_words == "allow"
+            if self.key.unknown_words == "forbid":
+                return weight == "unknown_penalty" and self._lm_lacks_words
+            return self._has_vocabulary
         return True
+
+    @property
+    def _lm_lacks_words(self) -> bool:
+        """Whether the language model of the search does not know a word of the lexicon."""
+        if not self.lexicon or not self.lm or self.lm.unit != "word" or self.key.rescore:
+            return False
+        return not self.lexicon.entries.keys() <= set(self.lm.words)
 
     @property
     def _has_vocabulary(self) -> bool:
@@ -91,7 +99,7 @@ class DecodingResources:
         rescorer = _read_lm(settings, model, "rescore_lm", True) if settings.rescore_lm else None
         lexicon = _read_lexicon(settings.lexicon) if settings.lexicon else None
         hotwords = parse_hot_words(settings.hotwords)
-        key = Tuning(
+        key = TuningKey(
             lm=file_digest(settings.lm),
             lexicon=file_digest(settings.lexicon),
             rescore=settings.rescore,
@@ -152,7 +160,7 @@ def _read_lexicon(path: Path) -> Lexicon:
 
 
 def _digest_of(hotwords: dict[str, float]) -> str:
-    """SHA-256 of hot words and boosts, whatever their order; "" for none."""
+    """SHA-256 of hot words and boosts in any order; "" for none."""
     if not hotwords:
         return ""
     return hashlib.sha256(json.dumps(sorted(hotwords.items())).encode()).hexdigest()

@@ -13,8 +13,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from asr.decoding.beam_search import BeamSearch, SearchSetup, name_words
+from asr.decoding.beam_search import BeamSearch, name_words
 from asr.decoding.checks import check_best, check_normalised, check_shapes, tolerance_of
+from asr.decoding.fusion.setup import SearchSetup
 from asr.decoding.fusion.vocabulary import letters_of
 from asr.decoding.greedy import best_path, hypotheses_of
 from asr.decoding.hypothesis import Hypothesis, NamedSpans, name_tokens
@@ -69,7 +70,7 @@ class BeamStream:
         _, _, named = self._read(int(beam.node[best]))
         shared_node = shared_prefix(beam)
         tokens, words, shared = self._read(shared_node)
-        separated = self._setup.sources.letters.separated
+        separated = self._setup.prepared.letters.separated
         partial = _partial(named, shared, len(tokens), separated)
         partial = Partial(*(" ".join(filter(None, (self._stable, text))) for text in astuple(partial)))
         self._move_anchor(shared_node, tokens, words)
@@ -86,12 +87,12 @@ class BeamStream:
         tokens, completed = spell(self._search.beam.nodes, node, anchor)
         ids: list[int] = tokens.tolist()
         words: list[int] = completed.tolist()
-        if words and anchor != ROOT and self._setup.sources.letters.separated:
+        if words and anchor != ROOT and self._setup.prepared.letters.separated:
             words[0] = NONE  # it completed the word before the anchor
         return ids, words, self._named(ids, [*words, NONE])
 
     def _named(self, ids: list[int], words: list[int]) -> NamedSpans:
-        return name_words(ids, words, self._setup.tokenizer, self._setup.sources.vocabulary)
+        return name_words(ids, words, self._setup.tokenizer, self._setup.prepared.vocabulary)
 
     def _move_anchor(self, node: int, tokens: list[int], words: list[int]) -> None:
         """Move the anchor to the last end of a word in a prefix that all of the beam begin with.
@@ -101,8 +102,8 @@ class BeamStream:
             tokens: its ids after the anchor.
             words: that these tokens completed, see `spell`.
         """
-        letters = self._setup.sources.letters
-        nodes, vocabulary = self._search.beam.nodes, self._setup.sources.vocabulary
+        letters = self._setup.prepared.letters
+        nodes, vocabulary = self._search.beam.nodes, self._setup.prepared.vocabulary
         if letters.separated:  # before the last token that begins a word
             begins = [index for index, token in enumerate(tokens) if letters.begins_word[token]]
             kept = begins[-1] if begins else 0
@@ -173,14 +174,14 @@ def _partial(best: NamedSpans, shared: NamedSpans, tokens: int, separated: bool)
         best: the words of the best prefix.
         shared: the words of the shared part.
         tokens: how many tokens are shared.
-        separated: whether tokens show where words end, so that the last of these words may go on.
+        separated: whether tokens show where words end, so that the last of these words may continue.
     """
     complete = [name for name, span in shared if not separated or span.stop < tokens]
     return Partial(" ".join(complete), " ".join(name for name, _ in best))
 
 
 def _checked(log_probs: Tensor, tokenizer: Tokenizer) -> Tensor:
-    """The block on the CPU, in float32 or float64."""
+    """(steps, vocab) log-probabilities of a block, checked, on the CPU in float32 or float64."""
     batch, lengths = log_probs[None], torch.tensor([len(log_probs)])
     check_shapes(batch, lengths, tokenizer)
     check_normalised(batch, lengths, block=True)

@@ -4,8 +4,11 @@ Every waveform is read here and nowhere else, so that no other sample rate reach
 """
 
 import logging
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from asr.errors import AudioError, SettingsError
-from asr.frontend.recordings import HIGHEST_RATE, LOWEST_RATE, open_recording
+from asr.frontend.recordings import HIGHEST_RATE, LOWEST_RATE, Block, open_recording
 
 log = logging.getLogger("asr")
 
@@ -96,6 +99,50 @@ def read_audio(
         AudioError: the file does not exist, is no audio, empty or cut short, lacks the channel, or holds
             samples that are not numbers.
     """
+    blocks = audio_blocks(
+        path,
+        sample_rate,
+        whole_s=math.inf,
+        offset_s=offset_s,
+        duration_s=duration_s,
+        channel=channel,
+        partial=partial,
+    )
+    (waveform,) = blocks
+    return waveform
+
+
+def audio_blocks(
+    path: Path,
+    sample_rate: int,
+    *,
+    whole_s: float,
+    offset_s: float = 0.0,
+    duration_s: float | None = None,
+    channel: int | None = None,
+    partial: bool = False,
+) -> Iterator[Tensor]:
+    """Read a recording of any length, or a part of it, in blocks: memory does not grow with its length.
+
+    Rates are converted as one stream, so that blocks have no seams: together they equal `read_audio` within
+    1e-5 of full scale. Whether channels cancel each other is decided at each block, by all that came before
+    it and the block itself.
+
+    Args:
+        path: as for `read_audio`.
+        sample_rate: wanted rate, Hz.
+        whole_s: up to so many seconds are one block, which is exactly what `read_audio` returns.
+        offset_s: where to start, in seconds from the beginning of the file.
+        duration_s: how much to read, in seconds; None reads to the end.
+        channel: the one to read, counted from 0; None reads the mean of all.
+        partial: warn of a recording that was cut short, and read what can be decoded, instead of raising.
+
+    Yields:
+        (samples,) float32, mono: consecutive blocks of about 30 s.
+
+    Raises:
+        AudioError: as `read_audio`; blocks before the damage were read then.
+    """
     with open_recording(path, partial=partial) as recording:
         rate = recording.sample_rate
         if channel is not None and not 0 <= channel < recording.channels:
@@ -105,29 +152,55 @@ def read_audio(
             )
         start = round(offset_s * rate)
         wanted = None if duration_s is None else round(duration_s * rate)
-        blocks = [] if start < 0 else list(recording.blocks(start, wanted))
-    samples = np.concatenate(blocks) if blocks else np.zeros((0, 1), np.float32)
-    if not len(samples):
-        end = "the end" if duration_s is None else f"{offset_s + duration_s:g} s"
-        length = f": the recording is {recording.samples / rate:g} s long" if recording.samples else ""
-        raise AudioError(
-            f"{path}: no samples between {offset_s:g} s and {end}{length}. Correct the offset and duration, "
-            f"or leave the file out."
-        )
-    # A manifest's rounded duration may extend slightly past the end; anything more is a wrong manifest.
-    if wanted is not None and len(samples) < wanted - 0.05 * rate:
-        raise AudioError(
-            f"{path}: the segment ends at {offset_s + (duration_s or 0):g} s but the recording at "
-            f"{(start + len(samples)) / rate:g} s. Correct the manifest's offset and duration."
-        )
+        decoded = iter(() if start < 0 else recording.blocks(start, wanted))
+        first: list[Block] = []
+        position = start
+        for block in decoded:
+            first.append(block)
+            position += len(block)
+            if position - start > whole_s * rate:
+                break
+        whole = position - start <= whole_s * rate
+        if position == start:
+            end = "the end" if duration_s is None else f"{offset_s + duration_s:g} s"
+            length = f": the recording is {recording.samples / rate:g} s long" if recording.samples else ""
+            raise AudioError(
+                f"{path}: no samples between {offset_s:g} s and {end}{length}. Correct the offset and "
+                f"duration, or leave the file out."
+            )
+        mixer = _Mixer(path)
+        resampler = StreamResampler(rate, sample_rate)
+        position = start
+        for block in (np.concatenate(first),) if whole else chain(first, decoded):
+            _check_finite(block, position, path)
+            mono = mixer.mix(block) if channel is None else block[:, channel]
+            waveform = torch.from_numpy(np.ascontiguousarray(mono))
+            position += len(block)
+            if whole:
+                _check_end(path, position / rate, offset_s, duration_s)
+                yield resample(waveform, rate, sample_rate)
+                return
+            yield resampler.accept(waveform)
+        _check_end(path, position / rate, offset_s, duration_s)
+        yield resampler.finish()
+
+
+def _check_finite(samples: Block, start: int, path: Path) -> None:
     if not np.isfinite(samples).all():
         bad = int(np.argmin(np.isfinite(samples).all(axis=1)))
         raise AudioError(
             f"{path}: sample {start + bad} is not a finite number. Expected float samples in [-1, 1]. "
             f"Write the file again from its source."
         )
-    mono = _mix(samples, path) if channel is None else samples[:, channel]
-    return resample(torch.from_numpy(np.ascontiguousarray(mono)), rate, sample_rate)
+
+
+def _check_end(path: Path, end_s: float, offset_s: float, duration_s: float | None) -> None:
+    # A manifest's rounded duration may extend slightly past the end; anything more is a wrong manifest.
+    if duration_s is not None and end_s < offset_s + duration_s - 0.05:
+        raise AudioError(
+            f"{path}: the segment ends at {offset_s + duration_s:g} s but the recording at {end_s:g} s. "
+            f"Correct the manifest's offset and duration."
+        )
 
 
 def to_waveform(samples: NDArray[Any] | Tensor, from_rate: int, to_rate: int, name: str) -> Tensor:
@@ -192,19 +265,80 @@ def resample(waveform: Tensor, from_rate: int, to_rate: int) -> Tensor:
     return torch.from_numpy(resampled[: -(-samples * to_rate // from_rate)])
 
 
-def _mix(samples: NDArray[np.float32], path: Path) -> NDArray[np.float32]:
-    """(samples, channels) -> (samples,): their mean, or the loudest where the channels cancel each other."""
-    channels = samples.shape[1]
-    if channels == 1:
-        return samples[:, 0]
-    mixed = samples @ np.full(channels, 1 / channels, np.float32)  # many times as fast as mean(axis=1)
-    # Variances, since a constant offset is no sound.
-    powers = [float(samples[:, channel].var()) for channel in range(channels)]
-    if float(mixed.var()) >= _CANCELLED * sum(powers) / channels**2:
-        return mixed
-    loudest = int(np.argmax(powers))
-    _warn_about_cancelling(path, loudest)
-    return samples[:, loudest]
+class StreamResampler:
+    """`resample` for a waveform that comes in blocks.
+
+    Args:
+        from_rate: the waveform's rate, Hz.
+        to_rate: wanted rate, Hz.
+    """
+
+    def __init__(self, from_rate: int, to_rate: int) -> None:
+        self._rates = from_rate, to_rate
+        self._stream = None
+        if from_rate != to_rate:
+            self._stream = soxr.ResampleStream(from_rate, to_rate, 1, dtype="float32", quality="HQ")
+        self._taken = self._given = 0  # samples
+
+    def accept(self, waveform: Tensor) -> Tensor:
+        """Take the next samples, (samples,), and return those that are ready: some milliseconds fewer."""
+        if self._stream is None:
+            return waveform
+        self._taken += len(waveform)
+        ready = torch.from_numpy(self._stream.resample_chunk(waveform.numpy()))
+        self._given += len(ready)
+        return ready
+
+    def finish(self) -> Tensor:
+        """The last samples; together as many as `resample` returns."""
+        if self._stream is None:
+            return torch.zeros(0)
+        from_rate, to_rate = self._rates
+        zeros = np.zeros(from_rate // to_rate + 1, np.float32)
+        rest: NDArray[np.float32] = self._stream.resample_chunk(zeros, last=True)
+        return torch.from_numpy(rest[: -(-self._taken * to_rate // from_rate) - self._given])
+
+
+class _Mixer:
+    """The mean of the channels, or the loudest one where they cancel each other.
+
+    Args:
+        path: of the recording, for the warning.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._samples = 0
+        self._means = np.zeros(1)
+        self._squares = np.zeros(1)  # of the deviations from the means, summed
+
+    def mix(self, samples: Block) -> NDArray[np.float32]:
+        """(samples, channels) of the next block -> (samples,)."""
+        channels = samples.shape[1]
+        if channels == 1:
+            return samples[:, 0]
+        mixed = samples @ np.full(channels, 1 / channels, np.float32)  # many times as fast as mean(axis=1)
+        *powers, mixed_power = self._powers([*samples.T, mixed])
+        if mixed_power >= _CANCELLED * sum(powers) / channels**2:
+            return mixed
+        loudest = int(np.argmax(powers))
+        _warn_about_cancelling(self._path, loudest)
+        return samples[:, loudest]
+
+    def _powers(self, signals: list[NDArray[np.float32]]) -> list[float]:
+        """The variance of each signal, (samples,), up to now: a constant offset is no sound.
+
+        Source: Chan et al. 1979, "Updating formulae and a pairwise algorithm for computing sample variances".
+        """
+        size = len(signals[0])
+        means = np.array([float(signal.mean()) for signal in signals])
+        squares = np.array([float(signal.var()) for signal in signals]) * size
+        total = self._samples + size
+        delta = means - self._means
+        self._squares = self._squares + squares + delta**2 * (self._samples * size / total)
+        self._means = self._means + delta * (size / total)
+        self._samples = total
+        return [float(square) / total for square in self._squares]
 
 
 @lru_cache(maxsize=4096)  # one warning per file, however many utterances it holds

@@ -41,24 +41,24 @@ class FeatureConfig:
 
     def __post_init__(self) -> None:
         if self.sample_rate < 1000:
-            raise SettingsError(f"features.sample-rate must be at least 1000 Hz. Got {self.sample_rate}.")
+            raise SettingsError(f"--features.sample-rate must be at least 1000 Hz. Got {self.sample_rate}.")
         if not 1 <= self.window_ms <= 1000:
-            raise SettingsError(f"features.window-ms must be in 1..1000. Got {self.window_ms:g}.")
+            raise SettingsError(f"--features.window-ms must be in 1..1000. Got {self.window_ms:g}.")
         if not 0 < self.shift_ms <= self.window_ms or self.hop_length < 1:
             raise SettingsError(
-                f"features.shift-ms must be at least one sample and not above features.window-ms "
+                f"--features.shift-ms must be at least one sample and not above --features.window-ms "
                 f"({self.window_ms:g}). Got {self.shift_ms:g}."
             )
         if not 1 <= self.n_mels <= self._max_bands():
             raise SettingsError(
-                f"features.n-mels must be in 1..{self._max_bands()} for a window of {self.window_ms:g} ms "
+                f"--features.n-mels must be in 1..{self._max_bands()} for a window of {self.window_ms:g} ms "
                 f"at {self.sample_rate} Hz. Got {self.n_mels}."
             )
         if not 0 < self.log_floor < math.inf:
-            raise SettingsError(f"features.log-floor must be above 0. Got {self.log_floor:g}.")
+            raise SettingsError(f"--features.log-floor must be above 0. Got {self.log_floor:g}.")
         if self.normalize not in get_args(Normalization):
             choices = ", ".join(get_args(Normalization))
-            raise SettingsError(f"features.normalize must be one of {choices}. Got {self.normalize!r}.")
+            raise SettingsError(f"--features.normalize must be one of {choices}. Got {self.normalize!r}.")
 
     def _max_bands(self) -> int:
         """Bands with which the narrowest, those below 1 kHz, still cover a bin of the transform each."""
@@ -128,9 +128,8 @@ def _energies(waveform: Tensor, frames: int, block: int, filters: Tensor, config
     """(rows, samples) -> (rows, frames, n_mels) mel energies, in blocks of at most `block` frames."""
     padded = nn.functional.pad(waveform, (config.n_fft // 2, config.n_fft // 2))
     count = -(-frames // block)
-    edges = [
-        number * frames // count for number in range(count + 1)
-    ]  # of equal size: none has a frame or two
+    # Of equal size, so that none has a frame or two.
+    edges = [number * frames // count for number in range(count + 1)]
     blocks = [
         _power_spectrum(
             padded[:, start * config.hop_length : (end - 1) * config.hop_length + config.n_fft], config
@@ -157,16 +156,21 @@ def _power_spectrum(padded: Tensor, config: FeatureConfig) -> Tensor:
     return (spectrum.real.square() + spectrum.imag.square()).float().transpose(1, 2)
 
 
-def require_one_window(samples: int, config: FeatureConfig) -> None:
+def require_one_window(samples: int, config: FeatureConfig, name: str = "") -> None:
     """Refuse a recording that is too short for a frame.
+
+    Args:
+        samples: of the recording, at config.sample_rate Hz.
+        config: the settings.
+        name: of the recording, for the message.
 
     Raises:
         AudioError: it is shorter than one window.
     """
     if samples < config.win_length:
         raise AudioError(
-            f"a recording of {samples / config.sample_rate:.3f} s is shorter than one window of "
-            f"{config.window_ms:g} ms. Expected at least {config.win_length} samples at "
+            f"{name}{': ' if name else ''}a recording of {samples / config.sample_rate:.3f} s is shorter "
+            f"than one window of {config.window_ms:g} ms. Expected at least {config.win_length} samples at "
             f"{config.sample_rate} Hz. Leave it out."
         )
 
@@ -186,8 +190,8 @@ def normalize_utterance(features: Tensor, lengths: Tensor) -> Tensor:
     mean = (features * valid).sum(dim=1, keepdim=True) / count
     centred = (features - mean) * valid
     # A constant band (silence) has no variance: the small term keeps it at 0 instead of NaN.
-    deviation = (centred.square().sum(dim=1, keepdim=True) / count + 1e-5).sqrt()
-    return centred / deviation
+    std = (centred.square().sum(dim=1, keepdim=True) / count + 1e-5).sqrt()
+    return centred / std
 
 
 def frame_mask(lengths: Tensor, size: int) -> Tensor:
@@ -203,7 +207,7 @@ class Normalizer(nn.Module):
     """
 
     mean: Tensor  # (n_mels,) of the training set, used by "global"
-    deviation: Tensor  # (n_mels,)
+    deviation: Tensor  # (n_mels,) standard deviation; saved models have this name
 
     def __init__(self, config: FeatureConfig) -> None:
         super().__init__()
@@ -211,10 +215,10 @@ class Normalizer(nn.Module):
         self.register_buffer("mean", torch.zeros(config.n_mels))
         self.register_buffer("deviation", torch.ones(config.n_mels))
 
-    def set_statistics(self, mean: Tensor, deviation: Tensor) -> None:
+    def set_statistics(self, mean: Tensor, std: Tensor) -> None:
         """Store the training set's mean and standard deviation per band, each (n_mels,)."""
         self.mean.copy_(mean)
-        self.deviation.copy_(deviation)
+        self.deviation.copy_(std)
 
     def forward(self, features: Tensor, lengths: Tensor) -> Tensor:
         """(batch, frames, n_mels) log-mel frames -> the same shape, normalised, 0 in the padding."""

@@ -52,7 +52,7 @@ class CharRnnConfig:
 
     def __post_init__(self) -> None:
         if self.embedding < 1:
-            raise SettingsError(f"model.embedding must be at least 1. Got {self.embedding}.")
+            raise SettingsError(f"--model.embedding must be at least 1. Got {self.embedding}.")
         if self.layers.bidirectional:
             raise SettingsError(
                 "model.bidirectional must be False for a language model, which predicts what follows."

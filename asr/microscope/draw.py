@@ -3,6 +3,7 @@
 matplotlib takes seconds to load: it is imported when there is something to draw.
 """
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -53,15 +54,19 @@ def gradient_heat(rows: Sequence[Row]) -> "Figure":
     from matplotlib.ticker import FuncFormatter
 
     positions = _positions(rows)
-    across = len({direction for _, direction in positions})
-    down = len(positions) // across
+    numbers = sorted({number for number, _ in positions})
+    directions = list(dict.fromkeys(direction for _, direction in positions))
+    across, down = len(directions), len(numbers)
     figure = _figure(5.5 * across + 1, 1.6 + 1.7 * down)
     grid = figure.subplots(down, across, squeeze=False, sharex=True, sharey=True)
     norm = TwoSlopeNorm(0, math.log10(_FLOOR), math.log10(_CEILING))
     lags = max(len(layer["left"]) for row in rows for layer in row["layers"])
     edges = _edges([row["update"] for row in rows])
     mesh: Any = None
-    for axes, position in zip(grid.flat, positions, strict=True):
+    for axes, position in zip(grid.flat, itertools.product(numbers, directions), strict=True):
+        if position not in positions:  # such as the backwards half of a decoder
+            axes.axis("off")
+            continue
         values = []
         for row in rows:
             left: list[float | None] = next(
@@ -88,15 +93,19 @@ def gradient_heat(rows: Sequence[Row]) -> "Figure":
 def gates(rows: Sequence[Row]) -> "Figure":
     """Saturation in the newest measurement, and memory and gradient horizon over training."""
     layers = rows[-1]["layers"]
-    columns = [(gate, end) for gate in layers[0]["saturation"] for end in ("low", "high")]
+    # a decoder may have another cell, with other gates
+    names = dict.fromkeys(gate for layer in layers for gate in layer["saturation"])
+    columns = [(gate, end) for gate in names for end in ("low", "high")]
     figure = _figure(14, 1.8 + max(3.0, 0.45 * len(layers)))
     share, memory, horizon = figure.subplots(1, 3, width_ratios=[1.4, 1, 1])
-    values = [[layer["saturation"][gate][end] for gate, end in columns] for layer in layers]
+    values = [
+        [layer["saturation"].get(gate, {}).get(end, math.nan) for gate, end in columns] for layer in layers
+    ]
     image = share.imshow(values, vmin=0, vmax=1, cmap="magma_r", aspect="auto")
     for y, line in enumerate(values):
         for x, value in enumerate(line):
-            share.text(x, y, f"{value:.0%}", ha="center", va="center", fontsize=7,
-                       color="white" if value > 0.5 else "black")  # fmt: skip
+            text, colour = "" if math.isnan(value) else f"{value:.0%}", "white" if value > 0.5 else "black"
+            share.text(x, y, text, ha="center", va="center", fontsize=7, color=colour)
     share.set_xticks(range(len(columns)), [f"{gate}\n{end}" for gate, end in columns], fontsize=7)
     share.set_yticks(range(len(layers)), [_name(layer) for layer in layers], fontsize=8)
     share.set_title(f"Saturated share of each gate, update {rows[-1]['update']}", fontsize=10)
@@ -119,7 +128,8 @@ def gates(rows: Sequence[Row]) -> "Figure":
 
 def weights(rows: Sequence[Row]) -> "Figure":
     """Spectral radius by gate, size of the updates, and clip rate, over training."""
-    names = list(rows[-1]["layers"][0]["spectral_radius"])
+    layers = rows[-1]["layers"]
+    names = list(dict.fromkeys(gate for layer in layers for gate in layer["spectral_radius"]))
     across = max(len(names), 2)
     figure = _figure(max(3.4 * across, 10), 7)
     halves = figure.add_gridspec(2, 1)
@@ -222,7 +232,7 @@ def _over_training(axes: "Axes", rows: Sequence[Row], value: Callable[[Layer], f
 
 
 def _radius(gate: str, layer: Layer) -> float | None:
-    radius: float | None = layer["spectral_radius"][gate]
+    radius: float | None = layer["spectral_radius"].get(gate)
     return radius
 
 

@@ -36,10 +36,10 @@ Source: Bengio, Simard & Frasconi 1994, "Learning long-term dependencies with gr
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -151,7 +151,8 @@ def measure_layers(net: nn.Module, loss: Callable[[], Tensor], max_lag: int = MA
         for call in calls:
             call.output = call.output.detach()
         return [
-            _measure(call, gradient.float(), max_lag) for call, gradient in zip(calls, arriving, strict=True)
+            _measure(call, gradient.float(), max_lag)
+            for call, gradient in zip(*_joined(calls, arriving), strict=True)
         ]
 
 
@@ -218,12 +219,14 @@ def _record(net: nn.Module, loss: Callable[[], Tensor]) -> tuple[list[_Call], Te
     def enter(_: nn.Module, arguments: Any) -> None:
         lengths[:] = [arguments[1]]
 
-    def keep(layer: int, name: str, module: Direction, arguments: Any, result: Any) -> None:
+    def keep(layer: int, name: str, module: Direction, arguments: Any, result: Any) -> Any:
         state = arguments[1] if len(arguments) > 1 else None
-        y = result[0]
+        # A tensor of its own, since the state that is passed on may be a part of the output.
+        y = result[0].view_as(result[0])
         if not y.requires_grad:  # all below is frozen
             y.requires_grad_()
         calls.append(_Call(layer, name, module, arguments[0].detach(), state, y, lengths[0]))
+        return y, result[1]
 
     with ExitStack() as hooks:
         number = 0
@@ -245,6 +248,30 @@ def _record(net: nn.Module, loss: Callable[[], Tensor]) -> tuple[list[_Call], Te
             "RecurrentStack. Leave out --train.diagnose-every."
         )
     return calls, total
+
+
+def _joined(calls: list[_Call], arriving: Sequence[Tensor]) -> tuple[list[_Call], list[Tensor]]:
+    """Calls and gradients with those of a direction that ran step by step, as some decoders do, made one.
+
+    What then reaches an output through the input of the next step counts as arriving from above.
+    """
+    pairs: dict[Direction, list[tuple[_Call, Tensor]]] = {}
+    for call, gradient in zip(calls, arriving, strict=True):
+        pairs.setdefault(call.direction, []).append((call, gradient))
+    joined, gradients = [], []
+    for group in pairs.values():
+        call = group[0][0]
+        if len(group) > 1:
+            call = replace(
+                call,
+                x=torch.cat([one.x for one, _ in group]),
+                state=None if call.state is None else tuple(part.detach() for part in call.state),
+                output=torch.cat([one.output for one, _ in group]),
+                lengths=torch.full_like(call.lengths, sum(len(one.x) for one, _ in group)),
+            )
+        joined.append(call)
+        gradients.append(torch.cat([gradient for _, gradient in group]))
+    return joined, gradients
 
 
 def _measure(call: _Call, arriving: Tensor, max_lag: int) -> Measurement:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from asr.frontend.augment import Masks, apply_masks
 from asr.frontend.features import FeatureConfig, Normalizer, frame_count, log_mel, require_one_window
-from asr.model.denominator import Denominator
+from asr.model.denominator import DenominatorLm
 from asr.model.encoder import Encoder, EncoderConfig
 from asr.model.tuning import Tuning
 from asr.text.tokenizer import Tokenizer
@@ -33,7 +33,7 @@ class AcousticModel(nn.Module):
         settings: features, encoder and tokenizer.
 
     Raises:
-        SettingsError: the denominator of CTC-CRF would be too large.
+        SettingsError: the denominator LM of CTC-CRF would be too large.
     """
 
     def __init__(self, settings: ModelSettings) -> None:
@@ -44,7 +44,7 @@ class AcousticModel(nn.Module):
         self.encoder = Encoder(settings.encoder, settings.features.n_mels, vocab_size)
         # Only training uses it; saved with the model, so that training can go on.
         self.denominator = (
-            Denominator(loss.denominator_order, vocab_size) if loss.criterion == "crf" else None
+            DenominatorLm(loss.denominator_order, vocab_size) if loss.criterion == "crf" else None
         )
 
     @property

@@ -27,8 +27,8 @@ def ctc_loss(log_probs: Tensor, step_lengths: Tensor, tokens: Tensor, token_leng
         token_lengths: (batch,) int64.
 
     Returns:
-        (batch,) float32, nats; infinite, with gradients that are not numbers, where an utterance has too few
-        steps for its tokens (`required_steps`).
+        (batch,) float32, nats; inf, with NaN gradients, where an utterance has too few steps for its tokens
+        (`required_steps`).
 
     Source: Graves et al. 2006, equations 5 to 8; torch.nn.functional.ctc_loss does the work.
     """

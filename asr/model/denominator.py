@@ -1,4 +1,4 @@
-"""The denominator of CTC-CRF: a bigram or trigram of tokens, estimated from transcripts.
+"""The denominator LM of CTC-CRF: a bigram or trigram of tokens, estimated from transcripts.
 
 Its probabilities are one table (contexts, vocab, vocab): of the token before the last one, the last one and
 the next one; a bigram has one context. Where a token would be the blank, 0, it is the boundary of a sentence
@@ -16,13 +16,13 @@ from torch import Tensor, nn
 from asr.errors import SettingsError
 from asr.frontend.features import frame_mask
 
-__all__ = ["Denominator", "count_ngrams", "witten_bell"]
+__all__ = ["DenominatorLm", "count_ngrams", "witten_bell"]
 
 _MAX_ENTRIES = 1 << 22  # of the table: a trigram of 160 tokens, a bigram of 2,000
 _CHUNK = 10_000  # transcripts that are counted at once
 
 
-class Denominator(nn.Module):
+class DenominatorLm(nn.Module):
     """A bigram or trigram of tokens; its table is saved with the model.
 
     Args:
@@ -39,7 +39,7 @@ class Denominator(nn.Module):
         super().__init__()
         if vocab_size**order > _MAX_ENTRIES:
             raise SettingsError(
-                f"model.denominator-order {order}: a table of {vocab_size} to the power of {order} "
+                f"--model.denominator-order {order}: a table of {vocab_size} to the power of {order} "
                 f"probabilities is too large. Expected at most {_MAX_ENTRIES}: use fewer output units (there "
                 f"are about 40 phones)"
                 + (", or a bigram: --model.denominator-order 2." if order > 2 else ".")

@@ -1,6 +1,5 @@
 """The acoustic encoder: subsampling, recurrent layers and output layer; frames to log-probabilities."""
 
-import math
 from dataclasses import dataclass, field
 from typing import Annotated, Literal, overload
 
@@ -9,6 +8,7 @@ from torch import Tensor, nn
 
 from asr.errors import SettingsError
 from asr.frontend.features import frame_mask
+from asr.model.loss import LossConfig
 from asr.model.recurrent.layers import LayerConfig, RecurrentConfig, RecurrentStack
 
 Size = Literal["small", "medium", "large"]
@@ -22,24 +22,6 @@ SIZES: dict[str, tuple[int, int, float]] = {
 
 # Time strides of the two convolutions for each subsampling factor.
 _STRIDES = {1: (1, 1), 2: (2, 1), 3: (3, 1), 4: (2, 2), 5: (5, 1), 6: (3, 2), 7: (7, 1), 8: (4, 2)}
-
-
-@dataclass(frozen=True)
-class LossConfig:
-    """What the acoustic model is trained to minimise."""
-
-    # ctc, or crf: CTC-CRF, normalised over all token sequences, which a language model of tokens weighs
-    criterion: Literal["ctc", "crf"] = "ctc"
-    denominator_order: Literal[2, 3] = 2  # of that language model: a bigram or a trigram
-    ctc_weight: float = 0.1  # of CTC's loss beside the CRF's, which keeps training stable
-
-    def __post_init__(self) -> None:
-        if self.criterion not in ("ctc", "crf"):
-            raise SettingsError(f"model.criterion must be ctc or crf. Got {self.criterion!r}.")
-        if self.denominator_order not in (2, 3):
-            raise SettingsError(f"model.denominator-order must be 2 or 3. Got {self.denominator_order}.")
-        if not 0 <= self.ctc_weight < math.inf:
-            raise SettingsError(f"model.ctc-weight must be at least 0. Got {self.ctc_weight:g}.")
 
 
 @dataclass(frozen=True)
@@ -59,13 +41,13 @@ class EncoderConfig:
 
     def __post_init__(self) -> None:
         if self.size not in SIZES:
-            raise SettingsError(f"model.size must be one of {', '.join(SIZES)}. Got {self.size!r}.")
+            raise SettingsError(f"--model.size must be one of {', '.join(SIZES)}. Got {self.size!r}.")
         if self.subsampling not in _STRIDES:
-            raise SettingsError(f"model.subsampling must be in 1..8. Got {self.subsampling}.")
+            raise SettingsError(f"--model.subsampling must be in 1..8. Got {self.subsampling}.")
         if self.front not in ("conv", "stack"):
-            raise SettingsError(f"model.front must be conv or stack. Got {self.front!r}.")
+            raise SettingsError(f"--model.front must be conv or stack. Got {self.front!r}.")
         if self.channels < 1:
-            raise SettingsError(f"model.channels must be at least 1. Got {self.channels}.")
+            raise SettingsError(f"--model.channels must be at least 1. Got {self.channels}.")
         self.recurrent()  # checks the rest
 
     def recurrent(self) -> RecurrentConfig:

@@ -23,7 +23,8 @@ from asr.errors import AsrError, ModelError
 from asr.files import write_atomically
 from asr.frontend.features import FeatureConfig
 from asr.model.acoustic import AcousticModel, ModelSettings
-from asr.model.encoder import EncoderConfig, LossConfig
+from asr.model.encoder import EncoderConfig
+from asr.model.loss import LossConfig
 from asr.model.recurrent.layers import LayerConfig
 from asr.model.tuning import Tuning, tunings_from_json, tunings_to_json
 from asr.text.tokenizer import tokenizer_from_json
@@ -123,7 +124,7 @@ def store_tuning(path: Path, tuning: Tuning) -> None:
         ModelError: the file is not a model, or cannot be written; it is then left as it was.
     """
     model = load_model(path)  # read again: another tuning may have ended meanwhile
-    kept = tuple(old for old in model.settings.tunings if not old.serves(tuning))
+    kept = tuple(old for old in model.settings.tunings if old.key != tuning.key)
     model.settings = replace(model.settings, tunings=(*kept, tuning))
     save_model(path, model, {})
 

@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from asr.errors import ModelError, SettingsError
+from asr.errors import ModelError, SettingsError, option_name
 
-__all__ = ["Tuning", "Weights", "tunings_from_json", "tunings_to_json"]
+__all__ = ["Tuning", "TuningKey", "Weights", "tunings_from_json", "tunings_to_json"]
 
 
 _MAX_WEIGHT = 100.0  # absolute value of a weight: e ** 100 outweighs any evidence in audio
@@ -39,7 +39,7 @@ class Weights:
     acoustic_scale: float = _weight(1.0, "above 0", "factor on the model's log-probabilities")
     blank_scale: float = _weight(1.0, "above 0", "factor on the blank's probability; below 1 more is written")
     unknown_penalty: float = _weight(
-        -5.0, "any number", "nats for each word outside the vocabulary, besides its language model score"
+        -5.0, "any number", "nats for each word that vocabulary or language model does not know"
     )
     # without it, words that run together would score better than separate ones
     unknown_letter_penalty: float = _weight(-1.5, "0 or less", "nats for each letter of such a word")
@@ -55,19 +55,12 @@ class Weights:
             }
             if abs(value) > _MAX_WEIGHT and math.isfinite(value):
                 raise SettingsError(
-                    f"{item.name.replace('_', '-')} is {value}. Expected a number from -{_MAX_WEIGHT:g} to "
+                    f"{option_name(item.name)} is {value}. Expected a number from -{_MAX_WEIGHT:g} to "
                     f"{_MAX_WEIGHT:g}: with a larger one nothing else would count."
                 )
             if not (math.isfinite(value) and right[expected]):
                 bound = {"any number": "", "above 0": " above 0"}.get(expected, f", {expected}")
-                raise SettingsError(
-                    f"{item.name.replace('_', '-')} is {value}. Expected a finite number{bound}."
-                )
-
-    @property
-    def weights(self) -> "Weights":
-        """The weights alone, also of a tuning."""
-        return Weights(**{item.name: getattr(self, item.name) for item in fields(Weights)})
+                raise SettingsError(f"{option_name(item.name)} is {value}. Expected a finite number{bound}.")
 
     def __str__(self) -> str:
         return ", ".join(
@@ -76,8 +69,8 @@ class Weights:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tuning(Weights):
-    """Tuned weights, the language model they belong to, and the utterances they were tuned on.
+class TuningKey:
+    """What tuned weights are for: files by their content, and the kind of search.
 
     Attributes:
         lm: SHA-256 of the language model's file; "" without one.
@@ -87,6 +80,23 @@ class Tuning(Weights):
             with the first; "" without one.
         hotwords: SHA-256 of the hot words and their boosts; "" without any.
         unknown_words: whether words outside the vocabulary were allowed ("allow" or "forbid").
+    """
+
+    lm: str = ""
+    lexicon: str = ""
+    rescore: bool = False
+    rescore_lm: str = ""
+    hotwords: str = ""
+    unknown_words: str = "allow"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tuning:
+    """Tuned weights, what they are for, and the utterances they were tuned on.
+
+    Attributes:
+        weights: the best ones.
+        key: what they are for.
         priors: (vocab,) the model's mean posteriors on the utterances below, blank first.
         manifest: name of the file of the utterances that the weights were tuned on.
         data: digest of the ids and texts of these utterances.
@@ -97,12 +107,8 @@ class Tuning(Weights):
         date: when, ISO 8601, UTC.
     """
 
-    lm: str = ""
-    lexicon: str = ""
-    rescore: bool = False
-    rescore_lm: str = ""
-    hotwords: str = ""
-    unknown_words: str = "allow"
+    weights: Weights = field(default_factory=Weights)
+    key: TuningKey = field(default_factory=TuningKey)
     priors: tuple[float, ...] = ()
     manifest: str = ""
     data: str = ""
@@ -112,17 +118,17 @@ class Tuning(Weights):
     beam_size: int = 0
     date: str = ""
 
-    def serves(self, other: "Tuning") -> bool:
-        """Whether the other is for the same language models, lexicon, hot words and kind of search."""
-        return all(getattr(self, name) == getattr(other, name) for name in _KEY)
 
-
-_KEY = ("lm", "lexicon", "rescore", "rescore_lm", "hotwords", "unknown_words")
+_PARTS: dict[str, type[Weights] | type[TuningKey]] = {"weights": Weights, "key": TuningKey}
 
 
 def tunings_to_json(tunings: tuple[Tuning, ...]) -> list[dict[str, Any]]:
-    """As a saved model holds them."""
-    return [asdict(tuning) for tuning in tunings]
+    """As a saved model holds them: each flat, its weights first, then its key, then the rest."""
+    rows = []
+    for tuning in tunings:
+        row = asdict(tuning)
+        rows.append({**row.pop("weights"), **row.pop("key"), **row})
+    return rows
 
 
 def tunings_from_json(record: Mapping[str, Any]) -> tuple[Tuning, ...]:
@@ -131,12 +137,17 @@ def tunings_from_json(record: Mapping[str, Any]) -> tuple[Tuning, ...]:
     Raises:
         ModelError: the record is damaged, or of a newer version.
     """
-    names = {item.name for item in fields(Tuning)}
+    names = {item.name for kind in (Tuning, *_PARTS.values()) for item in fields(kind)} - _PARTS.keys()
     tunings = []
     for row in record.get("tunings", ()):
         if not isinstance(row, dict) or not row.keys() <= names:
             raise ModelError(
                 "a record of tuned weights has unknown fields. It may come from a newer version of asr."
             )
-        tunings.append(Tuning(**{**row, "priors": tuple(map(float, row.get("priors", ())))}))
+        rest = {**row, "priors": tuple(map(float, row.get("priors", ())))}
+        parts: dict[str, Any] = {
+            name: kind(**{item.name: rest.pop(item.name) for item in fields(kind) if item.name in rest})
+            for name, kind in _PARTS.items()
+        }
+        tunings.append(Tuning(**parts, **rest))
     return tuple(tunings)

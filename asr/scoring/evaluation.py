@@ -5,12 +5,12 @@ from collections import Counter
 from collections.abc import Sequence
 
 from asr.corpora.manifest import Utterance
-from asr.decoding.decoder import Decoder
+from asr.decoding.decoder import DescribedDecoder
 from asr.decoding.hypothesis import OutputUnit
-from asr.decoding.recognition import Segment, recognise
 from asr.decoding.resources import DecodingResources
 from asr.errors import AudioError
 from asr.model.acoustic import AcousticModel
+from asr.recognition.recognise import Segment, recognise
 from asr.scoring.wer import Score, score
 from asr.text.normalize import normalize
 from asr.text.phones import report_guesses
@@ -29,7 +29,7 @@ def evaluate(
     *,
     normalizer: str | None = None,
     batch_s: float = 120.0,
-    decoder: Decoder | None = None,
+    decoder: DescribedDecoder | None = None,
 ) -> Score:
     """Recognise utterances and score the result: words, or phones where the decoder writes these.
 
@@ -53,7 +53,7 @@ def evaluate(
         for utterance in utterances
     ]
     texts: list[str] = []
-    results = recognise(model, segments, batch_s, decoder.decode if decoder else None)
+    results = recognise(model, segments, batch_s, decoder)
     for utterance, result in zip(utterances, results, strict=True):
         if isinstance(result.outcome, AudioError):
             raise AudioError(f"utterance {utterance.id}: {result.outcome}")

@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from asr.decoding.decoder import TwoPassDecoder
-from asr.decoding.emissions import Emissions
 from asr.decoding.hypothesis import Hypothesis
+from asr.decoding.rescoring import TwoPassDecoder
 from asr.model.tuning import Weights
+from asr.recognition.emissions import Emissions
 from asr.scoring.wer import count_errors
 
 __all__ = ["ErrorCounter", "NBestLists", "oracle_errors"]

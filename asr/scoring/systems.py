@@ -10,12 +10,14 @@ from typing import Any
 
 from asr.corpora.manifest import Utterance
 from asr.decoding.config import DecoderSettings
-from asr.decoding.decoder import Decode, TwoPassDecoder, greedy_decoder
-from asr.decoding.emissions import Emissions, cached_emissions
+from asr.decoding.decoder import Decoder
+from asr.decoding.greedy import GreedyDecoder
 from asr.decoding.hypothesis import OutputUnit
+from asr.decoding.rescoring import TwoPassDecoder
 from asr.decoding.resources import DecodingResources, data_digest
 from asr.errors import DataError
 from asr.model.acoustic import AcousticModel
+from asr.recognition.emissions import Emissions, cached_emissions
 from asr.scoring.comparison import System
 from asr.scoring.evaluation import reference_texts
 from asr.scoring.objective import oracle_errors
@@ -111,7 +113,7 @@ class Comparison:
         else:
             log.info("%s …", name)
             if settings is None:
-                texts, seconds = self._decode(greedy_decoder(self.model.settings.tokenizer))
+                texts, seconds = self._decode(GreedyDecoder(self.model.settings.tokenizer))
                 columns = {"seconds": f"{seconds:.0f}"}
             else:
                 texts, columns = self._tuned(name, settings, resources, grid)
@@ -162,10 +164,10 @@ class Comparison:
             f"oracle of {NBEST}": "" if oracle is None else f"{100 * oracle / words:.2f}",
             "dev": f"{100 * tuned.best.words.rate:.2f}",
             "seconds": f"{seconds:.0f}",
-            "weights": str(tuned.tuning),
+            "weights": str(tuned.tuning.weights),
         }
 
-    def _decode(self, decode: Decode) -> tuple[list[str], float]:
+    def _decode(self, decoder: Decoder) -> tuple[list[str], float]:
         began = time.monotonic()
-        texts = [found[0].text for found in self.test.emissions.decode(decode)]
+        texts = [found[0].text for found in self.test.emissions.decode(decoder)]
         return texts, time.monotonic() - began

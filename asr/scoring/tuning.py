@@ -9,14 +9,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from asr.corpora.manifest import Utterance
-from asr.decoding.decoder import TwoPassDecoder, greedy_decoder
-from asr.decoding.emissions import Emissions
+from asr.decoding.greedy import GreedyDecoder
 from asr.decoding.hypothesis import Hypothesis
+from asr.decoding.rescoring import TwoPassDecoder
 from asr.decoding.resources import DecodingResources, data_digest
 from asr.errors import DataError, SettingsError
 from asr.lm.perplexity import Fit, measure_sentence
 from asr.model.acoustic import AcousticModel
-from asr.model.tuning import Tuning, Weights
+from asr.model.tuning import Tuning, TuningKey, Weights
+from asr.recognition.emissions import Emissions
 from asr.scoring.evaluation import reference_texts
 from asr.scoring.objective import ErrorCounter, NBestLists, oracle_errors
 from asr.scoring.weight_search import Grid, Point, draw_surface, edges, search_weights
@@ -69,7 +70,7 @@ class Tuned:
             lines.append(f"language model on the text  {_describe_fit(self.fit, words)}")
         if self.oov is not None:
             lines.append(f"words outside vocabulary    {100 * self.oov:.2f}%")
-        return [*lines, f"weights                     {self.tuning}"]
+        return [*lines, f"weights                     {self.tuning.weights}"]
 
 
 def tune(
@@ -83,7 +84,7 @@ def tune(
     search_beam: int = 24,
     manifest: str = "",
 ) -> Tuned:
-    """TwoPassDecoder the weights of one system.
+    """Tune the weights of one system.
 
     Args:
         model: for its alphabet and text rules.
@@ -103,7 +104,7 @@ def tune(
     if not utterances:
         raise DataError(f"{manifest or 'the dev set'}: no utterance to tune on. Expected at least one.")
     if search_beam < 1:
-        raise SettingsError(f"search-beam is {search_beam}. Expected at least 1.")
+        raise SettingsError(f"--search-beam is {search_beam}. Expected at least 1.")
     unused = [item.name for item in fields(Weights) if not resources.uses(item.name)]
     neutral = {**{name: getattr(Weights(), name) for name in unused}, "lm_weight": 0.0}
     grid = grid.holding({**{name: neutral[name] for name in unused}, **(given or {})})
@@ -135,21 +136,21 @@ def tune(
     found = list(emissions.decode(decoder.with_config(replace(full, weights=best))))
     result = scored(found)
     warnings = edges(best, grid)
-    without_lm = replace(resources, lm=None, rescorer=None, key=Tuning())
+    without_lm = replace(resources, lm=None, rescorer=None, key=TuningKey())
     plain_score = greedy_score = None
     if without_lm.unit(tokenizer) == unit:
         plain = TwoPassDecoder(tokenizer, replace(full, nbest=1, unknown_words="allow"), without_lm)
         plain_score = scored(list(emissions.decode(plain)))
     if DecodingResources().unit(tokenizer) == unit:
-        greedy_score = scored(list(emissions.decode(greedy_decoder(tokenizer))))
+        greedy_score = scored(list(emissions.decode(GreedyDecoder(tokenizer))))
     if resources.lm is not None and plain_score and result.words.errors >= plain_score.words.errors:
         warnings.append(
             f"the language model does not help: {result.words.errors} errors with it and "
             f"{plain_score.words.errors} without. Decode without it, use one of text like these transcripts, "
             "or widen the grid."
         )
-    tuning = replace(
-        resources.key, **asdict(best), priors=tuple(priors.tolist()), manifest=manifest,
+    tuning = Tuning(
+        weights=best, key=resources.key, priors=tuple(priors.tolist()), manifest=manifest,
         data=data_digest(utterances), utterances=len(utterances), errors=result.words.errors,
         words=words, beam_size=full.width,
         date=datetime.now(UTC).isoformat(timespec="seconds"),

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from asr.errors import SettingsError
+from asr.errors import SettingsError, option_name
 from asr.model.tuning import Weights
 
 __all__ = ["Grid", "Point", "draw_surface", "edges", "search_weights"]
@@ -62,18 +62,20 @@ class Grid:
             values = getattr(self, name)
             if not values or len(set(values)) < len(values):
                 raise SettingsError(
-                    f"grid.{name.replace('_', '-')} is {values}. Expected at least one number, each once."
+                    f"{option_name('grid', name)} is {values}. Expected at least one number, each once."
                 )
         for weight, name in _LISTS.items():
             bad = [value for value in getattr(self, name) if not _possible(weight, value)]
             if bad:
                 expected = next(f.metadata["expected"] for f in fields(Weights) if f.name == weight)
                 raise SettingsError(
-                    f"grid.{name.replace('_', '-')} holds {bad[0]}. Expected finite numbers: {expected}."
+                    f"{option_name('grid', name)} holds {bad[0]}. Expected finite numbers: {expected}."
                 )
         for name in ("refinements", "minutes", "points"):
             if not getattr(self, name) >= 0:
-                raise SettingsError(f"grid.{name} is {getattr(self, name)}. Expected 0 or more.")
+                raise SettingsError(
+                    f"{option_name('grid', name)} is {getattr(self, name)}. Expected 0 or more."
+                )
 
     def values(self, name: str) -> tuple[float, ...]:
         """The values of a weight in ascending order."""

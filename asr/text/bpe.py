@@ -82,7 +82,7 @@ class BpeTokenizer(TextTokenizer):
         minimum = len(letters) + 2  # the blank, and the space alone
         if size < minimum:
             raise SettingsError(
-                f"text.bpe-size must be at least {minimum}, because the training transcripts have "
+                f"--text.bpe-size must be at least {minimum}, because the training transcripts have "
                 f"{len(letters)} characters. Got {size}. Raise it."
             )
         stream = io.BytesIO()
@@ -113,8 +113,8 @@ class BpeTokenizer(TextTokenizer):
                     f"such as {_SPACE} (U+2581), which it reserves."
                 ) from error
             raise SettingsError(
-                f"text.bpe-size must be at most {maximum[1]}: the training transcripts have no more pieces. "
-                f"Got {size}. Lower it, or add transcripts."
+                f"--text.bpe-size must be at most {maximum[1]}: the training transcripts have no more "
+                f"pieces. Got {size}. Lower it, or add transcripts."
             ) from error
         processor = library.SentencePieceProcessor(model_proto=stream.getvalue())
         symbols = tuple(processor.id_to_piece(list(range(1, processor.vocab_size()))))

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from asr.compiled import kernel
 from asr.errors import DataError
+from asr.text.pronouncer import Pronunciation
 
 __all__ = ["LetterToSound"]
 
@@ -35,6 +36,7 @@ _ORDER = 6  # of the n-gram model; 8 was no better
 _ITERATIONS = 8  # of expectation-maximisation; more change nothing
 _INITIAL_PAIR = 0.01  # initial weight of two phones a letter, which few have ("x"); of none or one: 1
 _BEAM_SIZE = 20
+_SCORED = 200  # graphone sequences of one pronunciation that are followed when it is scored
 _MAX_LETTERS = 63  # of a word that is learned from
 _UNSEEN_LOG_PROB = -20.0  # of a graphone that was never seen
 
@@ -84,9 +86,11 @@ class LetterToSound:
         phone_ids = {phone: number for number, phone in enumerate(self.phones)}
         phones, phone_bounds = _flatten([phones for _, phones in pairs], phone_ids)
         chunks = _align(letters, letter_bounds, phones, phone_bounds)
+        self._phone_ids = phone_ids
         count = 1 + len(self.phones) + len(self.phones) ** 2
         # Graphones are sorted by letter, so those of one letter are next to each other.
         kinds, graphones = np.unique(letters * count + chunks, return_inverse=True)
+        self._kinds = kinds
         self._chunks = [_phones_of(int(kind % count), self.phones) for kind in kinds]
         self._bounds = np.searchsorted(kinds // count, np.arange(len(self.letters) + 1)).astype(np.int64)
         begin, self._end = len(kinds), len(kinds) + 1
@@ -113,12 +117,65 @@ class LetterToSound:
                 f"no pronunciation for {word!r}: the lexicon has no word with {unknown!r}. "
                 "Spell it differently, or add it to the lexicon."
             )
+        found = self._hypotheses(word, _BEAM_SIZE, merge=True)
+        return max(found, key=lambda one: one[1])[0]
+
+    def search(self, words: Sequence[str], count: int) -> list[list[Pronunciation]]:
+        """At most `count` pronunciations of each word, best first; a `Pronouncer`'s.
+
+        A pronunciation's probability is the sum over the graphone sequences that the beam has found, as a
+        share of all that it has found. With a count of 1 it is that of `pronounce`, whose probability is 1.
+        """
+        result = []
+        for word in words:
+            if count == 1:
+                phones = self.pronounce(word)
+                result.append([Pronunciation(phones, 0.0)] if phones else [])
+                continue
+            sums: dict[tuple[str, ...], float] = {}
+            for phones, log_prob in self._hypotheses(word, max(_BEAM_SIZE, 3 * count), merge=False):
+                sums[phones] = float(np.logaddexp(sums.get(phones, -np.inf), log_prob))
+            total = float(np.logaddexp.reduce(list(sums.values())))
+            ranked = sorted(((-value, phones) for phones, value in sums.items() if phones))[:count]
+            result.append([Pronunciation(phones, -value - total) for value, phones in ranked])
+        return result
+
+    def score(self, words: Sequence[str], phones: Sequence[tuple[str, ...]]) -> list[float]:
+        """Log-probability of each word together with a pronunciation; a `Pronouncer`'s.
+
+        The sum is over all graphone sequences; it is -inf where there is none.
+        """
+        result = []
+        scratch = [np.zeros((2, _SCORED), dtype=np.int64) for _ in range(2)]
+        for word, one in zip(words, phones, strict=True):
+            if any(phone not in self._phone_ids for phone in one):
+                result.append(-np.inf)
+                continue
+            result.append(_score(
+                self._ngram, self._start, self._end, np.array([self._ids[letter] for letter in word]),
+                np.array([self._phone_ids[phone] for phone in one], dtype=np.int64), len(self.phones),
+                self._kinds, scratch[0], scratch[1], np.zeros((2, _SCORED)),
+            ))  # fmt: skip
+        return result
+
+    def _hypotheses(self, word: str, beam_size: int, *, merge: bool) -> list[tuple[tuple[str, ...], float]]:
+        """Phones and log-probability of the graphone sequences in the beam after the whole word."""
         letters = np.array([self._ids[letter] for letter in word], dtype=np.int64)
-        width = _BEAM_SIZE * int(np.diff(self._bounds).max())
+        width = beam_size * int(np.diff(self._bounds).max())
         scores, nodes = np.zeros((2, width)), np.zeros((2, width), dtype=np.int64)
-        paths = np.zeros((2, len(letters) + 1, _BEAM_SIZE), dtype=np.int64)
-        _search(self._ngram, self._start, self._end, letters, self._bounds, scores, nodes, paths)
-        return tuple(chain.from_iterable(self._chunks[graphone] for graphone in paths[0, :-1, 0]))
+        paths = np.zeros((2, len(letters) + 1, beam_size), dtype=np.int64)
+        kept = _search(
+            self._ngram, self._start, self._end, letters, self._bounds, merge, scores, nodes, paths
+        )
+        result = []
+        for index in range(kept):
+            graphones, number = [], index
+            for letter in range(len(letters) - 1, -1, -1):
+                graphones.append(paths[0, letter, number])
+                number = paths[1, letter, number]
+            phones = chain.from_iterable(self._chunks[graphone] for graphone in reversed(graphones))
+            result.append((tuple(phones), float(scores[0, index])))
+        return result
 
 
 def _flatten(rows: Sequence[Sequence[str]], ids: dict[str, int]) -> tuple[Ints, Ints]:
@@ -322,8 +379,9 @@ def _advance(ngram: _Ngram, node: int, token: int) -> tuple[float, int]:
 
 @kernel
 def _search(
-    ngram: _Ngram, start: int, end: int, letters: Ints, bounds: Ints, scores: Floats, nodes: Ints, paths: Ints
-) -> None:
+    ngram: _Ngram, start: int, end: int, letters: Ints, bounds: Ints, merge: bool,
+    scores: Floats, nodes: Ints, paths: Ints,
+) -> int:  # fmt: skip
     """Find the most likely graphones of a word; those of letter i are bounds[i] to bounds[i + 1] - 1.
 
     Args:
@@ -332,9 +390,15 @@ def _search(
         end: the token of a word's end.
         letters: (letters,) the word.
         bounds: (alphabet + 1,) first graphone of each letter.
-        scores: (2, width) scratch; width is the beam size times the most graphones of a letter.
+        merge: of sequences with the same context keep the best alone; without it there are more alternatives.
+        scores: (2, width) scratch; width is the beam size times the most graphones of a letter. Afterwards
+            scores[0] begins with the log-probabilities of the sequences, their ends included.
         nodes: (2, width) scratch.
-        paths: (2, letters + 1, beam) scratch; afterwards paths[0, :-1, 0] is the result.
+        paths: (2, letters + 1, beam) scratch; afterwards the graphone of each letter and sequence, and the
+            sequence that it continues.
+
+    Returns:
+        The number of sequences.
     """
     beam = paths.shape[2]
     came_from, graphones = paths[1], paths[0]
@@ -357,15 +421,70 @@ def _search(
             came_from[i, kept], graphones[i, kept] = best // choices, first + best % choices
             kept += 1
             node = nodes[1, best]
-            for candidate in range(candidates):  # this one, and worse ones with the same context
+            scores[1, best] = -np.inf
+            for candidate in range(candidates if merge else 0):  # worse ones with the same context
                 if nodes[1, candidate] == node:
                     scores[1, candidate] = -np.inf
-    best = 0
     for b in range(kept):
         scores[0, b] += _advance(ngram, nodes[0, b], end)[0]
-        if scores[0, b] > scores[0, best]:
-            best = b
-    for i in range(len(letters) - 1, -1, -1):
-        previous = came_from[i, best]
-        graphones[i, 0] = graphones[i, best]
-        best = previous
+    return kept
+
+
+@kernel
+def _score(
+    ngram: _Ngram, start: int, end: int, letters: Ints, phones: Ints, phone_count: int, kinds: Ints,
+    taken: Ints, nodes: Ints, scores: Floats,
+) -> float:  # fmt: skip
+    """Log-probability of a word with its phones, summed over its graphone sequences.
+
+    Args:
+        ngram: over graphones.
+        start: the node of a word's beginning.
+        end: the token of a word's end.
+        letters: (letters,) the word.
+        phones: (phones,) its pronunciation.
+        phone_count: number of different phones.
+        kinds: (graphones,) letter * chunks + chunk of each graphone, sorted.
+        taken: (2, size) scratch: phones that the sequences so far have used.
+        nodes: (2, size) scratch: their contexts.
+        scores: (2, size) scratch: their log-probabilities.
+    """
+    size, chunks = taken.shape[1], 1 + phone_count + phone_count**2
+    taken[0, 0], nodes[0, 0], scores[0, 0], kept = 0, start, 0.0, 1
+    for i in range(len(letters)):
+        new = 0
+        for b in range(kept):
+            for more in range(min(3, len(phones) + 1 - taken[0, b])):
+                kind = letters[i] * chunks + _chunk(phones, taken[0, b], more, phone_count)
+                graphone = np.searchsorted(kinds, kind)
+                if graphone == len(kinds) or kinds[graphone] != kind:
+                    continue
+                log_prob, node = _advance(ngram, nodes[0, b], graphone)
+                log_prob += scores[0, b]
+                used = taken[0, b] + more
+                at = 0
+                while at < new and (nodes[1, at] != node or taken[1, at] != used):
+                    at += 1
+                if at < new:
+                    low, high = min(scores[1, at], log_prob), max(scores[1, at], log_prob)
+                    scores[1, at] = high + np.log1p(np.exp(low - high))
+                    continue
+                if new == size:  # in place of the least likely one
+                    at = int(np.argmin(scores[1]))
+                    if scores[1, at] >= log_prob:
+                        continue
+                else:
+                    new += 1
+                taken[1, at], nodes[1, at], scores[1, at] = used, node, log_prob
+        kept = new
+        for b in range(kept):
+            taken[0, b], nodes[0, b], scores[0, b] = taken[1, b], nodes[1, b], scores[1, b]
+    best, total = -np.inf, 0.0
+    for b in range(kept):
+        if taken[0, b] == len(phones):
+            scores[0, b] += _advance(ngram, nodes[0, b], end)[0]
+            best = max(best, scores[0, b])
+    for b in range(kept):
+        if taken[0, b] == len(phones):
+            total += np.exp(scores[0, b] - best)
+    return best + np.log(total) if total > 0 else -np.inf

@@ -4,12 +4,14 @@ A lexicon file has one spelling a line, and a word with more than one has more l
 
     hello<TAB>HH AH L OW        or a space, as in Kaldi's lexicon.txt
     hello(2)<TAB>HH EH L OW     the variants of CMUdict and Sphinx are the same word again
+    héllo<TAB>HH L OW<TAB># …     a tab, # and a space begin a remark
 
 The file may be compressed (.gz, .xz). Case is ignored if the lexicon does not have a word as
 written: Kaldi's lexica are in upper case, transcripts mostly are not.
 """
 
 import gzip
+import hashlib
 import lzma
 import re
 import zlib
@@ -29,10 +31,12 @@ __all__ = [
     "Lexicon",
     "Spelling",
     "cmudict",
+    "lexicon_for_sounds",
     "parse_lexicon",
     "read_lexicon",
     "read_lines",
     "spell",
+    "without_stress",
     "write_lexicon",
 ]
 
@@ -90,6 +94,12 @@ class Lexicon:
             (word.lower(), spelling) for word, spellings in self.entries.items() for spelling in spellings
         )
 
+    @property
+    def digest(self) -> str:
+        """16 hexadecimal digits that depend on all words and spellings."""
+        text = "".join(f"{line}\n" for line in self.lines())
+        return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
     def lines(self) -> Iterable[str]:
         """The lexicon as lines of a file, without newlines."""
         for word, spellings in self.entries.items():
@@ -133,6 +143,7 @@ def parse_lexicon(lines: Iterable[str], name: str) -> Lexicon:
     """
     entries: dict[str, tuple[Spelling, ...]] = {}
     for number, line in enumerate(lines, start=1):
+        line = line.partition("\t# ")[0]  # `asr lexicon apply` writes remarks
         fields = line.split()
         if not fields:
             continue
@@ -190,6 +201,31 @@ def cmudict(*, stress: bool = False) -> Lexicon:
     return parse_lexicon(
         lines if stress else (_STRESS.sub("", line) for line in lines), f"CMUdict {package.__version__}"
     )
+
+
+def without_stress(lexicon: Lexicon) -> Lexicon:
+    """A lexicon of ARPAbet's phones without the stress of its vowels; any other lexicon as it is.
+
+    Words that differ in case only become one, in lower case.
+    """
+    unstressed = {symbol: _STRESS.sub("", symbol) for symbol in lexicon.symbols}
+    if not set(unstressed.values()) <= set(cmudict().symbols):
+        unstressed = {}
+    entries: dict[str, dict[Spelling, None]] = {}
+    for word, spellings in lexicon.entries.items():
+        kept = entries.setdefault(word.lower(), {})
+        for spelling in spellings:
+            kept[tuple(unstressed.get(symbol, symbol) for symbol in spelling)] = None
+    return Lexicon({word: tuple(spellings) for word, spellings in entries.items()}, lexicon.name)
+
+
+def lexicon_for_sounds(path: Path | None) -> Lexicon:
+    """The lexicon to learn pronunciations from: a file's, without stress, or CMUdict.
+
+    Raises:
+        DataError: the file cannot be read, or is no lexicon.
+    """
+    return cmudict() if path is None else without_stress(read_lexicon(path))
 
 
 def spell(

@@ -1,41 +1,14 @@
-"""Files written in the background: a snapshot of the tensors is taken, and a thread writes it.
-
-On a GPU the copy goes to page-locked memory of the host without the host waiting for it; the thread does.
-"""
+"""Files written in the background, by a thread, one after the other."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
-from typing import Any, Generic, Self, TypeVar
-
-import torch
-from torch import Tensor
+from typing import Self
 
 from asr.errors import AsrError
-from asr.training.update import record_event
 
 log = logging.getLogger("asr")
-
-T = TypeVar("T")
-
-
-class Snapshot(Generic[T]):
-    """A copy in the host's memory of a tree of tensors, as they are after all work queued so far.
-
-    Args:
-        tree: dicts, lists and tuples of tensors (on any device) and plain values.
-    """
-
-    def __init__(self, tree: T) -> None:
-        self._tree: T = _map_tensors(tree, _copy)
-        self._copied = record_event() if torch.cuda.is_initialized() else None  # type: ignore[no-untyped-call]
-
-    def get(self) -> T:
-        """The copy; waits until it is complete."""
-        if self._copied is not None:
-            self._copied.synchronize()
-        return self._tree
 
 
 class BackgroundWriter:
@@ -91,19 +64,3 @@ class BackgroundWriter:
                 write()
             except BaseException as error:  # noqa: BLE001 (the main thread raises it)
                 self._error = error
-
-
-def _copy(tensor: Tensor) -> Tensor:
-    if tensor.device.type == "cpu":
-        return tensor.detach().clone()
-    return tensor.detach().to("cpu", non_blocking=True)  # into page-locked memory
-
-
-def _map_tensors(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    if isinstance(value, Tensor):
-        return change(value)
-    if isinstance(value, Mapping):
-        return {key: _map_tensors(part, change) for key, part in value.items()}
-    if isinstance(value, list | tuple):
-        return type(value)(_map_tensors(part, change) for part in value)
-    return value

@@ -107,7 +107,7 @@ def train(lines: Sequence[str], dev: Sequence[str], settings: CharacterLmSetting
         record |= provenance(process.device, settings.train.precision)
         sizes = [len(text) / 1e6 for text in texts]
         data = f"{sizes[0]:.2f} M characters ({len(symbols)} different ones), dev text of {sizes[1]:.2f} M"
-        return run.train(task, record, data, resumed=resumed)
+        return run.start(task, record, data, resumed=resumed)
 
 
 def encode(lines: Sequence[str], symbols: Sequence[str]) -> NDArray[np.uint16]:

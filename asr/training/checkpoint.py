@@ -36,7 +36,7 @@ class Position:
     averaged: list[str] = field(default_factory=list)  # the best model is the average of these; of none: best
     average_unsaved: bool = False  # model.safetensors may not hold that average yet
     rate_scale: float = 1.0  # on the learning rate, of the schedule "plateau"
-    bad_updates: int = 0  # updates in a row that were skipped for a loss that is not finite
+    bad_updates: int = 0  # in a row: the newest ones, skipped for a loss or gradient that is not finite
     sums: dict[str, float] = field(default_factory=dict)  # running totals since the last validation
 
     def best_model(self) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import get_args
 
 from asr.device import Precision
-from asr.errors import SettingsError
+from asr.errors import SettingsError, option_name
 from asr.training.schedule import Schedule
 
 
@@ -35,6 +35,7 @@ class TrainConfig:
     ema: float = 0.0  # decay of a moving average of the weights, such as 0.999; it is the model; 0: none
     average: int = 0  # number of best validations whose average is tried as the model at the end; 0 or 1: no
     warm_start: Path | None = None  # a model whose weights are copied where they fit
+    warm_start_rate: float = 1.0  # factor on the learning rate of the weights that were copied, such as 0.1
     freeze: tuple[str, ...] = ()  # parts whose weights are not trained, such as front recurrent.0
     # auto: bf16 where the device has instructions for it, else float32. tf32: float32 whose products round
     # their factors to TF32's 10 bits, on a GPU. fp16: on a GPU, with loss scaling.
@@ -59,27 +60,37 @@ class TrainConfig:
         for name, low in at_least.items():
             value = getattr(self, name)
             if not value >= low:
-                raise SettingsError(f"train.{name.replace('_', '-')} must be at least {low}. Got {value}.")
+                raise SettingsError(f"{option_name('train', name)} must be at least {low}. Got {value}.")
         if self.minutes and self.updates:
             raise SettingsError(
-                f"train.minutes {self.minutes:g} and train.updates {self.updates}: training ends by one of "
-                f"them. Leave one out."
+                f"--train.minutes {self.minutes:g} and --train.updates {self.updates}: training ends by one "
+                f"of them. Leave one out."
             )
         if not 0 < self.learning_rate < math.inf:
-            raise SettingsError(f"train.learning-rate must be above 0. Got {self.learning_rate:g}.")
+            raise SettingsError(f"--train.learning-rate must be above 0. Got {self.learning_rate:g}.")
+        if not 0 < self.warm_start_rate < math.inf:
+            raise SettingsError(
+                f"--train.warm-start-rate must be above 0. Got {self.warm_start_rate:g}. Weights that are to "
+                f"keep their values are named in --train.freeze."
+            )
+        if self.warm_start_rate != 1 and self.warm_start is None:
+            raise SettingsError(
+                f"--train.warm-start-rate {self.warm_start_rate:g}: no weights are copied. Name the "
+                f"model that they come from, --train.warm-start MODEL, or leave it out."
+            )
         if not 0 <= self.warmup < 1:
             raise SettingsError(
-                f"train.warmup is a fraction of the training, in [0, 1). Got {self.warmup:g}."
+                f"--train.warmup is a fraction of the training, in [0, 1). Got {self.warmup:g}."
             )
         if self.schedule not in get_args(Schedule):
             raise SettingsError(
-                f"train.schedule must be one of {', '.join(get_args(Schedule))}. Got {self.schedule!r}."
+                f"--train.schedule must be one of {', '.join(get_args(Schedule))}. Got {self.schedule!r}."
             )
         if self.schedule == "noam" and self.warmup == 0:
             raise SettingsError(
-                "train.schedule noam peaks where train.warmup ends, which must be above 0. Got 0."
+                "--train.schedule noam peaks where --train.warmup ends, which must be above 0. Got 0."
             )
         if not 0 <= self.ema < 1:
-            raise SettingsError(f"train.ema is a decay in [0, 1), such as 0.999. Got {self.ema:g}.")
+            raise SettingsError(f"--train.ema is a decay in [0, 1), such as 0.999. Got {self.ema:g}.")
         if self.threads is not None and self.threads < 1:
-            raise SettingsError(f"train.threads must be at least 1. Got {self.threads}.")
+            raise SettingsError(f"--train.threads must be at least 1. Got {self.threads}.")

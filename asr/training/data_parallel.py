@@ -23,7 +23,7 @@ from asr.device import is_out_of_memory
 from asr.errors import TrainingError
 from asr.training.distributed import Process
 from asr.training.tasks.interface import Task, TaskBatch, TaskOutput
-from asr.training.update import Halving
+from asr.training.update import OomSplitter
 
 B = TypeVar("B", bound=TaskBatch)
 
@@ -92,7 +92,7 @@ class ParallelTask(Generic[B]):
 
 
 def dry_run(
-    parallel_task: ParallelTask[B], halving: Halving[B], plan: Sequence[Any], precision: torch.dtype
+    parallel_task: ParallelTask[B], splitter: OomSplitter[B], plan: Sequence[Any], precision: torch.dtype
 ) -> None:
     """Run the longest batch of this process once, before training, and discard its gradient.
 
@@ -102,7 +102,7 @@ def dry_run(
 
     Args:
         parallel_task: of this process.
-        halving: remembers which size does not fit.
+        splitter: remembers which size does not fit.
         plan: of an epoch. Its first batch is the longest, or its last where short ones come first.
         precision: number format of the net's arithmetic.
 
@@ -123,8 +123,8 @@ def dry_run(
         task.restore(task_state)
         task.net.zero_grad(set_to_none=True)
 
-    halving.run([longest], lambda part, last: forward_backward(part, sync=False), restart, number=0)
-    halving.run([longest], forward_backward, restart, number=0)
+    splitter.run([longest], lambda part, last: forward_backward(part, sync=False), restart, number=0)
+    splitter.run([longest], forward_backward, restart, number=0)
     restart()
 
 

@@ -16,7 +16,7 @@ from asr.batching.batches import Batch
 from asr.batching.examples import Example
 from asr.decoding.config import BeamConfig, DecoderSettings, GivenWeights
 from asr.decoding.decoder import build_decoder
-from asr.errors import SettingsError
+from asr.errors import SettingsError, option_name
 from asr.files import file_digest
 from asr.model.acoustic import AcousticModel
 from asr.model.encoder import step_count
@@ -42,13 +42,12 @@ class DevDecodingConfig:
     def __post_init__(self) -> None:
         for name, low in {"dev_utterances": 0, "dev_beam_size": 1}.items():
             if getattr(self, name) < low:
-                option = name.replace("_", "-")
-                raise SettingsError(f"{option} must be at least {low}. Got {getattr(self, name)}.")
+                raise SettingsError(f"{option_name(name)} must be at least {low}. Got {getattr(self, name)}.")
         if not 0 <= self.dev_lm_weight < math.inf:
-            raise SettingsError(f"dev-lm-weight must be at least 0. Got {self.dev_lm_weight:g}.")
+            raise SettingsError(f"--dev-lm-weight must be at least 0. Got {self.dev_lm_weight:g}.")
         if self.dev_lexicon and not self.dev_lm:
             raise SettingsError(
-                f"dev-lexicon {self.dev_lexicon} is given, but no language model. Add --dev-lm FILE."
+                f"--dev-lexicon {self.dev_lexicon} is given, but no language model. Add --dev-lm FILE."
             )
 
     def digest(self) -> str:
@@ -58,10 +57,10 @@ class DevDecodingConfig:
 
 @dataclass(frozen=True)
 class DevOutput:
-    """The model's output for the utterances of a batch that are decoded, on its way to the host's memory."""
+    """The model's output for the utterances of a batch that are decoded."""
 
     ids: tuple[str, ...]
-    log_probs: Tensor  # (rows, steps, vocab)
+    log_probs: Tensor  # (rows, steps, vocab), on the model's device at first
     step_lengths: Tensor  # (rows,) int64
 
 
@@ -99,7 +98,7 @@ class DevDecoder:
         self.step_s, self.subsampling = model.step_s, settings.encoder.subsampling
 
     def select(self, batch: Batch, log_probs: Tensor) -> DevOutput | None:
-        """Start to copy what is to be decoded to the host's memory; None if there is nothing.
+        """What is to be decoded of a batch; None if there is nothing.
 
         Args:
             batch: in the host's memory.
@@ -112,12 +111,12 @@ class DevDecoder:
         part = log_probs.index_select(0, index.to(log_probs.device, non_blocking=True))
         return DevOutput(
             tuple(batch.ids[row] for row in rows),
-            part.to("cpu", non_blocking=True),
+            part,
             step_count(batch.frame_lengths[index], self.subsampling),
         )
 
     def decode(self, output: DevOutput) -> list[tuple[str, str, str]]:
-        """The id, reference and best text of each utterance; the output has reached the host's memory."""
+        """The id, reference and best text of each utterance."""
         found = self.decoder.decode(output.log_probs, output.step_lengths, self.step_s)
         texts = [hypotheses[0].text for hypotheses in found]
         return [(name, self.references[name], text) for name, text in zip(output.ids, texts, strict=True)]

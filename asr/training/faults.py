@@ -27,14 +27,14 @@ _MAX_SAVED = 3  # bad updates that a session keeps on disk
 B = TypeVar("B", bound=TaskBatch)
 
 
-class BadUpdates(Generic[B]):
+class BadUpdateReporter(Generic[B]):
     """Reports updates whose loss or gradient is not finite, and ends a run after too many in a row.
 
     Args:
         task: what is trained.
         config: has the limit and the run folder.
         process: this process; all of them report together.
-        settings: all settings of the run, kept in the models of bad updates.
+        settings_record: all settings of the run as plain values, kept in the models of bad updates.
         precision: number format of the net's arithmetic.
     """
 
@@ -43,11 +43,11 @@ class BadUpdates(Generic[B]):
         task: Task[B],
         config: TrainConfig,
         process: Process,
-        settings: dict[str, Any],
+        settings_record: dict[str, Any],
         precision: torch.dtype,
     ) -> None:
         self.task, self.config, self.process = task, config, process
-        self.settings, self.precision = settings, precision
+        self.settings_record, self.precision = settings_record, precision
         self._saved = 0
 
     def report(self, update: PendingUpdate[B], position: Position) -> None:
@@ -106,7 +106,7 @@ class BadUpdates(Generic[B]):
         if not save_bad_update(path, update.batches, record):
             return ""
         try:
-            self.task.save(model, weights, {"settings": self.settings, "updates": update.number})
+            self.task.save(model, weights, {"settings": self.settings_record, "updates": update.number})
         except ModelError as error:  # a full disk must not end training over a diagnostic file
             log.warning("the bad update's model could not be kept: %s", error)
             return ""

@@ -13,7 +13,9 @@ log = logging.getLogger("asr")
 _MAX_NAMES = 8  # tensors named in a message; the rest is counted
 
 
-def copy_matching_weights(net: nn.Module, source_weights: Mapping[str, Tensor | None], source: str) -> None:
+def copy_matching_weights(
+    net: nn.Module, source_weights: Mapping[str, Tensor | None], source: str
+) -> list[str]:
     """Copy every tensor whose name and shape fit, and log which were copied and which were not.
 
     Args:
@@ -21,6 +23,9 @@ def copy_matching_weights(net: nn.Module, source_weights: Mapping[str, Tensor | 
         source_weights: tensors of another net by name; None for one whose meaning differs here (an output
             layer of another alphabet).
         source: the model's file, for messages.
+
+    Returns:
+        The names of the tensors that were copied.
 
     Raises:
         SettingsError: nothing fits.
@@ -39,7 +44,7 @@ def copy_matching_weights(net: nn.Module, source_weights: Mapping[str, Tensor | 
             skipped.append(f"{name} ({reason})")
     if not any(name in fitting for name, _ in net.named_parameters()):
         raise SettingsError(
-            f"train.warm-start {source}: none of its weights fits this model: {_abbreviated(skipped)}. "
+            f"--train.warm-start {source}: none of its weights fits this model: {_abbreviated(skipped)}. "
             f"Expected a model with the same cells, width and features."
         )
     with torch.no_grad():
@@ -49,6 +54,7 @@ def copy_matching_weights(net: nn.Module, source_weights: Mapping[str, Tensor | 
         "warm start from %s: %d of %d tensors copied; not copied: %s",
         source, len(fitting), len(weights), _abbreviated(skipped) or "none",
     )  # fmt: skip
+    return list(fitting)
 
 
 def freeze(submodules: Mapping[str, nn.Module], names: Sequence[str]) -> None:
@@ -64,12 +70,14 @@ def freeze(submodules: Mapping[str, nn.Module], names: Sequence[str]) -> None:
     unknown = [name for name in names if name not in submodules]
     if unknown:
         raise SettingsError(
-            f"train.freeze {' '.join(unknown)}: no such part. Expected some of: {', '.join(submodules)}."
+            f"--train.freeze {' '.join(unknown)}: no such part. Expected some of: {', '.join(submodules)}."
         )
     for name in names:
         submodules[name].requires_grad_(False)
     if not any(weight.requires_grad for part in submodules.values() for weight in part.parameters()):
-        raise SettingsError(f"train.freeze {' '.join(names)}: no weight is left to train. Name fewer parts.")
+        raise SettingsError(
+            f"--train.freeze {' '.join(names)}: no weight is left to train. Name fewer parts."
+        )
 
 
 def _shape(tensor: Tensor) -> str:

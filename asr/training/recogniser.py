@@ -5,7 +5,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import torch
 import tyro
@@ -18,9 +18,11 @@ from asr.frontend.augment.conditions import recordings_digest
 from asr.frontend.features import FeatureConfig
 from asr.model.acoustic import AcousticModel, ModelSettings
 from asr.model.encoder import EncoderConfig
+from asr.model.saved import load_model
+from asr.model.shipped import find_model
 from asr.text.tokenizer import Tokenizer
 from asr.training.config import TrainConfig
-from asr.training.criterion import check_denominator_text, estimate_denominator
+from asr.training.denominator import check_denominator_text, estimate_denominator
 from asr.training.dev_decoding import DevDecoder, DevDecodingConfig
 from asr.training.distributed import Process
 from asr.training.provenance import provenance
@@ -52,6 +54,9 @@ class Settings:
     train: TrainConfig = field(default_factory=TrainConfig)
     # on the command line without a prefix: --dev-lm stands beside --dev
     selection: Annotated[DevDecodingConfig, tyro.conf.arg(name="")] = field(default_factory=DevDecodingConfig)
+
+
+S = TypeVar("S", bound=Settings)
 
 
 def train(utterances: Sequence[Utterance], dev: Sequence[Utterance], settings: Settings) -> Path:
@@ -89,7 +94,7 @@ def train(utterances: Sequence[Utterance], dev: Sequence[Utterance], settings: S
         decoder = _dev_decoder(settings, model, dev_batches)
         task = SpeechTask(model, batches, dev_batches, settings.train.deterministic, decoder)
         log.info("settings that differ from the defaults: %s", ", ".join(_differences(settings)) or "none")
-        return run.train(task, record, _describe(batches, dev_batches), resumed=resumed)
+        return run.start(task, record, _describe(batches, dev_batches), resumed=resumed)
 
 
 def branch_of(trunk: Settings, run_dir: Path, epochs: int, augment: AugmentConfig) -> Settings:
@@ -107,6 +112,24 @@ def branch_of(trunk: Settings, run_dir: Path, epochs: int, augment: AugmentConfi
     source = trunk.train.run_dir / BEST_MODEL
     branch = replace(trunk.train, run_dir=run_dir, warm_start=source, schedule="linear", epochs=epochs)
     return replace(trunk, train=branch, augment=augment)
+
+
+def settings_of_source(settings: S, source: Path) -> S:
+    """Settings for a training that starts from another model: features and encoder are the other model's.
+
+    Args:
+        settings: of which the others stay.
+        source: a model that ships, by name, or a file. One that does not exist changes nothing: a run that is
+            resumed does not need it, and any other reports it.
+
+    Raises:
+        ModelError: the file is not a model.
+    """
+    path = find_model(source).path
+    if not path.is_file():
+        return settings
+    model = load_model(path).settings
+    return replace(settings, features=model.features, model=model.encoder)
 
 
 def feature_statistics(
@@ -179,12 +202,13 @@ def _records(
     tokenizer: Tokenizer,
     process: Process,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What a resumed run must have in common with its checkpoint.
+    """What a resumed run must have in common with its checkpoint, by name.
 
     Returns:
-        All settings and digests of this run, and the values of those that an older checkpoint does not have.
+        All settings and digests of this run; and the values to assume of a checkpoint that lacks some of
+        them, because an older version wrote it.
     """
-    record = {**_flat(settings), DATA_DIGEST: _data_digest(utterances, dev)}
+    record = {**_record_of(settings), DATA_DIGEST: _data_digest(utterances, dev)}
     # The batches depend on it: a resume with another number of processes has to set it.
     record[SHARDS] = settings.batch.shards or process.world_size
     later = {
@@ -195,10 +219,11 @@ def _records(
         # Scores by another language model are not comparable.
         DEV_LM_DIGEST: settings.selection.digest(),
     }
-    return {**record, **later}, {**_flat(Settings()), DATA_DIGEST: _data_digest(), **later}
+    return {**record, **later}, {**_record_of(Settings()), DATA_DIGEST: _data_digest(), **later}
 
 
-def _flat(settings: Settings) -> dict[str, Any]:
+def _record_of(settings: Settings) -> dict[str, Any]:
+    """All settings by the names that a user types, as JSON gives them back."""
     topics = [topic.name for topic in fields(Settings)]  # a recipe's settings have further topics
     flat = flatten_settings(settings, topics)
     return {name.removeprefix("selection."): value for name, value in flat.items()}
@@ -222,9 +247,9 @@ def _describe(train: Batches, dev: Batches) -> str:
 
 def _differences(settings: Settings) -> list[str]:
     """What differs from the default settings, as NAME=VALUE."""
-    defaults = _flat(Settings())
+    defaults = _record_of(Settings())
     return [
         f"{name}={value}"
-        for name, value in _flat(settings).items()
+        for name, value in _record_of(settings).items()
         if value != defaults[name] and name not in CHANGEABLE
     ]

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from asr.device import describe_precision, make_deterministic, share_cores
-from asr.errors import SettingsError
+from asr.errors import SettingsError, option_name
 from asr.model.encoder import parameter_count
 from asr.training.checkpoint import CHECKPOINT, load_checkpoint
 from asr.training.config import TrainConfig
@@ -18,7 +18,8 @@ from asr.training.distributed import Process, processes
 from asr.training.faults import translate_errors
 from asr.training.stopping import StopRequest
 from asr.training.tasks.interface import Task
-from asr.training.trainer import BEST_MODEL, Trainer
+from asr.training.trainer import Trainer
+from asr.training.validation import BEST_MODEL
 
 log = logging.getLogger("asr")
 
@@ -52,11 +53,11 @@ class Run:
     process: Process
     stop: StopRequest
 
-    def should_resume(self, settings: dict[str, Any], defaults: dict[str, Any]) -> bool:
+    def should_resume(self, settings_record: dict[str, Any], defaults: dict[str, Any]) -> bool:
         """Whether to resume: the run folder and --train.resume must agree.
 
         Args:
-            settings: of this run, as `flatten_settings` gives them.
+            settings_record: of this run, as `flatten_settings` gives it.
             defaults: values of settings that the version that started the run did not have yet.
 
         Raises:
@@ -82,7 +83,7 @@ class Run:
             log.info("nothing to resume in %s: starting from the beginning", config.run_dir)
             return False
         _, before, _ = load_checkpoint(path, torch.device("cpu"))
-        changed = changed_settings(settings, {**defaults, **before})
+        changed = changed_settings(settings_record, {**defaults, **before})
         if changed and config.resume_anyway:
             log.warning("going on with other settings than before: %s", "; ".join(changed))
         elif changed:
@@ -102,12 +103,12 @@ class Run:
             share_cores(self.config.threads, loaders)
         torch.manual_seed(self.config.seed)
 
-    def train(self, task: Task[Any], settings: dict[str, Any], data: str, *, resumed: bool) -> Path:
+    def start(self, task: Task[Any], settings_record: dict[str, Any], data: str, *, resumed: bool) -> Path:
         """Start, or resume from the checkpoint, and train; then every process may use the best model.
 
         Args:
             task: with freshly initialised weights.
-            settings: all settings of the run, kept in checkpoints and models.
+            settings_record: all settings of the run as plain values, kept in checkpoints and models.
             data: how much there is of it, for the log.
             resumed: of `should_resume`.
 
@@ -119,7 +120,7 @@ class Run:
                 Ctrl-C.
         """
         config, device = self.config, self.process.device
-        trainer = Trainer(task, config, self.process, settings)
+        trainer = Trainer(task, config, self.process, settings_record)
         log.info(
             "training on %s: %.1f M weights, precision %s, %s",
             data, parameter_count(task.net) / 1e6, describe_precision(trainer.precision, device),
@@ -133,7 +134,7 @@ class Run:
         elif config.warm_start:
             trainer.warm_start(config.warm_start)
         with self.stop:
-            position = trainer.run(self.stop)
+            position = trainer.fit(self.stop)
         self.process.gather(None)  # the best model is written before any process uses it
         best = task.score_format.format(position.best_score)
         log.info("best %s %s in %s", task.score_name, best, position.best_model())
@@ -180,7 +181,8 @@ def run_log(run_dir: Path, process: Process) -> Iterator[None]:
         handler = logging.FileHandler(run_dir / "train.log", encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         raise SettingsError(
-            f"train.run-dir {run_dir}: cannot be used as a folder: {error.strerror or error}. Choose another."
+            f"--train.run-dir {run_dir}: cannot be used as a folder: {error.strerror or error}. "
+            f"Choose another."
         ) from error
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
     handler.addFilter(lambda record: not getattr(record, "transient", False))
@@ -202,7 +204,7 @@ def flatten_settings(settings: Any, topics: Iterable[str]) -> dict[str, Any]:
     return {
         f"{topic}.{name}": _plain(value)
         for topic in topics
-        for name, value in _flat(asdict(getattr(settings, topic)))
+        for name, value in _flatten(asdict(getattr(settings, topic)))
     }
 
 
@@ -220,11 +222,11 @@ def changed_settings(settings: dict[str, Any], before: dict[str, Any]) -> list[s
     ]
 
 
-def _flat(values: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+def _flatten(values: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     """Settings with those of a contained dataclass among them, as on the command line."""
     for name, value in values.items():
         if isinstance(value, dict):
-            yield from _flat(value)
+            yield from _flatten(value)
         else:
             yield name, value
 
@@ -239,4 +241,4 @@ def _plain(value: Any) -> Any:
 def _key(name: str) -> str:
     if name == SHARDS:  # most often the number of processes has changed, not this option
         return "--batch.shards (parts of a batch; unless it is given, one for each process)"
-    return f"the {name}" if name.startswith("digest") else "--" + name.replace("_", "-")
+    return f"the {name}" if name.startswith("digest") else option_name(name)

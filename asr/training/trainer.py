@@ -1,8 +1,8 @@
 """The training loop: one loop for a laptop, one GPU and many, for speech and for text.
 
-Read `Trainer.run`, then `_train_epoch`, then `_update`: forward, backward, reduce, clip, step, report. Two
-things are in update.py: what happens when a batch does not fit into memory (`Halving`), and why an update's
-results are read one update later on a GPU (`PendingUpdate`). What is trained is a `Task`.
+Read `Trainer.fit`, then `_train_epoch`, then `_update`: forward, backward, reduce, clip, step, report. Two
+things are in update.py: what happens when a batch does not fit into memory (`OomSplitter`), and why an
+update's results are read one update later on a GPU (`PendingUpdate`). What is trained is a `Task`.
 
 Every random draw of an update is a pure function of (seed, update, rank), and every draw of the data one of
 (seed, epoch, utterance). So a resumed run continues bit for bit on a CPU without any generator state.
@@ -21,32 +21,30 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
-from asr.device import use_precision
+from asr.device import HostCopy, is_asynchronous, use_precision
 from asr.errors import Interrupted, SettingsError
 from asr.microscope.watch import Microscope
-from asr.training.background import BackgroundWriter, Snapshot
+from asr.training.background import BackgroundWriter
 from asr.training.checkpoint import CHECKPOINT, Position, save_checkpoint
 from asr.training.config import TrainConfig
 from asr.training.data_parallel import ParallelTask, dry_run
 from asr.training.distributed import Process
-from asr.training.faults import BadUpdates
+from asr.training.faults import BadUpdateReporter
 from asr.training.finetuning import copy_matching_weights, freeze
 from asr.training.metrics import Metrics
 from asr.training.schedule import learning_rate_factor
 from asr.training.stopping import StopRequest
 from asr.training.tasks.interface import Task, TaskBatch, TaskOutput
 from asr.training.update import (
-    Halving,
+    OomSplitter,
     PendingUpdate,
-    is_asynchronous,
     make_optimizer,
     restore_optimizer,
+    set_learning_rate,
     step_unless,
     sum_statistics,
 )
-from asr.training.validation import BEST_MODEL, ModelSelection
-
-__all__ = ["BEST_MODEL", "Trainer"]
+from asr.training.validation import ModelSelection
 
 log = logging.getLogger("asr")
 
@@ -60,30 +58,32 @@ class Trainer(Generic[B]):
         task: the net, on the process's device, its data and its loss.
         config: the settings.
         process: this process among those that train together.
-        settings: all settings of the run, kept in checkpoints and models.
+        settings_record: all settings of the run as plain values, kept in checkpoints and models.
 
     Raises:
         SettingsError: the device does not support the precision, or the net has no such parts to freeze.
     """
 
     def __init__(
-        self, task: Task[B], config: TrainConfig, process: Process, settings: dict[str, Any]
+        self, task: Task[B], config: TrainConfig, process: Process, settings_record: dict[str, Any]
     ) -> None:
-        self.task, self.config, self.process, self.settings = task, config, process, settings
+        self.task, self.config, self.process = task, config, process
+        self.settings_record = settings_record
         self.device = process.device
         self.precision = use_precision(config.precision, self.device)
         freeze(task.submodules(), config.freeze)
         self.weights = [weight for weight in task.net.parameters() if weight.requires_grad]
+        self.copied_weights: list[str] = []  # names of those that a warm start has copied
         self.parallel_task = ParallelTask(task, process)
-        self.halving: Halving[B] = Halving(task.memory_advice)
-        self.optimizer = make_optimizer(task.net, config.learning_rate, config.weight_decay)
+        self.splitter: OomSplitter[B] = OomSplitter(task.memory_advice)
+        self.optimizer = self._make_optimizer()
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision is torch.float16)
-        self.bad_updates = BadUpdates(task, config, process, settings, self.precision)
+        self.bad_update_reporter = BadUpdateReporter(task, config, process, settings_record, self.precision)
         self.metrics = Metrics(config.run_dir, config.log_every_s, task.throughput, enabled=process.is_main)
         self.microscope = Microscope(task, config, enabled=process.is_main)
         self.writer = BackgroundWriter()
         self.selection = ModelSelection(
-            task, config, process, settings, self.precision, self.metrics, self.writer
+            task, config, process, settings_record, self.precision, self.metrics, self.writer
         )
         self.position = Position()
         self.pending: PendingUpdate[B] | None = None  # the newest update, if its results are not read yet
@@ -94,7 +94,7 @@ class Trainer(Generic[B]):
         self.epoch_batches = 1  # of the current epoch
         self.out_of_patience = False
 
-    def run(self, stop: StopRequest) -> Position:
+    def fit(self, stop: StopRequest) -> Position:
         """Train until the configured length is reached, patience is exhausted, or a stop is requested.
 
         Returns:
@@ -116,7 +116,7 @@ class Trainer(Generic[B]):
             with self.writer:
                 selection.recover_average(position, self._save)
                 if self.process.world_size > 1 and not self._finished():
-                    dry_run(self.parallel_task, self.halving, plan, self.precision)
+                    dry_run(self.parallel_task, self.splitter, plan, self.precision)
                 while not (self._finished() or self.out_of_patience):
                     self._train_epoch(stop)
                     if self.stop_requested:
@@ -177,7 +177,8 @@ class Trainer(Generic[B]):
         """One update of the weights: forward, backward, reduce, clip, step, report.
 
         Nothing in here waits for the device, except for the results of the previous update, while the
-        device computes the gradient of this one.
+        device computes the gradient of this one. The two functions below compute the gradient of a part; the
+        splitter calls them, normally once for each batch, and the task computes the losses.
         """
         config, position, number = self.config, self.position, self.position.update + 1
         tokens = sum(batch.global_tokens for batch in batches)  # of all processes
@@ -196,21 +197,20 @@ class Trainer(Generic[B]):
             self.parallel_task.backward(loss, sync=last)  # and reduce: adds up all processes' gradients
             return output
 
-        done = self.halving.run(batches, forward_backward, restart, number)
-        self._read_pending()
+        done = self.splitter.run(batches, forward_backward, restart, number)
+        self._read_pending()  # of the previous update, while the device computes this one's gradient
 
         # reduce: what else is the sum over all processes
         losses = torch.cat([output.losses.detach() for _, output in done])
         statistics = sum_statistics([output for _, output in done])
-        results = self._reduce(losses.sum() / tokens, statistics, stop_requested)
+        results, statistics = self._reduce(losses.sum() / tokens, statistics, stop_requested)
 
         # clip
         self.scaler.unscale_(self.optimizer)
         norm = nn.utils.clip_grad_norm_(self.weights, config.clip_norm or math.inf)
 
         # step, unless something is not finite; all processes decide the same, by the same sums
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate
+        set_learning_rate(self.optimizer, learning_rate)
         skipped = ~(torch.isfinite(norm) & torch.isfinite(results["loss"]))
         step_unless(self.optimizer, skipped)  # in place of scaler.step, which checks the gradient alone
         self.scaler.update()
@@ -219,28 +219,31 @@ class Trainer(Generic[B]):
 
         # report
         results |= {"norm": norm, "skipped": skipped.to(norm)}
-        statistics = results.pop("statistics")
-        ids, names = tuple(chain(*(part.ids for part, _ in done))), done[0][1].statistics
         self.pending = PendingUpdate.begin(
-            number, batches, ids, losses, seed, learning_rate, results, names, statistics
-        )
+            number=number, batches=batches, ids=tuple(chain(*(part.ids for part, _ in done))), losses=losses,
+            seed=seed, learning_rate=learning_rate, results=results, statistics=statistics,
+        )  # fmt: skip
         position.batch, position.update = position.batch + len(batches), number
         if not is_asynchronous(self.device):
             self._read_pending()
 
-    def _reduce(self, loss: Tensor, statistics: Tensor, stop_requested: bool) -> dict[str, Tensor]:
+    def _reduce(
+        self, loss: Tensor, statistics: dict[str, Tensor], stop_requested: bool
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Sums over all processes, in one message, on the device.
 
         Returns:
             "loss"; "stop" and "save", above 0 if any process requests it; "seconds" of training, by the main
-            process's clock: all of them (). And "statistics", as `sum_statistics` gives them.
+            process's clock: all of them (). And the statistics, as `sum_statistics` gives them.
         """
         save = self.process.is_main and time.monotonic() - self.last_save > self.config.save_every_s
         seconds = self.metrics.total_seconds() if self.process.is_main else 0.0
-        return self.process.sums({
+        own = {
             "loss": loss, "stop": loss.new_full((), stop_requested), "save": loss.new_full((), save),
-            "seconds": loss.new_full((), seconds), "statistics": statistics,
-        })  # fmt: skip
+            "seconds": loss.new_full((), seconds),
+        }  # fmt: skip
+        sums = self.process.sums(own | {f"statistic {name}": pair for name, pair in statistics.items()})
+        return {name: sums[name] for name in own}, {name: sums[f"statistic {name}"] for name in statistics}
 
     def _read_pending(self) -> None:
         """Read the results of the newest update: requests, metrics, and if it was skipped, the cause."""
@@ -258,7 +261,7 @@ class Trainer(Generic[B]):
             self.position.bad_updates = 0
             self.task.observe(report.number, report.statistics)
         else:
-            self.bad_updates.report(update, self.position)
+            self.bad_update_reporter.report(update, self.position)
 
     def _progress(self) -> float:
         """The fraction of the training that is done, by time, updates or epochs."""
@@ -289,7 +292,8 @@ class Trainer(Generic[B]):
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "average": average.state() if average else {},
-            "tasks": self.process.gather(Snapshot(self.task.state()).get()),
+            "copied": self.copied_weights,
+            "tasks": self.process.gather(HostCopy(self.task.state()).get()),
         }
 
     def restore(self, position: Position, states: dict[str, Any]) -> None:
@@ -307,6 +311,8 @@ class Trainer(Generic[B]):
                 f"{self.config.run_dir / CHECKPOINT}: its weights do not fit these settings: {reason}. "
                 f"Resume with the model settings of the run, or start a new one with --train.warm-start."
             ) from error
+        self.copied_weights = states.get("copied", [])  # older checkpoints have none
+        self.optimizer = self._make_optimizer()
         if not restore_optimizer(self.optimizer, states["optimizer"]):
             log.warning("other parts are frozen than before: the optimiser's state is reset")
         if states["scaler"]:  # empty of a run in another precision
@@ -323,9 +329,19 @@ class Trainer(Generic[B]):
             ModelError: it cannot be read.
             SettingsError: none of them fits.
         """
-        copy_matching_weights(self.task.net, self.task.source_weights(path), str(path))
+        source_weights = self.task.source_weights(path)
+        self.copied_weights = copy_matching_weights(self.task.net, source_weights, str(path))
+        self.optimizer = self._make_optimizer()
         self.process.broadcast(self.task.net.state_dict().values())
         self.selection.reset_moving_average()
+
+    def _make_optimizer(self) -> torch.optim.AdamW:
+        """A new optimiser, for which weights that were copied may learn at a rate of their own."""
+        config = self.config
+        return make_optimizer(
+            self.task.net, config.learning_rate, config.weight_decay,
+            self.copied_weights, config.warm_start_rate,
+        )  # fmt: skip
 
     def _save(self) -> None:
         """Write a checkpoint, in the background."""
@@ -334,8 +350,8 @@ class Trainer(Generic[B]):
         states = self.states()  # of all processes
         if self.process.is_main:
             path, position = self.config.run_dir / CHECKPOINT, copy.deepcopy(self.position)
-            snapshot = Snapshot(states)
-            self.writer.submit(lambda: save_checkpoint(path, position, self.settings, snapshot.get()))
+            snapshot = HostCopy(states)
+            self.writer.submit(lambda: save_checkpoint(path, position, self.settings_record, snapshot.get()))
             self.selection.remove_unused(position)
 
 

@@ -9,14 +9,14 @@ what made it fail) still sees the weights that it has left.
 import gc
 import logging
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from asr.device import is_out_of_memory
+from asr.device import HostCopy, is_out_of_memory
 from asr.errors import TrainingError
 from asr.training.metrics import UpdateReport
 from asr.training.tasks.interface import TaskBatch, TaskOutput
@@ -26,7 +26,7 @@ log = logging.getLogger("asr")
 B = TypeVar("B", bound=TaskBatch)
 
 
-class Halving(Generic[B]):
+class OomSplitter(Generic[B]):
     """Runs the forward and backward pass of an update's batches, in halves where it runs out of memory.
 
     The gradient of the parts is that of the whole, up to the order of sums (and the draws of dropout). A
@@ -62,7 +62,7 @@ class Halving(Generic[B]):
             TrainingError: there is not enough memory, even for the smallest part.
         """
         parts = [part for batch in batches for part in self._small_enough(batch)]
-        while True:
+        while True:  # normally once: one part per batch, each of which fits
             restart()
             done: list[tuple[B, TaskOutput]] = []
             for index, part in enumerate(parts, start=1):
@@ -103,17 +103,16 @@ class Halving(Generic[B]):
         return halves
 
 
-def sum_statistics(outputs: Sequence[TaskOutput]) -> Tensor:
+def sum_statistics(outputs: Sequence[TaskOutput]) -> dict[str, Tensor]:
     """A task's statistics over all parts of an update.
 
     Returns:
-        (statistics, 2): how many and out of how many of each, in the order of their names, in the losses'
-        type.
+        By name: (2,) how many and out of how many, in the losses' type.
     """
-    sums = outputs[0].losses.new_zeros(len(outputs[0].statistics), 2)
+    sums = {name: outputs[0].losses.new_zeros(2) for name in outputs[0].statistics}
     for output in outputs:
-        for row, pair in zip(sums, output.statistics.values(), strict=True):
-            row += torch.stack(pair)
+        for name, pair in output.statistics.items():
+            sums[name] += torch.stack(pair)
     return sums
 
 
@@ -136,18 +135,6 @@ def _free_memory() -> None:
 T = TypeVar("T")
 
 
-def is_asynchronous(device: torch.device) -> bool:
-    """Whether the device computes while the host continues, so that results are read one update late."""
-    return device.type == "cuda"
-
-
-def record_event() -> torch.cuda.Event:
-    """An event in the device's queue, for which the host can wait."""
-    event = torch.cuda.Event()  # type: ignore[no-untyped-call]
-    event.record()
-    return event
-
-
 def delayed_by_one(items: Iterable[T]) -> Iterator[T]:
     """The same items, each after the next one has been started."""
     iterator = iter(items)
@@ -166,30 +153,24 @@ class PendingUpdate(Generic[B]):
         number: of the update, counted from 1.
         batches: of this process.
         ids: of their rows.
-        losses: (rows,) nats, in the host's memory.
         seed: of its random draws.
         learning_rate: that it was made with.
         names: of the results.
-        values: (names,) the results, the same on all processes, in the host's memory.
-        statistic_names: of the task's statistics.
-        statistics: (statistics, 2) of `sum_statistics`, over all processes, in the host's memory.
-        ready: the event after which all of these are in the host's memory; None: they are.
+        tensors: (rows,) losses in nats; (names,) the results, the same on all processes; of `sum_statistics`,
+            over all processes.
     """
 
     number: int
     batches: Sequence[B]
     ids: tuple[str, ...]
-    losses: Tensor
     seed: int
     learning_rate: float
     names: tuple[str, ...]
-    values: Tensor
-    statistic_names: tuple[str, ...]
-    statistics: Tensor
-    ready: torch.cuda.Event | None
+    tensors: HostCopy[tuple[Tensor, Tensor, Mapping[str, Tensor]]]
 
     @staticmethod
     def begin(
+        *,
         number: int,
         batches: Sequence[B],
         ids: tuple[str, ...],
@@ -197,22 +178,28 @@ class PendingUpdate(Generic[B]):
         seed: int,
         learning_rate: float,
         results: Mapping[str, Tensor],
-        statistic_names: Iterable[str],
-        statistics: Tensor,
+        statistics: Mapping[str, Tensor],
     ) -> "PendingUpdate[B]":
         """Start to copy an update's results, which are on the device, to the host's memory."""
         return PendingUpdate(
-            number, batches, ids, losses.to("cpu", non_blocking=True), seed, learning_rate,
-            tuple(results), torch.stack(list(results.values())).to("cpu", non_blocking=True),
-            tuple(statistic_names), statistics.to("cpu", non_blocking=True),
-            record_event() if is_asynchronous(losses.device) else None,
-        )  # fmt: skip
+            number=number,
+            batches=batches,
+            ids=ids,
+            seed=seed,
+            learning_rate=learning_rate,
+            names=tuple(results),
+            tensors=HostCopy((losses, torch.stack(list(results.values())), statistics)),
+        )
+
+    @property
+    def losses(self) -> Tensor:
+        """(rows,) nats; waits for the device if it is still computing them."""
+        return self.tensors.get()[0]
 
     def read(self) -> dict[str, float]:
         """The results; waits for the device if it is still computing them."""
-        if self.ready is not None:
-            self.ready.synchronize()
-        return dict(zip(self.names, self.values.tolist(), strict=True))
+        _, values, _ = self.tensors.get()
+        return dict(zip(self.names, values.tolist(), strict=True))
 
     def report(self, results: Mapping[str, float], clip_norm: float) -> UpdateReport:
         """The numbers that are logged.
@@ -221,10 +208,8 @@ class PendingUpdate(Generic[B]):
             results: as `read` gives them, among them loss, norm and skipped.
             clip_norm: above which gradients are scaled down; 0 for never.
         """
-        statistics = {
-            name: count / max(total, 1)
-            for name, (count, total) in zip(self.statistic_names, self.statistics.tolist(), strict=True)
-        }
+        pairs = {name: pair.tolist() for name, pair in self.tensors.get()[2].items()}
+        statistics = {name: count / max(total, 1) for name, (count, total) in pairs.items()}
         return UpdateReport(
             number=self.number,
             made=not results["skipped"],
@@ -238,7 +223,13 @@ class PendingUpdate(Generic[B]):
         )
 
 
-def make_optimizer(model: nn.Module, learning_rate: float, weight_decay: float) -> torch.optim.AdamW:
+def make_optimizer(
+    model: nn.Module,
+    learning_rate: float,
+    weight_decay: float,
+    copied: Collection[str] = (),
+    copied_rate: float = 1.0,
+) -> torch.optim.AdamW:
     """AdamW over a model's trainable weights; weight decay for matrices only.
 
     Biases and norms do not overfit. The fused kernel can skip an update by a flag on the device
@@ -248,17 +239,37 @@ def make_optimizer(model: nn.Module, learning_rate: float, weight_decay: float) 
         model: on its device.
         learning_rate: of the first update.
         weight_decay: of matrices.
+        copied: names of the weights that were copied from another model.
+        copied_rate: factor on their learning rate.
 
     Source: Loshchilov & Hutter 2019, "Decoupled weight decay regularization".
     """
     # Named, so that a checkpoint records which weights its moments belong to.
     weights = [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
+    slow = set(copied) if copied_rate != 1 else set()
     groups: list[dict[str, Any]] = [
-        {"params": [pair for pair in weights if pair[1].dim() > 1], "weight_decay": weight_decay},
-        {"params": [pair for pair in weights if pair[1].dim() <= 1], "weight_decay": 0.0},
+        {
+            "params": [
+                (name, weight)
+                for name, weight in weights
+                if (weight.dim() > 1) == is_matrix and (name in slow) == is_slow
+            ],
+            "weight_decay": weight_decay if is_matrix else 0.0,
+            "rate": copied_rate if is_slow else 1.0,
+        }
+        for is_slow in (False, True)
+        for is_matrix in (True, False)
     ]
     groups = [group for group in groups if group["params"]]  # torch expects names in all groups or none
-    return torch.optim.AdamW(groups, lr=learning_rate, fused=True)
+    optimizer = torch.optim.AdamW(groups, lr=learning_rate, fused=True)
+    set_learning_rate(optimizer, learning_rate)
+    return optimizer
+
+
+def set_learning_rate(optimizer: torch.optim.AdamW, learning_rate: float) -> None:
+    """Set the learning rate of the next update; weights that were copied get their fraction of it."""
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate * group["rate"]
 
 
 def restore_optimizer(optimizer: torch.optim.AdamW, state: dict[str, Any]) -> bool:

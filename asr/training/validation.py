@@ -8,8 +8,9 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor
 
+from asr.device import HostCopy
 from asr.training.averaging import BestWeights, MovingAverage
-from asr.training.background import BackgroundWriter, Snapshot
+from asr.training.background import BackgroundWriter
 from asr.training.checkpoint import Position
 from asr.training.config import TrainConfig
 from asr.training.distributed import Process
@@ -33,7 +34,7 @@ class ModelSelection(Generic[B]):
         task: the net and its score.
         config: how many weights are averaged, and where the run is.
         process: all validate together; the main one writes.
-        settings: all settings of the run, saved in models.
+        settings_record: all settings of the run as plain values, saved in models.
         precision: number format of the net's arithmetic.
         metrics: logs the results.
         writer: writes the files.
@@ -44,12 +45,13 @@ class ModelSelection(Generic[B]):
         task: Task[B],
         config: TrainConfig,
         process: Process,
-        settings: dict[str, Any],
+        settings_record: dict[str, Any],
         precision: torch.dtype,
         metrics: Metrics,
         writer: BackgroundWriter,
     ) -> None:
-        self.task, self.config, self.process, self.settings = task, config, process, settings
+        self.task, self.config, self.process = task, config, process
+        self.settings_record = settings_record
         self.precision, self.metrics, self.writer = precision, metrics, writer
         self.moving_average = MovingAverage(task.net, config.ema) if config.ema else None
         self.best_weights = BestWeights(config.run_dir / BEST_WEIGHTS)
@@ -68,7 +70,7 @@ class ModelSelection(Generic[B]):
         self.writer.wait()  # so that at most one snapshot is in memory
         with self._averaged_weights():
             result = self.task.validate(self.process, self.precision)
-            weights = Snapshot(dict(self.task.net.state_dict())) if self.process.is_main else None
+            weights = HostCopy(dict(self.task.net.state_dict())) if self.process.is_main else None
         name = f"update {position.update}" if self.config.validate_every else f"epoch {position.epoch}"
         better = (result.score, result.loss) < (position.best_score, position.best_loss)
         if better:
@@ -141,7 +143,7 @@ class ModelSelection(Generic[B]):
             weights, result = self._average_of(position.averaged)
             self._write_average(position, weights, result, save)
 
-    def _average_of(self, names: Sequence[str]) -> tuple[Snapshot[dict[str, Tensor]], ValidationResult]:
+    def _average_of(self, names: Sequence[str]) -> tuple[HostCopy[dict[str, Tensor]], ValidationResult]:
         """The mean of kept weights, and its validation; the net's weights are unchanged."""
         self.writer.wait()  # for the newest of them to be on disk
         net = self.task.net
@@ -150,14 +152,14 @@ class ModelSelection(Generic[B]):
             net.load_state_dict(self.best_weights.mean(names))
         self.process.broadcast(net.state_dict().values())
         result = self.task.validate(self.process, self.precision)
-        weights = Snapshot(dict(net.state_dict()))
+        weights = HostCopy(dict(net.state_dict()))
         net.load_state_dict(kept)
         return weights, result
 
     def _write_average(
         self,
         position: Position,
-        weights: Snapshot[dict[str, Tensor]],
+        weights: HostCopy[dict[str, Tensor]],
         result: ValidationResult,
         save: Callable[[], None],
     ) -> None:
@@ -166,7 +168,7 @@ class ModelSelection(Generic[B]):
         position.average_unsaved = False
         save()
 
-    def _write(self, name: str, weights: Snapshot[dict[str, Tensor]], provenance: dict[str, Any]) -> None:
+    def _write(self, name: str, weights: HostCopy[dict[str, Tensor]], provenance: dict[str, Any]) -> None:
         path = self.config.run_dir / name
         self.writer.submit(lambda: self.task.save(path, weights.get(), provenance))
 
@@ -178,7 +180,7 @@ class ModelSelection(Generic[B]):
         """What a saved model records of its training."""
         scores = {name: value for name, value in result.row().items() if isinstance(value, float)}
         return {
-            "settings": self.settings, **more, "updates": position.update, **scores,
+            "settings": self.settings_record, **more, "updates": position.update, **scores,
             "training_s": round(self.metrics.total_seconds()),
         }  # fmt: skip
 

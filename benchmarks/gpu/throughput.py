@@ -149,7 +149,7 @@ def _timed(part: Part, batch_s: float, precision: str, seconds: float) -> Script
     while not updates or time.perf_counter() - began < seconds:
         batch, waited = yield
         updates, audio_s, waited_s = updates + 1, audio_s + batch.global_seconds, waited_s + waited
-        padded += batch.audio.shape[0] * int(batch.frame_lengths.max())
+        padded += len(batch.ids) * int(batch.frame_lengths.max())
         valid += int(batch.frame_lengths.sum())
     if cuda:  # the batch that came last has not been trained on, and the one before the first has
         torch.cuda.synchronize()

@@ -2,7 +2,7 @@ import multiprocessing
 import subprocess
 import sys
 from collections import Counter
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -138,7 +138,6 @@ def test_more_processes_than_utterances() -> None:
 
 def same(left: Batch, right: Batch) -> bool:
     pairs = [
-        (left.audio, right.audio),
         (left.tokens, right.tokens),
         (left.frame_lengths, right.frame_lengths),
     ]
@@ -146,13 +145,15 @@ def same(left: Batch, right: Batch) -> bool:
         pairs += [(left.masks.time, right.masks.time), (left.masks.mel, right.masks.mel)]
     if left.warps is not None and right.warps is not None:
         pairs.append((left.warps, right.warps))
-    if left.waveforms is not None and right.waveforms is not None:
-        pairs += [(left.waveforms, right.waveforms), (left.waveform_rows, right.waveform_rows)]
+    for name in ("cached_features", "waveforms", "waveform_rows"):
+        if getattr(left, name) is not None and getattr(right, name) is not None:
+            pairs.append((getattr(left, name), getattr(right, name)))
     return (
         left.ids == right.ids
         and (left.masks is None) == (right.masks is None)
         and (left.warps is None) == (right.warps is None)
         and (left.waveforms is None) == (right.waveforms is None)
+        and (left.cached_features is None) == (right.cached_features is None)
         and all(torch.equal(one, other) for one, other in pairs)
     )
 
@@ -190,7 +191,8 @@ def test_cache_changes_nothing(tones: list[Utterance], tmp_path: Path) -> None:
         assert features.shape == left.features(FEATURES).shape
         for row, length in enumerate(left.frame_lengths.tolist()):
             # One frame less: in a padded batch the resampler's tail may reach into the last one.
-            torch.testing.assert_close(left.audio[row, :length], features[row, :length], rtol=1e-4, atol=2e-4)
+            mine = left.features(FEATURES)[row, :length]
+            torch.testing.assert_close(mine, features[row, :length], rtol=1e-4, atol=2e-4)
 
 
 ROOMS = AugmentConfig(
@@ -260,7 +262,7 @@ def test_warps_follow_their_utterances(tones: list[Utterance], tmp_path: Path) -
     for batch in batches.load(batches.plan(1)):
         for row, name in enumerate(batch.ids):
             factor = torch.tensor([batches.dataset.conditions(by_id[name], 1).mel_warp], dtype=torch.float64)
-            plain = log_mel(batch.audio[row : row + 1], FEATURES)
+            plain = log_mel(batch.waveforms[row : row + 1], FEATURES)
             assert torch.equal(batch.features(FEATURES)[row], warp_mel(plain, factor, FEATURES)[0])
             assert not torch.equal(batch.features(FEATURES)[row], plain[0])
 
@@ -396,3 +398,15 @@ def test_unreadable_audio_is_one_clear_line(workers: int, tmp_path: Path) -> Non
     assert not multiprocessing.active_children(), (
         "a process that ignores SIGTERM keeps the command from ending"
     )
+
+
+@pytest.mark.parametrize("cached", [True, False])
+def test_batches_that_were_kept_before(cached: bool, tones: list[Utterance], tmp_path: Path) -> None:
+    """Guards bad_update_N.pt of older runs, in which one field had the features or the waveforms."""
+    config = BatchConfig(seconds=3.0, cache_dir=tmp_path if cached else None, workers=0)
+    for batch in load(tones, config, AUGMENT, 2):
+        fields = asdict(batch)
+        assert same(Batch.from_fields(fields), batch)
+        features, waveforms = fields.pop("cached_features"), fields["waveforms"]
+        fields |= {"audio": features} if cached else {"audio": waveforms, "waveforms": None}
+        assert same(Batch.from_fields(fields), batch)

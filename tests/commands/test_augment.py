@@ -40,7 +40,7 @@ def training_batches(
     batches = Batches(examples, FeatureConfig(), BatchConfig(cache_dir=cache_dir), config, seed=seed)
     rows = {}
     for batch in batches.load(batches.plan(epoch)):
-        examples = batch.audio if cache_dir is None else batch.features(FeatureConfig())
+        examples = batch.waveforms if cache_dir is None else batch.features(FeatureConfig())
         for name, audio, frames in zip(batch.ids, examples, batch.frame_lengths.tolist(), strict=True):
             rows[name] = audio if cache_dir is None else audio[:frames]
     return rows
@@ -128,8 +128,8 @@ def test_bad_file_among_good_ones(tones: Any, tmp_path: Path, capsys: pytest.Cap
     ("arguments", "message"),
     [
         ([], "no file to augment. Expected audio files, folders, manifests, or globs in quotes."),
-        (["x.wav", "--epoch", "0"], "epoch must be at least 1. Got 0."),
-        (["x.wav", "--sample-rate", "16"], "sample-rate must be at least 1000 Hz. Got 16."),
+        (["x.wav", "--epoch", "0"], "--epoch must be at least 1. Got 0."),
+        (["x.wav", "--sample-rate", "16"], "--sample-rate must be at least 1000 Hz. Got 16."),
         (
             ["x.wav", "--augment.noise-share", "1", "--augment.noise-dir", "asr/text"],
             "augment.noise-dir asr/text: no audio files in this folder. Expected recordings of noise that",

@@ -14,10 +14,10 @@ from asr.batching.cache import open_cache
 from asr.cli import main
 from asr.commands.evaluate import describe
 from asr.corpora.manifest import Utterance, read_manifest, write_manifest
-from asr.decoding.decoder import greedy_decoder
-from asr.decoding.emissions import compute_emissions
+from asr.decoding.greedy import GreedyDecoder
 from asr.frontend.audio import read_audio
 from asr.model.saved import load_model
+from asr.recognition.emissions import compute_emissions
 
 
 def rows_of(path: Path) -> list[dict[str, Any]]:
@@ -138,7 +138,7 @@ def test_batch_s_changes_no_score(tones: Any, tmp_path: Path, capsys: pytest.Cap
         assert evaluate(capsys, tones, *arguments)[1].startswith("%WER 0.00 [ 0 / 19")
     status, _, err = evaluate(capsys, tones, str(tones.manifest), "--batch-s", "0", "--out", str(tmp_path))
     assert status == 2
-    assert "error: batch-s must be above 0 seconds. Got 0." in err
+    assert "error: --batch-s must be above 0 seconds. Got 0." in err
 
 
 def test_device_must_exist(tones: Any, capsys: pytest.CaptureFixture[str]) -> None:
@@ -174,7 +174,7 @@ def test_a_speaker_a_channel(tones: Any, tmp_path: Path, run: Any) -> None:
 
     model = load_model(tones.model)
     emissions = compute_emissions(model, utterances, 60.0)
-    found = emissions.decode(greedy_decoder(model.settings.tokenizer))
+    found = emissions.decode(GreedyDecoder(model.settings.tokenizer))
     assert [hypotheses[0].text for hypotheses in found] == texts
 
     config = model.settings.features

@@ -9,7 +9,7 @@ from typing import Literal
 
 import pytest
 
-from asr.commands.options import one_line, parse
+from asr.commands.options import one_line, option_value, parse
 from asr.errors import SettingsError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -98,3 +98,19 @@ def test_a_wrong_cell_is_one_line(encoding: str) -> None:
     assert line.startswith(
         "error: invalid choice 'lstn' for argument '--model.cell'. Expected one of ('rnn',"
     )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "value"),
+    [
+        (["a", "--b.c-d", "e"], "e"),
+        (["--b.c_d=e", "a"], "e"),
+        (["--b.c-d", "e", "--b.c-d", "f"], "f"),
+        (["--b.c-d"], None),
+        (["--b.c-d-rate", "0.1"], None),
+        ([], None),
+    ],
+)
+def test_value_before_parsing(arguments: list[str], value: str | None) -> None:
+    """Guards the look at --train.warm-start before its settings are known: both ways to write an option."""
+    assert option_value(arguments, "--b.c-d") == value

@@ -16,14 +16,15 @@ import numpy as np
 import pytest
 import torch
 
-from asr.cli import main
+from asr.cli import main, recipe
 from asr.commands.train import TrainSettings, run
+from asr.corpora.manifest import read_manifest
 from asr.errors import DataError, SettingsError
 from asr.files import weights_digest
 from asr.model.saved import load_model
 from asr.training.checkpoint import load_checkpoint
-from asr.training.recogniser import Settings
-from tests.training.conftest import RATE, assert_same_weights, weights_of
+from asr.training.recogniser import Settings, train
+from tests.training.conftest import RATE, assert_same_weights, changed, weights_of
 
 PROJECT = Path(__file__).parents[2]
 CPU = torch.device("cpu")
@@ -98,6 +99,39 @@ def test_run(manifest: Path, settings: Settings, tmp_path: Path, caplog: pytest.
     assert {path.name for path in (tmp_path / "run").iterdir()} == {
         "checkpoint.pt", "last.safetensors", "metrics.jsonl", "model.safetensors", "tensorboard", "train.log",
     }  # fmt: skip
+
+
+def test_shape_of_the_model_to_start_from(
+    manifest: Path,
+    settings: Settings,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Guards `--train.warm-start MODEL` without further settings: features and encoder are that model's, an
+    option still wins, and another alphabet than the model's is no obstacle. So it is in a recipe."""
+    source = train(read_manifest(manifest), read_manifest(manifest), changed(settings, "train", epochs=1))
+    rows = [json.loads(line) for line in manifest.read_text().splitlines()]
+    for row in rows:
+        row["text"] = row["text"].replace("c", "d")
+        row["audio_filepath"] = str(manifest.parent / row["audio_filepath"])
+    other = tmp_path / "other.jsonl"
+    other.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    arguments = [
+        "train", str(other), "--dev", str(other), "--train.epochs", "1", "--train.precision", "float32",
+        "--train.device", "cpu", "--batch.cache-dir", str(tmp_path / "features"), "--model.dropout", "0.5",
+        "--train.warm-start-rate", "0.5", "--augment.speeds", "1.0",
+        "--train.run-dir", str(tmp_path / "new"), f"--train.warm-start={source}",
+    ]  # fmt: skip
+    assert main(arguments) == 0
+    new, old = load_model(tmp_path / "new" / "model.safetensors"), load_model(source)
+    assert new.settings.features == old.settings.features
+    assert new.settings.encoder == replace(old.settings.encoder, dropout=0.5)
+    assert set(new.settings.tokenizer.symbols) == {"a", "b", "d"}
+    monkeypatch.setattr(sys, "argv", ["recipe", "--train.warm-start", str(source)])
+    with pytest.raises(SystemExit):
+        recipe(lambda found: f"{found.model.width} wide, {found.train.epochs} epochs", Settings())
+    assert "16 wide, 50 epochs" in capsys.readouterr().out
 
 
 def test_same_id_in_two_manifests(manifest: Path, settings: Settings) -> None:

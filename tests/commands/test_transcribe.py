@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -16,12 +17,12 @@ import torch
 
 from asr.cli import main
 from asr.decoding.hypothesis import Hypothesis
-from asr.decoding.recognition import Segment, recognise
 from asr.device import usable_cores
 from asr.errors import SettingsError
 from asr.frontend import recordings
 from asr.model.acoustic import AcousticModel
 from asr.model.saved import load_model
+from asr.recognition.recognise import Segment, recognise
 from asr.transcripts.formats import read_transcripts
 from asr.transcripts.output import TranscriptFolder
 
@@ -79,7 +80,7 @@ def test_batch_s_must_be_positive(tones: Any, capsys: pytest.CaptureFixture[str]
     """A batch of no seconds: an endless loop or a division by zero."""
     status, lines, err = transcribe(capsys, tones, tones.files[0], "--batch-s", batch_s)
     assert (status, lines) == (2, [])
-    assert err == f"error: batch-s must be above 0 seconds. Got {batch_s}.\n"
+    assert err == f"error: --batch-s must be above 0 seconds. Got {batch_s}.\n"
 
 
 def test_a_batch_that_does_not_fit_names_the_setting(tones: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -194,6 +195,20 @@ def test_inverted_channel(noise: float, tones: Any, tmp_path: Path, run: Any) ->
     status, out, err = run("transcribe", tmp_path / "inverted.wav", "--model", tones.model)
     assert (status, out) == (0, "ab c\n")
     assert "inverted.wav: the channels cancel each other when mixed" in err
+
+
+def test_long_recording(tones: Any, tmp_path: Path, run: Any) -> None:
+    """A long recording without text until its end; options of its cutting that are ignored."""
+    soundfile.write(tmp_path / "long.wav", np.concatenate([tones.sound("ab c" + " " * 20)] * 4), 16_000)
+    command = ["transcribe", tmp_path / "long.wav", "--model", tones.model, "--max-segment-s", 5]
+    status, out, err = run(*command, "--vad", "none")
+    assert status == 0
+    assert len(out.splitlines()) == 1
+    assert re.search(r"long\.wav \[0:00:00-0:00:0\d\]: ab", err)
+    assert "left out" not in err
+    status, out, err = run(*command[:-1], 1)
+    assert (status, out) == (2, "")
+    assert "max-segment-s must be at least 5 seconds. Got 1." in err
 
 
 # ---------------------------------------------------------------------------------------- formats and folders

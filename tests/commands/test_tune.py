@@ -13,11 +13,11 @@ from safetensors.torch import load_file
 
 from asr.corpora.manifest import read_manifest
 from asr.decoding.config import BeamConfig, DecoderSettings
-from asr.decoding.decoder import TwoPassDecoder
-from asr.decoding.emissions import compute_emissions
+from asr.decoding.rescoring import TwoPassDecoder
 from asr.decoding.resources import DecodingResources
 from asr.files import file_digest
 from asr.model.saved import load_model
+from asr.recognition.emissions import compute_emissions
 from asr.scoring.tuning import tune as tune_weights
 from asr.scoring.weight_search import Grid
 from asr.scoring.wer import count_errors
@@ -104,14 +104,14 @@ def test_two_language_models(tones: Any, model: Path, lm: Path, tmp_path: Path, 
     status, _, err = tune(run, tones, model, "--lm", lm, "--rescore-lm", second, *GRID)
     assert status == 0, err
     (tuning,) = load_model(model).settings.tunings
-    assert tuning.rescore_lm == file_digest(second)
+    assert tuning.key.rescore_lm == file_digest(second)
     folder = model.parent / "model.words.characters.rescores.tuning"
     rows = [json.loads(line) for line in (folder / "points.jsonl").read_text().splitlines()]
     assert len({row["rescore_weight"] for row in rows}) >= 5
-    assert rows[0]["rescore_weight"] == tuning.rescore_weight
+    assert rows[0]["rescore_weight"] == tuning.weights.rescore_weight
     ask = ("evaluate", tones.manifest, "--model", model, "--lm", lm)
     assert ": tuned on" in run(*ask, "--rescore-lm", second)[1]
-    assert f"rescore-weight {tuning.rescore_weight:g}" in run(*ask, "--rescore-lm", second)[1]
+    assert f"rescore-weight {tuning.weights.rescore_weight:g}" in run(*ask, "--rescore-lm", second)[1]
     assert "defaults, not tuned" in run(*ask)[1]
 
 
@@ -133,7 +133,8 @@ def test_tuning_again_gives_the_same(tones: Any, model: Path, lm: Path, run: Run
     for _ in range(2):
         assert tune(run, tones, model, "--lm", lm, *GRID)[0] == 0
         (tuning,) = load_model(model).settings.tunings
-        found.append((tuning.lm_weight, tuning.word_bonus, tuning.prior_weight, tuning.blank_scale))
+        weights = tuning.weights
+        found.append((weights.lm_weight, weights.word_bonus, weights.prior_weight, weights.blank_scale))
     assert found[0] == found[1]
 
 
@@ -141,7 +142,7 @@ def test_rescoring_and_search_are_tuned_apart(tones: Any, model: Path, lm: Path,
     """Weights of a fused search used for rescoring, or its surface drawn over."""
     assert tune(run, tones, model, "--lm", lm, "--rescore", *GRID)[0] == 0
     assert (model.parent / "model.words.rescore.tuning" / "surface.png").is_file()
-    assert [tuning.rescore for tuning in load_model(model).settings.tunings] == [True]
+    assert [tuning.key.rescore for tuning in load_model(model).settings.tunings] == [True]
     _, out, _ = run("evaluate", tones.manifest, "--model", model, "--lm", lm, "--rescore")
     assert ": tuned on" in out
     _, out, _ = run("evaluate", tones.manifest, "--model", model, "--lm", lm)
@@ -171,13 +172,13 @@ def test_the_stored_score_is_that_of_evaluate(
 ) -> None:
     """A score that was made with another search than the one that transcribes and evaluates."""
     asked: list[tuple[int, int]] = []
-    call = TwoPassDecoder.__call__
+    call = TwoPassDecoder.decode
 
     def watched(self: TwoPassDecoder, *arguments: Any) -> Any:
         asked.append((self.config.beam_size, self.config.nbest))
         return call(self, *arguments)
 
-    monkeypatch.setattr(TwoPassDecoder, "__call__", watched)
+    monkeypatch.setattr(TwoPassDecoder, "decode", watched)
     words = tmp_path / "words.txt"
     words.write_text("cab\nab\n")
     options = ["--lexicon", words, "--beam.beam-size", 30, "--grid.points", 1]
@@ -213,7 +214,7 @@ def test_what_cannot_be_tuned(tones: Any, model: Path, lm: Path, tmp_path: Path,
             [tones.manifest, "--model", model, "--decoder", "greedy"],
             "--decoder greedy has no weights to tune",
         ),
-        ([tones.manifest, "--model", model, "--grid.lm-weights", 1, 1], "grid.lm-weights is (1.0, 1.0)."),
+        ([tones.manifest, "--model", model, "--grid.lm-weights", 1, 1], "--grid.lm-weights is (1.0, 1.0)."),
         ([tones.manifest, "--model", model, "--grid.lm-weights", 1, "nan"], "grid.lm-weights holds nan."),
         ([tones.manifest, "--model", model, "--grid.prior-weights", -1], "grid.prior-weights holds -1.0."),
         (
@@ -226,9 +227,9 @@ def test_what_cannot_be_tuned(tones: Any, model: Path, lm: Path, tmp_path: Path,
         ),
         (
             [tones.manifest, "--model", model, "--grid.minutes", -1],
-            "grid.minutes is -1.0. Expected 0 or more.",
+            "--grid.minutes is -1.0. Expected 0 or more.",
         ),
-        ([tones.manifest, "--model", model, "--search-beam", 0], "search-beam is 0. Expected at least 1."),
+        ([tones.manifest, "--model", model, "--search-beam", 0], "--search-beam is 0. Expected at least 1."),
         ([tones.manifest, "--model", model, "--lm", tmp_path / "no.bin"], "no.bin"),
         ([tmp_path / "no.jsonl", "--model", model], "no.jsonl"),
         ([tones.manifest, "--model", tmp_path / "no.safetensors"], "no such model file"),

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from asr.corpora.digits import WORDS, prepare
+from asr.corpora.digits import WORDS, prepare, prepare_children
 from asr.corpora.manifest import Splits
 from asr.errors import DataError
 
@@ -120,3 +120,18 @@ def test_embedded_corpus_absent(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="come with the repository") as caught:
         prepare(tmp_path)
     assert str(tmp_path / "digits") in str(caught.value)
+
+
+def test_children_read_digits_only() -> None:
+    """Guards the digit strings of speechocean762: words outside the recipe's lexicon, or lost files."""
+    children = prepare_children()
+    assert len(children) == 159
+    assert len({one.speaker for one in children}) == 53
+    for one in children:
+        assert set(one.text.split()) <= set(WORDS)
+        assert soundfile.info(one.audio_filepath).duration == pytest.approx(one.duration, abs=0.1)
+
+
+def test_lexicon_of_the_recipe() -> None:
+    """Guards the vocabulary of the ten words, which is a file for `asr transcribe --lexicon`."""
+    assert (_DATA / "digits" / "words.txt").read_text().split() == list(WORDS)

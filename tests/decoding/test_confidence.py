@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from asr.decoding.beam import BeamDecoder
+from asr.decoding.beam_decoder import BeamDecoder
 from asr.decoding.confidence import LatticePosteriors
 from asr.decoding.config import BeamConfig
 from asr.decoding.kernel.arena import NODE, NONE, Merges, new_merges

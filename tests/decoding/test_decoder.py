@@ -18,7 +18,7 @@ from asr.lm.ngram.model import NgramModel
 from asr.model.acoustic import AcousticModel, ModelSettings
 from asr.model.encoder import EncoderConfig
 from asr.model.saved import load_model, save_model, store_tuning
-from asr.model.tuning import Tuning
+from asr.model.tuning import Tuning, TuningKey, Weights
 from asr.text.phones import PhoneTokenizer
 from tests.shapes import charrnn_config
 
@@ -116,7 +116,8 @@ def test_tuned_weights_are_used_and_named(tones: Any, model: Path, lm: Path, run
     """Tuned weights that are stored and not used, used for another language model, or not overridden."""
     utterances = read_manifest(tones.manifest)
     tuning = Tuning(
-        lm=file_digest(lm), rescore=True, lm_weight=1.25, word_bonus=-0.5, priors=(0.2,) * 5,
+        weights=Weights(lm_weight=1.25, word_bonus=-0.5),
+        key=TuningKey(lm=file_digest(lm), rescore=True), priors=(0.2,) * 5,
         manifest="dev.jsonl", data="other", utterances=12, errors=3, words=40, beam_size=100,
         date="2026-01-02T03:04:05+00:00",
     )  # fmt: skip
@@ -128,7 +129,7 @@ def test_tuned_weights_are_used_and_named(tones: Any, model: Path, lm: Path, run
     assert "warning" not in err
     _, out, err = run(*ask, "--lm-weight", 0.75)
     assert "Weights: lm-weight 0.75, word-bonus -0.5," in out
-    assert "tuned (but for lm-weight, given) on dev.jsonl" in out
+    assert "tuned (except lm-weight, given) on dev.jsonl" in out
     other = arpa(lm.with_name("other.arpa"), ["ab", "cab", "c"])
     _, out, err = run(*ask[:-3], "--lm", other, "--rescore")
     assert "lm-weight 0.5" in out
@@ -154,12 +155,12 @@ def test_contradictions(tones: Any, lm: Path, run: Run) -> None:
         (["--rescore"], "--rescore is given, but no language model."),
         (["--rescore-weight", 1], "--rescore-weight is given, but no language model. Name one: --rescore-lm"),
         (["--lm", lm, "--rescore", "--rescore-lm", lm], "--rescore and --rescore-lm are given."),
-        (["--word-bonus", 1000], "word-bonus is 1000.0. Expected a number from -100 to 100"),
+        (["--word-bonus", 1000], "--word-bonus is 1000.0. Expected a number from -100 to 100"),
         (["--lm-weight", 1], "--lm-weight is given, but no language model."),
         (["--hotwords", "cab:much"], "--hotwords cab:much: 'much' is not a number."),
         (["--hotwords", ":3"], "--hotwords :3: there is no word."),
         (["--prior-weight", 0.3], "--prior-weight 0.3: the model's mean posteriors are not known yet."),
-        (["--beam.beam-size", 0, "--decoder", "beam"], "beam-size is 0. Expected at least 1."),
+        (["--beam.beam-size", 0, "--decoder", "beam"], "--beam.beam-size is 0. Expected at least 1."),
         (["--lm", lm.parent], "is a folder. Expected a language model's file"),
         (["--lm", lm.with_name("none.arpa")], "none.arpa"),
         (["--lexicon", lm.with_name("none.txt")], "none.txt: cannot be read"),

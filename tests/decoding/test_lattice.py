@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from asr.decoding.beam import BeamDecoder
+from asr.decoding.beam_decoder import BeamDecoder
 from asr.decoding.config import BeamConfig
 from asr.decoding.hypothesis import Hypothesis
 from asr.decoding.kernel.arena import NODE, NONE, new_merges
@@ -117,6 +118,8 @@ def test_the_best_text_does_not_depend_on_how_many(
                 # what scores above the search's choice is a search error, and keeps the choice's score
                 assert one.score == pytest.approx(min(own, scores[0]), abs=1e-6)
                 assert one.score == pytest.approx(one.acoustic_score + fused_score(one, kind, lm), abs=1e-6)
+                text_log_prob = float(lm.log_probs(one.text).sum()) if kind in ("words", "all") else 0.0
+                assert one.lm_score == pytest.approx(text_log_prob, abs=1e-6)
             assert scores[0] == pytest.approx(
                 found[0].acoustic_score + fused_score(found[0], kind, lm), abs=1e-6
             )
@@ -172,3 +175,18 @@ def test_paths_by_hand() -> None:
     )  # fmt: skip
     found = [(path.tokens, path.estimate) for path in paths(arena, merges, ends)]
     assert found == [([1, 4], -2.0), ([2, 4], -2.5), ([1, 3], -3.0), ([2, 3], -4.0)]
+
+
+def test_a_prefix_that_returns_ends_no_path_in_a_circle() -> None:
+    """A dropped prefix that came back, for which the other was dropped then: each beginning comes once.
+
+    Node 2 ("b") merged into 1 ("a"), returned, and 1 merged into it.
+    """
+    arena = nodes([NONE, 0, 0], [0, 1, 2])
+    merges = new_merges(2)
+    merges.kept[:], merges.dropped[:], merges.log_ratio[:] = (1, 2), (2, 1), (-1.0, -0.5)
+    merges.size[0] = 2
+    none = np.full(1, NONE, np.int32)
+    ends = Ends(np.array([1], np.int32), none, np.array([-2.0]), np.zeros(1), np.zeros(1))
+    found = [(path.tokens, path.estimate) for path in islice(paths(arena, merges, ends), 10)]
+    assert found == [([1], -2.0), ([2], -3.0)]

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from asr.decoding.beam import BeamDecoder
+from asr.decoding.beam_decoder import BeamDecoder
 from asr.decoding.config import BeamConfig
 from asr.decoding.greedy import greedy_decode
 from asr.decoding.streaming import GreedyStream, Partial

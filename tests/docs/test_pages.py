@@ -29,8 +29,13 @@ COMMANDS = (
     ["train"], ["transcribe"], ["evaluate"], ["tune"], ["score"], ["augment"],
     ["lm", "train"], ["lm", "train", "--kind", "charrnn"], ["lm", "score"], ["lm", "convert"],
     ["lm", "interpolate"],
+    ["lexicon", "train"], ["lexicon", "train", "--kind", "ctc"], ["lexicon", "apply"], ["lexicon", "score"],
+    ["lexicon", "compress"],
 )  # fmt: skip
-RECIPES = (["digits"], ["compare_decoders"], ["compare_cells"], ["english"], ["librispeech", "100h"])
+RECIPES = (
+    *(["digits"], ["letter_to_sound"], ["compare_decoders"], ["compare_cells"], ["english"]),
+    ["librispeech", "100h"],
+)
 
 
 def page_name(path: Path) -> str:

@@ -21,7 +21,7 @@ from asr.frontend.augment import AugmentConfig
 from asr.frontend.features import FeatureConfig
 from asr.model.crf import crf_loss, log_partition
 from asr.model.ctc import ctc_loss, deterministic_ctc_loss
-from asr.model.denominator import Denominator, count_ngrams, witten_bell
+from asr.model.denominator import DenominatorLm, count_ngrams, witten_bell
 from asr.model.encoder import EncoderConfig
 from asr.model.recurrent.direction import Direction
 from asr.training.config import TrainConfig
@@ -181,14 +181,14 @@ def test_crf(order: int, device: torch.device) -> None:
     logits = 3 * torch.randn(6, 200, 41, generator=generator)
     tokens = torch.randint(1, 41, (6, 40), generator=generator)
     steps, counts = torch.arange(195, 201), torch.arange(35, 41)
-    denominator = Denominator(order, 41)
+    denominator = DenominatorLm(order, 41)
     denominator.set_probs(witten_bell(count_ngrams(tokens.tolist(), order, 41)))
 
     def run(where: torch.device) -> tuple[Tensor, Tensor]:
         table, there = copy.deepcopy(denominator).to(where), logits.to(where, copy=True).requires_grad_()
         losses = crf_loss(
             there.log_softmax(-1), steps, tokens.to(where), counts,
-            denominator=table, ctc_weight=0.1, ctc=deterministic_ctc_loss,
+            denominator_lm=table, ctc_weight=0.1, ctc=deterministic_ctc_loss,
         )  # fmt: skip
         losses.sum().backward()
         assert there.grad is not None

@@ -32,8 +32,8 @@ def rows(run_dir: Path) -> list[dict[str, Any]]:
 def test_training_is_the_same(make_trainer: Make, tmp_path: Path) -> None:
     """Guards the run under the microscope: every bit of the weights, although dropout draws in between; and
     what is written when, and where."""
-    make_trainer("without", epochs=2).run(StopRequest())
-    make_trainer("with", epochs=2, diagnose_every=3).run(StopRequest())
+    make_trainer("without", epochs=2).fit(StopRequest())
+    make_trainer("with", epochs=2, diagnose_every=3).fit(StopRequest())
     without, seen = (load_file(tmp_path / name / "last.safetensors") for name in ("without", "with"))
     assert all(torch.equal(weight, seen[name]) for name, weight in without.items())
     assert not (tmp_path / "without" / "diagnostics").exists()
@@ -69,7 +69,7 @@ def test_elman_network_vanishes_and_lstm_does_not(
     examples = examples_of(long_tones(tmp_path / "wav"))
     trainer = make_trainer(encoder=encoder, examples=examples, clip_norm=0.0, epochs=1, diagnose_every=1)
     with caplog.at_level(logging.WARNING, "asr"):
-        trainer.run(StopRequest())
+        trainer.fit(StopRequest())
     warnings = [text for text in caplog.messages if "a vanishing gradient" in text or "an exploding" in text]
     assert bool(warnings) == warns
     if warns:
@@ -102,13 +102,13 @@ def test_told_once_unless_it_gets_worse(
     monkeypatch.setattr(microscope_module, "measure_layers", lambda *_: [fixed_measurement(next(factors))])
     trainer = make_trainer(diagnose_every=1)
     with pytest.raises(Interrupted):
-        trainer.run(StopAfter(6))
+        trainer.fit(StopAfter(6))
     warnings = [text for text in caplog.messages if "vanishing" in text]
     assert [text.split(":")[0] for text in warnings] == ["update 1", "update 4"]
     caplog.clear()
     other = make_trainer(diagnose_every=1)
     other.restore(trainer.position, trainer.states())
-    other.run(StopRequest())
+    other.fit(StopRequest())
     assert not [text for text in caplog.messages if "vanishing" in text]
     updates = [row["update"] for row in rows(tmp_path / "run")]
     assert updates == list(range(1, len(updates) + 1))
@@ -122,7 +122,7 @@ def test_rows_behind_a_checkpoint_are_taken_back(make_trainer: Make, tmp_path: P
     stale = {"event": "look", "epoch": 9, "update": 99, "layers": [], "symptoms": {"clipped": None}}
     (folder / "diagnostics.jsonl").write_text(json.dumps(stale) + '\n{"cut o')
     with pytest.raises(Interrupted):
-        make_trainer(diagnose_every=1).run(StopAfter(1))
+        make_trainer(diagnose_every=1).fit(StopAfter(1))
     assert [row["update"] for row in rows(tmp_path / "run")] == [1, 2]
 
 
@@ -139,7 +139,7 @@ def test_update_ratio_and_clip_rate(make_trainer: Make, tmp_path: Path) -> None:
 
     trainer._update = update  # type: ignore[method-assign]
     with pytest.raises(Interrupted):
-        trainer.run(StopAfter(4))
+        trainer.fit(StopAfter(4))
     first, second, *_ = rows(tmp_path / "run")
     assert second["update"] == 2
     name = "encoder.recurrent.layers.0.forwards.weight_hh_l0"
@@ -160,7 +160,7 @@ def test_memory_that_does_not_suffice(
         raise RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 1 bytes")
 
     monkeypatch.setattr(microscope_module, "measure_layers", fail)
-    make_trainer("small", epochs=1, diagnose_every=4).run(StopRequest())
+    make_trainer("small", epochs=1, diagnose_every=4).fit(StopRequest())
     assert (
         "update 1: not enough memory for the gradient microscope; this measurement is skipped"
         in caplog.messages
@@ -171,13 +171,13 @@ def test_memory_that_does_not_suffice(
 
     monkeypatch.setattr(microscope_module, "measure_layers", break_down)
     with pytest.raises(RuntimeError, match="something else"):
-        make_trainer("other", diagnose_every=4).run(StopRequest())
+        make_trainer("other", diagnose_every=4).fit(StopRequest())
 
 
 def test_loss_that_is_not_finite(make_trainer: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Guards a row without layers: it is written, and nothing is drawn from it."""
     monkeypatch.setattr(microscope_module, "measure_layers", lambda *_: [])
-    make_trainer(epochs=1, diagnose_every=100).run(StopRequest())
+    make_trainer(epochs=1, diagnose_every=100).fit(StopRequest())
     assert [row["layers"] for row in rows(tmp_path / "run")] == [[]]
     assert not (tmp_path / "run" / "diagnostics" / "report.html").exists()
 
@@ -190,7 +190,7 @@ def test_numbers_that_are_not_finite(
         fixed_measurement(1.0), state=(1.0, 1.0, math.inf, math.nan), spectral_radius={"hidden": math.nan}
     )
     monkeypatch.setattr(microscope_module, "measure_layers", lambda *_: [wild])
-    make_trainer(epochs=1, diagnose_every=100).run(StopRequest())
+    make_trainer(epochs=1, diagnose_every=100).fit(StopRequest())
     (row,) = rows(tmp_path / "run")
     assert row["layers"][0]["left"] == [1.0, None, None]
     assert row["layers"][0]["horizon"] == 0
@@ -202,12 +202,12 @@ def test_folder_that_cannot_be_written(make_trainer: Make, tmp_path: Path) -> No
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "diagnostics").write_text("a file")
     with pytest.raises(TrainingError, match=r"diagnostics: cannot be written: File exists\. Free some space"):
-        make_trainer(diagnose_every=1).run(StopRequest())
+        make_trainer(diagnose_every=1).fit(StopRequest())
 
 
 def test_setting_is_checked() -> None:
     """Guards a negative distance between measurements."""
-    with pytest.raises(SettingsError, match=r"train\.diagnose-every must be at least 0\. Got -1\."):
+    with pytest.raises(SettingsError, match=r"--train\.diagnose-every must be at least 0\. Got -1\."):
         TrainConfig(diagnose_every=-1)
 
 
@@ -233,7 +233,7 @@ def test_peepholes_begin_at_zero(
     """Guards against a false alarm: of weights that begin at 0, the first update is infinitely many times
     their size."""
     encoder = encoder_config(ENCODER, cell="lstm-peephole")
-    make_trainer(encoder=encoder, epochs=1, diagnose_every=1).run(StopRequest())
+    make_trainer(encoder=encoder, epochs=1, diagnose_every=1).fit(StopRequest())
     ratios = rows(tmp_path / "run")[1]["update_ratio"]
     assert any(name.endswith("weight_hh_l0") for name in ratios)
     assert not any("peepholes" in text for text in (*ratios, *caplog.messages))

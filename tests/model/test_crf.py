@@ -13,17 +13,17 @@ from torch import Tensor
 from asr.model import crf as module
 from asr.model.crf import crf_loss, log_partition
 from asr.model.ctc import ctc_loss, deterministic_ctc_loss
-from asr.model.denominator import Denominator, witten_bell
+from asr.model.denominator import DenominatorLm, witten_bell
 
 ORDERS = pytest.mark.parametrize("order", [2, 3])
-RUNS = pytest.mark.parametrize("run", ["_compiled", "_batched"])
+RUNS = pytest.mark.parametrize("run", ["_log_partition_compiled", "_log_partition_batched"])
 
 
-def denominator_of(order: int, vocab: int, seed: int = 0) -> Denominator:
+def denominator_of(order: int, vocab: int, seed: int = 0) -> DenominatorLm:
     """A table in which no two probabilities are equal, and some are small."""
     shape = (vocab if order == 3 else 1, vocab, vocab)
     counts = np.random.default_rng(seed).integers(0, 40, size=shape) ** 2
-    made = Denominator(order, vocab)
+    made = DenominatorLm(order, vocab)
     made.double().set_probs(witten_bell(counts))
     return made
 
@@ -33,7 +33,7 @@ def random_log_probs(batch: int, steps: int, vocab: int, seed: int = 0) -> Tenso
     return (2 * logits).log_softmax(dim=-1)
 
 
-def prior(denominator: Denominator, tokens: tuple[int, ...]) -> float:
+def prior(denominator: DenominatorLm, tokens: tuple[int, ...]) -> float:
     """P of a label sequence, factor by factor."""
     ids, result = [0, 0, *tokens, 0], 1.0
     for before, last, following in zip(ids, ids[1:], ids[2:], strict=False):
@@ -54,7 +54,7 @@ def by_labels(log_probs: Tensor) -> dict[tuple[int, ...], float]:
 
 def run_on_gpu_path(monkeypatch: pytest.MonkeyPatch, run: str) -> None:
     """Let a CPU take the path of torch's operations, where that is wanted."""
-    monkeypatch.setattr(module, "_compiled", getattr(module, run))
+    monkeypatch.setattr(module, "_log_partition_compiled", getattr(module, run))
 
 
 @RUNS
@@ -79,10 +79,15 @@ def test_probabilities_of_all_label_sequences_sum_to_one(order: int) -> None:
     tokens = torch.tensor([[*found, *[0] * (5 - len(found))] for found in labels])
     losses = crf_loss(
         log_probs.expand(len(labels), -1, -1), torch.full((len(labels),), 5), tokens,
-        torch.tensor([len(found) for found in labels]), denominator=denominator, ctc_weight=0.0,
+        torch.tensor([len(found) for found in labels]), denominator_lm=denominator, ctc_weight=0.0,
     )  # fmt: skip
     empty = crf_loss(
-        log_probs, torch.tensor([5]), tokens[:1], torch.tensor([0]), denominator=denominator, ctc_weight=0.0
+        log_probs,
+        torch.tensor([5]),
+        tokens[:1],
+        torch.tensor([0]),
+        denominator_lm=denominator,
+        ctc_weight=0.0,
     )
     assert float((-losses).exp().sum() + (-empty).exp()) == pytest.approx(1, abs=1e-9)
     assert (losses > 0).all()
@@ -115,7 +120,7 @@ def test_is_never_below_one_label_sequence(order: int) -> None:
             log_probs[row, 3 * place, tokens[row, place]] = 20.0
     log_probs = log_probs.log_softmax(-1)
     losses = crf_loss(
-        log_probs, lengths, tokens, counts, denominator=denominator, ctc_weight=0.0, ctc=ctc_loss
+        log_probs, lengths, tokens, counts, denominator_lm=denominator, ctc_weight=0.0, ctc=ctc_loss
     )
     assert (losses > -1e-4).all()
     assert losses.isfinite().all()
@@ -134,7 +139,7 @@ def test_gradient(ctc: Callable[..., Tensor], order: int, run: str, monkeypatch:
 
     def loss(values: Tensor) -> Tensor:
         return weights * crf_loss(
-            values.log_softmax(-1), steps, tokens, counts, denominator=denominator, ctc_weight=0.3, ctc=ctc
+            values.log_softmax(-1), steps, tokens, counts, denominator_lm=denominator, ctc_weight=0.3, ctc=ctc
         )
 
     assert torch.autograd.gradcheck(loss, (logits,))
@@ -160,13 +165,13 @@ def test_both_paths_agree_in_float32(order: int) -> None:
     probs = denominator_of(order, vocab).float().probs
     emissions = (4 * random_log_probs(4, 300, vocab)).log_softmax(-1).float().exp()
     arcs = module._Arcs.of(probs)
-    log_z, posteriors = module._compiled(emissions, lengths, arcs, True)
-    other, other_posteriors = module._batched(emissions, lengths, arcs, True)
+    log_z, posteriors = module._log_partition_compiled(emissions, lengths, arcs, True)
+    other, other_posteriors = module._log_partition_batched(emissions, lengths, arcs, True)
     assert posteriors is not None
     assert log_z[0] < -100
     torch.testing.assert_close(log_z, other, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(posteriors, other_posteriors, rtol=1e-3, atol=1e-5)
-    for run in (module._compiled, module._batched):
+    for run in (module._log_partition_compiled, module._log_partition_batched):
         without, none = run(emissions, lengths, arcs, False)
         assert none is None
         torch.testing.assert_close(without, log_z, rtol=1e-5, atol=1e-5)
@@ -205,7 +210,7 @@ def test_infeasible_and_broken_rows_leave_the_others_alone(run: str, monkeypatch
     tokens = torch.tensor([[1, 1, 1], [1, 2, 1], [1, 2, 1]])
     losses = crf_loss(
         log_probs, torch.tensor([4, 4, 4]), tokens, torch.tensor([3, 3, 3]),
-        denominator=denominator_of(2, 3).float(), ctc_weight=0.1,
+        denominator_lm=denominator_of(2, 3).float(), ctc_weight=0.1,
     )  # fmt: skip
     losses.sum().backward()
     assert losses[0] == math.inf
@@ -221,7 +226,7 @@ def test_weight_of_ctc() -> None:
     tokens, counts = torch.tensor([[1, 2, 1], [3, 0, 0]]), torch.tensor([3, 1])
     denominator = denominator_of(2, 4)
     without, more = (
-        crf_loss(log_probs, steps, tokens, counts, denominator=denominator, ctc_weight=weight)
+        crf_loss(log_probs, steps, tokens, counts, denominator_lm=denominator, ctc_weight=weight)
         for weight in (0.0, 0.25)
     )
     torch.testing.assert_close(more, without + 0.25 * ctc_loss(log_probs, steps, tokens, counts))

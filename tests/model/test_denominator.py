@@ -10,7 +10,7 @@ import torch
 
 from asr.errors import SettingsError
 from asr.model import denominator as module
-from asr.model.denominator import Denominator, count_ngrams, witten_bell
+from asr.model.denominator import DenominatorLm, count_ngrams, witten_bell
 
 TRANSCRIPTS = [[1, 2, 2], [], [2], [1, 2, 1, 3], [3, 3, 1]]
 VOCAB = 5  # one token, 4, is never seen
@@ -68,7 +68,7 @@ def test_smoothing(order: int) -> None:
 def test_log_prob_of_transcripts(order: int) -> None:
     """Guards the boundaries, the padding, and the perplexity that is reported."""
     counts = count_ngrams(TRANSCRIPTS, order, VOCAB)
-    denominator = Denominator(order, VOCAB).double()
+    denominator = DenominatorLm(order, VOCAB).double()
     denominator.set_probs(witten_bell(counts))
     assert denominator.order == order
     lengths = torch.tensor([len(tokens) for tokens in TRANSCRIPTS])
@@ -91,7 +91,7 @@ def test_a_trigram_fits_a_trigram_language_better() -> None:
     perplexities = []
     for order in (2, 3):
         counts = count_ngrams(texts, order, 4)
-        denominator = Denominator(order, 4)
+        denominator = DenominatorLm(order, 4)
         denominator.set_probs(witten_bell(counts))
         perplexities.append(denominator.perplexity(counts))
     assert perplexities[1] < 0.8 * perplexities[0]
@@ -100,9 +100,9 @@ def test_a_trigram_fits_a_trigram_language_better() -> None:
 def test_too_large() -> None:
     """Guards the memory: a trigram of many pieces is refused before its table is made."""
     with pytest.raises(SettingsError, match=r"500 to the power of 3 .* or a bigram: --model.denominator-ord"):
-        Denominator(3, 500)
+        DenominatorLm(3, 500)
     with pytest.raises(
-        SettingsError, match=r"model.denominator-order 2: .* \(there are about 40 phones\)\.$"
+        SettingsError, match=r"--model.denominator-order 2: .* \(there are about 40 phones\)\.$"
     ):
-        Denominator(2, 5000)
-    assert Denominator(2, 500).order == 2
+        DenominatorLm(2, 5000)
+    assert DenominatorLm(2, 500).order == 2

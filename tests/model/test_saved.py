@@ -19,7 +19,7 @@ from asr.frontend.features import FeatureConfig
 from asr.model import saved
 from asr.model.acoustic import AcousticModel, ModelSettings
 from asr.model.saved import FORMAT_VERSION, load_model, save_model, save_release
-from asr.model.tuning import Tuning
+from asr.model.tuning import Tuning, Weights
 from asr.text.characters import CharTokenizer
 from tests.shapes import encoder_config
 
@@ -147,12 +147,13 @@ def test_release_is_small_and_names_no_folder(tmp_path: Path) -> None:
     was given stays as it was."""
     model = make()
     model.settings.provenance["command"] = "asr train /home/somebody/train.jsonl"
-    model.settings = replace(model.settings, tunings=(Tuning(lm_weight=1.5, manifest="/home/x/dev.jsonl"),))
+    tuning = Tuning(weights=Weights(lm_weight=1.5), manifest="/home/x/dev.jsonl")
+    model.settings = replace(model.settings, tunings=(tuning,))
     save_model(tmp_path / "full.safetensors", model, {})
     save_release(tmp_path / "small.safetensors", model, {"hours": 20})
     small = load_model(tmp_path / "small.safetensors")
     assert small.settings.provenance == {"hours": 20}
-    assert small.settings.tunings == (Tuning(lm_weight=1.5, manifest="dev.jsonl"),)
+    assert small.settings.tunings == (replace(tuning, manifest="dev.jsonl"),)
     record, weights = stored(tmp_path / "small.safetensors")
     assert "home" not in json.dumps(record)
     for name, tensor in model.state_dict().items():
@@ -255,10 +256,10 @@ def test_missing_key(key: str, tmp_path: Path) -> None:
     ("changes", "reason"),
     [
         ({"format_version": "one"}, "invalid literal"),
-        ({"features": {"n_mels": -1}}, "features.n-mels must be in"),
+        ({"features": {"n_mels": -1}}, "--features.n-mels must be in"),
         ({"features": {"n_mels": "80"}}, "TypeError"),
         ({"features": [1]}, "TypeError"),
-        ({"encoder": {"subsampling": 9, "layers": {}}}, "model.subsampling must be in"),
+        ({"encoder": {"subsampling": 9, "layers": {}}}, "--model.subsampling must be in"),
         ({"encoder": {"unknown": 9, "layers": {}}}, "unknown"),
         ({"encoder": {"layers": {"unknown": 9}}}, "unknown"),
         ({"format_version": 1, "encoder": {"unknown": 9}}, "unknown"),

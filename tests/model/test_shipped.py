@@ -69,7 +69,7 @@ def test_files_are_small_and_belong_together() -> None:
     assert sum(file.stat().st_size for file in FOLDER.rglob("*")) < 40_000_000
     for files in SHIPPED_MODELS.values():
         [tuning] = load_model(files.path).settings.tunings
-        assert (tuning.lm, tuning.lexicon) == (file_digest(files.lm), file_digest(files.lexicon))
+        assert (tuning.key.lm, tuning.key.lexicon) == (file_digest(files.lm), file_digest(files.lexicon))
         assert (files.path.parent / "README.md").is_file()
 
 

@@ -98,9 +98,9 @@ def test_edges_are_named_with_the_remedy() -> None:
 
 def test_a_grid_without_values_is_refused() -> None:
     """A search over nothing."""
-    with pytest.raises(SettingsError, match=r"grid.blank-scales is \(\)\. Expected at least one number"):
+    with pytest.raises(SettingsError, match=r"--grid.blank-scales is \(\)\. Expected at least one number"):
         Grid(blank_scales=())
-    with pytest.raises(SettingsError, match=r"grid.points is -1\. Expected 0 or more"):
+    with pytest.raises(SettingsError, match=r"--grid.points is -1\. Expected 0 or more"):
         Grid(points=-1)
 
 

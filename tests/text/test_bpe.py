@@ -134,10 +134,10 @@ def test_pieces_of_another_model(tokenizer: BpeTokenizer) -> None:
 def test_sizes_that_cannot_be() -> None:
     """Guards against sentencepiece's messages, which name a line of its C++ code and not the setting."""
     with pytest.raises(
-        SettingsError, match=r"text.bpe-size must be at least 15, .* have 13 characters. Got 7"
+        SettingsError, match=r"--text.bpe-size must be at least 15, .* have 13 characters. Got 7"
     ):
         BpeTokenizer.from_texts(texts(), 7)
-    with pytest.raises(SettingsError, match=r"text.bpe-size must be at most \d+: .* Got 5000"):
+    with pytest.raises(SettingsError, match=r"--text.bpe-size must be at most \d+: .* Got 5000"):
         BpeTokenizer.from_texts(texts(), 5000)
     most = 12  # y e s n o, the space, the blank, and the merges of two words
     assert BpeTokenizer.from_texts(["yes no", "no yes"], most).vocab_size == most

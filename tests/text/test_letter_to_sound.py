@@ -88,6 +88,67 @@ def test_search_finds_the_best(model: LetterToSound) -> None:
         assert list(model.pronounce(word)) == sounds
 
 
+@pytest.fixture(scope="module")
+def irregular() -> LetterToSound:
+    """A language in which each letter may sound in any way: many graphones, and contexts that meet."""
+    generator = random.Random(5)
+    lexicon = []
+    for _ in range(80):
+        word = "".join(generator.choice("ab") for _ in range(generator.randint(1, 4)))
+        lexicon.append((word, [generator.choice("PQ") for _ in range(generator.randint(1, 2 * len(word)))]))
+    return LetterToSound(lexicon)
+
+
+def sums_over_graphones(model: LetterToSound, word: str) -> dict[tuple[str, ...], float]:
+    """Log-probability of every pronunciation of a word, by enumeration of all sequences of graphones."""
+    numbers = [model._ids[letter] for letter in word]
+    sums: dict[tuple[str, ...], float] = {}
+    for path in itertools.product(*(range(model._bounds[n], model._bounds[n + 1]) for n in numbers)):
+        node, score = model._start, 0.0
+        for graphone in [*path, model._end]:
+            gain, node = letter_to_sound._advance(model._ngram, node, graphone)
+            score += gain
+        sounds = tuple(phone for graphone in path for phone in model._chunks[graphone])
+        sums[sounds] = float(np.logaddexp(sums.get(sounds, -np.inf), score))
+    return sums
+
+
+def test_score_sums_over_all_graphone_sequences(irregular: LetterToSound) -> None:
+    """Guards the score of a pronunciation, also where sequences meet in one context."""
+    for word in ("ab", "abba"):
+        sums = sums_over_graphones(irregular, word)
+        assert len(sums) > 20
+        found = irregular.score([word] * len(sums), list(sums))
+        assert found == pytest.approx(list(sums.values()), abs=1e-6)
+        assert irregular.score([word], [("P",) * 20]) == [-np.inf]
+        assert irregular.score([word], [("X",)]) == [-np.inf]
+
+
+def test_alternatives_are_all_where_the_beam_holds_them(irregular: LetterToSound) -> None:
+    """Guards the n-best list: alternatives with the same context are not dropped, and probabilities are sums
+    over graphone sequences."""
+    sums = sums_over_graphones(irregular, "ba")
+    (found,) = irregular.search(["ba"], 30)
+    total = np.logaddexp.reduce(list(sums.values()))
+    expected = {sounds: value - total for sounds, value in sums.items() if sounds}
+    assert {one.phones: one.log_prob for one in found} == pytest.approx(expected, abs=1e-6)
+    log_probs = [one.log_prob for one in found]
+    assert log_probs == sorted(log_probs, reverse=True)
+
+
+def test_alternatives_are_ranked_and_begin_with_the_best(model: LetterToSound) -> None:
+    """Guards the n-best list: distinct, best first, probabilities of at most 1 in all; the first is the one
+    that `pronounce` gives for regular words."""
+    for word in words(2, 20):
+        (found,) = model.search([word], 5)
+        assert found[0].phones == model.pronounce(word)
+        assert len({one.phones for one in found}) == len(found) <= 5
+        log_probs = [one.log_prob for one in found]
+        assert log_probs == sorted(log_probs, reverse=True)
+        assert sum(map(np.exp, log_probs)) <= 1 + 1e-9
+    assert [one.phones for one in model.search(["shax"], 1)[0]] == [model.pronounce("shax")]
+
+
 def test_unknown_letters(model: LetterToSound) -> None:
     """Guards against letters that vanish from a word."""
     assert model.unknown("sh\u00e9z") == "\u00e9z"

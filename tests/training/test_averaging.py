@@ -110,8 +110,8 @@ def test_moving_average_is_the_model(
 
     monkeypatch.setattr(speech_module, "validate", validate)
     trainer = make_trainer("average", epochs=2, ema=0.9)
-    trainer.run(StopRequest())
-    make_trainer("plain", epochs=2).run(StopRequest())
+    trainer.fit(StopRequest())
+    make_trainer("plain", epochs=2).fit(StopRequest())
     averaged = load_file(tmp_path / "average" / "last.safetensors")
     assert same_tree(averaged, dict(seen[1]))
     assert same_tree({**averaged, **trainer.selection.moving_average.state()}, averaged)
@@ -137,7 +137,7 @@ def test_average_of_the_best_epochs(
 
     monkeypatch.setattr(speech_module, "validate", validate)
     trainer = make_trainer(epochs=5, average=3)
-    position = trainer.run(StopRequest())
+    position = trainer.fit(StopRequest())
     mean = {
         name: torch.stack([kept[epoch][name].double() for epoch in (2, 3, 4)]).mean(0).to(tensor.dtype)
         for name, tensor in kept[5].items()
@@ -163,14 +163,14 @@ def test_more_epochs_after_an_average(
     scores = iter([50.0, 40.0, 20.0, 30.0, 35.0, 10.0, 60.0])
     original = speech_module.validate
     monkeypatch.setattr(speech_module, "validate", lambda *args: replace(original(*args), wer=next(scores)))
-    make_trainer(epochs=2, average=2).run(StopRequest())
+    make_trainer(epochs=2, average=2).fit(StopRequest())
     best = []
     for epochs in (3, 4):
         position, _, states = load_checkpoint(tmp_path / "run" / CHECKPOINT, torch.device("cpu"))
         best.append((position.best_score, position.best_model()))
         trainer = make_trainer(epochs=epochs, average=2)
         trainer.restore(position, states)
-        position = trainer.run(StopRequest())
+        position = trainer.fit(StopRequest())
         best.append((position.best_score, position.best_model()))
         provenance = load_model(tmp_path / "run" / "model.safetensors").settings.provenance
         assert provenance["dev_wer"] == position.best_score
@@ -196,11 +196,11 @@ def test_killed_before_the_average_is_written(
     trainer = make_trainer(epochs=2, average=2)
     monkeypatch.setattr(trainer.selection, "_write_average", kill)
     with pytest.raises(Killed):
-        trainer.run(StopRequest())
+        trainer.fit(StopRequest())
     position, _, states = load_checkpoint(tmp_path / "run" / CHECKPOINT, torch.device("cpu"))
     trainer = make_trainer(epochs=3, average=2)
     trainer.restore(position, states)
-    position = trainer.run(StopRequest())
+    position = trainer.fit(StopRequest())
     assert (position.best_score, position.best_model()) == (20.0, "the average of epoch 1, epoch 2")
     provenance = load_model(tmp_path / "run" / "model.safetensors").settings.provenance
     assert (provenance["dev_wer"], provenance["average_of"]) == (20.0, ["epoch 1", "epoch 2"])
@@ -210,12 +210,12 @@ def test_average_that_is_no_longer_wanted(make_trainer: Make, tmp_path: Path) ->
     """A lost file of a best epoch ends the run with the advice to resume with --train.average 0, which must
     help, although the checkpoint still names the epochs and none is left to train."""
     trainer = make_trainer(epochs=2, average=2)
-    trainer.run(StopRequest())
+    trainer.fit(StopRequest())
     for path in (tmp_path / "run" / "best_epochs").iterdir():
         path.unlink()
     with pytest.raises(TrainingError, match=r"--train\.resume-anyway --train\.average 0"):
-        trainer.run(StopRequest())
+        trainer.fit(StopRequest())
     position, _, states = load_checkpoint(tmp_path / "run" / CHECKPOINT, torch.device("cpu"))
     trainer = make_trainer(epochs=2, average=0)
     trainer.restore(position, states)
-    assert trainer.run(StopRequest()).epoch == 3
+    assert trainer.fit(StopRequest()).epoch == 3

@@ -45,9 +45,9 @@ def test_rehearsal(make_trainer: Make, caplog: pytest.LogCaptureFixture) -> None
     limit = TooLarge(trainer, 1, CPU_ERROR, "backward")
     plan = trainer.task.plan(1)
     longest = max(trainer.task.load(plan), key=lambda batch: batch.padded_size)
-    dry_run(trainer.parallel_task, trainer.halving, plan, torch.float32)
+    dry_run(trainer.parallel_task, trainer.splitter, plan, torch.float32)
     assert limit.tried[0] == len(longest.ids)
-    assert trainer.halving.failed_size <= longest.padded_size
+    assert trainer.splitter.failed_size <= longest.padded_size
     assert len(caplog.messages) == sum(rows > 1 for rows in limit.tried)  # the second pass has none
     assert all(weight.grad is None for weight in trainer.task.net.parameters())
     assert trainer.task.blank_plateau.emits

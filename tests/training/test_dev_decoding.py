@@ -14,7 +14,7 @@ from asr.corpora.manifest import Utterance, read_manifest
 from asr.decoding.config import BeamConfig, DecoderSettings, GivenWeights
 from asr.decoding.decoder import build_decoder
 from asr.errors import DataError, SettingsError
-from asr.model.encoder import LossConfig
+from asr.model.loss import LossConfig
 from asr.model.saved import load_model
 from asr.scoring.evaluation import evaluate
 from asr.training.checkpoint import load_checkpoint
@@ -116,9 +116,9 @@ def test_model_is_chosen_by_decoded_words() -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"dev_utterances": -1}, "dev-utterances must be at least 0. Got -1."),
-        ({"dev_beam_size": 0}, "dev-beam-size must be at least 1. Got 0."),
-        ({"dev_lm_weight": -0.5}, "dev-lm-weight must be at least 0. Got -0.5."),
+        ({"dev_utterances": -1}, "--dev-utterances must be at least 0. Got -1."),
+        ({"dev_beam_size": 0}, "--dev-beam-size must be at least 1. Got 0."),
+        ({"dev_lm_weight": -0.5}, "--dev-lm-weight must be at least 0. Got -0.5."),
         ({"dev_lexicon": Path("x")}, "dev-lexicon x is given, but no language model. Add --dev-lm FILE."),
     ],
 )

@@ -18,7 +18,8 @@ from asr.frontend.augment import Masks
 from asr.frontend.features import FeatureConfig
 from asr.model.acoustic import AcousticModel, ModelSettings
 from asr.model.ctc import blank_steps, ctc_loss, deterministic_ctc_loss
-from asr.model.encoder import EncoderConfig, LossConfig
+from asr.model.encoder import EncoderConfig
+from asr.model.loss import LossConfig
 from asr.model.recurrent.initialization import CELL_NAMES
 from asr.text.characters import CharTokenizer
 from asr.training.averaging import MovingAverage
@@ -52,7 +53,8 @@ def make_batch(waveforms: bool = False) -> Batch:
     masks = Masks(torch.tensor([[[5, 10]]] * 3), torch.tensor([[[3, 7]]] * 3))
     return Batch(
         ids=("a", "b", "c"),
-        audio=torch.zeros(3, 39 * FEATURES.hop_length) if waveforms else torch.zeros(3, 40, 20),
+        cached_features=None if waveforms else torch.zeros(3, 40, 20),
+        waveforms=torch.zeros(3, 39 * FEATURES.hop_length) if waveforms else None,
         frame_lengths=frames,
         tokens=torch.ones(3, 2, dtype=torch.int64),
         token_lengths=torch.tensor([2, 1, 2]),
@@ -108,7 +110,7 @@ def test_validation(name: str) -> None:
         log_probs, steps = model(batch.features(FEATURES), batch.frame_lengths)
         losses = ctc_loss(log_probs, steps, batch.tokens, batch.token_lengths)
         assert {part.device for part in (log_probs, steps, losses, blank_steps(log_probs, steps))} == {GPU}
-        assert model.encoder.final_states(batch.audio, batch.frame_lengths).device == GPU
+        assert model.encoder.final_states(batch.cached_features, batch.frame_lengths).device == GPU
 
 
 @pytest.mark.parametrize("name", SHAPES)

@@ -44,9 +44,9 @@ def plant(trainer: Trainer, name: str, kind: str) -> None:
         if not hit:
             return batch
         if kind == "nan":
-            audio = batch.audio.clone()
-            audio[hit] = float("nan")
-            return replace(batch, audio=audio)
+            features = batch.cached_features.clone()
+            features[hit] = float("nan")
+            return replace(batch, cached_features=features)
         tokens = torch.ones(len(batch.ids), 400, dtype=torch.int64)
         tokens[:, : batch.tokens.shape[1]] = batch.tokens
         lengths = batch.token_lengths.clone()
@@ -77,7 +77,7 @@ def test_bad_utterance(
             assert untouched[trainer.position.update] == ("u05" in batch.ids)
 
     monkeypatch.setattr(trainer, "_update", update)
-    position = trainer.run(StopRequest())
+    position = trainer.fit(StopRequest())
     assert position.epoch == 3
     assert position.bad_updates == 0  # in a row, and the last one was good
     skipped = [message for message in caplog.messages if "skipped. utterances" in message]
@@ -98,7 +98,7 @@ def test_scaled_loss_that_is_not_finite(make_trainer: Make, caplog: pytest.LogCa
     reported as skipped, and must be; an overflow is skipped too, and lowers the scale."""
     trainer = make_trainer(epochs=1, ema=0.5)
     trainer.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
-    trainer.bad_updates.precision = torch.float16
+    trainer.bad_update_reporter.precision = torch.float16
     original = trainer.task.forward
 
     def forward(batch: Batch, precision: torch.dtype) -> Any:
@@ -122,7 +122,7 @@ def test_scaled_loss_that_is_not_finite(make_trainer: Make, caplog: pytest.LogCa
         scales.append(trainer.scaler.get_scale())
 
     trainer._update = watched
-    trainer.run(StopRequest())
+    trainer.fit(StopRequest())
     assert same[:4] == [False, True, True, False]
     assert scales[:4] == [2.0**10, 2.0**10, 2.0**9, 2.0**9]
     warnings = [message for message in caplog.messages if "skipped" in message]
@@ -138,9 +138,12 @@ def test_bad_update_can_be_repeated(kind: str, make_trainer: Make, tmp_path: Pat
     trainer = make_trainer(epochs=2, accumulate=2, augment=AUGMENT, max_bad_updates=99)
     plant(trainer, "u05", kind)
     reports: list[Any] = []
-    original = trainer.bad_updates.report
-    trainer.bad_updates.report = lambda update, *rest: (reports.append(update), original(update, *rest))
-    trainer.run(StopRequest())
+    original = trainer.bad_update_reporter.report
+    trainer.bad_update_reporter.report = lambda update, *rest: (
+        reports.append(update),
+        original(update, *rest),
+    )
+    trainer.fit(StopRequest())
     assert len(reports) == 2
     for update in reports:
         path = tmp_path / "run" / f"bad_update_{update.number}.pt"
@@ -162,7 +165,7 @@ def test_reproducers_do_not_fill_the_disk(make_trainer: Make, tmp_path: Path) ->
     trainer = make_trainer(max_bad_updates=8)
     plant(trainer, "*", "nan")
     with pytest.raises(TrainingError):
-        trainer.run(StopRequest())
+        trainer.fit(StopRequest())
     assert len(list((tmp_path / "run").glob("bad_update_*.pt"))) == 3
 
 
@@ -173,7 +176,7 @@ def test_too_many_bad_updates(make_trainer: Make, tmp_path: Path) -> None:
     plant(trainer, "*", "nan")
     before = copy.deepcopy(trainer.task.net.state_dict())
     with pytest.raises(TrainingError, match=r"^3 updates in a row .*The last, 3: .*u\d\d \(nan\)") as caught:
-        trainer.run(StopRequest())
+        trainer.fit(StopRequest())
     assert "--train.learning-rate 0.001" in str(caught.value)
     assert "Nothing was saved yet." in str(caught.value)
     assert same_tree(before, trainer.task.net.state_dict())
@@ -184,7 +187,7 @@ def test_gradient_that_is_not_finite(make_trainer: Make, caplog: pytest.LogCaptu
     trainer = make_trainer(epochs=1, max_bad_updates=99)
     trainer.task.net.encoder.output.weight.register_hook(lambda gradient: gradient * float("inf"))
     before = copy.deepcopy(trainer.task.net.state_dict())
-    trainer.run(StopRequest())
+    trainer.fit(StopRequest())
     assert "update 1 skipped. every loss is finite, but the gradient is not; utterances: u" in caplog.text
     assert same_tree(before, trainer.task.net.state_dict())
 
@@ -203,7 +206,7 @@ def test_bad_update_on_a_full_disk(
         original(path, *rest)
 
     monkeypatch.setattr(trainer.task, "save", save)
-    assert trainer.run(StopRequest()).epoch == 2
+    assert trainer.fit(StopRequest()).epoch == 2
     assert "the bad update's model could not be kept: No space left on device" in caplog.messages
     (skipped,) = [message for message in caplog.messages if "skipped. utterances" in message]
     assert "To repeat it" not in skipped

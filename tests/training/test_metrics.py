@@ -208,7 +208,7 @@ def test_real_run(
     """Guards a real run's files: every row parses, fractions lie in [0, 1], TensorBoard's file is there."""
     caplog.set_level(logging.INFO, "asr")
     pytest.importorskip("tensorboard")
-    make_trainer(epochs=2).run(StopRequest())
+    make_trainer(epochs=2).fit(StopRequest())
     written = rows(tmp_path / "run")
     assert [row["update"] for row in written if row["event"] == "updates"] == list(range(1, len(written) - 1))
     for row in written[:-1]:

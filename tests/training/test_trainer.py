@@ -29,7 +29,7 @@ Make = Callable[..., Trainer]
 def test_learns(make_trainer: Make, tmp_path: Path) -> None:
     """Guards the loop as a whole: on a dozen utterances the loss falls to a tenth and the WER to nothing."""
     trainer = make_trainer(encoder=replace(ENCODER, width=32, dropout=0.0), epochs=30, learning_rate=3e-2)
-    position = trainer.run(StopRequest())
+    position = trainer.fit(StopRequest())
     losses = [row["train_loss"] for row in rows(tmp_path / "run", "epoch")]
     assert losses[-1] < losses[0] / 10
     assert position.best_score == 0
@@ -48,7 +48,7 @@ def test_best_is_not_last(make_trainer: Make, tmp_path: Path, monkeypatch: pytes
         return replace(original(*arguments), wer=wer, loss=loss)
 
     monkeypatch.setattr(speech_module, "validate", validate)
-    position = make_trainer(epochs=4).run(StopRequest())
+    position = make_trainer(epochs=4).fit(StopRequest())
     assert (position.best, position.best_score, position.best_loss) == ("epoch 3", 40.0, 1.0)
     assert load_model(tmp_path / "run" / "model.safetensors").settings.provenance["epoch"] == 3
     assert load_model(tmp_path / "run" / "last.safetensors").settings.provenance["epoch"] == 4
@@ -62,7 +62,7 @@ def test_early_stop(
     caplog.set_level(logging.INFO, "asr")
     original = speech_module.validate
     monkeypatch.setattr(speech_module, "validate", lambda *args: replace(original(*args), wer=50, loss=1))
-    position = make_trainer(epochs=9, patience=2).run(StopRequest())
+    position = make_trainer(epochs=9, patience=2).fit(StopRequest())
     assert (position.epoch, position.best) == (4, "epoch 1")
     assert "no better dev WER for 2 epochs: stopping early" in caplog.messages
 
@@ -80,17 +80,17 @@ def test_resumed_equals_never_stopped(
     """Guards every bit: weights, optimiser, best score and epoch sums, with dropout, masks and speeds on, and
     with every component that has state."""
     more = {"epochs": 5, **more} if more else {}
-    make_trainer("whole", augment=AUGMENT, **more).run(StopRequest())
+    make_trainer("whole", augment=AUGMENT, **more).fit(StopRequest())
     trainer = make_trainer("parts", augment=AUGMENT, **more)
     for stop in stops:
         with pytest.raises(Interrupted, match=r"and saved\. To continue, add --train.resume"):
-            trainer.run(StopAfter(stop))
+            trainer.fit(StopAfter(stop))
         trainer = make_trainer("parts", augment=AUGMENT, **more)
         position, settings, states = load_checkpoint(tmp_path / "parts" / CHECKPOINT, torch.device("cpu"))
         assert settings == {"train.seed": 1}
         torch.manual_seed(99)  # nothing may depend on what a process drew before
         trainer.restore(position, states)
-    trainer.run(StopRequest())
+    trainer.fit(StopRequest())
     assert_same_runs(tmp_path / "whole", tmp_path / "parts")
 
 
@@ -132,7 +132,7 @@ def test_saved_within_the_epoch(make_trainer: Make, tmp_path: Path, monkeypatch:
 
     with monkeypatch.context() as patch:
         patch.setattr(trainer_module, "save_checkpoint", save)
-        make_trainer("whole", save_every_s=0.0).run(StopRequest())
+        make_trainer("whole", save_every_s=0.0).fit(StopRequest())
     assert len(kept) > 6
     for folder in (kept[0], kept[len(kept) // 2]):
         trainer = make_trainer(folder.name)
@@ -142,7 +142,7 @@ def test_saved_within_the_epoch(make_trainer: Make, tmp_path: Path, monkeypatch:
         with (folder / "metrics.jsonl").open("a") as file:
             file.write('{"event": "updates", "epoch": 3, "update": 99, "loss": 0.0}\n{"event": "up')
         trainer.restore(position, states)
-        trainer.run(StopRequest())
+        trainer.fit(StopRequest())
         assert_same_runs(tmp_path / "whole", folder)
 
 
@@ -165,7 +165,7 @@ def test_clipping(clip_norm: float, share: float, make_trainer: Make, tmp_path: 
     hook = trainer.optimizer.register_step_pre_hook(
         lambda *_: norms.append(float(torch.stack([weight.grad.norm() for weight in gradients]).norm()))
     )
-    trainer.run(StopRequest())
+    trainer.fit(StopRequest())
     hook.remove()
     updates = rows(tmp_path / "run", "updates")
     assert [row["clipped_share"] for row in updates] == [share] * len(updates)
@@ -175,7 +175,7 @@ def test_clipping(clip_norm: float, share: float, make_trainer: Make, tmp_path: 
 
 def test_learning_rate_follows_the_schedule(make_trainer: Make, tmp_path: Path) -> None:
     """Guards the rate of every update, also within an epoch."""
-    make_trainer(epochs=2, warmup=0.5, schedule="linear", learning_rate=0.1).run(StopRequest())
+    make_trainer(epochs=2, warmup=0.5, schedule="linear", learning_rate=0.1).fit(StopRequest())
     rates = [row["learning_rate"] for row in rows(tmp_path / "run", "updates")]
     batches = len(rates) // 2
     rise = [0.1 * number / batches for number in range(batches)]
@@ -185,10 +185,10 @@ def test_learning_rate_follows_the_schedule(make_trainer: Make, tmp_path: Path) 
 def test_loss_is_a_mean_over_tokens(make_trainer: Make, tones: list[Utterance], tmp_path: Path) -> None:
     """Guards the reported loss against means of means over batches of different size."""
     trainer = make_trainer(epochs=1, learning_rate=1e-12, encoder=replace(ENCODER, dropout=0.0))
-    trainer.run(StopRequest())
+    trainer.fit(StopRequest())
     total, tokens = 0.0, 0
     for batch in trainer.task.load(trainer.task.plan(0)):
-        log_probs, steps = trainer.task.net(batch.audio, batch.frame_lengths)
+        log_probs, steps = trainer.task.net(batch.cached_features, batch.frame_lengths)
         losses = speech_module.ctc_loss(log_probs, steps, batch.tokens, batch.token_lengths)
         total += float(losses.detach().sum())
         tokens += int(batch.token_lengths.sum())
@@ -201,8 +201,8 @@ def test_uncached_features(make_trainer: Make, tones: list[Utterance], tmp_path:
     cached, plain = make_trainer("cached", epochs=1), make_trainer("plain", epochs=1)
     plain.task.train.dataset.caches = {}
     plain.task.dev.dataset.caches = {}
-    cached.run(StopRequest())
-    plain.run(StopRequest())
+    cached.fit(StopRequest())
+    plain.fit(StopRequest())
     losses = [rows(tmp_path / name, "epoch")[0]["train_loss"] for name in ("cached", "plain")]
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
@@ -211,8 +211,8 @@ def test_uncached_features(make_trainer: Make, tones: list[Utterance], tmp_path:
 def test_bf16(make_trainer: Make, tmp_path: Path) -> None:
     """Guards the lower precision: about the same losses, and weights that stay in float32."""
     trainer = make_trainer("low", precision="bf16")
-    trainer.run(StopRequest())
-    make_trainer("full").run(StopRequest())
+    trainer.fit(StopRequest())
+    make_trainer("full").fit(StopRequest())
     assert {weight.dtype for weight in trainer.task.net.parameters()} == {torch.float32}
     losses = [[row["train_loss"] for row in rows(tmp_path / name, "epoch")] for name in ("low", "full")]
     assert losses[0] == pytest.approx(losses[1], rel=0.02)
@@ -221,7 +221,7 @@ def test_bf16(make_trainer: Make, tmp_path: Path) -> None:
 
 def test_full_disk(make_trainer: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Guards the files of a run: when the disk fills up, one line reports it and the old ones are intact."""
-    make_trainer(epochs=1).run(StopRequest())
+    make_trainer(epochs=1).fit(StopRequest())
     names = ("model.safetensors", "last.safetensors", "checkpoint.pt")
     before = {name: (tmp_path / "run" / name).read_bytes() for name in names}
     (tmp_path / "run" / "metrics.jsonl").unlink()  # or its rows would be the first to be written again
@@ -231,7 +231,7 @@ def test_full_disk(make_trainer: Make, tmp_path: Path, monkeypatch: pytest.Monke
 
     monkeypatch.setattr("os.fsync", fsync)
     with pytest.raises(ModelError, match="No space left on device"):
-        make_trainer(epochs=2).run(StopRequest())
+        make_trainer(epochs=2).fit(StopRequest())
     assert before == {name: (tmp_path / "run" / name).read_bytes() for name in before}
 
 
@@ -243,7 +243,7 @@ def test_plateau_halves_the_rate(
     scores = iter([50.0, 60.0, 40.0, 45.0, 44.0])
     original = speech_module.validate
     monkeypatch.setattr(speech_module, "validate", lambda *args: replace(original(*args), wer=next(scores)))
-    make_trainer(epochs=5, schedule="plateau", warmup=0.0, learning_rate=0.01).run(StopRequest())
+    make_trainer(epochs=5, schedule="plateau", warmup=0.0, learning_rate=0.01).fit(StopRequest())
     rates = {row["epoch"]: row["learning_rate"] for row in rows(tmp_path / "run", "updates")}
     assert rates == pytest.approx({1: 0.01, 2: 0.01, 3: 0.005, 4: 0.005, 5: 0.0025})
     assert "no better dev WER: the learning rate goes down to 5.0e-03" in caplog.messages
@@ -251,7 +251,7 @@ def test_plateau_halves_the_rate(
 
 def test_large_seeds(make_trainer: Make) -> None:
     """Guards seeds of more than 32 bits."""
-    make_trainer(epochs=1, seed=20240101123456).run(StopRequest())
+    make_trainer(epochs=1, seed=20240101123456).fit(StopRequest())
 
 
 CPU = torch.device("cpu")
@@ -267,7 +267,7 @@ def resume(make_trainer: Make, run_dir: Path, **config: Any) -> Trainer:
 
 def test_validated_every_so_many_updates(make_trainer: Make, tmp_path: Path) -> None:
     """Guards --train.validate-every: in mid-epoch and over more than one, and once more at the end."""
-    position = make_trainer(validate_every=4).run(StopRequest())
+    position = make_trainer(validate_every=4).fit(StopRequest())
     total = position.update
     validations = rows(tmp_path / "run", "validation")
     assert [row["update"] for row in validations] == [*range(4, total, 4), total]
@@ -281,13 +281,13 @@ def test_resumed_between_validations(stops: tuple[int, ...], make_trainer: Make,
     """Guards validations by updates against being left out, or made twice, where a session ends: also one
     that ends when a validation is due."""
     more = {"validate_every": 5, "updates": 17, "average": 2, "ema": 0.9, "schedule": "plateau"}
-    make_trainer("whole", augment=AUGMENT, **more).run(StopRequest())
+    make_trainer("whole", augment=AUGMENT, **more).fit(StopRequest())
     trainer = make_trainer("parts", augment=AUGMENT, **more)
     for stop in stops:
         with pytest.raises(Interrupted):
-            trainer.run(StopAfter(stop))
+            trainer.fit(StopAfter(stop))
         trainer = resume(make_trainer, tmp_path / "parts", augment=AUGMENT, **more)
-    trainer.run(StopRequest())
+    trainer.fit(StopRequest())
     assert_same_runs(tmp_path / "whole", tmp_path / "parts")
     pairs = [[row["update"] for row in rows(tmp_path / name, "validation")] for name in ("whole", "parts")]
     assert pairs[0] == pairs[1] == [5, 10, 15, 17]
@@ -298,20 +298,20 @@ def test_patience_counts_validations(make_trainer: Make, monkeypatch: pytest.Mon
     trainer = make_trainer(validate_every=2, epochs=50, patience=2)
     original = trainer.task.validate
     monkeypatch.setattr(trainer.task, "validate", lambda *args: replace(original(*args), wer=50, loss=1))
-    position = trainer.run(StopRequest())
+    position = trainer.fit(StopRequest())
     assert (position.best, position.update) == ("update 2", 6)
 
 
 def test_planned_by_updates(make_trainer: Make, tmp_path: Path) -> None:
     """Guards --train.updates: their number, whatever --train.epochs is; the learning rate falls over them."""
-    position = make_trainer(epochs=1, updates=12, schedule="linear", warmup=0.0, learning_rate=0.12).run(
+    position = make_trainer(epochs=1, updates=12, schedule="linear", warmup=0.0, learning_rate=0.12).fit(
         StopRequest()
     )
     assert position.update == 12
     rates = [row["learning_rate"] for row in rows(tmp_path / "run", "updates")]
     assert rates == pytest.approx([0.12 - 0.01 * number for number in range(12)])
     assert position.validated_update == 12  # the last weights are scored, in mid-epoch
-    assert resume(make_trainer, tmp_path / "run", updates=12).run(StopRequest()).update == 12
+    assert resume(make_trainer, tmp_path / "run", updates=12).fit(StopRequest()).update == 12
 
 
 class Clock:
@@ -341,10 +341,10 @@ def test_planned_by_time(
     trainer = make_trainer(**plan)
     monkeypatch.setattr(metrics_module, "time", Clock(trainer))
     with pytest.raises(Interrupted):
-        trainer.run(StopAfter(4))
+        trainer.fit(StopAfter(4))
     trainer = resume(make_trainer, tmp_path / "run", **plan)
     monkeypatch.setattr(metrics_module, "time", Clock(trainer))
-    position = trainer.run(StopRequest())
+    position = trainer.fit(StopRequest())
     assert position.update == 12
     assert position.seconds == 120
     rates = [row["learning_rate"] for row in rows(tmp_path / "run", "updates")]
@@ -365,7 +365,7 @@ def test_run_of_an_older_version(make_trainer: Make, tmp_path: Path) -> None:
         make_trainer, tmp_path / "run", encoder=small, augment=AUGMENT, epochs=4, average=2, ema=0.9
     )
     assert (trainer.position.best, trainer.position.since_best) == ("epoch 2", 0)
-    position = trainer.run(StopRequest())
+    position = trainer.fit(StopRequest())
     assert (position.epoch, position.update, position.best) == (5, 20, "epoch 4")
     expected = load_file(OLD_RUN / "expected_last.safetensors")
     torch.testing.assert_close(
@@ -392,10 +392,10 @@ def test_resumed_into_another_precision(
 
     trainer = make(before)
     with pytest.raises(Interrupted):
-        trainer.run(StopAfter(1))
+        trainer.fit(StopAfter(1))
     position, _, states = load_checkpoint(tmp_path / "run" / CHECKPOINT, CPU)
     assert bool(states["scaler"]) == before
     trainer = make(after)
     trainer.restore(position, states)
-    assert trainer.run(StopRequest()).epoch == 3
+    assert trainer.fit(StopRequest()).epoch == 3
     assert same_tree(trainer.scaler.is_enabled(), after)

@@ -52,7 +52,7 @@ def gradients_of(trainer: Trainer[Any], batches: list[Batch]) -> tuple[Any, dict
         trainer.parallel_task.backward(computed.losses.sum() / tokens, sync=last)
         return computed
 
-    done = trainer.halving.run(batches, forward_backward, restart, number=7)
+    done = trainer.splitter.run(batches, forward_backward, restart, number=7)
     losses = torch.cat([computed.losses.detach() for _, computed in done])
     computed = SimpleNamespace(
         ids=tuple(name for part, _ in done for name in part.ids),
@@ -117,7 +117,7 @@ def test_out_of_memory_gives_the_same_gradient(
     assert halved.ids == batch.ids
     torch.testing.assert_close(halved.losses, computed.losses)
     torch.testing.assert_close(halved.loss, computed.loss)
-    assert halved.statistics[0, 1] == computed.statistics[0, 1] > 0
+    assert halved.statistics["blank"][1] == computed.statistics["blank"][1] > 0
     torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-6)
     first = f"update 7: out of memory on a batch of 12: {', '.join(batch.ids)}. It is computed in halves"
     assert caplog.messages[0].startswith(first)
@@ -143,7 +143,7 @@ def test_size_that_failed_is_not_tried_again(
     """Guards the speed of a run whose longest batches do not fit: each size fails, and is logged, once."""
     trainer = make_trainer(epochs=4, encoder=NO_DROPOUT, augment=PLAIN)
     limit = TooLarge(trainer, 2, CPU_ERROR, "backward")
-    trainer.run(StopRequest())
+    trainer.fit(StopRequest())
     failed = [rows for rows in limit.tried if rows > 2]
     assert len(failed) == len(caplog.messages) <= 2
     assert min(limit.tried) >= 1
@@ -157,7 +157,7 @@ def test_out_of_memory_on_one_utterance(make_trainer: Make) -> None:
     with pytest.raises(
         TrainingError, match=r"update 1: out of memory on a batch that cannot be split: u\d\d\."
     ):
-        trainer.run(StopRequest())
+        trainer.fit(StopRequest())
 
 
 def test_other_errors_are_not_taken_for_it(make_trainer: Make) -> None:
@@ -165,7 +165,7 @@ def test_other_errors_are_not_taken_for_it(make_trainer: Make) -> None:
     trainer = make_trainer()
     TooLarge(trainer, 0, RuntimeError("shapes cannot be multiplied"), "forward")
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
-        trainer.run(StopRequest())
+        trainer.fit(StopRequest())
 
 
 def test_whole_run_in_halves(
@@ -175,11 +175,11 @@ def test_whole_run_in_halves(
     caplog.set_level(logging.WARNING, "asr")
     freed: list[bool] = []
     monkeypatch.setattr(update_module, "_free_memory", lambda: freed.append(True))
-    make_trainer("whole", encoder=NO_DROPOUT).run(StopRequest())
+    make_trainer("whole", encoder=NO_DROPOUT).fit(StopRequest())
     assert not caplog.messages
     trainer = make_trainer("halves", encoder=NO_DROPOUT)
     TooLarge(trainer, 2, CPU_ERROR, "backward")
-    trainer.run(StopRequest())
+    trainer.fit(StopRequest())
     assert freed
     whole, halves = (make_trainer(name) for name in ("a", "b"))
     for name, other in (("whole", whole), ("halves", halves)):
@@ -206,7 +206,7 @@ def test_accumulating_run(accumulate: int, make_trainer: Make, tmp_path: Path) -
     """Guards the counts: an epoch of n batches makes n / accumulate updates, the last of what is left."""
     trainer = make_trainer(epochs=2, accumulate=accumulate)
     batches = len(trainer.task.plan(1)), len(trainer.task.plan(2))
-    position = trainer.run(StopRequest())
+    position = trainer.fit(StopRequest())
     assert position.update == sum(-(-count // accumulate) for count in batches)
 
 
@@ -220,14 +220,14 @@ def test_halves_of_a_batch(make_trainer: Make) -> None:
     for part, part_rows in ((first, slice(None, len(first.ids))), (second, slice(len(first.ids), None))):
         frames = int(part.frame_lengths.max())
         assert torch.equal(part.frame_lengths, batch.frame_lengths[part_rows])
-        assert torch.equal(part.audio, batch.audio[part_rows, :frames])
+        assert torch.equal(part.cached_features, batch.cached_features[part_rows, :frames])
         assert torch.equal(part.tokens, batch.tokens[part_rows])
         assert torch.equal(part.token_lengths, batch.token_lengths[part_rows])
         assert torch.equal(part.masks.time, batch.masks.time[part_rows])
         assert torch.equal(part.masks.mel, batch.masks.mel[part_rows])
     assert batch._rows(0, 1).split() is None
-    waveforms = replace(batch, audio=torch.zeros(len(batch.ids), 1000))
-    assert waveforms.split()[0].audio.shape == (len(first.ids), 1000)
+    waveforms = replace(batch, cached_features=None, waveforms=torch.zeros(len(batch.ids), 1000))
+    assert waveforms.split()[0].waveforms.shape == (len(first.ids), 1000)
 
 
 def test_examples_have_enough_variety(tones: Any) -> None:
@@ -257,10 +257,11 @@ def defer(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """Called, it makes every later run read its results as on a GPU."""
     original = PendingUpdate.begin
 
-    def begin(*arguments: Any) -> PendingUpdate[Any]:
-        update = original(*arguments)
-        update = replace(update, losses=update.losses.clone())
-        return replace(update, ready=LateEvent((update.losses, update.values)))
+    def begin(**arguments: Any) -> PendingUpdate[Any]:
+        update = original(**arguments)
+        losses, values, statistics = update.tensors.get()
+        update.tensors._events.append(LateEvent((losses, values, *statistics.values())))
+        return update
 
     def start() -> None:
         monkeypatch.setattr(trainer_module, "is_asynchronous", lambda device: True)
@@ -276,7 +277,7 @@ def test_deferred_equals_immediate(make_trainer: Make, tmp_path: Path, defer: Ca
     for name in ("at_once", "late"):
         trainer = make_trainer(name, epochs=2, augment=AUGMENT, ema=0.9, accumulate=2)
         plant(trainer, "u05", "infinite")
-        trainer.run(StopRequest())
+        trainer.fit(StopRequest())
         paths = sorted((tmp_path / name).glob("bad_update_*.pt"))
         records.append([(path.name, load_bad_update(path)["weights_sha256"]) for path in paths])
         defer()
@@ -294,19 +295,19 @@ def test_stop_with_the_last_update_of_an_epoch(
     """Guards Ctrl-C and --train.max-hours where each epoch has one update: a request that arrived with an
     epoch's last update was lost, every time."""
     more = {"epochs": 5, "accumulate": 100, "augment": AUGMENT}
-    make_trainer("whole", **more).run(StopRequest())
+    make_trainer("whole", **more).fit(StopRequest())
     defer()
     trainer = make_trainer("parts", **more)
     stopped_after = 0
     for stop in stops:
         with pytest.raises(Interrupted, match="and saved"):
-            trainer.run(StopAfter(stop))
+            trainer.fit(StopAfter(stop))
         position, _, states = load_checkpoint(tmp_path / "parts" / CHECKPOINT, CPU)
         stopped_after += stop + 1  # the first that asks is the one after so many
         assert position.update == stopped_after
         trainer = make_trainer("parts", **more)
         trainer.restore(position, states)
-    trainer.run(StopRequest())
+    trainer.fit(StopRequest())
     assert_same_runs(tmp_path / "whole", tmp_path / "parts")
 
 
@@ -314,16 +315,16 @@ def test_time_limit_with_one_update_an_epoch(make_trainer: Make, defer: Callable
     """Guards --train.max-hours on a GPU; see above."""
     defer()
     with pytest.raises(Interrupted, match=r"stopped by --train\.max-hours"):
-        make_trainer(accumulate=100).run(StopRequest(max_hours=1e-9))
+        make_trainer(accumulate=100).fit(StopRequest(max_hours=1e-9))
 
 
 def test_saved_with_the_last_update_of_an_epoch(
     make_trainer: Make, tmp_path: Path, defer: Callable[[], None]
 ) -> None:
     """Guards requests to save in mid-epoch: the checkpoint holds the update that was pending."""
-    make_trainer("whole").run(StopRequest())
+    make_trainer("whole").fit(StopRequest())
     defer()
-    make_trainer("saved", save_every_s=0.0).run(StopRequest())
+    make_trainer("saved", save_every_s=0.0).fit(StopRequest())
     assert_same_runs(tmp_path / "whole", tmp_path / "saved")
 
 
@@ -344,9 +345,9 @@ def test_one_late() -> None:
 
 def test_rows_of_metrics(make_trainer: Make, tmp_path: Path, defer: Callable[[], None]) -> None:
     """Guards the numbers of each row: they are those of the update that it names."""
-    make_trainer("at_once", epochs=2).run(StopRequest())
+    make_trainer("at_once", epochs=2).fit(StopRequest())
     defer()
-    make_trainer("late", epochs=2).run(StopRequest())
+    make_trainer("late", epochs=2).fit(StopRequest())
     times = ("audio_s_per_s", "waiting_share")
     left, right = (
         [{key: row[key] for key in row if key not in times} for row in rows(tmp_path / name, "updates")]

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from asr.decoding.fusion.vocabulary import Letters, SearchVocabulary
 from asr.decoding.kernel.arena import N_NODES, OUT_OF_TREE, ROOT, UNKNOWN, Beam
 from asr.decoding.kernel.prefixes import add_prefixes
-from asr.decoding.kernel.proposals import END_OF_TEXT, PARENT, STARTS_UNKNOWN, TOKEN, WORD, Tables
+from asr.decoding.kernel.proposals import END_OF_TEXT, PARENT, STARTS_UNKNOWN, TOKEN, WORD, ScoreTables
 from asr.lm.interface import LanguageModel
 from asr.lm.ngram.trie import UNKNOWN as UNKNOWN_WORD
 
@@ -82,7 +82,7 @@ class ExternalModel:
         self._spellings = [[names[letter] for letter in token] for token in letters.tokens]
         self._begins_word = letters.begins_word
 
-    def add_prefixes(self, beam: Beam, proposals: NDArray[np.int32], tables: Tables) -> LmQueries[None]:
+    def add_prefixes(self, beam: Beam, proposals: NDArray[np.int32], tables: ScoreTables) -> LmQueries[None]:
         """Score proposals and make their prefixes; the arena must have room.
 
         Args:

@@ -1,4 +1,4 @@
-"""The arrays that the compiled search reads, made of tokenizer, settings and language model."""
+"""The arrays that the compiled search reads: prepared resources with the weights of a config."""
 
 import math
 
@@ -7,14 +7,14 @@ from numpy.typing import NDArray
 
 from asr.decoding.config import BeamConfig
 from asr.decoding.fusion.hotwords import HotWords
-from asr.decoding.fusion.vocabulary import Letters, SearchVocabulary
+from asr.decoding.fusion.prepared import PreparedResources
+from asr.decoding.fusion.vocabulary import Letters
 from asr.decoding.kernel.lexicon_tree import LexiconTree, best_below
-from asr.decoding.kernel.proposals import Tables
-from asr.decoding.kernel.steps import Pruning
+from asr.decoding.kernel.proposals import ScoreTables
 from asr.errors import ModelError
 from asr.text.tokenizer import BLANK
 
-__all__ = ["build_bias", "build_pruning", "build_tables"]
+__all__ = ["build_bias", "build_tables"]
 
 _PRIOR_FLOOR = 0.01  # the least prior, as a fraction of 1 / vocab
 
@@ -27,62 +27,39 @@ _NO_TREE = LexiconTree(
 )
 
 
-def build_pruning(config: BeamConfig, vocab: int) -> Pruning:
-    """What the search may leave out, as the kernel takes it.
-
-    Args:
-        config: of the search.
-        vocab: number of tokens, blank included.
-    """
-    return Pruning(
-        beam_threshold=config.beam_threshold,
-        token_threshold=config.token_threshold,
-        token_top=min(config.token_top or vocab, vocab),
-        blank_skip=math.log(config.blank_skip) if config.blank_skip < 1 else math.inf,
-        recombine=config.recombine,
-        lattice_threshold=config.lattice_threshold,
-    )
-
-
 def build_tables(
-    letters: Letters,
-    config: BeamConfig,
-    *,
-    bias: NDArray[np.float64],
-    vocabulary: SearchVocabulary | None,
-    scores: NDArray[np.float64] | None,
-    lm_kind: int,
-    lm_ids: NDArray[np.int32],
-    hot_words: HotWords | None,
-    word_boost: NDArray[np.float64] | None,
-) -> Tables:
-    """What scores a prefix.
+    prepared: PreparedResources, config: BeamConfig, priors: NDArray[np.float64] | None
+) -> ScoreTables:
+    """What scores a prefix with these weights.
 
     Args:
-        letters: what the tokens are made of.
+        prepared: language model, vocabulary and hot words.
         config: weights.
-        bias: (vocab,) float64 nats, see `build_bias`.
-        vocabulary: the words, or None.
-        scores: (words,) float64 nats: by the language model without context, for the look-ahead.
-        lm_kind: NO_LM, WORD_LM, CHARACTER_LM or EXTERNAL_LM.
-        lm_ids: see `Tables`.
-        hot_words: the automaton that finds hot words by their letters.
-        word_boost: (words,) float64 nats: of hot words that are not found by their letters.
+        priors: (vocab,) float64 probabilities, see `build_bias`.
+
+    Raises:
+        ModelError: the priors do not fit.
     """
+    letters, vocabulary, scores = prepared.letters, prepared.vocabulary, prepared.scores
     tree = vocabulary.tree if vocabulary else _NO_TREE
-    boosts = np.zeros(len(vocabulary.words) if vocabulary else 0) if word_boost is None else word_boost
+    boosts = np.zeros(len(vocabulary.words) if vocabulary else 0)
+    if prepared.word_boost is not None:
+        boosts += prepared.word_boost
+    # To the language model each of these is <unk>, as likely as all unknown words together.
+    if prepared.out_of_lm is not None:
+        boosts += config.weights.unknown_penalty * prepared.out_of_lm
     look_ahead = np.zeros(len(tree.letter) + 1)  # the last is for OUT_OF_TREE
     if vocabulary and scores is not None:
         weight = config.weights.lm_weight
         look_ahead[:-1] = best_below(tree, (weight * scores if weight > 0 else 0.0) + boosts)
-    hot_words = hot_words or HotWords(
+    hot_words = prepared.hot_words or HotWords(
         np.zeros((1, len(letters.numbers) + 1), dtype=np.int32), np.zeros(1), np.zeros(1)
     )
     within, end = _gains(look_ahead, letters, config, vocabulary is not None, hot_words, boosts)
     max_proposals = int(np.diff(tree.word_start).max()) + 1
-    return Tables(
+    return ScoreTables(
         scale=float(config.weights.acoustic_scale),
-        bias=bias,
+        bias=build_bias(len(letters.tokens), config, priors),
         begins_word=np.array(letters.begins_word, dtype=np.bool_),
         letter_start=np.cumsum([0, *map(len, letters.tokens)], dtype=np.int32),
         letters=np.array([number for token in letters.tokens for number in token], dtype=np.int32),
@@ -104,9 +81,9 @@ def build_tables(
         hot_next=hot_words.next_state,
         hot_advance=hot_words.advance,
         hot_gain=hot_words.gain,
-        lm_kind=lm_kind,
+        lm_kind=prepared.lm_kind,
         lm_weight=float(config.weights.lm_weight),
-        lm_ids=lm_ids,
+        lm_ids=prepared.lm_ids,
         max_proposals=max_proposals,
     )
 
@@ -115,7 +92,7 @@ def build_bias(vocab: int, config: BeamConfig, priors: NDArray[np.float64] | Non
     """(vocab,) float64 nats added to the scaled log-probabilities.
 
     A prior below a hundredth of the uniform one counts as that: dividing by the mean posterior of a
-    token that hardly ever occurred would make it thousands of times too likely.
+    token that almost never occurred would make it thousands of times too likely.
 
     Args:
         vocab: number of tokens, blank included.
@@ -131,8 +108,8 @@ def build_bias(vocab: int, config: BeamConfig, priors: NDArray[np.float64] | Non
     if config.weights.prior_weight > 0:
         if priors is None:
             raise ModelError(
-                f"prior-weight is {config.weights.prior_weight:g}, but there are no priors. The tokens' mean "
-                "probabilities were expected. Give them, or set --prior-weight 0."
+                f"--prior-weight is {config.weights.prior_weight:g}, but there are no priors. The tokens' "
+                "mean probabilities were expected. Give them, or set --prior-weight 0."
             )
         if priors.shape != (vocab,) or not (priors > 0).all():
             raise ModelError(
@@ -164,7 +141,7 @@ def _gains(
         config: weights.
         has_vocabulary: whether words come from the tree.
         hot_words: the automaton that finds hot words by their letters.
-        boosts: (words,) float64 nats of hot words.
+        boosts: (words,) float64 nats: see `ScoreTables.word_boost`.
 
     Returns:
         Both (nodes + 1,) float64: of tokens within a word, and of tokens that end one.

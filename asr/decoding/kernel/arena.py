@@ -53,7 +53,7 @@ NODE = np.dtype(
         ("hot_state", np.int32),  # state of the hot words
         ("padding", np.int32),
         ("factor", np.float64),  # exp(fused_score - that of the parent)
-        # nats: the score of this prefix but for its acoustics, look-ahead included
+        # nats: the score of this prefix without its acoustics, look-ahead included
         ("fused_score", np.float64),
         ("lm_log_prob", np.float64),  # of the complete words (or characters), unweighted, nats
     ]
@@ -61,10 +61,10 @@ NODE = np.dtype(
 
 
 class Merges(NamedTuple):
-    """Prefixes that recombination has dropped, each with the prefix that goes on instead.
+    """Prefixes that recombination has dropped, each with the prefix that continues instead.
 
     Attributes:
-        kept: (capacity,) int32: the node that goes on.
+        kept: (capacity,) int32: the node that continues.
         dropped: (capacity,) int32: the node that was dropped for it.
         log_ratio: (capacity,) float64: log of the dropped prefix's probability over the other's, nats, at
             most 0.
@@ -165,7 +165,7 @@ def _mark(nodes: NDArray[Any], node: int, number: NDArray[np.int32]) -> None:
 def compact(beam: Beam, merges: Merges, nodes: NDArray[Any], number: NDArray[np.int32]) -> None:
     """Copy the prefixes that are needed (the beam, its prefixes, what merged into these) into another arena.
 
-    The order of nodes stays, so that the search goes on as it would have.
+    The order of nodes stays, so that the search continues as it would have.
 
     Args:
         beam: its `nodes` are only read; its other arrays then refer to the new arena.

@@ -23,7 +23,8 @@ class LexiconTree:
         child_start: (n + 1,) int32: the children of node i are child_start[i] to child_start[i + 1] - 1.
         letter: (n,) int32: what leads to the node, ascending among siblings; -1 for the root.
         word_start: (n + 1,) int32: the words of node i are those of `words` from word_start[i] on.
-        words: (spellings,) int32 word numbers: several at a node where words are spelled or sound alike.
+        words: (spellings,) int32 word numbers: more than one at a node where they are spelled or
+            sound alike.
         depth: (n,) int32: letters from the root to the node.
     """
 

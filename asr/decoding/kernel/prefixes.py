@@ -1,4 +1,4 @@
-"""New prefixes: the score of a proposal besides the acoustic one, and its node in the arena; compiled.
+"""New prefixes, and how prefixes end: the score of a proposal without the acoustic one; compiled.
 
 Where a token ends a word, the word is scored. Within a word the prefix carries the best that the words below
 its node of the lexicon tree could get from the language model's unigrams (look-ahead); at the word's end that
@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asr.compiled import kernel
-from asr.decoding.kernel.arena import N_NODES, NONE, OUT_OF_TREE, ROOT, UNKNOWN, Beam
+from asr.decoding.kernel.arena import N_NODES, N_PREFIXES, NONE, OUT_OF_TREE, ROOT, UNKNOWN, Beam
 from asr.decoding.kernel.proposals import (
     CHARACTER_LM,
+    COLUMNS,
     END_OF_TEXT,
     HOT_STATE,
     PARENT,
@@ -25,17 +26,18 @@ from asr.decoding.kernel.proposals import (
     TREE_NODE,
     WORD,
     WORD_LM,
-    Tables,
+    ScoreTables,
+    propose,
 )  # fmt: skip
 from asr.lm.ngram.packed import PackedNgrams, advance
 from asr.lm.ngram.trie import UNKNOWN_ID
 
-__all__ = ["add_prefix", "add_prefixes", "fused_gain", "lm_score"]
+__all__ = ["add_prefix", "add_prefixes", "fused_gain", "lm_score", "propose_ends", "score_ends"]
 
 
 @kernel(allocates=False, inline=True)
 def lm_score(
-    nodes: NDArray[Any], row: NDArray[np.int32], tables: Tables, lm: PackedNgrams
+    nodes: NDArray[Any], row: NDArray[np.int32], tables: ScoreTables, lm: PackedNgrams
 ) -> tuple[float, int]:
     """The log-probability that an n-gram model gives to a proposal, and its state after it.
 
@@ -43,7 +45,7 @@ def lm_score(
     one by one. A first token that both begins a word and has letters is scored without a space before it.
 
     Args:
-        nodes: the arena.
+        nodes: (capacity,) NODE: the arena.
         row: (COLUMNS,) int32: the proposal.
         tables: hold the kind of model and its ids.
         lm: the model.
@@ -77,11 +79,11 @@ def lm_score(
 
 
 @kernel(allocates=False, inline=True)
-def fused_gain(nodes: NDArray[Any], row: NDArray[np.int32], lm_log_prob: float, tables: Tables) -> float:
+def fused_gain(nodes: NDArray[Any], row: NDArray[np.int32], lm_log_prob: float, tables: ScoreTables) -> float:
     """What a proposal adds to the fused score of its parent, nats.
 
     Args:
-        nodes: the arena.
+        nodes: (capacity,) NODE: the arena.
         row: (COLUMNS,) int32: the proposal.
         lm_log_prob: of the proposal by the language model, nats, not weighted.
         tables: what scores.
@@ -115,7 +117,9 @@ def fused_gain(nodes: NDArray[Any], row: NDArray[np.int32], lm_log_prob: float, 
 
 
 @kernel(allocates=False, inline=True)
-def add_prefix(beam: Beam, row: NDArray[np.int32], lm_log_prob: float, lm_state: int, tables: Tables) -> None:
+def add_prefix(
+    beam: Beam, row: NDArray[np.int32], lm_log_prob: float, lm_state: int, tables: ScoreTables
+) -> None:
     """Make the prefix of a proposal; the arena must have room.
 
     Args:
@@ -152,7 +156,7 @@ def add_prefixes(
     rows: NDArray[np.int32],
     lm_log_probs: NDArray[np.float64],
     lm_states: NDArray[np.int64],
-    tables: Tables,
+    tables: ScoreTables,
 ) -> None:
     """Make the prefixes of proposals; the arena must have room.
 
@@ -165,3 +169,91 @@ def add_prefixes(
     """
     for row in range(rows.shape[0]):
         add_prefix(beam, rows[row], lm_log_probs[row], lm_states[row], tables)
+
+
+# -------------------------------------------------------------------------------- the end of an utterance
+
+
+def propose_ends(beam: Beam, tables: ScoreTables) -> NDArray[np.int32]:
+    """What the prefixes of the beam become if the utterance ends here.
+
+    Where all of them are within a word that may not end there, each ends with an unknown word.
+
+    Args:
+        beam: the search, at its end.
+        tables: what scores.
+
+    Returns:
+        (ends, COLUMNS) int32: proposals.
+    """
+    rows = np.empty((int(beam.sizes[N_PREFIXES]) * tables.max_proposals, COLUMNS), np.int32)
+    return rows[: _propose_ends(beam, tables, rows)]
+
+
+@kernel(allocates=False)
+def _propose_ends(beam: Beam, tables: ScoreTables, rows: NDArray[np.int32]) -> int:
+    """`propose_ends` into the first of `rows`, (at least ends, COLUMNS) int32; returns how many."""
+    count = 0
+    for index in range(beam.sizes[N_PREFIXES]):
+        count += propose(beam.nodes, beam.node[index], END_OF_TEXT, tables, rows[count:])
+    if count == 0:
+        for index in range(beam.sizes[N_PREFIXES]):
+            rows[count, PARENT] = beam.node[index]
+            rows[count, TOKEN] = END_OF_TEXT
+            rows[count, WORD] = UNKNOWN
+            rows[count, STARTS_UNKNOWN] = 0
+            count += 1
+    return count
+
+
+def score_ends(
+    beam: Beam,
+    rows: NDArray[np.int32],
+    end_log_probs: NDArray[np.float64],
+    tables: ScoreTables,
+    lm: PackedNgrams,
+    end_id: int,
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """The search's scores of the texts that `propose_ends` gave.
+
+    Args:
+        beam: the search, at its end.
+        rows: (ends, COLUMNS) int32: the proposals.
+        end_log_probs: (ends,) float64 nats: of the ends by a language model in Python; 0 for others.
+        tables: what scores.
+        lm: the n-gram model, if it is one.
+        end_id: its id of `</s>`.
+
+    Returns:
+        All (ends,) float64: score, nats; the part of it that is not acoustic; the language model's
+        log-probability of the whole text, unweighted.
+    """
+    score, fused = np.empty(len(rows)), np.empty(len(rows))
+    log_probs = end_log_probs.copy()
+    _score_ends(beam, rows, tables, lm, end_id, score, fused, log_probs)
+    return score, fused, log_probs
+
+
+@kernel(allocates=False)
+def _score_ends(
+    beam: Beam,
+    rows: NDArray[np.int32],
+    tables: ScoreTables,
+    lm: PackedNgrams,
+    end_id: int,
+    score: NDArray[np.float64],
+    fused: NDArray[np.float64],
+    log_probs: NDArray[np.float64],
+) -> None:
+    """`score_ends`, whose three results (ends,) are filled; `log_probs` holds those of the ends before."""
+    for row in range(rows.shape[0]):
+        node = beam.nodes[rows[row, PARENT]]
+        log_prob = log_probs[row]
+        if tables.lm_kind == WORD_LM or tables.lm_kind == CHARACTER_LM:
+            log_prob, state = lm_score(beam.nodes, rows[row], tables, lm)
+            log_prob += advance(lm, state, end_id)[0]
+        gain = fused_gain(beam.nodes, rows[row], log_prob, tables)
+        total = beam.blank_prob[node.beam_index] + beam.nonblank_prob[node.beam_index]
+        score[row] = math.log(total) + beam.log_scale[0] + gain
+        fused[row] = node.fused_score + gain
+        log_probs[row] = node.lm_log_prob + log_prob

@@ -10,7 +10,7 @@ from asr.decoding.kernel.arena import NONE, OUT_OF_TREE, ROOT, UNKNOWN
 
 __all__ = [
     "CHARACTER_LM", "COLUMNS", "END_OF_TEXT", "EXTERNAL_LM", "HOT_STATE", "NO_LM", "PARENT", "STARTS_UNKNOWN",
-    "TOKEN", "TREE_NODE", "WORD", "WORD_LM", "Tables", "propose",
+    "TOKEN", "TREE_NODE", "WORD", "WORD_LM", "ScoreTables", "propose",
 ]  # fmt: skip
 
 END_OF_TEXT = -1  # instead of a token: the end of the utterance
@@ -25,7 +25,7 @@ PARENT, TOKEN, WORD, TREE_NODE, HOT_STATE, STARTS_UNKNOWN = 0, 1, 2, 3, 4, 5
 COLUMNS = 6
 
 
-class Tables(NamedTuple):
+class ScoreTables(NamedTuple):
     """Everything that scores a prefix, as numba takes it.
 
     Attributes:
@@ -34,13 +34,14 @@ class Tables(NamedTuple):
         begins_word: (vocab,) bool: whether the token begins a word, so that the word before it ends.
         letter_start: (vocab + 1,) int32: where a token's letters begin in `letters`.
         letters: (letters of all tokens,) int32: numbers of letters from 0, token by token.
-        separated: whether tokens show where words end; without it a word ends wherever one can.
+        separated: whether tokens show where words end; without it a word can end with each of its letters.
         has_vocabulary: whether words come from the tree.
         allow_unknown: whether words outside the tree may be written.
         child_start: (tree nodes + 1,) int32: the children of node n begin at node child_start[n].
         letter: (tree nodes,) int32: the letter that leads to the node; ascending among siblings.
         word_start: (tree nodes + 1,) int32: where a node's words begin in `words`.
-        words: (spellings,) int32: word numbers, node by node; several where words are spelled or sound alike.
+        words: (spellings,) int32: word numbers, node by node; more than one where they are spelled or
+            sound alike.
         depth: (tree nodes + 1,) int32: letters from the root to the node; the last is for OUT_OF_TREE, 0.
         look_ahead: (tree nodes + 1,) float64, weighted nats; the last is for OUT_OF_TREE, 0.
         gain_within: (tree nodes + 1,) float64: the greatest factor by which a token within a word multiplies
@@ -49,7 +50,8 @@ class Tables(NamedTuple):
         word_bonus: nats per word.
         unknown_penalty: nats an unknown word.
         unknown_letter_penalty: nats a letter of it.
-        word_boost: (words,) float64, nats: of hot words, where they are not found by their letters.
+        word_boost: (words,) float64, nats: of hot words that are not found by their letters, and the penalty
+            of words that the language model does not know.
         hot_next: (hot states, letters + 1) int32: by letter; last column: a word's end.
         hot_advance: (hot states,) float64: nats that a hot word that has begun is given in advance.
         hot_gain: (hot states,) float64: nats for the hot words that are complete if the word ends here.
@@ -90,7 +92,7 @@ class Tables(NamedTuple):
 
 
 @kernel(allocates=False, inline=True)
-def _child(tree_node: int, letter: int, tables: Tables) -> int:
+def _child(tree_node: int, letter: int, tables: ScoreTables) -> int:
     """The node of the lexicon tree after one more letter, or NONE.
 
     Args:
@@ -111,7 +113,7 @@ def _child(tree_node: int, letter: int, tables: Tables) -> int:
 
 
 @kernel(allocates=False, inline=True)
-def _walk(tree_node: int, token: int, tables: Tables) -> int:
+def _walk(tree_node: int, token: int, tables: ScoreTables) -> int:
     """The node of the lexicon tree after a token's letters, or OUT_OF_TREE where the tree has no such word.
 
     Args:
@@ -127,18 +129,20 @@ def _walk(tree_node: int, token: int, tables: Tables) -> int:
 
 
 @kernel(allocates=False, inline=True)
-def propose(nodes: NDArray[Any], parent: int, token: int, tables: Tables, rows: NDArray[np.int32]) -> int:
+def propose(
+    nodes: NDArray[Any], parent: int, token: int, tables: ScoreTables, rows: NDArray[np.int32]
+) -> int:
     """What a prefix can become by one more token: more than one thing where words sound alike.
 
     Args:
-        nodes: the arena.
+        nodes: (capacity,) NODE: the arena.
         parent: the prefix.
         token: its id, or END_OF_TEXT.
         tables: what scores.
         rows: (max_proposals, COLUMNS) int32: filled from the top.
 
     Returns:
-        How many rows are filled; 0 where no word of the vocabulary goes on like this.
+        How many rows are filled; 0 where no word of the vocabulary continues like this.
     """
     tree_node, hot_state = nodes[parent].tree_node, nodes[parent].hot_state
     if not tables.separated:
@@ -176,7 +180,9 @@ def propose(nodes: NDArray[Any], parent: int, token: int, tables: Tables, rows: 
 
 
 @kernel(allocates=False, inline=True)
-def _propose_joined(parent: int, token: int, tree_node: int, tables: Tables, rows: NDArray[np.int32]) -> int:
+def _propose_joined(
+    parent: int, token: int, tree_node: int, tables: ScoreTables, rows: NDArray[np.int32]
+) -> int:
     """`propose` where tokens do not show where words end: a word can end with its last letter.
 
     Args:
@@ -217,7 +223,7 @@ def _propose_joined(parent: int, token: int, tree_node: int, tables: Tables, row
 
 
 @kernel(allocates=False, inline=True)
-def _hot_after(hot_state: int, ends: bool, token: int, tables: Tables) -> int:
+def _hot_after(hot_state: int, ends: bool, token: int, tables: ScoreTables) -> int:
     """The state of the hot words after a token.
 
     Args:

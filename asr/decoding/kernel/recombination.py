@@ -1,4 +1,4 @@
-"""Which prefixes make the next beam: recombination of those that go on alike, and pruning to its size."""
+"""Which prefixes make the next beam: recombination of those that continue alike, and pruning to its size."""
 
 import math
 from typing import NamedTuple
@@ -28,7 +28,7 @@ class StepBuffers(NamedTuple):
         token_prob: (vocab,) float64: the tokens' scaled and biased probabilities at a step.
         token_step: (vocab,) int64: the step for which `token_prob` holds.
         tokens: (vocab,) int32: the tokens that are tried, the most probable first.
-        child: (vocab,) int32: the newest child by each token of the prefix at hand.
+        child: (vocab,) int32: the newest child by each token of the prefix that is extended.
         child_stamp: (vocab,) int64: the running number of the prefix for which `child` holds; the blank's
             element counts.
         proposals: (max_proposals, COLUMNS) int32: see `propose`.
@@ -56,7 +56,7 @@ def new_buffers(beam_size: int, vocab: int, max_proposals: int) -> StepBuffers:
     Args:
         beam_size: most prefixes after a step.
         vocab: number of tokens, blank included.
-        max_proposals: see `Tables`.
+        max_proposals: see `ScoreTables`.
     """
     capacity = 2 * beam_size + 16
     slots = 1 << (2 * capacity).bit_length()
@@ -97,10 +97,10 @@ def _dominates(beam: Beam, buffers: StepBuffers, one: int, other: int) -> bool:
 def recombine(
     beam: Beam, merges: Merges, threshold: float, buffers: StepBuffers, count: int, step: int
 ) -> int:
-    """Drop each candidate that goes on as another one does and is no more probable.
+    """Drop each candidate that can continue only as another one and is no more probable.
 
     How the probabilities of two candidates develop depends on their last token, node of the lexicon tree and
-    states of language model and hot words alone. Approximate all the same: the parent of the dropped prefix
+    states of language model and hot words alone. It is approximate: the parent of the dropped prefix
     could return to the beam and give it more, and prefixes in the beam that it begins get nothing from it any
     more.
 

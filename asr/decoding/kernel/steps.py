@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from asr.compiled import kernel
 from asr.decoding.kernel.arena import N_NODES, N_PREFIXES, NONE, Beam, Merges
 from asr.decoding.kernel.prefixes import add_prefix, lm_score
-from asr.decoding.kernel.proposals import COLUMNS, EXTERNAL_LM, Tables, propose
+from asr.decoding.kernel.proposals import COLUMNS, EXTERNAL_LM, ScoreTables, propose
 from asr.decoding.kernel.recombination import StepBuffers, keep_best, recombine, select_beam
 from asr.lm.ngram.packed import PackedNgrams
 
@@ -54,7 +54,7 @@ def advance_beam(
     beam: Beam,
     merges: Merges,
     pruning: Pruning,
-    tables: Tables,
+    tables: ScoreTables,
     lm: PackedNgrams,
     pending: Pending,
     buffers: StepBuffers,
@@ -108,9 +108,9 @@ def advance_beam(
 
 @kernel(allocates=False, inline=True)
 def _continue_prefixes(
-    log_probs: NDArray[np.float64], step: int, beam: Beam, tables: Tables, buffers: StepBuffers
+    log_probs: NDArray[np.float64], step: int, beam: Beam, tables: ScoreTables, buffers: StepBuffers
 ) -> tuple[int, float, float]:
-    """The prefixes of the beam go on: by a blank, by their last token again, or from one token less.
+    """The prefixes of the beam continue: by a blank, by their last token again, or from one token less.
 
     Args:
         log_probs: (steps, vocab) float64 nats.
@@ -163,7 +163,7 @@ def _choose_tokens(
     floor: float,
     pruning: Pruning,
     beam: Beam,
-    tables: Tables,
+    tables: ScoreTables,
     buffers: StepBuffers,
 ) -> int:
     """Which tokens may start new prefixes at this step, the most probable first.
@@ -217,7 +217,7 @@ def _extend_prefixes(
     tried: int,
     floor: float,
     beam: Beam,
-    tables: Tables,
+    tables: ScoreTables,
     lm: PackedNgrams,
     buffers: StepBuffers,
     count: int,

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from asr.errors import SettingsError
+from asr.errors import SettingsError, option_name
 from asr.frontend.augment.noise import NOISE_KINDS, NoiseKind
 
 
@@ -34,9 +34,8 @@ class AugmentConfig:
     # some of what they have, 0 to 1.
     silence_share: float = 0.0
     silence_s: tuple[float, float] = (-0.2, 0.5)  # range of what is added at each end, s; below 0 is trimmed
-    telephone_share: float = (
-        0.0  # share that sounds as over a telephone: 300 to 3400 Hz, 8 kHz, mu-law, 0 to 1
-    )
+    # share that sounds as over a telephone: 300 to 3400 Hz, 8 kHz, mu-law, 0 to 1
+    telephone_share: float = 0.0
     codec_share: float = 0.0  # share that is coded as Opus, 0 to 1
     codec_kbits: tuple[float, float] = (8.0, 24.0)  # range of Opus' bit rate, kbit/s
     # Range of the factor that warps the frequencies of the mel bands (vocal tract length perturbation);
@@ -45,35 +44,37 @@ class AugmentConfig:
 
     def __post_init__(self) -> None:
         if not self.speeds or not all(0.5 <= speed <= 2 for speed in self.speeds):
-            raise SettingsError(f"augment.speeds must be one or more factors in 0.5..2. Got {self.speeds}.")
+            raise SettingsError(f"--augment.speeds must be one or more factors in 0.5..2. Got {self.speeds}.")
         if any(abs(100 * speed - round(100 * speed)) > 1e-6 for speed in self.speeds):
             raise SettingsError(
-                f"augment.speeds must be factors in whole percents, as 0.95. Got {self.speeds}."
+                f"--augment.speeds must be factors in whole percents, as 0.95. Got {self.speeds}."
             )
         masks = ("time_masks_per_s", "time_mask_frames", "mel_masks", "mel_mask_bands", "masks_from_epoch")
         for name in masks:
             value = getattr(self, name)
             if not 0 <= value < math.inf:
-                raise SettingsError(f"{_key(name)} must not be negative. Got {value:g}.")
+                raise SettingsError(f"{option_name('augment', name)} must not be negative. Got {value:g}.")
         for name in _SHARES:
             if not 0 <= getattr(self, name) <= 1:
-                raise SettingsError(f"{_key(name)} must be in 0..1. Got {getattr(self, name):g}.")
+                raise SettingsError(
+                    f"{option_name('augment', name)} must be in 0..1. Got {getattr(self, name):g}."
+                )
         for name, (lowest, highest, unit) in _RANGES.items():
             low, high = getattr(self, name)
             if not lowest <= low <= high <= highest:
                 raise SettingsError(
-                    f"{_key(name)} must be two numbers within {lowest:g}..{highest:g}{unit}, the lower "
-                    f"first. Got {low:g} {high:g}."
+                    f"{option_name('augment', name)} must be two numbers within "
+                    f"{lowest:g}..{highest:g}{unit}, the lower first. Got {low:g} {high:g}."
                 )
         for topic in ("room", "noise"):
             if getattr(self, f"{topic}_dir") is not None and not getattr(self, f"{topic}_share"):
                 raise SettingsError(
-                    f"augment.{topic}-dir is given, but augment.{topic}-share is 0, so that nothing in it is "
-                    f"used. Set the share too, such as --augment.{topic}-share 0.5, or leave both out."
+                    f"--augment.{topic}-dir is given, but --augment.{topic}-share is 0, so that nothing in "
+                    f"it is used. Set the share too, such as --augment.{topic}-share 0.5, or leave both out."
                 )
         if not self.noise_kinds or not set(self.noise_kinds) <= set(NOISE_KINDS):
             got = " ".join(self.noise_kinds) or "none"
-            raise SettingsError(f"augment.noise-kinds must be some of {' '.join(NOISE_KINDS)}. Got {got}.")
+            raise SettingsError(f"--augment.noise-kinds must be some of {' '.join(NOISE_KINDS)}. Got {got}.")
 
     @property
     def changes_waveform(self) -> bool:
@@ -89,10 +90,6 @@ _RANGES = {
     "noise_snr_db": (-30.0, 100.0, " dB"), "gain_db": (-60.0, 60.0, " dB"), "mel_warp": (0.5, 2.0, ""),
     "silence_s": (-5.0, 5.0, " s"), "codec_kbits": (6.0, 256.0, " kbit/s"),
 }  # fmt: skip
-
-
-def _key(name: str) -> str:
-    return f"augment.{name.replace('_', '-')}"
 
 
 # Under which a model is scored, to see how it does outside of a quiet room: as recorded, and four others.

@@ -49,13 +49,13 @@ def persistent_obstacle(cell: Cell, width: int, projection: int, input_size: int
         One clause for the user, or None if nothing rules it out.
     """
     if cell not in ("lstm", "rnn", "rnn-relu"):
-        return f"model.cell is {cell}, expected lstm, rnn or rnn-relu"
+        return f"--model.cell is {cell}, expected lstm, rnn or rnn-relu"
     if projection:
-        return f"model.projection is {projection}, expected 0"
+        return f"--model.projection is {projection}, expected 0"
     if width > _MOST_UNITS or width % _MULTIPLE:
         below = min(width, _MOST_UNITS) // _MULTIPLE * _MULTIPLE
         nearest = [value for value in (below, below + _MULTIPLE) if 0 < value <= _MOST_UNITS]
-        return f"model.width is {width}, expected {' or '.join(str(value) for value in nearest)}"
+        return f"--model.width is {width}, expected {' or '.join(str(value) for value in nearest)}"
     if input_size % _MULTIPLE:
         return f"a recurrent layer gets {input_size} values per step, expected a multiple of {_MULTIPLE}"
     return None

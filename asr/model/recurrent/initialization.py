@@ -55,11 +55,11 @@ def check_cell(cell: str, projection: int) -> None:
         SettingsError: the cell is unknown, or has no projection.
     """
     if cell not in CELL_NAMES:
-        raise SettingsError(f"model.cell must be one of {', '.join(CELL_NAMES)}. Got {cell!r}.")
+        raise SettingsError(f"--model.cell must be one of {', '.join(CELL_NAMES)}. Got {cell!r}.")
     if projection and not cell.startswith("lstm"):
         raise SettingsError(
-            f"model.projection is {projection}, but a {cell} cell has no recurrent projection, only lstm and "
-            "lstm-peephole have. Set model.bottleneck for a linear layer after each recurrent layer."
+            f"--model.projection is {projection}, but a {cell} cell has no recurrent projection, only lstm "
+            "and lstm-peephole have. Set --model.bottleneck for a linear layer after each recurrent layer."
         )
 
 
@@ -71,8 +71,8 @@ def check_projection(projection: int, width: int) -> None:
     """
     if projection > width:
         raise SettingsError(
-            f"model.projection larger than width: {projection} > {width}. A projection makes the hidden "
-            "state smaller; expected at most model.width. Lower it, or set it to 0 for none."
+            f"--model.projection larger than width: {projection} > {width}. A projection makes the hidden "
+            "state smaller; expected at most --model.width. Lower it, or set it to 0 for none."
         )
 
 

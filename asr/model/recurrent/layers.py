@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from asr.errors import SettingsError
+from asr.errors import SettingsError, option_name
 from asr.model.recurrent.cudnn import has_persistent_kernels, persistent_obstacle, persistent_rows
 from asr.model.recurrent.direction import Direction, product_dtype
 from asr.model.recurrent.direction import State as State
@@ -83,13 +83,15 @@ def _require_at_least(config: LayerConfig, **bounds: int) -> None:
     """Refuse whole numbers below their bounds, by the settings' names."""
     for name, bound in bounds.items():
         if getattr(config, name) < bound:
-            raise SettingsError(f"model.{name} must be at least {bound}. Got {getattr(config, name)}.")
+            raise SettingsError(
+                f"{option_name('model', name)} must be at least {bound}. Got {getattr(config, name)}."
+            )
 
 
 def _require_rate(config: LayerConfig, name: str) -> None:
     """Refuse a rate of dropout outside of [0, 1)."""
     if not 0 <= getattr(config, name) < 1:
-        raise SettingsError(f"model.{name} must be in [0, 1). Got {getattr(config, name):g}.")
+        raise SettingsError(f"{option_name('model', name)} must be in [0, 1). Got {getattr(config, name):g}.")
 
 
 class RecurrentLayer(nn.Module):

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from asr.device import autocast
-from asr.errors import DataError, SettingsError
+from asr.errors import DataError, SettingsError, option_name
 from asr.lm.charrnn import CharRnn, load_charrnn, save_charrnn
 from asr.model.recurrent.layers import State
 from asr.training.distributed import Process
@@ -40,7 +40,9 @@ class StreamConfig:
     def __post_init__(self) -> None:
         for name in ("streams", "block"):
             if getattr(self, name) < 1:
-                raise SettingsError(f"text.{name} must be at least 1. Got {getattr(self, name)}.")
+                raise SettingsError(
+                    f"{option_name('text', name)} must be at least 1. Got {getattr(self, name)}."
+                )
 
 
 @dataclass(frozen=True)
@@ -121,7 +123,7 @@ class CharacterLmTask:
             )
         if config.streams < process.world_size:
             raise SettingsError(
-                f"text.streams is {config.streams} for {process.world_size} processes. Expected one or "
+                f"--text.streams is {config.streams} for {process.world_size} processes. Expected one or "
                 f"more for each. Raise it."
             )
         self._states: list[State] | None = None

@@ -2,10 +2,10 @@
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -14,9 +14,8 @@ from asr.batching.batches import Batch, Batches
 from asr.batching.sampler import PlannedBatch
 from asr.decoding.greedy import BestPaths
 from asr.decoding.hypothesis import OutputUnit
-from asr.device import autocast
+from asr.device import HostCopy, autocast
 from asr.errors import DataError
-from asr.frontend.augment import Masks
 from asr.model.acoustic import AcousticModel
 from asr.model.crf import crf_loss
 from asr.model.ctc import blank_steps, ctc_loss, deterministic_ctc_loss
@@ -30,7 +29,7 @@ from asr.training.distributed import Process
 from asr.training.faults import load_bad_update
 from asr.training.tasks.blank_plateau import BlankPlateau
 from asr.training.tasks.interface import TaskOutput, Throughput
-from asr.training.update import delayed_by_one, is_asynchronous, record_event
+from asr.training.update import delayed_by_one
 
 log = logging.getLogger("asr")
 
@@ -124,9 +123,13 @@ class SpeechTask:
             log.info("warm start: units are repeated, from %d to %d per layer and direction", old, new)
             wide = widened_weights(other.encoder, new, torch.Generator().manual_seed(0))
             weights |= {f"encoder.{name}": tensor for name, tensor in wide.items()}
+        theirs, ours = other.settings.tokenizer, self.net.settings.tokenizer
         # Not the tokenizers themselves: those of phones also hold the words of their transcripts.
-        mine, theirs = self.net.settings.tokenizer, other.settings.tokenizer
-        if (mine.units, mine.symbols) != (theirs.units, theirs.symbols):
+        if (theirs.units, theirs.symbols) != (ours.units, ours.symbols):
+            log.info(
+                "warm start: the output layer is new: %d %s here, %d %s in %s",
+                len(ours.symbols), ours.units, len(theirs.symbols), theirs.units, path,
+            )  # fmt: skip
             weights |= {name: None for name in weights if name.startswith("encoder.output.")}
         own = self.net.state_dict()
         return weights | {name: own[name] for name in own if name.startswith("denominator.")}
@@ -140,7 +143,7 @@ class SpeechTask:
         return self.train.load(plan)
 
     def forward(self, batch: Batch, precision: torch.dtype) -> TaskOutput:
-        """The loss of each utterance."""
+        """The losses of a batch, (batch,) nats, and its share of blanks; see `speech_losses`."""
         return speech_losses(self.net, batch, precision, self.loss)
 
     def observe(self, number: int, statistics: Mapping[str, float]) -> None:
@@ -174,13 +177,13 @@ def loss_of(model: AcousticModel, ctc: LossFunction = ctc_loss) -> LossFunction:
     if model.denominator is None:
         return ctc
     weight = model.settings.encoder.loss.ctc_weight
-    return partial(crf_loss, denominator=model.denominator, ctc_weight=weight, ctc=ctc)
+    return partial(crf_loss, denominator_lm=model.denominator, ctc_weight=weight, ctc=ctc)
 
 
 def speech_losses(
     model: AcousticModel, batch: Batch, precision: torch.dtype, loss: LossFunction | None = None
 ) -> TaskOutput:
-    """The loss of each utterance, and the fraction of blanks among the outputs.
+    """The loss of each utterance, (batch,) nats, and under "blank" how many of its steps are blank.
 
     Nothing in here reads from the device (torch's CTC may wait).
 
@@ -207,9 +210,9 @@ def _forward(
     features = on_device.features(settings.features)
     with autocast(precision, device):
         log_probs, step_lengths = model(features, on_device.frame_lengths, on_device.masks)
-    # torch's loss takes lengths in the host's memory, and would wait for the device to send them.
-    steps = step_count(batch.frame_lengths, settings.encoder.subsampling)
-    return log_probs, step_lengths, loss(log_probs, steps, on_device.tokens, batch.token_lengths)
+    # The same lengths again: torch's loss takes them in the host's memory, and would wait for the device.
+    host_step_lengths = step_count(batch.frame_lengths, settings.encoder.subsampling)
+    return log_probs, step_lengths, loss(log_probs, host_step_lengths, on_device.tokens, batch.token_lengths)
 
 
 def replay(path: Path | str, device: str = "cpu") -> dict[str, float]:
@@ -230,8 +233,7 @@ def replay(path: Path | str, device: str = "cpu") -> dict[str, float]:
     torch.manual_seed(record["seed"])
     results: dict[str, float] = {}
     for fields in record["batches"]:
-        masks = Masks(**fields["masks"]) if fields["masks"] else None
-        batch = Batch(**{**fields, "masks": masks})
+        batch = Batch.from_fields(fields)
         losses = speech_losses(model, batch, torch.float32).losses
         (losses.sum() / record["tokens"]).backward()
         results |= dict(zip(batch.ids, losses.tolist(), strict=True))
@@ -266,14 +268,13 @@ def validate(
     decoded: list[tuple[str, str, str]] = []  # with the language model
     totals = [0.0, 0.0, 0.0]
     scored = (_score_batch(model, batch, precision, decoder) for batch in dev.load(dev.plan(epoch=0)))
-    for ids, paths, sums, output, ready in delayed_by_one(scored):
-        if ready is not None:
-            ready.synchronize()
+    for batch in delayed_by_one(scored):
+        sums, packed, log_probs = batch.tensors.get()
         totals = [total + value for total, value in zip(totals, sums.tolist(), strict=True)]
-        hypotheses = paths.hypotheses(tokenizer, model.step_s)
-        rows += [(name, texts[name], found.text) for name, found in zip(ids, hypotheses, strict=True)]
-        if decoder is not None and output is not None:
-            decoded += decoder.decode(output)
+        hypotheses = replace(batch.paths, packed=packed).hypotheses(tokenizer, model.step_s)
+        rows += [(name, texts[name], found.text) for name, found in zip(batch.ids, hypotheses, strict=True)]
+        if decoder is not None and batch.output is not None and log_probs is not None:
+            decoded += decoder.decode(replace(batch.output, log_probs=log_probs))
     loss, blanks, steps = totals
     gathered = process.gather((rows, loss, blanks, steps, decoded))
     model.train()
@@ -300,20 +301,25 @@ def validate(
     )
 
 
+class _ScoredBatch(NamedTuple):
+    """The results of a batch of the dev set, on their way to the host's memory."""
+
+    ids: tuple[str, ...]
+    paths: BestPaths
+    output: DevOutput | None  # what is decoded with a language model
+    # (3,) float64 sums of the losses in nats, of steps that are blank and of steps; the tensor of the best
+    # paths; log-probabilities of what is decoded
+    tensors: HostCopy[tuple[Tensor, Tensor, Tensor | None]]
+
+
 def _score_batch(
     model: AcousticModel, batch: Batch, precision: torch.dtype, decoder: DevDecoder | None
-) -> tuple[tuple[str, ...], BestPaths, Tensor, DevOutput | None, torch.cuda.Event | None]:
-    """Start to score a batch, without waiting for the device.
-
-    Returns:
-        Ids; best paths; (3,) float64 sums of the losses in nats, of steps that are blank, and of steps; what
-        is decoded with a language model, all on their way to the host's memory; and, on a GPU, the event
-        after which they are there.
-    """
+) -> _ScoredBatch:
+    """Start to score a batch, without waiting for the device."""
     log_probs, step_lengths, losses = _forward(model, batch, precision, loss_of(model))
     blanks = blank_steps(log_probs, step_lengths)
     sums = torch.stack([losses.sum().double(), blanks.double(), step_lengths.sum().double()])
-    paths = BestPaths.begin(log_probs, step_lengths, model.settings.tokenizer, wait=False)
-    sums = sums.to("cpu", non_blocking=True)
+    paths = BestPaths.begin(log_probs, step_lengths, model.settings.tokenizer)
     output = decoder.select(batch, log_probs) if decoder else None
-    return batch.ids, paths, sums, output, record_event() if is_asynchronous(model.device) else None
+    tensors = HostCopy((sums, paths.packed, output.log_probs if output else None))
+    return _ScoredBatch(batch.ids, paths, output, tensors)

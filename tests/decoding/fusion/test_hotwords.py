@@ -5,10 +5,23 @@ import math
 
 import pytest
 
-from asr.decoding.beam import BeamDecoder
+from asr.decoding.beam_decoder import BeamDecoder
 from asr.decoding.fusion.hotwords import build_hot_words, parse_hot_words
 from asr.errors import SettingsError
+from asr.lm.ngram.model import NgramModel
 from asr.text.characters import CharTokenizer
+from tests.decoding.fusion.exhaustive import (
+    TOKENIZER,
+    UNLIMITED,
+    Enumerate,
+    Rows,
+    Words,
+    compare,
+    decode_one,
+    exhaust,
+    fused_word_scores,
+    spelled,
+)
 
 LETTERS = {letter: number for number, letter in enumerate("abc")}
 
@@ -102,3 +115,32 @@ def test_absurd_boosts_are_named() -> None:
         parse_hot_words(["ab:1000"])
     with pytest.raises(SettingsError, match=r"hotwords: the boost of 'a' is 1000000\.0"):
         BeamDecoder(CharTokenizer((" ", "a", "b")), hotwords={"a": 1e6})
+
+
+@pytest.mark.parametrize("unit", [None, "word", "character"])
+def test_hot_words_are_exhaustive_search(
+    unit: str | None, models: dict[str, NgramModel], enumerated: Enumerate, random_rows: Rows
+) -> None:
+    """Guards boosts that are given in advance.
+
+    They are taken back where the word does not become complete, count once for each word, for a phrase across
+    its spaces, and for a phrase that begins within another.
+    """
+    boosts = {"ab": 1.1, "b a": 2.3, "a b": 0.7, "bb": 0.9}
+    log_probs = random_rows(17, steps=7, vocab=4, sharpness=1.0)
+    model = models[unit] if unit else None
+
+    def fused(tokens: tuple[int, ...], words: Words) -> tuple[float, float]:
+        nats, lm = UNLIMITED.weights.word_bonus * len(words), 0.0
+        if unit == "word":
+            nats, lm = fused_word_scores(models["word"], UNLIMITED, hot=["ab", "b", "a", "bb"])(tokens, words)
+        elif unit == "character":
+            lm = float(models["character"].log_probs(TOKENIZER.decode(tokens)).sum())
+            nats += UNLIMITED.weights.lm_weight * lm
+        for phrase, boost in boosts.items():
+            parts = tuple(phrase.split())
+            nats += boost * sum(words[i : i + len(parts)] == parts for i in range(len(words)))
+        return nats, lm
+
+    found = decode_one(BeamDecoder(TOKENIZER, UNLIMITED, lm=model, hotwords=boosts), log_probs)
+    compare(found, exhaust(enumerated(log_probs), spelled, fused))

@@ -21,12 +21,12 @@ class Gpu:
     [
         ("lstm", 256, 0, 640, None),
         ("rnn", 1024, 0, 128, None),
-        ("lstm", 320, 0, 640, "model.width is 320, expected 256 or 384"),
-        ("lstm", 64, 0, 640, "model.width is 64, expected 128"),
-        ("lstm", 1280, 0, 640, "model.width is 1280, expected 1024"),
-        ("lstm", 256, 128, 640, "model.projection is 128, expected 0"),
+        ("lstm", 320, 0, 640, "--model.width is 320, expected 256 or 384"),
+        ("lstm", 64, 0, 640, "--model.width is 64, expected 128"),
+        ("lstm", 1280, 0, 640, "--model.width is 1280, expected 1024"),
+        ("lstm", 256, 128, 640, "--model.projection is 128, expected 0"),
         ("lstm", 256, 0, 320, "a recurrent layer gets 320 values per step, expected a multiple of 128"),
-        ("gru", 256, 0, 640, "model.cell is gru, expected lstm, rnn or rnn-relu"),
+        ("gru", 256, 0, 640, "--model.cell is gru, expected lstm, rnn or rnn-relu"),
     ],
 )
 def test_obstacles(cell: Cell, width: int, projection: int, input_size: int, expected: str | None) -> None:

@@ -135,7 +135,7 @@ def make(run_dir: Path, **config: Any) -> Trainer[Chunk]:
 def test_text_is_learned(tmp_path: Path) -> None:
     """Guards the loop against assumptions about speech: it learns a text, reports its throughput, and picks a
     best."""
-    position = make(tmp_path, epochs=30).run(StopRequest())
+    position = make(tmp_path, epochs=30).fit(StopRequest())
     assert position.best_score < 0.7
     assert (tmp_path / "model.safetensors").exists()
     assert '"characters_per_s"' in (tmp_path / "metrics.jsonl").read_text()
@@ -146,19 +146,19 @@ def test_text_is_learned(tmp_path: Path) -> None:
 def test_carried_state_survives_a_stop(accumulate: int, tmp_path: Path) -> None:
     """Guards truncated back-propagation: stopped in mid-epoch and resumed equals never stopped, by every
     bit, and would not without the state that was carried."""
-    make(tmp_path / "whole", accumulate=accumulate).run(StopRequest())
+    make(tmp_path / "whole", accumulate=accumulate).fit(StopRequest())
     expected = load_file(tmp_path / "whole" / "last.safetensors")
     same = {}
     for name in ("parts", "forgetful"):
         with pytest.raises(Interrupted):
-            make(tmp_path / name, accumulate=accumulate).run(StopAfter(1))
+            make(tmp_path / name, accumulate=accumulate).fit(StopAfter(1))
         trainer = make(tmp_path / name, accumulate=accumulate)
         position, _, states = load_checkpoint(tmp_path / name / CHECKPOINT, CPU)
         assert 0 < position.batch < len(trainer.task.plan(1))
         trainer.restore(position, states)
         if name == "forgetful":
             trainer.task.restore({"state": None})
-        trainer.run(StopRequest())
+        trainer.fit(StopRequest())
         actual = load_file(tmp_path / name / "last.safetensors")
         same[name] = all(torch.equal(actual[key], expected[key]) for key in expected)
     assert same == {"parts": True, "forgetful": False}
@@ -167,5 +167,5 @@ def test_carried_state_survives_a_stop(accumulate: int, tmp_path: Path) -> None:
 def test_observed_updates_are_those_made(tmp_path: Path) -> None:
     """Guards `observe`: it gets every update that was made, once, in order."""
     trainer = make(tmp_path, epochs=2)
-    position = trainer.run(StopRequest())
+    position = trainer.fit(StopRequest())
     assert trainer.task.observed == list(range(1, position.update + 1))

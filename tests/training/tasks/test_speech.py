@@ -11,7 +11,6 @@ from asr.model.saved import save_model
 from asr.text.characters import CharTokenizer
 from asr.text.lexicon import Lexicon
 from asr.text.phones import PhoneTokenizer
-from asr.training.tasks import speech as speech_module
 from asr.training.tasks.speech import SpeechTask, validate
 from asr.training.trainer import Trainer
 from tests.training.conftest import ALONE, same_tree
@@ -29,15 +28,14 @@ def test_results_are_read_one_batch_late(make_trainer: Make, monkeypatch: pytest
     waited: list[tuple[int, int]] = []
 
     class Event:
-        def __init__(self) -> None:
+        def __init__(self, device: torch.device) -> None:
             started.append(len(started))
             self.number = started[-1]
 
         def synchronize(self) -> None:
             waited.append((self.number, len(started)))
 
-    monkeypatch.setattr(speech_module, "is_asynchronous", lambda device: True)
-    monkeypatch.setattr(speech_module, "record_event", Event)
+    monkeypatch.setattr("asr.device._record_event", Event)
     read: list[str] = []
     for name in ("item", "tolist", "__float__", "__int__", "__bool__"):
         original = getattr(torch.Tensor, name)

@@ -1,0 +1,311 @@
+"""`asr lexicon apply`, `score`, `compress`: words pronounced by networks, a joint n-gram, or both."""
+
+import json
+import logging
+import math
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from asr.commands.options import check_output
+from asr.errors import AsrError, DataError, SettingsError
+from asr.model.pronouncer import NetworkPronouncer
+from asr.model.sequence_model import load_sequence_model, save_sequence_model
+from asr.scoring.pronunciations import PronunciationScore, score_pronunciations
+from asr.text.letter_to_sound import LetterToSound
+from asr.text.lexicon import Lexicon, Spelling, lexicon_for_sounds, read_lines
+from asr.text.lexicon_split import SplitConfig
+from asr.text.pronouncer import Candidates, CombinedPronouncer, Pronounced, Pronouncer, pronounce_words
+
+__all__ = [
+    "LexiconApplySettings", "LexiconCompressSettings", "LexiconScoreSettings", "run_apply", "run_compress",
+    "run_score", "score_all",
+]  # fmt: skip
+
+log = logging.getLogger("asr")
+
+Networks = Annotated[tuple[Path, ...], tyro.conf.arg(metavar="FILE...")]
+LexiconFile = Annotated[Path | None, tyro.conf.arg(metavar="FILE")]
+
+
+@dataclass(frozen=True)
+class LexiconApplySettings:
+    """Pronounce words: a lexicon for the words of text files, one word a line.
+
+    Without --models the joint n-gram pronounces, which takes seconds to learn; with it the networks do, and
+    with --ngram both. A letter that the training never had is left out of its word, and a remark says so.
+    """
+
+    words: Annotated[
+        tuple[Path, ...],
+        tyro.conf.Positional,
+        tyro.conf.arg(metavar="WORDS...", help_behavior_hint="(required)"),
+    ]
+    models: Networks = ()
+    """Networks of `asr lexicon train`."""
+    ngram: bool = False
+    """The joint n-gram, too."""
+    weights: Annotated[tuple[float, ...], tyro.conf.arg(metavar="NUMBER...")] = ()
+    """Of the networks and then of the n-gram, as `asr lexicon score` tunes them. Default: equal ones."""
+    lexicon: LexiconFile = None
+    """What the n-gram is learned from, a word and its phones a line. Default: CMUdict."""
+    nbest: int = 1
+    """Pronunciations of a word, at most."""
+    probabilities: bool = False
+    """Write each pronunciation's probability between word and phones, as Kaldi's lexiconp.txt has it."""
+    output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"], metavar="FILE")] = None
+    """The lexicon's file. Default: the standard output."""
+
+    def __post_init__(self) -> None:
+        if not self.words:
+            raise SettingsError("no WORDS are given. One text file or more was expected, with a word a line.")
+        if self.nbest < 1:
+            raise SettingsError(f"--nbest must be at least 1. Got {self.nbest}.")
+
+
+def run_apply(settings: LexiconApplySettings) -> Iterator[tuple[str | None, AsrError | None]]:
+    """The lines of the lexicon, and an error for each word that cannot be pronounced; the others go on.
+
+    Raises:
+        AsrError: a file cannot be read or written.
+    """
+    if settings.output is not None:
+        check_output(settings.output, [*settings.words, *settings.models])
+    words = read_words(settings.words)
+    pronouncers: list[Pronouncer] = [NetworkPronouncer(load_sequence_model(path)) for path in settings.models]
+    if settings.ngram or not pronouncers:
+        pronouncers.append(_learn_ngram(lexicon_for_sounds(settings.lexicon)))
+    weights = settings.weights or (1 / len(pronouncers),) * len(pronouncers)
+    combined = CombinedPronouncer(pronouncers, weights)
+    pronouncer = combined if len(pronouncers) > 1 else pronouncers[0]
+    done = (_lines(one, settings) for one in pronounce_words(pronouncer, words, settings.nbest))
+    if settings.output is None:
+        yield from done
+        return
+    written = 0
+    with settings.output.open("w", encoding="utf-8") as file:
+        for text, error in done:
+            if text is not None:
+                file.write(f"{text}\n")
+                written += 1
+            if error is not None:
+                yield None, error
+    yield f"{settings.output}: {written} of {len(words)} words", None
+
+
+def _lines(pronounced: Pronounced, settings: LexiconApplySettings) -> tuple[str | None, AsrError | None]:
+    """The lines of one word, or the error if it has no pronunciation."""
+    word, named = pronounced.word, ", ".join(f"{one!r} (U+{ord(one):04X})" for one in pronounced.unknown)
+    if not pronounced.pronunciations:
+        reason = f"no word of the training had {named}" if named else "all of its letters are silent"
+        return None, DataError(
+            f"no pronunciation for {word[:80]!r}: {reason}. Expected a word of the training's alphabet. "
+            f"Spell it differently, or add it to the lexicon by hand."
+        )
+    remark = ""
+    if named:
+        log.warning("%r is pronounced without %s, which no word of the training had", word, named)
+        remark = f"\t# without {named}"
+    lines = []
+    for one in pronounced.pronunciations:
+        prob = f"\t{min(math.exp(one.log_prob), 1.0):.4f}" if settings.probabilities else ""
+        lines.append(f"{word}{prob}\t{' '.join(one.phones)}{remark}")
+    return "\n".join(lines), None
+
+
+def read_words(paths: Sequence[Path]) -> list[str]:
+    """The words of text files, one a line; empty lines are skipped, and counted in a log line.
+
+    Raises:
+        DataError: a file cannot be read, a line has more than one word, or there is no word.
+    """
+    words: list[str] = []
+    empty = 0
+    for path in paths:
+        lines = read_lines(path)
+        for number, line in enumerate(lines[:-1] if not lines[-1] else lines, start=1):
+            word = line.strip()
+            if len(word.split()) > 1:
+                raise DataError(
+                    f"{path} line {number}: {word[:80]!r} is more than one word. Expected one word a line."
+                )
+            empty += not word
+            words += [word] if word else []
+    if not words:
+        raise DataError(f"no word in {', '.join(map(str, paths))}. Expected one word a line.")
+    if empty:
+        log.info("%d empty lines are skipped", empty)
+    return words
+
+
+@dataclass(frozen=True)
+class LexiconCompressSettings:
+    """Round a network's weights to 8 bits: a quarter of the size, for a copy that ships."""
+
+    model: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FILE")]
+    """A network of `asr lexicon train`."""
+    output: Annotated[Path, tyro.conf.arg(aliases=["-o"], metavar="FILE")]
+    """The smaller file, .safetensors by convention."""
+
+
+def run_compress(settings: LexiconCompressSettings) -> str:
+    """Write the smaller network; the summary to print.
+
+    Raises:
+        AsrError: a file cannot be read or written.
+    """
+    check_output(settings.output, [settings.model])
+    net = load_sequence_model(settings.model)
+    save_sequence_model(settings.output, net, net.provenance, int8=True)
+    before, after = (path.stat().st_size / 1e6 for path in (settings.model, settings.output))
+    return f"{settings.output}: {after:.2f} MB, from {before:.2f} MB"
+
+
+@dataclass(frozen=True)
+class LexiconScoreSettings:
+    """Words wrong and phone error rate on words that training has not seen.
+
+    The joint n-gram, each network, and all of them together, with weights that are tuned on the dev words.
+    A word is right if any of its listed pronunciations is given. The split must be that of the training.
+    """
+
+    models: Networks = ()
+    """Networks of `asr lexicon train`."""
+    lexicon: LexiconFile = None
+    """A word and its phones a line, as in training. Default: CMUdict."""
+    split: SplitConfig = field(default_factory=SplitConfig)
+    nbest: int = 5
+    """Beam of the networks, and pronunciations that each model brings into the combination."""
+    results: LexiconFile = None
+    """Write word, letters, right pronunciations and those of each system to this JSONL file."""
+
+    def __post_init__(self) -> None:
+        if self.nbest < 2:
+            raise SettingsError(f"--nbest must be at least 2, for a combination. Got {self.nbest}.")
+
+
+@dataclass(frozen=True)
+class SystemScore:
+    """One line of the table."""
+
+    name: str
+    given: tuple[Spelling, ...]  # for each test word
+    score: PronunciationScore
+    words_per_s: float  # of the search
+    learned_s: float | None  # seconds of training; None where it is not known
+
+    def line(self) -> str:
+        """`name  %wrong  interval  %PER  words/s  seconds of training`."""
+        interval, learned = self.score.interval(), "-" if self.learned_s is None else f"{self.learned_s:.0f}"
+        return (
+            f"{self.name:<40} {self.score.words_wrong:6.2f}  [{interval.low:.2f}, {interval.high:.2f}]  "
+            f"{self.score.phone_error_rate:6.2f}  {self.words_per_s:8.0f}  {learned:>8}"
+        )
+
+
+def run_score(settings: LexiconScoreSettings) -> str:
+    """The table of all systems.
+
+    Raises:
+        AsrError: a file cannot be read or written.
+    """
+    if settings.results is not None:
+        inputs = [*settings.models, *([settings.lexicon] if settings.lexicon else [])]
+        check_output(settings.results, inputs)
+    return score_all(settings)
+
+
+def score_all(settings: LexiconScoreSettings) -> str:
+    """Score the joint n-gram, each network, and their combination; the table to print."""
+    lexicon = lexicon_for_sounds(settings.lexicon)
+    split = settings.split.apply(lexicon)
+    networks = {
+        name: NetworkPronouncer(load_sequence_model(path))
+        for name, path in zip(_names(settings.models), settings.models, strict=True)
+    }
+    for path, network in networks.items():
+        _check_split(path, network, settings, lexicon)
+    began = time.perf_counter()
+    ngram = _learn_ngram(split.train)
+    learned = {path: network.net.provenance.get("training_s") for path, network in networks.items()}
+    learned["joint n-gram"] = time.perf_counter() - began
+    models: dict[str, Pronouncer] = {**networks, "joint n-gram": ngram}
+    known = set.intersection(*(set(model.letters) for model in models.values()))
+    test = {word: right for word, right in split.test.entries.items() if set(word) <= known}
+    dev = {word: right for word, right in split.dev.entries.items() if set(word) <= known}
+    left_out = len(split.test.entries) - len(test)
+    systems = [
+        _score_system(name, model, test, learned[name], settings.nbest if name in networks else 1)
+        for name, model in models.items()
+    ]
+    notes = [split.summary()]
+    if left_out:
+        notes.append(f"{left_out} test words have letters that training has not; they are not scored")
+    if networks:
+        found = Candidates.of(list(models.values()), list(dev), settings.nbest)
+        weights, dev_wrong = found.tune(list(dev.values()))
+        combined = CombinedPronouncer(list(models.values()), weights, settings.nbest)
+        systems.append(_score_system("all together", combined, test, None, 1))
+        typed = " ".join(f"{weight:.3f}" for weight in weights)
+        notes.append(f"tuned on dev ({dev_wrong:.2f}% wrong): --ngram --weights {typed}")
+    if settings.results is not None:
+        _write_results(settings.results, test, systems)
+    head = f"{'':<40} %wrong  95% interval      %PER   words/s  trained, s"
+    return "\n".join([head, *(system.line() for system in systems), *notes])
+
+
+def _names(paths: Sequence[Path]) -> list[str]:
+    """A name for each network, without the parts of the path that all have."""
+    parts = [path.with_suffix("").parts for path in paths]
+    while parts and all(len(one) > 1 for one in parts) and len({one[-1] for one in parts}) == 1:
+        parts = [one[:-1] for one in parts]
+    names = [one[-1] if one else "network" for one in parts]
+    return names if len(set(names)) == len(names) else [str(path) for path in paths]
+
+
+def _score_system(
+    name: str, model: Pronouncer, test: dict[str, tuple[Spelling, ...]], learned_s: float | None, beam: int
+) -> SystemScore:
+    began = time.perf_counter()
+    given: list[Spelling] = []
+    words = list(test)
+    for begin in range(0, len(words), 500):
+        found = model.search(words[begin : begin + 500], beam)
+        given += [row[0].phones if row else () for row in found]
+    seconds = time.perf_counter() - began
+    log.info("%s: %d words in %.1f s", name, len(test), seconds)
+    score = score_pronunciations(given, list(test.values()))
+    return SystemScore(name, tuple(given), score, len(test) / seconds, learned_s)
+
+
+def _check_split(
+    path: str, network: NetworkPronouncer, settings: LexiconScoreSettings, lexicon: Lexicon
+) -> None:
+    """Warn if a network was trained on another split, so that test words may be among its training words."""
+    trained = network.net.provenance.get("settings", {})
+    wanted = {
+        **{f"split.{name}": value for name, value in asdict(settings.split).items()},
+        "digest of the training and dev data": lexicon.digest,
+    }  # fmt: skip
+    changed = [name for name, value in wanted.items() if trained.get(name) != value]
+    if changed:
+        log.warning(
+            "%s was trained with another %s: test words may be among its training words, and its figure too "
+            "good. Give the settings of its training.", path, " and ".join(changed),
+        )  # fmt: skip
+
+
+def _learn_ngram(lexicon: Lexicon) -> LetterToSound:
+    return LetterToSound((word, one) for word, spellings in lexicon.entries.items() for one in spellings)
+
+
+def _write_results(path: Path, test: dict[str, tuple[Spelling, ...]], systems: Sequence[SystemScore]) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        for number, (word, right) in enumerate(test.items()):
+            given = {system.name: " ".join(system.given[number]) for system in systems}
+            row = {"word": word, "right": [" ".join(one) for one in right], "given": given}
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")

@@ -1,0 +1,1 @@
+"""A model run over recordings: audio in, transcripts or log-probabilities out."""

@@ -1,0 +1,179 @@
+"""`asr.load` and `Model.transcribe`: audio in, transcripts out, for use from Python.
+
+>>> import asr
+>>> model = asr.load("english")
+>>> model.transcribe("recording.wav").text
+'this dressing should stand in the ice box'
+"""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast, overload
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from asr.decoding.config import DecoderSettings
+from asr.decoding.decoder import DescribedDecoder, build_decoder
+from asr.decoding.hypothesis import Hypothesis, Word
+from asr.device import choose_device
+from asr.errors import AudioError, SettingsError
+from asr.frontend.audio import to_waveform
+from asr.frontend.segmentation import SegmentationConfig
+from asr.model.acoustic import AcousticModel
+from asr.model.saved import load_model
+from asr.model.shipped import DEFAULT_MODEL, find_model
+from asr.recognition.long_audio import recognise_recordings
+from asr.recognition.recognise import Recognised, Segment
+
+__all__ = ["Audio", "Model", "Transcript", "load"]
+
+Audio = str | os.PathLike[str] | NDArray[Any] | Tensor
+"""A recording: the path of a file, or a mono waveform (samples,) of floating-point numbers in [-1, 1]."""
+
+
+@dataclass(frozen=True)
+class Transcript:
+    """The text of a recording.
+
+    Attributes:
+        text: the words, joined by single spaces.
+        words: the same words with `text`, `start_s`, `end_s` (seconds) and `confidence` (0 to 1).
+        duration_s: length of the recording, seconds.
+        hypotheses: the texts that the decoder found, best first: as many as `load` was asked for, or fewer.
+    """
+
+    text: str
+    words: tuple[Word, ...]
+    duration_s: float
+    hypotheses: tuple[Hypothesis, ...]
+
+
+class Model:
+    """An acoustic model with its decoder, ready to transcribe; see `load`.
+
+    Attributes:
+        acoustic: the network, on its device, with its settings.
+        decoder: what turns the network's output into text.
+    """
+
+    def __init__(self, acoustic: AcousticModel, decoder: DescribedDecoder) -> None:
+        self.acoustic = acoustic
+        self.decoder = decoder
+
+    def __repr__(self) -> str:
+        return f"<asr.Model on {self.acoustic.device}, decoder: {self.decoder.name}>"
+
+    @property
+    def sample_rate(self) -> int:
+        """Rate at which the model works, Hz; other audio is resampled to it."""
+        return self.acoustic.settings.features.sample_rate
+
+    @overload
+    def transcribe(  # type: ignore[overload-overlap]  # a str is a Sequence too, and is taken for a path
+        self,
+        audio: Audio,
+        *,
+        sample_rate: int | None = None,
+        batch_s: float = 120.0,
+        segmentation: SegmentationConfig | None = None,
+    ) -> Transcript: ...
+
+    @overload
+    def transcribe(
+        self,
+        audio: Sequence[Audio],
+        *,
+        sample_rate: int | None = None,
+        batch_s: float = 120.0,
+        segmentation: SegmentationConfig | None = None,
+    ) -> list[Transcript]: ...
+
+    def transcribe(
+        self,
+        audio: Audio | Sequence[Audio],
+        *,
+        sample_rate: int | None = None,
+        batch_s: float = 120.0,
+        segmentation: SegmentationConfig | None = None,
+    ) -> Transcript | list[Transcript]:
+        """Transcribe a recording, or a list of recordings in batches.
+
+            >>> model.transcribe(["a.wav", "b.flac"])[1].words[0].start_s
+            0.42
+            >>> model.transcribe(samples, sample_rate=48_000).text
+            'good morning'
+
+        Args:
+            audio: the path of a file (wav, flac, ogg, opus, mp3, …), a mono waveform (samples,) of
+                floating-point numbers in [-1, 1] as numpy array or tensor, or a list of these.
+            sample_rate: Hz, of waveforms; needed where there is one. A file names its own.
+            batch_s: seconds of audio in a batch, padding included; bounds the memory that is needed.
+            segmentation: how recordings are cut that are longer than 30 s; None as `asr transcribe` does.
+
+        Returns:
+            A transcript; for a list a list of them, in the same order.
+
+        Raises:
+            AudioError: a recording cannot be read, is too short, or a waveform is no mono waveform.
+            SettingsError: a waveform comes without sample_rate, or batch_s is not above 0 or does not fit
+                into the device's memory.
+        """
+        one = isinstance(audio, str | os.PathLike | np.ndarray | Tensor)
+        recordings: Sequence[Any] = [audio] if one else cast(Sequence[Any], audio)
+        segments = [self._segment(item, index, sample_rate) for index, item in enumerate(recordings)]
+        results = recognise_recordings(
+            self.acoustic, segments, batch_s, self.decoder, segmentation or SegmentationConfig()
+        )
+        transcripts = [_transcript(result) for result in results]
+        return transcripts[0] if one else transcripts
+
+    def _segment(self, audio: Audio, index: int, sample_rate: int | None) -> Segment:
+        if isinstance(audio, str | os.PathLike):
+            return Segment(Path(audio))
+        if sample_rate is None:
+            raise SettingsError(
+                "sample_rate is missing. Expected the rate of the waveform in Hz, such as sample_rate=16000."
+            )
+        name = f"waveform {index}"
+        return Segment(Path(name), waveform=to_waveform(audio, sample_rate, self.sample_rate, name))
+
+
+def load(
+    model: str | os.PathLike[str] = DEFAULT_MODEL,
+    *,
+    device: str = "auto",
+    decoding: DecoderSettings | None = None,
+    nbest: int = 1,
+) -> Model:
+    """Load a model: one that ships with the package, or one that `asr train` has written.
+
+        >>> model = asr.load("runs/mine/model.safetensors", device="cpu")
+        >>> model = asr.load("mine.safetensors", decoding=asr.DecoderSettings(lm=Path("words.bin")))
+
+    Args:
+        model: a name (english, english-fast) or the path of a .safetensors file.
+        device: auto, cpu, cuda or cuda:N; auto is a GPU where there is a usable one. Float32 is exact there.
+        decoding: language model, lexicon, beam and weights. None, and what is None in it: what ships with a
+            named model; for a file, greedy decoding.
+        nbest: hypotheses per recording; more than one needs a beam search.
+
+    Raises:
+        ModelError: there is no such model, or the file cannot be used.
+        SettingsError: the device or a setting is unknown or impossible here.
+    """
+    if nbest < 1:
+        raise SettingsError(f"nbest must be at least 1. Got {nbest}.")
+    files = find_model(Path(model))
+    acoustic = load_model(files.path, choose_device(device))
+    settings = (decoding or DecoderSettings()).with_defaults_of(files)
+    return Model(acoustic, build_decoder(settings, acoustic, nbest))
+
+
+def _transcript(result: Recognised) -> Transcript:
+    if isinstance(result.outcome, AudioError):
+        raise result.outcome
+    return Transcript(result.outcome.text, result.outcome.words, result.duration_s, result.nbest)
