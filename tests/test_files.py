@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from asr.errors import DataError, ModelError
-from asr.files import atomic_path, file_digest, locked, weights_digest, write_atomically
+from asr.files import atomic_path, file_digest, locked, read_lines, weights_digest, write_atomically
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, ZeroDivisionError])
@@ -102,3 +102,21 @@ def test_one_process_at_a_time(tmp_path: Path) -> None:
             assert not path.with_suffix(".held").exists()
         other.join()
     assert waited == [1]
+
+
+def test_lines_of_text(tmp_path: Path) -> None:
+    """Lines cut where only Python sees an end, or that keep a carriage return or a byte order mark."""
+    path = tmp_path / "a.txt"
+    for content, lines in (
+        (b"\xef\xbb\xbfa b\r\n\nc\xe2\x80\xa8d\x0ce", ["a b", "", "c\u2028d\x0ce"]),
+        (b"a\n", ["a"]),
+        (b"\n", [""]),
+        (b"", []),
+    ):
+        path.write_bytes(content)
+        assert read_lines(path) == lines
+    path.write_bytes(b"a\nb\xe4\n")
+    with pytest.raises(DataError, match=r"a\.txt line 2: byte 0xe4, number 2 of the line is not UTF-8"):
+        read_lines(path)
+    with pytest.raises(DataError, match="cannot be read: Is a directory"):
+        read_lines(tmp_path)

@@ -76,8 +76,10 @@ class TranscribeSettings:
         default_factory=SegmentationConfig
     )
     device: str = "auto"  # auto, cpu, cuda or cuda:N
-    # that compute on a CPU, at least 1
-    threads: Annotated[int | None, tyro.conf.arg(help_behavior_hint="(default: all cores)")] = None
+    # of the model on a CPU, of the search and of reading, each
+    threads: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="(default: all cores)")] = (
+        None
+    )
     decoding: Annotated[DecoderSettings, tyro.conf.arg(name="")] = field(default_factory=DecoderSettings)
 
 

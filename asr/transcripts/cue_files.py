@@ -105,14 +105,10 @@ def read_tsv(path: Path) -> list[Subtitle]:
 
 
 def _in_milliseconds(subtitles: Iterable[Subtitle]) -> Iterable[tuple[int, int, Subtitle]]:
-    """Start and end of each, rounded so that none ends after the next begins."""
-    shown = list(subtitles)
-    starts = [round(1000 * subtitle.start_s) for subtitle in shown]
-    for index, (subtitle, start) in enumerate(zip(shown, starts, strict=True)):
-        end = round(1000 * subtitle.end_s)
-        if index + 1 < len(shown):
-            end = min(end, starts[index + 1])
-        yield start, max(end, start + 1), subtitle  # without a duration, players show nothing
+    """Start and end of each; both are rounded alike, so that none ends after the next begins."""
+    for subtitle in subtitles:
+        start = round(1000 * subtitle.start_s)
+        yield start, max(round(1000 * subtitle.end_s), start + 1), subtitle  # without time nothing is shown
 
 
 def _clock(milliseconds: int, point: str = ",") -> str:

@@ -26,6 +26,7 @@ _PAUSE_S = 1.0  # always ends a subtitle
 _LEANS_FORWARD = frozenset(
     """a an the my your his her its our their this that these those some any no every each
     of to in on at by for from with about into over under after before between through during without
+    toward towards upon onto within among beneath behind above below near until since though whether
     against and or but nor so because if when while although as than that which who whose where
     i you he she it we they is are was were be been am has have had do does did will would can could shall
     should may might must not very more most mr mrs miss dr""".split()  # noqa: SIM905 (easier to read)

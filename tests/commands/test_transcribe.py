@@ -253,6 +253,17 @@ def test_formats_that_join(tones: Any, tmp_path: Path, run: Any) -> None:
     assert (status, out) == (0, "1\n00:00:00,000 --> 00:00:00,640\nab c\n")
 
 
+def test_equal_names_from_two_folders(tones: Any, tmp_path: Path, run: Any) -> None:
+    """The transcript of one recording replaced by that of another of the same name."""
+    for folder, file in (("a", tones.files[0]), ("b", tones.files[1])):
+        (tmp_path / folder).mkdir()
+        shutil.copy(file, tmp_path / folder / "x.wav")
+    command = ["transcribe", tmp_path / "a" / "x.wav", tmp_path / "b" / "x.wav", "--model", tones.model]
+    assert run(*command, "--output-dir", tmp_path / "out")[0] == 0
+    assert files_in(tmp_path / "out") == ["a/x.txt", "b/x.txt"]
+    assert (tmp_path / "out" / "b" / "x.txt").read_text() == "cab\n"
+
+
 def test_skip_existing(tones: Any, tmp_path: Path, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Work that is done twice, or a half finished recording that is taken for a finished one."""
     out = tmp_path / "out"

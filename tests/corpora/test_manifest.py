@@ -236,3 +236,17 @@ def test_write_refuses_what_read_would_refuse(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="there is no utterance to write"):
         write_manifest(path, [])
     assert not path.exists()
+
+
+def test_channels_of_an_utterance(tmp_path: Path) -> None:
+    """A word for the channels that is ignored in training: the mean of two speakers with one's transcript."""
+    (tmp_path / "a.wav").touch()
+    row = '{"audio_filepath": "a.wav", "duration": 1, "text": "x", "id": "%s"%s}\n'
+    path = tmp_path / "m.jsonl"
+    fields = ("", ', "channels": "first"', ', "channels": "mix"', ', "channel": 1, "channels": "separate"')
+    path.write_text("".join(row % (number, extra) for number, extra in enumerate(fields)))
+    assert [utterance.channel for utterance in read_manifest(path)] == [None, 0, None, 1]
+    for value, message in (("separate", "one transcript"), ("both", "Expected mix, first, separate")):
+        path.write_text(row % ("a", f', "channels": "{value}"'))
+        with pytest.raises(DataError, match=rf"line 1: channels is .*{message}"):
+            read_manifest(path)

@@ -224,6 +224,7 @@ def test_praat_reads_the_textgrid(tmp_path: Path) -> None:
     praatio = pytest.importorskip("praatio.textgrid")
     words = (*WORDS, Word('"quoted"', 2.35, 2.45, 1.0))
     path = write(tmp_path, "talk.TextGrid", format_textgrid(transcript(words)))
+    assert read_textgrid(path).text == TEXT + ' "quoted"'
     grid = praatio.openTextgrid(str(path), includeEmptyIntervals=True)
     entries = grid.getTier("words").entries
     assert [entry.label for entry in entries] == ["", "stand", "", "in", "the", "", "icebox", '"quoted"', ""]

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from asr.decoding.hypothesis import Word
+from asr.transcripts.record import ordered_words
 from asr.transcripts.subtitles import LINE_LENGTH, LONGEST_S, SHORTEST_S, Subtitle, make_subtitles
 
 
@@ -110,3 +111,18 @@ def test_words_out_of_order() -> None:
     words = [Word("b", 1.0, 1.4, 1.0), Word("a", 0.9, 1.2, 1.0), Word("c", 1.1, 1.1, 1.0)]
     (subtitle,) = make_subtitles(words)
     assert subtitle.text == "a b c"
+    found = ordered_words(words)
+    assert [word.start_s for word in found] == [0.9, 1.2, 1.4]
+    assert all(one.end_s <= following.start_s for one, following in itertools.pairwise(found))
+    assert all(word.start_s < word.end_s for word in found)
+
+
+def test_slow_speech() -> None:
+    """A subtitle that ends before its last word is spoken, or stays for half a minute."""
+    words = spoken("we shall see what comes of it all in the end " * 4, word_s=1.0, gap_s=0.2)
+    waiting = iter(words)
+    for subtitle in make_subtitles(words):
+        own = [next(waiting) for _ in subtitle.text.split()]
+        assert subtitle.start_s <= own[0].start_s
+        assert own[-1].end_s <= subtitle.end_s <= subtitle.start_s + LONGEST_S
+    assert next(waiting, None) is None
