@@ -76,7 +76,6 @@ class Segmenter:
         self._samples = torch.zeros(0)
         self._speech = np.zeros(0, np.float32)  # probabilities
         self._first = 0  # the frame of the recording that `_samples` and `_speech` begin with
-        self._overlaps = False  # whether the last piece reaches into them
 
     def accept(self, block: Tensor) -> Iterator[Piece]:
         """Take the next samples, (samples,), and return the pieces that can be cut now."""
@@ -101,7 +100,7 @@ class Segmenter:
         if not regions:
             self._drop(known if final else max(0, known - _frames(_LEAST_PAUSE_S) - pad))
             return None
-        begin = 0 if self._overlaps else max(0, regions[0][0] - pad)
+        begin = max(0, regions[0][0] - pad)
         last = 0  # the last region of the piece
         while last + 1 < len(regions):
             if regions[last + 1][1] + pad - begin > self._longest:
@@ -138,7 +137,6 @@ class Segmenter:
         waveform = self._part(begin, middle + half)
         piece = Piece(self._seconds(begin), waveform, 2 * half * FRAME_S)
         self._drop(middle - half)
-        self._overlaps = True
         return piece
 
     def _quietest(self, samples: Tensor) -> int:
@@ -162,7 +160,6 @@ class Segmenter:
     def _drop(self, frames: int) -> None:
         """Forget the first frames."""
         frames = min(frames, len(self._speech))
-        self._overlaps = self._overlaps and frames == 0
         self._samples = self._samples[self._sample(frames) - self._sample(0) :].clone()
         self._speech = self._speech[frames:].copy()
         self._first += frames

@@ -119,6 +119,7 @@ def recognise_recordings(
             if part.goes_on:
                 continue
             result = _whole(state)
+            state.joined = None  # the text of many recordings is not kept
         done += 1
         yield replace(result, segment=state.segment)
     yield from map(_empty, states[done:])
@@ -155,7 +156,8 @@ class _Cutter:
     def __init__(self, config: SegmentationConfig, sample_rate: int) -> None:
         self._config = config
         self._rate = sample_rate
-        self._vad: VadName | None = None  # chosen, and logged, when the first long recording comes
+        # What `auto` is, is chosen, and logged, when the first long recording comes.
+        self._vad: VadName | None = None if config.vad == "auto" else find_vad(config.vad)
 
     def parts(self, recordings: Sequence[_Recording]) -> Iterator[Segment]:
         """The segments of all recordings, in order."""
