@@ -34,7 +34,7 @@ class SegmentationConfig:
 
     # longer recordings are cut into segments of at most so many seconds, at pauses where there are some
     max_segment_s: float = 30.0
-    # what finds speech in recordings that are cut: silero (extra [vad]), energy, or none (all is speech);
+    # what finds speech in recordings that are cut: silero, energy, or none (all is speech);
     # auto: silero where it is installed
     vad: VadName = "auto"
 

@@ -1,6 +1,6 @@
 """Voice activity: how likely each 32 ms of a waveform, which comes in blocks, holds speech.
 
-silero    a small network that knows speech from music, hum and noise (extra `[vad]`)
+silero    a small network that knows speech from music, hum and noise
 energy    loudness above the noise that lies under it; takes music for speech
 none      everything is speech
 """
@@ -59,11 +59,11 @@ def find_vad(name: VadName) -> VadName:
         return "silero"
     if name == "silero":
         raise SettingsError(
-            "--vad silero: the package silero-vad is not installed. Install it (pip install '.[vad]'), "
+            "--vad silero: the package silero-vad is not installed. Install it (pip install silero-vad), "
             "or use --vad energy."
         )
     log.info(
-        "voice activity by loudness (--vad energy), which takes music for speech: pip install '.[vad]' "
+        "voice activity by loudness (--vad energy), which takes music for speech: pip install silero-vad "
         "adds a better detector"
     )
     return "energy"
