@@ -104,7 +104,8 @@ def test_inlined_functions() -> None:
     """One compilation for each width of integers and each constant; a crash where Python calls it."""
     assert nine_times(np.array([2], np.int32)) == 18
     dispatcher: Any = tripled
-    assert [str(kind) for (kind,) in dispatcher.signatures] == ["int64"]
+    # none where the caller's code comes from the cache
+    assert {str(kind) for (kind,) in dispatcher.signatures} <= {"int64"}
     with pytest.raises(TypeError, match="tripled is inlined"):
         tripled(2)
 

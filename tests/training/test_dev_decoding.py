@@ -119,7 +119,7 @@ def test_model_is_chosen_by_decoded_words() -> None:
         ({"dev_utterances": -1}, "--dev-utterances must be at least 0. Got -1."),
         ({"dev_beam_size": 0}, "--dev-beam-size must be at least 1. Got 0."),
         ({"dev_lm_weight": -0.5}, "--dev-lm-weight must be at least 0. Got -0.5."),
-        ({"dev_lexicon": Path("x")}, "dev-lexicon x is given, but no language model. Add --dev-lm FILE."),
+        ({"dev_lexicon": Path("x")}, "--dev-lexicon x is given, but no language model. Add --dev-lm FILE."),
     ],
 )
 def test_impossible_settings(values: dict[str, Any], message: str) -> None:
