@@ -353,9 +353,19 @@ def _bytes(source: Path | BinaryIO, size: int = -1) -> bytes:
 
 def _is_chained(source: Path | BinaryIO) -> bool:
     """Whether a stream begins in an Ogg file after another one has: one recording after the other."""
+    if isinstance(source, Path):
+        return _file_is_chained(source, _state(source))
+    return _begins_twice(_bytes(source))
+
+
+@lru_cache(maxsize=4096)  # one scan for each state of a file, however many utterances it holds
+def _file_is_chained(path: Path, state: tuple[int, int] | None) -> bool:
+    return _begins_twice(_bytes(path))
+
+
+def _begins_twice(data: bytes) -> bool:
     # All of the file, since another stream may begin anywhere: 15 MB for an hour of speech in Opus, read and
     # searched much faster than decoded.
-    data = _bytes(source)
     return data.rfind(_OGG_FIRST_PAGE) > data.find(_OGG_PAGE)
 
 

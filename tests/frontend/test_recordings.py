@@ -13,6 +13,7 @@ import soundfile
 from numpy.typing import NDArray
 
 from asr.errors import AudioError
+from asr.frontend import recordings
 from asr.frontend.audio import audio_info, read_audio
 from asr.frontend.audio_files import find_audio
 
@@ -202,3 +203,20 @@ def test_folders_say_what_they_leave_out(tmp_path: Path, caplog: pytest.LogCaptu
         (tmp_path / name).write_bytes(b"x")
     assert find_audio([str(tmp_path)]) == [tmp_path / "a.wav", tmp_path / "b.M4A"]
     assert "left out, no audio files by their endings: d.jpg, sub/c.txt" in caplog.text
+
+
+def test_an_ogg_file_is_scanned_once(
+    waveform: NDArray[np.float32], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards segments of long recordings: each would read the whole file; one that changed is read again."""
+    path = tmp_path / "a.ogg"
+    soundfile.write(path, waveform, RATE, format="OGG", subtype="VORBIS")
+    scanned: list[int] = []
+    original = recordings._begins_twice
+    monkeypatch.setattr(recordings, "_begins_twice", lambda data: scanned.append(len(data)) or original(data))
+    for offset_s in (0.0, 0.5, 1.0):
+        assert len(read_audio(path, RATE, offset_s=offset_s, duration_s=0.5)) == RATE // 2
+    assert scanned == [path.stat().st_size]
+    path.write_bytes(2 * path.read_bytes())
+    assert len(read_audio(path, RATE)) > 1.9 * SAMPLES
+    assert len(scanned) == 2
