@@ -3,13 +3,14 @@
 python recipes/mini_librispeech.py [--data.root DIR] [--lm FILE] [--train.… …]
 
 Trains on train-clean-5, chooses the epoch on the 8 dev-clean speakers whose ids (as numbers) sort first, and
-scores the others: greedily and, where a language model is given, with a beam search that is tuned on the 8.
+scores the others: greedily, and with a language model and a beam search that is tuned on the 8.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from asr.batching.batches import BatchConfig
+from asr.batching.examples import TextConfig
 from asr.cli import recipe
 from asr.commands.tune import TuneSettings, tuned_decoder
 from asr.corpora import librispeech
@@ -19,10 +20,13 @@ from asr.device import choose_device
 from asr.frontend.augment import AugmentConfig
 from asr.frontend.features import FeatureConfig
 from asr.model.encoder import EncoderConfig
+from asr.model.recurrent.layers import LayerConfig
 from asr.model.saved import load_model
+from asr.model.shipped import DEFAULT_MODEL, ModelFiles, find_model
 from asr.scoring.evaluation import evaluate
 from asr.scoring.report import write_report
 from asr.scoring.weight_search import Grid
+from asr.text.tokenizer import Units
 from asr.training.config import TrainConfig
 from asr.training.recogniser import Settings, train
 
@@ -41,21 +45,29 @@ class Config(Settings):
     """Everything that can be set."""
 
     data: Data = field(default_factory=Data)
-    lm: Path | None = None  # language model of the beam search, .bin or .arpa; None: greedy only
-    lexicon: Path | None = None  # its words and their spellings; None: as the model's tokenizer spells them
+    lm: Path | None = None  # language model, .bin or .arpa; None: the one that ships, with its lexicon
+    lexicon: Path | None = None  # for the language model; None: its words, as the tokenizer spells them
     beam: BeamConfig = field(default_factory=BeamConfig)
     grid: Grid = field(default_factory=Grid)  # weights of the search that are tried
 
 
-# Few passes over little speech: a small net, regularised little, learns the most in them. 30 ms a step, since
-# at 40 ms fast speech has hardly more steps than letters.
+# Phones and the light GRU are worth a third of the errors on so little speech. 28 voices are few: warped
+# mel bands, speeds, noise and rooms make many of them, and with those a longer training pays. 30 ms a step,
+# since at 40 ms fast speech has hardly more steps than tokens.
 CONFIG = Config(
     features=FeatureConfig(n_mels=40),
-    model=EncoderConfig(width=192, depth=4, dropout=0.1, subsampling=3),
-    augment=AugmentConfig(time_masks_per_s=0.3, mel_mask_bands=6, masks_from_epoch=6),
+    text=TextConfig(units="phones", unknown="drop"),
+    model=EncoderConfig(width=224, depth=4, dropout=0.25, subsampling=3, layers=LayerConfig(cell="ligru")),
+    augment=AugmentConfig(
+        time_masks_per_s=0.4, mel_mask_bands=8, masks_from_epoch=4, mel_warp=(0.87, 1.13),
+        noise_share=0.2, noise_snr_db=(8, 25), room_share=0.1,
+    ),
     batch=BatchConfig(seconds=50),
-    train=TrainConfig(run_dir=Path("runs/mini_librispeech"), epochs=18, learning_rate=2e-3),
-)
+    train=TrainConfig(
+        Path("runs/mini_librispeech"), epochs=40, schedule="linear",
+        learning_rate=2e-3, warmup=0.03, ema=0.998,
+    ),
+)  # fmt: skip
 
 
 def main(config: Config) -> str:
@@ -63,22 +75,26 @@ def main(config: Config) -> str:
     splits = librispeech.prepare(config.data.root, config.data.dir, config.data.preset)
     path = train(splits.train, splits.dev, config)
     model = load_model(path, choose_device(config.train.device))
-    decoder = None
-    if config.lm is not None:
-        dev = config.train.run_dir / "dev.jsonl"
-        write_manifest(dev, splits.dev)
-        settings = DecoderSettings(lm=config.lm, lexicon=config.lexicon, beam=config.beam)
-        tuning = TuneSettings(dev, path, grid=config.grid, device=config.train.device, decoding=settings)
-        decoder = tuned_decoder(tuning)
+    dev = config.train.run_dir / "dev.jsonl"
+    write_manifest(dev, splits.dev)
+    search = DecoderSettings(lm=config.lm, lexicon=config.lexicon, beam=config.beam)
+    search = search.with_defaults_of(shipped_language_model(config.text.units))
+    tuning = TuneSettings(dev, path, grid=config.grid, device=config.train.device, decoding=search)
+    decoder = tuned_decoder(tuning)
     lines = []
     for part, utterances in librispeech.by_part(splits.test).items():
         lines.append(f"{part}, {len({utterance.speaker for utterance in utterances})} speakers:")
         lines.append(write_report(config.train.run_dir / part, evaluate(model, utterances)))
-        if decoder is not None:
-            score = evaluate(model, utterances, decoder=decoder)
-            notes = [f"Decoder: {decoder.name}", f"Weights: {decoder.weights}"]
-            lines.append(write_report(config.train.run_dir / f"{part}-lm", score, notes))
+        score = evaluate(model, utterances, decoder=decoder)
+        notes = [f"Decoder: {decoder.name}", f"Weights: {decoder.weights}"]
+        lines.append(write_report(config.train.run_dir / f"{part}-lm", score, notes))
     return "\n".join([*lines, f"Model: {path}"])
+
+
+def shipped_language_model(units: Units) -> ModelFiles:
+    """The English model's files; its lexicon, in phones, is of use to phones alone."""
+    files = find_model(DEFAULT_MODEL)
+    return files if units == "phones" else replace(files, lexicon=None)
 
 
 if __name__ == "__main__":
