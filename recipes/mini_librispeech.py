@@ -57,14 +57,14 @@ class Config(Settings):
 CONFIG = Config(
     features=FeatureConfig(n_mels=40),
     text=TextConfig(units="phones", unknown="drop"),
-    model=EncoderConfig(width=224, depth=4, dropout=0.25, subsampling=3, layers=LayerConfig(cell="ligru")),
+    model=EncoderConfig(width=192, depth=4, dropout=0.2, subsampling=3, layers=LayerConfig(cell="ligru")),
     augment=AugmentConfig(
         time_masks_per_s=0.4, mel_mask_bands=8, masks_from_epoch=4, mel_warp=(0.87, 1.13),
         noise_share=0.2, noise_snr_db=(8, 25), room_share=0.1,
     ),
     batch=BatchConfig(seconds=50),
     train=TrainConfig(
-        Path("runs/mini_librispeech"), epochs=40, schedule="linear",
+        Path("runs/mini_librispeech"), epochs=32, schedule="linear",
         learning_rate=2e-3, warmup=0.03, ema=0.998,
     ),
 )  # fmt: skip
