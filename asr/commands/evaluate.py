@@ -100,9 +100,13 @@ def _warn_about_weights(
 def _tuned_by(settings: EvaluateSettings) -> str:
     """The options of the `asr tune` that would tune this search."""
     decoding = settings.decoding
-    files = {"--model": settings.model, "--lm": decoding.lm, "--lexicon": decoding.lexicon}
+    files = {
+        "--model": settings.model, "--lm": decoding.lm, "--lexicon": decoding.lexicon,
+        "--rescore-lm": decoding.rescore_lm,
+    }  # fmt: skip
     options = [f" {option} {shlex.quote(str(file))}" for option, file in files.items() if file]
     options += [" --rescore"] if decoding.rescore else []
+    options += [f" --hotwords {shlex.join(decoding.hotwords)}"] if decoding.hotwords else []
     if decoding.beam.unknown_words != "allow":
         options.append(f" --beam.unknown-words {decoding.beam.unknown_words}")
     return "".join(options)

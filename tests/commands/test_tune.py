@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -41,6 +42,14 @@ def lm(tmp_path: Path, run: Run) -> Path:
 
 def tune(run: Run, tones: Any, model: Path, *options: object) -> tuple[int, str, str]:
     return run("tune", tones.manifest, "--model", model, "--search-beam", 8, *options)
+
+
+def advised(run: Run, tones: Any, *search: object) -> list[str]:
+    """The options of the `asr tune` that `asr evaluate` advises where its weights are not tuned."""
+    _, _, err = run("evaluate", tones.manifest, *search)
+    advice = re.search(r"`asr tune DEV (.*)` on other", err)
+    assert advice is not None, err
+    return shlex.split(advice[1])
 
 
 def test_weights_are_found_stored_and_used(tones: Any, model: Path, lm: Path, run: Run) -> None:
@@ -101,7 +110,9 @@ def test_two_language_models(tones: Any, model: Path, lm: Path, tmp_path: Path, 
     text, second = tmp_path / "right.txt", tmp_path / "characters.bin"
     text.write_text("\n".join(RIGHT * 3) + "\n")
     assert run("lm", "train", text, "--order", 3, "--unit", "character", "-o", second)[0] == 0
-    status, _, err = tune(run, tones, model, "--lm", lm, "--rescore-lm", second, *GRID)
+    ask = ("evaluate", tones.manifest, "--model", model, "--lm", lm)
+    options = advised(run, tones, *ask[2:], "--rescore-lm", second)
+    status, _, err = tune(run, tones, model, *options, *GRID)
     assert status == 0, err
     (tuning,) = load_model(model).settings.tunings
     assert tuning.key.rescore_lm == file_digest(second)
@@ -109,7 +120,6 @@ def test_two_language_models(tones: Any, model: Path, lm: Path, tmp_path: Path, 
     rows = [json.loads(line) for line in (folder / "points.jsonl").read_text().splitlines()]
     assert len({row["rescore_weight"] for row in rows}) >= 5
     assert rows[0]["rescore_weight"] == tuning.weights.rescore_weight
-    ask = ("evaluate", tones.manifest, "--model", model, "--lm", lm)
     assert ": tuned on" in run(*ask, "--rescore-lm", second)[1]
     assert f"rescore-weight {tuning.weights.rescore_weight:g}" in run(*ask, "--rescore-lm", second)[1]
     assert "defaults, not tuned" in run(*ask)[1]
@@ -118,7 +128,8 @@ def test_two_language_models(tones: Any, model: Path, lm: Path, tmp_path: Path, 
 def test_hot_words_have_weights_of_their_own(tones: Any, model: Path, lm: Path, run: Run) -> None:
     """Weights that were tuned with hot words used without them, and the reverse in silence."""
     ask = ("evaluate", tones.manifest, "--model", model, "--lm", lm)
-    assert tune(run, tones, model, "--lm", lm, "--hotwords", "cab:2", *GRID)[0] == 0
+    options = advised(run, tones, *ask[2:], "--hotwords", "cab:2")
+    assert tune(run, tones, model, *options, *GRID)[0] == 0
     assert ": tuned on" in run(*ask, "--hotwords", "cab:2")[1]
     assert "defaults, not tuned" in run(*ask, "--hotwords", "cab:1")[1]
     assert "defaults, not tuned" in run(*ask)[1]
