@@ -21,11 +21,11 @@ help: ## this list
 	  printf '%-12s  %s\n' "$$name" "$$text"; done
 
 demo: .venv/.installed-base ## transcribe real recordings, then train and score a digit recogniser (5 minutes on 2 cores)
-	@echo "Demo, part 1 of 2: the English model that comes with asr transcribes a dozen people it has never heard."
+	@echo "Demo, part 1 of 2: the English model that comes with asr transcribes a dozen people it was not trained on."
 	@$(IN_VENV) -m asr transcribe data/recordings/*.opus --ids
 	@$(IN_VENV) -m asr evaluate data/recordings/manifest.jsonl --model english --out runs/recordings
 	@echo "Demo, part 2 of 2: making a digit recogniser of it on this machine, then testing that on people and voices" \
-	  "it has never heard. At most 5 minutes on 2 idle cores."
+	  "that are not in its training data. At most 5 minutes on 2 idle cores."
 	@$(IN_VENV) recipes/digits.py english --train.resume $(ARGS)
 
 test: .venv/.installed-dev ## run all tests but those that need a CUDA GPU (under 15 minutes on 2 cores)

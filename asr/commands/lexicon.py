@@ -50,7 +50,7 @@ class LexiconApplySettings:
     ngram: bool = False
     """The joint n-gram, too."""
     weights: Annotated[tuple[float, ...], tyro.conf.arg(metavar="NUMBER...")] = ()
-    """Of the networks and then of the n-gram, as `asr lexicon score` tunes them. Default: equal ones."""
+    """Of the networks and then of the n-gram, as `asr lexicon score` tunes them; none: equal ones."""
     lexicon: LexiconFile = None
     """What the n-gram is learned from, a word and its phones a line. Default: CMUdict."""
     nbest: int = 1

@@ -28,7 +28,10 @@ _NO_TEXT = "no TEXT is given. One text file or more was expected; - is the stand
 class NgramTrainSettings:
     """Train an n-gram language model with modified Kneser-Ney smoothing, as KenLM's lmplz does."""
 
-    texts: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="TEXT...")]
+    texts: Annotated[
+        tyro.conf.Positional[tuple[Path, ...]],
+        tyro.conf.arg(metavar="TEXT...", help_behavior_hint="(required)"),
+    ]
     """Text files, one sentence a line, in UTF-8, plain or compressed (.gz, .xz); - is the standard input.
     Their text should be written as the transcripts are; see --normalizer."""
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"], metavar="FILE")]
@@ -46,8 +49,10 @@ class NgramTrainSettings:
     """Remove n-grams without which the perplexity grows by less than this fraction, such as 1e-8."""
     vocabulary: Annotated[str | None, tyro.conf.arg(metavar="FILE|NUMBER")] = None
     """Words of the model: those of a file (one per line), or the NUMBER most frequent. Others are <unk>."""
-    temporary: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
-    """Folder for temporary files, about 20 bytes per word and order. Default: the system's."""
+    temporary: Annotated[
+        Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="(default: the system's)")
+    ] = None
+    """Folder for temporary files, about 20 bytes per word and order."""
 
     def __post_init__(self) -> None:
         if not self.texts:
@@ -219,7 +224,10 @@ def run_convert(settings: NgramConvertSettings) -> str:
 class LmScoreSettings:
     """Perplexity of a language model on texts, and its rate of unknown words."""
 
-    texts: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="TEXT...")]
+    texts: Annotated[
+        tyro.conf.Positional[tuple[Path, ...]],
+        tyro.conf.arg(metavar="TEXT...", help_behavior_hint="(required)"),
+    ]
     """Text files, one sentence a line, in UTF-8, plain or compressed (.gz, .xz); - is the standard input."""
     lm: Annotated[Path, tyro.conf.arg(metavar="FILE")]
     """The model: .bin, .arpa or .arpa.gz, from `asr lm train` or elsewhere, or a network's .safetensors."""

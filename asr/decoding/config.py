@@ -94,7 +94,7 @@ class DecoderSettings:
     """How log-probabilities become text; weights that are not given are those that were tuned."""
 
     # how to search (default: beam where there is a language model, a lexicon, hot words or a weight, those
-    # of the model included, else greedy)
+    # of the model included, or where --nbest or rescoring asks for more than one text; else greedy)
     decoder: Annotated[
         Literal["greedy", "beam"] | None, tyro.conf.arg(metavar="greedy|beam", help_behavior_hint="")
     ] = None

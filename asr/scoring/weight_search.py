@@ -43,12 +43,11 @@ class Grid:
 
     lm_weights: tuple[float, ...] = (0.25, 0.5, 1.0, 1.5, 2.0)  # each with each word bonus
     word_bonuses: tuple[float, ...] = (-2.0, -1.0, 0.0, 1.0, 2.0, 4.0)  # nats, each with each lm weight
-    prior_weights: tuple[float, ...] = (0.0, 0.3, 0.6, 0.9)  # with the best of the others, as those below
+    prior_weights: tuple[float, ...] = (0.0, 0.3, 0.6, 0.9)  # factors on the label prior
     blank_scales: tuple[float, ...] = (0.25, 0.5, 1.0, 2.0)  # factors on the blank's probability
     acoustic_scales: tuple[float, ...] = (0.5, 0.7, 1.0, 1.4)  # factors on the model's log-probabilities
-    # nats for an unknown word and for each of its letters, where unknown words can be written
-    unknown_penalties: tuple[float, ...] = (-10.0, -5.0, -2.5)
-    unknown_letter_penalties: tuple[float, ...] = (-3.0, -1.5, -0.75)
+    unknown_penalties: tuple[float, ...] = (-10.0, -5.0, -2.5)  # nats for a word outside the vocabulary
+    unknown_letter_penalties: tuple[float, ...] = (-3.0, -1.5, -0.75)  # nats for each letter of such a word
     # factors on the log-probabilities of the language model that rescores; tried last, the others fixed
     rescore_weights: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0)
     # passes over all weights around the best point, by half the grid's step at first; one that finds nothing

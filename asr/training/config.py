@@ -18,7 +18,7 @@ class TrainConfig:
     resume: bool = False  # resume the run in run_dir
     resume_anyway: bool = False  # resume it although settings have changed, which are logged
     max_hours: float = 0.0  # hours of this session after which it is saved and stopped; 0 for never
-    epochs: int = 50
+    epochs: int = 50  # passes over the training data
     updates: int = 0  # the training's length, and the schedule's, in updates in place of epochs; 0: by epochs
     # The training's length in minutes of all sessions together, validation included (the last one comes on
     # top), in place of epochs; the learning rate is scheduled over it; 0: by epochs.

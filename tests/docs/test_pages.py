@@ -112,3 +112,16 @@ def test_named_files_exist(page: Path) -> None:
     missing = [name for name in named if not (ROOT / name).exists() and not (ROOT / "asr" / name).exists()]
     missing = [name for name in missing if not name.startswith(MADE_BY_COMMANDS)]
     assert not missing, f"{page_name(page)} names files that do not exist: {missing}"
+
+
+def test_quoted_messages_are_printed() -> None:
+    """A message that the program no longer words in this way: a search for it finds no help."""
+    text = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "asr").rglob("*.py"))
+    source = re.sub(r'"\n\s*f?"', "", text)  # strings that go on in the next line
+    page = (ROOT / "docs" / "settings-and-errors.md").read_text(encoding="utf-8")
+    quoted = [message for row in re.findall(r"^\| (`.*?) \|", page, re.M) for message in row.split(", ")]
+    assert len(quoted) > 8
+    for message in quoted:
+        if not message.startswith("`OSError"):  # of torch
+            words = re.escape(message.strip("`")).replace(r"\ N", r" (\{[^}]*\}|%d)")
+            assert re.search(words, source), message
