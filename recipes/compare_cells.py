@@ -25,13 +25,13 @@ from asr.corpora.manifest import Splits
 from asr.device import choose_device
 from asr.microscope.measure import gradient_horizon
 from asr.model.encoder import Encoder, EncoderConfig, parameter_count
-from asr.model.recurrent.initialization import Cell
+from asr.model.recurrent.factory import Cell
 from asr.model.saved import load_model
 from asr.scoring.comparison import System, draw, table
 from asr.scoring.evaluation import evaluate
 from asr.scoring.report import write_report
 from asr.scoring.wer import Score
-from asr.training.recogniser import Settings, train
+from asr.training.recogniser import Settings, train_recogniser
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def matched(model: EncoderConfig, size: int, config: Config) -> EncoderConfig:
 
 def measure(config: Config, splits: Splits) -> tuple[Score, float, float]:
     """Train and score one net: its score, seconds per epoch, mean gradient horizon of its layers in steps."""
-    path = train(splits.train, splits.dev, config)
+    path = train_recogniser(splits.train, splits.dev, config)
     model = load_model(path, choose_device(config.train.device))
     score = evaluate(model, splits.test)
     write_report(config.train.run_dir / "test", score)

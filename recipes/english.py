@@ -29,7 +29,7 @@ from asr.scoring.evaluation import evaluate
 from asr.scoring.report import table_by_part, write_report
 from asr.scoring.weight_search import Grid
 from asr.training.config import TrainConfig
-from asr.training.recogniser import Settings, branch_of, train
+from asr.training.recogniser import Settings, branch_of, train_recogniser
 from asr.training.release import write_release
 from asr.training.validation import BEST_MODEL
 
@@ -90,7 +90,7 @@ def main(config: Config) -> str:
     branch = branch_of(trunk, run_dir / "branch", config.branch_epochs, config.branch_augment)
     runs = {"trunk": trunk, "branch": branch}
     for settings in (settings for name, settings in runs.items() if name in config.stages):
-        train(data["train"], data["dev"], settings)
+        train_recogniser(data["train"], data["dev"], settings)
     path = branch.train.run_dir / BEST_MODEL
     if {"tune", "score"} & {*config.stages}:
         search = DecoderSettings(lm=config.lm, lexicon=config.lexicon, beam=config.beam)

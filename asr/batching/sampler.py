@@ -23,7 +23,7 @@ from asr.frontend.augment.draws import hash_ids
 from asr.frontend.augment.silence import draw_silence
 from asr.frontend.augment.speed import draw_speeds
 
-_CLASS = 0.02  # utterances whose lengths differ by less are shuffled among themselves
+_LENGTH_CLASS_WIDTH = 0.02  # utterances whose lengths differ by less are shuffled among themselves
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Groups:
         first = number * self.shards
         return self.order[self.cuts[first] : self.cuts[first + self.shards]]
 
-    def parts(self, number: int) -> list[NDArray[np.int32]]:
+    def shards_of(self, number: int) -> list[NDArray[np.int32]]:
         """The utterances of each part of a batch; some parts are empty if there are too few utterances."""
         cuts = self.cuts[number * self.shards : (number + 1) * self.shards + 1].tolist()
         return [self.order[start:end] for start, end in pairwise(cuts)]
@@ -79,14 +79,16 @@ def group_by_length(
     if rng is not None:
         rng.shuffle(order)
     # The range of int16 covers lengths that differ by a factor of e^655. 16 bits are sorted in linear time.
-    classes = (-np.floor(np.log(seconds) / _CLASS)).astype(np.int16)
+    classes = (-np.floor(np.log(seconds) / _LENGTH_CLASS_WIDTH)).astype(np.int16)
     order = order[np.argsort(classes[order], kind="stable")]
     lengths = seconds[order]
-    starts = _parts(lengths, classes[order], batch_s / shards)
+    starts = _shard_starts(lengths, classes[order], batch_s / shards)
     return Groups(order, _whole_batches(starts, lengths, shards), shards)
 
 
-def _parts(lengths: NDArray[np.floating], classes: NDArray[np.int16], part_s: float) -> NDArray[np.int64]:
+def _shard_starts(
+    lengths: NDArray[np.floating], classes: NDArray[np.int16], part_s: float
+) -> NDArray[np.int64]:
     """Where parts begin in utterances sorted by class."""
     if not len(lengths):
         return np.zeros(0, dtype=np.int64)

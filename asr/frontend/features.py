@@ -199,7 +199,7 @@ def frame_mask(lengths: Tensor, size: int) -> Tensor:
     return torch.arange(size, device=lengths.device) < lengths.unsqueeze(1)
 
 
-class Normalizer(nn.Module):
+class FeatureNormalizer(nn.Module):
     """Mean and variance normalisation by config.normalize; global statistics are saved with the model.
 
     Args:

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from asr.frontend.augment import Masks, apply_masks
-from asr.frontend.features import FeatureConfig, Normalizer, frame_count, log_mel, require_one_window
+from asr.frontend.features import FeatureConfig, FeatureNormalizer, frame_count, log_mel, require_one_window
+from asr.model.decoding_weights import Tuning
 from asr.model.denominator import DenominatorLm
 from asr.model.encoder import Encoder, EncoderConfig
-from asr.model.tuning import Tuning
 from asr.text.tokenizer import Tokenizer
 
 
@@ -21,7 +21,7 @@ class ModelSettings:
     features: FeatureConfig
     encoder: EncoderConfig
     tokenizer: Tokenizer
-    normalizer: str  # name of the text normalizer of its transcripts
+    text_normalizer: str  # name of the text normalizer of its transcripts
     provenance: dict[str, Any] = field(default_factory=dict)  # its origin: data, seed, commit, scores
     tunings: tuple[Tuning, ...] = ()  # decoding weights that `asr tune` has found for it
 
@@ -39,7 +39,7 @@ class AcousticModel(nn.Module):
     def __init__(self, settings: ModelSettings) -> None:
         super().__init__()
         self.settings = settings
-        self.normalize = Normalizer(settings.features)
+        self.normalize = FeatureNormalizer(settings.features)
         vocab_size, loss = settings.tokenizer.vocab_size, settings.encoder.loss
         self.encoder = Encoder(settings.encoder, settings.features.n_mels, vocab_size)
         # Only training uses it; saved with the model, so that training can go on.

@@ -87,7 +87,7 @@ class Encoder(nn.Module):
     def __init__(self, config: EncoderConfig, n_mels: int, vocab_size: int) -> None:
         super().__init__()
         self.config = config
-        front = ConvFront if config.front == "conv" else StackFront
+        front = ConvSubsampling if config.front == "conv" else FrameStacking
         self.front = front(config, n_mels)
         recurrent = config.recurrent()
         self.recurrent = RecurrentStack(self.front.output_size, recurrent)
@@ -124,7 +124,7 @@ class Encoder(nn.Module):
         return self.recurrent.final_states(self.front(features, lengths), steps)
 
 
-class ConvFront(nn.Module):
+class ConvSubsampling(nn.Module):
     """Two 2-D convolutions with ReLU; the first strides cover `subsampling` frames and four mel bands.
 
     Padding is zeroed before each convolution, as are the values after the end of an utterance alone.
@@ -152,7 +152,7 @@ class ConvFront(nn.Module):
         return x.transpose(1, 2).flatten(2)
 
 
-class StackFront(nn.Module):
+class FrameStacking(nn.Module):
     """`subsampling` frames side by side as one step.
 
     Args:

@@ -54,9 +54,9 @@ def beam_search(
     longest = longest_output(lengths) if longest is None else longest
     limit = int(longest.max())
     firsts = torch.arange(batch, device=device).repeat_interleave(beam)
-    read = net.read(source, lengths)
-    state = net.start(read).rows(firsts)
-    read = read.rows(firsts)
+    encoded = net.encode(source, lengths)
+    state = net.initial_state(encoded).rows(firsts)
+    encoded = encoded.rows(firsts)
     # Log-probabilities and symbols of the unfinished outputs, and of the finished ones with their ranks.
     scores = torch.full((batch, beam), -torch.inf, device=device)
     scores[:, 0] = 0.0
@@ -66,7 +66,7 @@ def beam_search(
     done_written = written.clone()
     symbols = torch.full((batch * beam,), END, device=device)
     for count in range(limit + 1):  # symbols written so far
-        log_probs, state, _ = net.step(read, state, symbols)
+        log_probs, state, _ = net.step(encoded, state, symbols)
         totals = scores.unsqueeze(2) + log_probs.view(batch, beam, symbol_count)
         # those that end here, among the finished ones
         ending = totals[:, :, END]

@@ -14,7 +14,7 @@ from asr.batching.loader import is_killed_loader, loader_killed
 from asr.device import is_out_of_memory
 from asr.errors import AsrError, ModelError, TrainingError
 from asr.files import weights_digest, write_atomically
-from asr.training.checkpoint import CHECKPOINT, UNREADABLE, Position
+from asr.training.checkpoint import CHECKPOINT, UNREADABLE, TrainingState
 from asr.training.config import TrainConfig
 from asr.training.distributed import Process
 from asr.training.tasks.interface import Task, TaskBatch
@@ -50,17 +50,17 @@ class BadUpdateReporter(Generic[B]):
         self.settings_record, self.precision = settings_record, precision
         self._saved = 0
 
-    def report(self, update: PendingUpdate[B], position: Position) -> None:
+    def report(self, update: PendingUpdate[B], state: TrainingState) -> None:
         """Log which utterances have made an update fail, or what else has.
 
         Args:
             update: a skipped one, and the newest: the weights are those that it was computed with.
-            position: of training, after this update.
+            state: of training, after this update.
 
         Raises:
             TrainingError: it is the last that is allowed in a row.
         """
-        position.bad_updates += 1
+        state.bad_updates += 1
         losses = zip(update.ids, update.losses.tolist(), strict=True)
         bad = [f"{name} ({loss})" for name, loss in losses if not math.isfinite(loss)]
         gathered = self.process.gather((bad, update.ids))  # of all processes
@@ -75,10 +75,10 @@ class BadUpdateReporter(Generic[B]):
             cause = f"every loss is finite, but the gradient is not; utterances: {', '.join(all_ids)}"
         keep = (bad or not all_bad) and not scaled
         log.warning("update %d skipped. %s%s", update.number, cause, self._save(update) if keep else "")
-        if position.bad_updates >= self.config.max_bad_updates:
+        if state.bad_updates >= self.config.max_bad_updates:
             checkpoint = self.config.run_dir / CHECKPOINT
             raise TrainingError(
-                f"{position.bad_updates} updates in a row had a loss or gradient that is not finite. The "
+                f"{state.bad_updates} updates in a row had a loss or gradient that is not finite. The "
                 f"last, {update.number}: {cause}. Try a third of --train.learning-rate "
                 f"{self.config.learning_rate:g}, or --train.precision bf16 instead of fp16; check the audio. "
                 + (

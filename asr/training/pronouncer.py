@@ -15,7 +15,7 @@ from asr.training.provenance import provenance
 from asr.training.runs import DATA_DIGEST, flatten_settings, open_run
 from asr.training.tasks.sequence_pairs import Pair, PairConfig, SequencePairTask
 
-__all__ = ["CtcSettings", "EncoderDecoderSettings", "PronouncerSettings", "make_pairs", "train"]
+__all__ = ["CtcSettings", "EncoderDecoderSettings", "PronouncerSettings", "make_pairs", "train_pronouncer"]
 
 C = TypeVar("C", EncoderDecoderConfig, SequenceCtcConfig)
 
@@ -48,7 +48,7 @@ class CtcSettings(PronouncerSettings[SequenceCtcConfig]):
     model: SequenceCtcConfig = field(default_factory=SequenceCtcConfig)
 
 
-def train(lexicon: Lexicon, settings: PronouncerSettings[Any]) -> Path:
+def train_pronouncer(lexicon: Lexicon, settings: PronouncerSettings[Any]) -> Path:
     """Train a network that pronounces words; under torchrun every process calls this.
 
     Args:

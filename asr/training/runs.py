@@ -128,16 +128,16 @@ class Run:
             else f"CPU, threads: {torch.get_num_threads()}",
         )  # fmt: skip
         if resumed:
-            position, _, states = load_checkpoint(config.run_dir / CHECKPOINT, device)
-            trainer.restore(position, states)
-            log.info("resuming in epoch %d, after batch %d", position.epoch, position.batch)
+            state, _, state_dicts = load_checkpoint(config.run_dir / CHECKPOINT, device)
+            trainer.restore(state, state_dicts)
+            log.info("resuming in epoch %d, after batch %d", state.epoch, state.batch)
         elif config.warm_start:
             trainer.warm_start(config.warm_start)
         with self.stop:
-            position = trainer.fit(self.stop)
+            state = trainer.fit(self.stop)
         self.process.gather(None)  # the best model is written before any process uses it
-        best = task.score_format.format(position.best_score)
-        log.info("best %s %s in %s", task.score_name, best, position.best_model())
+        best = task.score_format.format(state.best_score)
+        log.info("best %s %s in %s", task.score_name, best, state.best_model())
         return config.run_dir / BEST_MODEL
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from asr.device import HostCopy
 from asr.training.averaging import BestWeights, MovingAverage
 from asr.training.background import BackgroundWriter
-from asr.training.checkpoint import Position
+from asr.training.checkpoint import TrainingState
 from asr.training.config import TrainConfig
 from asr.training.distributed import Process
 from asr.training.metrics import Metrics
@@ -61,8 +61,8 @@ class ModelSelection(Generic[B]):
         if self.moving_average:
             self.moving_average = MovingAverage(self.task.net, self.config.ema)
 
-    def validate(self, position: Position) -> None:
-        """Score the net, write its model, and keep it if it is among the best. The position is updated.
+    def validate(self, state: TrainingState) -> None:
+        """Score the net, write its model, and keep it if it is among the best. The state is updated.
 
         Raises:
             ModelError: an earlier file could not be written.
@@ -71,50 +71,50 @@ class ModelSelection(Generic[B]):
         with self._averaged_weights():
             result = self.task.validate(self.process, self.precision)
             weights = HostCopy(dict(self.task.net.state_dict())) if self.process.is_main else None
-        name = f"update {position.update}" if self.config.validate_every else f"epoch {position.epoch}"
-        better = (result.score, result.loss) < (position.best_score, position.best_loss)
+        name = f"update {state.update}" if self.config.validate_every else f"epoch {state.epoch}"
+        better = (result.score, result.loss) < (state.best_score, state.best_loss)
         if better:
-            position.best, position.averaged, position.average_unsaved = name, [], False
-            position.best_score, position.best_loss = result.score, result.loss
-        position.since_best = 0 if better else position.since_best + 1
+            state.best, state.averaged, state.average_unsaved = name, [], False
+            state.best_score, state.best_loss = result.score, result.loss
+        state.since_best = 0 if better else state.since_best + 1
         # Of equal ones the older comes first.
-        ranking = sorted([*position.ranking, (result.score, result.loss, name)], key=lambda row: row[:2])
-        position.ranking = ranking[: self.config.average]
-        self.metrics.validated(position, result, every=self.config.validate_every, better=better)
+        ranking = sorted([*state.ranking, (result.score, result.loss, name)], key=lambda row: row[:2])
+        state.ranking = ranking[: self.config.average]
+        self.metrics.validated(state, result, every=self.config.validate_every, better=better)
         if weights is not None:
-            provenance = self._provenance(position, result, epoch=position.epoch)
+            provenance = self._provenance(state, result, epoch=state.epoch)
             self._write(LAST_MODEL, weights, provenance)
             if better:
                 self._write(BEST_MODEL, weights, provenance)
-            if name in _names(position):
+            if name in _names(state):
                 self.writer.submit(lambda: self.best_weights.save(name, weights.get()))
         if self.config.schedule == "plateau" and not better:
-            position.rate_scale *= PLATEAU_FACTOR
+            state.learning_rate_scale *= PLATEAU_FACTOR
             log.info(
                 "no better %s: the learning rate goes down to %.1e",
-                self.task.score_name, self.config.learning_rate * position.rate_scale,
+                self.task.score_name, self.config.learning_rate * state.learning_rate_scale,
             )  # fmt: skip
-        position.validated_update, position.sums = position.update, {}
+        state.validated_update, state.running_totals = state.update, {}
 
-    def remove_unused(self, position: Position) -> None:
-        """Remove kept weights to which this position, of the newest checkpoint, does not refer."""
-        names = _names(position)
+    def remove_unused(self, state: TrainingState) -> None:
+        """Remove kept weights to which this state, of the newest checkpoint, does not refer."""
+        names = _names(state)
         self.writer.submit(lambda: self.best_weights.keep_only(names))
 
-    def out_of_patience(self, position: Position) -> bool:
+    def out_of_patience(self, state: TrainingState) -> bool:
         """Whether there have been too many validations without a better score."""
         patience = self.config.patience
-        if patience and position.since_best >= patience:
+        if patience and state.since_best >= patience:
             what = "validations" if self.config.validate_every else "epochs"
             log.info("no better %s for %d %s: stopping early", self.task.score_name, patience, what)
             return True
         return False
 
-    def try_average(self, position: Position, save: Callable[[], None]) -> None:
+    def try_average(self, state: TrainingState, save: Callable[[], None]) -> None:
         """Average the best weights; if the average is better than the best model, it becomes the best model.
 
         Args:
-            position: at the end of training.
+            state: at the end of training.
             save: writes a checkpoint. One is written before the model: a run that is killed in between and
                 continued for more epochs must not prefer a model that is worse than the average.
 
@@ -122,26 +122,26 @@ class ModelSelection(Generic[B]):
             TrainingError: kept weights are missing or damaged.
         """
         # A resumed run may average fewer.
-        names = _in_order(_names(position)[: self.config.average])
+        names = _in_order(_names(state)[: self.config.average])
         if len(names) < 2:
             return
         weights, result = self._average_of(names)
-        better = (result.score, result.loss) < (position.best_score, position.best_loss)
+        better = (result.score, result.loss) < (state.best_score, state.best_loss)
         log.info(
             "average of %s: %s%s", ", ".join(names), result.headline(),
-            "  best so far" if better else f"; {position.best_model()} remains the best",
+            "  best so far" if better else f"; {state.best_model()} remains the best",
         )  # fmt: skip
         if better:
-            position.averaged, position.average_unsaved = names, True
-            position.best_score, position.best_loss = result.score, result.loss
+            state.averaged, state.average_unsaved = names, True
+            state.best_score, state.best_loss = result.score, result.loss
             save()
-            self._write_average(position, weights, result, save)
+            self._write_average(state, weights, result, save)
 
-    def recover_average(self, position: Position, save: Callable[[], None]) -> None:
+    def recover_average(self, state: TrainingState, save: Callable[[], None]) -> None:
         """Write the average that an earlier session selected, if it was killed before it was written."""
-        if position.average_unsaved and self.config.average:
-            weights, result = self._average_of(position.averaged)
-            self._write_average(position, weights, result, save)
+        if state.average_unsaved and self.config.average:
+            weights, result = self._average_of(state.averaged)
+            self._write_average(state, weights, result, save)
 
     def _average_of(self, names: Sequence[str]) -> tuple[HostCopy[dict[str, Tensor]], ValidationResult]:
         """The mean of kept weights, and its validation; the net's weights are unchanged."""
@@ -158,14 +158,14 @@ class ModelSelection(Generic[B]):
 
     def _write_average(
         self,
-        position: Position,
+        state: TrainingState,
         weights: HostCopy[dict[str, Tensor]],
         result: ValidationResult,
         save: Callable[[], None],
     ) -> None:
         if self.process.is_main:
-            self._write(BEST_MODEL, weights, self._provenance(position, result, average_of=position.averaged))
-        position.average_unsaved = False
+            self._write(BEST_MODEL, weights, self._provenance(state, result, average_of=state.averaged))
+        state.average_unsaved = False
         save()
 
     def _write(self, name: str, weights: HostCopy[dict[str, Tensor]], provenance: dict[str, Any]) -> None:
@@ -176,18 +176,18 @@ class ModelSelection(Generic[B]):
         """A context in which the net has the weights that are validated and saved."""
         return self.moving_average.applied() if self.moving_average else nullcontext()
 
-    def _provenance(self, position: Position, result: ValidationResult, **more: Any) -> dict[str, Any]:
+    def _provenance(self, state: TrainingState, result: ValidationResult, **more: Any) -> dict[str, Any]:
         """What a saved model records of its training."""
         scores = {name: value for name, value in result.row().items() if isinstance(value, float)}
         return {
-            "settings": self.settings_record, **more, "updates": position.update, **scores,
+            "settings": self.settings_record, **more, "updates": state.update, **scores,
             "training_s": round(self.metrics.total_seconds()),
         }  # fmt: skip
 
 
-def _names(position: Position) -> list[str]:
+def _names(state: TrainingState) -> list[str]:
     """The names of the weights to average, best first."""
-    return [name for _, _, name in position.ranking]
+    return [name for _, _, name in state.ranking]
 
 
 def _in_order(names: list[str]) -> list[str]:

@@ -20,7 +20,7 @@ def lengths_like_librispeech(count: int) -> Lengths:
 
 
 def parts_of(groups: Groups) -> list[list[NDArray[np.int32]]]:
-    return [groups.parts(number) for number in range(len(groups))]
+    return [groups.shards_of(number) for number in range(len(groups))]
 
 
 def padded(part: NDArray[np.int32], seconds: Lengths) -> float:

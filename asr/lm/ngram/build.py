@@ -23,7 +23,7 @@ from asr.text.normalize import normalize
 
 __all__ = ["MAX_ORDER", "NgramConfig", "build", "read_vocabulary"]
 
-_LOG = logging.getLogger("asr")
+log = logging.getLogger("asr")
 
 MAX_ORDER = 12
 _RESERVED = len(RESERVED)
@@ -112,10 +112,10 @@ def build(
                 f"no text in {', '.join(map(str, texts))}. Lines with at least one word were expected."
             )
         if symbols.empty_lines:
-            _LOG.info("lines without text, skipped: %d", symbols.empty_lines)
+            log.info("lines without text, skipped: %d", symbols.empty_lines)
         words = disk.load(stream, np.int32)
         names = _choose_words(words, symbols.names(), config.vocabulary, config.unit)
-        _LOG.info("%d sentences, %d %ss, %d different", symbols.sentences, len(words) - 2 * symbols.sentences,
+        log.info("%d sentences, %d %ss, %d different", symbols.sentences, len(words) - 2 * symbols.sentences,
                   config.unit, len(names) - _RESERVED)  # fmt: skip
         levels = count(words, len(names), config.order, disk, progress.counting)
         progress.smoothing()
@@ -165,7 +165,7 @@ def _choose_words(
         words[first : first + _BLOCK] = renumbered[words[first : first + _BLOCK]]
     unknown = int(totals[renumbered == UNKNOWN_ID].sum())
     if unknown:
-        _LOG.info("%d words (%.2f %%) are <unk>", unknown, 100 * unknown / totals[_RESERVED:].sum())
+        log.info("%d words (%.2f %%) are <unk>", unknown, 100 * unknown / totals[_RESERVED:].sum())
     return [*names[:_RESERVED], *chosen]
 
 
@@ -215,4 +215,4 @@ class _Progress:
         done = passes / self._passes
         left_s = round((now - self._began) * (1 - done) / done) if done else 0
         left = f", about {left_s // 60}:{left_s % 60:02d} left" if done > 0.02 else ""
-        _LOG.info("%s: %d %% of all%s", what, 100 * done, left, extra={"transient": True})
+        log.info("%s: %d %% of all%s", what, 100 * done, left, extra={"transient": True})

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from asr.errors import ModelError
 from asr.model.recurrent.cells import Elman, Gru, LiGru, Lstm
-from asr.model.recurrent.direction import Direction, State
+from asr.model.recurrent.unidirectional import State, UnidirectionalLayer
 
-Kind = Literal["sigmoid", "tanh", "relu"]
+Nonlinearity = Literal["sigmoid", "tanh", "relu"]
 
 
 @dataclass(frozen=True)
@@ -25,8 +25,9 @@ class Gate:
     """The values of one gate, or of one other activation, of a cell."""
 
     values: Tensor  # (rows, width), between the bounds of its kind
-    kind: Kind
-    keeps: bool = False  # whether its value is the fraction of the memory that is carried to the next step
+    kind: Nonlinearity
+    # whether its value is the fraction of the memory that is carried to the next step
+    retains_memory: bool = False
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Saturation:
 
 
 @torch.no_grad()
-def gate_values(direction: Direction, x: Tensor, state: State) -> dict[str, Gate]:
+def gate_values(direction: UnidirectionalLayer, x: Tensor, state: State) -> dict[str, Gate]:
     """The gates of one step of one direction, for many rows at once.
 
     Args:
@@ -55,12 +56,12 @@ def gate_values(direction: Direction, x: Tensor, state: State) -> dict[str, Gate
     kinds = _kinds(direction)
     _, values = direction.step(direction.input_gates(x), state, direction.weight_hh_l0)
     return {
-        name: Gate(value, kind, keeps=name in _KEEPERS)
+        name: Gate(value, kind, retains_memory=name in _MEMORY_GATES)
         for (name, kind), value in zip(kinds.items(), values, strict=True)
     }
 
 
-def recurrent_weights(direction: Direction) -> dict[str, Tensor]:
+def recurrent_weights(direction: UnidirectionalLayer) -> dict[str, Tensor]:
     """The matrices that the hidden state is multiplied by at every step, by the gate's name.
 
     Args:
@@ -101,7 +102,7 @@ def memory_steps(gate: Gate) -> Tensor:
     of its content is then 1 / (1 - f), the present step counted as 1.
 
     Args:
-        gate: one with `keeps`.
+        gate: one with `retains_memory`.
 
     Returns:
         (width,) float64, at most a million.
@@ -141,17 +142,17 @@ def spectral_radius(weight: Tensor, squarings: int = 10) -> float:
 
 
 # The kind of each gate of a cell, in the order of the blocks of its recurrent weights.
-_CELLS: Mapping[type[Direction], Mapping[str, Kind]] = {
+_CELLS: Mapping[type[UnidirectionalLayer], Mapping[str, Nonlinearity]] = {
     Elman: {"hidden": "tanh"},
     Gru: {"reset": "sigmoid", "update": "sigmoid", "candidate": "tanh"},
     LiGru: {"candidate": "relu", "update": "sigmoid"},
     Lstm: {"input": "sigmoid", "forget": "sigmoid", "cell": "tanh", "output": "sigmoid"},
 }
 
-_KEEPERS = frozenset({"update", "forget"})  # an update gate, here, is the fraction that is kept
+_MEMORY_GATES = frozenset({"update", "forget"})  # an update gate, here, is the fraction that is kept
 
 
-def _kinds(direction: Direction) -> Mapping[str, Kind]:
+def _kinds(direction: UnidirectionalLayer) -> Mapping[str, Nonlinearity]:
     if isinstance(direction, Elman) and direction.relu:
         return {"hidden": "relu"}
     try:

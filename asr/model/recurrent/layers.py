@@ -21,18 +21,18 @@ from torch.nn import functional as F
 
 from asr.errors import SettingsError, option_name
 from asr.model.recurrent.cudnn import has_persistent_kernels, persistent_obstacle, persistent_rows
-from asr.model.recurrent.direction import Direction, product_dtype
-from asr.model.recurrent.direction import State as State
-from asr.model.recurrent.initialization import Cell as Cell
-from asr.model.recurrent.initialization import check_cell, check_projection, make_direction
+from asr.model.recurrent.factory import Cell as Cell
+from asr.model.recurrent.factory import check_cell, check_projection, make_layer
 from asr.model.recurrent.streams import on_two_streams
+from asr.model.recurrent.unidirectional import State as State
+from asr.model.recurrent.unidirectional import UnidirectionalLayer, product_dtype
 
 Arrangement = Literal["in-turn", "two-streams"]
 
 # How the two directions of a layer run on a GPU: the line to change after a measurement.
 GPU_ARRANGEMENT: Arrangement = "two-streams"
 
-_log = logging.getLogger("asr")
+log = logging.getLogger("asr")
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ class RecurrentLayer(nn.Module):
         super().__init__()
         self.config = config
         directions = [
-            make_direction(
+            make_layer(
                 config.cell,
                 input_size,
                 config.width,
@@ -283,7 +283,7 @@ def _is_on_gpu(x: Tensor) -> bool:
     return x.is_cuda and torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
 
 
-def _run_reversed(direction: Direction, x: Tensor, order: Tensor | None) -> Tensor:
+def _run_reversed(direction: UnidirectionalLayer, x: Tensor, order: Tensor | None) -> Tensor:
     """Hidden states (steps, batch, hidden size) of a direction that reads each utterance from its end."""
     y, _ = direction(x.flip(0) if order is None else reverse(x, order))
     return y.flip(0) if order is None else reverse(y, order)
@@ -292,7 +292,7 @@ def _run_reversed(direction: Direction, x: Tensor, order: Tensor | None) -> Tens
 @cache
 def _log_once(message: str) -> None:
     """Log a message the first time only."""
-    _log.info(message)
+    log.info(message)
 
 
 def locked_dropout(x: Tensor, rate: float, *, training: bool) -> Tensor:

@@ -172,7 +172,7 @@ class SequencePairTask:
         order = np.arange(len(groups))
         draw.shuffle(order[1:])  # the longest first, so that one that does not fit is found at once
         return [
-            (groups.parts(int(number))[self.process.rank], int(self._tokens[rows].sum()), len(rows))
+            (groups.shards_of(int(number))[self.process.rank], int(self._tokens[rows].sum()), len(rows))
             for number in order
             if len(rows := groups.batch(int(number)))
         ]

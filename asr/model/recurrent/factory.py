@@ -7,16 +7,16 @@ from torch import nn
 
 from asr.errors import SettingsError
 from asr.model.recurrent.cells import Elman, Gru, LiGru, Lstm, TorchCell
-from asr.model.recurrent.direction import Direction
+from asr.model.recurrent.unidirectional import UnidirectionalLayer
 
 Cell = Literal["rnn", "rnn-relu", "gru", "ligru", "lstm", "lstm-peephole"]
 
 CELL_NAMES: tuple[Cell, ...] = get_args(Cell)
 
 
-def make_direction(
+def make_layer(
     cell: Cell, input_size: int, width: int, *, projection: int = 0, recurrent_dropout: float = 0.0
-) -> Direction:
+) -> UnidirectionalLayer:
     """A direction with fresh weights.
 
     Args:
@@ -31,7 +31,7 @@ def make_direction(
     """
     check_cell(cell, projection)
     check_projection(projection, width)
-    direction: Direction
+    direction: UnidirectionalLayer
     if cell in ("rnn", "rnn-relu"):
         direction = Elman(input_size, width, relu=cell == "rnn-relu", recurrent_dropout=recurrent_dropout)
     elif cell in ("lstm", "lstm-peephole"):
@@ -76,7 +76,7 @@ def check_projection(projection: int, width: int) -> None:
         )
 
 
-def initialize(direction: Direction) -> None:
+def initialize(direction: UnidirectionalLayer) -> None:
     """Initialise the weights in place.
 
     Recurrent weights are orthogonal for every gate, which keeps the norm of the gradient through time

@@ -19,7 +19,7 @@ from asr.errors import TrainingError
 from asr.microscope.explain import explain, find_symptoms
 from asr.microscope.measure import Measurement, measure_layers
 from asr.microscope.page import PAGE, ROWS, draw, read_rows
-from asr.training.checkpoint import Position
+from asr.training.checkpoint import TrainingState
 from asr.training.config import TrainConfig
 from asr.training.metrics import UpdateReport, discard_later_rows
 from asr.training.tasks.interface import Task, TaskBatch
@@ -53,19 +53,19 @@ class Microscope(Generic[B]):
         self.enabled = enabled and config.diagnose_every > 0
         self._warned: dict[str, float] = {}
         self._measurements: list[Measurement] | None = None
-        self._before: dict[str, Tensor] = {}
+        self._weights_before: dict[str, Tensor] = {}
         self._updates = self._clipped = 0  # since the last measurement
         self._count = 0
         self._spent_s = self._draw_s = self._last_draw = 0.0
         self._undrawn = False
 
-    def begin(self, position: Position) -> None:
+    def begin(self, state: TrainingState) -> None:
         """A run begins, or resumes from a checkpoint; measurements after that checkpoint are removed."""
         if not self.enabled:
             return
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            discard_later_rows(self.folder / ROWS, position)
+            discard_later_rows(self.folder / ROWS, state)
         except OSError as error:
             raise self._cannot_write(error) from error
         for row in read_rows(self.folder / ROWS):
@@ -73,7 +73,7 @@ class Microscope(Generic[B]):
             self._remember({key: math.inf if s is None else s for key, s in row["symptoms"].items()})
         self._last_draw = time.monotonic()
 
-    def before(self, number: int, batches: Sequence[B]) -> None:
+    def before_update(self, number: int, batches: Sequence[B]) -> None:
         """Measure, if it is time, before an update.
 
         Args:
@@ -97,7 +97,7 @@ class Microscope(Generic[B]):
         finally:
             self.task.restore(carried)
         # Peepholes start at 0: their first update is large, whatever its size.
-        self._before = {
+        self._weights_before = {
             name: weight.detach().clone()
             for name, weight in self.task.net.named_parameters()
             if weight.requires_grad and weight.dim() > 1 and not name.endswith(".peepholes")
@@ -109,7 +109,7 @@ class Microscope(Generic[B]):
         self._updates += report.made
         self._clipped += report.made and report.clipped
 
-    def after(self, number: int, epoch: int) -> None:
+    def after_update(self, number: int, epoch: int) -> None:
         """Finish a measurement after its update: how far the weights moved, what is wrong; write the row.
 
         Args:
@@ -166,7 +166,7 @@ class Microscope(Generic[B]):
     def _update_ratio(self) -> dict[str, float]:
         """|change| / |weights| of every matrix, over the update that was just made."""
         weights = dict(self.task.net.named_parameters())
-        before, self._before = self._before, {}
+        before, self._weights_before = self._weights_before, {}
         ratios = {}
         for name, old in before.items():
             change, size = (weights[name].detach() - old).norm().item(), old.norm().item()
@@ -203,15 +203,16 @@ def _row(
     layers = [
         {
             **asdict(layer),
-            "left": layer.left(),
+            "left": layer.remaining_fraction(),
             "horizon": layer.horizon().steps,
             "horizon_reached": layer.horizon().reached,
         }
         for layer in measurements
     ]
     return {
-        "event": "look", "epoch": epoch, "update": number, "layers": layers, "update_ratio": dict(ratio),
-        "clip_rate": clip_rate, "symptoms": dict(warned), "warnings": list(texts),
+        "event": "measurement", "epoch": epoch, "update": number, "layers": layers,
+        "update_ratio": dict(ratio), "clip_rate": clip_rate,
+        "symptoms": dict(warned), "warnings": list(texts),
     }  # fmt: skip
 
 
