@@ -24,7 +24,8 @@ from torch import Tensor, nn
 
 from asr.errors import ModelError, SettingsError
 from asr.lm.interface import Unit
-from asr.model.recurrent.layers import RecurrentConfig, RecurrentStack, State
+from asr.model.recurrent.layers import RecurrentConfig, RecurrentStack
+from asr.model.recurrent.unidirectional import State
 from asr.model.saved import Content, FileKind, load_network, save_network
 
 __all__ = ["END_OF_LINE", "CharRnn", "CharRnnConfig", "CharRnnModel", "load_charrnn", "save_charrnn"]
@@ -55,7 +56,7 @@ class CharRnnConfig:
             raise SettingsError(f"--model.embedding must be at least 1. Got {self.embedding}.")
         if self.layers.bidirectional:
             raise SettingsError(
-                "model.bidirectional must be False for a language model, which predicts what follows."
+                "--model.no-bidirectional is needed for a language model: it predicts what follows."
             )
 
 

@@ -36,8 +36,8 @@ Source: Bengio, Simard & Frasconi 1994, "Learning long-term dependencies with gr
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import partial
@@ -46,11 +46,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from asr.batching.batches import Batch
 from asr.errors import ModelError
-from asr.model.acoustic import AcousticModel
-from asr.model.ctc import ctc_loss
-from asr.model.encoder import step_count
+from asr.model.modes import evaluating
 from asr.model.recurrent.gates import (
     Saturation,
     gate_values,
@@ -154,48 +151,6 @@ def measure_layers(net: nn.Module, loss: Callable[[], Tensor], max_lag: int = MA
             _measure(call, gradient.float(), max_lag)
             for call, gradient in zip(*_joined(calls, arriving), strict=True)
         ]
-
-
-def gradient_horizon(
-    model: AcousticModel, batch: Batch, share: float = HORIZON_SHARE, max_lag: int = MAX_LAG
-) -> list[Horizon]:
-    """How far back the CTC loss of one batch reaches in a recogniser: one number per layer and direction.
-
-    Args:
-        model: of any cell, trained or not; it is not changed.
-        batch: of `Batches.load`.
-        share: of the gradient that is left at the horizon.
-        max_lag: steps to go back, at most.
-
-    Returns:
-        From the input up, forwards before backwards.
-
-    Raises:
-        ModelError: as in `measure_layers`.
-    """
-
-    def loss() -> Tensor:
-        settings, on_device = model.settings, batch.to(model.device)
-        features = on_device.features(settings.features)
-        log_probs, _ = model(features, on_device.frame_lengths, on_device.masks)
-        # torch's loss takes lengths in the host's memory.
-        steps = step_count(batch.frame_lengths, settings.encoder.subsampling)
-        losses = ctc_loss(log_probs, steps, on_device.tokens, batch.token_lengths)
-        return losses.sum() / batch.global_tokens
-
-    return [layer.horizon(share) for layer in measure_layers(model, loss, max_lag)]
-
-
-@contextmanager
-def evaluating(net: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside; afterwards every part is in the mode in which it was."""
-    modes = {module: module.training for module in net.modules()}
-    net.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
 
 
 @dataclass

@@ -11,6 +11,7 @@ from asr.frontend.features import FeatureConfig, FeatureNormalizer, frame_count,
 from asr.model.decoding_weights import Tuning
 from asr.model.denominator import DenominatorLm
 from asr.model.encoder import Encoder, EncoderConfig
+from asr.model.modes import evaluating
 from asr.text.tokenizer import Tokenizer
 
 
@@ -97,11 +98,6 @@ class AcousticModel(nn.Module):
             padded, samples = padded.pin_memory(), samples.pin_memory()
         padded = padded.to(self.device, non_blocking=True)
         samples = samples.to(self.device, non_blocking=True)
-        modes = [(module, module.training) for module in self.modules()]
-        self.eval()
-        try:
+        with evaluating(self):
             log_probs, steps = self(log_mel(padded, config), frame_count(samples, config))
-        finally:
-            for module, training in modes:
-                module.training = training
         return log_probs, steps

@@ -53,8 +53,7 @@ class EncoderConfig:
     def recurrent(self) -> RecurrentConfig:
         """The recurrent layers' settings, with the dial's values where none are given."""
         width, depth, dropout = SIZES[self.size]
-        return RecurrentConfig(
-            **vars(self.layers),
+        return self.layers.stack(
             width=width if self.width is None else self.width,
             depth=depth if self.depth is None else self.depth,
             dropout=dropout if self.dropout is None else self.dropout,

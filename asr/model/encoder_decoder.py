@@ -24,7 +24,9 @@ from torch import Tensor, nn
 from asr.errors import ModelError, SettingsError
 from asr.frontend.features import frame_mask
 from asr.model.attention import Attention, AttentionKind
-from asr.model.recurrent.layers import Cell, LayerConfig, RecurrentConfig, RecurrentStack, State
+from asr.model.recurrent.factory import Cell
+from asr.model.recurrent.layers import LayerConfig, RecurrentConfig, RecurrentStack
+from asr.model.recurrent.unidirectional import State
 
 END = 0  # id of the target symbol that ends a sequence, and stands before its first symbol
 
@@ -67,7 +69,7 @@ class EncoderDecoderConfig:
 
     def encoder(self) -> RecurrentConfig:
         """The encoder's recurrent layers."""
-        return RecurrentConfig(**vars(self.layers), width=self.width, depth=self.depth, dropout=self.dropout)
+        return self.layers.stack(width=self.width, depth=self.depth, dropout=self.dropout)
 
     def decoder(self) -> RecurrentConfig:
         """The decoder's recurrent layers."""

@@ -42,7 +42,7 @@ class SequenceCtcConfig:
 
     def encoder(self) -> RecurrentConfig:
         """The recurrent layers."""
-        return RecurrentConfig(**vars(self.layers), width=self.width, depth=self.depth, dropout=self.dropout)
+        return self.layers.stack(width=self.width, depth=self.depth, dropout=self.dropout)
 
 
 class SequenceCtc(nn.Module):

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from asr.errors import SettingsError
 from asr.model.encoder_decoder import END, EncoderDecoder, before_end, longest_output
 
 Output = tuple[tuple[int, ...], float]  # ids of an output sequence, and its log-probability in nats
@@ -26,9 +25,9 @@ class SearchConfig:
 
     def __post_init__(self) -> None:
         if self.beam_size < 1:
-            raise SettingsError(f"search.beam-size must be at least 1. Got {self.beam_size}.")
+            raise ValueError(f"beam_size must be at least 1. Got {self.beam_size}.")
         if not self.length_exponent >= 0:
-            raise SettingsError(f"search.length-exponent must be at least 0. Got {self.length_exponent:g}.")
+            raise ValueError(f"length_exponent must be at least 0. Got {self.length_exponent:g}.")
 
 
 @torch.inference_mode()

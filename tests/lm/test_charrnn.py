@@ -145,7 +145,7 @@ def test_bad_settings() -> None:
     """Sizes that make no network are named as the user types them."""
     with pytest.raises(SettingsError, match=r"model\.embedding must be at least 1"):
         charrnn_config(embedding=0)
-    with pytest.raises(SettingsError, match=r"model\.bidirectional must be False for a language model"):
+    with pytest.raises(SettingsError, match=r"--model\.no-bidirectional is needed for a language model"):
         charrnn_config(bidirectional=True)
     with pytest.raises(SettingsError, match=r"model\.width must be at least 1"):
         charrnn_config(width=0)

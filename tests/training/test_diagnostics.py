@@ -9,14 +9,16 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import Tensor
 
 from asr.corpora.manifest import Utterance
 from asr.errors import Interrupted, SettingsError, TrainingError
-from asr.microscope.measure import Measurement, gradient_horizon
+from asr.microscope.measure import Measurement, measure_layers
 from asr.model.recurrent.gates import Saturation
 from asr.training import diagnostics as microscope_module
 from asr.training.config import TrainConfig
 from asr.training.stopping import StopRequest
+from asr.training.tasks.speech import speech_losses
 from asr.training.trainer import Trainer
 from tests.shapes import encoder_config
 from tests.training.conftest import ENCODER, StopAfter, examples_of, write_tones
@@ -212,17 +214,21 @@ def test_setting_is_checked() -> None:
 
 
 @pytest.mark.parametrize("cell", ["rnn", "ligru"])
-def test_gradient_horizon(make_trainer: Make, cell: Any) -> None:
-    """Guards the function that comparisons of cells use: one number per layer and direction, no run."""
+def test_horizons_of_a_recogniser(make_trainer: Make, cell: Any) -> None:
+    """Guards what comparisons of cells do: a horizon for each layer and direction, without a run."""
     trainer = make_trainer(encoder=encoder_config(ENCODER, cell=cell, depth=2))
     task: Any = trainer.task
     batch = next(iter(task.load(task.plan(1))))
-    horizons = gradient_horizon(task.net, batch)
+
+    def loss() -> Tensor:
+        return speech_losses(task.net, batch, torch.float32).losses.sum() / batch.global_tokens
+
+    horizons = [layer.horizon() for layer in measure_layers(task.net, loss)]
     assert [(h.layer, h.direction) for h in horizons] == [
         (layer, direction) for layer in (1, 2) for direction in ("forwards", "backwards")
     ]
     assert all(horizon.steps > 0 for horizon in horizons)
-    assert horizons == gradient_horizon(task.net, batch)
+    assert horizons == [layer.horizon() for layer in measure_layers(task.net, loss)]
     assert all(weight.grad is None for weight in task.net.parameters())
 
 

@@ -62,7 +62,7 @@ class Elman(TorchCell):
         input_size: values per step.
         width: units.
         relu: the nonlinearity.
-        recurrent_dropout: as for every direction.
+        recurrent_dropout: as for every layer.
 
     Source: Elman 1990, "Finding structure in time"; with relu: Le et al. 2015. torch.nn.RNN gives the same.
     """
@@ -178,7 +178,7 @@ class Lstm(TorchCell):
         width: units.
         projection: values of the hidden state; 0 for `width` without a projection.
         peephole: whether gates see the cell state.
-        recurrent_dropout: as for every direction.
+        recurrent_dropout: as for every layer.
 
     Source: Hochreiter & Schmidhuber 1997, Gers et al. 2000; peepholes: Gers et al. 2002, in the form of
         Graves 2013, "Generating sequences with recurrent neural networks", eq. 7 to 11; projection: Sak

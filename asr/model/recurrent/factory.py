@@ -1,12 +1,10 @@
-"""Directions with fresh weights: which settings make which cell, and how its weights are initialised."""
+"""Makes the layer of a cell: which settings are possible, and which class they mean."""
 
 from typing import Literal, get_args
 
-import torch
-from torch import nn
-
 from asr.errors import SettingsError
-from asr.model.recurrent.cells import Elman, Gru, LiGru, Lstm, TorchCell
+from asr.model.recurrent.cells import Elman, Gru, LiGru, Lstm
+from asr.model.recurrent.initialization import initialize
 from asr.model.recurrent.unidirectional import UnidirectionalLayer
 
 Cell = Literal["rnn", "rnn-relu", "gru", "ligru", "lstm", "lstm-peephole"]
@@ -17,7 +15,7 @@ CELL_NAMES: tuple[Cell, ...] = get_args(Cell)
 def make_layer(
     cell: Cell, input_size: int, width: int, *, projection: int = 0, recurrent_dropout: float = 0.0
 ) -> UnidirectionalLayer:
-    """A direction with fresh weights.
+    """A layer in one direction, with fresh weights.
 
     Args:
         cell: which one.
@@ -31,11 +29,11 @@ def make_layer(
     """
     check_cell(cell, projection)
     check_projection(projection, width)
-    direction: UnidirectionalLayer
+    layer: UnidirectionalLayer
     if cell in ("rnn", "rnn-relu"):
-        direction = Elman(input_size, width, relu=cell == "rnn-relu", recurrent_dropout=recurrent_dropout)
+        layer = Elman(input_size, width, relu=cell == "rnn-relu", recurrent_dropout=recurrent_dropout)
     elif cell in ("lstm", "lstm-peephole"):
-        direction = Lstm(
+        layer = Lstm(
             input_size,
             width,
             projection=projection,
@@ -43,9 +41,9 @@ def make_layer(
             recurrent_dropout=recurrent_dropout,
         )
     else:
-        direction = {"gru": Gru, "ligru": LiGru}[cell](input_size, width, recurrent_dropout=recurrent_dropout)
-    initialize(direction)
-    return direction
+        layer = {"gru": Gru, "ligru": LiGru}[cell](input_size, width, recurrent_dropout=recurrent_dropout)
+    initialize(layer)
+    return layer
 
 
 def check_cell(cell: str, projection: int) -> None:
@@ -74,27 +72,3 @@ def check_projection(projection: int, width: int) -> None:
             f"--model.projection larger than width: {projection} > {width}. A projection makes the hidden "
             "state smaller; expected at most --model.width. Lower it, or set it to 0 for none."
         )
-
-
-def initialize(direction: UnidirectionalLayer) -> None:
-    """Initialise the weights in place.
-
-    Recurrent weights are orthogonal for every gate, which keeps the norm of the gradient through time
-    (Saxe et al. 2014), and so is a projection; input weights are Xavier-uniform for every gate (Glorot &
-    Bengio 2010); biases and peepholes are 0, but the LSTM's forget gate starts at 1 so that it remembers at
-    first (Gers et al. 2000; Jozefowicz et al. 2015).
-    """
-    with torch.no_grad():
-        for gate in direction.weight_ih_l0.chunk(direction.gate_count):
-            nn.init.xavier_uniform_(gate)
-        for gate in direction.weight_hh_l0.chunk(direction.gate_count):
-            nn.init.orthogonal_(gate)
-        if isinstance(direction, TorchCell):
-            nn.init.zeros_(direction.bias_ih_l0)
-            nn.init.zeros_(direction.bias_hh_l0)
-        if isinstance(direction, Lstm):
-            nn.init.ones_(direction.bias_ih_l0.chunk(4)[1])  # input, forget, cell, output
-            if direction.weight_hr_l0 is not None:
-                nn.init.orthogonal_(direction.weight_hr_l0)
-            if direction.peepholes is not None:
-                nn.init.zeros_(direction.peepholes)

@@ -21,11 +21,9 @@ from torch.nn import functional as F
 
 from asr.errors import SettingsError, option_name
 from asr.model.recurrent.cudnn import has_persistent_kernels, persistent_obstacle, persistent_rows
-from asr.model.recurrent.factory import Cell as Cell
-from asr.model.recurrent.factory import check_cell, check_projection, make_layer
+from asr.model.recurrent.factory import Cell, check_cell, check_projection, make_layer
 from asr.model.recurrent.streams import on_two_streams
-from asr.model.recurrent.unidirectional import State as State
-from asr.model.recurrent.unidirectional import UnidirectionalLayer, product_dtype
+from asr.model.recurrent.unidirectional import State, UnidirectionalLayer, product_dtype
 
 Arrangement = Literal["in-turn", "two-streams"]
 
@@ -52,6 +50,10 @@ class LayerConfig:
         _require_at_least(self, projection=0, bottleneck=0)
         _require_rate(self, "recurrent_dropout")
         check_cell(self.cell, self.projection)
+
+    def stack(self, *, width: int, depth: int, dropout: float) -> "RecurrentConfig":
+        """The settings of a stack of such layers."""
+        return RecurrentConfig(**vars(self), width=width, depth=depth, dropout=dropout)
 
 
 @dataclass(frozen=True)
@@ -283,9 +285,9 @@ def _is_on_gpu(x: Tensor) -> bool:
     return x.is_cuda and torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
 
 
-def _run_reversed(direction: UnidirectionalLayer, x: Tensor, order: Tensor | None) -> Tensor:
-    """Hidden states (steps, batch, hidden size) of a direction that reads each utterance from its end."""
-    y, _ = direction(x.flip(0) if order is None else reverse(x, order))
+def _run_reversed(layer: UnidirectionalLayer, x: Tensor, order: Tensor | None) -> Tensor:
+    """Hidden states (steps, batch, hidden size) of a layer that reads each utterance from its end."""
+    y, _ = layer(x.flip(0) if order is None else reverse(x, order))
     return y.flip(0) if order is None else reverse(y, order)
 
 

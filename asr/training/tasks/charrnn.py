@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from asr.device import autocast
 from asr.errors import DataError, SettingsError, option_name
 from asr.lm.charrnn import CharRnn, load_charrnn, save_charrnn
-from asr.model.recurrent.layers import State
+from asr.model.recurrent.unidirectional import State
 from asr.training.distributed import Process
 from asr.training.tasks.interface import TaskOutput, Throughput
 
