@@ -68,12 +68,12 @@ CONFIG = Config(
     features=FeatureConfig(n_mels=40),
     text=TextConfig(units="phones", unknown="drop"),
     model=EncoderConfig(width=320, depth=4, dropout=0.2, subsampling=3, layers=LayerConfig(cell="ligru")),
-    augment=AUGMENT,
-    batch=BatchConfig(seconds=60),
+    augment=AUGMENT, batch=BatchConfig(seconds=60),
     train=TrainConfig(
-        Path("runs/english"), schedule="constant", epochs=60, learning_rate=1.5e-3, warmup=0.01, ema=0.999
+        run_dir=Path("runs/english"), schedule="constant", epochs=60,
+        learning_rate=1.5e-3, warmup=0.01, ema=0.999,
     ),
-)
+)  # fmt: skip
 
 
 def main(config: Config) -> str:

@@ -64,7 +64,7 @@ CONFIG = Config(
     ),
     batch=BatchConfig(seconds=50),
     train=TrainConfig(
-        Path("runs/mini_librispeech"), epochs=32, schedule="linear",
+        run_dir=Path("runs/mini_librispeech"), epochs=32, schedule="linear",
         learning_rate=2e-3, warmup=0.03, ema=0.998,
     ),
 )  # fmt: skip

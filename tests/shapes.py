@@ -20,4 +20,4 @@ def encoder_config(base: EncoderConfig = DEFAULT, **settings: Any) -> EncoderCon
 
 def charrnn_config(embedding: int = 4, **layers: Any) -> CharRnnConfig:
     """A character RNN with these settings of its recurrent layers."""
-    return CharRnnConfig(embedding, replace(CharRnnConfig().layers, **layers))
+    return CharRnnConfig(embedding=embedding, layers=replace(CharRnnConfig().layers, **layers))

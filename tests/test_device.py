@@ -119,8 +119,8 @@ def test_more_processes_than_gpus(
     with pytest.raises(SettingsError) as caught:
         choose_device(name)
     assert str(caught.value) == (
-        f"--device {name}: torchrun started 4 processes on this machine, which has 1 usable GPU(s). Start one "
-        "process a GPU with --nproc-per-node 1, or choose cpu."
+        f"--device {name}: torchrun started 4 processes on this machine, which has 1 usable GPU(s). Start "
+        "one process a GPU with --nproc-per-node 1, or choose cpu."
     )
 
 
@@ -134,7 +134,7 @@ def test_more_processes_than_gpus(
         (
             "cuda:2",
             2,
-            r"--device cuda:2: this machine has 2 usable GPU\(s\)\. Use cuda:0 to cuda:1, or",
+            r"--device cuda:2: this machine has 2 usable GPU\(s\)\. Use cuda:0 to cuda:1",
         ),
     ],
 )

@@ -59,17 +59,6 @@ def read_waveform(utterance: Utterance, sample_rate: int, conditions: Conditions
     return apply_conditions(waveform, sample_rate, conditions)
 
 
-def read_features(
-    utterance: Utterance, config: FeatureConfig, conditions: Conditions = AS_RECORDED
-) -> Tensor:
-    """An utterance's log-mel frames, computed from its audio: (frames, n_mels) float32.
-
-    Raises:
-        AudioError: the audio cannot be read or is too short.
-    """
-    return _log_mel(read_waveform(utterance, config.sample_rate, conditions), utterance, config)
-
-
 def _log_mel(waveform: Tensor, utterance: Utterance, config: FeatureConfig) -> Tensor:
     try:
         return log_mel(waveform.unsqueeze(0), config)[0]

@@ -28,7 +28,7 @@ _GPU_BLOCK = 65_536
 Normalization = Literal["utterance", "global", "none"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class FeatureConfig:
     """How a waveform becomes log-mel frames."""
 

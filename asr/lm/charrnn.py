@@ -39,7 +39,7 @@ _FILE = FileKind("asr-character-rnn", 2, "character RNN", "asr lm train --kind c
 _UNKNOWN_LOG_PROB = float(np.log(1e-7))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class CharRnnConfig:
     """The shape of a character RNN."""
 

@@ -24,7 +24,7 @@ SIZES: dict[str, tuple[int, int, float]] = {
 _STRIDES = {1: (1, 1), 2: (2, 1), 3: (3, 1), 4: (2, 2), 5: (5, 1), 6: (3, 2), 7: (7, 1), 8: (4, 2)}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class EncoderConfig:
     """The shape of the acoustic model, and what it is trained to minimise."""
 

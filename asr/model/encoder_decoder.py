@@ -31,7 +31,7 @@ from asr.model.recurrent.unidirectional import State
 END = 0  # id of the target symbol that ends a sequence, and stands before its first symbol
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class EncoderDecoderConfig:
     """The shape of an encoder-decoder."""
 

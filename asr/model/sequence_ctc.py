@@ -18,7 +18,7 @@ from asr.model.encoder_decoder import check_symbols
 from asr.model.recurrent.layers import LayerConfig, RecurrentConfig, RecurrentStack
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SequenceCtcConfig:
     """The shape of a network for CTC from symbols to symbols."""
 

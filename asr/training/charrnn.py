@@ -2,9 +2,8 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +14,7 @@ from asr.lm.text_files import read_blocks
 from asr.text.normalize import normalize
 from asr.training.config import TrainConfig
 from asr.training.provenance import provenance
-from asr.training.runs import DATA_DIGEST, flatten_settings, open_run
+from asr.training.runs import open_run, settings_record
 from asr.training.tasks.charrnn import CharRnnTask, StreamConfig
 
 __all__ = ["CharRnnSettings", "encode", "held_out", "read_text", "train_charrnn"]
@@ -98,8 +97,8 @@ def train_charrnn(lines: Sequence[str], dev: Sequence[str], settings: CharRnnSet
         )
     with open_run(settings.train, "--text.block or --text.streams") as run:
         process = run.process
-        record = _record(settings, lines, dev)
-        resumed = run.should_resume(record, _record(CharRnnSettings(), (), ()))
+        record = settings_record(settings, _digest(lines, dev))
+        resumed = run.should_resume(record, settings_record(CharRnnSettings(), _digest((), ())))
         run.seed()
         net = CharRnn(symbols, settings.model).to(process.device)
         texts = (encode(lines, symbols), encode(dev, symbols))
@@ -118,12 +117,10 @@ def encode(lines: Sequence[str], symbols: Sequence[str]) -> NDArray[np.uint16]:
     return by_code[np.searchsorted(alphabet[by_code], codes)].astype(np.uint16)
 
 
-def _record(settings: CharRnnSettings, *texts: Sequence[str]) -> dict[str, Any]:
-    """All settings as plain values under dotted names, with a digest of the texts."""
+def _digest(*texts: Sequence[str]) -> str:
     digest = hashlib.blake2b(digest_size=8)
     for text in texts:
         digest.update(b"\n\n")
         for line in text:
             digest.update(f"{line}\n".encode())
-    topics = [topic.name for topic in fields(CharRnnSettings)]
-    return {**flatten_settings(settings, topics), DATA_DIGEST: digest.hexdigest()}
+    return digest.hexdigest()

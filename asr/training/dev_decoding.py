@@ -25,7 +25,7 @@ from asr.text.normalize import normalize
 __all__ = ["DevDecoder", "DevDecodingConfig", "DevOutput"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DevDecodingConfig:
     """The language model by which the best model is chosen."""
 

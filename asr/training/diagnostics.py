@@ -20,9 +20,9 @@ from asr.microscope.explain import explain, find_symptoms
 from asr.microscope.measure import Measurement, measure_layers
 from asr.microscope.page import PAGE, ROWS, draw, read_rows
 from asr.training.checkpoint import TrainingState
-from asr.training.config import TrainConfig
+from asr.training.context import TrainingContext
 from asr.training.metrics import UpdateReport, discard_later_rows
-from asr.training.tasks.interface import Task, TaskBatch
+from asr.training.tasks.interface import TaskBatch
 
 log = logging.getLogger("asr")
 
@@ -42,15 +42,13 @@ class Microscope(Generic[B]):
     Training is the same with and without it: it uses no random numbers and leaves no gradients.
 
     Args:
-        task: what is trained.
-        config: how often, and where the run is; the advice depends on the rest.
-        enabled: False for processes that do not write.
+        context: of the training; the main process measures and writes.
     """
 
-    def __init__(self, task: Task[B], config: TrainConfig, *, enabled: bool) -> None:
-        self.task, self.config = task, config
-        self.folder = config.run_dir / FOLDER
-        self.enabled = enabled and config.diagnose_every > 0
+    def __init__(self, context: TrainingContext[B]) -> None:
+        self.task, self.config = context.task, context.config
+        self.folder = self.config.run_dir / FOLDER
+        self.enabled = context.process.is_main and self.config.diagnose_every > 0
         self._warned: dict[str, float] = {}
         self._measurements: list[Measurement] | None = None
         self._weights_before: dict[str, Tensor] = {}
@@ -180,7 +178,7 @@ class Microscope(Generic[B]):
     def _write(self, row: dict[str, Any]) -> None:
         try:
             with (self.folder / ROWS).open("a", encoding="utf-8") as file:
-                file.write(json.dumps(_plain(row), ensure_ascii=False) + "\n")
+                file.write(json.dumps(_rounded(row), ensure_ascii=False) + "\n")
         except OSError as error:
             raise self._cannot_write(error) from error
 
@@ -216,12 +214,12 @@ def _row(
     }  # fmt: skip
 
 
-def _plain(value: Any) -> Any:
+def _rounded(value: Any) -> Any:
     """A tree for JSON: five digits are enough, and what is not finite becomes null."""
     if isinstance(value, float):
         return float(f"{value:.5g}") if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {key: _plain(part) for key, part in value.items()}
+        return {key: _rounded(part) for key, part in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(part) for part in value]
+        return [_rounded(part) for part in value]
     return value

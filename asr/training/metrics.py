@@ -65,7 +65,7 @@ class Metrics:
         self.run_dir, self.every_s, self.throughput, self.enabled = run_dir, every_s, throughput, enabled
         self._board: Any = None
         self._batches, self._epochs = 1, ""
-        self._seconds_before = self._progress_before = 0.0
+        self._training_s_before = self._progress_before = 0.0
         self._began = self._paused = time.monotonic()
         self._window = _Window(self._began)
 
@@ -79,7 +79,7 @@ class Metrics:
             progress: fraction of the training that is done.
         """
         self._batches, self._epochs = batches, f"/{epochs}" if epochs else ""
-        self._seconds_before, self._progress_before = state.training_s, progress
+        self._training_s_before, self._progress_before = state.training_s, progress
         self._began = self._paused = time.monotonic()
         self._window = _Window(self._began)
         if self.enabled:
@@ -89,7 +89,7 @@ class Metrics:
 
     def total_seconds(self) -> float:
         """Seconds of training so far, over all sessions."""
-        return self._seconds_before + time.monotonic() - self._began
+        return self._training_s_before + time.monotonic() - self._began
 
     def epoch_items(self, items: Iterable[Item], batches: int) -> Iterator[Item]:
         """An epoch's items; measures how long each is waited for.
@@ -119,7 +119,7 @@ class Metrics:
             report: its numbers.
             progress: fraction of the training that is done.
         """
-        window, sums = self._window, state.running_totals
+        window, totals = self._window, state.running_totals
         window.updates += 1
         window.size += report.size
         if report.made:
@@ -130,9 +130,9 @@ class Metrics:
             window.clipped += report.clipped
             for name, value in report.statistics.items():
                 window.statistics[name] = window.statistics.get(name, 0.0) + value
-            sums["loss"] = sums.get("loss", 0.0) + report.loss * report.tokens
-            sums["tokens"] = sums.get("tokens", 0.0) + report.tokens
-        sums["skipped"] = sums.get("skipped", 0.0) + (not report.made)
+            totals["loss"] = totals.get("loss", 0.0) + report.loss * report.tokens
+            totals["tokens"] = totals.get("tokens", 0.0) + report.tokens
+        totals["skipped"] = totals.get("skipped", 0.0) + (not report.made)
         self._paused = time.monotonic()
         if self._paused - window.since >= self.every_s:
             self._write_line(state, report, progress)
@@ -147,9 +147,9 @@ class Metrics:
             every: updates between validations; 0 for an epoch.
             better: whether it is the best so far.
         """
-        sums = state.running_totals
-        loss = sums.get("loss", 0.0) / max(sums.get("tokens", 0.0), 1.0)
-        skipped = int(sums.get("skipped", 0.0))
+        totals = state.running_totals
+        loss = totals.get("loss", 0.0) / max(totals.get("tokens", 0.0), 1.0)
+        skipped = int(totals.get("skipped", 0.0))
         log.info(
             "epoch %d%s%s  train loss %.3f  %s  %s%s%s",
             state.epoch, self._epochs, f"  update {state.update}" if every else "", loss,

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -202,10 +202,16 @@ def flatten_settings(settings: Any, topics: Iterable[str]) -> dict[str, Any]:
         topics: names of its fields.
     """
     return {
-        f"{topic}.{name}": _plain(value)
+        f"{topic}.{name}": _json_value(value)
         for topic in topics
         for name, value in _flatten(asdict(getattr(settings, topic)))
     }
+
+
+def settings_record(settings: Any, data_digest: str) -> dict[str, Any]:
+    """All settings of a training, as `flatten_settings` gives them, with a digest of its data."""
+    topics = [topic.name for topic in fields(settings)]
+    return {**flatten_settings(settings, topics), DATA_DIGEST: data_digest}
 
 
 def changed_settings(settings: dict[str, Any], before: dict[str, Any]) -> list[str]:
@@ -231,10 +237,10 @@ def _flatten(values: dict[str, Any]) -> Iterator[tuple[str, Any]]:
             yield name, value
 
 
-def _plain(value: Any) -> Any:
+def _json_value(value: Any) -> Any:
     """A value as JSON gives it back."""
     if isinstance(value, tuple):
-        return [_plain(part) for part in value]
+        return [_json_value(part) for part in value]
     return str(value) if isinstance(value, Path) else value
 
 

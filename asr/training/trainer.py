@@ -26,6 +26,7 @@ from asr.errors import Interrupted, SettingsError
 from asr.training.background import BackgroundWriter
 from asr.training.checkpoint import CHECKPOINT, TrainingState, save_checkpoint
 from asr.training.config import TrainConfig
+from asr.training.context import TrainingContext
 from asr.training.data_parallel import ParallelTask, dry_run
 from asr.training.diagnostics import Microscope
 from asr.training.distributed import Process
@@ -68,23 +69,21 @@ class Trainer(Generic[B]):
         self, task: Task[B], config: TrainConfig, process: Process, settings_record: dict[str, Any]
     ) -> None:
         self.task, self.config, self.process = task, config, process
-        self.settings_record = settings_record
         self.device = process.device
         self.precision = use_precision(config.precision, self.device)
+        self.context = TrainingContext(task, config, process, settings_record, self.precision)
         freeze(task.submodules(), config.freeze)
-        self.weights = [weight for weight in task.net.parameters() if weight.requires_grad]
+        self.parameters = [parameter for parameter in task.net.parameters() if parameter.requires_grad]
         self.copied_weights: list[str] = []  # names of those that a warm start has copied
         self.parallel_task = ParallelTask(task, process)
         self.splitter: OomSplitter[B] = OomSplitter(task.memory_advice)
         self.optimizer = self._make_optimizer()
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision is torch.float16)
-        self.bad_update_reporter = BadUpdateReporter(task, config, process, settings_record, self.precision)
+        self.bad_update_reporter = BadUpdateReporter(self.context)
         self.metrics = Metrics(config.run_dir, config.log_every_s, task.throughput, enabled=process.is_main)
-        self.microscope = Microscope(task, config, enabled=process.is_main)
+        self.microscope = Microscope(self.context)
         self.writer = BackgroundWriter()
-        self.selection = ModelSelection(
-            task, config, process, settings_record, self.precision, self.metrics, self.writer
-        )
+        self.selection = ModelSelection(self.context, self.metrics, self.writer)
         self.state = TrainingState()
         self.pending: PendingUpdate[B] | None = None  # the newest update, if its results are not read yet
         # What all processes agree on, as of the results that were read last.
@@ -205,7 +204,7 @@ class Trainer(Generic[B]):
 
         # clip
         self.scaler.unscale_(self.optimizer)
-        norm = nn.utils.clip_grad_norm_(self.weights, config.clip_norm or math.inf)
+        norm = nn.utils.clip_grad_norm_(self.parameters, config.clip_norm or math.inf)
 
         # step, unless something is not finite; all processes decide the same, by the same sums
         set_learning_rate(self.optimizer, learning_rate)
@@ -349,7 +348,8 @@ class Trainer(Generic[B]):
         if self.process.is_main:
             path, state = self.config.run_dir / CHECKPOINT, copy.deepcopy(self.state)
             snapshot = HostCopy(state_dicts)
-            self.writer.submit(lambda: save_checkpoint(path, state, self.settings_record, snapshot.get()))
+            record = self.context.settings_record
+            self.writer.submit(lambda: save_checkpoint(path, state, record, snapshot.get()))
             self.selection.remove_unused(state)
 
 

@@ -5,18 +5,16 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Generic, TypeVar
 
-import torch
 from torch import Tensor
 
 from asr.device import HostCopy
 from asr.training.averaging import BestWeights, MovingAverage
 from asr.training.background import BackgroundWriter
 from asr.training.checkpoint import TrainingState
-from asr.training.config import TrainConfig
-from asr.training.distributed import Process
+from asr.training.context import TrainingContext
 from asr.training.metrics import Metrics
 from asr.training.schedule import PLATEAU_FACTOR
-from asr.training.tasks.interface import Task, TaskBatch, ValidationResult
+from asr.training.tasks.interface import TaskBatch, ValidationResult
 
 log = logging.getLogger("asr")
 
@@ -31,30 +29,16 @@ class ModelSelection(Generic[B]):
     """Validates the net and keeps the best of its weights.
 
     Args:
-        task: the net and its score.
-        config: how many weights are averaged, and where the run is.
-        process: all validate together; the main one writes.
-        settings_record: all settings of the run as plain values, saved in models.
-        precision: number format of the net's arithmetic.
+        context: of the training; all processes validate together, the main one writes.
         metrics: logs the results.
         writer: writes the files.
     """
 
-    def __init__(
-        self,
-        task: Task[B],
-        config: TrainConfig,
-        process: Process,
-        settings_record: dict[str, Any],
-        precision: torch.dtype,
-        metrics: Metrics,
-        writer: BackgroundWriter,
-    ) -> None:
-        self.task, self.config, self.process = task, config, process
-        self.settings_record = settings_record
-        self.precision, self.metrics, self.writer = precision, metrics, writer
-        self.moving_average = MovingAverage(task.net, config.ema) if config.ema else None
-        self.best_weights = BestWeights(config.run_dir / BEST_WEIGHTS)
+    def __init__(self, context: TrainingContext[B], metrics: Metrics, writer: BackgroundWriter) -> None:
+        self.context, self.metrics, self.writer = context, metrics, writer
+        self.task, self.config, self.process = context.task, context.config, context.process
+        self.moving_average = MovingAverage(self.task.net, self.config.ema) if self.config.ema else None
+        self.best_weights = BestWeights(self.config.run_dir / BEST_WEIGHTS)
 
     def reset_moving_average(self) -> None:
         """Restart the moving average at the current weights of the net."""
@@ -69,7 +53,7 @@ class ModelSelection(Generic[B]):
         """
         self.writer.wait()  # so that at most one snapshot is in memory
         with self._averaged_weights():
-            result = self.task.validate(self.process, self.precision)
+            result = self.task.validate(self.process, self.context.precision)
             weights = HostCopy(dict(self.task.net.state_dict())) if self.process.is_main else None
         name = f"update {state.update}" if self.config.validate_every else f"epoch {state.epoch}"
         better = (result.score, result.loss) < (state.best_score, state.best_loss)
@@ -151,7 +135,7 @@ class ModelSelection(Generic[B]):
         if self.process.is_main:
             net.load_state_dict(self.best_weights.mean(names))
         self.process.broadcast(net.state_dict().values())
-        result = self.task.validate(self.process, self.precision)
+        result = self.task.validate(self.process, self.context.precision)
         weights = HostCopy(dict(net.state_dict()))
         net.load_state_dict(kept)
         return weights, result
@@ -180,7 +164,7 @@ class ModelSelection(Generic[B]):
         """What a saved model records of its training."""
         scores = {name: value for name, value in result.row().items() if isinstance(value, float)}
         return {
-            "settings": self.settings_record, **more, "updates": state.update, **scores,
+            "settings": self.context.settings_record, **more, "updates": state.update, **scores,
             "training_s": round(self.metrics.total_seconds()),
         }  # fmt: skip
 

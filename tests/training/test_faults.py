@@ -98,7 +98,8 @@ def test_scaled_loss_that_is_not_finite(make_trainer: Make, caplog: pytest.LogCa
     reported as skipped, and must be; an overflow is skipped too, and lowers the scale."""
     trainer = make_trainer(epochs=1, ema=0.5)
     trainer.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
-    trainer.bad_update_reporter.precision = torch.float16
+    reporter = trainer.bad_update_reporter
+    reporter.context = replace(reporter.context, precision=torch.float16)
     original = trainer.task.forward
 
     def forward(batch: Batch, precision: torch.dtype) -> Any:

@@ -31,7 +31,7 @@ _BLOCK = 1 << 22
 _REPORT_EVERY_S = 0.5
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class NgramConfig:
     """The settings of an n-gram model.
 

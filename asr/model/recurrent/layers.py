@@ -33,7 +33,7 @@ GPU_ARRANGEMENT: Arrangement = "two-streams"
 log = logging.getLogger("asr")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class LayerConfig:
     """What each recurrent layer of a stack is made of, whatever its size."""
 
@@ -56,7 +56,7 @@ class LayerConfig:
         return RecurrentConfig(**vars(self), width=width, depth=depth, dropout=dropout)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RecurrentConfig(LayerConfig):
     """The recurrent layers of an encoder or a language model."""
 

@@ -23,14 +23,14 @@ from asr.errors import DataError, SettingsError, option_name
 from asr.lm.charrnn import CharRnn, load_charrnn, save_charrnn
 from asr.model.recurrent.unidirectional import State
 from asr.training.distributed import Process
-from asr.training.tasks.interface import TaskOutput, Throughput
+from asr.training.tasks.interface import TaskOutput, Throughput, trainable_children
 
 log = logging.getLogger("asr")
 
 _SAMPLE = 120  # characters of the text that is sampled after every epoch
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class StreamConfig:
     """How a text becomes batches."""
 
@@ -130,9 +130,7 @@ class CharRnnTask:
 
     def submodules(self) -> dict[str, nn.Module]:
         """Parts of the network by the names that --train.freeze takes."""
-        return {
-            name: part for name, part in self.net.named_children() if any(True for _ in part.parameters())
-        }
+        return trainable_children(self.net)
 
     def source_weights(self, path: Path) -> dict[str, Tensor | None]:
         """The tensors of a saved network; None for those of single characters if the alphabets differ."""
