@@ -16,7 +16,7 @@ __all__ = ["CharRnnTrainSettings", "run"]
 
 @dataclass(frozen=True)
 class CharRnnTrainSettings:
-    """Train a character RNN, a recurrent network.
+    """Train a character RNN: a recurrent language model of characters.
 
     The best model by bits per character is RUN_DIR/model.safetensors. Stop with Ctrl-C; resume with
     --train.resume.

@@ -1,8 +1,5 @@
 """Character RNN language model, after Karpathy's char-rnn: the network, its file, its use by a decoder.
 
-Of a character RNN, `charrnn` is the network, the file and the --kind on the command line;
-`character_lm` is the command and the task that train one.
-
 A text is lines. The end of a line is a symbol (id 0), and a line begins in the state after such an end:
 one network learns from running text and scores single transcripts.
 

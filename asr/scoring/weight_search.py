@@ -9,7 +9,6 @@ the search can end after any of them.
 """
 
 import logging
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -19,6 +18,7 @@ import numpy as np
 
 from asr.errors import SettingsError, option_name
 from asr.model.decoding_weights import DecodingWeights
+from asr.progress import Progress, clock
 
 __all__ = ["Grid", "Point", "draw_surface", "edges", "search_weights"]
 
@@ -132,11 +132,11 @@ def search_weights(
     """
     tried: dict[DecodingWeights, Point] = {}
     checked = tried if check is None else {}
-    began = time.monotonic()
     planned = _planned(grid, check is not None)
+    progress = Progress("points", min(planned, grid.points or planned))
 
     def ended() -> bool:
-        spent = (time.monotonic() - began) / 60 > grid.minutes > 0
+        spent = progress.elapsed_s / 60 > grid.minutes > 0
         return bool(tried) and (spent or 0 < grid.points <= count())
 
     def count() -> int:
@@ -150,12 +150,11 @@ def search_weights(
         made = check(weights) if last and check else errors(weights)
         found[weights] = Point(weights, made, phase)
         best = _best(found)
-        total = min(planned, grid.points or planned)
-        left = (time.monotonic() - began) / count() * max(total - count(), 0)
+        left_s = progress.left_s(count())
         log.info(
-            "point %d of about %d: %.2f%% with %s; best %.2f%%, %.0f s left",
-            count(), total, 100 * made / max(words, 1), weights, 100 * best.errors / max(words, 1),
-            min(left, 60 * grid.minutes or left),
+            "point %d of about %d: %.2f%% with %s; best %.2f%%, %s left",
+            count(), progress.total, 100 * made / max(words, 1), weights, 100 * best.errors / max(words, 1),
+            clock(min(left_s, 60 * grid.minutes or left_s)),
             extra={"transient": True},
         )  # fmt: skip
 

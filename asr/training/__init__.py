@@ -10,7 +10,8 @@ In this folder, a word has one meaning:
 
     update    one step of the optimiser; its number counts from 1, and `TrainingState.update` were made so far
     batch     what is computed at once; `accumulate` batches make an update
-    part      of a batch: a process's, or a half where the whole runs out of memory
+    shard     of a batch: what one process computes at once
+    part      of a batch: a half, where the whole runs out of memory
     output    of a task's forward pass: a loss for each row, in nats, and statistics
     loss      nats; of an update the mean per token, over all processes
 """

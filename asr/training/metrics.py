@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from asr.files import atomic_path
+from asr.progress import clock
 from asr.training.checkpoint import TrainingState
 from asr.training.tasks.interface import Throughput, ValidationResult
 
@@ -217,12 +218,6 @@ class Metrics:
             for name, value in row.items():
                 if isinstance(value, float):
                     self._board.add_scalar(f"{row['event']}/{name}", value, row["update"])
-
-
-def clock(seconds: float) -> str:
-    """Seconds as h:mm:ss."""
-    whole = round(seconds)
-    return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"
 
 
 def discard_later_rows(path: Path, state: TrainingState) -> None:

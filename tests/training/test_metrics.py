@@ -9,7 +9,7 @@ import pytest
 
 from asr.training import metrics as metrics_module
 from asr.training.checkpoint import TrainingState
-from asr.training.metrics import Metrics, UpdateReport, clock
+from asr.training.metrics import Metrics, UpdateReport
 from asr.training.stopping import StopRequest
 from asr.training.tasks.speech import SpeechTask, SpeechValidation
 from asr.training.trainer import Trainer
@@ -218,9 +218,3 @@ def test_real_run(
     assert list((tmp_path / "run" / "tensorboard").glob("events*"))
     progress = [record.getMessage() for record in caplog.records if getattr(record, "transient", False)]
     assert any("  left 0:00:0" in line for line in progress)
-
-
-def test_clock() -> None:
-    """Guards minutes and hours."""
-    assert [clock(seconds) for seconds in (0, 59.6, 3599)] == ["0:00:00", "0:01:00", "0:59:59"]
-    assert clock(36_000) == "10:00:00"
