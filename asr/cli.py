@@ -34,7 +34,7 @@ usage: asr COMMAND [--help] ...
   tune        decoding weights of a model and a language model, tuned on a dev set
   score       word error rate of one text file against another
   augment     recordings as training augments them: speed, rooms, noise, telephone, …
-  lm          train a language model (n-grams or a character network), score text with it, convert it
+  lm          train a language model (n-grams or a character RNN), score text with it, convert it
   lexicon     train a network that pronounces words, pronounce words, score pronunciations
 
   asr train train.jsonl --dev dev.jsonl --train.run-dir runs/mine
@@ -224,10 +224,10 @@ def _lm(arguments: Sequence[str]) -> int:
     if command == "train":
         kind, rest = _take_kind(rest, ("ngram", "charrnn"))
         if kind == "charrnn":
-            from asr.commands.character_lm import CharacterLmTrainSettings, run
+            from asr.commands.lm_charrnn import CharRnnTrainSettings, run
 
             prog = "asr lm train --kind charrnn"
-            _console.print_result(run(parse(CharacterLmTrainSettings, prog, rest)))
+            _console.print_result(run(parse(CharRnnTrainSettings, prog, rest)))
             return 0
         _console.print_result(run_train(parse(NgramTrainSettings, "asr lm train", rest)))
     elif command == "score":

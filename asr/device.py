@@ -32,7 +32,7 @@ _DRIVER = Path("/proc/driver/nvidia/version")  # exists where the system has loa
 # ---------------------------------------------------------------------------------------------------- device
 
 
-def choose_device(device: str) -> torch.device:
+def choose_device(device: str, option: str = "--device") -> torch.device:
     """The device that a setting means on this machine, for this process among those of torchrun.
 
     On a GPU, float32 is exact from then on: TF32 is switched off.
@@ -40,19 +40,20 @@ def choose_device(device: str) -> torch.device:
     Args:
         device: auto, cpu, cuda or cuda:N; auto is a GPU where there is a usable one. Under torchrun, auto and
             cuda give each process another GPU.
+        option: that sets it, for messages.
 
     Raises:
         SettingsError: the name is unknown, or this machine does not have the device.
     """
     kind, _, index = device.partition(":")
     if kind not in ("auto", "cpu", "cuda") or (index and (kind == "auto" or not index.isdigit())):
-        raise SettingsError(f"device must be auto, cpu, cuda or cuda:N. Got {device!r}.")
+        raise SettingsError(f"{option} must be auto, cpu, cuda or cuda:N. Got {device!r}.")
     if kind == "cpu":
         return torch.device("cpu")
     count, problem = _usable_gpus()
     if kind == "auto" and count == 0:
         if problem:
-            log.warning("device auto: the CPU is used although %s. %s", problem, _FIX_DRIVER)
+            log.warning("%s auto: the CPU is used although %s. %s", option, problem, _FIX_DRIVER)
         return torch.device("cpu")
     number = int(index or os.environ.get("LOCAL_RANK", "0"))
     # All processes of torchrun refuse together, so that none waits for another that has ended.
@@ -60,19 +61,19 @@ def choose_device(device: str) -> torch.device:
     if needed > count:
         if count and not index:
             raise SettingsError(
-                f"device {device}: torchrun started {needed} processes on this machine, which has {count} "
+                f"{option} {device}: torchrun started {needed} processes on this machine, which has {count} "
                 f"usable GPU(s). Start one process a GPU with --nproc-per-node {count}, or choose cpu."
             )
         advice = f"Use cuda:0 to cuda:{count - 1}, or cpu." if count else "Use cpu, or auto."
         reason = f": {problem}. {_FIX_DRIVER}" if problem else f". {advice}"
-        raise SettingsError(f"device {device}: this machine has {count or 'no'} usable GPU(s){reason}")
+        raise SettingsError(f"{option} {device}: this machine has {count or 'no'} usable GPU(s){reason}")
     set_tf32(False)
     return torch.device("cuda", number)
 
 
 _FIX_DRIVER = (
     "To use the GPU, update its driver or install a torch built for it (https://pytorch.org); "
-    "to do without, choose device cpu."
+    "to do without, choose the device cpu."
 )
 
 

@@ -18,7 +18,7 @@ from peers import TORCH
 from torch import Tensor, nn
 
 from asr.cli import recipe
-from asr.model.recurrent.initialization import CELL_NAMES, make_direction
+from asr.model.recurrent.factory import CELL_NAMES, make_layer
 
 GEMM_SIZE = 2048
 
@@ -44,8 +44,8 @@ def main(options: Options) -> str:
     layers: dict[str, nn.Module] = {
         f"torch {cell}": kind(width, width, **settings) for cell, (kind, settings) in TORCH.items()
     }
-    layers |= {cell: make_direction(cell, width, width) for cell in CELL_NAMES}
-    layers["lstm, projection 1/2"] = make_direction("lstm", width, width, projection=width // 2)
+    layers |= {cell: make_layer(cell, width, width) for cell in CELL_NAMES}
+    layers["lstm, projection 1/2"] = make_layer("lstm", width, width, projection=width // 2)
     x = torch.randn(options.steps, options.batch, width)
     matrix = torch.randn(GEMM_SIZE, GEMM_SIZE)
     clock = time.thread_time if torch.get_num_threads() == 1 else time.perf_counter

@@ -28,7 +28,7 @@ from conditions import find_speech
 from numpy.typing import NDArray
 
 from asr.batching.examples import Example
-from asr.batching.sampler import Sampler
+from asr.batching.sampler import Sampler, Sharding
 from asr.cli import recipe
 from asr.corpora.manifest import Utterance
 from asr.frontend.augment import AugmentConfig
@@ -109,7 +109,13 @@ def simulate(utterances: int, ranks: int, options: Options) -> dict[str, float]:
     with_ids = peak_mb()
     began, worked = time.perf_counter(), time.process_time()
     sampler = Sampler(
-        ids, seconds, tokens, options.rank_s * ranks, AugmentConfig(), seed=1, shards=ranks, world_size=ranks
+        ids,
+        seconds,
+        tokens,
+        options.rank_s * ranks,
+        AugmentConfig(),
+        seed=1,
+        sharding=Sharding(world_size=ranks, shards=ranks),
     )
     set_up, worked_set_up = time.perf_counter(), time.process_time()
     plan = sampler.plan(1)

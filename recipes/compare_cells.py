@@ -23,15 +23,16 @@ from asr.cli import recipe
 from asr.corpora import digits, librispeech
 from asr.corpora.manifest import Splits
 from asr.device import choose_device
-from asr.microscope.measure import gradient_horizon
+from asr.microscope.measure import measure_layers
 from asr.model.encoder import Encoder, EncoderConfig, parameter_count
-from asr.model.recurrent.initialization import Cell
+from asr.model.recurrent.factory import Cell
 from asr.model.saved import load_model
 from asr.scoring.comparison import System, draw, table
 from asr.scoring.evaluation import evaluate
 from asr.scoring.report import write_report
 from asr.scoring.wer import Score
-from asr.training.recogniser import Settings, train
+from asr.training.recogniser import Settings, train_recogniser
+from asr.training.tasks.speech import speech_losses
 
 
 @dataclass(frozen=True)
@@ -101,15 +102,16 @@ def matched(model: EncoderConfig, size: int, config: Config) -> EncoderConfig:
 
 def measure(config: Config, splits: Splits) -> tuple[Score, float, float]:
     """Train and score one net: its score, seconds per epoch, mean gradient horizon of its layers in steps."""
-    path = train(splits.train, splits.dev, config)
+    path = train_recogniser(splits.train, splits.dev, config)
     model = load_model(path, choose_device(config.train.device))
     score = evaluate(model, splits.test)
     write_report(config.train.run_dir / "test", score)
     made, text, encoder = model.settings.provenance, config.text, model.settings.encoder
     dev = make_examples(splits.dev, model.settings.tokenizer, text, config.features, encoder.subsampling)
     batches = Batches(dev, config.features, config.batch, None, seed=config.train.seed)
-    batch = next(batches.load(batches.plan(0)[:1])).to(model.device)
-    horizon = mean(layer.steps for layer in gradient_horizon(model, batch))
+    batch = next(batches.load(batches.plan(0)[:1]))
+    layers = measure_layers(model, lambda: speech_losses(model, batch, torch.float32).losses.sum())
+    horizon = mean(layer.horizon().steps for layer in layers)  # the scale of the loss does not matter
     epochs = made.get("epoch", config.train.epochs)  # an average of epochs is made at the end
     return score, made["training_s"] / epochs, horizon
 

@@ -28,7 +28,7 @@ from asr.scoring.evaluation import evaluate
 from asr.scoring.report import write_report
 from asr.scoring.wer import Score
 from asr.training.config import TrainConfig
-from asr.training.recogniser import Settings, train
+from asr.training.recogniser import Settings, train_recogniser
 
 DATA = Path(__file__).parents[1] / "data"
 BEAM = BeamConfig(beam_size=16, unknown_words="forbid")
@@ -57,14 +57,14 @@ class Config(Settings):
 SCRATCH = Config(
     features=FeatureConfig(sample_rate=8000, n_mels=30),
     augment=AugmentConfig(speeds=(0.8, 0.9, 1.0, 1.1, 1.2), mel_mask_bands=6, mel_warp=(0.85, 1.15)),
-    text=TextConfig(units="phones"),
-    model=EncoderConfig("small", 96, 2, 0.2, LayerConfig("ligru"), subsampling=3, channels=16),
-    batch=BatchConfig(seconds=60),
+    text=TextConfig(units="phones"), batch=BatchConfig(seconds=60),
+    model=EncoderConfig(width=96, depth=2, dropout=0.2, subsampling=3, channels=16,
+                        layers=LayerConfig(cell="ligru")),
     train=TrainConfig(run_dir=Path("runs/digits"), epochs=16, learning_rate=4e-3, precision="float32"),
+)  # fmt: skip
+WARM = TrainConfig(
+    run_dir=Path("runs/digits-english"), epochs=5, warm_start=Path("english"), precision="float32"
 )
-
-
-WARM = TrainConfig(Path("runs/digits-english"), epochs=5, warm_start=Path("english"), precision="float32")
 ENGLISH = replace(SCRATCH, data=Data(synthetic=False), batch=BatchConfig(seconds=30), train=WARM)
 CONFIGS = {
     "scratch": ("from people and synthetic voices alone", SCRATCH),
@@ -80,7 +80,7 @@ def main(config: Config) -> str:
 def demo(config: Config) -> str:
     """One training: FSDD's first speaker and three synthetic voices are scored."""
     people, voices = fsdd.prepare(config.data.root, fsdd.SPEAKERS[0]), digits.prepare()
-    model = train(people.train + more_speech(config), people.dev + voices.dev, config)
+    model = train_recogniser(people.train + more_speech(config), people.dev + voices.dev, config)
     lines = []
     for name, test in ((f"a person, {fsdd.SPEAKERS[0]}", people.test), ("synthetic voices", voices.test)):
         report = write_report(config.train.run_dir / name.split()[-1], decode(model, test, config))
@@ -96,7 +96,8 @@ def leave_one_out(config: Config) -> str:
         people = fsdd.prepare(config.data.root, speaker)
         run_dir = config.train.run_dir.with_name(f"{config.train.run_dir.name}-fsdd-{speaker}")
         settings = replace(config, train=replace(config.train, run_dir=run_dir))
-        score = decode(train(people.train + more_speech(config), people.dev, settings), people.test, config)
+        model = train_recogniser(people.train + more_speech(config), people.dev, settings)
+        score = decode(model, people.test, config)
         write_report(run_dir / "test", score)
         lines.append(f"{speaker:9} {score.wer_line()}  95% interval {score.interval()}")
         errors, words = errors + score.words.errors, words + score.words.reference_length

@@ -29,7 +29,7 @@ from asr.scoring.evaluation import evaluate
 from asr.scoring.report import table_by_part, write_report
 from asr.scoring.weight_search import Grid
 from asr.training.config import TrainConfig
-from asr.training.recogniser import Settings, branch_of, train
+from asr.training.recogniser import Settings, branch_of, train_recogniser
 from asr.training.release import write_release
 from asr.training.validation import BEST_MODEL
 
@@ -68,12 +68,12 @@ CONFIG = Config(
     features=FeatureConfig(n_mels=40),
     text=TextConfig(units="phones", unknown="drop"),
     model=EncoderConfig(width=320, depth=4, dropout=0.2, subsampling=3, layers=LayerConfig(cell="ligru")),
-    augment=AUGMENT,
-    batch=BatchConfig(seconds=60),
+    augment=AUGMENT, batch=BatchConfig(seconds=60),
     train=TrainConfig(
-        Path("runs/english"), schedule="constant", epochs=60, learning_rate=1.5e-3, warmup=0.01, ema=0.999
+        run_dir=Path("runs/english"), schedule="constant", epochs=60,
+        learning_rate=1.5e-3, warmup=0.01, ema=0.999,
     ),
-)
+)  # fmt: skip
 
 
 def main(config: Config) -> str:
@@ -90,7 +90,7 @@ def main(config: Config) -> str:
     branch = branch_of(trunk, run_dir / "branch", config.branch_epochs, config.branch_augment)
     runs = {"trunk": trunk, "branch": branch}
     for settings in (settings for name, settings in runs.items() if name in config.stages):
-        train(data["train"], data["dev"], settings)
+        train_recogniser(data["train"], data["dev"], settings)
     path = branch.train.run_dir / BEST_MODEL
     if {"tune", "score"} & {*config.stages}:
         search = DecoderSettings(lm=config.lm, lexicon=config.lexicon, beam=config.beam)

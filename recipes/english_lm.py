@@ -87,7 +87,7 @@ def part_models(config: Config, folder: Path) -> dict[str, NgramModel]:
             text.write_text(" ".join(words) + "\n", encoding="utf-8")
             build([text], NgramConfig(order=1), path)
         else:
-            build([folder / f"{name}.txt.xz"], NgramConfig(config.order, cutoffs=config.prune), path)
+            build([folder / f"{name}.txt.xz"], NgramConfig(order=config.order, cutoffs=config.prune), path)
     return {name: NgramModel.load(path) for name, path in paths.items()}
 
 

@@ -20,7 +20,7 @@ from asr.model.sequence_ctc import SequenceCtcConfig
 from asr.text.lexicon import cmudict
 from asr.text.lexicon_split import SplitConfig
 from asr.training.config import TrainConfig
-from asr.training.pronouncer import CtcSettings, EncoderDecoderSettings, train
+from asr.training.pronouncer import CtcSettings, EncoderDecoderSettings, train_pronouncer
 
 Network = Literal["none", "additive", "dot", "ctc"]
 
@@ -56,7 +56,7 @@ def main(config: Config) -> str:
         else:
             model = EncoderDecoderConfig(attention=name, **small)
             settings = EncoderDecoderSettings(model, split=split, train=plan)
-        models.append(train(cmudict(), settings))
+        models.append(train_pronouncer(cmudict(), settings))
     results = runs / "results.jsonl"
     table = score_all(LexiconScoreSettings(models=tuple(models), split=split, results=results))
     (runs / "table.txt").write_text(f"{table}\n", encoding="utf-8")

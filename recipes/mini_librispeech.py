@@ -28,7 +28,7 @@ from asr.scoring.report import write_report
 from asr.scoring.weight_search import Grid
 from asr.text.tokenizer import Units
 from asr.training.config import TrainConfig
-from asr.training.recogniser import Settings, train
+from asr.training.recogniser import Settings, train_recogniser
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ CONFIG = Config(
     ),
     batch=BatchConfig(seconds=50),
     train=TrainConfig(
-        Path("runs/mini_librispeech"), epochs=32, schedule="linear",
+        run_dir=Path("runs/mini_librispeech"), epochs=32, schedule="linear",
         learning_rate=2e-3, warmup=0.03, ema=0.998,
     ),
 )  # fmt: skip
@@ -73,7 +73,7 @@ CONFIG = Config(
 def main(config: Config) -> str:
     """Prepare, train, tune, score each test part once."""
     splits = librispeech.prepare(config.data.root, config.data.dir, config.data.preset)
-    path = train(splits.train, splits.dev, config)
+    path = train_recogniser(splits.train, splits.dev, config)
     model = load_model(path, choose_device(config.train.device))
     dev = config.train.run_dir / "dev.jsonl"
     write_manifest(dev, splits.dev)

@@ -17,7 +17,7 @@ from asr.cli import recipe
 from asr.corpora import speech_commands
 from asr.corpora.manifest import Utterance
 from asr.frontend.audio import read_audio
-from asr.frontend.features import FeatureConfig, Normalizer, log_mel
+from asr.frontend.features import FeatureConfig, FeatureNormalizer, log_mel
 from asr.model.encoder import Encoder, EncoderConfig
 from asr.model.recurrent.layers import LayerConfig
 
@@ -52,7 +52,7 @@ class Classifier(nn.Module):
 
     def __init__(self, config: Config, words: int) -> None:
         super().__init__()
-        self.normalize = Normalizer(config.features)
+        self.normalize = FeatureNormalizer(config.features)
         self.encoder = Encoder(
             config.model, config.features.n_mels, vocab_size=1
         )  # its output layer is not used

@@ -16,7 +16,7 @@ from asr.model.saved import load_model
 from asr.scoring.evaluation import evaluate
 from asr.scoring.report import write_report
 from asr.training.config import TrainConfig
-from asr.training.recogniser import Settings, train
+from asr.training.recogniser import Settings, train_recogniser
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ CONFIG = Config(
 def main(config: Config) -> str:
     """Prepare, train, score the test set once."""
     splits = yesno.prepare(config.data.root, config.data.dir)
-    model = train(splits.train, splits.dev, config)
+    model = train_recogniser(splits.train, splits.dev, config)
     score = evaluate(load_model(model, choose_device(config.train.device)), splits.test)
     return f"{write_report(config.train.run_dir / 'test', score)}\nmodel: {model}"
 

@@ -19,5 +19,5 @@ def encoder_config(base: EncoderConfig = DEFAULT, **settings: Any) -> EncoderCon
 
 
 def charrnn_config(embedding: int = 4, **layers: Any) -> CharRnnConfig:
-    """A character language model with these settings of its recurrent layers."""
-    return CharRnnConfig(embedding, replace(CharRnnConfig().layers, **layers))
+    """A character RNN with these settings of its recurrent layers."""
+    return CharRnnConfig(embedding=embedding, layers=replace(CharRnnConfig().layers, **layers))

@@ -119,19 +119,23 @@ def test_more_processes_than_gpus(
     with pytest.raises(SettingsError) as caught:
         choose_device(name)
     assert str(caught.value) == (
-        f"device {name}: torchrun started 4 processes on this machine, which has 1 usable GPU(s). Start one "
-        "process a GPU with --nproc-per-node 1, or choose cpu."
+        f"--device {name}: torchrun started 4 processes on this machine, which has 1 usable GPU(s). Start "
+        "one process a GPU with --nproc-per-node 1, or choose cpu."
     )
 
 
 @pytest.mark.parametrize(
     ("name", "count", "message"),
     [
-        ("tpu", 1, r"device must be auto, cpu, cuda or cuda:N\. Got 'tpu'"),
-        ("auto:1", 1, r"device must be auto, cpu, cuda or cuda:N\. Got 'auto:1'"),
+        ("tpu", 1, r"--device must be auto, cpu, cuda or cuda:N\. Got 'tpu'"),
+        ("auto:1", 1, r"--device must be auto, cpu, cuda or cuda:N\. Got 'auto:1'"),
         ("cuda:x", 1, r"Got 'cuda:x'"),
-        ("cuda", 0, r"device cuda: this machine has no usable GPU\(s\)\. Use cpu, or auto\."),
-        ("cuda:2", 2, r"device cuda:2: this machine has 2 usable GPU\(s\)\. Use cuda:0 to cuda:1, or cpu\."),
+        ("cuda", 0, r"--device cuda: this machine has no usable GPU\(s\)\. Use cpu, or auto\."),
+        (
+            "cuda:2",
+            2,
+            r"--device cuda:2: this machine has 2 usable GPU\(s\)\. Use cuda:0 to cuda:1",
+        ),
     ],
 )
 def test_refused_devices(name: str, count: int, message: str, gpus: Callable[..., None]) -> None:

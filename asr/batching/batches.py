@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 from asr.batching.cache import FeatureCache, open_cache, read_waveform
 from asr.batching.examples import Example
 from asr.batching.loader import Loader, loader_processes
-from asr.batching.sampler import Plan, PlannedBatch, Sampler
+from asr.batching.sampler import Plan, PlannedBatch, Sampler, Sharding
 from asr.device import one_thread
 from asr.errors import AsrError, DataError, SettingsError
 from asr.frontend.augment import AS_RECORDED, AugmentConfig, Augmenter, Conditions, Masks
@@ -27,7 +27,7 @@ from asr.frontend.features import FeatureConfig, frame_count, log_mel, require_o
 CPU = torch.device("cpu")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class BatchConfig:
     """How utterances become batches."""
 
@@ -184,13 +184,13 @@ class Batches:
         config: batch size, cache and workers.
         augment: None for plain utterances in a fixed order (dev and test sets).
         seed: of the shuffling and the augmentation.
-        rank: of the process whose part is returned.
+        rank: of the process whose shards are returned.
         world_size: processes that share every batch.
         device: where batches go.
 
     Raises:
         AudioError: an utterance's audio cannot be read.
-        DataError: the cache cannot be written, or there are fewer training utterances than parts.
+        DataError: the cache cannot be written, or there are fewer training utterances than shards.
     """
 
     def __init__(
@@ -209,12 +209,12 @@ class Batches:
         if shards % world_size:
             raise SettingsError(
                 f"--batch.shards is {shards} for {world_size} processes. Expected a multiple, so that all "
-                f"get the same number of parts. Change --batch.shards or the number of processes."
+                f"get the same number of shards. Change --batch.shards or the number of processes."
             )
         if augment and len(examples) < shards:
             raise DataError(
-                f"{len(examples)} training utterances for batches of {shards} parts. Expected at least "
-                f"one for each part. Start fewer processes, or lower --batch.shards."
+                f"{len(examples)} training utterances for batches of {shards} shards. Expected at least "
+                f"one for each. Start fewer processes, or lower --batch.shards."
             )
         self.examples = examples
         on_gpu = device.type == "cuda"
@@ -245,13 +245,13 @@ class Batches:
             augment,
             top_speeds=np.array([example.top_speed for example in examples], dtype=np.float32),
             seed=seed, shortest_first_epochs=config.shortest_first_epochs,
-            shards=shards, rank=rank, world_size=world_size,
+            sharding=Sharding(rank, world_size, shards),
         )  # fmt: skip
 
     def plan(self, epoch: int) -> Plan:
         """The batches of an epoch, counted from 1; epoch 0 is unaugmented and sorted.
 
-        Without augmentation, batches of which this process has no part are left out.
+        Without augmentation, batches of which this process has no shard are left out.
         """
         return self.sampler.plan(epoch)
 

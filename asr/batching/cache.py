@@ -32,6 +32,7 @@ from asr.frontend.audio import read_audio
 from asr.frontend.augment import AS_RECORDED, Conditions, apply_conditions
 from asr.frontend.augment.speed import change_speed
 from asr.frontend.features import FEATURES_VERSION, FeatureConfig, frame_count, log_mel
+from asr.progress import Progress
 
 log = logging.getLogger("asr")
 
@@ -57,17 +58,6 @@ def read_waveform(utterance: Utterance, sample_rate: int, conditions: Conditions
         channel=utterance.channel,
     )
     return apply_conditions(waveform, sample_rate, conditions)
-
-
-def read_features(
-    utterance: Utterance, config: FeatureConfig, conditions: Conditions = AS_RECORDED
-) -> Tensor:
-    """An utterance's log-mel frames, computed from its audio: (frames, n_mels) float32.
-
-    Raises:
-        AudioError: the audio cannot be read or is too short.
-    """
-    return _log_mel(read_waveform(utterance, config.sample_rate, conditions), utterance, config)
 
 
 def _log_mel(waveform: Tensor, utterance: Utterance, config: FeatureConfig) -> Tensor:
@@ -250,7 +240,8 @@ def _fill(
             lines.clear()
 
         finished, finished_s = 0, 0.0
-        began = saved = time.monotonic()
+        saved = time.monotonic()
+        progress = Progress("features", seconds)
         try:
             for group, (counts, data, error) in zip(groups, loader.load(range(len(groups))), strict=True):
                 frames.write(data)
@@ -264,15 +255,11 @@ def _fill(
                 if time.monotonic() > saved + 1:
                     commit()
                     saved = time.monotonic()
-                    left = (saved - began) * (seconds - finished_s) / finished_s
-                    log.info(
-                        "features: %d of %d utterances, %.0f s left", finished, len(jobs), left,
-                        extra={"transient": True},
-                    )  # fmt: skip
+                progress.report(finished_s, f"{finished} of {len(jobs)} utterances")
         finally:
             loader.close()
             commit()
-    elapsed = time.monotonic() - began
+    elapsed = progress.elapsed_s
     log.info(
         "features: %d utterances in %.0f s, %.0f s of audio a second",
         len(jobs), elapsed, seconds / max(elapsed, 1e-3),

@@ -7,9 +7,7 @@ matches no audio file, the digests are computed again, and are the same.
 
 import hashlib
 import json
-import logging
 import os
-import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import ExitStack, contextmanager
@@ -19,10 +17,9 @@ from asr.corpora.manifest import Utterance
 from asr.device import usable_cores
 from asr.errors import AudioError
 from asr.files import locked
+from asr.progress import Progress
 
 __all__ = ["audio_digests"]
-
-log = logging.getLogger("asr")
 
 _FILE, _LOCK = "audio-digests.jsonl", "audio-digests.lock"
 
@@ -84,7 +81,7 @@ def _compute(
 ) -> dict[_Stamp, str]:
     """Read files with a thread for each core; what is computed is stored, also after Ctrl-C."""
     found: dict[_Stamp, str] = {}
-    began = logged = time.monotonic()
+    progress = Progress("digests of audio", len(missing))
     pool = ThreadPoolExecutor(usable_cores())  # hashing and reading release the interpreter's lock
     try:
         waiting = {pool.submit(_digest, path): path for path in missing}
@@ -94,13 +91,7 @@ def _compute(
                 found[missing[path]] = future.result()
             except OSError as error:
                 raise _unreadable(path, utterance_of[path], error) from error
-            if time.monotonic() > logged + 1:
-                logged = time.monotonic()
-                left = (logged - began) * (len(missing) - len(found)) / len(found)
-                log.info(
-                    "digests of audio: %d of %d files, %.0f s left", len(found), len(missing), left,
-                    extra={"transient": True},
-                )  # fmt: skip
+            progress.report(len(found), f"{len(found)} of {len(missing)} files")
     finally:
         pool.shutdown(cancel_futures=True)
         if folder is not None and found:

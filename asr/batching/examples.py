@@ -28,7 +28,7 @@ log = logging.getLogger("asr")
 _MAX_NAMES = 5  # utterances named in a message; the rest is counted
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TextConfig:
     """How transcripts are normalised and tokenised, and what happens to those that cannot be used."""
 

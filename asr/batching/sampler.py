@@ -3,8 +3,8 @@
 A plan is a pure function of the seed and the epoch. It stores a few numbers per utterance and makes each
 batch on access, so that ten million utterances are planned in seconds.
 
-A batch consists of parts (shards), one or more for each process. Each part has utterances of about the same
-length and about the same number of seconds, padding included, so that all processes finish at about the same
+A batch consists of shards, one or more for each process. Each shard has utterances of about the same length
+and about the same number of seconds, padding included, so that all processes finish at about the same
 time. Batches are in random order, except that the longest is first: a batch that does not fit into memory is
 found at once.
 """
@@ -23,26 +23,26 @@ from asr.frontend.augment.draws import hash_ids
 from asr.frontend.augment.silence import draw_silence
 from asr.frontend.augment.speed import draw_speeds
 
-_CLASS = 0.02  # utterances whose lengths differ by less are shuffled among themselves
+_LENGTH_CLASS_WIDTH = 0.02  # utterances whose lengths differ by less are shuffled among themselves
 
 
 @dataclass(frozen=True)
 class PlannedBatch:
-    """A batch of the plan: this process's part of it, and the epoch that its augmentation depends on."""
+    """A batch of the plan: this process's shards of it, and the epoch that its augmentation depends on."""
 
     indices: tuple[int, ...]  # into the examples
     epoch: int  # 0 for no augmentation
-    global_tokens: int  # tokens of all processes' parts of this batch; 1 where there are none, for divisions
-    global_seconds: float  # of audio in all processes' parts, without padding
+    global_tokens: int  # tokens of all processes' shards of this batch; 1 where there are none, for divisions
+    global_seconds: float  # of audio in all processes' shards, without padding
 
 
 @dataclass(frozen=True)
 class Groups:
-    """Utterances in batches of parts."""
+    """Utterances in batches of shards."""
 
     order: NDArray[np.int32]  # (utterances,) indices of utterances, sorted by length
-    cuts: NDArray[np.int64]  # (batches * shards + 1,) bounds of the parts in `order`
-    shards: int  # parts in a batch
+    cuts: NDArray[np.int64]  # (batches * shards + 1,) bounds of the shards in `order`
+    shards: int  # in a batch
 
     def __len__(self) -> int:
         """The number of batches."""
@@ -53,8 +53,8 @@ class Groups:
         first = number * self.shards
         return self.order[self.cuts[first] : self.cuts[first + self.shards]]
 
-    def parts(self, number: int) -> list[NDArray[np.int32]]:
-        """The utterances of each part of a batch; some parts are empty if there are too few utterances."""
+    def shards_of(self, number: int) -> list[NDArray[np.int32]]:
+        """The utterances of each shard of a batch; some are empty if there are too few utterances."""
         cuts = self.cuts[number * self.shards : (number + 1) * self.shards + 1].tolist()
         return [self.order[start:end] for start, end in pairwise(cuts)]
 
@@ -66,10 +66,10 @@ def group_by_length(
 
     Args:
         seconds: (utterances,) durations.
-        batch_s: most seconds in a batch, and batch_s / shards in each of its parts. An utterance that is
-            longer forms a part alone, except that in the last batch such a part may have two.
+        batch_s: most seconds in a batch, and batch_s / shards in each of its shards. An utterance that
+            is longer forms a shard alone, except that in the last batch such a shard may have two.
         rng: shuffles utterances of about the same length; None leaves them sorted.
-        shards: parts of a batch.
+        shards: of a batch.
 
     Returns:
         The batches, the longest first; every utterance is in exactly one.
@@ -79,23 +79,25 @@ def group_by_length(
     if rng is not None:
         rng.shuffle(order)
     # The range of int16 covers lengths that differ by a factor of e^655. 16 bits are sorted in linear time.
-    classes = (-np.floor(np.log(seconds) / _CLASS)).astype(np.int16)
+    classes = (-np.floor(np.log(seconds) / _LENGTH_CLASS_WIDTH)).astype(np.int16)
     order = order[np.argsort(classes[order], kind="stable")]
     lengths = seconds[order]
-    starts = _parts(lengths, classes[order], batch_s / shards)
+    starts = _shard_starts(lengths, classes[order], batch_s / shards)
     return Groups(order, _whole_batches(starts, lengths, shards), shards)
 
 
-def _parts(lengths: NDArray[np.floating], classes: NDArray[np.int16], part_s: float) -> NDArray[np.int64]:
-    """Where parts begin in utterances sorted by class."""
+def _shard_starts(
+    lengths: NDArray[np.floating], classes: NDArray[np.int16], shard_s: float
+) -> NDArray[np.int64]:
+    """Where shards begin in utterances sorted by class."""
     if not len(lengths):
         return np.zeros(0, dtype=np.int64)
     firsts = np.concatenate([[0], np.flatnonzero(np.diff(classes)) + 1])
     ends = np.append(firsts[1:], len(lengths))
     starts, start = [], 0
     for end, longest in zip(ends.tolist(), np.maximum.reduceat(lengths, firsts).tolist(), strict=True):
-        if start < end:  # else the previous part contains all of this class
-            size = max(1, int(part_s / longest))
+        if start < end:  # else the previous shard contains all of this class
+            size = max(1, int(shard_s / longest))
             starts.append(np.arange(start, end, size, dtype=np.int64))
             start = int(starts[-1][-1]) + size
     return np.concatenate(starts)
@@ -104,40 +106,40 @@ def _parts(lengths: NDArray[np.floating], classes: NDArray[np.int16], part_s: fl
 def _whole_batches(
     starts: NDArray[np.int64], lengths: NDArray[np.floating], shards: int
 ) -> NDArray[np.int64]:
-    """Where parts begin and end, changed at the end so that each batch has all its parts."""
+    """Where shards begin and end, changed at the end so that each batch has all its shards."""
     count, whole = len(lengths), len(starts) // shards * shards
     if whole == len(starts):
         return np.append(starts, count)
     left = count - int(starts[whole])
-    parts = shards
+    needed = shards
     if left < shards and whole:
         # Too few for a batch. With those of the batch before, they may be enough for two.
         whole -= shards
         left = count - int(starts[whole])
-        parts = 2 * shards if left >= 2 * shards else shards
-    if left >= parts and len(starts) - whole <= parts:
-        ends = _halved(np.append(starts[whole:], count).tolist(), lengths, parts)
+        needed = 2 * shards if left >= 2 * shards else shards
+    if left >= needed and len(starts) - whole <= needed:
+        ends = _halved(np.append(starts[whole:], count).tolist(), lengths, needed)
     else:
-        # One utterance for each part, and a second for the last parts, which are the shortest; or too few.
-        twice = max(0, left - parts)
-        sizes = np.ones(parts, dtype=np.int64)
-        sizes[parts - twice :] = 2
+        # One utterance for each shard, and a second for the last shards, which are the shortest; or too few.
+        twice = max(0, left - needed)
+        sizes = np.ones(needed, dtype=np.int64)
+        sizes[needed - twice :] = 2
         sizes[left:] = 0
         ends = (int(starts[whole]) + np.concatenate([[0], np.cumsum(sizes)])).tolist()
     return np.concatenate([starts[:whole], np.array(ends, dtype=np.int64)])
 
 
-def _halved(cuts: list[int], lengths: NDArray[np.floating], parts: int) -> list[int]:
-    """Halve the part with the most seconds until the number of parts is reached."""
+def _halved(cuts: list[int], lengths: NDArray[np.floating], shards: int) -> list[int]:
+    """Halve the shard with the most seconds until the number of shards is reached."""
 
     def entry(start: int, end: int) -> tuple[float, int, int]:
-        # A part of one utterance cannot be halved: it goes to the end of the queue.
+        # A shard of one utterance cannot be halved: it goes to the end of the queue.
         cost = (end - start) * float(lengths[start:end].max()) if end - start > 1 else 0.0
         return -cost, start, end
 
     queue = [entry(start, end) for start, end in pairwise(cuts)]
     heapq.heapify(queue)
-    while len(queue) < parts:
+    while len(queue) < shards:
         _, start, end = heapq.heappop(queue)
         middle = (start + end) // 2
         heapq.heappush(queue, entry(start, middle))
@@ -145,17 +147,25 @@ def _halved(cuts: list[int], lengths: NDArray[np.floating], parts: int) -> list[
     return [*sorted(start for _, start, _ in queue), cuts[-1]]
 
 
+@dataclass(frozen=True)
+class Sharding:
+    """How the processes that train together share the shards of a batch."""
+
+    rank: int = 0  # of the process whose shards are returned
+    world_size: int = 1  # processes that share every batch
+    shards: int = 1  # of a batch, a multiple of world_size
+
+
 class Plan(Sequence[PlannedBatch]):
     """One process's batches of an epoch, each made when it is needed.
 
     Args:
-        groups: all batches, in parts.
+        groups: all batches, in shards.
         batch_order: (batches,) int64 indices into groups.
         epoch: 0 for no augmentation.
         tokens: (batches,) of each batch.
         seconds: (batches,) of audio in each.
-        rank: of the process whose parts are returned.
-        world_size: processes that share the parts.
+        sharding: which shards are this process's.
     """
 
     def __init__(
@@ -165,12 +175,10 @@ class Plan(Sequence[PlannedBatch]):
         epoch: int,
         tokens: NDArray[np.int64],
         seconds: NDArray[np.float64],
-        rank: int,
-        world_size: int,
+        sharding: Sharding,
     ) -> None:
         self.groups, self._batch_order, self._epoch = groups, batch_order, epoch
-        self._tokens, self._seconds = tokens, seconds
-        self._rank, self._world_size = rank, world_size
+        self._tokens, self._seconds, self._sharding = tokens, seconds, sharding
 
     def __len__(self) -> int:
         return len(self._batch_order)
@@ -187,20 +195,12 @@ class Plan(Sequence[PlannedBatch]):
     def __getitem__(self, position: int | slice) -> "PlannedBatch | Plan":
         if isinstance(position, slice):
             batch_order = self._batch_order[position]
-            return Plan(
-                self.groups,
-                batch_order,
-                self._epoch,
-                self._tokens,
-                self._seconds,
-                self._rank,
-                self._world_size,
-            )
+            return Plan(self.groups, batch_order, self._epoch, self._tokens, self._seconds, self._sharding)
         groups, number = self.groups, int(self._batch_order[position])
-        parts = groups.shards // self._world_size
-        first = number * groups.shards + self._rank * parts
+        count = groups.shards // self._sharding.world_size
+        first = number * groups.shards + self._sharding.rank * count
         return PlannedBatch(
-            indices=tuple(groups.order[groups.cuts[first] : groups.cuts[first + parts]].tolist()),
+            indices=tuple(groups.order[groups.cuts[first] : groups.cuts[first + count]].tolist()),
             epoch=self._epoch,
             global_tokens=max(1, int(self._tokens[number])),
             global_seconds=float(self._seconds[number]),
@@ -219,9 +219,7 @@ class Sampler:
         top_speeds: (utterances,) the highest speed of each; None for no limit.
         seed: of the order, the speeds and the silences.
         shortest_first_epochs: number of first epochs in which short utterances come before long ones.
-        shards: parts of a batch, a multiple of world_size.
-        rank: of the process whose parts are returned.
-        world_size: processes that share every batch.
+        sharding: how processes share the shards of a batch.
 
     Source: shortest first is SortaGrad, Amodei et al. 2016, "Deep Speech 2", section 3.4.
     """
@@ -237,13 +235,11 @@ class Sampler:
         top_speeds: NDArray[np.floating] | None = None,
         seed: int = 0,
         shortest_first_epochs: int = 0,
-        shards: int = 1,
-        rank: int = 0,
-        world_size: int = 1,
+        sharding: Sharding = Sharding(),
     ) -> None:
         self.seconds, self.token_counts, self.batch_s = seconds, token_counts, batch_s
         self.augment, self.seed, self.shortest_first_epochs = augment, seed, shortest_first_epochs
-        self.shards, self.rank, self.world_size = shards, rank, world_size
+        self.sharding = sharding
         if augment:
             self.hashes = hash_ids(ids)
             self.top_speeds = np.full(len(ids), np.inf) if top_speeds is None else top_speeds
@@ -251,7 +247,7 @@ class Sampler:
     def plan(self, epoch: int) -> Plan:
         """This process's batches of an epoch, counted from 1; epoch 0 is unaugmented and sorted.
 
-        If there are fewer utterances than parts, some processes have no batch.
+        If there are fewer utterances than shards, some processes have no batch.
         """
         seconds, rng = self.seconds, None
         if epoch and self.augment:
@@ -262,20 +258,18 @@ class Sampler:
                 share, range_s = augment.silence_share, augment.silence_s
                 added_s = draw_silence(share, range_s, self.hashes, self.seed, epoch).clip(min=0)
                 seconds = seconds + added_s.sum(axis=1)
-        groups = group_by_length(seconds, self.batch_s, rng, self.shards)
+        groups = group_by_length(seconds, self.batch_s, rng, self.sharding.shards)
         batch_order = np.arange(len(groups))
         if rng is not None and epoch <= self.shortest_first_epochs:
             batch_order = batch_order[::-1].copy()
         elif rng is not None:
             rng.shuffle(batch_order[1:])
         if len(groups):
-            firsts = groups.cuts[: -1 : self.shards]
+            firsts = groups.cuts[: -1 : self.sharding.shards]
             tokens = np.add.reduceat(self.token_counts[groups.order], firsts, dtype=np.int64)
             audio_s = np.add.reduceat(seconds[groups.order], firsts, dtype=np.float64)
         else:
             tokens, audio_s = np.zeros(0, dtype=np.int64), np.zeros(0)
-        plan = Plan(
-            groups, batch_order, epoch if self.augment else 0, tokens, audio_s, self.rank, self.world_size
-        )
-        # Only a single batch can have empty parts.
+        plan = Plan(groups, batch_order, epoch if self.augment else 0, tokens, audio_s, self.sharding)
+        # Only a single batch can have empty shards.
         return plan if len(plan) != 1 or plan[0].indices else plan[:0]

@@ -9,7 +9,7 @@ import tyro
 
 from asr.commands.options import check_output
 from asr.text.lexicon import lexicon_for_sounds
-from asr.training.pronouncer import CtcSettings, EncoderDecoderSettings, train
+from asr.training.pronouncer import CtcSettings, EncoderDecoderSettings, train_pronouncer
 
 __all__ = ["CtcTrainSettings", "LexiconTrainSettings", "run"]
 
@@ -59,7 +59,7 @@ def run(command: LexiconTrainSettings | CtcTrainSettings) -> str:
     """
     if command.output is not None:
         check_output(command.output, [command.lexicon] if command.lexicon else [])
-    model = train(lexicon_for_sounds(command.lexicon), command.settings)
+    model = train_pronouncer(lexicon_for_sounds(command.lexicon), command.settings)
     if command.output is not None:
         shutil.copyfile(model, command.output)
         model = command.output

@@ -69,8 +69,8 @@ def run_train(settings: NgramTrainSettings) -> str:
     from asr.lm.ngram.build import NgramConfig, build
 
     config = NgramConfig(
-        settings.order, settings.unit, settings.prune, settings.prune_entropy,
-        _vocabulary(settings.vocabulary), settings.normalizer,
+        order=settings.order, unit=settings.unit, cutoffs=settings.prune, entropy=settings.prune_entropy,
+        vocabulary=_vocabulary(settings.vocabulary), normalizer=settings.normalizer,
     )  # fmt: skip
     check_output(settings.output, settings.texts)
     return _describe(build(settings.texts, config, settings.output, settings.temporary), settings.output)

@@ -10,7 +10,7 @@ import tyro
 from asr.commands.options import option_value
 from asr.corpora.manifest import read_manifest
 from asr.errors import SettingsError
-from asr.training.recogniser import Settings, settings_of_source, train
+from asr.training.recogniser import Settings, settings_of_source, train_recogniser
 
 
 @dataclass(frozen=True)
@@ -49,5 +49,5 @@ def run(command: TrainSettings) -> str:
         raise SettingsError("no manifest to learn from. Expected: asr train MANIFEST... --dev MANIFEST")
     utterances = [utterance for manifest in command.manifests for utterance in read_manifest(manifest)]
     dev = read_manifest(command.dev)
-    model = train(utterances, dev, command.settings)
+    model = train_recogniser(utterances, dev, command.settings)
     return f"model: {model}\nnext:  asr transcribe FILE... --model {model}"

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from asr.corpora.progress import Progress, size_text
+from asr.corpora.progress import TransferProgress, size_text
 from asr.corpora.unpack import unpack
 from asr.errors import DownloadError
 from asr.files import locked, move_into_place
@@ -242,7 +242,7 @@ def _transfer(url: str, archive: Archive, part: Path) -> None:
 
 def _append(reply: http.client.HTTPResponse, part: Path, start: int, total: int, name: str) -> None:
     """Write the body of a reply after the first `start` bytes of `part`."""
-    progress = Progress(name, start, total)
+    progress = TransferProgress(name, start, total)
     done = start
     # Unbuffered: what was received is on the disk, whatever ends this program.
     with part.open("ab" if start else "wb", buffering=0) as file:
@@ -271,7 +271,7 @@ def _fault(archive: Archive, file: Path) -> str:
     if not algorithm:
         return ""
     digest = hashlib.new(algorithm, usedforsecurity=False)
-    progress = Progress(f"{archive.name}: verifying", 0, size)
+    progress = TransferProgress(f"{archive.name}: verifying", 0, size)
     with file.open("rb") as stream:
         while block := stream.read(_BLOCK):
             digest.update(block)

@@ -3,14 +3,16 @@
 import logging
 import time
 
-__all__ = ["Progress", "progress_line", "size_text"]
+from asr.progress import clock
+
+__all__ = ["TransferProgress", "progress_line", "size_text"]
 
 log = logging.getLogger("asr")
 
 _REPORT_EVERY_S = 0.5
 
 
-class Progress:
+class TransferProgress:
     """Transient log records, at most two a second: bytes, percentage, speed, time left."""
 
     def __init__(self, name: str, start: int, total: int) -> None:
@@ -55,10 +57,9 @@ def progress_line(name: str, start: int, done: int, total: int, elapsed_s: float
     speed = (done - start) / max(elapsed_s, 1e-9)
     if not total:
         return f"{name}: {size_text(done)}, {speed / 1e6:.1f} MB/s"
-    left = round((total - done) / speed) if speed > 0 else 0
-    clock = f"{left // 3600}:{left // 60 % 60:02d}:{left % 60:02d} left" if speed > 0 else "time left unknown"
+    left = f"{clock((total - done) / speed)} left" if speed > 0 else "time left unknown"
     share = f"{size_text(done)} of {size_text(total)} ({100 * done // total} %)"
-    return f"{name}: {share}, {speed / 1e6:.1f} MB/s, {clock}"
+    return f"{name}: {share}, {speed / 1e6:.1f} MB/s, {left}"
 
 
 def size_text(size_bytes: int) -> str:

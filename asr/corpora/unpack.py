@@ -12,7 +12,7 @@ import tarfile
 import zlib
 from pathlib import Path, PurePosixPath
 
-from asr.corpora.progress import Progress
+from asr.corpora.progress import TransferProgress
 from asr.errors import DownloadError
 
 __all__ = ["unpack"]
@@ -32,7 +32,7 @@ def unpack(file: Path, folder: Path) -> None:
             a member would be outside the folder, or is a link or a device.
         OSError: the disk refuses.
     """
-    progress = Progress(f"{file.name}: unpacking", 0, file.stat().st_size)
+    progress = TransferProgress(f"{file.name}: unpacking", 0, file.stat().st_size)
     try:
         with file.open("rb") as raw, tarfile.open(fileobj=raw, mode="r:*") as tar:
             for member in tar:

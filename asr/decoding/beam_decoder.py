@@ -86,7 +86,7 @@ class BeamDecoder:
             ModelError: the priors do not fit.
         """
         if config.unknown_words != self.config.unknown_words:
-            raise SettingsError("unknown-words cannot be changed. Make another decoder.")
+            raise SettingsError("--beam.unknown-words cannot be changed in a decoder. Make another one.")
         other = copy.copy(self)
         other.config = config
         other._priors = self._priors if priors is None else priors

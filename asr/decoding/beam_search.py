@@ -51,7 +51,7 @@ class BeamSearch:
             np.empty((_PENDING if self._external else 0, COLUMNS), np.int32), np.zeros(1, np.int64)
         )
         self._buffers = new_buffers(
-            setup.config.width, setup.tokenizer.vocab_size, setup.tables.max_proposals
+            setup.config.resolved_beam_size, setup.tokenizer.vocab_size, setup.tables.max_proposals
         )
         self.anchor = ROOT
         # Alternatives are needed for a list of hypotheses and for the posteriors of words.
@@ -59,7 +59,10 @@ class BeamSearch:
         recorded = self._has_word_lm or setup.config.nbest > 1
         self.merges = new_merges(_MERGES + len(self._buffers.node) if recorded else 0)
         self.beam = new_beam(
-            setup.config.width, _CAPACITY, setup.prepared.start_state, float(setup.tables.look_ahead[0])
+            setup.config.resolved_beam_size,
+            _CAPACITY,
+            setup.prepared.start_state,
+            float(setup.tables.look_ahead[0]),
         )
 
     def advance(self, log_probs: NDArray[np.float64]) -> None:

@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from asr.errors import SettingsError, option_name
+from asr.model.decoding_weights import DecodingWeights
 from asr.model.shipped import ModelFiles
-from asr.model.tuning import Weights
 
 __all__ = ["BeamConfig", "DecoderSettings"]
 
-_WEIGHTS = tuple(item.name for item in fields(Weights))
+_WEIGHTS = tuple(item.name for item in fields(DecodingWeights))
 _BEAM_SIZE = 100
 _SHIPPED = "(default: what the model ships with, else none)"
 
 # No options of a command's --beam: DecoderSettings has the weights, which default to tuned ones, and commands
 # have --nbest.
-_Tuned = Annotated[Weights, tyro.conf.Suppress, tyro.conf.Fixed]
+_Tuned = Annotated[DecodingWeights, tyro.conf.Suppress, tyro.conf.Fixed]
 _Nbest = Annotated[int, tyro.conf.Suppress]
 
 
@@ -48,7 +48,7 @@ class BeamConfig:
     recombine: bool = True
     # nats: a prefix that recombination drops and that is this far below the best one gives no alternative
     lattice_threshold: float = 16.0
-    weights: _Tuned = field(default_factory=Weights)
+    weights: _Tuned = field(default_factory=DecodingWeights)
     unknown_words: Literal["allow", "forbid"] = "allow"  # words outside the vocabulary
     threads: int = 0  # utterances decoded at the same time; 0: one per usable core
 
@@ -64,7 +64,7 @@ class BeamConfig:
         _check("unknown_words", self.unknown_words, possible, '"allow" or "forbid"')
 
     @property
-    def width(self) -> int:
+    def resolved_beam_size(self) -> int:
         """`beam_size`, or the default where none is given."""
         return _BEAM_SIZE if self.beam_size is None else self.beam_size
 
@@ -84,9 +84,11 @@ def _option(weight: Any) -> Any:
 
 
 if TYPE_CHECKING:
-    GivenWeights = Any
-else:  # the fields of Weights, each of which may be left out
-    GivenWeights = make_dataclass("GivenWeights", map(_option, fields(Weights)), frozen=True)
+    GivenDecodingWeights = Any
+else:  # the fields of DecodingWeights, each of which may be left out
+    GivenDecodingWeights = make_dataclass(
+        "GivenDecodingWeights", map(_option, fields(DecodingWeights)), frozen=True
+    )
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,7 @@ class DecoderSettings:
     decoder: Annotated[
         Literal["greedy", "beam"] | None, tyro.conf.arg(metavar="greedy|beam", help_behavior_hint="")
     ] = None
-    # language model: .bin, .arpa or .arpa.gz of n-grams, or .safetensors of a character network
+    # language model: .bin, .arpa or .arpa.gz of n-grams, or .safetensors of a character RNN
     lm: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint=_SHIPPED)] = None
     # the vocabulary: a word per line, and its tokens where it is spelled or pronounced otherwise
     lexicon: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint=_SHIPPED)] = None
@@ -112,7 +114,9 @@ class DecoderSettings:
     rescore_lm: Annotated[
         Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="(default: none)")
     ] = None
-    weights: Annotated[GivenWeights, tyro.conf.arg(name="")] = field(default_factory=GivenWeights)
+    weights: Annotated[GivenDecodingWeights, tyro.conf.arg(name="")] = field(
+        default_factory=GivenDecodingWeights
+    )
     # how wide the beam search is
     beam: BeamConfig = field(default_factory=BeamConfig)
 

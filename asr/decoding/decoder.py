@@ -17,11 +17,11 @@ from asr.decoding.rescoring import TwoPassDecoder
 from asr.decoding.resources import DecodingResources
 from asr.errors import ModelError, SettingsError, option_name
 from asr.model.acoustic import AcousticModel
-from asr.model.tuning import Tuning, TuningKey, Weights
+from asr.model.decoding_weights import DecodingWeights, Tuning, TuningKey
 
 __all__ = ["Decoder", "DescribedDecoder", "build_decoder"]
 
-_WEIGHTS = tuple(item.name for item in fields(Weights))
+_WEIGHTS = tuple(item.name for item in fields(DecodingWeights))
 
 
 class Decoder(Protocol):
@@ -114,7 +114,7 @@ def build_decoder(settings: DecoderSettings, model: AcousticModel, nbest: int = 
     needed = {name for name in ("lm_weight", "rescore_weight") if resources.uses(name)}
     return DescribedDecoder(
         decoder=TwoPassDecoder(tokenizer, config, resources, priors),
-        name=f"beam of {config.width}, {resources.name}",
+        name=f"beam of {config.resolved_beam_size}, {resources.name}",
         weights=_describe(config.weights, used, given, tuning, resources.key),
         tuned=tuning is not None or not needed or given.keys() >= {*needed, "word_bonus"},
         unit=resources.unit(tokenizer),
@@ -139,7 +139,7 @@ def _refuse_beam(config: BeamConfig) -> None:
 
 
 def _describe(
-    weights: Weights, names: list[str], given: dict[str, float], tuning: Tuning | None, key: TuningKey
+    weights: DecodingWeights, names: list[str], given: dict[str, float], tuning: Tuning | None, key: TuningKey
 ) -> str:
     """Each weight with its value, then where they come from."""
     values = ", ".join(f"{name.replace('_', '-')} {getattr(weights, name):g}" for name in names)

@@ -14,7 +14,7 @@ from asr.decoding.hypothesis import OutputUnit
 from asr.errors import DataError, SettingsError
 from asr.files import file_digest
 from asr.model.acoustic import AcousticModel
-from asr.model.tuning import TuningKey
+from asr.model.decoding_weights import TuningKey
 from asr.text.lexicon import Lexicon, parse_lexicon, read_lines
 from asr.text.tokenizer import Tokenizer
 

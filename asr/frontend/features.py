@@ -28,7 +28,7 @@ _GPU_BLOCK = 65_536
 Normalization = Literal["utterance", "global", "none"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class FeatureConfig:
     """How a waveform becomes log-mel frames."""
 
@@ -199,7 +199,7 @@ def frame_mask(lengths: Tensor, size: int) -> Tensor:
     return torch.arange(size, device=lengths.device) < lengths.unsqueeze(1)
 
 
-class Normalizer(nn.Module):
+class FeatureNormalizer(nn.Module):
     """Mean and variance normalisation by config.normalize; global statistics are saved with the model.
 
     Args:

@@ -10,7 +10,7 @@ from asr.text.tokenizer import Tokenizer
 
 __all__ = ["LanguageModelVocabulary", "check_alphabet"]
 
-_LOG = logging.getLogger("asr")
+log = logging.getLogger("asr")
 
 _CHECKED_WORDS = 1000  # from the first one on; those of `asr lm train` are sorted by frequency
 _MAX_NAMED = 5  # words or characters that a message lists
@@ -69,7 +69,7 @@ def check_alphabet(lm: LanguageModelVocabulary, tokenizer: Tokenizer) -> None:
         return
     found = f"{len(missing)} of {len(texts)} {problem}, such as {', '.join(map(repr, missing[:_MAX_NAMED]))}"
     if 2 * len(missing) <= len(texts):
-        _LOG.warning("%s.", found)
+        log.warning("%s.", found)
         return
     for case, other, change in (("upper", "lower", str.lower), ("lower", "upper", str.upper)):
         if 2 * len(missing_of(map(change, missing))) < len(missing):

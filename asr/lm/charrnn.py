@@ -1,12 +1,9 @@
 """Character RNN language model, after Karpathy's char-rnn: the network, its file, its use by a decoder.
 
-Of a character language model, `charrnn` is the network, the file and the --kind on the command line;
-`character_lm` is the command and the task that train one.
-
 A text is lines. The end of a line is a symbol (id 0), and a line begins in the state after such an end:
 one network learns from running text and scores single transcripts.
 
-    CharRnn(symbols, config)            the network; trained by asr.training.tasks.character_lm
+    CharRnn(symbols, config)            the network; trained by asr.training.tasks.charrnn
     save_charrnn, load_charrnn          one safetensors file, like an acoustic model
     CharRnnModel(network)               the methods of interface.LanguageModel, batched
 """
@@ -24,7 +21,8 @@ from torch import Tensor, nn
 
 from asr.errors import ModelError, SettingsError
 from asr.lm.interface import Unit
-from asr.model.recurrent.layers import RecurrentConfig, RecurrentStack, State
+from asr.model.recurrent.layers import RecurrentConfig, RecurrentStack
+from asr.model.recurrent.unidirectional import State
 from asr.model.saved import Content, FileKind, load_network, save_network
 
 __all__ = ["END_OF_LINE", "CharRnn", "CharRnnConfig", "CharRnnModel", "load_charrnn", "save_charrnn"]
@@ -32,15 +30,15 @@ __all__ = ["END_OF_LINE", "CharRnn", "CharRnnConfig", "CharRnnModel", "load_char
 END_OF_LINE = 0  # id of the symbol that ends a line
 
 # format 1 had cell, width, depth and dropout beside the embedding: `_migrate`
-_FILE = FileKind("asr-character-rnn", 2, "character language model", "asr lm train --kind charrnn")
+_FILE = FileKind("asr-character-rnn", 2, "character RNN", "asr lm train --kind charrnn")
 
 # Log-probability of a character outside the alphabet: about that of the rarest one of a large alphabet.
 _UNKNOWN_LOG_PROB = float(np.log(1e-7))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class CharRnnConfig:
-    """The shape of a character language model."""
+    """The shape of a character RNN."""
 
     embedding: int = 64  # size of the vector of a character at the input
     # on the command line without a prefix of their own: --model.width
@@ -55,7 +53,7 @@ class CharRnnConfig:
             raise SettingsError(f"--model.embedding must be at least 1. Got {self.embedding}.")
         if self.layers.bidirectional:
             raise SettingsError(
-                "model.bidirectional must be False for a language model, which predicts what follows."
+                "--model.no-bidirectional is needed for a language model: it predicts what follows."
             )
 
 
@@ -244,7 +242,7 @@ def load_charrnn(path: Path, device: torch.device | str = "cpu") -> CharRnn:
     """Read a network, in evaluation mode; loading it cannot run code.
 
     Raises:
-        ModelError: the file is missing, damaged, of a newer format, or not a character language model.
+        ModelError: the file is missing, damaged, of a newer format, or not a character RNN.
     """
     if not path.is_file():
         raise ModelError(

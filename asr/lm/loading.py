@@ -12,10 +12,10 @@ __all__ = ["load_language_model"]
 
 
 def load_language_model(path: Path, device: torch.device | str = "cpu") -> NgramModel | CharRnnModel:
-    """Read an n-gram model or a character network; a name that ends in .safetensors is a network's.
+    """Read an n-gram model or a character RNN; a name that ends in .safetensors is a network's.
 
     Args:
-        path: .arpa, .arpa.gz or .bin of an n-gram model, or .safetensors of a character network.
+        path: .arpa, .arpa.gz or .bin of an n-gram model, or .safetensors of a character RNN.
         device: of a network.
 
     Raises:

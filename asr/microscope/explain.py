@@ -88,7 +88,7 @@ def explain(
 
 
 def _of_layer(layer: Measurement) -> Iterator[Symptom]:
-    left = layer.left()
+    left = layer.remaining_fraction()
     steps = min(_STEPS, len(left) - 1)
     if steps >= _FEWEST_STEPS:
         # A float that has become 0 has fallen below 1e-45.
@@ -106,7 +106,7 @@ def _of_layer(layer: Measurement) -> Iterator[Symptom]:
     for name, gate in layer.saturation.items():
         share = gate.low + gate.high
         # The gate that keeps the memory belongs near its upper limit.
-        if share > _SATURATED and name != layer.keeper:
+        if share > _SATURATED and name != layer.memory_gate:
             yield Symptom("saturated", f"{layer.name} {name}", f"{share:.0%}", share / _SATURATED)
 
 

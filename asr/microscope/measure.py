@@ -36,8 +36,8 @@ Source: Bengio, Simard & Frasconi 1994, "Learning long-term dependencies with gr
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import partial
@@ -46,12 +46,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from asr.batching.batches import Batch
 from asr.errors import ModelError
-from asr.model.acoustic import AcousticModel
-from asr.model.ctc import ctc_loss
-from asr.model.encoder import step_count
-from asr.model.recurrent.direction import Direction, State
+from asr.model.modes import evaluating
 from asr.model.recurrent.gates import (
     Saturation,
     gate_values,
@@ -61,6 +57,7 @@ from asr.model.recurrent.gates import (
     spectral_radius,
 )
 from asr.model.recurrent.layers import RecurrentStack
+from asr.model.recurrent.unidirectional import State, UnidirectionalLayer
 
 HORIZON_SHARE = 0.01  # of the gradient that is left at the horizon
 MAX_LAG = 100  # steps; 4 s of speech at 40 ms a step
@@ -91,7 +88,7 @@ class Measurement:
     state: tuple[float, ...]  # (lags + 1,) the same for the whole state
     spectral_radius: Mapping[str, float]  # of the recurrent weights, by gate
     saturation: Mapping[str, Saturation]  # by gate
-    keeper: str | None  # the gate that controls how much memory is kept
+    memory_gate: str | None  # the gate that controls how much memory is kept
     # steps that 10%, 50% and 90% of the units remember at most; None for a cell without such a gate
     memory: tuple[float, float, float] | None
 
@@ -100,7 +97,7 @@ class Measurement:
         """Such as "layer 3 forwards"."""
         return f"layer {self.layer} {self.direction}"
 
-    def left(self) -> tuple[float, ...]:
+    def remaining_fraction(self) -> tuple[float, ...]:
         """(lags,) what is left of the state's gradient after 0, 1, 2, … steps; empty where there is none."""
         if len(self.state) < 2 or not 0 < self.state[1] < math.inf:
             return ()
@@ -112,7 +109,7 @@ class Measurement:
         Args:
             share: in (0, 1).
         """
-        left, goal = self.left(), -math.log(share)
+        left, goal = self.remaining_fraction(), -math.log(share)
         for steps, value in enumerate(left):
             if not math.isfinite(value):
                 return Horizon(self.layer, self.direction, steps - 1, False)
@@ -156,55 +153,13 @@ def measure_layers(net: nn.Module, loss: Callable[[], Tensor], max_lag: int = MA
         ]
 
 
-def gradient_horizon(
-    model: AcousticModel, batch: Batch, share: float = HORIZON_SHARE, max_lag: int = MAX_LAG
-) -> list[Horizon]:
-    """How far back the CTC loss of one batch reaches in a recogniser: one number per layer and direction.
-
-    Args:
-        model: of any cell, trained or not; it is not changed.
-        batch: of `Batches.load`.
-        share: of the gradient that is left at the horizon.
-        max_lag: steps to go back, at most.
-
-    Returns:
-        From the input up, forwards before backwards.
-
-    Raises:
-        ModelError: as in `measure_layers`.
-    """
-
-    def loss() -> Tensor:
-        settings, on_device = model.settings, batch.to(model.device)
-        features = on_device.features(settings.features)
-        log_probs, _ = model(features, on_device.frame_lengths, on_device.masks)
-        # torch's loss takes lengths in the host's memory.
-        steps = step_count(batch.frame_lengths, settings.encoder.subsampling)
-        losses = ctc_loss(log_probs, steps, on_device.tokens, batch.token_lengths)
-        return losses.sum() / batch.global_tokens
-
-    return [layer.horizon(share) for layer in measure_layers(model, loss, max_lag)]
-
-
-@contextmanager
-def evaluating(net: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside; afterwards every part is in the mode in which it was."""
-    modes = {module: module.training for module in net.modules()}
-    net.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
-
-
 @dataclass
 class _Call:
     """One run of one direction inside the net, in that direction's order of steps."""
 
     layer: int
     name: str
-    direction: Direction
+    direction: UnidirectionalLayer
     x: Tensor  # (steps, batch, size)
     state: State | None
     output: Tensor  # (steps, batch, width), in the loss's graph
@@ -219,7 +174,7 @@ def _record(net: nn.Module, loss: Callable[[], Tensor]) -> tuple[list[_Call], Te
     def enter(_: nn.Module, arguments: Any) -> None:
         lengths[:] = [arguments[1]]
 
-    def keep(layer: int, name: str, module: Direction, arguments: Any, result: Any) -> Any:
+    def keep(layer: int, name: str, module: UnidirectionalLayer, arguments: Any, result: Any) -> Any:
         state = arguments[1] if len(arguments) > 1 else None
         # A tensor of its own, since the state that is passed on may be a part of the output.
         y = result[0].view_as(result[0])
@@ -255,7 +210,7 @@ def _joined(calls: list[_Call], arriving: Sequence[Tensor]) -> tuple[list[_Call]
 
     What then reaches an output through the input of the next step counts as arriving from above.
     """
-    pairs: dict[Direction, list[tuple[_Call, Tensor]]] = {}
+    pairs: dict[UnidirectionalLayer, list[tuple[_Call, Tensor]]] = {}
     for call, gradient in zip(calls, arriving, strict=True):
         pairs.setdefault(call.direction, []).append((call, gradient))
     joined, gradients = [], []
@@ -302,7 +257,7 @@ def _measure(call: _Call, arriving: Tensor, max_lag: int) -> Measurement:
         torch.cat([between[part] for between in path[:-1]]).detach() for part in range(len(path[0]))
     )
     gates = gate_values(direction, windows.flatten(0, 1), before)
-    keeper = next((name for name, gate in gates.items() if gate.keeps), None)
+    memory_gate = next((name for name, gate in gates.items() if gate.retains_memory), None)
     return Measurement(
         layer=call.layer,
         direction=call.name,
@@ -312,8 +267,8 @@ def _measure(call: _Call, arriving: Tensor, max_lag: int) -> Measurement:
             name: spectral_radius(weight) for name, weight in recurrent_weights(direction).items()
         },
         saturation={name: saturation(gate) for name, gate in gates.items()},
-        keeper=keeper,
-        memory=None if keeper is None else _quantiles(memory_steps(gates[keeper])),
+        memory_gate=memory_gate,
+        memory=None if memory_gate is None else _quantiles(memory_steps(gates[memory_gate])),
     )
 
 
@@ -325,7 +280,9 @@ def _longest(lengths: Tensor) -> list[int]:
 
 
 @torch.no_grad()
-def _states_before(direction: Direction, x: Tensor, state: State | None, starts: list[int]) -> list[State]:
+def _states_before(
+    direction: UnidirectionalLayer, x: Tensor, state: State | None, starts: list[int]
+) -> list[State]:
     """The state before each of some steps, given the state before the first."""
     if state is None:
         state = direction.initial_state(x)

@@ -7,10 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from asr.frontend.augment import Masks, apply_masks
-from asr.frontend.features import FeatureConfig, Normalizer, frame_count, log_mel, require_one_window
+from asr.frontend.features import FeatureConfig, FeatureNormalizer, frame_count, log_mel, require_one_window
+from asr.model.decoding_weights import Tuning
 from asr.model.denominator import DenominatorLm
 from asr.model.encoder import Encoder, EncoderConfig
-from asr.model.tuning import Tuning
+from asr.model.modes import evaluating
 from asr.text.tokenizer import Tokenizer
 
 
@@ -21,7 +22,7 @@ class ModelSettings:
     features: FeatureConfig
     encoder: EncoderConfig
     tokenizer: Tokenizer
-    normalizer: str  # name of the text normalizer of its transcripts
+    text_normalizer: str  # name of the text normalizer of its transcripts
     provenance: dict[str, Any] = field(default_factory=dict)  # its origin: data, seed, commit, scores
     tunings: tuple[Tuning, ...] = ()  # decoding weights that `asr tune` has found for it
 
@@ -39,7 +40,7 @@ class AcousticModel(nn.Module):
     def __init__(self, settings: ModelSettings) -> None:
         super().__init__()
         self.settings = settings
-        self.normalize = Normalizer(settings.features)
+        self.normalize = FeatureNormalizer(settings.features)
         vocab_size, loss = settings.tokenizer.vocab_size, settings.encoder.loss
         self.encoder = Encoder(settings.encoder, settings.features.n_mels, vocab_size)
         # Only training uses it; saved with the model, so that training can go on.
@@ -97,11 +98,6 @@ class AcousticModel(nn.Module):
             padded, samples = padded.pin_memory(), samples.pin_memory()
         padded = padded.to(self.device, non_blocking=True)
         samples = samples.to(self.device, non_blocking=True)
-        modes = [(module, module.training) for module in self.modules()]
-        self.eval()
-        try:
+        with evaluating(self):
             log_probs, steps = self(log_mel(padded, config), frame_count(samples, config))
-        finally:
-            for module, training in modes:
-                module.training = training
         return log_probs, steps

@@ -27,7 +27,7 @@ from torch.autograd.function import once_differentiable
 
 from asr.device import without_tf32
 from asr.frontend.features import frame_mask
-from asr.model import crf_kernels
+from asr.model.crf_kernels import CrfTables, CrfVariables, backward_step, forward_step
 from asr.model.ctc import ctc_loss
 from asr.model.denominator import DenominatorLm
 
@@ -142,28 +142,24 @@ def _log_partition_compiled(
     alpha_blank[0, 0, :, 0] = 1.0
     alpha, product = alpha_blank[0].clone(), torch.zeros_like(alpha_blank[0])
     log_scale, log_z = torch.zeros(batch).double(), arcs.ends[0, 0].double().log().repeat(batch)
-    arrays = {
-        "product": product.numpy(), "alpha_label": alpha_label.numpy(), "alpha_blank": alpha_blank.numpy(),
-        "emissions": emissions.contiguous().numpy(), "lengths": step_lengths.numpy(),
-        "repeats": arcs.repeats.numpy(), "ends": arcs.ends.numpy(),
-    }  # fmt: skip
-    forward = {"alpha": alpha.numpy(), "log_scale": log_scale.numpy(), "log_z": log_z.numpy(), **arrays}
+    tables = CrfTables(
+        emissions.contiguous().numpy(), step_lengths.numpy(), arcs.repeats.numpy(), arcs.ends.numpy()
+    )
+    variables = CrfVariables(product.numpy(), alpha_label.numpy(), alpha_blank.numpy())
+    forward_arrays = alpha.numpy(), log_scale.numpy(), log_z.numpy()
     for t in range(steps):
         torch.bmm(alpha, starts, out=product)
         before, after = (t, t + 1) if with_gradient else (t % 2, (t + 1) % 2)
-        crf_kernels.forward_step(**forward, t=t, before=before, after=after)
+        forward_step(tables, variables, *forward_arrays, t, before, after)
     if not with_gradient:
         return log_z, None
     occupancy, emitted = torch.empty_like(emissions), torch.zeros_like(alpha)
     beta_label, beta_blank = torch.zeros_like(alpha), torch.zeros_like(alpha)
-    backward = {
-        "emitted": emitted.numpy(), "beta_label": beta_label.numpy(), "beta_blank": beta_blank.numpy(),
-        "occupancy": occupancy.numpy(), **arrays,
-    }  # fmt: skip
+    backward_arrays = emitted.numpy(), beta_label.numpy(), beta_blank.numpy(), occupancy.numpy()
     transposed = starts.transpose(1, 2)
     for t in range(steps - 1, -1, -1):
         torch.bmm(emitted, transposed, out=product)
-        crf_kernels.backward_step(**backward, t=t)
+        backward_step(tables, variables, *backward_arrays, t)
     return log_z, occupancy
 
 

@@ -9,7 +9,7 @@ next state has the new token for g and the old g for v, so that it is read as pr
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,28 +19,41 @@ from asr.compiled import kernel
 _compile: Callable[[Callable[..., None]], Callable[..., None]] = kernel(fastmath={"contract", "reassoc"})
 
 
+class CrfTables(NamedTuple):
+    """What both passes read."""
+
+    emissions: Any  # (B, steps, V) probabilities
+    lengths: Any  # (B,) int64 valid steps; nothing changes after them
+    repeats: Any  # (G, V) probability of the last token as the next one
+    ends: Any  # (G, V) probability of the end
+
+
+class CrfVariables(NamedTuple):
+    """What the forward pass writes and the backward pass reads, and the product of a step."""
+
+    product: Any  # (G, B, V)
+    alpha_label: Any  # (rows, G, B, V) forward variables of states whose last step was their last token
+    alpha_blank: Any  # (rows, G, B, V) of those whose last step was blank
+
+
 @_compile
 def forward_step(
-    product: Any, alpha: Any, alpha_label: Any, alpha_blank: Any, emissions: Any, lengths: Any, repeats: Any,
-    ends: Any, log_scale: Any, log_z: Any, t: int, before: int, after: int,
-) -> None:  # fmt: skip
+    tables: Any, variables: Any, alpha: Any, log_scale: Any, log_z: Any, t: int, before: int, after: int
+) -> None:
     """Forward variables after step `t`, divided by their sum.
 
     Args:
-        product: (G, B, V) `alpha` times the probabilities of new tokens.
+        tables: `CrfTables`.
+        variables: `CrfVariables`, whose product is `alpha` times the probabilities of new tokens.
         alpha: (G, B, V) sum of alpha_label and alpha_blank before step t; replaced by that after it.
-        alpha_label: (rows, G, B, V) forward variables of states whose last step was their last token.
-        alpha_blank: (rows, G, B, V) of those whose last step was blank.
-        emissions: (B, steps, V) probabilities.
-        lengths: (B,) int64 valid steps; nothing changes after them.
-        repeats: (G, V) probability of the last token as the next one.
-        ends: (G, V) probability of the end.
         log_scale: (B,) float64 sum of the logarithms of what was divided by; updated.
         log_z: (B,) float64, set after an utterance's last step.
         t: the step.
         before: row of the variables before it.
         after: row of those after it.
     """
+    emissions, lengths, repeats, ends = tables
+    product, alpha_label, alpha_blank = variables
     groups, batch, vocab = product.shape
     for b in range(batch):
         if t >= lengths[b]:
@@ -79,26 +92,23 @@ def forward_step(
 
 @_compile
 def backward_step(
-    product: Any, emitted: Any, beta_label: Any, beta_blank: Any, alpha_label: Any, alpha_blank: Any,
-    emissions: Any, lengths: Any, repeats: Any, ends: Any, occupancy: Any, t: int,
-) -> None:  # fmt: skip
+    tables: Any, variables: Any, emitted: Any, beta_label: Any, beta_blank: Any, occupancy: Any, t: int
+) -> None:
     """Backward variables after step `t`, divided by their sum, and the posteriors of its symbols.
 
     Args:
-        product: (G, B, V) `emitted` times the transposed probabilities of new tokens: a state.
+        tables: `CrfTables`.
+        variables: `CrfVariables` of all steps; their product is `emitted` times the transposed probabilities
+            of new tokens: a state.
         emitted: (G, B, V) beta_label after step t + 1 times the emissions of that step; replaced by that of
             step t. In the layout of the forward pass's product: state [g, b, v] of a trigram is at [v, b, g].
         beta_label: (G, B, V) backward variables after step t + 1; replaced by those after step t.
         beta_blank: (G, B, V) the same of states whose last step was blank.
-        alpha_label: (steps + 1, G, B, V) of `forward_step`.
-        alpha_blank: (steps + 1, G, B, V).
-        emissions: (B, steps, V) probabilities.
-        lengths: (B,) int64 valid steps.
-        repeats: (G, V) probability of the last token as the next one.
-        ends: (G, V) probability of the end.
         occupancy: (B, steps, V), set at step t; 0 in the padding.
         t: the step.
     """
+    emissions, lengths, repeats, ends = tables
+    product, alpha_label, alpha_blank = variables
     groups, batch, vocab = product.shape
     for b in range(batch):
         posteriors = occupancy[b, t]

@@ -24,7 +24,7 @@ SIZES: dict[str, tuple[int, int, float]] = {
 _STRIDES = {1: (1, 1), 2: (2, 1), 3: (3, 1), 4: (2, 2), 5: (5, 1), 6: (3, 2), 7: (7, 1), 8: (4, 2)}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class EncoderConfig:
     """The shape of the acoustic model, and what it is trained to minimise."""
 
@@ -53,8 +53,7 @@ class EncoderConfig:
     def recurrent(self) -> RecurrentConfig:
         """The recurrent layers' settings, with the dial's values where none are given."""
         width, depth, dropout = SIZES[self.size]
-        return RecurrentConfig(
-            **vars(self.layers),
+        return self.layers.stack(
             width=width if self.width is None else self.width,
             depth=depth if self.depth is None else self.depth,
             dropout=dropout if self.dropout is None else self.dropout,
@@ -87,7 +86,7 @@ class Encoder(nn.Module):
     def __init__(self, config: EncoderConfig, n_mels: int, vocab_size: int) -> None:
         super().__init__()
         self.config = config
-        front = ConvFront if config.front == "conv" else StackFront
+        front = ConvSubsampling if config.front == "conv" else FrameStacking
         self.front = front(config, n_mels)
         recurrent = config.recurrent()
         self.recurrent = RecurrentStack(self.front.output_size, recurrent)
@@ -124,7 +123,7 @@ class Encoder(nn.Module):
         return self.recurrent.final_states(self.front(features, lengths), steps)
 
 
-class ConvFront(nn.Module):
+class ConvSubsampling(nn.Module):
     """Two 2-D convolutions with ReLU; the first strides cover `subsampling` frames and four mel bands.
 
     Padding is zeroed before each convolution, as are the values after the end of an utterance alone.
@@ -152,7 +151,7 @@ class ConvFront(nn.Module):
         return x.transpose(1, 2).flatten(2)
 
 
-class StackFront(nn.Module):
+class FrameStacking(nn.Module):
     """`subsampling` frames side by side as one step.
 
     Args:

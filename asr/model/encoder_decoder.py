@@ -24,12 +24,14 @@ from torch import Tensor, nn
 from asr.errors import ModelError, SettingsError
 from asr.frontend.features import frame_mask
 from asr.model.attention import Attention, AttentionKind
-from asr.model.recurrent.layers import Cell, LayerConfig, RecurrentConfig, RecurrentStack, State
+from asr.model.recurrent.factory import Cell
+from asr.model.recurrent.layers import LayerConfig, RecurrentConfig, RecurrentStack
+from asr.model.recurrent.unidirectional import State
 
 END = 0  # id of the target symbol that ends a sequence, and stands before its first symbol
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class EncoderDecoderConfig:
     """The shape of an encoder-decoder."""
 
@@ -67,7 +69,7 @@ class EncoderDecoderConfig:
 
     def encoder(self) -> RecurrentConfig:
         """The encoder's recurrent layers."""
-        return RecurrentConfig(**vars(self.layers), width=self.width, depth=self.depth, dropout=self.dropout)
+        return self.layers.stack(width=self.width, depth=self.depth, dropout=self.dropout)
 
     def decoder(self) -> RecurrentConfig:
         """The decoder's recurrent layers."""
@@ -76,7 +78,7 @@ class EncoderDecoderConfig:
 
 
 @dataclass(frozen=True)
-class Source:
+class EncodedSource:
     """What a decoder reads of a batch of source sequences."""
 
     memory: Tensor  # (batch, encoder steps, size) the encoder's outputs
@@ -84,9 +86,9 @@ class Source:
     mask: Tensor  # (batch, encoder steps) bool, True at valid steps
     summary: Tensor  # (batch, width) tanh(W [last output; first output if bidirectional])
 
-    def rows(self, index: Tensor) -> "Source":
+    def rows(self, index: Tensor) -> "EncodedSource":
         """The rows of an int64 index (n,), such as one for each hypothesis of a search."""
-        return Source(
+        return EncodedSource(
             self.memory[index], None if self.keys is None else self.keys[index], self.mask[index],
             self.summary[index],
         )  # fmt: skip
@@ -97,11 +99,14 @@ class DecoderState:
     """The state of a decoder after some target symbols."""
 
     layers: list[State]  # of the recurrent layers
-    made: Tensor  # (batch, width) the input of the output layer at the last step; zeros before the first
+    # (batch, width) Luong's h~, the input of the output layer at the last step; zeros before the first
+    attentional_state: Tensor
 
     def rows(self, index: Tensor) -> "DecoderState":
         """The rows of an int64 index (n,)."""
-        return DecoderState([tuple(part[index] for part in layer) for layer in self.layers], self.made[index])
+        return DecoderState(
+            [tuple(part[index] for part in layer) for layer in self.layers], self.attentional_state[index]
+        )
 
 
 class EncoderDecoder(nn.Module):
@@ -157,13 +162,13 @@ class EncoderDecoder(nn.Module):
         return self.output.weight.device
 
     @property
-    def at_once(self) -> bool:
+    def is_parallel_in_training(self) -> bool:
         """Whether the decoder runs over all steps of given targets at once."""
         return self.config.attention == "none" or (
             self.config.attention == "dot" and not self.config.input_feeding
         )
 
-    def read(self, source: Tensor, lengths: Tensor) -> Source:
+    def encode(self, source: Tensor, lengths: Tensor) -> EncodedSource:
         """Run the encoder.
 
         Args:
@@ -178,9 +183,9 @@ class EncoderDecoder(nn.Module):
         summary = self.summary(ends).tanh()
         mask = frame_mask(lengths, memory.shape[1])
         keys = None if self.attention is None else self.attention.keys(memory)
-        return Source(memory, keys, mask, summary)
+        return EncodedSource(memory, keys, mask, summary)
 
-    def start(self, source: Source) -> DecoderState:
+    def initial_state(self, source: EncodedSource) -> DecoderState:
         """The state before the first target symbol: a layer's state is tanh(W summary)."""
         sizes = [size for layer in self.state_sizes for size in layer]
         parts = iter(self.bridge(source.summary).tanh().split(sizes, 1))
@@ -188,13 +193,13 @@ class EncoderDecoder(nn.Module):
         return DecoderState(layers, source.summary.new_zeros(len(source.summary), self.config.width))
 
     def step(
-        self, source: Source, state: DecoderState, symbols: Tensor
+        self, source: EncodedSource, state: DecoderState, symbols: Tensor
     ) -> tuple[Tensor, DecoderState, Tensor]:
         """Write one symbol more.
 
         Args:
-            source: of `read`.
-            state: of `start` or of the step before.
+            source: of `encode`.
+            state: of `initial_state` or of the step before.
             symbols: (batch,) int64 ids that were written last; `END` at first.
 
         Returns:
@@ -202,7 +207,7 @@ class EncoderDecoder(nn.Module):
             attention's weights, zeros where there is no attention.
         """
         state, weights = self._advance(source, state, self.dropout(self.target_embedding(symbols)))
-        return self._log_probs(state.made), state, weights
+        return self._log_probs(state.attentional_state), state, weights
 
     def forward(self, source: Tensor, lengths: Tensor, target: Tensor, target_lengths: Tensor) -> Tensor:
         """Predict each symbol of given outputs from those before it (teacher forcing).
@@ -217,19 +222,19 @@ class EncoderDecoder(nn.Module):
             (batch, longest target + 1, symbols + 1) float32 log-probabilities: at step i those of symbol i
             given the ones before it. A row is valid up to its own length + 1, where `END` is due.
         """
-        return self._given(self.read(source, lengths), target, target_lengths)
+        return self._teacher_forced(self.encode(source, lengths), target, target_lengths)
 
-    def _given(self, read: Source, target: Tensor, target_lengths: Tensor) -> Tensor:
+    def _teacher_forced(self, encoded: EncodedSource, target: Tensor, target_lengths: Tensor) -> Tensor:
         """`forward` after the encoder."""
-        state = self.start(read)
+        state = self.initial_state(encoded)
         inputs = self.dropout(self.target_embedding(nn.functional.pad(target, (1, 0), value=END)))
-        if self.at_once:
-            return self._log_probs(self._all_steps(read, state, inputs, target_lengths + 1))
-        made = []
+        if self.is_parallel_in_training:
+            return self._log_probs(self._all_steps(encoded, state, inputs, target_lengths + 1))
+        attentional_states = []
         for embedded in inputs.unbind(1):
-            state, _ = self._advance(read, state, embedded)
-            made.append(state.made)
-        return self._log_probs(torch.stack(made, 1))
+            state, _ = self._advance(encoded, state, embedded)
+            attentional_states.append(state.attentional_state)
+        return self._log_probs(torch.stack(attentional_states, 1))
 
     def losses(
         self,
@@ -258,8 +263,10 @@ class EncoderDecoder(nn.Module):
             one.to(source.device, non_blocking=True) for one in (lengths, target_lengths)
         )
         target = target.masked_fill(~frame_mask(target_lengths, target.shape[1]), END)
-        read = self.read(source, lengths)
-        log_probs = self._given(read if rows is None else read.rows(rows), target, target_lengths)
+        encoded = self.encode(source, lengths)
+        log_probs = self._teacher_forced(
+            encoded if rows is None else encoded.rows(rows), target, target_lengths
+        )
         wanted = nn.functional.pad(target, (0, 1), value=END)
         losses = -log_probs.gather(2, wanted.unsqueeze(2)).squeeze(2)
         if self.training and self.config.label_smoothing:
@@ -280,13 +287,13 @@ class EncoderDecoder(nn.Module):
             source: (batch, longest) int64 ids, on the net's device.
             lengths: (batch,) int64, on the net's device.
         """
-        read = self.read(source, lengths)
-        state = self.start(read)
+        encoded = self.encode(source, lengths)
+        state = self.initial_state(encoded)
         longest = longest_output(lengths)
         symbols, ended = torch.full_like(lengths, END), torch.zeros_like(lengths, dtype=torch.bool)
         written = []
         for count in range(1, int(longest.max()) + 1):
-            log_probs, state, _ = self.step(read, state, symbols)
+            log_probs, state, _ = self.step(encoded, state, symbols)
             symbols = log_probs.argmax(1).masked_fill(ended, END)
             written.append(symbols)
             ended = ended | (symbols == END) | (longest <= count)
@@ -294,7 +301,9 @@ class EncoderDecoder(nn.Module):
                 break
         return [before_end(row) for row in torch.stack(written, 1).tolist()]
 
-    def _advance(self, source: Source, state: DecoderState, embedded: Tensor) -> tuple[DecoderState, Tensor]:
+    def _advance(
+        self, source: EncodedSource, state: DecoderState, embedded: Tensor
+    ) -> tuple[DecoderState, Tensor]:
         """One step of the recurrent layers and of attention; embedded: (batch, embedding)."""
         x, kind = embedded.unsqueeze(1), self.config.attention
         context, weights = source.summary.unsqueeze(1), source.summary.new_zeros(source.mask.shape)
@@ -303,13 +312,13 @@ class EncoderDecoder(nn.Module):
         if kind != "dot":
             x = torch.cat([x, context], 2)
         elif self.config.input_feeding:
-            x = torch.cat([x, state.made.unsqueeze(1)], 2)
+            x = torch.cat([x, state.attentional_state.unsqueeze(1)], 2)
         y, layers = self.decoder(x, torch.ones_like(source.mask[:, 0], dtype=torch.int64), state.layers)
         if kind == "dot":
             context, weights = self._attend(source, y)
         return DecoderState(layers, self._combine(y, context).squeeze(1)), weights
 
-    def _all_steps(self, source: Source, state: DecoderState, x: Tensor, lengths: Tensor) -> Tensor:
+    def _all_steps(self, source: EncodedSource, state: DecoderState, x: Tensor, lengths: Tensor) -> Tensor:
         """What enters the output layer at every step; x: (batch, steps, embedding)."""
         context = source.summary.unsqueeze(1).expand(-1, x.shape[1], -1)
         if self.attention is None:
@@ -319,7 +328,7 @@ class EncoderDecoder(nn.Module):
             context, _ = self._attend(source, y)
         return self._combine(y, context)
 
-    def _attend(self, source: Source, query: Tensor) -> tuple[Tensor, Tensor]:
+    def _attend(self, source: EncodedSource, query: Tensor) -> tuple[Tensor, Tensor]:
         """What is read for queries (batch, steps, query size), and the last one's weights, a row each."""
         context, weights = self.attention(query, source.keys, source.memory, source.mask)  # type: ignore[misc]
         return context, weights[:, -1]
@@ -328,8 +337,8 @@ class EncoderDecoder(nn.Module):
         combined: Tensor = self.combination(torch.cat([y, context], -1)).tanh()
         return combined
 
-    def _log_probs(self, made: Tensor) -> Tensor:
-        scores: Tensor = self.output(self.dropout(made))
+    def _log_probs(self, attentional_state: Tensor) -> Tensor:
+        scores: Tensor = self.output(self.dropout(attentional_state))
         return scores.to(torch.promote_types(scores.dtype, torch.float32)).log_softmax(-1)
 
 

@@ -23,10 +23,10 @@ from asr.errors import AsrError, ModelError
 from asr.files import write_atomically
 from asr.frontend.features import FeatureConfig
 from asr.model.acoustic import AcousticModel, ModelSettings
+from asr.model.decoding_weights import Tuning, tunings_from_json, tunings_to_json
 from asr.model.encoder import EncoderConfig
 from asr.model.loss import LossConfig
 from asr.model.recurrent.layers import LayerConfig
-from asr.model.tuning import Tuning, tunings_from_json, tunings_to_json
 from asr.text.tokenizer import tokenizer_from_json
 
 FORMAT_VERSION = 2  # format 1 had the layers' settings among the encoder's: `_migrate`
@@ -74,7 +74,7 @@ def save_model(
         "features": asdict(settings.features),
         "encoder": asdict(settings.encoder),
         "tokenizer": settings.tokenizer.to_json(),
-        "normalizer": settings.normalizer,
+        "normalizer": settings.text_normalizer,
         "provenance": {**settings.provenance, **provenance},
     }
     if settings.tunings:
@@ -229,7 +229,7 @@ def _build(record: dict[str, Any]) -> AcousticModel:
                 }
             ),
             tokenizer=tokenizer_from_json(record["tokenizer"]),
-            normalizer=record["normalizer"],
+            text_normalizer=record["normalizer"],
             provenance=record["provenance"],
             tunings=tunings_from_json(record),
         )

@@ -18,7 +18,7 @@ from asr.model.encoder_decoder import check_symbols
 from asr.model.recurrent.layers import LayerConfig, RecurrentConfig, RecurrentStack
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SequenceCtcConfig:
     """The shape of a network for CTC from symbols to symbols."""
 
@@ -42,7 +42,7 @@ class SequenceCtcConfig:
 
     def encoder(self) -> RecurrentConfig:
         """The recurrent layers."""
-        return RecurrentConfig(**vars(self.layers), width=self.width, depth=self.depth, dropout=self.dropout)
+        return self.layers.stack(width=self.width, depth=self.depth, dropout=self.dropout)
 
 
 class SequenceCtc(nn.Module):

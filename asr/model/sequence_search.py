@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from asr.errors import SettingsError
 from asr.model.encoder_decoder import END, EncoderDecoder, before_end, longest_output
 
 Output = tuple[tuple[int, ...], float]  # ids of an output sequence, and its log-probability in nats
@@ -26,9 +25,9 @@ class SearchConfig:
 
     def __post_init__(self) -> None:
         if self.beam_size < 1:
-            raise SettingsError(f"search.beam-size must be at least 1. Got {self.beam_size}.")
+            raise ValueError(f"beam_size must be at least 1. Got {self.beam_size}.")
         if not self.length_exponent >= 0:
-            raise SettingsError(f"search.length-exponent must be at least 0. Got {self.length_exponent:g}.")
+            raise ValueError(f"length_exponent must be at least 0. Got {self.length_exponent:g}.")
 
 
 @torch.inference_mode()
@@ -54,9 +53,9 @@ def beam_search(
     longest = longest_output(lengths) if longest is None else longest
     limit = int(longest.max())
     firsts = torch.arange(batch, device=device).repeat_interleave(beam)
-    read = net.read(source, lengths)
-    state = net.start(read).rows(firsts)
-    read = read.rows(firsts)
+    encoded = net.encode(source, lengths)
+    state = net.initial_state(encoded).rows(firsts)
+    encoded = encoded.rows(firsts)
     # Log-probabilities and symbols of the unfinished outputs, and of the finished ones with their ranks.
     scores = torch.full((batch, beam), -torch.inf, device=device)
     scores[:, 0] = 0.0
@@ -66,7 +65,7 @@ def beam_search(
     done_written = written.clone()
     symbols = torch.full((batch * beam,), END, device=device)
     for count in range(limit + 1):  # symbols written so far
-        log_probs, state, _ = net.step(read, state, symbols)
+        log_probs, state, _ = net.step(encoded, state, symbols)
         totals = scores.unsqueeze(2) + log_probs.view(batch, beam, symbol_count)
         # those that end here, among the finished ones
         ending = totals[:, :, END]

@@ -5,7 +5,6 @@ the next batch, and is decoded then.
 """
 
 import logging
-import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence, Sized
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -26,6 +25,7 @@ from asr.errors import AudioError, SettingsError
 from asr.frontend.audio import read_audio
 from asr.frontend.features import FeatureConfig, require_one_window
 from asr.model.acoustic import AcousticModel
+from asr.progress import Progress, clock
 
 __all__ = ["Recognised", "Segment", "recognise", "run_model"]
 
@@ -314,7 +314,7 @@ class _Progress:
     """How many recordings are done, and how long the rest will take, for the log."""
 
     def __init__(self, total: int) -> None:
-        self.total, self.began = total, time.monotonic()
+        self.total, self.progress = total, Progress("recordings", total)
         self.seconds, self.used, self.unusable = 0.0, 0, 0
 
     def failed(self, count: int) -> None:
@@ -325,17 +325,17 @@ class _Progress:
         """Count recordings that have their result, and the seconds of audio that were computed."""
         self.used, self.seconds = self.used + count, self.seconds + seconds
         done = self.used + self.unusable
-        elapsed = time.monotonic() - self.began
         if done:
-            left = elapsed * (self.total - done) / done
-            log.info("%d of %d recordings, %.0f s left", done, self.total, left, extra={"transient": True})
+            left = clock(self.progress.left_s(done))
+            log.info("%d of %d recordings, %s left", done, self.total, left, extra={"transient": True})
         else:
+            elapsed = self.progress.elapsed_s
             log.info("%.0f s of audio in %.0f s", self.seconds, elapsed, extra={"transient": True})
 
     def end(self) -> None:
         """Log the last line, which is kept."""
         if self.seconds:
-            elapsed = time.monotonic() - self.began
+            elapsed = self.progress.elapsed_s
             log.info(
                 "%d of %d recordings, %.1f s of audio in %.1f s (%.0f times real time)",
                 self.used, self.total, self.seconds, elapsed, self.seconds / elapsed,

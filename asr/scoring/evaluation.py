@@ -45,7 +45,7 @@ def evaluate(
         DataError: the units are phones, and a reference cannot be pronounced.
         SettingsError: the normalizer is unknown, or batch_s is not above 0.
     """
-    rules = normalizer or model.settings.normalizer
+    rules = normalizer or model.settings.text_normalizer
     unit = decoder.unit if decoder else DecodingResources().unit(model.settings.tokenizer)
     references = reference_texts(utterances, model.settings.tokenizer, rules, unit)
     segments = [

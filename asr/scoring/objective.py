@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from asr.decoding.hypothesis import Hypothesis
 from asr.decoding.rescoring import TwoPassDecoder
-from asr.model.tuning import Weights
+from asr.model.decoding_weights import DecodingWeights
 from asr.recognition.emissions import Emissions
 from asr.scoring.wer import count_errors
 
@@ -29,9 +29,9 @@ class ErrorCounter:
 
     def __init__(self, decoder: TwoPassDecoder, emissions: Emissions, references: Sequence[str]) -> None:
         self._decoder, self._emissions, self._references = decoder, emissions, references
-        self._lists: dict[Weights, NBestLists] = {}
+        self._lists: dict[DecodingWeights, NBestLists] = {}
 
-    def __call__(self, weights: Weights) -> int:
+    def __call__(self, weights: DecodingWeights) -> int:
         """The errors with these weights."""
         if self._decoder.resources.key.rescore:
             return self._rescored(weights)
@@ -39,11 +39,11 @@ class ErrorCounter:
         texts = [found[0].text for found in self._emissions.decode(decoder)]
         return sum(count_errors(self._references, texts))
 
-    def _rescored(self, weights: Weights) -> int:
+    def _rescored(self, weights: DecodingWeights) -> int:
         acoustic = replace(weights, lm_weight=0.0, word_bonus=0.0)
         if acoustic not in self._lists:
             config = self._decoder.config
-            config = replace(config, weights=acoustic, nbest=config.width)
+            config = replace(config, weights=acoustic, nbest=config.resolved_beam_size)
             found = list(self._emissions.decode(self._decoder.with_config(config)))
             self._lists[acoustic] = NBestLists.of(found, self._references, acoustic)
         return self._lists[acoustic].errors_with(weights)
@@ -69,7 +69,7 @@ class NBestLists:
 
     @classmethod
     def of(
-        cls, found: Sequence[Sequence[Hypothesis]], references: Sequence[str], weights: Weights
+        cls, found: Sequence[Sequence[Hypothesis]], references: Sequence[str], weights: DecodingWeights
     ) -> "NBestLists":
         """The lists that a decoder has found.
 
@@ -91,7 +91,7 @@ class NBestLists:
             errors[texts] = count_errors([reference] * len(hypotheses), [one.text for one in hypotheses])
         return cls(scores, lm, words, errors, second)
 
-    def errors_with(self, weights: Weights) -> int:
+    def errors_with(self, weights: DecodingWeights) -> int:
         """Errors of the best texts with other weights of the rescorer."""
         if self.second:
             total = self.score + weights.rescore_weight * self.lm

@@ -68,7 +68,7 @@ class Part:
         """
         if not utterances:
             raise DataError(f"{path.stem}: no utterance. Expected at least one.")
-        tokenizer, rules = model.settings.tokenizer, model.settings.normalizer
+        tokenizer, rules = model.settings.tokenizer, model.settings.text_normalizer
         units: list[OutputUnit] = ["words"] if tokenizer.pieces else ["words", "phones"]
         texts = {unit: reference_texts(utterances, tokenizer, rules, unit) for unit in units}
         return cls(utterances, texts, cached_emissions(path, model, utterances, batch_s))
@@ -121,7 +121,7 @@ class Comparison:
             file.write_text(json.dumps(kept), encoding="utf-8")
         ids = [utterance.id for utterance in self.test.utterances]
         speakers = [utterance.speaker for utterance in self.test.utterances]
-        rules = self.model.settings.normalizer
+        rules = self.model.settings.text_normalizer
         result = score(self.test.texts[unit], kept["texts"], ids, rules, unit, speakers=speakers)
         log.info("%s: %s", name, result.wer_line())
         return System(name, [result], {head: kept["columns"].get(head, "") for head in _HEADS})
@@ -153,7 +153,7 @@ class Comparison:
         decoder = decoder.with_config(config, tuned.tuning.priors)
         texts, seconds = self._decode(decoder)
         oracle = None
-        if config.width >= NBEST:
+        if config.resolved_beam_size >= NBEST:
             best = list(test.emissions.decode(decoder.with_config(replace(config, nbest=NBEST))))
             oracle = oracle_errors(texts_of, best)
         words = max(sum(len(text.split()) for text in texts_of), 1)

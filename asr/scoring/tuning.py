@@ -16,7 +16,7 @@ from asr.decoding.resources import DecodingResources, data_digest
 from asr.errors import DataError, SettingsError
 from asr.lm.perplexity import Fit, measure_sentence
 from asr.model.acoustic import AcousticModel
-from asr.model.tuning import Tuning, TuningKey, Weights
+from asr.model.decoding_weights import DecodingWeights, Tuning, TuningKey
 from asr.recognition.emissions import Emissions
 from asr.scoring.evaluation import reference_texts
 from asr.scoring.objective import ErrorCounter, NBestLists, oracle_errors
@@ -99,26 +99,28 @@ def tune(
     Raises:
         AsrError: there is no utterance, or the parts do not fit each other.
     """
-    tokenizer, rules = model.settings.tokenizer, model.settings.normalizer
+    tokenizer, rules = model.settings.tokenizer, model.settings.text_normalizer
     resources, beam = decoder.resources, decoder.config
     if not utterances:
         raise DataError(f"{manifest or 'the dev set'}: no utterance to tune on. Expected at least one.")
     if search_beam < 1:
         raise SettingsError(f"--search-beam is {search_beam}. Expected at least 1.")
-    unused = [item.name for item in fields(Weights) if not resources.uses(item.name)]
-    neutral = {**{name: getattr(Weights(), name) for name in unused}, "lm_weight": 0.0}
+    unused = [item.name for item in fields(DecodingWeights) if not resources.uses(item.name)]
+    neutral = {**{name: getattr(DecodingWeights(), name) for name in unused}, "lm_weight": 0.0}
     grid = grid.holding({**{name: neutral[name] for name in unused}, **(given or {})})
     unit = resources.unit(tokenizer)
     references = reference_texts(utterances, tokenizer, rules, unit)
     priors = emissions.mean_posteriors()
-    full = replace(beam, nbest=NBEST, weights=Weights(lm_weight=0.0))
+    full = replace(beam, nbest=NBEST, weights=DecodingWeights(lm_weight=0.0))
     decoder = decoder.with_config(full, priors.tolist())
-    narrow = replace(full, beam_size=min(search_beam, beam.width), nbest=1)
+    narrow = replace(full, beam_size=min(search_beam, beam.resolved_beam_size), nbest=1)
     words = sum(len(text.split()) for text in references)
     first_pass = decoder.without_rescorer()
     objective = ErrorCounter(first_pass.with_config(narrow), emissions, references)
     check = None
-    if narrow.width < full.width and not resources.key.rescore:  # a long list takes long to rescore
+    if (
+        narrow.resolved_beam_size < full.resolved_beam_size and not resources.key.rescore
+    ):  # a long list takes long to rescore
         check = ErrorCounter(first_pass.with_config(replace(full, nbest=1)), emissions, references)
     fixed = grid.values("rescore_weight")[:1] if resources.rescorer else ()
     points = search_weights(
@@ -127,7 +129,7 @@ def tune(
     if resources.rescorer:
         points = _tune_rescorer(points, decoder, grid, emissions, references)
     best = points[0].weights
-    log.info("checking the best weights with a beam of %d: %s", full.width, best)
+    log.info("checking the best weights with a beam of %d: %s", full.resolved_beam_size, best)
     ids = [utterance.id for utterance in utterances]
 
     def scored(found: Sequence[Sequence[Hypothesis]]) -> Score:
@@ -152,7 +154,7 @@ def tune(
     tuning = Tuning(
         weights=best, key=resources.key, priors=tuple(priors.tolist()), manifest=manifest,
         data=data_digest(utterances), utterances=len(utterances), errors=result.words.errors,
-        words=words, beam_size=full.width,
+        words=words, beam_size=full.resolved_beam_size,
         date=datetime.now(UTC).isoformat(timespec="seconds"),
     )  # fmt: skip
     return Tuned(
@@ -198,7 +200,9 @@ def _tune_rescorer(
         best,
     )
     others = {
-        item.name: getattr(best, item.name) for item in fields(Weights) if item.name != "rescore_weight"
+        item.name: getattr(best, item.name)
+        for item in fields(DecodingWeights)
+        if item.name != "rescore_weight"
     }
     words = sum(len(text.split()) for text in references)
     return [*search_weights(lists.errors_with, grid.holding(others), words), *points]

@@ -9,7 +9,6 @@ the search can end after any of them.
 """
 
 import logging
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -18,7 +17,8 @@ from typing import Any
 import numpy as np
 
 from asr.errors import SettingsError, option_name
-from asr.model.tuning import Weights
+from asr.model.decoding_weights import DecodingWeights
+from asr.progress import Progress, clock
 
 __all__ = ["Grid", "Point", "draw_surface", "edges", "search_weights"]
 
@@ -66,7 +66,7 @@ class Grid:
         for weight, name in _LISTS.items():
             bad = [value for value in getattr(self, name) if not _possible(weight, value)]
             if bad:
-                expected = next(f.metadata["expected"] for f in fields(Weights) if f.name == weight)
+                expected = next(f.metadata["expected"] for f in fields(DecodingWeights) if f.name == weight)
                 raise SettingsError(
                     f"{option_name('grid', name)} holds {bad[0]}. Expected finite numbers: {expected}."
                 )
@@ -96,7 +96,7 @@ class Point:
         phase: "grid" or "line"; "check" and "refine" are with the beam that will be used.
     """
 
-    weights: Weights
+    weights: DecodingWeights
     errors: int
     phase: str
 
@@ -105,17 +105,17 @@ def _possible(weight: str, value: float) -> bool:
     """Whether a search may have this weight."""
     settings: dict[str, Any] = {weight: value}
     try:
-        Weights(**settings)
+        DecodingWeights(**settings)
     except SettingsError:
         return False
     return True
 
 
 def search_weights(
-    errors: Callable[[Weights], int],
+    errors: Callable[[DecodingWeights], int],
     grid: Grid,
     words: int,
-    check: Callable[[Weights], int] | None = None,
+    check: Callable[[DecodingWeights], int] | None = None,
 ) -> list[Point]:
     """Try points until the grid or the budget is at its end; progress is logged.
 
@@ -129,19 +129,19 @@ def search_weights(
         The points that were tried, at least one, the best first; those that were checked come first.
         Among equals the one that was tried first.
     """
-    tried: dict[Weights, Point] = {}
+    tried: dict[DecodingWeights, Point] = {}
     checked = tried if check is None else {}
-    began = time.monotonic()
     planned = _planned(grid, check is not None)
+    progress = Progress("points", min(planned, grid.points or planned))
 
     def ended() -> bool:
-        spent = (time.monotonic() - began) / 60 > grid.minutes > 0
+        spent = progress.elapsed_s / 60 > grid.minutes > 0
         return bool(tried) and (spent or 0 < grid.points <= count())
 
     def count() -> int:
         return len(tried) + (len(checked) if checked is not tried else 0)
 
-    def attempt(weights: Weights, phase: str) -> None:
+    def attempt(weights: DecodingWeights, phase: str) -> None:
         last = phase in ("check", "refine")
         found = checked if last else tried
         if weights in found or ended():
@@ -149,12 +149,11 @@ def search_weights(
         made = check(weights) if last and check else errors(weights)
         found[weights] = Point(weights, made, phase)
         best = _best(found)
-        total = min(planned, grid.points or planned)
-        left = (time.monotonic() - began) / count() * max(total - count(), 0)
+        left_s = progress.left_s(count())
         log.info(
-            "point %d of about %d: %.2f%% with %s; best %.2f%%, %.0f s left",
-            count(), total, 100 * made / max(words, 1), weights, 100 * best.errors / max(words, 1),
-            min(left, 60 * grid.minutes or left),
+            "point %d of about %d: %.2f%% with %s; best %.2f%%, %s left",
+            count(), progress.total, 100 * made / max(words, 1), weights, 100 * best.errors / max(words, 1),
+            clock(min(left_s, 60 * grid.minutes or left_s)),
             extra={"transient": True},
         )  # fmt: skip
 
@@ -178,7 +177,7 @@ def search_weights(
     return _ranked(tried) if check is None else [*_ranked(checked), *_ranked(tried)]
 
 
-def edges(best: Weights, grid: Grid) -> list[str]:
+def edges(best: DecodingWeights, grid: Grid) -> list[str]:
     """Messages about the best weights that are on an edge of the grid, each with the remedy."""
     found = []
     for name, option in _LISTS.items():
@@ -246,11 +245,11 @@ def draw_surface(points: list[Point], words: int, path: Path, title: str) -> Non
     figure.savefig(path, dpi=150)
 
 
-def _ranked(tried: dict[Weights, Point]) -> list[Point]:
+def _ranked(tried: dict[DecodingWeights, Point]) -> list[Point]:
     return sorted(tried.values(), key=lambda point: point.errors)  # equals stay in their order
 
 
-def _best(tried: dict[Weights, Point]) -> Point:
+def _best(tried: dict[DecodingWeights, Point]) -> Point:
     return min(tried.values(), key=lambda point: point.errors)  # the first of equals
 
 
@@ -268,9 +267,9 @@ def _middle(values: tuple[float, ...], neutral: float) -> float:
     return neutral if neutral in values else values[len(values) // 2]
 
 
-def _coarse(grid: Grid) -> list[Weights]:
+def _coarse(grid: Grid) -> list[DecodingWeights]:
     """The grid, from its middle outwards, so that a small budget sees the likely part."""
-    neutral = Weights()
+    neutral = DecodingWeights()
     base = replace(neutral, **{name: _middle(grid.values(name), getattr(neutral, name)) for name in _LINES})
     xs, ys = grid.values("lm_weight"), grid.values("word_bonus")
     cells = sorted(
@@ -280,7 +279,7 @@ def _coarse(grid: Grid) -> list[Weights]:
     return [replace(base, lm_weight=xs[i], word_bonus=ys[j]) for i, j in cells]
 
 
-def _around(best: Weights, name: str, grid: Grid, fraction: float) -> Iterator[Weights]:
+def _around(best: DecodingWeights, name: str, grid: Grid, fraction: float) -> Iterator[DecodingWeights]:
     """The neighbours of a point along one weight, at a fraction of the grid's step there."""
     values, value = grid.values(name), getattr(best, name)
     if len(values) == 1:

@@ -1,16 +1,17 @@
 """Manifests and a model in, a better model out.
 
-Where to read, in this order: `recogniser.train` assembles a run, `runs.Run` is what all runs have in common,
-`trainer.Trainer._update` is one update (forward, backward, reduce, clip, step, report), and
+Where to read, in this order: `recogniser.train_recogniser` assembles a run, `runs.Run` is what all runs have
+in common, `trainer.Trainer._update` is one update (forward, backward, reduce, clip, step, report), and
 `tasks.speech.SpeechTask` is what is trained. The rest serves these four: `update` and `data_parallel` the
 update, `validation` and `averaging` the choice of the best weights, `checkpoint`, `background` and `stopping`
-the resuming, `faults` and `metrics` the reports. One wav on its way in: `asr.batching`.
+the resuming, `faults`, `metrics` and `diagnostics` the reports. One wav on its way in: `asr.batching`.
 
 In this folder, a word has one meaning:
 
-    update    one step of the optimiser; its number counts from 1, and `Position.update` were made so far
+    update    one step of the optimiser; its number counts from 1, and `TrainingState.update` were made so far
     batch     what is computed at once; `accumulate` batches make an update
-    part      of a batch: a process's, or a half where the whole runs out of memory
+    shard     of a batch: what one process computes at once
+    part      of a batch: a half, where the whole runs out of memory
     output    of a task's forward pass: a loss for each row, in nats, and statistics
     loss      nats; of an update the mean per token, over all processes
 """

@@ -16,17 +16,17 @@ from asr.errors import ModelError
 from asr.files import write_atomically
 
 CHECKPOINT = "checkpoint.pt"  # in the run folder
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 
 
 @dataclass
-class Position:
-    """How far training has come."""
+class TrainingState:
+    """How far training has come, and which weights were the best so far."""
 
     epoch: int = 1  # the current one, counted from 1
     batch: int = 0  # batches of it that are done
     update: int = 0  # updates made or skipped since the start
-    seconds: float = 0.0  # of training so far, over all sessions
+    training_s: float = 0.0  # of training so far, over all sessions
     validated_update: int = 0  # the update after which the net was validated last; 0 before the first time
     best: str = ""  # the weights with the best dev score: "epoch 4", "update 1200"; "" before the first
     best_score: float = float("inf")  # of the task, such as WER in percent; lower is better
@@ -35,23 +35,25 @@ class Position:
     ranking: list[tuple[float, float, str]] = field(default_factory=list)  # score, loss, weights to average
     averaged: list[str] = field(default_factory=list)  # the best model is the average of these; of none: best
     average_unsaved: bool = False  # model.safetensors may not hold that average yet
-    rate_scale: float = 1.0  # on the learning rate, of the schedule "plateau"
+    learning_rate_scale: float = 1.0  # on the learning rate, of the schedule "plateau"
     bad_updates: int = 0  # in a row: the newest ones, skipped for a loss or gradient that is not finite
-    sums: dict[str, float] = field(default_factory=dict)  # running totals since the last validation
+    running_totals: dict[str, float] = field(default_factory=dict)  # of updates since the last validation
 
     def best_model(self) -> str:
         """Where the best model comes from, for messages."""
         return f"the average of {', '.join(self.averaged)}" if self.averaged else self.best
 
 
-def save_checkpoint(path: Path, position: Position, settings: dict[str, Any], states: dict[str, Any]) -> None:
+def save_checkpoint(
+    path: Path, state: TrainingState, settings: dict[str, Any], state_dicts: dict[str, Any]
+) -> None:
     """Write a checkpoint; the old one survives a crash or a full disk.
 
     Args:
         path: the file.
-        position: how far training has come.
+        state: how far training has come.
         settings: plain values; resuming compares them.
-        states: state dicts of model, optimiser and the like.
+        state_dicts: state dicts of model, optimiser and the like.
 
     Raises:
         ModelError: it cannot be written.
@@ -59,18 +61,18 @@ def save_checkpoint(path: Path, position: Position, settings: dict[str, Any], st
     record = {
         "format": "asr-checkpoint",
         "format_version": FORMAT_VERSION,
-        "position": asdict(position),
+        "position": asdict(state),
         "settings": json.dumps(settings),
-        "states": states,
+        "states": state_dicts,
     }
     write_atomically(path, lambda temporary: torch.save(record, temporary))
 
 
-def load_checkpoint(path: Path, device: torch.device) -> tuple[Position, dict[str, Any], dict[str, Any]]:
+def load_checkpoint(path: Path, device: torch.device) -> tuple[TrainingState, dict[str, Any], dict[str, Any]]:
     """Read a checkpoint. Loading an untrusted file cannot run code.
 
     Returns:
-        The position, the settings, and the state dicts on the device.
+        The state, the settings, and the state dicts on the device.
 
     Raises:
         ModelError: the file is missing, damaged, of a newer format, or no checkpoint.
@@ -91,7 +93,7 @@ def load_checkpoint(path: Path, device: torch.device) -> tuple[Position, dict[st
             f"{path}: not a checkpoint of this project. Expected one that `asr train` has written."
         )
     version = record.get("format_version", 0)
-    if version not in (2, FORMAT_VERSION):
+    if not 2 <= version <= FORMAT_VERSION:
         raise ModelError(
             f"{path}: checkpoint format {version}, but this version of asr reads formats 2 to "
             f"{FORMAT_VERSION}. "
@@ -106,15 +108,22 @@ def load_checkpoint(path: Path, device: torch.device) -> tuple[Position, dict[st
         fields = record["position"]
         if version == 2:
             fields = _from_format_2(fields)
-        return Position(**fields), json.loads(record["settings"]), record["states"]
+        if version <= 3:
+            fields = {_NAMES_BEFORE_FORMAT_4.get(name, name): value for name, value in fields.items()}
+        return TrainingState(**fields), json.loads(record["settings"]), record["states"]
     except (KeyError, TypeError, ValueError) as error:
         raise ModelError(
             f"{path}: a damaged checkpoint: {error!r}. Start again in another --train.run-dir."
         ) from error
 
 
+_NAMES_BEFORE_FORMAT_4 = {
+    "seconds": "training_s", "rate_scale": "learning_rate_scale", "sums": "running_totals",
+}  # fmt: skip
+
+
 def _from_format_2(old: dict[str, Any]) -> dict[str, Any]:
-    """Migrate the fields of `Position` from format 2, which validated at the ends of epochs only."""
+    """The fields of format 3, from format 2, which validated at the ends of epochs only."""
     fields = dict(old)
     best, averaged = fields.pop("best_epoch"), fields.pop("averaged", [])
     top, sums = fields.pop("top_epochs", []), fields.pop("epoch_sums")

@@ -10,7 +10,7 @@ from asr.errors import SettingsError, option_name
 from asr.training.schedule import Schedule
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """How a net is trained, and where the run is kept."""
 

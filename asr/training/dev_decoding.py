@@ -14,7 +14,7 @@ from torch import Tensor
 
 from asr.batching.batches import Batch
 from asr.batching.examples import Example
-from asr.decoding.config import BeamConfig, DecoderSettings, GivenWeights
+from asr.decoding.config import BeamConfig, DecoderSettings, GivenDecodingWeights
 from asr.decoding.decoder import build_decoder
 from asr.errors import SettingsError, option_name
 from asr.files import file_digest
@@ -25,7 +25,7 @@ from asr.text.normalize import normalize
 __all__ = ["DevDecoder", "DevDecodingConfig", "DevOutput"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DevDecodingConfig:
     """The language model by which the best model is chosen."""
 
@@ -82,7 +82,7 @@ class DevDecoder:
         count = min(config.dev_utterances or len(by_id), len(by_id))
         chosen = [by_id[number * len(by_id) // count] for number in range(count)]
         self.references: Mapping[str, str] = {
-            utterance.id: normalize(utterance.text, settings.normalizer) for utterance in chosen
+            utterance.id: normalize(utterance.text, settings.text_normalizer) for utterance in chosen
         }
         beam = BeamConfig(beam_size=config.dev_beam_size, threads=torch.get_num_threads())
         self.decoder = build_decoder(
@@ -90,7 +90,7 @@ class DevDecoder:
                 decoder="beam",
                 lm=config.dev_lm,
                 lexicon=config.dev_lexicon,
-                weights=GivenWeights(lm_weight=config.dev_lm_weight),
+                weights=GivenDecodingWeights(lm_weight=config.dev_lm_weight),
                 beam=beam,
             ),
             model,

@@ -78,7 +78,7 @@ def processes(device: str) -> Iterator[Process]:
         TrainingError: another process has ended too early.
     """
     rank, world_size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-    chosen = choose_device(device)
+    chosen = choose_device(device, "--train.device")
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
     if world_size == 1:

@@ -14,10 +14,9 @@ from asr.batching.loader import is_killed_loader, loader_killed
 from asr.device import is_out_of_memory
 from asr.errors import AsrError, ModelError, TrainingError
 from asr.files import weights_digest, write_atomically
-from asr.training.checkpoint import CHECKPOINT, UNREADABLE, Position
-from asr.training.config import TrainConfig
-from asr.training.distributed import Process
-from asr.training.tasks.interface import Task, TaskBatch
+from asr.training.checkpoint import CHECKPOINT, UNREADABLE, TrainingState
+from asr.training.context import TrainingContext
+from asr.training.tasks.interface import TaskBatch
 from asr.training.update import PendingUpdate
 
 log = logging.getLogger("asr")
@@ -31,41 +30,29 @@ class BadUpdateReporter(Generic[B]):
     """Reports updates whose loss or gradient is not finite, and ends a run after too many in a row.
 
     Args:
-        task: what is trained.
-        config: has the limit and the run folder.
-        process: this process; all of them report together.
-        settings_record: all settings of the run as plain values, kept in the models of bad updates.
-        precision: number format of the net's arithmetic.
+        context: of the training; all processes report together.
     """
 
-    def __init__(
-        self,
-        task: Task[B],
-        config: TrainConfig,
-        process: Process,
-        settings_record: dict[str, Any],
-        precision: torch.dtype,
-    ) -> None:
-        self.task, self.config, self.process = task, config, process
-        self.settings_record, self.precision = settings_record, precision
+    def __init__(self, context: TrainingContext[B]) -> None:
+        self.context = context
         self._saved = 0
 
-    def report(self, update: PendingUpdate[B], position: Position) -> None:
+    def report(self, update: PendingUpdate[B], state: TrainingState) -> None:
         """Log which utterances have made an update fail, or what else has.
 
         Args:
             update: a skipped one, and the newest: the weights are those that it was computed with.
-            position: of training, after this update.
+            state: of training, after this update.
 
         Raises:
             TrainingError: it is the last that is allowed in a row.
         """
-        position.bad_updates += 1
+        state.bad_updates += 1
         losses = zip(update.ids, update.losses.tolist(), strict=True)
         bad = [f"{name} ({loss})" for name, loss in losses if not math.isfinite(loss)]
-        gathered = self.process.gather((bad, update.ids))  # of all processes
+        gathered = self.context.process.gather((bad, update.ids))  # of all processes
         all_bad = [name for names, _ in gathered for name in names]
-        scaled = self.precision is torch.float16
+        scaled = self.context.precision is torch.float16
         if all_bad:
             cause = f"utterances whose loss is not finite: {', '.join(all_bad)}"
         elif scaled:
@@ -75,12 +62,13 @@ class BadUpdateReporter(Generic[B]):
             cause = f"every loss is finite, but the gradient is not; utterances: {', '.join(all_ids)}"
         keep = (bad or not all_bad) and not scaled
         log.warning("update %d skipped. %s%s", update.number, cause, self._save(update) if keep else "")
-        if position.bad_updates >= self.config.max_bad_updates:
-            checkpoint = self.config.run_dir / CHECKPOINT
+        config = self.context.config
+        if state.bad_updates >= config.max_bad_updates:
+            checkpoint = config.run_dir / CHECKPOINT
             raise TrainingError(
-                f"{position.bad_updates} updates in a row had a loss or gradient that is not finite. The "
+                f"{state.bad_updates} updates in a row had a loss or gradient that is not finite. The "
                 f"last, {update.number}: {cause}. Try a third of --train.learning-rate "
-                f"{self.config.learning_rate:g}, or --train.precision bf16 instead of fp16; check the audio. "
+                f"{config.learning_rate:g}, or --train.precision bf16 instead of fp16; check the audio. "
                 + (
                     f"The newest checkpoint is {checkpoint}."
                     if checkpoint.exists()
@@ -93,27 +81,29 @@ class BadUpdateReporter(Generic[B]):
         if self._saved >= _MAX_SAVED:
             return ""
         self._saved += 1
-        rank = "" if self.process.is_main else f"_rank{self.process.rank}"
-        path = self.config.run_dir / f"bad_update_{update.number}{rank}.pt"
+        rank = "" if self.context.process.is_main else f"_rank{self.context.process.rank}"
+        path = self.context.config.run_dir / f"bad_update_{update.number}{rank}.pt"
         model = path.with_suffix(".safetensors")
-        weights = self.task.net.state_dict()
+        weights = self.context.task.net.state_dict()
         record = {
             "update": update.number, "seed": update.seed,
             "tokens": sum(batch.global_tokens for batch in update.batches), "ids": list(update.ids),
-            "losses": update.losses, "precision": str(self.precision), "model": model.name,
+            "losses": update.losses, "precision": str(self.context.precision), "model": model.name,
             "weights_sha256": weights_digest(weights),
         }  # fmt: skip
         if not save_bad_update(path, update.batches, record):
             return ""
         try:
-            self.task.save(model, weights, {"settings": self.settings_record, "updates": update.number})
+            self.context.task.save(
+                model, weights, {"settings": self.context.settings_record, "updates": update.number}
+            )
         except ModelError as error:  # a full disk must not end training over a diagnostic file
             log.warning("the bad update's model could not be kept: %s", error)
             return ""
-        if self.task.replay_module is None:
+        if self.context.task.replay_module is None:
             return f". Kept in {path}"
         return (
-            f". To repeat it: python -c 'from {self.task.replay_module} import replay; "
+            f". To repeat it: python -c 'from {self.context.task.replay_module} import replay; "
             f'print(replay("{path}"))\''
         )
 

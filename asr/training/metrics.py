@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from asr.files import atomic_path
-from asr.training.checkpoint import Position
+from asr.progress import clock
+from asr.training.checkpoint import TrainingState
 from asr.training.tasks.interface import Throughput, ValidationResult
 
 log = logging.getLogger("asr")
@@ -65,31 +66,31 @@ class Metrics:
         self.run_dir, self.every_s, self.throughput, self.enabled = run_dir, every_s, throughput, enabled
         self._board: Any = None
         self._batches, self._epochs = 1, ""
-        self._seconds_before = self._progress_before = 0.0
+        self._training_s_before = self._progress_before = 0.0
         self._began = self._paused = time.monotonic()
         self._window = _Window(self._began)
 
-    def begin(self, position: Position, batches: int, epochs: int, progress: float = 0.0) -> None:
+    def begin(self, state: TrainingState, batches: int, epochs: int, progress: float = 0.0) -> None:
         """Start, or continue from a checkpoint: rows that were written after that checkpoint are discarded.
 
         Args:
-            position: of the start or the checkpoint.
+            state: of the start or the checkpoint.
             batches: of its current epoch.
             epochs: of the whole run; 0 where it is planned by updates or by time.
             progress: fraction of the training that is done.
         """
         self._batches, self._epochs = batches, f"/{epochs}" if epochs else ""
-        self._seconds_before, self._progress_before = position.seconds, progress
+        self._training_s_before, self._progress_before = state.training_s, progress
         self._began = self._paused = time.monotonic()
         self._window = _Window(self._began)
         if self.enabled:
             self.run_dir.mkdir(parents=True, exist_ok=True)
-            discard_later_rows(self.run_dir / METRICS, position)
-            self._board = _open_tensorboard(self.run_dir, position)
+            discard_later_rows(self.run_dir / METRICS, state)
+            self._board = _open_tensorboard(self.run_dir, state)
 
     def total_seconds(self) -> float:
         """Seconds of training so far, over all sessions."""
-        return self._seconds_before + time.monotonic() - self._began
+        return self._training_s_before + time.monotonic() - self._began
 
     def epoch_items(self, items: Iterable[Item], batches: int) -> Iterator[Item]:
         """An epoch's items; measures how long each is waited for.
@@ -111,15 +112,15 @@ class Metrics:
                 self._window.waited_s += time.monotonic() - began
             yield item
 
-    def add(self, position: Position, report: UpdateReport, progress: float) -> None:
+    def add(self, state: TrainingState, report: UpdateReport, progress: float) -> None:
         """Add one update; write a line every `every_s` seconds.
 
         Args:
-            position: after it.
+            state: after it.
             report: its numbers.
             progress: fraction of the training that is done.
         """
-        window, sums = self._window, position.sums
+        window, totals = self._window, state.running_totals
         window.updates += 1
         window.size += report.size
         if report.made:
@@ -130,34 +131,34 @@ class Metrics:
             window.clipped += report.clipped
             for name, value in report.statistics.items():
                 window.statistics[name] = window.statistics.get(name, 0.0) + value
-            sums["loss"] = sums.get("loss", 0.0) + report.loss * report.tokens
-            sums["tokens"] = sums.get("tokens", 0.0) + report.tokens
-        sums["skipped"] = sums.get("skipped", 0.0) + (not report.made)
+            totals["loss"] = totals.get("loss", 0.0) + report.loss * report.tokens
+            totals["tokens"] = totals.get("tokens", 0.0) + report.tokens
+        totals["skipped"] = totals.get("skipped", 0.0) + (not report.made)
         self._paused = time.monotonic()
         if self._paused - window.since >= self.every_s:
-            self._write_line(position, report, progress)
+            self._write_line(state, report, progress)
             self._window = _Window(self._paused)
 
-    def validated(self, position: Position, result: ValidationResult, *, every: int, better: bool) -> None:
+    def validated(self, state: TrainingState, result: ValidationResult, *, every: int, better: bool) -> None:
         """Write the summary of the updates since the last validation, most often of an epoch.
 
         Args:
-            position: of training.
+            state: of training.
             result: of the validation.
             every: updates between validations; 0 for an epoch.
             better: whether it is the best so far.
         """
-        sums = position.sums
-        loss = sums.get("loss", 0.0) / max(sums.get("tokens", 0.0), 1.0)
-        skipped = int(sums.get("skipped", 0.0))
+        totals = state.running_totals
+        loss = totals.get("loss", 0.0) / max(totals.get("tokens", 0.0), 1.0)
+        skipped = int(totals.get("skipped", 0.0))
         log.info(
             "epoch %d%s%s  train loss %.3f  %s  %s%s%s",
-            position.epoch, self._epochs, f"  update {position.update}" if every else "", loss,
+            state.epoch, self._epochs, f"  update {state.update}" if every else "", loss,
             result.headline(), clock(self.total_seconds()),
             f"  {skipped} updates skipped" if skipped else "", "  best so far" if better else "",
         )  # fmt: skip
         self._write({
-            "event": "validation" if every else "epoch", "epoch": position.epoch, "update": position.update,
+            "event": "validation" if every else "epoch", "epoch": state.epoch, "update": state.update,
             "train_loss": loss, **result.row(), "skipped_updates": skipped,
             "training_s": self.total_seconds(), "best": better,
         })  # fmt: skip
@@ -168,14 +169,14 @@ class Metrics:
         if self._board is not None:
             self._board.close()
 
-    def _write_line(self, position: Position, report: UpdateReport, progress: float) -> None:
+    def _write_line(self, state: TrainingState, report: UpdateReport, progress: float) -> None:
         window = self._window
         elapsed = max(self._paused - window.since, 1e-9)
         made = max(window.made, 1)
         statistics = {name: total / made for name, total in window.statistics.items()}
         speed, waiting = window.size / elapsed, min(window.waited_s / elapsed, 1.0)
         row = {
-            "event": "updates", "epoch": position.epoch, "update": report.number,
+            "event": "updates", "epoch": state.epoch, "update": report.number,
             "loss": window.loss / window.tokens if window.made else math.nan,
             "learning_rate": report.learning_rate,
             "gradient_norm": window.norm / made, "clipped_share": window.clipped / made,
@@ -185,7 +186,7 @@ class Metrics:
         }  # fmt: skip
         log.info(
             "epoch %d%s  batch %d/%d  loss %.3f  lr %.1e  |g| %.1f%s  %s  waiting %.0f%%  left %s",
-            position.epoch, self._epochs, position.batch, self._batches, row["loss"], row["learning_rate"],
+            state.epoch, self._epochs, state.batch, self._batches, row["loss"], row["learning_rate"],
             row["gradient_norm"], "".join(f"  {name} {value:.0%}" for name, value in statistics.items()),
             self.throughput.text.format(speed), 100 * waiting, self._time_left(progress),
             extra={"transient": True},
@@ -219,44 +220,38 @@ class Metrics:
                     self._board.add_scalar(f"{row['event']}/{name}", value, row["update"])
 
 
-def clock(seconds: float) -> str:
-    """Seconds as h:mm:ss."""
-    whole = round(seconds)
-    return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"
-
-
-def discard_later_rows(path: Path, position: Position) -> None:
-    """Remove the rows after a position, and one that was cut off: a resumed run writes them again.
+def discard_later_rows(path: Path, state: TrainingState) -> None:
+    """Remove the rows after a state, and one that was cut off: a resumed run writes them again.
 
     Args:
         path: lines of JSON objects with at least `event`, `epoch` and `update`; need not exist.
-        position: where the run continues.
+        state: where the run continues.
     """
     if not path.exists():
         return
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
-    kept = [line for line in lines if _is_before(line, position)]
+    kept = [line for line in lines if _is_before(line, state)]
     if kept != lines:
         with atomic_path(path) as temporary:
             temporary.write_text("".join(kept), encoding="utf-8")
 
 
-def _is_before(line: str, position: Position) -> bool:
+def _is_before(line: str, state: TrainingState) -> bool:
     try:
         row = json.loads(line)
-        if row["event"] == "epoch" and row["epoch"] >= position.epoch:
+        if row["event"] == "epoch" and row["epoch"] >= state.epoch:
             return False
-        if row["event"] == "validation" and row["update"] > position.validated_update:
+        if row["event"] == "validation" and row["update"] > state.validated_update:
             return False
-        return bool(row["update"] <= position.update) and line.endswith("\n")
+        return bool(row["update"] <= state.update) and line.endswith("\n")
     except (ValueError, KeyError, TypeError):
         return False
 
 
-def _open_tensorboard(run_dir: Path, position: Position) -> Any:
+def _open_tensorboard(run_dir: Path, state: TrainingState) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         log.debug("no TensorBoard files: they need the package tensorboard (pip install '.[tensorboard]')")
         return None
-    return SummaryWriter(str(run_dir / "tensorboard"), purge_step=position.update + 1)
+    return SummaryWriter(str(run_dir / "tensorboard"), purge_step=state.update + 1)

@@ -1,7 +1,7 @@
 """Train a network that pronounces words, from a lexicon: all its settings, and the function that trains."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -12,10 +12,10 @@ from asr.text.lexicon import Lexicon
 from asr.text.lexicon_split import SplitConfig
 from asr.training.config import TrainConfig
 from asr.training.provenance import provenance
-from asr.training.runs import DATA_DIGEST, flatten_settings, open_run
+from asr.training.runs import open_run, settings_record
 from asr.training.tasks.sequence_pairs import Pair, PairConfig, SequencePairTask
 
-__all__ = ["CtcSettings", "EncoderDecoderSettings", "PronouncerSettings", "make_pairs", "train"]
+__all__ = ["CtcSettings", "EncoderDecoderSettings", "PronouncerSettings", "make_pairs", "train_pronouncer"]
 
 C = TypeVar("C", EncoderDecoderConfig, SequenceCtcConfig)
 
@@ -48,7 +48,7 @@ class CtcSettings(PronouncerSettings[SequenceCtcConfig]):
     model: SequenceCtcConfig = field(default_factory=SequenceCtcConfig)
 
 
-def train(lexicon: Lexicon, settings: PronouncerSettings[Any]) -> Path:
+def train_pronouncer(lexicon: Lexicon, settings: PronouncerSettings[Any]) -> Path:
     """Train a network that pronounces words; under torchrun every process calls this.
 
     Args:
@@ -67,10 +67,9 @@ def train(lexicon: Lexicon, settings: PronouncerSettings[Any]) -> Path:
     phones = lexicon.symbols
     with open_run(config, "--pairs.symbols") as run:
         process = run.process
-        record = _record(settings, lexicon)
-        resumed = run.should_resume(
-            record, _record(replace(settings, train=TrainConfig(), model=type(settings.model)()), None)
-        )
+        record = _record(settings, lexicon.digest)
+        defaults = replace(settings, train=TrainConfig(), model=type(settings.model)())
+        resumed = run.should_resume(record, _record(defaults, ""))
         run.seed()
         net = make_sequence_model(letters, phones, settings.model).to(process.device)
         dev = [pair for pair in make_pairs(split.dev, letters, phones) if pair.source]
@@ -95,12 +94,7 @@ def make_pairs(lexicon: Lexicon, letters: Sequence[str], phones: Sequence[str]) 
     ]
 
 
-def _record(settings: PronouncerSettings[Any], lexicon: Lexicon | None) -> dict[str, Any]:
-    """All settings as plain values under dotted names, with a digest of the lexicon."""
-    topics = [topic.name for topic in fields(settings)]
+def _record(settings: PronouncerSettings[Any], data_digest: str) -> dict[str, Any]:
+    """All settings and the kind of network as plain values, with a digest of the lexicon."""
     kind: SequenceConfig = settings.model
-    return {
-        "model.kind": type(kind).__name__,
-        **flatten_settings(settings, topics),
-        DATA_DIGEST: lexicon.digest if lexicon else "",
-    }
+    return {"model.kind": type(kind).__name__, **settings_record(settings, data_digest)}

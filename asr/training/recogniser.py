@@ -59,7 +59,7 @@ class Settings:
 S = TypeVar("S", bound=Settings)
 
 
-def train(utterances: Sequence[Utterance], dev: Sequence[Utterance], settings: Settings) -> Path:
+def train_recogniser(utterances: Sequence[Utterance], dev: Sequence[Utterance], settings: Settings) -> Path:
     """Train a recogniser.
 
     Under torchrun every process calls this, and they train together.

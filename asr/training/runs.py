@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -128,16 +128,16 @@ class Run:
             else f"CPU, threads: {torch.get_num_threads()}",
         )  # fmt: skip
         if resumed:
-            position, _, states = load_checkpoint(config.run_dir / CHECKPOINT, device)
-            trainer.restore(position, states)
-            log.info("resuming in epoch %d, after batch %d", position.epoch, position.batch)
+            state, _, state_dicts = load_checkpoint(config.run_dir / CHECKPOINT, device)
+            trainer.restore(state, state_dicts)
+            log.info("resuming in epoch %d, after batch %d", state.epoch, state.batch)
         elif config.warm_start:
             trainer.warm_start(config.warm_start)
         with self.stop:
-            position = trainer.fit(self.stop)
+            state = trainer.fit(self.stop)
         self.process.gather(None)  # the best model is written before any process uses it
-        best = task.score_format.format(position.best_score)
-        log.info("best %s %s in %s", task.score_name, best, position.best_model())
+        best = task.score_format.format(state.best_score)
+        log.info("best %s %s in %s", task.score_name, best, state.best_model())
         return config.run_dir / BEST_MODEL
 
 
@@ -202,10 +202,16 @@ def flatten_settings(settings: Any, topics: Iterable[str]) -> dict[str, Any]:
         topics: names of its fields.
     """
     return {
-        f"{topic}.{name}": _plain(value)
+        f"{topic}.{name}": _json_value(value)
         for topic in topics
         for name, value in _flatten(asdict(getattr(settings, topic)))
     }
+
+
+def settings_record(settings: Any, data_digest: str) -> dict[str, Any]:
+    """All settings of a training, as `flatten_settings` gives them, with a digest of its data."""
+    topics = [topic.name for topic in fields(settings)]
+    return {**flatten_settings(settings, topics), DATA_DIGEST: data_digest}
 
 
 def changed_settings(settings: dict[str, Any], before: dict[str, Any]) -> list[str]:
@@ -231,10 +237,10 @@ def _flatten(values: dict[str, Any]) -> Iterator[tuple[str, Any]]:
             yield name, value
 
 
-def _plain(value: Any) -> Any:
+def _json_value(value: Any) -> Any:
     """A value as JSON gives it back."""
     if isinstance(value, tuple):
-        return [_plain(part) for part in value]
+        return [_json_value(part) for part in value]
     return str(value) if isinstance(value, Path) else value
 
 

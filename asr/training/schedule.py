@@ -18,7 +18,7 @@ def learning_rate_factor(progress: float, warmup: float, schedule: Schedule) -> 
         warmup: fraction over which the rate rises to its peak, linearly from 0 except in
             "one-cycle"; above 0 for "noam".
         schedule: how it falls afterwards. "constant" does not; nor does "plateau" here: its cuts depend on
-            the dev scores (`Position.rate_scale`).
+            the dev scores (`TrainingState.learning_rate_scale`).
 
     Returns:
         A factor in [0, 1].

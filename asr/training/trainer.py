@@ -23,11 +23,12 @@ from torch import Tensor, nn
 
 from asr.device import HostCopy, is_asynchronous, use_precision
 from asr.errors import Interrupted, SettingsError
-from asr.microscope.watch import Microscope
 from asr.training.background import BackgroundWriter
-from asr.training.checkpoint import CHECKPOINT, Position, save_checkpoint
+from asr.training.checkpoint import CHECKPOINT, TrainingState, save_checkpoint
 from asr.training.config import TrainConfig
+from asr.training.context import TrainingContext
 from asr.training.data_parallel import ParallelTask, dry_run
+from asr.training.diagnostics import Microscope
 from asr.training.distributed import Process
 from asr.training.faults import BadUpdateReporter
 from asr.training.finetuning import copy_matching_weights, freeze
@@ -68,24 +69,22 @@ class Trainer(Generic[B]):
         self, task: Task[B], config: TrainConfig, process: Process, settings_record: dict[str, Any]
     ) -> None:
         self.task, self.config, self.process = task, config, process
-        self.settings_record = settings_record
         self.device = process.device
         self.precision = use_precision(config.precision, self.device)
+        self.context = TrainingContext(task, config, process, settings_record, self.precision)
         freeze(task.submodules(), config.freeze)
-        self.weights = [weight for weight in task.net.parameters() if weight.requires_grad]
+        self.parameters = [parameter for parameter in task.net.parameters() if parameter.requires_grad]
         self.copied_weights: list[str] = []  # names of those that a warm start has copied
         self.parallel_task = ParallelTask(task, process)
         self.splitter: OomSplitter[B] = OomSplitter(task.memory_advice)
         self.optimizer = self._make_optimizer()
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision is torch.float16)
-        self.bad_update_reporter = BadUpdateReporter(task, config, process, settings_record, self.precision)
+        self.bad_update_reporter = BadUpdateReporter(self.context)
         self.metrics = Metrics(config.run_dir, config.log_every_s, task.throughput, enabled=process.is_main)
-        self.microscope = Microscope(task, config, enabled=process.is_main)
+        self.microscope = Microscope(self.context)
         self.writer = BackgroundWriter()
-        self.selection = ModelSelection(
-            task, config, process, settings_record, self.precision, self.metrics, self.writer
-        )
-        self.position = Position()
+        self.selection = ModelSelection(self.context, self.metrics, self.writer)
+        self.state = TrainingState()
         self.pending: PendingUpdate[B] | None = None  # the newest update, if its results are not read yet
         # What all processes agree on, as of the results that were read last.
         self.stop_requested = self.save_requested = False
@@ -94,27 +93,27 @@ class Trainer(Generic[B]):
         self.epoch_batches = 1  # of the current epoch
         self.out_of_patience = False
 
-    def fit(self, stop: StopRequest) -> Position:
+    def fit(self, stop: StopRequest) -> TrainingState:
         """Train until the configured length is reached, patience is exhausted, or a stop is requested.
 
         Returns:
-            The position at the end; the best model is in run_dir/model.safetensors.
+            The state at the end; the best model is in run_dir/model.safetensors.
 
         Raises:
             Interrupted: a stop was requested; everything is saved.
             TrainingError: too many updates in a row had a loss that is not finite, or memory ran out.
             ModelError: a file cannot be written.
         """
-        position, config, selection = self.position, self.config, self.selection
-        plan = self.task.plan(position.epoch)
-        self.epoch_batches, self.elapsed_s, self.stop_requested = len(plan), position.seconds, False
-        self.out_of_patience = selection.out_of_patience(position)
+        state, config, selection = self.state, self.config, self.selection
+        plan = self.task.plan(state.epoch)
+        self.epoch_batches, self.elapsed_s, self.stop_requested = len(plan), state.training_s, False
+        self.out_of_patience = selection.out_of_patience(state)
         epochs = 0 if config.updates or config.minutes else config.epochs
-        self.metrics.begin(position, len(plan), epochs, self._progress())
-        self.microscope.begin(position)
+        self.metrics.begin(state, len(plan), epochs, self._progress())
+        self.microscope.begin(state)
         try:
             with self.writer:
-                selection.recover_average(position, self._save)
+                selection.recover_average(state, self._save)
                 if self.process.world_size > 1 and not self._finished():
                     dry_run(self.parallel_task, self.splitter, plan, self.precision)
                 while not (self._finished() or self.out_of_patience):
@@ -122,23 +121,23 @@ class Trainer(Generic[B]):
                     if self.stop_requested:
                         self.writer.wait()
                         raise Interrupted(
-                            f"stopped{stop.reason()} in epoch {position.epoch}, batch {position.batch}, and "
+                            f"stopped{stop.reason()} in epoch {state.epoch}, batch {state.batch}, and "
                             f"saved. To continue, add --train.resume to the same command."
                         )
                     self.microscope.draw()
-                selection.try_average(position, self._save)
+                selection.try_average(state, self._save)
         finally:
             self.microscope.draw(at_end=True)
             self.metrics.close()
-        return position
+        return state
 
     def _train_epoch(self, stop: StopRequest) -> None:
         """Train to the end of the epoch, of training or of patience, or until all processes agree to stop."""
-        position, config = self.position, self.config
-        plan = self.task.plan(position.epoch)
+        state, config = self.state, self.config
+        plan = self.task.plan(state.epoch)
         self.epoch_batches = len(plan)
         self.task.net.train()
-        groups = _grouped(self.task.load(plan[position.batch :]), config.accumulate)
+        groups = _grouped(self.task.load(plan[state.batch :]), config.accumulate)
         for batches in self.metrics.epoch_items(groups, len(plan)):
             if self._progress() >= 1:
                 break
@@ -151,10 +150,10 @@ class Trainer(Generic[B]):
                 if self.out_of_patience:
                     return
             factor = learning_rate_factor(min(self._progress(), 1.0), config.warmup, config.schedule)
-            learning_rate = config.learning_rate * factor * position.rate_scale
-            self.microscope.before(position.update + 1, batches)
+            learning_rate = config.learning_rate * factor * state.learning_rate_scale
+            self.microscope.before_update(state.update + 1, batches)
             self._update(batches, learning_rate, stop.received)
-            self.microscope.after(position.update, position.epoch)
+            self.microscope.after_update(state.update, state.epoch)
             if self.stop_requested or self.save_requested:
                 self._read_pending()
                 self.writer.wait()
@@ -165,12 +164,10 @@ class Trainer(Generic[B]):
         if self.stop_requested:  # requested at the last update, whose results have just been read
             self._save()
             return
-        if position.validated_update < position.update and (
-            not config.validate_every or self._progress() >= 1
-        ):
+        if state.validated_update < state.update and (not config.validate_every or self._progress() >= 1):
             self._validate()
-        if position.batch >= len(plan):
-            position.epoch, position.batch = position.epoch + 1, 0
+        if state.batch >= len(plan):
+            state.epoch, state.batch = state.epoch + 1, 0
         self._save()
 
     def _update(self, batches: Sequence[B], learning_rate: float, stop_requested: bool) -> None:
@@ -180,9 +177,9 @@ class Trainer(Generic[B]):
         device computes the gradient of this one. The two functions below compute the gradient of a part; the
         splitter calls them, normally once for each batch, and the task computes the losses.
         """
-        config, position, number = self.config, self.position, self.position.update + 1
+        config, state, number = self.config, self.state, self.state.update + 1
         tokens = sum(batch.global_tokens for batch in batches)  # of all processes
-        seed = _update_seed(config.seed, position.update, self.process.rank)
+        seed = _update_seed(config.seed, state.update, self.process.rank)
         task_state = self.task.state()
 
         def restart() -> None:
@@ -207,7 +204,7 @@ class Trainer(Generic[B]):
 
         # clip
         self.scaler.unscale_(self.optimizer)
-        norm = nn.utils.clip_grad_norm_(self.weights, config.clip_norm or math.inf)
+        norm = nn.utils.clip_grad_norm_(self.parameters, config.clip_norm or math.inf)
 
         # step, unless something is not finite; all processes decide the same, by the same sums
         set_learning_rate(self.optimizer, learning_rate)
@@ -223,7 +220,7 @@ class Trainer(Generic[B]):
             number=number, batches=batches, ids=tuple(chain(*(part.ids for part, _ in done))), losses=losses,
             seed=seed, learning_rate=learning_rate, results=results, statistics=statistics,
         )  # fmt: skip
-        position.batch, position.update = position.batch + len(batches), number
+        state.batch, state.update = state.batch + len(batches), number
         if not is_asynchronous(self.device):
             self._read_pending()
 
@@ -255,36 +252,36 @@ class Trainer(Generic[B]):
         self.save_requested |= results["save"] > 0
         self.elapsed_s = results["seconds"]
         report = update.report(results, self.config.clip_norm)
-        self.metrics.add(self.position, report, self._progress())
+        self.metrics.add(self.state, report, self._progress())
         self.microscope.observe(report)
         if report.made:
-            self.position.bad_updates = 0
+            self.state.bad_updates = 0
             self.task.observe(report.number, report.statistics)
         else:
-            self.bad_update_reporter.report(update, self.position)
+            self.bad_update_reporter.report(update, self.state)
 
     def _progress(self) -> float:
         """The fraction of the training that is done, by time, updates or epochs."""
-        position, config = self.position, self.config
+        state, config = self.state, self.config
         if config.minutes:
             return self.elapsed_s / (60 * config.minutes)
         if config.updates:
-            return position.update / config.updates
-        return (position.epoch - 1 + position.batch / self.epoch_batches) / config.epochs
+            return state.update / config.updates
+        return (state.epoch - 1 + state.batch / self.epoch_batches) / config.epochs
 
     def _finished(self) -> bool:
-        return self._progress() >= 1 and self.position.validated_update == self.position.update
+        return self._progress() >= 1 and self.state.validated_update == self.state.update
 
     def _validation_is_due(self) -> bool:
         every = self.config.validate_every
-        return every > 0 and self.position.update - self.position.validated_update >= every
+        return every > 0 and self.state.update - self.state.validated_update >= every
 
     def _validate(self) -> None:
-        self.selection.validate(self.position)
-        self.out_of_patience = self.selection.out_of_patience(self.position)
+        self.selection.validate(self.state)
+        self.out_of_patience = self.selection.out_of_patience(self.state)
         self.elapsed_s = self.process.gather(self.metrics.total_seconds())[0]  # including the validation
 
-    def states(self) -> dict[str, Any]:
+    def state_dicts(self) -> dict[str, Any]:
         """The state of the net, the optimiser and every process's task, for a checkpoint."""
         average = self.selection.moving_average
         return {
@@ -296,31 +293,31 @@ class Trainer(Generic[B]):
             "tasks": self.process.gather(HostCopy(self.task.state()).get()),
         }
 
-    def restore(self, position: Position, states: dict[str, Any]) -> None:
+    def restore(self, state: TrainingState, state_dicts: dict[str, Any]) -> None:
         """Continue from a checkpoint.
 
         Raises:
             SettingsError: the checkpoint is of another net.
         """
-        self.position = position
+        self.state = state
         try:
-            self.task.net.load_state_dict(states["net"])
+            self.task.net.load_state_dict(state_dicts["net"])
         except RuntimeError as error:
             reason = " ".join(str(error).split()).rstrip(".")  # torch's message has many lines
             raise SettingsError(
                 f"{self.config.run_dir / CHECKPOINT}: its weights do not fit these settings: {reason}. "
                 f"Resume with the model settings of the run, or start a new one with --train.warm-start."
             ) from error
-        self.copied_weights = states.get("copied", [])  # older checkpoints have none
+        self.copied_weights = state_dicts.get("copied", [])  # older checkpoints have none
         self.optimizer = self._make_optimizer()
-        if not restore_optimizer(self.optimizer, states["optimizer"]):
+        if not restore_optimizer(self.optimizer, state_dicts["optimizer"]):
             log.warning("other parts are frozen than before: the optimiser's state is reset")
-        if states["scaler"]:  # empty of a run in another precision
-            self.scaler.load_state_dict(states["scaler"])
+        if state_dicts["scaler"]:  # empty of a run in another precision
+            self.scaler.load_state_dict(state_dicts["scaler"])
         self.selection.reset_moving_average()
-        if self.selection.moving_average and states["average"]:
-            self.selection.moving_average.restore(states["average"])
-        self.task.restore(states["tasks"][self.process.rank % len(states["tasks"])])
+        if self.selection.moving_average and state_dicts["average"]:
+            self.selection.moving_average.restore(state_dicts["average"])
+        self.task.restore(state_dicts["tasks"][self.process.rank % len(state_dicts["tasks"])])
 
     def warm_start(self, path: Path) -> None:
         """Start from the weights of another model, as far as they fit.
@@ -346,13 +343,14 @@ class Trainer(Generic[B]):
     def _save(self) -> None:
         """Write a checkpoint, in the background."""
         self.save_requested, self.last_save = False, time.monotonic()
-        self.position.seconds = self.metrics.total_seconds()
-        states = self.states()  # of all processes
+        self.state.training_s = self.metrics.total_seconds()
+        state_dicts = self.state_dicts()  # of all processes
         if self.process.is_main:
-            path, position = self.config.run_dir / CHECKPOINT, copy.deepcopy(self.position)
-            snapshot = HostCopy(states)
-            self.writer.submit(lambda: save_checkpoint(path, position, self.settings_record, snapshot.get()))
-            self.selection.remove_unused(position)
+            path, state = self.config.run_dir / CHECKPOINT, copy.deepcopy(self.state)
+            snapshot = HostCopy(state_dicts)
+            record = self.context.settings_record
+            self.writer.submit(lambda: save_checkpoint(path, state, record, snapshot.get()))
+            self.selection.remove_unused(state)
 
 
 def _grouped(batches: Iterable[B], size: int) -> Iterator[list[B]]:

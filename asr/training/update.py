@@ -230,7 +230,7 @@ def make_optimizer(
     copied: Collection[str] = (),
     copied_rate: float = 1.0,
 ) -> torch.optim.AdamW:
-    """AdamW over a model's trainable weights; weight decay for matrices only.
+    """AdamW over a model's trainable parameters; weight decay for matrices only.
 
     Biases and norms do not overfit. The fused kernel can skip an update by a flag on the device
     (`step_unless`), without the host reading it.
@@ -239,20 +239,20 @@ def make_optimizer(
         model: on its device.
         learning_rate: of the first update.
         weight_decay: of matrices.
-        copied: names of the weights that were copied from another model.
+        copied: names of the parameters that were copied from another model.
         copied_rate: factor on their learning rate.
 
     Source: Loshchilov & Hutter 2019, "Decoupled weight decay regularization".
     """
-    # Named, so that a checkpoint records which weights its moments belong to.
-    weights = [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
+    # Named, so that a checkpoint records which parameters its moments belong to.
+    parameters = [(name, one) for name, one in model.named_parameters() if one.requires_grad]
     slow = set(copied) if copied_rate != 1 else set()
     groups: list[dict[str, Any]] = [
         {
             "params": [
-                (name, weight)
-                for name, weight in weights
-                if (weight.dim() > 1) == is_matrix and (name in slow) == is_slow
+                (name, parameter)
+                for name, parameter in parameters
+                if (parameter.dim() > 1) == is_matrix and (name in slow) == is_slow
             ],
             "weight_decay": weight_decay if is_matrix else 0.0,
             "rate": copied_rate if is_slow else 1.0,

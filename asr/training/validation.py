@@ -5,18 +5,16 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Generic, TypeVar
 
-import torch
 from torch import Tensor
 
 from asr.device import HostCopy
 from asr.training.averaging import BestWeights, MovingAverage
 from asr.training.background import BackgroundWriter
-from asr.training.checkpoint import Position
-from asr.training.config import TrainConfig
-from asr.training.distributed import Process
+from asr.training.checkpoint import TrainingState
+from asr.training.context import TrainingContext
 from asr.training.metrics import Metrics
 from asr.training.schedule import PLATEAU_FACTOR
-from asr.training.tasks.interface import Task, TaskBatch, ValidationResult
+from asr.training.tasks.interface import TaskBatch, ValidationResult
 
 log = logging.getLogger("asr")
 
@@ -31,90 +29,76 @@ class ModelSelection(Generic[B]):
     """Validates the net and keeps the best of its weights.
 
     Args:
-        task: the net and its score.
-        config: how many weights are averaged, and where the run is.
-        process: all validate together; the main one writes.
-        settings_record: all settings of the run as plain values, saved in models.
-        precision: number format of the net's arithmetic.
+        context: of the training; all processes validate together, the main one writes.
         metrics: logs the results.
         writer: writes the files.
     """
 
-    def __init__(
-        self,
-        task: Task[B],
-        config: TrainConfig,
-        process: Process,
-        settings_record: dict[str, Any],
-        precision: torch.dtype,
-        metrics: Metrics,
-        writer: BackgroundWriter,
-    ) -> None:
-        self.task, self.config, self.process = task, config, process
-        self.settings_record = settings_record
-        self.precision, self.metrics, self.writer = precision, metrics, writer
-        self.moving_average = MovingAverage(task.net, config.ema) if config.ema else None
-        self.best_weights = BestWeights(config.run_dir / BEST_WEIGHTS)
+    def __init__(self, context: TrainingContext[B], metrics: Metrics, writer: BackgroundWriter) -> None:
+        self.context, self.metrics, self.writer = context, metrics, writer
+        self.task, self.config, self.process = context.task, context.config, context.process
+        self.moving_average = MovingAverage(self.task.net, self.config.ema) if self.config.ema else None
+        self.best_weights = BestWeights(self.config.run_dir / BEST_WEIGHTS)
 
     def reset_moving_average(self) -> None:
         """Restart the moving average at the current weights of the net."""
         if self.moving_average:
             self.moving_average = MovingAverage(self.task.net, self.config.ema)
 
-    def validate(self, position: Position) -> None:
-        """Score the net, write its model, and keep it if it is among the best. The position is updated.
+    def validate(self, state: TrainingState) -> None:
+        """Score the net, write its model, and keep it if it is among the best. The state is updated.
 
         Raises:
             ModelError: an earlier file could not be written.
         """
         self.writer.wait()  # so that at most one snapshot is in memory
         with self._averaged_weights():
-            result = self.task.validate(self.process, self.precision)
+            result = self.task.validate(self.process, self.context.precision)
             weights = HostCopy(dict(self.task.net.state_dict())) if self.process.is_main else None
-        name = f"update {position.update}" if self.config.validate_every else f"epoch {position.epoch}"
-        better = (result.score, result.loss) < (position.best_score, position.best_loss)
+        name = f"update {state.update}" if self.config.validate_every else f"epoch {state.epoch}"
+        better = (result.score, result.loss) < (state.best_score, state.best_loss)
         if better:
-            position.best, position.averaged, position.average_unsaved = name, [], False
-            position.best_score, position.best_loss = result.score, result.loss
-        position.since_best = 0 if better else position.since_best + 1
+            state.best, state.averaged, state.average_unsaved = name, [], False
+            state.best_score, state.best_loss = result.score, result.loss
+        state.since_best = 0 if better else state.since_best + 1
         # Of equal ones the older comes first.
-        ranking = sorted([*position.ranking, (result.score, result.loss, name)], key=lambda row: row[:2])
-        position.ranking = ranking[: self.config.average]
-        self.metrics.validated(position, result, every=self.config.validate_every, better=better)
+        ranking = sorted([*state.ranking, (result.score, result.loss, name)], key=lambda row: row[:2])
+        state.ranking = ranking[: self.config.average]
+        self.metrics.validated(state, result, every=self.config.validate_every, better=better)
         if weights is not None:
-            provenance = self._provenance(position, result, epoch=position.epoch)
+            provenance = self._provenance(state, result, epoch=state.epoch)
             self._write(LAST_MODEL, weights, provenance)
             if better:
                 self._write(BEST_MODEL, weights, provenance)
-            if name in _names(position):
+            if name in _names(state):
                 self.writer.submit(lambda: self.best_weights.save(name, weights.get()))
         if self.config.schedule == "plateau" and not better:
-            position.rate_scale *= PLATEAU_FACTOR
+            state.learning_rate_scale *= PLATEAU_FACTOR
             log.info(
                 "no better %s: the learning rate goes down to %.1e",
-                self.task.score_name, self.config.learning_rate * position.rate_scale,
+                self.task.score_name, self.config.learning_rate * state.learning_rate_scale,
             )  # fmt: skip
-        position.validated_update, position.sums = position.update, {}
+        state.validated_update, state.running_totals = state.update, {}
 
-    def remove_unused(self, position: Position) -> None:
-        """Remove kept weights to which this position, of the newest checkpoint, does not refer."""
-        names = _names(position)
+    def remove_unused(self, state: TrainingState) -> None:
+        """Remove kept weights to which this state, of the newest checkpoint, does not refer."""
+        names = _names(state)
         self.writer.submit(lambda: self.best_weights.keep_only(names))
 
-    def out_of_patience(self, position: Position) -> bool:
+    def out_of_patience(self, state: TrainingState) -> bool:
         """Whether there have been too many validations without a better score."""
         patience = self.config.patience
-        if patience and position.since_best >= patience:
+        if patience and state.since_best >= patience:
             what = "validations" if self.config.validate_every else "epochs"
             log.info("no better %s for %d %s: stopping early", self.task.score_name, patience, what)
             return True
         return False
 
-    def try_average(self, position: Position, save: Callable[[], None]) -> None:
+    def try_average(self, state: TrainingState, save: Callable[[], None]) -> None:
         """Average the best weights; if the average is better than the best model, it becomes the best model.
 
         Args:
-            position: at the end of training.
+            state: at the end of training.
             save: writes a checkpoint. One is written before the model: a run that is killed in between and
                 continued for more epochs must not prefer a model that is worse than the average.
 
@@ -122,26 +106,26 @@ class ModelSelection(Generic[B]):
             TrainingError: kept weights are missing or damaged.
         """
         # A resumed run may average fewer.
-        names = _in_order(_names(position)[: self.config.average])
+        names = _in_order(_names(state)[: self.config.average])
         if len(names) < 2:
             return
         weights, result = self._average_of(names)
-        better = (result.score, result.loss) < (position.best_score, position.best_loss)
+        better = (result.score, result.loss) < (state.best_score, state.best_loss)
         log.info(
             "average of %s: %s%s", ", ".join(names), result.headline(),
-            "  best so far" if better else f"; {position.best_model()} remains the best",
+            "  best so far" if better else f"; {state.best_model()} remains the best",
         )  # fmt: skip
         if better:
-            position.averaged, position.average_unsaved = names, True
-            position.best_score, position.best_loss = result.score, result.loss
+            state.averaged, state.average_unsaved = names, True
+            state.best_score, state.best_loss = result.score, result.loss
             save()
-            self._write_average(position, weights, result, save)
+            self._write_average(state, weights, result, save)
 
-    def recover_average(self, position: Position, save: Callable[[], None]) -> None:
+    def recover_average(self, state: TrainingState, save: Callable[[], None]) -> None:
         """Write the average that an earlier session selected, if it was killed before it was written."""
-        if position.average_unsaved and self.config.average:
-            weights, result = self._average_of(position.averaged)
-            self._write_average(position, weights, result, save)
+        if state.average_unsaved and self.config.average:
+            weights, result = self._average_of(state.averaged)
+            self._write_average(state, weights, result, save)
 
     def _average_of(self, names: Sequence[str]) -> tuple[HostCopy[dict[str, Tensor]], ValidationResult]:
         """The mean of kept weights, and its validation; the net's weights are unchanged."""
@@ -151,21 +135,21 @@ class ModelSelection(Generic[B]):
         if self.process.is_main:
             net.load_state_dict(self.best_weights.mean(names))
         self.process.broadcast(net.state_dict().values())
-        result = self.task.validate(self.process, self.precision)
+        result = self.task.validate(self.process, self.context.precision)
         weights = HostCopy(dict(net.state_dict()))
         net.load_state_dict(kept)
         return weights, result
 
     def _write_average(
         self,
-        position: Position,
+        state: TrainingState,
         weights: HostCopy[dict[str, Tensor]],
         result: ValidationResult,
         save: Callable[[], None],
     ) -> None:
         if self.process.is_main:
-            self._write(BEST_MODEL, weights, self._provenance(position, result, average_of=position.averaged))
-        position.average_unsaved = False
+            self._write(BEST_MODEL, weights, self._provenance(state, result, average_of=state.averaged))
+        state.average_unsaved = False
         save()
 
     def _write(self, name: str, weights: HostCopy[dict[str, Tensor]], provenance: dict[str, Any]) -> None:
@@ -176,18 +160,18 @@ class ModelSelection(Generic[B]):
         """A context in which the net has the weights that are validated and saved."""
         return self.moving_average.applied() if self.moving_average else nullcontext()
 
-    def _provenance(self, position: Position, result: ValidationResult, **more: Any) -> dict[str, Any]:
+    def _provenance(self, state: TrainingState, result: ValidationResult, **more: Any) -> dict[str, Any]:
         """What a saved model records of its training."""
         scores = {name: value for name, value in result.row().items() if isinstance(value, float)}
         return {
-            "settings": self.settings_record, **more, "updates": position.update, **scores,
+            "settings": self.context.settings_record, **more, "updates": state.update, **scores,
             "training_s": round(self.metrics.total_seconds()),
         }  # fmt: skip
 
 
-def _names(position: Position) -> list[str]:
+def _names(state: TrainingState) -> list[str]:
     """The names of the weights to average, best first."""
-    return [name for _, _, name in position.ranking]
+    return [name for _, _, name in state.ranking]
 
 
 def _in_order(names: list[str]) -> list[str]:

@@ -25,7 +25,7 @@ from safetensors.torch import load_file
 
 from asr.corpora.manifest import Utterance, write_manifest
 from asr.errors import AsrError
-from asr.training.recogniser import train
+from asr.training.recogniser import train_recogniser
 from benchmarks.gpu.part import Part
 from benchmarks.gpu.speech import load_speech, settings_for
 
@@ -98,7 +98,7 @@ def _provoke_out_of_memory(
         part, "plenty", 10 * BATCH_S, None, epochs=1, log_every_s=0.0, precision="float32"
     )
     torch.cuda.reset_peak_memory_stats()
-    train(utterances, dev, settings)
+    train_recogniser(utterances, dev, settings)
     peak = torch.cuda.max_memory_reserved()
     gc.collect()
     torch.cuda.empty_cache()
@@ -108,7 +108,7 @@ def _provoke_out_of_memory(
     torch.cuda.set_per_process_memory_fraction(0.66 * peak / total)
     try:
         short = replace(settings, train=replace(settings.train, run_dir=part.scratch("runs") / "short"))
-        train(utterances, dev, short)
+        train_recogniser(utterances, dev, short)
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
         logging.getLogger("asr").removeHandler(halved)

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
-from asr.model.recurrent.initialization import CELL_NAMES, Cell, make_direction
+from asr.model.recurrent.factory import CELL_NAMES, Cell, make_layer
 from asr.model.recurrent.layers import RecurrentConfig, RecurrentLayer, reversal, reverse
 from benchmarks.gpu.part import Part
 from benchmarks.gpu.timing import FORMATS, milliseconds, number_format
@@ -153,7 +153,7 @@ ARRANGEMENTS: dict[str, Callable[[Cell, int, Tensor, Tensor], Layer | None]] = {
 
 def _directions(cell: Cell, width: int, x: Tensor, lengths: Tensor) -> tuple[nn.Module, nn.Module, Tensor]:
     """Two directions, and the order of rows that reverses each utterance."""
-    one, other = (make_direction(cell, x.shape[2], width).to(x.device, x.dtype) for _ in range(2))
+    one, other = (make_layer(cell, x.shape[2], width).to(x.device, x.dtype) for _ in range(2))
     return one, other, reversal(lengths.to(x.device), len(x))
 
 

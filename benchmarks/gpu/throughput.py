@@ -1,4 +1,4 @@
-"""Throughput of the real training path: `asr.training.recogniser.train`, watched from between its updates.
+"""Throughput of the real training path: `train_recogniser`, watched from between its updates.
 
 For each size of a batch, after a warm-up: seconds of audio trained on per second, the share of the time that
 the loop waited for a batch, the time of an update, and the most memory. For the first size also the calls
@@ -24,7 +24,7 @@ from asr.batching.batches import Batch
 from asr.batching.sampler import PlannedBatch
 from asr.corpora.manifest import Utterance
 from asr.errors import SettingsError
-from asr.training.recogniser import train
+from asr.training.recogniser import train_recogniser
 from asr.training.tasks.speech import SpeechTask
 from benchmarks.gpu.part import Part
 from benchmarks.gpu.speech import cache_folder, fill_cache, load_speech, settings_for
@@ -88,7 +88,7 @@ def measure(
         torch.cuda.empty_cache()
     with _between_updates(script):
         try:
-            train(utterances, dev[:8], settings)
+            train_recogniser(utterances, dev[:8], settings)
         except _Enough:
             return
 

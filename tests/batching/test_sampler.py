@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from asr.batching.sampler import Groups, Sampler, group_by_length
+from asr.batching.sampler import Groups, Sampler, Sharding, group_by_length
 from asr.corpora.librispeech import prepare
 from asr.frontend.augment import AugmentConfig
 
@@ -20,7 +20,7 @@ def lengths_like_librispeech(count: int) -> Lengths:
 
 
 def parts_of(groups: Groups) -> list[list[NDArray[np.int32]]]:
-    return [groups.parts(number) for number in range(len(groups))]
+    return [groups.shards_of(number) for number in range(len(groups))]
 
 
 def padded(part: NDArray[np.int32], seconds: Lengths) -> float:
@@ -130,7 +130,7 @@ def test_batches_depend_on_the_parts_and_not_on_the_processes() -> None:
 
     def batches(world_size: int) -> list[list[int]]:
         ranks = [
-            Sampler(ids, seconds, tokens, 400.0, PLAIN, shards=4, rank=rank, world_size=world_size).plan(1)
+            Sampler(ids, seconds, tokens, 400.0, PLAIN, sharding=Sharding(rank, world_size, shards=4)).plan(1)
             for rank in range(world_size)
         ]
         return [[index for part in shared for index in part.indices] for shared in zip(*ranks, strict=True)]

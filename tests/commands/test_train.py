@@ -23,7 +23,7 @@ from asr.errors import DataError, SettingsError
 from asr.files import weights_digest
 from asr.model.saved import load_model
 from asr.training.checkpoint import load_checkpoint
-from asr.training.recogniser import Settings, train
+from asr.training.recogniser import Settings, train_recogniser
 from tests.training.conftest import RATE, assert_same_weights, changed, weights_of
 
 PROJECT = Path(__file__).parents[2]
@@ -110,7 +110,9 @@ def test_shape_of_the_model_to_start_from(
 ) -> None:
     """Guards `--train.warm-start MODEL` without further settings: features and encoder are that model's, an
     option still wins, and another alphabet than the model's is no obstacle. So it is in a recipe."""
-    source = train(read_manifest(manifest), read_manifest(manifest), changed(settings, "train", epochs=1))
+    source = train_recogniser(
+        read_manifest(manifest), read_manifest(manifest), changed(settings, "train", epochs=1)
+    )
     rows = [json.loads(line) for line in manifest.read_text().splitlines()]
     for row in rows:
         row["text"] = row["text"].replace("c", "d")
@@ -253,11 +255,11 @@ def test_killed_twenty_times(manifest: Path, tmp_path: Path) -> None:
         assert weights_digest(weights_of(tmp_path / "whole" / name)) == weights_digest(
             weights_of(run_dir / name)
         )
-    positions = []
+    training_states = []
     for folder in (tmp_path / "whole", run_dir):
-        position, _, _ = load_checkpoint(folder / "checkpoint.pt", CPU)
-        positions.append(replace(position, seconds=0.0))
-    assert positions[0] == positions[1]
+        state, _, _ = load_checkpoint(folder / "checkpoint.pt", CPU)
+        training_states.append(replace(state, training_s=0.0))
+    assert training_states[0] == training_states[1]
     assert not list(run_dir.rglob("*.part"))
 
 

@@ -16,9 +16,9 @@ from asr.frontend.features import FeatureConfig
 from asr.lm.charrnn import CharRnn, CharRnnModel, load_charrnn, save_charrnn
 from asr.lm.ngram.model import NgramModel
 from asr.model.acoustic import AcousticModel, ModelSettings
+from asr.model.decoding_weights import DecodingWeights, Tuning, TuningKey
 from asr.model.encoder import EncoderConfig
 from asr.model.saved import load_model, save_model, store_tuning
-from asr.model.tuning import Tuning, TuningKey, Weights
 from asr.text.phones import PhoneTokenizer
 from tests.shapes import charrnn_config
 
@@ -116,7 +116,7 @@ def test_tuned_weights_are_used_and_named(tones: Any, model: Path, lm: Path, run
     """Tuned weights that are stored and not used, used for another language model, or not overridden."""
     utterances = read_manifest(tones.manifest)
     tuning = Tuning(
-        weights=Weights(lm_weight=1.25, word_bonus=-0.5),
+        weights=DecodingWeights(lm_weight=1.25, word_bonus=-0.5),
         key=TuningKey(lm=file_digest(lm), rescore=True), priors=(0.2,) * 5,
         manifest="dev.jsonl", data="other", utterances=12, errors=3, words=40, beam_size=100,
         date="2026-01-02T03:04:05+00:00",

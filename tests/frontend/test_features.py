@@ -16,7 +16,7 @@ from asr.frontend.audio import read_audio
 from asr.frontend.augment.mel_warp import warp_mel
 from asr.frontend.features import (
     FeatureConfig,
-    Normalizer,
+    FeatureNormalizer,
     frame_count,
     frame_mask,
     log_mel,
@@ -232,7 +232,7 @@ def test_gradient_after_inference_mode() -> None:
 def test_normalizer_alone_equals_in_a_batch(kind: Any) -> None:
     """Guards every kind of normalisation: padding is exactly 0 whatever it held, and changes no frame."""
     config = FeatureConfig(normalize=kind, n_mels=20)
-    normalizer = Normalizer(config)
+    normalizer = FeatureNormalizer(config)
     normalizer.set_statistics(torch.linspace(-9, -2, 20), torch.linspace(0.5, 4, 20))
     generator = torch.Generator().manual_seed(2)
     parts = [-5 + 3 * torch.randn(n, 20, generator=generator) for n in (7, 1, 120, 45)]
@@ -278,14 +278,14 @@ def test_silence_is_zeros() -> None:
 def test_global_statistics_are_kept_with_the_model() -> None:
     """Guards the global kind: the training set's numbers, per band, saved as part of the model."""
     config = FeatureConfig(normalize="global", n_mels=3)
-    normalizer = Normalizer(config)
+    normalizer = FeatureNormalizer(config)
     normalizer.set_statistics(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([1.0, 2.0, 4.0]))
-    restored = Normalizer(config)
+    restored = FeatureNormalizer(config)
     restored.load_state_dict(normalizer.state_dict())
     features = torch.tensor([[[2.0, 4.0, -5.0], [1.0, 0.0, 3.0]]])
     expected = torch.tensor([[[1.0, 1.0, -2.0], [0.0, 0.0, 0.0]]])
     assert torch.equal(restored(features, torch.tensor([1])), expected)
-    none = Normalizer(FeatureConfig(normalize="none", n_mels=3))
+    none = FeatureNormalizer(FeatureConfig(normalize="none", n_mels=3))
     none.load_state_dict(normalizer.state_dict())
     assert torch.equal(none(features, torch.tensor([2])), features)
 

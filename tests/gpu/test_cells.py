@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from asr.model.recurrent import gpu_kernels, gpu_scan, layers
-from asr.model.recurrent.initialization import Cell, make_direction
+from asr.model.recurrent.factory import Cell, make_layer
 from asr.model.recurrent.layers import RecurrentConfig, RecurrentLayer, RecurrentStack, reversal
 
 pytestmark = pytest.mark.gpu
@@ -31,7 +31,7 @@ def test_triton_kernels_equal_plain_torch(
     """Guards the machine code, and the barrier between two steps, which the interpreter does not need."""
     monkeypatch.setattr(gpu_kernels, "ONE_LAUNCH_BYTES", 1 << 40 if one_launch else 0)
     torch.manual_seed(0)
-    direction = make_direction(cell, 64, width).cuda()
+    direction = make_layer(cell, 64, width).cuda()
     x = torch.randn(50, 37, 64, device="cuda", requires_grad=True)
     assert direction.implementation(x) == "gpu-scan"
     wanted = [x, *direction.parameters()]

@@ -21,8 +21,8 @@ from asr.device import (
 from asr.frontend.features import FeatureConfig
 from asr.model.acoustic import AcousticModel, ModelSettings
 from asr.model.encoder import EncoderConfig
-from asr.model.recurrent.direction import Direction
-from asr.model.recurrent.initialization import make_direction
+from asr.model.recurrent.factory import make_layer
+from asr.model.recurrent.unidirectional import UnidirectionalLayer
 from asr.text.characters import CharTokenizer
 
 
@@ -64,7 +64,7 @@ def test_hidden_states_and_gradients(device: torch.device, dtype: torch.dtype) -
         results[0].register_hook(arriving.append)
 
     for module in model.modules():
-        if isinstance(module, Direction):
+        if isinstance(module, UnidirectionalLayer):
             module.register_forward_hook(record)
     with autocast(dtype, device):
         log_probs, _ = model(features, lengths)
@@ -98,7 +98,7 @@ class Cudnn(TorchDispatchMode):
 def test_condition_of_bf16_in_cudnn() -> None:
     """Guards `has_bf16_recurrence` against what torch really does with a bf16 layer."""
     with torch.device("cuda"):
-        direction = make_direction("lstm", 16, 32).bfloat16()
+        direction = make_layer("lstm", 16, 32).bfloat16()
         x = torch.zeros(5, 8, 16, dtype=torch.bfloat16)
     with Cudnn() as cudnn:
         direction(x)
@@ -116,7 +116,7 @@ def convolution(device: torch.device) -> Tensor:
 
 def recurrence(device: torch.device) -> Tensor:
     torch.manual_seed(0)
-    direction = make_direction("lstm", 128, 128).to(device)
+    direction = make_layer("lstm", 128, 128).to(device)
     with torch.no_grad():
         y: Tensor = direction(noise(20, 16, 128).to(device))[0]
     return y

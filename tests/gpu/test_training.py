@@ -23,9 +23,9 @@ from asr.model.crf import crf_loss, log_partition
 from asr.model.ctc import ctc_loss, deterministic_ctc_loss
 from asr.model.denominator import DenominatorLm, count_ngrams, witten_bell
 from asr.model.encoder import EncoderConfig
-from asr.model.recurrent.direction import Direction
+from asr.model.recurrent.unidirectional import UnidirectionalLayer
 from asr.training.config import TrainConfig
-from asr.training.recogniser import Settings, train
+from asr.training.recogniser import Settings, train_recogniser
 from tests.training.conftest import RATE, StopAfter, same_tree, write_tones
 
 # cuBLAS reads it when it starts, which an earlier test may make it do.
@@ -90,16 +90,18 @@ def test_training(
     features made on the GPU, validation, and a model that can be written, in the number format asked for."""
     skip_unless_possible(device, precision)
     used: set[tuple[str, torch.dtype]] = set()
-    forward = Direction.forward
+    forward = UnidirectionalLayer.forward
 
-    def record(self: Direction, x: Tensor, state: Any = None) -> Any:
+    def record(self: UnidirectionalLayer, x: Tensor, state: Any = None) -> Any:
         y, last = forward(self, x, state)
         used.add((y.device.type, y.dtype))
         return y, last
 
-    monkeypatch.setattr(Direction, "forward", record)
+    monkeypatch.setattr(UnidirectionalLayer, "forward", record)
     run_dir = tmp_path / "run"
-    train(utterances, utterances, settings(run_dir, tmp_path if cached else None, precision=precision))
+    train_recogniser(
+        utterances, utterances, settings(run_dir, tmp_path if cached else None, precision=precision)
+    )
     expected = FORMATS[precision]
     if precision == "bf16" and device.type == "cuda" and not has_bf16_recurrence(torch.device("cuda", 0)):
         expected = torch.float32
@@ -121,15 +123,15 @@ def test_resumed_equals_never_stopped(
     an epoch and resumed ends with the bits of one that never was."""
     skip_unless_possible(device, precision)
     config = {"precision": precision, "deterministic": True, "ema": 0.9}
-    train(utterances, utterances, settings(tmp_path / "whole", **config))
+    train_recogniser(utterances, utterances, settings(tmp_path / "whole", **config))
     updates = torch.load(tmp_path / "whole" / "checkpoint.pt", weights_only=True)["position"]["update"]
     assert updates >= 6  # at least two an epoch
     with monkeypatch.context() as patch:
         patch.setattr(asr.training.runs, "StopRequest", lambda max_hours: StopAfter(updates // 2))
         with pytest.raises(Interrupted):
-            train(utterances, utterances, settings(tmp_path / "stopped", **config))
+            train_recogniser(utterances, utterances, settings(tmp_path / "stopped", **config))
     assert len(rows_of(tmp_path / "stopped", "epoch")) < 3
-    train(utterances, utterances, settings(tmp_path / "stopped", **config, resume=True))
+    train_recogniser(utterances, utterances, settings(tmp_path / "stopped", **config, resume=True))
     ends = [torch.load(tmp_path / name / "checkpoint.pt", weights_only=True) for name in ("whole", "stopped")]
     assert ends[0]["position"]["update"] == ends[1]["position"]["update"]
     for part in ("net", "optimizer", "scaler", "average"):
@@ -143,7 +145,7 @@ def test_deterministic_training_twice(
     weights = []
     for name in ("one", "other"):
         made = settings(tmp_path / name, precision="float32", deterministic=True)
-        train(utterances, utterances, made)
+        train_recogniser(utterances, utterances, made)
         weights.append(load_file(tmp_path / name / "last.safetensors"))
     assert weights[0].keys() == weights[1].keys()
     assert all(torch.equal(tensor, weights[1][key]) for key, tensor in weights[0].items())

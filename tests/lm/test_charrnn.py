@@ -1,4 +1,4 @@
-"""The character network as a language model: what it promises to those who ask it."""
+"""The character RNN as a language model: what it promises to those who ask it."""
 
 import json
 import math
@@ -116,12 +116,12 @@ def test_files_that_are_none(tmp_path: Path) -> None:
         load_charrnn(tmp_path / "lm.safetensors")
     other = tmp_path / "other.safetensors"
     save_file({"a": torch.zeros(1)}, other)
-    with pytest.raises(ModelError, match="not a character language model"):
+    with pytest.raises(ModelError, match="not a character RNN"):
         load_charrnn(other)
     cut = tmp_path / "cut.safetensors"
     save_charrnn(cut, make(), {})
     cut.write_bytes(cut.read_bytes()[:-50])
-    with pytest.raises(ModelError, match="not a readable character language model"):
+    with pytest.raises(ModelError, match="not a readable character RNN"):
         load_charrnn(cut)
     newer = tmp_path / "newer.safetensors"
     save_file({"a": torch.zeros(1)}, newer, {"asr-character-rnn": json.dumps({"format_version": 99})})
@@ -145,7 +145,7 @@ def test_bad_settings() -> None:
     """Sizes that make no network are named as the user types them."""
     with pytest.raises(SettingsError, match=r"model\.embedding must be at least 1"):
         charrnn_config(embedding=0)
-    with pytest.raises(SettingsError, match=r"model\.bidirectional must be False for a language model"):
+    with pytest.raises(SettingsError, match=r"--model\.no-bidirectional is needed for a language model"):
         charrnn_config(bidirectional=True)
     with pytest.raises(SettingsError, match=r"model\.width must be at least 1"):
         charrnn_config(width=0)

@@ -18,7 +18,7 @@ def measurement(
     curve = tuple(factor**lag for lag in range(lags + 1))
     known = Measurement(
         layer=layer, direction="forwards", h=curve, state=curve, spectral_radius={"hidden": factor},
-        saturation={"hidden": Saturation(0.0, 0.0)}, keeper="forget" if gated else None,
+        saturation={"hidden": Saturation(0.0, 0.0)}, memory_gate="forget" if gated else None,
         memory=(1.0, 2.0, 3.0) if gated else None,
     )  # fmt: skip
     return replace(known, **more)  # type: ignore[arg-type]

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from asr.errors import ModelError
 from asr.microscope.measure import Measurement, measure_layers
-from asr.model.recurrent.initialization import CELL_NAMES
+from asr.model.recurrent.factory import CELL_NAMES
 from asr.model.recurrent.layers import RecurrentConfig, RecurrentStack
 
 WIDTH = 4
@@ -44,7 +44,7 @@ def test_vanishing_is_seen_by_hand() -> None:
     (layer,) = measure(planted("rnn", 0.5), torch.zeros(2, 60, WIDTH), max_lag=30)
     assert layer.h == pytest.approx([2 * 0.5**lag for lag in range(31)], rel=1e-5)
     assert layer.state == layer.h
-    assert layer.left() == pytest.approx([0.5**steps for steps in range(30)], rel=1e-5)
+    assert layer.remaining_fraction() == pytest.approx([0.5**steps for steps in range(30)], rel=1e-5)
     assert layer.horizon().steps == pytest.approx(math.log(100) / math.log(2), rel=1e-5)
     assert layer.horizon().reached
     assert str(layer.horizon()) == "6.6"
@@ -85,11 +85,11 @@ def test_lstm_with_open_forget_gate_keeps_the_gradient() -> None:
     stack = planted("lstm", 0.0)
     stack.layers[0].forwards.bias_ih_l0.data.view(4, WIDTH)[1] = 20.0
     (layer,) = measure(stack, torch.zeros(1, 60, WIDTH))
-    assert layer.left() == pytest.approx([1.0] * 48, rel=1e-5)
+    assert layer.remaining_fraction() == pytest.approx([1.0] * 48, rel=1e-5)
     assert layer.h[1:] == (0.0,) * 48
     # At lag 0 the loss meets h = o tanh(c) with o = 1/2 and c = 0: the state behind it gets half.
     assert layer.state[:2] == pytest.approx([2.0, 1.0], rel=1e-5)
-    assert layer.keeper == "forget"
+    assert layer.memory_gate == "forget"
     assert layer.memory == pytest.approx([1e6] * 3, rel=1e-3)
     assert layer.saturation["forget"].high == 1
     assert layer.saturation["input"] == layer.saturation["output"]
@@ -101,9 +101,9 @@ def test_gates_by_hand() -> None:
     stack = planted("gru", 0.0)
     stack.layers[0].forwards.bias_ih_l0.data.view(3, WIDTH)[1] = math.log(0.8 / 0.2)
     (layer,) = measure(stack, torch.zeros(1, 40, WIDTH))
-    assert layer.keeper == "update"
+    assert layer.memory_gate == "update"
     assert layer.memory == pytest.approx([5.0] * 3, rel=1e-5)
-    assert layer.left() == pytest.approx([0.8**steps for steps in range(32)], rel=1e-4)
+    assert layer.remaining_fraction() == pytest.approx([0.8**steps for steps in range(32)], rel=1e-4)
     assert layer.horizon().steps == pytest.approx(math.log(0.01) / math.log(0.8), rel=1e-4)
 
 
@@ -232,7 +232,7 @@ def test_no_gradient_at_all() -> None:
     """Guards a division by 0 where nothing arrives: there is no curve of what is left, and no horizon."""
     stack = planted("rnn", 0.5)
     (layer,) = measure_layers(stack, lambda: 0 * stack(torch.zeros(1, 9, WIDTH), torch.tensor([9]))[0].sum())
-    assert layer.left() == ()
+    assert layer.remaining_fraction() == ()
     assert not layer.horizon().reached
     assert layer.horizon().steps == 0
 

@@ -21,7 +21,7 @@ def make(normalize: Any = "utterance", **encoder: Any) -> AcousticModel:
         features=FeatureConfig(normalize=normalize, n_mels=40),
         encoder=encoder_config(**{"width": 16, "depth": 2, "channels": 4, **encoder}),
         tokenizer=CharTokenizer(("a", "b", "c")),
-        normalizer="verbatim",
+        text_normalizer="verbatim",
     )
     model = AcousticModel(settings)
     model.normalize.set_statistics(torch.full((40,), -8.0), torch.full((40,), 3.0))

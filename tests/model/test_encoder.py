@@ -9,7 +9,7 @@ from torch import Tensor
 
 from asr.errors import SettingsError
 from asr.model.encoder import SIZES, Encoder, EncoderConfig, parameter_count, step_count
-from asr.model.recurrent.initialization import CELL_NAMES, Cell
+from asr.model.recurrent.factory import CELL_NAMES, Cell
 from tests.shapes import encoder_config
 
 FRONTS: tuple[Literal["conv", "stack"], ...] = ("conv", "stack")

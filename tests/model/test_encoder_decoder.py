@@ -115,10 +115,10 @@ def test_steps_equal_all_at_once_for_every_cell(kind: str, cell: str) -> None:
     source, lengths, target, target_lengths = batch()
     whole = net(source, lengths, target, target_lengths)
     for row in range(3):
-        read = net.read(source[row : row + 1, : lengths[row]], lengths[row : row + 1])
-        state = net.start(read)
+        encoded = net.encode(source[row : row + 1, : lengths[row]], lengths[row : row + 1])
+        state = net.initial_state(encoded)
         for step, symbol in enumerate([END, *target[row, : target_lengths[row]].tolist()]):
-            log_probs, state, weights = net.step(read, state, torch.tensor([symbol]))
+            log_probs, state, weights = net.step(encoded, state, torch.tensor([symbol]))
             torch.testing.assert_close(log_probs[0], whole[row, step])
             assert float(weights.sum()) == pytest.approx(0 if kind == "none" else 1)
 

@@ -12,8 +12,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from asr.device import has_bf16_recurrence
 from asr.model.recurrent import cells
-from asr.model.recurrent.direction import Direction
-from asr.model.recurrent.initialization import CELL_NAMES, Cell, make_direction
+from asr.model.recurrent.factory import CELL_NAMES, Cell, make_layer
+from asr.model.recurrent.unidirectional import UnidirectionalLayer
 from tests.fake_gpu import fake_gpu, gpu_autocast
 
 FUSED: dict[str, tuple[Cell, int]] = {
@@ -26,13 +26,13 @@ FUSED: dict[str, tuple[Cell, int]] = {
 CUDNN = {"rnn": "rnn_tanh", "rnn-relu": "rnn_relu", "gru": "gru", "lstm": "lstm"}
 
 
-def make_on_gpu(kind: str, dtype: torch.dtype = torch.float32) -> tuple[Direction, Tensor]:
+def make_on_gpu(kind: str, dtype: torch.dtype = torch.float32) -> tuple[UnidirectionalLayer, Tensor]:
     """A direction and an input, fake, on the GPU."""
     cell, projection = FUSED[kind]
     torch.set_default_dtype(dtype)
     try:
         with torch.device("cuda"):
-            return make_direction(cell, 4, 5, projection=projection), torch.zeros(7, 3, 4)
+            return make_layer(cell, 4, 5, projection=projection), torch.zeros(7, 3, 4)
     finally:
         torch.set_default_dtype(torch.float32)
 
@@ -112,7 +112,7 @@ def test_formats_on_a_cpu(kind: str, dtype: torch.dtype) -> None:
     if fused and dtype == torch.bfloat16 and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
         pytest.skip("oneDNN's LSTM needs instructions for bf16")
     cell, projection = FUSED.get(kind, (kind, 0))
-    direction = make_direction(cell, 4, 5, projection=projection)  # type: ignore[arg-type]
+    direction = make_layer(cell, 4, 5, projection=projection)  # type: ignore[arg-type]
     x = torch.randn(7, 3, 4, generator=torch.Generator().manual_seed(0))
     with Products() as products, torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
         y, state = direction(x)
@@ -150,7 +150,7 @@ def test_float64_is_not_lowered(kind: str) -> None:
 def test_other_warnings_are_shown_once() -> None:
     """Guards a program's own warnings: `warnings.catch_warnings` in a cell's call would make Python forget at
     each update which ones it has shown."""
-    direction, x = make_direction("lstm", 4, 5), torch.zeros(7, 3, 4)
+    direction, x = make_layer("lstm", 4, 5), torch.zeros(7, 3, 4)
     with warnings.catch_warnings(record=True) as shown:
         warnings.simplefilter("default")
         for _ in range(3):

@@ -18,8 +18,8 @@ from asr.errors import ModelError
 from asr.frontend.features import FeatureConfig
 from asr.model import saved
 from asr.model.acoustic import AcousticModel, ModelSettings
+from asr.model.decoding_weights import DecodingWeights, Tuning
 from asr.model.saved import FORMAT_VERSION, load_model, save_model, save_release
-from asr.model.tuning import Tuning, Weights
 from asr.text.characters import CharTokenizer
 from tests.shapes import encoder_config
 
@@ -42,7 +42,7 @@ def make(seed: int = 0, **encoder: Any) -> AcousticModel:
         features=FeatureConfig(sample_rate=8000, n_mels=20, window_ms=20.0, shift_ms=8.0, normalize="global"),
         encoder=encoder_config(**shape),
         tokenizer=CharTokenizer((" ", "'", "a", "ß", "\U0001f600")),
-        normalizer="lower",
+        text_normalizer="lower",
         provenance={"data": "digits"},
     )
     model = AcousticModel(settings)
@@ -86,7 +86,7 @@ def test_round_trip_is_exact(tmp_path: Path) -> None:
     assert loaded.settings.features == model.settings.features
     assert loaded.settings.encoder == model.settings.encoder
     assert loaded.settings.tokenizer == model.settings.tokenizer
-    assert loaded.settings.normalizer == "lower"
+    assert loaded.settings.text_normalizer == "lower"
     assert loaded.settings.provenance == {"data": "digits", "seed": 3, "dev_wer": 12.5, "best": float("inf")}
     assert not loaded.training
     expected = model.state_dict()
@@ -147,7 +147,7 @@ def test_release_is_small_and_names_no_folder(tmp_path: Path) -> None:
     was given stays as it was."""
     model = make()
     model.settings.provenance["command"] = "asr train /home/somebody/train.jsonl"
-    tuning = Tuning(weights=Weights(lm_weight=1.5), manifest="/home/x/dev.jsonl")
+    tuning = Tuning(weights=DecodingWeights(lm_weight=1.5), manifest="/home/x/dev.jsonl")
     model.settings = replace(model.settings, tunings=(tuning,))
     save_model(tmp_path / "full.safetensors", model, {})
     save_release(tmp_path / "small.safetensors", model, {"hours": 20})

@@ -7,7 +7,6 @@ import pytest
 import torch
 from torch import nn
 
-from asr.errors import SettingsError
 from asr.model.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
 from asr.model.recurrent.layers import LayerConfig
 from asr.model.sequence_model import score, search
@@ -105,7 +104,7 @@ def test_length_normalisation_favours_long_outputs() -> None:
 
 def test_settings() -> None:
     """One line that names the key."""
-    with pytest.raises(SettingsError, match=r"search\.beam-size must be at least 1. Got 0"):
+    with pytest.raises(ValueError, match=r"beam_size must be at least 1. Got 0"):
         SearchConfig(beam_size=0)
-    with pytest.raises(SettingsError, match=r"search\.length-exponent must be at least 0. Got -1"):
+    with pytest.raises(ValueError, match=r"length_exponent must be at least 0. Got -1"):
         SearchConfig(length_exponent=-1)

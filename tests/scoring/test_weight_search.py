@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 from asr.errors import SettingsError
-from asr.model.tuning import Weights
+from asr.model.decoding_weights import DecodingWeights
 from asr.scoring.weight_search import Grid, Point, draw_surface, edges, search_weights
 
 
-def bowl(weights: Weights) -> int:
+def bowl(weights: DecodingWeights) -> int:
     """Errors with one lowest point, at 0.8, 1.5, 0.3, 0.5 and 1."""
     distance = (
         (weights.lm_weight - 0.8) ** 2 + 0.2 * (weights.word_bonus - 1.5) ** 2
@@ -36,12 +36,12 @@ def test_the_lowest_point_is_approached() -> None:
 
 def test_the_beam_that_will_be_used_decides() -> None:
     """Weights that win with a small beam, and would not with the large one."""
-    asked: list[Weights] = []
+    asked: list[DecodingWeights] = []
 
-    def small(weights: Weights) -> int:  # as if hearing mattered more than it does
+    def small(weights: DecodingWeights) -> int:  # as if hearing mattered more than it does
         return bowl(replace(weights, blank_scale=weights.blank_scale + 0.5))
 
-    def large(weights: Weights) -> int:
+    def large(weights: DecodingWeights) -> int:
         asked.append(weights)
         return bowl(weights) // 2
 
@@ -77,22 +77,22 @@ def test_a_budget_of_points_ends_the_search_in_the_middle_of_the_grid() -> None:
 def test_equal_points_are_decided_by_their_order() -> None:
     """A choice among equals that depends on anything but the grid."""
     points = search_weights(lambda weights: 5, Grid(), 10)
-    assert points[0].weights == Weights(lm_weight=1.0, word_bonus=0.0)
+    assert points[0].weights == DecodingWeights(lm_weight=1.0, word_bonus=0.0)
 
 
 def test_edges_are_named_with_the_remedy() -> None:
     """An optimum outside the grid that looks like one inside."""
     grid = Grid(lm_weights=(0.5, 1.0, 2.0), word_bonuses=(0.0, 1.0), prior_weights=(0.0, 0.5))
-    assert edges(Weights(lm_weight=1.0, word_bonus=0.5), grid) == []
-    (largest,) = edges(Weights(lm_weight=2.25, word_bonus=0.5), grid)
+    assert edges(DecodingWeights(lm_weight=1.0, word_bonus=0.5), grid) == []
+    (largest,) = edges(DecodingWeights(lm_weight=2.25, word_bonus=0.5), grid)
     assert largest.startswith("the best lm-weight, 2.25, is the largest that was tried.")
     assert largest.endswith("Widen: --grid.lm-weights 0.5 1 2 3")
-    smallest = edges(Weights(lm_weight=0.5, word_bonus=-0.5), grid)
+    smallest = edges(DecodingWeights(lm_weight=0.5, word_bonus=-0.5), grid)
     assert smallest[0].startswith("the best lm-weight, 0.5, is the smallest that was tried.")
     assert smallest[1].startswith("the best word-bonus, -0.5, is the smallest that was tried.")
     assert smallest[0].endswith("--grid.lm-weights 0.25 0.5 1 2")
     assert smallest[1].endswith("--grid.word-bonuses -1 0 1")
-    (prior,) = edges(Weights(lm_weight=1.0, word_bonus=0.5, prior_weight=0.5), grid)
+    (prior,) = edges(DecodingWeights(lm_weight=1.0, word_bonus=0.5, prior_weight=0.5), grid)
     assert "--grid.prior-weights 0 0.5 1" in prior
 
 
@@ -106,7 +106,9 @@ def test_a_grid_without_values_is_refused() -> None:
 
 def test_the_surface_is_drawn(tmp_path: Path) -> None:
     """A picture that fails where a cell was not tried, or with a single point."""
-    points = [Point(Weights(lm_weight=x, word_bonus=y), 10, "grid") for x, y in ((0.5, 0), (1, 0), (1, 2))]
+    points = [
+        Point(DecodingWeights(lm_weight=x, word_bonus=y), 10, "grid") for x, y in ((0.5, 0), (1, 0), (1, 2))
+    ]
     draw_surface(points, 100, tmp_path / "a.png", "three")
     draw_surface(points[:1], 100, tmp_path / "deep" / "b.png", "one")
     assert (tmp_path / "a.png").stat().st_size > 5000

@@ -137,14 +137,14 @@ def test_average_of_the_best_epochs(
 
     monkeypatch.setattr(speech_module, "validate", validate)
     trainer = make_trainer(epochs=5, average=3)
-    position = trainer.fit(StopRequest())
+    state = trainer.fit(StopRequest())
     mean = {
         name: torch.stack([kept[epoch][name].double() for epoch in (2, 3, 4)]).mean(0).to(tensor.dtype)
         for name, tensor in kept[5].items()
     }
     assert same_tree(kept[6], mean)
     assert same_tree(load_file(tmp_path / "run" / "model.safetensors"), mean if better else kept[4])
-    assert position.best_model() == ("the average of epoch 2, epoch 3, epoch 4" if better else "epoch 4")
+    assert state.best_model() == ("the average of epoch 2, epoch 3, epoch 4" if better else "epoch 4")
     (message,) = [
         message for message in caplog.messages if message.startswith("average of epoch 2, epoch 3, epoch 4")
     ]
@@ -166,14 +166,14 @@ def test_more_epochs_after_an_average(
     make_trainer(epochs=2, average=2).fit(StopRequest())
     best = []
     for epochs in (3, 4):
-        position, _, states = load_checkpoint(tmp_path / "run" / CHECKPOINT, torch.device("cpu"))
-        best.append((position.best_score, position.best_model()))
+        state, _, state_dicts = load_checkpoint(tmp_path / "run" / CHECKPOINT, torch.device("cpu"))
+        best.append((state.best_score, state.best_model()))
         trainer = make_trainer(epochs=epochs, average=2)
-        trainer.restore(position, states)
-        position = trainer.fit(StopRequest())
-        best.append((position.best_score, position.best_model()))
+        trainer.restore(state, state_dicts)
+        state = trainer.fit(StopRequest())
+        best.append((state.best_score, state.best_model()))
         provenance = load_model(tmp_path / "run" / "model.safetensors").settings.provenance
-        assert provenance["dev_wer"] == position.best_score
+        assert provenance["dev_wer"] == state.best_score
     average = (20.0, "the average of epoch 1, epoch 2")
     assert best == [average, average, average, (10.0, "epoch 4")]
 
@@ -197,11 +197,11 @@ def test_killed_before_the_average_is_written(
     monkeypatch.setattr(trainer.selection, "_write_average", kill)
     with pytest.raises(Killed):
         trainer.fit(StopRequest())
-    position, _, states = load_checkpoint(tmp_path / "run" / CHECKPOINT, torch.device("cpu"))
+    state, _, state_dicts = load_checkpoint(tmp_path / "run" / CHECKPOINT, torch.device("cpu"))
     trainer = make_trainer(epochs=3, average=2)
-    trainer.restore(position, states)
-    position = trainer.fit(StopRequest())
-    assert (position.best_score, position.best_model()) == (20.0, "the average of epoch 1, epoch 2")
+    trainer.restore(state, state_dicts)
+    state = trainer.fit(StopRequest())
+    assert (state.best_score, state.best_model()) == (20.0, "the average of epoch 1, epoch 2")
     provenance = load_model(tmp_path / "run" / "model.safetensors").settings.provenance
     assert (provenance["dev_wer"], provenance["average_of"]) == (20.0, ["epoch 1", "epoch 2"])
 
@@ -215,7 +215,7 @@ def test_average_that_is_no_longer_wanted(make_trainer: Make, tmp_path: Path) ->
         path.unlink()
     with pytest.raises(TrainingError, match=r"--train\.resume-anyway --train\.average 0"):
         trainer.fit(StopRequest())
-    position, _, states = load_checkpoint(tmp_path / "run" / CHECKPOINT, torch.device("cpu"))
+    state, _, state_dicts = load_checkpoint(tmp_path / "run" / CHECKPOINT, torch.device("cpu"))
     trainer = make_trainer(epochs=2, average=0)
-    trainer.restore(position, states)
+    trainer.restore(state, state_dicts)
     assert trainer.fit(StopRequest()).epoch == 3

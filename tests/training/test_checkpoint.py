@@ -6,14 +6,14 @@ import pytest
 import torch
 
 from asr.errors import ModelError
-from asr.training.checkpoint import Position, load_checkpoint, save_checkpoint
+from asr.training.checkpoint import TrainingState, load_checkpoint, save_checkpoint
 
 CPU = torch.device("cpu")
-POSITION = Position(
+STATE_AT_UPDATE_40 = TrainingState(
     epoch=3,
     batch=7,
     update=40,
-    seconds=12.5,
+    training_s=12.5,
     validated_update=33,
     best="epoch 2",
     best_score=10.0,
@@ -25,23 +25,23 @@ STATES = {"model": {"weight": torch.arange(4.0)}, "optimizer": {"state": {0: {"s
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     path = tmp_path / "checkpoint.pt"
-    save_checkpoint(path, POSITION, {"train.seed": 1, "augment.speeds": [0.9, 1.0]}, STATES)
+    save_checkpoint(path, STATE_AT_UPDATE_40, {"train.seed": 1, "augment.speeds": [0.9, 1.0]}, STATES)
     return path
 
 
 def test_round_trip(path: Path) -> None:
     """Guards every field: what is saved is what is loaded."""
-    position, settings, states = load_checkpoint(path, CPU)
-    assert position == POSITION
+    state, settings, state_dicts = load_checkpoint(path, CPU)
+    assert state == STATE_AT_UPDATE_40
     assert settings == {"train.seed": 1, "augment.speeds": [0.9, 1.0]}
-    assert torch.equal(states["model"]["weight"], STATES["model"]["weight"])
+    assert torch.equal(state_dicts["model"]["weight"], STATES["model"]["weight"])
     assert [entry.name for entry in path.parent.iterdir()] == [path.name]
 
 
 def test_infinite_scores_before_the_first_epoch(path: Path) -> None:
     """Guards the values of a run that has not been validated yet."""
-    save_checkpoint(path, Position(), {}, {})
-    assert load_checkpoint(path, CPU)[0] == Position()
+    save_checkpoint(path, TrainingState(), {}, {})
+    assert load_checkpoint(path, CPU)[0] == TrainingState()
 
 
 class _Evil:
@@ -109,10 +109,10 @@ def test_other_format(path: Path) -> None:
     """Guards an old program against a new file, and this one against files it no longer understands."""
     record = torch.load(path, weights_only=True)
     torch.save({**record, "format_version": 99}, path)
-    with pytest.raises(ModelError, match=r"checkpoint format 99, but .* reads formats 2 to 3\. Upgrade"):
+    with pytest.raises(ModelError, match=r"checkpoint format 99, but .* reads formats 2 to 4\. Upgrade"):
         load_checkpoint(path, CPU)
     torch.save({**record, "format_version": 1}, path)
-    with pytest.raises(ModelError, match=r"format 1, but .* 2 to 3\. Resume with the version that"):
+    with pytest.raises(ModelError, match=r"format 1, but .* 2 to 4\. Resume with the version that"):
         load_checkpoint(path, CPU)
 
 
@@ -132,18 +132,34 @@ def test_second_version_stays_loadable(path: Path) -> None:
         "best_loss": 0.5, "top_epochs": [(10.0, 0.5, 1), (11.0, 0.4, 2)], "averaged": [1, 2],
         "rate_scale": 0.5, "bad_updates": 1, "epoch_sums": {"loss": 1.0, "tokens": 2.0, "skipped": 0.0},
     }  # fmt: skip
-    new = Position(
-        epoch=3, batch=7, update=40, seconds=12.5, validated_update=39, best="epoch 1", best_score=10.0,
+    new = TrainingState(
+        epoch=3, batch=7, update=40, training_s=12.5, validated_update=39, best="epoch 1", best_score=10.0,
         best_loss=0.5, since_best=1, ranking=[(10.0, 0.5, "epoch 1"), (11.0, 0.4, "epoch 2")],
-        averaged=["epoch 1", "epoch 2"], rate_scale=0.5, bad_updates=1, sums=old["epoch_sums"],
+        averaged=["epoch 1", "epoch 2"], learning_rate_scale=0.5, bad_updates=1,
+        running_totals=old["epoch_sums"],
     )  # fmt: skip
     record = {"format": "asr-checkpoint", "format_version": 2, "settings": "{}", "states": STATES}
     torch.save({**record, "position": old}, path)
     assert load_checkpoint(path, CPU)[0] == new
     between = {**old, "batch": 0, "epoch_sums": {}, "best_epoch": 0, "epoch": 1, "update": 0}
     torch.save({**record, "position": between}, path)
-    position = load_checkpoint(path, CPU)[0]
-    assert (position.validated_update, position.best, position.since_best) == (0, "", 0)
+    state = load_checkpoint(path, CPU)[0]
+    assert (state.validated_update, state.best, state.since_best) == (0, "", 0)
+
+
+def test_third_version_stays_loadable(path: Path) -> None:
+    """Guards runs started with format 3, in which three fields had other names: its fields, spelled out."""
+    old = {
+        "epoch": 3, "batch": 7, "update": 40, "seconds": 12.5, "validated_update": 33, "best": "epoch 2",
+        "best_score": 10.0, "best_loss": 0.5, "since_best": 1, "ranking": [(10.0, 0.5, "epoch 2")],
+        "averaged": [], "average_unsaved": False, "rate_scale": 0.5, "bad_updates": 1,
+        "sums": {"loss": 1.0, "tokens": 2.0, "skipped": 0.0},
+    }  # fmt: skip
+    torch.save({**torch.load(path, weights_only=True), "format_version": 3, "position": old}, path)
+    state, settings, _ = load_checkpoint(path, CPU)
+    assert (state.training_s, state.learning_rate_scale, state.running_totals) == (12.5, 0.5, old["sums"])
+    assert (state.best, state.ranking) == (old["best"], old["ranking"])
+    assert settings["train.seed"] == 1
 
 
 def test_full_disk(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,7 +171,7 @@ def test_full_disk(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr("os.fsync", fsync)
     with pytest.raises(ModelError, match="No space left on device") as caught:
-        save_checkpoint(path, Position(epoch=9), {}, STATES)
+        save_checkpoint(path, TrainingState(epoch=9), {}, STATES)
     assert "unharmed" in str(caught.value)
     assert path.read_bytes() == before
     assert [entry.name for entry in path.parent.iterdir()] == [path.name]

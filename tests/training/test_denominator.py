@@ -19,7 +19,7 @@ from asr.model.loss import LossConfig
 from asr.model.saved import load_model, save_model
 from asr.training import recogniser
 from asr.training.denominator import estimate_denominator
-from asr.training.recogniser import Settings, train
+from asr.training.recogniser import Settings, train_recogniser
 from asr.training.tasks.speech import replay
 from tests.training.conftest import assert_same_weights, changed, rows, weights_of
 
@@ -41,7 +41,7 @@ def test_run(manifest: Path, settings: Settings, caplog: pytest.LogCaptureFixtur
     the denominator, the loss and one warning that its score misleads."""
     caplog.set_level(logging.INFO, "asr")
     utterances = read_manifest(manifest)
-    path = train(utterances, utterances, with_crf(settings, 3))
+    path = train_recogniser(utterances, utterances, with_crf(settings, 3))
     model = load_model(path)
     assert model.settings.encoder.loss == LossConfig("crf", 3)
     tokens = [tuple(model.settings.tokenizer.encode(utterance.text)) for utterance in utterances]
@@ -69,12 +69,12 @@ def test_resumed_equals_never_stopped(manifest: Path, settings: Settings, tmp_pa
     text.write_text("abc\ncab\n")
     crf = changed(with_crf(settings), "text", denominator_text=(text,))
     utterances = read_manifest(manifest)
-    whole = train(utterances, utterances, changed(crf, "train", run_dir=tmp_path / "whole"))
+    whole = train_recogniser(utterances, utterances, changed(crf, "train", run_dir=tmp_path / "whole"))
     with pytest.raises(Interrupted):
-        train(utterances, utterances, changed(crf, "train", max_hours=1e-6))
+        train_recogniser(utterances, utterances, changed(crf, "train", max_hours=1e-6))
     text.write_text("aaaa\n" * 50)
     monkeypatch.setattr(recogniser, "estimate_denominator", lambda *parts: pytest.fail("estimated again"))
-    resumed = train(utterances, utterances, changed(crf, "train", resume=True))
+    resumed = train_recogniser(utterances, utterances, changed(crf, "train", resume=True))
     assert_same_weights(whole, resumed)
     assert "denominator.probs" in weights_of(resumed)
 
@@ -90,7 +90,7 @@ def test_warm_starts(
 
     def start(made: Settings, name: str, source: Path | None, count: int = 16) -> Path:
         made = changed(made, "train", run_dir=tmp_path / name, warm_start=source)
-        return train(utterances[:count], utterances[:count], made)
+        return train_recogniser(utterances[:count], utterances[:count], made)
 
     ctc = start(short, "ctc", None)
     crf = start(with_crf(short), "crf", ctc)
@@ -148,7 +148,7 @@ def test_text_without_crf(manifest: Path, settings: Settings, tmp_path: Path) ->
     with pytest.raises(
         SettingsError, match=r"--text\.denominator-text is for CTC-CRF, but --model\.criterion is "
     ):
-        train(utterances, utterances, given)
+        train_recogniser(utterances, utterances, given)
 
 
 @pytest.mark.parametrize(
@@ -175,7 +175,7 @@ def test_bad_update_is_repeated_with_its_loss(manifest: Path, settings: Settings
     monkeypatch.setattr("asr.training.trainer.nn.utils.clip_grad_norm_",
                         lambda *parts: torch.tensor(math.nan))  # fmt: skip
     with pytest.raises(Exception, match="not finite"):
-        train(utterances, utterances, stopped)
+        train_recogniser(utterances, utterances, stopped)
     monkeypatch.undo()
     (path,) = settings.train.run_dir.glob("bad_update_*.pt")
     record = torch.load(path, weights_only=True)

@@ -11,7 +11,7 @@ import pytest
 from asr.cli import main
 from asr.commands.evaluate import describe
 from asr.corpora.manifest import Utterance, read_manifest
-from asr.decoding.config import BeamConfig, DecoderSettings, GivenWeights
+from asr.decoding.config import BeamConfig, DecoderSettings, GivenDecodingWeights
 from asr.decoding.decoder import build_decoder
 from asr.errors import DataError, SettingsError
 from asr.model.loss import LossConfig
@@ -19,7 +19,7 @@ from asr.model.saved import load_model
 from asr.scoring.evaluation import evaluate
 from asr.training.checkpoint import load_checkpoint
 from asr.training.dev_decoding import DevDecodingConfig
-from asr.training.recogniser import Settings, train
+from asr.training.recogniser import Settings, train_recogniser
 from asr.training.tasks.speech import SpeechValidation
 from tests.training.conftest import changed, rows
 
@@ -59,17 +59,19 @@ def test_run_with_phones(
     caplog.set_level(logging.INFO, "asr")
     selection = DevDecodingConfig(dev_lm=lm, dev_utterances=5, dev_beam_size=20)
     made = replace(changed(phones, "model", loss=LossConfig(criterion)), selection=selection)
-    path = train(utterances, utterances, made)
+    path = train_recogniser(utterances, utterances, made)
     run_dir = made.train.run_dir
     (row,) = rows(run_dir, "epoch")
     model = load_model(path)
-    decoding = DecoderSettings("beam", lm, weights=GivenWeights(lm_weight=1.0), beam=BeamConfig(beam_size=20))
+    decoding = DecoderSettings(
+        "beam", lm, weights=GivenDecodingWeights(lm_weight=1.0), beam=BeamConfig(beam_size=20)
+    )
     chosen = [sorted(utterances, key=lambda one: one.id)[number] for number in (0, 3, 6, 9, 12)]
     score = evaluate(model, chosen, decoder=build_decoder(decoding, model))
     assert row["dev_lm_wer"] == pytest.approx(100 * score.words.rate)
     assert score.words.rate > 0
-    position, settings, _ = load_checkpoint(run_dir / "checkpoint.pt", model.device)
-    assert position.best_score == row["dev_lm_wer"]
+    state, settings, _ = load_checkpoint(run_dir / "checkpoint.pt", model.device)
+    assert state.best_score == row["dev_lm_wer"]
     assert settings["dev_lm"] == str(lm)
     (line,) = [text for text in caplog.messages if "train loss" in text]
     assert f"dev WER {row['dev_lm_wer']:.2f}%  greedy PER {row['dev_per']:.2f}%" in line
@@ -89,16 +91,16 @@ def test_lexicon_and_other_files_on_resuming(
     words.write_text("\n".join({utterance.text for utterance in utterances}))
     selection = DevDecodingConfig(dev_lm=lm, dev_lexicon=words, dev_utterances=0)
     made = replace(phones, selection=selection)
-    train(utterances, utterances, made)
+    train_recogniser(utterances, utterances, made)
     again = changed(made, "train", resume=True)
     with pytest.raises(SettingsError, match=r"other settings: --dev-utterances was 0 and is now 3\. Resume"):
-        train(utterances, utterances, changed(again, "selection", dev_utterances=3))
+        train_recogniser(utterances, utterances, changed(again, "selection", dev_utterances=3))
     words.write_text(words.read_text() + "\nabcabc\n")
     with pytest.raises(SettingsError, match="the digest of the dev language model and lexicon was "):
-        train(utterances, utterances, again)
+        train_recogniser(utterances, utterances, again)
     lm.unlink()
     with pytest.raises(DataError, match=r"words\.arpa: cannot be read"):
-        train(utterances, utterances, again)
+        train_recogniser(utterances, utterances, again)
 
 
 def test_model_is_chosen_by_decoded_words() -> None:

@@ -20,7 +20,7 @@ from asr.model.acoustic import AcousticModel, ModelSettings
 from asr.model.ctc import blank_steps, ctc_loss, deterministic_ctc_loss
 from asr.model.encoder import EncoderConfig
 from asr.model.loss import LossConfig
-from asr.model.recurrent.initialization import CELL_NAMES
+from asr.model.recurrent.factory import CELL_NAMES
 from asr.text.characters import CharTokenizer
 from asr.training.averaging import MovingAverage
 from asr.training.tasks.speech import loss_of, speech_losses

@@ -26,7 +26,7 @@ class _Planted:
     """Batches in which some utterances are damaged."""
 
     def __init__(self, trainer: Trainer, change: Callable[[Batch], Batch]) -> None:
-        self.inner, self.change = trainer.task.train, change
+        self.inner, self.change = trainer.task.train_batches, change
         self.examples = self.inner.examples
 
     def plan(self, epoch: int) -> Any:
@@ -53,7 +53,7 @@ def plant(trainer: Trainer, name: str, kind: str) -> None:
         lengths[hit] = 400
         return replace(batch, tokens=tokens, token_lengths=lengths)
 
-    trainer.task.train = _Planted(trainer, change)
+    trainer.task.train_batches = _Planted(trainer, change)
 
 
 @pytest.mark.parametrize(("kind", "value"), [("nan", "nan"), ("infinite", "inf")])
@@ -73,13 +73,13 @@ def test_bad_utterance(
         original(batches, *rest)
         after = (trainer.task.net.state_dict(), trainer.optimizer.state_dict()["state"])
         if before[1]:  # before the first update there is no state to compare
-            untouched[trainer.position.update] = same_tree(list(before), list(after))
-            assert untouched[trainer.position.update] == ("u05" in batch.ids)
+            untouched[trainer.state.update] = same_tree(list(before), list(after))
+            assert untouched[trainer.state.update] == ("u05" in batch.ids)
 
     monkeypatch.setattr(trainer, "_update", update)
-    position = trainer.fit(StopRequest())
-    assert position.epoch == 3
-    assert position.bad_updates == 0  # in a row, and the last one was good
+    state = trainer.fit(StopRequest())
+    assert state.epoch == 3
+    assert state.bad_updates == 0  # in a row, and the last one was good
     skipped = [message for message in caplog.messages if "skipped. utterances" in message]
     numbers = [number for number, same in untouched.items() if same]
     bad = tmp_path / "run" / f"bad_update_{numbers[-1]}.pt"
@@ -98,16 +98,17 @@ def test_scaled_loss_that_is_not_finite(make_trainer: Make, caplog: pytest.LogCa
     reported as skipped, and must be; an overflow is skipped too, and lowers the scale."""
     trainer = make_trainer(epochs=1, ema=0.5)
     trainer.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
-    trainer.bad_update_reporter.precision = torch.float16
+    reporter = trainer.bad_update_reporter
+    reporter.context = replace(reporter.context, precision=torch.float16)
     original = trainer.task.forward
 
     def forward(batch: Batch, precision: torch.dtype) -> Any:
         found = original(batch, precision)
-        bad = float("inf") if trainer.position.update == 1 else 0.0
+        bad = float("inf") if trainer.state.update == 1 else 0.0
         return replace(found, losses=found.losses * (0.0 if bad else 1.0) + bad)
 
     def gradient(value: torch.Tensor) -> torch.Tensor:
-        return value * float("inf") if trainer.position.update == 2 else value
+        return value * float("inf") if trainer.state.update == 2 else value
 
     trainer.task.forward = forward
     trainer.task.net.encoder.output.weight.register_hook(gradient)

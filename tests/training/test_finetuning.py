@@ -164,8 +164,8 @@ def test_resumed_with_a_rate_of_copied_weights(make_trainer: Make, tmp_path: Pat
         parts.fit(StopAfter(3))
     source.unlink()
     resumed = make_trainer("parts", **more)
-    position, _, states = load_checkpoint(tmp_path / "parts" / CHECKPOINT, torch.device("cpu"))
-    resumed.restore(position, states)
+    state, _, state_dicts = load_checkpoint(tmp_path / "parts" / CHECKPOINT, torch.device("cpu"))
+    resumed.restore(state, state_dicts)
     resumed.fit(StopRequest())
     last = [load_file(tmp_path / name / "last.safetensors") for name in ("whole", "parts")]
     assert same_tree(*last)

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from asr.training import metrics as metrics_module
-from asr.training.checkpoint import Position
-from asr.training.metrics import Metrics, UpdateReport, clock
+from asr.training.checkpoint import TrainingState
+from asr.training.metrics import Metrics, UpdateReport
 from asr.training.stopping import StopRequest
 from asr.training.tasks.speech import SpeechTask, SpeechValidation
 from asr.training.trainer import Trainer
@@ -54,14 +54,14 @@ def rows(run_dir: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
 
 
-def progress(position: Position, batches: int, epochs: int) -> float:
-    return (position.epoch - 1 + position.batch / batches) / epochs
+def progress(state: TrainingState, batches: int, epochs: int) -> float:
+    return (state.epoch - 1 + state.batch / batches) / epochs
 
 
 def feed(
     metrics: Metrics,
     hands: Clock,
-    position: Position,
+    state: TrainingState,
     updates: int,
     wait_s: float,
     work_s: float,
@@ -77,18 +77,18 @@ def feed(
 
     for _ in metrics.epoch_items(items(), batches):
         hands.now += work_s
-        position.batch += 1
-        position.update += 1
-        metrics.add(position, REPORT, progress(position, batches, epochs))
+        state.batch += 1
+        state.update += 1
+        metrics.add(state, REPORT, progress(state, batches, epochs))
 
 
 @pytest.mark.usefixtures("no_board")
 def test_speed_waiting_and_time_left(tmp_path: Path, hands: Clock, caplog: pytest.LogCaptureFixture) -> None:
     """Guards the numbers of the progress line: 50 s of audio in 2 s, of which 0.5 s were spent waiting."""
     caplog.set_level(logging.INFO, "asr")
-    metrics, position = Metrics(tmp_path, 8.0, PACE, enabled=True), Position()
-    metrics.begin(position, batches=4, epochs=2)
-    feed(metrics, hands, position, 4, wait_s=0.5, work_s=1.5)
+    metrics, state = Metrics(tmp_path, 8.0, PACE, enabled=True), TrainingState()
+    metrics.begin(state, batches=4, epochs=2)
+    feed(metrics, hands, state, 4, wait_s=0.5, work_s=1.5)
     (row,) = rows(tmp_path)
     assert row["audio_s_per_s"] == 25
     assert row["waiting_share"] == 0.25
@@ -106,11 +106,11 @@ def test_speed_waiting_and_time_left(tmp_path: Path, hands: Clock, caplog: pytes
 def test_short_epochs_still_get_lines(tmp_path: Path, hands: Clock) -> None:
     """Guards small corpora, whose epochs end before it is time for a line; validation does not count as
     time."""
-    metrics, position = Metrics(tmp_path, 8.0, PACE, enabled=True), Position()
-    metrics.begin(position, batches=2, epochs=4)
+    metrics, state = Metrics(tmp_path, 8.0, PACE, enabled=True), TrainingState()
+    metrics.begin(state, batches=2, epochs=4)
     for epoch in (1, 2):
-        position.epoch, position.batch = epoch, 0
-        feed(metrics, hands, position, 2, wait_s=0.0, work_s=2.0)
+        state.epoch, state.batch = epoch, 0
+        feed(metrics, hands, state, 2, wait_s=0.0, work_s=2.0)
         hands.now += 1000
     (row,) = rows(tmp_path)
     assert row["audio_s_per_s"] == 25
@@ -122,10 +122,10 @@ def test_resumed_session(tmp_path: Path, hands: Clock, caplog: pytest.LogCapture
     caplog.set_level(logging.INFO, "asr")
     hands.now = 5000.0
     metrics = Metrics(tmp_path, 4.0, PACE, enabled=True)
-    position = Position(epoch=3, batch=2, update=10, seconds=100.0)
+    state = TrainingState(epoch=3, batch=2, update=10, training_s=100.0)
     hands.now = 6000.0
-    metrics.begin(position, batches=4, epochs=4, progress=progress(position, 4, 4))
-    feed(metrics, hands, position, 2, wait_s=0.0, work_s=2.0, epochs=4)
+    metrics.begin(state, batches=4, epochs=4, progress=progress(state, 4, 4))
+    feed(metrics, hands, state, 2, wait_s=0.0, work_s=2.0, epochs=4)
     assert metrics.total_seconds() == 104
     assert caplog.messages[-1].endswith("left 0:00:08")  # 2 of 16 batches in 4 s, 4 batches are left
 
@@ -142,11 +142,11 @@ def test_rows_behind_the_checkpoint_are_taken_back(tmp_path: Path) -> None:
     ]
     path = tmp_path / "metrics.jsonl"
     path.write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"event": "upd')
-    Metrics(tmp_path, 1.0, PACE, enabled=True).begin(Position(epoch=2, batch=4, update=8), 4, 4)
+    Metrics(tmp_path, 1.0, PACE, enabled=True).begin(TrainingState(epoch=2, batch=4, update=8), 4, 4)
     assert rows(tmp_path) == lines[:4]
-    Metrics(tmp_path, 1.0, PACE, enabled=True).begin(Position(epoch=2, batch=2, update=6), 4, 4)
+    Metrics(tmp_path, 1.0, PACE, enabled=True).begin(TrainingState(epoch=2, batch=2, update=6), 4, 4)
     assert rows(tmp_path) == lines[:3]
-    Metrics(tmp_path, 1.0, PACE, enabled=True).begin(Position(), 4, 4)
+    Metrics(tmp_path, 1.0, PACE, enabled=True).begin(TrainingState(), 4, 4)
     assert rows(tmp_path) == []
 
 
@@ -154,10 +154,10 @@ def test_rows_behind_the_checkpoint_are_taken_back(tmp_path: Path) -> None:
 def test_epoch_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Guards the one line a person reads for every epoch."""
     caplog.set_level(logging.INFO, "asr")
-    metrics, position = Metrics(tmp_path, 99.0, PACE, enabled=True), Position(epoch=2, seconds=3723.0)
-    metrics.begin(position, 4, 5)
-    position.sums = {"loss": 30.0, "tokens": 20.0, "skipped": 2.0}
-    metrics.validated(position, RESULT, every=0, better=True)
+    metrics, state = Metrics(tmp_path, 99.0, PACE, enabled=True), TrainingState(epoch=2, training_s=3723.0)
+    metrics.begin(state, 4, 5)
+    state.running_totals = {"loss": 30.0, "tokens": 20.0, "skipped": 2.0}
+    metrics.validated(state, RESULT, every=0, better=True)
     assert caplog.messages == [
         "epoch 2/5  train loss 1.500  dev loss 0.500  dev WER 12.50%  CER 5.00%  blank 75%  1:02:03  "
         "2 updates skipped  best so far"
@@ -170,10 +170,10 @@ def test_epoch_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
 @pytest.mark.usefixtures("no_board")
 def test_json_has_no_infinity(tmp_path: Path) -> None:
     """Guards readers of metrics.jsonl that are stricter than Python's."""
-    metrics, position = Metrics(tmp_path, 99.0, PACE, enabled=True), Position()
-    metrics.begin(position, 4, 5)
+    metrics, state = Metrics(tmp_path, 99.0, PACE, enabled=True), TrainingState()
+    metrics.begin(state, 4, 5)
     infinite = SpeechValidation(wer=float("inf"), cer=5.0, loss=float("nan"), blank_share=1.0, examples=())
-    metrics.validated(position, infinite, every=0, better=False)
+    metrics.validated(state, infinite, every=0, better=False)
 
     def refuse(text: str) -> None:
         pytest.fail(f"{text} is not JSON")
@@ -184,10 +184,10 @@ def test_json_has_no_infinity(tmp_path: Path) -> None:
 
 def test_disabled_writes_nothing(tmp_path: Path) -> None:
     """Guards the main process's files against the other processes."""
-    metrics, position = Metrics(tmp_path / "run", 0.0, PACE, enabled=False), Position()
-    metrics.begin(position, 4, 5)
-    metrics.add(position, REPORT, 0.0)
-    metrics.validated(position, RESULT, every=0, better=True)
+    metrics, state = Metrics(tmp_path / "run", 0.0, PACE, enabled=False), TrainingState()
+    metrics.begin(state, 4, 5)
+    metrics.add(state, REPORT, 0.0)
+    metrics.validated(state, RESULT, every=0, better=True)
     metrics.close()
     assert not (tmp_path / "run").exists()
 
@@ -195,9 +195,9 @@ def test_disabled_writes_nothing(tmp_path: Path) -> None:
 def test_without_tensorboard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Guards the optional dependency: without it, all but its files is written."""
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    metrics, position = Metrics(tmp_path, 0.0, PACE, enabled=True), Position()
-    metrics.begin(position, 4, 5)
-    metrics.validated(position, RESULT, every=0, better=True)
+    metrics, state = Metrics(tmp_path, 0.0, PACE, enabled=True), TrainingState()
+    metrics.begin(state, 4, 5)
+    metrics.validated(state, RESULT, every=0, better=True)
     metrics.close()
     assert [path.name for path in tmp_path.iterdir()] == ["metrics.jsonl"]
 
@@ -218,9 +218,3 @@ def test_real_run(
     assert list((tmp_path / "run" / "tensorboard").glob("events*"))
     progress = [record.getMessage() for record in caplog.records if getattr(record, "transient", False)]
     assert any("  left 0:00:0" in line for line in progress)
-
-
-def test_clock() -> None:
-    """Guards minutes and hours."""
-    assert [clock(seconds) for seconds in (0, 59.6, 3599)] == ["0:00:00", "0:01:00", "0:59:59"]
-    assert clock(36_000) == "10:00:00"

@@ -20,7 +20,7 @@ from asr.frontend.features import log_mel
 from asr.training import recogniser as recogniser_module
 from asr.training import runs as runs_module
 from asr.training.distributed import Process
-from asr.training.recogniser import Settings, branch_of, feature_statistics, train
+from asr.training.recogniser import Settings, branch_of, feature_statistics, train_recogniser
 from tests.training.conftest import assert_same_weights, changed, weights_of
 
 CPU = torch.device("cpu")
@@ -29,18 +29,18 @@ CPU = torch.device("cpu")
 def test_folder_in_use(manifest: Path, settings: Settings) -> None:
     """Guards a finished run against being overwritten by a second one."""
     utterances = read_manifest(manifest)
-    train(utterances, utterances, settings)
+    train_recogniser(utterances, utterances, settings)
     with pytest.raises(
         SettingsError, match=r"run already holds a run\. Add --train\.resume to continue it, or"
     ):
-        train(utterances, utterances, settings)
+        train_recogniser(utterances, utterances, settings)
 
 
 def test_nothing_to_resume(manifest: Path, settings: Settings, caplog: pytest.LogCaptureFixture) -> None:
     """Guards scripts that always pass --train.resume: the first time there is nothing, which is logged."""
     caplog.set_level(logging.INFO, "asr")
     utterances = read_manifest(manifest)
-    train(utterances, utterances, changed(settings, "train", resume=True, epochs=1))
+    train_recogniser(utterances, utterances, changed(settings, "train", resume=True, epochs=1))
     assert any(
         "nothing to resume in" in message and "from the beginning" in message for message in caplog.messages
     )
@@ -49,27 +49,27 @@ def test_nothing_to_resume(manifest: Path, settings: Settings, caplog: pytest.Lo
 def test_resume_with_other_settings(manifest: Path, settings: Settings, tmp_path: Path) -> None:
     """Guards against half a run with one learning rate and half with another: what has changed is named."""
     utterances = read_manifest(manifest)
-    train(utterances, utterances, changed(settings, "train", epochs=1))
+    train_recogniser(utterances, utterances, changed(settings, "train", epochs=1))
     other = changed(settings, "train", resume=True, epochs=1, learning_rate=0.5)
     other = changed(other, "model", dropout=0.1)
     with pytest.raises(SettingsError) as caught:
-        train(utterances, utterances, other)
+        train_recogniser(utterances, utterances, other)
     assert "--model.dropout was None and is now 0.1" in str(caught.value)
     assert "--train.learning-rate was 0.001 and is now 0.5" in str(caught.value)
     assert "epochs" not in str(caught.value)
     same = changed(settings, "train", resume=True, epochs=1)
     with pytest.raises(SettingsError, match="the digest of the training and dev data was"):
-        train(utterances[1:], utterances, same)
+        train_recogniser(utterances[1:], utterances, same)
     # Nobody typed it, so the message has to say what it is and what to type.
     with pytest.raises(SettingsError, match=r"--batch.shards \(.* one for each process\) was 1 and is now 2"):
-        train(utterances, utterances, changed(same, "batch", shards=2))
+        train_recogniser(utterances, utterances, changed(same, "batch", shards=2))
     # Where and how fast may change, and what an older version did not know counts as the default.
     path = tmp_path / "run" / "checkpoint.pt"
     record = torch.load(path, weights_only=True)
     plain = json.loads(record["settings"])
     del plain["model.residual"]
     torch.save({**record, "settings": json.dumps(plain)}, path)
-    train(
+    train_recogniser(
         utterances,
         utterances,
         changed(changed(same, "train", save_every_s=1.0, threads=1), "batch", workers=0),
@@ -83,12 +83,12 @@ def test_resume_with_other_noise(manifest: Path, settings: Settings, tmp_path: P
     noise.mkdir()
     shutil.copy(utterances[0].audio_filepath, noise / "a.wav")
     noisy = changed(settings, "augment", noise_share=0.5, noise_dir=noise)
-    train(utterances, utterances, changed(noisy, "train", epochs=1))
+    train_recogniser(utterances, utterances, changed(noisy, "train", epochs=1))
     again = changed(noisy, "train", resume=True, epochs=1)
-    train(utterances, utterances, again)
+    train_recogniser(utterances, utterances, again)
     shutil.copy(utterances[0].audio_filepath, noise / "b.wav")
     with pytest.raises(SettingsError, match="the digest of the recordings of noise and rooms was "):
-        train(utterances, utterances, again)
+        train_recogniser(utterances, utterances, again)
 
 
 def test_resume_anyway(
@@ -97,22 +97,22 @@ def test_resume_anyway(
     """Guards --train.resume-anyway: it names what has changed and goes on with the settings of today; where
     the weights do not fit any more, one line reports it."""
     utterances = read_manifest(manifest)
-    train(utterances, utterances, changed(settings, "train", epochs=1))
+    train_recogniser(utterances, utterances, changed(settings, "train", epochs=1))
     more = changed(settings, "train", resume_anyway=True, epochs=2, learning_rate=0.5, weight_decay=0.125)
-    train(utterances[1:], utterances, more)
+    train_recogniser(utterances[1:], utterances, more)
     (message,) = [text for text in caplog.messages if "going on with other settings" in text]
     for part in ("--train.epochs was 1 and is now 2", "--train.learning-rate was 0.001 and is now 0.5",
                  "the digest of the training and dev data was"):  # fmt: skip
         assert part in message
-    states = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)["states"]
-    assert states["optimizer"]["param_groups"][0]["weight_decay"] == 0.125
+    state_dicts = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)["states"]
+    assert state_dicts["optimizer"]["param_groups"][0]["weight_decay"] == 0.125
     # Other parts learn: the moments of before belong to other weights.
-    train(utterances, utterances, changed(more, "train", epochs=3, freeze=("front",)))
+    train_recogniser(utterances, utterances, changed(more, "train", epochs=3, freeze=("front",)))
     assert "other parts are frozen than before: the optimiser's state is reset" in caplog.messages
     with pytest.raises(
         SettingsError, match=r"its weights do not fit these settings: .*size mismatch"
     ) as caught:
-        train(utterances, utterances, changed(changed(more, "train", epochs=4), "model", width=24))
+        train_recogniser(utterances, utterances, changed(changed(more, "train", epochs=4), "model", width=24))
     assert "\n" not in str(caught.value)
     assert "--train.warm-start" in str(caught.value)
 
@@ -121,16 +121,20 @@ def test_warm_start_and_time_limit(manifest: Path, settings: Settings, tmp_path:
     """Guards two settings through the whole command: a first session that the clock ends at once has the
     source model's weights, a second one continues without needing that model."""
     utterances = read_manifest(manifest)
-    source = train(utterances, utterances, changed(settings, "train", epochs=1))
+    source = train_recogniser(utterances, utterances, changed(settings, "train", epochs=1))
     warm = {"run_dir": tmp_path / "warm", "warm_start": source, "epochs": 1}
     with pytest.raises(
         Interrupted, match=r"stopped by --train\.max-hours 1e-06 in epoch 1, batch 1, and saved"
     ):
-        train(utterances, utterances, changed(settings, "train", **warm, max_hours=1e-6, learning_rate=1e-9))
+        train_recogniser(
+            utterances, utterances, changed(settings, "train", **warm, max_hours=1e-6, learning_rate=1e-9)
+        )
     weights = torch.load(tmp_path / "warm" / "checkpoint.pt", weights_only=True)["states"]["net"]
     torch.testing.assert_close(dict(weights), weights_of(source), rtol=1e-4, atol=1e-6)
     source.unlink()
-    train(utterances, utterances, changed(settings, "train", **warm, resume=True, learning_rate=1e-9))
+    train_recogniser(
+        utterances, utterances, changed(settings, "train", **warm, resume=True, learning_rate=1e-9)
+    )
 
 
 def test_branch_starts_from_its_trunk(
@@ -140,12 +144,12 @@ def test_branch_starts_from_its_trunk(
     caplog.set_level(logging.INFO, "asr")
     utterances = read_manifest(manifest)
     trunk = changed(settings, "train", schedule="constant", epochs=1, warmup=0.0)
-    train(utterances, utterances, trunk)
+    train_recogniser(utterances, utterances, trunk)
     augment = replace(trunk.augment, telephone_share=1.0)
     branch = branch_of(trunk, tmp_path / "branch", 2, augment)
     assert (branch.augment, branch.model, branch.train.seed) == (augment, trunk.model, trunk.train.seed)
     assert (branch.train.schedule, branch.train.learning_rate) == ("linear", trunk.train.learning_rate)
-    train(utterances, utterances, branch)
+    train_recogniser(utterances, utterances, branch)
     log = (tmp_path / "branch" / "train.log").read_text()
     assert re.search(
         r"warm start from .*model\.safetensors: (\d+) of \1 tensors copied; not copied: none", log
@@ -157,7 +161,7 @@ def test_half_written_files_of_a_killed_session(manifest: Path, settings: Settin
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "checkpoint.pt.part").write_bytes(b"half")
     utterances = read_manifest(manifest)
-    train(utterances, utterances, changed(settings, "train", epochs=1))
+    train_recogniser(utterances, utterances, changed(settings, "train", epochs=1))
     assert not list((tmp_path / "run").glob("*.part"))
 
 
@@ -168,7 +172,7 @@ def test_resumed_after_ctrl_c(
     """Guards the whole command, global statistics included: stopped and resumed equals never stopped."""
     utterances = read_manifest(manifest)
     settings = changed(settings, "features", normalize="global")
-    train(utterances, utterances, changed(settings, "train", run_dir=tmp_path / "whole"))
+    train_recogniser(utterances, utterances, changed(settings, "train", run_dir=tmp_path / "whole"))
 
     class Stop(runs_module.StopRequest):
         seen = 0
@@ -184,10 +188,10 @@ def test_resumed_after_ctrl_c(
     with monkeypatch.context() as patch:
         patch.setattr(runs_module, "StopRequest", Stop)
         with pytest.raises(Interrupted, match=r"stopped in epoch 1, batch 3, and saved\. To continue, add"):
-            train(utterances, utterances, settings)
+            train_recogniser(utterances, utterances, settings)
     monkeypatch.setattr(recogniser_module, "feature_statistics", lambda *_: pytest.fail("computed again"))
     caplog.set_level(logging.INFO, "asr")
-    train(utterances, utterances, changed(settings, "train", resume=True))
+    train_recogniser(utterances, utterances, changed(settings, "train", resume=True))
     assert "resuming in epoch 1, after batch 3" in caplog.messages
     for name in ("last.safetensors", "model.safetensors"):
         assert_same_weights(tmp_path / "whole" / name, tmp_path / "run" / name)
@@ -232,11 +236,11 @@ def test_global_statistics(manifest: Path, settings: Settings) -> None:
 def test_empty_dev_set(manifest: Path, settings: Settings) -> None:
     """Guards against training for an epoch and then finding nothing to choose by."""
     with pytest.raises(DataError, match="none of 0 dev utterances"):
-        train(read_manifest(manifest), [], settings)
+        train_recogniser(read_manifest(manifest), [], settings)
 
 
 def test_run_folder_that_is_a_file(manifest: Path, settings: Settings, tmp_path: Path) -> None:
     """Guards a slip in --train.run-dir."""
     (tmp_path / "run").write_text("notes")
     with pytest.raises(SettingsError, match=r"train\.run-dir .*run: cannot be used as a folder: File exists"):
-        train(read_manifest(manifest), read_manifest(manifest), settings)
+        train_recogniser(read_manifest(manifest), read_manifest(manifest), settings)

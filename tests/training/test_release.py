@@ -5,7 +5,7 @@ from pathlib import Path
 
 from asr.corpora.manifest import read_manifest
 from asr.model.saved import load_model
-from asr.training.recogniser import Settings, train
+from asr.training.recogniser import Settings, train_recogniser
 from asr.training.release import portable_settings, write_release
 from tests.training.conftest import changed
 
@@ -24,7 +24,7 @@ def test_portable_settings_name_no_folder(settings: Settings, tmp_path: Path) ->
 def test_release_says_what_it_is_made_of(manifest: Path, settings: Settings, tmp_path: Path) -> None:
     """Guards the file that ships: data, settings, commit and dev score are in it, folders are not."""
     utterances = read_manifest(manifest)
-    model = train(utterances, utterances, changed(settings, "train", epochs=1))
+    model = train_recogniser(utterances, utterances, changed(settings, "train", epochs=1))
     out = tmp_path / "small.safetensors"
     write_release(out, model, "recipes/x.py", {"train": utterances}, {"only": settings})
     record = load_model(out).settings.provenance

@@ -32,8 +32,8 @@ def test_time_limit(make_trainer: Make, tmp_path: Path) -> None:
     stop = StopRequest(max_hours=1e-9)
     with pytest.raises(Interrupted, match=r"stopped by --train\.max-hours 1e-09 in epoch 1, batch 1, and"):
         make_trainer().fit(stop)
-    position, _, _ = load_checkpoint(tmp_path / "run" / CHECKPOINT, torch.device("cpu"))
-    assert position.update == 1
+    state, _, _ = load_checkpoint(tmp_path / "run" / CHECKPOINT, torch.device("cpu"))
+    assert state.update == 1
     with StopRequest(max_hours=1.0) as patient:
         assert not patient.received
         signal.raise_signal(signal.SIGTERM)

@@ -29,10 +29,10 @@ Make = Callable[..., Trainer]
 def test_learns(make_trainer: Make, tmp_path: Path) -> None:
     """Guards the loop as a whole: on a dozen utterances the loss falls to a tenth and the WER to nothing."""
     trainer = make_trainer(encoder=replace(ENCODER, width=32, dropout=0.0), epochs=30, learning_rate=3e-2)
-    position = trainer.fit(StopRequest())
+    state = trainer.fit(StopRequest())
     losses = [row["train_loss"] for row in rows(tmp_path / "run", "epoch")]
     assert losses[-1] < losses[0] / 10
-    assert position.best_score == 0
+    assert state.best_score == 0
     model = load_model(tmp_path / "run" / "model.safetensors")
     assert model.settings.provenance["dev_wer"] == 0
     assert model.settings.provenance["settings"] == {"train.seed": 1}
@@ -48,8 +48,8 @@ def test_best_is_not_last(make_trainer: Make, tmp_path: Path, monkeypatch: pytes
         return replace(original(*arguments), wer=wer, loss=loss)
 
     monkeypatch.setattr(speech_module, "validate", validate)
-    position = make_trainer(epochs=4).fit(StopRequest())
-    assert (position.best, position.best_score, position.best_loss) == ("epoch 3", 40.0, 1.0)
+    state = make_trainer(epochs=4).fit(StopRequest())
+    assert (state.best, state.best_score, state.best_loss) == ("epoch 3", 40.0, 1.0)
     assert load_model(tmp_path / "run" / "model.safetensors").settings.provenance["epoch"] == 3
     assert load_model(tmp_path / "run" / "last.safetensors").settings.provenance["epoch"] == 4
     assert [row["best"] for row in rows(tmp_path / "run", "epoch")] == [True, True, True, False]
@@ -62,8 +62,8 @@ def test_early_stop(
     caplog.set_level(logging.INFO, "asr")
     original = speech_module.validate
     monkeypatch.setattr(speech_module, "validate", lambda *args: replace(original(*args), wer=50, loss=1))
-    position = make_trainer(epochs=9, patience=2).fit(StopRequest())
-    assert (position.epoch, position.best) == (4, "epoch 1")
+    state = make_trainer(epochs=9, patience=2).fit(StopRequest())
+    assert (state.epoch, state.best) == (4, "epoch 1")
     assert "no better dev WER for 2 epochs: stopping early" in caplog.messages
 
 
@@ -86,10 +86,10 @@ def test_resumed_equals_never_stopped(
         with pytest.raises(Interrupted, match=r"and saved\. To continue, add --train.resume"):
             trainer.fit(StopAfter(stop))
         trainer = make_trainer("parts", augment=AUGMENT, **more)
-        position, settings, states = load_checkpoint(tmp_path / "parts" / CHECKPOINT, torch.device("cpu"))
+        state, settings, state_dicts = load_checkpoint(tmp_path / "parts" / CHECKPOINT, torch.device("cpu"))
         assert settings == {"train.seed": 1}
         torch.manual_seed(99)  # nothing may depend on what a process drew before
-        trainer.restore(position, states)
+        trainer.restore(state, state_dicts)
     trainer.fit(StopRequest())
     assert_same_runs(tmp_path / "whole", tmp_path / "parts")
 
@@ -97,13 +97,13 @@ def test_resumed_equals_never_stopped(
 def assert_same_runs(left: Path, right: Path) -> None:
     for name in ("last.safetensors", "model.safetensors"):
         assert same_tree(load_file(left / name), load_file(right / name)), name
-    positions, states = [], []
+    training_states, state_dicts = [], []
     for run_dir in (left, right):
-        position, _, state = load_checkpoint(run_dir / CHECKPOINT, torch.device("cpu"))
-        positions.append({key: value for key, value in asdict(position).items() if key != "seconds"})
-        states.append(state)
-    assert positions[0] == positions[1]
-    assert same_tree(*states)
+        state, _, tensors = load_checkpoint(run_dir / CHECKPOINT, torch.device("cpu"))
+        training_states.append({key: value for key, value in asdict(state).items() if key != "training_s"})
+        state_dicts.append(tensors)
+    assert training_states[0] == training_states[1]
+    assert same_tree(*state_dicts)
     times = ("training_s", "audio_s_per_s", "waiting_share")
     epochs = [
         [{key: value for key, value in row.items() if key not in times} for row in rows(run_dir, "epoch")]
@@ -136,12 +136,12 @@ def test_saved_within_the_epoch(make_trainer: Make, tmp_path: Path, monkeypatch:
     assert len(kept) > 6
     for folder in (kept[0], kept[len(kept) // 2]):
         trainer = make_trainer(folder.name)
-        position, _, states = load_checkpoint(folder / CHECKPOINT, torch.device("cpu"))
-        assert position.batch > 0
+        state, _, state_dicts = load_checkpoint(folder / CHECKPOINT, torch.device("cpu"))
+        assert state.batch > 0
         # What a crash leaves after the checkpoint: later rows, and half a row.
         with (folder / "metrics.jsonl").open("a") as file:
             file.write('{"event": "updates", "epoch": 3, "update": 99, "loss": 0.0}\n{"event": "up')
-        trainer.restore(position, states)
+        trainer.restore(state, state_dicts)
         trainer.fit(StopRequest())
         assert_same_runs(tmp_path / "whole", folder)
 
@@ -199,8 +199,8 @@ def test_loss_is_a_mean_over_tokens(make_trainer: Make, tones: list[Utterance], 
 def test_uncached_features(make_trainer: Make, tones: list[Utterance], tmp_path: Path) -> None:
     """Guards training straight from the audio, where the features are made on the model's device."""
     cached, plain = make_trainer("cached", epochs=1), make_trainer("plain", epochs=1)
-    plain.task.train.dataset.caches = {}
-    plain.task.dev.dataset.caches = {}
+    plain.task.train_batches.dataset.caches = {}
+    plain.task.dev_batches.dataset.caches = {}
     cached.fit(StopRequest())
     plain.fit(StopRequest())
     losses = [rows(tmp_path / name, "epoch")[0]["train_loss"] for name in ("cached", "plain")]
@@ -260,20 +260,20 @@ OLD_RUN = Path(__file__).parent / "data" / "run_d81c39c"
 
 def resume(make_trainer: Make, run_dir: Path, **config: Any) -> Trainer:
     trainer = make_trainer(run_dir.name, **config)
-    position, _, states = load_checkpoint(run_dir / CHECKPOINT, CPU)
-    trainer.restore(position, states)
+    state, _, state_dicts = load_checkpoint(run_dir / CHECKPOINT, CPU)
+    trainer.restore(state, state_dicts)
     return trainer
 
 
 def test_validated_every_so_many_updates(make_trainer: Make, tmp_path: Path) -> None:
     """Guards --train.validate-every: in mid-epoch and over more than one, and once more at the end."""
-    position = make_trainer(validate_every=4).fit(StopRequest())
-    total = position.update
+    state = make_trainer(validate_every=4).fit(StopRequest())
+    total = state.update
     validations = rows(tmp_path / "run", "validation")
     assert [row["update"] for row in validations] == [*range(4, total, 4), total]
-    assert position.best.startswith("update ")
+    assert state.best.startswith("update ")
     assert not rows(tmp_path / "run", "epoch")
-    assert position.epoch == 4
+    assert state.epoch == 4
 
 
 @pytest.mark.parametrize("stops", [(3, 2), (4,), (1, 7)])
@@ -298,19 +298,19 @@ def test_patience_counts_validations(make_trainer: Make, monkeypatch: pytest.Mon
     trainer = make_trainer(validate_every=2, epochs=50, patience=2)
     original = trainer.task.validate
     monkeypatch.setattr(trainer.task, "validate", lambda *args: replace(original(*args), wer=50, loss=1))
-    position = trainer.fit(StopRequest())
-    assert (position.best, position.update) == ("update 2", 6)
+    state = trainer.fit(StopRequest())
+    assert (state.best, state.update) == ("update 2", 6)
 
 
 def test_planned_by_updates(make_trainer: Make, tmp_path: Path) -> None:
     """Guards --train.updates: their number, whatever --train.epochs is; the learning rate falls over them."""
-    position = make_trainer(epochs=1, updates=12, schedule="linear", warmup=0.0, learning_rate=0.12).fit(
+    state = make_trainer(epochs=1, updates=12, schedule="linear", warmup=0.0, learning_rate=0.12).fit(
         StopRequest()
     )
-    assert position.update == 12
+    assert state.update == 12
     rates = [row["learning_rate"] for row in rows(tmp_path / "run", "updates")]
     assert rates == pytest.approx([0.12 - 0.01 * number for number in range(12)])
-    assert position.validated_update == 12  # the last weights are scored, in mid-epoch
+    assert state.validated_update == 12  # the last weights are scored, in mid-epoch
     assert resume(make_trainer, tmp_path / "run", updates=12).fit(StopRequest()).update == 12
 
 
@@ -344,16 +344,16 @@ def test_planned_by_time(
         trainer.fit(StopAfter(4))
     trainer = resume(make_trainer, tmp_path / "run", **plan)
     monkeypatch.setattr(metrics_module, "time", Clock(trainer))
-    position = trainer.fit(StopRequest())
-    assert position.update == 12
-    assert position.seconds == 120
+    state = trainer.fit(StopRequest())
+    assert state.update == 12
+    assert state.training_s == 120
     rates = [row["learning_rate"] for row in rows(tmp_path / "run", "updates")]
     assert rates == pytest.approx([0.12 - 0.01 * number for number in range(12)])
     lines = [record.getMessage() for record in caplog.records if "  left " in record.getMessage()]
     assert lines[0].startswith("epoch 1  batch 1/")
     assert lines[0].endswith("left 0:01:50")
     assert lines[-1].endswith("left 0:00:00")
-    assert position.validated_update == 12
+    assert state.validated_update == 12
 
 
 def test_run_of_an_older_version(make_trainer: Make, tmp_path: Path) -> None:
@@ -364,9 +364,9 @@ def test_run_of_an_older_version(make_trainer: Make, tmp_path: Path) -> None:
     trainer = resume(
         make_trainer, tmp_path / "run", encoder=small, augment=AUGMENT, epochs=4, average=2, ema=0.9
     )
-    assert (trainer.position.best, trainer.position.since_best) == ("epoch 2", 0)
-    position = trainer.fit(StopRequest())
-    assert (position.epoch, position.update, position.best) == (5, 20, "epoch 4")
+    assert (trainer.state.best, trainer.state.since_best) == ("epoch 2", 0)
+    state = trainer.fit(StopRequest())
+    assert (state.epoch, state.update, state.best) == (5, 20, "epoch 4")
     expected = load_file(OLD_RUN / "expected_last.safetensors")
     torch.testing.assert_close(
         load_file(tmp_path / "run" / "last.safetensors"), expected, rtol=1e-3, atol=1e-4
@@ -393,9 +393,9 @@ def test_resumed_into_another_precision(
     trainer = make(before)
     with pytest.raises(Interrupted):
         trainer.fit(StopAfter(1))
-    position, _, states = load_checkpoint(tmp_path / "run" / CHECKPOINT, CPU)
-    assert bool(states["scaler"]) == before
+    state, _, state_dicts = load_checkpoint(tmp_path / "run" / CHECKPOINT, CPU)
+    assert bool(state_dicts["scaler"]) == before
     trainer = make(after)
-    trainer.restore(position, states)
+    trainer.restore(state, state_dicts)
     assert trainer.fit(StopRequest()).epoch == 3
     assert same_tree(trainer.scaler.is_enabled(), after)

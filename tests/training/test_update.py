@@ -67,7 +67,7 @@ def gradients_of(trainer: Trainer[Any], batches: list[Batch]) -> tuple[Any, dict
 def whole_set(trainer: Trainer[Any], seconds: float) -> list[Batch]:
     """All utterances, in batches of about so many seconds."""
     config = BatchConfig(seconds=seconds, cache_dir=None, workers=0)
-    batches = Batches(trainer.task.train.examples, FEATURES, config, PLAIN, seed=1)
+    batches = Batches(trainer.task.train_batches.examples, FEATURES, config, PLAIN, seed=1)
     return list(batches.load(batches.plan(0)))
 
 
@@ -183,8 +183,8 @@ def test_whole_run_in_halves(
     assert freed
     whole, halves = (make_trainer(name) for name in ("a", "b"))
     for name, other in (("whole", whole), ("halves", halves)):
-        states = torch.load(tmp_path / name / "checkpoint.pt", weights_only=True)["states"]
-        other.task.net.load_state_dict(states["net"])
+        state_dicts = torch.load(tmp_path / name / "checkpoint.pt", weights_only=True)["states"]
+        other.task.net.load_state_dict(state_dicts["net"])
     torch.testing.assert_close(
         whole.task.net.state_dict(), halves.task.net.state_dict(), rtol=1e-3, atol=1e-4
     )
@@ -206,8 +206,8 @@ def test_accumulating_run(accumulate: int, make_trainer: Make, tmp_path: Path) -
     """Guards the counts: an epoch of n batches makes n / accumulate updates, the last of what is left."""
     trainer = make_trainer(epochs=2, accumulate=accumulate)
     batches = len(trainer.task.plan(1)), len(trainer.task.plan(2))
-    position = trainer.fit(StopRequest())
-    assert position.update == sum(-(-count // accumulate) for count in batches)
+    state = trainer.fit(StopRequest())
+    assert state.update == sum(-(-count // accumulate) for count in batches)
 
 
 def test_halves_of_a_batch(make_trainer: Make) -> None:
@@ -302,11 +302,11 @@ def test_stop_with_the_last_update_of_an_epoch(
     for stop in stops:
         with pytest.raises(Interrupted, match="and saved"):
             trainer.fit(StopAfter(stop))
-        position, _, states = load_checkpoint(tmp_path / "parts" / CHECKPOINT, CPU)
+        state, _, state_dicts = load_checkpoint(tmp_path / "parts" / CHECKPOINT, CPU)
         stopped_after += stop + 1  # the first that asks is the one after so many
-        assert position.update == stopped_after
+        assert state.update == stopped_after
         trainer = make_trainer("parts", **more)
-        trainer.restore(position, states)
+        trainer.restore(state, state_dicts)
     trainer.fit(StopRequest())
     assert_same_runs(tmp_path / "whole", tmp_path / "parts")
 
@@ -390,8 +390,8 @@ def test_first_update_skipped() -> None:
     _step(model, optimizer, skipped=True, gradient=float("nan"))
     _step(model, optimizer, skipped=False)
     other = copy.deepcopy(model)
-    states = optimizer.state_dict()["state"].values()
-    assert all(state["step"] == 1 and torch.isfinite(state["exp_avg"]).all() for state in states)
+    state_dicts = optimizer.state_dict()["state"].values()
+    assert all(state["step"] == 1 and torch.isfinite(state["exp_avg"]).all() for state in state_dicts)
     assert all(torch.isfinite(weight).all() for weight in other.parameters())
 
 

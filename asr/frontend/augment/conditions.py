@@ -259,13 +259,13 @@ def _recordings(config: AugmentConfig) -> tuple[list[Path], list[Path]]:
 def _find(folder: Path, key: str, what: str) -> list[Path]:
     if not folder.is_dir():
         raise DataError(
-            f"augment.{key} {folder}: no such folder. Expected {what}. Correct it, or leave it "
+            f"--augment.{key} {folder}: no such folder. Expected {what}. Correct it, or leave it "
             f"out to use synthetic ones."
         )
     files = audio_files(folder)
     if not files:
         raise DataError(
-            f"augment.{key} {folder}: no audio files in this folder. Expected {what} that end in "
+            f"--augment.{key} {folder}: no audio files in this folder. Expected {what} that end in "
             f"{', '.join(AUDIO_SUFFIXES)}. Correct it, or leave it out to use synthetic ones."
         )
     return files

@@ -8,7 +8,7 @@ from asr.errors import SettingsError, option_name
 from asr.frontend.augment.noise import NOISE_KINDS, NoiseKind
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class AugmentConfig:
     """How training data is augmented; every draw depends on seed, epoch and utterance."""
 

@@ -19,11 +19,12 @@ from asr.lm.ngram.smooth import estimate
 from asr.lm.ngram.symbols import SymbolTable
 from asr.lm.ngram.trie import BEGIN, END, RESERVED, UNKNOWN, UNKNOWN_ID, NgramParts
 from asr.lm.text_files import read_blocks
+from asr.progress import Progress, clock
 from asr.text.normalize import normalize
 
 __all__ = ["MAX_ORDER", "NgramConfig", "build", "read_vocabulary"]
 
-_LOG = logging.getLogger("asr")
+log = logging.getLogger("asr")
 
 MAX_ORDER = 12
 _RESERVED = len(RESERVED)
@@ -31,7 +32,7 @@ _BLOCK = 1 << 22
 _REPORT_EVERY_S = 0.5
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class NgramConfig:
     """The settings of an n-gram model.
 
@@ -112,10 +113,10 @@ def build(
                 f"no text in {', '.join(map(str, texts))}. Lines with at least one word were expected."
             )
         if symbols.empty_lines:
-            _LOG.info("lines without text, skipped: %d", symbols.empty_lines)
+            log.info("lines without text, skipped: %d", symbols.empty_lines)
         words = disk.load(stream, np.int32)
         names = _choose_words(words, symbols.names(), config.vocabulary, config.unit)
-        _LOG.info("%d sentences, %d %ss, %d different", symbols.sentences, len(words) - 2 * symbols.sentences,
+        log.info("%d sentences, %d %ss, %d different", symbols.sentences, len(words) - 2 * symbols.sentences,
                   config.unit, len(names) - _RESERVED)  # fmt: skip
         levels = count(words, len(names), config.order, disk, progress.counting)
         progress.smoothing()
@@ -165,7 +166,7 @@ def _choose_words(
         words[first : first + _BLOCK] = renumbered[words[first : first + _BLOCK]]
     unknown = int(totals[renumbered == UNKNOWN_ID].sum())
     if unknown:
-        _LOG.info("%d words (%.2f %%) are <unk>", unknown, 100 * unknown / totals[_RESERVED:].sum())
+        log.info("%d words (%.2f %%) are <unk>", unknown, 100 * unknown / totals[_RESERVED:].sum())
     return [*names[:_RESERVED], *chosen]
 
 
@@ -189,8 +190,10 @@ class _Progress:
 
     def __init__(self, texts: Sequence[Path], order: int) -> None:
         self._sizes = {path: path.stat().st_size for path in texts if path.is_file()}
-        self._order, self._began, self._reported = order, time.monotonic(), 0.0
-        self._passes = 3 * order  # reading 1, counting 2 order - 2, smoothing order + 1: about equally long
+        self._order = order
+        self._reported = 0.0
+        # passes: reading 1, counting 2 order - 2, smoothing order + 1: about equally long
+        self._progress = Progress("n-grams", 3 * order)
 
     def reading(self, path: Path, position: int) -> None:
         before = 0
@@ -212,7 +215,6 @@ class _Progress:
         if now - self._reported < _REPORT_EVERY_S:
             return
         self._reported = now
-        done = passes / self._passes
-        left_s = round((now - self._began) * (1 - done) / done) if done else 0
-        left = f", about {left_s // 60}:{left_s % 60:02d} left" if done > 0.02 else ""
-        _LOG.info("%s: %d %% of all%s", what, 100 * done, left, extra={"transient": True})
+        done = passes / self._progress.total
+        left = f", about {clock(self._progress.left_s(passes))} left" if done > 0.02 else ""
+        log.info("%s: %d %% of all%s", what, 100 * done, left, extra={"transient": True})

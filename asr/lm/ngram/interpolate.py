@@ -40,7 +40,7 @@ from asr.text.normalize import normalize
 
 __all__ = ["best_weights", "compare", "interpolate", "predict"]
 
-_LOG = logging.getLogger("asr")
+log = logging.getLogger("asr")
 
 _ZERO = -99.0 * math.log(10)  # the logarithm of 0, as ARPA files write it
 _MAX_ITERATIONS = 1000
@@ -157,7 +157,7 @@ def interpolate(
         )
     for name, share in zip(models, shares, strict=True):
         if share == 0:
-            _LOG.warning("%s has the weight 0: neither its words nor its n-grams are in the result.", name)
+            log.warning("%s has the weight 0: neither its words nor its n-grams are in the result.", name)
     parts = [model.parts() for model, share in zip(models.values(), shares, strict=True) if share > 0]
     shares = shares[shares > 0] / shares.sum()
     words, n_wanted = _choose_words(parts, shares, vocabulary)
@@ -226,7 +226,7 @@ def _choose_words(
         wanted = read_vocabulary(vocabulary)
         stay = [word for word in ranked if word in wanted or word == " "]
         if missing := len(wanted - probs.keys()):
-            _LOG.warning("%d of the %d words of %s are in no model, and not in the result.", missing,
+            log.warning("%d of the %d words of %s are in no model, and not in the result.", missing,
                          len(wanted), vocabulary)  # fmt: skip
     chosen = set(stay)
     others = [word for word in ranked if word not in chosen]

@@ -24,7 +24,7 @@ from asr.lm.ngram.trie import BEGIN_ID, NgramArrays, first_not_below, link
 
 __all__ = ["FALLBACK", "discounts", "estimate"]
 
-_LOG = logging.getLogger("asr")
+log = logging.getLogger("asr")
 
 FALLBACK = (0.5, 1.0, 1.5)  # discounts for too little text; those of lmplz's --discount_fallback
 
@@ -87,7 +87,7 @@ def estimate(
         taken = discounts(adjusted)
         if taken is None and len(level):
             taken = FALLBACK
-            _LOG.warning(
+            log.warning(
                 "Too little text, or too few symbols, to estimate the discounts of %d-grams: %s are used.",
                 n,
                 ", ".join(f"{d:g}" for d in FALLBACK),

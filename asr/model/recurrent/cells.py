@@ -1,6 +1,6 @@
 """The cells: Elman, GRU, light GRU, and LSTM with peepholes and projection.
 
-Each cell is a `Direction`; its `step` is its definition.
+Each cell is a `UnidirectionalLayer`; its `step` is its definition.
 """
 
 import warnings
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from asr.device import has_bf16_recurrence
-from asr.model.recurrent.direction import Direction, State
+from asr.model.recurrent.unidirectional import State, UnidirectionalLayer
 
 # cuDNN needs the weights contiguous in memory. torch copies them there at each call, which takes
 # microseconds and has to be done anyway for mixed precision and after dropout. Its warning is filtered once,
@@ -19,7 +19,7 @@ from asr.model.recurrent.direction import Direction, State
 warnings.filterwarnings("ignore", "RNN module weights are not part of single contiguous chunk")
 
 
-class TorchCell(Direction):
+class TorchCell(UnidirectionalLayer):
     """The cells that torch has too, with its two biases."""
 
     def __init__(self, input_size: int, width: int, *, recurrent_dropout: float = 0.0) -> None:
@@ -62,7 +62,7 @@ class Elman(TorchCell):
         input_size: values per step.
         width: units.
         relu: the nonlinearity.
-        recurrent_dropout: as for every direction.
+        recurrent_dropout: as for every layer.
 
     Source: Elman 1990, "Finding structure in time"; with relu: Le et al. 2015. torch.nn.RNN gives the same.
     """
@@ -126,7 +126,7 @@ class Gru(TorchCell):
         return y, (h[0],)
 
 
-class LiGru(Direction):
+class LiGru(UnidirectionalLayer):
     """Light GRU: a = relu(Wa x + Ua h), z = sigmoid(Wz x + Uz h), h = z h + (1 - z) a.
 
     The input's part W x is normalised over its 2 * width values of one step (layer norm, with gain and bias),
@@ -178,7 +178,7 @@ class Lstm(TorchCell):
         width: units.
         projection: values of the hidden state; 0 for `width` without a projection.
         peephole: whether gates see the cell state.
-        recurrent_dropout: as for every direction.
+        recurrent_dropout: as for every layer.
 
     Source: Hochreiter & Schmidhuber 1997, Gers et al. 2000; peepholes: Gers et al. 2002, in the form of
         Graves 2013, "Generating sequences with recurrent neural networks", eq. 7 to 11; projection: Sak

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from asr.model.recurrent import cpu_kernels
-from asr.model.recurrent.direction import save_scan
+from asr.model.recurrent.unidirectional import save_scan
 
 
 class ElmanScan(torch.autograd.Function):

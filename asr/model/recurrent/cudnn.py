@@ -20,7 +20,7 @@ from typing import Protocol
 
 import torch
 
-from asr.model.recurrent.initialization import Cell
+from asr.model.recurrent.factory import Cell
 
 _MULTIPLE = 128  # of width and input size
 _MOST_UNITS = 1024

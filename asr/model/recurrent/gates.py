@@ -1,8 +1,8 @@
 """Inside a cell: the values of its gates and its recurrent weights, gate by gate.
 
-A direction returns states and outputs only. Its gates follow from the input and the previous state, so those
-of many steps are computed at once, afterwards, by the cell's `step`. The
-table `_CELLS` names them; the tests build each cell's next state from the named gates and compare.
+A layer returns states and outputs only. Its gates follow from the input and the previous state, so those of
+many steps are computed at once, afterwards, by the cell's `step`. The table `_CELLS` names them; the tests
+build each cell's next state from the named gates and compare.
 """
 
 import math
@@ -15,18 +15,19 @@ from torch import Tensor
 
 from asr.errors import ModelError
 from asr.model.recurrent.cells import Elman, Gru, LiGru, Lstm
-from asr.model.recurrent.direction import Direction, State
+from asr.model.recurrent.unidirectional import State, UnidirectionalLayer
 
-Kind = Literal["sigmoid", "tanh", "relu"]
+Nonlinearity = Literal["sigmoid", "tanh", "relu"]
 
 
 @dataclass(frozen=True)
 class Gate:
     """The values of one gate, or of one other activation, of a cell."""
 
-    values: Tensor  # (rows, width), between the bounds of its kind
-    kind: Kind
-    keeps: bool = False  # whether its value is the fraction of the memory that is carried to the next step
+    values: Tensor  # (rows, width), between the bounds of its nonlinearity
+    nonlinearity: Nonlinearity
+    # whether its value is the fraction of the memory that is carried to the next step
+    retains_memory: bool = False
 
 
 @dataclass(frozen=True)
@@ -38,11 +39,11 @@ class Saturation:
 
 
 @torch.no_grad()
-def gate_values(direction: Direction, x: Tensor, state: State) -> dict[str, Gate]:
-    """The gates of one step of one direction, for many rows at once.
+def gate_values(layer: UnidirectionalLayer, x: Tensor, state: State) -> dict[str, Gate]:
+    """The gates of one step of a layer, for many rows at once.
 
     Args:
-        direction: of a `RecurrentLayer`.
+        layer: one direction of a `RecurrentLayer`.
         x: (rows, size) inputs of the step.
         state: of the step before, each (rows, width).
 
@@ -52,19 +53,19 @@ def gate_values(direction: Direction, x: Tensor, state: State) -> dict[str, Gate
     Raises:
         ModelError: the cell is none of those of asr/model/recurrent/cells.py.
     """
-    kinds = _kinds(direction)
-    _, values = direction.step(direction.input_gates(x), state, direction.weight_hh_l0)
+    nonlinearities = _nonlinearities(layer)
+    _, values = layer.step(layer.input_gates(x), state, layer.weight_hh_l0)
     return {
-        name: Gate(value, kind, keeps=name in _KEEPERS)
-        for (name, kind), value in zip(kinds.items(), values, strict=True)
+        name: Gate(value, nonlinearity, retains_memory=name in _MEMORY_GATES)
+        for (name, nonlinearity), value in zip(nonlinearities.items(), values, strict=True)
     }
 
 
-def recurrent_weights(direction: Direction) -> dict[str, Tensor]:
+def recurrent_weights(layer: UnidirectionalLayer) -> dict[str, Tensor]:
     """The matrices that the hidden state is multiplied by at every step, by the gate's name.
 
     Args:
-        direction: of a `RecurrentLayer`.
+        layer: one direction of a `RecurrentLayer`.
 
     Returns:
         Each (width, width); through a recurrent projection, where there is one.
@@ -72,11 +73,11 @@ def recurrent_weights(direction: Direction) -> dict[str, Tensor]:
     Raises:
         ModelError: the cell is none of those of asr/model/recurrent/cells.py.
     """
-    kinds = _kinds(direction)
-    weight = direction.weight_hh_l0.detach()
-    if isinstance(direction, Lstm) and direction.weight_hr_l0 is not None:
-        weight = weight @ direction.weight_hr_l0.detach()
-    return dict(zip(kinds, weight.chunk(len(kinds)), strict=True))
+    names = _nonlinearities(layer)
+    weight = layer.weight_hh_l0.detach()
+    if isinstance(layer, Lstm) and layer.weight_hr_l0 is not None:
+        weight = weight @ layer.weight_hr_l0.detach()
+    return dict(zip(names, weight.chunk(len(names)), strict=True))
 
 
 def saturation(gate: Gate) -> Saturation:
@@ -90,18 +91,18 @@ def saturation(gate: Gate) -> Saturation:
         "sigmoid": (values < 0.05, values > 0.95),
         "tanh": (values < -0.95, values > 0.95),
         "relu": (values == 0, torch.zeros_like(values, dtype=torch.bool)),
-    }[gate.kind]
+    }[gate.nonlinearity]
     return Saturation(low.double().mean().item(), high.double().mean().item())
 
 
 def memory_steps(gate: Gate) -> Tensor:
-    """How long each unit remembers, in steps: 1 / (1 - f), with f the mean of the gate that keeps.
+    """How long each unit remembers, in steps: 1 / (1 - f), with f the mean of the gate that retains memory.
 
     A memory of which a fraction f is kept at every step weights its input of k steps ago by f^k; the mean age
     of its content is then 1 / (1 - f), the present step counted as 1.
 
     Args:
-        gate: one with `keeps`.
+        gate: one with `retains_memory`.
 
     Returns:
         (width,) float64, at most a million.
@@ -140,25 +141,25 @@ def spectral_radius(weight: Tensor, squarings: int = 10) -> float:
     return math.exp((logs[-1] - logs[-2]) / 2 ** (squarings - 1))
 
 
-# The kind of each gate of a cell, in the order of the blocks of its recurrent weights.
-_CELLS: Mapping[type[Direction], Mapping[str, Kind]] = {
+# The nonlinearity of each gate of a cell, in the order of the blocks of its recurrent weights.
+_CELLS: Mapping[type[UnidirectionalLayer], Mapping[str, Nonlinearity]] = {
     Elman: {"hidden": "tanh"},
     Gru: {"reset": "sigmoid", "update": "sigmoid", "candidate": "tanh"},
     LiGru: {"candidate": "relu", "update": "sigmoid"},
     Lstm: {"input": "sigmoid", "forget": "sigmoid", "cell": "tanh", "output": "sigmoid"},
 }
 
-_KEEPERS = frozenset({"update", "forget"})  # an update gate, here, is the fraction that is kept
+_MEMORY_GATES = frozenset({"update", "forget"})  # an update gate, here, is the fraction that is kept
 
 
-def _kinds(direction: Direction) -> Mapping[str, Kind]:
-    if isinstance(direction, Elman) and direction.relu:
+def _nonlinearities(layer: UnidirectionalLayer) -> Mapping[str, Nonlinearity]:
+    if isinstance(layer, Elman) and layer.relu:
         return {"hidden": "relu"}
     try:
-        return _CELLS[type(direction)]
+        return _CELLS[type(layer)]
     except KeyError:
         raise ModelError(
-            f"the gradient microscope cannot name the gates of the cell {type(direction).__name__}. "
+            f"the gradient microscope cannot name the gates of the cell {type(layer).__name__}. "
             f"Expected one of {', '.join(cell.__name__ for cell in _CELLS)}. Leave out "
             f"--train.diagnose-every."
         ) from None

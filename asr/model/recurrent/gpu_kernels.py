@@ -133,7 +133,21 @@ def _ligru_forward(
     block_units: tl.constexpr,
     precision: tl.constexpr,
 ) -> None:
-    """Pointers: gates and y of the first step; y[0] is the hidden state before it."""
+    """Light GRU, forward.
+
+    Args:
+        weight: (2H, H) candidate and update, in the type of the products, row stride H.
+        gates: (steps, B, 2H) from the first step on, step stride 2BH, row stride 2H; the input's part in,
+            activations out.
+        y: (steps + 1, B, H) float32, step stride BH, row stride H; y[0] is the state before the first step.
+        steps: of this launch: all, or one.
+        batch: rows B.
+        blocks: blocks of units that this program computes: all, or one.
+        width: units H.
+        block_rows: rows of a program.
+        block_units: units of a block.
+        precision: of products of float32, as `tl.dot` takes it.
+    """
     rows = (tl.program_id(0) * block_rows + tl.arange(0, block_rows))[:, None]
     for _ in range(steps):
         for block in range(blocks):
@@ -177,7 +191,24 @@ def _ligru_backward(
     block_units: tl.constexpr,
     precision: tl.constexpr,
 ) -> None:
-    """Pointers: gates, y (before the step), dy and d of the last step."""
+    """Light GRU, backward. The pointers of sequences are at the last step and move to the first.
+
+    Args:
+        weight: (2H, H) as forward.
+        gates: (steps, B, 2H) activations, step stride 2BH, row stride 2H.
+        y: (steps, B, H) float32 hidden states before each step, step stride BH, row stride H.
+        dy: (steps, B, H) gradient of the hidden states after each step, strides of y.
+        d: (steps + 1, B, 2H) gradient of the gates before their nonlinearity, out, strides of gates; the step
+            after the last is zero.
+        dh: (B, H) float32 zeros in; out what reaches the first state, but not through the weights.
+        steps: of this launch: all, or one.
+        batch: rows B.
+        blocks: blocks of units that this program computes: all, or one.
+        width: units H.
+        block_rows: rows of a program.
+        block_units: units of a block.
+        precision: of products of float32, as `tl.dot` takes it.
+    """
     rows = (tl.program_id(0) * block_rows + tl.arange(0, block_rows))[:, None]
     for _ in range(steps):
         for block in range(blocks):
@@ -224,7 +255,24 @@ def _lstm_forward(
     block_units: tl.constexpr,
     precision: tl.constexpr,
 ) -> None:
-    """Pointers: gates, y and c of the first step; y[0] and c[0] are the state before it."""
+    """LSTM, forward.
+
+    Args:
+        weight: (4H, H) input, forget, cell, output, in the type of the products, row stride H.
+        gates: (steps, B, 4H) from the first step on, step stride 4BH, row stride 4H; the input's part in,
+            activations out.
+        y: (steps + 1, B, H) float32, step stride BH, row stride H; y[0] is the state before the first step.
+        c: (steps + 1, B, H) float32 cell states, as y.
+        peepholes: (3, H) float32 of input, forget and output gate, row stride H; any pointer without them.
+        has_peepholes: whether they are read.
+        steps: of this launch: all, or one.
+        batch: rows B.
+        blocks: blocks of units that this program computes: all, or one.
+        width: units H.
+        block_rows: rows of a program.
+        block_units: units of a block.
+        precision: of products of float32, as `tl.dot` takes it.
+    """
     rows = (tl.program_id(0) * block_rows + tl.arange(0, block_rows))[:, None]
     for _ in range(steps):
         for block in range(blocks):
@@ -287,7 +335,26 @@ def _lstm_backward(
     block_units: tl.constexpr,
     precision: tl.constexpr,
 ) -> None:
-    """Pointers: gates, c (before the step), dy and d of the last step."""
+    """LSTM, backward. The pointers of sequences are at the last step and move to the first.
+
+    Args:
+        weight: (4H, H) as forward.
+        gates: (steps, B, 4H) activations, step stride 4BH, row stride 4H.
+        c: (steps + 1, B, H) float32 cell states, at the one before the step, step stride BH, row stride H.
+        dy: (steps, B, H) gradient of the hidden states after each step, strides of c.
+        d: (steps + 1, B, 4H) gradient of the gates before their nonlinearity, out, strides of gates; the step
+            after the last is zero.
+        dc: (B, H) float32 gradient of the last cell state in; of the first out.
+        peepholes: as forward.
+        has_peepholes: whether they are read.
+        steps: of this launch: all, or one.
+        batch: rows B.
+        blocks: blocks of units that this program computes: all, or one.
+        width: units H.
+        block_rows: rows of a program.
+        block_units: units of a block.
+        precision: of products of float32, as `tl.dot` takes it.
+    """
     rows = (tl.program_id(0) * block_rows + tl.arange(0, block_rows))[:, None]
     for _ in range(steps):
         for block in range(blocks):

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from asr.model.recurrent import gpu_steps
-from asr.model.recurrent.direction import save_scan
+from asr.model.recurrent.unidirectional import save_scan
 
 try:
     from asr.model.recurrent import gpu_kernels

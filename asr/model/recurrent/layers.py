@@ -21,21 +21,19 @@ from torch.nn import functional as F
 
 from asr.errors import SettingsError, option_name
 from asr.model.recurrent.cudnn import has_persistent_kernels, persistent_obstacle, persistent_rows
-from asr.model.recurrent.direction import Direction, product_dtype
-from asr.model.recurrent.direction import State as State
-from asr.model.recurrent.initialization import Cell as Cell
-from asr.model.recurrent.initialization import check_cell, check_projection, make_direction
+from asr.model.recurrent.factory import Cell, check_cell, check_projection, make_layer
 from asr.model.recurrent.streams import on_two_streams
+from asr.model.recurrent.unidirectional import State, UnidirectionalLayer, product_dtype
 
 Arrangement = Literal["in-turn", "two-streams"]
 
 # How the two directions of a layer run on a GPU: the line to change after a measurement.
 GPU_ARRANGEMENT: Arrangement = "two-streams"
 
-_log = logging.getLogger("asr")
+log = logging.getLogger("asr")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class LayerConfig:
     """What each recurrent layer of a stack is made of, whatever its size."""
 
@@ -53,8 +51,12 @@ class LayerConfig:
         _require_rate(self, "recurrent_dropout")
         check_cell(self.cell, self.projection)
 
+    def stack(self, *, width: int, depth: int, dropout: float) -> "RecurrentConfig":
+        """The settings of a stack of such layers."""
+        return RecurrentConfig(**vars(self), width=width, depth=depth, dropout=dropout)
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, kw_only=True)
 class RecurrentConfig(LayerConfig):
     """The recurrent layers of an encoder or a language model."""
 
@@ -106,7 +108,7 @@ class RecurrentLayer(nn.Module):
         super().__init__()
         self.config = config
         directions = [
-            make_direction(
+            make_layer(
                 config.cell,
                 input_size,
                 config.width,
@@ -283,16 +285,16 @@ def _is_on_gpu(x: Tensor) -> bool:
     return x.is_cuda and torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
 
 
-def _run_reversed(direction: Direction, x: Tensor, order: Tensor | None) -> Tensor:
-    """Hidden states (steps, batch, hidden size) of a direction that reads each utterance from its end."""
-    y, _ = direction(x.flip(0) if order is None else reverse(x, order))
+def _run_reversed(layer: UnidirectionalLayer, x: Tensor, order: Tensor | None) -> Tensor:
+    """Hidden states (steps, batch, hidden size) of a layer that reads each utterance from its end."""
+    y, _ = layer(x.flip(0) if order is None else reverse(x, order))
     return y.flip(0) if order is None else reverse(y, order)
 
 
 @cache
 def _log_once(message: str) -> None:
     """Log a message the first time only."""
-    _log.info(message)
+    log.info(message)
 
 
 def locked_dropout(x: Tensor, rate: float, *, training: bool) -> Tensor:

@@ -76,6 +76,11 @@ class ValidationResult(Protocol):
 B = TypeVar("B", bound=TaskBatch)
 
 
+def trainable_children(net: nn.Module) -> dict[str, nn.Module]:
+    """The children of a net that have parameters, by name: what most tasks give as `submodules`."""
+    return {name: part for name, part in net.named_children() if any(True for _ in part.parameters())}
+
+
 class Task(Protocol[B]):
     """A net with its data, its loss and its validation.
 

@@ -22,12 +22,12 @@ from asr.model.sequence_model import (
     save_sequence_model,
 )
 from asr.training.distributed import Process
-from asr.training.tasks.interface import TaskOutput, Throughput
+from asr.training.tasks.interface import TaskOutput, Throughput, trainable_children
 
 log = logging.getLogger("asr")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PairConfig:
     """How pairs become batches."""
 
@@ -148,9 +148,7 @@ class SequencePairTask:
 
     def submodules(self) -> dict[str, nn.Module]:
         """Submodules of the network by the names that --train.freeze takes."""
-        return {
-            name: part for name, part in self.net.named_children() if any(True for _ in part.parameters())
-        }
+        return trainable_children(self.net)
 
     def source_weights(self, path: Path) -> dict[str, Tensor | None]:
         """The tensors of a saved network; None for those of single symbols if these differ."""
@@ -172,7 +170,7 @@ class SequencePairTask:
         order = np.arange(len(groups))
         draw.shuffle(order[1:])  # the longest first, so that one that does not fit is found at once
         return [
-            (groups.parts(int(number))[self.process.rank], int(self._tokens[rows].sum()), len(rows))
+            (groups.shards_of(int(number))[self.process.rank], int(self._tokens[rows].sum()), len(rows))
             for number in order
             if len(rows := groups.batch(int(number)))
         ]

@@ -95,7 +95,7 @@ class SpeechTask:
         dev_decoder: DevDecoder | None = None,
     ) -> None:
         self.loss = loss_of(model, deterministic_ctc_loss if deterministic else ctc_loss)
-        self.net, self.train, self.dev = model, train, dev
+        self.net, self.train_batches, self.dev_batches = model, train, dev
         self.dev_decoder = dev_decoder
         self.score_name = "dev WER" if dev_decoder or model.settings.tokenizer.pieces else "dev PER"
         self.blank_plateau = BlankPlateau()
@@ -136,11 +136,11 @@ class SpeechTask:
 
     def plan(self, epoch: int) -> Sequence[PlannedBatch]:
         """The batches of an epoch, counted from 1, in their order."""
-        return self.train.plan(epoch)
+        return self.train_batches.plan(epoch)
 
     def load(self, plan: Sequence[PlannedBatch]) -> Iterator[Batch]:
         """The batches of a part of a plan, in the host's memory."""
-        return self.train.load(plan)
+        return self.train_batches.load(plan)
 
     def forward(self, batch: Batch, precision: torch.dtype) -> TaskOutput:
         """The losses of a batch, (batch,) nats, and its share of blanks; see `speech_losses`."""
@@ -152,7 +152,7 @@ class SpeechTask:
 
     def validate(self, process: Process, precision: torch.dtype) -> SpeechValidation:
         """Score the model on the dev set."""
-        return validate(self.net, self.dev, process, precision, self.dev_decoder)
+        return validate(self.net, self.dev_batches, process, precision, self.dev_decoder)
 
     def save(self, path: Path, weights: Mapping[str, Tensor], provenance: dict[str, Any]) -> None:
         """Write the model with these weights."""

@@ -13,7 +13,7 @@ from asr.decoding.beam_decoder import BeamDecoder
 from asr.decoding.config import BeamConfig
 from asr.decoding.hypothesis import Hypothesis
 from asr.lm.ngram.model import NgramModel
-from asr.model.tuning import Weights
+from asr.model.decoding_weights import DecodingWeights
 from asr.text.characters import CharTokenizer
 from asr.text.tokenizer import Piece, cut_words
 
@@ -28,7 +28,7 @@ UNLIMITED = BeamConfig(
     blank_skip=1.0,
     recombine=False,
     threads=1,
-    weights=Weights(lm_weight=0.8, word_bonus=0.6, unknown_penalty=-1.5, unknown_letter_penalty=-0.4),
+    weights=DecodingWeights(lm_weight=0.8, word_bonus=0.6, unknown_penalty=-1.5, unknown_letter_penalty=-0.4),
 )
 
 

@@ -13,7 +13,7 @@ from asr.decoding.config import BeamConfig
 from asr.errors import SettingsError
 from asr.lm.charrnn import CharRnn, CharRnnModel
 from asr.lm.ngram.model import NgramModel
-from asr.model.recurrent.initialization import Cell
+from asr.model.recurrent.factory import Cell
 from asr.text.characters import CharTokenizer
 from asr.text.lexicon import Lexicon
 from asr.text.phones import PhoneTokenizer

@@ -32,7 +32,7 @@ def test_weights_can_be_changed(models: dict[str, NgramModel], random_rows: Rows
     decoder = BeamDecoder(TOKENIZER, BeamConfig().with_weights(lm_weight=2.0), lm=models["word"])
     expected = decode_one(BeamDecoder(TOKENIZER, config, lm=models["word"]), log_probs)
     assert decode_one(decoder.with_config(config), log_probs) == expected
-    with pytest.raises(SettingsError, match="unknown-words cannot be changed"):
+    with pytest.raises(SettingsError, match=r"--beam\.unknown-words cannot be changed"):
         decoder.with_config(BeamConfig(unknown_words="forbid"))
 
 

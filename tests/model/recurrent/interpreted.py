@@ -10,23 +10,23 @@ from torch import Tensor
 from triton.runtime.interpreter import InterpreterBuilder
 
 from asr.model.recurrent import gpu_kernels, gpu_scan
-from asr.model.recurrent.direction import Direction
-from asr.model.recurrent.initialization import Cell, make_direction
+from asr.model.recurrent.factory import Cell, make_layer
+from asr.model.recurrent.unidirectional import UnidirectionalLayer
 
 CELLS: list[Cell] = ["ligru", "lstm-peephole", "lstm"]
 SHAPES = [(1, 5, 3), (3, 33, 3), (17, 64, 2)]  # batch, width, steps
 
 
-def make(cell: Cell, width: int) -> Direction:
+def make(cell: Cell, width: int) -> UnidirectionalLayer:
     """A direction whose weights are all random, so that none can be left out unnoticed."""
-    direction = make_direction(cell, 4, width)
+    direction = make_layer(cell, 4, width)
     generator = torch.Generator().manual_seed(1)
     for weight in direction.parameters():
         weight.data = torch.randn(weight.shape, generator=generator) * 2 / width**0.5
     return direction
 
 
-def inputs(direction: Direction, batch: int, steps: int) -> tuple[Tensor, tuple[Tensor, ...]]:
+def inputs(direction: UnidirectionalLayer, batch: int, steps: int) -> tuple[Tensor, tuple[Tensor, ...]]:
     """Noise to run over, and a state to begin with; both want gradients."""
     generator = torch.Generator().manual_seed(2)
     x = torch.randn(steps, batch, 4, generator=generator)
@@ -40,7 +40,9 @@ def loss(y: Tensor, state: tuple[Tensor, ...]) -> Tensor:
     return (y * weights).sum() + sum((part.square().sum() for part in state), torch.zeros((), dtype=y.dtype))
 
 
-def run(direction: Direction, way: str, dtype: torch.dtype, x: Tensor, state: tuple[Tensor, ...]) -> Any:
+def run(
+    direction: UnidirectionalLayer, way: str, dtype: torch.dtype, x: Tensor, state: tuple[Tensor, ...]
+) -> Any:
     """Outputs, last state and all gradients, by `gpu_scan` with products in `dtype` or by `loop`."""
     gates = direction.input_gates(x.flatten(0, 1))
     if way == "loop":

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from asr.model.recurrent.cells import Lstm
-from asr.model.recurrent.direction import Direction
-from asr.model.recurrent.initialization import CELL_NAMES, Cell, make_direction
+from asr.model.recurrent.factory import CELL_NAMES, Cell, make_layer
+from asr.model.recurrent.unidirectional import UnidirectionalLayer
 
 KINDS: dict[str, tuple[Cell, int]] = {
     **{cell: (cell, 0) for cell in CELL_NAMES},
@@ -26,17 +26,19 @@ TORCHS: dict[str, tuple[type[nn.RNNBase], dict[str, Any]]] = {
 }
 
 
-def make(kind: str, input_size: int = 4, width: int = 5, **settings: Any) -> Direction:
+def make(kind: str, input_size: int = 4, width: int = 5, **settings: Any) -> UnidirectionalLayer:
     """A direction in float64 whose weights are all random, so that none can be left out unnoticed."""
     cell, projection = KINDS[kind]
-    direction = make_direction(cell, input_size, width, projection=projection, **settings).double()
+    direction = make_layer(cell, input_size, width, projection=projection, **settings).double()
     generator = torch.Generator().manual_seed(1)
     for weight in direction.parameters():
         weight.data = torch.randn(weight.shape, generator=generator).double() * 0.5
     return direction
 
 
-def inputs(direction: Direction, steps: int = 7, batch: int = 3) -> tuple[Tensor, tuple[Tensor, ...]]:
+def inputs(
+    direction: UnidirectionalLayer, steps: int = 7, batch: int = 3
+) -> tuple[Tensor, tuple[Tensor, ...]]:
     """Noise to run over, and a state to begin with; both want gradients."""
     generator = torch.Generator().manual_seed(2)
     widths = [direction.output_size, direction.width][: len(direction.initial_state(torch.zeros(1, 1, 1)))]
@@ -59,7 +61,7 @@ def assert_same_gradients(ours: Tensor, theirs: Tensor, wanted: list[Tensor]) ->
         torch.testing.assert_close(actual, expected, rtol=1e-11, atol=1e-12)
 
 
-def by_definition(direction: Direction, x: Tensor, state: tuple[Tensor, ...]) -> Any:
+def by_definition(direction: UnidirectionalLayer, x: Tensor, state: tuple[Tensor, ...]) -> Any:
     """The plain loop, which autograd differentiates."""
     gates = direction.input_gates(x.flatten(0, 1)).view(*x.shape[:2], -1)
     return direction.loop(gates, state, direction.weight_hh_l0)
@@ -117,7 +119,7 @@ def test_equals_torchs_layer(kind: str) -> None:
 
 def test_peephole_by_hand() -> None:
     """Guards which cell each gate sees: input and forget gate the one before, the output gate the one now."""
-    direction = make_direction("lstm-peephole", 1, 1)
+    direction = make_layer("lstm-peephole", 1, 1)
     assert isinstance(direction, Lstm)
     for weight in direction.parameters():
         nn.init.zeros_(weight)
@@ -230,7 +232,7 @@ def test_initialisation(kind: str) -> None:
     """Guards each gate's own orthogonal matrix, and a forget gate that two biases would open twice."""
     cell, projection = KINDS[kind]
     torch.manual_seed(0)
-    direction = make_direction(cell, 7, 16, projection=projection)
+    direction = make_layer(cell, 7, 16, projection=projection)
     rank = direction.output_size
     for gate in direction.weight_hh_l0.chunk(direction.gate_count):
         torch.testing.assert_close(gate.T @ gate, torch.eye(rank), rtol=0, atol=1e-5)

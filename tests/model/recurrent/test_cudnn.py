@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from asr.model.recurrent.cudnn import has_persistent_kernels, persistent_obstacle, persistent_rows
-from asr.model.recurrent.initialization import Cell
+from asr.model.recurrent.factory import Cell
 
 
 @dataclass(frozen=True)

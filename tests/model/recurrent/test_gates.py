@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from asr.errors import ModelError
 from asr.model.recurrent.cells import Gru, LiGru, Lstm
-from asr.model.recurrent.direction import Direction, State
+from asr.model.recurrent.factory import CELL_NAMES, Cell, make_layer
 from asr.model.recurrent.gates import (
     Gate,
     gate_values,
@@ -15,12 +15,12 @@ from asr.model.recurrent.gates import (
     saturation,
     spectral_radius,
 )
-from asr.model.recurrent.initialization import CELL_NAMES, Cell, make_direction
+from asr.model.recurrent.unidirectional import State, UnidirectionalLayer
 
 ROWS, SIZE, WIDTH = 5, 3, 4
 
 
-def next_state(direction: Direction, gates: dict[str, Gate], state: State) -> State:
+def next_state(direction: UnidirectionalLayer, gates: dict[str, Gate], state: State) -> State:
     """The state after a step, from its gates alone: the equations as the papers have them."""
     value = {name: gate.values for name, gate in gates.items()}
     if isinstance(direction, Gru | LiGru):
@@ -35,10 +35,10 @@ def next_state(direction: Direction, gates: dict[str, Gate], state: State) -> St
 CASES: list[tuple[Cell, int]] = [*((cell, 0) for cell in CELL_NAMES), ("lstm", 2), ("lstm-peephole", 2)]
 
 
-def make(cell: Cell, projection: int) -> tuple[Direction, Tensor, State]:
+def make(cell: Cell, projection: int) -> tuple[UnidirectionalLayer, Tensor, State]:
     """A direction with no weight at its usual start, inputs of one step, and a state."""
     torch.manual_seed(0)
-    direction = make_direction(cell, SIZE, WIDTH, projection=projection)
+    direction = make_layer(cell, SIZE, WIDTH, projection=projection)
     for weight in direction.parameters():
         nn.init.normal_(weight)
     state = tuple(torch.randn_like(part) for part in direction.initial_state(torch.zeros(1, ROWS, SIZE)))
@@ -93,7 +93,7 @@ def test_saturation_by_hand() -> None:
 
 def test_memory_by_hand() -> None:
     """Guards 1 / (1 - f), its mean over rows, and a gate that is wide open, which divides by 0."""
-    gate = Gate(torch.tensor([[0.5, 0.85, 0.0, 1.0], [0.5, 0.95, 0.0, 1.0]]), "sigmoid", keeps=True)
+    gate = Gate(torch.tensor([[0.5, 0.85, 0.0, 1.0], [0.5, 0.95, 0.0, 1.0]]), "sigmoid", retains_memory=True)
     expected = torch.tensor([2.0, 10.0, 1.0, 1e6], dtype=torch.float64)
     torch.testing.assert_close(memory_steps(gate), expected, rtol=1e-6, atol=0)
 

@@ -12,8 +12,8 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from asr.model.recurrent import gpu_scan
-from asr.model.recurrent.direction import Direction
-from asr.model.recurrent.initialization import Cell, make_direction
+from asr.model.recurrent.factory import Cell, make_layer
+from asr.model.recurrent.unidirectional import UnidirectionalLayer
 
 KINDS: dict[str, tuple[Cell, int]] = {
     "ligru": ("ligru", 0),
@@ -24,17 +24,17 @@ KINDS: dict[str, tuple[Cell, int]] = {
 }
 
 
-def make(kind: str) -> Direction:
+def make(kind: str) -> UnidirectionalLayer:
     """A direction in float64 whose weights are all random, so that none can be left out unnoticed."""
     cell, projection = KINDS[kind]
-    direction = make_direction(cell, 4, 5, projection=projection).double()
+    direction = make_layer(cell, 4, 5, projection=projection).double()
     generator = torch.Generator().manual_seed(1)
     for weight in direction.parameters():
         weight.data = torch.randn(weight.shape, generator=generator).double() * 0.5
     return direction
 
 
-def inputs(direction: Direction, steps: int, batch: int) -> tuple[Tensor, tuple[Tensor, ...]]:
+def inputs(direction: UnidirectionalLayer, steps: int, batch: int) -> tuple[Tensor, tuple[Tensor, ...]]:
     """Noise to run over, and a state to begin with; both want gradients."""
     generator = torch.Generator().manual_seed(2)
     x = torch.randn(steps, batch, 4, generator=generator).double()
@@ -48,12 +48,12 @@ def loss(y: Tensor, state: tuple[Tensor, ...]) -> Tensor:
     return (y * weights).sum() + sum((part.square().sum() for part in state), torch.zeros((), dtype=y.dtype))
 
 
-def scan(direction: Direction, x: Tensor, state: tuple[Tensor, ...]) -> Any:
+def scan(direction: UnidirectionalLayer, x: Tensor, state: tuple[Tensor, ...]) -> Any:
     """What `forward` does on a GPU."""
     return direction.gpu_scan(direction.input_gates(x.flatten(0, 1)), state, direction.weight_hh_l0)
 
 
-def definition(direction: Direction, x: Tensor, state: tuple[Tensor, ...]) -> Any:
+def definition(direction: UnidirectionalLayer, x: Tensor, state: tuple[Tensor, ...]) -> Any:
     """The plain loop, which autograd differentiates."""
     gates = direction.input_gates(x.flatten(0, 1)).view(*x.shape[:2], -1)
     return direction.loop(gates, state, direction.weight_hh_l0)

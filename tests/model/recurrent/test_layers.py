@@ -10,8 +10,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from asr.errors import SettingsError
 from asr.model.recurrent.cells import Elman, Gru, LiGru, Lstm
-from asr.model.recurrent.direction import Direction
-from asr.model.recurrent.initialization import CELL_NAMES, Cell
+from asr.model.recurrent.factory import CELL_NAMES, Cell
 from asr.model.recurrent.layers import (
     RecurrentConfig,
     RecurrentLayer,
@@ -20,6 +19,7 @@ from asr.model.recurrent.layers import (
     reversal,
     reverse,
 )
+from asr.model.recurrent.unidirectional import UnidirectionalLayer
 
 PACKED: dict[Cell, tuple[type[torch.nn.RNNBase], dict[str, Any]]] = {
     "rnn": (torch.nn.RNN, {}),
@@ -62,16 +62,16 @@ def paths(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The implementations that directions run, in order: fused, cpu_scan or loop."""
     taken: list[str] = []
 
-    def record(kind: type[Direction], name: str) -> None:
+    def record(kind: type[UnidirectionalLayer], name: str) -> None:
         original = getattr(kind, name)
 
-        def recorded(self: Direction, *arguments: Any) -> Any:
+        def recorded(self: UnidirectionalLayer, *arguments: Any) -> Any:
             taken.append(name)
             return original(self, *arguments)
 
         monkeypatch.setattr(kind, name, recorded)
 
-    for kind in (Direction, Elman, Gru, LiGru, Lstm):
+    for kind in (UnidirectionalLayer, Elman, Gru, LiGru, Lstm):
         for name in ("fused", "cpu_scan", "loop"):
             if name in vars(kind):
                 record(kind, name)

@@ -135,8 +135,8 @@ def make(run_dir: Path, **config: Any) -> Trainer[Chunk]:
 def test_text_is_learned(tmp_path: Path) -> None:
     """Guards the loop against assumptions about speech: it learns a text, reports its throughput, and picks a
     best."""
-    position = make(tmp_path, epochs=30).fit(StopRequest())
-    assert position.best_score < 0.7
+    state = make(tmp_path, epochs=30).fit(StopRequest())
+    assert state.best_score < 0.7
     assert (tmp_path / "model.safetensors").exists()
     assert '"characters_per_s"' in (tmp_path / "metrics.jsonl").read_text()
     assert "blank" not in (tmp_path / "metrics.jsonl").read_text()
@@ -153,9 +153,9 @@ def test_carried_state_survives_a_stop(accumulate: int, tmp_path: Path) -> None:
         with pytest.raises(Interrupted):
             make(tmp_path / name, accumulate=accumulate).fit(StopAfter(1))
         trainer = make(tmp_path / name, accumulate=accumulate)
-        position, _, states = load_checkpoint(tmp_path / name / CHECKPOINT, CPU)
-        assert 0 < position.batch < len(trainer.task.plan(1))
-        trainer.restore(position, states)
+        state, _, state_dicts = load_checkpoint(tmp_path / name / CHECKPOINT, CPU)
+        assert 0 < state.batch < len(trainer.task.plan(1))
+        trainer.restore(state, state_dicts)
         if name == "forgetful":
             trainer.task.restore({"state": None})
         trainer.fit(StopRequest())
@@ -167,5 +167,5 @@ def test_carried_state_survives_a_stop(accumulate: int, tmp_path: Path) -> None:
 def test_observed_updates_are_those_made(tmp_path: Path) -> None:
     """Guards `observe`: it gets every update that was made, once, in order."""
     trainer = make(tmp_path, epochs=2)
-    position = trainer.fit(StopRequest())
-    assert trainer.task.observed == list(range(1, position.update + 1))
+    state = trainer.fit(StopRequest())
+    assert trainer.task.observed == list(range(1, state.update + 1))

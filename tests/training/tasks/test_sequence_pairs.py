@@ -18,7 +18,7 @@ from asr.model.encoder_decoder import EncoderDecoderConfig
 from asr.model.recurrent.layers import LayerConfig
 from asr.model.sequence_ctc import SequenceCtcConfig
 from asr.model.sequence_model import SequenceConfig, load_sequence_model, make_sequence_model
-from asr.training.checkpoint import CHECKPOINT, Position, load_checkpoint
+from asr.training.checkpoint import CHECKPOINT, TrainingState, load_checkpoint
 from asr.training.config import TrainConfig
 from asr.training.distributed import Process
 from asr.training.stopping import StopRequest
@@ -53,7 +53,7 @@ def task(config: SequenceConfig = ENCODER_DECODER, rank: int = 0, world_size: in
 
 def train(
     run_dir: Path, config: SequenceConfig, stop: StopRequest, *, resume: bool = False, **changes: Any
-) -> tuple[Position, SequencePairTask]:
+) -> tuple[TrainingState, SequencePairTask]:
     plan = TrainConfig(
         run_dir=run_dir, resume=resume, device="cpu", precision="float32", log_every_s=0,
         **{"epochs": 2, "learning_rate": 0.01, **changes},
@@ -62,8 +62,8 @@ def train(
     made = task(config)
     trainer = Trainer(made, plan, made.process, {})
     if resume:
-        position, _, states = load_checkpoint(run_dir / CHECKPOINT, CPU)
-        trainer.restore(position, states)
+        state, _, state_dicts = load_checkpoint(run_dir / CHECKPOINT, CPU)
+        trainer.restore(state, state_dicts)
     with stop:
         return trainer.fit(stop), made
 
@@ -76,8 +76,8 @@ def train(
 def test_learns(config: SequenceConfig, tmp_path: Path) -> None:
     """Guards the task as a whole: words that were held out are written without a mistake, and the model that
     was saved is the one that was scored."""
-    position, _ = train(tmp_path / "run", config, StopRequest(), epochs=40, learning_rate=0.02)
-    assert position.best_score == 0
+    state, _ = train(tmp_path / "run", config, StopRequest(), epochs=40, learning_rate=0.02)
+    assert state.best_score == 0
     net = load_sequence_model(tmp_path / "run" / "model.safetensors")
     source = torch.tensor([PAIRS[110].source])
     assert net.greedy(source, torch.tensor([source.shape[1]])) == [PAIRS[110].targets[0]]

@@ -22,7 +22,7 @@ def test_results_are_read_one_batch_late(make_trainer: Make, monkeypatch: pytest
     """Guards a GPU against standing still: each batch's results are waited for when the next one has been
     started; and the scores are those of a device that is read at once."""
     trainer = make_trainer()
-    model, dev = trainer.task.net, trainer.task.train  # three batches or more
+    model, dev = trainer.task.net, trainer.task.train_batches  # three batches or more
     expected = validate(model, dev, ALONE)
     started: list[int] = []
     waited: list[tuple[int, int]] = []
@@ -64,6 +64,6 @@ def test_warm_start_from_phones_of_other_transcripts(make_trainer: Make, tmp_pat
         settings = replace(trainer.task.net.settings, tokenizer=tokenizer)
         save_model(tmp_path / "other.safetensors", AcousticModel(settings), {})
         own = AcousticModel(replace(settings, tokenizer=tokenizers[0]))
-        task = SpeechTask(own, trainer.task.train, trainer.task.dev)
+        task = SpeechTask(own, trainer.task.train_batches, trainer.task.dev_batches)
         output = task.source_weights(tmp_path / "other.safetensors")["encoder.output.weight"]
         assert (output is None) == isinstance(tokenizer, CharTokenizer)

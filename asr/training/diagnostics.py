@@ -19,10 +19,10 @@ from asr.errors import TrainingError
 from asr.microscope.explain import explain, find_symptoms
 from asr.microscope.measure import Measurement, measure_layers
 from asr.microscope.page import PAGE, ROWS, draw, read_rows
-from asr.training.checkpoint import Position
-from asr.training.config import TrainConfig
+from asr.training.checkpoint import TrainingState
+from asr.training.context import TrainingContext
 from asr.training.metrics import UpdateReport, discard_later_rows
-from asr.training.tasks.interface import Task, TaskBatch
+from asr.training.tasks.interface import TaskBatch
 
 log = logging.getLogger("asr")
 
@@ -42,30 +42,28 @@ class Microscope(Generic[B]):
     Training is the same with and without it: it uses no random numbers and leaves no gradients.
 
     Args:
-        task: what is trained.
-        config: how often, and where the run is; the advice depends on the rest.
-        enabled: False for processes that do not write.
+        context: of the training; the main process measures and writes.
     """
 
-    def __init__(self, task: Task[B], config: TrainConfig, *, enabled: bool) -> None:
-        self.task, self.config = task, config
-        self.folder = config.run_dir / FOLDER
-        self.enabled = enabled and config.diagnose_every > 0
+    def __init__(self, context: TrainingContext[B]) -> None:
+        self.task, self.config = context.task, context.config
+        self.folder = self.config.run_dir / FOLDER
+        self.enabled = context.process.is_main and self.config.diagnose_every > 0
         self._warned: dict[str, float] = {}
         self._measurements: list[Measurement] | None = None
-        self._before: dict[str, Tensor] = {}
+        self._weights_before: dict[str, Tensor] = {}
         self._updates = self._clipped = 0  # since the last measurement
         self._count = 0
         self._spent_s = self._draw_s = self._last_draw = 0.0
         self._undrawn = False
 
-    def begin(self, position: Position) -> None:
+    def begin(self, state: TrainingState) -> None:
         """A run begins, or resumes from a checkpoint; measurements after that checkpoint are removed."""
         if not self.enabled:
             return
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            discard_later_rows(self.folder / ROWS, position)
+            discard_later_rows(self.folder / ROWS, state)
         except OSError as error:
             raise self._cannot_write(error) from error
         for row in read_rows(self.folder / ROWS):
@@ -73,7 +71,7 @@ class Microscope(Generic[B]):
             self._remember({key: math.inf if s is None else s for key, s in row["symptoms"].items()})
         self._last_draw = time.monotonic()
 
-    def before(self, number: int, batches: Sequence[B]) -> None:
+    def before_update(self, number: int, batches: Sequence[B]) -> None:
         """Measure, if it is time, before an update.
 
         Args:
@@ -97,7 +95,7 @@ class Microscope(Generic[B]):
         finally:
             self.task.restore(carried)
         # Peepholes start at 0: their first update is large, whatever its size.
-        self._before = {
+        self._weights_before = {
             name: weight.detach().clone()
             for name, weight in self.task.net.named_parameters()
             if weight.requires_grad and weight.dim() > 1 and not name.endswith(".peepholes")
@@ -109,7 +107,7 @@ class Microscope(Generic[B]):
         self._updates += report.made
         self._clipped += report.made and report.clipped
 
-    def after(self, number: int, epoch: int) -> None:
+    def after_update(self, number: int, epoch: int) -> None:
         """Finish a measurement after its update: how far the weights moved, what is wrong; write the row.
 
         Args:
@@ -166,7 +164,7 @@ class Microscope(Generic[B]):
     def _update_ratio(self) -> dict[str, float]:
         """|change| / |weights| of every matrix, over the update that was just made."""
         weights = dict(self.task.net.named_parameters())
-        before, self._before = self._before, {}
+        before, self._weights_before = self._weights_before, {}
         ratios = {}
         for name, old in before.items():
             change, size = (weights[name].detach() - old).norm().item(), old.norm().item()
@@ -180,7 +178,7 @@ class Microscope(Generic[B]):
     def _write(self, row: dict[str, Any]) -> None:
         try:
             with (self.folder / ROWS).open("a", encoding="utf-8") as file:
-                file.write(json.dumps(_plain(row), ensure_ascii=False) + "\n")
+                file.write(json.dumps(_rounded(row), ensure_ascii=False) + "\n")
         except OSError as error:
             raise self._cannot_write(error) from error
 
@@ -203,24 +201,25 @@ def _row(
     layers = [
         {
             **asdict(layer),
-            "left": layer.left(),
+            "left": layer.remaining_fraction(),
             "horizon": layer.horizon().steps,
             "horizon_reached": layer.horizon().reached,
         }
         for layer in measurements
     ]
     return {
-        "event": "look", "epoch": epoch, "update": number, "layers": layers, "update_ratio": dict(ratio),
-        "clip_rate": clip_rate, "symptoms": dict(warned), "warnings": list(texts),
+        "event": "measurement", "epoch": epoch, "update": number, "layers": layers,
+        "update_ratio": dict(ratio), "clip_rate": clip_rate,
+        "symptoms": dict(warned), "warnings": list(texts),
     }  # fmt: skip
 
 
-def _plain(value: Any) -> Any:
+def _rounded(value: Any) -> Any:
     """A tree for JSON: five digits are enough, and what is not finite becomes null."""
     if isinstance(value, float):
         return float(f"{value:.5g}") if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {key: _plain(part) for key, part in value.items()}
+        return {key: _rounded(part) for key, part in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(part) for part in value]
+        return [_rounded(part) for part in value]
     return value

@@ -1,4 +1,4 @@
-"""The task of a character language model: streams, and states that are carried from block to block."""
+"""The task of a character RNN: streams, and states that are carried from block to block."""
 
 from itertools import pairwise
 
@@ -9,7 +9,7 @@ import torch
 from asr.errors import DataError, SettingsError
 from asr.lm.charrnn import CharRnn
 from asr.training.distributed import Process
-from asr.training.tasks.character_lm import CharacterLmTask, StreamConfig
+from asr.training.tasks.charrnn import CharRnnTask, StreamConfig
 from tests.shapes import charrnn_config
 
 CPU = torch.device("cpu")
@@ -17,11 +17,11 @@ CPU = torch.device("cpu")
 
 def task(
     streams: int = 3, block: int = 5, rank: int = 0, world_size: int = 1, length: int = 50
-) -> CharacterLmTask:
+) -> CharRnnTask:
     net = CharRnn(("a", "b"), charrnn_config(width=4, depth=1, embedding=2))
     ids = np.arange(length, dtype=np.uint16) % 3
     config = StreamConfig(streams=streams, block=block)
-    return CharacterLmTask(net, ids, ids, config, Process(rank, world_size, CPU), seed=1)
+    return CharRnnTask(net, ids, ids, config, Process(rank, world_size, CPU), seed=1)
 
 
 def test_blocks_of_a_stream_follow_each_other_without_gap() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from asr.errors import ModelError, SettingsError, option_name
 
-__all__ = ["Tuning", "TuningKey", "Weights", "tunings_from_json", "tunings_to_json"]
+__all__ = ["DecodingWeights", "Tuning", "TuningKey", "tunings_from_json", "tunings_to_json"]
 
 
 _MAX_WEIGHT = 100.0  # absolute value of a weight: e ** 100 outweighs any evidence in audio
@@ -19,7 +19,7 @@ def _weight(default: float, expected: str, meaning: str) -> Any:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Weights:
+class DecodingWeights:
     """The weights of a beam search, each with its default.
 
     They are declared here only: the command line, the weight search and saved models use these fields.
@@ -45,7 +45,7 @@ class Weights:
     unknown_letter_penalty: float = _weight(-1.5, "0 or less", "nats for each letter of such a word")
 
     def __post_init__(self) -> None:
-        for item in fields(Weights):
+        for item in fields(DecodingWeights):
             value, expected = getattr(self, item.name), item.metadata["expected"]
             right = {
                 "any number": True,
@@ -64,7 +64,7 @@ class Weights:
 
     def __str__(self) -> str:
         return ", ".join(
-            f"{item.name.replace('_', '-')} {getattr(self, item.name):g}" for item in fields(Weights)
+            f"{item.name.replace('_', '-')} {getattr(self, item.name):g}" for item in fields(DecodingWeights)
         )
 
 
@@ -107,7 +107,7 @@ class Tuning:
         date: when, ISO 8601, UTC.
     """
 
-    weights: Weights = field(default_factory=Weights)
+    weights: DecodingWeights = field(default_factory=DecodingWeights)
     key: TuningKey = field(default_factory=TuningKey)
     priors: tuple[float, ...] = ()
     manifest: str = ""
@@ -119,7 +119,7 @@ class Tuning:
     date: str = ""
 
 
-_PARTS: dict[str, type[Weights] | type[TuningKey]] = {"weights": Weights, "key": TuningKey}
+_PARTS: dict[str, type[DecodingWeights] | type[TuningKey]] = {"weights": DecodingWeights, "key": TuningKey}
 
 
 def tunings_to_json(tunings: tuple[Tuning, ...]) -> list[dict[str, Any]]:

@@ -1,8 +1,8 @@
 """A recurrent layer in one direction: the interface of every cell, and the ways to run it.
 
-`direction(x, state)` runs over all steps and gives the hidden states and the state to continue from. There
-are four implementations with the same numbers; `Direction.implementation` chooses the fastest that the device
-has:
+`layer(x, state)` runs over all steps and gives the hidden states and the state to continue from. There are
+four implementations with the same numbers; `UnidirectionalLayer.implementation` chooses the fastest that the
+device has:
 
 - fused: torch's kernel, for rnn, rnn-relu, gru and lstm on a GPU, and for lstm without projection on a CPU;
 - cpu-scan: asr/model/recurrent/cpu_scan.py, for all others on a CPU;
@@ -24,8 +24,8 @@ Implementation = Literal["fused", "cpu-scan", "gpu-scan", "loop"]
 State = tuple[Tensor, ...]  # (h,) or, for the LSTMs, (h, c); (batch, output_size) and (batch, width)
 
 
-class Direction(nn.Module, ABC):
-    """One layer in one direction.
+class UnidirectionalLayer(nn.Module, ABC):
+    """One layer in one direction: a cell and its weights, run over time.
 
     Args:
         input_size: values per step.

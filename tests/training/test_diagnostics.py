@@ -9,14 +9,16 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import Tensor
 
 from asr.corpora.manifest import Utterance
 from asr.errors import Interrupted, SettingsError, TrainingError
-from asr.microscope import watch as microscope_module
-from asr.microscope.measure import Measurement, gradient_horizon
+from asr.microscope.measure import Measurement, measure_layers
 from asr.model.recurrent.gates import Saturation
+from asr.training import diagnostics as microscope_module
 from asr.training.config import TrainConfig
 from asr.training.stopping import StopRequest
+from asr.training.tasks.speech import speech_losses
 from asr.training.trainer import Trainer
 from tests.shapes import encoder_config
 from tests.training.conftest import ENCODER, StopAfter, examples_of, write_tones
@@ -107,7 +109,7 @@ def test_told_once_unless_it_gets_worse(
     assert [text.split(":")[0] for text in warnings] == ["update 1", "update 4"]
     caplog.clear()
     other = make_trainer(diagnose_every=1)
-    other.restore(trainer.position, trainer.states())
+    other.restore(trainer.state, trainer.state_dicts())
     other.fit(StopRequest())
     assert not [text for text in caplog.messages if "vanishing" in text]
     updates = [row["update"] for row in rows(tmp_path / "run")]
@@ -119,7 +121,7 @@ def test_rows_behind_a_checkpoint_are_taken_back(make_trainer: Make, tmp_path: P
     """Guards a run that was killed after its checkpoint: measurements are not written twice."""
     folder = tmp_path / "run" / "diagnostics"
     folder.mkdir(parents=True)
-    stale = {"event": "look", "epoch": 9, "update": 99, "layers": [], "symptoms": {"clipped": None}}
+    stale = {"event": "measurement", "epoch": 9, "update": 99, "layers": [], "symptoms": {"clipped": None}}
     (folder / "diagnostics.jsonl").write_text(json.dumps(stale) + '\n{"cut o')
     with pytest.raises(Interrupted):
         make_trainer(diagnose_every=1).fit(StopAfter(1))
@@ -130,11 +132,11 @@ def test_rows_behind_a_checkpoint_are_taken_back(make_trainer: Make, tmp_path: P
 def test_update_ratio_and_clip_rate(make_trainer: Make, tmp_path: Path) -> None:
     """Guards the two numbers of the net as a whole: by hand, over exactly the update that was looked at."""
     trainer = make_trainer(diagnose_every=2, clip_norm=1e-6, warmup=0.0)
-    states: list[dict[str, Any]] = []
+    state_dicts: list[dict[str, Any]] = []
     original = trainer._update
 
     def update(*arguments: Any) -> Any:
-        states.append({name: weight.clone() for name, weight in trainer.task.net.state_dict().items()})
+        state_dicts.append({name: weight.clone() for name, weight in trainer.task.net.state_dict().items()})
         return original(*arguments)
 
     trainer._update = update  # type: ignore[method-assign]
@@ -143,7 +145,7 @@ def test_update_ratio_and_clip_rate(make_trainer: Make, tmp_path: Path) -> None:
     first, second, *_ = rows(tmp_path / "run")
     assert second["update"] == 2
     name = "encoder.recurrent.layers.0.forwards.weight_hh_l0"
-    before, after = states[1][name], states[2][name]
+    before, after = state_dicts[1][name], state_dicts[2][name]
     expected = ((after - before).norm() / before.norm()).item()
     assert second["update_ratio"][name] == pytest.approx(expected, rel=1e-3)
     assert not any("bias" in name for name in second["update_ratio"])
@@ -212,17 +214,21 @@ def test_setting_is_checked() -> None:
 
 
 @pytest.mark.parametrize("cell", ["rnn", "ligru"])
-def test_gradient_horizon(make_trainer: Make, cell: Any) -> None:
-    """Guards the function that comparisons of cells use: one number per layer and direction, no run."""
+def test_horizons_of_a_recogniser(make_trainer: Make, cell: Any) -> None:
+    """Guards what comparisons of cells do: a horizon for each layer and direction, without a run."""
     trainer = make_trainer(encoder=encoder_config(ENCODER, cell=cell, depth=2))
     task: Any = trainer.task
     batch = next(iter(task.load(task.plan(1))))
-    horizons = gradient_horizon(task.net, batch)
+
+    def loss() -> Tensor:
+        return speech_losses(task.net, batch, torch.float32).losses.sum() / batch.global_tokens
+
+    horizons = [layer.horizon() for layer in measure_layers(task.net, loss)]
     assert [(h.layer, h.direction) for h in horizons] == [
         (layer, direction) for layer in (1, 2) for direction in ("forwards", "backwards")
     ]
     assert all(horizon.steps > 0 for horizon in horizons)
-    assert horizons == gradient_horizon(task.net, batch)
+    assert horizons == [layer.horizon() for layer in measure_layers(task.net, loss)]
     assert all(weight.grad is None for weight in task.net.parameters())
 
 

@@ -1,4 +1,4 @@
-"""The training of a character language model, from text to bits per character that mean something."""
+"""The training of a character RNN, from text to bits per character that mean something."""
 
 import logging
 import math
@@ -14,22 +14,22 @@ from asr.errors import DataError, Interrupted, TrainingError
 from asr.lm.charrnn import load_charrnn
 from asr.training import runs as runs_module
 from asr.training import validation as validation_module
-from asr.training.character_lm import CharacterLmSettings, encode, held_out, train
+from asr.training.charrnn import CharRnnSettings, encode, held_out, train_charrnn
 from asr.training.config import TrainConfig
 from asr.training.stopping import StopRequest
-from asr.training.tasks.character_lm import CharacterLmTask, StreamConfig
+from asr.training.tasks.charrnn import CharRnnTask, StreamConfig
 from tests.shapes import charrnn_config
 
 LINES = ["the cat sat on the mat", "the dog sat on the cat", "a cat and a dog", "on the mat sat the dog"] * 30
 
 
-def settings(run_dir: Path, **changes: object) -> CharacterLmSettings:
+def settings(run_dir: Path, **changes: object) -> CharRnnSettings:
     config = TrainConfig(
         run_dir=run_dir, precision="float32", device="cpu", log_every_s=0.0,
         **{"epochs": 3, "learning_rate": 0.01, **changes},
     )  # fmt: skip
     model = charrnn_config(cell="gru", width=24, depth=1, embedding=8, dropout=0.1)
-    return CharacterLmSettings(model=model, text=StreamConfig(streams=4, block=16), train=config)
+    return CharRnnSettings(model=model, text=StreamConfig(streams=4, block=16), train=config)
 
 
 def test_encoding_is_the_alphabet_with_line_ends() -> None:
@@ -41,7 +41,7 @@ def test_text_is_learned_below_its_letter_entropy(tmp_path: Path, caplog: pytest
     """Bits per character far below what letter frequencies alone give: the context is used. The figure is
     checked against the probabilities of the model file."""
     caplog.set_level(logging.INFO, "asr")
-    path = train(LINES, LINES[:20], settings(tmp_path / "run", epochs=8))
+    path = train_charrnn(LINES, LINES[:20], settings(tmp_path / "run", epochs=8))
     counts = Counter("".join(f"{line}\n" for line in LINES))
     total = sum(counts.values())
     entropy = -sum(count / total * math.log2(count / total) for count in counts.values())
@@ -59,7 +59,7 @@ def test_text_is_learned_below_its_letter_entropy(tmp_path: Path, caplog: pytest
 def test_stopped_and_resumed_equals_never_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Truncated back-propagation carries a hidden state from block to block; a resumed run that forgot it
     would end elsewhere."""
-    train(LINES, LINES[:20], settings(tmp_path / "whole"))
+    train_charrnn(LINES, LINES[:20], settings(tmp_path / "whole"))
     expected = load_file(tmp_path / "whole" / "last.safetensors")
 
     class _Stop(StopRequest):
@@ -73,8 +73,8 @@ def test_stopped_and_resumed_equals_never_stopped(tmp_path: Path, monkeypatch: p
     with monkeypatch.context() as patch:
         patch.setattr(runs_module, "StopRequest", _Stop)
         with pytest.raises(Interrupted):
-            train(LINES, LINES[:20], settings(tmp_path / "parts"))
-    train(LINES, LINES[:20], settings(tmp_path / "parts", resume=True))
+            train_charrnn(LINES, LINES[:20], settings(tmp_path / "parts"))
+    train_charrnn(LINES, LINES[:20], settings(tmp_path / "parts", resume=True))
     actual = load_file(tmp_path / "parts" / validation_module.LAST_MODEL)
     assert all(torch.equal(actual[name], expected[name]) for name in expected)
 
@@ -85,16 +85,16 @@ def test_out_of_memory_names_this_commands_settings(tmp_path: Path, monkeypatch:
     def forward(*_: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(CharacterLmTask, "forward", forward)
+    monkeypatch.setattr(CharRnnTask, "forward", forward)
     with pytest.raises(TrainingError, match=r"stream 0, characters 0 to 16.*Lower --text\.block"):
-        train(LINES, LINES[:20], settings(tmp_path / "run"))
+        train_charrnn(LINES, LINES[:20], settings(tmp_path / "run"))
 
 
 def test_deterministic_is_passed_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The setting was once read and forgotten."""
     called = []
     monkeypatch.setattr(runs_module, "make_deterministic", lambda: called.append(True))
-    train(LINES, LINES[:20], settings(tmp_path / "run", deterministic=True, epochs=1))
+    train_charrnn(LINES, LINES[:20], settings(tmp_path / "run", deterministic=True, epochs=1))
     assert called
 
 
@@ -114,4 +114,4 @@ def test_held_out_lines() -> None:
 def test_foreign_characters(tmp_path: Path) -> None:
     """One clear line, before anything is trained: such a character would have no id."""
     with pytest.raises(DataError, match=r"'é', which the training text never has"):
-        train(LINES, ["café"], settings(tmp_path / "run"))
+        train_charrnn(LINES, ["café"], settings(tmp_path / "run"))

@@ -1,4 +1,4 @@
-"""`asr lm train --kind charrnn`: texts -> a run folder with the best character language model."""
+"""`asr lm train --kind charrnn`: texts -> a run folder with the best character RNN."""
 
 import shutil
 from dataclasses import dataclass, field
@@ -9,14 +9,14 @@ import tyro
 
 from asr.commands.options import check_output
 from asr.errors import SettingsError
-from asr.training.character_lm import CharacterLmSettings, held_out, read_text, train
+from asr.training.charrnn import CharRnnSettings, held_out, read_text, train_charrnn
 
-__all__ = ["CharacterLmTrainSettings", "run"]
+__all__ = ["CharRnnTrainSettings", "run"]
 
 
 @dataclass(frozen=True)
-class CharacterLmTrainSettings:
-    """Train a character language model, a recurrent network.
+class CharRnnTrainSettings:
+    """Train a character RNN: a recurrent language model of characters.
 
     The best model by bits per character is RUN_DIR/model.safetensors. Stop with Ctrl-C; resume with
     --train.resume.
@@ -34,12 +34,10 @@ class CharacterLmTrainSettings:
     normalizer: str = "verbatim"
     # where the best model is copied at the end; None leaves it in the run folder
     output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"], metavar="FILE")] = None
-    settings: Annotated[CharacterLmSettings, tyro.conf.arg(name="")] = field(
-        default_factory=CharacterLmSettings
-    )
+    settings: Annotated[CharRnnSettings, tyro.conf.arg(name="")] = field(default_factory=CharRnnSettings)
 
 
-def run(command: CharacterLmTrainSettings) -> str:
+def run(command: CharRnnTrainSettings) -> str:
     """Train as the command line asks; the summary to print.
 
     Raises:
@@ -59,7 +57,7 @@ def run(command: CharacterLmTrainSettings) -> str:
         lines, dev = held_out(lines)
     else:
         dev = read_text([command.dev], command.normalizer)
-    model = train(lines, dev, command.settings)
+    model = train_charrnn(lines, dev, command.settings)
     if command.output is not None:
         shutil.copyfile(model, command.output)
         model = command.output

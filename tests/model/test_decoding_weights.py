@@ -5,7 +5,7 @@ import json
 import pytest
 
 from asr.errors import ModelError
-from asr.model.tuning import Tuning, TuningKey, Weights, tunings_from_json, tunings_to_json
+from asr.model.decoding_weights import DecodingWeights, Tuning, TuningKey, tunings_from_json, tunings_to_json
 
 # As version 0.1.0 stored it, before there were `rescore_weight`, penalties and hot words.
 OLD = """{
@@ -20,7 +20,7 @@ def test_a_record_of_an_older_version_is_read() -> None:
     """Guards models that were tuned before: every value where it belongs, new fields at their defaults."""
     [tuning] = tunings_from_json({"tunings": [json.loads(OLD)]})
     assert tuning == Tuning(
-        weights=Weights(lm_weight=1.25, word_bonus=1.0, prior_weight=0.6, blank_scale=2.0),
+        weights=DecodingWeights(lm_weight=1.25, word_bonus=1.0, prior_weight=0.6, blank_scale=2.0),
         key=TuningKey(lm="8dcd", lexicon="0e52", rescore=True, unknown_words="forbid"),
         priors=(0.5, 0.25), manifest="dev.jsonl", data="512c", utterances=249, errors=943, words=4101,
         beam_size=60, date="2026-11-27T22:39:18+00:00",

@@ -1,10 +1,9 @@
-"""Train a character language model on text: all its settings, and the function that the command calls."""
+"""Train a character RNN on text: all its settings, and the function that the command calls."""
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,17 +14,17 @@ from asr.lm.text_files import read_blocks
 from asr.text.normalize import normalize
 from asr.training.config import TrainConfig
 from asr.training.provenance import provenance
-from asr.training.runs import DATA_DIGEST, flatten_settings, open_run
-from asr.training.tasks.character_lm import CharacterLmTask, StreamConfig
+from asr.training.runs import open_run, settings_record
+from asr.training.tasks.charrnn import CharRnnTask, StreamConfig
 
-__all__ = ["CharacterLmSettings", "encode", "held_out", "read_text", "train"]
+__all__ = ["CharRnnSettings", "encode", "held_out", "read_text", "train_charrnn"]
 
 _DEV_EVERY = 100  # lines: without a dev text, one of this many is held out
 
 
 @dataclass(frozen=True)
-class CharacterLmSettings:
-    """All settings of the training of a character language model."""
+class CharRnnSettings:
+    """All settings of the training of a character RNN."""
 
     model: CharRnnConfig = field(default_factory=CharRnnConfig)
     text: StreamConfig = field(default_factory=StreamConfig)
@@ -74,8 +73,8 @@ def held_out(lines: Sequence[str]) -> tuple[list[str], list[str]]:
     return learned, dev
 
 
-def train(lines: Sequence[str], dev: Sequence[str], settings: CharacterLmSettings) -> Path:
-    """Train a character language model; under torchrun every process calls this, and they train together.
+def train_charrnn(lines: Sequence[str], dev: Sequence[str], settings: CharRnnSettings) -> Path:
+    """Train a character RNN; under torchrun every process calls this, and they train together.
 
     Args:
         lines: the training text; its characters are the alphabet.
@@ -98,12 +97,12 @@ def train(lines: Sequence[str], dev: Sequence[str], settings: CharacterLmSetting
         )
     with open_run(settings.train, "--text.block or --text.streams") as run:
         process = run.process
-        record = _record(settings, lines, dev)
-        resumed = run.should_resume(record, _record(CharacterLmSettings(), (), ()))
+        record = settings_record(settings, _digest(lines, dev))
+        resumed = run.should_resume(record, settings_record(CharRnnSettings(), _digest((), ())))
         run.seed()
         net = CharRnn(symbols, settings.model).to(process.device)
         texts = (encode(lines, symbols), encode(dev, symbols))
-        task = CharacterLmTask(net, *texts, settings.text, process, settings.train.seed)
+        task = CharRnnTask(net, *texts, settings.text, process, settings.train.seed)
         record |= provenance(process.device, settings.train.precision)
         sizes = [len(text) / 1e6 for text in texts]
         data = f"{sizes[0]:.2f} M characters ({len(symbols)} different ones), dev text of {sizes[1]:.2f} M"
@@ -118,12 +117,10 @@ def encode(lines: Sequence[str], symbols: Sequence[str]) -> NDArray[np.uint16]:
     return by_code[np.searchsorted(alphabet[by_code], codes)].astype(np.uint16)
 
 
-def _record(settings: CharacterLmSettings, *texts: Sequence[str]) -> dict[str, Any]:
-    """All settings as plain values under dotted names, with a digest of the texts."""
+def _digest(*texts: Sequence[str]) -> str:
     digest = hashlib.blake2b(digest_size=8)
     for text in texts:
         digest.update(b"\n\n")
         for line in text:
             digest.update(f"{line}\n".encode())
-    topics = [topic.name for topic in fields(CharacterLmSettings)]
-    return {**flatten_settings(settings, topics), DATA_DIGEST: digest.hexdigest()}
+    return digest.hexdigest()

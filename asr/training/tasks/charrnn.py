@@ -1,4 +1,4 @@
-"""The character language model task: streams of text, hidden states carried from block to block.
+"""The character RNN task: streams of text, hidden states carried from block to block.
 
 The text is one long sequence of symbols, cut into as many equal streams as a batch has rows. A batch is the
 next block of every stream, and its hidden state continues from the last block's: gradients reach back over
@@ -21,16 +21,16 @@ from torch import Tensor, nn
 from asr.device import autocast
 from asr.errors import DataError, SettingsError, option_name
 from asr.lm.charrnn import CharRnn, load_charrnn, save_charrnn
-from asr.model.recurrent.layers import State
+from asr.model.recurrent.unidirectional import State
 from asr.training.distributed import Process
-from asr.training.tasks.interface import TaskOutput, Throughput
+from asr.training.tasks.interface import TaskOutput, Throughput, trainable_children
 
 log = logging.getLogger("asr")
 
 _SAMPLE = 120  # characters of the text that is sampled after every epoch
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class StreamConfig:
     """How a text becomes batches."""
 
@@ -65,7 +65,7 @@ class Block:
 
 
 @dataclass(frozen=True)
-class CharacterLmValidation:
+class CharRnnValidation:
     """The validation on a held-out text."""
 
     loss: float  # nats per character
@@ -84,8 +84,8 @@ class CharacterLmValidation:
         return {"dev_loss": self.loss, "dev_bits_per_character": self.score}
 
 
-class CharacterLmTask:
-    """A character network that is trained on one text and selected by its bits per character on another.
+class CharRnnTask:
+    """A character RNN that is trained on one text and selected by its bits per character on another.
 
     Args:
         net: on its device.
@@ -130,9 +130,7 @@ class CharacterLmTask:
 
     def submodules(self) -> dict[str, nn.Module]:
         """Parts of the network by the names that --train.freeze takes."""
-        return {
-            name: part for name, part in self.net.named_children() if any(True for _ in part.parameters())
-        }
+        return trainable_children(self.net)
 
     def source_weights(self, path: Path) -> dict[str, Tensor | None]:
         """The tensors of a saved network; None for those of single characters if the alphabets differ."""
@@ -187,7 +185,7 @@ class CharacterLmTask:
         """It has no statistics."""
 
     @torch.inference_mode()
-    def validate(self, process: Process, precision: torch.dtype) -> CharacterLmValidation:
+    def validate(self, process: Process, precision: torch.dtype) -> CharRnnValidation:
         """Bits a character on the held-out text; the main process logs a sample of the network."""
         self.net.eval()
         streams = max(1, min(self.config.streams, len(self.dev) // 1000))
@@ -204,7 +202,7 @@ class CharacterLmTask:
         if process.is_main:
             log.info("it writes: %s", self.net.sample(_SAMPLE, self.seed).replace("\n", " / "))
         self.net.train()
-        return CharacterLmValidation(float(total) / count)  # the only value that is read from the device
+        return CharRnnValidation(float(total) / count)  # the only value that is read from the device
 
     def save(self, path: Path, weights: Mapping[str, Tensor], provenance: dict[str, Any]) -> None:
         """Write the network with these weights."""
