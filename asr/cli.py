@@ -34,6 +34,7 @@ usage: asr COMMAND [--help] ...
   tune        decoding weights of a model and a language model, tuned on a dev set
   score       word error rate of one text file against another
   augment     recordings as training augments them: speed, rooms, noise, telephone, …
+  corpus      public corpora: what there is, fetched, checked, as manifests
   lm          train a language model (n-grams or a character network), score text with it, convert it
   lexicon     train a network that pronounces words, pronounce words, score pronunciations
 
@@ -45,11 +46,24 @@ usage: asr COMMAND [--help] ...
   asr tune dev.jsonl --model runs/mine/model.safetensors --lm words.bin
   asr score reference.txt hypothesis.txt
   asr augment recording.wav --out augmented --augment.noise-share 1
+  asr corpus prepare yesno --download -o manifests
   asr lm train text.txt --order 3 -o lm.bin
   asr lexicon train -o letters-to-sounds.safetensors
 
 `asr COMMAND --help` lists a command's settings; `asr --version` prints the version.
 Recipes for public data sets are in recipes/, such as: python recipes/yesno.py"""
+
+_CORPUS_HELP = """\
+asr corpus: corpora, as manifests.
+
+usage: asr corpus COMMAND [--help] ...
+
+  list     public corpora: hours, speakers, licence, how to get each
+  prepare  a public corpus -> train.jsonl, dev.jsonl, test.jsonl
+
+  asr corpus list
+  asr corpus prepare yesno --download -o manifests
+  asr corpus prepare common_voice --parts de --root cv-corpus-20.0-2024-12-06 -o manifests"""
 
 _LM_HELP = """\
 asr lm: language models.
@@ -194,6 +208,18 @@ def _augment(arguments: Sequence[str]) -> int:
     return _report(run(parse(AugmentSettings, "asr augment", arguments)))
 
 
+def _corpus_list(arguments: Sequence[str]) -> int:
+    from asr.commands.corpus import CorpusListSettings, run_list
+
+    return _report(run_list(parse(CorpusListSettings, "asr corpus list", arguments)))
+
+
+def _corpus_prepare(arguments: Sequence[str]) -> int:
+    from asr.commands.corpus import CorpusPrepareSettings, run_prepare
+
+    return _report(run_prepare(parse(CorpusPrepareSettings, "asr corpus prepare", arguments)))
+
+
 def _lm_train(arguments: Sequence[str]) -> int:
     kind, rest = _take_kind(arguments, ("ngram", "charrnn"))
     if kind == "charrnn":
@@ -227,8 +253,10 @@ def _lexicon_train(arguments: Sequence[str]) -> int:
     from asr.commands.lexicon_train import CtcTrainSettings, LexiconTrainSettings, run
 
     kind, rest = _take_kind(arguments, ("encoder-decoder", "ctc"))
-    settings = CtcTrainSettings if kind == "ctc" else LexiconTrainSettings
-    return _report(run(parse(settings, f"asr lexicon train --kind {kind}", rest)))
+    prog = f"asr lexicon train --kind {kind}"
+    if kind == "ctc":
+        return _report(run(parse(CtcTrainSettings, prog, rest)))
+    return _report(run(parse(LexiconTrainSettings, prog, rest)))
 
 
 def _lexicon_apply(arguments: Sequence[str]) -> int:
@@ -313,6 +341,7 @@ def _group(name: str, help_text: str, commands: _Commands) -> Callable[[Sequence
 _COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "train": _train, "transcribe": _transcribe, "evaluate": _evaluate, "tune": _tune, "score": _score,
     "augment": _augment,
+    "corpus": _group("corpus", _CORPUS_HELP, {"list": _corpus_list, "prepare": _corpus_prepare}),
     "lm": _group("lm", _LM_HELP, {
         "train": _lm_train, "score": _lm_score, "interpolate": _lm_interpolate, "convert": _lm_convert,
     }),
