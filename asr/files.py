@@ -148,7 +148,7 @@ def not_utf8(content: bytes, position: int, path: str = "FILE") -> str:
     convert = f"Convert it: iconv -f {{}} -t UTF-8 {shlex.quote(path)} > NEW."
     if name := encoding_of(content):
         return convert.format(name)
-    near = content[max(position - 8, 0) : position + 8]
+    near = content[max(position - 12, 0) : position + 12]
     guesses = []
     for name in ("WINDOWS-1252", "WINDOWS-1250", "WINDOWS-1251"):
         with suppress(UnicodeDecodeError):

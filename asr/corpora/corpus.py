@@ -275,7 +275,7 @@ def find_folder(root: Path, title: str, *needed: str, inside: Sequence[str] = ()
     Args:
         root: that the user named.
         title: of the corpus, for the message.
-        needed: files and folders that it holds.
+        needed: files and folders that it holds; without one, a folder inside is preferred.
         inside: names of the folder, where `root` may be the one that holds it; patterns of glob.
 
     Raises:
@@ -286,7 +286,7 @@ def find_folder(root: Path, title: str, *needed: str, inside: Sequence[str] = ()
         what = "is a file" if root.exists() else "no such folder"
         raise DataError(f"{root}: {what}. Expected the folder of {title}. Correct --data.root.")
     candidates = [path for pattern in inside for path in sorted(root.glob(pattern)) if path.is_dir()]
-    for folder in (root, *candidates):
+    for folder in (root, *candidates) if needed else (*candidates, root):
         if all((folder / path).exists() for path in needed):
             return folder
     folder = candidates[0] if candidates else root

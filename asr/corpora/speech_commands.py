@@ -21,7 +21,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from asr.corpora.corpus import Corpus, Reading, of_splits
+from asr.corpora.corpus import Corpus, Reading, find_folder, of_splits
 from asr.corpora.download import Archive, fetch
 from asr.corpora.durations import durations
 from asr.corpora.manifest import Splits, Utterance
@@ -127,8 +127,7 @@ def _utterance(path: Path, duration: float) -> Utterance:
 
 
 def _read(root: Path | None, parts: Sequence[str]) -> Reading:
-    root = root or Path()
-    folder = next((root / name for name in (ARCHIVE.unpacks_to, "audio") if (root / name).is_dir()), root)
+    folder = find_folder(root or Path(), CORPUS.title, inside=[ARCHIVE.unpacks_to, "audio"])
     words = parts or [word for word in _ALL_WORDS if (folder / word).is_dir()] or WORDS
     return of_splits(prepare(folder, folder, tuple(words)))
 

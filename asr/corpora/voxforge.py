@@ -25,7 +25,7 @@ from asr.files import read_lines
 __all__ = ["CORPUS"]
 
 _ADDRESS = "http://www.repository.voxforge1.org/downloads/SpeechCorpus/Trunk/Audio/Main/16kHz_16bit"
-_SUBMISSION = re.compile(r"(?P<speaker>.+?)-[0-9]{8,10}[a-z]*([_-].*)?")
+_SUBMISSION = re.compile(r"(?P<speaker>.+?)-[0-9]{8,10}[a-z]*([_-].*)?", re.DOTALL)
 
 
 def _read(root: Path | None, parts: Sequence[str]) -> Reading:

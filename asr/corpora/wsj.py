@@ -113,11 +113,10 @@ def _words(text: str) -> str:
     """The transcript without marks, by the rules of Kaldi's normalize_transcript.pl."""
     words = []
     for word in text.replace("\\", "").split():
-        if word.startswith("[") or word.endswith("]") or word in ("~", ".", "--dash"):
+        if word.startswith("[") or word.endswith("]") or word in ("~", "."):
             continue  # a noise, truncation, a pause
         word = re.sub(r"^<([\w']+)>$", r"\1", word)  # deleted verbally, but spoken
-        word = {"%percent": "percent", ".point": "point"}.get(word.lower(), word)
-        words.append(re.sub(r"^[^\w'<(]([A-Za-z][\w-]+)$", r"\1", word))  # ,COMMA
+        words.append({"%percent": "percent", ".point": "point"}.get(word.lower(), word))
     return " ".join(words)
 
 
@@ -130,5 +129,6 @@ CORPUS = Corpus(
     licence="LDC",
     source="https://catalog.ldc.upenn.edu/LDC93S6A",
     read=_read,
+    normalizer="english",
     instructions="Get WSJ0 and WSJ1 (LDC93S6A, LDC94S13A) from the Linguistic Data Consortium.",
 )
