@@ -156,7 +156,7 @@ def test_librispeech_preset_runs_on_a_look_alike(tmp_path: Path) -> None:
 
 
 def test_any_corpus_from_a_folder_to_a_report(tmp_path: Path) -> None:
-    """Guards the recipe for every corpus: prepared, trained, tuned with a model of its transcripts, scored; and
+    """Guards the recipe of every corpus: prepared, trained, tuned with a model of its words, scored; and
     that settings which were never run say so."""
     corpus = tmp_path / "LJSpeech-1.1"
     (corpus / "wavs").mkdir(parents=True)
