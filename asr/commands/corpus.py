@@ -3,6 +3,7 @@
 import contextlib
 import json
 import logging
+import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -102,6 +103,8 @@ def run_prepare(settings: CorpusPrepareSettings) -> list[tuple[str | None, AsrEr
     corpus = find_corpus(settings.name)
     with _own_option_names():
         parts = corpus.choose(settings.parts)
+        folder = settings.output / ("-".join((corpus.name, *parts)) if corpus.one_part else corpus.name)
+        _check_writable(folder)
         root = settings.root
         if settings.download or settings.offline:
             root = corpus.download(settings.dir, parts, offline=settings.offline)
@@ -111,8 +114,6 @@ def run_prepare(settings: CorpusPrepareSettings) -> list[tuple[str | None, AsrEr
                 f"{corpus.name}: neither --root nor --download is given. Expected --root DIR {how}."
             )
         reading = corpus.prepare(root, parts, settings.normalizer or "")
-    name = "-".join((corpus.name, *parts)) if corpus.one_part else corpus.name
-    folder = settings.output / name
     for split, utterances in reading.splits.items():
         write_manifest(folder / f"{split}.jsonl", utterances)
     _write_left_out(folder / _LEFT_OUT, reading.left_out)
@@ -129,6 +130,14 @@ def run_prepare(settings: CorpusPrepareSettings) -> list[tuple[str | None, AsrEr
         listed = f"All are in {folder / _LEFT_OUT}; the others were written."
         results.append((None, DataError(f"left out: {_causes(unexpected)}. {listed}")))
     return results
+
+
+def _check_writable(folder: Path) -> None:
+    """Find out before an hour of reading, and not after it."""
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not (existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)):
+        what = "cannot be written to" if existing.is_dir() else "is a file"
+        raise SettingsError(f"--output: {existing} {what}. Expected a folder. Choose another one.")
 
 
 @contextlib.contextmanager
@@ -169,7 +178,10 @@ def _write_left_out(path: Path, left_out: Sequence[LeftOut]) -> None:
         path.unlink(missing_ok=True)
         return
     try:
-        with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        with (
+            atomic_path(path) as temporary,
+            temporary.open("w", encoding="utf-8", errors="backslashreplace") as file,
+        ):
             file.writelines(json.dumps(asdict(one), ensure_ascii=False) + "\n" for one in left_out)
     except OSError as error:
         raise DataError(f"{path}: cannot be written: {error.strerror}. Choose another folder.") from error

@@ -111,7 +111,7 @@ def fetch(archive: Archive, folder: Path, *, offline: bool = False) -> Path:
         # torchrun starts several processes that all need the corpus: one downloads it, the others wait.
         with _locked(archive, folder):
             if not _is_complete(archive, destination):
-                _fetch(archive, folder, destination)
+                _fetch(archive, folder, destination, offline)
     return destination
 
 
@@ -185,7 +185,7 @@ def _log_waiting(archive: Archive) -> None:
     log.info("%s: another process downloads it; waiting", archive.name)
 
 
-def _fetch(archive: Archive, folder: Path, destination: Path) -> None:
+def _fetch(archive: Archive, folder: Path, destination: Path, offline: bool) -> None:
     if destination.exists():
         raise DownloadError(
             f"{destination}: the folder exists, but this program has not completed it (no .completed in it). "
@@ -197,10 +197,12 @@ def _fetch(archive: Archive, folder: Path, destination: Path) -> None:
         _announce(archive, folder)
         _download(archive, target)
     elif fault := _fault(archive, target):
+        if offline:  # it may still be being copied
+            raise DownloadError(f"{target}: {fault}. Expected the file of {archive.url}. Put it there.")
         target.unlink()
         raise DownloadError(f"{target}: {fault}. It was deleted. Run the same command again to fetch it.")
     if archive.unpacks_to:
-        _unpack(archive, target, destination)
+        _unpack(archive, target, destination, keep=offline)
         if downloaded:  # what somebody has put there is theirs
             target.unlink()
 
@@ -371,14 +373,14 @@ def _fault(archive: Archive, file: Path) -> str:
     return ""
 
 
-def _unpack(archive: Archive, file: Path, destination: Path) -> None:
+def _unpack(archive: Archive, file: Path, destination: Path, *, keep: bool) -> None:
     """Unpack next to the destination, then move into place: a destination that exists is complete."""
     folder = file.parent
     staging = folder / f".{archive.name}.unpacking"
     shutil.rmtree(staging, ignore_errors=True)  # left by a killed run
     try:
         unpacked = staging / archive.unpacks_to
-        unpack(file, unpacked if archive.flat else staging)
+        unpack(file, unpacked if archive.flat else staging, keep=keep)
         if not unpacked.is_dir():
             raise DownloadError(
                 f"{file}: holds no folder {archive.unpacks_to}. Expected the archive of {archive.url}. "

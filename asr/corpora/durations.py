@@ -110,7 +110,7 @@ def _measure(
 
 def _cache_file(folder: str) -> Path | None:
     cache = cache_folder()
-    return None if cache is None else cache / "durations" / f"{content_digest([folder])}.jsonl"
+    return None if cache is None else cache / "durations" / f"{content_digest([ascii(folder)])}.jsonl"
 
 
 def _read(cache: Path | None) -> dict[str, tuple[_Stamp, float]]:

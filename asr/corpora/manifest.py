@@ -184,7 +184,10 @@ def write_manifest(path: Path, utterances: Iterable[Utterance]) -> None:
         raise DataError(f"{path}: not written: there is no utterance to write. Expected at least one.")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
+        with (  # names of files need not be UTF-8; the escapes of backslashreplace are JSON's
+            atomic_path(path) as temporary,
+            temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as file,
+        ):
             file.writelines(lines)
     except OSError as error:
         raise DataError(

@@ -28,13 +28,14 @@ _DAMAGE = (
 )  # fmt: skip
 
 
-def unpack(file: Path, folder: Path) -> None:
+def unpack(file: Path, folder: Path, *, keep: bool = False) -> None:
     """Write the files and folders of an archive below a folder.
 
     Args:
         file: a tar file, compressed or not, a zip file, or a Debian package, of which the data are unpacked
             and no script is run.
         folder: where its members go; made when missing. After an error it holds what was unpacked before.
+        keep: do not delete it if it is damaged: it is the user's.
 
     Raises:
         DownloadError: the archive is damaged (it is deleted then, so that the next try fetches it afresh), or
@@ -53,11 +54,13 @@ def unpack(file: Path, folder: Path) -> None:
             else:
                 _unpack_tar(raw, file, folder, progress)
     except _DAMAGE as error:
-        file.unlink()
+        remedy = "Put a whole one there"
+        if not keep:
+            file.unlink()
+            remedy = "It was deleted. Run the same command again to fetch it"
         reason = str(error).partition(":")[0]  # further lines name each compression that was tried
         raise DownloadError(
-            f"{file}: the archive is damaged: {reason}. Expected a whole tar or zip file. It was deleted. "
-            "Run the same command again to fetch it."
+            f"{file}: the archive is damaged: {reason}. Expected a whole tar or zip file. {remedy}."
         ) from error
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from asr.corpora import asterisk
 from asr.corpora.catalogue import CORPORA
+from asr.corpora.corpus import Corpus
 from asr.corpora.manifest import read_manifest
 from tests.corpora import test_corpora as look_alikes
 from tests.corpora.test_download import _deb, _tar
@@ -134,24 +135,34 @@ def test_wrong_use(
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.skipif(os.getuid() == 0, reason="root may write everywhere")
-def test_target_that_cannot_be_written(run: Run, tmp_path: Path) -> None:
-    """A traceback after an hour of reading."""
-    look_alikes.ljspeech(tmp_path)
-    out = tmp_path / "out"
-    out.mkdir(mode=0o500)
-    status, _, err = run("corpus", "prepare", "ljspeech", "--root", tmp_path, "-o", out)
-    assert status == 2
-    assert "cannot write the manifest: Permission denied" in err
-
-
-def test_target_that_is_a_file(run: Run, tmp_path: Path) -> None:
-    """A traceback after an hour of reading."""
-    look_alikes.ljspeech(tmp_path)
+def test_target_that_cannot_be_written(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A read-only folder or a file as the target that is found after an hour of reading."""
+    monkeypatch.setattr(Corpus, "prepare", lambda *_: pytest.fail("the corpus was read"))
+    command = ("corpus", "prepare", "ljspeech", "--root", tmp_path, "-o", tmp_path / "out")
     (tmp_path / "out").write_text("")
-    status, _, err = run("corpus", "prepare", "ljspeech", "--root", tmp_path, "-o", tmp_path / "out")
+    status, _, err = run(*command)
+    assert (status, err.count("\n")) == (2, 1)
+    assert "--output: " in err
+    assert "out is a file. Expected a folder. Choose another one." in err
+    (tmp_path / "out").unlink()
+    monkeypatch.setattr(os, "access", lambda *_: False)  # root may write everywhere but on a read-only disk
+    status, _, err = run(*command)
     assert status == 2
-    assert re.search(r"cannot write the manifest: (Not a directory|File exists)", err)
+    assert f"--output: {tmp_path} cannot be written to. Expected a folder. Choose another one." in err
+
+
+def test_names_that_are_not_utf8(run: Run, tmp_path: Path) -> None:
+    """A traceback at the end, when the manifest is written; a manifest that does not find the file."""
+    name = os.fsdecode(b"caf\xe9")
+    look_alikes.write(tmp_path / f"{name}-20120412-x/etc/PROMPTS", "x/a GO\nx/b DO\n")
+    look_alikes.sound(tmp_path / f"{name}-20120412-x/wav/a.wav")
+    status, _, _ = run("corpus", "prepare", "voxforge", "--root", tmp_path, "-o", tmp_path / "out")
+    assert status == 1
+    (utterance,) = read_manifest(tmp_path / "out/voxforge/train.jsonl")
+    assert utterance.speaker == name
+    assert utterance.audio_filepath.is_file()
+    (line,) = (tmp_path / "out/voxforge/left_out.jsonl").read_text().splitlines()
+    assert json.loads(line)["what"] == f"{name}-20120412-x-b"
 
 
 def _packages(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -30,7 +31,7 @@ def sound(path: Path, seconds: float = 0.1) -> None:
     subtype = {"OGG": "OPUS", "MP3": "MPEG_LAYER_III"}.get(kind, "PCM_16")
     rate = 16_000
     samples = 0.1 * np.sin(np.arange(round(rate * seconds)) / 5)
-    soundfile.write(path, samples, rate, format=kind, subtype=subtype)
+    soundfile.write(os.fsencode(path), samples, rate, format=kind, subtype=subtype)
 
 
 def write(path: Path, text: str) -> None:

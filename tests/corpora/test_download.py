@@ -445,6 +445,11 @@ def test_offline(server: _Server, tmp_path: Path) -> None:
         assert words in message
     assert not target.parent.exists()
     target.parent.mkdir()
+    target.write_bytes(_CORPUS[:-9])  # it is still being copied
+    with pytest.raises(DownloadError, match=r"it has \d+ bytes, expected \d+\. .* Put it there\."):
+        fetch(archive, tmp_path, offline=True)
+    with pytest.raises(DownloadError, match=r"the archive is damaged: .*\. Put a whole one there\."):
+        fetch(_archive(server, folder="below", sha256="", size_bytes=0), tmp_path, offline=True)
     target.write_bytes(_CORPUS)
     folder = fetch(archive, tmp_path, offline=True)
     assert folder == tmp_path / "below" / "corpus" / "part"
