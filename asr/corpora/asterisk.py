@@ -99,8 +99,8 @@ def _read(root: Path | None, parts: Sequence[str]) -> Reading:
     folder = find_folder(root, CORPUS.title, "usr/share/doc", _SOUNDS, inside=inside)
     path = _text_file(folder, language)
     if path is None:
-        find_folder(folder, CORPUS.title, f"{_DOC.format(language)}.gz")
-        raise DataError(f"{folder}: no texts.")
+        missing = f"{_DOC.format(language)}.gz"
+        path = find_folder(folder, CORPUS.title, missing) / missing
     found = Collector(CORPUS.title)
     texts = _texts(path, found)
     sounds = {one.what for one in found.left_out}

@@ -24,6 +24,7 @@ __all__ = ["durations", "measure"]
 log = logging.getLogger("asr")
 
 _READERS = 8  # threads that read headers: the wait is for the disk, and libsndfile releases the GIL
+_CHUNK = 64  # files that a thread reads at a time
 
 _Stamp = tuple[int, int]  # bytes, and nanoseconds of the last change
 
@@ -79,12 +80,13 @@ def _measure(
     paths: Sequence[str], folder: str, known: dict[str, tuple[_Stamp, float]], name: str
 ) -> tuple[list[float | AudioError], dict[str, tuple[_Stamp, float]]]:
     """(seconds or error of each file, what is new for the cache)."""
+    prefix = folder.rstrip(os.sep) + os.sep
 
     def one(path: str) -> tuple[_Stamp | None, float | AudioError]:
         try:
             status = os.stat(path)
             stamp = (status.st_size, status.st_mtime_ns)
-            old = known.get(os.path.relpath(path, folder))
+            old = known.get(path.removeprefix(prefix))
             if old is not None and old[0] == stamp:
                 return None, old[1]
             return stamp, audio_info(Path(path)).duration_s
@@ -93,14 +95,19 @@ def _measure(
         except OSError as error:
             return None, AudioError(f"{path}: cannot be read: {error.strerror}. Expected an audio file.")
 
+    def several(chunk: Sequence[str]) -> list[tuple[_Stamp | None, float | AudioError]]:
+        return [one(path) for path in chunk]
+
+    chunks = [paths[start : start + _CHUNK] for start in range(0, len(paths), _CHUNK)]
     found: list[float | AudioError] = []
     new: dict[str, tuple[_Stamp, float]] = {}
     reported = time.monotonic()
     with ThreadPoolExecutor(max_workers=_READERS) as pool:
-        for path, (stamp, duration) in zip(paths, pool.map(one, paths), strict=True):
-            found.append(duration)
-            if stamp is not None and not isinstance(duration, AudioError):
-                new[os.path.relpath(path, folder)] = (stamp, duration)
+        for chunk, results in zip(chunks, pool.map(several, chunks), strict=True):
+            for path, (stamp, duration) in zip(chunk, results, strict=True):
+                found.append(duration)
+                if stamp is not None and not isinstance(duration, AudioError):
+                    new[path.removeprefix(prefix)] = (stamp, duration)
             if time.monotonic() - reported > 0.5:
                 reported = time.monotonic()
                 counts = (name, len(found), len(paths))

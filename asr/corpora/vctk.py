@@ -7,8 +7,7 @@ FLAC, two microphones, of which the second is read, as in torchaudio and lhotse.
     VCTK-Corpus-0.92/wav48_silence_trimmed/p225/p225_001_mic2.flac …
 
 Version 0.80 has wav48/p225/p225_001.wav; it is read, too. The corpus has no texts of p315, no second
-microphone of p280, and lacks some recordings of p362: these are counted and left out. Other archives of it
-that have one folder of audio files and a manifest are no layout of VCTK.
+microphone of p280, and lacks some recordings of p362: these are counted and left out.
 
 Split: none is published. A tenth each of the speakers is held out for dev and test, by `hold_out`. The first
 24 sentences are the same for all speakers, so that their text is in all three.
@@ -41,12 +40,8 @@ _ARCHIVE = Archive(
 
 def _read(root: Path | None, parts: Sequence[str]) -> Reading:
     folder = find_folder(root or Path(), CORPUS.title, "txt", inside=["VCTK-Corpus-0.92", "VCTK-Corpus"])
-    wavs = next(
-        (folder / name for name in ("wav48_silence_trimmed", "wav48") if (folder / name).is_dir()), None
-    )
-    if wavs is None:
-        find_folder(folder, CORPUS.title, "wav48_silence_trimmed")
-        raise DataError(f"{folder}: no recordings.")
+    trimmed, untrimmed = "wav48_silence_trimmed", folder / "wav48"
+    wavs = untrimmed if untrimmed.is_dir() else find_folder(folder, CORPUS.title, trimmed) / trimmed
     found = Collector(CORPUS.title)
     texts: dict[str, str] = {}
     audio: dict[str, Path] = {}
