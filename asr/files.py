@@ -7,9 +7,11 @@ file_digest, weights_digest      what is in a file, or in a network
 locked                           of several processes one works and the others wait
 """
 
+import codecs
 import fcntl
 import hashlib
 import os
+import shlex
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -23,8 +25,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 __all__ = [
-    "atomic_path", "file_digest", "locked", "move_into_place", "read_lines", "weights_digest",
-    "write_atomically",
+    "atomic_path", "encoding_of", "file_digest", "locked", "move_into_place", "not_utf8", "read_lines",
+    "weights_digest", "write_atomically",
 ]  # fmt: skip
 
 
@@ -103,18 +105,55 @@ def read_lines(path: Path) -> list[str]:
         ) from None
     if not content:
         return []
+    if name := encoding_of(content):  # letters of ASCII in UTF-16 are UTF-8, too, with zeros between them
+        raise DataError(f"{path} is {name}. UTF-8 text was expected. {not_utf8(content, 0, str(path))}")
     texts = []
-    lines = content.removeprefix(b"\xef\xbb\xbf").removesuffix(b"\n").split(b"\n")
+    lines = content.removeprefix(codecs.BOM_UTF8).removesuffix(b"\n").split(b"\n")
     for number, line in enumerate(lines, start=1):
         try:
             texts.append(line.removesuffix(b"\r").decode("utf-8"))
         except UnicodeDecodeError as error:
             raise DataError(
                 f"{path} line {number}: byte 0x{line[error.start]:02x}, number {error.start + 1} of the line "
-                "is not UTF-8. UTF-8 text was expected. Convert the file, for example with "
-                "iconv -f LATIN1 -t UTF-8."
+                f"is not UTF-8. UTF-8 text was expected. {not_utf8(line, error.start, str(path))}"
             ) from None
     return texts
+
+
+def encoding_of(content: bytes) -> str:
+    """The encoding that text seems to have that is no UTF-8, as iconv names it.
+
+    A byte order mark, or zero bytes between letters, tell UTF-16 and UTF-32. What has neither is a code page
+    of one byte a letter, and only a reader knows which.
+    """
+    marks = {codecs.BOM_UTF32_LE: "UTF-32", codecs.BOM_UTF32_BE: "UTF-32", codecs.BOM_UTF16_LE: "UTF-16",
+             codecs.BOM_UTF16_BE: "UTF-16"}  # fmt: skip
+    for mark, name in marks.items():
+        if content.startswith(mark):
+            return name
+    start = content[:4000]
+    if start.count(0) > len(start) // 8:
+        return "UTF-16LE" if start[1::2].count(0) > start[::2].count(0) else "UTF-16BE"
+    return ""
+
+
+def not_utf8(content: bytes, position: int, path: str = "FILE") -> str:
+    """What to do about a file that is not UTF-8, for a message.
+
+    Args:
+        content: of the file, or of its start.
+        position: of the first byte that is wrong, in `content`.
+        path: of the file.
+    """
+    convert = f"Convert it: iconv -f {{}} -t UTF-8 {shlex.quote(path)} > NEW."
+    if name := encoding_of(content):
+        return convert.format(name)
+    near = content[max(position - 12, 0) : position + 12]
+    guesses = []
+    for name in ("WINDOWS-1252", "WINDOWS-1250", "WINDOWS-1251"):
+        with suppress(UnicodeDecodeError):
+            guesses.append(f"{' '.join(near.decode(name).split())!r} in {name}")
+    return f"It reads {', '.join(guesses)}. {convert.format('NAME')}"
 
 
 def file_digest(path: Path | None) -> str:
@@ -144,21 +183,33 @@ def weights_digest(weights: Mapping[str, "Tensor"]) -> str:
 
 
 @contextmanager
-def locked(path: Path, on_wait: Callable[[], None] | None = None) -> Iterator[None]:
+def locked(path: Path, on_wait: Callable[[], None] | None = None, *, remove: bool = False) -> Iterator[None]:
     """Hold a lock between processes, which the system releases if this process dies.
 
     Args:
-        path: a file to lock; made when missing, never deleted.
+        path: a file to lock; made when missing.
         on_wait: called once if another process holds the lock.
+        remove: delete the file at the end.
 
     Raises:
-        OSError: the file cannot be opened for writing.
+        OSError: the file cannot be opened for writing, or the file system has no locks.
     """
-    with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if on_wait is not None:
-                on_wait()
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+    while True:
+        with path.open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if on_wait is not None:
+                    on_wait()
+                    on_wait = None
+                fcntl.flock(file, fcntl.LOCK_EX)
+            # Whoever held it may have deleted it: the next process would lock another file of that name.
+            if not (path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat())):
+                continue
+            try:
+                yield
+            finally:
+                if remove:
+                    with suppress(OSError):
+                        path.unlink()
+            return

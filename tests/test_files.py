@@ -2,14 +2,25 @@
 
 import multiprocessing
 import os
+import shlex
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import torch
 
 from asr.errors import DataError, ModelError
-from asr.files import atomic_path, file_digest, locked, read_lines, weights_digest, write_atomically
+from asr.files import (
+    atomic_path,
+    encoding_of,
+    file_digest,
+    locked,
+    not_utf8,
+    read_lines,
+    weights_digest,
+    write_atomically,
+)
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, ZeroDivisionError])
@@ -120,3 +131,49 @@ def test_lines_of_text(tmp_path: Path) -> None:
         read_lines(path)
     with pytest.raises(DataError, match="cannot be read: Is a directory"):
         read_lines(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "name"),
+    [
+        ("äb".encode("utf-16"), "UTF-16"),
+        ("ab\n".encode("utf-16-le"), "UTF-16LE"),
+        ("ab\n".encode("utf-16-be"), "UTF-16BE"),
+        ("ab\n".encode("utf-32"), "UTF-32"),
+    ],
+)
+def test_wide_encodings_are_named(content: bytes, name: str, tmp_path: Path) -> None:
+    """Text of Windows that is read as letters with zeros between them, or called Latin-1."""
+    path = tmp_path / "it's a.txt"
+    path.write_bytes(content)
+    assert encoding_of(content) == name
+    with pytest.raises(DataError) as caught:
+        read_lines(path)
+    message = str(caught.value)
+    assert f"a.txt is {name}. UTF-8 text was expected. Convert it: iconv -f {name} -t UTF-8 " in message
+    assert shlex.quote(str(path)) in message
+
+
+def test_code_pages_are_shown() -> None:
+    """A remedy that is wrong for half of the world: the reader sees which code page is his."""
+    assert encoding_of(b"plain \xfctext") == ""
+    remedy = not_utf8("слово".encode("cp1251"), 0)
+    assert "'слово' in WINDOWS-1251" in remedy
+    assert "iconv -f NAME -t UTF-8" in remedy
+
+
+def test_lock_that_leaves_nothing(tmp_path: Path) -> None:
+    """Locks that remain in a shared folder; two processes that hold locks on two files of one name."""
+    path = tmp_path / "lock"
+    holders: list[int] = []
+
+    def hold(number: int) -> None:
+        with locked(path, remove=True):
+            holders.append(number)
+            time.sleep(0.005)
+            assert holders[-1] == number
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(hold, range(40)))
+    assert sorted(holders) == list(range(40))
+    assert not path.exists()

@@ -155,6 +155,27 @@ def test_librispeech_preset_runs_on_a_look_alike(tmp_path: Path) -> None:
     )
 
 
+def test_any_corpus_from_a_folder_to_a_report(tmp_path: Path) -> None:
+    """Guards the recipe of every corpus: prepared, trained, tuned with a model of its words, scored; and
+    that settings which were never run say so."""
+    corpus = tmp_path / "LJSpeech-1.1"
+    (corpus / "wavs").mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for number in range(10):
+        soundfile.write(corpus / "wavs" / f"LJ1-{number}.wav", 0.1 * rng.standard_normal(16_000), 16_000)
+    (corpus / "metadata.csv").write_text("".join(f"LJ1-{number}|1|Go, do you.\n" for number in range(10)))
+    arguments = ["--data.root", tmp_path, "--batch.cache-dir", "None", "--grid.points", "2", *TINY]
+    done = run("corpus", "ljspeech", *arguments, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "ljspeech: these settings were never run on this corpus" in done.stderr
+    assert len(re.findall(r"^%WER \d+\.\d+ \[ \d+ / 3, ", done.stdout, re.MULTILINE)) == 2
+    assert re.search(r"^Weights: .* tuned on .*dev\.jsonl \(1 utterances", done.stdout, re.MULTILINE)
+    assert len(read_manifest(tmp_path / "runs" / "ljspeech" / "train.jsonl")) == 8
+    unknown = run("corpus", "ljspeach", cwd=tmp_path)
+    assert unknown.returncode == 2
+    assert unknown.stderr.startswith("error: unknown preset 'ljspeach'. Expected one of: yesno, ")
+
+
 def test_librispeech_preset_must_be_named(tmp_path: Path) -> None:
     """A preset that is not there gets one clear message and exit status 2, not a download."""
     done = run("librispeech", "50h", cwd=tmp_path)

@@ -32,7 +32,7 @@ _MAX_NAMES = 5  # utterances named in a message; the rest is counted
 class TextConfig:
     """How transcripts are normalised and tokenised, and what happens to those that cannot be used."""
 
-    # Text rules that transcripts go through: verbatim, lower or english.
+    # Text rules that transcripts go through: verbatim, lower, english, or words for other languages.
     normalizer: str = "english"
     # The output units: characters; bpe, pieces of words that are learned from the training transcripts (pip
     # install '.[bpe]'); or phones, which need a lexicon in decoding to give words.

@@ -35,7 +35,7 @@ class EvaluateSettings:
         Path | None,
         tyro.conf.arg(metavar="DIR", help_behavior_hint="(default: MODEL.MANIFEST.results by the model)"),
     ] = None
-    # text rules for both sides: verbatim, lower or english
+    # text rules for both sides: verbatim, lower, english or words
     normalizer: Annotated[
         str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="(default: the model's own)")
     ] = None

@@ -10,22 +10,21 @@ import errno
 import hashlib
 import http.client
 import logging
-import os
 import shutil
-import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from asr.corpora.progress import TransferProgress, size_text
 from asr.corpora.unpack import unpack
 from asr.errors import DownloadError
 from asr.files import locked, move_into_place
 
-__all__ = ["Archive", "fetch"]
+__all__ = ["Archive", "fetch", "fetch_all", "openslr"]
 
 log = logging.getLogger("asr")
 
@@ -34,14 +33,16 @@ _TIMEOUT_S = 30.0  # without a byte
 _PAUSE_S = 2.0  # before a broken connection is resumed
 _BLOCK = 1 << 18  # bytes read, hashed or written at a time
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
+_OPENSLR = ("www.openslr.org", "openslr.trmal.net", "openslr.elda.org", "openslr.magicdatatech.com")
+_NO_LOCKS = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Archive:
-    """A published tar file: its addresses, size, checksum and licence."""
+    """A published tar or zip file: its addresses, size, checksum and licence."""
 
     name: str  # the file's name, such as "dev-clean.tar.gz"
-    unpacks_to: str  # the folder in it that is used, such as "LibriSpeech/dev-clean"
+    unpacks_to: str  # the folder in it that is used, such as "LibriSpeech/dev-clean"; "": kept as it is
     url: str
     licence: str
     mirrors: tuple[str, ...] = ()  # tried in this order when `url` fails
@@ -49,6 +50,7 @@ class Archive:
     md5: str = ""  # hexadecimal; verified only where there is no sha256
     size_bytes: int = 0  # 0 when unknown
     flat: bool = False  # its members are in no folder: `unpacks_to` is made for them
+    folder: str = ""  # below the data folder: where it is downloaded and unpacked
 
     @property
     def checksum(self) -> tuple[str, str]:
@@ -58,63 +60,151 @@ class Archive:
         return ("md5", self.md5.lower()) if self.md5 else ("", "")
 
 
+def openslr(number: int, name: str, unpacks_to: str, licence: str, **facts: Any) -> Archive:
+    """An archive of openslr.org, with its mirrors.
+
+    Args:
+        number: of the resource there.
+        name: of the file.
+        unpacks_to: as for `Archive`, likewise the others.
+        licence: of what is in it.
+        **facts: checksum and size.
+    """
+    url, *mirrors = (f"https://{host}/resources/{number}/{name}" for host in _OPENSLR)
+    return Archive(
+        name=name, unpacks_to=unpacks_to, url=url, mirrors=tuple(mirrors), licence=licence, **facts
+    )
+
+
 class _SourceError(Exception):
     """One address failed; the next may work."""
 
 
-def fetch(archive: Archive, folder: Path) -> Path:
+def fetch(archive: Archive, folder: Path, *, offline: bool = False) -> Path:
     """Download and unpack an archive, unless that has been done already.
+
+    Of several processes, on any computer that sees the folder, one does and the others wait.
 
     Args:
         archive: what to fetch.
         folder: where the archive is downloaded and unpacked; made when missing.
+        offline: do not download: use an archive that somebody has put there.
 
     Returns:
-        The unpacked folder, `folder / archive.unpacks_to`, which holds a file `.completed`.
+        The unpacked folder, `folder / archive.folder / archive.unpacks_to`, which holds a file `.completed`;
+        or the file, if it is kept as it is.
 
     Raises:
         DownloadError: every address failed, the checksum or size is wrong (the file is deleted, so that the
             next try starts over), the disk is full (what was downloaded is kept for the next try), the
-            archive is damaged or holds an unsafe path, or the target is a folder that `fetch` did not make.
+            archive is damaged or holds an unsafe path, the target is a folder that `fetch` did not make, or
+            nothing is there and nothing may be downloaded.
     """
-    folder = Path(folder)
-    destination = folder / archive.unpacks_to
-    if (destination / ".completed").is_file():
+    folder = Path(folder) / archive.folder
+    destination = folder / (archive.unpacks_to or archive.name)
+    if _is_complete(archive, destination):
         return destination
     with _disk(archive, folder):
+        if offline and not (folder / archive.name).is_file() and not destination.exists():
+            raise _not_there(archive, folder)
         folder.mkdir(parents=True, exist_ok=True)
         # torchrun starts several processes that all need the corpus: one downloads it, the others wait.
-        with locked(_lock(destination), lambda: _log_waiting(archive)):
-            if not (destination / ".completed").is_file():
-                _fetch(archive, folder, destination)
+        with _locked(archive, folder):
+            if not _is_complete(archive, destination):
+                _fetch(archive, folder, destination, offline)
     return destination
 
 
-def _lock(destination: Path) -> Path:
-    """A file to lock, for this user and destination; outside the data folder, where it would remain."""
-    digest = hashlib.sha256(os.fsencode(destination.resolve())).hexdigest()[:16]
-    return Path(tempfile.gettempdir()) / f"asr-{os.getuid()}-{digest}.lock"
+def fetch_all(archives: Sequence[Archive], folder: Path, *, offline: bool = False) -> None:
+    """Fetch several archives, once it is clear that the disk holds all of them.
+
+    Args:
+        archives: what to fetch.
+        folder: as for `fetch`.
+        offline: as for `fetch`.
+
+    Raises:
+        DownloadError: as for `fetch`, or the disk is too small for all of them.
+    """
+    pending = [
+        one
+        for one in archives
+        if not _is_complete(one, Path(folder) / one.folder / (one.unpacks_to or one.name))
+    ]
+    total = sum(one.size_bytes for one in pending)
+    if len(pending) > 1 and total and not offline:
+        log.info("%d archives to download: %s", len(pending), size_text(total))
+        with _disk(pending[0], folder):
+            Path(folder).mkdir(parents=True, exist_ok=True)
+            free = shutil.disk_usage(folder).free
+        if total > free:
+            raise DownloadError(
+                f"{folder}: {size_text(free)} are free, but {len(pending)} archives need {size_text(total)}. "
+                "Make room, choose another folder, or choose parts of the corpus."
+            )
+    for archive in archives:
+        fetch(archive, folder, offline=offline)
+
+
+def _is_complete(archive: Archive, destination: Path) -> bool:
+    return (destination / ".completed").is_file() if archive.unpacks_to else destination.is_file()
+
+
+def _not_there(archive: Archive, folder: Path) -> DownloadError:
+    algorithm, digest = archive.checksum
+    checked = f", {algorithm} {digest}" if algorithm else ", no checksum is published"
+    return DownloadError(
+        f"{folder / archive.name}: does not exist, and --offline downloads nothing. Expected the file of "
+        f"{archive.url} ({_announced(archive)}{checked}; licence {archive.licence}). Put it there and run "
+        "the same command again, or unpack it elsewhere and name its folder as --data.root."
+    )
+
+
+@contextlib.contextmanager
+def _locked(archive: Archive, folder: Path) -> Iterator[None]:
+    """Hold the lock of an archive, beside it: other computers of a cluster see it there."""
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(locked(_lock(archive, folder), lambda: _log_waiting(archive), remove=True))
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+            log.warning(
+                "%s: the file system has no locks (%s): start one process alone until it is unpacked.",
+                folder,
+                error.strerror,
+            )
+        yield
+
+
+def _lock(archive: Archive, folder: Path) -> Path:
+    return folder / f".{archive.name}.lock"
 
 
 def _log_waiting(archive: Archive) -> None:
     log.info("%s: another process downloads it; waiting", archive.name)
 
 
-def _fetch(archive: Archive, folder: Path, destination: Path) -> None:
+def _fetch(archive: Archive, folder: Path, destination: Path, offline: bool) -> None:
     if destination.exists():
         raise DownloadError(
             f"{destination}: the folder exists, but this program has not completed it (no .completed in it). "
             "Name it as --data.root to use it as it is, or remove it to download it again."
         )
     target = folder / archive.name
-    if not target.is_file():
+    downloaded = not target.is_file()
+    if downloaded:
         _announce(archive, folder)
         _download(archive, target)
     elif fault := _fault(archive, target):
+        if offline:  # it may still be being copied
+            raise DownloadError(f"{target}: {fault}. Expected the file of {archive.url}. Put it there.")
         target.unlink()
         raise DownloadError(f"{target}: {fault}. It was deleted. Run the same command again to fetch it.")
-    _unpack(archive, target, destination)
-    target.unlink()
+    if archive.unpacks_to:
+        _unpack(archive, target, destination, keep=offline)
+        if downloaded:  # what somebody has put there is theirs
+            target.unlink()
 
 
 @contextlib.contextmanager
@@ -154,7 +244,8 @@ def _announce(archive: Archive, folder: Path) -> None:
         )
     part = folder / (archive.name + ".part")
     there = part.stat().st_size if part.is_file() else 0
-    needed = 2 * archive.size_bytes - there  # compressed speech unpacks to about its own size
+    # Compressed speech unpacks to about its own size.
+    needed = (2 if archive.unpacks_to else 1) * archive.size_bytes - there
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise DownloadError(
@@ -282,14 +373,14 @@ def _fault(archive: Archive, file: Path) -> str:
     return ""
 
 
-def _unpack(archive: Archive, file: Path, destination: Path) -> None:
+def _unpack(archive: Archive, file: Path, destination: Path, *, keep: bool) -> None:
     """Unpack next to the destination, then move into place: a destination that exists is complete."""
     folder = file.parent
     staging = folder / f".{archive.name}.unpacking"
     shutil.rmtree(staging, ignore_errors=True)  # left by a killed run
     try:
         unpacked = staging / archive.unpacks_to
-        unpack(file, unpacked if archive.flat else staging)
+        unpack(file, unpacked if archive.flat else staging, keep=keep)
         if not unpacked.is_dir():
             raise DownloadError(
                 f"{file}: holds no folder {archive.unpacks_to}. Expected the archive of {archive.url}. "

@@ -16,15 +16,16 @@ Source: github.com/Jakobovski/free-spoken-digit-dataset (README: names, licence)
 
 import logging
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from asr.corpora import digits
+from asr.corpora.corpus import Corpus, Reading, of_splits
+from asr.corpora.durations import durations
 from asr.corpora.manifest import Splits, Utterance, read_manifest
 from asr.errors import DataError, SettingsError
-from asr.frontend.audio import audio_info
 
-__all__ = ["SPEAKERS", "next_speaker", "prepare", "read_folder"]
+__all__ = ["CORPUS", "SPEAKERS", "next_speaker", "prepare", "read_folder"]
 
 log = logging.getLogger("asr")
 
@@ -100,7 +101,11 @@ def read_folder(root: Path) -> list[Utterance]:
             "recordings/. Correct --data.root, or leave it out for the copy that comes with the project."
         )
     # Names that begin with a dot were made by the system that copied the folder.
-    utterances = [_utterance(path) for path in sorted(folder.glob("*.wav")) if path.name[0] != "."]
+    paths = [path for path in sorted(folder.glob("*.wav")) if path.name[0] != "."]
+    for path in paths:
+        _check_name(path)
+    seconds = durations(paths, "FSDD")
+    utterances = [_utterance(path, duration) for path, duration in zip(paths, seconds, strict=True)]
     _check_complete(folder, utterances)
     return utterances
 
@@ -116,7 +121,7 @@ def _of_speaker(speaker: str, utterances: Iterable[Utterance]) -> list[Utterance
     return [utterance for utterance in utterances if utterance.speaker == speaker]
 
 
-def _utterance(path: Path) -> Utterance:
+def _check_name(path: Path) -> re.Match[str]:
     name = _NAME.fullmatch(path.stem)
     if name is None:
         raise DataError(
@@ -124,10 +129,15 @@ def _utterance(path: Path) -> Utterance:
             f"7_jackson_32.wav, by one of {', '.join(SPEAKERS)}. Remove the file, or correct "
             "--data.root."
         )
+    return name
+
+
+def _utterance(path: Path, duration: float) -> Utterance:
+    name = _check_name(path)
     return Utterance(
         id=path.stem,
         audio_filepath=path.absolute(),
-        duration=audio_info(path).duration_s,
+        duration=duration,
         text=digits.WORDS[int(name["digit"])],
         speaker=name["speaker"],
     )
@@ -149,3 +159,21 @@ def _check_complete(folder: Path, utterances: list[Utterance]) -> None:
             len(utterances),
             _RECORDINGS,
         )
+
+
+def _read(root: Path | None, parts: Sequence[str]) -> Reading:
+    return of_splits(prepare(root, SPEAKERS[-1]))
+
+
+CORPUS = Corpus(
+    name="fsdd",
+    title="Free Spoken Digit Dataset",
+    hours=0.36,
+    speakers=6,
+    languages="English",
+    licence="CC BY-SA 4.0",
+    source="https://github.com/Jakobovski/free-spoken-digit-dataset",
+    read=_read,
+    instructions="It comes with the project's repository: leave out --data.root.",
+    embedded=True,
+)

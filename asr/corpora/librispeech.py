@@ -19,28 +19,24 @@ PaddlePaddle/DeepSpeech has, too) and the sizes of the same script in Kaldi's eg
 """
 
 import logging
-import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from asr.corpora.download import Archive, fetch
+from asr.corpora.corpus import Corpus, Reading, of_splits
+from asr.corpora.download import Archive, fetch, openslr
+from asr.corpora.durations import durations
 from asr.corpora.manifest import Splits, Utterance
 from asr.errors import DataError, SettingsError
-from asr.frontend.audio import audio_info
 from asr.frontend.audio_files import AUDIO_SUFFIXES
 from asr.text.normalize import normalize
 
 __all__ = [
-    "ARCHIVES", "CLEAN_100", "FULL_960", "MINI", "Preset", "by_part", "prepare", "read_part",
-    "split_by_speaker",
+    "ARCHIVES", "CLEAN_100", "CORPUS", "FULL_960", "MINI", "MINI_CORPUS", "Preset", "by_part", "prepare",
+    "read_part", "split_by_speaker",
 ]  # fmt: skip
 
 log = logging.getLogger("asr")
-
-_READERS = 8  # threads that read headers: the wait is for the disk, and libsndfile releases the GIL
-_HOSTS = ("www.openslr.org", "openslr.trmal.net", "openslr.elda.org", "openslr.magicdatatech.com")
 
 
 # Part -> OpenSLR's number, size in bytes, SHA-256 (OpenSLR 12) or MD5 (OpenSLR 31).
@@ -59,17 +55,9 @@ _PUBLISHED = {
 
 def _archive(part: str) -> Archive:
     resource, size_bytes, digest = _PUBLISHED[part]
-    url, *mirrors = (f"https://{host}/resources/{resource}/{part}.tar.gz" for host in _HOSTS)
-    return Archive(
-        name=f"{part}.tar.gz",
-        unpacks_to=f"LibriSpeech/{part}",
-        url=url,
-        mirrors=tuple(mirrors),
-        licence="CC BY 4.0",
-        sha256=digest if resource == 12 else "",
-        md5=digest if resource == 31 else "",
-        size_bytes=size_bytes,
-    )
+    checksum = {"sha256" if resource == 12 else "md5": digest}
+    name, folder = f"{part}.tar.gz", f"LibriSpeech/{part}"
+    return openslr(resource, name, folder, "CC BY 4.0", size_bytes=size_bytes, **checksum)
 
 
 ARCHIVES: dict[str, Archive] = {part: _archive(part) for part in _PUBLISHED}  # part -> its archive
@@ -171,7 +159,7 @@ def read_part(folder: Path) -> list[Utterance]:
         )
     if not found:
         raise DataError(f"{folder}: no utterance. Expected speaker/chapter/*.trans.txt. Correct --data.root.")
-    seconds = _durations(folder.name, [path for _, _, path in found])
+    seconds = durations([path for _, _, path in found], folder.name)
     return [
         Utterance(id=name, audio_filepath=path, duration=duration, text=text, speaker=name.split("-")[0])
         for (name, text, path), duration in zip(found, seconds, strict=True)
@@ -285,20 +273,6 @@ def _read_chapter(chapter: Path) -> tuple[dict[str, str], dict[str, Path]]:
     return texts, audio
 
 
-def _durations(part: str, paths: Sequence[Path]) -> list[float]:
-    """Seconds of each file, from its header."""
-    durations: list[float] = []
-    reported = time.monotonic()
-    with ThreadPoolExecutor(max_workers=_READERS) as pool:
-        for info in pool.map(audio_info, paths):
-            durations.append(info.duration_s)
-            if time.monotonic() - reported > 0.5:
-                reported = time.monotonic()
-                counts = (part, len(durations), len(paths))
-                log.info("%s: read %d of %d headers", *counts, extra={"transient": True})
-    return durations
-
-
 def _check_disjoint(**splits: list[Utterance]) -> None:
     """Check that no utterance is in two splits: a score on training data is no score."""
     owner: dict[str, str] = {}
@@ -310,3 +284,42 @@ def _check_disjoint(**splits: list[Utterance]) -> None:
                     "that share nothing. Name other parts."
                 )
             owner[utterance.id] = name
+
+
+def _read(root: Path | None, parts: Sequence[str]) -> Reading:
+    """Each part in the split that its name begins with; the parts that are there, where none is named."""
+    root = root or Path()
+    corpus = root / "LibriSpeech" if (root / "LibriSpeech").is_dir() else root
+    present = parts or [part for part in CORPUS.parts if (corpus / part).is_dir()] or ["train-clean-100"]
+    splits: dict[str, list[Utterance]] = {"train": [], "dev": [], "test": []}
+    for part in present:
+        splits[part.partition("-")[0]] += _read_parts(root, root, [part])
+    return Reading(splits)
+
+
+def _read_mini(root: Path | None, parts: Sequence[str]) -> Reading:
+    return of_splits(prepare(root or Path(), Path(), MINI))
+
+
+CORPUS = Corpus(
+    name="librispeech",
+    title="LibriSpeech",
+    hours=982,
+    speakers=2484,
+    languages="English",
+    licence="CC BY 4.0",
+    source="https://www.openslr.org/12/",
+    read=_read,
+    parts={part: (archive,) for part, archive in ARCHIVES.items() if _PUBLISHED[part][0] == 12},
+)
+MINI_CORPUS = Corpus(
+    name="mini_librispeech",
+    title="mini LibriSpeech",
+    hours=7,
+    speakers=None,
+    languages="English",
+    licence="CC BY 4.0",
+    source="https://www.openslr.org/31/",
+    read=_read_mini,
+    archives=(ARCHIVES["train-clean-5"], ARCHIVES["dev-clean-2"]),
+)

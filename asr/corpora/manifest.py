@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
 from asr.errors import DataError
-from asr.files import atomic_path
+from asr.files import atomic_path, not_utf8
 
 __all__ = [
     "Channels", "ManifestRecording", "Splits", "Utterance", "channel_name", "read_manifest",
@@ -184,7 +184,10 @@ def write_manifest(path: Path, utterances: Iterable[Utterance]) -> None:
         raise DataError(f"{path}: not written: there is no utterance to write. Expected at least one.")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
+        with (  # names of files need not be UTF-8; the escapes of backslashreplace are JSON's
+            atomic_path(path) as temporary,
+            temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as file,
+        ):
             file.writelines(lines)
     except OSError as error:
         raise DataError(
@@ -234,7 +237,7 @@ def _load_row(line: bytes, where: str) -> tuple[dict[str, Any], str]:
         row = json.loads(line.decode("utf-8-sig").rstrip())
     except UnicodeDecodeError as error:
         raise DataError(
-            f"{where}: not UTF-8 (byte {error.start + 1}). Save the manifest as UTF-8."
+            f"{where}: not UTF-8 (byte {error.start + 1}). {not_utf8(line, error.start)}"
         ) from error
     except json.JSONDecodeError as error:
         raise DataError(

@@ -18,15 +18,17 @@ torchaudio/datasets/speechcommands.py (the SHA-256).
 import hashlib
 import logging
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
+from asr.corpora.corpus import Corpus, Reading, find_folder, of_splits
 from asr.corpora.download import Archive, fetch
+from asr.corpora.durations import durations
 from asr.corpora.manifest import Splits, Utterance
 from asr.errors import DataError, SettingsError
-from asr.frontend.audio import audio_info
 from asr.frontend.audio_files import AUDIO_SUFFIXES
 
-__all__ = ["ARCHIVE", "WORDS", "prepare", "which_set"]
+__all__ = ["ARCHIVE", "CORPUS", "WORDS", "prepare", "which_set"]
 
 log = logging.getLogger("asr")
 
@@ -43,6 +45,11 @@ ARCHIVE = Archive(
 
 WORDS = ("down", "go", "left", "no", "right", "stop", "up", "yes")  # those of TensorFlow's "mini" selection
 
+_ALL_WORDS = (
+    "backward", "bed", "bird", "cat", "dog", "down", "eight", "five", "follow", "forward", "four", "go",
+    "happy", "house", "learn", "left", "marvin", "nine", "no", "off", "on", "one", "right", "seven",
+    "sheila", "six", "stop", "three", "tree", "two", "up", "visual", "wow", "yes", "zero",
+)  # fmt: skip
 _BUCKETS = 2**27 - 1  # files a word that the hash was made for
 
 
@@ -81,16 +88,21 @@ def prepare(root: Path | None, data_dir: Path, words: tuple[str, ...] = WORDS) -
     folder = Path(root) if root is not None else fetch(ARCHIVE, Path(data_dir))
     if (folder / "audio").is_dir():
         folder = folder / "audio"
-    parts: dict[str, list[Utterance]] = {"train": [], "dev": [], "test": []}
+    files: list[Path] = []
     for word in words:
         if not (folder / word).is_dir():
             raise DataError(
                 f"{folder}: no folder {word!r}. Expected one folder of recordings a word. Correct "
                 "--data.root, or leave it out to download the corpus."
             )
-        for path in sorted((folder / word).iterdir()):
-            if path.suffix.lower() in AUDIO_SUFFIXES and "_nohash_" in path.name:
-                parts[which_set(path.name)].append(_utterance(path, word))
+        files += [
+            path
+            for path in sorted((folder / word).iterdir())
+            if path.suffix.lower() in AUDIO_SUFFIXES and "_nohash_" in path.name
+        ]
+    parts: dict[str, list[Utterance]] = {"train": [], "dev": [], "test": []}
+    for path, duration in zip(files, durations(files, folder.name), strict=True):
+        parts[which_set(path.name)].append(_utterance(path, duration))
     for name, utterances in parts.items():
         missing = set(words) - {utterance.text for utterance in utterances}
         if missing:
@@ -103,12 +115,32 @@ def prepare(root: Path | None, data_dir: Path, words: tuple[str, ...] = WORDS) -
     return Splits(parts["train"], parts["dev"], parts["test"])
 
 
-def _utterance(path: Path, word: str) -> Utterance:
-    speaker = path.name.partition("_nohash_")[0]
+def _utterance(path: Path, duration: float) -> Utterance:
+    word = path.parent.name
     return Utterance(
         id=f"{word}/{path.stem}",
         audio_filepath=path,
-        duration=audio_info(path).duration_s,
+        duration=duration,
         text=word,
-        speaker=speaker,
+        speaker=path.name.partition("_nohash_")[0],
     )
+
+
+def _read(root: Path | None, parts: Sequence[str]) -> Reading:
+    folder = find_folder(root or Path(), CORPUS.title, inside=[ARCHIVE.unpacks_to, "audio"])
+    words = parts or [word for word in _ALL_WORDS if (folder / word).is_dir()] or WORDS
+    return of_splits(prepare(folder, folder, tuple(words)))
+
+
+CORPUS = Corpus(
+    name="speech_commands",
+    title="Speech Commands",
+    hours=29,
+    speakers=2618,
+    languages="English",
+    licence="CC BY 4.0",
+    source="https://arxiv.org/abs/1804.03209",
+    read=_read,
+    archives=(ARCHIVE,),
+    parts=dict.fromkeys(_ALL_WORDS, ()),
+)

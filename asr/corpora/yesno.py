@@ -17,30 +17,23 @@ Source: lhotse/recipes/yesno.py (the split); torchaudio/datasets/yesno.py (the S
 
 import logging
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
-from asr.corpora.download import Archive, fetch
+from asr.corpora.corpus import Corpus, Reading, of_splits
+from asr.corpora.download import fetch, openslr
+from asr.corpora.durations import durations
 from asr.corpora.manifest import Splits, Utterance
 from asr.errors import DataError
-from asr.frontend.audio import audio_info
 
-__all__ = ["ARCHIVE", "prepare"]
+__all__ = ["ARCHIVE", "CORPUS", "prepare"]
 
 log = logging.getLogger("asr")
 
-ARCHIVE = Archive(
-    name="waves_yesno.tar.gz",
-    unpacks_to="waves_yesno",
-    url="https://www.openslr.org/resources/1/waves_yesno.tar.gz",
-    mirrors=(
-        "https://openslr.trmal.net/resources/1/waves_yesno.tar.gz",
-        "https://openslr.elda.org/resources/1/waves_yesno.tar.gz",
-        "https://openslr.magicdatatech.com/resources/1/waves_yesno.tar.gz",
-    ),
-    licence="CC BY-SA",
+ARCHIVE = openslr(
+    1, "waves_yesno.tar.gz", "waves_yesno", "CC BY-SA", size_bytes=4_703_754,
     sha256="c3f49e0cca421f96b75b41640749167b52118f232498667ca7a5f9416aef8e73",
-    size_bytes=4_703_754,
-)
+)  # fmt: skip
 
 _FILES = 60
 _NAME = re.compile(r"[01](_[01]){7}")
@@ -79,7 +72,8 @@ def prepare(root: Path | None, data_dir: Path) -> Splits:
             f"{folder}: {len(files)} wav files. Expected the {_FILES} of YesNo, since fewer would be "
             f"split differently. Correct --data.root, or leave it out to download the corpus."
         )
-    utterances = [_utterance(path) for path in files]
+    seconds = durations(files, "YesNo")
+    utterances = [_utterance(path, duration) for path, duration in zip(files, seconds, strict=True)]
     even, test = utterances[::2], utterances[1::2]
     dev = even[_DEV_EVERY - 1 :: _DEV_EVERY]
     train = [utterance for utterance in even if utterance not in dev]
@@ -87,12 +81,29 @@ def prepare(root: Path | None, data_dir: Path) -> Splits:
     return Splits(train=train, dev=dev, test=test)
 
 
-def _utterance(path: Path) -> Utterance:
+def _utterance(path: Path, duration: float) -> Utterance:
     words = {"1": "yes", "0": "no"}
     return Utterance(
         id=path.stem,
         audio_filepath=path.absolute(),
-        duration=audio_info(path).duration_s,
+        duration=duration,
         text=" ".join(words[digit] for digit in path.stem.split("_")),
         speaker="yesno",
     )
+
+
+def _read(root: Path | None, parts: Sequence[str]) -> Reading:
+    return of_splits(prepare(root or Path(), Path()))
+
+
+CORPUS = Corpus(
+    name="yesno",
+    title="YesNo",
+    hours=0.1,
+    speakers=1,
+    languages="Hebrew",
+    licence="CC BY-SA",
+    source="https://www.openslr.org/1/",
+    read=_read,
+    archives=(ARCHIVE,),
+)

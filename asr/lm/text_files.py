@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from asr.errors import DataError
+from asr.files import encoding_of, not_utf8
 
 __all__ = ["COMPRESSION_ERRORS", "decompressed", "read_blocks"]
 
@@ -86,12 +87,14 @@ def read_blocks(
 
 
 def _checked(lines: bytes, path: Path, number: int) -> bytes:
+    if name := encoding_of(lines):  # letters of ASCII in UTF-16 are UTF-8, too, with zeros between them
+        raise DataError(f"{path} is {name}. UTF-8 was expected. {not_utf8(lines, 0, str(path))}")
     try:
         lines.decode("utf-8")
     except UnicodeDecodeError as error:
         number += lines.count(b"\n", 0, error.start)
         raise DataError(
             f"{path} line {number}: the byte 0x{lines[error.start]:02x} is not UTF-8. UTF-8 was "
-            "expected. Convert the file, for example with iconv -f LATIN1 -t UTF-8."
+            f"expected. {not_utf8(lines, error.start, str(path))}"
         ) from None
     return lines

@@ -7,15 +7,16 @@ Every rule set is idempotent: normalising twice changes nothing.
     verbatim   as written: Unicode NFC, every run of white space one space, none at the ends
     lower      verbatim, in lower case
     english    English words without case and punctuation, digits unchanged; see `english`
+    words      the same for any language: & and % stay, since their words depend on it
 """
 
 import re
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from asr.errors import SettingsError
 
-__all__ = ["NORMALIZERS", "english", "lower", "normalize", "verbatim"]
+__all__ = ["NORMALIZERS", "english", "lower", "normalize", "verbatim", "words"]
 
 # Characters that are used as an apostrophe in real transcripts. They are replaced before NFKC, which would
 # turn the acute accent into a space and a combining mark.
@@ -35,16 +36,25 @@ _STRAY_ACCENT = re.compile(r"(?<!\S)[\u0300-\u036f]+")
 _STRAY_POINT = re.compile(r"(?<!\d)\.|\.(?!\d)")
 
 
-class _EnglishMarks(dict[int, str]):
+class _Marks(dict[int, str]):
     """A table for `str.translate` that classifies each character once, by its Unicode category."""
+
+    def __init__(self, spoken: Mapping[str, str]) -> None:
+        """Start empty.
+
+        Args:
+            spoken: marks that are words, with these words.
+        """
+        super().__init__()
+        self._spoken = spoken
 
     def __missing__(self, code: int) -> str:
         mark = chr(code)
         category = unicodedata.category(mark)
         if mark in "'.":  # what becomes of these depends on their neighbours: see `english`
             replacement = mark
-        elif mark in "&%":
-            replacement = {"&": " and ", "%": " percent "}[mark]
+        elif mark in self._spoken:
+            replacement = self._spoken[mark]
         elif category in ("Pd", "Pc") or mark in _SEPARATORS or mark == "\u200b":
             replacement = " "
         elif category.startswith("P") or category in ("Sk", "Cf") or mark in "|~":
@@ -55,7 +65,8 @@ class _EnglishMarks(dict[int, str]):
         return replacement
 
 
-_ENGLISH_MARKS = _EnglishMarks()
+_ENGLISH_MARKS = _Marks({"&": " and ", "%": " percent "})
+_WORD_MARKS = _Marks({"&": "&", "%": "%"})
 
 
 def _join_groups(number: re.Match[str]) -> str:
@@ -90,17 +101,28 @@ def english(text: str) -> str:
     - & -> and, % -> percent; digits and other symbols ($, +, =, emoji) stay as they are, because deleting a
       sign that was read aloud would hide an error
     """
+    return _without_marks(text, _ENGLISH_MARKS)
+
+
+def words(text: str) -> str:
+    """The rules of `english` for any language: & and % stay as they are."""
+    return _without_marks(text, _WORD_MARKS)
+
+
+def _without_marks(text: str, marks: _Marks) -> str:
     text = unicodedata.normalize("NFKC", text.translate(_APOSTROPHES)).translate(_APOSTROPHES)
     text = unicodedata.normalize("NFKC", text.lower())
     text = _ELLIPSIS.sub(" ", _GROUPED_NUMBER.sub(_join_groups, text))
-    text = text.translate(_ENGLISH_MARKS)
+    text = text.translate(marks)
     text = _STRAY_POINT.sub("", text)
     text = _STRAY_APOSTROPHE.sub("", _DOUBLE_APOSTROPHES.sub("", text))
     text = _STRAY_ACCENT.sub("", text)
     return _fold_spaces(unicodedata.normalize("NFKC", text))
 
 
-NORMALIZERS: dict[str, Callable[[str], str]] = {"verbatim": verbatim, "lower": lower, "english": english}
+NORMALIZERS: dict[str, Callable[[str], str]] = {
+    "verbatim": verbatim, "lower": lower, "english": english, "words": words,
+}  # fmt: skip
 """The rule sets by the name that settings, scores and saved models use."""
 
 

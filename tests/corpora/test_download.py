@@ -1,11 +1,13 @@
 """Downloads from a server that misbehaves, on this machine's own loopback."""
 
+import errno
 import hashlib
 import io
 import logging
 import shutil
 import tarfile
 import threading
+import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -15,8 +17,9 @@ from typing import Any, NamedTuple
 import pytest
 
 from asr.corpora import download, progress
-from asr.corpora.download import Archive, fetch
+from asr.corpora.download import Archive, fetch, fetch_all
 from asr.corpora.progress import progress_line, size_text
+from asr.corpora.unpack import unpack
 from asr.errors import DownloadError
 from asr.files import locked
 
@@ -363,10 +366,132 @@ def test_waiting_for_another_process_is_logged(
     """Guards against a rank that waits for hours without a word, and one that does not wait."""
     archive = _archive(server)
     with caplog.at_level(logging.INFO, logger="asr"), ThreadPoolExecutor(1) as pool:
-        with locked(download._lock(tmp_path / archive.unpacks_to)):
+        with locked(download._lock(archive, tmp_path)):
             result = pool.submit(fetch, archive, tmp_path)
             while "corpus.tar.gz: another process downloads it; waiting" not in caplog.messages:
                 assert not result.done()
             assert server.requests == []
         result.result()
     assert len(server.requests) == 1
+
+
+def _zip(members: dict[str, bytes], link: str = "") -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+        if link:
+            info = zipfile.ZipInfo(link)
+            info.external_attr = 0o120777 << 16
+            archive.writestr(info, "/etc/passwd")
+    return buffer.getvalue()
+
+
+def _deb(data: bytes, name: str = "data.tar.gz") -> bytes:
+    """A Debian package: an archive of ar with a member of an odd size before the data."""
+    parts = {"debian-binary": b"2.0\n", "control.tar.gz": b"odd", name: data}
+    members = b""
+    for key, content in parts.items():
+        header = f"{key:<16}{0:<12}{0:<6}{0:<6}{'100644':<8}{len(content):<10}`\n".encode()
+        members += header + content + b"\n" * (len(content) % 2)
+    return b"!<arch>\n" + members
+
+
+def test_zip_and_debian_package(tmp_path: Path) -> None:
+    """Archives of other kinds, whose members are in place and whose bytes are the same."""
+    (tmp_path / "a.zip").write_bytes(_zip({"corpus/part/a": _SOUND, "corpus/empty/": b""}))
+    unpack(tmp_path / "a.zip", tmp_path / "zip")
+    assert (tmp_path / "zip/corpus/part/a").read_bytes() == _SOUND
+    assert (tmp_path / "zip/corpus/empty").is_dir()
+    (tmp_path / "a.deb").write_bytes(_deb(_CORPUS))
+    unpack(tmp_path / "a.deb", tmp_path / "deb")
+    assert (tmp_path / "deb/corpus/part/a").read_bytes() == _SOUND
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.zip", _zip({"../x": b""}), r"unsafe path in the archive: '\.\./x'"),
+        ("a.zip", _zip({"/x": b""}), r"unsafe path in the archive: '/x'"),
+        ("a.zip", _zip({}, link="x"), "'x' is a link or a device"),
+        ("a.zip", _zip({"x": _SOUND})[:-30], r"the archive is damaged: .* It was deleted"),
+        (
+            "a.zip",
+            _zip({"x": _SOUND}).replace(_SOUND[:8], b"8 others", 1),
+            "the archive is damaged: Bad CRC-32",
+        ),
+        ("a.deb", _deb(_tar(**{"..__x": b""})), r"unsafe path in the archive: '\.\./x'"),
+        ("a.deb", _deb(_CORPUS)[:-3000], "the archive is damaged: the file ends within data.tar"),
+        ("a.deb", _deb(b"", "other"), "the archive is damaged: no data.tar in it"),
+        ("a.deb", _deb(b"", "data.tar.zst"), r"compressed with zstd.*dpkg-deb -x"),
+    ],
+)
+def test_bad_zip_and_debian_package(name: str, content: bytes, message: str, tmp_path: Path) -> None:
+    """An archive that writes outside of its folder, that makes links, or that is half there."""
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DownloadError, match=message):
+        unpack(tmp_path / name, tmp_path / "out")
+    assert not (tmp_path / "x").exists()
+
+
+def test_offline(server: _Server, tmp_path: Path) -> None:
+    """A cluster without a network: what to put where is named, and it is used and kept once it is there."""
+    archive = _archive(server, folder="below")
+    with pytest.raises(DownloadError) as caught:
+        fetch(archive, tmp_path, offline=True)
+    message = str(caught.value)
+    target = tmp_path / "below" / "corpus.tar.gz"
+    for words in (str(target), server.url(), "licence CC0", f"sha256 {archive.sha256}", "96 kB", "--offline"):
+        assert words in message
+    assert not target.parent.exists()
+    target.parent.mkdir()
+    target.write_bytes(_CORPUS[:-9])  # it is still being copied
+    with pytest.raises(DownloadError, match=r"it has \d+ bytes, expected \d+\. .* Put it there\."):
+        fetch(archive, tmp_path, offline=True)
+    with pytest.raises(DownloadError, match=r"the archive is damaged: .*\. Put a whole one there\."):
+        fetch(_archive(server, folder="below", sha256="", size_bytes=0), tmp_path, offline=True)
+    target.write_bytes(_CORPUS)
+    folder = fetch(archive, tmp_path, offline=True)
+    assert folder == tmp_path / "below" / "corpus" / "part"
+    assert (folder / "a").read_bytes() == _SOUND
+    assert target.is_file()  # it is the user's
+    assert server.requests == []
+    assert fetch(archive, tmp_path, offline=True) == folder
+
+
+def test_file_that_is_kept_as_it_is(server: _Server, tmp_path: Path) -> None:
+    """A list of transcripts beside the archives: neither unpacked nor fetched twice."""
+    archive = _archive(server, unpacks_to="")
+    assert fetch(archive, tmp_path) == tmp_path / "corpus.tar.gz"
+    assert fetch(archive, tmp_path).read_bytes() == _CORPUS
+    assert len(server.requests) == 1
+
+
+def test_all_archives_have_to_fit(
+    server: _Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A disk that is full after the third of seven archives, a day later."""
+    parts = [_archive(server, name=f"{n}.tar.gz", folder=str(n)) for n in range(3)]
+    usage = shutil.disk_usage(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=2 * len(_CORPUS) + 9))
+        with pytest.raises(DownloadError, match=r"193 kB are free, but 3 archives need 289 kB"):
+            fetch_all(parts, tmp_path)
+        assert server.requests == []
+    with caplog.at_level(logging.INFO, logger="asr"):
+        fetch_all(parts, tmp_path)
+    assert caplog.messages[0] == "3 archives to download: 289 kB"
+    assert [(tmp_path / str(n) / "corpus/part/a").read_bytes() for n in range(3)] == [_SOUND] * 3
+
+
+def test_file_system_without_locks(
+    server: _Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A shared disk on which a download fails because it has no locks, or goes on without a word."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("asr.files.fcntl.flock", refuse)
+    fetch(_archive(server), tmp_path)
+    assert "the file system has no locks (No locks available): start one process alone" in caplog.text

@@ -27,6 +27,7 @@ MADE_BY_COMMANDS = ("RUN/", "bundle/", "diagnostics/", "dist/", "runs/", "tensor
 
 COMMANDS = (
     ["train"], ["transcribe"], ["evaluate"], ["tune"], ["score"], ["augment"],
+    ["corpus", "list"], ["corpus", "prepare"],
     ["lm", "train"], ["lm", "train", "--kind", "charrnn"], ["lm", "score"], ["lm", "convert"],
     ["lm", "interpolate"],
     ["lexicon", "train"], ["lexicon", "train", "--kind", "ctc"], ["lexicon", "apply"], ["lexicon", "score"],
@@ -34,7 +35,7 @@ COMMANDS = (
 )  # fmt: skip
 RECIPES = (
     *(["digits"], ["letter_to_sound"], ["compare_decoders"], ["compare_cells"], ["english"]),
-    ["librispeech", "100h"],
+    *(["librispeech", "100h"], ["corpus", "yesno"]),
 )
 
 

@@ -36,6 +36,20 @@ def test_lower(written: str, expected: str) -> None:
 @pytest.mark.parametrize(
     ("written", "expected"),
     [
+        ("¿Qué?  ¡«Año» 5%!", "qué año 5%"),
+        ("Grüß Gott, „Welt“ & Co.", "grüß gott welt & co"),
+        ("l’été, jusqu'à 1,000", "l'été jusqu'à 1000"),
+        ("Слово — дело.", "слово дело"),
+    ],
+)
+def test_words(written: str, expected: str) -> None:
+    """Guards English words in other languages: "und" is no "and"."""
+    assert normalize(written, "words") == expected
+
+
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
         ("", ""),
         ("?!", ""),
         ("I", "i"),
@@ -134,5 +148,5 @@ def test_unknown_name_lists_the_known_ones() -> None:
 
     The score would be of other rules than it names.
     """
-    with pytest.raises(SettingsError, match=r"verbatim, lower, english\. Got 'English'"):
+    with pytest.raises(SettingsError, match=r"verbatim, lower, english, words\. Got 'English'"):
         normalize("x", "English")

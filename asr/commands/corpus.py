@@ -1,0 +1,219 @@
+"""`asr corpus`: public corpora: what there is, and from a download or a folder to checked manifests."""
+
+import contextlib
+import json
+import logging
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from asr.corpora.catalogue import CORPORA, find_corpus
+from asr.corpora.corpus import Corpus, LeftOut
+from asr.corpora.manifest import Utterance, write_manifest
+from asr.corpora.progress import size_text
+from asr.errors import AsrError, DataError, SettingsError
+from asr.files import atomic_path
+
+__all__ = ["CorpusListSettings", "CorpusPrepareSettings", "run_list", "run_prepare"]
+
+log = logging.getLogger("asr")
+
+_LEFT_OUT = "left_out.jsonl"
+
+
+@dataclass(frozen=True)
+class CorpusListSettings:
+    """List the public corpora that can be prepared, from the smallest to the largest, or show some."""
+
+    names: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="NAME...")] = ()
+    """Show all that is known of these: parts, addresses, sizes, checksums, how to get them."""
+
+
+@dataclass(frozen=True)
+class CorpusPrepareSettings:
+    """Write train.jsonl, dev.jsonl and test.jsonl of a public corpus: official splits, speakers, lengths.
+
+    What is in none of them (a transcript without audio, audio without a transcript) is counted, and listed in
+    left_out.jsonl.
+    """
+
+    name: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="NAME")]
+    """The corpus, as `asr corpus list` names it."""
+    root: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
+    """Its folder, or the one that holds it; used as it is."""
+    download: bool = False
+    """Fetch it into --dir, unless it is there: resumed where it was interrupted, verified, unpacked."""
+    offline: bool = False
+    """As --download, but use only archives that are in --dir; what is missing is named with its address."""
+    dir: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("data")
+    """Where downloads go."""
+    parts: Annotated[tuple[str, ...], tyro.conf.arg(metavar="PART...")] = ()
+    """Which parts, where there are some: train-clean-100 of LibriSpeech, german of MLS, de of Common Voice.
+    Default: what the folder holds."""
+    output: Annotated[Path, tyro.conf.arg(aliases=["-o"], metavar="DIR")] = Path("manifests")
+    """The manifests go into a folder in this one, named after the corpus."""
+    normalizer: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
+    """Text rules: verbatim, lower, english or words. Default: those that suit the corpus."""
+
+    def __post_init__(self) -> None:
+        if self.root is not None and (self.download or self.offline):
+            raise SettingsError("--root and a download are given. Expected one of them.")
+
+
+def run_list(settings: CorpusListSettings) -> str:
+    """A table of all corpora, or all that is known of some.
+
+    Raises:
+        SettingsError: there is no corpus of a name.
+    """
+    if settings.names:
+        return "\n\n".join(_describe(find_corpus(name)) for name in settings.names)
+    rows = [("name", "hours", "speakers", "licence", "get it by", "language")]
+    for corpus in CORPORA.values():
+        how = "--download" if corpus.downloadable else "comes along" if corpus.embedded else "--root DIR"
+        facts = (_number(corpus.hours), _number(corpus.speakers))
+        rows.append((corpus.name, *facts, corpus.licence, how, corpus.languages))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for name, hours, speakers, *others in rows:
+        cells = [f"{name:<{widths[0]}}", f"{hours:>{widths[1]}}", f"{speakers:>{widths[2]}}"]
+        cells += [f"{text:<{width}}" for text, width in zip(others, widths[3:], strict=True)]
+        lines.append("  ".join(cells).rstrip())
+    lines += ["", "-: it depends on language and release. `asr corpus list NAME` shows parts and addresses."]
+    return "\n".join(lines)
+
+
+def run_prepare(settings: CorpusPrepareSettings) -> list[tuple[str | None, AsrError | None]]:
+    """Write the manifests of a corpus.
+
+    Returns:
+        The summary to print, with an error if something of the corpus is in no manifest.
+
+    Raises:
+        DataError: the folder is not that of the corpus, nothing in it can be used, or a manifest cannot be
+            written.
+        DownloadError: it could not be fetched.
+        SettingsError: an unknown corpus or part, or no way to get it is named.
+    """
+    corpus = find_corpus(settings.name)
+    with _own_option_names():
+        parts = corpus.choose(settings.parts)
+        folder = settings.output / ("-".join((corpus.name, *parts)) if corpus.one_part else corpus.name)
+        _check_writable(folder)
+        root = settings.root
+        if settings.download or settings.offline:
+            root = corpus.download(settings.dir, parts, offline=settings.offline)
+        elif root is None and not corpus.embedded:
+            how = "or --download" if corpus.downloadable else corpus.instructions
+            raise SettingsError(
+                f"{corpus.name}: neither --root nor --download is given. Expected --root DIR {how}."
+            )
+        reading = corpus.prepare(root, parts, settings.normalizer or "")
+    for split, utterances in reading.splits.items():
+        write_manifest(folder / f"{split}.jsonl", utterances)
+    _write_left_out(folder / _LEFT_OUT, reading.left_out)
+    lines = [_summary(folder, reading.splits)]
+    shared = _shared_speakers(reading.splits)
+    if shared:
+        lines.append(f"speakers of dev or test who are in train, too: {shared}")
+    expected = [one for one in reading.left_out if one.expected]
+    unexpected = [one for one in reading.left_out if not one.expected]
+    if expected:
+        lines.append(f"left out, as in every copy: {_causes(expected)}")
+    results: list[tuple[str | None, AsrError | None]] = [("\n".join(lines), None)]
+    if unexpected:
+        listed = f"All are in {folder / _LEFT_OUT}; the others were written."
+        results.append((None, DataError(f"left out: {_causes(unexpected)}. {listed}")))
+    return results
+
+
+def _check_writable(folder: Path) -> None:
+    """Find out before an hour of reading, and not after it."""
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not (existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)):
+        what = "cannot be written to" if existing.is_dir() else "is a file"
+        raise SettingsError(f"--output: {existing} {what}. Expected a folder. Choose another one.")
+
+
+@contextlib.contextmanager
+def _own_option_names() -> Iterator[None]:
+    """Corpora name options as recipes have them; here they are shorter."""
+    try:
+        yield
+    except AsrError as error:
+        text = str(error).replace("--data.root", "--root").replace("--data.parts", "--parts")
+        raise type(error)(text) from error
+
+
+def _summary(folder: Path, splits: dict[str, list[Utterance]]) -> str:
+    rows = [("manifest", "utterances", "hours", "speakers", "words")]
+    for split, utterances in splits.items():
+        speakers = len({utterance.speaker for utterance in utterances} - {""})
+        rows.append((
+            str(folder / f"{split}.jsonl"), f"{len(utterances):,}",
+            f"{sum(utterance.duration for utterance in utterances) / 3600:.2f}",
+            str(speakers or "-"), f"{sum(len(utterance.text.split()) for utterance in utterances):,}",
+        ))  # fmt: skip
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        f"{path:<{widths[0]}}"
+        + "".join(f"  {cell:>{width}}" for cell, width in zip(cells, widths[1:], strict=True))
+        for path, *cells in rows
+    )
+
+
+def _shared_speakers(splits: dict[str, list[Utterance]]) -> int:
+    """How many speakers of dev or test are in train."""
+    of = {name: {one.speaker for one in utterances} - {""} for name, utterances in splits.items()}
+    return len(of.get("train", set()) & (of.get("dev", set()) | of.get("test", set())))
+
+
+def _write_left_out(path: Path, left_out: Sequence[LeftOut]) -> None:
+    if not left_out:
+        path.unlink(missing_ok=True)
+        return
+    try:
+        with (
+            atomic_path(path) as temporary,
+            temporary.open("w", encoding="utf-8", errors="backslashreplace") as file,
+        ):
+            file.writelines(json.dumps(asdict(one), ensure_ascii=False) + "\n" for one in left_out)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be written: {error.strerror}. Choose another folder.") from error
+
+
+def _causes(left_out: Sequence[LeftOut]) -> str:
+    """How much was left out, and why, with an example of each."""
+    first = {one.why.partition(":")[0]: one.what for one in reversed(left_out)}
+    causes = Counter(one.why.partition(":")[0] for one in left_out).most_common()
+    return "; ".join(f"{count} {why}, such as {first[why]!r}" for why, count in causes)
+
+
+def _describe(corpus: Corpus) -> str:
+    archives = {"": corpus.archives, **corpus.parts}
+    lines = [
+        f"{corpus.name}: {corpus.title}",
+        f"  hours {_number(corpus.hours)}, speakers {_number(corpus.speakers)}, {corpus.languages}",
+        f"  licence: {corpus.licence}",
+        f"  described at: {corpus.source}",
+        f"  text rules: {corpus.normalizer}",
+    ]
+    if corpus.instructions:
+        lines.append(f"  how to get it: {corpus.instructions}")
+    if corpus.parts:
+        which = "one of" if corpus.one_part else "any of"
+        lines.append(f"  --parts: {which} {' '.join(corpus.parts)}")
+    for archive in [archive for found in archives.values() for archive in found][:40]:
+        algorithm, digest = archive.checksum
+        size = size_text(archive.size_bytes) if archive.size_bytes else "size not published"
+        lines.append(f"  {archive.url}\n    {size}, {f'{algorithm} {digest}' if digest else 'unverified'}")
+    return "\n".join(lines)
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:,.2f}".rstrip("0").rstrip(".")
