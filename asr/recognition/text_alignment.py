@@ -1,0 +1,326 @@
+"""A text and the emissions of its recording -> the times of its words and tokens, and where the two differ."""
+
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from asr.decoding.hypothesis import Word
+from asr.decoding.word_alignment import AlignedWord, Alignment, AlignmentCosts, WordGraph, align_words
+from asr.errors import DataError, SettingsError
+from asr.model.acoustic import AcousticModel
+from asr.text.lexicon import Lexicon, spell
+from asr.text.normalize import normalize
+from asr.text.phones import PhoneTokenizer
+from asr.text.tokenizer import BLANK, Tokenizer
+
+__all__ = ["AlignedText", "Mismatch", "TextAligner", "describe_mismatches"]
+
+log = logging.getLogger("asr")
+
+_LOST = 0.1  # of the words: more that are not found may be too far from where they were looked for
+_WIDER = 8.0  # times as wide a search, then
+_OTHER_SPEECH_S = 0.5  # shorter stretches that are not in the text are no speech
+_MOST_NAMED = 5  # in a message
+_WORTH_NAMING = 3  # words in a row that do not match: fewer may be said carelessly
+
+
+@dataclass(frozen=True)
+class Mismatch:
+    """A stretch in which text and recording differ.
+
+    Attributes:
+        start_s: where it begins, seconds.
+        end_s: where it ends.
+        first: the first word of the text in it.
+        words: how many words; 0 where somebody says what is not in the text.
+    """
+
+    start_s: float
+    end_s: float
+    first: int
+    words: int
+
+
+@dataclass(frozen=True)
+class AlignedText:
+    """A text with its times in a recording.
+
+    Attributes:
+        words: as the text writes them, without marks that stand alone; the confidence is the mean posterior of
+            a word's tokens. Words that are not in the recording have confidence 0, and share the time between
+            their neighbours.
+        aligned: (words,) whether each was found.
+        tokens: phones, characters or pieces of the words that were found, with the word's number in `owners`.
+        owners: (tokens,) the word that each token belongs to.
+        duration_s: of the recording.
+        mismatches: where the two differ, in order.
+    """
+
+    words: tuple[Word, ...]
+    aligned: tuple[bool, ...]
+    tokens: tuple[Word, ...]
+    owners: tuple[int, ...]
+    duration_s: float
+    mismatches: tuple[Mismatch, ...]
+
+    @property
+    def score(self) -> float:
+        """Mean confidence of the words, those that were not found included: 0 to 1."""
+        return sum(word.confidence for word in self.words) / max(1, len(self.words))
+
+
+class TextAligner:
+    """Aligns texts with what a model makes of their recordings.
+
+    Args:
+        model: with its tokenizer and text normalizer.
+        lexicon: pronunciations that take precedence over those of the tokenizer; None for those alone.
+        min_score: confidence under which a word does not match, 0 to 1.
+        costs: of the search; None for the defaults.
+
+    Raises:
+        SettingsError: min_score is out of range.
+    """
+
+    def __init__(
+        self,
+        model: AcousticModel,
+        lexicon: Lexicon | None = None,
+        min_score: float = 0.1,
+        costs: AlignmentCosts | None = None,
+    ) -> None:
+        if not 0.0 <= min_score <= 1.0:
+            raise SettingsError(f"--min-score is {min_score:g}. Expected a confidence, 0 to 1.")
+        self._tokenizer = model.settings.tokenizer
+        self._normalizer = model.settings.normalizer
+        self._step_s = model.step_s
+        self._lexicon = lexicon
+        self._min_score = min_score
+        self._costs = costs or AlignmentCosts()
+        self._separator = _separator(self._tokenizer)
+
+    def align(self, log_probs: Tensor, text: str, duration_s: float, name: str) -> AlignedText:
+        """Align a text with a recording.
+
+        Args:
+            log_probs: (steps, vocab) float32 nats, on the CPU.
+            text: as it is written: it is normalised word by word.
+            duration_s: of the recording.
+            name: of the text, in messages.
+
+        Raises:
+            DataError: the text has no words, the model cannot write any of them, or none was found.
+        """
+        written, spoken = self._spoken(text, name)
+        owners = [number for number, words in enumerate(spoken) for _ in words]
+        spelled = self._spell([word for words in spoken for word in words], name)
+        emissions = log_probs.numpy()
+        found = self._search(emissions, WordGraph(spelled, self._separator))
+        if not any(found.words):
+            raise DataError(
+                f"{name}: none of its {len(written)} words was found in {duration_s:.0f} s of audio. Check that "
+                f"it is the text of this recording."
+            )
+        return self._timed(written, owners, found, emissions, duration_s)
+
+    def _spoken(self, text: str, name: str) -> tuple[list[str], list[list[str]]]:
+        """The words of a text as they are written, each with the words that are spoken for it."""
+        written, spoken = [], []
+        for word in text.split():
+            words = normalize(word, self._normalizer).split()
+            if words:  # a dash that stands alone is no word
+                written.append(word)
+                spoken.append(words)
+        if not written:
+            raise DataError(f"{name}: the text is empty. Expected the words of the recording.")
+        return written, spoken
+
+    def _spell(self, words: Sequence[str], name: str) -> list[tuple[tuple[int, ...], ...]]:
+        """The token ids of the pronunciations of each word; without the characters that the model lacks."""
+        tokenizer = self._tokenizer
+        counts = Counter(words)
+        spellings = dict(zip(counts, spell(counts, tokenizer, self._lexicon), strict=True))
+        lacking = [word for word in counts if not spellings[word]]
+        for word in lacking:
+            ids = tokenizer.encode(word, unknown="drop")
+            spellings[word] = (tuple(ids),) if ids else ()
+        silent = [word for word in lacking if not spellings[word]]
+        if len(silent) == len(counts):
+            raise DataError(
+                f"{name}: none of its words can be written in the model's {tokenizer.units}: "
+                f"{_listed(silent)}. Is the model of another language or script?"
+            )
+        if lacking:
+            log.warning(
+                "%s: %d of %d words have characters that the model does not know (%s): they are aligned "
+                "without them%s. Write numbers and signs as words.",
+                name, sum(counts[word] for word in lacking), len(words), _listed(lacking),
+                f", {sum(counts[word] for word in silent)} not at all" if silent else "",
+            )  # fmt: skip
+        if isinstance(tokenizer, PhoneTokenizer):
+            guessed = [
+                word
+                for word in counts
+                if spellings[word] and tokenizer.is_guess(word)
+                and not (self._lexicon and self._lexicon.spellings(word))
+            ]  # fmt: skip
+            if guessed:
+                log.info(
+                    "%s: %d of %d words are not in the lexicon and are pronounced by letter-to-sound: %s",
+                    name, sum(counts[word] for word in guessed), len(words), _listed(guessed),
+                )  # fmt: skip
+        return [spellings[word] for word in words]
+
+    def _search(self, log_probs: NDArray[np.float32], graph: WordGraph) -> Alignment:
+        """Align; search more widely where many words are not found."""
+        found = align_words(log_probs, graph, self._costs)
+        if found.words.count(None) > _LOST * len(found.words) and len(graph) > 1:
+            wider = align_words(log_probs, graph, self._costs.widened(_WIDER))
+            if wider.score > found.score:
+                return wider
+        return found
+
+    def _timed(
+        self,
+        written: Sequence[str],
+        owners: Sequence[int],
+        found: Alignment,
+        log_probs: NDArray[np.float32],
+        duration_s: float,
+    ) -> AlignedText:
+        tokens: list[list[Word]] = [[] for _ in written]
+        whole = [True] * len(written)
+        for owner, aligned in zip(owners, found.words, strict=True):
+            if aligned is None:
+                whole[owner] = False
+            else:
+                tokens[owner] += self._tokens(aligned, log_probs, duration_s)
+        words = [
+            _word_of(text, of_word) if complete else None
+            for text, of_word, complete in zip(written, tokens, whole, strict=True)
+        ]
+        stars = [(begin * self._step_s, end * self._step_s) for begin, end in found.stars.tolist()]
+        timed = _fill_gaps(words, written, duration_s)
+        return AlignedText(
+            words=tuple(timed),
+            aligned=tuple(word is not None for word in words),
+            tokens=tuple(token for of_word, word in zip(tokens, words, strict=True) if word for token in of_word),
+            owners=tuple(
+                number for number, word in enumerate(words) if word for _ in tokens[number]
+            ),
+            duration_s=duration_s,
+            mismatches=tuple(_mismatches(timed, words, self._min_score, stars)),
+        )  # fmt: skip
+
+    def _tokens(self, word: AlignedWord, log_probs: NDArray[np.float32], duration_s: float) -> list[Word]:
+        """The tokens of a word, each with the mean posterior of its steps."""
+        return [
+            Word(
+                text=self._tokenizer.decode([token]).strip(),
+                start_s=begin * self._step_s,
+                end_s=min(end * self._step_s, duration_s),
+                confidence=float(np.exp(log_probs[begin:end, token]).mean()),
+            )
+            for token, (begin, end) in zip(word.tokens.tolist(), word.spans.tolist(), strict=True)
+        ]
+
+
+def describe_mismatches(name: str, text: AlignedText) -> str:
+    """One line about the stretches that do not match, with their times; "" where there are none worth it.
+
+    Args:
+        name: of the recording.
+        text: aligned with it.
+    """
+    count = sum(one.words for one in text.mismatches)
+    named = [one for one in text.mismatches if one.words == 0 or one.words >= _WORTH_NAMING]
+    if not named:
+        return ""
+    parts = []
+    for one in named[:_MOST_NAMED]:
+        said = [word.text for word in text.words[one.first : one.first + one.words]]
+        quoted = " ".join(said if len(said) < 8 else [*said[:3], "…", *said[-3:]])
+        what = f"{one.words} words: {quoted}" if said else "speech that is not in the text"
+        parts.append(f"{_clock(one.start_s)}-{_clock(one.end_s)} ({what})")
+    others = f", and {len(named) - _MOST_NAMED} more" if len(named) > _MOST_NAMED else ""
+    return (
+        f"{name}: {count} of {len(text.words)} words do not match the audio, mean confidence "
+        f"{text.score:.2f}: {'; '.join(parts)}{others}. Check the text there."
+    )
+
+
+def _clock(seconds: float) -> str:
+    return str(timedelta(seconds=round(seconds)))
+
+
+def _listed(words: Sequence[str]) -> str:
+    return ", ".join(words[:_MOST_NAMED]) + (", …" if len(words) > _MOST_NAMED else "")
+
+
+def _separator(tokenizer: Tokenizer) -> int:
+    """The token that stands between words and writes nothing else; BLANK where there is none."""
+    for number, piece in enumerate(tokenizer.pieces or ()):
+        if piece.begins_word and not piece.text:
+            return number
+    return BLANK
+
+
+def _word_of(text: str, tokens: Sequence[Word]) -> Word:
+    confidence = sum(token.confidence for token in tokens) / len(tokens)
+    return Word(text, tokens[0].start_s, tokens[-1].end_s, confidence)
+
+
+def _fill_gaps(words: Sequence[Word | None], written: Sequence[str], duration_s: float) -> list[Word]:
+    """Words that were not found share the time between their neighbours by their letters."""
+    timed: list[Word] = []
+    number = 0
+    while number < len(words):
+        word = words[number]
+        if word is not None:
+            timed.append(word)
+            number += 1
+            continue
+        end = number
+        while end < len(words) and words[end] is None:
+            end += 1
+        following = words[end] if end < len(words) else None
+        start_s = timed[-1].end_s if timed else 0.0
+        end_s = following.start_s if following else duration_s
+        letters = np.cumsum([0, *(len(text) for text in written[number:end])])
+        times = start_s + (max(end_s, start_s) - start_s) * letters / letters[-1]
+        timed += [
+            Word(text, float(begin), float(stop), 0.0)
+            for text, begin, stop in zip(written[number:end], times, times[1:], strict=False)
+        ]
+        number = end
+    return timed
+
+
+def _mismatches(
+    timed: Sequence[Word],
+    words: Sequence[Word | None],
+    min_score: float,
+    stars: Sequence[tuple[float, float]],
+) -> list[Mismatch]:
+    """Runs of words that were not found or are doubtful, and stretches of speech without words."""
+    found: list[Mismatch] = []
+    number = 0
+    while number < len(timed):
+        end = number
+        while end < len(timed) and (words[end] is None or timed[end].confidence < min_score):
+            end += 1
+        if end > number:
+            found.append(Mismatch(timed[number].start_s, timed[end - 1].end_s, number, end - number))
+        number = max(end, number + 1)
+    for start_s, end_s in stars:
+        covered = any(one.start_s <= start_s and end_s <= one.end_s for one in found)
+        if not covered and end_s - start_s >= _OTHER_SPEECH_S:
+            first = sum(word.end_s <= start_s for word in timed)
+            found.append(Mismatch(start_s, end_s, first, 0))
+    return sorted(found, key=lambda one: (one.start_s, one.first))
