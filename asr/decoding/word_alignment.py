@@ -23,6 +23,7 @@ __all__ = ["AlignedWord", "Alignment", "AlignmentCosts", "WordGraph", "align_wor
 
 _BLOCK = 500  # steps whose moves are in memory at the same time
 _EXACT = math.inf  # window in which no state is pruned
+_STAR_BLANK = 0.01  # nats by which the star's blank is worse than any other
 _NO_TOKEN = -1  # of the star, whose column depends on the model
 
 # Moves into a state: 0 to 2 are how many states back the path comes from, the others lead into the blank before
@@ -39,18 +40,21 @@ class AlignmentCosts:
     """What it costs, in nats, that text and audio differ.
 
     Attributes:
-        star: a step of speech that is not in the text, less than the most probable token of the step.
+        star: each time that speech begins which is not in the text.
+        star_step: besides, each step of it, less than the most probable token of the step; a step that is most
+            probably blank costs next to nothing.
         skip: words in a row that are not in the audio, however many.
         skip_token: besides, each token of them.
         skip_at_ends: instead, a token of the words before the first and after the last one that is in the audio.
         window: states so many nats below the best one of their step are pruned.
     """
 
-    star: float = 1.5
+    star: float = 15.0
+    star_step: float = 1.5
     skip: float = 15.0
-    skip_token: float = 1.0
-    skip_at_ends: float = 0.1
-    window: float = 4000.0
+    skip_token: float = 0.3
+    skip_at_ends: float = 0.05
+    window: float = 1000.0
 
     def widened(self, factor: float) -> "AlignmentCosts":
         """The same costs with a window that is so many times as wide."""
@@ -69,6 +73,7 @@ class _States(NamedTuple):
         end: (pronunciations,) int64: the state of its last token.
         skip: (words,) float64 nats: of leaving each word out.
         skip_first: nats: of leaving out the first of several words, besides.
+        star_first: nats: of going over to the star.
     """
 
     token: NDArray[np.int32]
@@ -78,6 +83,7 @@ class _States(NamedTuple):
     end: NDArray[np.int64]
     skip: NDArray[np.float64]
     skip_first: float
+    star_first: float
 
 
 @dataclass(frozen=True)
@@ -143,8 +149,9 @@ class WordGraph:
         token = np.where(self._token == _NO_TOKEN, star, self._token).astype(np.int32)
         skip = self.skip_costs(costs.skip_token)
         return _States(
-            token, self._first, self._pronunciation, self._start, self._end, skip, float(costs.skip)
-        )
+            token, self._first, self._pronunciation, self._start, self._end, skip, float(costs.skip),
+            float(costs.star),
+        )  # fmt: skip
 
     def skip_costs(self, skip: float) -> NDArray[np.float64]:
         """(words,) nats: what it costs to leave each word out, at so many nats a token."""
@@ -210,8 +217,9 @@ def align_words(
         technology to 1,000+ languages", appendix B (there its probability is 1).
     """
     costs = costs or AlignmentCosts()
-    star = log_probs.max(axis=1, keepdims=True) - np.float32(costs.star)
-    search = _Search(np.concatenate([log_probs, star], axis=1), graph, costs)
+    # In silence the blank before a word is better than the star, but the star need not be left for it.
+    star = np.maximum(log_probs.max(axis=1) - costs.star_step, log_probs[:, BLANK] - _STAR_BLANK)
+    search = _Search(np.concatenate([log_probs, star[:, None].astype(np.float32)], axis=1), graph, costs)
     return graph.follow(*search.run())
 
 
@@ -321,7 +329,7 @@ def _advance(
     Returns:
         How many moves there are.
     """
-    token, first, pronunciation, start, end, skip, skip_first = states
+    token, first, pronunciation, start, end, skip, skip_first, star_first = states
     words = first.shape[0] - 2
     row, low, high = active[0], active[1], active[2]
     record = moves.shape[0] > 0
@@ -367,8 +375,8 @@ def _advance(
             if record:
                 moves[offset + at] = move
             score, move = scores[before, at + 1], 0
-            if scores[before, at] > score:
-                score, move = scores[before, at], 1
+            if scores[before, at] - star_first > score:
+                score, move = scores[before, at] - star_first, 1
             scores[row, at + 1] = score + star
             best = max(best, score + star)
             if record:
