@@ -98,7 +98,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit status.
     """
     chosen = list(sys.argv[1:] if arguments is None else arguments)
-    return _guarded(lambda: _dispatch(chosen))
+    if chosen[:1] == ["--version"]:
+        return _guarded(lambda: _report(f"asr {__version__}"))
+    return _guarded(lambda: _dispatch(chosen, _COMMANDS, _HELP))
 
 
 def recipe(
@@ -159,125 +161,107 @@ def _of_source(config: Config, source: str | None) -> Config:
 def _train(arguments: Sequence[str]) -> int:
     from asr.commands.train import TrainSettings, defaults, run
 
-    _console.print_result(run(parse(TrainSettings, "asr train", arguments, defaults(arguments))))
-    return 0
+    return _report(run(parse(TrainSettings, "asr train", arguments, defaults(arguments))))
 
 
 def _transcribe(arguments: Sequence[str]) -> int:
     from asr.commands.transcribe import TranscribeSettings, join_formats, run
 
-    return _lines(run(parse(TranscribeSettings, "asr transcribe", join_formats(arguments))))
+    return _report(run(parse(TranscribeSettings, "asr transcribe", join_formats(arguments))))
 
 
 def _evaluate(arguments: Sequence[str]) -> int:
     from asr.commands.evaluate import EvaluateSettings, run
 
-    _console.print_result(run(parse(EvaluateSettings, "asr evaluate", arguments)))
-    return 0
+    return _report(run(parse(EvaluateSettings, "asr evaluate", arguments)))
 
 
 def _tune(arguments: Sequence[str]) -> int:
     from asr.commands.tune import TuneSettings, run
 
-    _console.print_result(run(parse(TuneSettings, "asr tune", arguments)))
-    return 0
+    return _report(run(parse(TuneSettings, "asr tune", arguments)))
 
 
 def _score(arguments: Sequence[str]) -> int:
     from asr.commands.score import ScoreSettings, run
 
-    _console.print_result(run(parse(ScoreSettings, "asr score", arguments)))
-    return 0
+    return _report(run(parse(ScoreSettings, "asr score", arguments)))
 
 
-def _lines(results: Iterable[tuple[str | None, AsrError | None]]) -> int:
-    """Print the line or the error, or both, of each file of a list, and count what failed."""
+def _augment(arguments: Sequence[str]) -> int:
+    from asr.commands.augment import AugmentSettings, run
+
+    return _report(run(parse(AugmentSettings, "asr augment", arguments)))
+
+
+def _lm_train(arguments: Sequence[str]) -> int:
+    kind, rest = _take_kind(arguments, ("ngram", "charrnn"))
+    if kind == "charrnn":
+        from asr.commands.character_lm import CharacterLmTrainSettings, run
+
+        return _report(run(parse(CharacterLmTrainSettings, "asr lm train --kind charrnn", rest)))
+    from asr.commands.lm import NgramTrainSettings, run_train
+
+    return _report(run_train(parse(NgramTrainSettings, "asr lm train", rest)))
+
+
+def _lm_score(arguments: Sequence[str]) -> int:
+    from asr.commands.lm import LmScoreSettings, run_score
+
+    return _report(run_score(parse(LmScoreSettings, "asr lm score", arguments)))
+
+
+def _lm_interpolate(arguments: Sequence[str]) -> int:
+    from asr.commands.lm import NgramInterpolateSettings, run_interpolate
+
+    return _report(run_interpolate(parse(NgramInterpolateSettings, "asr lm interpolate", arguments)))
+
+
+def _lm_convert(arguments: Sequence[str]) -> int:
+    from asr.commands.lm import NgramConvertSettings, run_convert
+
+    return _report(run_convert(parse(NgramConvertSettings, "asr lm convert", arguments)))
+
+
+def _lexicon_train(arguments: Sequence[str]) -> int:
+    from asr.commands.lexicon_train import CtcTrainSettings, LexiconTrainSettings, run
+
+    kind, rest = _take_kind(arguments, ("encoder-decoder", "ctc"))
+    settings = CtcTrainSettings if kind == "ctc" else LexiconTrainSettings
+    return _report(run(parse(settings, f"asr lexicon train --kind {kind}", rest)))
+
+
+def _lexicon_apply(arguments: Sequence[str]) -> int:
+    from asr.commands.lexicon import LexiconApplySettings, run_apply
+
+    return _report(run_apply(parse(LexiconApplySettings, "asr lexicon apply", arguments)))
+
+
+def _lexicon_score(arguments: Sequence[str]) -> int:
+    from asr.commands.lexicon import LexiconScoreSettings, run_score
+
+    return _report(run_score(parse(LexiconScoreSettings, "asr lexicon score", arguments)))
+
+
+def _lexicon_compress(arguments: Sequence[str]) -> int:
+    from asr.commands.lexicon import LexiconCompressSettings, run_compress
+
+    return _report(run_compress(parse(LexiconCompressSettings, "asr lexicon compress", arguments)))
+
+
+def _report(result: str | Iterable[tuple[str | None, AsrError | None]]) -> int:
+    """Print a command's result, or the line, the error or both of each file of its list; the exit status."""
+    if isinstance(result, str):
+        _console.print_result(result)
+        return 0
     failures: list[bool] = []
-    for line, error in results:
+    for line, error in result:
         if line is not None:
             _console.print_result(line)
         if error is not None:
             log.error("%s", error)
         failures.append(error is not None)
     return 2 if all(failures) else 1 if any(failures) else 0
-
-
-def _augment(arguments: Sequence[str]) -> int:
-    from asr.commands.augment import AugmentSettings, run
-
-    return _lines(run(parse(AugmentSettings, "asr augment", arguments)))
-
-
-def _lm(arguments: Sequence[str]) -> int:
-    from asr.commands.lm import (
-        LmScoreSettings,
-        NgramConvertSettings,
-        NgramInterpolateSettings,
-        NgramTrainSettings,
-        run_convert,
-        run_interpolate,
-        run_score,
-        run_train,
-    )
-
-    command, rest = (arguments[0], arguments[1:]) if arguments else ("--help", [])
-    if command == "train":
-        kind, rest = _take_kind(rest, ("ngram", "charrnn"))
-        if kind == "charrnn":
-            from asr.commands.character_lm import CharacterLmTrainSettings, run
-
-            prog = "asr lm train --kind charrnn"
-            _console.print_result(run(parse(CharacterLmTrainSettings, prog, rest)))
-            return 0
-        _console.print_result(run_train(parse(NgramTrainSettings, "asr lm train", rest)))
-    elif command == "score":
-        _console.print_result(run_score(parse(LmScoreSettings, "asr lm score", rest)))
-    elif command == "convert":
-        _console.print_result(run_convert(parse(NgramConvertSettings, "asr lm convert", rest)))
-    elif command == "interpolate":
-        _console.print_result(run_interpolate(parse(NgramInterpolateSettings, "asr lm interpolate", rest)))
-    elif command in ("-h", "--help", "help"):
-        _console.print_result(_LM_HELP)
-    else:
-        raise SettingsError(
-            f"unknown command 'lm {command}'. Expected one of: lm train, lm score, lm interpolate, "
-            "lm convert."
-        )
-    return 0
-
-
-def _lexicon(arguments: Sequence[str]) -> int:
-    command, rest = (arguments[0], arguments[1:]) if arguments else ("--help", [])
-    if command == "train":
-        from asr.commands import lexicon_train
-
-        kind, rest = _take_kind(rest, ("encoder-decoder", "ctc"))
-        prog = f"asr lexicon train --kind {kind}"
-        if kind == "ctc":
-            _console.print_result(lexicon_train.run(parse(lexicon_train.CtcTrainSettings, prog, rest)))
-        else:
-            _console.print_result(lexicon_train.run(parse(lexicon_train.LexiconTrainSettings, prog, rest)))
-    elif command == "apply":
-        from asr.commands.lexicon import LexiconApplySettings, run_apply
-
-        return _lines(run_apply(parse(LexiconApplySettings, "asr lexicon apply", rest)))
-    elif command == "compress":
-        from asr.commands.lexicon import LexiconCompressSettings, run_compress
-
-        settings = parse(LexiconCompressSettings, "asr lexicon compress", rest)
-        _console.print_result(run_compress(settings))
-    elif command == "score":
-        from asr.commands.lexicon import LexiconScoreSettings, run_score
-
-        _console.print_result(run_score(parse(LexiconScoreSettings, "asr lexicon score", rest)))
-    elif command in ("-h", "--help", "help"):
-        _console.print_result(_LEXICON_HELP)
-    else:
-        raise SettingsError(
-            f"unknown command 'lexicon {command}'. Expected one of: lexicon train, lexicon apply, lexicon "
-            f"score, lexicon compress."
-        )
-    return 0
 
 
 def _take_kind(arguments: Sequence[str], kinds: Sequence[str]) -> tuple[str, list[str]]:
@@ -294,27 +278,49 @@ def _take_kind(arguments: Sequence[str], kinds: Sequence[str]) -> tuple[str, lis
     return kind, rest
 
 
-_COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
-    "train": _train, "transcribe": _transcribe, "evaluate": _evaluate, "tune": _tune, "score": _score,
-    "augment": _augment, "lm": _lm, "lexicon": _lexicon,
-}  # fmt: skip
+_Commands = Mapping[str, Callable[[Sequence[str]], int]]
 
 
-def _dispatch(arguments: Sequence[str]) -> int:
+def _dispatch(arguments: Sequence[str], commands: _Commands, help_text: str, group: str = "") -> int:
+    """Run the command that the first argument names.
+
+    Args:
+        arguments: the command and its options; none for the help text.
+        commands: by their names.
+        help_text: of all of them.
+        group: the words of the command line before the first argument, without `asr`.
+    """
     command, rest = (arguments[0], arguments[1:]) if arguments else ("--help", [])
     if command in ("-h", "--help", "help"):
-        _console.print_result(_HELP)
+        _console.print_result(help_text)
         return 0
-    if command == "--version":
-        _console.print_result(f"asr {__version__}")
-        return 0
-    if command not in _COMMANDS:
+    if command not in commands:
         import difflib
 
-        near = difflib.get_close_matches(command, _COMMANDS, n=1)
+        near = difflib.get_close_matches(command, commands, n=1)
         hint = f" Did you mean {near[0]}?" if near else ""
-        raise SettingsError(f"unknown command {command!r}.{hint} Expected one of: {', '.join(_COMMANDS)}.")
-    return _COMMANDS[command](rest)
+        names = ", ".join(f"{group} {name}".strip() for name in commands)
+        name = f"{group} {command}".strip()
+        raise SettingsError(f"unknown command {name!r}.{hint} Expected one of: {names}.")
+    return commands[command](rest)
+
+
+def _group(name: str, help_text: str, commands: _Commands) -> Callable[[Sequence[str]], int]:
+    """A command that is a group of commands."""
+    return lambda arguments: _dispatch(arguments, commands, help_text, name)
+
+
+_COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
+    "train": _train, "transcribe": _transcribe, "evaluate": _evaluate, "tune": _tune, "score": _score,
+    "augment": _augment,
+    "lm": _group("lm", _LM_HELP, {
+        "train": _lm_train, "score": _lm_score, "interpolate": _lm_interpolate, "convert": _lm_convert,
+    }),
+    "lexicon": _group("lexicon", _LEXICON_HELP, {
+        "train": _lexicon_train, "apply": _lexicon_apply, "score": _lexicon_score,
+        "compress": _lexicon_compress,
+    }),
+}  # fmt: skip
 
 
 def _guarded(run: Callable[[], int]) -> int:
