@@ -30,10 +30,12 @@ usage: asr COMMAND [--help] ...
 
   train       train a model on manifests
   transcribe  recordings -> text, subtitles, timed words
+  align       a recording and its text -> when each word is said
   evaluate    word error rate of a model on a manifest
   tune        decoding weights of a model and a language model, tuned on a dev set
   score       word error rate of one text file against another
   augment     recordings as training augments them: speed, rooms, noise, telephone, …
+  corpus      training utterances of long recordings and their texts
   lm          train a language model (n-grams or a character network), score text with it, convert it
   lexicon     train a network that pronounces words, pronounce words, score pronunciations
 
@@ -41,6 +43,7 @@ usage: asr COMMAND [--help] ...
   asr transcribe recording.wav                          (with the English model that ships)
   asr transcribe folder --format srt --output-dir subtitles
   asr transcribe recording.wav --model runs/mine/model.safetensors
+  asr align chapter.flac chapter.txt --format ctm
   asr evaluate test.jsonl --model runs/mine/model.safetensors
   asr tune dev.jsonl --model runs/mine/model.safetensors --lm words.bin
   asr score reference.txt hypothesis.txt
@@ -50,6 +53,15 @@ usage: asr COMMAND [--help] ...
 
 `asr COMMAND --help` lists a command's settings; `asr --version` prints the version.
 Recipes for public data sets are in recipes/, such as: python recipes/yesno.py"""
+
+_CORPUS_HELP = """\
+asr corpus: corpora, as manifests.
+
+usage: asr corpus COMMAND [--help] ...
+
+  segment  a long recording and its text -> training utterances, cut at pauses
+
+  asr corpus segment chapter.flac chapter.txt -o utterances"""
 
 _LM_HELP = """\
 asr lm: language models.
@@ -165,9 +177,17 @@ def _train(arguments: Sequence[str]) -> int:
 
 
 def _transcribe(arguments: Sequence[str]) -> int:
-    from asr.commands.transcribe import TranscribeSettings, join_formats, run
+    from asr.commands.transcribe import TranscribeSettings, run
+    from asr.transcripts.formats import join_formats
 
     return _report(run(parse(TranscribeSettings, "asr transcribe", join_formats(arguments))))
+
+
+def _align(arguments: Sequence[str]) -> int:
+    from asr.commands.align import AlignSettings, run
+    from asr.transcripts.formats import join_formats
+
+    return _report(run(parse(AlignSettings, "asr align", join_formats(arguments))))
 
 
 def _evaluate(arguments: Sequence[str]) -> int:
@@ -192,6 +212,12 @@ def _augment(arguments: Sequence[str]) -> int:
     from asr.commands.augment import AugmentSettings, run
 
     return _report(run(parse(AugmentSettings, "asr augment", arguments)))
+
+
+def _corpus_segment(arguments: Sequence[str]) -> int:
+    from asr.commands.corpus_segment import CorpusSegmentSettings, run
+
+    return _report(run(parse(CorpusSegmentSettings, "asr corpus segment", arguments)))
 
 
 def _lm_train(arguments: Sequence[str]) -> int:
@@ -311,8 +337,9 @@ def _group(name: str, help_text: str, commands: _Commands) -> Callable[[Sequence
 
 
 _COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
-    "train": _train, "transcribe": _transcribe, "evaluate": _evaluate, "tune": _tune, "score": _score,
-    "augment": _augment,
+    "train": _train, "transcribe": _transcribe, "align": _align, "evaluate": _evaluate, "tune": _tune,
+    "score": _score, "augment": _augment,
+    "corpus": _group("corpus", _CORPUS_HELP, {"segment": _corpus_segment}),
     "lm": _group("lm", _LM_HELP, {
         "train": _lm_train, "score": _lm_score, "interpolate": _lm_interpolate, "convert": _lm_convert,
     }),

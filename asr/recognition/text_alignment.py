@@ -1,7 +1,6 @@
 """A text and the emissions of its recording -> the times of its words and tokens, and where the two differ."""
 
 import logging
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -104,6 +103,10 @@ class TextAligner:
         self._min_score = min_score
         self._costs = costs or AlignmentCosts()
         self._separator = _separator(self._tokenizer)
+        self._spellings: dict[str, tuple[tuple[int, ...], ...]] = {}
+        self._words = 0  # of all texts
+        self._lacking: dict[str, int] = {}  # how often each word occurs that has unknown characters
+        self._guessed: dict[str, int] = {}
 
     def align(self, log_probs: Tensor, text: str, duration_s: float, name: str) -> AlignedText:
         """Align a text with a recording.
@@ -143,39 +146,47 @@ class TextAligner:
 
     def _spell(self, words: Sequence[str], name: str) -> list[tuple[tuple[int, ...], ...]]:
         """The token ids of the pronunciations of each word; without the characters that the model lacks."""
-        tokenizer = self._tokenizer
-        counts = Counter(words)
-        spellings = dict(zip(counts, spell(counts, tokenizer, self._lexicon), strict=True))
-        lacking = [word for word in counts if not spellings[word]]
-        for word in lacking:
-            ids = tokenizer.encode(word, unknown="drop")
-            spellings[word] = (tuple(ids),) if ids else ()
-        silent = [word for word in lacking if not spellings[word]]
-        if len(silent) == len(counts):
+        unknown = [word for word in dict.fromkeys(words) if word not in self._spellings]
+        for word, spellings in zip(unknown, spell(unknown, self._tokenizer, self._lexicon), strict=True):
+            if not spellings:
+                self._lacking[word] = 0
+                ids = self._tokenizer.encode(word, unknown="drop")
+                spellings = (tuple(ids),) if ids else ()
+            elif self._is_guess(word):
+                self._guessed[word] = 0
+            self._spellings[word] = spellings
+        self._words += len(words)
+        for word in words:
+            for counts in (self._lacking, self._guessed):
+                if word in counts:
+                    counts[word] += 1
+        if not any(self._spellings[word] for word in words):
             raise DataError(
-                f"{name}: none of its words can be written in the model's {tokenizer.units}: "
-                f"{_listed(silent)}. Is the model of another language or script?"
+                f"{name}: none of its words can be written in the model's {self._tokenizer.units}: "
+                f"{_listed(words)}. Is the model of another language or script?"
             )
-        if lacking:
-            log.warning(
-                "%s: %d of %d words have characters that the model does not know (%s): they are aligned "
-                "without them%s. Write numbers and signs as words.",
-                name, sum(counts[word] for word in lacking), len(words), _listed(lacking),
-                f", {sum(counts[word] for word in silent)} not at all" if silent else "",
+        return [self._spellings[word] for word in words]
+
+    def _is_guess(self, word: str) -> bool:
+        if not isinstance(self._tokenizer, PhoneTokenizer) or not self._tokenizer.is_guess(word):
+            return False
+        return self._lexicon is None or not self._lexicon.spellings(word)
+
+    def report(self) -> None:
+        """Log which words of all texts were pronounced by letter-to-sound, and which are lacking characters."""
+        if self._guessed:
+            log.info(
+                "%d of %d words are not in the lexicon and are pronounced by letter-to-sound: %s",
+                sum(self._guessed.values()), self._words, _listed([*self._guessed]),
             )  # fmt: skip
-        if isinstance(tokenizer, PhoneTokenizer):
-            guessed = [
-                word
-                for word in counts
-                if spellings[word] and tokenizer.is_guess(word)
-                and not (self._lexicon and self._lexicon.spellings(word))
-            ]  # fmt: skip
-            if guessed:
-                log.info(
-                    "%s: %d of %d words are not in the lexicon and are pronounced by letter-to-sound: %s",
-                    name, sum(counts[word] for word in guessed), len(words), _listed(guessed),
-                )  # fmt: skip
-        return [spellings[word] for word in words]
+        if self._lacking:
+            silent = sum(count for word, count in self._lacking.items() if not self._spellings[word])
+            log.warning(
+                "%d of %d words have characters that the model does not know (%s): they are aligned without "
+                "them%s. Write numbers and signs as words.",
+                sum(self._lacking.values()), self._words, _listed([*self._lacking]),
+                f", {silent} not at all" if silent else "",
+            )  # fmt: skip
 
     def _search(self, log_probs: NDArray[np.float32], graph: WordGraph) -> Alignment:
         """Align; search more widely where many words are not found."""
