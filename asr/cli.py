@@ -253,8 +253,10 @@ def _lexicon_train(arguments: Sequence[str]) -> int:
     from asr.commands.lexicon_train import CtcTrainSettings, LexiconTrainSettings, run
 
     kind, rest = _take_kind(arguments, ("encoder-decoder", "ctc"))
-    settings = CtcTrainSettings if kind == "ctc" else LexiconTrainSettings
-    return _report(run(parse(settings, f"asr lexicon train --kind {kind}", rest)))
+    prog = f"asr lexicon train --kind {kind}"
+    if kind == "ctc":
+        return _report(run(parse(CtcTrainSettings, prog, rest)))
+    return _report(run(parse(LexiconTrainSettings, prog, rest)))
 
 
 def _lexicon_apply(arguments: Sequence[str]) -> int:

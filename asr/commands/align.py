@@ -115,7 +115,7 @@ def _inputs(settings: AlignSettings) -> tuple[list[NamedRecording], list[TextOfR
             raise recordings[0].error
         if not settings.text:
             raise SettingsError(
-                "TEXT is missing: what is said in the recording. Expected a text file, or the words in quotes."
+                "TEXT is missing, what is said in the recording. Expected a text file, or words in quotes."
             )
         texts = [read_text(settings.text)]
     return recordings, [
@@ -143,9 +143,7 @@ def _write_of(name: str, units: str) -> Write:
     return FORMATS[name].write
 
 
-def _transcript(
-    recording: NamedRecording, found: AlignedText | AsrError, units: str
-) -> RecordingTranscript:
+def _transcript(recording: NamedRecording, found: AlignedText | AsrError, units: str) -> RecordingTranscript:
     """An alignment as the formats write it."""
     transcript = RecordingTranscript(
         id=recording.id,

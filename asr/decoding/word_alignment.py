@@ -1,205 +1,28 @@
-"""Forced alignment of words: which steps say which word, where text and audio may each have more than the other.
+"""Forced alignment of words: which steps say which word, in recordings of any length.
 
-The states of the text follow each other: before each word a blank and a state for other speech (the star, which
-stands for any tokens), then the tokens of each pronunciation of the word, with blanks between them. Words can
-be left out at a cost. Between two words the blank is optional, as everywhere in CTC: it is the silence.
-
-Memory does not grow with steps times states: scores are kept at every few hundredth step, and the moves of the
-steps between are found again when the path is traced back, block by block from the end.
+Memory does not grow with steps times states: scores are kept at every few hundredth step, and the moves of
+the steps between are found again when the path is traced back, block by block from the end.
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from asr.compiled import kernel
+from asr.decoding.word_graph import Alignment, AlignmentCosts, WordGraph, WordStates
 from asr.text.tokenizer import BLANK
 
-__all__ = ["AlignedWord", "Alignment", "AlignmentCosts", "WordGraph", "align_words"]
+__all__ = ["align_words"]
 
 _BLOCK = 500  # steps whose moves are in memory at the same time
-_EXACT = math.inf  # window in which no state is pruned
 _STAR_BLANK = 0.01  # nats by which the star's blank is worse than any other
-_NO_TOKEN = -1  # of the star, whose column depends on the model
 
-# Moves into a state: 0 to 2 are how many states back the path comes from, the others lead into the blank before
-# a word or into the first token of a pronunciation.
+# Moves into a state: 0 to 2 are how many states back the path comes from, the others lead into the blank
+# before a word or into the first token of a pronunciation.
 _FROM_STAR, _FROM_SKIP, _FROM_BLANK = 3, 4, 5
-_GOES_ON = 1  # into a state that leaves words out: the word before was left out, too
-_EXTRA = 3  # states of a word before those of its tokens: blank, star, and the one that leaves words out
 _FROM_WORD = 6  # and more: which pronunciation of the word before
-_MOST_PRONUNCIATIONS = 250  # a move is a byte
-
-
-@dataclass(frozen=True)
-class AlignmentCosts:
-    """What it costs, in nats, that text and audio differ.
-
-    Attributes:
-        star: each time that speech begins which is not in the text.
-        star_step: besides, each step of it, less than the most probable token of the step; a step that is most
-            probably blank costs next to nothing.
-        skip: words in a row that are not in the audio, however many.
-        skip_token: besides, each token of them.
-        skip_at_ends: instead, a token of the words before the first and after the last one that is in the audio.
-        window: states so many nats below the best one of their step are pruned.
-    """
-
-    star: float = 15.0
-    star_step: float = 1.5
-    skip: float = 15.0
-    skip_token: float = 0.3
-    skip_at_ends: float = 0.05
-    window: float = 1000.0
-
-    def widened(self, factor: float) -> "AlignmentCosts":
-        """The same costs with a window that is so many times as wide."""
-        return replace(self, window=factor * self.window)
-
-
-class _States(NamedTuple):
-    """The states of a text as the kernel takes them; word `words` is the end of the text.
-
-    Attributes:
-        token: (states,) int32: what each one emits; the star is the column after the last token.
-        first: (words + 2,) int64: the blank before each word. After it come its star, a state that is reached
-            by leaving out the word before, within a step, and its pronunciations.
-        pronunciation: (words + 2,) int64: the first one of each word.
-        start: (pronunciations,) int64: the state of the first token of each.
-        end: (pronunciations,) int64: the state of its last token.
-        skip: (words,) float64 nats: of leaving each word out.
-        skip_first: nats: of leaving out the first of several words, besides.
-        star_first: nats: of going over to the star.
-    """
-
-    token: NDArray[np.int32]
-    first: NDArray[np.int64]
-    pronunciation: NDArray[np.int64]
-    start: NDArray[np.int64]
-    end: NDArray[np.int64]
-    skip: NDArray[np.float64]
-    skip_first: float
-    star_first: float
-
-
-@dataclass(frozen=True)
-class AlignedWord:
-    """Where a word of the text was found.
-
-    Attributes:
-        pronunciation: the number of the one that was found.
-        tokens: (tokens,) int32 ids of it, without the space before it.
-        spans: (tokens, 2) int64: the first step of each token, and the first after it.
-    """
-
-    pronunciation: int
-    tokens: NDArray[np.int32]
-    spans: NDArray[np.int64]
-
-
-class WordGraph:
-    """The words of a text with their pronunciations.
-
-    Args:
-        words: the token ids of each pronunciation of each word. A word without one is always left out.
-        separator: the token between two words, such as the space; BLANK where there is none.
-    """
-
-    def __init__(self, words: Sequence[Sequence[Sequence[int]]], separator: int = BLANK) -> None:
-        tokens: list[int] = []
-        first, pronunciation = [], []
-        start: list[int] = []
-        end: list[int] = []
-        self._lengths: list[int] = []  # tokens of the shortest pronunciation of each word
-        self._separators: list[int] = []  # tokens before each word
-        for number, of_word in enumerate(words):
-            first.append(len(tokens))
-            pronunciation.append(len(start))
-            tokens += [BLANK, _NO_TOKEN, BLANK]
-            lead = [separator] if separator != BLANK and number else []
-            self._separators.append(len(lead))
-            self._lengths.append(min(map(len, of_word), default=0))
-            for ids in of_word[:_MOST_PRONUNCIATIONS]:
-                start.append(len(tokens))
-                for index, token in enumerate([*lead, *ids]):
-                    tokens += [BLANK, token] if index else [token]
-                end.append(len(tokens) - 1)
-        first += [len(tokens), len(tokens) + _EXTRA]
-        pronunciation += [len(start)] * 2
-        tokens += [BLANK, _NO_TOKEN, BLANK]
-        self._token = np.array(tokens, np.int32)
-        self._first, self._pronunciation = np.array(first), np.array(pronunciation)
-        self._start, self._end = np.array(start, np.int64), np.array(end, np.int64)
-
-    def __len__(self) -> int:
-        """How many words."""
-        return len(self._lengths)
-
-    def states(self, star: int, costs: AlignmentCosts) -> _States:
-        """As the kernel takes them.
-
-        Args:
-            star: the column of the star.
-            costs: of leaving words out.
-        """
-        token = np.where(self._token == _NO_TOKEN, star, self._token).astype(np.int32)
-        skip = self.skip_costs(costs.skip_token)
-        return _States(
-            token, self._first, self._pronunciation, self._start, self._end, skip, float(costs.skip),
-            float(costs.star),
-        )  # fmt: skip
-
-    def skip_costs(self, skip: float) -> NDArray[np.float64]:
-        """(words,) nats: what it costs to leave each word out, at so many nats a token."""
-        return np.array([skip * length if length else 0.0 for length in self._lengths])
-
-    def follow(self, path: NDArray[np.int64], score: float) -> "Alignment":
-        """What is on a path.
-
-        Args:
-            path: (steps,) int64: the state of each step.
-            score: of the path.
-        """
-        found: list[AlignedWord | None] = [None] * len(self)
-        begins = np.flatnonzero(np.diff(path, prepend=-1))
-        ends = np.append(begins[1:], len(path))
-        states = path[begins]
-        stars = self._token[states] == _NO_TOKEN
-        owner = np.searchsorted(self._start, states, side="right") - 1  # the last pronunciation up to there
-        rows = np.flatnonzero(owner >= 0)
-        inside = states[rows] <= self._end[owner[rows]]
-        inside &= (states[rows] - self._start[owner[rows]]) % 2 == 0  # tokens, no blanks
-        rows = rows[inside]
-        words = np.searchsorted(self._pronunciation, owner, side="right") - 1
-        for part in np.split(rows, np.flatnonzero(np.diff(words[rows])) + 1) if len(rows) else ():
-            word = int(words[part[0]])
-            spoken = part[self._separators[word] :]
-            found[word] = AlignedWord(
-                pronunciation=int(owner[part[0]] - self._pronunciation[word]),
-                tokens=self._token[states[spoken]],
-                spans=np.stack([begins[spoken], ends[spoken]], axis=1),
-            )
-        return Alignment(tuple(found), np.stack([begins, ends], axis=1)[stars], score)
-
-
-@dataclass(frozen=True)
-class Alignment:
-    """A text and an utterance, aligned.
-
-    Attributes:
-        words: of the text; None for each that is not in the audio.
-        stars: (stretches, 2) int64: the first step of each stretch of speech that is not in the text, and the
-            first after it.
-        score: log-probability of the path in nats, less what the differences cost; -inf where there is none.
-    """
-
-    words: tuple[AlignedWord | None, ...]
-    stars: NDArray[np.int64]
-    score: float
+_GOES_ON = 1  # into a state that leaves words out: the word before was left out, too
 
 
 def align_words(
@@ -230,7 +53,9 @@ class _Search:
         self._log_probs = log_probs
         self._states = graph.states(log_probs.shape[1] - 1, costs)
         at_ends = graph.skip_costs(costs.skip_at_ends)
-        self._before = np.concatenate([[0.0], costs.skip + np.cumsum(at_ends)])  # of the words before each one
+        self._before = np.concatenate(
+            [[0.0], costs.skip + np.cumsum(at_ends)]
+        )  # of the words before each one
         self._after = np.concatenate([costs.skip + np.cumsum(at_ends[::-1])[::-1], [0.0]])
         self._window = costs.window
         self._scores = np.empty((2, len(self._states.token)))
@@ -305,7 +130,7 @@ class _Search:
 @kernel(allocates=False)
 def _advance(
     log_probs: NDArray[np.float32],
-    states: _States,
+    states: WordStates,
     window: float,
     scores: NDArray[np.float64],
     active: NDArray[np.int64],
@@ -401,9 +226,9 @@ def _advance(
                     score, move = scores[before, state], 0
                     if scores[before, state - 1] > score:
                         score, move = scores[before, state - 1], 1
-                    if token[state] != 0 and token[state] != token[state - 2]:
-                        if scores[before, state - 2] > score:
-                            score, move = scores[before, state - 2], 2
+                    passes = token[state] != 0 and token[state] != token[state - 2]
+                    if passes and scores[before, state - 2] > score:
+                        score, move = scores[before, state - 2], 2
                     score += log_probs[step, token[state]]
                     scores[row, state] = score
                     best = max(best, score)
@@ -447,7 +272,7 @@ def _reaches(scores: NDArray[np.float64], row: int, begin: int, end: int, limit:
 
 @kernel(allocates=False)
 def _trace_back(
-    states: _States,
+    states: WordStates,
     moves: NDArray[np.uint8],
     begins: NDArray[np.int64],
     firsts: NDArray[np.int64],
@@ -491,4 +316,3 @@ def _trace_back(
         else:
             state -= move
     return state
-

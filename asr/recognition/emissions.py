@@ -87,7 +87,9 @@ def compute_emissions(model: AcousticModel, utterances: Sequence[Utterance], bat
     """
     segments = [Segment(one.audio_filepath, one.offset, one.duration, one.channel) for one in utterances]
     rows: list[Tensor] = []
-    for utterance, (_, _, row) in zip(utterances, run_model(model, segments, batch_s, split_rows), strict=True):
+    for utterance, (_, _, row) in zip(
+        utterances, run_model(model, segments, batch_s, split_rows), strict=True
+    ):
         if isinstance(row, AudioError):
             raise AudioError(f"utterance {utterance.id}: {row}")
         rows.append(row)

@@ -1,4 +1,4 @@
-"""Emissions of recordings of any length: the model runs over windows that overlap, and their output is joined.
+"""Emissions of recordings of any length: the model runs over windows that overlap, and their output is one.
 
 Two windows are joined where both have context and agree best. Audio is in memory window by window, the
 log-probabilities as a whole: with 40 tokens and 30 ms a step 19 MB an hour.
@@ -102,7 +102,14 @@ def recording_emissions(
 
 
 def _windows(recording: Segment, rate: int, window: int, hop: int) -> Iterator[Segment]:
-    """A recording as it is, or its windows, `window` samples each, the last one fewer, `hop` samples apart."""
+    """A recording as it is, or its windows.
+
+    Args:
+        recording: what to cut.
+        rate: the model's, Hz.
+        window: samples of each; the last one may have fewer.
+        hop: samples from one to the next.
+    """
     if recording.duration_s is not None and recording.duration_s * rate <= window:
         yield recording
         return
@@ -146,5 +153,7 @@ def _seam(rows: Tensor, following: Tensor) -> int:
     if size - 2 * quarter < 2:
         return size // 2
     pairs = differences[quarter : size - quarter].unfold(0, 2, 1).sum(1)  # the step before and the one after
-    near = 1e-4 * (torch.arange(len(pairs)) - len(pairs) / 2).abs() / max(1, len(pairs))  # of equals: the middle
+    near = (
+        1e-4 * (torch.arange(len(pairs)) - len(pairs) / 2).abs() / max(1, len(pairs))
+    )  # of equals: the middle
     return quarter + 1 + int((pairs + near).argmin())

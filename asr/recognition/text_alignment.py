@@ -1,8 +1,8 @@
-"""A text and the emissions of its recording -> the times of its words and tokens, and where the two differ."""
+"""A text and the emissions of its recording -> times of words and tokens, and where the two differ."""
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 import numpy as np
@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from asr.decoding.hypothesis import Word
-from asr.decoding.word_alignment import AlignedWord, Alignment, AlignmentCosts, WordGraph, align_words
+from asr.decoding.word_alignment import align_words
+from asr.decoding.word_graph import AlignedWord, Alignment, AlignmentCosts, WordGraph
 from asr.errors import DataError, SettingsError
 from asr.model.acoustic import AcousticModel
 from asr.text.lexicon import Lexicon, spell
@@ -25,6 +26,7 @@ log = logging.getLogger("asr")
 _LOST = 0.1  # of the words: more that are not found may be too far from where they were looked for
 _WIDER = 8.0  # times as wide a search, then
 _OTHER_SPEECH_S = 0.5  # shorter stretches that are not in the text are no speech
+_LAST_TOKEN_S = 0.08  # that the last token of a word goes on after its steps, see docs/aligning.md
 _MOST_NAMED = 5  # in a message
 _WORTH_NAMING = 3  # words in a row that do not match: fewer may be said carelessly
 
@@ -51,9 +53,9 @@ class AlignedText:
     """A text with its times in a recording.
 
     Attributes:
-        words: as the text writes them, without marks that stand alone; the confidence is the mean posterior of
-            a word's tokens. Words that are not in the recording have confidence 0, and share the time between
-            their neighbours.
+        words: as the text writes them, without marks that stand alone; the confidence is the mean posterior
+            of a word's tokens. Words that are not in the recording have confidence 0, and share the time
+            between their neighbours.
         aligned: (words,) whether each was found.
         tokens: phones, characters or pieces of the words that were found, with the word's number in `owners`.
         owners: (tokens,) the word that each token belongs to.
@@ -127,8 +129,8 @@ class TextAligner:
         found = self._search(emissions, WordGraph(spelled, self._separator))
         if not any(found.words):
             raise DataError(
-                f"{name}: none of its {len(written)} words was found in {duration_s:.0f} s of audio. Check that "
-                f"it is the text of this recording."
+                f"{name}: none of its {len(written)} words was found in {duration_s:.0f} s of audio. Check "
+                f"that it is the text of this recording."
             )
         return self._timed(written, owners, found, emissions, duration_s)
 
@@ -173,7 +175,7 @@ class TextAligner:
         return self._lexicon is None or not self._lexicon.spellings(word)
 
     def report(self) -> None:
-        """Log which words of all texts were pronounced by letter-to-sound, and which are lacking characters."""
+        """Log which words of all texts letter-to-sound pronounces, and which have unknown characters."""
         if self._guessed:
             log.info(
                 "%d of %d words are not in the lexicon and are pronounced by letter-to-sound: %s",
@@ -211,31 +213,31 @@ class TextAligner:
             if aligned is None:
                 whole[owner] = False
             else:
-                tokens[owner] += self._tokens(aligned, log_probs, duration_s)
+                tokens[owner] += self._tokens(aligned, log_probs)
+        _lengthen(tokens, duration_s)
         words = [
             _word_of(text, of_word) if complete else None
             for text, of_word, complete in zip(written, tokens, whole, strict=True)
         ]
         stars = [(begin * self._step_s, end * self._step_s) for begin, end in found.stars.tolist()]
         timed = _fill_gaps(words, written, duration_s)
+        found_words = [number for number, word in enumerate(words) if word]
         return AlignedText(
             words=tuple(timed),
             aligned=tuple(word is not None for word in words),
-            tokens=tuple(token for of_word, word in zip(tokens, words, strict=True) if word for token in of_word),
-            owners=tuple(
-                number for number, word in enumerate(words) if word for _ in tokens[number]
-            ),
+            tokens=tuple(token for number in found_words for token in tokens[number]),
+            owners=tuple(number for number in found_words for _ in tokens[number]),
             duration_s=duration_s,
             mismatches=tuple(_mismatches(timed, words, self._min_score, stars)),
         )  # fmt: skip
 
-    def _tokens(self, word: AlignedWord, log_probs: NDArray[np.float32], duration_s: float) -> list[Word]:
-        """The tokens of a word, each with the mean posterior of its steps."""
+    def _tokens(self, word: AlignedWord, log_probs: NDArray[np.float32]) -> list[Word]:
+        """The tokens of a word at the steps that emit them, each with the mean posterior of its steps."""
         return [
             Word(
                 text=self._tokenizer.decode([token]).strip(),
                 start_s=begin * self._step_s,
-                end_s=min(end * self._step_s, duration_s),
+                end_s=end * self._step_s,
                 confidence=float(np.exp(log_probs[begin:end, token]).mean()),
             )
             for token, (begin, end) in zip(word.tokens.tolist(), word.spans.tolist(), strict=True)
@@ -280,6 +282,26 @@ def _separator(tokenizer: Tokenizer) -> int:
         if piece.begins_word and not piece.text:
             return number
     return BLANK
+
+
+def _lengthen(words: Sequence[list[Word]], duration_s: float) -> None:
+    """Let each token last until the next one of its word begins, and the last one a little longer.
+
+    CTC emits a token where it begins, and only for a step or two.
+
+    Args:
+        words: the tokens of each word, in order; changed.
+        duration_s: of the recording.
+    """
+    following_s = duration_s
+    for tokens in reversed(words):
+        for number in reversed(range(len(tokens))):
+            token = tokens[number]
+            end_s = following_s
+            if number == len(tokens) - 1:
+                end_s = min(following_s, token.end_s + _LAST_TOKEN_S)
+            tokens[number] = replace(token, end_s=max(end_s, min(token.end_s, duration_s)))
+            following_s = token.start_s
 
 
 def _word_of(text: str, tokens: Sequence[Word]) -> Word:

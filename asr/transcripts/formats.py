@@ -15,7 +15,8 @@ from asr.transcripts.subtitles import Subtitle, make_subtitles
 from asr.transcripts.textgrid import format_textgrid, read_textgrid
 
 __all__ = [
-    "FORMATS", "WITH_IDS", "Format", "Write", "choose_formats", "join_formats", "read_transcripts", "texts_by_id",
+    "FORMATS", "WITH_IDS", "Format", "Write", "choose_formats", "join_formats", "read_transcripts",
+    "texts_by_id",
 ]  # fmt: skip
 
 log = logging.getLogger("asr")
@@ -53,7 +54,6 @@ FORMATS = {
     "trn": Format(".trn", format_trn, joins=True),
 }
 """Every format that can be written, by the name that the command line takes."""
-
 
 
 def choose_formats(given: Sequence[str], default: str, folder: Path | None) -> list[str]:
