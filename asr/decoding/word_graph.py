@@ -153,7 +153,7 @@ class WordGraph:
         """
         found: list[AlignedWord | None] = [None] * len(self)
         begins = np.flatnonzero(np.diff(path, prepend=-1))
-        ends = np.append(begins[1:], len(path))
+        ends = np.append(begins, len(path))[1:]
         states = path[begins]
         stars = self._token[states] == STAR
         owner = np.searchsorted(self._start, states, side="right") - 1  # the last pronunciation up to there

@@ -28,7 +28,8 @@ _WIDER = 8.0  # times as wide a search, then
 _OTHER_SPEECH_S = 0.5  # shorter stretches that are not in the text are no speech
 _LAST_TOKEN_S = 0.08  # that the last token of a word goes on after its steps, see docs/aligning.md
 _MOST_NAMED = 5  # in a message
-_WORTH_NAMING = 3  # words in a row that do not match: fewer may be said carelessly
+# In a message: so many words in a row that do not match, or so many seconds. Fewer may be said carelessly.
+_WORTH_NAMING, _WORTH_NAMING_S = 3, 1.0
 
 
 @dataclass(frozen=True)
@@ -252,7 +253,11 @@ def describe_mismatches(name: str, text: AlignedText) -> str:
         text: aligned with it.
     """
     count = sum(one.words for one in text.mismatches)
-    named = [one for one in text.mismatches if one.words == 0 or one.words >= _WORTH_NAMING]
+    named = [
+        one
+        for one in text.mismatches
+        if one.words == 0 or one.words >= _WORTH_NAMING or one.end_s - one.start_s >= _WORTH_NAMING_S
+    ]
     if not named:
         return ""
     parts = []
