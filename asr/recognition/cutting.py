@@ -1,6 +1,6 @@
 """An aligned recording -> training utterances: cut at pauses, without what does not match."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +19,7 @@ _AROUND_S = 1.0  # is what is around a cut
 _PAD_S = 0.4  # of a longer pause, an utterance keeps so much at each end
 _UTTERANCE_COST_S = 1.0  # so many seconds are rather left out than cut off as an utterance of their own
 _DOUBTFUL = 3  # words in a row of low confidence; fewer may be said carelessly
+_ISLAND = 3  # words, at least, between two stretches that do not match: fewer are found anywhere
 
 
 @dataclass(frozen=True)
@@ -153,6 +154,8 @@ def _runs(text: AlignedText) -> list[tuple[int, int, bool]]:
     """First word and end of each run of words that match, or do not; speech without text ends a run."""
     wrong = [not aligned for aligned in text.aligned]
     breaks = set()
+    for first, end in _islands(wrong):
+        wrong[first:end] = [True] * (end - first)
     for one in text.mismatches:
         if one.words >= _DOUBTFUL:
             wrong[one.first : one.first + one.words] = [True] * one.words
@@ -165,6 +168,18 @@ def _runs(text: AlignedText) -> list[tuple[int, int, bool]]:
         else:
             runs.append((number, number + 1, not bad))
     return runs
+
+
+def _islands(wrong: Sequence[bool]) -> list[tuple[int, int]]:
+    """First word and end of each short run of words that match, between others that do not."""
+    found = []
+    last = -1  # the last word that does not match
+    for number, bad in enumerate(wrong):
+        if bad:
+            if last >= 0 and 0 < number - last - 1 < _ISLAND:
+                found.append((last + 1, number))
+            last = number
+    return found
 
 
 @dataclass(frozen=True)
