@@ -5,8 +5,11 @@ import importlib.util
 import io
 import re
 import runpy
+import shlex
+import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,7 +29,8 @@ OTHERS = {
 MADE_BY_COMMANDS = ("RUN/", "bundle/", "diagnostics/", "dist/", "runs/", "tensorboard/")
 
 COMMANDS = (
-    ["train"], ["transcribe"], ["evaluate"], ["tune"], ["score"], ["augment"],
+    ["train"], ["transcribe"], ["align"], ["corpus", "segment"], ["evaluate"], ["tune"], ["score"],
+    ["augment"],
     ["lm", "train"], ["lm", "train", "--kind", "charrnn"], ["lm", "score"], ["lm", "convert"],
     ["lm", "interpolate"],
     ["lexicon", "train"], ["lexicon", "train", "--kind", "ctc"], ["lexicon", "apply"], ["lexicon", "score"],
@@ -112,3 +116,19 @@ def test_named_files_exist(page: Path) -> None:
     missing = [name for name in named if not (ROOT / name).exists() and not (ROOT / "asr" / name).exists()]
     missing = [name for name in missing if not name.startswith(MADE_BY_COMMANDS)]
     assert not missing, f"{page_name(page)} names files that do not exist: {missing}"
+
+
+def test_commands_of_the_page_on_aligning(
+    tones: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A command that a user copies, and that fails."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(tones.files[2], "talk.opus")  # what is in a file decides, not its name
+    Path("talk.txt").write_text("a b c a b c")
+    page = (ROOT / "docs" / "aligning.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"^```sh\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    assert block.count("asr align") == 4
+    for line in block.splitlines():
+        command = [str(tones.manifest) if word == "test.jsonl" else word for word in shlex.split(line)[1:]]
+        command = ["a b c" if " " in word else word for word in command]
+        assert main([*command, "--model", str(tones.model)]) == 0, (line, capsys.readouterr().err)
