@@ -48,6 +48,7 @@ usage: asr COMMAND [--help] ...
   asr tune dev.jsonl --model runs/mine/model.safetensors --lm words.bin
   asr score reference.txt hypothesis.txt
   asr augment recording.wav --out augmented --augment.noise-share 1
+  asr corpus segment chapter.flac chapter.txt -o utterances
   asr lm train text.txt --order 3 -o lm.bin
   asr lexicon train -o letters-to-sounds.safetensors
 
