@@ -30,11 +30,12 @@ usage: asr COMMAND [--help] ...
 
   train       train a model on manifests
   transcribe  recordings -> text, subtitles, timed words
+  align       a recording and its text -> when each word is said
   evaluate    word error rate of a model on a manifest
   tune        decoding weights of a model and a language model, tuned on a dev set
   score       word error rate of one text file against another
   augment     recordings as training augments them: speed, rooms, noise, telephone, …
-  corpus      public corpora: what there is, fetched, checked, as manifests
+  corpus      public corpora as manifests; training utterances of long recordings and their texts
   lm          train a language model (n-grams or a character RNN), score text with it, convert it
   lexicon     train a network that pronounces words, pronounce words, score pronunciations
 
@@ -42,11 +43,13 @@ usage: asr COMMAND [--help] ...
   asr transcribe recording.wav                          (with the English model that ships)
   asr transcribe folder --format srt --output-dir subtitles
   asr transcribe recording.wav --model runs/mine/model.safetensors
+  asr align chapter.flac chapter.txt --format ctm
   asr evaluate test.jsonl --model runs/mine/model.safetensors
   asr tune dev.jsonl --model runs/mine/model.safetensors --lm words.bin
   asr score reference.txt hypothesis.txt
   asr augment recording.wav --out augmented --augment.noise-share 1
   asr corpus prepare yesno --download -o manifests
+  asr corpus segment chapter.flac chapter.txt -o utterances
   asr lm train text.txt --order 3 -o lm.bin
   asr lexicon train -o letters-to-sounds.safetensors
 
@@ -60,10 +63,12 @@ usage: asr corpus COMMAND [--help] ...
 
   list     public corpora: hours, speakers, licence, how to get each
   prepare  a public corpus -> train.jsonl, dev.jsonl, test.jsonl
+  segment  a long recording and its text -> training utterances, cut at pauses
 
   asr corpus list
   asr corpus prepare yesno --download -o manifests
-  asr corpus prepare common_voice --parts de --root cv-corpus-20.0-2024-12-06 -o manifests"""
+  asr corpus prepare common_voice --parts de --root cv-corpus-20.0-2024-12-06 -o manifests
+  asr corpus segment chapter.flac chapter.txt -o utterances"""
 
 _LM_HELP = """\
 asr lm: language models.
@@ -179,9 +184,17 @@ def _train(arguments: Sequence[str]) -> int:
 
 
 def _transcribe(arguments: Sequence[str]) -> int:
-    from asr.commands.transcribe import TranscribeSettings, join_formats, run
+    from asr.commands.transcribe import TranscribeSettings, run
+    from asr.transcripts.formats import join_formats
 
     return _report(run(parse(TranscribeSettings, "asr transcribe", join_formats(arguments))))
+
+
+def _align(arguments: Sequence[str]) -> int:
+    from asr.commands.align import AlignSettings, run
+    from asr.transcripts.formats import join_formats
+
+    return _report(run(parse(AlignSettings, "asr align", join_formats(arguments))))
 
 
 def _evaluate(arguments: Sequence[str]) -> int:
@@ -218,6 +231,12 @@ def _corpus_prepare(arguments: Sequence[str]) -> int:
     from asr.commands.corpus import CorpusPrepareSettings, run_prepare
 
     return _report(run_prepare(parse(CorpusPrepareSettings, "asr corpus prepare", arguments)))
+
+
+def _corpus_segment(arguments: Sequence[str]) -> int:
+    from asr.commands.corpus_segment import CorpusSegmentSettings, run
+
+    return _report(run(parse(CorpusSegmentSettings, "asr corpus segment", arguments)))
 
 
 def _lm_train(arguments: Sequence[str]) -> int:
@@ -339,9 +358,11 @@ def _group(name: str, help_text: str, commands: _Commands) -> Callable[[Sequence
 
 
 _COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
-    "train": _train, "transcribe": _transcribe, "evaluate": _evaluate, "tune": _tune, "score": _score,
-    "augment": _augment,
-    "corpus": _group("corpus", _CORPUS_HELP, {"list": _corpus_list, "prepare": _corpus_prepare}),
+    "train": _train, "transcribe": _transcribe, "align": _align, "evaluate": _evaluate, "tune": _tune,
+    "score": _score, "augment": _augment,
+    "corpus": _group("corpus", _CORPUS_HELP, {
+        "list": _corpus_list, "prepare": _corpus_prepare, "segment": _corpus_segment,
+    }),
     "lm": _group("lm", _LM_HELP, {
         "train": _lm_train, "score": _lm_score, "interpolate": _lm_interpolate, "convert": _lm_convert,
     }),

@@ -23,7 +23,7 @@ from asr.files import file_digest, weights_digest, write_atomically
 from asr.model.acoustic import AcousticModel
 from asr.recognition.recognise import Segment, run_model
 
-__all__ = ["Emissions", "cached_emissions", "compute_emissions"]
+__all__ = ["Emissions", "cached_emissions", "compute_emissions", "split_rows"]
 
 log = logging.getLogger("asr")
 
@@ -87,7 +87,9 @@ def compute_emissions(model: AcousticModel, utterances: Sequence[Utterance], bat
     """
     segments = [Segment(one.audio_filepath, one.offset, one.duration, one.channel) for one in utterances]
     rows: list[Tensor] = []
-    for utterance, (_, _, row) in zip(utterances, run_model(model, segments, batch_s, _rows), strict=True):
+    for utterance, (_, _, row) in zip(
+        utterances, run_model(model, segments, batch_s, split_rows), strict=True
+    ):
         if isinstance(row, AudioError):
             raise AudioError(f"utterance {utterance.id}: {row}")
         rows.append(row)
@@ -130,7 +132,7 @@ def cached_emissions(
     return emissions
 
 
-def _rows(log_probs: Tensor, step_lengths: Tensor, step_s: float) -> list[Tensor]:
+def split_rows(log_probs: Tensor, step_lengths: Tensor, step_s: float) -> list[Tensor]:
     """(steps, vocab) float32 of each utterance, without padding, on the CPU."""
     rows = zip(log_probs.float(), step_lengths.tolist(), strict=True)
     return [row[:length].clone() for row, length in rows]

@@ -40,7 +40,12 @@ def format_json(transcript: RecordingTranscript, *, nbest: int = 1) -> str:
         if nbest > 1:
             row["nbest"] = [_fields(hypothesis) for hypothesis in transcript.hypotheses[:nbest]]
     else:
-        row |= {"text": transcript.text, "words": [_word(word) for word in transcript.words]}
+        row["text"] = transcript.text
+        if transcript.confidence is not None:
+            row["confidence"] = round(transcript.confidence, 4)
+        row["words"] = [_word(word) for word in transcript.words]
+    for name, intervals in transcript.tiers.items():
+        row[name] = [_word(interval, "text") for interval in intervals]
     return json.dumps(row, ensure_ascii=False) + "\n"
 
 
@@ -55,9 +60,9 @@ def _fields(hypothesis: Hypothesis) -> dict[str, object]:
     }
 
 
-def _word(word: Word) -> dict[str, object]:
+def _word(word: Word, key: str = "word") -> dict[str, object]:
     return {
-        "word": word.text,
+        key: word.text,
         "start": round(word.start_s, 3),
         "end": round(word.end_s, 3),
         "confidence": round(word.confidence, 4),
