@@ -19,6 +19,7 @@ from typing import Any, Literal
 
 from asr.errors import DataError, ModelError
 from asr.text.lexicon import Lexicon, Spelling, cmudict, parse_lexicon
+from asr.text.pronouncer import Pronouncer, pronounce_words
 from asr.text.tokenizer import Tokenizer, Units, check_ids, check_unknown, read_symbols
 
 __all__ = ["PhoneTokenizer", "report_guesses"]
@@ -68,15 +69,19 @@ class PhoneTokenizer:
         object.__setattr__(self, "_pronounced", {word: (one,) for word, one in self.guessed.items()})
 
     @classmethod
-    def from_texts(cls, texts: Iterable[str], lexicon: Lexicon | None = None) -> "PhoneTokenizer":
+    def from_texts(
+        cls, texts: Iterable[str], lexicon: Lexicon | None = None, pronouncer: Pronouncer | None = None
+    ) -> "PhoneTokenizer":
         """The phones of a lexicon, and the pronunciations of the words of these transcripts.
 
         Args:
             texts: transcripts as they will be encoded, that is, already normalised.
             lexicon: pronunciations that take precedence over CMUdict; None for CMUdict alone.
+            pronouncer: pronounces the words of the transcripts that neither has; None for letter-to-sound. A
+                word with letters that it has not learned is left to letter-to-sound.
 
         Raises:
-            DataError: the transcripts hold no word.
+            DataError: the transcripts hold no word, or the pronouncer writes other phones.
         """
         words = {word for text in texts for word in text.split()}
         if not words:
@@ -99,8 +104,14 @@ class PhoneTokenizer:
                 **{word: found for word in sorted(words) if (found := source._look_up(word))},
             }
         outside = sorted(word for word in words if not source._look_up(word))
-        guessed = {word: found[0] for word in outside if (found := source.pronunciations(word))}
-        return cls(source.symbols, Lexicon(entries, name), guessed, fallback)
+        guessed = _pronounce(outside, pronouncer, source.symbols) if pronouncer else {}
+        guessed |= {
+            word: found[0]
+            for word in outside
+            if word not in guessed and (found := source.pronunciations(word))
+        }
+        log_probs = lexicon.log_probs if lexicon is not None else {}
+        return cls(source.symbols, Lexicon(entries, name, log_probs), guessed, fallback)
 
     @property
     def units(self) -> Units:
@@ -241,6 +252,26 @@ class PhoneTokenizer:
         return f"no word of {self._source.name} has {named}." if letters else "its letters are silent."
 
 
+def _pronounce(words: Sequence[str], pronouncer: Pronouncer, symbols: Sequence[str]) -> dict[str, Spelling]:
+    """The pronunciations of the words whose letters a pronouncer has learned.
+
+    Raises:
+        DataError: it writes other phones than these symbols.
+    """
+    found = {
+        one.word: one.pronunciations[0].phones
+        for one in pronounce_words(pronouncer, words)
+        if one.pronunciations and not one.unknown
+    }
+    for word, phones in found.items():
+        if foreign := [phone for phone in phones if phone not in symbols]:
+            raise DataError(
+                f"the pronouncer writes {word!r} with {foreign[0]!r}, which is none of the phones "
+                f"{' '.join(symbols[:50])}. Use one that was trained on the same lexicon."
+            )
+    return found
+
+
 def report_guesses(tokenizer: Tokenizer, texts: Iterable[str], kind: str) -> None:
     """Warn how many words of transcripts are not in the lexicon, with some of their pronunciations.
 
@@ -261,7 +292,7 @@ def report_guesses(tokenizer: Tokenizer, texts: Iterable[str], kind: str) -> Non
     )
     log.warning(
         "%s: %d of %d different words (%d of all %d) are not in the lexicon. Letter-to-sound pronounces "
-        "them, one in four wrongly: %s%s. Add them with --text.lexicon.",
+        "them, up to one in four wrongly: %s%s. Add them with --text.lexicon.",
         f"{kind} transcripts", len(guesses), len(words), guesses.total(), words.total(), named,
         "; ..." if len(guesses) > _MAX_NAMED else "",
     )  # fmt: skip

@@ -11,7 +11,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from asr.batching.examples import TextConfig, learn_tokenizer
 from asr.cli import main
+from asr.corpora.manifest import Utterance
 from asr.text.lexicon import read_lexicon
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -64,6 +66,11 @@ def test_train_apply_score(lexicon: Path, tmp_path: Path, capsys: pytest.Capture
     entries = read_lexicon(made).entries
     assert list(entries) == ["dabim", "Bodam", "d\u00e9bod"]
     assert "without" not in entries["d\u00e9bod"][0]
+    config = TextConfig(units="phones", pronouncer=models[0])
+    tokenizer = learn_tokenizer(
+        [Utterance(id="u", audio_filepath=Path("u.wav"), duration=1.0, text="cat dabim")], config
+    )
+    assert tokenizer.decode(tokenizer.encode("dabim cat")) == "D AA B IY M K AE T"
 
     results = tmp_path / "results.jsonl"
     status, output, log = run(
