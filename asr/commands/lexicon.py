@@ -299,7 +299,7 @@ def _check_split(
 
 
 def _learn_ngram(lexicon: Lexicon) -> LetterToSound:
-    return LetterToSound((word, one) for word, spellings in lexicon.entries.items() for one in spellings)
+    return LetterToSound(lexicon.pairs())
 
 
 def _write_results(path: Path, test: dict[str, tuple[Spelling, ...]], systems: Sequence[SystemScore]) -> None:

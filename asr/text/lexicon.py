@@ -93,6 +93,10 @@ class Lexicon:
                 return written
         return self._other_case.get(low, low)
 
+    def pairs(self) -> list[tuple[str, Spelling]]:
+        """Each word with each of its spellings."""
+        return [(word, spelling) for word, spellings in self.entries.items() for spelling in spellings]
+
     @property
     def symbols(self) -> tuple[str, ...]:
         """Every symbol that occurs, sorted."""
@@ -110,9 +114,7 @@ class Lexicon:
         """
         from asr.text.letter_to_sound import LetterToSound  # compiled: takes a second to import
 
-        return LetterToSound(
-            (word.lower(), spelling) for word, spellings in self.entries.items() for spelling in spellings
-        )
+        return LetterToSound((word.lower(), spelling) for word, spelling in self.pairs())
 
     @property
     def digest(self) -> str:
@@ -178,6 +180,10 @@ def parse_lexicon(lines: Iterable[str], name: str) -> Lexicon:
         word, symbols = fields[0], tuple(fields[1:])
         if word[-1] == ")":
             word = _VARIANT.sub("", word)
+        if line.startswith("\t"):
+            raise DataError(
+                f"{name} line {number}: there is no word before the tab. Expected a word and its phones."
+            )
         if "\t" in line and " " in line.split("\t", 1)[0].strip(" "):
             raise DataError(
                 f"{name} line {number}: {line.split(chr(9))[0]!r} is not one word. Expected a word before "
@@ -253,17 +259,19 @@ def cmudict(*, stress: bool = False) -> Lexicon:
     )
 
 
-def without_stress(lexicon: Lexicon) -> Lexicon:
+def without_stress(lexicon: Lexicon, *, lower: bool = True) -> Lexicon:
     """A lexicon of ARPAbet's phones without the stress of its vowels; any other lexicon as it is.
 
-    Words that differ in case only become one, in lower case.
+    Args:
+        lexicon: any.
+        lower: words that differ in case only become one, in lower case.
     """
     unstressed = {symbol: _STRESS.sub("", symbol) for symbol in lexicon.symbols}
     if not set(unstressed.values()) <= set(cmudict().symbols):
         unstressed = {}
     entries: dict[str, dict[Spelling, float]] = {}
     for word, spellings in lexicon.entries.items():
-        kept = entries.setdefault(word.lower(), {})
+        kept = entries.setdefault(word.lower() if lower else word, {})
         for spelling, log_prob in zip(spellings, lexicon.relative_log_probs(word), strict=True):
             plain = tuple(unstressed.get(symbol, symbol) for symbol in spelling)
             kept[plain] = max(math.exp(log_prob), kept.get(plain, 0.0))

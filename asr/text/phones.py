@@ -22,11 +22,11 @@ from asr.text.lexicon import Lexicon, Spelling, cmudict, parse_lexicon
 from asr.text.pronouncer import Pronouncer, pronounce_words
 from asr.text.tokenizer import Tokenizer, Units, check_ids, check_unknown, read_symbols
 
-__all__ = ["PhoneTokenizer", "report_guesses"]
+__all__ = ["MIN_WORDS", "PhoneTokenizer", "report_guesses"]
 
 log = logging.getLogger("asr")
 
-_MIN_WORDS = 2000  # of a lexicon from which letter-to-sound is learned
+MIN_WORDS = 2000  # of a lexicon from which letter-to-sound is learned
 _MAX_NAMED = 5  # words that a message lists
 
 Fallback = Literal["cmudict", "lexicon", "nothing"]
@@ -91,7 +91,7 @@ class PhoneTokenizer:
             )
         fallback: Fallback = "cmudict"
         if lexicon is not None and not set(lexicon.symbols) <= set(cmudict().symbols):
-            fallback = "lexicon" if len(lexicon.entries) >= _MIN_WORDS else "nothing"
+            fallback = "lexicon" if len(lexicon.entries) >= MIN_WORDS else "nothing"
         if fallback != "cmudict" and lexicon is not None:
             source = cls(lexicon.symbols, lexicon, fallback=fallback)
             entries, name = dict(lexicon.entries), lexicon.name
@@ -135,7 +135,7 @@ class PhoneTokenizer:
         if word not in self._pronounced:
             pronunciations: tuple[Spelling, ...] = ()
             if word and not self._unknown_letters(word):
-                phones = self._source.letter_to_sound.pronounce(word.lower())
+                phones = self.source.letter_to_sound.pronounce(word.lower())
                 pronunciations = (phones,) if phones else ()
             self._pronounced[word] = pronunciations
         return self._pronounced[word]
@@ -222,7 +222,7 @@ class PhoneTokenizer:
             raise ModelError(f"the stored tokenizer is damaged: {type(error).__name__}: {error}") from None
 
     @property
-    def _source(self) -> Lexicon:
+    def source(self) -> Lexicon:
         """The lexicon that letter-to-sound is learned from."""
         return cmudict() if self.fallback == "cmudict" else self.lexicon
 
@@ -237,7 +237,7 @@ class PhoneTokenizer:
         """The letters of a word that letter-to-sound has not learned; all if there is no such model."""
         if self.fallback == "nothing":
             return word
-        model = self._source.letter_to_sound
+        model = self.source.letter_to_sound
         return "".join(letter for letter in word if model.unknown(letter.lower()))
 
     def _reason(self, word: str) -> str:
@@ -245,11 +245,11 @@ class PhoneTokenizer:
         if self.fallback == "nothing":
             return (
                 f"{self.lexicon.name} does not have it, and is too small ({len(self.lexicon.entries)} words; "
-                f"{_MIN_WORDS} are needed) to learn letter-to-sound from."
+                f"{MIN_WORDS} are needed) to learn letter-to-sound from."
             )
         letters = self._unknown_letters(word)
         named = ", ".join(f"{letter!r} (U+{ord(letter):04X})" for letter in letters)
-        return f"no word of {self._source.name} has {named}." if letters else "its letters are silent."
+        return f"no word of {self.source.name} has {named}." if letters else "its letters are silent."
 
 
 def _pronounce(words: Sequence[str], pronouncer: Pronouncer, symbols: Sequence[str]) -> dict[str, Spelling]:

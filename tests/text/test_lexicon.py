@@ -87,6 +87,7 @@ def test_written_and_read_back(tmp_path: Path) -> None:
         ("a 0.0 A\n", "line 1: the probability of 'a' is 0. Expected one above 0, at most 1"),
         ("a 1.5 A\n", "line 1: the probability of 'a' is 1.5"),
         ("a 0.5\n", "line 1: 'a' has no phones"),
+        ("a A\n\tB A\n", "line 2: there is no word before the tab"),
         ("\n", "holds no word"),
         (b"\xff\xfe", "lexicon.txt: cannot be read: .*UTF-8"),
     ],
