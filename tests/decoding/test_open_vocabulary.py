@@ -111,6 +111,15 @@ def test_what_stays(lm: NgramModel) -> None:
     assert kept.text == without.text
 
 
+def test_no_known_word_is_unknown(lm: NgramModel) -> None:
+    """Guards the mark: where all is doubtful and unknown words are cheap, none is in the vocabulary."""
+    cheap = CONFIG.with_weights(unknown_penalty=20.0)
+    (best,) = decode(emissions("bada" + "mibi" + "dami", certainty=0.6), cheap, lm)
+    spelled = [word.text for word in best.words if word.unknown]
+    assert spelled
+    assert not LEXICON.entries.keys() & set(spelled)
+
+
 def test_the_best_does_not_depend_on_nbest(lm: NgramModel) -> None:
     """Guards --nbest: only the best text has unknown words, and it is the same for any number."""
     from dataclasses import replace
