@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 __all__ = ["OpenVocabularyDecoder", "open_vocabulary"]
 
-# Chosen on every other speaker of the English model's dev set, see docs/decoding.md.
+# The first two were chosen on the English model's dev set, see docs/decoding.md.
 _SPELLING_WEIGHT = 0.65
 _DOUBTFUL = 0.75  # a word of at least this confidence stays
 _MAX_WORDS = 4  # that one unknown word takes the place of
