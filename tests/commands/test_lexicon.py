@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from asr.batching.examples import TextConfig, learn_tokenizer
 from asr.cli import main
 from asr.corpora.manifest import Utterance
-from asr.text.lexicon import read_lexicon
+from asr.text.lexicon import parse_lexicon, read_lexicon
 
 ROOT = Path(__file__).resolve().parents[2]
 SOUNDS = {"b": "B", "d": "D", "m": "M", "a": "AA1", "i": "IY0", "o": "OW2"}
@@ -126,6 +126,9 @@ def test_apply_options(lexicon: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     assert [row[0] for row in rows].count("bad") in (1, 2)
     assert rows[0] == ["bad", rows[0][1], "B AA D"]
     assert 0.5 < float(rows[0][1]) <= 1
+    made = parse_lexicon(output.splitlines(), "made")  # as --lexicon and --text.lexicon read it
+    assert list(made.log_probs) == ["bad", "ba" * 100]
+    assert made.relative_log_probs("bad")[0] == 0.0
     assert rows[-1][0] == "ba" * 100
     assert len(rows[-1][2].split()) > 100
     words.write_text("\u0436\n")
