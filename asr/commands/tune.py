@@ -58,6 +58,11 @@ def run(settings: TuneSettings) -> str:
     """
     if settings.decoding.decoder == "greedy":
         raise SettingsError("--decoder greedy has no weights to tune. Leave it out.")
+    if settings.decoding.open_vocabulary:
+        raise SettingsError(
+            "--open-vocabulary is not tuned: it uses the weights of the search before it. Leave it out, and "
+            "choose its --unknown-penalty with `asr evaluate`."
+        )
     utterances = read_manifest(settings.manifest)
     files = find_model(settings.model)
     model = load_model(files.path, choose_device(settings.device))

@@ -104,6 +104,8 @@ class DecoderSettings:
     lm: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint=_SHIPPED)] = None
     # the vocabulary: a word per line, and its tokens where it is spelled or pronounced otherwise
     lexicon: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint=_SHIPPED)] = None
+    # with a model of phones: spell by its sound what no known word fits; --unknown-penalty sets how readily
+    open_vocabulary: tyro.conf.FlagCreatePairsOff[bool] = False
     # words that are more likely in these recordings, each with its boost in nats (3 where none is given)
     hotwords: Annotated[
         tuple[str, ...], tyro.conf.arg(metavar="WORD:BOOST...", help_behavior_hint="(default: none)")

@@ -1,10 +1,11 @@
 """The decoder that a command line asks for, with the weights that were tuned for it.
 
-There are three, all with the method of `Decoder`: `GreedyDecoder`, `BeamDecoder`, and `TwoPassDecoder`, which
-is a beam search whose hypotheses a language model may rescore. `build_decoder` makes the first or the last.
+There are four, all with the method of `Decoder`: `GreedyDecoder`, `BeamDecoder`, `TwoPassDecoder`, which is a
+beam search whose hypotheses a language model may rescore, and `OpenVocabularyDecoder`, which spells words
+that the latter cannot write. `build_decoder` makes one of them, but no mere `BeamDecoder`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Protocol
 
@@ -53,6 +54,7 @@ class DescribedDecoder:
         tuned: whether all weights are tuned or given; True where there is nothing to tune.
         unit: what it writes: words or phones.
         tuning: the stored weights that it uses, or None.
+        vocabulary: the words that its search can write, or None where there is no limit.
     """
 
     decoder: Decoder
@@ -61,6 +63,7 @@ class DescribedDecoder:
     tuned: bool
     unit: OutputUnit
     tuning: Tuning | None = None
+    vocabulary: Collection[str] | None = None
 
     def decode(
         self, log_probs: Tensor, step_lengths: Tensor, step_s: float
@@ -84,6 +87,7 @@ def build_decoder(settings: DecoderSettings, model: AcousticModel, nbest: int = 
     options = {
         "--lm": settings.lm, "--lexicon": settings.lexicon, "--hotwords": settings.hotwords,
         "--rescore": settings.rescore, "--rescore-lm": settings.rescore_lm, "--nbest": nbest > 1,
+        "--open-vocabulary": settings.open_vocabulary,
     }  # fmt: skip
     given = settings.given
     options |= {f"--{name.replace('_', '-')}": True for name in given}
@@ -112,13 +116,20 @@ def build_decoder(settings: DecoderSettings, model: AcousticModel, nbest: int = 
             )
     used = [name for name in _WEIGHTS if resources.uses(name)]
     needed = {name for name in ("lm_weight", "rescore_weight") if resources.uses(name)}
+    decoder: Decoder = TwoPassDecoder(tokenizer, config, resources, priors)
+    if settings.open_vocabulary:
+        from asr.decoding.open_vocabulary import open_vocabulary  # takes a second to import
+
+        decoder = open_vocabulary(decoder, tokenizer, config, resources, priors)
+    name = f"beam of {config.resolved_beam_size}, {resources.name}"
     return DescribedDecoder(
-        decoder=TwoPassDecoder(tokenizer, config, resources, priors),
-        name=f"beam of {config.resolved_beam_size}, {resources.name}",
+        decoder=decoder,
+        name=name + ", open vocabulary" if settings.open_vocabulary else name,
         weights=_describe(config.weights, used, given, tuning, resources.key),
         tuned=tuning is not None or not needed or given.keys() >= {*needed, "word_bonus"},
         unit=resources.unit(tokenizer),
         tuning=tuning,
+        vocabulary=resources.vocabulary,
     )
 
 

@@ -26,12 +26,15 @@ class Word:
         end_s: end of the last encoder step of the last token, in seconds. CTC tends to emit a token late and
             briefly, so these are the times of the evidence, not the word's acoustic boundaries.
         confidence: 0..1: how likely the word is right, see `greedy_decode` and `BeamDecoder.decode`.
+        unknown: whether it is outside the decoder's vocabulary and spelled by its sound, see
+            `OpenVocabularyDecoder`.
     """
 
     text: str
     start_s: float
     end_s: float
     confidence: float
+    unknown: bool = False
 
 
 @dataclass(frozen=True)

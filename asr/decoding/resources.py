@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+import logging
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -15,7 +16,7 @@ from asr.errors import DataError, SettingsError
 from asr.files import file_digest
 from asr.model.acoustic import AcousticModel
 from asr.model.decoding_weights import TuningKey
-from asr.text.lexicon import Lexicon, parse_lexicon, read_lines
+from asr.text.lexicon import Lexicon, parse_lexicon, read_lines, without_stress
 from asr.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from asr.lm.ngram.model import NgramModel
 
 __all__ = ["DecodingResources", "data_digest"]
+
+log = logging.getLogger("asr")
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,13 @@ class DecodingResources:
         return not self.lexicon.entries.keys() <= set(self.lm.words)
 
     @property
+    def vocabulary(self) -> Collection[str] | None:
+        """The words that the search can write, unknown words aside; None without a vocabulary."""
+        if self.lexicon:
+            return self.lexicon.entries.keys()
+        return frozenset(self.lm.words) if self.lm and self._has_vocabulary else None
+
+    @property
     def _has_vocabulary(self) -> bool:
         return bool(self.lexicon or (self.lm and self.lm.unit == "word" and not self.key.rescore))
 
@@ -97,7 +107,7 @@ class DecodingResources:
             )
         lm = _read_lm(settings, model, "lm", settings.rescore) if settings.lm else None
         rescorer = _read_lm(settings, model, "rescore_lm", True) if settings.rescore_lm else None
-        lexicon = _read_lexicon(settings.lexicon) if settings.lexicon else None
+        lexicon = _read_lexicon(settings.lexicon, model.settings.tokenizer) if settings.lexicon else None
         hotwords = parse_hot_words(settings.hotwords)
         key = TuningKey(
             lm=file_digest(settings.lm),
@@ -148,11 +158,17 @@ def _read_lm(
     return lm
 
 
-def _read_lexicon(path: Path) -> Lexicon:
+def _read_lexicon(path: Path, tokenizer: Tokenizer) -> Lexicon:
     """A lexicon, or a mere list of words, which the model's tokenizer spells."""
     lines = read_lines(path)
     if any(len(line.split(None, 1)) > 1 for line in lines):
-        return parse_lexicon(lines, str(path))
+        lexicon = parse_lexicon(lines, str(path))
+        if tokenizer.units == "phones" and not set(lexicon.symbols) <= set(tokenizer.symbols):
+            plain = without_stress(lexicon, lower=False)
+            if set(plain.symbols) <= set(tokenizer.symbols):
+                log.info("%s: stress marks are left out, which the model's phones do not have", path)
+                return plain
+        return lexicon
     words = dict.fromkeys(word for line in lines for word in line.split())
     if not words:
         raise DataError(f"{path}: holds no word. Expected a word per line, alone or with its tokens.")

@@ -3,6 +3,7 @@
     {"audio_filepath": "talk.wav", "duration": 2.1, "text": "stand in", "score": -1.3, …,
      "words": [{"word": "stand", "start": 0.32, "end": 0.6, "confidence": 0.97}, …]}
 
+A word outside the vocabulary, which --open-vocabulary spells by its sound, has "unknown": true.
 A file holds one object, or one a line (JSON Lines); a manifest is such a file, too.
 """
 
@@ -61,12 +62,13 @@ def _fields(hypothesis: Hypothesis) -> dict[str, object]:
 
 
 def _word(word: Word, key: str = "word") -> dict[str, object]:
-    return {
+    row: dict[str, object] = {
         key: word.text,
         "start": round(word.start_s, 3),
         "end": round(word.end_s, 3),
         "confidence": round(word.confidence, 4),
     }
+    return {**row, "unknown": True} if word.unknown else row
 
 
 def read_json(path: Path) -> list[RecordingTranscript]:
@@ -107,7 +109,13 @@ def _transcript(row: Any, where: str) -> RecordingTranscript:
             id=name,
             text="" if row.get("error") else str(row["text"]),
             words=tuple(
-                Word(str(one["word"]), float(one["start"]), float(one["end"]), float(one["confidence"]))
+                Word(
+                    str(one["word"]),
+                    float(one["start"]),
+                    float(one["end"]),
+                    float(one["confidence"]),
+                    one.get("unknown") is True,
+                )
                 for one in row.get("words") or ()
             ),
             duration_s=None if row.get("duration") is None else float(row["duration"]),

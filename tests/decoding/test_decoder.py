@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from asr.corpora.manifest import read_manifest
+from asr.decoding import open_vocabulary
 from asr.decoding.resources import data_digest
 from asr.files import file_digest
 from asr.frontend.features import FeatureConfig
@@ -283,8 +284,9 @@ def test_an_ngram_in_the_search_and_a_network_after_it(
             assert one["score"] == pytest.approx(one["acoustic_score"] + 0.5 * first + 0.3 * second, abs=3e-3)
 
 
-def test_phones_become_words(tones: Any, tmp_path: Path, run: Run) -> None:
-    """Phones scored as words, or words as phones; a language model that phones cannot be compared with."""
+def test_phones_become_words(tones: Any, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Phones scored as words, or words as phones; a language model that phones cannot be compared with; a
+    lexicon with stress marks, which no model of phones without them could use."""
     torch.manual_seed(0)
     tokenizer = PhoneTokenizer.from_texts(["cab"])
     settings = ModelSettings(
@@ -299,6 +301,15 @@ def test_phones_become_words(tones: Any, tmp_path: Path, run: Run) -> None:
     assert out.startswith("%WER ")
     assert " / 19, " in out
     assert run(*ask)[1].startswith("%PER ")
+    lexicon = tmp_path / "stressed.txt"
+    lexicon.write_text("cab\t1.0\tK AE1 B\nsee\t1.0\tS IY0\nBEE(2)\t0.5\tB IY1\n")
+    monkeypatch.setattr(open_vocabulary, "MIN_WORDS", 3)
+    status, out, err = run(*ask, "--lm", lm, "--lexicon", lexicon, "--open-vocabulary")
+    assert status == 0, err
+    assert "stressed.txt: stress marks are left out, which the model's phones do not have" in err
+    assert "learning letter-to-sound from 3 words" in err
+    assert "open vocabulary\n" in out
+    assert " utterances with words outside the vocabulary: %WER " in out
     for options in (["--lm", lm, "--rescore"], ["--lm", arpa(tmp_path / "c.arpa", ["a", "<space>", "b"])]):
         status, _, err = run(*ask, *options)
         assert status == 2
