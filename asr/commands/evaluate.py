@@ -103,6 +103,7 @@ def _tuned_by(settings: EvaluateSettings) -> str:
     files = {"--model": settings.model, "--lm": decoding.lm, "--lexicon": decoding.lexicon}
     options = [f" {option} {shlex.quote(str(file))}" for option, file in files.items() if file]
     options += [" --rescore"] if decoding.rescore else []
+    options += [" --rescore-attention"] if decoding.rescore_attention else []
     if decoding.beam.unknown_words != "allow":
         options.append(f" --beam.unknown-words {decoding.beam.unknown_words}")
     return "".join(options)

@@ -6,7 +6,7 @@ described in `asr.model.recurrent_decoder`.
 """
 
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import torch
 import tyro
@@ -40,10 +40,21 @@ class EncoderDecoderConfig:
     label_smoothing: float = 0.1  # share of each target's probability that training spreads over all symbols
 
     def __post_init__(self) -> None:
+        if self.embedding < 1:
+            raise SettingsError(f"--model.embedding must be at least 1. Got {self.embedding}.")
+        if self.attention not in get_args(AttentionKind):
+            kinds = ", ".join(get_args(AttentionKind))
+            raise SettingsError(f"--model.attention must be one of {kinds}. Got {self.attention!r}.")
+        if not 0 <= self.label_smoothing < 1:
+            raise SettingsError(f"--model.label-smoothing must be in [0, 1). Got {self.label_smoothing:g}.")
+        if self.input_feeding and self.attention != "dot":
+            raise SettingsError(
+                f"--model.input-feeding is a choice of dot attention, and --model.attention is "
+                f"{self.attention}, whose decoder always reads the source. Leave it out."
+            )
         if self.decoder_depth < 1:
             raise SettingsError(f"--model.decoder-depth must be at least 1. Got {self.decoder_depth}.")
-        self.encoder()  # checks the rest
-        self.decoder().check("model")
+        self.encoder(), self.decoder()  # check the rest
 
     def encoder(self) -> RecurrentConfig:
         """The encoder's recurrent layers."""
@@ -53,9 +64,7 @@ class EncoderDecoderConfig:
         """The decoder."""
         cell = self.decoder_cell or self.layers.cell
         layers = replace(self.encoder(), cell=cell, bidirectional=False, depth=self.decoder_depth)
-        return DecoderConfig(
-            layers, self.embedding, self.attention, self.input_feeding, self.label_smoothing
-        )
+        return DecoderConfig(layers, self.embedding, self.attention, self.input_feeding, self.label_smoothing)
 
 
 class EncoderDecoder(RecurrentDecoder):

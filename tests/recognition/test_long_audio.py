@@ -62,7 +62,7 @@ def net(tones: Any, monkeypatch: pytest.MonkeyPatch) -> AcousticModel:
             [len(row) for row in rows]
         )
 
-    monkeypatch.setattr(AcousticModel, "log_probs", listen)
+    monkeypatch.setattr(AcousticModel, "outputs", listen)
     return net
 
 
@@ -166,7 +166,9 @@ def test_a_model_that_invents_words_is_not_believed(
         confidence: float
         count: int
 
-        def decode(self, log_probs: Tensor, step_lengths: Tensor, step_s: float) -> list[list[Hypothesis]]:
+        def decode(
+            self, log_probs: Tensor, step_lengths: Tensor, step_s: float, encoded: Tensor | None = None
+        ) -> list[list[Hypothesis]]:
             words = tuple(Word("the", 0.1 * n, 0.1 * n + 0.1, self.confidence) for n in range(self.count))
             return [[Hypothesis(" ".join(["the"] * self.count), words, (), (), 0.0, 0.0)]] * len(step_lengths)
 
