@@ -42,7 +42,7 @@ def net(tones: Any, monkeypatch: pytest.MonkeyPatch) -> AcousticModel:
     space = tokenizer.encode(" ")[0]
     waves = torch.stack([torch.exp(-2j * torch.pi * hz / 16_000 * torch.arange(STEP)) for hz in HZ.values()])
 
-    def listen(model: AcousticModel, waveforms: list[Tensor]) -> tuple[Tensor, Tensor]:
+    def listen(model: AcousticModel, waveforms: list[Tensor]) -> tuple[Tensor, Tensor, None]:
         rows = []
         for waveform in waveforms:
             steps = waveform[: len(waveform) // STEP * STEP].view(-1, STEP)
@@ -58,9 +58,8 @@ def net(tones: Any, monkeypatch: pytest.MonkeyPatch) -> AcousticModel:
                 .mul(20)
                 .log_softmax(1)
             )
-        return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True), torch.tensor(
-            [len(row) for row in rows]
-        )
+        lengths = torch.tensor([len(row) for row in rows])
+        return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True), lengths, None
 
     monkeypatch.setattr(AcousticModel, "outputs", listen)
     return net
