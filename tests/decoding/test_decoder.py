@@ -359,10 +359,6 @@ def test_second_opinion(tones: Any, model: Path, lm: Path, tmp_path: Path, run: 
             ["--decoder", "attention", "--beam.token-top", 3],
             "--beam.token-top is 3, but decoding is by the att",
         ),
-        (
-            ["--rescore-attention", "--attention-weight", 2],
-            "--attention-weight is 2.0. Expected a finite number",
-        ),
     ],
 )
 def test_no_second_opinion(tones: Any, run: Run, options: list[object], message: str) -> None:
