@@ -1,3 +1,4 @@
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -143,3 +144,14 @@ def test_half_precision(make_trainer: Make) -> None:
     full, half = (task.forward(batch, precision).losses for precision in (torch.float32, torch.bfloat16))
     assert half.dtype == torch.float32
     torch.testing.assert_close(half, full, rtol=0.05, atol=0.1)
+
+
+def test_microscope_sees_the_decoder(make_trainer: Make, tmp_path: Path) -> None:
+    """Guards gradients through the decoder: its layer is measured after those of a frozen encoder."""
+    frozen = ("front", "recurrent", "output")
+    trainer = make_trainer(encoder=ATTENTION, epochs=1, diagnose_every=100, freeze=frozen)
+    trainer.fit(StopRequest())
+    row = json.loads((tmp_path / "run" / "diagnostics" / "diagnostics.jsonl").read_text().splitlines()[0])
+    layers = [(one["layer"], one["direction"]) for one in row["layers"]]
+    assert layers == [(1, "forwards"), (1, "backwards"), (2, "forwards")]
+    assert all(one["h"][0] > 0 for one in row["layers"])
