@@ -149,8 +149,17 @@ class AttentionDecoder:
         encoded, step_lengths = _required(encoded).to(decoder.device), step_lengths.to(decoder.device)
         with torch.inference_mode():
             source = decoder.source(encoded, step_lengths.clamp(min=1))
+            if self._search.beam_size > 1:
+                found_outputs = beam_search(decoder, source, self._search, step_lengths)
+            else:  # not the beam search, which would go on after the first end
+                found_outputs = [
+                    [(tokens, *token_log_probs(decoder, memory[: max(length, 1)], [tokens]))]
+                    for tokens, memory, length in zip(
+                        decoder.write(source, step_lengths), encoded, step_lengths.tolist(), strict=True
+                    )
+                ]
             results = []
-            for row, outputs in enumerate(beam_search(decoder, source, self._search, step_lengths)):
+            for row, outputs in enumerate(found_outputs):
                 one = source.rows(torch.tensor([row], device=decoder.device))
                 found: dict[str, Hypothesis] = {}
                 for tokens, log_prob in outputs:

@@ -243,8 +243,8 @@ class RecurrentDecoder(nn.Module):
             longest: (batch,) int64 most symbols of each output, on the same device.
         """
         state = self.start(source)
-        symbols, ended = torch.full_like(longest, END), torch.zeros_like(longest, dtype=torch.bool)
-        written = []
+        symbols, ended = torch.full_like(longest, END), longest <= 0
+        written = [symbols]
         for count in range(1, int(longest.max()) + 1):
             log_probs, state, _ = self.step(source, state, symbols)
             symbols = log_probs.argmax(1).masked_fill(ended, END)
@@ -252,7 +252,7 @@ class RecurrentDecoder(nn.Module):
             ended = ended | (symbols == END) | (longest <= count)
             if bool(ended.all()):
                 break
-        return [before_end(row) for row in torch.stack(written, 1).tolist()]
+        return [before_end(row) for row in torch.stack(written[1:] or written, 1).tolist()]
 
     def _advance(self, source: Source, state: DecoderState, embedded: Tensor) -> tuple[DecoderState, Tensor]:
         """One step of the recurrent layers and of attention; embedded: (batch, embedding)."""

@@ -157,8 +157,30 @@ def test_alone_it_writes_the_best_of_all_texts(kind: str) -> None:
         assert list(one.steps) == sorted(one.steps)
         assert all(0 <= step < 3 for step in one.steps)
         assert all(0 < word.confidence <= 1 and word.end_s > word.start_s for word in one.words)
-    [[greedy]] = AttentionDecoder(decoder_of(model), TOKENIZER).decode(log_probs[:, :3], steps, 0.04, encoded)
-    assert greedy.tokens in every
+    [[greedy]] = AttentionDecoder(decoder_of(model), TOKENIZER).decode(
+        log_probs[:, :3], steps, 0.04, encoded[:, :3]
+    )
+    source, expected = decoder_of(model).source(encoded[:, :3], steps), ()
+    while len(expected) < 3:
+        target = torch.tensor([expected], dtype=torch.int64)
+        symbol = int(decoder_of(model).step_through(source, target)[0][0, -1].argmax())
+        if symbol == 0:
+            break
+        expected += (symbol,)
+    assert greedy.tokens == expected
+    assert greedy.score == pytest.approx(scores[every.index(expected)], abs=1e-5)
+
+
+def test_no_steps() -> None:
+    """An utterance without steps beside one that has some: its text is empty, and nothing crashes."""
+    model = make()
+    log_probs, _, encoded = outputs(model, 0.2)
+    steps = torch.tensor([0, 3])
+    for beam_size in (1, 3):
+        decoder = AttentionDecoder(decoder_of(model), TOKENIZER, beam_size)
+        both = log_probs.expand(2, -1, -1), steps, 0.04, encoded.expand(2, -1, -1)
+        assert decoder.decode(*both)[0][0].text == ""
+        assert decoder.decode(log_probs, steps[:1], 0.04, encoded)[0][0].tokens == ()
 
 
 def test_spaces_are_those_of_transcripts() -> None:
