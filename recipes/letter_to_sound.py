@@ -29,7 +29,7 @@ Network = Literal["none", "additive", "dot", "ctc"]
 
 # Epochs that take about half an hour on one core.
 EPOCHS = {"none": 14, "additive": 10, "dot": 16, "ctc": 11}
-NAMES = {"none": "fixed vector", "additive": "additive", "dot": "dot"}  # in pictures
+NAMES = {"none": "fixed vector", "additive": "additive attention", "dot": "dot attention"}  # in pictures
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,7 @@ def draw(models: dict[str, Path], words: Sequence[str], folder: Path) -> list[Pa
     """Draw what is wrong by the length of words, and what the encoder-decoders look at in some words."""
     lengths, attention = folder / "lengths.png", folder / "attention.png"
     counts = wrong_by_length(folder / "results.jsonl")
+    counts = {NAMES.get(system, system): by_length for system, by_length in counts.items()}
     draw_lengths(counts, lengths, "Letter-to-sound: words wrong by their number of letters")
     nets = [(name, load_sequence_model(path)) for name, path in models.items()]
     readings = [
@@ -81,7 +82,7 @@ def draw(models: dict[str, Path], words: Sequence[str], folder: Path) -> list[Pa
         if isinstance(net, EncoderDecoder)
     ]
     if readings and readings[0]:
-        draw_readings(readings, attention, "Which letters (across) each phone (down) was written for")
+        draw_readings(readings, attention, "What each phone (down) owes to each letter (across)")
     return [path for path in (lengths, attention) if path.exists()]
 
 

@@ -101,7 +101,7 @@ def draw_readings(readings: Sequence[Sequence[Reading]], path: Path, title: str)
         for of_net in readings:
             tables = [(one, getattr(one, kind)) for one in of_net]
             if tables[0][1] is not None:
-                rows.append((f"{of_net[0].network}: {kind}", tables))
+                rows.append((f"{of_net[0].network}:\n{kind}", tables))
     columns = [max(len(of_net[column].source) for of_net in readings) for column in range(len(readings[0]))]
     heights = [max(len(one.written) for one, _ in tables) for _, tables in rows]
     figure = Figure(figsize=(1.5 + 0.24 * sum(columns), 1 + 0.24 * sum(heights)), layout="constrained")
