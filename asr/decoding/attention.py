@@ -153,7 +153,7 @@ class AttentionDecoder:
                 found_outputs = beam_search(decoder, source, self._search, step_lengths)
             else:  # not the beam search, which would go on after the first end
                 found_outputs = [
-                    [(tokens, *token_log_probs(decoder, memory[: max(length, 1)], [tokens]))]
+                    [(tokens, token_log_probs(decoder, memory[: max(length, 1)], [tokens])[0])]
                     for tokens, memory, length in zip(
                         decoder.write(source, step_lengths), encoded, step_lengths.tolist(), strict=True
                     )

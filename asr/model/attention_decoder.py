@@ -6,6 +6,7 @@ follow each other, which CTC does not. It is trained together with CTC, or alone
 Source: Watanabe et al. 2017, "Hybrid CTC/attention architecture for end-to-end speech recognition".
 """
 
+import math
 from dataclasses import dataclass
 from typing import get_args
 
@@ -31,6 +32,9 @@ class AttentionDecoderConfig:
     # on its embeddings, between its recurrent layers and on the input of its output layer
     decoder_dropout: float = 0.3
     decoder_label_smoothing: float = 0.1  # share of a token's probability that its loss spreads over all
+    # Weight of a loss that keeps attention near the diagonal, since text and speech both run forwards: from
+    # little speech it does not find out by itself where to read. 0: none.
+    attention_guide: float = 1.0
     attention_loss_weight: float = 0.7  # of its loss in training; that of --model.criterion has the rest
 
     def __post_init__(self) -> None:
@@ -51,6 +55,8 @@ class AttentionDecoderConfig:
             raise SettingsError(
                 f"--model.attention-loss-weight must be between 0 and 1. Got {self.attention_loss_weight:g}."
             )
+        if not 0 <= self.attention_guide < math.inf:
+            raise SettingsError(f"--model.attention-guide must be at least 0. Got {self.attention_guide:g}.")
         self._layers()  # checks the rest
 
     def _layers(self) -> RecurrentConfig:
@@ -63,7 +69,7 @@ class AttentionDecoderConfig:
         """The settings of the recurrent decoder."""
         return DecoderConfig(
             self._layers(), self.decoder_embedding, self.attention_decoder,
-            label_smoothing=self.decoder_label_smoothing,
+            label_smoothing=self.decoder_label_smoothing, guide=self.attention_guide,
         )  # fmt: skip
 
 

@@ -25,6 +25,8 @@ from asr.model.recurrent.layers import RecurrentConfig, RecurrentStack, State
 
 __all__ = ["END", "DecoderConfig", "DecoderState", "RecurrentDecoder", "Source", "before_end"]
 
+_DIAGONAL = 0.1  # width of the diagonal of `_off_diagonal`, as a share of the whole
+
 END = 0  # id of the symbol that ends a sequence, and stands before its first symbol
 
 
@@ -37,6 +39,7 @@ class DecoderConfig:
     attention: AttentionKind
     input_feeding: bool = False
     label_smoothing: float = 0.0  # share of each target's probability that training spreads over all symbols
+    guide: float = 0.0  # weight of a loss that keeps attention near the diagonal; see `_off_diagonal`
 
 
 @dataclass(frozen=True)
@@ -181,15 +184,22 @@ class RecurrentDecoder(nn.Module):
             (batch, longest target + 1, symbols + 1) float32 log-probabilities: at step i those of symbol i
             given the ones before it. A row is valid up to its own length + 1, where `END` is due.
         """
+        log_probs, _ = self._given(source, target, target_lengths)
+        return log_probs
+
+    def _given(self, source: Source, target: Tensor, target_lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """`given`, and (batch, longest target + 1, encoder steps) attention's weights; zeros without it."""
         state = self.start(source)
         inputs = self.dropout(self.target_embedding(nn.functional.pad(target, (1, 0), value=END)))
         if self.at_once:
-            return self._log_probs(self._all_steps(source, state, inputs, target_lengths + 1))
-        made = []
+            all_made, all_weights = self._all_steps(source, state, inputs, target_lengths + 1)
+            return self._log_probs(all_made), all_weights
+        made, shares = [], []
         for embedded in inputs.unbind(1):
-            state, _ = self._advance(source, state, embedded)
+            state, weights = self._advance(source, state, embedded)
             made.append(state.made)
-        return self._log_probs(torch.stack(made, 1))
+            shares.append(weights)
+        return self._log_probs(torch.stack(made, 1)), torch.stack(shares, 1)
 
     def step_through(self, source: Source, target: Tensor) -> tuple[Tensor, Tensor]:
         """`given`, always step by step, with the attention's weights.
@@ -211,7 +221,7 @@ class RecurrentDecoder(nn.Module):
         return torch.stack(rows, 1), torch.stack(shares, 1)
 
     def target_losses(self, source: Source, target: Tensor, target_lengths: Tensor) -> Tensor:
-        """Negative log-likelihood of given outputs and their ends, smoothed in training mode.
+        """Negative log-likelihood of given outputs and their ends, smoothed and guided in training mode.
 
         Args:
             source: of `source`.
@@ -225,12 +235,16 @@ class RecurrentDecoder(nn.Module):
             vision", equation in section 7, with a uniform distribution.
         """
         target = target.masked_fill(~frame_mask(target_lengths, target.shape[1]), END)
-        log_probs = self.given(source, target, target_lengths)
+        log_probs, weights = self._given(source, target, target_lengths)
         wanted = nn.functional.pad(target, (0, 1), value=END)
         losses = -log_probs.gather(2, wanted.unsqueeze(2)).squeeze(2)
         if self.training and self.shape.label_smoothing:
             share = self.shape.label_smoothing
             losses = (1 - share) * losses - share * log_probs.mean(2)
+        if self.training and self.shape.guide:
+            losses = losses + self.shape.guide * _off_diagonal(
+                weights, source.mask.sum(1), target_lengths + 1
+            )
         summed: Tensor = losses.masked_fill(~frame_mask(target_lengths + 1, losses.shape[1]), 0.0).sum(1)
         return summed
 
@@ -259,30 +273,35 @@ class RecurrentDecoder(nn.Module):
         x, kind = embedded.unsqueeze(1), self.shape.attention
         context, weights = source.summary.unsqueeze(1), source.summary.new_zeros(source.mask.shape)
         if kind == "additive":
-            context, weights = self._attend(source, state.layers[-1][0].unsqueeze(1))
+            context, all_weights = self._attend(source, state.layers[-1][0].unsqueeze(1))
+            weights = all_weights[:, -1]
         if kind != "dot":
             x = torch.cat([x, context], 2)
         elif self.shape.input_feeding:
             x = torch.cat([x, state.made.unsqueeze(1)], 2)
         y, layers = self.decoder(x, torch.ones_like(source.mask[:, 0], dtype=torch.int64), state.layers)
         if kind == "dot":
-            context, weights = self._attend(source, y)
+            context, all_weights = self._attend(source, y)
+            weights = all_weights[:, -1]
         return DecoderState(layers, self._combine(y, context).squeeze(1)), weights
 
-    def _all_steps(self, source: Source, state: DecoderState, x: Tensor, lengths: Tensor) -> Tensor:
-        """What enters the output layer at every step; x: (batch, steps, embedding)."""
+    def _all_steps(
+        self, source: Source, state: DecoderState, x: Tensor, lengths: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """What enters the output layer at every step, and the weights; x: (batch, steps, embedding)."""
         context = source.summary.unsqueeze(1).expand(-1, x.shape[1], -1)
+        weights = x.new_zeros(()).expand(*x.shape[:2], source.mask.shape[1])
         if self.attention is None:
             x = torch.cat([x, context], 2)
         y, _ = self.decoder(x, lengths, state.layers)
         if self.attention is not None:
-            context, _ = self._attend(source, y)
-        return self._combine(y, context)
+            context, weights = self._attend(source, y)
+        return self._combine(y, context), weights
 
     def _attend(self, source: Source, query: Tensor) -> tuple[Tensor, Tensor]:
-        """What is read for queries (batch, steps, query size), and the last one's weights, a row each."""
+        """What is read for queries (batch, steps, query size), and (batch, steps, encoder steps) weights."""
         context, weights = self.attention(query, source.keys, source.memory, source.mask)  # type: ignore[misc]
-        return context, weights[:, -1]
+        return context, weights
 
     def _combine(self, y: Tensor, context: Tensor) -> Tensor:
         combined: Tensor = self.combination(torch.cat([y, context], -1)).tanh()
@@ -291,6 +310,25 @@ class RecurrentDecoder(nn.Module):
     def _log_probs(self, made: Tensor) -> Tensor:
         scores: Tensor = self.output(self.dropout(made))
         return scores.to(torch.promote_types(scores.dtype, torch.float32)).log_softmax(-1)
+
+
+def _off_diagonal(weights: Tensor, lengths: Tensor, target_lengths: Tensor) -> Tensor:
+    """(batch, steps) how far from the diagonal attention is, from 0 to 1.
+
+    Args:
+        weights: (batch, steps, encoder steps).
+        lengths: (batch,) int64 valid encoder steps.
+        target_lengths: (batch,) int64 steps, the end included.
+
+    Source: Tachibana, Uenoyama & Aihara 2018, "Efficiently trainable text-to-speech system based on deep
+        convolutional networks with guided attention", section 4.2, with half its width g.
+    """
+    steps, encoder_steps = (torch.arange(size, device=weights.device) for size in weights.shape[1:])
+    written = steps / target_lengths.unsqueeze(1)
+    read = encoder_steps / lengths.unsqueeze(1)
+    apart = written.unsqueeze(2) - read.unsqueeze(1)
+    off: Tensor = (weights.float() * (1 - (-(apart**2) / (2 * _DIAGONAL**2)).exp())).sum(2)
+    return off
 
 
 def before_end(row: list[int]) -> tuple[int, ...]:

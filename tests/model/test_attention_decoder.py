@@ -1,5 +1,6 @@
 """The attention decoder in an acoustic model: it is a part beside the encoder, which stays what it is."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -53,6 +54,33 @@ def test_it_is_saved_with_the_model(tmp_path: Path) -> None:
         assert torch.equal(tensor, loaded.state_dict()[name]), name
 
 
+@pytest.mark.parametrize("kind", ["dot", "additive"])
+def test_guide(kind: str) -> None:
+    """Guards the loss that keeps attention near the diagonal: the formula, by each row's own lengths, in
+    training only."""
+    shape = replace(
+        SMALL, attention_decoder=kind, decoder_dropout=0.0, decoder_label_smoothing=0.0, attention_guide=0.5
+    )  # type: ignore[arg-type]
+    decoder = make(shape).attention_decoder
+    assert decoder is not None
+    memory, lengths = torch.randn(2, 7, 10), torch.tensor([7, 4])
+    target, target_lengths = torch.tensor([[1, 2, 2], [2, 0, 0]]), torch.tensor([3, 1])
+    with torch.no_grad():
+        plain = decoder.target_losses(decoder.source(memory, lengths), target, target_lengths)
+        decoder.train()
+        source = decoder.source(memory, lengths)
+        guided = decoder.target_losses(source, target, target_lengths)
+        _, weights = decoder.step_through(source, target)
+    for row, (steps, count) in enumerate(zip((7, 4), (4, 2), strict=True)):
+        expected = sum(
+            float(weights[row, n, t]) * (1 - math.exp(-((n / count - t / steps) ** 2) / (2 * 0.1**2)))
+            for n in range(count)
+            for t in range(steps)
+        )
+        assert expected > 0.1
+        assert float(guided[row] - plain[row]) == pytest.approx(0.5 * expected, abs=1e-5)
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
@@ -62,6 +90,7 @@ def test_it_is_saved_with_the_model(tmp_path: Path) -> None:
         ({"decoder_embedding": 0}, "--model.decoder-embedding must be at least 1. Got 0"),
         ({"decoder_dropout": 1.0}, "--model.decoder-dropout must be in [0, 1). Got 1"),
         ({"decoder_label_smoothing": -0.1}, "--model.decoder-label-smoothing must be in [0, 1). Got -0.1"),
+        ({"attention_guide": -1.0}, "--model.attention-guide must be at least 0. Got -1"),
         ({"attention_loss_weight": 1.0}, "--model.attention-loss-weight must be between 0 and 1. Got 1"),
     ],
 )
