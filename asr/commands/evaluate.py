@@ -121,6 +121,7 @@ def _tuned_by(settings: EvaluateSettings) -> str:
     options = [f" {option} {shlex.quote(str(file))}" for option, file in files.items() if file]
     options += [" --rescore"] if decoding.rescore else []
     options += [f" --hotwords {shlex.join(decoding.hotwords)}"] if decoding.hotwords else []
+    options += [" --rescore-attention"] if decoding.rescore_attention else []
     if decoding.beam.unknown_words != "allow":
         options.append(f" --beam.unknown-words {decoding.beam.unknown_words}")
     return "".join(options)

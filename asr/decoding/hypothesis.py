@@ -55,6 +55,8 @@ class Hypothesis:
             0 without one.
         rescore_lm_score: likewise by a second language model, which rescored the text. The rest of the score
             is bonuses and penalties.
+        attention_score: log-probability of the tokens by the attention decoder, their end included, in nats,
+            which replaces a share of the acoustic score in the score; 0 without one.
     """
 
     text: str
@@ -65,6 +67,7 @@ class Hypothesis:
     acoustic_score: float
     lm_score: float = 0.0
     rescore_lm_score: float = 0.0
+    attention_score: float = 0.0
 
 
 def name_tokens(tokens: Sequence[int], tokenizer: Tokenizer) -> NamedSpans:

@@ -181,7 +181,7 @@ class OpenVocabularyDecoder:
         self._spellings = spellings
 
     def decode(
-        self, log_probs: Tensor, step_lengths: Tensor, step_s: float
+        self, log_probs: Tensor, step_lengths: Tensor, step_s: float, encoded: Tensor | None = None
     ) -> Sequence[Sequence[Hypothesis]]:
         """Decode a batch; of each utterance the best hypothesis may have unknown words.
 
@@ -189,8 +189,9 @@ class OpenVocabularyDecoder:
             log_probs: (batch, steps, vocab) natural logs, on any device.
             step_lengths: (batch,) int64 valid steps.
             step_s: seconds per step.
+            encoded: the encoder's outputs, for an attention decoder that rescores.
         """
-        found = self._decoder.decode(log_probs, step_lengths, step_s)
+        found = self._decoder.decode(log_probs, step_lengths, step_s, encoded)
         rows = zip(found, log_probs.detach().cpu(), step_lengths.tolist(), strict=True)
         return [[self._open(best[0], row[:steps], step_s), *best[1:]] for best, row, steps in rows]
 

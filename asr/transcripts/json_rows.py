@@ -57,6 +57,7 @@ def _fields(hypothesis: Hypothesis) -> dict[str, object]:
         "acoustic_score": round(hypothesis.acoustic_score, 3),
         "lm_score": round(hypothesis.lm_score, 3),
         "rescore_lm_score": round(hypothesis.rescore_lm_score, 3),
+        "attention_score": round(hypothesis.attention_score, 3),
         "words": [_word(word) for word in hypothesis.words],
     }
 
