@@ -30,9 +30,10 @@ usage: asr COMMAND [--help] ...
 
   train       train a model on manifests
   transcribe  recordings -> text, subtitles, timed words
-  evaluate    word error rate of a model on a manifest
+  evaluate    word error rate of a model on a manifest, and a page to see and hear the errors
   tune        decoding weights of a model and a language model, tuned on a dev set
   score       word error rate of one text file against another
+  compare     which of two results has fewer errors, where, and whether that may be chance
   augment     recordings as training augments them: speed, rooms, noise, telephone, …
   lm          train a language model (n-grams or a character network), score text with it, convert it
   lexicon     train a network that pronounces words, pronounce words, score pronunciations
@@ -44,6 +45,7 @@ usage: asr COMMAND [--help] ...
   asr evaluate test.jsonl --model runs/mine/model.safetensors
   asr tune dev.jsonl --model runs/mine/model.safetensors --lm words.bin
   asr score reference.txt hypothesis.txt
+  asr compare first.results second.results
   asr augment recording.wav --out augmented --augment.noise-share 1
   asr lm train text.txt --order 3 -o lm.bin
   asr lexicon train -o letters-to-sounds.safetensors
@@ -190,6 +192,13 @@ def _score(arguments: Sequence[str]) -> int:
     return 0
 
 
+def _compare(arguments: Sequence[str]) -> int:
+    from asr.commands.compare import CompareSettings, run
+
+    _console.print_result(run(parse(CompareSettings, "asr compare", arguments)))
+    return 0
+
+
 def _lines(results: Iterable[tuple[str | None, AsrError | None]]) -> int:
     """Print the line or the error, or both, of each file of a list, and count what failed."""
     failures: list[bool] = []
@@ -296,7 +305,7 @@ def _take_kind(arguments: Sequence[str], kinds: Sequence[str]) -> tuple[str, lis
 
 _COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "train": _train, "transcribe": _transcribe, "evaluate": _evaluate, "tune": _tune, "score": _score,
-    "augment": _augment, "lm": _lm, "lexicon": _lexicon,
+    "compare": _compare, "augment": _augment, "lm": _lm, "lexicon": _lexicon,
 }  # fmt: skip
 
 
