@@ -29,10 +29,10 @@ class TrainSettings:
     ]
     # the manifest to choose the best epoch by; never augmented, never learned from
     dev: Annotated[Path, tyro.conf.arg(metavar="MANIFEST")]
+    settings: Annotated[Settings, tyro.conf.arg(name="")] = field(default_factory=Settings)
     # stop at a line or a recording that cannot be used, or skip it: leave it out and count it; all recordings
     # are then decoded once before the training starts
     on_error: OnError = "stop"
-    settings: Annotated[Settings, tyro.conf.arg(name="")] = field(default_factory=Settings)
 
 
 def defaults(arguments: Sequence[str]) -> TrainSettings | None:
@@ -44,8 +44,7 @@ def defaults(arguments: Sequence[str]) -> TrainSettings | None:
     source = option_value(arguments, "--train.warm-start")
     if source is None:
         return None
-    settings = settings_of_source(Settings(), Path(source))
-    return TrainSettings(tyro.MISSING, tyro.MISSING, settings=settings)
+    return TrainSettings(tyro.MISSING, tyro.MISSING, settings_of_source(Settings(), Path(source)))
 
 
 def run(command: TrainSettings) -> str:
