@@ -36,7 +36,6 @@ def data_uri(kind: str, content: bytes) -> str:
 @functools.cache
 def _environment() -> "Environment":
     import jinja2  # slow to load, and seldom needed
-    from markupsafe import Markup
 
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_FOLDER),
@@ -46,5 +45,5 @@ def _environment() -> "Environment":
         undefined=jinja2.StrictUndefined,
     )
     # A style or script of this folder, to be written inside the page.
-    environment.globals["inline"] = lambda name: Markup((_FOLDER / name).read_text(encoding="utf-8"))
+    environment.globals["inline"] = lambda name: (_FOLDER / name).read_text(encoding="utf-8")
     return environment

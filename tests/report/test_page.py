@@ -166,6 +166,15 @@ def page(browser: Any, page_file: Path) -> Iterator[Any]:
     assert problems == []
 
 
+def wait_until(page: Any, condition: str) -> None:
+    """Wait for a condition of JavaScript; playwright's own way is against the page's security policy."""
+    for _ in range(200):
+        if page.evaluate(condition):
+            return
+        page.wait_for_timeout(50)
+    pytest.fail(f"has not happened: {condition}")
+
+
 def test_keyboard(page: Any) -> None:
     """Keys that do nothing, or two utterances that are open at once; a sound that does not play."""
     opened = page.locator(".utterance[aria-expanded=true]")
@@ -177,7 +186,7 @@ def test_keyboard(page: Any) -> None:
     assert "t6" in opened.locator(".facts").inner_text()
     page.keyboard.press("k")
     page.keyboard.press("Space")
-    page.wait_for_function("playing.audio.currentTime > 0")
+    wait_until(page, "playing.audio.currentTime > 0")
     assert opened.locator(".player").inner_text().startswith("❚❚ Pause")
     page.keyboard.press(" ")
     assert opened.locator(".player").inner_text().startswith("▶ Play")
@@ -193,12 +202,12 @@ def test_an_open_utterance(page: Any) -> None:
         "spans => spans.map((span) => [span.className, ...[...span.children].map((i) => i.textContent)])"
     )
     assert columns == [["C", "ab", "ab"], ["D", "a", ""], ["C", "c", "c"]]
-    page.wait_for_function("document.querySelector('.track img').naturalWidth > 20")
+    wait_until(page, "document.querySelector('.track img').naturalWidth > 20")
     pixels = "canvas => canvas.getContext('2d').getImageData(0, 20, canvas.width, 60).data.some(Boolean)"
     assert box.locator("canvas").evaluate(pixels)
     assert box.locator(".words button").all_inner_texts() == ["ab", "c"]
     box.locator(".words button").nth(1).click()
-    page.wait_for_function("playing.audio.currentTime > 0.3")
+    wait_until(page, "playing.audio.currentTime > 0.3")
 
 
 def test_lists_and_search(page: Any) -> None:
