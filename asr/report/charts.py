@@ -8,7 +8,7 @@ from typing import Any
 
 __all__ = ["Chart", "learning_curves", "reliability_chart"]
 
-WIDTH, HEIGHT = 520, 260  # of the plotting area and its labels, in the units of the SVG
+_WIDTH, _HEIGHT = 420, 230  # with labels, in the units of the SVG: readable on a phone, too
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 10, 38
 _MOST_POINTS = 400  # of a line; of more, every nth is drawn
 
@@ -62,25 +62,30 @@ class Chart:
         """x, y, width and height of each bar in the SVG."""
         found = []
         for low, high, share in self.bars:
-            left, height = self._x(low) + 1, share * (HEIGHT - _TOP - _BOTTOM)
+            left, height = self._x(low) + 1, share * (_HEIGHT - _TOP - _BOTTOM)
             width = self._x(high) - left - 1
             found.append(
-                (round(left, 1), round(HEIGHT - _BOTTOM - height, 1), round(width, 1), round(height, 1))
+                (round(left, 1), round(_HEIGHT - _BOTTOM - height, 1), round(width, 1), round(height, 1))
             )
         return found
 
     @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of the SVG."""
+        return _WIDTH, _HEIGHT
+
+    @property
     def frame(self) -> tuple[int, int, int, int]:
         """Left, top, right and bottom of the plotting area."""
-        return _LEFT, _TOP, WIDTH - _RIGHT, HEIGHT - _BOTTOM
+        return _LEFT, _TOP, _WIDTH - _RIGHT, _HEIGHT - _BOTTOM
 
     def _x(self, value: float) -> float:
         low, high = self.x_range
-        return _LEFT + (value - low) / (high - low) * (WIDTH - _LEFT - _RIGHT)
+        return _LEFT + (value - low) / (high - low) * (_WIDTH - _LEFT - _RIGHT)
 
     def _y(self, value: float) -> float:
         low, high = self.y_range
-        return HEIGHT - _BOTTOM - (value - low) / (high - low) * (HEIGHT - _TOP - _BOTTOM)
+        return _HEIGHT - _BOTTOM - (value - low) / (high - low) * (_HEIGHT - _TOP - _BOTTOM)
 
 
 def _ticks(low: float, high: float) -> list[tuple[float, str]]:
