@@ -112,9 +112,9 @@ def tables(
 
 
 def histogram(score: Score) -> list[tuple[str, int]]:
-    """How many utterances have which error rate: a label and a count for each range."""
+    """How many utterances have which error rate: a label (percent) and a count for each range."""
     borders = (0.0, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0)
-    names = ["0%", "≤ 10%", "≤ 20%", "≤ 30%", "≤ 50%", "≤ 75%", "≤ 100%", "more"]
+    names = ["0", "≤10", "≤20", "≤30", "≤50", "≤75", "≤100", ">100"]
     counts = [0] * len(names)
     for utterance in score.utterances:
         counts[sum(utterance.words.rate > border for border in borders)] += 1
