@@ -73,7 +73,7 @@ def run(settings: EvaluateSettings) -> str:
     out = settings.out or files.beside(f"{settings.manifest.stem}.results")
     page = settings.report or out / "report.html"
     out.mkdir(parents=True, exist_ok=True)  # before an hour of recognition, not after it
-    check_output(page, [settings.manifest, files.path], "--report")
+    check_output(page, [settings.manifest, files.path], "--report", "report.html")
     log.info("%s: %s", settings.model, describe(model.settings.provenance))
     decoder = build_decoder(settings.decoding.with_defaults_of(files), model)
     _warn_about_weights(decoder, utterances, settings)
