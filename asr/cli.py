@@ -30,6 +30,7 @@ usage: asr COMMAND [--help] ...
 
   train       train a model on manifests
   transcribe  recordings -> text, subtitles, timed words
+  stream      microphone or a pipe -> text while it is spoken
   evaluate    word error rate of a model on a manifest
   tune        decoding weights of a model and a language model, tuned on a dev set
   score       word error rate of one text file against another
@@ -41,6 +42,7 @@ usage: asr COMMAND [--help] ...
   asr transcribe recording.wav                          (with the English model that ships)
   asr transcribe folder --format srt --output-dir subtitles
   asr transcribe recording.wav --model runs/mine/model.safetensors
+  ffmpeg -i talk.opus -f s16le -ac 1 -ar 16000 - | asr stream -
   asr evaluate test.jsonl --model runs/mine/model.safetensors
   asr tune dev.jsonl --model runs/mine/model.safetensors --lm words.bin
   asr score reference.txt hypothesis.txt
@@ -169,6 +171,14 @@ def _transcribe(arguments: Sequence[str]) -> int:
     return _lines(run(parse(TranscribeSettings, "asr transcribe", join_formats(arguments))))
 
 
+def _stream(arguments: Sequence[str]) -> int:
+    from asr.commands.stream import StreamSettings, run
+
+    for line in run(parse(StreamSettings, "asr stream", arguments)):
+        _console.print_result(line)
+    return 0
+
+
 def _evaluate(arguments: Sequence[str]) -> int:
     from asr.commands.evaluate import EvaluateSettings, run
 
@@ -295,8 +305,8 @@ def _take_kind(arguments: Sequence[str], kinds: Sequence[str]) -> tuple[str, lis
 
 
 _COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
-    "train": _train, "transcribe": _transcribe, "evaluate": _evaluate, "tune": _tune, "score": _score,
-    "augment": _augment, "lm": _lm, "lexicon": _lexicon,
+    "train": _train, "transcribe": _transcribe, "stream": _stream, "evaluate": _evaluate, "tune": _tune,
+    "score": _score, "augment": _augment, "lm": _lm, "lexicon": _lexicon,
 }  # fmt: skip
 
 
@@ -396,7 +406,8 @@ class _Console(logging.Handler):
     """Results to stdout, log lines to stderr.
 
     A transient log line is overwritten by the next line; without a terminal, as in a batch job's log, there
-    is one per minute.
+    is one per minute. A live one is the text of a stream so far: only a terminal shows it, and its end rather
+    than its beginning.
     """
 
     _transient_shown = False  # whether the last line is a transient one
@@ -419,12 +430,15 @@ class _Console(logging.Handler):
         text = record.getMessage()
         with contextlib.suppress(OSError):  # stderr is closed: no reason to end a training
             if getattr(record, "transient", False):
+                live = getattr(record, "live", False)
                 if sys.stderr.isatty():
                     width = max(shutil.get_terminal_size().columns, 20)
+                    if live and len(text) >= width:
+                        text = f"…{text[2 - width :]}"
                     print(f"\r\x1b[K{text[: width - 1]}", end="", file=sys.stderr, flush=True)
                     self._transient_shown = True
                     return
-                if time.monotonic() < self._quiet_until:
+                if live or time.monotonic() < self._quiet_until:
                     return
                 self._quiet_until = time.monotonic() + _MINUTE_S
             self.end_line()

@@ -13,6 +13,7 @@ from torch import Tensor
 from asr.decoding.config import BeamConfig, DecoderSettings
 from asr.decoding.greedy import GreedyDecoder
 from asr.decoding.hypothesis import Hypothesis, OutputUnit
+from asr.decoding.partial import DecoderStream
 from asr.decoding.rescoring import TwoPassDecoder
 from asr.decoding.resources import DecodingResources
 from asr.errors import ModelError, SettingsError, option_name
@@ -41,6 +42,13 @@ class Decoder(Protocol):
             (batch,) hypotheses of each utterance, at least one, best first.
         """
 
+    def stream(self, step_s: float) -> DecoderStream:
+        """A decoder of one utterance that comes in blocks.
+
+        Args:
+            step_s: seconds per step.
+        """
+
 
 @dataclass(frozen=True)
 class DescribedDecoder:
@@ -67,6 +75,10 @@ class DescribedDecoder:
     ) -> Sequence[Sequence[Hypothesis]]:
         """Decode a batch; see `Decoder`."""
         return self.decoder.decode(log_probs, step_lengths, step_s)
+
+    def stream(self, step_s: float) -> DecoderStream:
+        """A decoder of one utterance that comes in blocks; see `Decoder`."""
+        return self.decoder.stream(step_s)
 
 
 def build_decoder(settings: DecoderSettings, model: AcousticModel, nbest: int = 1) -> DescribedDecoder:

@@ -1,7 +1,7 @@
 """Decoding in two passes: a language model ranks the hypotheses of a beam search again."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from asr.decoding.config import BeamConfig
 from asr.decoding.hypothesis import Hypothesis
+from asr.decoding.partial import DecoderStream
 from asr.decoding.resources import DecodingResources
 from asr.lm.interface import LanguageModel
 from asr.text.tokenizer import Tokenizer
@@ -82,7 +83,18 @@ class TwoPassDecoder:
         Raises:
             ModelError: as `BeamDecoder.decode`.
         """
-        found = self._decoder.decode(log_probs, step_lengths, step_s)
+        return self._second_pass(self._decoder.decode(log_probs, step_lengths, step_s))
+
+    def stream(self, step_s: float) -> DecoderStream:
+        """A search that takes one utterance in blocks; its partial results are those of the first pass.
+
+        Args:
+            step_s: seconds an encoder step.
+        """
+        stream = self._decoder.stream(step_s)
+        return stream if self._rescorer is None else _RescoredStream(stream, self._second_pass)
+
+    def _second_pass(self, found: list[list[Hypothesis]]) -> list[list[Hypothesis]]:
         if self._rescorer is None:
             return found
         weights = self.config.weights
@@ -102,6 +114,20 @@ class TwoPassDecoder:
             return config
         config = replace(config, nbest=max(config.width, config.nbest))
         return config.with_weights(word_bonus=0.0) if self.resources.key.rescore else config
+
+
+class _RescoredStream:
+    """A stream whose hypotheses a language model rescores at the end."""
+
+    def __init__(
+        self, stream: DecoderStream, second_pass: Callable[[list[list[Hypothesis]]], list[list[Hypothesis]]]
+    ) -> None:
+        self.accept = stream.accept
+        self._stream, self._second_pass = stream, second_pass
+
+    def finish(self) -> list[Hypothesis]:
+        [found] = self._second_pass([self._stream.finish()])
+        return found
 
 
 def _array(priors: Sequence[float]) -> NDArray[np.float64] | None:
