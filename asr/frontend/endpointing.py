@@ -50,7 +50,7 @@ class UtterancePart:
 
 
 class Endpointer:
-    """Finds the utterances of one stream, which comes in blocks; the size of the blocks changes nothing.
+    """Finds the utterances of one stream, which comes in blocks; their size changes nothing here.
 
     An utterance begins shortly before the first frame that is speech. What is between utterances is left
     out. Samples are kept only until it is known whether they are speech.

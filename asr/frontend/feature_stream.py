@@ -55,9 +55,9 @@ class LogMelStream:
 class StreamNormalizer:
     """Normalisation of frames that come in blocks, as their model does it.
 
-    A model that was trained on whole utterances' statistics gets those of all that came so far, the newest
-    frames included. They last from one utterance to the next, since the speaker and the room mostly do, and
-    fade after half a minute of speech.
+    A model that was trained on whole utterances' statistics gets those of all frames up to the end of the
+    window that is computed. They last from one utterance to the next, since the speaker and the room mostly
+    do, and fade after half a minute of speech.
 
     Args:
         normalizer: the model's.
@@ -67,33 +67,40 @@ class StreamNormalizer:
         self._normalizer = normalizer
         n_mels = len(normalizer.mean)
         self._history = normalizer.mean.new_zeros(0, n_mels)
+        self._frames = 0  # of the utterance, that the statistics are of
         self._count = 0.0
         self._mean, self._squares = torch.zeros(n_mels).double(), torch.zeros(n_mels).double()
 
     def accept(self, frames: Tensor) -> Tensor:
         """Take the next frames, (frames, n_mels), and return them as `normalize` needs them."""
         kind, normalizer = self._normalizer.kind, self._normalizer
-        if len(frames) == 0 or kind == "none":
-            return frames
         if kind == "global":
             return (frames - normalizer.mean) / normalizer.deviation
         if kind == "running":
             past = self._history
             self._history = torch.cat([past, frames])[1 - RUNNING_FRAMES :]
             return normalize_running(frames[None], normalizer.mean, normalizer.deviation, past[None])[0]
-        self._add(frames.double().cpu())
         return frames
 
-    def normalize(self, frames: Tensor) -> Tensor:
-        """Normalise frames that `accept` returned, (frames, n_mels): the same ones again with each chunk."""
+    def normalize(self, frames: Tensor, first: int) -> Tensor:
+        """Normalise frames that `accept` returned; those of a right context come again with the next chunk.
+
+        Args:
+            frames: (frames, n_mels).
+            first: the first one's number in the utterance.
+        """
         if self._normalizer.kind != "utterance":
             return frames
+        new = frames[max(0, self._frames - first) :]
+        if len(new):
+            self._frames = first + len(frames)
+            self._add(new.double().cpu())
         std = (self._squares / max(self._count, 1.0) + 1e-5).sqrt()
         return (frames - self._mean.to(frames)) / std.to(frames)
 
     def end_utterance(self) -> None:
         """Begin with the next utterance."""
-        self._history = self._history[:0]
+        self._history, self._frames = self._history[:0], 0
 
     def _add(self, frames: Tensor) -> None:
         """Source: Chan et al. 1979, "Updating formulae and a pairwise algorithm for computing variances"."""

@@ -19,7 +19,7 @@ log = logging.getLogger("asr")
 SampleType = Literal["u8", "s16le", "s24le", "s32le", "f32le", "f64le"]
 
 _BYTES = {"u8": 1, "s16le": 2, "s24le": 3, "s32le": 4, "f32le": 4, "f64le": 8}
-_READ = 1 << 16  # bytes at a time, at most
+_READ = 1 << 14  # bytes at a time, at most: half a second at 16 kHz
 
 # A data size of a WAV file that was written to a pipe: nothing, or as much as possible.
 _LARGEST_SIZE = 0x7FFFF000 - 64

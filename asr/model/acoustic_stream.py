@@ -86,7 +86,7 @@ class AcousticStream:
         last = self._done + steps + right_context - 1 - self._first
         frames = self._frames[: last * subsampling + encoder.front.frames_after + 1]
         log_probs, self._states = encoder.chunk(
-            self._normalizer.normalize(frames)[None],
+            self._normalizer.normalize(frames, self._first * subsampling)[None],
             self._states,
             before=self._done - self._first,
             steps=steps,

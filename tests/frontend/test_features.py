@@ -309,7 +309,10 @@ def test_global_statistics_are_kept_with_the_model() -> None:
         ({"shift_ms": math.nan}, "--features.shift-ms must be .* Got nan"),
         ({"log_floor": 0.0}, "--features.log-floor must be above 0. Got 0"),
         ({"log_floor": math.nan}, "--features.log-floor must be above 0. Got nan"),
-        ({"normalize": "batch"}, "--features.normalize must be one of utterance, global, none. Got 'batch'"),
+        (
+            {"normalize": "batch"},
+            "--features.normalize must be one of utterance, running, global, none. Got 'batch'",
+        ),
     ],
 )
 def test_wrong_settings(settings: dict[str, Any], message: str) -> None:

@@ -84,9 +84,10 @@ def test_a_bidirectional_model_reads_the_chunk_and_its_right_context() -> None:
     torch.testing.assert_close(torch.cat(found, dim=1), expected)
 
 
-def test_chunks_of_a_bidirectional_model_do_not_depend_on_blocks() -> None:
+@pytest.mark.parametrize("normalize", ["running", "utterance"])
+def test_chunks_of_a_bidirectional_model_do_not_depend_on_blocks(normalize: Any) -> None:
     """Guards against a text that depends on how samples arrive; one chunk of all is the whole."""
-    model = make("running", bidirectional=True)
+    model = make(normalize, bidirectional=True)
     few, many = (run(AcousticStream(model, 0.2, 0.1), waveform(), block) for block in (8000, 100))
     torch.testing.assert_close(few, many, rtol=0, atol=1e-5)
     expected = model.log_probs([waveform()])[0][0]
