@@ -31,6 +31,7 @@ usage: asr COMMAND [--help] ...
   train       train a model on manifests
   transcribe  recordings -> text, subtitles, timed words
   stream      microphone or a pipe -> text while it is spoken
+  serve       a web page, and a service for programs, that transcribes recordings and speech
   evaluate    word error rate of a model on a manifest
   tune        decoding weights of a model and a language model, tuned on a dev set
   score       word error rate of one text file against another
@@ -179,6 +180,13 @@ def _stream(arguments: Sequence[str]) -> int:
     return 0
 
 
+def _serve(arguments: Sequence[str]) -> int:
+    from asr.commands.serve import ServeSettings, run
+
+    run(parse(ServeSettings, "asr serve", arguments))
+    return 0
+
+
 def _evaluate(arguments: Sequence[str]) -> int:
     from asr.commands.evaluate import EvaluateSettings, run
 
@@ -305,8 +313,8 @@ def _take_kind(arguments: Sequence[str], kinds: Sequence[str]) -> tuple[str, lis
 
 
 _COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
-    "train": _train, "transcribe": _transcribe, "stream": _stream, "evaluate": _evaluate, "tune": _tune,
-    "score": _score, "augment": _augment, "lm": _lm, "lexicon": _lexicon,
+    "train": _train, "transcribe": _transcribe, "stream": _stream, "serve": _serve, "evaluate": _evaluate,
+    "tune": _tune, "score": _score, "augment": _augment, "lm": _lm, "lexicon": _lexicon,
 }  # fmt: skip
 
 
