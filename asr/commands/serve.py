@@ -1,6 +1,7 @@
 """`asr serve`: a web page and an HTTP and WebSocket service on this machine."""
 
 import logging
+import os
 import socket
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -93,12 +94,13 @@ def run(settings: ServeSettings) -> None:
 
 
 def _listen(host: str, port: int) -> socket.socket:
+    if not 0 <= port <= 65535:
+        raise SettingsError(f"--port must be in 0..65535. Got {port}.")
     try:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        return socket.create_server((host, port), family=family)
-    except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or error
+        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error
         raise SettingsError(
-            f"--host {host} --port {port}: cannot be served: {reason}. Choose another "
-            f"port, or 0 for a free one."
+            f"--host {host} --port {port}: cannot be served: {reason}. Choose another port, or 0 for a free "
+            f"one."
         ) from None

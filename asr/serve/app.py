@@ -36,7 +36,7 @@ _TYPES = {
 # The page loads nothing from elsewhere, and no other page shows it in a frame.
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
-    "media-src blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "media-src blob:; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-cache",

@@ -7,7 +7,7 @@ let playing = null; // the transcript whose sound is heard
 
 fetch("about/limits").then((answer) => answer.json()).then((about) => {
   limits = about;
-  $("about").textContent = `Model ${about.model}, on this service; recordings go nowhere else.`;
+  $("about").textContent = `Model: ${about.model}. Recordings are not kept.`;
 });
 
 function showProblem(text) {
@@ -84,7 +84,8 @@ class Transcript {
   finish(event) {
     this.partial.replaceChildren();
     const words = this.words.length;
-    this.status(words ? `${clock(event.duration)}, ${words} ${words === 1 ? "word" : "words"}` : "No words found.");
+    const count = words === 1 ? "1 word" : `${words} words`;
+    this.status(words ? `${clock(event.duration)}, ${count}. Click one to hear it.` : "No words found.");
     if (!words) return;
     const link = this.part(".srt");
     link.href = URL.createObjectURL(new Blob([event.srt], { type: "application/x-subrip" }));
@@ -196,7 +197,9 @@ async function speak() {
   button("Speak", false, true);
   let media, context;
   try {
-    media = await navigator.mediaDevices.getUserMedia({ audio: true });
+    // What calls need takes away parts of speech.
+    const audio = { echoCancellation: false, noiseSuppression: false, autoGainControl: true };
+    media = await navigator.mediaDevices.getUserMedia({ audio });
     context = new AudioContext();
     await context.audioWorklet.addModule("recorder.js");
   } catch (error) {
