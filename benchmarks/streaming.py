@@ -6,8 +6,10 @@ it, and all words before it, as the final result has them, and settled when it i
 from the end of the word's evidence. The offline row is `Model.transcribe` of whole utterances.
 
 python benchmarks/streaming.py --manifest dev.jsonl [--every 2] [--model english] [--chunks 0.6/0.9 0.3/0.3]
+python benchmarks/streaming.py --manifest dev.jsonl --hours 1    what a block costs at first and at last
 """
 
+import resource
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -45,6 +47,7 @@ class Options:
         "1.2/0.9",
         "2/2",
     )
+    hours: float = 0.0  # instead of the table: one stream of so many hours, with the first chunks
     threads: int = 1
 
 
@@ -62,6 +65,8 @@ def main(options: Options) -> str:
     model = asr.load(options.model, device="cpu")
     utterances = read_manifest(options.manifest)[:: options.every]
     waveforms = {one.id: _read(one, model.sample_rate) for one in utterances}
+    if options.hours:
+        return _hours(model, options, list(waveforms.values()))
     speakers: dict[str, list[Utterance]] = defaultdict(list)
     for one in utterances:
         speakers[one.speaker or one.id].append(one)
@@ -79,6 +84,7 @@ def main(options: Options) -> str:
         found = model.transcribe([waveforms[one.id] for one in spoken], sample_rate=model.sample_rate)
         texts.append(" ".join(one.text for one in found))
     lines.append(_row("offline", references, texts, [], seconds / (time.process_time() - began)))
+    print(lines[-1], flush=True)
     for pair in options.chunks:
         chunk_s, right_s = map(float, pair.split("/"))
         config = asr.StreamConfig(chunk_s=chunk_s, right_context_s=right_s)
@@ -91,6 +97,30 @@ def main(options: Options) -> str:
         speed = seconds / (time.process_time() - began)
         lines.append(_row(f"{chunk_s:4.1f} {right_s:5.1f}", references, texts, words, speed))
         print(lines[-1], flush=True)
+    return "\n".join(lines)
+
+
+def _hours(model: asr.Model, options: Options, waveforms: Sequence[torch.Tensor]) -> str:
+    """Processor time and memory of each five minutes of one stream."""
+    rate = model.sample_rate
+    chunk_s, right_s = map(float, options.chunks[0].split("/"))
+    samples = torch.cat([part for one in waveforms for part in (one, torch.zeros(round(_SILENCE_S * rate)))])
+    stream = model.stream(config=asr.StreamConfig(chunk_s=chunk_s, right_context_s=right_s))
+    page = resource.getpagesize()
+    lines, began, count, finals = [describe_machine()], time.process_time(), 0, 0
+    for number in range(round(options.hours * 3600 / _BLOCK_S)):
+        block = torch.arange(count, count + round(_BLOCK_S * rate)) % len(samples)
+        count += len(block)
+        finals += sum(result.final for result in stream.accept(samples[block]))
+        if (number + 1) % round(300 / _BLOCK_S) == 0:
+            spent, began = time.process_time() - began, time.process_time()
+            resident = int(Path("/proc/self/statm").read_text().split()[1]) * page / 1e6
+            minutes = round((number + 1) * _BLOCK_S / 60)
+            lines.append(
+                f"minute {minutes:3d}: {1000 * spent / 300:.1f} ms of processor time a second of sound, "
+                f"{resident:.0f} MB, {finals} utterances"
+            )
+            print(lines[-1], flush=True)
     return "\n".join(lines)
 
 

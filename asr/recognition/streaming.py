@@ -28,8 +28,8 @@ class StreamConfig:
 
     # of a bidirectional model: seconds that it is run on at a time; a text is late by up to chunk and right
     # context together
-    chunk_s: float = 0.6
-    right_context_s: float = 0.9  # of a bidirectional model: seconds after a chunk that it reads for it
+    chunk_s: float = 0.3
+    right_context_s: float = 0.6  # of a bidirectional model: seconds after a chunk that it reads for it
     endpoint: Annotated[EndpointConfig, tyro.conf.arg(name="")] = field(default_factory=EndpointConfig)
 
 

@@ -17,8 +17,9 @@ DOCS = sorted((ROOT / "docs").glob("*.md"))
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *DOCS]
 LINKING = [*PAGES, *sorted(ROOT.glob("*/README.md")), *sorted(ROOT.glob("asr/models/*/README.md"))]
 
-# Options of other programs, and of the kit, that the pages name.
+# Options of other programs, of the kit and of benchmarks that the pages name.
 OTHERS = {
+    "--chunks", "--every", "--manifest",
     "--nproc-per-node", "--nnodes", "--node-rank", "--master-addr", "--master-port", "--help", "--version",
 }  # fmt: skip
 
@@ -26,7 +27,7 @@ OTHERS = {
 MADE_BY_COMMANDS = ("RUN/", "bundle/", "diagnostics/", "dist/", "runs/", "tensorboard/")
 
 COMMANDS = (
-    ["train"], ["transcribe"], ["evaluate"], ["tune"], ["score"], ["augment"],
+    ["train"], ["transcribe"], ["stream"], ["serve"], ["evaluate"], ["tune"], ["score"], ["augment"],
     ["lm", "train"], ["lm", "train", "--kind", "charrnn"], ["lm", "score"], ["lm", "convert"],
     ["lm", "interpolate"],
     ["lexicon", "train"], ["lexicon", "train", "--kind", "ctc"], ["lexicon", "apply"], ["lexicon", "score"],
