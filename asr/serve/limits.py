@@ -75,9 +75,9 @@ class Guard:
 
     def _problem(self, headers: Headers, is_job: bool) -> tuple[int, str] | None:
         host, origin = headers.get("host", ""), headers.get("origin")
-        if self._loopback_only and urlsplit(f"//{host}").hostname not in LOOPBACK:
+        if self._loopback_only and _hostname(host) not in LOOPBACK:
             return 403, f"{host}: not a name of this service, which serves loopback only (see --host)."
-        if origin is not None and urlsplit(origin).netloc != host:
+        if origin is not None and origin.partition("://")[2] != host:
             return 403, f"a page of {origin} may not use this service."
         if int(headers.get("content-length") or 0) > self._limits.max_upload_bytes:
             return 413, self._too_large()
@@ -102,6 +102,14 @@ class Guard:
 
     def _too_large(self) -> str:
         return f"the recording is larger than {self._limits.max_upload_mb:g} MB, the limit here."
+
+
+def _hostname(host: str) -> str | None:
+    """The name in a Host header, without its port; None where it is none."""
+    try:
+        return urlsplit(f"//{host}").hostname
+    except ValueError:
+        return None
 
 
 async def _refuse(scope: Scope, receive: Receive, send: Send, status: int, line: str) -> None:

@@ -90,7 +90,13 @@ class Service:
             loop.call_soon_threadsafe(found.put_nowait, _settled(words))
 
         running = loop.run_in_executor(self._recordings, self._transcribe, _Recording(path, name), settled)
-        running.add_done_callback(lambda _: found.put_nowait(None))
+
+        def ended(future: "asyncio.Future[RecordingTranscript]") -> None:
+            if not future.cancelled():
+                future.exception()  # is read, also where nobody waits for it any more
+            found.put_nowait(None)
+
+        running.add_done_callback(ended)
         try:
             while (result := await found.get()) is not None:
                 yield result

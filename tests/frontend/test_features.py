@@ -228,7 +228,7 @@ def test_gradient_after_inference_mode() -> None:
     assert waveform.grad is not None
 
 
-@pytest.mark.parametrize("kind", ["utterance", "global", "none"])
+@pytest.mark.parametrize("kind", ["utterance", "running", "global", "none"])
 def test_normalizer_alone_equals_in_a_batch(kind: Any) -> None:
     """Guards every kind of normalisation: padding is exactly 0 whatever it held, and changes no frame."""
     config = FeatureConfig(normalize=kind, n_mels=20)

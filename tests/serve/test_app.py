@@ -1,8 +1,10 @@
 """The service without a browser: what it answers, and what it refuses."""
 
+import asyncio
 import io
 import json
 import re
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,11 @@ pytest.importorskip("fastapi", reason="no FastAPI: pip install '.[serve]'")
 from fastapi.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
+import asr
 import asr.serve
+from asr.frontend.segmentation import SegmentationConfig
+from asr.recognition.streaming import StreamConfig
+from asr.serve import service
 
 MakeApp = Callable[..., Any]
 
@@ -142,6 +148,8 @@ def test_other_sites_and_other_names(client: TestClient, tones: Any) -> None:
     ):
         pass
     assert refused.value.code == 1008
+    assert client.get("/", headers={"host": "["}).status_code == 403
+    assert client.post("/transcribe", files=files, headers={"origin": "null"}).status_code == 403
     rebound = {"host": "evil.example:8000", "origin": "http://evil.example:8000"}
     assert client.get("/", headers=rebound).status_code == 403
     own = {"origin": "http://localhost:8000"}
@@ -168,6 +176,40 @@ def test_stream(client: TestClient, tones: Any) -> None:
     assert len(results) > 4
     assert letters(done["text"]) == "abcabcabbca"
     assert done["duration"] == pytest.approx(len(samples) / 16_000, abs=0.01)
+
+
+def test_nobody_waits_any_more(
+    make_app: MakeApp, tones: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Guards the thread of recordings against hours of one whose sender has left."""
+    pause = np.zeros(8_000, np.float32)
+    samples = np.concatenate([part for n in range(40) for part in (tones.sound("ab c a b c", seed=n), pause)])
+    (tmp_path / "a.wav").write_bytes(wav(samples))
+    make_app()  # finds speech by loudness
+    running = service.Service(asr.load(tones.model, device="cpu"), StreamConfig(), 3600)
+    calls: list[int] = []
+    left = threading.Event()
+    settled = service._settled
+
+    def waits_at_the_second(words: Any) -> Any:
+        calls.append(len(words))
+        if len(calls) == 2:
+            left.wait()
+        return settled(words)
+
+    monkeypatch.setattr(service, "_settled", waits_at_the_second)
+    monkeypatch.setattr(service, "SegmentationConfig", lambda: SegmentationConfig(max_segment_s=10))
+
+    async def leave() -> None:
+        results = running.transcribe(tmp_path / "a.wav", "a.wav")
+        await anext(results)
+        await results.aclose()  # type: ignore[attr-defined]
+        left.set()
+        await asyncio.get_running_loop().run_in_executor(running._recordings, lambda: None)
+
+    asyncio.run(leave())
+    running.stop()
+    assert len(calls) <= 2  # of at least six
 
 
 @pytest.mark.parametrize(

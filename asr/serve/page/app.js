@@ -227,7 +227,7 @@ async function speak() {
     for (const track of media.getTracks()) track.stop();
     context.close();
     button("Speak", false);
-    transcript.sound(wav(parts, context.sampleRate));
+    if (parts.length) transcript.sound(wav(parts, context.sampleRate));
   };
   node.port.onmessage = ({ data }) => {
     if (data.pcm?.length) {
