@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from asr.decoding.hypothesis import Hypothesis, Word
     from asr.errors import AsrError
     from asr.frontend.augment import AugmentConfig
+    from asr.frontend.endpointing import EndpointConfig
     from asr.frontend.features import FeatureConfig
     from asr.frontend.segmentation import SegmentationConfig
     from asr.model.encoder import EncoderConfig
@@ -34,9 +35,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AsrError", "AugmentConfig", "BatchConfig", "BeamConfig", "DecoderSettings", "EncoderConfig",
-    "FeatureConfig", "Hypothesis", "Model", "RecognitionStream", "Score", "SegmentationConfig",
-    "StreamConfig", "StreamResult", "TextConfig", "TrainConfig", "Transcript", "Word", "__version__", "load",
-    "score",
+    "EndpointConfig", "FeatureConfig", "Hypothesis", "Model", "RecognitionStream", "Score",
+    "SegmentationConfig", "StreamConfig", "StreamResult", "TextConfig", "TrainConfig", "Transcript", "Word",
+    "__version__", "load", "score",
 ]  # fmt: skip
 
 __version__ = "0.1.0"
@@ -48,6 +49,7 @@ _MODULES = {
     "BeamConfig": "asr.decoding.config",
     "DecoderSettings": "asr.decoding.config",
     "EncoderConfig": "asr.model.encoder",
+    "EndpointConfig": "asr.frontend.endpointing",
     "FeatureConfig": "asr.frontend.features",
     "Hypothesis": "asr.decoding.hypothesis",
     "Model": "asr.recognition.transcription",
