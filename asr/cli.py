@@ -44,6 +44,7 @@ usage: asr COMMAND [--help] ...
   asr transcribe folder --format srt --output-dir subtitles
   asr transcribe recording.wav --model runs/mine/model.safetensors
   ffmpeg -i talk.opus -f s16le -ac 1 -ar 16000 - | asr stream -
+  asr serve --port 8000                                 (then open http://localhost:8000)
   asr evaluate test.jsonl --model runs/mine/model.safetensors
   asr tune dev.jsonl --model runs/mine/model.safetensors --lm words.bin
   asr score reference.txt hypothesis.txt

@@ -64,10 +64,8 @@ def run(settings: ServeSettings) -> None:
 
     from asr.serve.app import make_app
 
-    if settings.threads is not None and settings.threads < 1:
-        raise SettingsError(f"--threads {settings.threads}. Expected at least 1.")
-    listening = _listen(settings.host, settings.port)
-    with listening, limit_cores(settings.threads or max(1, usable_cores() // 2)):
+    threads = max(1, usable_cores() // 2) if settings.threads is None else settings.threads
+    with limit_cores(threads), _listen(settings.host, settings.port) as listening:
         files = find_model(settings.model)
         acoustic = load_model(files.path, choose_device(settings.device))
         model = Model(acoustic, build_decoder(settings.decoding.with_defaults_of(files), acoustic))

@@ -72,17 +72,17 @@ def run(settings: StreamSettings) -> Iterator[str]:
             f"{settings.source}: a stream comes from the microphone (nothing) or the standard input (-). A "
             f"file is for `asr transcribe`."
         )
-    if settings.threads is not None and settings.threads < 1:
-        raise SettingsError(f"--threads {settings.threads}. Expected at least 1.")
-    source = PcmStream(sys.stdin.buffer, settings.pcm) if settings.source else Microphone(settings.microphone)
-    files = find_model(settings.model)
-    model = load_model(files.path, choose_device(settings.device))
-    decoder = build_decoder(settings.decoding.with_defaults_of(files), model)
     with limit_cores(settings.threads):
+        source = (
+            PcmStream(sys.stdin.buffer, settings.pcm) if settings.source else Microphone(settings.microphone)
+        )
+        files = find_model(settings.model)
+        model = load_model(files.path, choose_device(settings.device))
+        decoder = build_decoder(settings.decoding.with_defaults_of(files), model)
+        stream = RecognitionStream(model, decoder, settings.stream, source.sample_rate)
         warm_up(model, decoder)
         if isinstance(source, Microphone):
             log.info("listening to %s; Ctrl-C ends it", source.name)
-        stream = RecognitionStream(model, decoder, settings.stream, source.sample_rate)
         for block in _until_interrupt(source.blocks()):
             yield from _lines(stream.accept(block), settings.format)
         yield from _lines(stream.finish(), settings.format)
