@@ -23,7 +23,7 @@ LINKING = [*PAGES, *sorted(ROOT.glob("*/README.md")), *sorted(ROOT.glob("asr/mod
 
 # Options of other programs, of the kit and of benchmarks that the pages name.
 OTHERS = {
-    "--chunks", "--every", "--manifest",
+    "--chunks", "--every", "--hours", "--manifest",
     "--nproc-per-node", "--nnodes", "--node-rank", "--master-addr", "--master-port", "--help", "--version",
 }  # fmt: skip
 
