@@ -4,8 +4,11 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
+
+import numpy as np
 
 from asr.corpora.manifest import Utterance
 from asr.decoding.config import DecoderSettings
@@ -15,14 +18,18 @@ from asr.errors import DataError, SettingsError
 from asr.files import file_digest
 from asr.model.acoustic import AcousticModel
 from asr.model.tuning import TuningKey
-from asr.text.lexicon import Lexicon, parse_lexicon, read_lines
+from asr.text import lexicon as lexicon_module
+from asr.text.lexicon import DeferredEntries, Lexicon, parse_lexicon, read_lines
 from asr.text.tokenizer import Tokenizer
+from asr.user_cache import Arrays, cached_arrays, content_digest
 
 if TYPE_CHECKING:
     from asr.lm.charrnn import CharRnnModel
     from asr.lm.ngram.model import NgramModel
 
 __all__ = ["DecodingResources", "data_digest"]
+
+_LARGE = 100_000  # bytes of a lexicon whose words are worth keeping
 
 
 @dataclass(frozen=True)
@@ -149,6 +156,24 @@ def _read_lm(
 
 
 def _read_lexicon(path: Path) -> Lexicon:
+    """A lexicon; the words of a large one are kept in the user's cache, so that it is read when needed."""
+    from asr.compiled import source_digest  # takes a while to import
+
+    if not path.is_file() or path.stat().st_size < _LARGE:
+        return _parse_lexicon(path)
+    read = cache(lambda: _parse_lexicon(path))
+
+    def make() -> Arrays:
+        words, digest = "\n".join(read().entries), read().digest
+        return {name: np.frombuffer(text.encode(), np.uint8) for name, text in (("words", words), ("digest", digest))}
+
+    code = source_digest(Path(lexicon_module.__file__)) + source_digest(Path(__file__))
+    arrays = cached_arrays(content_digest([file_digest(path), path.suffix, code]), make)
+    words, digest = (arrays[name].tobytes().decode() for name in ("words", "digest"))
+    return Lexicon(DeferredEntries(words.split("\n"), lambda: read().entries), str(path), digest)
+
+
+def _parse_lexicon(path: Path) -> Lexicon:
     """A lexicon, or a mere list of words, which the model's tokenizer spells."""
     lines = read_lines(path)
     if any(len(line.split(None, 1)) > 1 for line in lines):
