@@ -34,6 +34,7 @@ usage: asr COMMAND [--help] ...
   evaluate    word error rate of a model on a manifest
   tune        decoding weights of a model and a language model, tuned on a dev set
   score       word error rate of one text file against another
+  export      a model as an ONNX graph, for other runtimes
   augment     recordings as training augments them: speed, rooms, noise, telephone, …
   lm          train a language model (n-grams or a character network), score text with it, convert it
   lexicon     train a network that pronounces words, pronounce words, score pronunciations
@@ -45,6 +46,7 @@ usage: asr COMMAND [--help] ...
   asr evaluate test.jsonl --model runs/mine/model.safetensors
   asr tune dev.jsonl --model runs/mine/model.safetensors --lm words.bin
   asr score reference.txt hypothesis.txt
+  asr export runs/mine/model.safetensors -o mine.onnx
   asr augment recording.wav --out augmented --augment.noise-share 1
   asr lm train text.txt --order 3 -o lm.bin
   asr lexicon train -o letters-to-sounds.safetensors
@@ -222,6 +224,13 @@ def _augment(arguments: Sequence[str]) -> int:
     return _lines(run(parse(AugmentSettings, "asr augment", arguments)))
 
 
+def _export(arguments: Sequence[str]) -> int:
+    from asr.commands.export import ExportSettings, run
+
+    _console.print_result(run(parse(ExportSettings, "asr export", arguments)))
+    return 0
+
+
 def _lm(arguments: Sequence[str]) -> int:
     from asr.commands.lm import (
         LmScoreSettings,
@@ -310,7 +319,7 @@ def _take_kind(arguments: Sequence[str], kinds: Sequence[str]) -> tuple[str, lis
 
 _COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "train": _train, "transcribe": _transcribe, "evaluate": _evaluate, "tune": _tune, "score": _score,
-    "augment": _augment, "lm": _lm, "lexicon": _lexicon,
+    "augment": _augment, "export": _export, "lm": _lm, "lexicon": _lexicon,
 }  # fmt: skip
 
 

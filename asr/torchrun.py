@@ -10,7 +10,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from torch.distributed import TCPStore
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 __all__ = ["first_to_report", "rank_and_world_size", "wait_for_all"]
 
@@ -50,7 +50,7 @@ def wait_for_all() -> None:
 
 
 def _attempt() -> str:
-    """How often torchrun has started all processes again: what an earlier attempt has stored does not count."""
+    """How often torchrun has started all again: what an earlier attempt has stored does not count."""
     return os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
 
 
@@ -62,7 +62,7 @@ def _connect(timeout: timedelta) -> "TCPStore | None":
     """
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
         return None
-    from torch.distributed import TCPStore
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
     address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     return TCPStore(address, port, is_master=False, timeout=timeout)

@@ -13,8 +13,7 @@ from asr.corpora.manifest import Utterance, read_manifest
 from asr.decoding.config import DecoderSettings
 from asr.decoding.decoder import DescribedDecoder, build_decoder
 from asr.decoding.resources import data_digest
-from asr.device import choose_device
-from asr.model.saved import load_model
+from asr.export.loading import Engine, load_with_engine
 from asr.model.shipped import find_model
 from asr.scoring.evaluation import evaluate
 from asr.scoring.report import write_report
@@ -41,6 +40,7 @@ class EvaluateSettings:
     ] = None
     batch_s: float = 120.0  # seconds of audio in a batch, padding included; bounds the memory that is needed
     device: str = "auto"  # auto, cpu, cuda or cuda:N
+    engine: Engine = None
     decoding: Annotated[DecoderSettings, tyro.conf.arg(name="")] = field(default_factory=DecoderSettings)
 
 
@@ -52,7 +52,7 @@ def run(settings: EvaluateSettings) -> str:
     """
     utterances = read_manifest(settings.manifest, allow_empty_text=True)
     files = find_model(settings.model)
-    model = load_model(files.path, choose_device(settings.device))
+    model = load_with_engine(files.path, settings.device, settings.engine)
     out = settings.out or files.beside(f"{settings.manifest.stem}.results")
     out.mkdir(parents=True, exist_ok=True)  # before an hour of recognition, not after it
     log.info("%s: %s", settings.model, describe(model.settings.provenance))

@@ -18,10 +18,10 @@ from asr.corpora.recording_list import NamedRecording, list_recordings
 from asr.decoding.config import DecoderSettings
 from asr.decoding.decoder import build_decoder
 from asr.decoding.hypothesis import Hypothesis, Word
-from asr.device import choose_device, limit_cores
+from asr.device import limit_cores
 from asr.errors import AsrError, DataError, SettingsError
+from asr.export.loading import Engine, load_with_engine
 from asr.frontend.segmentation import SegmentationConfig
-from asr.model.saved import load_model
 from asr.model.shipped import DEFAULT_MODEL, find_model
 from asr.recognition.long_audio import recognise_recordings
 from asr.recognition.recognise import Recognised, Segment
@@ -77,6 +77,7 @@ class TranscribeSettings:
         default_factory=SegmentationConfig
     )
     device: str = "auto"  # auto, cpu, cuda or cuda:N
+    engine: Engine = None
     # of the model on a CPU, of the search and of reading, each
     threads: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="(default: all cores)")] = (
         None
@@ -190,7 +191,7 @@ def _recognise(
     if not recordings:
         return
     files = find_model(settings.model)
-    model = load_model(files.path, choose_device(settings.device))
+    model = load_with_engine(files.path, settings.device, settings.engine)
     decoder = build_decoder(settings.decoding.with_defaults_of(files), model, settings.nbest)
     if files.name and rank_and_world_size()[0] == 0:
         log.info("model: %s, which ships with asr %s (another one: --model FILE)", files.name, __version__)

@@ -165,7 +165,10 @@ def _read_lexicon(path: Path) -> Lexicon:
 
     def make() -> Arrays:
         words, digest = "\n".join(read().entries), read().digest
-        return {name: np.frombuffer(text.encode(), np.uint8) for name, text in (("words", words), ("digest", digest))}
+        return {
+            name: np.frombuffer(text.encode(), np.uint8)
+            for name, text in (("words", words), ("digest", digest))
+        }
 
     code = source_digest(Path(lexicon_module.__file__)) + source_digest(Path(__file__))
     arrays = cached_arrays(content_digest([file_digest(path), path.suffix, code]), make)
