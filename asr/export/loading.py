@@ -13,10 +13,10 @@ from asr.model.saved import load_model
 __all__ = ["Engine", "load_with_engine", "require_onnx"]
 
 Engine = Annotated[
-    Literal["torch", "onnx"] | None,
+    Literal["torch", "onnx", "onnx-int8"] | None,
     tyro.conf.arg(
-        metavar="torch|onnx",
-        help="What computes the model: torch, or onnxruntime on the CPU.",
+        metavar="torch|onnx|onnx-int8",
+        help="What computes the model: torch, or onnxruntime on the CPU, also with weights of 8 bits.",
         help_behavior_hint="(default: onnx for a graph of `asr export`, else torch)",
     ),
 ]
@@ -29,7 +29,7 @@ def load_with_engine(path: Path, device: str, engine: Engine) -> AcousticModel:
     Args:
         path: of `asr train` (.safetensors) or `asr export` (.onnx).
         device: auto, cpu, cuda or cuda:N; onnxruntime computes on the CPU.
-        engine: None: onnx for a graph, else torch.
+        engine: None: onnx for a graph, else torch. The weights of a graph stay as they are.
 
     Raises:
         ModelError: the file cannot be used.
@@ -38,16 +38,18 @@ def load_with_engine(path: Path, device: str, engine: Engine) -> AcousticModel:
     is_graph = path.suffix == ".onnx"
     if engine == "torch" and is_graph:
         raise SettingsError(f"--engine torch: {path} is a graph. Name its .safetensors file, or use onnx.")
-    if engine != "onnx" and not is_graph:
+    if engine in (None, "torch") and not is_graph:
         return load_model(path, choose_device(device))
     if device.startswith("cuda"):
         raise SettingsError(f"--device {device}: onnxruntime is used on the CPU. Expected auto or cpu.")
     require_onnx()
     from asr.export.engine import OnnxModel
+    from asr.export.int8 import to_int8
     from asr.export.model import export_model
 
     if not is_graph:
-        return OnnxModel(export_model(load_model(path)).SerializeToString())
+        graph = export_model(load_model(path))
+        return OnnxModel((to_int8(graph) if engine == "onnx-int8" else graph).SerializeToString())
     try:
         return OnnxModel(path.read_bytes())
     except OSError as error:

@@ -39,7 +39,8 @@ def test_says_how_far_it_is_from_torch(
 
 def test_transcribes_and_scores(tones: Any, graph: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A graph whose settings or tokenizer were left behind; an engine that is parsed and not used."""
-    for model, options in ((graph, []), (tones.model, ["--engine", "onnx"])):
+    engines = ["--engine", "onnx"], ["--engine", "onnx-int8"]
+    for model, options in ((graph, []), *((tones.model, options) for options in engines)):
         assert main(["transcribe", *tones.files, "--model", str(model), *options]) == 0
         assert capsys.readouterr().out.splitlines() == list(tones.texts.values())
     out = graph.parent / "score"
