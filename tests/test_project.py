@@ -109,7 +109,7 @@ def test_package_imports_what_it_declares() -> None:
     """A third party that only developers have, or one that every user installs and nothing imports."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     declared = {re.split(r"[^\w-]", line)[0] for line in project["dependencies"]}
-    extras = {"bpe", "tensorboard"}  # what a user may leave out; their import says so when it fails
+    extras = {"bpe", "onnx", "tensorboard"}  # what a user may leave out; their import says so when it fails
     optional = {re.split(r"[^\w-]", x)[0] for e in extras for x in project["optional-dependencies"][e]}
     with_torch = {"triton"}  # comes with a torch for CUDA only; its import may fail
     imported: dict[str, str] = {}
