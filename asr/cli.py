@@ -34,7 +34,7 @@ usage: asr COMMAND [--help] ...
   tune        decoding weights of a model and a language model, tuned on a dev set
   score       word error rate of one text file against another
   augment     recordings as training augments them: speed, rooms, noise, telephone, …
-  corpus      public corpora: what there is, fetched, checked, as manifests
+  corpus      public corpora and your own folders, as manifests
   lm          train a language model (n-grams or a character RNN), score text with it, convert it
   lexicon     train a network that pronounces words, pronounce words, score pronunciations
 
@@ -60,10 +60,12 @@ usage: asr corpus COMMAND [--help] ...
 
   list     public corpora: hours, speakers, licence, how to get each
   prepare  a public corpus -> train.jsonl, dev.jsonl, test.jsonl
+  folder   your own recordings with their transcripts -> the same
 
   asr corpus list
   asr corpus prepare yesno --download -o manifests
-  asr corpus prepare common_voice --parts de --root cv-corpus-20.0-2024-12-06 -o manifests"""
+  asr corpus prepare common_voice --parts de --root cv-corpus-20.0-2024-12-06 -o manifests
+  asr corpus folder my-recordings -o manifests"""
 
 _LM_HELP = """\
 asr lm: language models.
@@ -220,6 +222,12 @@ def _corpus_prepare(arguments: Sequence[str]) -> int:
     return _report(run_prepare(parse(CorpusPrepareSettings, "asr corpus prepare", arguments)))
 
 
+def _corpus_folder(arguments: Sequence[str]) -> int:
+    from asr.commands.corpus import CorpusFolderSettings, run_folder
+
+    return _report(run_folder(parse(CorpusFolderSettings, "asr corpus folder", arguments)))
+
+
 def _lm_train(arguments: Sequence[str]) -> int:
     kind, rest = _take_kind(arguments, ("ngram", "charrnn"))
     if kind == "charrnn":
@@ -341,7 +349,9 @@ def _group(name: str, help_text: str, commands: _Commands) -> Callable[[Sequence
 _COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "train": _train, "transcribe": _transcribe, "evaluate": _evaluate, "tune": _tune, "score": _score,
     "augment": _augment,
-    "corpus": _group("corpus", _CORPUS_HELP, {"list": _corpus_list, "prepare": _corpus_prepare}),
+    "corpus": _group("corpus", _CORPUS_HELP, {
+        "list": _corpus_list, "prepare": _corpus_prepare, "folder": _corpus_folder,
+    }),
     "lm": _group("lm", _LM_HELP, {
         "train": _lm_train, "score": _lm_score, "interpolate": _lm_interpolate, "convert": _lm_convert,
     }),

@@ -27,7 +27,7 @@ MADE_BY_COMMANDS = ("RUN/", "bundle/", "diagnostics/", "dist/", "runs/", "tensor
 
 COMMANDS = (
     ["train"], ["transcribe"], ["evaluate"], ["tune"], ["score"], ["augment"],
-    ["corpus", "list"], ["corpus", "prepare"],
+    ["corpus", "list"], ["corpus", "prepare"], ["corpus", "folder"],
     ["lm", "train"], ["lm", "train", "--kind", "charrnn"], ["lm", "score"], ["lm", "convert"],
     ["lm", "interpolate"],
     ["lexicon", "train"], ["lexicon", "train", "--kind", "ctc"], ["lexicon", "apply"], ["lexicon", "score"],
