@@ -34,6 +34,7 @@ usage: asr COMMAND [--help] ...
   tune        decoding weights of a model and a language model, tuned on a dev set
   score       word error rate of one text file against another
   augment     recordings as training augments them: speed, rooms, noise, telephone, …
+  doctor      what is wrong with manifests: audio, transcripts, speakers, alphabet
   corpus      public corpora and your own folders, as manifests
   lm          train a language model (n-grams or a character RNN), score text with it, convert it
   lexicon     train a network that pronounces words, pronounce words, score pronunciations
@@ -47,6 +48,7 @@ usage: asr COMMAND [--help] ...
   asr score reference.txt hypothesis.txt
   asr augment recording.wav --out augmented --augment.noise-share 1
   asr corpus prepare yesno --download -o manifests
+  asr doctor train.jsonl dev.jsonl
   asr lm train text.txt --order 3 -o lm.bin
   asr lexicon train -o letters-to-sounds.safetensors
 
@@ -210,6 +212,12 @@ def _augment(arguments: Sequence[str]) -> int:
     return _report(run(parse(AugmentSettings, "asr augment", arguments)))
 
 
+def _doctor(arguments: Sequence[str]) -> int:
+    from asr.commands.doctor import DoctorSettings, run
+
+    return _report(run(parse(DoctorSettings, "asr doctor", arguments)))
+
+
 def _corpus_list(arguments: Sequence[str]) -> int:
     from asr.commands.corpus import CorpusListSettings, run_list
 
@@ -348,7 +356,7 @@ def _group(name: str, help_text: str, commands: _Commands) -> Callable[[Sequence
 
 _COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "train": _train, "transcribe": _transcribe, "evaluate": _evaluate, "tune": _tune, "score": _score,
-    "augment": _augment,
+    "augment": _augment, "doctor": _doctor,
     "corpus": _group("corpus", _CORPUS_HELP, {
         "list": _corpus_list, "prepare": _corpus_prepare, "folder": _corpus_folder,
     }),

@@ -95,7 +95,9 @@ def read_folder(
 
 def _list(root: Path, readers: Mapping[str, SegmentReader]) -> FolderFiles:
     """All files of a folder; links to folders that were visited lead nowhere."""
-    audio, texts, visited = [], [], set()
+    audio: list[Path] = []
+    texts: list[Path] = []
+    visited: set[tuple[int, int]] = set()
     for folder, below, names in os.walk(root, followlinks=True):
         status = os.stat(folder)
         if (status.st_dev, status.st_ino) in visited:

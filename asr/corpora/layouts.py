@@ -125,10 +125,10 @@ class FolderFiles:
                 found[key] = "".join(value).strip()
         return found
 
-    def clip(self, name: str, folder: Path, source: Path, text: str, **fields: str) -> Iterator[Clip]:
+    def clip(self, name: str, source: Path, text: str, key: str = "", speaker: str = "") -> Iterator[Clip]:
         """The clip of a name that a list has, or a note that there is no recording."""
-        if audio := self.find(name, folder):
-            yield Clip(audio, text, source=source, **fields)
+        if audio := self.find(name, source.parent):
+            yield Clip(audio, text, key, speaker, source=source)
         else:
             self.leave_out(f"{source}: {name}", "transcript without audio")
 
@@ -207,11 +207,11 @@ def _metadata(files: FolderFiles) -> Iterator[Clip]:
             fields = line.split("|")
             if columns and len(fields) == len(header):
                 yield from files.clip(
-                    fields[columns[0]], path.parent, path, fields[columns[1]],
+                    fields[columns[0]], path, fields[columns[1]],
                     speaker=fields[columns[2]] if columns[2] >= 0 else "",
                 )  # fmt: skip
             elif not columns and len(fields) in (2, 3) and fields[0]:
-                yield from files.clip(fields[0], path.parent, path, fields[-1])  # the last: numbers in words
+                yield from files.clip(fields[0], path, fields[-1])  # the last: numbers in words
             elif line.strip():
                 files.leave_out(f"{path} line {number}", "another number of fields with | between them")
 
@@ -222,8 +222,11 @@ def _table(files: FolderFiles) -> Iterator[Clip]:
         mark = "\t" if "\t" in first else ";" if first.count(";") > first.count(",") else ","
         if "|" in first or mark not in first:
             continue
-        quoting = csv.QUOTE_NONE if mark == "\t" else csv.QUOTE_MINIMAL
-        rows = list(csv.reader(files.lines(path), delimiter=mark, quoting=quoting))
+        lines = files.lines(path)
+        if mark == "\t":
+            rows = list(csv.reader(lines, delimiter=mark, quoting=csv.QUOTE_NONE))
+        else:
+            rows = list(csv.reader(lines, delimiter=mark))
         if not rows:
             continue
         columns = _columns([name.strip().lower() for name in rows[0]])
@@ -234,7 +237,7 @@ def _table(files: FolderFiles) -> Iterator[Clip]:
         for number, row in enumerate(rows[bool(columns) :], start=1 + bool(columns)):
             if len(row) == len(rows[0]) and row[audio]:
                 who = row[speaker] if speaker >= 0 else ""
-                yield from files.clip(row[audio], path.parent, path, row[text], speaker=who)
+                yield from files.clip(row[audio], path, row[text], speaker=who)
             elif any(row):
                 files.leave_out(f"{path} line {number}", f"{len(row)} fields, {len(rows[0])} expected")
 
@@ -258,7 +261,7 @@ def _librispeech(files: FolderFiles) -> Iterator[Clip]:
     for path in files.named(".trans.txt"):
         for key, text in files.keyed(path).items():
             speaker = key.split("-")[0] if key.count("-") == 2 else ""
-            yield from files.clip(key, path.parent, path, text, id=key, speaker=speaker)
+            yield from files.clip(key, path, text, key, speaker)
 
 
 def _beside(files: FolderFiles) -> Iterator[Clip]:

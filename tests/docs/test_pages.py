@@ -26,7 +26,7 @@ OTHERS = {
 MADE_BY_COMMANDS = ("RUN/", "bundle/", "diagnostics/", "dist/", "runs/", "tensorboard/")
 
 COMMANDS = (
-    ["train"], ["transcribe"], ["evaluate"], ["tune"], ["score"], ["augment"],
+    ["train"], ["transcribe"], ["evaluate"], ["tune"], ["score"], ["augment"], ["doctor"],
     ["corpus", "list"], ["corpus", "prepare"], ["corpus", "folder"],
     ["lm", "train"], ["lm", "train", "--kind", "charrnn"], ["lm", "score"], ["lm", "convert"],
     ["lm", "interpolate"],
