@@ -122,14 +122,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def recipe(
-    run: Callable[[Config], str], config: Config | Mapping[str, tuple[str, Config]], default: str = ""
+    run: Callable[[Config], str],
+    config: Config | Mapping[str, tuple[str, Config]] | Callable[[], Config],
+    default: str = "",
 ) -> None:
     """Run a recipe: settings from the command line, errors and progress as for every command; then exit.
 
     Args:
         run: takes the settings, returns the text to print at the end.
-        config: default settings, which the command line can change; or presets by name, each with its
-            description, of which the command line names one first.
+        config: default settings, which the command line can change, or what makes them; or presets by name,
+            each with its description, of which the command line names one first.
         default: the preset where the command line names none; "" if it has to name one.
     """
 
@@ -150,8 +152,8 @@ def recipe(
                 }
                 settings = tyro.extras.overridable_config_cli(presets, args=arguments, description=document)
             else:
-                start = _of_source(config, source)
-                settings = tyro.cli(type(config), default=start, description=document)
+                start = _of_source(config() if callable(config) else config, source)
+                settings = tyro.cli(type(start), default=start, description=document)
         _console.print_result(run(settings))
         return 0
 
