@@ -63,11 +63,13 @@ usage: asr corpus COMMAND [--help] ...
   list     public corpora: hours, speakers, licence, how to get each
   prepare  a public corpus -> train.jsonl, dev.jsonl, test.jsonl
   folder   your own recordings with their transcripts -> the same
+  convert  a manifest -> Kaldi, NeMo, lhotse or a table
 
   asr corpus list
   asr corpus prepare yesno --download -o manifests
   asr corpus prepare common_voice --parts de --root cv-corpus-20.0-2024-12-06 -o manifests
-  asr corpus folder my-recordings -o manifests"""
+  asr corpus folder my-recordings -o manifests
+  asr corpus convert train.jsonl --to kaldi -o data/train"""
 
 _LM_HELP = """\
 asr lm: language models.
@@ -238,6 +240,12 @@ def _corpus_folder(arguments: Sequence[str]) -> int:
     return _report(run_folder(parse(CorpusFolderSettings, "asr corpus folder", arguments)))
 
 
+def _corpus_convert(arguments: Sequence[str]) -> int:
+    from asr.commands.corpus import CorpusConvertSettings, run_convert
+
+    return _report(run_convert(parse(CorpusConvertSettings, "asr corpus convert", arguments)))
+
+
 def _lm_train(arguments: Sequence[str]) -> int:
     kind, rest = _take_kind(arguments, ("ngram", "charrnn"))
     if kind == "charrnn":
@@ -361,6 +369,7 @@ _COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "augment": _augment, "doctor": _doctor,
     "corpus": _group("corpus", _CORPUS_HELP, {
         "list": _corpus_list, "prepare": _corpus_prepare, "folder": _corpus_folder,
+        "convert": _corpus_convert,
     }),
     "lm": _group("lm", _LM_HELP, {
         "train": _lm_train, "score": _lm_score, "interpolate": _lm_interpolate, "convert": _lm_convert,

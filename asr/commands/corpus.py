@@ -13,16 +13,17 @@ from typing import Annotated
 import tyro
 
 from asr.corpora.catalogue import CORPORA, find_corpus
+from asr.corpora.convert import Target, convert
 from asr.corpora.corpus import Corpus, LeftOut
 from asr.corpora.folder import read_folder
-from asr.corpora.manifest import Utterance, write_manifest
+from asr.corpora.manifest import Utterance, read_manifest, write_manifest
 from asr.corpora.progress import size_text
 from asr.errors import AsrError, DataError, SettingsError
 from asr.files import atomic_path
 from asr.transcripts.segments import SEGMENT_READERS
 
 __all__ = [
-    "CorpusFolderSettings", "CorpusListSettings", "CorpusPrepareSettings",
+    "CorpusConvertSettings", "CorpusFolderSettings", "CorpusListSettings", "CorpusPrepareSettings",
     "run_folder", "run_list", "run_prepare",
 ]  # fmt: skip
 
@@ -87,6 +88,22 @@ class CorpusFolderSettings:
     """Of the choice of speakers, or utterances, for dev and test."""
     normalizer: Annotated[str, tyro.conf.arg(metavar="NAME")] = "verbatim"
     """Text rules: verbatim, lower, english or words. Training applies its own."""
+
+
+@dataclass(frozen=True)
+class CorpusConvertSettings:
+    """Write a manifest in the form of another toolkit; `asr corpus folder` reads Kaldi, NeMo and csv back.
+
+    kaldi: wav.scp, segments, text, utt2spk, spk2utt. nemo: manifest.jsonl. lhotse: recordings.jsonl.gz and
+    supervisions.jsonl.gz. csv: manifest.csv.
+    """
+
+    manifest: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="MANIFEST")]
+    """JSONL."""
+    to: Target
+    """The toolkit."""
+    output: Annotated[Path, tyro.conf.arg(aliases=["-o"], metavar="DIR")]
+    """The folder for its files."""
 
 
 def run_list(settings: CorpusListSettings) -> str:
@@ -157,6 +174,22 @@ def run_folder(settings: CorpusFolderSettings) -> list[tuple[str | None, AsrErro
     found = ", ".join(f"{count:,} {name}" for name, count in reading.found.items())
     lines = [f"recordings by layout: {found}", f"split: {reading.split_by}"]
     return _write(folder, reading.splits, reading.left_out, lines)
+
+
+def run_convert(settings: CorpusConvertSettings) -> str:
+    """Convert a manifest; the summary to print.
+
+    Raises:
+        AudioError: a recording cannot be read.
+        DataError: the manifest cannot be read, cannot be said in this form, or cannot be written.
+        SettingsError: the target is the manifest itself, or cannot be written.
+    """
+    _check_writable(settings.output)
+    utterances = read_manifest(settings.manifest)
+    if (settings.output / "manifest.jsonl").resolve() == settings.manifest.resolve():
+        raise SettingsError(f"--output: {settings.manifest} would be overwritten. Choose another folder.")
+    files = convert(utterances, settings.to, settings.output)
+    return f"{len(utterances):,} utterances: {', '.join(map(str, files))}"
 
 
 def _write(

@@ -79,7 +79,7 @@ def read_folder(
     for path in files.audio:
         if path not in paired:
             files.leave_out(path, "audio without transcript")
-    clips = list(_with_words(clips, files, normalizer))
+    clips = list(_with_words(_with_ends(clips), files, normalizer))
     if not clips:
         raise DataError(
             f"{root}: no recording with a transcript: {len(files.audio)} recordings, "
@@ -110,6 +110,15 @@ def _list(root: Path, readers: Mapping[str, SegmentReader]) -> FolderFiles:
             if not name.startswith(".") and path.is_file():
                 (audio if path.suffix.lower() in AUDIO_SUFFIXES else texts).append(path)
     return FolderFiles(root, audio, texts, readers)
+
+
+def _with_ends(clips: Sequence[Clip]) -> Iterable[Clip]:
+    """A length that somebody else wrote counts for parts of recordings; whole ones are measured."""
+    count = Counter(clip.audio for clip in clips)
+    for clip in clips:
+        if clip.claimed and clip.end is None and (clip.offset or count[clip.audio] > 1):
+            clip = replace(clip, end=clip.offset + clip.claimed)
+        yield clip
 
 
 def _with_words(clips: Iterable[Clip], files: FolderFiles, normalizer: str) -> Iterable[Clip]:

@@ -17,8 +17,9 @@ import json
 import os
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from asr.corpora.corpus import LeftOut
 from asr.errors import DataError
@@ -50,6 +51,7 @@ class Clip:
     end: float | None = None  # seconds from the start of the file; None: to its end
     channel: int | None = None
     source: Path = Path()  # the file that has the transcript
+    claimed: float | None = None  # seconds, where somebody wrote them down
 
     @property
     def is_part(self) -> bool:
@@ -177,21 +179,30 @@ def _manifest(files: FolderFiles) -> Iterator[Clip]:
             if not row.strip():
                 continue
             try:
-                fields = json.loads(row)
-                audio, text = str(fields["audio_filepath"]), str(fields["text"])
-                offset, length = float(fields.get("offset") or 0), fields.get("duration")
-                channel = fields.get("channel")
-                end = offset + float(length) if length and offset else None
+                yield from _of_fields(files, path, json.loads(row))
             except (KeyError, TypeError, ValueError, AttributeError):
                 files.leave_out(f"{path} line {number}", "no JSON with audio_filepath and text")
-                continue
-            found = files.find(audio, path.parent)
-            if found is None:
-                files.leave_out(f"{path}: {audio}", "transcript without audio")
-                continue
-            # Whole files are measured: a duration that somebody else wrote may be wrong.
-            speaker = str(fields.get("speaker") or "")
-            yield Clip(found, text, str(fields.get("id") or ""), speaker, offset, end, channel, path)
+
+
+def _of_fields(files: FolderFiles, path: Path, fields: Mapping[str, Any]) -> Iterator[Clip]:
+    """The clip of a line with named fields: null and "" are absent.
+
+    Raises:
+        TypeError, ValueError: a value is not of its type.
+    """
+    given = {name: value for name, value in fields.items() if value is not None and value != ""}
+    audio, text, speaker = (
+        next((str(given[name]) for name in names if name in given), "") for names in (_AUDIO, _TEXT, _SPEAKER)
+    )
+    channel = int(given["channel"]) if "channel" in given else None
+    seconds = float(given["duration"]) if "duration" in given else None
+    clip = Clip(Path(), text, str(given.get("id", "")), speaker, float(given.get("offset", 0)), None, channel)
+    if not audio:
+        raise ValueError("no recording is named")
+    if found := files.find(audio, path.parent):
+        yield replace(clip, audio=found, claimed=seconds, source=path)
+    else:
+        files.leave_out(f"{path}: {audio}", "transcript without audio")
 
 
 def _metadata(files: FolderFiles) -> Iterator[Clip]:
@@ -229,17 +240,18 @@ def _table(files: FolderFiles) -> Iterator[Clip]:
             rows = list(csv.reader(lines, delimiter=mark))
         if not rows:
             continue
-        columns = _columns([name.strip().lower() for name in rows[0]])
-        if columns is None and (len(rows[0]) < 2 or files.find(rows[0][0], path.parent) is None):
+        header = [name.strip().lower() for name in rows[0]]
+        named = _columns(header) is not None
+        if not named and (len(header) < 2 or files.find(rows[0][0], path.parent) is None):
             files.leave_out(path, "a table without columns for recording and transcript", expected=True)
             continue
-        audio, text, speaker = columns or (0, 1, -1)
-        for number, row in enumerate(rows[bool(columns) :], start=1 + bool(columns)):
-            if len(row) == len(rows[0]) and row[audio]:
-                who = row[speaker] if speaker >= 0 else ""
-                yield from files.clip(row[audio], path, row[text], speaker=who)
-            elif any(row):
-                files.leave_out(f"{path} line {number}", f"{len(row)} fields, {len(rows[0])} expected")
+        names = header if named else [_AUDIO[0], _TEXT[0]]
+        for number, row in enumerate(rows[named:], start=1 + named):
+            try:
+                yield from _of_fields(files, path, dict(zip(names, row, strict=True)))
+            except ValueError:
+                if any(row):
+                    files.leave_out(f"{path} line {number}", f"not {' '.join(names)}"[:100])
 
 
 def _first_line(path: Path) -> str:

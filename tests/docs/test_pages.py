@@ -27,7 +27,7 @@ MADE_BY_COMMANDS = ("RUN/", "bundle/", "diagnostics/", "dist/", "runs/", "tensor
 
 COMMANDS = (
     ["train"], ["transcribe"], ["evaluate"], ["tune"], ["score"], ["augment"], ["doctor"],
-    ["corpus", "list"], ["corpus", "prepare"], ["corpus", "folder"],
+    ["corpus", "list"], ["corpus", "prepare"], ["corpus", "folder"], ["corpus", "convert"],
     ["lm", "train"], ["lm", "train", "--kind", "charrnn"], ["lm", "score"], ["lm", "convert"],
     ["lm", "interpolate"],
     ["lexicon", "train"], ["lexicon", "train", "--kind", "ctc"], ["lexicon", "apply"], ["lexicon", "score"],
@@ -35,7 +35,7 @@ COMMANDS = (
 )  # fmt: skip
 RECIPES = (
     *(["digits"], ["letter_to_sound"], ["compare_decoders"], ["compare_cells"], ["english"]),
-    *(["librispeech", "100h"], ["corpus", "yesno"]),
+    *(["librispeech", "100h"], ["corpus", "yesno"], ["own_data"]),
 )
 
 
@@ -79,7 +79,7 @@ def options() -> set[str]:
             patch.setattr(sys, "argv", [name, *preset, "--help"])
             with pytest.raises(SystemExit):
                 runpy.run_path(str(ROOT / "recipes" / f"{name}.py"), run_name="__main__")
-    for imported in ("digits", "mini_librispeech"):
+    for imported in ("digits", "mini_librispeech", "corpus"):
         sys.modules.pop(imported, None)
     return set(re.findall(r"--[a-z][\w.-]*", help_texts.getvalue()))
 
