@@ -7,6 +7,7 @@ it. Results go to stdout, everything else to stderr.
 
 import contextlib
 import errno
+import importlib
 import io
 import logging
 import os
@@ -216,36 +217,6 @@ def _augment(arguments: Sequence[str]) -> int:
     return _report(run(parse(AugmentSettings, "asr augment", arguments)))
 
 
-def _doctor(arguments: Sequence[str]) -> int:
-    from asr.commands.doctor import DoctorSettings, run
-
-    return _report(run(parse(DoctorSettings, "asr doctor", arguments)))
-
-
-def _corpus_list(arguments: Sequence[str]) -> int:
-    from asr.commands.corpus import CorpusListSettings, run_list
-
-    return _report(run_list(parse(CorpusListSettings, "asr corpus list", arguments)))
-
-
-def _corpus_prepare(arguments: Sequence[str]) -> int:
-    from asr.commands.corpus import CorpusPrepareSettings, run_prepare
-
-    return _report(run_prepare(parse(CorpusPrepareSettings, "asr corpus prepare", arguments)))
-
-
-def _corpus_folder(arguments: Sequence[str]) -> int:
-    from asr.commands.corpus import CorpusFolderSettings, run_folder
-
-    return _report(run_folder(parse(CorpusFolderSettings, "asr corpus folder", arguments)))
-
-
-def _corpus_convert(arguments: Sequence[str]) -> int:
-    from asr.commands.corpus import CorpusConvertSettings, run_convert
-
-    return _report(run_convert(parse(CorpusConvertSettings, "asr corpus convert", arguments)))
-
-
 def _lm_train(arguments: Sequence[str]) -> int:
     kind, rest = _take_kind(arguments, ("ngram", "charrnn"))
     if kind == "charrnn":
@@ -332,6 +303,16 @@ def _take_kind(arguments: Sequence[str], kinds: Sequence[str]) -> tuple[str, lis
     return kind, rest
 
 
+def _command(name: str, settings: str, run: str = "run") -> Callable[[Sequence[str]], int]:
+    """A command by its words, and the names of its settings and function in the file of its first word."""
+
+    def call(arguments: Sequence[str]) -> int:
+        module = importlib.import_module(f"asr.commands.{name.split()[0]}")
+        return _report(getattr(module, run)(parse(getattr(module, settings), f"asr {name}", arguments)))
+
+    return call
+
+
 _Commands = Mapping[str, Callable[[Sequence[str]], int]]
 
 
@@ -366,10 +347,12 @@ def _group(name: str, help_text: str, commands: _Commands) -> Callable[[Sequence
 
 _COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "train": _train, "transcribe": _transcribe, "evaluate": _evaluate, "tune": _tune, "score": _score,
-    "augment": _augment, "doctor": _doctor,
+    "augment": _augment, "doctor": _command("doctor", "DoctorSettings"),
     "corpus": _group("corpus", _CORPUS_HELP, {
-        "list": _corpus_list, "prepare": _corpus_prepare, "folder": _corpus_folder,
-        "convert": _corpus_convert,
+        "list": _command("corpus list", "CorpusListSettings", "run_list"),
+        "prepare": _command("corpus prepare", "CorpusPrepareSettings", "run_prepare"),
+        "folder": _command("corpus folder", "CorpusFolderSettings", "run_folder"),
+        "convert": _command("corpus convert", "CorpusConvertSettings", "run_convert"),
     }),
     "lm": _group("lm", _LM_HELP, {
         "train": _lm_train, "score": _lm_score, "interpolate": _lm_interpolate, "convert": _lm_convert,
