@@ -79,7 +79,7 @@ def read_folder(
     for path in files.audio:
         if path not in paired:
             files.leave_out(path, "audio without transcript")
-    clips = list(_with_words(_with_ends(clips), files, normalizer))
+    clips = list(_with_words(_with_ends(_once(clips, files)), files, normalizer))
     if not clips:
         raise DataError(
             f"{root}: no recording with a transcript: {len(files.audio)} recordings, "
@@ -110,6 +110,19 @@ def _list(root: Path, readers: Mapping[str, SegmentReader]) -> FolderFiles:
             if not name.startswith(".") and path.is_file():
                 (audio if path.suffix.lower() in AUDIO_SUFFIXES else texts).append(path)
     return FolderFiles(root, audio, texts, readers)
+
+
+def _once(clips: Sequence[Clip], files: FolderFiles) -> Sequence[Clip]:
+    """What several lists have, such as all.tsv and test.tsv, once: as test, else dev, else training."""
+    order = ("test", "dev", "train", "")
+    best: dict[tuple[object, ...], Clip] = {}
+    for clip in sorted(clips, key=lambda clip: order.index(_own_split(clip, files.root))):
+        best.setdefault((clip.audio, clip.offset, clip.channel, clip.text), clip)
+    for clip in clips:
+        if best[clip.audio, clip.offset, clip.channel, clip.text] is not clip:
+            files.leave_out(f"{clip.source}: {clip.audio.name}", "in another list, too", expected=True)
+    kept = {id(clip) for clip in best.values()}
+    return [clip for clip in clips if id(clip) in kept]
 
 
 def _with_ends(clips: Sequence[Clip]) -> Iterable[Clip]:

@@ -35,6 +35,7 @@ _AUDIO = ("audio_filepath", "audio_file", "audio", "path", "file", "filename", "
           "wav_filename")  # fmt: skip
 _TEXT = ("text", "transcript", "transcription", "sentence", "normalized_text", "raw_text")
 _SPEAKER = ("speaker", "speaker_id", "speaker_name", "client_id")
+_REJECTED = ("invalidated", "other", "reported")  # lists of Common Voice
 _BESIDE = (".txt", ".lab", ".textgrid", ".srt", ".vtt")
 _AUDIO_FOLDERS = ("", "wavs", "wav", "clips", "audio", "recordings")
 
@@ -222,7 +223,8 @@ def _metadata(files: FolderFiles) -> Iterator[Clip]:
                     speaker=fields[columns[2]] if columns[2] >= 0 else "",
                 )  # fmt: skip
             elif not columns and len(fields) in (2, 3) and fields[0]:
-                yield from files.clip(fields[0], path, fields[-1])  # the last: numbers in words
+                # The last field has numbers in words.
+                yield from files.clip(fields[0], path, fields[-1], Path(fields[0]).stem)
             elif line.strip():
                 files.leave_out(f"{path} line {number}", "another number of fields with | between them")
 
@@ -241,6 +243,9 @@ def _table(files: FolderFiles) -> Iterator[Clip]:
         if not rows:
             continue
         header = [name.strip().lower() for name in rows[0]]
+        if path.stem in _REJECTED and "client_id" in header:
+            files.leave_out(path, "clips that Common Voice did not accept", expected=True)
+            continue
         named = _columns(header) is not None
         if not named and (len(header) < 2 or files.find(rows[0][0], path.parent) is None):
             files.leave_out(path, "a table without columns for recording and transcript", expected=True)

@@ -84,7 +84,9 @@ def text_findings(
 
 
 def describe_character(character: str) -> str:
-    """A character with its code point and name, so that what looks alike, or is invisible, is told apart."""
+    """A character with its code point and name, unless it is plain: what looks alike is told apart."""
+    if character.isascii() and character.isprintable():
+        return repr(character)
     name = unicodedata.name(character, "without a name").lower()
     return f"{character!r} U+{ord(character):04X} {name}"
 

@@ -64,7 +64,7 @@ def librispeech(root: Path) -> dict[str, str]:
 def ljspeech(root: Path) -> dict[str, str]:
     sound(root / "wavs/LJ1.wav")
     write(root / "metadata.csv", 'LJ1|Dr. "A|doctor "A\n')
-    return {"wavs-LJ1": 'doctor "A'}
+    return {"LJ1": 'doctor "A'}
 
 
 def coqui(root: Path) -> dict[str, str]:
@@ -191,6 +191,23 @@ def test_own_splits(tmp_path: Path) -> None:
         "train": ["train-clean-5-train-clean-5"], "dev": ["dev_set-dev_set"], "test": ["test-test"],
     }  # fmt: skip
     assert reading.split_by.startswith("the folder's own")
+
+
+def test_a_clip_of_several_lists(tmp_path: Path) -> None:
+    """A test set that is trained on, since another list has all clips; clips that nobody accepted."""
+    rows = {name: f"c\t{name}.wav\tword {name}\n" for name in ("a", "b", "c", "bad")}
+    for name in rows:
+        sound(tmp_path / f"clips/{name}.wav")
+    lists = {"validated": "abc", "train": "a", "dev": "b", "test": "c"}
+    for split, names in lists.items():
+        write(tmp_path / f"{split}.tsv", "client_id\tpath\tsentence\n" + "".join(map(rows.get, names)))
+    write(tmp_path / "invalidated.tsv", "client_id\tpath\tsentence\n" + rows["bad"])
+    reading = read(tmp_path)
+    assert {name: [one.text for one in part] for name, part in reading.splits.items()} == {
+        "train": ["word a"], "dev": ["word b"], "test": ["word c"],
+    }  # fmt: skip
+    assert reasons(reading) == {"audio without transcript": 1}
+    assert sum(one.why == "in another list, too" for one in reading.left_out) == 3
 
 
 def test_what_is_left_out(tmp_path: Path) -> None:
