@@ -88,10 +88,13 @@ def settings_for(arguments: Sequence[str]) -> Config:
         return Config(**vars(replace(sized, text=text, train=run)))
     epochs = 20 if hours <= 1 else 12 if hours <= 10 else 6
     return Config(
-        text=TextConfig(units="phones", unknown="drop"), augment=AugmentConfig(mel_warp=(0.88, 1.12)),
+        text=TextConfig(units="phones", unknown="drop"),
+        augment=AugmentConfig(  # as that model has learned
+            time_masks_per_s=0.4, mel_mask_bands=8, masks_from_epoch=1, mel_warp=(0.88, 1.12),
+        ),
         batch=BatchConfig(seconds=30 if hours <= 1 else 60),
         train=TrainConfig(
-            run_dir=run_dir, epochs=epochs, schedule="linear", learning_rate=5e-4, ema=0.998,
+            run_dir=run_dir, epochs=epochs, schedule="linear", learning_rate=3e-4, ema=0.998,
             warm_start=Path(DEFAULT_MODEL),
         ),
     )  # fmt: skip

@@ -187,19 +187,32 @@ def _with_ids(clips: Sequence[Clip], root: Path) -> list[Clip]:
 def _split(clips: Sequence[Clip], root: Path, seed: int) -> tuple[list[str], str]:
     """The split of each clip, and how it was made."""
     own = [_own_split(clip, root) for clip in clips]
-    if all(own) and "train" in own and len(set(own)) > 1:
-        return [name or "train" for name in own], "the folder's own: train, dev and test by their names"
+    if not (all(own) and "train" in own and len(set(own)) > 1):
+        return _held_out(clips, seed, dev=0.1, test=0.1)
+    missing = {name: 0.0 if name in own else 0.1 for name in ("dev", "test")}
+    if not any(missing.values()):
+        return own, "the folder's own, by the names of its files and folders"
+    train = [clip for clip, name in zip(clips, own, strict=True) if name == "train"]
+    drawn, how = _held_out(train, seed, **missing)
+    names = iter(drawn)
+    split = [next(names) if name == "train" else name for name in own]
+    made = next(name for name, share in missing.items() if share)
+    return split, f"the folder's own, by the names of its files and folders; {made} of train, {how}"
+
+
+def _held_out(clips: Sequence[Clip], seed: int, *, dev: float, test: float) -> tuple[list[str], str]:
+    """Speakers, or utterances, for dev and test: the split of each clip, and how it was made."""
     counts = Counter(clip.speaker for clip in clips)
     small = [name for name, count in counts.items() if name and count <= _LARGEST_SHARE * len(clips)]
     if "" not in counts and len(small) >= 3:
-        held = hold_out(small, seed=seed)
+        held = hold_out(small, dev, test, seed)
         return [held.get(clip.speaker, "train") for clip in clips], f"by speaker, of {len(counts)}"
     recordings = {clip.audio for clip in clips}
     if len(recordings) >= 10:  # parts of one recording share its room and its topic
-        by = hold_out([str(path) for path in recordings], seed=seed)
+        by = hold_out([str(path) for path in recordings], dev, test, seed)
         names = [by[str(clip.audio)] for clip in clips]
     else:
-        by = hold_out([clip.id for clip in clips], seed=seed)
+        by = hold_out([clip.id for clip in clips], dev, test, seed)
         names = [by[clip.id] for clip in clips]
     known = "no speaker is named" if not any(counts) else f"{len(counts)} speakers are too few to hold out"
     return names, f"by utterance: {known}, so that a score says nothing about other people"

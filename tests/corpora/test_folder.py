@@ -193,6 +193,18 @@ def test_own_splits(tmp_path: Path) -> None:
     assert reading.split_by.startswith("the folder's own")
 
 
+def test_own_splits_without_dev(tmp_path: Path) -> None:
+    """A folder with train and test, as Kaldi's often are, that no training can start from."""
+    for number in range(12):
+        part = "test" if number < 2 else "train"
+        sound(tmp_path / f"{part}/p{number}/{number}.wav")
+        write(tmp_path / f"{part}/p{number}/{number}.txt", "word")
+    reading = read(tmp_path)
+    assert [len(reading.splits[name]) for name in ("train", "dev", "test")] == [9, 1, 2]
+    assert {one.speaker for one in reading.splits["test"]} == {"p0", "p1"}
+    assert reading.split_by.endswith("; dev of train, by speaker, of 10")
+
+
 def test_a_clip_of_several_lists(tmp_path: Path) -> None:
     """A test set that is trained on, since another list has all clips; clips that nobody accepted."""
     rows = {name: f"c\t{name}.wav\tword {name}\n" for name in ("a", "b", "c", "bad")}
