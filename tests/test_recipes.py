@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -205,12 +206,32 @@ def test_own_data_from_a_folder_to_a_score(tmp_path: Path) -> None:
     )
 
 
-def test_own_data_starts_from_the_model_that_ships(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """English that learns from nothing, and another language that starts from English phones."""
+@pytest.fixture
+def own_data(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The recipe, as a module."""
     monkeypatch.syspath_prepend(ROOT / "recipes")
-    own_data = importlib.import_module("own_data")
+    module = importlib.import_module("own_data")
     for name in ("own_data", "corpus"):
         monkeypatch.delitem(sys.modules, name)
+    return module
+
+
+def test_own_data_is_never_worse_for_fine_tuning(
+    own_data: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model that has forgotten more than it has learned."""
+    rates = {"before.safetensors": 0.2, "model.safetensors": 0.3}
+    monkeypatch.setattr(own_data, "load_model", lambda path, _: path)
+    monkeypatch.setattr(own_data, "evaluate", lambda path, _: SimpleNamespace(wer=rates[path.name]))
+    tuned = tmp_path / "model.safetensors"
+    assert own_data.better(tuned, [], "cpu") == tmp_path / "before.safetensors"
+    assert (tmp_path / "before.safetensors").is_file()
+    rates["model.safetensors"] = 0.1
+    assert own_data.better(tuned, [], "cpu") == tuned
+
+
+def test_own_data_starts_from_the_model_that_ships(own_data: Any, tmp_path: Path) -> None:
+    """English that learns from nothing, and another language that starts from English phones."""
     english, german = own_folder(tmp_path / "en", "Go there!"), own_folder(tmp_path / "de", "Geh dorthin!")
     found = own_data.settings_for(["--data.root", str(english)])
     assert (found.train.warm_start, found.text.units) == (Path("english"), "phones")
