@@ -87,8 +87,8 @@ def settings_for(arguments: Sequence[str]) -> Config:
         text, run = TextConfig(normalizer="words", unknown="drop"), replace(sized.train, run_dir=run_dir)
         return Config(**vars(replace(sized, text=text, train=run)))
     epochs, text = 20 if hours <= 1 else 12 if hours <= 10 else 6, TextConfig(units="phones", unknown="drop")
-    train = TrainConfig(run_dir, epochs=epochs, schedule="linear", learning_rate=3e-4, ema=0.998)
-    train = replace(train, warm_start=Path(DEFAULT_MODEL))
+    train = TrainConfig(epochs=epochs, schedule="linear", learning_rate=3e-4, ema=0.998)
+    train = replace(train, run_dir=run_dir, warm_start=Path(DEFAULT_MODEL))
     return Config(text=text, augment=AUGMENT, batch=BatchConfig(seconds=30), train=train)
 
 
