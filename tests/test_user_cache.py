@@ -9,7 +9,7 @@ import pytest
 
 from asr import user_cache
 from asr.decoding.fusion import vocabulary
-from asr.decoding.fusion.vocabulary import SearchVocabulary, build_vocabulary, letters_of
+from asr.decoding.fusion.vocabulary import SearchVocabulary, build_vocabulary, spelling_alphabet
 from asr.text.lexicon import Lexicon
 from asr.text.phones import PhoneTokenizer
 from asr.user_cache import cache_folder, cached_arrays, content_digest
@@ -25,7 +25,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def build(words: tuple[str, ...], lexicon: Lexicon | None = None) -> SearchVocabulary:
-    return build_vocabulary(words, TOKENIZER, letters_of(TOKENIZER), lexicon)
+    return build_vocabulary(words, TOKENIZER, spelling_alphabet(TOKENIZER), lexicon)
 
 
 def refuse(*_: object) -> None:

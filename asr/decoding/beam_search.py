@@ -12,12 +12,12 @@ from asr.decoding.fusion.lm_queries import LmQueries, answer_queries
 from asr.decoding.fusion.setup import SearchSetup
 from asr.decoding.fusion.vocabulary import SearchVocabulary
 from asr.decoding.hypothesis import Hypothesis, NamedSpans, Word, name_tokens, time_words
-from asr.decoding.kernel.arena import N_NODES, NODE, NONE, ROOT, compact, new_beam, new_merges
+from asr.decoding.kernel.arena import EMPTY_PREFIX, N_NODES, NODE, NONE, compact, new_beam, new_merges
 from asr.decoding.kernel.prefixes import propose_ends, score_ends
 from asr.decoding.kernel.proposals import COLUMNS, PARENT, WORD
 from asr.decoding.kernel.recombination import new_buffers
 from asr.decoding.kernel.steps import Pending, advance_beam
-from asr.decoding.lattice import Ends, paths
+from asr.decoding.lattice import FinalPrefixes, paths
 from asr.errors import ModelError
 from asr.text.tokenizer import Tokenizer
 
@@ -46,16 +46,16 @@ class BeamSearch:
     def __init__(self, setup: SearchSetup, name: str) -> None:
         self._setup = setup
         self._name = name
-        self._external = setup.prepared.external()
+        self._python_lm = setup.prepared.python_lm_states()
         self._pending = Pending(
-            np.empty((_PENDING if self._external else 0, COLUMNS), np.int32), np.zeros(1, np.int64)
+            np.empty((_PENDING if self._python_lm else 0, COLUMNS), np.int32), np.zeros(1, np.int64)
         )
         self._buffers = new_buffers(
             setup.config.resolved_beam_size, setup.tokenizer.vocab_size, setup.tables.max_proposals
         )
-        self.anchor = ROOT
+        self.anchor = EMPTY_PREFIX
         # Alternatives are needed for a list of hypotheses and for the posteriors of words.
-        self._has_word_lm = setup.prepared.scores is not None
+        self._has_word_lm = setup.prepared.unigram_log_probs is not None
         recorded = self._has_word_lm or setup.config.nbest > 1
         self.merges = new_merges(_MERGES + len(self._buffers.node) if recorded else 0)
         self.beam = new_beam(
@@ -111,24 +111,24 @@ class BeamSearch:
                     "model's output has no -inf where it should not; a larger --beam.beam-size may help."
                 )
             count = int(self._pending.size[0])
-            if self._external and count:
+            if self._python_lm and count:
                 self._pending.size[0] = 0
                 while self.beam.sizes[N_NODES] + count > len(self.beam.nodes):
                     self._double_arena()
-                yield from self._external.add_prefixes(
+                yield from self._python_lm.add_prefixes(
                     self.beam, self._pending.proposals[:count], setup.tables
                 )
             else:
                 self._make_room(again=step == full)
                 full = step
 
-    def ends(self) -> Ends:
+    def ends(self) -> FinalPrefixes:
         """How the prefixes of the beam end, as if the utterance ended here, with the search's scores."""
         prepared, tables = self._setup.prepared, self._setup.tables
         rows = propose_ends(self.beam, tables)
-        log_probs = self._external.end_log_probs(self.beam, rows) if self._external else np.zeros(len(rows))
+        log_probs = self._python_lm.end_log_probs(self.beam, rows) if self._python_lm else np.zeros(len(rows))
         score, fused, lm = score_ends(self.beam, rows, log_probs, tables, prepared.ngrams, prepared.end_id)
-        return Ends(rows[:, PARENT], rows[:, WORD], score, fused, lm)
+        return FinalPrefixes(rows[:, PARENT], rows[:, WORD], score, fused, lm)
 
     def finish(self, log_probs: NDArray[np.float64], step_s: float) -> list[Hypothesis]:
         """The best texts, as if the utterance ended here.
@@ -160,7 +160,7 @@ class BeamSearch:
             spans, acoustic = align_tokens(adjusted, np.array(path.tokens, np.int32))
             # The search's first choice stays the best, so that it does not depend on nbest; a text that would
             # score above it is a search error.
-            score = min(acoustic + path.fused, limit)
+            score = min(acoustic + path.fused_score, limit)
             limit = limit if found else score
             words = _time_words(named, path.tokens, spans, log_probs, step_s)
             found[text] = Hypothesis(
@@ -169,12 +169,12 @@ class BeamSearch:
                 tokens=tuple(path.tokens),
                 steps=tuple(spans[:, 0].tolist()),
                 score=score,
-                acoustic_score=score - path.fused,
-                lm_score=path.lm,
+                acoustic_score=score - path.fused_score,
+                lm_log_prob=path.lm_log_prob,
             )
             if len(found) == wanted:
                 break
-        return sorted(found.values(), key=lambda one: -one.score)[:nbest]
+        return sorted(found.values(), key=lambda hypothesis: -hypothesis.score)[:nbest]
 
     def _make_room(self, again: bool) -> None:
         """Drop nodes and merges that are not needed; double the arrays that are still more than half full.
@@ -183,9 +183,9 @@ class BeamSearch:
             again: whether the same step had too little room before.
         """
         nodes = np.zeros(len(self.beam.nodes), dtype=NODE)
-        number = np.full(self.beam.sizes[N_NODES], NONE, np.int32)
-        compact(self.beam, self.merges, nodes, number)
-        self.anchor = int(number[self.anchor])
+        new_index = np.full(self.beam.sizes[N_NODES], NONE, np.int32)
+        compact(self.beam, self.merges, nodes, new_index)
+        self.anchor = int(new_index[self.anchor])
         self.beam = self.beam._replace(nodes=nodes)
         if again or self.beam.sizes[N_NODES] > len(nodes) // 2:
             self._double_arena()
@@ -195,8 +195,8 @@ class BeamSearch:
             for name in ("kept", "dropped", "log_ratio"):
                 getattr(longer, name)[:count] = getattr(self.merges, name)[:count]
             self.merges = longer._replace(size=self.merges.size)
-        if self._external:
-            self._external.compact(self.beam)
+        if self._python_lm:
+            self._python_lm.compact(self.beam)
 
     def _double_arena(self) -> None:
         longer = np.zeros(2 * len(self.beam.nodes), dtype=NODE)
@@ -215,7 +215,7 @@ def name_words(
 
     Args:
         tokens: (tokens,) ids.
-        words: (tokens + 1,) the word that each token completed (a number, UNKNOWN or NONE), then the one that
+        words: (tokens + 1,) the word that each token completed (an id, OOV_WORD or NONE), then the one that
             the end completed.
         tokenizer: the model's.
         vocabulary: of the search.

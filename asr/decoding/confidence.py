@@ -23,15 +23,16 @@ from numpy.typing import NDArray
 
 from asr.compiled import kernel
 from asr.decoding.hypothesis import Word
-from asr.decoding.kernel.arena import NONE, ROOT, Merges
-from asr.decoding.lattice import Ends, Path
+from asr.decoding.kernel.arena import EMPTY_PREFIX, NONE, Merges
+from asr.decoding.lattice import FinalPrefixes, Path
 
 __all__ = ["LatticePosteriors", "with_posteriors"]
 
 # Factor on scores: steps are not independent, so that posteriors of unscaled scores are too close to 0 and 1.
 # Chosen on the dev set of the shipped model; 0.3 to 0.5 do about as well.
-SCALE = 0.4
-LEAST = 0.05  # merges and ends that are less probable than the best path by this factor are left out
+POSTERIOR_SCALE = 0.4
+# Merges and ends that are less probable than the best path by this factor are left out.
+MIN_RELATIVE_PROB = 0.05
 _ALIGNED = 64  # words of a part that are aligned, those next to the merge
 
 
@@ -51,7 +52,7 @@ _STATE = np.dtype(
     [
         ("label", np.int32),  # the word that a node or an end completes, or NONE
         ("first", np.int32),  # a merge into the node, or NONE
-        ("same", np.int32),  # the state that stands for all of the same word
+        ("representative", np.int32),  # the state that stands for all of the same word
         ("in_best", np.int32),  # whether it is on the best path, whose words stay different
         ("prob", np.float64),  # of the node or end
     ]
@@ -90,24 +91,25 @@ class LatticePosteriors:
         merges: into its nodes.
         ends: of the search.
         scale: factor on scores.
-        least: merges and ends that are less probable than the best path by this factor are left out.
+        min_relative_prob: merges and ends that are less probable than the best path by this factor are left
+            out.
     """
 
     def __init__(
         self,
         nodes: NDArray[Any],
         merges: Merges,
-        ends: Ends,
-        scale: float = SCALE,
-        least: float = LEAST,
+        ends: FinalPrefixes,
+        scale: float = POSTERIOR_SCALE,
+        min_relative_prob: float = MIN_RELATIVE_PROB,
     ) -> None:
         size = len(nodes)
         states = np.zeros(size + len(ends.node), _STATE)
         states["label"][:size], states["label"][size:] = nodes["word"], ends.word
         states["first"] = NONE
-        states["same"] = np.arange(len(states))
+        states["representative"] = np.arange(len(states))
         ratio = np.exp(scale * merges.log_ratio[: int(merges.size[0])])
-        likely = ratio >= least
+        likely = ratio >= min_relative_prob
         taken = np.zeros(int(likely.sum()), _MERGE)
         taken["kept"] = merges.kept[: len(likely)][likely]
         taken["dropped"] = merges.dropped[: len(likely)][likely]
@@ -121,10 +123,12 @@ class LatticePosteriors:
             parts=np.empty((2, _ALIGNED), np.int32),
             common=np.empty((_ALIGNED + 1, _ALIGNED + 1), np.int32),
         )
-        _forward_backward(graph, int(np.argmax(ends.score)), least)
-        self._label, self._same, self._count = states["label"], states["same"], size
+        _forward_backward(graph, int(np.argmax(ends.score)), min_relative_prob)
+        self._label, self._representative, self._count = states["label"], states["representative"], size
         words = states["label"] != NONE
-        self._probs = np.bincount(states["same"][words], states["prob"][words], minlength=len(states))
+        self._probs = np.bincount(
+            states["representative"][words], states["prob"][words], minlength=len(states)
+        )
 
     def of(self, path: Path) -> list[float]:
         """(words,) the posterior of each word of a path, in order; too high in others than the best path.
@@ -134,7 +138,7 @@ class LatticePosteriors:
         numbers = np.array([*path.nodes, self._count + path.end])
         numbers = numbers[self._label[numbers] != NONE]
         # Rounded, so that the order of sums, which depends on the arena's size, does not show.
-        probs: list[float] = np.clip(self._probs[self._same[numbers]], 0.0, 1.0).round(9).tolist()
+        probs: list[float] = np.clip(self._probs[self._representative[numbers]], 0.0, 1.0).round(9).tolist()
         return probs
 
 
@@ -185,15 +189,15 @@ def _find_merges(graph: _Graph, head: int, limit: int) -> int:
 
 
 @kernel(allocates=False, inline=True)
-def _stands_for(states: NDArray[Any], number: int) -> int:
+def _find_representative(states: NDArray[Any], number: int) -> int:
     """The state that stands for all of the same word.
 
     Args:
         states: (nodes + ends,) _STATE.
         number: of one of them.
     """
-    while states[number].same != number:
-        number = states[number].same
+    while states[number].representative != number:
+        number = states[number].representative
     return number
 
 
@@ -202,7 +206,7 @@ def _pair_words(graph: _Graph, one: int, other: int) -> None:
     """Pair what two prefixes have in common, in the same order, after all that both begin with.
 
     Args:
-        graph: gets the pairs in `states.same`.
+        graph: gets the pairs in `states.representative`.
         one: a node, or the number of an end.
         other: likewise; its words are counted as those of `one`.
     """
@@ -235,12 +239,12 @@ def _pair_words(graph: _Graph, one: int, other: int) -> None:
     row, column = 0, 0
     while row < rows and column < columns:
         if states[parts[0, row]].label == states[parts[1, column]].label:
-            first = _stands_for(states, parts[0, row])
-            second = _stands_for(states, parts[1, column])
+            first = _find_representative(states, parts[0, row])
+            second = _find_representative(states, parts[1, column])
             if states[second].in_best == 0:
-                states[second].same = first
+                states[second].representative = first
             elif states[first].in_best == 0:
-                states[first].same = second
+                states[first].representative = second
             row, column = row + 1, column + 1
         elif common[row + 1, column] >= common[row, column + 1]:
             row += 1
@@ -249,13 +253,13 @@ def _pair_words(graph: _Graph, one: int, other: int) -> None:
 
 
 @kernel(allocates=False)
-def _forward_backward(graph: _Graph, best: int, least: float) -> None:
-    """Compute `prob` and `same` of all states.
+def _forward_backward(graph: _Graph, best: int, min_relative_prob: float) -> None:
+    """Compute `prob` and `representative` of all states.
 
     Args:
         graph: its `states` and `merges` are filled.
         best: the end of the best path.
-        least: states less probable than the best path by this factor are left out.
+        min_relative_prob: states less probable than the best path by this factor are left out.
     """
     nodes, merges, states = graph.nodes, graph.merges, graph.states
     count, size, ends = merges.shape[0], nodes.shape[0], graph.end_node.shape[0]
@@ -269,7 +273,7 @@ def _forward_backward(graph: _Graph, best: int, least: float) -> None:
         states[node].in_best = 1
         node = nodes[node].parent
     for end in range(ends):
-        if graph.end_prob[end] < least:
+        if graph.end_prob[end] < min_relative_prob:
             continue
         for index in range(_find_merges(graph, graph.end_node[end], count)):
             merge = merges[index].found
@@ -277,7 +281,7 @@ def _forward_backward(graph: _Graph, best: int, least: float) -> None:
         if end != best:
             _pair_words(graph, size + best, size + end)
     for merge in range(count - 1, -1, -1):
-        if merges[merge].right >= least:
+        if merges[merge].right >= min_relative_prob:
             for index in range(_find_merges(graph, merges[merge].dropped, merge)):
                 other = merges[index].found
                 merges[other].right += merges[merge].right * merges[other].ratio
@@ -289,12 +293,12 @@ def _forward_backward(graph: _Graph, best: int, least: float) -> None:
             head, limit, weight = merges[state].dropped, state, merges[state].right
         else:
             head, weight = graph.end_node[state - count], graph.end_prob[state - count]
-        if weight < least:
+        if weight < min_relative_prob:
             continue
         total = 1.0
         for index in range(_find_merges(graph, head, limit)):
             merge = merges[index].found
-            if merges[merge].right >= least:
+            if merges[merge].right >= min_relative_prob:
                 total += merges[merge].ratio * merges[merge].left
                 # these paths leave the node out
                 states[merges[merge].kept].prob -= weight * merges[merge].ratio * merges[merge].left
@@ -304,8 +308,8 @@ def _forward_backward(graph: _Graph, best: int, least: float) -> None:
         else:
             states[size + state - count].prob = weight * total
             evidence += weight * total
-    for node in range(size - 1, ROOT, -1):  # a child comes after its parent
+    for node in range(size - 1, EMPTY_PREFIX, -1):  # a child comes after its parent
         states[nodes[node].parent].prob += states[node].prob
     for number in range(size + ends):
         states[number].prob /= evidence
-        states[number].same = _stands_for(states, number)
+        states[number].representative = _find_representative(states, number)

@@ -48,10 +48,10 @@ class Hypothesis:
             utterance only.
         acoustic_score: the model's part of it: log-probability of the tokens in nats, as the decoder scales
             it; of the best path (greedy) or of all paths (beam).
-        lm_score: log-probability of the text by the language model, its end included, in nats, not weighted;
-            0 without one.
-        rescore_lm_score: likewise by a second language model, which rescored the text. The rest of the score
-            is bonuses and penalties.
+        lm_log_prob: log-probability of the text by the language model, its end included, in nats, not
+            weighted; 0 without one.
+        rescore_lm_log_prob: likewise by a second language model, which rescored the text. The rest of the
+            score is bonuses and penalties.
     """
 
     text: str
@@ -60,8 +60,8 @@ class Hypothesis:
     steps: tuple[int, ...]
     score: float
     acoustic_score: float
-    lm_score: float = 0.0
-    rescore_lm_score: float = 0.0
+    lm_log_prob: float = 0.0
+    rescore_lm_log_prob: float = 0.0
 
 
 def name_tokens(tokens: Sequence[int], tokenizer: Tokenizer) -> NamedSpans:

@@ -8,7 +8,7 @@ from asr.errors import SettingsError
 from asr.lm.interface import Unit
 from asr.text.tokenizer import Tokenizer
 
-__all__ = ["LanguageModelVocabulary", "check_alphabet"]
+__all__ = ["LanguageModelVocabulary", "check_lm_fits_tokenizer"]
 
 log = logging.getLogger("asr")
 
@@ -30,7 +30,7 @@ class LanguageModelVocabulary(Protocol):
         ...
 
 
-def check_alphabet(lm: LanguageModelVocabulary, tokenizer: Tokenizer) -> None:
+def check_lm_fits_tokenizer(lm: LanguageModelVocabulary, tokenizer: Tokenizer) -> None:
     """Raise if most of a language model does not fit an acoustic model's text; warn if a part does not.
 
     Args:

@@ -84,7 +84,7 @@ class _Rank:
         self.words += found.words[first_word:]
         self.tokens += found.tokens[first_token:]
         self.steps += found.steps[first_token:]
-        scores = found.score, found.acoustic_score, found.lm_score, found.rescore_lm_score
+        scores = found.score, found.acoustic_score, found.lm_log_prob, found.rescore_lm_log_prob
         self.scores = tuple(map(sum, zip(self.scores, scores, strict=True)))  # type: ignore[assignment]
 
     def hypothesis(self) -> Hypothesis:

@@ -81,10 +81,10 @@ class NBestLists:
         shape = len(found), max(map(len, found))
         scores, lm = np.full(shape, -np.inf), np.zeros(shape)
         words, errors = np.zeros(shape), np.zeros(shape, np.int64)
-        second = any(one.rescore_lm_score for hypotheses in found for one in hypotheses)
+        second = any(one.rescore_lm_log_prob for hypotheses in found for one in hypotheses)
         for row, (hypotheses, reference) in enumerate(zip(found, references, strict=True)):
             texts = np.s_[row, : len(hypotheses)]
-            lm[texts] = [one.rescore_lm_score if second else one.lm_score for one in hypotheses]
+            lm[texts] = [one.rescore_lm_log_prob if second else one.lm_log_prob for one in hypotheses]
             words[texts] = [len(one.text.split()) for one in hypotheses]
             rescored = weights.rescore_weight * lm[texts] if second else 0.0
             scores[texts] = np.array([one.score for one in hypotheses]) - rescored

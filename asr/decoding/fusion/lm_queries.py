@@ -11,14 +11,14 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from asr.decoding.fusion.vocabulary import Letters, SearchVocabulary
-from asr.decoding.kernel.arena import N_NODES, OUT_OF_TREE, ROOT, UNKNOWN, Beam
+from asr.decoding.fusion.vocabulary import SearchVocabulary, SpellingAlphabet
+from asr.decoding.kernel.arena import EMPTY_PREFIX, N_NODES, OOV_WORD, OUT_OF_TREE, Beam
 from asr.decoding.kernel.prefixes import add_prefixes
-from asr.decoding.kernel.proposals import END_OF_TEXT, PARENT, STARTS_UNKNOWN, TOKEN, WORD, ScoreTables
+from asr.decoding.kernel.proposals import END_OF_TEXT, PARENT, STARTS_OOV, TOKEN, WORD, ScoreTables
 from asr.lm.interface import LanguageModel
-from asr.lm.ngram.trie import UNKNOWN as UNKNOWN_WORD
+from asr.lm.ngram.trie import UNK
 
-__all__ = ["ExternalModel", "LmQueries", "answer_queries"]
+__all__ = ["LmQueries", "PythonLmStates", "answer_queries"]
 
 T = TypeVar("T")
 
@@ -50,8 +50,8 @@ def answer_queries(lm: LanguageModel[Any], generators: Sequence[LmQueries[T]]) -
         answers = {}
         if queries:
             states = [state for query_states, _ in queries.values() for state in query_states]
-            symbols = [symbol for _, query_symbols in queries.values() for symbol in query_symbols]
-            log_probs, next_states = lm.score(states, symbols)
+            lm_symbols = [symbol for _, query_symbols in queries.values() for symbol in query_symbols]
+            log_probs, next_states = lm.score(states, lm_symbols)
             first = 0
             for number, (query_states, _) in queries.items():
                 last = first + len(query_states)
@@ -60,27 +60,29 @@ def answer_queries(lm: LanguageModel[Any], generators: Sequence[LmQueries[T]]) -
     return [results[number] for number in range(len(generators))]
 
 
-class ExternalModel:
+class PythonLmStates:
     """The states of a language model in one utterance's search.
 
     The compiled search has a number for each state. The model scores the same words or characters as an
-    n-gram model would, see `lm_score`; all prefixes that a step needs are scored together.
+    n-gram model would, see `advance_lm`; all prefixes that a step needs are scored together.
 
     Args:
         lm: the model.
-        letters: of the tokenizer.
+        alphabet: of the tokenizer.
         vocabulary: the words, for a model of words.
     """
 
-    def __init__(self, lm: LanguageModel[Any], letters: Letters, vocabulary: SearchVocabulary | None) -> None:
+    def __init__(
+        self, lm: LanguageModel[Any], alphabet: SpellingAlphabet, vocabulary: SearchVocabulary | None
+    ) -> None:
         self._lm = lm
         self._states: list[Any] = []
         self._numbers: dict[Any, int] = {}
         self._number(lm.start())
         self._words = vocabulary.words if vocabulary and lm.unit == "word" else None
-        names = list(letters.numbers)
-        self._spellings = [[names[letter] for letter in token] for token in letters.tokens]
-        self._begins_word = letters.begins_word
+        names = list(alphabet.ids)
+        self._spellings = [[names[symbol] for symbol in token] for token in alphabet.token_symbols]
+        self._begins_word = alphabet.begins_word
 
     def add_prefixes(self, beam: Beam, proposals: NDArray[np.int32], tables: ScoreTables) -> LmQueries[None]:
         """Score proposals and make their prefixes; the arena must have room.
@@ -123,31 +125,35 @@ class ExternalModel:
         self, beam: Beam, proposals: NDArray[np.int32]
     ) -> LmQueries[tuple[NDArray[np.float64], list[Any]]]:
         """(n,) nats of (n, COLUMNS) proposals, and the n states after them."""
-        symbols = [self._symbols(beam, proposal) for proposal in proposals.tolist()]
+        lm_symbols = [self._lm_symbols(beam, proposal) for proposal in proposals.tolist()]
         states = [self._states[state] for state in beam.nodes["lm_state"][proposals[:, PARENT]]]
         total = np.zeros(len(proposals))
-        for position in range(max(map(len, symbols), default=0)):
-            asked = [row for row, row_symbols in enumerate(symbols) if len(row_symbols) > position]
+        for position in range(max(map(len, lm_symbols), default=0)):
+            asked = [row for row, row_symbols in enumerate(lm_symbols) if len(row_symbols) > position]
             log_probs, next_states = yield (
                 [states[row] for row in asked],
-                [symbols[row][position] for row in asked],
+                [lm_symbols[row][position] for row in asked],
             )
             total[asked] += log_probs
             for row, state in zip(asked, next_states, strict=True):
                 states[row] = state
         return total, states
 
-    def _symbols(self, beam: Beam, proposal: Sequence[int]) -> list[str]:
+    def _lm_symbols(self, beam: Beam, proposal: Sequence[int]) -> list[str]:
         """The words or characters that the model scores for a proposal."""
         parent, token, word = proposal[PARENT], proposal[TOKEN], proposal[WORD]
         if self._words is not None:
             words = []
             if word >= 0:
                 words.append(self._words[word])
-            elif word == UNKNOWN and beam.nodes[parent]["tree_node"] != OUT_OF_TREE:
-                words.append(UNKNOWN_WORD)
-            return words + [UNKNOWN_WORD] * proposal[STARTS_UNKNOWN]
+            elif word == OOV_WORD and beam.nodes[parent]["tree_node"] != OUT_OF_TREE:
+                words.append(UNK)
+            return words + [UNK] * proposal[STARTS_OOV]
         if token == END_OF_TEXT:
             return []
         spelling = self._spellings[token]
-        return [" ", *spelling] if self._begins_word[token] and (parent != ROOT or not spelling) else spelling
+        return (
+            [" ", *spelling]
+            if self._begins_word[token] and (parent != EMPTY_PREFIX or not spelling)
+            else spelling
+        )

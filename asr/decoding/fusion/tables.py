@@ -6,9 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asr.decoding.config import BeamConfig
-from asr.decoding.fusion.hotwords import HotWords
+from asr.decoding.fusion.hotwords import HotwordAutomaton
 from asr.decoding.fusion.prepared import PreparedResources
-from asr.decoding.fusion.vocabulary import Letters
+from asr.decoding.fusion.vocabulary import SpellingAlphabet
 from asr.decoding.kernel.lexicon_tree import LexiconTree, best_below
 from asr.decoding.kernel.proposals import ScoreTables
 from asr.errors import ModelError
@@ -20,7 +20,7 @@ _PRIOR_FLOOR = 0.01  # the least prior, as a fraction of 1 / vocab
 
 _NO_TREE = LexiconTree(
     child_start=np.array([1, 1], dtype=np.int32),
-    letter=np.array([-1], dtype=np.int32),
+    symbol=np.array([-1], dtype=np.int32),
     word_start=np.zeros(2, dtype=np.int32),
     words=np.zeros(0, dtype=np.int32),
     depth=np.zeros(1, dtype=np.int32),
@@ -40,7 +40,8 @@ def build_tables(
     Raises:
         ModelError: the priors do not fit.
     """
-    letters, vocabulary, scores = prepared.letters, prepared.vocabulary, prepared.scores
+    alphabet, vocabulary = prepared.alphabet, prepared.vocabulary
+    unigram_log_probs = prepared.unigram_log_probs
     tree = vocabulary.tree if vocabulary else _NO_TREE
     boosts = np.zeros(len(vocabulary.words) if vocabulary else 0)
     if prepared.word_boost is not None:
@@ -48,39 +49,39 @@ def build_tables(
     # To the language model each of these is <unk>, as likely as all unknown words together.
     if prepared.out_of_lm is not None:
         boosts += config.weights.unknown_penalty * prepared.out_of_lm
-    look_ahead = np.zeros(len(tree.letter) + 1)  # the last is for OUT_OF_TREE
-    if vocabulary and scores is not None:
+    look_ahead = np.zeros(len(tree.symbol) + 1)  # the last is for OUT_OF_TREE
+    if vocabulary and unigram_log_probs is not None:
         weight = config.weights.lm_weight
-        look_ahead[:-1] = best_below(tree, (weight * scores if weight > 0 else 0.0) + boosts)
-    hot_words = prepared.hot_words or HotWords(
-        np.zeros((1, len(letters.numbers) + 1), dtype=np.int32), np.zeros(1), np.zeros(1)
+        look_ahead[:-1] = best_below(tree, (weight * unigram_log_probs if weight > 0 else 0.0) + boosts)
+    automaton = prepared.hotword_automaton or HotwordAutomaton(
+        np.zeros((1, len(alphabet.ids) + 1), dtype=np.int32), np.zeros(1), np.zeros(1)
     )
-    within, end = _gains(look_ahead, letters, config, vocabulary is not None, hot_words, boosts)
+    within, end = _max_gains(look_ahead, alphabet, config, vocabulary is not None, automaton, boosts)
     max_proposals = int(np.diff(tree.word_start).max()) + 1
     return ScoreTables(
         scale=float(config.weights.acoustic_scale),
-        bias=build_bias(len(letters.tokens), config, priors),
-        begins_word=np.array(letters.begins_word, dtype=np.bool_),
-        letter_start=np.cumsum([0, *map(len, letters.tokens)], dtype=np.int32),
-        letters=np.array([number for token in letters.tokens for number in token], dtype=np.int32),
-        separated=letters.separated,
+        bias=build_bias(len(alphabet.token_symbols), config, priors),
+        begins_word=np.array(alphabet.begins_word, dtype=np.bool_),
+        symbol_start=np.cumsum([0, *map(len, alphabet.token_symbols)], dtype=np.int32),
+        symbols=np.array([number for token in alphabet.token_symbols for number in token], dtype=np.int32),
+        separated=alphabet.separated,
         has_vocabulary=vocabulary is not None,
         allow_unknown=config.unknown_words == "allow",
         child_start=tree.child_start,
-        letter=tree.letter,
+        symbol=tree.symbol,
         word_start=tree.word_start,
         words=tree.words,
         depth=np.append(tree.depth, np.int32(0)),
         look_ahead=look_ahead,
-        gain_within=within,
-        gain_end=end,
+        max_gain_within=within,
+        max_gain_word_end=end,
         word_bonus=float(config.weights.word_bonus),
         unknown_penalty=float(config.weights.unknown_penalty),
         unknown_letter_penalty=float(config.weights.unknown_letter_penalty),
         word_boost=boosts,
-        hot_next=hot_words.next_state,
-        hot_advance=hot_words.advance,
-        hot_gain=hot_words.gain,
+        hot_next=automaton.next_state,
+        hot_advance=automaton.advance,
+        hot_gain=automaton.gain,
         lm_kind=prepared.lm_kind,
         lm_weight=float(config.weights.lm_weight),
         lm_ids=prepared.lm_ids,
@@ -122,12 +123,12 @@ def build_bias(vocab: int, config: BeamConfig, priors: NDArray[np.float64] | Non
     return bias
 
 
-def _gains(
+def _max_gains(
     look_ahead: NDArray[np.float64],
-    letters: Letters,
+    alphabet: SpellingAlphabet,
     config: BeamConfig,
     has_vocabulary: bool,
-    hot_words: HotWords,
+    automaton: HotwordAutomaton,
     boosts: NDArray[np.float64],
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """The greatest factors by which a token can multiply a probability, by node of the lexicon tree.
@@ -137,10 +138,10 @@ def _gains(
 
     Args:
         look_ahead: (nodes + 1,) float64 nats.
-        letters: what the tokens are made of.
+        alphabet: what the tokens are made of.
         config: weights.
         has_vocabulary: whether words come from the tree.
-        hot_words: the automaton that finds hot words by their letters.
+        automaton: the automaton that finds hot words by their symbols.
         boosts: (words,) float64 nats: see `ScoreTables.word_boost`.
 
     Returns:
@@ -164,16 +165,16 @@ def _gains(
         within = np.maximum(
             within, -look_ahead + config.weights.unknown_penalty
         )  # a word that leaves the vocabulary
-    if not letters.separated:
+    if not alphabet.separated:
         within = np.maximum(within, end)
     step = float(
-        (hot_words.advance[hot_words.next_state[:, :-1]] - hot_words.advance[:, None]).max(initial=0.0)
+        (automaton.advance[automaton.next_state[:, :-1]] - automaton.advance[:, None]).max(initial=0.0)
     )
-    longest = max(map(len, letters.tokens))
-    letter_gain = min(step * longest, float(hot_words.advance.max()))
+    longest = max(map(len, alphabet.token_symbols))
+    letter_gain = min(step * longest, float(automaton.advance.max()))
     end_gain = (
         float(
-            (hot_words.gain - hot_words.advance + hot_words.advance[hot_words.next_state[:, -1]]).max(
+            (automaton.gain - automaton.advance + automaton.advance[automaton.next_state[:, -1]]).max(
                 initial=0.0
             )
         )

@@ -14,14 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asr.compiled import kernel
-from asr.decoding.kernel.arena import N_NODES, N_PREFIXES, NONE, OUT_OF_TREE, ROOT, UNKNOWN, Beam
+from asr.decoding.kernel.arena import EMPTY_PREFIX, N_NODES, N_PREFIXES, NONE, OOV_WORD, OUT_OF_TREE, Beam
 from asr.decoding.kernel.proposals import (
     CHARACTER_LM,
     COLUMNS,
     END_OF_TEXT,
     HOT_STATE,
     PARENT,
-    STARTS_UNKNOWN,
+    STARTS_OOV,
     TOKEN,
     TREE_NODE,
     WORD,
@@ -30,19 +30,19 @@ from asr.decoding.kernel.proposals import (
     propose,
 )  # fmt: skip
 from asr.lm.ngram.packed import PackedNgrams, advance
-from asr.lm.ngram.trie import UNKNOWN_ID
+from asr.lm.ngram.trie import UNK_ID
 
-__all__ = ["add_prefix", "add_prefixes", "fused_gain", "lm_score", "propose_ends", "score_ends"]
+__all__ = ["add_prefix", "add_prefixes", "advance_lm", "fused_score_delta", "propose_ends", "score_ends"]
 
 
 @kernel(allocates=False, inline=True)
-def lm_score(
+def advance_lm(
     nodes: NDArray[Any], row: NDArray[np.int32], tables: ScoreTables, lm: PackedNgrams
 ) -> tuple[float, int]:
     """The log-probability that an n-gram model gives to a proposal, and its state after it.
 
     A word is scored when it ends, one outside the vocabulary when it leaves the tree; characters are scored
-    one by one. A first token that both begins a word and has letters is scored without a space before it.
+    one by one. A first token that both begins a word and has symbols is scored without a space before it.
 
     Args:
         nodes: (capacity,) NODE: the arena.
@@ -61,25 +61,27 @@ def lm_score(
         if word >= 0:
             added, state = advance(lm, state, tables.lm_ids[word])
             log_prob += added
-        elif word == UNKNOWN and nodes[parent].tree_node != OUT_OF_TREE:
-            added, state = advance(lm, state, UNKNOWN_ID)
+        elif word == OOV_WORD and nodes[parent].tree_node != OUT_OF_TREE:
+            added, state = advance(lm, state, UNK_ID)
             log_prob += added
-        if row[STARTS_UNKNOWN]:
-            added, state = advance(lm, state, UNKNOWN_ID)
+        if row[STARTS_OOV]:
+            added, state = advance(lm, state, UNK_ID)
             log_prob += added
     elif tables.lm_kind == CHARACTER_LM and token != END_OF_TEXT:
-        first, last = tables.letter_start[token], tables.letter_start[token + 1]
-        if tables.begins_word[token] and (parent != ROOT or first == last):
+        first, last = tables.symbol_start[token], tables.symbol_start[token + 1]
+        if tables.begins_word[token] and (parent != EMPTY_PREFIX or first == last):
             added, state = advance(lm, state, tables.lm_ids[-1])
             log_prob += added
         for position in range(first, last):
-            added, state = advance(lm, state, tables.lm_ids[tables.letters[position]])
+            added, state = advance(lm, state, tables.lm_ids[tables.symbols[position]])
             log_prob += added
     return log_prob, state
 
 
 @kernel(allocates=False, inline=True)
-def fused_gain(nodes: NDArray[Any], row: NDArray[np.int32], lm_log_prob: float, tables: ScoreTables) -> float:
+def fused_score_delta(
+    nodes: NDArray[Any], row: NDArray[np.int32], lm_log_prob: float, tables: ScoreTables
+) -> float:
     """What a proposal adds to the fused score of its parent, nats.
 
     Args:
@@ -90,7 +92,7 @@ def fused_gain(nodes: NDArray[Any], row: NDArray[np.int32], lm_log_prob: float, 
     """
     before, hot_state = nodes[row[PARENT]].tree_node, nodes[row[PARENT]].hot_state
     token = row[TOKEN]
-    ends = token == END_OF_TEXT or tables.begins_word[token]
+    completes_word = token == END_OF_TEXT or tables.begins_word[token]
     nats = -tables.look_ahead[before]
     if tables.lm_weight > 0.0:  # 0 times the logarithm of 0 is not a number
         nats += tables.lm_weight * lm_log_prob
@@ -103,13 +105,13 @@ def fused_gain(nodes: NDArray[Any], row: NDArray[np.int32], lm_log_prob: float, 
             nats += tables.word_boost[word]
         elif tables.has_vocabulary and before != OUT_OF_TREE:
             nats += tables.unknown_penalty + tables.unknown_letter_penalty * tables.depth[before]
-    if row[STARTS_UNKNOWN] or (tables.has_vocabulary and before == OUT_OF_TREE and not ends):
-        letters = tables.letter_start[token + 1] - tables.letter_start[token]
-        if row[STARTS_UNKNOWN]:
+    if row[STARTS_OOV] or (tables.has_vocabulary and before == OUT_OF_TREE and not completes_word):
+        symbols = tables.symbol_start[token + 1] - tables.symbol_start[token]
+        if row[STARTS_OOV]:
             nats += tables.unknown_penalty
-            letters += 0 if ends else tables.depth[before]  # those that the tree still held
-        nats += tables.unknown_letter_penalty * letters
-    if ends:
+            symbols += 0 if completes_word else tables.depth[before]  # those that the tree still held
+        nats += tables.unknown_letter_penalty * symbols
+    if completes_word:
         nats += tables.hot_gain[hot_state]  # 0 where no word ends
     if token == END_OF_TEXT:
         return float(nats - tables.hot_advance[hot_state])
@@ -130,7 +132,7 @@ def add_prefix(
         tables: what scores.
     """
     nodes = beam.nodes
-    nats = fused_gain(nodes, row, lm_log_prob, tables)
+    nats = fused_score_delta(nodes, row, lm_log_prob, tables)
     number = beam.sizes[N_NODES]
     beam.sizes[N_NODES] += 1
     parent = row[PARENT]
@@ -200,8 +202,8 @@ def _propose_ends(beam: Beam, tables: ScoreTables, rows: NDArray[np.int32]) -> i
         for index in range(beam.sizes[N_PREFIXES]):
             rows[count, PARENT] = beam.node[index]
             rows[count, TOKEN] = END_OF_TEXT
-            rows[count, WORD] = UNKNOWN
-            rows[count, STARTS_UNKNOWN] = 0
+            rows[count, WORD] = OOV_WORD
+            rows[count, STARTS_OOV] = 0
             count += 1
     return count
 
@@ -250,9 +252,9 @@ def _score_ends(
         node = beam.nodes[rows[row, PARENT]]
         log_prob = log_probs[row]
         if tables.lm_kind == WORD_LM or tables.lm_kind == CHARACTER_LM:
-            log_prob, state = lm_score(beam.nodes, rows[row], tables, lm)
+            log_prob, state = advance_lm(beam.nodes, rows[row], tables, lm)
             log_prob += advance(lm, state, end_id)[0]
-        gain = fused_gain(beam.nodes, rows[row], log_prob, tables)
+        gain = fused_score_delta(beam.nodes, rows[row], log_prob, tables)
         total = beam.blank_prob[node.beam_index] + beam.nonblank_prob[node.beam_index]
         score[row] = math.log(total) + beam.log_scale[0] + gain
         fused[row] = node.fused_score + gain

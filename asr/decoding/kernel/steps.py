@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from asr.compiled import kernel
 from asr.decoding.kernel.arena import N_NODES, N_PREFIXES, NONE, Beam, Merges
-from asr.decoding.kernel.prefixes import add_prefix, lm_score
-from asr.decoding.kernel.proposals import COLUMNS, EXTERNAL_LM, ScoreTables, propose
+from asr.decoding.kernel.prefixes import add_prefix, advance_lm
+from asr.decoding.kernel.proposals import COLUMNS, PYTHON_LM, ScoreTables, propose
 from asr.decoding.kernel.recombination import StepBuffers, keep_best, recombine, select_beam
 from asr.lm.ngram.packed import PackedNgrams
 
@@ -27,12 +27,12 @@ __all__ = ["Pending", "Pruning", "advance_beam"]
 class Pruning(NamedTuple):
     """What the search leaves out; the fields of `BeamConfig` as the kernel takes them."""
 
-    beam_threshold: float
-    token_threshold: float
+    beam_threshold_nats: float
+    token_threshold_nats: float
     token_top: int  # never 0
-    blank_skip: float  # log-probability; inf: never
+    blank_skip_log_prob: float  # inf: never
     recombine: bool
-    lattice_threshold: float
+    lattice_threshold_nats: float
 
 
 class Pending(NamedTuple):
@@ -87,8 +87,8 @@ def advance_beam(
         buffers.hash_step[slot] = NONE
     for step in range(begin, log_probs.shape[0]):
         count, best, worst = _continue_prefixes(log_probs, step, beam, tables, buffers)
-        if log_probs[step, 0] <= pruning.blank_skip:
-            floor = best * math.exp(-pruning.beam_threshold)
+        if log_probs[step, 0] <= pruning.blank_skip_log_prob:
+            floor = best * math.exp(-pruning.beam_threshold_nats)
             if count == beam_size:
                 floor = max(floor, worst)
             tried = _choose_tokens(log_probs, step, floor, pruning, beam, tables, buffers)
@@ -100,8 +100,8 @@ def advance_beam(
                     capacity = merges.log_ratio.shape[0]
                     if capacity > 0 and merges.size[0] + count > capacity:
                         return step
-                    count = recombine(beam, merges, pruning.lattice_threshold, buffers, count, step)
-        if not select_beam(beam, buffers, count, pruning.beam_threshold):
+                    count = recombine(beam, merges, pruning.lattice_threshold_nats, buffers, count, step)
+        if not select_beam(beam, buffers, count, pruning.beam_threshold_nats):
             return -1 - step
     return int(log_probs.shape[0])
 
@@ -114,7 +114,7 @@ def _continue_prefixes(
 
     Args:
         log_probs: (steps, vocab) float64 nats.
-        step: number of the step.
+        step: index of the step.
         beam: of the step before.
         tables: what scores the prefixes.
         buffers: get the candidates.
@@ -126,20 +126,20 @@ def _continue_prefixes(
     best, worst = 0.0, math.inf
     blank_emission = math.exp(tables.scale * log_probs[step, 0] + tables.bias[0])
     for index in range(beam.sizes[N_PREFIXES]):
-        number = beam.node[index]
-        token = nodes[number].token
+        node = beam.node[index]
+        token = nodes[node].token
         blank = (beam.blank_prob[index] + beam.nonblank_prob[index]) * blank_emission
         nonblank = 0.0
         if token != 0:
             nonblank = beam.nonblank_prob[index]
-            parent = nodes[number].parent
+            parent = nodes[node].parent
             parent_index = nodes[parent].beam_index
             if parent_index != NONE:
                 # a token that is repeated needs a blank between
                 incoming = beam.blank_prob[parent_index]
                 if nodes[parent].token != token:
                     incoming += beam.nonblank_prob[parent_index]
-                nonblank += incoming * nodes[number].factor
+                nonblank += incoming * nodes[node].factor
             if buffers.token_step[token] != step:
                 buffers.token_step[token] = step
                 buffers.token_prob[token] = math.exp(
@@ -147,7 +147,7 @@ def _continue_prefixes(
                 )
             nonblank *= buffers.token_prob[token]
         total = blank + nonblank
-        buffers.node[index] = number
+        buffers.node[index] = node
         buffers.blank_prob[index] = blank
         buffers.nonblank_prob[index] = nonblank
         buffers.total_prob[index] = total
@@ -170,7 +170,7 @@ def _choose_tokens(
 
     Args:
         log_probs: (steps, vocab) float64 nats.
-        step: number of the step.
+        step: index of the step.
         floor: probability below which a new prefix is not kept.
         pruning: what may be left out.
         beam: of the step before.
@@ -186,11 +186,13 @@ def _choose_tokens(
     for index in range(beam.sizes[N_PREFIXES]):
         total = beam.blank_prob[index] + beam.nonblank_prob[index]
         tree_node = beam.nodes[beam.node[index]].tree_node
-        highest = max(highest, total * max(tables.gain_within[tree_node], tables.gain_end[tree_node]))
+        highest = max(
+            highest, total * max(tables.max_gain_within[tree_node], tables.max_gain_word_end[tree_node])
+        )
     top = -math.inf
     for token in range(vocab):
         top = max(top, tables.scale * log_probs[step, token] + tables.bias[token])
-    lowest = top - pruning.token_threshold
+    lowest = top - pruning.token_threshold_nats
     if floor > 0.0:
         lowest = max(lowest, math.log(floor / highest) - 1e-9)  # the loop over prefixes compares exactly
     tried = 0
@@ -246,11 +248,11 @@ def _extend_prefixes(
     newest, stamps = buffers.child, buffers.child_stamp
     stamp = stamps[0]  # the blank has no children, so its element counts
     for index in range(beam.sizes[N_PREFIXES]):
-        number = beam.node[index]
-        last, tree_node = nodes[number].token, nodes[number].tree_node
+        node = beam.node[index]
+        last, tree_node = nodes[node].token, nodes[node].tree_node
         total = beam.blank_prob[index] + beam.nonblank_prob[index]
-        gain_within, gain_end = tables.gain_within[tree_node], tables.gain_end[tree_node]
-        highest = total * max(gain_within, gain_end)  # what a token's probability can be multiplied by
+        max_within, max_word_end = tables.max_gain_within[tree_node], tables.max_gain_word_end[tree_node]
+        highest = total * max(max_within, max_word_end)  # what a token's probability can be multiplied by
         listed = False
         for rank in range(tried):
             token = buffers.tokens[rank]
@@ -258,13 +260,16 @@ def _extend_prefixes(
                 break  # those that follow are less probable
             # a token that is repeated needs a blank between
             incoming = token_prob[token] * (beam.blank_prob[index] if token == last else total)
-            if incoming * (gain_end if tables.begins_word[token] else gain_within) < floor or incoming == 0.0:
+            if (
+                incoming * (max_word_end if tables.begins_word[token] else max_within) < floor
+                or incoming == 0.0
+            ):
                 continue
             if not listed:  # once a prefix: each token's newest child
                 listed = True
                 stamp += 1
                 stamps[0] = stamp
-                child = nodes[number].child
+                child = nodes[node].child
                 while child != NONE:
                     child_token = nodes[child].token
                     if stamps[child_token] != stamp:
@@ -273,10 +278,10 @@ def _extend_prefixes(
                     child = nodes[child].sibling
             child = newest[token] if stamps[token] == stamp else NONE
             if child == NONE:
-                proposed = propose(nodes, number, token, tables, proposals)
+                proposed = propose(nodes, node, token, tables, proposals)
                 if beam.sizes[N_NODES] + proposed > nodes.shape[0]:
                     return -1
-                if tables.lm_kind == EXTERNAL_LM:
+                if tables.lm_kind == PYTHON_LM:
                     if pending.size[0] + proposed > pending.proposals.shape[0]:
                         return -1  # what was left out is found when the step is tried again
                     for row in range(proposed):
@@ -285,9 +290,9 @@ def _extend_prefixes(
                         pending.size[0] += 1
                     continue
                 for row in range(proposed):
-                    log_prob, state = lm_score(nodes, proposals[row], tables, lm)
+                    log_prob, state = advance_lm(nodes, proposals[row], tables, lm)
                     add_prefix(beam, proposals[row], log_prob, state, tables)
-                child = nodes[number].child if proposed > 0 else NONE
+                child = nodes[node].child if proposed > 0 else NONE
             while child != NONE and nodes[child].token == token:  # variants of a token are made together
                 prob = incoming * nodes[child].factor
                 if nodes[child].beam_index == NONE and prob >= floor and prob > 0.0:

@@ -30,13 +30,13 @@ from asr.compiled import kernel
 from asr.errors import ModelError
 from asr.lm.interface import Unit
 from asr.lm.ngram.trie import (
-    BEGIN,
-    END,
+    BOS,
+    EOS,
     MAX_NODES,
     RESERVED,
-    UNKNOWN,
+    UNK,
     NgramArrays,
-    NgramParts,
+    UnpackedNgrams,
     child_of,
     link,
 )
@@ -54,7 +54,7 @@ _BLOCK = 1 << 16
 _MAX_PREAMBLE = 1 << 16  # bytes of text before the header; a file with more is not ARPA
 
 
-def read(path: Path) -> NgramParts:
+def read(path: Path) -> UnpackedNgrams:
     """Read an ARPA file, plain or compressed with gzip or xz.
 
     Raises:
@@ -97,7 +97,7 @@ class _Reader:
             self.fail(f"the file ends where {wanted} was expected. It was cut short; copy or make it again.")
         return line
 
-    def read(self) -> NgramParts:
+    def read(self) -> UnpackedNgrams:
         """The whole model."""
         counts, line = self.read_counts()
         order = len(counts)
@@ -129,7 +129,7 @@ class _Reader:
         if SPACE in words and all(len(word) == 1 or word in (*RESERVED, SPACE) for word in words):
             unit = "character"
             words[words.index(SPACE)] = " "
-        return NgramParts(arrays, tuple(words), tuple(counts), unit)
+        return UnpackedNgrams(arrays, tuple(words), tuple(counts), unit)
 
     def read_counts(self) -> tuple[list[int], bytes]:
         """The number of n-grams of each order, from the header, and the first line after it."""
@@ -183,7 +183,7 @@ class _Reader:
             if n == order and backoff != 0:
                 self.fail(f"the back-off {_shown(fields[-1])}. The n-grams of the highest order have none.")
             if n == 1:
-                word = UNKNOWN.encode() if fields[1] == b"<UNK>" else fields[1]
+                word = UNK.encode() if fields[1] == b"<UNK>" else fields[1]
                 if ids.setdefault(word, len(lines)) != len(lines):
                     self.fail(f"the 1-gram {_shown(word)} occurs twice.")
             else:
@@ -216,7 +216,7 @@ class _Reader:
 
     def name_words(self, ids: dict[bytes, int]) -> list[str]:
         """The words in the order of their ids, which begin with <unk>, <s> and </s>."""
-        for border, where in ((BEGIN, "beginning"), (END, "end")):
+        for border, where in ((BOS, "beginning"), (EOS, "end")):
             if border.encode() not in ids:
                 self.fail(
                     f"there is no 1-gram {border}, which marks the {where} of a sentence. It was expected."
@@ -299,13 +299,13 @@ def _find_parents(
         parents[row] = node
 
 
-def write(path: Path, parts: NgramParts) -> None:
+def write(path: Path, unpacked: UnpackedNgrams) -> None:
     """Write an ARPA file, compressed if its name ends in .gz; the same model gives the same bytes.
 
     Raises:
         OSError: the file cannot be written.
     """
-    arrays, words, counts, unit = parts
+    arrays, words, counts, unit = unpacked
     spelled = [SPACE if word == " " and unit == "character" else word for word in words]
     with open(path, "wb") as raw:
         # Without the time and the file's name, so that equal models are equal files.

@@ -17,7 +17,7 @@ from asr.lm.ngram.model import NgramModel
 from asr.lm.ngram.prune import prune_entropy
 from asr.lm.ngram.smooth import estimate
 from asr.lm.ngram.symbols import SymbolTable
-from asr.lm.ngram.trie import BEGIN, END, RESERVED, UNKNOWN, UNKNOWN_ID, NgramParts
+from asr.lm.ngram.trie import BOS, EOS, RESERVED, UNK, UNK_ID, UnpackedNgrams
 from asr.lm.text_files import read_blocks
 from asr.progress import Progress, clock
 from asr.text.normalize import normalize
@@ -125,7 +125,7 @@ def build(
         arrays, counts, followed = estimate(levels, cutoffs, disk)
         if config.entropy:
             arrays, counts = prune_entropy(arrays, counts, followed, config.entropy, disk)
-        NgramModel.from_parts(NgramParts(arrays, tuple(names), counts, config.unit)).save(output)
+        NgramModel.from_unpacked(UnpackedNgrams(arrays, tuple(names), counts, config.unit)).save(output)
     return NgramModel.load(output, config.unit)
 
 
@@ -141,14 +141,14 @@ def _choose_words(
     words: NDArray[np.int32], names: list[str], vocabulary: Path | int | None, unit: Unit
 ) -> list[str]:
     """Renumber a stream of ids, frequent words first; the words of the new ids."""
-    for name in (BEGIN, END):
+    for name in (BOS, EOS):
         if name in names[_RESERVED:]:
             raise DataError(
                 f"the text has the word {name}, which is reserved for the border of a sentence. Take it out."
             )
     totals = occurrences(words, len(names))
     ranked = _RESERVED + np.argsort(-totals[_RESERVED:], kind="stable")
-    ids = [number for number in ranked.tolist() if names[number] != UNKNOWN]
+    ids = [number for number in ranked.tolist() if names[number] != UNK]
     chosen = [names[number] for number in ids]
     if isinstance(vocabulary, int):
         ids = [number for rank, number in enumerate(ids) if rank < vocabulary or names[number] == " "]
@@ -159,12 +159,12 @@ def _choose_words(
         ids = [number for number in ids if names[number] in wanted]
         seen = [names[number] for number in ids]
         chosen = seen + sorted(wanted.difference(seen))
-    renumbered = np.full(len(names), UNKNOWN_ID, np.int32)
+    renumbered = np.full(len(names), UNK_ID, np.int32)
     renumbered[:_RESERVED] = np.arange(_RESERVED)
     renumbered[ids] = _RESERVED + np.arange(len(ids))
     for first in range(0, len(words), _BLOCK):
         words[first : first + _BLOCK] = renumbered[words[first : first + _BLOCK]]
-    unknown = int(totals[renumbered == UNKNOWN_ID].sum())
+    unknown = int(totals[renumbered == UNK_ID].sum())
     if unknown:
         log.info("%d words (%.2f %%) are <unk>", unknown, 100 * unknown / totals[_RESERVED:].sum())
     return [*names[:_RESERVED], *chosen]
@@ -179,7 +179,7 @@ def read_vocabulary(path: Path) -> set[str]:
     words: set[str] = set()
     for block, _, _ in read_blocks([path]):
         words.update(line.split()[0] for line in block.decode().splitlines() if line.strip())
-    words.difference_update((UNKNOWN, BEGIN, END))
+    words.difference_update((UNK, BOS, EOS))
     if not words:
         raise DataError(f"{path} holds no word. One word per line was expected.")
     return words

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from asr.compiled import kernel
 from asr.lm.ngram.count import Level
 from asr.lm.ngram.disk import DiskArrays
-from asr.lm.ngram.trie import BEGIN_ID, NgramArrays, first_not_below, link
+from asr.lm.ngram.trie import BOS_ID, NgramArrays, first_not_below, link
 
 __all__ = ["FALLBACK", "discounts", "estimate"]
 
@@ -83,7 +83,7 @@ def estimate(
     for n, level in enumerate(levels, start=1):
         adjusted = _adjusted(level, suffixes[n] if n < order else None, disk)
         if n == 1:
-            adjusted[BEGIN_ID] = 0
+            adjusted[BOS_ID] = 0
         taken = discounts(adjusted)
         if taken is None and len(level):
             taken = FALLBACK
@@ -100,7 +100,7 @@ def estimate(
         first_parent, first = first, first + counts[n - 1]
         lower, numbers = probs, kept[n - 1]
         disk.release_memory()
-    arrays.log_prob[1 + BEGIN_ID] = _ZERO  # never predicted
+    arrays.log_prob[1 + BOS_ID] = _ZERO  # never predicted
     arrays.backoff[0] = 0.0  # the empty context has no shorter one
     link(arrays)
     disk.release_memory()

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from asr.compiled import kernel
 from asr.lm.interface import Unit
-from asr.lm.ngram.trie import BEGIN_ID, END_ID, RESERVED
+from asr.lm.ngram.trie import BOS_ID, EOS_ID, RESERVED
 
 __all__ = ["SymbolTable"]
 
@@ -117,7 +117,7 @@ def _encode_words(
         byte = data[i]
         if byte == _LINE_FEED:
             if opened:
-                out[written] = END_ID
+                out[written] = EOS_ID
                 written += 1
                 opened = False
             i += 1
@@ -130,7 +130,7 @@ def _encode_words(
             code = (code ^ np.uint64(data[i])) * np.uint64(1099511628211)  # FNV-1a
             i += 1
         if not opened:
-            out[written] = BEGIN_ID
+            out[written] = BOS_ID
             written += 1
             sentences += 1
             opened = True
@@ -191,14 +191,14 @@ def _encode_characters(
     for code in codes:
         if code == _LINE_FEED:
             if opened:
-                out[written] = END_ID
+                out[written] = EOS_ID
                 written += 1
             opened = spaced = False
         elif code == _SPACE or 9 <= code <= 13:
             spaced = opened
         else:
             if not opened:
-                out[written] = BEGIN_ID
+                out[written] = BOS_ID
                 written += 1
                 sentences += 1
                 opened = True

@@ -45,7 +45,7 @@ def test_three_calls_equal_compiled_at_any_beam(
     outside = decode_one(BeamDecoder(TOKENIZER, config, lm=Outside(models[unit]), hotwords=hot), log_probs)
     assert [h.text for h in outside] == [h.text for h in compiled]
     assert [h.score for h in outside] == pytest.approx([h.score for h in compiled], abs=1e-9)
-    assert [h.lm_score for h in outside] == pytest.approx([h.lm_score for h in compiled], abs=1e-9)
+    assert [h.lm_log_prob for h in outside] == pytest.approx([h.lm_log_prob for h in compiled], abs=1e-9)
 
 
 def test_states_that_cannot_be_compared(models: dict[str, NgramModel], random_rows: Rows) -> None:
