@@ -2,7 +2,7 @@
 
 import logging
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,6 +18,7 @@ from asr.model.saved import load_model
 from asr.model.shipped import find_model
 from asr.scoring.evaluation import evaluate
 from asr.scoring.report import write_report
+from asr.scoring.wer import Score
 
 log = logging.getLogger("asr")
 
@@ -62,7 +63,20 @@ def run(settings: EvaluateSettings) -> str:
         model, utterances, normalizer=settings.normalizer, batch_s=settings.batch_s, decoder=decoder
     )
     lines = [f"Decoder: {decoder.name}", *([f"Weights: {decoder.weights}"] if decoder.weights else [])]
+    if settings.decoding.open_vocabulary and decoder.vocabulary is not None:
+        lines += _lines_by_vocabulary(result, decoder.vocabulary)
     return write_report(out, result, lines)
+
+
+def _lines_by_vocabulary(result: Score, vocabulary: Collection[str]) -> list[str]:
+    """Error rates of the utterances with words outside the vocabulary, and of the others."""
+    outside = {one.id for one in result.utterances if not all(w in vocabulary for w in one.reference.split())}
+    inside = {one.id for one in result.utterances} - outside
+    return [
+        f"{len(ids)} utterances {kind} words outside the vocabulary: {result.part(ids).wer_line()}"
+        for kind, ids in (("with", outside), ("without", inside))
+        if ids
+    ]
 
 
 def describe(provenance: Mapping[str, Any]) -> str:
@@ -107,6 +121,7 @@ def _tuned_by(settings: EvaluateSettings) -> str:
     options = [f" {option} {shlex.quote(str(file))}" for option, file in files.items() if file]
     options += [" --rescore"] if decoding.rescore else []
     options += [f" --hotwords {shlex.join(decoding.hotwords)}"] if decoding.hotwords else []
+    options += [" --rescore-attention"] if decoding.rescore_attention else []
     if decoding.beam.unknown_words != "allow":
         options.append(f" --beam.unknown-words {decoding.beam.unknown_words}")
     return "".join(options)

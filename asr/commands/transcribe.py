@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -19,18 +19,18 @@ from asr.decoding.config import DecoderSettings
 from asr.decoding.decoder import build_decoder
 from asr.decoding.hypothesis import Hypothesis, Word
 from asr.device import choose_device, limit_cores
-from asr.errors import AsrError, DataError, SettingsError
+from asr.errors import AsrError, SettingsError
 from asr.frontend.segmentation import SegmentationConfig
 from asr.model.saved import load_model
 from asr.model.shipped import DEFAULT_MODEL, find_model
 from asr.recognition.long_audio import recognise_recordings
 from asr.recognition.recognise import Recognised, Segment
-from asr.transcripts.formats import FORMATS, Write
+from asr.transcripts.formats import FORMATS, Write, choose_formats
 from asr.transcripts.json_rows import format_json
-from asr.transcripts.output import FullDiskError, TranscriptFolder
+from asr.transcripts.output import TranscriptFolder
 from asr.transcripts.record import RecordingTranscript
 
-__all__ = ["TranscribeSettings", "join_formats", "run"]
+__all__ = ["TranscribeSettings", "run"]
 
 log = logging.getLogger("asr")
 
@@ -118,27 +118,12 @@ def run(settings: TranscribeSettings) -> Iterator[tuple[str | None, AsrError | N
                 line = formats[kind](transcript) if error is None or FORMATS[kind].joins else ""
                 yield line.removesuffix("\n") if line else None, error
             else:
-                error = error or _write(folder, recording.name, transcript)
+                error = error or folder.attempt(recording.name, transcript)
                 yield None, error
             failed += error is not None
         next(results, None)  # its last line
     if folder is not None:
-        _log_summary(folder, formats, len(recordings), sum(skipped), failed)
-
-
-def join_formats(arguments: Sequence[str]) -> list[str]:
-    """Arguments in which several names after one --format are one word; what follows them are files.
-
-    >>> join_formats(["--format", "srt", "txt", "talk.wav"])
-    ['--format', 'srt,txt', 'talk.wav']
-    """
-    joined: list[str] = []
-    for word in arguments:
-        if joined[-2:-1] == ["--format"] and word in FORMATS:
-            joined[-1] += f",{word}"
-        else:
-            joined.append(word)
-    return joined
+        folder.log_summary(len(recordings), sum(skipped), failed)
 
 
 def _formats(settings: TranscribeSettings) -> dict[str, Write]:
@@ -147,14 +132,7 @@ def _formats(settings: TranscribeSettings) -> dict[str, Write]:
     Raises:
         SettingsError: a format is unknown, or does not fit to another setting.
     """
-    names = [name for value in settings.format for name in value.lower().split(",") if name] or ["txt"]
-    for name in names:
-        if name not in FORMATS:
-            raise SettingsError(f"--format {name}: unknown. Expected {', '.join(FORMATS)}.")
-    if len({*names}) > 1 and settings.output_dir is None:
-        raise SettingsError(
-            f"--format {','.join(names)}: several formats need a folder. Add --output-dir DIR."
-        )
+    names = choose_formats(settings.format, "txt", settings.output_dir)
     if settings.skip_existing and settings.output_dir is None:
         raise SettingsError("--skip-existing: there is no folder to look into. Add --output-dir DIR.")
     if settings.nbest != 1 and ("json" not in names or settings.nbest < 1):
@@ -218,28 +196,6 @@ def _transcript(
         hypotheses=result.nbest if result else (),
         error=str(error) if error else "",
     ), error
-
-
-def _write(folder: TranscriptFolder, name: str, transcript: RecordingTranscript) -> DataError | None:
-    """Write a transcript; the error of one that cannot be written, where others may be."""
-    try:
-        folder.write(name, transcript)
-    except FullDiskError:
-        raise
-    except DataError as error:
-        return error
-    return None
-
-
-def _log_summary(
-    folder: TranscriptFolder, formats: Mapping[str, Write], total: int, skipped: int, failed: int
-) -> None:
-    others = [f"{failed} failed"] if failed else []
-    others += [f"{skipped} were there already"] if skipped else []
-    log.info(
-        "%s: %s of %d recordings written%s", folder.folder, ", ".join(formats), total - skipped - failed,
-        f"; {', '.join(others)}" if others else "",
-    )  # fmt: skip
 
 
 def _warn_about_ids(recordings: Sequence[NamedRecording]) -> None:

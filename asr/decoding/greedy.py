@@ -89,8 +89,10 @@ class GreedyDecoder:
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
 
-    def decode(self, log_probs: Tensor, step_lengths: Tensor, step_s: float) -> list[list[Hypothesis]]:
-        """Decode a batch, with arguments and errors of `greedy_decode`."""
+    def decode(
+        self, log_probs: Tensor, step_lengths: Tensor, step_s: float, encoded: Tensor | None = None
+    ) -> list[list[Hypothesis]]:
+        """Decode a batch, with arguments and errors of `greedy_decode`; `encoded` is not used."""
         return [[found] for found in greedy_decode(log_probs, step_lengths, self._tokenizer, step_s)]
 
 

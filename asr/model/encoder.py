@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from asr.errors import SettingsError
 from asr.frontend.features import frame_mask
+from asr.model.attention_decoder import AttentionDecoderConfig
 from asr.model.loss import LossConfig
 from asr.model.recurrent.layers import LayerConfig, RecurrentConfig, RecurrentStack
 
@@ -38,6 +39,9 @@ class EncoderConfig:
     subsampling: int = 4  # frames per step, 1..8
     channels: int = 32  # of the convolutions
     loss: Annotated[LossConfig, tyro.conf.arg(name="")] = field(default_factory=LossConfig)
+    decoder: Annotated[AttentionDecoderConfig, tyro.conf.arg(name="")] = field(
+        default_factory=AttentionDecoderConfig
+    )
 
     def __post_init__(self) -> None:
         if self.size not in SIZES:
@@ -102,10 +106,20 @@ class Encoder(nn.Module):
         Returns:
             (batch, steps, vocab) float32 log-probabilities and (batch,) int64 valid steps.
         """
+        x, lengths = self.encode(features, lengths)
+        return self.log_probs(x), lengths
+
+    def encode(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """(batch, steps, output size) what the recurrent layers give, and (batch,) int64 valid steps."""
         x = self.front(features, lengths)
         lengths = step_count(lengths, self.config.subsampling)
         x, _ = self.recurrent(x, lengths)
-        return self.output(x).float().log_softmax(dim=-1), lengths
+        return x, lengths
+
+    def log_probs(self, encoded: Tensor) -> Tensor:
+        """(batch, steps, vocab) float32 log-probabilities of what `encode` gives."""
+        log_probs: Tensor = self.output(encoded).float().log_softmax(dim=-1)
+        return log_probs
 
     def final_states(self, features: Tensor, lengths: Tensor) -> Tensor:
         """One vector for each utterance, for classification: the state of each direction after all its steps.

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from asr.corpora.manifest import channel_name
-from asr.errors import DataError
+from asr.errors import DataError, SettingsError
 from asr.transcripts.cue_files import format_srt, format_tsv, format_vtt, read_srt, read_tsv, read_vtt
 from asr.transcripts.json_rows import format_json, read_json
 from asr.transcripts.record import RecordingTranscript
@@ -14,7 +14,10 @@ from asr.transcripts.sclite import format_ctm, format_trn, read_ctm, read_trn
 from asr.transcripts.subtitles import Subtitle, make_subtitles
 from asr.transcripts.textgrid import format_textgrid, read_textgrid
 
-__all__ = ["FORMATS", "WITH_IDS", "Format", "read_transcripts", "texts_by_id"]
+__all__ = [
+    "FORMATS", "WITH_IDS", "Format", "Write", "choose_formats", "join_formats", "read_transcripts",
+    "texts_by_id",
+]  # fmt: skip
 
 log = logging.getLogger("asr")
 
@@ -51,6 +54,44 @@ FORMATS = {
     "trn": Format(".trn", format_trn, joins=True),
 }
 """Every format that can be written, by the name that the command line takes."""
+
+
+def choose_formats(given: Sequence[str], default: str, folder: Path | None) -> list[str]:
+    """The names of the formats that --format asks for, each of them known.
+
+    Args:
+        given: the values of --format, each a name or several with commas between them.
+        default: where there is none.
+        folder: of --output-dir; None for stdout, which takes one format.
+
+    Raises:
+        SettingsError: a format is unknown, or there are several for stdout.
+    """
+    names = [name for value in given for name in value.lower().split(",") if name] or [default]
+    for name in names:
+        if name not in FORMATS:
+            raise SettingsError(f"--format {name}: unknown. Expected {', '.join(FORMATS)}.")
+    if len({*names}) > 1 and folder is None:
+        raise SettingsError(
+            f"--format {','.join(names)}: several formats need a folder. Add --output-dir DIR."
+        )
+    return names
+
+
+def join_formats(arguments: Sequence[str]) -> list[str]:
+    """Arguments in which several names after one --format are one word; what follows them are files.
+
+    >>> join_formats(["--format", "srt", "txt", "talk.wav"])
+    ['--format', 'srt,txt', 'talk.wav']
+    """
+    joined: list[str] = []
+    for word in arguments:
+        if joined[-2:-1] == ["--format"] and word in FORMATS:
+            joined[-1] += f",{word}"
+        else:
+            joined.append(word)
+    return joined
+
 
 _READERS: dict[str, Callable[[Path], list[RecordingTranscript]]] = {
     ".trn": read_trn,

@@ -3,6 +3,7 @@
     {"audio_filepath": "talk.wav", "duration": 2.1, "text": "stand in", "score": -1.3, …,
      "words": [{"word": "stand", "start": 0.32, "end": 0.6, "confidence": 0.97}, …]}
 
+A word outside the vocabulary, which --open-vocabulary spells by its sound, has "unknown": true.
 A file holds one object, or one a line (JSON Lines); a manifest is such a file, too.
 """
 
@@ -40,7 +41,12 @@ def format_json(transcript: RecordingTranscript, *, nbest: int = 1) -> str:
         if nbest > 1:
             row["nbest"] = [_fields(hypothesis) for hypothesis in transcript.hypotheses[:nbest]]
     else:
-        row |= {"text": transcript.text, "words": [_word(word) for word in transcript.words]}
+        row["text"] = transcript.text
+        if transcript.confidence is not None:
+            row["confidence"] = round(transcript.confidence, 4)
+        row["words"] = [_word(word) for word in transcript.words]
+    for name, intervals in transcript.tiers.items():
+        row[name] = [_word(interval, "text") for interval in intervals]
     return json.dumps(row, ensure_ascii=False) + "\n"
 
 
@@ -51,17 +57,19 @@ def _fields(hypothesis: Hypothesis) -> dict[str, object]:
         "acoustic_score": round(hypothesis.acoustic_score, 3),
         "lm_log_prob": round(hypothesis.lm_log_prob, 3),
         "rescore_lm_log_prob": round(hypothesis.rescore_lm_log_prob, 3),
+        "attention_score": round(hypothesis.attention_score, 3),
         "words": [_word(word) for word in hypothesis.words],
     }
 
 
-def _word(word: Word) -> dict[str, object]:
-    return {
-        "word": word.text,
+def _word(word: Word, key: str = "word") -> dict[str, object]:
+    row: dict[str, object] = {
+        key: word.text,
         "start": round(word.start_s, 3),
         "end": round(word.end_s, 3),
         "confidence": round(word.confidence, 4),
     }
+    return {**row, "unknown": True} if word.unknown else row
 
 
 def read_json(path: Path) -> list[RecordingTranscript]:
@@ -102,7 +110,13 @@ def _transcript(row: Any, where: str) -> RecordingTranscript:
             id=name,
             text="" if row.get("error") else str(row["text"]),
             words=tuple(
-                Word(str(one["word"]), float(one["start"]), float(one["end"]), float(one["confidence"]))
+                Word(
+                    str(one["word"]),
+                    float(one["start"]),
+                    float(one["end"]),
+                    float(one["confidence"]),
+                    one.get("unknown") is True,
+                )
                 for one in row.get("words") or ()
             ),
             duration_s=None if row.get("duration") is None else float(row["duration"]),

@@ -1,6 +1,7 @@
 """A folder of transcripts: a file for each recording and format, written as soon as it is known."""
 
 import errno
+import logging
 import os
 import tempfile
 from collections.abc import Mapping
@@ -12,6 +13,8 @@ from asr.transcripts.formats import FORMATS, Write
 from asr.transcripts.record import RecordingTranscript
 
 __all__ = ["FullDiskError", "TranscriptFolder"]
+
+log = logging.getLogger("asr")
 
 # Errors that the next file will meet, too.
 _LASTING = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
@@ -79,3 +82,32 @@ class TranscriptFolder:
                 raise DataError(
                     f"{path}: cannot be written: {error.strerror}.{kept} Choose another folder."
                 ) from error
+
+    def attempt(self, name: str, transcript: RecordingTranscript) -> DataError | None:
+        """Write a transcript; the error of one that cannot be written, where others may be.
+
+        Raises:
+            FullDiskError: no other can be written, either.
+        """
+        try:
+            self.write(name, transcript)
+        except FullDiskError:
+            raise
+        except DataError as error:
+            return error
+        return None
+
+    def log_summary(self, total: int, skipped: int, failed: int) -> None:
+        """Log how many transcripts of how many recordings were written.
+
+        Args:
+            total: recordings.
+            skipped: of which there were transcripts already.
+            failed: that have none.
+        """
+        others = [f"{failed} failed"] if failed else []
+        others += [f"{skipped} were there already"] if skipped else []
+        log.info(
+            "%s: %s of %d recordings written%s", self.folder, ", ".join(self._formats),
+            total - skipped - failed, f"; {', '.join(others)}" if others else "",
+        )  # fmt: skip

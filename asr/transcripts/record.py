@@ -1,7 +1,7 @@
 """The transcript of one recording, as every format writes and reads it."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from asr.decoding.hypothesis import Hypothesis, Word
 
@@ -25,6 +25,8 @@ class RecordingTranscript:
         offset_s: where the part begins in the recording, seconds.
         channel: the one that was read, counted from 0; None is the mean of all.
         hypotheses: all that the decoder found, best first, with their scores; () where a file has none.
+        tiers: further intervals with texts, by the name of their kind, such as the phones of an alignment.
+        confidence: of the whole; None where it has none.
         error: why there is no text; "" where there is one.
     """
 
@@ -37,6 +39,8 @@ class RecordingTranscript:
     offset_s: float = 0.0
     channel: int | None = None
     hypotheses: tuple[Hypothesis, ...] = ()
+    tiers: Mapping[str, tuple[Word, ...]] = field(default_factory=dict)
+    confidence: float | None = None
     error: str = ""
 
 

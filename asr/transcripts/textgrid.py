@@ -20,9 +20,21 @@ _VALUE = re.compile(r'"((?:[^"]|"")*)"|(?<!\S)(-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?|
 
 
 def format_textgrid(transcript: RecordingTranscript) -> str:
-    """A TextGrid with one tier, words; pauses are intervals without text."""
-    words = ordered_words(transcript.words)
-    end_s = max(transcript.duration_s or 0.0, words[-1].end_s if words else 0.0)
+    """A TextGrid with a tier for words and one for each further kind; pauses are intervals without text."""
+    tiers = {_WORDS: transcript.words, **transcript.tiers}
+    ordered = {name: ordered_words(words) for name, words in tiers.items()}
+    end_s = max(transcript.duration_s or 0.0, *(words[-1].end_s for words in ordered.values() if words), 0.0)
+    rows = [
+        'File type = "ooTextFile"', 'Object class = "TextGrid"', "",
+        "xmin = 0", f"xmax = {end_s:.4f}", "tiers? <exists>", f"size = {len(tiers)}", "item []:",
+    ]  # fmt: skip
+    for number, (name, words) in enumerate(ordered.items(), start=1):
+        rows += _format_tier(number, name, _intervals(words, end_s), f"{end_s:.4f}")
+    return "".join(f"{row}\n" for row in rows)
+
+
+def _intervals(words: list[Word], end_s: float) -> list[tuple[float, float, str]]:
+    """Start, end and text of all intervals of a tier, which follow each other from 0 to the end."""
     intervals: list[tuple[float, float, str]] = []
     position = 0.0
     for word in words:
@@ -33,19 +45,20 @@ def format_textgrid(transcript: RecordingTranscript) -> str:
         position = end
     if end_s - position > 1e-4 or not intervals:
         intervals.append((position, end_s, ""))
-    last = f"{intervals[-1][1]:.4f}"
+    return intervals
+
+
+def _format_tier(number: int, name: str, intervals: list[tuple[float, float, str]], last: str) -> list[str]:
     rows = [
-        'File type = "ooTextFile"', 'Object class = "TextGrid"', "",
-        "xmin = 0", f"xmax = {last}", "tiers? <exists>", "size = 1", "item []:", "    item [1]:",
-        '        class = "IntervalTier"', f'        name = "{_WORDS}"', "        xmin = 0",
-        f"        xmax = {last}", f"        intervals: size = {len(intervals)}",
+        f"    item [{number}]:", '        class = "IntervalTier"', f'        name = "{name}"',
+        "        xmin = 0", f"        xmax = {last}", f"        intervals: size = {len(intervals)}",
     ]  # fmt: skip
-    for number, (start, end, text) in enumerate(intervals, start=1):
+    for index, (start, end, text) in enumerate(intervals, start=1):
         rows += [
-            f"        intervals [{number}]:", f"            xmin = {start:.4f}",
+            f"        intervals [{index}]:", f"            xmin = {start:.4f}",
             f"            xmax = {end:.4f}", '            text = "{}"'.format(text.replace('"', '""')),
         ]  # fmt: skip
-    return "".join(f"{row}\n" for row in rows)
+    return rows
 
 
 def read_textgrid(path: Path) -> RecordingTranscript:

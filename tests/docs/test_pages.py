@@ -5,8 +5,11 @@ import importlib.util
 import io
 import re
 import runpy
+import shlex
+import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,8 +29,8 @@ OTHERS = {
 MADE_BY_COMMANDS = ("RUN/", "bundle/", "diagnostics/", "dist/", "runs/", "tensorboard/")
 
 COMMANDS = (
-    ["train"], ["transcribe"], ["evaluate"], ["tune"], ["score"], ["augment"],
-    ["corpus", "list"], ["corpus", "prepare"],
+    ["train"], ["transcribe"], ["align"], ["evaluate"], ["tune"], ["score"], ["augment"],
+    ["corpus", "list"], ["corpus", "prepare"], ["corpus", "segment"],
     ["lm", "train"], ["lm", "train", "--kind", "charrnn"], ["lm", "score"], ["lm", "convert"],
     ["lm", "interpolate"],
     ["lexicon", "train"], ["lexicon", "train", "--kind", "ctc"], ["lexicon", "apply"], ["lexicon", "score"],
@@ -126,3 +129,19 @@ def test_quoted_messages_are_printed() -> None:
         if not message.startswith("`OSError"):  # of torch
             words = re.escape(message.strip("`")).replace(r"\ N", r" (\{[^}]*\}|%d)")
             assert re.search(words, source), message
+
+
+def test_commands_of_the_page_on_aligning(
+    tones: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A command that a user copies, and that fails."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(tones.files[2], "talk.opus")  # what is in a file decides, not its name
+    Path("talk.txt").write_text("a b c a b c")
+    page = (ROOT / "docs" / "aligning.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"^```sh\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    assert block.count("asr align") == 4
+    for line in block.splitlines():
+        command = [str(tones.manifest) if word == "test.jsonl" else word for word in shlex.split(line)[1:]]
+        command = ["a b c" if " " in word else word for word in command]
+        assert main([*command, "--model", str(tones.model)]) == 0, (line, capsys.readouterr().err)

@@ -21,6 +21,7 @@ from asr.decoding.kernel.proposals import (
     END_OF_TEXT,
     HOT_STATE,
     PARENT,
+    SPELLING,
     STARTS_OOV,
     TOKEN,
     TREE_NODE,
@@ -102,7 +103,7 @@ def fused_score_delta(
     if word != NONE:
         nats += tables.word_bonus
         if word >= 0:
-            nats += tables.word_boost[word]
+            nats += tables.word_boost[word] + tables.spelling_log_prob[row[SPELLING]]
         elif tables.has_vocabulary and before != OUT_OF_TREE:
             nats += tables.unknown_penalty + tables.unknown_letter_penalty * tables.depth[before]
     if row[STARTS_OOV] or (tables.has_vocabulary and before == OUT_OF_TREE and not completes_word):
@@ -203,7 +204,7 @@ def _propose_ends(beam: Beam, tables: ScoreTables, rows: NDArray[np.int32]) -> i
             rows[count, PARENT] = beam.node[index]
             rows[count, TOKEN] = END_OF_TEXT
             rows[count, WORD] = OOV_WORD
-            rows[count, STARTS_OOV] = 0
+            rows[count, STARTS_OOV], rows[count, SPELLING] = 0, NONE
             count += 1
     return count
 

@@ -16,6 +16,7 @@ __all__ = [
     "NO_LM",
     "PARENT",
     "PYTHON_LM",
+    "SPELLING",
     "STARTS_OOV",
     "TOKEN",
     "TREE_NODE",
@@ -31,10 +32,10 @@ END_OF_TEXT = -1  # instead of a token: the end of the utterance
 NO_LM, WORD_LM, CHARACTER_LM, PYTHON_LM = 0, 1, 2, 3
 
 # Columns of a proposal, a prefix that may be made: node of its parent, token, word that the token completes
-# (an id, OOV_WORD or NONE), node of the lexicon tree, state of the hot words, and whether (0 or 1) the
-# token begins a word outside the vocabulary or leaves it within one.
-PARENT, TOKEN, WORD, TREE_NODE, HOT_STATE, STARTS_OOV = 0, 1, 2, 3, 4, 5
-COLUMNS = 6
+# (an id, OOV_WORD or NONE), node of the lexicon tree, state of the hot words, whether (0 or 1) the token
+# begins a word outside the vocabulary or leaves it within one, and where `ScoreTables.words` has the word.
+PARENT, TOKEN, WORD, TREE_NODE, HOT_STATE, STARTS_OOV, SPELLING = 0, 1, 2, 3, 4, 5, 6
+COLUMNS = 7
 
 
 class ScoreTables(NamedTuple):
@@ -54,6 +55,7 @@ class ScoreTables(NamedTuple):
         word_start: (tree nodes + 1,) int32: where a node's words begin in `words`.
         words: (spellings,) int32: word ids, node by node; more than one where they are spelled or
             sound alike.
+        spelling_log_prob: (spellings,) float64, weighted nats, at most 0: of each element of `words`.
         depth: (tree nodes + 1,) int32: symbols from the root to the node; the last is for OUT_OF_TREE, 0.
         look_ahead: (tree nodes + 1,) float64, weighted nats; the last is for OUT_OF_TREE, 0.
         max_gain_within: (tree nodes + 1,) float64: the greatest factor by which a token within a word
@@ -86,6 +88,7 @@ class ScoreTables(NamedTuple):
     symbol: NDArray[np.int32]
     word_start: NDArray[np.int32]
     words: NDArray[np.int32]
+    spelling_log_prob: NDArray[np.float64]
     depth: NDArray[np.int32]
     look_ahead: NDArray[np.float64]
     max_gain_within: NDArray[np.float64]
@@ -186,12 +189,14 @@ def propose(
         rows[row, TREE_NODE] = next_tree_node
         rows[row, HOT_STATE] = hot_state
         rows[row, STARTS_OOV] = starts_oov
+        rows[row, SPELLING] = NONE
         if not completes_word or tree_node == TREE_ROOT:
             rows[row, WORD] = NONE
         elif tree_node == OUT_OF_TREE or first == NONE:
             rows[row, WORD] = OOV_WORD
         else:
             rows[row, WORD] = tables.words[first + row]
+            rows[row, SPELLING] = first + row
     return count
 
 
@@ -215,7 +220,7 @@ def _propose_joined(
     if token == END_OF_TEXT or not tables.has_vocabulary:
         if tree_node != TREE_ROOT:
             return 0  # within a word
-        rows[0, WORD] = NONE
+        rows[0, WORD], rows[0, SPELLING] = NONE, NONE
         rows[0, TREE_NODE] = TREE_ROOT
         count = 1
     else:
@@ -223,11 +228,11 @@ def _propose_joined(
         if next_tree_node == OUT_OF_TREE:
             return 0
         if tables.child_start[next_tree_node] < tables.child_start[next_tree_node + 1]:
-            rows[0, WORD] = NONE
+            rows[0, WORD], rows[0, SPELLING] = NONE, NONE
             rows[0, TREE_NODE] = next_tree_node
             count = 1
         for position in range(tables.word_start[next_tree_node], tables.word_start[next_tree_node + 1]):
-            rows[count, WORD] = tables.words[position]
+            rows[count, WORD], rows[count, SPELLING] = tables.words[position], position
             rows[count, TREE_NODE] = TREE_ROOT
             count += 1
     for row in range(count):
