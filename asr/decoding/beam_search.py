@@ -13,12 +13,13 @@ from asr.decoding.fusion.setup import SearchSetup
 from asr.decoding.fusion.vocabulary import SearchVocabulary
 from asr.decoding.hypothesis import Hypothesis, NamedSpans, Word, name_tokens, time_words
 from asr.decoding.kernel.arena import EMPTY_PREFIX, N_NODES, NODE, NONE, compact, new_beam, new_merges
-from asr.decoding.kernel.prefixes import propose_ends, score_ends
-from asr.decoding.kernel.proposals import COLUMNS, PARENT, WORD
+from asr.decoding.kernel.prefixes import propose_ends, score_final_prefixes
+from asr.decoding.kernel.proposals import PROPOSAL
 from asr.decoding.kernel.recombination import new_buffers
-from asr.decoding.kernel.steps import Pending, advance_beam
-from asr.decoding.lattice import FinalPrefixes, paths
+from asr.decoding.kernel.steps import DONE, NO_TEXT, PENDING, Pending, advance_beam
+from asr.decoding.lattice import FinalPrefixes, Lattice, paths
 from asr.errors import ModelError
+from asr.lm.ngram.trie import UNK
 from asr.text.tokenizer import Tokenizer
 
 __all__ = ["BeamSearch", "name_words"]
@@ -26,8 +27,7 @@ __all__ = ["BeamSearch", "name_words"]
 _CAPACITY = 1 << 12  # nodes of an arena at first
 _MERGES = 1 << 12  # merges that there is room for at first
 _SPARE = 2  # texts whose scores are computed for each hypothesis that is wanted
-_PENDING = 1 << 12  # prefixes that a language model in Python scores at once, at most
-_UNNAMED = "<unk>"  # where phones are no word
+_MAX_PENDING = 1 << 12  # prefixes that a language model in Python scores at once, at most
 
 
 class BeamSearch:
@@ -48,7 +48,7 @@ class BeamSearch:
         self._name = name
         self._python_lm = setup.prepared.python_lm_states()
         self._pending = Pending(
-            np.empty((_PENDING if self._python_lm else 0, COLUMNS), np.int32), np.zeros(1, np.int64)
+            np.empty(_MAX_PENDING if self._python_lm else 0, PROPOSAL), np.zeros(1, np.int64)
         )
         self._buffers = new_buffers(
             setup.config.resolved_beam_size, setup.tokenizer.vocab_size, setup.tables.max_proposals
@@ -90,9 +90,9 @@ class BeamSearch:
             ModelError: nothing has a probability above 0.
         """
         setup = self._setup
-        step, full = 0, -1
+        step, full = 0, -1  # full: the last step that found too little room
         while True:
-            step = advance_beam(
+            status, step = advance_beam(
                 log_probs,
                 step,
                 self.beam,
@@ -103,15 +103,15 @@ class BeamSearch:
                 self._pending,
                 self._buffers,
             )
-            if step == len(log_probs):
+            if status == DONE:
                 return
-            if step < 0:
+            if status == NO_TEXT:
                 raise ModelError(
-                    f"{self._name}, step {-1 - step}: no text has a probability above 0. Check that the "
+                    f"{self._name}, step {step}: no text has a probability above 0. Check that the "
                     "model's output has no -inf where it should not; a larger --beam.beam-size may help."
                 )
-            count = int(self._pending.size[0])
-            if self._python_lm and count:
+            if status == PENDING and self._python_lm:
+                count = int(self._pending.size[0])
                 self._pending.size[0] = 0
                 while self.beam.sizes[N_NODES] + count > len(self.beam.nodes):
                     self._double_arena()
@@ -122,13 +122,22 @@ class BeamSearch:
                 self._make_room(again=step == full)
                 full = step
 
-    def ends(self) -> FinalPrefixes:
+    def final_prefixes(self) -> FinalPrefixes:
         """How the prefixes of the beam end, as if the utterance ended here, with the search's scores."""
         prepared, tables = self._setup.prepared, self._setup.tables
-        rows = propose_ends(self.beam, tables)
-        log_probs = self._python_lm.end_log_probs(self.beam, rows) if self._python_lm else np.zeros(len(rows))
-        score, fused, lm = score_ends(self.beam, rows, log_probs, tables, prepared.ngrams, prepared.end_id)
-        return FinalPrefixes(rows[:, PARENT], rows[:, WORD], score, fused, lm)
+        proposals = propose_ends(self.beam, tables)
+        count = len(proposals)
+        lm_log_prob = (
+            self._python_lm.end_log_probs(self.beam, proposals) if self._python_lm else np.zeros(count)
+        )
+        final = FinalPrefixes(
+            proposals["parent"], proposals["word"], np.empty(count), np.empty(count), lm_log_prob
+        )
+        score_final_prefixes(
+            self.beam, proposals, tables, prepared.ngrams, prepared.end_id,
+            final.score, final.fused_score, final.lm_log_prob,
+        )  # fmt: skip
+        return final
 
     def finish(self, log_probs: NDArray[np.float64], step_s: float) -> list[Hypothesis]:
         """The best texts, as if the utterance ended here.
@@ -147,9 +156,9 @@ class BeamSearch:
         nbest = setup.config.nbest
         wanted = nbest if nbest == 1 else _SPARE * nbest  # chosen by estimates, then ranked by scores
         spelled: set[tuple[int, ...]] = set()  # different merges can lead to the same tokens
-        lattice = self.beam.nodes[: self.beam.sizes[N_NODES]], self.merges, self.ends()
-        posteriors = LatticePosteriors(*lattice) if self._has_word_lm else None
-        for path in paths(*lattice):
+        lattice = Lattice(self.beam.nodes[: self.beam.sizes[N_NODES]], self.merges, self.final_prefixes())
+        posteriors = LatticePosteriors(lattice) if self._has_word_lm else None
+        for path in paths(lattice):
             if (key := (*path.tokens, *path.words)) in spelled:
                 continue
             spelled.add(key)
@@ -226,19 +235,19 @@ def name_words(
         return name_tokens(tokens, tokenizer)
     spans = tokenizer.words(tokens) if vocabulary.separated else None
     if spans is not None:
-        numbers = [word for word in words if word != NONE]
-        numbers += [NONE] * (len(spans) - len(numbers))  # the last word is not complete yet
+        completed = [word for word in words if word != NONE]
+        completed += [NONE] * (len(spans) - len(completed))  # the last word is not complete yet
         return [
-            (vocabulary.words[number] if number >= 0 else tokenizer.decode(tokens[span]), span)
-            for number, span in zip(numbers, spans, strict=True)
+            (vocabulary.words[word] if word >= 0 else tokenizer.decode(tokens[span]), span)
+            for word, span in zip(completed, spans, strict=True)
         ]
     named = []
     begin = 0
-    for index, number in enumerate(words):
-        if number != NONE:
+    for index, word in enumerate(words):
+        if word != NONE:
             end = min(index + 1, len(tokens))
-            unknown = _UNNAMED if tokenizer.pieces is None else tokenizer.decode(tokens[begin:end])
-            named.append((vocabulary.words[number] if number >= 0 else unknown, slice(begin, end)))
+            unknown = UNK if tokenizer.pieces is None else tokenizer.decode(tokens[begin:end])
+            named.append((vocabulary.words[word] if word >= 0 else unknown, slice(begin, end)))
             begin = end
     return named
 

@@ -16,14 +16,14 @@ import heapq
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from asr.decoding.kernel.arena import EMPTY_PREFIX, NONE, Merges
 
-__all__ = ["FinalPrefixes", "Path", "paths"]
+__all__ = ["FinalPrefixes", "Lattice", "Path", "paths"]
 
 _NO_LIMIT = 1 << 62
 
@@ -47,6 +47,20 @@ class FinalPrefixes:
     score: NDArray[np.float64]
     fused_score: NDArray[np.float64]
     lm_log_prob: NDArray[np.float64]
+
+
+class Lattice(NamedTuple):
+    """What a search leaves behind.
+
+    Attributes:
+        nodes: (nodes,) NODE: the arena.
+        merges: into its nodes.
+        final_prefixes: how the prefixes of the beam end.
+    """
+
+    nodes: NDArray[Any]
+    merges: Merges
+    final_prefixes: FinalPrefixes
 
 
 @dataclass(frozen=True)
@@ -87,16 +101,15 @@ class _PartialPath:
     end: int
 
 
-def paths(nodes: NDArray[Any], merges: Merges, ends: FinalPrefixes) -> Iterator[Path]:
-    """The paths of a lattice, by falling estimates; among equals in the order of `ends`.
+def paths(lattice: Lattice) -> Iterator[Path]:
+    """The paths of a lattice, by falling estimates; among equals in the order of the final prefixes.
 
     Args:
-        nodes: (nodes,) NODE: the arena.
-        merges: into its nodes.
-        ends: of the search.
+        lattice: of a search.
     """
-    lattice = _Lattice(nodes, merges, ends)
-    order = np.argsort(-ends.score, kind="stable")
+    builder = _PathBuilder(lattice)
+    scores = lattice.final_prefixes.score
+    order = np.argsort(-scores, kind="stable")
     # A path and what it can become by one merge more: of these only the best that was not taken yet is in the
     # heap.
     heap: list[tuple[float, int, _PartialPath | None, list[_Variant], int]] = []
@@ -109,21 +122,21 @@ def paths(nodes: NDArray[Any], merges: Merges, ends: FinalPrefixes) -> Iterator[
             estimate = (path.estimate if path else 0.0) - variants[index][0]
             heapq.heappush(heap, (-estimate, pushed, path, variants, index))
 
-    push(None, [(-float(ends.score[end]), int(end), NONE) for end in order], 0)
+    push(None, [(-float(scores[end]), int(end), NONE) for end in order], 0)
     while heap:
         _, _, path, variants, index = heapq.heappop(heap)
-        _, number, node = variants[index]
+        _, merge_or_end, node = variants[index]
         push(path, variants, index + 1)
-        path = lattice.exchange(path, number, node) if path else lattice.begin(number)
-        yield lattice.spell(path)
-        push(path, lattice.variants(path), 0)
+        path = builder.exchange(path, merge_or_end, node) if path else builder.begin(merge_or_end)
+        yield builder.spell(path)
+        push(path, builder.variants(path), 0)
 
 
-class _Lattice:
-    """An arena and its merges, by the node that they lead into, and the ends of the search."""
+class _PathBuilder:
+    """A lattice whose merges are found by the node that they lead into."""
 
-    def __init__(self, nodes: NDArray[Any], merges: Merges, ends: FinalPrefixes) -> None:
-        self._nodes, self._ends = nodes, ends
+    def __init__(self, lattice: Lattice) -> None:
+        self._nodes, merges, self._final = lattice
         count = int(merges.size[0])
         self._dropped: list[int] = merges.dropped[:count].tolist()
         self._log_ratio: list[float] = merges.log_ratio[:count].tolist()
@@ -139,11 +152,16 @@ class _Lattice:
 
     def begin(self, end: int) -> _PartialPath:
         """The path that takes no merge to one of the ends."""
-        ends = self._ends
+        final = self._final
         return _PartialPath(
-            float(ends.score[end]), float(ends.fused_score[end]), float(ends.lm_log_prob[end]),
-            int(ends.node[end]), _NO_LIMIT, None, end,
-        )  # fmt: skip
+            estimate=float(final.score[end]),
+            fused_score=float(final.fused_score[end]),
+            lm_log_prob=float(final.lm_log_prob[end]),
+            head=int(final.node[end]),
+            limit=_NO_LIMIT,
+            tail=None,
+            end=end,
+        )
 
     def variants(self, path: _PartialPath) -> list[_Variant]:
         """The merges that the path can take to the left of all others, best first."""
@@ -184,13 +202,13 @@ class _Lattice:
         while tail is not None:
             (before, node), tail = tail
             pieces.append((node, before))
-        numbers: list[int] = []  # from the last to the first
+        indices: list[int] = []  # from the last to the first
         for node, before in reversed(pieces):
             while node != before:
-                numbers.append(node)
+                indices.append(node)
                 node = self._parent[node]
-        numbers.reverse()
-        tokens: list[int] = self._nodes["token"][numbers].tolist()
-        words: list[int] = self._nodes["word"][numbers].tolist()
-        words.append(int(self._ends.word[path.end]))
-        return Path(path.estimate, numbers, path.end, tokens, words, path.fused_score, path.lm_log_prob)
+        indices.reverse()
+        tokens: list[int] = self._nodes["token"][indices].tolist()
+        words: list[int] = self._nodes["word"][indices].tolist()
+        words.append(int(self._final.word[path.end]))
+        return Path(path.estimate, indices, path.end, tokens, words, path.fused_score, path.lm_log_prob)

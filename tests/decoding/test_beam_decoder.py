@@ -150,7 +150,9 @@ def test_lossless_shortcuts(seed: int, random_rows: Rows) -> None:
         config = replace(UNLIMITED, beam_size=size, nbest=size).with_weights(word_bonus=0.5)
         search = BeamDecoder(TOKENIZER, config)._search(0)
         search.advance(log_probs.numpy())
-        ends = search.ends()  # hypotheses have the scores of all paths, these those of the paths in the beam
+        ends = (
+            search.final_prefixes()
+        )  # hypotheses have the scores of all paths, these those of the paths in the beam
         found = {
             tuple(spell(search.beam.nodes, node, EMPTY_PREFIX)[0].tolist()): score
             for node, score in zip(ends.node, ends.score, strict=True)

@@ -15,7 +15,7 @@ from asr.decoding.beam_decoder import BeamDecoder
 from asr.decoding.config import BeamConfig
 from asr.decoding.hypothesis import Hypothesis
 from asr.decoding.kernel.arena import NODE, NONE, new_merges
-from asr.decoding.lattice import FinalPrefixes, paths
+from asr.decoding.lattice import FinalPrefixes, Lattice, paths
 from asr.lm.ngram.model import NgramModel
 from asr.scoring.wer import count_errors
 from asr.text.characters import CharTokenizer
@@ -173,7 +173,7 @@ def test_paths_by_hand() -> None:
         np.array([3, 4], np.int32), np.array([NONE, NONE], np.int32), np.array([-3.0, -2.0]), np.zeros(2),
         np.zeros(2),
     )  # fmt: skip
-    found = [(path.tokens, path.estimate) for path in paths(arena, merges, ends)]
+    found = [(path.tokens, path.estimate) for path in paths(Lattice(arena, merges, ends))]
     assert found == [([1, 4], -2.0), ([2, 4], -2.5), ([1, 3], -3.0), ([2, 3], -4.0)]
 
 
@@ -188,7 +188,7 @@ def test_a_prefix_that_returns_ends_no_path_in_a_circle() -> None:
     merges.size[0] = 2
     none = np.full(1, NONE, np.int32)
     ends = FinalPrefixes(np.array([1], np.int32), none, np.array([-2.0]), np.zeros(1), np.zeros(1))
-    found = [(path.tokens, path.estimate) for path in islice(paths(arena, merges, ends), 10)]
+    found = [(path.tokens, path.estimate) for path in islice(paths(Lattice(arena, merges, ends)), 10)]
     assert found == [([1], -2.0), ([2], -3.0)]
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from asr.decoding.fusion.vocabulary import SearchVocabulary, SpellingAlphabet
 from asr.decoding.kernel.arena import EMPTY_PREFIX, N_NODES, OOV_WORD, OUT_OF_TREE, Beam
 from asr.decoding.kernel.prefixes import add_prefixes
-from asr.decoding.kernel.proposals import END_OF_TEXT, PARENT, STARTS_OOV, TOKEN, WORD, ScoreTables
+from asr.decoding.kernel.proposals import END_OF_TEXT, ScoreTables
 from asr.lm.interface import LanguageModel
 from asr.lm.ngram.trie import UNK
 
@@ -84,20 +84,20 @@ class PythonLmStates:
         self._spellings = [[names[symbol] for symbol in token] for token in alphabet.token_symbols]
         self._begins_word = alphabet.begins_word
 
-    def add_prefixes(self, beam: Beam, proposals: NDArray[np.int32], tables: ScoreTables) -> LmQueries[None]:
+    def add_prefixes(self, beam: Beam, proposals: NDArray[Any], tables: ScoreTables) -> LmQueries[None]:
         """Score proposals and make their prefixes; the arena must have room.
 
         Args:
             beam: gets the prefixes.
-            proposals: (n, COLUMNS) int32.
+            proposals: (n,) PROPOSAL.
             tables: what scores.
         """
         log_probs, states = yield from self._score(beam, proposals)
         numbers = np.array([self._number(state) for state in states], np.int64)
         add_prefixes(beam, proposals, log_probs, numbers, tables)
 
-    def end_log_probs(self, beam: Beam, proposals: NDArray[np.int32]) -> NDArray[np.float64]:
-        """(n,) nats of how (n, COLUMNS) proposals end the text, its end included."""
+    def end_log_probs(self, beam: Beam, proposals: NDArray[Any]) -> NDArray[np.float64]:
+        """(n,) nats of how (n,) PROPOSAL end the text, its end included."""
         [(log_probs, states)] = answer_queries(self._lm, [self._score(beam, proposals)])
         return log_probs + self._lm.finish(states)
 
@@ -121,12 +121,11 @@ class PythonLmStates:
             self._states.append(state)
         return number
 
-    def _score(
-        self, beam: Beam, proposals: NDArray[np.int32]
-    ) -> LmQueries[tuple[NDArray[np.float64], list[Any]]]:
-        """(n,) nats of (n, COLUMNS) proposals, and the n states after them."""
-        lm_symbols = [self._lm_symbols(beam, proposal) for proposal in proposals.tolist()]
-        states = [self._states[state] for state in beam.nodes["lm_state"][proposals[:, PARENT]]]
+    def _score(self, beam: Beam, proposals: NDArray[Any]) -> LmQueries[tuple[NDArray[np.float64], list[Any]]]:
+        """(n,) nats of (n,) PROPOSAL, and the n states after them."""
+        fields = proposals[["parent", "token", "word", "starts_oov"]].tolist()
+        lm_symbols = [self._lm_symbols(beam, *proposal) for proposal in fields]
+        states = [self._states[state] for state in beam.nodes["lm_state"][proposals["parent"]]]
         total = np.zeros(len(proposals))
         for position in range(max(map(len, lm_symbols), default=0)):
             asked = [row for row, row_symbols in enumerate(lm_symbols) if len(row_symbols) > position]
@@ -139,21 +138,17 @@ class PythonLmStates:
                 states[row] = state
         return total, states
 
-    def _lm_symbols(self, beam: Beam, proposal: Sequence[int]) -> list[str]:
+    def _lm_symbols(self, beam: Beam, parent: int, token: int, word: int, starts_oov: int) -> list[str]:
         """The words or characters that the model scores for a proposal."""
-        parent, token, word = proposal[PARENT], proposal[TOKEN], proposal[WORD]
         if self._words is not None:
             words = []
             if word >= 0:
                 words.append(self._words[word])
             elif word == OOV_WORD and beam.nodes[parent]["tree_node"] != OUT_OF_TREE:
                 words.append(UNK)
-            return words + [UNK] * proposal[STARTS_OOV]
+            return words + [UNK] * starts_oov
         if token == END_OF_TEXT:
             return []
         spelling = self._spellings[token]
-        return (
-            [" ", *spelling]
-            if self._begins_word[token] and (parent != EMPTY_PREFIX or not spelling)
-            else spelling
-        )
+        has_space = self._begins_word[token] and (parent != EMPTY_PREFIX or not spelling)
+        return [" ", *spelling] if has_space else spelling

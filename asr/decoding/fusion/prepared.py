@@ -1,7 +1,7 @@
 """Language model, vocabulary and hot words prepared for a tokenizer, for any weights."""
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,10 +20,10 @@ from asr.decoding.fusion.vocabulary import (
 from asr.decoding.kernel.proposals import CHARACTER_LM, NO_LM, PYTHON_LM, WORD_LM
 from asr.errors import SettingsError
 from asr.lm.alphabet import check_lm_fits_tokenizer
-from asr.lm.interface import LanguageModel
+from asr.lm.interface import LanguageModel, Unit
 from asr.lm.ngram.model import NgramModel
 from asr.lm.ngram.packed import PackedNgrams, empty, word_log_probs
-from asr.lm.ngram.trie import BOS, EOS, UNK
+from asr.lm.ngram.trie import RESERVED
 from asr.text.lexicon import Lexicon
 from asr.text.tokenizer import Tokenizer
 
@@ -48,8 +48,9 @@ class PreparedResources:
         lm: the language model, or None.
         lm_kind: NO_LM, WORD_LM, CHARACTER_LM or PYTHON_LM, see `kernel.proposals`.
         ngrams: of the n-gram model; empty for others.
-        lm_ids: (words,) int32: the n-gram model's ids of the words; or (symbols + 1,) of the symbols and the
-            space.
+        word_lm_ids: (words,) int32: ids of the words in an n-gram model of words; empty for others.
+        symbol_lm_ids: (symbols + 1,) int32: ids of the symbols and, last, of the space in an n-gram model of
+            characters; empty for others.
         hotword_automaton: finds hot words by their symbols, where tokens show where words end.
         word_boost: (words,) float64 nats: of hot words, where they do not.
     """
@@ -61,7 +62,8 @@ class PreparedResources:
     lm: LanguageModel[Any] | None
     lm_kind: int
     ngrams: PackedNgrams
-    lm_ids: NDArray[np.int32]
+    word_lm_ids: NDArray[np.int32]
+    symbol_lm_ids: NDArray[np.int32]
     hotword_automaton: HotwordAutomaton | None
     word_boost: NDArray[np.float64] | None
 
@@ -107,57 +109,67 @@ def prepare_resources(
         DataError: the lexicon spells with symbols that the tokenizer lacks.
     """
     alphabet = spelling_alphabet(tokenizer)
-    lm_words = _words_of(lm)
-    listed: Any = lm  # the interface names no words, most models do
-    if hasattr(lm, "words") and (lexicon is None or listed.unit == "character"):
-        check_lm_fits_tokenizer(listed, tokenizer)  # a lexicon may spell words with other symbols
-    vocabulary = None
-    if lexicon is not None:
-        words = _with_hotwords(lexicon.entries, hotwords, alphabet, config)
-        vocabulary = build_vocabulary(words, tokenizer, alphabet, lexicon)
-    elif lm is not None and lm.unit == "word":
-        vocabulary = build_vocabulary(
-            _with_hotwords(lm_words, hotwords, alphabet, config), tokenizer, alphabet, None
-        )
-    elif config.unknown_words == "forbid":
-        raise SettingsError(
-            "--beam.unknown-words is forbid, but there is no vocabulary. A language model of words or a "
-            "lexicon was expected."
-        )
-    if vocabulary is None and lm is not None and tokenizer.pieces is None:
-        raise SettingsError(
-            "a language model of characters cannot be used with phones. Use one of words, or a lexicon."
-        )
+    if lm is not None and (lexicon is None or lm.unit == "character"):
+        check_lm_fits_tokenizer(lm, tokenizer)  # a lexicon may spell words with other symbols
+    word_lm = lm if lm is not None and lm.unit == "word" else None
+    lm_words = tuple(word for word in word_lm.words if word not in RESERVED) if word_lm else None
+    vocabulary = _vocabulary_of(lm_words, lexicon, hotwords, tokenizer, alphabet, config)
+    words = vocabulary.words if vocabulary else ()
+    if lexicon is not None and lm_words:
+        _check_lexicon(words, lm_words, lexicon)
     lm_kind = NO_LM if lm is None else PYTHON_LM
     if isinstance(lm, NgramModel):
         lm_kind = WORD_LM if lm.unit == "word" else CHARACTER_LM
-    symbols = [*alphabet.ids, " "] if lm is not None and lm.unit == "character" else []
-    if lm is not None and lm.unit == "word" and vocabulary is not None:
-        symbols = list(vocabulary.words)
-        _check_lexicon(symbols, lm_words, lexicon)
-    lm_ids = np.zeros(1, dtype=np.int32)
-    if isinstance(lm, NgramModel):
-        lm_ids = np.array([lm.ids.get(name, 0) for name in symbols], dtype=np.int32)
-    unigram_log_probs = None
-    if lm is not None and lm.unit == "word" and vocabulary is not None:
-        unigram_log_probs = _score_words(lm, vocabulary.words, lm_ids)
-    out_of_lm = None
-    if lexicon is not None and unigram_log_probs is not None and lm_words and vocabulary is not None:
-        known = {*lm_words, *(word for phrase in hotwords for word in phrase.split())}
-        out_of_lm = np.array([word not in known for word in vocabulary.words], dtype=np.bool_)
+    word_lm_ids = _lm_ids(lm, "word", words)
     automaton, word_boost = _find_hotwords(hotwords, alphabet, vocabulary, config)
     return PreparedResources(
         alphabet=alphabet,
         vocabulary=vocabulary,
-        unigram_log_probs=unigram_log_probs,
-        out_of_lm=out_of_lm,
+        unigram_log_probs=_score_words(word_lm, words, word_lm_ids) if word_lm else None,
+        out_of_lm=_out_of_lm(words, lm_words, hotwords) if lexicon is not None and lm_words else None,
         lm=lm,
         lm_kind=lm_kind,
         ngrams=lm.ngrams if isinstance(lm, NgramModel) else empty(),
-        lm_ids=lm_ids,
+        word_lm_ids=word_lm_ids,
+        symbol_lm_ids=_lm_ids(lm, "character", [*alphabet.ids, " "]),
         hotword_automaton=automaton,
         word_boost=word_boost,
     )
+
+
+def _vocabulary_of(
+    lm_words: Sequence[str] | None,
+    lexicon: Lexicon | None,
+    hotwords: Mapping[str, float],
+    tokenizer: Tokenizer,
+    alphabet: SpellingAlphabet,
+    config: BeamConfig,
+) -> SearchVocabulary | None:
+    """The words that the search can write, or None where there is no limit, see `prepare_resources`.
+
+    Args:
+        lm_words: those of a language model of words, or None without one.
+        lexicon: as there, like the other arguments.
+        hotwords: nats of each hot word.
+        tokenizer: the model's.
+        alphabet: its symbols.
+        config: whether words outside the vocabulary are allowed.
+
+    Raises:
+        SettingsError: unknown words are forbidden and there are no known ones, or none can be spelled.
+        DataError: the lexicon spells with symbols that the tokenizer lacks.
+    """
+    words = lexicon.entries if lexicon is not None else lm_words
+    if words is not None:
+        return build_vocabulary(
+            _with_hotwords(words, hotwords, alphabet, config), tokenizer, alphabet, lexicon
+        )
+    if config.unknown_words == "forbid":
+        raise SettingsError(
+            "--beam.unknown-words is forbid, but there is no vocabulary. A language model of words or a "
+            "lexicon was expected."
+        )
+    return None
 
 
 def _with_hotwords(
@@ -169,22 +181,12 @@ def _with_hotwords(
     return tuple(dict.fromkeys((*words, *(word for phrase in hotwords for word in phrase.split()))))
 
 
-def _words_of(lm: LanguageModel[Any] | None) -> tuple[str, ...]:
-    """The words of a language model of words, without its special ones."""
-    if lm is None or lm.unit != "word":
-        return ()
-    words = getattr(lm, "words", ())
-    return tuple(word for word in words if word not in (UNK, BOS, EOS))
-
-
-def _check_lexicon(words: list[str], lm_words: tuple[str, ...], lexicon: Lexicon | None) -> None:
+def _check_lexicon(words: Sequence[str], lm_words: Sequence[str], lexicon: Lexicon) -> None:
     """Refuse a lexicon in another case than the language model; log how many words the model does not have.
 
     Raises:
         SettingsError: the cases differ.
     """
-    if lexicon is None or not lm_words:
-        return
     names = frozenset(lm_words)
     missing = [word for word in words if word not in names]
     if not missing:
@@ -205,6 +207,21 @@ def _check_lexicon(words: list[str], lm_words: tuple[str, ...], lexicon: Lexicon
         lexicon.name,
         missing[0],
     )
+
+
+def _lm_ids(lm: LanguageModel[Any] | None, unit: Unit, names: Sequence[str]) -> NDArray[np.int32]:
+    """(n,) ids of words or symbols in an n-gram model of this unit, 0 for unknown ones; empty for others."""
+    if not isinstance(lm, NgramModel) or lm.unit != unit:
+        return np.zeros(0, np.int32)
+    return np.array([lm.ids.get(name, 0) for name in names], np.int32)
+
+
+def _out_of_lm(
+    words: Sequence[str], lm_words: Sequence[str], hotwords: Mapping[str, float]
+) -> NDArray[np.bool_]:
+    """`PreparedResources.out_of_lm` of the words of a vocabulary."""
+    known = {*lm_words, *(word for phrase in hotwords for word in phrase.split())}
+    return np.array([word not in known for word in words], dtype=np.bool_)
 
 
 def _score_words(
@@ -234,13 +251,13 @@ def _find_hotwords(
     if not boosts:
         return None, None
     check_hotwords(boosts)
-    numbers = {word: number for number, word in enumerate(vocabulary.words)} if vocabulary else {}
+    word_ids = {word: index for index, word in enumerate(vocabulary.words)} if vocabulary else {}
     if vocabulary and (config.unknown_words == "forbid" or not alphabet.separated):
         for phrase in boosts:
             for word in phrase.split():
-                if word not in numbers:
+                if word not in word_ids:
                     raise SettingsError(
-                        f"hotwords: {word!r} is not in the vocabulary of {len(numbers)} words, and "
+                        f"hotwords: {word!r} is not in the vocabulary of {len(word_ids)} words, and "
                         "others cannot be written. Add it to the lexicon, or allow unknown words."
                     )
     if alphabet.separated:
@@ -249,12 +266,12 @@ def _find_hotwords(
         raise SettingsError(
             "hotwords: the model's tokens do not show where words end. A lexicon was expected with hot words."
         )
-    boost = np.zeros(len(numbers))
+    boost = np.zeros(len(word_ids))
     for phrase, nats in boosts.items():
-        if phrase not in numbers:
+        if phrase not in word_ids:
             raise SettingsError(
                 f"hotwords: {phrase!r} is more than one word. One was expected, because the model's "
                 "tokens do not show where words end."
             )
-        boost[numbers[phrase]] = nats
+        boost[word_ids[phrase]] = nats
     return None, boost

@@ -61,14 +61,16 @@ def build_tables(
     automaton = prepared.hotword_automaton or HotwordAutomaton(
         np.zeros((1, len(alphabet.ids) + 1), dtype=np.int32), np.zeros(1), np.zeros(1)
     )
-    within, end = _max_gains(look_ahead, alphabet, config, vocabulary is not None, automaton, boosts)
+    max_gain_within, max_gain_word_end = _max_gains(
+        look_ahead, alphabet, config, vocabulary is not None, automaton, boosts
+    )
     max_proposals = int(np.diff(tree.word_start).max()) + 1
     return ScoreTables(
         scale=float(config.weights.acoustic_scale),
         bias=build_bias(len(alphabet.token_symbols), config, priors),
         begins_word=np.array(alphabet.begins_word, dtype=np.bool_),
         symbol_start=np.cumsum([0, *map(len, alphabet.token_symbols)], dtype=np.int32),
-        symbols=np.array([number for token in alphabet.token_symbols for number in token], dtype=np.int32),
+        symbols=np.array([symbol for token in alphabet.token_symbols for symbol in token], dtype=np.int32),
         separated=alphabet.separated,
         has_vocabulary=vocabulary is not None,
         allow_unknown=config.unknown_words == "allow",
@@ -79,8 +81,8 @@ def build_tables(
         spelling_log_prob=spelling_log_prob,
         depth=np.append(tree.depth, np.int32(0)),
         look_ahead=look_ahead,
-        max_gain_within=within,
-        max_gain_word_end=end,
+        max_gain_within=max_gain_within,
+        max_gain_word_end=max_gain_word_end,
         word_bonus=float(config.weights.word_bonus),
         unknown_penalty=float(config.weights.unknown_penalty),
         unknown_letter_penalty=float(config.weights.unknown_letter_penalty),
@@ -90,7 +92,8 @@ def build_tables(
         hot_gain=automaton.gain,
         lm_kind=prepared.lm_kind,
         lm_weight=float(config.weights.lm_weight),
-        lm_ids=prepared.lm_ids,
+        word_lm_ids=prepared.word_lm_ids,
+        symbol_lm_ids=prepared.symbol_lm_ids,
         max_proposals=max_proposals,
     )
 
@@ -147,43 +150,31 @@ def _max_gains(
         alphabet: what the tokens are made of.
         config: weights.
         has_vocabulary: whether words come from the tree.
-        automaton: the automaton that finds hot words by their symbols.
+        automaton: finds hot words by their symbols.
         boosts: (words,) float64 nats: see `ScoreTables.word_boost`.
 
     Returns:
         Both (nodes + 1,) float64: of tokens within a word, and of tokens that end one.
     """
-    penalty = (
-        max(0.0, config.weights.unknown_penalty)
-        if has_vocabulary and config.unknown_words == "allow"
-        else 0.0
+    writes_unknown = has_vocabulary and config.unknown_words == "allow"
+    penalty = max(0.0, config.weights.unknown_penalty) if writes_unknown else 0.0
+    word_end = (
+        -look_ahead  # that of the prefix, taken back
+        + config.weights.word_bonus  # of the word that ends
+        + boosts.max(initial=0.0)  # its `word_boost`
+        + 2 * penalty  # `unknown_penalty` of it and of the next one
+        + max(0.0, look_ahead[0])  # that of the next prefix: in the tree at most the root's, out of it 0
     )
-    end = (
-        -look_ahead
-        + config.weights.word_bonus
-        + boosts.max(initial=0.0)
-        + 2 * penalty
-        + max(0.0, look_ahead[0])
-    )
-    end[0] = max(end[0], penalty - look_ahead[0], 0.0)  # where no word has begun, none is rewarded
+    word_end[0] = max(word_end[0], penalty - look_ahead[0], 0.0)  # where no word has begun, none is rewarded
     within = np.zeros(len(look_ahead))
-    if has_vocabulary and config.unknown_words == "allow":
-        within = np.maximum(
-            within, -look_ahead + config.weights.unknown_penalty
-        )  # a word that leaves the vocabulary
+    if writes_unknown:
+        within = np.maximum(within, -look_ahead + config.weights.unknown_penalty)  # it leaves the vocabulary
     if not alphabet.separated:
-        within = np.maximum(within, end)
-    step = float(
-        (automaton.advance[automaton.next_state[:, :-1]] - automaton.advance[:, None]).max(initial=0.0)
-    )
+        within = np.maximum(within, word_end)
+    hot_next, hot_advance = automaton.next_state, automaton.advance
+    of_a_symbol = float((hot_advance[hot_next[:, :-1]] - hot_advance[:, None]).max(initial=0.0))
     longest = max(map(len, alphabet.token_symbols))
-    letter_gain = min(step * longest, float(automaton.advance.max()))
-    end_gain = (
-        float(
-            (automaton.gain - automaton.advance + automaton.advance[automaton.next_state[:, -1]]).max(
-                initial=0.0
-            )
-        )
-        + letter_gain
-    )
-    return np.exp(within + letter_gain), np.exp(end + end_gain)
+    hot_within = min(of_a_symbol * longest, float(hot_advance.max()))  # `hot_advance` of the token's symbols
+    # `hot_gain` of what is complete, its advance taken back, and the advance of what begins after it
+    of_an_end = float((automaton.gain - hot_advance + hot_advance[hot_next[:, -1]]).max(initial=0.0))
+    return np.exp(within + hot_within), np.exp(word_end + (of_an_end + hot_within))

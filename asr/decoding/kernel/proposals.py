@@ -9,20 +9,7 @@ from asr.compiled import kernel
 from asr.decoding.kernel.arena import NONE, OOV_WORD, OUT_OF_TREE, TREE_ROOT
 
 __all__ = [
-    "CHARACTER_LM",
-    "COLUMNS",
-    "END_OF_TEXT",
-    "HOT_STATE",
-    "NO_LM",
-    "PARENT",
-    "PYTHON_LM",
-    "SPELLING",
-    "STARTS_OOV",
-    "TOKEN",
-    "TREE_NODE",
-    "WORD",
-    "WORD_LM",
-    "ScoreTables",
+    "CHARACTER_LM", "END_OF_TEXT", "NO_LM", "PROPOSAL", "PYTHON_LM", "WORD_LM", "ScoreTables", "fill",
     "propose",
 ]  # fmt: skip
 
@@ -31,11 +18,18 @@ END_OF_TEXT = -1  # instead of a token: the end of the utterance
 # Kinds of language model: none, n-grams of words or characters, or an object that is called from Python.
 NO_LM, WORD_LM, CHARACTER_LM, PYTHON_LM = 0, 1, 2, 3
 
-# Columns of a proposal, a prefix that may be made: node of its parent, token, word that the token completes
-# (an id, OOV_WORD or NONE), node of the lexicon tree, state of the hot words, whether (0 or 1) the token
-# begins a word outside the vocabulary or leaves it within one, and where `ScoreTables.words` has the word.
-PARENT, TOKEN, WORD, TREE_NODE, HOT_STATE, STARTS_OOV, SPELLING = 0, 1, 2, 3, 4, 5, 6
-COLUMNS = 7
+# A prefix that may be made. Numba reads the fields by name.
+PROPOSAL = np.dtype(
+    [
+        ("parent", np.int32),  # the prefix without its last token, a node of the arena
+        ("token", np.int32),  # its id, or END_OF_TEXT
+        ("word", np.int32),  # the word that the token completes: its id, OOV_WORD or NONE
+        ("spelling", np.int32),  # index of this word's spelling in `ScoreTables.words`, or NONE
+        ("tree_node", np.int32),  # node of the lexicon tree, or OUT_OF_TREE
+        ("hot_state", np.int32),  # state of the hot words
+        ("starts_oov", np.int32),  # 1 where the token begins an unknown word or leaves the tree, else 0
+    ]
+)
 
 
 class ScoreTables(NamedTuple):
@@ -71,9 +65,9 @@ class ScoreTables(NamedTuple):
         hot_gain: (hot states,) float64: nats for the hot words that are complete if the word ends here.
         lm_kind: one of the kinds of language model.
         lm_weight: factor on the language model's log-probabilities.
-        lm_ids: (words,) int32: the n-gram model's id of each word; or (symbols + 1,) of each symbol and,
-            last, of the space.
-        max_proposals: most rows that `propose` fills.
+        word_lm_ids: (words,) int32: id of each word in an n-gram model of words.
+        symbol_lm_ids: (symbols + 1,) int32: id of each symbol and, last, of the space in one of characters.
+        max_proposals: most proposals that `propose` makes.
     """
 
     scale: float
@@ -102,7 +96,8 @@ class ScoreTables(NamedTuple):
     hot_gain: NDArray[np.float64]
     lm_kind: int
     lm_weight: float
-    lm_ids: NDArray[np.int32]
+    word_lm_ids: NDArray[np.int32]
+    symbol_lm_ids: NDArray[np.int32]
     max_proposals: int
 
 
@@ -144,65 +139,99 @@ def _walk(tree_node: int, token: int, tables: ScoreTables) -> int:
 
 
 @kernel(allocates=False, inline=True)
+def fill(
+    proposal: Any,
+    parent: int,
+    token: int,
+    word: int,
+    spelling: int,
+    tree_node: int,
+    hot_state: int,
+    starts_oov: bool,
+) -> None:
+    """Write the fields of a proposal, see PROPOSAL."""
+    proposal.parent = parent
+    proposal.token = token
+    proposal.word = word
+    proposal.spelling = spelling
+    proposal.tree_node = tree_node
+    proposal.hot_state = hot_state
+    proposal.starts_oov = 1 if starts_oov else 0
+
+
+@kernel(allocates=False, inline=True)
 def propose(
-    nodes: NDArray[Any], parent: int, token: int, tables: ScoreTables, rows: NDArray[np.int32]
+    nodes: NDArray[Any], parent: int, token: int, tables: ScoreTables, proposals: NDArray[Any]
 ) -> int:
     """What a prefix can become by one more token: more than one thing where words sound alike.
+
+    Where the prefix is      the token begins a word, or END_OF_TEXT        the token goes on with the word
+    ---------------------    -------------------------------------------    -------------------------------
+    TREE_ROOT                completes nothing                              down the tree, or out of it
+    in the tree              completes each word of the node, else OOV      down the tree, or out of it
+    OUT_OF_TREE              completes OOV                                  stays out of it
+
+    A token that begins a word goes down the tree from its root, or out of it. Where unknown words are
+    forbidden, there is no proposal instead of OOV or of leaving the tree.
 
     Args:
         nodes: (capacity,) NODE: the arena.
         parent: the prefix.
         token: its id, or END_OF_TEXT.
         tables: what scores.
-        rows: (max_proposals, COLUMNS) int32: filled from the top.
+        proposals: (max_proposals,) PROPOSAL: filled from the first on.
 
     Returns:
-        How many rows are filled; 0 where no word of the vocabulary continues like this.
+        How many there are.
     """
     tree_node, hot_state = nodes[parent].tree_node, nodes[parent].hot_state
     if not tables.separated:
-        return _propose_joined(parent, token, tree_node, tables, rows)
+        return _propose_joined(parent, token, tree_node, tables, proposals)
     completes_word = token == END_OF_TEXT or tables.begins_word[token]
     next_tree_node = TREE_ROOT if completes_word else tree_node
     if token != END_OF_TEXT:
         next_tree_node = _walk(next_tree_node, token, tables)
-    if tables.has_vocabulary and not tables.allow_unknown and next_tree_node == OUT_OF_TREE:
+    is_oov = tables.has_vocabulary and next_tree_node == OUT_OF_TREE
+    if is_oov and not tables.allow_unknown:
         return 0
-    starts_oov = (
-        tables.has_vocabulary
-        and next_tree_node == OUT_OF_TREE
-        and (completes_word or tree_node != OUT_OF_TREE)
-    )
+    starts_oov = is_oov and (completes_word or tree_node != OUT_OF_TREE)
     hot_state = _hot_after(hot_state, completes_word, token, tables)
-    count = 1
-    first = 0
-    if completes_word and tree_node > TREE_ROOT:
-        first = tables.word_start[tree_node]
-        count = tables.word_start[tree_node + 1] - first
-        if count == 0:
-            if not tables.allow_unknown:
-                return 0
-            count, first = 1, NONE
-    for row in range(count):
-        rows[row, PARENT] = parent
-        rows[row, TOKEN] = token
-        rows[row, TREE_NODE] = next_tree_node
-        rows[row, HOT_STATE] = hot_state
-        rows[row, STARTS_OOV] = starts_oov
-        rows[row, SPELLING] = NONE
-        if not completes_word or tree_node == TREE_ROOT:
-            rows[row, WORD] = NONE
-        elif tree_node == OUT_OF_TREE or first == NONE:
-            rows[row, WORD] = OOV_WORD
-        else:
-            rows[row, WORD] = tables.words[first + row]
-            rows[row, SPELLING] = first + row
+    if not completes_word or tree_node == TREE_ROOT:
+        fill(proposals[0], parent, token, NONE, NONE, next_tree_node, hot_state, starts_oov)
+        return 1
+    first, count, completes_oov = _completed_words(tree_node, tables)
+    for index in range(count):
+        word, spelling = OOV_WORD, NONE
+        if not completes_oov:
+            spelling = first + index
+            word = tables.words[spelling]
+        fill(proposals[index], parent, token, word, spelling, next_tree_node, hot_state, starts_oov)
     return count
 
 
 @kernel(allocates=False, inline=True)
+def _completed_words(tree_node: int, tables: ScoreTables) -> tuple[int, int, bool]:
+    """The words that end with a prefix within a word.
+
+    Args:
+        tree_node: the prefix's node of the lexicon tree, not its root; or OUT_OF_TREE.
+        tables: hold the tree.
+
+    Returns:
+        The first of them in `tables.words`; how many there are; whether it is one outside the vocabulary
+        instead, which `tables.words` does not hold.
+    """
+    if tree_node != OUT_OF_TREE:
+        first = tables.word_start[tree_node]
+        count = tables.word_start[tree_node + 1] - first
+        if count > 0:
+            return first, count, False
+    return NONE, 1 if tables.allow_unknown else 0, True
+
+
+@kernel(allocates=False, inline=True)
 def _propose_joined(
-    parent: int, token: int, tree_node: int, tables: ScoreTables, rows: NDArray[np.int32]
+    parent: int, token: int, tree_node: int, tables: ScoreTables, proposals: NDArray[Any]
 ) -> int:
     """`propose` where tokens do not show where words end: a word can end with its last symbol.
 
@@ -211,35 +240,26 @@ def _propose_joined(
         token: its id, or END_OF_TEXT.
         tree_node: the prefix's node of the lexicon tree.
         tables: what scores.
-        rows: (max_proposals, COLUMNS) int32: filled from the top.
+        proposals: (max_proposals,) PROPOSAL: filled from the first on.
 
     Returns:
-        How many rows are filled.
+        How many there are.
     """
-    count = 0
     if token == END_OF_TEXT or not tables.has_vocabulary:
         if tree_node != TREE_ROOT:
             return 0  # within a word
-        rows[0, WORD], rows[0, SPELLING] = NONE, NONE
-        rows[0, TREE_NODE] = TREE_ROOT
+        fill(proposals[0], parent, token, NONE, NONE, TREE_ROOT, 0, False)
+        return 1
+    next_tree_node = _walk(tree_node, token, tables)
+    if next_tree_node == OUT_OF_TREE:
+        return 0
+    count = 0
+    if tables.child_start[next_tree_node] < tables.child_start[next_tree_node + 1]:
+        fill(proposals[0], parent, token, NONE, NONE, next_tree_node, 0, False)
         count = 1
-    else:
-        next_tree_node = _walk(tree_node, token, tables)
-        if next_tree_node == OUT_OF_TREE:
-            return 0
-        if tables.child_start[next_tree_node] < tables.child_start[next_tree_node + 1]:
-            rows[0, WORD], rows[0, SPELLING] = NONE, NONE
-            rows[0, TREE_NODE] = next_tree_node
-            count = 1
-        for position in range(tables.word_start[next_tree_node], tables.word_start[next_tree_node + 1]):
-            rows[count, WORD], rows[count, SPELLING] = tables.words[position], position
-            rows[count, TREE_NODE] = TREE_ROOT
-            count += 1
-    for row in range(count):
-        rows[row, PARENT] = parent
-        rows[row, TOKEN] = token
-        rows[row, HOT_STATE] = 0
-        rows[row, STARTS_OOV] = 0
+    for spelling in range(tables.word_start[next_tree_node], tables.word_start[next_tree_node + 1]):
+        fill(proposals[count], parent, token, tables.words[spelling], spelling, TREE_ROOT, 0, False)
+        count += 1
     return count
 
 

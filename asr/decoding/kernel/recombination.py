@@ -1,14 +1,14 @@
 """Which prefixes make the next beam: recombination of those that continue alike, and pruning to its size."""
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from asr.compiled import kernel
 from asr.decoding.kernel.arena import N_PREFIXES, NONE, Beam, Merges
-from asr.decoding.kernel.proposals import COLUMNS
+from asr.decoding.kernel.proposals import PROPOSAL
 
 __all__ = ["StepBuffers", "keep_best", "new_buffers", "recombine", "select_beam"]
 
@@ -31,7 +31,7 @@ class StepBuffers(NamedTuple):
         child: (vocab,) int32: the newest child by each token of the prefix that is extended.
         child_stamp: (vocab,) int64: the running number of the prefix for which `child` holds; the blank's
             element counts.
-        proposals: (max_proposals, COLUMNS) int32: see `propose`.
+        proposals: (max_proposals,) PROPOSAL: see `propose`.
         hash_index: (slots,) int32, slots a power of 2: a hash table of indices of candidates.
         hash_step: (slots,) int64: the step for which an entry holds.
     """
@@ -45,7 +45,7 @@ class StepBuffers(NamedTuple):
     tokens: NDArray[np.int32]
     child: NDArray[np.int32]
     child_stamp: NDArray[np.int64]
-    proposals: NDArray[np.int32]
+    proposals: NDArray[Any]
     hash_index: NDArray[np.int32]
     hash_step: NDArray[np.int64]
 
@@ -70,7 +70,7 @@ def new_buffers(beam_size: int, vocab: int, max_proposals: int) -> StepBuffers:
         tokens=np.empty(vocab, np.int32),
         child=np.empty(vocab, np.int32),
         child_stamp=np.zeros(vocab, np.int64),
-        proposals=np.empty((max_proposals, COLUMNS), np.int32),
+        proposals=np.empty(max_proposals, PROPOSAL),
         hash_index=np.empty(slots, np.int32),
         hash_step=np.empty(slots, np.int64),
     )

@@ -9,7 +9,7 @@ large vocabulary continuous speech recognition using bi-directional recurrent DN
 """
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,11 +17,17 @@ from numpy.typing import NDArray
 from asr.compiled import kernel
 from asr.decoding.kernel.arena import N_NODES, N_PREFIXES, NONE, Beam, Merges
 from asr.decoding.kernel.prefixes import add_prefix, advance_lm
-from asr.decoding.kernel.proposals import COLUMNS, PYTHON_LM, ScoreTables, propose
+from asr.decoding.kernel.proposals import PYTHON_LM, ScoreTables, propose
 from asr.decoding.kernel.recombination import StepBuffers, keep_best, recombine, select_beam
 from asr.lm.ngram.packed import PackedNgrams
 
-__all__ = ["Pending", "Pruning", "advance_beam"]
+__all__ = [
+    "ARENA_FULL", "DONE", "MERGES_FULL", "NO_TEXT", "PENDING", "Pending", "Pruning", "advance_beam",
+]  # fmt: skip
+
+# How the search of some steps ends: all are taken; arena or merges have no room for what the step makes; a
+# language model in Python has to score first; nothing has a probability above 0.
+DONE, ARENA_FULL, MERGES_FULL, PENDING, NO_TEXT = range(5)
 
 
 class Pruning(NamedTuple):
@@ -39,11 +45,11 @@ class Pending(NamedTuple):
     """Prefixes that a language model in Python has to score before the step can be taken.
 
     Attributes:
-        proposals: (capacity, COLUMNS) int32: see `propose`.
+        proposals: (capacity,) PROPOSAL: see `propose`.
         size: (1,) int64: how many there are.
     """
 
-    proposals: NDArray[np.int32]
+    proposals: NDArray[Any]
     size: NDArray[np.int64]
 
 
@@ -58,7 +64,7 @@ def advance_beam(
     lm: PackedNgrams,
     pending: Pending,
     buffers: StepBuffers,
-) -> int:
+) -> tuple[int, int]:
     """Take the beam through the steps of an utterance.
 
     Nothing that could have been in the next beam is left out but by `pruning` and the beam's size. A prefix's
@@ -76,9 +82,8 @@ def advance_beam(
         buffers: overwritten.
 
     Returns:
-        The first step that was not taken: `steps`, or less when the arena or `merges` is full or something is
-        pending.
-        -1 - step where nothing has a probability above 0 after that step.
+        DONE, ARENA_FULL, MERGES_FULL, PENDING or NO_TEXT; the first step that was not taken, the one after
+        which nothing has a probability above 0 where there is NO_TEXT.
     """
     beam_size = beam.node.shape[0]
     for token in range(log_probs.shape[1]):
@@ -93,17 +98,17 @@ def advance_beam(
                 floor = max(floor, worst)
             tried = _choose_tokens(log_probs, step, floor, pruning, beam, tables, buffers)
             if tried > 0:
-                count = _extend_prefixes(tried, floor, beam, tables, lm, buffers, count, pending)
-                if count < 0:
-                    return step
+                status, count = _extend_prefixes(tried, floor, beam, tables, lm, buffers, count, pending)
+                if status != DONE:
+                    return status, step
                 if pruning.recombine and count > beam.sizes[N_PREFIXES]:
                     capacity = merges.log_ratio.shape[0]
                     if capacity > 0 and merges.size[0] + count > capacity:
-                        return step
+                        return MERGES_FULL, step
                     count = recombine(beam, merges, pruning.lattice_threshold_nats, buffers, count, step)
         if not select_beam(beam, buffers, count, pruning.beam_threshold_nats):
-            return -1 - step
-    return int(log_probs.shape[0])
+            return NO_TEXT, step
+    return DONE, int(log_probs.shape[0])
 
 
 @kernel(allocates=False, inline=True)
@@ -224,7 +229,7 @@ def _extend_prefixes(
     buffers: StepBuffers,
     count: int,
     pending: Pending,
-) -> int:
+) -> tuple[int, int]:
     """Add the prefixes that are one token longer than one of the beam, and not in the beam yet.
 
     Nothing else can lead to them at this step, so what is below the floor is left out at once.
@@ -240,7 +245,7 @@ def _extend_prefixes(
         pending: gets the proposals of a language model in Python.
 
     Returns:
-        How many candidates there are then, or -1 when the arena is full or something is pending.
+        DONE, ARENA_FULL or PENDING; how many candidates there are then.
     """
     nodes = beam.nodes
     beam_size = beam.node.shape[0]
@@ -280,18 +285,17 @@ def _extend_prefixes(
             if child == NONE:
                 proposed = propose(nodes, node, token, tables, proposals)
                 if beam.sizes[N_NODES] + proposed > nodes.shape[0]:
-                    return -1
+                    return PENDING if pending.size[0] > 0 else ARENA_FULL, count
                 if tables.lm_kind == PYTHON_LM:
                     if pending.size[0] + proposed > pending.proposals.shape[0]:
-                        return -1  # what was left out is found when the step is tried again
-                    for row in range(proposed):
-                        for column in range(COLUMNS):
-                            pending.proposals[pending.size[0], column] = proposals[row, column]
+                        return PENDING, count  # what was left out is found when the step is tried again
+                    for variant in range(proposed):
+                        pending.proposals[pending.size[0]] = proposals[variant]
                         pending.size[0] += 1
                     continue
-                for row in range(proposed):
-                    log_prob, state = advance_lm(nodes, proposals[row], tables, lm)
-                    add_prefix(beam, proposals[row], log_prob, state, tables)
+                for variant in range(proposed):
+                    log_prob, state = advance_lm(nodes, proposals[variant], tables, lm)
+                    add_prefix(beam, proposals[variant], log_prob, state, tables)
                 child = nodes[node].child if proposed > 0 else NONE
             while child != NONE and nodes[child].token == token:  # variants of a token are made together
                 prob = incoming * nodes[child].factor
@@ -306,4 +310,4 @@ def _extend_prefixes(
                     buffers.total_prob[count] = prob
                     count += 1
                 child = nodes[child].sibling
-    return -1 if pending.size[0] > 0 else count
+    return PENDING if pending.size[0] > 0 else DONE, count

@@ -102,7 +102,7 @@ def test_few_waiting_prefixes_at_a_time(
     log_probs = random_rows(30, steps=12, vocab=4, sharpness=0.5)
     decoder = BeamDecoder(TOKENIZER, BeamConfig(beam_size=30, nbest=30), lm=Outside(models["word"]))
     expected = decode_one(decoder, log_probs)
-    monkeypatch.setattr("asr.decoding.beam_search._PENDING", 3)
+    monkeypatch.setattr("asr.decoding.beam_search._MAX_PENDING", 3)
     assert decode_one(decoder, log_probs) == expected
 
 
