@@ -21,12 +21,13 @@ from numpy.typing import NDArray
 from asr.compiled import kernel
 from asr.errors import DataError, ModelError, SettingsError
 from asr.lm.interface import Unit
-from asr.lm.ngram.build import read_vocabulary
+from asr.lm.ngram.build import select_vocabulary
 from asr.lm.ngram.disk import DiskArrays
 from asr.lm.ngram.model import NgramModel
 from asr.lm.ngram.prune import keep, set_backoffs
 from asr.lm.ngram.trie import (
     BOS_ID,
+    LOG_ZERO,
     MAX_NODES,
     RESERVED,
     UNK_ID,
@@ -42,7 +43,6 @@ __all__ = ["best_weights", "interpolate", "perplexity_table", "word_probs"]
 
 log = logging.getLogger("asr")
 
-_ZERO = -99.0 * math.log(10)  # the logarithm of 0, as ARPA files write it
 _MAX_ITERATIONS = 1000
 _CONVERGED = 1e-7  # nats a word
 
@@ -167,7 +167,7 @@ def interpolate(
         model.unpacked() for model, weight in zip(models.values(), mixture_weights, strict=True) if weight > 0
     ]
     mixture_weights = mixture_weights[mixture_weights > 0] / mixture_weights.sum()
-    words, n_wanted = _choose_words(sources, mixture_weights, vocabulary)
+    words, n_wanted = _rank_words(sources, mixture_weights, vocabulary)
     merged = _merge(sources, words)
     probs = np.zeros(len(merged.arrays.word))
     parents = np.repeat(np.arange(len(merged.arrays.backoff), dtype=np.int32), np.diff(merged.arrays.begin))
@@ -179,7 +179,7 @@ def interpolate(
     arrays = merged.arrays
     probs[1 + BOS_ID] = 0.0  # never predicted; lmplz writes 1
     with np.errstate(divide="ignore"):
-        arrays.log_prob[1:] = np.maximum(np.log(probs[1:]), _ZERO)
+        arrays.log_prob[1:] = np.maximum(np.log(probs[1:]), LOG_ZERO)
     link(arrays)
     set_backoffs(arrays)
     return _limited(merged, n_wanted) if n_wanted < len(words) else NgramModel.from_unpacked(merged)
@@ -209,7 +209,7 @@ def _check(models: Mapping[str, NgramModel]) -> None:
             )
 
 
-def _choose_words(
+def _rank_words(
     sources: Sequence[UnpackedNgrams], mixture_weights: NDArray[np.float64], vocabulary: Path | int | None
 ) -> tuple[list[str], int]:
     """The words of all models, each at its id, and how many of them stay.
@@ -224,17 +224,12 @@ def _choose_words(
     for word in RESERVED:
         del probs[word]
     ranked = sorted(probs, key=lambda word: (-probs[word], word))
-    stay = ranked
-    if isinstance(vocabulary, int):
-        if vocabulary < 1:
-            raise SettingsError(f"--vocabulary is {vocabulary}. A number of words, or a file, was expected.")
-        stay = [word for rank, word in enumerate(ranked) if rank < vocabulary or word == " "]
-    elif vocabulary is not None:
-        wanted = read_vocabulary(vocabulary)
-        stay = [word for word in ranked if word in wanted or word == " "]
-        if missing := len(wanted - probs.keys()):
-            log.warning("%d of the %d words of %s are in no model, and not in the result.", missing,
-                         len(wanted), vocabulary)  # fmt: skip
+    ranks, missing = select_vocabulary(ranked, vocabulary)
+    stay = [ranked[rank] for rank in ranks]
+    if missing:
+        wanted = len(missing) + sum(word != " " for word in stay)
+        log.warning("%d of the %d words of %s are in no model, and not in the result.", len(missing), wanted,
+                     vocabulary)  # fmt: skip
     chosen = set(stay)
     others = [word for word in ranked if word not in chosen]
     return [*RESERVED, *stay, *others], len(RESERVED) + len(stay)
