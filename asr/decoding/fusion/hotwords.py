@@ -46,8 +46,8 @@ def parse_hotwords(options: Sequence[str]) -> dict[str, float]:
         SettingsError: one is not of this form, its boost is not above 0, or it is given twice.
     """
     boosts: dict[str, float] = {}
-    for one in options:
-        text, colon, number = one.rpartition(":") if ":" in one else (one, "", "")
+    for option in options:
+        text, colon, number = option.rpartition(":") if ":" in option else (option, "", "")
         phrase = " ".join(text.split())
         expected = (
             "Expected a word, or a word, a colon and a boost above 0, at most 100 nats, such as zebra:3."
@@ -55,13 +55,13 @@ def parse_hotwords(options: Sequence[str]) -> dict[str, float]:
         try:
             boost = float(number) if colon else _BOOST
         except ValueError:
-            raise SettingsError(f"--hotwords {one}: {number!r} is not a number. {expected}") from None
+            raise SettingsError(f"--hotwords {option}: {number!r} is not a number. {expected}") from None
         if not phrase:
-            raise SettingsError(f"--hotwords {one}: there is no word. {expected}")
+            raise SettingsError(f"--hotwords {option}: there is no word. {expected}")
         if not 0 < boost <= _GREATEST:
-            raise SettingsError(f"--hotwords {one}: the boost is {number.strip()}. {expected}")
+            raise SettingsError(f"--hotwords {option}: the boost is {number.strip()}. {expected}")
         if phrase in boosts:
-            raise SettingsError(f"--hotwords {one}: {phrase!r} is given twice. Leave one out.")
+            raise SettingsError(f"--hotwords {option}: {phrase!r} is given twice. Leave one out.")
         boosts[phrase] = boost
     return boosts
 
@@ -107,7 +107,7 @@ def build_hotwords(boosts: Mapping[str, float], symbol_ids: Mapping[str, int]) -
     advance, gain = np.zeros(size), np.zeros(size)
     # Shorter beginnings first: the transitions of a state are those of its longest ending that
     # is a state, and more.
-    for written, state in sorted(states.items(), key=lambda one: len(one[0])):
+    for written, state in sorted(states.items(), key=lambda item: len(item[0])):
         endings = _endings(written)
         for ending in endings:
             gain[state] += boosts.get(ending, 0.0)

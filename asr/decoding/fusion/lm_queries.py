@@ -41,29 +41,29 @@ def answer_queries(lm: LanguageModel[Any], generators: Sequence[LmQueries[T]]) -
     answers: dict[int, Answer | None] = dict.fromkeys(range(len(generators)))
     while answers:
         queries: dict[int, Query] = {}
-        for number, answer in answers.items():
-            generator = generators[number]
+        for index, answer in answers.items():
+            generator = generators[index]
             try:
-                queries[number] = next(generator) if answer is None else generator.send(answer)
+                queries[index] = next(generator) if answer is None else generator.send(answer)
             except StopIteration as end:
-                results[number] = end.value
+                results[index] = end.value
         answers = {}
         if queries:
             states = [state for query_states, _ in queries.values() for state in query_states]
             lm_symbols = [symbol for _, query_symbols in queries.values() for symbol in query_symbols]
             log_probs, next_states = lm.score(states, lm_symbols)
             first = 0
-            for number, (query_states, _) in queries.items():
+            for index, (query_states, _) in queries.items():
                 last = first + len(query_states)
-                answers[number] = log_probs[first:last], next_states[first:last]
+                answers[index] = log_probs[first:last], next_states[first:last]
                 first = last
-    return [results[number] for number in range(len(generators))]
+    return [results[index] for index in range(len(generators))]
 
 
 class PythonLmStates:
     """The states of a language model in one utterance's search.
 
-    The compiled search has a number for each state. The model scores the same words or characters as an
+    The compiled search has an id for each state. The model scores the same words or characters as an
     n-gram model would, see `advance_lm`; all prefixes that a step needs are scored together.
 
     Args:
@@ -77,8 +77,8 @@ class PythonLmStates:
     ) -> None:
         self._lm = lm
         self._states: list[Any] = []
-        self._numbers: dict[Any, int] = {}
-        self._number(lm.start())
+        self._ids: dict[Any, int] = {}
+        self._id_of(lm.start())
         self._words = vocabulary.words if vocabulary and lm.unit == "word" else None
         names = list(alphabet.ids)
         self._spellings = [[names[symbol] for symbol in token] for token in alphabet.token_symbols]
@@ -93,8 +93,8 @@ class PythonLmStates:
             tables: what scores.
         """
         log_probs, states = yield from self._score(beam, proposals)
-        numbers = np.array([self._number(state) for state in states], np.int64)
-        add_prefixes(beam, proposals, log_probs, numbers, tables)
+        ids = np.array([self._id_of(state) for state in states], np.int64)
+        add_prefixes(beam, proposals, log_probs, ids, tables)
 
     def end_log_probs(self, beam: Beam, proposals: NDArray[Any]) -> NDArray[np.float64]:
         """(n,) nats of how (n,) PROPOSAL end the text, its end included."""
@@ -104,22 +104,22 @@ class PythonLmStates:
     def compact(self, beam: Beam) -> None:
         """Forget the states that no prefix in the arena has."""
         used = beam.nodes["lm_state"][: beam.sizes[N_NODES]]
-        kept, numbers = np.unique(used, return_inverse=True)
+        kept, ids = np.unique(used, return_inverse=True)
         states = [self._states[state] for state in kept]
-        self._states, self._numbers = [], {}
+        self._states, self._ids = [], {}
         for state in states:
-            self._number(state)
-        beam.nodes["lm_state"][: beam.sizes[N_NODES]] = numbers
+            self._id_of(state)
+        beam.nodes["lm_state"][: beam.sizes[N_NODES]] = ids
 
-    def _number(self, state: Any) -> int:
-        """The number of a state; equal states share one, if they can be compared."""
+    def _id_of(self, state: Any) -> int:
+        """The id of a state; equal states share one, if they can be compared."""
         try:
-            number = self._numbers.setdefault(state, len(self._states))
-        except TypeError:  # a state that cannot be compared has its own number
-            number = len(self._states)
-        if number == len(self._states):
+            state_id = self._ids.setdefault(state, len(self._states))
+        except TypeError:  # a state that cannot be compared has its own id
+            state_id = len(self._states)
+        if state_id == len(self._states):
             self._states.append(state)
-        return number
+        return state_id
 
     def _score(self, beam: Beam, proposals: NDArray[Any]) -> LmQueries[tuple[NDArray[np.float64], list[Any]]]:
         """(n,) nats of (n,) PROPOSAL, and the n states after them."""

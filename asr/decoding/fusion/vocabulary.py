@@ -157,12 +157,12 @@ def _spell_words(
     for index, word_spellings in enumerate(spell(words, tokenizer, lexicon)):
         given = lexicon.relative_log_probs(words[index]) if lexicon is not None else ()
         found: dict[tuple[int, ...], float] = {}
-        for one, log_prob in zip(word_spellings, given or (0.0,) * len(word_spellings), strict=True):
-            spelled = tuple(symbol_id for token in one for symbol_id in alphabet.token_symbols[token])
+        for tokens, log_prob in zip(word_spellings, given or (0.0,) * len(word_spellings), strict=True):
+            spelled = tuple(symbol_id for token in tokens for symbol_id in alphabet.token_symbols[token])
             found[spelled] = max(log_prob, found.get(spelled, -math.inf))
         found.pop((), None)
         if found:
-            spellings += [(len(kept), one) for one in sorted(found)]
-            log_probs += [found[one] for one in sorted(found)]
+            spellings += [(len(kept), symbols) for symbols in sorted(found)]
+            log_probs += [found[symbols] for symbols in sorted(found)]
             kept.append(index)
     return kept, spellings, log_probs

@@ -173,7 +173,7 @@ def compact(beam: Beam, merges: Merges, nodes: NDArray[Any], new_index: NDArray[
         beam: its `nodes` are only read; its other arrays then refer to the new arena.
         merges: those into prefixes that are not needed are removed.
         nodes: (capacity,) NODE, with enough room.
-        new_index: (nodes,) int32, all NONE: gets the new number of each node, NONE if it is not copied.
+        new_index: (nodes,) int32, all NONE: gets the new index of each node, NONE if it is not copied.
     """
     for index in range(beam.sizes[N_PREFIXES]):
         _mark(beam.nodes, beam.node[index], new_index)
@@ -211,7 +211,7 @@ def compact(beam: Beam, merges: Merges, nodes: NDArray[Any], new_index: NDArray[
 
 @kernel
 def shared_prefix(beam: Beam) -> int:
-    """The longest prefix that all of the beam begin with: the number of its node.
+    """The longest prefix that all of the beam begin with: the index of its node.
 
     Args:
         beam: the search.
@@ -220,7 +220,7 @@ def shared_prefix(beam: Beam) -> int:
     for index in range(1, beam.sizes[N_PREFIXES]):
         other = beam.node[index]
         while shared != other:
-            # children have higher numbers than their parents
+            # children come after their parents
             if shared > other:
                 shared = beam.nodes[shared].parent
             else:

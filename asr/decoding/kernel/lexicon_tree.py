@@ -60,12 +60,12 @@ def build_tree(
     parent, symbol, depth = parent[:nodes], symbol[:nodes], depth[:nodes]
     # In depth-first order the nodes of one depth are sorted by what they spell; so this is breadth-first.
     order = np.argsort(depth, kind="stable")
-    number = np.empty(len(order), dtype=np.int64)
-    number[order] = np.arange(len(order))
-    ends = number[last]
+    new_index = np.empty(len(order), dtype=np.int64)
+    new_index[order] = np.arange(len(order))
+    ends = new_index[last]
     by_node = np.argsort(ends, kind="stable")
     return LexiconTree(
-        child_start=_starts(number[parent[1:]], len(order), 1),
+        child_start=_starts(new_index[parent[1:]], len(order), 1),
         symbol=symbol[order],
         word_start=_starts(ends, len(order), 0),
         words=np.array([word for _, word, _ in ordered], dtype=np.int32)[by_node],

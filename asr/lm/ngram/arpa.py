@@ -363,9 +363,9 @@ def _families(arrays: NgramArrays, words: list[str], n: int) -> Iterator[_Family
         return
     for context, first, stop in _families(arrays, words, n - 1):
         bounds = arrays.begin[first : stop + 1].tolist()
-        for number, begin, end in zip(arrays.word[first:stop].tolist(), bounds, bounds[1:], strict=False):
+        for word_id, begin, end in zip(arrays.word[first:stop].tolist(), bounds, bounds[1:], strict=False):
             if begin < end:
-                yield f"{context}{words[number]} ", begin, end
+                yield f"{context}{words[word_id]} ", begin, end
 
 
 def _shown(field: bytes) -> str:

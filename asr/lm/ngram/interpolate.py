@@ -171,7 +171,7 @@ def interpolate(
     merged = _merge(sources, words)
     probs = np.zeros(len(merged.arrays.word))
     parents = np.repeat(np.arange(len(merged.arrays.backoff), dtype=np.int32), np.diff(merged.arrays.begin))
-    ids = {word: number for number, word in enumerate(words)}
+    ids = {word: index for index, word in enumerate(words)}
     for source, weight in zip(sources, mixture_weights, strict=True):
         model_word_ids = np.full(len(words), -1, np.int32)
         model_word_ids[[ids[word] for word in source.words]] = np.arange(len(source.words))
@@ -242,7 +242,7 @@ def _merge(sources: Sequence[UnpackedNgrams], words: Sequence[str]) -> UnpackedN
         sources: the models.
         words: those of all models; one's place is its id.
     """
-    ids = {word: number for number, word in enumerate(words)}
+    ids = {word: index for index, word in enumerate(words)}
     new_ids = [np.array([ids[word] for word in source.words], np.int64) for source in sources]
     # Of each model, the number of its nodes of the order below among those of the result.
     placed = [np.zeros(1, np.int64) for _ in sources]

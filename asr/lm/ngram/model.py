@@ -45,7 +45,7 @@ class NgramModel:
     start_state: int = field(init=False)
 
     def __post_init__(self) -> None:
-        ids = {word: number for number, word in enumerate(self.words)}
+        ids = {word: index for index, word in enumerate(self.words)}
         object.__setattr__(self, "ids", ids)
         # The state after `<s>`, whose probability does not matter.
         object.__setattr__(self, "start_state", int(advance(self.ngrams, 0, ids[BOS])[1]))

@@ -135,28 +135,28 @@ def _encode_words(
             sentences += 1
             opened = True
         bucket = code & mask
-        number = table[bucket]
-        while number >= 0:
-            if hashes[number] == code:
-                begin = starts[number - _RESERVED]
-                if starts[number - _RESERVED + 1] - begin == i - first:
+        word_id = table[bucket]
+        while word_id >= 0:
+            if hashes[word_id] == code:
+                begin = starts[word_id - _RESERVED]
+                if starts[word_id - _RESERVED + 1] - begin == i - first:
                     same = 0
                     while same < i - first and pool[begin + same] == data[first + same]:
                         same += 1
                     if same == i - first:
                         break
             bucket = (bucket + np.uint64(1)) & mask
-            number = table[bucket]
-        if number < 0:
-            number = np.int32(count)
-            table[bucket] = number
-            hashes[number] = code
+            word_id = table[bucket]
+        if word_id < 0:
+            word_id = np.int32(count)
+            table[bucket] = word_id
+            hashes[word_id] = code
             begin = starts[count - _RESERVED]
             for k in range(i - first):
                 pool[begin + k] = data[first + k]
             starts[count - _RESERVED + 1] = begin + i - first
             count += 1
-        out[written] = number
+        out[written] = word_id
         written += 1
     return written, count, sentences
 
@@ -165,11 +165,11 @@ def _encode_words(
 def _fill_table(table: NDArray[np.int32], hashes: NDArray[np.uint64], count: int) -> None:
     """Enter the ids 3 to `count` - 1 into an empty hash table, by the hashes of their words."""
     mask = np.uint64(len(table) - 1)
-    for number in range(_RESERVED, count):
-        bucket = hashes[number] & mask
+    for word_id in range(_RESERVED, count):
+        bucket = hashes[word_id] & mask
         while table[bucket] >= 0:
             bucket = (bucket + np.uint64(1)) & mask
-        table[bucket] = number
+        table[bucket] = word_id
 
 
 @kernel
