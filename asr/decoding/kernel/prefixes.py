@@ -30,7 +30,7 @@ from asr.decoding.kernel.proposals import (
     PROPOSAL,
     WORD_LM,
     ScoreTables,
-    fill,
+    fill_proposal,
     propose,
 )
 from asr.lm.ngram.packed import PackedNgrams, advance
@@ -207,7 +207,9 @@ def _propose_ends(beam: Beam, tables: ScoreTables, proposals: NDArray[Any]) -> i
         count += propose(beam.nodes, beam.node[index], END_OF_TEXT, tables, proposals[count:])
     if count == 0:
         for index in range(beam.sizes[N_PREFIXES]):
-            fill(proposals[index], beam.node[index], END_OF_TEXT, OOV_WORD, NONE, TREE_ROOT, 0, False)
+            fill_proposal(
+                proposals[index], beam.node[index], END_OF_TEXT, OOV_WORD, NONE, TREE_ROOT, 0, False
+            )
             count += 1
     return count
 

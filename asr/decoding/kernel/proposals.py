@@ -9,8 +9,8 @@ from asr.compiled import kernel
 from asr.decoding.kernel.arena import NONE, OOV_WORD, OUT_OF_TREE, TREE_ROOT
 
 __all__ = [
-    "CHARACTER_LM", "END_OF_TEXT", "NO_LM", "PROPOSAL", "PYTHON_LM", "WORD_LM", "ScoreTables", "fill",
-    "propose",
+    "CHARACTER_LM", "END_OF_TEXT", "NO_LM", "PROPOSAL", "PYTHON_LM", "WORD_LM", "ScoreTables",
+    "fill_proposal", "propose",
 ]  # fmt: skip
 
 END_OF_TEXT = -1  # instead of a token: the end of the utterance
@@ -139,7 +139,7 @@ def _walk(tree_node: int, token: int, tables: ScoreTables) -> int:
 
 
 @kernel(allocates=False, inline=True)
-def fill(
+def fill_proposal(
     proposal: Any,
     parent: int,
     token: int,
@@ -197,7 +197,7 @@ def propose(
     starts_oov = is_oov and (completes_word or tree_node != OUT_OF_TREE)
     hot_state = _hot_after(hot_state, completes_word, token, tables)
     if not completes_word or tree_node == TREE_ROOT:
-        fill(proposals[0], parent, token, NONE, NONE, next_tree_node, hot_state, starts_oov)
+        fill_proposal(proposals[0], parent, token, NONE, NONE, next_tree_node, hot_state, starts_oov)
         return 1
     first, count, completes_oov = _completed_words(tree_node, tables)
     for index in range(count):
@@ -205,7 +205,7 @@ def propose(
         if not completes_oov:
             spelling = first + index
             word = tables.words[spelling]
-        fill(proposals[index], parent, token, word, spelling, next_tree_node, hot_state, starts_oov)
+        fill_proposal(proposals[index], parent, token, word, spelling, next_tree_node, hot_state, starts_oov)
     return count
 
 
@@ -248,17 +248,17 @@ def _propose_joined(
     if token == END_OF_TEXT or not tables.has_vocabulary:
         if tree_node != TREE_ROOT:
             return 0  # within a word
-        fill(proposals[0], parent, token, NONE, NONE, TREE_ROOT, 0, False)
+        fill_proposal(proposals[0], parent, token, NONE, NONE, TREE_ROOT, 0, False)
         return 1
     next_tree_node = _walk(tree_node, token, tables)
     if next_tree_node == OUT_OF_TREE:
         return 0
     count = 0
     if tables.child_start[next_tree_node] < tables.child_start[next_tree_node + 1]:
-        fill(proposals[0], parent, token, NONE, NONE, next_tree_node, 0, False)
+        fill_proposal(proposals[0], parent, token, NONE, NONE, next_tree_node, 0, False)
         count = 1
     for spelling in range(tables.word_start[next_tree_node], tables.word_start[next_tree_node + 1]):
-        fill(proposals[count], parent, token, tables.words[spelling], spelling, TREE_ROOT, 0, False)
+        fill_proposal(proposals[count], parent, token, tables.words[spelling], spelling, TREE_ROOT, 0, False)
         count += 1
     return count
 
