@@ -112,7 +112,9 @@ def prepare_resources(
     if lm is not None and (lexicon is None or lm.unit == "character"):
         check_lm_fits_tokenizer(lm, tokenizer)  # a lexicon may spell words with other symbols
     word_lm = lm if lm is not None and lm.unit == "word" else None
-    lm_words = tuple(word for word in word_lm.words if word not in RESERVED) if word_lm else None
+    lm_words = None
+    if word_lm is not None:
+        lm_words = tuple(word for word in word_lm.words if word not in RESERVED)
     vocabulary = _vocabulary_of(lm_words, lexicon, hotwords, tokenizer, alphabet, config)
     words = vocabulary.words if vocabulary else ()
     if lexicon is not None and lm_words:
@@ -125,7 +127,7 @@ def prepare_resources(
     return PreparedResources(
         alphabet=alphabet,
         vocabulary=vocabulary,
-        unigram_log_probs=_score_words(word_lm, words, word_lm_ids) if word_lm else None,
+        unigram_log_probs=None if word_lm is None else _score_words(word_lm, words, word_lm_ids),
         out_of_lm=_out_of_lm(words, lm_words, hotwords) if lexicon is not None and lm_words else None,
         lm=lm,
         lm_kind=lm_kind,
