@@ -211,11 +211,18 @@ COMMANDS: dict[str, Entry] = {
         "a recording and its text -> when each word is said",
         "commands.align:AlignSettings", rewrite=_FORMATS,
     ),
-    "evaluate": Command("word error rate of a model on a manifest", "commands.evaluate:EvaluateSettings"),
+    "evaluate": Command(
+        "word error rate of a model on a manifest, and a page to see and hear the errors",
+        "commands.evaluate:EvaluateSettings",
+    ),
     "tune": Command(
         "decoding weights of a model and a language model, tuned on a dev set", "commands.tune:TuneSettings"
     ),
     "score": Command("word error rate of one text file against another", "commands.score:ScoreSettings"),
+    "compare": Command(
+        "which of two results has fewer errors, where, and whether that may be chance",
+        "commands.compare:CompareSettings",
+    ),
     "augment": Command(
         "recordings as training augments them: speed, rooms, noise, telephone, …",
         "commands.augment:AugmentSettings",
@@ -237,6 +244,7 @@ _ASR = Group(
   asr evaluate test.jsonl --model runs/mine/model.safetensors
   asr tune dev.jsonl --model runs/mine/model.safetensors --lm words.bin
   asr score reference.txt hypothesis.txt
+  asr compare first.results second.results
   asr augment recording.wav --out augmented --augment.noise-share 1
   asr corpus prepare yesno --download -o manifests
   asr lm train text.txt --order 3 -o lm.bin

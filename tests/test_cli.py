@@ -113,9 +113,7 @@ def test_unknown_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["transcrbe", "x.wav"]) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
-    expected = (
-        "Expected one of: train, transcribe, align, evaluate, tune, score, augment, corpus, lm, lexicon."
-    )
+    expected = f"Expected one of: {', '.join(cli.COMMANDS)}."
     assert captured.err == f"error: unknown command 'transcrbe'. Did you mean transcribe? {expected}\n"
     cli.main(["7"])
     assert capsys.readouterr().err == f"error: unknown command '7'. {expected}\n"

@@ -119,6 +119,7 @@ def test_package_imports_what_it_declares() -> None:
             if isinstance(node, ast.ImportFrom) and node.level == 0:
                 names = [node.module or ""]
             imported.update({name.split(".")[0]: relative(module) for name in names})
+    imported = {{"PIL": "pillow"}.get(name, name): where for name, where in imported.items()}
     known = declared | optional | with_torch | sys.stdlib_module_names | {"asr"}
     undeclared = {name: where for name, where in imported.items() if name not in known}
     assert not undeclared, f"imported, but not among pyproject.toml's dependencies: {undeclared}"

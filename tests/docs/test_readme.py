@@ -39,6 +39,9 @@ def blocks(language: str, page: str = README) -> list[str]:
 PYTHON_PAGE = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
 
 
+EVALUATING_PAGE = (ROOT / "docs" / "evaluating.md").read_text(encoding="utf-8")
+
+
 def commands() -> list[str]:
     """Every command: lines of shell blocks without comments, and inline code that begins like one."""
     lines = [line for block in blocks("sh") for line in block.splitlines()]
@@ -158,6 +161,10 @@ def test_commands_and_python_run_in_their_order(
     words = json.loads(outputs["asr transcribe talk.opus --format json"])["words"]
     assert {"start", "end", "confidence"} <= words[0].keys()
     assert "[ 2 / 3, 1 ins, 0 del, 1 sub ]" in outputs["asr score reference.txt hypothesis.txt"]
+    for command in "".join(blocks("sh", EVALUATING_PAGE)).splitlines():
+        if command not in outputs:
+            status, _, err = run(*shlex.split(command.partition(">")[0])[1:])
+            assert status == 0, f"{command}: {err}"
     capsys.readouterr()
     names: dict[str, Any] = {}
     for block in [*blocks("python"), *blocks("python", PYTHON_PAGE)]:
