@@ -207,6 +207,11 @@ COMMANDS: dict[str, Entry] = {
         "recordings -> text, subtitles, timed words",
         "commands.transcribe:TranscribeSettings", rewrite=_FORMATS,
     ),
+    "stream": Command("microphone or a pipe -> text while it is spoken", "commands.stream:StreamSettings"),
+    "serve": Command(
+        "a web page, and a service for programs, that transcribes recordings and speech",
+        "commands.serve:ServeSettings",
+    ),
     "align": Command(
         "a recording and its text -> when each word is said",
         "commands.align:AlignSettings", rewrite=_FORMATS,
@@ -240,6 +245,8 @@ _ASR = Group(
   asr transcribe recording.wav                          (with the English model that ships)
   asr transcribe folder --format srt --output-dir subtitles
   asr transcribe recording.wav --model runs/mine/model.safetensors
+  ffmpeg -i talk.opus -f s16le -ac 1 -ar 16000 - | asr stream -
+  asr serve --port 8000                                 (then open http://localhost:8000)
   asr align recording.wav text.txt --format textgrid --output-dir aligned
   asr evaluate test.jsonl --model runs/mine/model.safetensors
   asr tune dev.jsonl --model runs/mine/model.safetensors --lm words.bin

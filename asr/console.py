@@ -28,19 +28,23 @@ def print_result(text: str) -> None:
     _console.print_result(text)
 
 
-def report(result: str | Iterable[tuple[str | None, AsrError | None]]) -> int:
-    """Print a command's result, or the line, the error or both of each file of its list; the exit status."""
-    if isinstance(result, str):
-        print_result(result)
+Results = str | None | Iterable[str | tuple[str | None, AsrError | None]]
+"""What a command returns: its result, or lines as they come; of files, the line or the error of each."""
+
+
+def report(results: Results) -> int:
+    """Print what a command returns, as it comes; the exit status."""
+    if results is None:
         return 0
     failures: list[bool] = []
-    for line, error in result:
+    for result in [results] if isinstance(results, str) else results:
+        line, error = (result, None) if isinstance(result, str) else result
         if line is not None:
             print_result(line)
         if error is not None:
             log.error("%s", error)
         failures.append(error is not None)
-    return 2 if all(failures) else 1 if any(failures) else 0
+    return 2 if failures and all(failures) else 1 if any(failures) else 0
 
 
 def guarded(run: Callable[[], int]) -> int:
@@ -122,7 +126,8 @@ class _Console(logging.Handler):
     """Results to stdout, log lines to stderr.
 
     A transient log line is overwritten by the next line; without a terminal, as in a batch job's log, there
-    is one per minute.
+    is one per minute. A live one is the text of a stream so far: only a terminal shows it, and its end rather
+    than its beginning.
     """
 
     _transient_shown = False  # whether the last line is a transient one
@@ -145,12 +150,15 @@ class _Console(logging.Handler):
         text = record.getMessage()
         with contextlib.suppress(OSError):  # stderr is closed: no reason to end a training
             if getattr(record, "transient", False):
+                live = getattr(record, "live", False)
                 if sys.stderr.isatty():
                     width = max(shutil.get_terminal_size().columns, 20)
+                    if live and len(text) >= width:
+                        text = f"…{text[2 - width :]}"
                     print(f"\r\x1b[K{text[: width - 1]}", end="", file=sys.stderr, flush=True)
                     self._transient_shown = True
                     return
-                if time.monotonic() < self._quiet_until:
+                if live or time.monotonic() < self._quiet_until:
                     return
                 self._quiet_until = time.monotonic() + _MINUTE_S
             self.end_line()

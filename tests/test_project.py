@@ -109,9 +109,10 @@ def test_package_imports_what_it_declares() -> None:
     """A third party that only developers have, or one that every user installs and nothing imports."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     declared = {re.split(r"[^\w-]", line)[0] for line in project["dependencies"]}
-    extras = {"bpe", "tensorboard"}  # what a user may leave out; their import says so when it fails
+    # what a user may leave out; their import says so when it fails
+    extras = {"bpe", "microphone", "serve", "tensorboard"}
     optional = {re.split(r"[^\w-]", x)[0] for e in extras for x in project["optional-dependencies"][e]}
-    with_torch = {"triton"}  # comes with a torch for CUDA only; its import may fail
+    with_others = {"triton", "starlette"}  # come with a torch for CUDA, whose import may fail, and FastAPI
     imported: dict[str, str] = {}
     for module in MODULES:
         for node in ast.walk(parse(module)):
@@ -120,7 +121,7 @@ def test_package_imports_what_it_declares() -> None:
                 names = [node.module or ""]
             imported.update({name.split(".")[0]: relative(module) for name in names})
     imported = {{"PIL": "pillow"}.get(name, name): where for name, where in imported.items()}
-    known = declared | optional | with_torch | sys.stdlib_module_names | {"asr"}
+    known = declared | optional | with_others | sys.stdlib_module_names | {"asr"}
     undeclared = {name: where for name, where in imported.items() if name not in known}
     assert not undeclared, f"imported, but not among pyproject.toml's dependencies: {undeclared}"
     read_as_files = {"silero-vad"}  # its network, without its code

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from asr.decoding.hypothesis import Hypothesis, name_tokens, time_words
-from asr.errors import ModelError
+from asr.decoding.partial import DecoderStream
+from asr.errors import ModelError, SettingsError
 from asr.model.recurrent_decoder import EncodedSource, RecurrentDecoder
 from asr.model.sequence_search import SearchConfig, beam_search
 from asr.text.tokenizer import Tokenizer
@@ -127,6 +128,14 @@ class AttentionDecoder:
     ) -> None:
         self._decoder, self._tokenizer, self._nbest = decoder, tokenizer, nbest
         self._search = SearchConfig(beam_size=max(beam_size, nbest), length_exponent=_LENGTH_EXPONENT)
+
+    def stream(self, step_s: float) -> DecoderStream:
+        """Not possible.
+
+        Raises:
+            SettingsError: always: attention reads whole utterances.
+        """
+        raise SettingsError("--decoder attention reads whole utterances. Leave it out in a stream.")
 
     def decode(
         self, log_probs: Tensor, step_lengths: Tensor, step_s: float, encoded: Tensor | None = None

@@ -15,6 +15,7 @@ from asr.decoding.attention import AttentionDecoder
 from asr.decoding.config import BeamConfig, DecoderSettings
 from asr.decoding.greedy import GreedyDecoder
 from asr.decoding.hypothesis import Hypothesis, OutputUnit
+from asr.decoding.partial import DecoderStream
 from asr.decoding.rescoring import TwoPassDecoder
 from asr.decoding.resources import DecodingResources, attention_decoder_of
 from asr.errors import ModelError, SettingsError, option_name
@@ -42,6 +43,13 @@ class Decoder(Protocol):
 
         Returns:
             (batch,) hypotheses of each utterance, at least one, best first.
+        """
+
+    def stream(self, step_s: float) -> DecoderStream:
+        """A decoder of one utterance that comes in blocks.
+
+        Args:
+            step_s: seconds per step.
         """
 
 
@@ -72,6 +80,10 @@ class DescribedDecoder:
     ) -> Sequence[Sequence[Hypothesis]]:
         """Decode a batch; see `Decoder`."""
         return self.decoder.decode(log_probs, step_lengths, step_s, encoded)
+
+    def stream(self, step_s: float) -> DecoderStream:
+        """A decoder of one utterance that comes in blocks; see `Decoder`."""
+        return self.decoder.stream(step_s)
 
 
 def build_decoder(settings: DecoderSettings, model: AcousticModel, nbest: int = 1) -> DescribedDecoder:

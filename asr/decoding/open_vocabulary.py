@@ -28,6 +28,7 @@ from asr.decoding.beam_decoder import BeamDecoder
 from asr.decoding.config import BeamConfig
 from asr.decoding.fusion.tables import build_bias
 from asr.decoding.hypothesis import Hypothesis, Word
+from asr.decoding.partial import DecoderStream
 from asr.decoding.rescoring import text_log_probs
 from asr.decoding.resources import DecodingResources
 from asr.errors import SettingsError
@@ -179,6 +180,14 @@ class OpenVocabularyDecoder:
             return spelling.search(phones.split(), _SPELLINGS)
 
         self._spellings = spellings
+
+    def stream(self, step_s: float) -> DecoderStream:
+        """Not possible.
+
+        Raises:
+            SettingsError: always: what fits no known word is found in whole utterances.
+        """
+        raise SettingsError("--open-vocabulary needs whole utterances. Leave it out in a stream.")
 
     def decode(
         self, log_probs: Tensor, step_lengths: Tensor, step_s: float, encoded: Tensor | None = None

@@ -1,7 +1,7 @@
 """Decoding in two passes: language model and attention decoder rank the hypotheses of a beam search again."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +12,9 @@ from torch import Tensor
 from asr.decoding.attention import rescore_by_attention
 from asr.decoding.config import BeamConfig
 from asr.decoding.hypothesis import Hypothesis
+from asr.decoding.partial import DecoderStream
 from asr.decoding.resources import DecodingResources
+from asr.errors import SettingsError
 from asr.lm.interface import LanguageModel
 from asr.text.tokenizer import Tokenizer
 
@@ -88,20 +90,40 @@ class TwoPassDecoder:
         found = self._decoder.decode(log_probs, step_lengths, step_s)
         return self._second_pass(found, step_lengths, encoded)
 
+    def stream(self, step_s: float) -> DecoderStream:
+        """A search that takes one utterance in blocks; its partial results are those of the first pass.
+
+        Args:
+            step_s: seconds an encoder step.
+
+        Raises:
+            SettingsError: an attention decoder rescores, which reads whole utterances.
+        """
+        if self.resources.attention is not None:
+            raise SettingsError("--rescore-attention reads whole utterances. Leave it out in a stream.")
+        stream = self._decoder.stream(step_s)
+        return stream if self._rescorer is None else _RescoredStream(stream, self._rescored)
+
     def _second_pass(
         self, found: list[list[Hypothesis]], step_lengths: Tensor, encoded: Tensor | None
     ) -> list[list[Hypothesis]]:
-        weights, attention = self.config.weights, self.resources.attention
-        if self._rescorer is not None and self.resources.key.rescore:
-            found = rescore(found, self._rescorer, weights.lm_weight, weights.word_bonus)
-        elif self._rescorer is not None:
-            found = rescore(found, self._rescorer, weights.rescore_weight, second=True)
+        found, weights = self._rescored(found), self.config.weights
+        attention = self.resources.attention
         if attention is not None:
             found = rescore_by_attention(
                 found, attention, encoded, step_lengths, self._tokenizer, weights.attention_weight,
                 weights.acoustic_scale,
             )  # fmt: skip
         return [best[: self.config.nbest] for best in found]
+
+    def _rescored(self, found: list[list[Hypothesis]]) -> list[list[Hypothesis]]:
+        """The hypotheses, ranked by the language model of the second pass, if there is one."""
+        weights = self.config.weights
+        if self._rescorer is None:
+            return found
+        if self.resources.key.rescore:
+            return rescore(found, self._rescorer, weights.lm_weight, weights.word_bonus)
+        return rescore(found, self._rescorer, weights.rescore_weight, second=True)
 
     def _first_pass(self, config: BeamConfig) -> BeamConfig:
         """The settings of the first pass: there are as many texts to rescore as the beam is wide.
@@ -113,6 +135,20 @@ class TwoPassDecoder:
             return config
         config = replace(config, nbest=max(config.resolved_beam_size, config.nbest))
         return config.with_weights(word_bonus=0.0) if self.resources.key.rescore else config
+
+
+class _RescoredStream:
+    """A stream whose hypotheses a language model rescores at the end."""
+
+    def __init__(
+        self, stream: DecoderStream, second_pass: Callable[[list[list[Hypothesis]]], list[list[Hypothesis]]]
+    ) -> None:
+        self.accept = stream.accept
+        self._stream, self._second_pass = stream, second_pass
+
+    def finish(self) -> list[Hypothesis]:
+        [found] = self._second_pass([self._stream.finish()])
+        return found
 
 
 def _array(priors: Sequence[float]) -> NDArray[np.float64] | None:

@@ -98,7 +98,7 @@ def train_recogniser(
         run.seed(batches.workers)
         origin = provenance(process.device, settings.train.precision)
         model = AcousticModel(ModelSettings(features, settings.model, tokenizer, text.normalizer, origin))
-        if features.normalize == "global" and not resumed:
+        if model.normalize.needs_statistics and not resumed:
             model.normalize.set_statistics(*feature_statistics(batches, features, process))
         if not resumed:
             estimate_denominator(model, batches.examples, text)

@@ -14,9 +14,10 @@ from typing import Any
 from asr.decoding.hypothesis import Hypothesis, Word
 from asr.errors import DataError
 from asr.files import read_lines
+from asr.recognition.streaming import StreamResult
 from asr.transcripts.record import RecordingTranscript
 
-__all__ = ["format_json", "read_json"]
+__all__ = ["format_json", "read_json", "result_row"]
 
 
 def format_json(transcript: RecordingTranscript, *, nbest: int = 1) -> str:
@@ -60,6 +61,17 @@ def _fields(hypothesis: Hypothesis) -> dict[str, object]:
         "attention_score": round(hypothesis.attention_score, 3),
         "words": [_word(word) for word in hypothesis.words],
     }
+
+
+def result_row(result: StreamResult) -> dict[str, object]:
+    """What is known of an utterance of a stream, as an object of JSON."""
+    row: dict[str, object] = {
+        "final": result.final, "start": round(result.start_s, 3), "end": round(result.end_s, 3),
+        "text": result.text,
+    }  # fmt: skip
+    return row | (
+        {"words": [_word(word) for word in result.words]} if result.final else {"stable": result.stable}
+    )
 
 
 def _word(word: Word, key: str = "word") -> dict[str, object]:

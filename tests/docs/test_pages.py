@@ -21,8 +21,9 @@ DOCS = sorted((ROOT / "docs").glob("*.md"))
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *DOCS]
 LINKING = [*PAGES, *sorted(ROOT.glob("*/README.md")), *sorted(ROOT.glob("asr/models/*/README.md"))]
 
-# Options of other programs, and of the kit, that the pages name.
+# Options of other programs, of the kit and of benchmarks that the pages name.
 OTHERS = {
+    "--chunks", "--every", "--hours", "--manifest",
     "--nproc-per-node", "--nnodes", "--node-rank", "--master-addr", "--master-port", "--help", "--version",
 }  # fmt: skip
 
