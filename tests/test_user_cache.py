@@ -60,7 +60,7 @@ def test_a_change_of_any_part_makes_it_again(
     build(("ab",))
     build(("ab", "zz"))
     lexicon = Lexicon({"ab": (("B", "A"),)}, "two")
-    assert build(("ab",), lexicon).tree.letter.tolist() != build(("ab",)).tree.letter.tolist()
+    assert build(("ab",), lexicon).tree.symbol.tolist() != build(("ab",)).tree.symbol.tolist()
     assert len(list(cache.iterdir())) == 3
     monkeypatch.setattr(vocabulary, "source_digest", lambda file: "other code")
     build(("ab",))
@@ -71,12 +71,12 @@ def test_a_change_of_any_part_makes_it_again(
 @pytest.mark.parametrize("damage", [b"", b"PK\x03\x04", None])
 def test_damaged_files_are_made_again(cache: Path, damage: bytes | None) -> None:
     """A disk that was full, a copy that was broken off, a bit that flipped."""
-    wanted = build(("ab",)).tree.letter
+    wanted = build(("ab",)).tree.symbol
     [file] = cache.iterdir()
     whole = bytearray(file.read_bytes())
     whole[len(whole) // 2] ^= 1
     file.write_bytes(bytes(whole) if damage is None else damage)
-    assert np.array_equal(build(("ab",)).tree.letter, wanted)
+    assert np.array_equal(build(("ab",)).tree.symbol, wanted)
 
 
 def test_a_folder_that_cannot_be_written_is_no_error(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
