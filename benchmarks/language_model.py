@@ -23,7 +23,7 @@ from conditions import describe_machine
 from asr.cli import recipe
 from asr.errors import SettingsError
 from asr.lm.ngram.symbols import SymbolTable
-from asr.lm.ngram.trie import BEGIN_ID, END_ID
+from asr.lm.ngram.trie import BOS_ID, EOS_ID
 from asr.lm.text_files import read_blocks
 
 # Runs a step with its peak memory: what the process itself holds (anonymous), sampled, and with mapped files.
@@ -120,9 +120,9 @@ def write_text(options: Options, path: Path, held: Path) -> int:
     """The training text, and 1 MB of it to score; the words of the training text."""
     symbols = SymbolTable("word")
     ids = np.concatenate([symbols.encode(block) for block, _, _ in read_blocks(options.text)])
-    ids = ids[ids != BEGIN_ID]
+    ids = ids[ids != BOS_ID]
     names = np.array(symbols.names(), dtype=object)
-    names[END_ID] = "\n"
+    names[EOS_ID] = "\n"
     draw = np.random.default_rng(0)
     size = words = 0
     with open(path, "w", encoding="utf-8") as file:
@@ -130,16 +130,16 @@ def write_text(options: Options, path: Path, held: Path) -> int:
             copy = ids.copy()
             if size:
                 other = copy[draw.integers(0, len(copy), len(copy))]
-                swap = (copy != END_ID) & (other != END_ID) & (draw.random(len(copy)) < options.changed)
+                swap = (copy != EOS_ID) & (other != EOS_ID) & (draw.random(len(copy)) < options.changed)
                 copy[swap] = other[swap]
-            ends = np.flatnonzero(copy == END_ID)
+            ends = np.flatnonzero(copy == EOS_ID)
             for first in range(0, len(ends), 10_000):
                 part = copy[
                     ends[first - 1] + 1 if first else 0 : ends[min(first + 10_000, len(ends)) - 1] + 1
                 ]
                 written = " ".join(names[part]).replace(" \n ", "\n").replace(" \n", "\n")
                 size += file.write(written)
-                words += int((part != END_ID).sum())
+                words += int((part != EOS_ID).sum())
                 if options.megabytes and size >= options.megabytes * 1e6:
                     break
     with open(path, encoding="utf-8") as file:

@@ -19,7 +19,7 @@ from asr.cli import recipe
 from asr.corpora.manifest import read_manifest
 from asr.errors import SettingsError
 from asr.lm.ngram.build import NgramConfig, build
-from asr.lm.ngram.interpolate import best_weights, compare, interpolate, predict
+from asr.lm.ngram.interpolate import best_weights, interpolate, perplexity_table, word_probs
 from asr.lm.ngram.model import NgramModel
 from asr.lm.ngram.trie import RESERVED
 from asr.model.pronouncer import read_pronouncer
@@ -59,15 +59,15 @@ def main(config: Config) -> str:
     config.out.mkdir(parents=True, exist_ok=True)
     models = part_models(config, config.data.text)
     dev = dev_texts(config.data.dev, config.out)
-    probs = {corpus: predict(models, [path]) for corpus, path in dev.items()}
+    probs = {corpus: word_probs(models, [path]) for corpus, path in dev.items()}
     weights = np.mean([best_weights(rows) for rows in probs.values()], axis=0)
     model = interpolate(models, weights.tolist()).quantized(config.quantize)
     model.save(config.out / "lm.bin")
     n_words = write_pronunciations(model, config.out / "lexicon.txt.xz", config.pronouncer)
     lines = []
     for corpus, path in dev.items():
-        columns = np.hstack([probs[corpus], predict({"all": model}, [path])])
-        lines += [f"{corpus}:", *compare(columns, weights.tolist(), [*models, "all"], model.unit)]
+        columns = np.hstack([probs[corpus], word_probs({"all": model}, [path])])
+        lines += [f"{corpus}:", *perplexity_table(columns, weights.tolist(), [*models, "all"], model.unit)]
     files = (config.out / "lm.bin", config.out / "lexicon.txt.xz")
     lines += [f"{path}: {path.stat().st_size / 1e6:.1f} MB" for path in files]
     return "\n".join([*lines, f"{n_words:,} words"])

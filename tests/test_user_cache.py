@@ -9,7 +9,7 @@ import pytest
 
 from asr import user_cache
 from asr.decoding.fusion import vocabulary
-from asr.decoding.fusion.vocabulary import SearchVocabulary, build_vocabulary, letters_of
+from asr.decoding.fusion.vocabulary import SearchVocabulary, build_vocabulary, spelling_alphabet
 from asr.text.lexicon import Lexicon
 from asr.text.phones import PhoneTokenizer
 from asr.user_cache import cache_folder, cached_arrays, content_digest
@@ -25,7 +25,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def build(words: tuple[str, ...], lexicon: Lexicon | None = None) -> SearchVocabulary:
-    return build_vocabulary(words, TOKENIZER, letters_of(TOKENIZER), lexicon)
+    return build_vocabulary(words, TOKENIZER, spelling_alphabet(TOKENIZER), lexicon)
 
 
 def refuse(*_: object) -> None:
@@ -60,7 +60,7 @@ def test_a_change_of_any_part_makes_it_again(
     build(("ab",))
     build(("ab", "zz"))
     lexicon = Lexicon({"ab": (("B", "A"),)}, "two")
-    assert build(("ab",), lexicon).tree.letter.tolist() != build(("ab",)).tree.letter.tolist()
+    assert build(("ab",), lexicon).tree.symbol.tolist() != build(("ab",)).tree.symbol.tolist()
     assert len(list(cache.iterdir())) == 3
     monkeypatch.setattr(vocabulary, "source_digest", lambda file: "other code")
     build(("ab",))
@@ -71,12 +71,12 @@ def test_a_change_of_any_part_makes_it_again(
 @pytest.mark.parametrize("damage", [b"", b"PK\x03\x04", None])
 def test_damaged_files_are_made_again(cache: Path, damage: bytes | None) -> None:
     """A disk that was full, a copy that was broken off, a bit that flipped."""
-    wanted = build(("ab",)).tree.letter
+    wanted = build(("ab",)).tree.symbol
     [file] = cache.iterdir()
     whole = bytearray(file.read_bytes())
     whole[len(whole) // 2] ^= 1
     file.write_bytes(bytes(whole) if damage is None else damage)
-    assert np.array_equal(build(("ab",)).tree.letter, wanted)
+    assert np.array_equal(build(("ab",)).tree.symbol, wanted)
 
 
 def test_a_folder_that_cannot_be_written_is_no_error(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

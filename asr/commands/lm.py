@@ -136,12 +136,12 @@ def run_interpolate(settings: NgramInterpolateSettings) -> str:
     """
     import numpy as np
 
-    from asr.lm.ngram.interpolate import best_weights, compare, interpolate, predict
+    from asr.lm.ngram.interpolate import best_weights, interpolate, perplexity_table, word_probs
 
     check_output(settings.output, [*settings.lms, *settings.dev])
     models = {str(path): _load_ngrams(path) for path in settings.lms}
     weights: Sequence[float] = settings.weights
-    probs = predict(models, settings.dev, settings.normalizer) if settings.dev else None
+    probs = word_probs(models, settings.dev, settings.normalizer) if settings.dev else None
     if probs is not None and not weights:
         weights = best_weights(probs).tolist()
     merged = interpolate(models, weights, _vocabulary(settings.vocabulary))
@@ -151,9 +151,9 @@ def run_interpolate(settings: NgramInterpolateSettings) -> str:
     rows = [f"{weight / sum(weights):.4f}  {name}" for weight, name in zip(weights, models, strict=True)]
     rows.insert(0, "weight  model")
     if probs is not None:
-        found = predict({str(settings.output): merged}, settings.dev, settings.normalizer)
+        found = word_probs({str(settings.output): merged}, settings.dev, settings.normalizer)
         names = [*models, str(settings.output)]
-        rows = compare(np.hstack([probs, found]), weights, names, merged.unit)
+        rows = perplexity_table(np.hstack([probs, found]), weights, names, merged.unit)
     return "\n".join([*rows, _describe(merged, settings.output)])
 
 
@@ -256,21 +256,21 @@ def run_score(settings: LmScoreSettings) -> str:
         SettingsError: the normalizer is unknown.
     """
     from asr.lm.loading import load_language_model
-    from asr.lm.perplexity import measure
+    from asr.lm.perplexity import perplexity
 
     model = load_language_model(settings.lm)
     with contextlib.ExitStack() as stack:
         results = None
         if settings.results is not None:
             results = stack.enter_context(open(settings.results, "w", encoding="utf-8"))
-        fit = measure(model, settings.texts, settings.normalizer, results)
+        result = perplexity(model, settings.texts, settings.normalizer, results)
     lines = [
-        f"{fit.sentences:,} sentences, {fit.symbols:,} {model.unit}s, "
-        f"{fit.unknown:,} unknown ({100 * fit.unknown / fit.symbols:.2f}%)",
-        f"perplexity {fit.perplexity:.2f} ({model.unit}s and sentence ends, unknown ones as <unk>)",
-        f"perplexity {fit.in_vocabulary_perplexity:.2f} without the unknown ones",
+        f"{result.sentences:,} sentences, {result.symbols:,} {model.unit}s, "
+        f"{result.unknown:,} unknown ({100 * result.unknown / result.symbols:.2f}%)",
+        f"perplexity {result.perplexity:.2f} ({model.unit}s and sentence ends, unknown ones as <unk>)",
+        f"perplexity {result.in_vocabulary_perplexity:.2f} without the unknown ones",
     ]
     if model.unit == "character":
-        bits = -fit.log_prob / math.log(2) / (fit.symbols + fit.sentences)
+        bits = -result.log_prob / math.log(2) / (result.symbols + result.sentences)
         lines.append(f"{bits:.3f} bits per character")
     return "\n".join(lines)

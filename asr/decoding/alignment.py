@@ -1,6 +1,7 @@
 """Forced alignment: the steps of given tokens on their best path, and their probability over all paths."""
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,8 +10,29 @@ from asr.compiled import kernel
 
 __all__ = ["align_tokens"]
 
-_WINDOW = 60.0  # nats below a step's best state at which a state is pruned, at first
+_BEAM_NATS = 60.0  # nats below a step's best state at which a state is pruned, at first
 _FULL = math.nan  # the kernel's result where `moves` is too short
+
+
+class _Memory(NamedTuple):
+    """What `_align` overwrites. State s is column s + 2 of `scores` and `sums`, so that s - 2 always exists.
+
+    Attributes:
+        scores: (2, states + 2) float64 nats, all -inf: of the best path into each state, at this step and the
+            one before.
+        sums: (2, states + 2) float64, all 0: the probability of all paths, scaled so that the greatest of a
+            step is 1.
+        begins: (steps + 1,) int64: where each step's moves begin in `moves`.
+        first_states: (steps,) int64: the first state that is not pruned at each step.
+        moves: (at least the sum of active states over steps,) uint8: how many states back the best path into
+            a state comes from, step by step.
+    """
+
+    scores: NDArray[np.float64]
+    sums: NDArray[np.float64]
+    begins: NDArray[np.int64]
+    first_states: NDArray[np.int64]
+    moves: NDArray[np.uint8]
 
 
 def align_tokens(
@@ -35,52 +57,44 @@ def align_tokens(
         return spans, float(log_probs[:, 0].sum()) if len(tokens) == 0 else -math.inf
     begins, first_states = np.zeros(steps + 1, np.int64), np.zeros(steps, np.int64)
     moves = np.empty(16 * steps + 2 * states, np.uint8)
-    window = _WINDOW
+    beam_nats = _BEAM_NATS
     while True:
         scores, sums = np.full((2, states + 2), -np.inf), np.zeros((2, states + 2))
-        log_prob = _align(log_probs, tokens, window, scores, sums, begins, first_states, moves, spans)
+        memory = _Memory(scores, sums, begins, first_states, moves)
+        log_prob = _align(log_probs, tokens, beam_nats, memory, spans)
         if math.isnan(log_prob):
             moves = np.empty(2 * len(moves), np.uint8)
-        elif log_prob > -math.inf or window == math.inf:
+        elif log_prob > -math.inf or beam_nats == math.inf:
             return spans, log_prob
         else:
             # the last state was pruned at some step: rare: the tokens do not fit the audio well
-            window = window * 8 if window < 1e4 else math.inf
+            beam_nats = beam_nats * 8 if beam_nats < 1e4 else math.inf
 
 
 @kernel(allocates=False)
 def _align(
     log_probs: NDArray[np.float64],
     tokens: NDArray[np.int32],
-    window: float,
-    scores: NDArray[np.float64],
-    sums: NDArray[np.float64],
-    begins: NDArray[np.int64],
-    first_states: NDArray[np.int64],
-    moves: NDArray[np.uint8],
+    beam_nats: float,
+    memory: _Memory,
     spans: NDArray[np.int64],
 ) -> float:
-    """`align_tokens` among states at most `window` nats below the best of their step.
+    """`align_tokens` among states at most `beam_nats` below the best of their step.
 
-    State 2k is the blank before token k, state 2k + 1 is token k. State s is column s + 2 of `scores` and
-    `sums`, so that s - 2 always exists. Plain loops only: numba takes long to compile slices.
+    State 2k is the blank before token k, state 2k + 1 is token k. Plain loops only: numba takes long to
+    compile slices.
 
     Args:
         log_probs: (steps, vocab) float64 nats.
         tokens: (tokens,) int32 ids, at least one.
-        window: nats.
-        scores: (2, states + 2) float64 nats, all -inf: of the best path into each state, at this step and the
-            one before.
-        sums: (2, states + 2) float64, all 0: the probability of all paths, scaled so that the greatest of a
-            step is 1.
-        begins: (steps + 1,) int64: where each step's moves begin in `moves`.
-        first_states: (steps,) int64: the first state that is not pruned at each step.
-        moves: uint8: how many states back the best path into a state comes from, step by step.
+        beam_nats: a state that is further below is pruned.
+        memory: overwritten.
         spans: (tokens, 2) int64: filled, see `align_tokens`.
 
     Returns:
         Log-probability of all paths, nats; -inf where none reaches the end; NaN where `moves` is too short.
     """
+    scores, sums, begins, first_states, moves = memory
     steps = log_probs.shape[0]
     states = 2 * tokens.shape[0] + 1
     low, high = 0, 0
@@ -126,11 +140,11 @@ def _align(
             sums[row, state + 2] /= top
         log_scale += math.log(top)
         high = new_high
-        while low < high and scores[row, low + 2] < best - window:
+        while low < high and scores[row, low + 2] < best - beam_nats:
             scores[row, low + 2] = -math.inf
             sums[row, low + 2] = 0.0
             low += 1
-        while high > low and scores[row, high + 2] < best - window:
+        while high > low and scores[row, high + 2] < best - beam_nats:
             scores[row, high + 2] = -math.inf
             sums[row, high + 2] = 0.0
             high -= 1

@@ -63,7 +63,7 @@ def rescore_by_attention(
                 nbest, token_log_probs(decoder, memory[: max(length, 1)], tokens), strict=True
             )
         ]
-        results.append(sorted(rescored, key=lambda one: -one.score))
+        results.append(sorted(rescored, key=lambda hypothesis: -hypothesis.score))
     return results
 
 

@@ -24,7 +24,7 @@ from asr.decoding.fusion.lm_queries import answer_queries
 from asr.decoding.fusion.prepared import prepare_resources
 from asr.decoding.fusion.setup import build_setup
 from asr.decoding.hypothesis import Hypothesis
-from asr.decoding.kernel.proposals import EXTERNAL_LM
+from asr.decoding.kernel.proposals import PYTHON_LM
 from asr.decoding.kernel.steps import advance_beam
 from asr.decoding.streaming import BeamStream
 from asr.device import usable_cores
@@ -127,7 +127,7 @@ class BeamDecoder:
         utterances = [host[index, :length] for index, length in enumerate(lengths)]
         with _announced():
             prepared = self._setup.prepared
-            if prepared.lm is not None and prepared.lm_kind == EXTERNAL_LM:
+            if prepared.lm is not None and prepared.lm_kind == PYTHON_LM:
                 return self._decode_together(utterances, step_s, prepared.lm)
             threads = min(self.config.threads or usable_cores(), len(utterances))
             if threads <= 1:

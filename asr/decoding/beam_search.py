@@ -12,13 +12,14 @@ from asr.decoding.fusion.lm_queries import LmQueries, answer_queries
 from asr.decoding.fusion.setup import SearchSetup
 from asr.decoding.fusion.vocabulary import SearchVocabulary
 from asr.decoding.hypothesis import Hypothesis, NamedSpans, Word, name_tokens, time_words
-from asr.decoding.kernel.arena import N_NODES, NODE, NONE, ROOT, compact, new_beam, new_merges
-from asr.decoding.kernel.prefixes import propose_ends, score_ends
-from asr.decoding.kernel.proposals import COLUMNS, PARENT, WORD
+from asr.decoding.kernel.arena import EMPTY_PREFIX, N_NODES, NODE, NONE, compact, new_beam, new_merges
+from asr.decoding.kernel.prefixes import propose_ends, score_final_prefixes
+from asr.decoding.kernel.proposals import PROPOSAL
 from asr.decoding.kernel.recombination import new_buffers
-from asr.decoding.kernel.steps import Pending, advance_beam
-from asr.decoding.lattice import Ends, paths
+from asr.decoding.kernel.steps import DONE, NO_TEXT, PENDING, Pending, advance_beam
+from asr.decoding.lattice import FinalPrefixes, Lattice, paths
 from asr.errors import ModelError
+from asr.lm.ngram.trie import UNK
 from asr.text.tokenizer import Tokenizer
 
 __all__ = ["BeamSearch", "name_words"]
@@ -26,8 +27,7 @@ __all__ = ["BeamSearch", "name_words"]
 _CAPACITY = 1 << 15  # nodes of an arena at first (2 MB): with 1 << 12, making room took a sixth of the time
 _MERGES = 1 << 15  # merges that there is room for at first
 _SPARE = 2  # texts whose scores are computed for each hypothesis that is wanted
-_PENDING = 1 << 12  # prefixes that a language model in Python scores at once, at most
-_UNNAMED = "<unk>"  # where phones are no word
+_MAX_PENDING = 1 << 12  # prefixes that a language model in Python scores at once, at most
 
 
 class BeamSearch:
@@ -46,16 +46,16 @@ class BeamSearch:
     def __init__(self, setup: SearchSetup, name: str) -> None:
         self._setup = setup
         self._name = name
-        self._external = setup.prepared.external()
+        self._python_lm = setup.prepared.python_lm_states()
         self._pending = Pending(
-            np.empty((_PENDING if self._external else 0, COLUMNS), np.int32), np.zeros(1, np.int64)
+            np.empty(_MAX_PENDING if self._python_lm else 0, PROPOSAL), np.zeros(1, np.int64)
         )
         self._buffers = new_buffers(
             setup.config.resolved_beam_size, setup.tokenizer.vocab_size, setup.tables.max_proposals
         )
-        self.anchor = ROOT
+        self.anchor = EMPTY_PREFIX
         # Alternatives are needed for a list of hypotheses and for the posteriors of words.
-        self._has_word_lm = setup.prepared.scores is not None
+        self._has_word_lm = setup.prepared.unigram_log_probs is not None
         recorded = self._has_word_lm or setup.config.nbest > 1
         self.merges = new_merges(_MERGES + len(self._buffers.node) if recorded else 0)
         self.beam = new_beam(
@@ -90,9 +90,9 @@ class BeamSearch:
             ModelError: nothing has a probability above 0.
         """
         setup = self._setup
-        step, full = 0, -1
+        step, full = 0, -1  # full: the last step that found too little room
         while True:
-            step = advance_beam(
+            status, step = advance_beam(
                 log_probs,
                 step,
                 self.beam,
@@ -103,32 +103,41 @@ class BeamSearch:
                 self._pending,
                 self._buffers,
             )
-            if step == len(log_probs):
+            if status == DONE:
                 return
-            if step < 0:
+            if status == NO_TEXT:
                 raise ModelError(
-                    f"{self._name}, step {-1 - step}: no text has a probability above 0. Check that the "
+                    f"{self._name}, step {step}: no text has a probability above 0. Check that the "
                     "model's output has no -inf where it should not; a larger --beam.beam-size may help."
                 )
-            count = int(self._pending.size[0])
-            if self._external and count:
+            if status == PENDING and self._python_lm:
+                count = int(self._pending.size[0])
                 self._pending.size[0] = 0
                 while self.beam.sizes[N_NODES] + count > len(self.beam.nodes):
                     self._double_arena()
-                yield from self._external.add_prefixes(
+                yield from self._python_lm.add_prefixes(
                     self.beam, self._pending.proposals[:count], setup.tables
                 )
             else:
                 self._make_room(again=step == full)
                 full = step
 
-    def ends(self) -> Ends:
+    def final_prefixes(self) -> FinalPrefixes:
         """How the prefixes of the beam end, as if the utterance ended here, with the search's scores."""
         prepared, tables = self._setup.prepared, self._setup.tables
-        rows = propose_ends(self.beam, tables)
-        log_probs = self._external.end_log_probs(self.beam, rows) if self._external else np.zeros(len(rows))
-        score, fused, lm = score_ends(self.beam, rows, log_probs, tables, prepared.ngrams, prepared.end_id)
-        return Ends(rows[:, PARENT], rows[:, WORD], score, fused, lm)
+        proposals = propose_ends(self.beam, tables)
+        count = len(proposals)
+        lm_log_prob = (
+            self._python_lm.end_log_probs(self.beam, proposals) if self._python_lm else np.zeros(count)
+        )
+        final = FinalPrefixes(
+            proposals["parent"], proposals["word"], np.empty(count), np.empty(count), lm_log_prob
+        )
+        score_final_prefixes(
+            self.beam, proposals, tables, prepared.ngrams, prepared.end_id,
+            final.score, final.fused_score, final.lm_log_prob,
+        )  # fmt: skip
+        return final
 
     def finish(self, log_probs: NDArray[np.float64], step_s: float) -> list[Hypothesis]:
         """The best texts, as if the utterance ended here.
@@ -147,9 +156,9 @@ class BeamSearch:
         nbest = setup.config.nbest
         wanted = nbest if nbest == 1 else _SPARE * nbest  # chosen by estimates, then ranked by scores
         spelled: set[tuple[int, ...]] = set()  # different merges can lead to the same tokens
-        lattice = self.beam.nodes[: self.beam.sizes[N_NODES]], self.merges, self.ends()
-        posteriors = LatticePosteriors(*lattice) if self._has_word_lm else None
-        for path in paths(*lattice):
+        lattice = Lattice(self.beam.nodes[: self.beam.sizes[N_NODES]], self.merges, self.final_prefixes())
+        posteriors = LatticePosteriors(lattice) if self._has_word_lm else None
+        for path in paths(lattice):
             if (key := (*path.tokens, *path.words)) in spelled:
                 continue
             spelled.add(key)
@@ -162,7 +171,7 @@ class BeamSearch:
                 continue  # an exchanged beginning can have more tokens than fit into few steps
             # The search's first choice stays the best, so that it does not depend on nbest; a text that would
             # score above it is a search error.
-            score = min(acoustic + path.fused, limit)
+            score = min(acoustic + path.fused_score, limit)
             limit = limit if found else score
             words = _time_words(named, path.tokens, spans, log_probs, step_s)
             found[text] = Hypothesis(
@@ -171,12 +180,12 @@ class BeamSearch:
                 tokens=tuple(path.tokens),
                 steps=tuple(spans[:, 0].tolist()),
                 score=score,
-                acoustic_score=score - path.fused,
-                lm_score=path.lm,
+                acoustic_score=score - path.fused_score,
+                lm_log_prob=path.lm_log_prob,
             )
             if len(found) == wanted:
                 break
-        return sorted(found.values(), key=lambda one: -one.score)[:nbest]
+        return sorted(found.values(), key=lambda hypothesis: -hypothesis.score)[:nbest]
 
     def _make_room(self, again: bool) -> None:
         """Drop nodes and merges that are not needed; double the arrays that are still more than half full.
@@ -185,9 +194,9 @@ class BeamSearch:
             again: whether the same step had too little room before.
         """
         nodes = np.zeros(len(self.beam.nodes), dtype=NODE)
-        number = np.full(self.beam.sizes[N_NODES], NONE, np.int32)
-        compact(self.beam, self.merges, nodes, number)
-        self.anchor = int(number[self.anchor])
+        new_index = np.full(self.beam.sizes[N_NODES], NONE, np.int32)
+        compact(self.beam, self.merges, nodes, new_index)
+        self.anchor = int(new_index[self.anchor])
         self.beam = self.beam._replace(nodes=nodes)
         if again or self.beam.sizes[N_NODES] > len(nodes) // 2:
             self._double_arena()
@@ -197,8 +206,8 @@ class BeamSearch:
             for name in ("kept", "dropped", "log_ratio"):
                 getattr(longer, name)[:count] = getattr(self.merges, name)[:count]
             self.merges = longer._replace(size=self.merges.size)
-        if self._external:
-            self._external.compact(self.beam)
+        if self._python_lm:
+            self._python_lm.compact(self.beam)
 
     def _double_arena(self) -> None:
         longer = np.zeros(2 * len(self.beam.nodes), dtype=NODE)
@@ -217,7 +226,7 @@ def name_words(
 
     Args:
         tokens: (tokens,) ids.
-        words: (tokens + 1,) the word that each token completed (a number, UNKNOWN or NONE), then the one that
+        words: (tokens + 1,) the word that each token completed (an id, OOV_WORD or NONE), then the one that
             the end completed.
         tokenizer: the model's.
         vocabulary: of the search.
@@ -226,19 +235,19 @@ def name_words(
         return name_tokens(tokens, tokenizer)
     spans = tokenizer.words(tokens) if vocabulary.separated else None
     if spans is not None:
-        numbers = [word for word in words if word != NONE]
-        numbers += [NONE] * (len(spans) - len(numbers))  # the last word is not complete yet
+        completed = [word for word in words if word != NONE]
+        completed += [NONE] * (len(spans) - len(completed))  # the last word is not complete yet
         return [
-            (vocabulary.words[number] if number >= 0 else tokenizer.decode(tokens[span]), span)
-            for number, span in zip(numbers, spans, strict=True)
+            (vocabulary.words[word] if word >= 0 else tokenizer.decode(tokens[span]), span)
+            for word, span in zip(completed, spans, strict=True)
         ]
     named = []
     begin = 0
-    for index, number in enumerate(words):
-        if number != NONE:
+    for index, word in enumerate(words):
+        if word != NONE:
             end = min(index + 1, len(tokens))
-            unknown = _UNNAMED if tokenizer.pieces is None else tokenizer.decode(tokens[begin:end])
-            named.append((vocabulary.words[number] if number >= 0 else unknown, slice(begin, end)))
+            unknown = UNK if tokenizer.pieces is None else tokenizer.decode(tokens[begin:end])
+            named.append((vocabulary.words[word] if word >= 0 else unknown, slice(begin, end)))
             begin = end
     return named
 

@@ -23,15 +23,16 @@ from numpy.typing import NDArray
 
 from asr.compiled import kernel
 from asr.decoding.hypothesis import Word
-from asr.decoding.kernel.arena import NONE, ROOT, Merges
-from asr.decoding.lattice import Ends, Path
+from asr.decoding.kernel.arena import EMPTY_PREFIX, NONE
+from asr.decoding.lattice import Lattice, Path
 
 __all__ = ["LatticePosteriors", "with_posteriors"]
 
 # Factor on scores: steps are not independent, so that posteriors of unscaled scores are too close to 0 and 1.
 # Chosen on the dev set of the shipped model; 0.3 to 0.5 do about as well.
-SCALE = 0.4
-LEAST = 0.05  # merges and ends that are less probable than the best path by this factor are left out
+POSTERIOR_SCALE = 0.4
+# Merges and ends that are less probable than the best path by this factor are left out.
+MIN_RELATIVE_PROB = 0.05
 _ALIGNED = 64  # words of a part that are aligned, those next to the merge
 
 
@@ -41,7 +42,6 @@ _MERGE = np.dtype(
         ("kept", np.int32),  # the node that the merge leads into
         ("dropped", np.int32),  # the node that it exchanges that one for
         ("following", np.int32),  # the next merge into the same node, or NONE
-        ("found", np.int32),  # not of this merge: a list that `_find_merges` overwrites
         ("ratio", np.float64),  # the scaled ratio of their probabilities, at most 1
         ("right", np.float64),  # the sum over what paths have to the right of the merge and itself
         ("left", np.float64),  # the sum over what they have to the left of it
@@ -51,9 +51,15 @@ _STATE = np.dtype(
     [
         ("label", np.int32),  # the word that a node or an end completes, or NONE
         ("first", np.int32),  # a merge into the node, or NONE
-        ("same", np.int32),  # the state that stands for all of the same word
+        ("representative", np.int32),  # the state that stands for all of the same word
         ("in_best", np.int32),  # whether it is on the best path, whose words stay different
         ("prob", np.float64),  # of the node or end
+    ]
+)
+_END = np.dtype(
+    [
+        ("node", np.int32),
+        ("prob", np.float64),  # scaled probability of the end's path, the best one's being 1
     ]
 )
 
@@ -65,8 +71,8 @@ class _Graph(NamedTuple):
         nodes: (nodes,) NODE: the arena.
         merges: (merges,) _MERGE.
         states: (nodes + ends,) _STATE: the nodes, then the ends.
-        end_node: (ends,) int32: the nodes of the ends.
-        end_prob: (ends,) float64: scaled probability of each end's path, the best one's being 1.
+        ends: (ends,) _END.
+        merge_stack: (merges,) int32: what `_find_merges` finds; overwritten.
         parts: (2, aligned) int32: overwritten.
         common: (aligned + 1, aligned + 1) int32: overwritten.
     """
@@ -74,8 +80,8 @@ class _Graph(NamedTuple):
     nodes: NDArray[Any]
     merges: NDArray[Any]
     states: NDArray[Any]
-    end_node: NDArray[np.int32]
-    end_prob: NDArray[np.float64]
+    ends: NDArray[Any]
+    merge_stack: NDArray[np.int32]
     parts: NDArray[np.int32]
     common: NDArray[np.int32]
 
@@ -86,55 +92,57 @@ class LatticePosteriors:
     Without one there are a hundred times as many merges, of which the model's output decides alone.
 
     Args:
-        nodes: (nodes,) NODE: the arena.
-        merges: into its nodes.
-        ends: of the search.
+        lattice: of the search.
         scale: factor on scores.
-        least: merges and ends that are less probable than the best path by this factor are left out.
+        min_relative_prob: merges and ends that are less probable than the best path by this factor are left
+            out.
     """
 
     def __init__(
         self,
-        nodes: NDArray[Any],
-        merges: Merges,
-        ends: Ends,
-        scale: float = SCALE,
-        least: float = LEAST,
+        lattice: Lattice,
+        scale: float = POSTERIOR_SCALE,
+        min_relative_prob: float = MIN_RELATIVE_PROB,
     ) -> None:
+        nodes, merges, final = lattice
         size = len(nodes)
-        states = np.zeros(size + len(ends.node), _STATE)
-        states["label"][:size], states["label"][size:] = nodes["word"], ends.word
+        states = np.zeros(size + len(final.node), _STATE)
+        states["label"][:size], states["label"][size:] = nodes["word"], final.word
         states["first"] = NONE
-        states["same"] = np.arange(len(states))
+        states["representative"] = np.arange(len(states))
         ratio = np.exp(scale * merges.log_ratio[: int(merges.size[0])])
-        likely = ratio >= least
+        likely = ratio >= min_relative_prob
         taken = np.zeros(int(likely.sum()), _MERGE)
         taken["kept"] = merges.kept[: len(likely)][likely]
         taken["dropped"] = merges.dropped[: len(likely)][likely]
         taken["ratio"] = ratio[likely]
+        ends = np.empty(len(final.node), _END)
+        ends["node"], ends["prob"] = final.node, np.exp(scale * (final.score - final.score.max()))
         graph = _Graph(
             nodes=nodes,
             merges=taken,
             states=states,
-            end_node=ends.node,
-            end_prob=np.exp(scale * (ends.score - ends.score.max())),
+            ends=ends,
+            merge_stack=np.empty(len(taken), np.int32),
             parts=np.empty((2, _ALIGNED), np.int32),
             common=np.empty((_ALIGNED + 1, _ALIGNED + 1), np.int32),
         )
-        _forward_backward(graph, int(np.argmax(ends.score)), least)
-        self._label, self._same, self._count = states["label"], states["same"], size
+        _forward_backward(graph, int(np.argmax(final.score)), min_relative_prob)
+        self._label, self._representative, self._count = states["label"], states["representative"], size
         words = states["label"] != NONE
-        self._probs = np.bincount(states["same"][words], states["prob"][words], minlength=len(states))
+        self._probs = np.bincount(
+            states["representative"][words], states["prob"][words], minlength=len(states)
+        )
 
     def of(self, path: Path) -> list[float]:
         """(words,) the posterior of each word of a path, in order; too high in others than the best path.
 
         Only the best path's words are kept apart from each other where they are paired over other paths.
         """
-        numbers = np.array([*path.nodes, self._count + path.end])
-        numbers = numbers[self._label[numbers] != NONE]
+        states = np.array([*path.nodes, self._count + path.end])
+        states = states[self._label[states] != NONE]
         # Rounded, so that the order of sums, which depends on the arena's size, does not show.
-        probs: list[float] = np.clip(self._probs[self._same[numbers]], 0.0, 1.0).round(9).tolist()
+        probs: list[float] = np.clip(self._probs[self._representative[states]], 0.0, 1.0).round(9).tolist()
         return probs
 
 
@@ -156,7 +164,7 @@ def _find_merges(graph: _Graph, head: int, limit: int) -> int:
     """The merges that a path can take to the left of all that it has taken; as `lattice` lists its paths.
 
     Args:
-        graph: gets them in `merges.found`.
+        graph: gets them in `merge_stack`.
         head: node at the end of the part that may still be exchanged.
         limit: the merges have to be before this one.
 
@@ -177,7 +185,7 @@ def _find_merges(graph: _Graph, head: int, limit: int) -> int:
                         spelled = True
                     other = merges[other].following
                 if not spelled:
-                    merges[count].found = merge
+                    graph.merge_stack[count] = merge
                     count += 1
             merge = merges[merge].following
         below, node = node, nodes[node].parent
@@ -185,41 +193,41 @@ def _find_merges(graph: _Graph, head: int, limit: int) -> int:
 
 
 @kernel(allocates=False, inline=True)
-def _stands_for(states: NDArray[Any], number: int) -> int:
-    """The state that stands for all of the same word.
+def _find_representative(states: NDArray[Any], state: int) -> int:
+    """The state that stands for all of the same word (union-find).
 
     Args:
         states: (nodes + ends,) _STATE.
-        number: of one of them.
+        state: index of one of them.
     """
-    while states[number].same != number:
-        number = states[number].same
-    return number
+    while states[state].representative != state:
+        state = states[state].representative
+    return state
 
 
 @kernel(allocates=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
-def _pair_words(graph: _Graph, one: int, other: int) -> None:
+def _pair_words(graph: _Graph, state: int, other: int) -> None:
     """Pair what two prefixes have in common, in the same order, after all that both begin with.
 
     Args:
-        graph: gets the pairs in `states.same`.
-        one: a node, or the number of an end.
-        other: likewise; its words are counted as those of `one`.
+        graph: gets the pairs in `states.representative`.
+        state: index of a node or an end among the states.
+        other: of another; its words are counted as those of `state`.
     """
     nodes, states, parts, common = graph.nodes, graph.states, graph.parts, graph.common
     size = nodes.shape[0]
     rows, columns = 0, 0  # of each part how many words, the last one first
-    while one != other:
-        if one > other:  # a node comes after its parent, an end after all nodes
-            if states[one].label != NONE and rows < parts.shape[1]:
-                parts[0, rows] = one
+    while state != other:
+        if state > other:  # a node comes after its parent, an end after all nodes
+            if states[state].label != NONE and rows < parts.shape[1]:
+                parts[0, rows] = state
                 rows += 1
-            one = nodes[one].parent if one < size else graph.end_node[one - size]
+            state = nodes[state].parent if state < size else graph.ends[state - size].node
         else:
             if states[other].label != NONE and columns < parts.shape[1]:
                 parts[1, columns] = other
                 columns += 1
-            other = nodes[other].parent if other < size else graph.end_node[other - size]
+            other = nodes[other].parent if other < size else graph.ends[other - size].node
     for row in range(rows - 1, -1, -1):  # the longest common subsequence from here on
         common[row, columns] = 0
     for column in range(columns + 1):
@@ -235,12 +243,12 @@ def _pair_words(graph: _Graph, one: int, other: int) -> None:
     row, column = 0, 0
     while row < rows and column < columns:
         if states[parts[0, row]].label == states[parts[1, column]].label:
-            first = _stands_for(states, parts[0, row])
-            second = _stands_for(states, parts[1, column])
+            first = _find_representative(states, parts[0, row])
+            second = _find_representative(states, parts[1, column])
             if states[second].in_best == 0:
-                states[second].same = first
+                states[second].representative = first
             elif states[first].in_best == 0:
-                states[first].same = second
+                states[first].representative = second
             row, column = row + 1, column + 1
         elif common[row + 1, column] >= common[row, column + 1]:
             row += 1
@@ -249,37 +257,37 @@ def _pair_words(graph: _Graph, one: int, other: int) -> None:
 
 
 @kernel(allocates=False)
-def _forward_backward(graph: _Graph, best: int, least: float) -> None:
-    """Compute `prob` and `same` of all states.
+def _forward_backward(graph: _Graph, best: int, min_relative_prob: float) -> None:
+    """Compute `prob` and `representative` of all states.
 
     Args:
         graph: its `states` and `merges` are filled.
         best: the end of the best path.
-        least: states less probable than the best path by this factor are left out.
+        min_relative_prob: states less probable than the best path by this factor are left out.
     """
     nodes, merges, states = graph.nodes, graph.merges, graph.states
-    count, size, ends = merges.shape[0], nodes.shape[0], graph.end_node.shape[0]
+    count, size, ends = merges.shape[0], nodes.shape[0], graph.ends.shape[0]
     for merge in range(count):
         kept = merges[merge].kept
         merges[merge].following = states[kept].first
         states[kept].first = merge
     states[size + best].in_best = 1
-    node = graph.end_node[best]
+    node = graph.ends[best].node
     while node != NONE:
         states[node].in_best = 1
         node = nodes[node].parent
     for end in range(ends):
-        if graph.end_prob[end] < least:
+        if graph.ends[end].prob < min_relative_prob:
             continue
-        for index in range(_find_merges(graph, graph.end_node[end], count)):
-            merge = merges[index].found
-            merges[merge].right += graph.end_prob[end] * merges[merge].ratio
+        for index in range(_find_merges(graph, graph.ends[end].node, count)):
+            merge = graph.merge_stack[index]
+            merges[merge].right += graph.ends[end].prob * merges[merge].ratio
         if end != best:
             _pair_words(graph, size + best, size + end)
     for merge in range(count - 1, -1, -1):
-        if merges[merge].right >= least:
+        if merges[merge].right >= min_relative_prob:
             for index in range(_find_merges(graph, merges[merge].dropped, merge)):
-                other = merges[index].found
+                other = graph.merge_stack[index]
                 merges[other].right += merges[merge].right * merges[other].ratio
             _pair_words(graph, merges[merge].kept, merges[merge].dropped)
     evidence = 0.0  # the sum over all paths
@@ -288,13 +296,13 @@ def _forward_backward(graph: _Graph, best: int, least: float) -> None:
         if state < count:
             head, limit, weight = merges[state].dropped, state, merges[state].right
         else:
-            head, weight = graph.end_node[state - count], graph.end_prob[state - count]
-        if weight < least:
+            head, weight = graph.ends[state - count].node, graph.ends[state - count].prob
+        if weight < min_relative_prob:
             continue
         total = 1.0
         for index in range(_find_merges(graph, head, limit)):
-            merge = merges[index].found
-            if merges[merge].right >= least:
+            merge = graph.merge_stack[index]
+            if merges[merge].right >= min_relative_prob:
                 total += merges[merge].ratio * merges[merge].left
                 # these paths leave the node out
                 states[merges[merge].kept].prob -= weight * merges[merge].ratio * merges[merge].left
@@ -304,8 +312,8 @@ def _forward_backward(graph: _Graph, best: int, least: float) -> None:
         else:
             states[size + state - count].prob = weight * total
             evidence += weight * total
-    for node in range(size - 1, ROOT, -1):  # a child comes after its parent
+    for node in range(size - 1, EMPTY_PREFIX, -1):  # a child comes after its parent
         states[nodes[node].parent].prob += states[node].prob
-    for number in range(size + ends):
-        states[number].prob /= evidence
-        states[number].same = _stands_for(states, number)
+    for state in range(size + ends):
+        states[state].prob /= evidence
+        states[state].representative = _find_representative(states, state)

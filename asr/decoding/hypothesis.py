@@ -51,10 +51,10 @@ class Hypothesis:
             utterance only.
         acoustic_score: the model's part of it: log-probability of the tokens in nats, as the decoder scales
             it; of the best path (greedy) or of all paths (beam).
-        lm_score: log-probability of the text by the language model, its end included, in nats, not weighted;
-            0 without one.
-        rescore_lm_score: likewise by a second language model, which rescored the text. The rest of the score
-            is bonuses and penalties.
+        lm_log_prob: log-probability of the text by the language model, its end included, in nats, not
+            weighted; 0 without one.
+        rescore_lm_log_prob: likewise by a second language model, which rescored the text. The rest of the
+            score is bonuses and penalties.
         attention_score: log-probability of the tokens by the attention decoder, their end included, in nats,
             which replaces a share of the acoustic score in the score; 0 without one.
     """
@@ -65,8 +65,8 @@ class Hypothesis:
     steps: tuple[int, ...]
     score: float
     acoustic_score: float
-    lm_score: float = 0.0
-    rescore_lm_score: float = 0.0
+    lm_log_prob: float = 0.0
+    rescore_lm_log_prob: float = 0.0
     attention_score: float = 0.0
 
 

@@ -16,14 +16,14 @@ import heapq
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from asr.decoding.kernel.arena import NONE, ROOT, Merges
+from asr.decoding.kernel.arena import EMPTY_PREFIX, NONE, Merges
 
-__all__ = ["Ends", "Path", "paths"]
+__all__ = ["FinalPrefixes", "Lattice", "Path", "paths"]
 
 _NO_LIMIT = 1 << 62
 
@@ -31,22 +31,36 @@ _Variant = tuple[float, int, int]  # negative nats, merge (or end), node that it
 
 
 @dataclass(frozen=True, eq=False)
-class Ends:
+class FinalPrefixes:
     """How the prefixes of the beam end.
 
     Attributes:
         node: (ends,) int32: the prefix.
-        word: (ends,) int32: the word that the end completes (a number, UNKNOWN or NONE).
+        word: (ends,) int32: the word that the end completes (an id, OOV_WORD or NONE).
         score: (ends,) float64 nats: of the search.
-        fused: (ends,) float64: the part of it that is not acoustic, nats.
-        lm: (ends,) float64 nats: of the whole text by the language model, unweighted.
+        fused_score: (ends,) float64: the part of it that is not acoustic, nats.
+        lm_log_prob: (ends,) float64 nats: of the whole text by the language model, unweighted.
     """
 
     node: NDArray[np.int32]
     word: NDArray[np.int32]
     score: NDArray[np.float64]
-    fused: NDArray[np.float64]
-    lm: NDArray[np.float64]
+    fused_score: NDArray[np.float64]
+    lm_log_prob: NDArray[np.float64]
+
+
+class Lattice(NamedTuple):
+    """What a search leaves behind.
+
+    Attributes:
+        nodes: (nodes,) NODE: the arena.
+        merges: into its nodes.
+        final_prefixes: how the prefixes of the beam end.
+    """
+
+    nodes: NDArray[Any]
+    merges: Merges
+    final_prefixes: FinalPrefixes
 
 
 @dataclass(frozen=True)
@@ -58,10 +72,10 @@ class Path:
         nodes: (tokens,) of the arena, one a token.
         end: index of the end.
         tokens: (tokens,) ids.
-        words: (tokens + 1,) the word that each token completed (a number, UNKNOWN or NONE), then the one that
+        words: (tokens + 1,) the word that each token completed (an id, OOV_WORD or NONE), then the one that
             the end completed.
-        fused: nats: the part of the score that is not acoustic.
-        lm: log-probability of the language model, unweighted.
+        fused_score: nats: the part of the score that is not acoustic.
+        lm_log_prob: log-probability of the language model, unweighted.
     """
 
     estimate: float
@@ -69,17 +83,17 @@ class Path:
     end: int
     tokens: list[int]
     words: list[int]
-    fused: float
-    lm: float
+    fused_score: float
+    lm_log_prob: float
 
 
 @dataclass(frozen=True)
-class _Partial:
+class _PartialPath:
     """A path whose left part, a prefix of the arena, may still be exchanged."""
 
     estimate: float
-    fused: float
-    lm: float
+    fused_score: float
+    lm_log_prob: float
     head: int  # the node at the end of the left part
     limit: int  # only merges before this one can still be taken, so that no path goes in circles
     # to the right of the head: after the first node, up to the second; then the next pair
@@ -87,43 +101,42 @@ class _Partial:
     end: int
 
 
-def paths(nodes: NDArray[Any], merges: Merges, ends: Ends) -> Iterator[Path]:
-    """The paths of a lattice, by falling estimates; among equals in the order of `ends`.
+def paths(lattice: Lattice) -> Iterator[Path]:
+    """The paths of a lattice, by falling estimates; among equals in the order of the final prefixes.
 
     Args:
-        nodes: (nodes,) NODE: the arena.
-        merges: into its nodes.
-        ends: of the search.
+        lattice: of a search.
     """
-    lattice = _Lattice(nodes, merges, ends)
-    order = np.argsort(-ends.score, kind="stable")
+    builder = _PathBuilder(lattice)
+    scores = lattice.final_prefixes.score
+    order = np.argsort(-scores, kind="stable")
     # A path and what it can become by one merge more: of these only the best that was not taken yet is in the
     # heap.
-    heap: list[tuple[float, int, _Partial | None, list[_Variant], int]] = []
+    heap: list[tuple[float, int, _PartialPath | None, list[_Variant], int]] = []
     pushed = 0  # breaks ties in the order of arrival
 
-    def push(path: _Partial | None, variants: list[_Variant], index: int) -> None:
+    def push(path: _PartialPath | None, variants: list[_Variant], index: int) -> None:
         nonlocal pushed
         if index < len(variants):
             pushed += 1
             estimate = (path.estimate if path else 0.0) - variants[index][0]
             heapq.heappush(heap, (-estimate, pushed, path, variants, index))
 
-    push(None, [(-float(ends.score[end]), int(end), NONE) for end in order], 0)
+    push(None, [(-float(scores[end]), int(end), NONE) for end in order], 0)
     while heap:
         _, _, path, variants, index = heapq.heappop(heap)
-        _, number, node = variants[index]
+        _, merge_or_end, node = variants[index]
         push(path, variants, index + 1)
-        path = lattice.exchange(path, number, node) if path else lattice.begin(number)
-        yield lattice.spell(path)
-        push(path, lattice.variants(path), 0)
+        path = builder.exchange(path, merge_or_end, node) if path else builder.begin(merge_or_end)
+        yield builder.spell(path)
+        push(path, builder.variants(path), 0)
 
 
-class _Lattice:
-    """An arena and its merges, by the node that they lead into, and the ends of the search."""
+class _PathBuilder:
+    """A lattice whose merges are found by the node that they lead into."""
 
-    def __init__(self, nodes: NDArray[Any], merges: Merges, ends: Ends) -> None:
-        self._nodes, self._ends = nodes, ends
+    def __init__(self, lattice: Lattice) -> None:
+        self._nodes, merges, self._final = lattice
         count = int(merges.size[0])
         self._dropped: list[int] = merges.dropped[:count].tolist()
         self._log_ratio: list[float] = merges.log_ratio[:count].tolist()
@@ -137,15 +150,20 @@ class _Lattice:
         parents: list[int] = self._nodes["parent"].tolist()
         return parents
 
-    def begin(self, end: int) -> _Partial:
+    def begin(self, end: int) -> _PartialPath:
         """The path that takes no merge to one of the ends."""
-        ends = self._ends
-        return _Partial(
-            float(ends.score[end]), float(ends.fused[end]), float(ends.lm[end]), int(ends.node[end]),
-            _NO_LIMIT, None, end,
-        )  # fmt: skip
+        final = self._final
+        return _PartialPath(
+            estimate=float(final.score[end]),
+            fused_score=float(final.fused_score[end]),
+            lm_log_prob=float(final.lm_log_prob[end]),
+            head=int(final.node[end]),
+            limit=_NO_LIMIT,
+            tail=None,
+            end=end,
+        )
 
-    def variants(self, path: _Partial) -> list[_Variant]:
+    def variants(self, path: _PartialPath) -> list[_Variant]:
         """The merges that the path can take to the left of all others, best first."""
         if not self._dropped:
             return []
@@ -164,33 +182,33 @@ class _Lattice:
             node = self._parent[node]
         return sorted(found)
 
-    def exchange(self, path: _Partial, merge: int, kept: int) -> _Partial:
+    def exchange(self, path: _PartialPath, merge: int, kept: int) -> _PartialPath:
         """The path with its beginning, up to a node, exchanged for a prefix that merged into this node."""
         nodes, dropped = self._nodes, self._dropped[merge]
-        return _Partial(
+        return _PartialPath(
             estimate=path.estimate + self._log_ratio[merge],
-            fused=path.fused + float(nodes["fused_score"][dropped] - nodes["fused_score"][kept]),
-            lm=path.lm + float(nodes["lm_log_prob"][dropped] - nodes["lm_log_prob"][kept]),
+            fused_score=path.fused_score + float(nodes["fused_score"][dropped] - nodes["fused_score"][kept]),
+            lm_log_prob=path.lm_log_prob + float(nodes["lm_log_prob"][dropped] - nodes["lm_log_prob"][kept]),
             head=dropped,
             limit=merge,
             tail=path.tail if kept == path.head else ((kept, path.head), path.tail),
             end=path.end,
         )
 
-    def spell(self, path: _Partial) -> Path:
+    def spell(self, path: _PartialPath) -> Path:
         """The whole path."""
-        pieces = [(path.head, ROOT)]
+        pieces = [(path.head, EMPTY_PREFIX)]
         tail = path.tail
         while tail is not None:
             (before, node), tail = tail
             pieces.append((node, before))
-        numbers: list[int] = []  # from the last to the first
+        indices: list[int] = []  # from the last to the first
         for node, before in reversed(pieces):
             while node != before:
-                numbers.append(node)
+                indices.append(node)
                 node = self._parent[node]
-        numbers.reverse()
-        tokens: list[int] = self._nodes["token"][numbers].tolist()
-        words: list[int] = self._nodes["word"][numbers].tolist()
-        words.append(int(self._ends.word[path.end]))
-        return Path(path.estimate, numbers, path.end, tokens, words, path.fused, path.lm)
+        indices.reverse()
+        tokens: list[int] = self._nodes["token"][indices].tolist()
+        words: list[int] = self._nodes["word"][indices].tolist()
+        words.append(int(self._final.word[path.end]))
+        return Path(path.estimate, indices, path.end, tokens, words, path.fused_score, path.lm_log_prob)

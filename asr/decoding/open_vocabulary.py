@@ -33,7 +33,7 @@ from asr.decoding.rescoring import text_log_probs
 from asr.decoding.resources import DecodingResources
 from asr.errors import SettingsError
 from asr.lm.interface import LanguageModel
-from asr.lm.ngram.trie import UNKNOWN
+from asr.lm.ngram.trie import UNK
 from asr.text.joint_ngram import learn_joint_ngram
 from asr.text.phones import MIN_WORDS, PhoneTokenizer
 from asr.text.sound_to_spelling import SoundToSpelling, Spelled
@@ -135,10 +135,10 @@ def open_vocabulary(
             f"{MIN_WORDS} were expected. Use a larger lexicon."
         )
     lm = resources.lm if resources.lm and resources.lm.unit == "word" and not resources.key.rescore else None
-    hot_words = frozenset(word for phrase in resources.hotwords for word in phrase.split())
+    hotwords = frozenset(word for phrase in resources.hotwords for word in phrase.split())
     spelling = SoundToSpelling(learn_joint_ngram(pairs))
     return OpenVocabularyDecoder(
-        decoder, tokenizer, config, resources.vocabulary, hot_words, spelling, lm, priors
+        decoder, tokenizer, config, resources.vocabulary, hotwords, spelling, lm, priors
     )
 
 
@@ -261,7 +261,7 @@ class OpenVocabularyDecoder:
         penalty, bonus = self._weights.unknown_penalty, self._weights.word_bonus
         names = [word.text for word in hypothesis.words]
         if self._lm is not None and runs:
-            others = [[*names[: run.words.start], UNKNOWN, *names[run.words.stop :]] for run in runs]
+            others = [[*names[: run.words.start], UNK, *names[run.words.stop :]] for run in runs]
             texts = [hypothesis.text, *map(" ".join, others)]
             before, *after = text_log_probs(self._lm, texts).tolist()
             runs = [replace(run, lm=before - log_prob) for run, log_prob in zip(runs, after, strict=True)]
@@ -324,5 +324,5 @@ def _replace(hypothesis: Hypothesis, unknown: _Unknown, step_s: float) -> Hypoth
         steps=(*hypothesis.steps[: run.tokens.start], *steps, *hypothesis.steps[run.tokens.stop :]),
         score=hypothesis.score + unknown.gain,
         acoustic_score=hypothesis.acoustic_score + phones.acoustic_score - run.acoustic,
-        lm_score=hypothesis.lm_score - run.lm,
+        lm_log_prob=hypothesis.lm_log_prob - run.lm,
     )

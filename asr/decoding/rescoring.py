@@ -175,8 +175,10 @@ def rescore(
     Returns:
         (batch,) the same hypotheses of each, best first.
     """
-    name = "rescore_lm_score" if second else "lm_score"
-    log_probs = iter(text_log_probs(lm, [one.text for nbest in hypotheses for one in nbest]).tolist())
+    name = "rescore_lm_log_prob" if second else "lm_log_prob"
+    log_probs = iter(
+        text_log_probs(lm, [hypothesis.text for nbest in hypotheses for hypothesis in nbest]).tolist()
+    )
     results = []
     for nbest in hypotheses:
         rescored = []
@@ -185,7 +187,7 @@ def rescore(
             score = old.score + lm_weight * log_prob + word_bonus * len(old.text.split())
             changed: dict[str, Any] = {"score": score, name: log_prob}
             rescored.append(replace(old, **changed))
-        results.append(sorted(rescored, key=lambda one: -one.score))
+        results.append(sorted(rescored, key=lambda hypothesis: -hypothesis.score))
     return results
 
 

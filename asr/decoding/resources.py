@@ -13,7 +13,7 @@ import numpy as np
 
 from asr.corpora.manifest import Utterance
 from asr.decoding.config import DecoderSettings
-from asr.decoding.fusion.hotwords import parse_hot_words
+from asr.decoding.fusion.hotwords import parse_hotwords
 from asr.decoding.hypothesis import OutputUnit
 from asr.errors import DataError, ModelError, SettingsError
 from asr.files import file_digest
@@ -131,7 +131,7 @@ class DecodingResources:
         lm = _read_lm(settings, model, "lm", settings.rescore) if settings.lm else None
         rescorer = _read_lm(settings, model, "rescore_lm", True) if settings.rescore_lm else None
         lexicon = _read_lexicon(settings.lexicon, model.settings.tokenizer) if settings.lexicon else None
-        hotwords = parse_hot_words(settings.hotwords)
+        hotwords = parse_hotwords(settings.hotwords)
         key = TuningKey(
             lm=file_digest(settings.lm),
             lexicon=file_digest(settings.lexicon),
@@ -181,7 +181,7 @@ def _read_lm(
     settings: DecoderSettings, model: AcousticModel, field: Literal["lm", "rescore_lm"], rescores: bool
 ) -> "NgramModel | CharRnnModel":
     """A language model for the search or, where it only rescores, for texts."""
-    from asr.lm.alphabet import check_alphabet
+    from asr.lm.alphabet import check_lm_fits_tokenizer
     from asr.lm.loading import load_language_model
 
     path, tokenizer = getattr(settings, field), model.settings.tokenizer
@@ -195,7 +195,7 @@ def _read_lm(
         )
     if rescores and not words:  # a search checks what is fused into it
         try:
-            check_alphabet(lm, tokenizer)
+            check_lm_fits_tokenizer(lm, tokenizer)
         except SettingsError as error:
             raise SettingsError(f"{option}: {error}") from error
     return lm

@@ -16,10 +16,10 @@ from torch import Tensor
 from asr.decoding.beam_search import BeamSearch, name_words
 from asr.decoding.checks import check_best, check_normalised, check_shapes, tolerance_of
 from asr.decoding.fusion.setup import SearchSetup
-from asr.decoding.fusion.vocabulary import letters_of
+from asr.decoding.fusion.vocabulary import spelling_alphabet
 from asr.decoding.greedy import best_path, hypotheses_of
 from asr.decoding.hypothesis import Hypothesis, NamedSpans, name_tokens
-from asr.decoding.kernel.arena import N_PREFIXES, NONE, ROOT, shared_prefix, spell
+from asr.decoding.kernel.arena import EMPTY_PREFIX, N_PREFIXES, NONE, shared_prefix, spell
 from asr.decoding.partial import Partial
 from asr.text.tokenizer import BLANK, Tokenizer
 
@@ -58,7 +58,7 @@ class BeamStream:
         _, _, named = self._read(int(beam.node[best]))
         shared_node = shared_prefix(beam)
         tokens, words, shared = self._read(shared_node)
-        separated = self._setup.prepared.letters.separated
+        separated = self._setup.prepared.alphabet.separated
         partial = _partial(named, shared, len(tokens), separated)
         partial = Partial(*(" ".join(filter(None, (self._stable, text))) for text in astuple(partial)))
         self._move_anchor(shared_node, tokens, words)
@@ -75,7 +75,7 @@ class BeamStream:
         tokens, completed = spell(self._search.beam.nodes, node, anchor)
         ids: list[int] = tokens.tolist()
         words: list[int] = completed.tolist()
-        if words and anchor != ROOT and self._setup.prepared.letters.separated:
+        if words and anchor != EMPTY_PREFIX and self._setup.prepared.alphabet.separated:
             words[0] = NONE  # it completed the word before the anchor
         return ids, words, self._named(ids, [*words, NONE])
 
@@ -90,10 +90,10 @@ class BeamStream:
             tokens: its ids after the anchor.
             words: that these tokens completed, see `spell`.
         """
-        letters = self._setup.prepared.letters
+        alphabet = self._setup.prepared.alphabet
         nodes, vocabulary = self._search.beam.nodes, self._setup.prepared.vocabulary
-        if letters.separated:  # before the last token that begins a word
-            begins = [index for index, token in enumerate(tokens) if letters.begins_word[token]]
+        if alphabet.separated:  # before the last token that begins a word
+            begins = [index for index, token in enumerate(tokens) if alphabet.begins_word[token]]
             kept = begins[-1] if begins else 0
             ends = int(spell(nodes, node, self._search.anchor)[1][kept]) if kept else NONE
         elif vocabulary is not None and vocabulary.named:  # after the last token that ended one
@@ -121,7 +121,7 @@ class GreedyStream:
     def __init__(self, tokenizer: Tokenizer, step_s: float) -> None:
         self._tokenizer = tokenizer
         self._step_s = step_s
-        self._separated = letters_of(tokenizer).separated
+        self._separated = spelling_alphabet(tokenizer).separated
         self._ids: list[NDArray[np.int64]] = []
         self._best: list[NDArray[np.float64]] = []
         self._tokens: list[int] = []

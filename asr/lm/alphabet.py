@@ -1,14 +1,14 @@
 """Check that an acoustic model writes the words or characters of a language model."""
 
 import logging
-from collections.abc import Iterable, Sequence
-from typing import Protocol
+from collections.abc import Iterable
+from typing import Any
 
 from asr.errors import SettingsError
-from asr.lm.interface import Unit
+from asr.lm.interface import LanguageModel
 from asr.text.tokenizer import Tokenizer
 
-__all__ = ["LanguageModelVocabulary", "check_alphabet"]
+__all__ = ["check_lm_fits_tokenizer"]
 
 log = logging.getLogger("asr")
 
@@ -16,21 +16,7 @@ _CHECKED_WORDS = 1000  # from the first one on; those of `asr lm train` are sort
 _MAX_NAMED = 5  # words or characters that a message lists
 
 
-class LanguageModelVocabulary(Protocol):
-    """The part of a language model that this check needs."""
-
-    @property
-    def unit(self) -> Unit:
-        """What one of the symbols is."""
-        ...
-
-    @property
-    def words(self) -> Sequence[str]:
-        """All its symbols, words or characters, `<s>` and the like among them."""
-        ...
-
-
-def check_alphabet(lm: LanguageModelVocabulary, tokenizer: Tokenizer) -> None:
+def check_lm_fits_tokenizer(lm: LanguageModel[Any], tokenizer: Tokenizer) -> None:
     """Raise if most of a language model does not fit an acoustic model's text; warn if a part does not.
 
     Args:

@@ -1,4 +1,4 @@
-"""The interface of a language model: what a decoder calls (`start`, `score`, `finish`).
+"""The interface of a language model: what a decoder asks (`unit`, `words`) and calls.
 
 Any object with these methods can be fused into a beam search or rescore its result: `NgramModel`, the
 character RNN, or one of yours. Log-probabilities are natural logarithms.
@@ -26,6 +26,11 @@ class LanguageModel(Protocol[S]):
     @property
     def unit(self) -> Unit:
         """What one symbol is: a whole word, or one character (the space between words included)."""
+        ...
+
+    @property
+    def words(self) -> Sequence[str]:
+        """All its words or characters, `<s>` and the like among them."""
         ...
 
     def start(self) -> S:

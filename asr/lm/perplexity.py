@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from asr.lm.charrnn import CharRnnModel
     from asr.lm.ngram.model import NgramModel
 
-__all__ = ["Fit", "measure"]
+__all__ = ["PerplexityResult", "perplexity"]
 
 
 @dataclass(frozen=True)
-class Fit:
+class PerplexityResult:
     """How well a model predicts texts; the end of a sentence counts as a predicted symbol.
 
     Attributes:
@@ -36,9 +36,9 @@ class Fit:
     log_prob: float
     unknown_log_prob: float
 
-    def __add__(self, other: "Fit") -> "Fit":
-        """The fit to both texts together."""
-        return Fit(
+    def __add__(self, other: "PerplexityResult") -> "PerplexityResult":
+        """The result for both texts together."""
+        return PerplexityResult(
             self.sentences + other.sentences,
             self.symbols + other.symbols,
             self.unknown + other.unknown,
@@ -58,12 +58,12 @@ class Fit:
         return math.exp(-(self.log_prob - self.unknown_log_prob) / predicted)
 
 
-def measure(
+def perplexity(
     model: "NgramModel | CharRnnModel",
     texts: Sequence[Path],
     normalizer: str = "verbatim",
     results: IO[str] | None = None,
-) -> Fit:
+) -> PerplexityResult:
     """How well a model predicts texts.
 
     Args:
@@ -76,18 +76,18 @@ def measure(
         DataError: a text cannot be read, or there is no text at all.
         SettingsError: the normalizer is unknown.
     """
-    total = Fit(0, 0, 0, 0.0, 0.0)
+    total = PerplexityResult(0, 0, 0, 0.0, 0.0)
     for block, path, first in read_blocks(texts):
         for number, line in enumerate(block.decode().split("\n")[:-1], start=first):
             text = normalize(line, normalizer)
             if not text:
                 continue
-            fit = measure_sentence(model, text)
-            total += fit
+            result = sentence_perplexity(model, text)
+            total += result
             if results is not None:
                 row = {
-                    "text": str(path), "line": number, f"{model.unit}s": fit.symbols,
-                    "unknown": fit.unknown, "log_prob": round(fit.log_prob, 6),
+                    "text": str(path), "line": number, f"{model.unit}s": result.symbols,
+                    "unknown": result.unknown, "log_prob": round(result.log_prob, 6),
                 }  # fmt: skip
                 results.write(json.dumps(row) + "\n")
     if not total.sentences:
@@ -97,9 +97,9 @@ def measure(
     return total
 
 
-def measure_sentence(model: "NgramModel | CharRnnModel", text: str) -> Fit:
+def sentence_perplexity(model: "NgramModel | CharRnnModel", text: str) -> PerplexityResult:
     """How well a model predicts one sentence, its end included."""
     ids, log_probs = model.encode(text), model.log_probs(text)
     is_unknown = ids == 0
     unknown_log_prob = float(log_probs[:-1][is_unknown].sum())
-    return Fit(1, len(ids), int(is_unknown.sum()), float(log_probs.sum()), unknown_log_prob)
+    return PerplexityResult(1, len(ids), int(is_unknown.sum()), float(log_probs.sum()), unknown_log_prob)

@@ -45,7 +45,9 @@ class DecodingWeights:
         -5.0, "any number", "nats for each word that vocabulary or language model does not know"
     )
     # without it, words that run together would score better than separate ones
-    unknown_letter_penalty: float = _weight(-1.5, "0 or less", "nats for each letter of such a word")
+    unknown_letter_penalty: float = _weight(
+        -1.5, "0 or less", "nats for each character (phone) of such a word"
+    )
 
     def __post_init__(self) -> None:
         for item in fields(DecodingWeights):

@@ -85,7 +85,8 @@ class _Rank:
         self.tokens += found.tokens[first_token:]
         self.steps += found.steps[first_token:]
         scores = (
-            found.score, found.acoustic_score, found.lm_score, found.rescore_lm_score, found.attention_score
+            found.score, found.acoustic_score, found.lm_log_prob, found.rescore_lm_log_prob,
+            found.attention_score
         )  # fmt: skip
         self.scores = tuple(map(sum, zip(self.scores, scores, strict=True)))  # type: ignore[assignment]
 

@@ -56,7 +56,7 @@ def _per_weight(name: str, weights: DecodingWeights, one: Hypothesis) -> float:
         return weights.acoustic_scale * one.attention_score - one.acoustic_score
     if name == "word_bonus":
         return len(one.text.split())
-    return {"lm_weight": one.lm_score, "rescore_weight": one.rescore_lm_score}[name]
+    return {"lm_weight": one.lm_log_prob, "rescore_weight": one.rescore_lm_log_prob}[name]
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from asr.decoding.hypothesis import Hypothesis
 from asr.decoding.rescoring import TwoPassDecoder
 from asr.decoding.resources import DecodingResources, data_digest
 from asr.errors import DataError, SettingsError
-from asr.lm.perplexity import Fit, measure_sentence
+from asr.lm.perplexity import PerplexityResult, sentence_perplexity
 from asr.model.acoustic import AcousticModel
 from asr.model.decoding_weights import DecodingWeights, Tuning, TuningKey
 from asr.recognition.emissions import Emissions
@@ -52,7 +52,7 @@ class Tuned:
     plain: Score | None
     best: Score
     oracle: int
-    fit: Fit | None
+    fit: PerplexityResult | None
     oov: float | None
     warnings: tuple[str, ...]
 
@@ -219,20 +219,20 @@ def _tune_second_pass(
     return [*search_weights(lists.errors_with, grid.holding(others), words), *points]
 
 
-def language_model_fit(resources: DecodingResources, references: Sequence[str]) -> Fit | None:
+def language_model_fit(resources: DecodingResources, references: Sequence[str]) -> PerplexityResult | None:
     """How well the language model predicts the references; None without one."""
     lm, texts = resources.lm, [text for text in references if text]
     if lm is None or not texts:
         return None
-    return sum((measure_sentence(lm, text) for text in texts), start=Fit(0, 0, 0, 0.0, 0.0))
+    return sum((sentence_perplexity(lm, text) for text in texts), start=PerplexityResult(0, 0, 0, 0.0, 0.0))
 
 
-def word_perplexity(result: Fit, words: int) -> float:
+def word_perplexity(result: PerplexityResult, words: int) -> float:
     """Perplexity a word and sentence end, whatever the language model's unit is."""
     return math.exp(-result.log_prob / max(words + result.sentences, 1))
 
 
-def _describe_fit(result: Fit, words: int) -> str:
+def _describe_fit(result: PerplexityResult, words: int) -> str:
     """Perplexity and unknown symbols, in one line."""
     unknown = f"{100 * result.unknown / max(result.symbols, 1):.2f}% of its symbols unknown"
     return f"perplexity {word_perplexity(result, words):.1f} a word, {unknown}"

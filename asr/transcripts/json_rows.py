@@ -56,8 +56,8 @@ def _fields(hypothesis: Hypothesis) -> dict[str, object]:
         "text": hypothesis.text,
         "score": round(hypothesis.score, 3),
         "acoustic_score": round(hypothesis.acoustic_score, 3),
-        "lm_score": round(hypothesis.lm_score, 3),
-        "rescore_lm_score": round(hypothesis.rescore_lm_score, 3),
+        "lm_log_prob": round(hypothesis.lm_log_prob, 3),
+        "rescore_lm_log_prob": round(hypothesis.rescore_lm_log_prob, 3),
         "attention_score": round(hypothesis.attention_score, 3),
         "words": [_word(word) for word in hypothesis.words],
     }

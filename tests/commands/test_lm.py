@@ -10,7 +10,7 @@ import pytest
 
 from asr.cli import main
 from asr.lm.ngram.model import NgramModel
-from asr.lm.perplexity import measure
+from asr.lm.perplexity import perplexity
 
 TEXT = "the cat sat on the mat\nthe dog sat on the cat\na dog ran\nthe cat ran\n\n"
 
@@ -65,10 +65,10 @@ def test_characters(text: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = NgramModel.load(out)
     assert model.unit == "character"
     assert model.ids[" "] > 2
-    fit = measure(model, [text])
-    assert fit.symbols == len(TEXT) - 5
+    result = perplexity(model, [text])
+    assert result.symbols == len(TEXT) - 5
     _, output, _ = lm(capsys, "score", text, "--lm", out)
-    assert f"{math.log2(fit.perplexity):.3f} bits per character" in output
+    assert f"{math.log2(result.perplexity):.3f} bits per character" in output
 
 
 def test_options_change_the_model(text: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -149,7 +149,7 @@ def test_quantised_model_is_smaller_and_about_as_good(
     assert status == 0
     assert " bytes per n-gram" in output
     assert small.stat().st_size < exact.stat().st_size
-    fits = [measure(NgramModel.load(path), [held_out]) for path in (exact, small)]
+    fits = [perplexity(NgramModel.load(path), [held_out]) for path in (exact, small)]
     assert fits[1].log_prob != fits[0].log_prob
     assert fits[1].perplexity == pytest.approx(fits[0].perplexity, rel=0.01)
 
@@ -175,7 +175,7 @@ def test_interpolate(text: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert [row.split()[-1] for row in rows] == [str(first), str(second), str(out)]
     perplexities = [float(row.split()[-2]) for row in rows]
     assert perplexities[2] < min(perplexities[:2])
-    for path, perplexity in zip((first, second, out), perplexities, strict=True):
+    for path, printed in zip((first, second, out), perplexities, strict=True):
         model, total, count = NgramModel.load(path), 0.0, 0
         for sentence in ("the bird sat on the mat", "a dog ran", "the cat"):
             words = [*sentence.split(), "</s>"]
@@ -183,7 +183,7 @@ def test_interpolate(text: Path, capsys: pytest.CaptureFixture[str]) -> None:
                 if word in ("</s>", "the", "sat", "on", "a", "ran"):
                     total, count = total + log_prob, count + 1
         assert count == 10
-        assert perplexity == pytest.approx(math.exp(-total / count), abs=0.01)
+        assert printed == pytest.approx(math.exp(-total / count), abs=0.01)
     merged = NgramModel.load(out)
     assert summary.startswith(f"{out}: 13 1-grams, {merged.counts[1]} 2-grams, 16 3-grams; ")
     # The weights that were found, given; and others.

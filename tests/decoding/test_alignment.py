@@ -14,12 +14,12 @@ from asr.decoding.alignment import align_tokens
 
 
 @pytest.mark.parametrize("seed", range(10))
-@pytest.mark.parametrize("window", [60.0, 1.0])
+@pytest.mark.parametrize("beam_nats", [60.0, 1.0])
 def test_agrees_with_torchaudio(
-    seed: int, window: float, random_rows: Callable[..., Tensor], monkeypatch: pytest.MonkeyPatch
+    seed: int, beam_nats: float, random_rows: Callable[..., Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Guards repeats, ends and the window of states that are looked at: the path is the best of all."""
-    monkeypatch.setattr(alignment, "_WINDOW", window)
+    """Guards repeats, ends and the beam of states that are looked at: the path is the best of all."""
+    monkeypatch.setattr(alignment, "_BEAM_NATS", beam_nats)
     log_probs = random_rows(seed, steps=40, vocab=5)
     tokens = torch.randint(1, 5, (3 + seed,), generator=torch.Generator().manual_seed(seed))
     spans, log_prob = align_tokens(log_probs.numpy(), tokens.numpy().astype(np.int32))
@@ -31,7 +31,7 @@ def test_agrees_with_torchaudio(
     score = log_probs[torch.arange(40), path].sum()
     _, expected = torchaudio.functional.forced_align(log_probs[None], tokens[None].int())
     assert [token for token, _ in itertools.groupby(path.tolist()) if token] == tokens.tolist()
-    if window == 60.0:
+    if beam_nats == 60.0:
         assert float(score) == pytest.approx(float(expected.sum()), abs=1e-4)
         length = torch.tensor([len(tokens)])
         loss = torch.nn.functional.ctc_loss(

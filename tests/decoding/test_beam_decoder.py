@@ -15,7 +15,7 @@ from asr.decoding import beam_search
 from asr.decoding.beam_decoder import BeamDecoder
 from asr.decoding.config import BeamConfig
 from asr.decoding.greedy import greedy_decode
-from asr.decoding.kernel.arena import ROOT, spell
+from asr.decoding.kernel.arena import EMPTY_PREFIX, spell
 from asr.errors import ModelError, SettingsError
 from asr.text.characters import CharTokenizer
 
@@ -66,7 +66,7 @@ def test_unlimited_beam_is_exhaustive_search(
     for hypothesis in found:
         words = len(hypothesis.words)
         assert hypothesis.acoustic_score + bonus * words == pytest.approx(hypothesis.score, abs=1e-9)
-        assert hypothesis.lm_score == 0.0
+        assert hypothesis.lm_log_prob == 0.0
 
 
 def test_scales_and_priors_by_enumeration(enumerated: Enumerate, random_rows: Rows) -> None:
@@ -150,9 +150,11 @@ def test_lossless_shortcuts(seed: int, random_rows: Rows) -> None:
         config = replace(UNLIMITED, beam_size=size, nbest=size).with_weights(word_bonus=0.5)
         search = BeamDecoder(TOKENIZER, config)._search(0)
         search.advance(log_probs.numpy())
-        ends = search.ends()  # hypotheses have the scores of all paths, these those of the paths in the beam
+        ends = (
+            search.final_prefixes()
+        )  # hypotheses have the scores of all paths, these those of the paths in the beam
         found = {
-            tuple(spell(search.beam.nodes, node, ROOT)[0].tolist()): score
+            tuple(spell(search.beam.nodes, node, EMPTY_PREFIX)[0].tolist()): score
             for node, score in zip(ends.node, ends.score, strict=True)
         }
         expected = naive_beam(log_probs, size, bonus=0.5)

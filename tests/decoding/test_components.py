@@ -106,5 +106,5 @@ def test_look_ahead_helps_a_narrow_beam(fixture: Fixture, monkeypatch: pytest.Mo
     """Look-ahead that is always 0: no final score changes, and a narrow beam loses words before they end."""
     narrow = replace(FULL, beam_size=6)
     found = fixture.errors(narrow, lm=fixture.lm, hotwords=HOT)
-    monkeypatch.setattr(tables, "best_below", lambda tree, scores: np.zeros(len(tree.letter)))
+    monkeypatch.setattr(tables, "best_below", lambda tree, scores: np.zeros(len(tree.symbol)))
     assert found < fixture.errors(narrow, lm=fixture.lm, hotwords=HOT)

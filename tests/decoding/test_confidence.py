@@ -16,7 +16,7 @@ from asr.decoding.beam_decoder import BeamDecoder
 from asr.decoding.confidence import LatticePosteriors
 from asr.decoding.config import BeamConfig
 from asr.decoding.kernel.arena import NODE, NONE, Merges, new_merges
-from asr.decoding.lattice import Ends, paths
+from asr.decoding.lattice import FinalPrefixes, Lattice, paths
 from asr.decoding.lattice import Path as LatticePath
 from asr.lm.ngram.model import NgramModel
 from asr.text.characters import CharTokenizer
@@ -44,11 +44,11 @@ def merged(*rows: tuple[int, int, float]) -> Merges:
     return merges
 
 
-def ends_at(*rows: tuple[int, int, float]) -> Ends:
-    """Ends: node, word, score of each."""
+def ends_at(*rows: tuple[int, int, float]) -> FinalPrefixes:
+    """FinalPrefixes: node, word, score of each."""
     node, word, score = zip(*rows, strict=True)
     none = np.zeros(len(rows))
-    return Ends(np.array(node, np.int32), np.array(word, np.int32), np.array(score), none, none)
+    return FinalPrefixes(np.array(node, np.int32), np.array(word, np.int32), np.array(score), none, none)
 
 
 def by_enumeration(found: Sequence[LatticePath], path: LatticePath, scale: float) -> list[float]:
@@ -76,11 +76,13 @@ def test_posteriors_are_sums_over_all_paths(scale: float, random_rows: Rows) -> 
         nodes = search.beam.nodes[: search.beam.sizes[0]].copy()
         nodes["word"] = range(len(nodes))  # no two of them are the same
         nodes["word"][0] = NONE
-        ends = replace(search.ends(), word=np.full(len(search.ends().node), NONE, np.int32))
-        lattice = nodes, search.merges, ends
-        found = list(islice(paths(*lattice), MANY))
+        ends = replace(
+            search.final_prefixes(), word=np.full(len(search.final_prefixes().node), NONE, np.int32)
+        )
+        lattice = Lattice(nodes, search.merges, ends)
+        found = list(islice(paths(lattice), MANY))
         assert 10 < len(found) < MANY
-        posteriors = LatticePosteriors(*lattice, scale=scale, least=0.0)
+        posteriors = LatticePosteriors(lattice, scale=scale, min_relative_prob=0.0)
         for path in found[:10]:
             assert posteriors.of(path) == pytest.approx(by_enumeration(found, path, scale), abs=1e-9)
         count = int(search.merges.size[0])
@@ -94,15 +96,15 @@ def test_two_merges_that_spell_the_same() -> None:
     Node 2 merged into 1, then 5, which is one longer, into 4: the path to 4 can become that to 5 by both, and
     the later one counts; node 3 knows only the first.
     """
-    lattice = (
+    lattice = Lattice(
         arena([NONE, 0, 0, 1, 1, 2]),
         merged((1, 2, math.log(0.5)), (4, 5, math.log(0.25))),
         ends_at((4, NONE, 0.0), (3, NONE, math.log(0.4))),
     )
-    best = next(paths(*lattice))
+    best = next(paths(lattice))
     assert best.nodes == [1, 4]
     total = 1 + 0.25 + 0.4 * (1 + 0.5)
-    assert LatticePosteriors(*lattice, scale=1.0, least=0.0).of(best) == pytest.approx(
+    assert LatticePosteriors(lattice, scale=1.0, min_relative_prob=0.0).of(best) == pytest.approx(
         [(1 + 0.4) / total, 1 / total]
     )
 
@@ -128,36 +130,36 @@ def test_words_of_other_paths(other: tuple[int, ...], expected: list[float], end
     parents = [NONE, 0, 1, 2, *[0 if index == 0 else 3 + index for index in range(len(other))]]
     nodes = arena(parents, [NONE, 10, 11, 12, *other])
     last = len(parents) - 1
-    lattice = (
+    lattice = Lattice(
         nodes,
         merged() if ends else merged((3, last, math.log(0.25))),
         ends_at((3, NONE, 0.0), *([(last, NONE, math.log(0.25))] if ends else [])),
     )
-    best = next(paths(*lattice))
-    assert LatticePosteriors(*lattice, scale=1.0, least=0.0).of(best) == pytest.approx(expected)
+    best = next(paths(lattice))
+    assert LatticePosteriors(lattice, scale=1.0, min_relative_prob=0.0).of(best) == pytest.approx(expected)
 
 
 def test_a_word_that_comes_twice() -> None:
     """Two words of the best path that count as one because a word of another path is paired with both."""
-    lattice = (
+    lattice = Lattice(
         arena([NONE, 0, 1, 2, 0], [NONE, 5, 6, 5, 5]),
         merged((1, 4, math.log(0.25)), (3, 4, math.log(0.25))),
         ends_at((3, NONE, 0.0)),
     )
-    best = next(paths(*lattice))
-    posteriors = LatticePosteriors(*lattice, scale=1.0, least=0.0)
+    best = next(paths(lattice))
+    posteriors = LatticePosteriors(lattice, scale=1.0, min_relative_prob=0.0)
     assert posteriors.of(best) == pytest.approx([1 / 1.5, 1.25 / 1.5, 1.0])
 
 
 def test_words_that_ends_complete() -> None:
     """The last word, which no node completes, left out or counted with another one."""
-    lattice = (
+    lattice = Lattice(
         arena([NONE, 0, 0], [NONE, 5, 6]),
         merged(),
         ends_at((1, 7, 0.0), (1, 8, math.log(0.5)), (2, 7, math.log(0.5))),
     )
-    posteriors = LatticePosteriors(*lattice, scale=1.0, least=0.0)
-    assert [posteriors.of(path) for path in paths(*lattice)] == [
+    posteriors = LatticePosteriors(lattice, scale=1.0, min_relative_prob=0.0)
+    assert [posteriors.of(path) for path in paths(lattice)] == [
         pytest.approx(wanted) for wanted in ([0.75, 0.75], [0.75, 0.25], [0.25, 0.75])
     ]
 

@@ -79,8 +79,8 @@ def test_nbest_has_scores_apart(tones: Any, lm: Path, run: Run) -> None:
         scores = [found["score"] for found in row["nbest"]]
         assert scores == sorted(scores, reverse=True)
         for found in row["nbest"]:
-            assert found["lm_score"] < 0
-            parts = found["acoustic_score"] + 0.7 * found["lm_score"] + 0.25 * len(found["text"].split())
+            assert found["lm_log_prob"] < 0
+            parts = found["acoustic_score"] + 0.7 * found["lm_log_prob"] + 0.25 * len(found["text"].split())
             assert found["score"] == pytest.approx(parts, abs=3e-3)
 
 
@@ -245,8 +245,8 @@ def check_language_model(out: str, lm: Any, weight: float) -> None:
     rows = [json.loads(line) for line in out.splitlines()]
     assert [row["text"] for row in rows] == ["ab c", "cab"]
     for row in rows:
-        assert row["lm_score"] == pytest.approx(float(lm.log_probs(row["text"]).sum()), abs=2e-3)
-        assert row["score"] == pytest.approx(row["acoustic_score"] + weight * row["lm_score"], abs=3e-3)
+        assert row["lm_log_prob"] == pytest.approx(float(lm.log_probs(row["text"]).sum()), abs=2e-3)
+        assert row["score"] == pytest.approx(row["acoustic_score"] + weight * row["lm_log_prob"], abs=3e-3)
 
 
 def test_a_character_network_in_the_search(tones: Any, tmp_path: Path, run: Run) -> None:
@@ -277,7 +277,7 @@ def test_an_ngram_in_the_search_and_a_network_after_it(
     assert len(row["nbest"]) == 3
     for one in [row, *row["nbest"]]:
         in_vocabulary = [word in words.ids for word in one["text"].split()]
-        first, second = one["lm_score"], one["rescore_lm_score"]
+        first, second = one["lm_log_prob"], one["rescore_lm_log_prob"]
         assert first == pytest.approx(float(words.log_probs(one["text"]).sum()), abs=2e-3)
         assert second == pytest.approx(float(characters.log_probs(one["text"]).sum()), abs=2e-3)
         if all(in_vocabulary):
@@ -345,7 +345,7 @@ def test_second_opinion(tones: Any, model: Path, lm: Path, tmp_path: Path, run: 
     share = ("--rescore-attention", "--attention-weight", 0.4, "--nbest", 3, "--format", "json")
     _, out, _ = run("transcribe", tones.files[0], *ask, *share)
     for found in json.loads(out)["nbest"]:
-        parts = 0.6 * found["acoustic_score"] + 0.4 * found["attention_score"] + 0.5 * found["lm_score"]
+        parts = 0.6 * found["acoustic_score"] + 0.4 * found["attention_score"] + 0.5 * found["lm_log_prob"]
         assert found["attention_score"] < 0
         assert found["score"] == pytest.approx(parts, abs=3e-3)
     same = [run("transcribe", *tones.files, *options)[1] for options in (("--model", model), ask[:2])]

@@ -15,7 +15,7 @@ from asr.decoding.beam_decoder import BeamDecoder
 from asr.decoding.config import BeamConfig
 from asr.decoding.hypothesis import Hypothesis
 from asr.decoding.kernel.arena import NODE, NONE, new_merges
-from asr.decoding.lattice import Ends, paths
+from asr.decoding.lattice import FinalPrefixes, Lattice, paths
 from asr.lm.ngram.model import NgramModel
 from asr.scoring.wer import count_errors
 from asr.text.characters import CharTokenizer
@@ -119,7 +119,7 @@ def test_the_best_text_does_not_depend_on_how_many(
                 assert one.score == pytest.approx(min(own, scores[0]), abs=1e-6)
                 assert one.score == pytest.approx(one.acoustic_score + fused_score(one, kind, lm), abs=1e-6)
                 text_log_prob = float(lm.log_probs(one.text).sum()) if kind in ("words", "all") else 0.0
-                assert one.lm_score == pytest.approx(text_log_prob, abs=1e-6)
+                assert one.lm_log_prob == pytest.approx(text_log_prob, abs=1e-6)
             assert scores[0] == pytest.approx(
                 found[0].acoustic_score + fused_score(found[0], kind, lm), abs=1e-6
             )
@@ -169,11 +169,11 @@ def test_paths_by_hand() -> None:
     merges = new_merges(4)
     merges.kept[:2], merges.dropped[:2] = (1, 4), (2, 5)
     merges.log_ratio[:2], merges.size[0] = (-1.0, -0.5), 2
-    ends = Ends(
+    ends = FinalPrefixes(
         np.array([3, 4], np.int32), np.array([NONE, NONE], np.int32), np.array([-3.0, -2.0]), np.zeros(2),
         np.zeros(2),
     )  # fmt: skip
-    found = [(path.tokens, path.estimate) for path in paths(arena, merges, ends)]
+    found = [(path.tokens, path.estimate) for path in paths(Lattice(arena, merges, ends))]
     assert found == [([1, 4], -2.0), ([2, 4], -2.5), ([1, 3], -3.0), ([2, 3], -4.0)]
 
 
@@ -187,8 +187,8 @@ def test_a_prefix_that_returns_ends_no_path_in_a_circle() -> None:
     merges.kept[:], merges.dropped[:], merges.log_ratio[:] = (1, 2), (2, 1), (-1.0, -0.5)
     merges.size[0] = 2
     none = np.full(1, NONE, np.int32)
-    ends = Ends(np.array([1], np.int32), none, np.array([-2.0]), np.zeros(1), np.zeros(1))
-    found = [(path.tokens, path.estimate) for path in islice(paths(arena, merges, ends), 10)]
+    ends = FinalPrefixes(np.array([1], np.int32), none, np.array([-2.0]), np.zeros(1), np.zeros(1))
+    found = [(path.tokens, path.estimate) for path in islice(paths(Lattice(arena, merges, ends)), 10)]
     assert found == [([1], -2.0), ([2], -3.0)]
 
 

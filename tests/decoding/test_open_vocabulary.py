@@ -91,7 +91,7 @@ def test_its_score_is_that_of_the_formula(lm: NgramModel) -> None:
     _, acoustic = align_tokens(rows.double().numpy(), torch.tensor(best.tokens, dtype=torch.int32).numpy())
     language = float(text_log_probs(lm, ["bada <unk> dami"])[0])
     (spelled,) = SoundToSpelling(learn_joint_ngram(LEXICON.pairs())).search(("M", "IY", "M", "IY"))
-    assert best.lm_score == pytest.approx(language)
+    assert best.lm_log_prob == pytest.approx(language)
     assert best.acoustic_score == pytest.approx(acoustic, abs=0.02)  # of parts that are decoded alone
     expected = acoustic + 0.65 * spelled.log_prob + 0.5 * language + 3 * 0.5
     assert best.score == pytest.approx(expected, abs=0.02)

@@ -39,5 +39,5 @@ def test_scores_are_sums_and_sorted(lm: NgramModel) -> None:
     assert {one.text for one in found} == set(TEXTS[:5])
     for one in found:
         log_prob = lm.log_probs(one.text).sum()
-        assert one.lm_score == pytest.approx(log_prob)
+        assert one.lm_log_prob == pytest.approx(log_prob)
         assert one.score == pytest.approx(one.acoustic_score + 0.5 * log_prob + 0.25 * len(one.text.split()))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pytest
 
 from asr.errors import SettingsError
-from asr.lm.alphabet import check_alphabet
+from asr.lm.alphabet import check_lm_fits_tokenizer
 from asr.lm.interface import Unit
 from asr.text.characters import CharTokenizer
 
@@ -33,13 +33,13 @@ def test_case_is_named(unit: Unit, words: tuple[str, ...]) -> None:
     with pytest.raises(
         SettingsError, match=r"case, .* case: .* Train the language model on .* same case"
     ) as caught:
-        check_alphabet(Words(unit, words), LETTERS)
+        check_lm_fits_tokenizer(Words(unit, words), LETTERS)
     assert "language model is in upper case" in str(caught.value)
     assert "acoustic model's text is in lower case" in str(caught.value)
     upper = CharTokenizer(tuple(" ABCDEFGHIJKLMNOPQRSTUVWXYZ"))
-    check_alphabet(Words(unit, (*words, *upper.symbols)), upper)
+    check_lm_fits_tokenizer(Words(unit, (*words, *upper.symbols)), upper)
     with pytest.raises(SettingsError, match="the language model is in lower case") as caught:
-        check_alphabet(Words(unit, tuple(word.lower() for word in words)), upper)
+        check_lm_fits_tokenizer(Words(unit, tuple(word.lower() for word in words)), upper)
     assert "acoustic model's text is in upper case" in str(caught.value)
 
 
@@ -48,15 +48,15 @@ def test_other_alphabets_are_named() -> None:
     with pytest.raises(
         SettingsError, match=r"2 of 3 words of the language model cannot be written .* '\u043d\u043e'"
     ):
-        check_alphabet(Words("word", ("\u043d\u043e", "\u0442\u0430\u043c", "a")), LETTERS)
+        check_lm_fits_tokenizer(Words("word", ("\u043d\u043e", "\u0442\u0430\u043c", "a")), LETTERS)
 
 
 def test_a_few_lost_words_are_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     """Digits in a text of letters are usual: an error would be wrong, and so would silence."""
     with caplog.at_level(logging.WARNING, logger="asr"):
-        check_alphabet(Words("word", ("the", "<unk>", "cat", "3")), LETTERS)
+        check_lm_fits_tokenizer(Words("word", ("the", "<unk>", "cat", "3")), LETTERS)
     assert "1 of 3 words of the language model cannot be written" in caplog.text
     assert "'3'" in caplog.text
     caplog.clear()
-    check_alphabet(Words("character", ("<unk>", "<s>", "</s>", *LETTERS.symbols)), LETTERS)
+    check_lm_fits_tokenizer(Words("character", ("<unk>", "<s>", "</s>", *LETTERS.symbols)), LETTERS)
     assert not caplog.records

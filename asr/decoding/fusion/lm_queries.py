@@ -11,14 +11,14 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from asr.decoding.fusion.vocabulary import Letters, SearchVocabulary
-from asr.decoding.kernel.arena import N_NODES, OUT_OF_TREE, ROOT, UNKNOWN, Beam
+from asr.decoding.fusion.vocabulary import SearchVocabulary, SpellingAlphabet
+from asr.decoding.kernel.arena import EMPTY_PREFIX, N_NODES, OOV_WORD, OUT_OF_TREE, Beam
 from asr.decoding.kernel.prefixes import add_prefixes
-from asr.decoding.kernel.proposals import END_OF_TEXT, PARENT, STARTS_UNKNOWN, TOKEN, WORD, ScoreTables
+from asr.decoding.kernel.proposals import END_OF_TEXT, ScoreTables
 from asr.lm.interface import LanguageModel
-from asr.lm.ngram.trie import UNKNOWN as UNKNOWN_WORD
+from asr.lm.ngram.trie import UNK
 
-__all__ = ["ExternalModel", "LmQueries", "answer_queries"]
+__all__ = ["LmQueries", "PythonLmStates", "answer_queries"]
 
 T = TypeVar("T")
 
@@ -41,113 +41,114 @@ def answer_queries(lm: LanguageModel[Any], generators: Sequence[LmQueries[T]]) -
     answers: dict[int, Answer | None] = dict.fromkeys(range(len(generators)))
     while answers:
         queries: dict[int, Query] = {}
-        for number, answer in answers.items():
-            generator = generators[number]
+        for index, answer in answers.items():
+            generator = generators[index]
             try:
-                queries[number] = next(generator) if answer is None else generator.send(answer)
+                queries[index] = next(generator) if answer is None else generator.send(answer)
             except StopIteration as end:
-                results[number] = end.value
+                results[index] = end.value
         answers = {}
         if queries:
             states = [state for query_states, _ in queries.values() for state in query_states]
-            symbols = [symbol for _, query_symbols in queries.values() for symbol in query_symbols]
-            log_probs, next_states = lm.score(states, symbols)
+            lm_symbols = [symbol for _, query_symbols in queries.values() for symbol in query_symbols]
+            log_probs, next_states = lm.score(states, lm_symbols)
             first = 0
-            for number, (query_states, _) in queries.items():
+            for index, (query_states, _) in queries.items():
                 last = first + len(query_states)
-                answers[number] = log_probs[first:last], next_states[first:last]
+                answers[index] = log_probs[first:last], next_states[first:last]
                 first = last
-    return [results[number] for number in range(len(generators))]
+    return [results[index] for index in range(len(generators))]
 
 
-class ExternalModel:
+class PythonLmStates:
     """The states of a language model in one utterance's search.
 
-    The compiled search has a number for each state. The model scores the same words or characters as an
-    n-gram model would, see `lm_score`; all prefixes that a step needs are scored together.
+    The compiled search has an id for each state. The model scores the same words or characters as an
+    n-gram model would, see `advance_lm`; all prefixes that a step needs are scored together.
 
     Args:
         lm: the model.
-        letters: of the tokenizer.
+        alphabet: of the tokenizer.
         vocabulary: the words, for a model of words.
     """
 
-    def __init__(self, lm: LanguageModel[Any], letters: Letters, vocabulary: SearchVocabulary | None) -> None:
+    def __init__(
+        self, lm: LanguageModel[Any], alphabet: SpellingAlphabet, vocabulary: SearchVocabulary | None
+    ) -> None:
         self._lm = lm
         self._states: list[Any] = []
-        self._numbers: dict[Any, int] = {}
-        self._number(lm.start())
+        self._ids: dict[Any, int] = {}
+        self._id_of(lm.start())
         self._words = vocabulary.words if vocabulary and lm.unit == "word" else None
-        names = list(letters.numbers)
-        self._spellings = [[names[letter] for letter in token] for token in letters.tokens]
-        self._begins_word = letters.begins_word
+        names = list(alphabet.ids)
+        self._spellings = [[names[symbol] for symbol in token] for token in alphabet.token_symbols]
+        self._begins_word = alphabet.begins_word
 
-    def add_prefixes(self, beam: Beam, proposals: NDArray[np.int32], tables: ScoreTables) -> LmQueries[None]:
+    def add_prefixes(self, beam: Beam, proposals: NDArray[Any], tables: ScoreTables) -> LmQueries[None]:
         """Score proposals and make their prefixes; the arena must have room.
 
         Args:
             beam: gets the prefixes.
-            proposals: (n, COLUMNS) int32.
+            proposals: (n,) PROPOSAL.
             tables: what scores.
         """
         log_probs, states = yield from self._score(beam, proposals)
-        numbers = np.array([self._number(state) for state in states], np.int64)
-        add_prefixes(beam, proposals, log_probs, numbers, tables)
+        ids = np.array([self._id_of(state) for state in states], np.int64)
+        add_prefixes(beam, proposals, log_probs, ids, tables)
 
-    def end_log_probs(self, beam: Beam, proposals: NDArray[np.int32]) -> NDArray[np.float64]:
-        """(n,) nats of how (n, COLUMNS) proposals end the text, its end included."""
+    def end_log_probs(self, beam: Beam, proposals: NDArray[Any]) -> NDArray[np.float64]:
+        """(n,) nats of how (n,) PROPOSAL end the text, its end included."""
         [(log_probs, states)] = answer_queries(self._lm, [self._score(beam, proposals)])
         return log_probs + self._lm.finish(states)
 
     def compact(self, beam: Beam) -> None:
         """Forget the states that no prefix in the arena has."""
         used = beam.nodes["lm_state"][: beam.sizes[N_NODES]]
-        kept, numbers = np.unique(used, return_inverse=True)
+        kept, ids = np.unique(used, return_inverse=True)
         states = [self._states[state] for state in kept]
-        self._states, self._numbers = [], {}
+        self._states, self._ids = [], {}
         for state in states:
-            self._number(state)
-        beam.nodes["lm_state"][: beam.sizes[N_NODES]] = numbers
+            self._id_of(state)
+        beam.nodes["lm_state"][: beam.sizes[N_NODES]] = ids
 
-    def _number(self, state: Any) -> int:
-        """The number of a state; equal states share one, if they can be compared."""
+    def _id_of(self, state: Any) -> int:
+        """The id of a state; equal states share one, if they can be compared."""
         try:
-            number = self._numbers.setdefault(state, len(self._states))
-        except TypeError:  # a state that cannot be compared has its own number
-            number = len(self._states)
-        if number == len(self._states):
+            state_id = self._ids.setdefault(state, len(self._states))
+        except TypeError:  # a state that cannot be compared has its own id
+            state_id = len(self._states)
+        if state_id == len(self._states):
             self._states.append(state)
-        return number
+        return state_id
 
-    def _score(
-        self, beam: Beam, proposals: NDArray[np.int32]
-    ) -> LmQueries[tuple[NDArray[np.float64], list[Any]]]:
-        """(n,) nats of (n, COLUMNS) proposals, and the n states after them."""
-        symbols = [self._symbols(beam, proposal) for proposal in proposals.tolist()]
-        states = [self._states[state] for state in beam.nodes["lm_state"][proposals[:, PARENT]]]
+    def _score(self, beam: Beam, proposals: NDArray[Any]) -> LmQueries[tuple[NDArray[np.float64], list[Any]]]:
+        """(n,) nats of (n,) PROPOSAL, and the n states after them."""
+        fields = proposals[["parent", "token", "word", "starts_oov"]].tolist()
+        lm_symbols = [self._lm_symbols(beam, *proposal) for proposal in fields]
+        states = [self._states[state] for state in beam.nodes["lm_state"][proposals["parent"]]]
         total = np.zeros(len(proposals))
-        for position in range(max(map(len, symbols), default=0)):
-            asked = [row for row, row_symbols in enumerate(symbols) if len(row_symbols) > position]
+        for position in range(max(map(len, lm_symbols), default=0)):
+            asked = [row for row, row_symbols in enumerate(lm_symbols) if len(row_symbols) > position]
             log_probs, next_states = yield (
                 [states[row] for row in asked],
-                [symbols[row][position] for row in asked],
+                [lm_symbols[row][position] for row in asked],
             )
             total[asked] += log_probs
             for row, state in zip(asked, next_states, strict=True):
                 states[row] = state
         return total, states
 
-    def _symbols(self, beam: Beam, proposal: Sequence[int]) -> list[str]:
+    def _lm_symbols(self, beam: Beam, parent: int, token: int, word: int, starts_oov: int) -> list[str]:
         """The words or characters that the model scores for a proposal."""
-        parent, token, word = proposal[PARENT], proposal[TOKEN], proposal[WORD]
         if self._words is not None:
             words = []
             if word >= 0:
                 words.append(self._words[word])
-            elif word == UNKNOWN and beam.nodes[parent]["tree_node"] != OUT_OF_TREE:
-                words.append(UNKNOWN_WORD)
-            return words + [UNKNOWN_WORD] * proposal[STARTS_UNKNOWN]
+            elif word == OOV_WORD and beam.nodes[parent]["tree_node"] != OUT_OF_TREE:
+                words.append(UNK)
+            return words + [UNK] * starts_oov
         if token == END_OF_TEXT:
             return []
         spelling = self._spellings[token]
-        return [" ", *spelling] if self._begins_word[token] and (parent != ROOT or not spelling) else spelling
+        has_space = self._begins_word[token] and (parent != EMPTY_PREFIX or not spelling)
+        return [" ", *spelling] if has_space else spelling

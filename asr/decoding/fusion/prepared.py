@@ -1,7 +1,7 @@
 """Language model, vocabulary and hot words prepared for a tokenizer, for any weights."""
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,16 +9,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asr.decoding.config import BeamConfig
-from asr.decoding.fusion.hotwords import HotWords, build_hot_words, check_hot_words
-from asr.decoding.fusion.lm_queries import ExternalModel
-from asr.decoding.fusion.vocabulary import Letters, SearchVocabulary, build_vocabulary, letters_of
-from asr.decoding.kernel.proposals import CHARACTER_LM, EXTERNAL_LM, NO_LM, WORD_LM
+from asr.decoding.fusion.hotwords import HotwordAutomaton, build_hotwords, check_hotwords
+from asr.decoding.fusion.lm_queries import PythonLmStates
+from asr.decoding.fusion.vocabulary import (
+    SearchVocabulary,
+    SpellingAlphabet,
+    build_vocabulary,
+    spelling_alphabet,
+)
+from asr.decoding.kernel.proposals import CHARACTER_LM, NO_LM, PYTHON_LM, WORD_LM
 from asr.errors import SettingsError
-from asr.lm.alphabet import check_alphabet
-from asr.lm.interface import LanguageModel
+from asr.lm.alphabet import check_lm_fits_tokenizer
+from asr.lm.interface import LanguageModel, Unit
 from asr.lm.ngram.model import NgramModel
 from asr.lm.ngram.packed import PackedNgrams, empty, word_log_probs
-from asr.lm.ngram.trie import BEGIN, END, UNKNOWN
+from asr.lm.ngram.trie import RESERVED
 from asr.text.lexicon import Lexicon
 from asr.text.tokenizer import Tokenizer
 
@@ -34,30 +39,32 @@ class PreparedResources:
     """Decoding resources as a search needs them, for any weights.
 
     Attributes:
-        letters: what the tokens are made of.
+        alphabet: what the tokens are made of.
         vocabulary: the words of the search, or None.
-        scores: (words,) float64 nats: the words' log-probabilities by the language model without context, or
-            None without one of words.
+        unigram_log_probs: (words,) float64 nats: the words' log-probabilities by the language model without
+            context, or None without one of words.
         out_of_lm: (words,) bool: words of a lexicon that the language model of words does not know, hot words
             aside; or None without such a lexicon. Each costs the penalty for unknown words.
         lm: the language model, or None.
-        lm_kind: NO_LM, WORD_LM, CHARACTER_LM or EXTERNAL_LM, see `kernel.proposals`.
+        lm_kind: NO_LM, WORD_LM, CHARACTER_LM or PYTHON_LM, see `kernel.proposals`.
         ngrams: of the n-gram model; empty for others.
-        lm_ids: (words,) int32: the n-gram model's ids of the words; or (letters + 1,) of the letters and the
-            space.
-        hot_words: the automaton that finds hot words by their letters, where tokens show where words end.
+        word_lm_ids: (words,) int32: ids of the words in an n-gram model of words; empty for others.
+        symbol_lm_ids: (symbols + 1,) int32: ids of the symbols and, last, of the space in an n-gram model of
+            characters; empty for others.
+        hotword_automaton: finds hot words by their symbols, where tokens show where words end.
         word_boost: (words,) float64 nats: of hot words, where they do not.
     """
 
-    letters: Letters
+    alphabet: SpellingAlphabet
     vocabulary: SearchVocabulary | None
-    scores: NDArray[np.float64] | None
+    unigram_log_probs: NDArray[np.float64] | None
     out_of_lm: NDArray[np.bool_] | None
     lm: LanguageModel[Any] | None
     lm_kind: int
     ngrams: PackedNgrams
-    lm_ids: NDArray[np.int32]
-    hot_words: HotWords | None
+    word_lm_ids: NDArray[np.int32]
+    symbol_lm_ids: NDArray[np.int32]
+    hotword_automaton: HotwordAutomaton | None
     word_boost: NDArray[np.float64] | None
 
     @property
@@ -70,11 +77,11 @@ class PreparedResources:
         """The n-gram model's id of a text's end; -1 for others."""
         return self.lm.end_id if isinstance(self.lm, NgramModel) else -1
 
-    def external(self) -> ExternalModel | None:
+    def python_lm_states(self) -> PythonLmStates | None:
         """The language model in a new search, where it is called from Python; else None."""
-        if self.lm is None or self.lm_kind != EXTERNAL_LM:
+        if self.lm is None or self.lm_kind != PYTHON_LM:
             return None
-        return ExternalModel(self.lm, self.letters, self.vocabulary)
+        return PythonLmStates(self.lm, self.alphabet, self.vocabulary)
 
 
 def prepare_resources(
@@ -101,85 +108,87 @@ def prepare_resources(
             words that cannot be written.
         DataError: the lexicon spells with symbols that the tokenizer lacks.
     """
-    letters = letters_of(tokenizer)
-    lm_words = _words_of(lm)
-    listed: Any = lm  # the interface names no words, most models do
-    if hasattr(lm, "words") and (lexicon is None or listed.unit == "character"):
-        check_alphabet(listed, tokenizer)  # a lexicon may spell words with other symbols
-    vocabulary = None
-    if lexicon is not None:
-        words = _with_hot_words(lexicon.entries, hotwords, letters, config)
-        vocabulary = build_vocabulary(words, tokenizer, letters, lexicon)
-    elif lm is not None and lm.unit == "word":
-        vocabulary = build_vocabulary(
-            _with_hot_words(lm_words, hotwords, letters, config), tokenizer, letters, None
-        )
-    elif config.unknown_words == "forbid":
-        raise SettingsError(
-            "--beam.unknown-words is forbid, but there is no vocabulary. A language model of words or a "
-            "lexicon was expected."
-        )
-    if vocabulary is None and lm is not None and tokenizer.pieces is None:
-        raise SettingsError(
-            "a language model of characters cannot be used with phones. Use one of words, or a lexicon."
-        )
-    lm_kind = NO_LM if lm is None else EXTERNAL_LM
+    alphabet = spelling_alphabet(tokenizer)
+    if lm is not None and (lexicon is None or lm.unit == "character"):
+        check_lm_fits_tokenizer(lm, tokenizer)  # a lexicon may spell words with other symbols
+    word_lm = lm if lm is not None and lm.unit == "word" else None
+    lm_words = None
+    if word_lm is not None:
+        lm_words = tuple(word for word in word_lm.words if word not in RESERVED)
+    vocabulary = _vocabulary_of(lm_words, lexicon, hotwords, tokenizer, alphabet, config)
+    words = vocabulary.words if vocabulary else ()
+    if lexicon is not None and lm_words:
+        _check_lexicon(words, lm_words, lexicon)
+    lm_kind = NO_LM if lm is None else PYTHON_LM
     if isinstance(lm, NgramModel):
         lm_kind = WORD_LM if lm.unit == "word" else CHARACTER_LM
-    symbols = [*letters.numbers, " "] if lm is not None and lm.unit == "character" else []
-    if lm is not None and lm.unit == "word" and vocabulary is not None:
-        symbols = list(vocabulary.words)
-        _check_lexicon(symbols, lm_words, lexicon)
-    lm_ids = np.zeros(1, dtype=np.int32)
-    if isinstance(lm, NgramModel):
-        lm_ids = np.array([lm.ids.get(name, 0) for name in symbols], dtype=np.int32)
-    scores = None
-    if lm is not None and lm.unit == "word" and vocabulary is not None:
-        scores = _score_words(lm, vocabulary.words, lm_ids)
-    out_of_lm = None
-    if lexicon is not None and scores is not None and lm_words and vocabulary is not None:
-        known = {*lm_words, *(word for phrase in hotwords for word in phrase.split())}
-        out_of_lm = np.array([word not in known for word in vocabulary.words], dtype=np.bool_)
-    hot_words, word_boost = _find_hot_words(hotwords, letters, vocabulary, config)
+    word_lm_ids = _lm_ids(lm, "word", words)
+    automaton, word_boost = _find_hotwords(hotwords, alphabet, vocabulary, config)
     return PreparedResources(
-        letters=letters,
+        alphabet=alphabet,
         vocabulary=vocabulary,
-        scores=scores,
-        out_of_lm=out_of_lm,
+        unigram_log_probs=None if word_lm is None else _score_words(word_lm, words, word_lm_ids),
+        out_of_lm=_out_of_lm(words, lm_words, hotwords) if lexicon is not None and lm_words else None,
         lm=lm,
         lm_kind=lm_kind,
         ngrams=lm.ngrams if isinstance(lm, NgramModel) else empty(),
-        lm_ids=lm_ids,
-        hot_words=hot_words,
+        word_lm_ids=word_lm_ids,
+        symbol_lm_ids=_lm_ids(lm, "character", [*alphabet.ids, " "]),
+        hotword_automaton=automaton,
         word_boost=word_boost,
     )
 
 
-def _with_hot_words(
-    words: Iterable[str], hotwords: Mapping[str, float], letters: Letters, config: BeamConfig
+def _vocabulary_of(
+    lm_words: Sequence[str] | None,
+    lexicon: Lexicon | None,
+    hotwords: Mapping[str, float],
+    tokenizer: Tokenizer,
+    alphabet: SpellingAlphabet,
+    config: BeamConfig,
+) -> SearchVocabulary | None:
+    """The words that the search can write, or None where there is no limit, see `prepare_resources`.
+
+    Args:
+        lm_words: those of a language model of words, or None without one.
+        lexicon: as there, like the other arguments.
+        hotwords: nats of each hot word.
+        tokenizer: the model's.
+        alphabet: its symbols.
+        config: whether words outside the vocabulary are allowed.
+
+    Raises:
+        SettingsError: unknown words are forbidden and there are no known ones, or none can be spelled.
+        DataError: the lexicon spells with symbols that the tokenizer lacks.
+    """
+    words = lexicon.entries if lexicon is not None else lm_words
+    if words is not None:
+        return build_vocabulary(
+            _with_hotwords(words, hotwords, alphabet, config), tokenizer, alphabet, lexicon
+        )
+    if config.unknown_words == "forbid":
+        raise SettingsError(
+            "--beam.unknown-words is forbid, but there is no vocabulary. A language model of words or a "
+            "lexicon was expected."
+        )
+    return None
+
+
+def _with_hotwords(
+    words: Iterable[str], hotwords: Mapping[str, float], alphabet: SpellingAlphabet, config: BeamConfig
 ) -> tuple[str, ...]:
     """The vocabulary and the hot words, which cost no penalty for unknown words."""
-    if config.unknown_words == "forbid" or not letters.separated:
+    if config.unknown_words == "forbid" or not alphabet.separated:
         return tuple(words)  # hot words outside it are refused later
     return tuple(dict.fromkeys((*words, *(word for phrase in hotwords for word in phrase.split()))))
 
 
-def _words_of(lm: LanguageModel[Any] | None) -> tuple[str, ...]:
-    """The words of a language model of words, without its special ones."""
-    if lm is None or lm.unit != "word":
-        return ()
-    words = getattr(lm, "words", ())
-    return tuple(word for word in words if word not in (UNKNOWN, BEGIN, END))
-
-
-def _check_lexicon(words: list[str], lm_words: tuple[str, ...], lexicon: Lexicon | None) -> None:
+def _check_lexicon(words: Sequence[str], lm_words: Sequence[str], lexicon: Lexicon) -> None:
     """Refuse a lexicon in another case than the language model; log how many words the model does not have.
 
     Raises:
         SettingsError: the cases differ.
     """
-    if lexicon is None or not lm_words:
-        return
     names = frozenset(lm_words)
     missing = [word for word in words if word not in names]
     if not missing:
@@ -202,6 +211,21 @@ def _check_lexicon(words: list[str], lm_words: tuple[str, ...], lexicon: Lexicon
     )
 
 
+def _lm_ids(lm: LanguageModel[Any] | None, unit: Unit, names: Sequence[str]) -> NDArray[np.int32]:
+    """(n,) ids of words or symbols in an n-gram model of this unit, 0 for unknown ones; empty for others."""
+    if not isinstance(lm, NgramModel) or lm.unit != unit:
+        return np.zeros(0, np.int32)
+    return np.array([lm.ids.get(name, 0) for name in names], np.int32)
+
+
+def _out_of_lm(
+    words: Sequence[str], lm_words: Sequence[str], hotwords: Mapping[str, float]
+) -> NDArray[np.bool_]:
+    """`PreparedResources.out_of_lm` of the words of a vocabulary."""
+    known = {*lm_words, *(word for phrase in hotwords for word in phrase.split())}
+    return np.array([word not in known for word in words], dtype=np.bool_)
+
+
 def _score_words(
     lm: LanguageModel[Any], words: tuple[str, ...], lm_ids: NDArray[np.int32]
 ) -> NDArray[np.float64]:
@@ -215,38 +239,41 @@ def _score_words(
     return np.concatenate(parts)
 
 
-def _find_hot_words(
-    boosts: Mapping[str, float], letters: Letters, vocabulary: SearchVocabulary | None, config: BeamConfig
-) -> tuple[HotWords | None, NDArray[np.float64] | None]:
-    """`PreparedResources.hot_words` and `PreparedResources.word_boost`; both None without hot words.
+def _find_hotwords(
+    boosts: Mapping[str, float],
+    alphabet: SpellingAlphabet,
+    vocabulary: SearchVocabulary | None,
+    config: BeamConfig,
+) -> tuple[HotwordAutomaton | None, NDArray[np.float64] | None]:
+    """`PreparedResources.hotword_automaton` and `PreparedResources.word_boost`; both None without hot words.
 
     Raises:
         SettingsError: a hot word cannot be written or found.
     """
     if not boosts:
         return None, None
-    check_hot_words(boosts)
-    numbers = {word: number for number, word in enumerate(vocabulary.words)} if vocabulary else {}
-    if vocabulary and (config.unknown_words == "forbid" or not letters.separated):
+    check_hotwords(boosts)
+    word_ids = {word: index for index, word in enumerate(vocabulary.words)} if vocabulary else {}
+    if vocabulary and (config.unknown_words == "forbid" or not alphabet.separated):
         for phrase in boosts:
             for word in phrase.split():
-                if word not in numbers:
+                if word not in word_ids:
                     raise SettingsError(
-                        f"hotwords: {word!r} is not in the vocabulary of {len(numbers)} words, and "
+                        f"hotwords: {word!r} is not in the vocabulary of {len(word_ids)} words, and "
                         "others cannot be written. Add it to the lexicon, or allow unknown words."
                     )
-    if letters.separated:
-        return build_hot_words(boosts, letters.numbers), None
+    if alphabet.separated:
+        return build_hotwords(boosts, alphabet.ids), None
     if vocabulary is None:
         raise SettingsError(
             "hotwords: the model's tokens do not show where words end. A lexicon was expected with hot words."
         )
-    boost = np.zeros(len(numbers))
+    boost = np.zeros(len(word_ids))
     for phrase, nats in boosts.items():
-        if phrase not in numbers:
+        if phrase not in word_ids:
             raise SettingsError(
                 f"hotwords: {phrase!r} is more than one word. One was expected, because the model's "
                 "tokens do not show where words end."
             )
-        boost[numbers[phrase]] = nats
+        boost[word_ids[phrase]] = nats
     return None, boost

@@ -63,10 +63,10 @@ def _build_pruning(config: BeamConfig, vocab: int) -> Pruning:
         vocab: number of tokens, blank included.
     """
     return Pruning(
-        beam_threshold=config.beam_threshold,
-        token_threshold=config.token_threshold,
+        beam_threshold_nats=config.beam_threshold,
+        token_threshold_nats=config.token_threshold,
         token_top=min(config.token_top or vocab, vocab),
-        blank_skip=math.log(config.blank_skip) if config.blank_skip < 1 else math.inf,
+        blank_skip_log_prob=math.log(config.blank_skip) if config.blank_skip < 1 else math.inf,
         recombine=config.recombine,
-        lattice_threshold=config.lattice_threshold,
+        lattice_threshold_nats=config.lattice_threshold,
     )

@@ -6,9 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asr.decoding.config import BeamConfig
-from asr.decoding.fusion.hotwords import HotWords
+from asr.decoding.fusion.hotwords import HotwordAutomaton
 from asr.decoding.fusion.prepared import PreparedResources
-from asr.decoding.fusion.vocabulary import Letters
+from asr.decoding.fusion.vocabulary import SpellingAlphabet
 from asr.decoding.kernel.lexicon_tree import LexiconTree, best_below
 from asr.decoding.kernel.proposals import ScoreTables
 from asr.errors import ModelError
@@ -20,7 +20,7 @@ _PRIOR_FLOOR = 0.01  # the least prior, as a fraction of 1 / vocab
 
 _NO_TREE = LexiconTree(
     child_start=np.array([1, 1], dtype=np.int32),
-    letter=np.array([-1], dtype=np.int32),
+    symbol=np.array([-1], dtype=np.int32),
     word_start=np.zeros(2, dtype=np.int32),
     words=np.zeros(0, dtype=np.int32),
     depth=np.zeros(1, dtype=np.int32),
@@ -41,7 +41,8 @@ def build_tables(
     Raises:
         ModelError: the priors do not fit.
     """
-    letters, vocabulary, scores = prepared.letters, prepared.vocabulary, prepared.scores
+    alphabet, vocabulary = prepared.alphabet, prepared.vocabulary
+    unigram_log_probs = prepared.unigram_log_probs
     tree = vocabulary.tree if vocabulary else _NO_TREE
     boosts = np.zeros(len(vocabulary.words) if vocabulary else 0)
     if prepared.word_boost is not None:
@@ -51,45 +52,48 @@ def build_tables(
         boosts += config.weights.unknown_penalty * prepared.out_of_lm
     # A pronunciation's probability is, with the language model's, part of that of the text before the audio.
     spelling_log_prob = tree.log_prob
-    look_ahead = np.zeros(len(tree.letter) + 1)  # the last is for OUT_OF_TREE
-    if vocabulary and scores is not None:
+    look_ahead = np.zeros(len(tree.symbol) + 1)  # the last is for OUT_OF_TREE
+    if vocabulary and unigram_log_probs is not None:
         weight = config.weights.lm_weight
         spelling_log_prob = weight * tree.log_prob
-        of_words = (weight * scores if weight > 0 else 0.0) + boosts
+        of_words = (weight * unigram_log_probs if weight > 0 else 0.0) + boosts
         look_ahead[:-1] = best_below(tree, of_words[tree.words] + spelling_log_prob)
-    hot_words = prepared.hot_words or HotWords(
-        np.zeros((1, len(letters.numbers) + 1), dtype=np.int32), np.zeros(1), np.zeros(1)
+    automaton = prepared.hotword_automaton or HotwordAutomaton(
+        np.zeros((1, len(alphabet.ids) + 1), dtype=np.int32), np.zeros(1), np.zeros(1)
     )
-    within, end = _gains(look_ahead, letters, config, vocabulary is not None, hot_words, boosts)
+    max_gain_within, max_gain_word_end = _max_gains(
+        look_ahead, alphabet, config, vocabulary is not None, automaton, boosts
+    )
     max_proposals = int(np.diff(tree.word_start).max()) + 1
     return ScoreTables(
         scale=float(config.weights.acoustic_scale),
-        bias=build_bias(len(letters.tokens), config, priors),
-        begins_word=np.array(letters.begins_word, dtype=np.bool_),
-        letter_start=np.cumsum([0, *map(len, letters.tokens)], dtype=np.int32),
-        letters=np.array([number for token in letters.tokens for number in token], dtype=np.int32),
-        separated=letters.separated,
+        bias=build_bias(len(alphabet.token_symbols), config, priors),
+        begins_word=np.array(alphabet.begins_word, dtype=np.bool_),
+        symbol_start=np.cumsum([0, *map(len, alphabet.token_symbols)], dtype=np.int32),
+        symbols=np.array([symbol for token in alphabet.token_symbols for symbol in token], dtype=np.int32),
+        separated=alphabet.separated,
         has_vocabulary=vocabulary is not None,
         allow_unknown=config.unknown_words == "allow",
         child_start=tree.child_start,
-        letter=tree.letter,
+        symbol=tree.symbol,
         word_start=tree.word_start,
         words=tree.words,
         spelling_log_prob=spelling_log_prob,
         depth=np.append(tree.depth, np.int32(0)),
         look_ahead=look_ahead,
-        gain_within=within,
-        gain_end=end,
+        max_gain_within=max_gain_within,
+        max_gain_word_end=max_gain_word_end,
         word_bonus=float(config.weights.word_bonus),
         unknown_penalty=float(config.weights.unknown_penalty),
         unknown_letter_penalty=float(config.weights.unknown_letter_penalty),
         word_boost=boosts,
-        hot_next=hot_words.next_state,
-        hot_advance=hot_words.advance,
-        hot_gain=hot_words.gain,
+        hot_next=automaton.next_state,
+        hot_advance=automaton.advance,
+        hot_gain=automaton.gain,
         lm_kind=prepared.lm_kind,
         lm_weight=float(config.weights.lm_weight),
-        lm_ids=prepared.lm_ids,
+        word_lm_ids=prepared.word_lm_ids,
+        symbol_lm_ids=prepared.symbol_lm_ids,
         max_proposals=max_proposals,
     )
 
@@ -128,12 +132,12 @@ def build_bias(vocab: int, config: BeamConfig, priors: NDArray[np.float64] | Non
     return bias
 
 
-def _gains(
+def _max_gains(
     look_ahead: NDArray[np.float64],
-    letters: Letters,
+    alphabet: SpellingAlphabet,
     config: BeamConfig,
     has_vocabulary: bool,
-    hot_words: HotWords,
+    automaton: HotwordAutomaton,
     boosts: NDArray[np.float64],
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """The greatest factors by which a token can multiply a probability, by node of the lexicon tree.
@@ -143,46 +147,34 @@ def _gains(
 
     Args:
         look_ahead: (nodes + 1,) float64 nats.
-        letters: what the tokens are made of.
+        alphabet: what the tokens are made of.
         config: weights.
         has_vocabulary: whether words come from the tree.
-        hot_words: the automaton that finds hot words by their letters.
+        automaton: finds hot words by their symbols.
         boosts: (words,) float64 nats: see `ScoreTables.word_boost`.
 
     Returns:
         Both (nodes + 1,) float64: of tokens within a word, and of tokens that end one.
     """
-    penalty = (
-        max(0.0, config.weights.unknown_penalty)
-        if has_vocabulary and config.unknown_words == "allow"
-        else 0.0
+    writes_unknown = has_vocabulary and config.unknown_words == "allow"
+    penalty = max(0.0, config.weights.unknown_penalty) if writes_unknown else 0.0
+    word_end = (
+        -look_ahead  # that of the prefix, taken back
+        + config.weights.word_bonus  # of the word that ends
+        + boosts.max(initial=0.0)  # its `word_boost`
+        + 2 * penalty  # `unknown_penalty` of it and of the next one
+        + max(0.0, look_ahead[0])  # that of the next prefix: in the tree at most the root's, out of it 0
     )
-    end = (
-        -look_ahead
-        + config.weights.word_bonus
-        + boosts.max(initial=0.0)
-        + 2 * penalty
-        + max(0.0, look_ahead[0])
-    )
-    end[0] = max(end[0], penalty - look_ahead[0], 0.0)  # where no word has begun, none is rewarded
+    word_end[0] = max(word_end[0], penalty - look_ahead[0], 0.0)  # where no word has begun, none is rewarded
     within = np.zeros(len(look_ahead))
-    if has_vocabulary and config.unknown_words == "allow":
-        within = np.maximum(
-            within, -look_ahead + config.weights.unknown_penalty
-        )  # a word that leaves the vocabulary
-    if not letters.separated:
-        within = np.maximum(within, end)
-    step = float(
-        (hot_words.advance[hot_words.next_state[:, :-1]] - hot_words.advance[:, None]).max(initial=0.0)
-    )
-    longest = max(map(len, letters.tokens))
-    letter_gain = min(step * longest, float(hot_words.advance.max()))
-    end_gain = (
-        float(
-            (hot_words.gain - hot_words.advance + hot_words.advance[hot_words.next_state[:, -1]]).max(
-                initial=0.0
-            )
-        )
-        + letter_gain
-    )
-    return np.exp(within + letter_gain), np.exp(end + end_gain)
+    if writes_unknown:
+        within = np.maximum(within, -look_ahead + config.weights.unknown_penalty)  # it leaves the vocabulary
+    if not alphabet.separated:
+        within = np.maximum(within, word_end)
+    hot_next, hot_advance = automaton.next_state, automaton.advance
+    of_a_symbol = float((hot_advance[hot_next[:, :-1]] - hot_advance[:, None]).max(initial=0.0))
+    longest = max(map(len, alphabet.token_symbols))
+    hot_within = min(of_a_symbol * longest, float(hot_advance.max()))  # `hot_advance` of the token's symbols
+    # `hot_gain` of what is complete, its advance taken back, and the advance of what begins after it
+    of_an_end = float((automaton.gain - hot_advance + hot_advance[hot_next[:, -1]]).max(initial=0.0))
+    return np.exp(within + hot_within), np.exp(word_end + (of_an_end + hot_within))

@@ -18,7 +18,7 @@ from asr.text.lexicon import Lexicon, spell
 from asr.text.tokenizer import Tokenizer
 from asr.user_cache import cached_arrays, content_digest
 
-__all__ = ["Letters", "SearchVocabulary", "build_vocabulary", "letters_of"]
+__all__ = ["SearchVocabulary", "SpellingAlphabet", "build_vocabulary", "spelling_alphabet"]
 
 log = logging.getLogger("asr")
 
@@ -27,38 +27,39 @@ _MANY = 5000  # words whose spellings are worth keeping
 
 
 @dataclass(frozen=True, eq=False)
-class Letters:
+class SpellingAlphabet:
     """What the tokens of a tokenizer are made of.
 
     Attributes:
-        numbers: the number of each letter, from 0: characters, or phones where tokens do not write text.
-        tokens: (vocab,) the letter numbers of each token.
+        ids: the id of each symbol, from 0: see `kernel.lexicon_tree`.
+        token_symbols: (vocab,) the ids of each token's symbols.
         begins_word: (vocab,) whether a token begins a word, so that the word before it is complete.
     """
 
-    numbers: dict[str, int]
-    tokens: tuple[tuple[int, ...], ...]
+    ids: dict[str, int]
+    token_symbols: tuple[tuple[int, ...], ...]
     begins_word: tuple[bool, ...]
 
     @property
     def separated(self) -> bool:
-        """Whether tokens show where words end; if not, a word ends with its last letter."""
+        """Whether tokens show where words end; if not, a word ends with its last symbol."""
         return any(self.begins_word)
 
 
-def letters_of(tokenizer: Tokenizer) -> Letters:
-    """The letters of a tokenizer's tokens."""
+def spelling_alphabet(tokenizer: Tokenizer) -> SpellingAlphabet:
+    """The symbols of a tokenizer's tokens."""
     pieces = tokenizer.pieces
     if pieces is None:
-        numbers = {symbol: number for number, symbol in enumerate(tokenizer.symbols)}
-        tokens = ((), *((number,) for number in range(len(numbers))))
-        return Letters(numbers, tokens, (False,) * tokenizer.vocab_size)
-    numbers = {
-        letter: n for n, letter in enumerate(sorted({letter for piece in pieces for letter in piece.text}))
+        ids = {symbol: index for index, symbol in enumerate(tokenizer.symbols)}
+        tokens = ((), *((index,) for index in range(len(ids))))
+        return SpellingAlphabet(ids, tokens, (False,) * tokenizer.vocab_size)
+    ids = {
+        symbol: symbol_id
+        for symbol_id, symbol in enumerate(sorted({symbol for piece in pieces for symbol in piece.text}))
     }
-    return Letters(
-        numbers,
-        tuple(tuple(numbers[letter] for letter in piece.text) for piece in pieces),
+    return SpellingAlphabet(
+        ids,
+        tuple(tuple(ids[symbol] for symbol in piece.text) for piece in pieces),
         tuple(piece.begins_word for piece in pieces),
     )
 
@@ -70,7 +71,7 @@ class SearchVocabulary:
     Attributes:
         words: (words,) each once.
         tree: their spellings.
-        named: whether text is made of these words and not of tokens: a word may differ from its letters, or
+        named: whether text is made of these words and not of tokens: a word may differ from its symbols, or
             tokens do not show where it ends.
         separated: whether tokens show where words end.
     """
@@ -82,7 +83,7 @@ class SearchVocabulary:
 
 
 def build_vocabulary(
-    words: Sequence[str], tokenizer: Tokenizer, letters: Letters, lexicon: Lexicon | None
+    words: Sequence[str], tokenizer: Tokenizer, alphabet: SpellingAlphabet, lexicon: Lexicon | None
 ) -> SearchVocabulary:
     """The words among these that can be spelled; how many cannot is logged.
 
@@ -91,7 +92,7 @@ def build_vocabulary(
     Args:
         words: each once.
         tokenizer: the model's.
-        letters: its letters.
+        alphabet: the symbols of its tokens.
         lexicon: spellings that take precedence over the tokenizer's, or None.
 
     Raises:
@@ -101,7 +102,7 @@ def build_vocabulary(
     respelled = tokenizer.pieces is None or lexicon is not None
 
     def make() -> dict[str, NDArray[Any]]:
-        kept, spellings, log_probs = _spell_words(words, tokenizer, letters, lexicon)
+        kept, spellings, log_probs = _spell_words(words, tokenizer, alphabet, lexicon)
         return {"kept": np.array(kept, np.int32), **vars(build_tree(spellings, log_probs))}
 
     if respelled and len(words) >= _MANY:
@@ -119,35 +120,35 @@ def build_vocabulary(
         )
     if len(kept) < len(words):
         spelled = set(kept)
-        missing = [word for number, word in enumerate(words) if number not in spelled]
+        missing = [word for index, word in enumerate(words) if index not in spelled]
         log.info(
             "%d of %d words of the vocabulary cannot be spelled with the model's %s, and are left out, "
             "such as %s",
             len(missing), len(words), tokenizer.units, ", ".join(map(repr, missing[:_NAMED])),
         )  # fmt: skip
     return SearchVocabulary(
-        tuple(words[number] for number in kept),
+        tuple(words[index] for index in kept),
         LexiconTree(**arrays),
-        respelled or not letters.separated,
-        letters.separated,
+        respelled or not alphabet.separated,
+        alphabet.separated,
     )
 
 
 def _spell_words(
-    words: Sequence[str], tokenizer: Tokenizer, letters: Letters, lexicon: Lexicon | None
+    words: Sequence[str], tokenizer: Tokenizer, alphabet: SpellingAlphabet, lexicon: Lexicon | None
 ) -> tuple[list[int], list[tuple[int, tuple[int, ...]]], list[float]]:
     """Indices of the words that can be spelled; their spellings, and the log-probabilities of these.
 
-    A spelling is a number among the words that can be spelled, and letters.
+    A spelling is an index among the words that can be spelled, and symbols.
     """
     kept: list[int] = []
     spellings: list[tuple[int, tuple[int, ...]]] = []
     log_probs: list[float] = []
     if tokenizer.pieces is not None and lexicon is None:
-        numbers = letters.numbers
+        ids = alphabet.ids
         for index, word in enumerate(words):
             try:
-                spelled = tuple([numbers[letter] for letter in word])
+                spelled = tuple([ids[symbol] for symbol in word])
             except KeyError:
                 continue
             spellings.append((len(kept), spelled))
@@ -156,12 +157,12 @@ def _spell_words(
     for index, word_spellings in enumerate(spell(words, tokenizer, lexicon)):
         given = lexicon.relative_log_probs(words[index]) if lexicon is not None else ()
         found: dict[tuple[int, ...], float] = {}
-        for one, log_prob in zip(word_spellings, given or (0.0,) * len(word_spellings), strict=True):
-            spelled = tuple(n for token in one for n in letters.tokens[token])
+        for tokens, log_prob in zip(word_spellings, given or (0.0,) * len(word_spellings), strict=True):
+            spelled = tuple(symbol_id for token in tokens for symbol_id in alphabet.token_symbols[token])
             found[spelled] = max(log_prob, found.get(spelled, -math.inf))
         found.pop((), None)
         if found:
-            spellings += [(len(kept), one) for one in sorted(found)]
-            log_probs += [found[one] for one in sorted(found)]
+            spellings += [(len(kept), symbols) for symbols in sorted(found)]
+            log_probs += [found[symbols] for symbols in sorted(found)]
             kept.append(index)
     return kept, spellings, log_probs

@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 from asr.compiled import kernel
 
 __all__ = [
+    "EMPTY_PREFIX",
     "NODE",
     "NONE",
     "N_NODES",
     "N_PREFIXES",
+    "OOV_WORD",
     "OUT_OF_TREE",
-    "ROOT",
-    "UNKNOWN",
+    "TREE_ROOT",
     "Beam",
     "Merges",
     "compact",
@@ -31,11 +32,12 @@ __all__ = [
 ]
 
 NONE = -1  # no node, no word, no index
-ROOT = 0  # in the arena: the empty prefix; in a lexicon tree: no letter of a word yet
+EMPTY_PREFIX = 0  # in the arena
+TREE_ROOT = 0  # in a lexicon tree: no symbol of a word yet
 # Instead of a node of the lexicon tree: within a word that the tree does not hold. It is what a search for a
 # child returns, NONE, and as an index it is the last element of the arrays by node.
 OUT_OF_TREE = NONE
-UNKNOWN = -2  # instead of a word number: a word outside the vocabulary
+OOV_WORD = -2  # instead of a word's id: a word outside the vocabulary
 
 N_NODES, N_PREFIXES = 0, 1  # the elements of `Beam.sizes`
 
@@ -47,7 +49,7 @@ NODE = np.dtype(
         ("child", np.int32),  # the newest prefix that is one token longer
         ("sibling", np.int32),  # the next older child of the same parent
         ("beam_index", np.int32),  # index in the beam, or NONE
-        ("word", np.int32),  # the word that this token completed: its number, UNKNOWN or NONE
+        ("word", np.int32),  # the word that this token completed: its id, OOV_WORD or NONE
         ("tree_node", np.int32),  # node of the lexicon tree, or OUT_OF_TREE
         ("lm_state", np.int32),  # state of the language model
         ("hot_state", np.int32),  # state of the hot words
@@ -115,7 +117,7 @@ def new_beam(beam_size: int, capacity: int, lm_state: int = 0, look_ahead: float
         sizes=np.ones(2, dtype=np.int64),
         log_scale=np.zeros(1),
     )
-    root = beam.nodes[ROOT]
+    root = beam.nodes[EMPTY_PREFIX]
     for name in ("parent", "child", "sibling", "word"):
         root[name] = NONE
     root["lm_state"] = lm_state
@@ -141,28 +143,28 @@ def new_merges(capacity: int) -> Merges:
 
 
 @kernel(allocates=False, inline=True)
-def _mark(nodes: NDArray[Any], node: int, number: NDArray[np.int32]) -> None:
+def _mark(nodes: NDArray[Any], node: int, new_index: NDArray[np.int32]) -> None:
     """Mark a prefix, and the prefixes that it begins with, as needed.
 
     Args:
         nodes: the arena.
         node: the prefix.
-        number: (nodes,) int32: 0 where a node is needed, NONE elsewhere; changed in place.
+        new_index: (nodes,) int32: 0 where a node is needed, NONE elsewhere; changed in place.
     """
-    while node != NONE and number[node] == NONE:
-        number[node] = 0
+    while node != NONE and new_index[node] == NONE:
+        new_index[node] = 0
         parent, token = nodes[node].parent, nodes[node].token
         if parent != NONE:  # what one token can mean stays together: the search makes all of it or none
             other = nodes[parent].child
             while other != NONE:
                 if nodes[other].token == token:
-                    number[other] = 0
+                    new_index[other] = 0
                 other = nodes[other].sibling
         node = parent
 
 
 @kernel(allocates=False)
-def compact(beam: Beam, merges: Merges, nodes: NDArray[Any], number: NDArray[np.int32]) -> None:
+def compact(beam: Beam, merges: Merges, nodes: NDArray[Any], new_index: NDArray[np.int32]) -> None:
     """Copy the prefixes that are needed (the beam, its prefixes, what merged into these) into another arena.
 
     The order of nodes stays, so that the search continues as it would have.
@@ -171,45 +173,45 @@ def compact(beam: Beam, merges: Merges, nodes: NDArray[Any], number: NDArray[np.
         beam: its `nodes` are only read; its other arrays then refer to the new arena.
         merges: those into prefixes that are not needed are removed.
         nodes: (capacity,) NODE, with enough room.
-        number: (nodes,) int32, all NONE: gets the new number of each node, NONE if it is not copied.
+        new_index: (nodes,) int32, all NONE: gets the new index of each node, NONE if it is not copied.
     """
     for index in range(beam.sizes[N_PREFIXES]):
-        _mark(beam.nodes, beam.node[index], number)
+        _mark(beam.nodes, beam.node[index], new_index)
     # A path takes its merges from the last to the first, so one pass in this order sees all that it needs.
     for merge in range(merges.size[0] - 1, -1, -1):
-        if number[merges.kept[merge]] != NONE:
-            _mark(beam.nodes, merges.dropped[merge], number)
+        if new_index[merges.kept[merge]] != NONE:
+            _mark(beam.nodes, merges.dropped[merge], new_index)
     used = 0
     for old in range(beam.sizes[N_NODES]):
-        if number[old] == NONE:
+        if new_index[old] == NONE:
             continue
         nodes[used] = beam.nodes[old]
-        number[old] = used
+        new_index[old] = used
         nodes[used].child = NONE
         nodes[used].sibling = NONE
         parent = beam.nodes[old].parent
         if parent != NONE:
-            parent = number[parent]  # parents come before their children
+            parent = new_index[parent]  # parents come before their children
             nodes[used].parent = parent
             nodes[used].sibling = nodes[parent].child
             nodes[parent].child = used
         used += 1
     kept = 0
     for merge in range(merges.size[0]):
-        if number[merges.kept[merge]] != NONE:
-            merges.kept[kept] = number[merges.kept[merge]]
-            merges.dropped[kept] = number[merges.dropped[merge]]
+        if new_index[merges.kept[merge]] != NONE:
+            merges.kept[kept] = new_index[merges.kept[merge]]
+            merges.dropped[kept] = new_index[merges.dropped[merge]]
             merges.log_ratio[kept] = merges.log_ratio[merge]
             kept += 1
     merges.size[0] = kept
     for index in range(beam.sizes[N_PREFIXES]):
-        beam.node[index] = number[beam.node[index]]
+        beam.node[index] = new_index[beam.node[index]]
     beam.sizes[N_NODES] = used
 
 
 @kernel
 def shared_prefix(beam: Beam) -> int:
-    """The longest prefix that all of the beam begin with: the number of its node.
+    """The longest prefix that all of the beam begin with: the index of its node.
 
     Args:
         beam: the search.
@@ -218,7 +220,7 @@ def shared_prefix(beam: Beam) -> int:
     for index in range(1, beam.sizes[N_PREFIXES]):
         other = beam.node[index]
         while shared != other:
-            # children have higher numbers than their parents
+            # children come after their parents
             if shared > other:
                 shared = beam.nodes[shared].parent
             else:
@@ -228,12 +230,12 @@ def shared_prefix(beam: Beam) -> int:
 
 @kernel
 def spell(nodes: NDArray[Any], node: int, after: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """The tokens of a prefix, and the word that each completed (a number, UNKNOWN or NONE).
+    """The tokens of a prefix, and the word that each completed (an id, OOV_WORD or NONE).
 
     Args:
         nodes: the arena.
         node: the prefix.
-        after: a prefix of it, whose tokens are left out; ROOT for all.
+        after: a prefix of it, whose tokens are left out; EMPTY_PREFIX for all.
 
     Returns:
         Both (tokens,) int32.

@@ -1,6 +1,6 @@
-"""A vocabulary as a tree of letters, which the beam search descends as it writes.
+"""A vocabulary as a tree of symbols, which the beam search descends as it writes.
 
-A letter is what spelling is made of: a character where tokens write text, however they cut it (BPE), a phone
+A symbol is what spelling is made of: a character where tokens write text, however they cut it (BPE), a phone
 where they do not. Nodes are numbered breadth first, so that the children of a node are neighbours.
 """
 
@@ -21,16 +21,16 @@ class LexiconTree:
 
     Attributes:
         child_start: (n + 1,) int32: the children of node i are child_start[i] to child_start[i + 1] - 1.
-        letter: (n,) int32: what leads to the node, ascending among siblings; -1 for the root.
+        symbol: (n,) int32: what leads to the node, ascending among siblings; -1 for the root.
         word_start: (n + 1,) int32: the words of node i are those of `words` from word_start[i] on.
-        words: (spellings,) int32 word numbers: more than one at a node where they are spelled or
+        words: (spellings,) int32 word ids: more than one at a node where they are spelled or
             sound alike.
-        depth: (n,) int32: letters from the root to the node.
+        depth: (n,) int32: symbols from the root to the node.
         log_prob: (spellings,) float64 nats, at most 0: of each spelling of `words` among those of its word.
     """
 
     child_start: NDArray[np.int32]
-    letter: NDArray[np.int32]
+    symbol: NDArray[np.int32]
     word_start: NDArray[np.int32]
     words: NDArray[np.int32]
     depth: NDArray[np.int32]
@@ -43,30 +43,30 @@ def build_tree(
     """The tree of these words.
 
     Args:
-        spellings: word number and letters (none of them negative, at least one), each pair once.
+        spellings: word id and symbols (none of them negative, at least one), each pair once.
         log_probs: (spellings,) nats, at most 0; None for 0.
     """
     given = log_probs if log_probs is not None else [0.0] * len(spellings)
     ordered = sorted(
-        (tuple(letters), word, log_prob) for (word, letters), log_prob in zip(spellings, given, strict=True)
+        (tuple(symbols), word, log_prob) for (word, symbols), log_prob in zip(spellings, given, strict=True)
     )
-    lengths = np.array([len(letters) for letters, _, _ in ordered], dtype=np.int64)
-    flat = np.array([letter for letters, _, _ in ordered for letter in letters], dtype=np.int32)
+    lengths = np.array([len(symbols) for symbols, _, _ in ordered], dtype=np.int64)
+    flat = np.array([symbol for symbols, _, _ in ordered for symbol in symbols], dtype=np.int32)
     most = len(flat) + 1  # nodes, where no two spellings begin alike
-    parent, letter = np.zeros(most, np.int64), np.full(most, -1, np.int32)
+    parent, symbol = np.zeros(most, np.int64), np.full(most, -1, np.int32)
     depth, last = np.zeros(most, np.int32), np.zeros(len(lengths), np.int64)
     path = np.zeros(lengths.max(initial=0) + 1, np.int64)
-    nodes = _insert(flat, lengths, path, parent, letter, depth, last)
-    parent, letter, depth = parent[:nodes], letter[:nodes], depth[:nodes]
+    nodes = _insert(flat, lengths, path, parent, symbol, depth, last)
+    parent, symbol, depth = parent[:nodes], symbol[:nodes], depth[:nodes]
     # In depth-first order the nodes of one depth are sorted by what they spell; so this is breadth-first.
     order = np.argsort(depth, kind="stable")
-    number = np.empty(len(order), dtype=np.int64)
-    number[order] = np.arange(len(order))
-    ends = number[last]
+    new_index = np.empty(len(order), dtype=np.int64)
+    new_index[order] = np.arange(len(order))
+    ends = new_index[last]
     by_node = np.argsort(ends, kind="stable")
     return LexiconTree(
-        child_start=_starts(number[parent[1:]], len(order), 1),
-        letter=letter[order],
+        child_start=_starts(new_index[parent[1:]], len(order), 1),
+        symbol=symbol[order],
         word_start=_starts(ends, len(order), 0),
         words=np.array([word for _, word, _ in ordered], dtype=np.int32)[by_node],
         depth=depth[order],
@@ -81,7 +81,7 @@ def best_below(tree: LexiconTree, scores: NDArray[np.float64]) -> NDArray[np.flo
         tree: of n nodes.
         scores: (spellings,) float64, of those of `tree.words`.
     """
-    best = np.full(len(tree.letter), -np.inf)
+    best = np.full(len(tree.symbol), -np.inf)
     _climb(tree.child_start, tree.word_start, scores, best)
     return best
 
@@ -104,18 +104,18 @@ def _insert(
     lengths: NDArray[np.int64],
     path: NDArray[np.int64],
     parent: NDArray[np.int64],
-    letter: NDArray[np.int32],
+    symbol: NDArray[np.int32],
     depth: NDArray[np.int32],
     last: NDArray[np.int64],
 ) -> int:
     """Fill in the nodes of a tree, depth first.
 
     Args:
-        flat: int32 letters of the sorted spellings, one after another.
-        lengths: (spellings,) int64 letters of each.
+        flat: int32 symbols of the sorted spellings, one after another.
+        lengths: (spellings,) int64 symbols of each.
         path: (longest spelling + 1,) int64, 0: overwritten by the nodes along a spelling.
         parent: (at least nodes,) int64, 0: gets the parent of each node.
-        letter: (at least nodes,) int32, -1: gets the letter that leads to each node.
+        symbol: (at least nodes,) int32, -1: gets the symbol that leads to each node.
         depth: (at least nodes,) int32, 0: gets the depth of each node.
         last: (spellings,) int64: gets the node at the end of each.
 
@@ -126,10 +126,10 @@ def _insert(
     for spelling in range(lengths.shape[0]):
         length = lengths[spelling]
         shared = 0
-        while shared < reached and shared < length and letter[path[shared + 1]] == flat[begin + shared]:
+        while shared < reached and shared < length and symbol[path[shared + 1]] == flat[begin + shared]:
             shared += 1
         for index in range(shared, length):
-            parent[nodes], letter[nodes], depth[nodes] = path[index], flat[begin + index], index + 1
+            parent[nodes], symbol[nodes], depth[nodes] = path[index], flat[begin + index], index + 1
             path[index + 1] = nodes
             nodes += 1
         reached = length

@@ -1,14 +1,14 @@
 """Which prefixes make the next beam: recombination of those that continue alike, and pruning to its size."""
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from asr.compiled import kernel
 from asr.decoding.kernel.arena import N_PREFIXES, NONE, Beam, Merges
-from asr.decoding.kernel.proposals import COLUMNS
+from asr.decoding.kernel.proposals import PROPOSAL
 
 __all__ = ["StepBuffers", "keep_best", "new_buffers", "recombine", "select_beam"]
 
@@ -31,7 +31,7 @@ class StepBuffers(NamedTuple):
         child: (vocab,) int32: the newest child by each token of the prefix that is extended.
         child_stamp: (vocab,) int64: the running number of the prefix for which `child` holds; the blank's
             element counts.
-        proposals: (max_proposals, COLUMNS) int32: see `propose`.
+        proposals: (max_proposals,) PROPOSAL: see `propose`.
         hash_index: (slots,) int32, slots a power of 2: a hash table of indices of candidates.
         hash_step: (slots,) int64: the step for which an entry holds.
     """
@@ -45,7 +45,7 @@ class StepBuffers(NamedTuple):
     tokens: NDArray[np.int32]
     child: NDArray[np.int32]
     child_stamp: NDArray[np.int64]
-    proposals: NDArray[np.int32]
+    proposals: NDArray[Any]
     hash_index: NDArray[np.int32]
     hash_step: NDArray[np.int64]
 
@@ -70,32 +70,32 @@ def new_buffers(beam_size: int, vocab: int, max_proposals: int) -> StepBuffers:
         tokens=np.empty(vocab, np.int32),
         child=np.empty(vocab, np.int32),
         child_stamp=np.zeros(vocab, np.int64),
-        proposals=np.empty((max_proposals, COLUMNS), np.int32),
+        proposals=np.empty(max_proposals, PROPOSAL),
         hash_index=np.empty(slots, np.int32),
         hash_step=np.empty(slots, np.int64),
     )
 
 
 @kernel(allocates=False, inline=True)
-def _dominates(beam: Beam, buffers: StepBuffers, one: int, other: int) -> bool:
+def _dominates(beam: Beam, buffers: StepBuffers, candidate: int, other: int) -> bool:
     """Whether one candidate is at least as probable as another, which can gain nothing from its parent.
 
     Args:
         beam: of the step before.
         buffers: hold the candidates.
-        one: index of a candidate.
+        candidate: index of a candidate.
         other: index of another one.
     """
     return bool(
-        buffers.blank_prob[one] >= buffers.blank_prob[other]
-        and buffers.nonblank_prob[one] >= buffers.nonblank_prob[other]
+        buffers.blank_prob[candidate] >= buffers.blank_prob[other]
+        and buffers.nonblank_prob[candidate] >= buffers.nonblank_prob[other]
         and beam.nodes[beam.nodes[buffers.node[other]].parent].beam_index == NONE
     )
 
 
 @kernel(allocates=False, inline=True)
 def recombine(
-    beam: Beam, merges: Merges, threshold: float, buffers: StepBuffers, count: int, step: int
+    beam: Beam, merges: Merges, threshold_nats: float, buffers: StepBuffers, count: int, step: int
 ) -> int:
     """Drop each candidate that can continue only as another one and is no more probable.
 
@@ -106,11 +106,11 @@ def recombine(
 
     Args:
         beam: of the step before.
-        merges: records what is dropped within `threshold`, if it has room for any.
-        threshold: nats below the step's best candidate.
+        merges: records what is dropped within `threshold_nats`, if it has room for any.
+        threshold_nats: nats below the step's best candidate.
         buffers: hold the candidates.
         count: how many candidates there are.
-        step: number of the step.
+        step: index of the step.
 
     Returns:
         How many candidates are left.
@@ -121,7 +121,7 @@ def recombine(
     if record:
         for index in range(count):
             floor = max(floor, buffers.total_prob[index])
-        floor *= math.exp(-threshold)
+        floor *= math.exp(-threshold_nats)
     mask = buffers.hash_index.shape[0] - 1
     kept = 0
     for index in range(count):
@@ -177,14 +177,14 @@ def recombine(
 
 
 @kernel(allocates=False, inline=True)
-def select_beam(beam: Beam, buffers: StepBuffers, count: int, beam_threshold: float) -> bool:
+def select_beam(beam: Beam, buffers: StepBuffers, count: int, beam_threshold_nats: float) -> bool:
     """Make the best candidates the next beam, scaled so that the best of them has probability 1.
 
     Args:
         beam: changed in place.
         buffers: hold the candidates.
         count: how many candidates there are.
-        beam_threshold: nats below the best candidate.
+        beam_threshold_nats: nats below the best candidate.
 
     Returns:
         False, and the beam is left without prefixes, where no candidate has a probability above 0.
@@ -201,16 +201,16 @@ def select_beam(beam: Beam, buffers: StepBuffers, count: int, beam_threshold: fl
         best = max(best, buffers.total_prob[index])
     if not best > 0.0:
         return False
-    floor = best * math.exp(-beam_threshold)
+    floor = best * math.exp(-beam_threshold_nats)
     kept = 0
     for index in range(count):
         if buffers.total_prob[index] < floor or buffers.total_prob[index] == 0.0:
             continue
-        number = buffers.node[index]
-        beam.node[kept] = number
+        node = buffers.node[index]
+        beam.node[kept] = node
         beam.blank_prob[kept] = buffers.blank_prob[index] / best
         beam.nonblank_prob[kept] = buffers.nonblank_prob[index] / best
-        nodes[number].beam_index = kept
+        nodes[node].beam_index = kept
         kept += 1
     beam.sizes[N_PREFIXES] = kept
     beam.log_scale[0] += math.log(best)

@@ -9,41 +9,47 @@ large vocabulary continuous speech recognition using bi-directional recurrent DN
 """
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from asr.compiled import kernel
 from asr.decoding.kernel.arena import N_NODES, N_PREFIXES, NONE, Beam, Merges
-from asr.decoding.kernel.prefixes import add_prefix, lm_score
-from asr.decoding.kernel.proposals import COLUMNS, EXTERNAL_LM, ScoreTables, propose
+from asr.decoding.kernel.prefixes import add_prefix, advance_lm
+from asr.decoding.kernel.proposals import PYTHON_LM, ScoreTables, propose
 from asr.decoding.kernel.recombination import StepBuffers, keep_best, recombine, select_beam
 from asr.lm.ngram.packed import PackedNgrams
 
-__all__ = ["Pending", "Pruning", "advance_beam"]
+__all__ = [
+    "ARENA_FULL", "DONE", "MERGES_FULL", "NO_TEXT", "PENDING", "Pending", "Pruning", "advance_beam",
+]  # fmt: skip
+
+# How the search of some steps ends: all are taken; arena or merges have no room for what the step makes; a
+# language model in Python has to score first; nothing has a probability above 0.
+DONE, ARENA_FULL, MERGES_FULL, PENDING, NO_TEXT = range(5)
 
 
 class Pruning(NamedTuple):
     """What the search leaves out; the fields of `BeamConfig` as the kernel takes them."""
 
-    beam_threshold: float
-    token_threshold: float
+    beam_threshold_nats: float
+    token_threshold_nats: float
     token_top: int  # never 0
-    blank_skip: float  # log-probability; inf: never
+    blank_skip_log_prob: float  # inf: never
     recombine: bool
-    lattice_threshold: float
+    lattice_threshold_nats: float
 
 
 class Pending(NamedTuple):
     """Prefixes that a language model in Python has to score before the step can be taken.
 
     Attributes:
-        proposals: (capacity, COLUMNS) int32: see `propose`.
+        proposals: (capacity,) PROPOSAL: see `propose`.
         size: (1,) int64: how many there are.
     """
 
-    proposals: NDArray[np.int32]
+    proposals: NDArray[Any]
     size: NDArray[np.int64]
 
 
@@ -58,7 +64,7 @@ def advance_beam(
     lm: PackedNgrams,
     pending: Pending,
     buffers: StepBuffers,
-) -> int:
+) -> tuple[int, int]:
     """Take the beam through the steps of an utterance.
 
     Nothing that could have been in the next beam is left out but by `pruning` and the beam's size. A prefix's
@@ -76,9 +82,8 @@ def advance_beam(
         buffers: overwritten.
 
     Returns:
-        The first step that was not taken: `steps`, or less when the arena or `merges` is full or something is
-        pending.
-        -1 - step where nothing has a probability above 0 after that step.
+        DONE, ARENA_FULL, MERGES_FULL, PENDING or NO_TEXT; the first step that was not taken, the one after
+        which nothing has a probability above 0 where there is NO_TEXT.
     """
     beam_size = beam.node.shape[0]
     for token in range(log_probs.shape[1]):
@@ -87,23 +92,23 @@ def advance_beam(
         buffers.hash_step[slot] = NONE
     for step in range(begin, log_probs.shape[0]):
         count, best, worst = _continue_prefixes(log_probs, step, beam, tables, buffers)
-        if log_probs[step, 0] <= pruning.blank_skip:
-            floor = best * math.exp(-pruning.beam_threshold)
+        if log_probs[step, 0] <= pruning.blank_skip_log_prob:
+            floor = best * math.exp(-pruning.beam_threshold_nats)
             if count == beam_size:
                 floor = max(floor, worst)
             tried = _choose_tokens(log_probs, step, floor, pruning, beam, tables, buffers)
             if tried > 0:
-                count = _extend_prefixes(tried, floor, beam, tables, lm, buffers, count, pending)
-                if count < 0:
-                    return step
+                status, count = _extend_prefixes(tried, floor, beam, tables, lm, buffers, count, pending)
+                if status != DONE:
+                    return status, step
                 if pruning.recombine and count > beam.sizes[N_PREFIXES]:
                     capacity = merges.log_ratio.shape[0]
                     if capacity > 0 and merges.size[0] + count > capacity:
-                        return step
-                    count = recombine(beam, merges, pruning.lattice_threshold, buffers, count, step)
-        if not select_beam(beam, buffers, count, pruning.beam_threshold):
-            return -1 - step
-    return int(log_probs.shape[0])
+                        return MERGES_FULL, step
+                    count = recombine(beam, merges, pruning.lattice_threshold_nats, buffers, count, step)
+        if not select_beam(beam, buffers, count, pruning.beam_threshold_nats):
+            return NO_TEXT, step
+    return DONE, int(log_probs.shape[0])
 
 
 @kernel(allocates=False, inline=True)
@@ -114,7 +119,7 @@ def _continue_prefixes(
 
     Args:
         log_probs: (steps, vocab) float64 nats.
-        step: number of the step.
+        step: index of the step.
         beam: of the step before.
         tables: what scores the prefixes.
         buffers: get the candidates.
@@ -126,20 +131,20 @@ def _continue_prefixes(
     best, worst = 0.0, math.inf
     blank_emission = math.exp(tables.scale * log_probs[step, 0] + tables.bias[0])
     for index in range(beam.sizes[N_PREFIXES]):
-        number = beam.node[index]
-        token = nodes[number].token
+        node = beam.node[index]
+        token = nodes[node].token
         blank = (beam.blank_prob[index] + beam.nonblank_prob[index]) * blank_emission
         nonblank = 0.0
         if token != 0:
             nonblank = beam.nonblank_prob[index]
-            parent = nodes[number].parent
+            parent = nodes[node].parent
             parent_index = nodes[parent].beam_index
             if parent_index != NONE:
                 # a token that is repeated needs a blank between
                 incoming = beam.blank_prob[parent_index]
                 if nodes[parent].token != token:
                     incoming += beam.nonblank_prob[parent_index]
-                nonblank += incoming * nodes[number].factor
+                nonblank += incoming * nodes[node].factor
             if buffers.token_step[token] != step:
                 buffers.token_step[token] = step
                 buffers.token_prob[token] = math.exp(
@@ -147,7 +152,7 @@ def _continue_prefixes(
                 )
             nonblank *= buffers.token_prob[token]
         total = blank + nonblank
-        buffers.node[index] = number
+        buffers.node[index] = node
         buffers.blank_prob[index] = blank
         buffers.nonblank_prob[index] = nonblank
         buffers.total_prob[index] = total
@@ -170,7 +175,7 @@ def _choose_tokens(
 
     Args:
         log_probs: (steps, vocab) float64 nats.
-        step: number of the step.
+        step: index of the step.
         floor: probability below which a new prefix is not kept.
         pruning: what may be left out.
         beam: of the step before.
@@ -186,11 +191,13 @@ def _choose_tokens(
     for index in range(beam.sizes[N_PREFIXES]):
         total = beam.blank_prob[index] + beam.nonblank_prob[index]
         tree_node = beam.nodes[beam.node[index]].tree_node
-        highest = max(highest, total * max(tables.gain_within[tree_node], tables.gain_end[tree_node]))
+        highest = max(
+            highest, total * max(tables.max_gain_within[tree_node], tables.max_gain_word_end[tree_node])
+        )
     top = -math.inf
     for token in range(vocab):
         top = max(top, tables.scale * log_probs[step, token] + tables.bias[token])
-    lowest = top - pruning.token_threshold
+    lowest = top - pruning.token_threshold_nats
     if floor > 0.0:
         lowest = max(lowest, math.log(floor / highest) - 1e-9)  # the loop over prefixes compares exactly
     tried = 0
@@ -222,7 +229,7 @@ def _extend_prefixes(
     buffers: StepBuffers,
     count: int,
     pending: Pending,
-) -> int:
+) -> tuple[int, int]:
     """Add the prefixes that are one token longer than one of the beam, and not in the beam yet.
 
     Nothing else can lead to them at this step, so what is below the floor is left out at once.
@@ -238,7 +245,7 @@ def _extend_prefixes(
         pending: gets the proposals of a language model in Python.
 
     Returns:
-        How many candidates there are then, or -1 when the arena is full or something is pending.
+        DONE, ARENA_FULL or PENDING; how many candidates there are then.
     """
     nodes = beam.nodes
     beam_size = beam.node.shape[0]
@@ -246,11 +253,11 @@ def _extend_prefixes(
     newest, stamps = buffers.child, buffers.child_stamp
     stamp = stamps[0]  # the blank has no children, so its element counts
     for index in range(beam.sizes[N_PREFIXES]):
-        number = beam.node[index]
-        last, tree_node = nodes[number].token, nodes[number].tree_node
+        node = beam.node[index]
+        last, tree_node = nodes[node].token, nodes[node].tree_node
         total = beam.blank_prob[index] + beam.nonblank_prob[index]
-        gain_within, gain_end = tables.gain_within[tree_node], tables.gain_end[tree_node]
-        highest = total * max(gain_within, gain_end)  # what a token's probability can be multiplied by
+        max_within, max_word_end = tables.max_gain_within[tree_node], tables.max_gain_word_end[tree_node]
+        highest = total * max(max_within, max_word_end)  # what a token's probability can be multiplied by
         listed = False
         for rank in range(tried):
             token = buffers.tokens[rank]
@@ -258,13 +265,16 @@ def _extend_prefixes(
                 break  # those that follow are less probable
             # a token that is repeated needs a blank between
             incoming = token_prob[token] * (beam.blank_prob[index] if token == last else total)
-            if incoming * (gain_end if tables.begins_word[token] else gain_within) < floor or incoming == 0.0:
+            if (
+                incoming * (max_word_end if tables.begins_word[token] else max_within) < floor
+                or incoming == 0.0
+            ):
                 continue
             if not listed:  # once a prefix: each token's newest child
                 listed = True
                 stamp += 1
                 stamps[0] = stamp
-                child = nodes[number].child
+                child = nodes[node].child
                 while child != NONE:
                     child_token = nodes[child].token
                     if stamps[child_token] != stamp:
@@ -273,21 +283,20 @@ def _extend_prefixes(
                     child = nodes[child].sibling
             child = newest[token] if stamps[token] == stamp else NONE
             if child == NONE:
-                proposed = propose(nodes, number, token, tables, proposals)
+                proposed = propose(nodes, node, token, tables, proposals)
                 if beam.sizes[N_NODES] + proposed > nodes.shape[0]:
-                    return -1
-                if tables.lm_kind == EXTERNAL_LM:
+                    return PENDING if pending.size[0] > 0 else ARENA_FULL, count
+                if tables.lm_kind == PYTHON_LM:
                     if pending.size[0] + proposed > pending.proposals.shape[0]:
-                        return -1  # what was left out is found when the step is tried again
-                    for row in range(proposed):
-                        for column in range(COLUMNS):
-                            pending.proposals[pending.size[0], column] = proposals[row, column]
+                        return PENDING, count  # what was left out is found when the step is tried again
+                    for variant in range(proposed):
+                        pending.proposals[pending.size[0]] = proposals[variant]
                         pending.size[0] += 1
                     continue
-                for row in range(proposed):
-                    log_prob, state = lm_score(nodes, proposals[row], tables, lm)
-                    add_prefix(beam, proposals[row], log_prob, state, tables)
-                child = nodes[number].child if proposed > 0 else NONE
+                for variant in range(proposed):
+                    log_prob, state = advance_lm(nodes, proposals[variant], tables, lm)
+                    add_prefix(beam, proposals[variant], log_prob, state, tables)
+                child = nodes[node].child if proposed > 0 else NONE
             while child != NONE and nodes[child].token == token:  # variants of a token are made together
                 prob = incoming * nodes[child].factor
                 if nodes[child].beam_index == NONE and prob >= floor and prob > 0.0:
@@ -301,4 +310,4 @@ def _extend_prefixes(
                     buffers.total_prob[count] = prob
                     count += 1
                 child = nodes[child].sibling
-    return -1 if pending.size[0] > 0 else count
+    return PENDING if pending.size[0] > 0 else DONE, count

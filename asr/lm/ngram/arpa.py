@@ -21,7 +21,7 @@ import re
 from array import array
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,13 +30,14 @@ from asr.compiled import kernel
 from asr.errors import ModelError
 from asr.lm.interface import Unit
 from asr.lm.ngram.trie import (
-    BEGIN,
-    END,
+    BOS,
+    EOS,
+    LOG10_ZERO,
     MAX_NODES,
     RESERVED,
-    UNKNOWN,
+    UNK,
     NgramArrays,
-    NgramParts,
+    UnpackedNgrams,
     child_of,
     link,
 )
@@ -47,14 +48,13 @@ __all__ = ["SPACE", "read", "write"]
 SPACE = "<space>"
 
 _LN10 = math.log(10)
-_ZERO = -99.0  # log10 of 0, as files have it
 _MISSING_UNKNOWN = -100.0  # log10; KenLM's default
 _COUNT = re.compile(rb"ngram\s+(\d+)\s*=\s*(\d+)\s*")
 _BLOCK = 1 << 16
 _MAX_PREAMBLE = 1 << 16  # bytes of text before the header; a file with more is not ARPA
 
 
-def read(path: Path) -> NgramParts:
+def read(path: Path) -> UnpackedNgrams:
     """Read an ARPA file, plain or compressed with gzip or xz.
 
     Raises:
@@ -69,6 +69,22 @@ def read(path: Path) -> NgramParts:
         raise ModelError(f"{path} is a folder. A language model, .bin or .arpa, was expected.") from None
     except COMPRESSION_ERRORS as error:
         raise ModelError(f"{path} is damaged: {error}. Copy or make the file again.") from None
+
+
+class _Section(NamedTuple):
+    """The n-grams of one order, as the file has them.
+
+    Attributes:
+        grams: (n-grams, order) int32 ids of their words.
+        log10_probs: (n-grams,) float32.
+        log10_backoffs: (n-grams,) float32; 0 where there is none.
+        lines: (n-grams,) int32 line of each.
+    """
+
+    grams: NDArray[np.int32]
+    log10_probs: NDArray[np.float32]
+    log10_backoffs: NDArray[np.float32]
+    lines: NDArray[np.int32]
 
 
 class _Reader:
@@ -97,7 +113,7 @@ class _Reader:
             self.fail(f"the file ends where {wanted} was expected. It was cut short; copy or make it again.")
         return line
 
-    def read(self) -> NgramParts:
+    def read(self) -> UnpackedNgrams:
         """The whole model."""
         counts, line = self.read_counts()
         order = len(counts)
@@ -111,13 +127,12 @@ class _Reader:
         for n in range(1, order + 1):
             if line != rb"\%d-grams:" % n:
                 self.fail(rf"found {_shown(line)} where \{n}-grams: was expected.")
-            grams, log_probs, backoffs, lines, line = self.read_section(n, order, counts[n - 1], ids)
+            section, line = self.read_section(n, order, counts[n - 1], ids)
             if n == 1:
                 words = self.name_words(ids)
-                log_probs, backoffs = self.sort_unigrams(words, ids, log_probs, backoffs)
-                grams, counts[0] = np.arange(len(words), dtype=np.int32)[:, None], len(words)
+                section, counts[0] = self.sort_unigrams(words, ids, section), len(words)
             first_parent, first = first, len(arrays.word)
-            arrays = self.add_order(arrays, grams, log_probs, backoffs, lines, first_parent, n == order)
+            arrays = self.add_order(arrays, section, first_parent, n == order)
         if line != rb"\end" + b"\\":
             self.fail(rf"found {_shown(line)} where \end\ was expected.")
         after = next(self.lines, None)  # at the end of a compressed file, its checksum has been verified
@@ -129,7 +144,7 @@ class _Reader:
         if SPACE in words and all(len(word) == 1 or word in (*RESERVED, SPACE) for word in words):
             unit = "character"
             words[words.index(SPACE)] = " "
-        return NgramParts(arrays, tuple(words), tuple(counts), unit)
+        return UnpackedNgrams(arrays, tuple(words), tuple(counts), unit)
 
     def read_counts(self) -> tuple[list[int], bytes]:
         """The number of n-grams of each order, from the header, and the first line after it."""
@@ -160,11 +175,9 @@ class _Reader:
             self.fail(f"{sum(counts):,} n-grams. At most {MAX_NODES:,} were expected. Prune the model.")
         return counts, line
 
-    def read_section(
-        self, n: int, order: int, count: int, ids: dict[bytes, int]
-    ) -> tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.float32], NDArray[np.int32], bytes]:
-        """(count, n) words, (count,) log10 probabilities, back-offs and lines; and the line after these."""
-        grams, log_probs, backoffs, lines = array("i"), array("f"), array("f"), array("i")
+    def read_section(self, n: int, order: int, count: int, ids: dict[bytes, int]) -> tuple[_Section, bytes]:
+        """The `count` n-grams of order n, and the line after them; unigrams get `ids`, not `grams`."""
+        grams, log10_probs, log10_backoffs, lines = array("i"), array("f"), array("f"), array("i")
         while True:
             line = self.expect(rf"\{n + 1}-grams:" if n < order else r"\end" + "\\")
             fields = line.split()
@@ -176,14 +189,14 @@ class _Reader:
                 self.fail(
                     f"{_shown(line)}: a log10 probability, {n} words and, at most, a back-off were expected."
                 )
-            log_prob = self.number_of(fields[0], "log10 probability")
-            if log_prob > 0:
+            log10_prob = self.number_of(fields[0], "log10 probability")
+            if log10_prob > 0:
                 self.fail(f"the log10 probability {_shown(fields[0])} is positive. 0 or less was expected.")
             backoff = self.number_of(fields[-1], "back-off") if len(fields) == n + 2 else 0.0
             if n == order and backoff != 0:
                 self.fail(f"the back-off {_shown(fields[-1])}. The n-grams of the highest order have none.")
             if n == 1:
-                word = UNKNOWN.encode() if fields[1] == b"<UNK>" else fields[1]
+                word = UNK.encode() if fields[1] == b"<UNK>" else fields[1]
                 if ids.setdefault(word, len(lines)) != len(lines):
                     self.fail(f"the 1-gram {_shown(word)} occurs twice.")
             else:
@@ -191,18 +204,18 @@ class _Reader:
                     grams.extend([ids[word] for word in fields[1 : n + 1]])
                 except KeyError as error:
                     self.fail(f"the word {_shown(error.args[0])} is not among the 1-grams.")
-            log_probs.append(log_prob)
-            backoffs.append(backoff)
+            log10_probs.append(log10_prob)
+            log10_backoffs.append(backoff)
             lines.append(self.number)
         if len(lines) < count:
             self.fail(rf"{len(lines):,} {n}-grams, but the header (\data\) declares {count:,}.")
-        return (
-            np.array(grams, np.int32).reshape(-1, n if n > 1 else 1),
-            np.array(log_probs, np.float32),
-            np.array(backoffs, np.float32),
+        section = _Section(
+            np.array(grams, np.int32).reshape(-1, n),
+            np.array(log10_probs, np.float32),
+            np.array(log10_backoffs, np.float32),
             np.array(lines, np.int32),
-            line,
         )
+        return section, line
 
     def number_of(self, field: bytes, what: str) -> float:
         """A finite number from its text; `what` is its name in the message."""
@@ -216,7 +229,7 @@ class _Reader:
 
     def name_words(self, ids: dict[bytes, int]) -> list[str]:
         """The words in the order of their ids, which begin with <unk>, <s> and </s>."""
-        for border, where in ((BEGIN, "beginning"), (END, "end")):
+        for border, where in ((BOS, "beginning"), (EOS, "end")):
             if border.encode() not in ids:
                 self.fail(
                     f"there is no 1-gram {border}, which marks the {where} of a sentence. It was expected."
@@ -229,33 +242,20 @@ class _Reader:
                 self.fail(f"the 1-gram {_shown(spelled)} is not UTF-8. Convert the file, say with iconv.")
         return [*RESERVED, *(word for word in words if word not in RESERVED)]
 
-    def sort_unigrams(
-        self,
-        words: list[str],
-        ids: dict[bytes, int],
-        log_probs: NDArray[np.float32],
-        backoffs: NDArray[np.float32],
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Probabilities and back-offs in the order of `words`; `ids` becomes that order too."""
-        rows = [ids.get(word.encode(), -1) for word in words]
-        log_probs, backoffs = (
-            np.append(log_probs, np.float32(_MISSING_UNKNOWN)),
-            np.append(backoffs, np.float32(0)),
+    def sort_unigrams(self, words: list[str], ids: dict[bytes, int], section: _Section) -> _Section:
+        """The unigrams in the order of `words`; `ids` becomes that order too."""
+        rows = [ids.get(word.encode(), -1) for word in words]  # -1: a missing <unk>, the last element
+        ids.update((word.encode(), index) for index, word in enumerate(words))
+        return _Section(
+            np.arange(len(words), dtype=np.int32)[:, None],
+            np.append(section.log10_probs, np.float32(_MISSING_UNKNOWN))[rows],
+            np.append(section.log10_backoffs, np.float32(0))[rows],
+            section.lines,
         )
-        ids.update((word.encode(), number) for number, word in enumerate(words))
-        return log_probs[rows], backoffs[rows]
 
-    def add_order(
-        self,
-        arrays: NgramArrays,
-        grams: NDArray[np.int32],
-        log_probs: NDArray[np.float32],
-        backoffs: NDArray[np.float32],
-        lines: NDArray[np.int32],
-        first: int,
-        highest: bool,
-    ) -> NgramArrays:
-        """The trie with the next order: `grams` (n-grams, n) become children of the nodes from `first` on."""
+    def add_order(self, arrays: NgramArrays, section: _Section, first: int, highest: bool) -> NgramArrays:
+        """The trie with the next order, whose n-grams become children of the nodes from `first` on."""
+        grams, lines = section.grams, section.lines
         n = grams.shape[1]
         parents = np.full(len(grams), -1, np.int32)
         _find_parents(arrays.word, arrays.begin, grams, parents)
@@ -275,12 +275,12 @@ class _Reader:
             self.fail(f"this {n}-gram is already in line {lines[other]}.", int(lines[row]))
         old = len(arrays.word)
         bounds = np.searchsorted(keys >> 32, np.arange(first, old) + 1) + old
-        kept = backoffs[:0] if highest else backoffs[rows] * np.float32(_LN10)
+        backoffs = section.log10_backoffs[:0] if highest else section.log10_backoffs[rows]
         return NgramArrays(
             np.concatenate([arrays.word, grams[rows, -1]]),
-            np.concatenate([arrays.log_prob, log_probs[rows] * np.float32(_LN10)]),
+            np.concatenate([arrays.log_prob, section.log10_probs[rows] * np.float32(_LN10)]),
             arrays.suffix,
-            np.concatenate([arrays.backoff, kept]),
+            np.concatenate([arrays.backoff, backoffs * np.float32(_LN10)]),
             np.concatenate([arrays.begin, bounds]).astype(np.int32),
         )
 
@@ -299,13 +299,13 @@ def _find_parents(
         parents[row] = node
 
 
-def write(path: Path, parts: NgramParts) -> None:
+def write(path: Path, unpacked: UnpackedNgrams) -> None:
     """Write an ARPA file, compressed if its name ends in .gz; the same model gives the same bytes.
 
     Raises:
         OSError: the file cannot be written.
     """
-    arrays, words, counts, unit = parts
+    arrays, words, counts, unit = unpacked
     spelled = [SPACE if word == " " and unit == "character" else word for word in words]
     with open(path, "wb") as raw:
         # Without the time and the file's name, so that equal models are equal files.
@@ -352,7 +352,7 @@ def _lines(arrays: NgramArrays, words: list[str], families: list[_Family], inner
 def _log10(nats: NDArray[np.float32]) -> list[float]:
     """Natural logarithms to base 10; the logarithm of 0 becomes -99 exactly."""
     logs = nats / _LN10
-    values: list[float] = np.where(np.abs(logs - _ZERO) < 1e-4, _ZERO, logs).tolist()
+    values: list[float] = np.where(np.abs(logs - LOG10_ZERO) < 1e-4, LOG10_ZERO, logs).tolist()
     return values
 
 
@@ -363,9 +363,9 @@ def _families(arrays: NgramArrays, words: list[str], n: int) -> Iterator[_Family
         return
     for context, first, stop in _families(arrays, words, n - 1):
         bounds = arrays.begin[first : stop + 1].tolist()
-        for number, begin, end in zip(arrays.word[first:stop].tolist(), bounds, bounds[1:], strict=False):
+        for word_id, begin, end in zip(arrays.word[first:stop].tolist(), bounds, bounds[1:], strict=False):
             if begin < end:
-                yield f"{context}{words[number]} ", begin, end
+                yield f"{context}{words[word_id]} ", begin, end
 
 
 def _shown(field: bytes) -> str:

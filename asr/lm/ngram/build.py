@@ -17,12 +17,12 @@ from asr.lm.ngram.model import NgramModel
 from asr.lm.ngram.prune import prune_entropy
 from asr.lm.ngram.smooth import estimate
 from asr.lm.ngram.symbols import SymbolTable
-from asr.lm.ngram.trie import BEGIN, END, RESERVED, UNKNOWN, UNKNOWN_ID, NgramParts
+from asr.lm.ngram.trie import BOS, EOS, RESERVED, UNK, UNK_ID, UnpackedNgrams
 from asr.lm.text_files import read_blocks
 from asr.progress import Progress, clock
 from asr.text.normalize import normalize
 
-__all__ = ["MAX_ORDER", "NgramConfig", "build", "read_vocabulary"]
+__all__ = ["MAX_ORDER", "NgramConfig", "build", "read_vocabulary", "select_vocabulary"]
 
 log = logging.getLogger("asr")
 
@@ -115,7 +115,7 @@ def build(
         if symbols.empty_lines:
             log.info("lines without text, skipped: %d", symbols.empty_lines)
         words = disk.load(stream, np.int32)
-        names = _choose_words(words, symbols.names(), config.vocabulary, config.unit)
+        names = _renumber_in_place(words, symbols.names(), config.vocabulary)
         log.info("%d sentences, %d %ss, %d different", symbols.sentences, len(words) - 2 * symbols.sentences,
                   config.unit, len(names) - _RESERVED)  # fmt: skip
         levels = count(words, len(names), config.order, disk, progress.counting)
@@ -125,7 +125,7 @@ def build(
         arrays, counts, followed = estimate(levels, cutoffs, disk)
         if config.entropy:
             arrays, counts = prune_entropy(arrays, counts, followed, config.entropy, disk)
-        NgramModel.from_parts(NgramParts(arrays, tuple(names), counts, config.unit)).save(output)
+        NgramModel.from_unpacked(UnpackedNgrams(arrays, tuple(names), counts, config.unit)).save(output)
     return NgramModel.load(output, config.unit)
 
 
@@ -137,37 +137,68 @@ def _normalized(block: bytes, rules: str) -> bytes:
     return "\n".join(normalize(line, rules) for line in lines).encode()
 
 
-def _choose_words(
-    words: NDArray[np.int32], names: list[str], vocabulary: Path | int | None, unit: Unit
+def _renumber_in_place(
+    words: NDArray[np.int32], names: list[str], vocabulary: Path | int | None
 ) -> list[str]:
-    """Renumber a stream of ids, frequent words first; the words of the new ids."""
-    for name in (BEGIN, END):
+    """Renumber a stream of ids, frequent words first, others than those of the vocabulary as `<unk>`.
+
+    Args:
+        words: (positions,) ids; changed in place.
+        names: (ids,) the word of each.
+        vocabulary: see `NgramConfig`.
+
+    Returns:
+        The words of the new ids.
+
+    Raises:
+        DataError: the text has a reserved word, or the vocabulary cannot be read.
+    """
+    for name in (BOS, EOS):
         if name in names[_RESERVED:]:
             raise DataError(
                 f"the text has the word {name}, which is reserved for the border of a sentence. Take it out."
             )
     totals = occurrences(words, len(names))
     ranked = _RESERVED + np.argsort(-totals[_RESERVED:], kind="stable")
-    ids = [number for number in ranked.tolist() if names[number] != UNKNOWN]
-    chosen = [names[number] for number in ids]
-    if isinstance(vocabulary, int):
-        ids = [number for rank, number in enumerate(ids) if rank < vocabulary or names[number] == " "]
-        chosen = [names[number] for number in ids]
-    elif vocabulary is not None:
-        # A file of characters cannot list the space, which is in every alphabet.
-        wanted = read_vocabulary(vocabulary) | ({" "} if unit == "character" else set())
-        ids = [number for number in ids if names[number] in wanted]
-        seen = [names[number] for number in ids]
-        chosen = seen + sorted(wanted.difference(seen))
-    renumbered = np.full(len(names), UNKNOWN_ID, np.int32)
+    ids = [word_id for word_id in ranked.tolist() if names[word_id] != UNK]
+    ranks, unseen = select_vocabulary([names[word_id] for word_id in ids], vocabulary)
+    ids = [ids[rank] for rank in ranks]
+    renumbered = np.full(len(names), UNK_ID, np.int32)
     renumbered[:_RESERVED] = np.arange(_RESERVED)
     renumbered[ids] = _RESERVED + np.arange(len(ids))
     for first in range(0, len(words), _BLOCK):
         words[first : first + _BLOCK] = renumbered[words[first : first + _BLOCK]]
-    unknown = int(totals[renumbered == UNKNOWN_ID].sum())
+    unknown = int(totals[renumbered == UNK_ID].sum())
     if unknown:
         log.info("%d words (%.2f %%) are <unk>", unknown, 100 * unknown / totals[_RESERVED:].sum())
-    return [*names[:_RESERVED], *chosen]
+    return [*names[:_RESERVED], *(names[word_id] for word_id in ids), *unseen]
+
+
+def select_vocabulary(
+    ranked: Sequence[str], vocabulary: Path | int | None
+) -> tuple[Sequence[int], Sequence[str]]:
+    """Which words a vocabulary keeps; with them the space, which every alphabet has.
+
+    Args:
+        ranked: words, the most frequent or probable first.
+        vocabulary: None: all of them; a number: that many, the first ones; a file: the words in it.
+
+    Returns:
+        The indices of those that stay; the words of the file that are not among `ranked`, sorted.
+
+    Raises:
+        DataError: the file cannot be read, or holds no word.
+        SettingsError: the number is below 1.
+    """
+    if vocabulary is None:
+        return range(len(ranked)), ()
+    if isinstance(vocabulary, int):
+        if vocabulary < 1:
+            raise SettingsError(f"--vocabulary is {vocabulary}. A number of words, or a file, was expected.")
+        return [rank for rank, word in enumerate(ranked) if rank < vocabulary or word == " "], ()
+    wanted = read_vocabulary(vocabulary)
+    stay = [rank for rank, word in enumerate(ranked) if word in wanted or word == " "]
+    return stay, sorted(wanted.difference(ranked))
 
 
 def read_vocabulary(path: Path) -> set[str]:
@@ -179,7 +210,7 @@ def read_vocabulary(path: Path) -> set[str]:
     words: set[str] = set()
     for block, _, _ in read_blocks([path]):
         words.update(line.split()[0] for line in block.decode().splitlines() if line.strip())
-    words.difference_update((UNKNOWN, BEGIN, END))
+    words.difference_update((UNK, BOS, EOS))
     if not words:
         raise DataError(f"{path} holds no word. One word per line was expected.")
     return words

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from asr.compiled import kernel
 from asr.errors import DataError
 from asr.lm.ngram.disk import DiskArrays
-from asr.lm.ngram.trie import BEGIN_ID, MAX_NODES, first_not_below
+from asr.lm.ngram.trie import BOS_ID, MAX_NODES, first_not_below
 
 __all__ = ["Level", "count", "occurrences"]
 
@@ -186,7 +186,7 @@ def _make_keys(
     written = 0
     for i in range(len(words)):
         parent = numbers[i - 1] if i else before
-        if parent >= 0 and words[i] != BEGIN_ID:
+        if parent >= 0 and words[i] != BOS_ID:
             keys[written] = np.uint64(parent) << np.uint64(32) | np.uint64(words[i])
             written += 1
     return written
@@ -251,6 +251,6 @@ def _find(
     found = np.full(len(words), -1, np.int32)
     for i in range(len(words)):
         parent = numbers[i - 1] if i else before
-        if parent >= 0 and words[i] != BEGIN_ID:
+        if parent >= 0 and words[i] != BOS_ID:
             found[i] = first_not_below(level_word, begin[parent], begin[parent + 1], words[i])
     return found

@@ -21,33 +21,33 @@ from numpy.typing import NDArray
 from asr.compiled import kernel
 from asr.errors import DataError, ModelError, SettingsError
 from asr.lm.interface import Unit
-from asr.lm.ngram.build import read_vocabulary
+from asr.lm.ngram.build import select_vocabulary
 from asr.lm.ngram.disk import DiskArrays
 from asr.lm.ngram.model import NgramModel
 from asr.lm.ngram.prune import keep, set_backoffs
 from asr.lm.ngram.trie import (
-    BEGIN_ID,
+    BOS_ID,
+    LOG_ZERO,
     MAX_NODES,
     RESERVED,
-    UNKNOWN_ID,
+    UNK_ID,
     NgramArrays,
-    NgramParts,
-    advance,
+    UnpackedNgrams,
+    advance_unpacked,
     link,
 )
 from asr.lm.text_files import read_blocks
 from asr.text.normalize import normalize
 
-__all__ = ["best_weights", "compare", "interpolate", "predict"]
+__all__ = ["best_weights", "interpolate", "perplexity_table", "word_probs"]
 
 log = logging.getLogger("asr")
 
-_ZERO = -99.0 * math.log(10)  # the logarithm of 0, as ARPA files write it
 _MAX_ITERATIONS = 1000
 _CONVERGED = 1e-7  # nats a word
 
 
-def predict(
+def word_probs(
     models: Mapping[str, NgramModel], texts: Sequence[Path], normalizer: str = "verbatim"
 ) -> NDArray[np.float64]:
     """How probable each model finds each word (or character) of texts, and each end of a sentence.
@@ -73,7 +73,7 @@ def predict(
                 columns = []
                 for model in models.values():
                     probs = np.exp(model.log_probs(text))
-                    probs[:-1][model.encode(text) == UNKNOWN_ID] = 0.0
+                    probs[:-1][model.encode(text) == UNK_ID] = 0.0
                     columns.append(probs)
                 rows.append(np.stack(columns, axis=1))
     if not any(row[:-1].any() for row in rows):
@@ -88,7 +88,7 @@ def best_weights(probs: NDArray[np.float64]) -> NDArray[np.float64]:
     """The weights with which models together predict symbols best; those that none knows do not count.
 
     Args:
-        probs: (symbols, models) what `predict` returns for texts that no model was trained on.
+        probs: (symbols, models) what `word_probs` returns for texts that no model was trained on.
 
     Returns:
         (models,) weights, which sum to 1.
@@ -97,33 +97,33 @@ def best_weights(probs: NDArray[np.float64]) -> NDArray[np.float64]:
     weights = np.full(probs.shape[1], 1 / probs.shape[1])
     before = -math.inf
     for _ in range(_MAX_ITERATIONS):
-        shares = probs * weights
-        totals = shares.sum(1, keepdims=True)
-        fit = float(np.log(totals).mean())
-        weights = (shares / totals).mean(0)
-        if fit - before < _CONVERGED:
+        weighted_probs = probs * weights
+        totals = weighted_probs.sum(1, keepdims=True)
+        log_likelihood = float(np.log(totals).mean())
+        weights = (weighted_probs / totals).mean(0)
+        if log_likelihood - before < _CONVERGED:
             break
-        before = fit
+        before = log_likelihood
     return weights
 
 
-def compare(
+def perplexity_table(
     probs: NDArray[np.float64], weights: Sequence[float], names: Sequence[str], unit: Unit
 ) -> list[str]:
     """A table of models: their perplexities of the same symbols, since others would be cheap as `<unk>`.
 
     Args:
-        probs: (symbols, models) from `predict`.
+        probs: (symbols, models) from `word_probs`.
         weights: of all models but the last, which is made of the others.
         names: (models,) of their files.
         unit: of the models.
     """
     common = probs[probs.all(1)]
     unknown, perplexities = (probs == 0).sum(0), np.exp(-np.log(common).mean(0))
-    shares = [*(f"{weight / sum(weights):.4f}" for weight in weights), ""]
+    shown_weights = [*(f"{weight / sum(weights):.4f}" for weight in weights), ""]
     return [
         "weight  unknown  perplexity  model",
-        *map("{:6}  {:7,}  {:10.2f}  {}".format, shares, unknown, perplexities, names),
+        *map("{:6}  {:7,}  {:10.2f}  {}".format, shown_weights, unknown, perplexities, names),
         f"of {len(probs):,} {unit}s and sentence ends; perplexity of the {len(common):,} that all know",
     ]
 
@@ -149,33 +149,40 @@ def interpolate(
         SettingsError: not a weight for each model, or weights that cannot be used.
     """
     _check(models)
-    shares = np.asarray(weights, np.float64)
-    if len(shares) != len(models) or not np.isfinite(shares).all() or (shares < 0).any() or not shares.any():
+    mixture_weights = np.asarray(weights, np.float64)
+    if (
+        len(mixture_weights) != len(models)
+        or not np.isfinite(mixture_weights).all()
+        or (mixture_weights < 0).any()
+        or not mixture_weights.any()
+    ):
         raise SettingsError(
             f"--weights is {' '.join(f'{weight:g}' for weight in weights)}. A number for each of the "
             f"{len(models)} models was expected: 0 or more, and not all 0."
         )
-    for name, share in zip(models, shares, strict=True):
-        if share == 0:
+    for name, weight in zip(models, mixture_weights, strict=True):
+        if weight == 0:
             log.warning("%s has the weight 0: neither its words nor its n-grams are in the result.", name)
-    parts = [model.parts() for model, share in zip(models.values(), shares, strict=True) if share > 0]
-    shares = shares[shares > 0] / shares.sum()
-    words, n_wanted = _choose_words(parts, shares, vocabulary)
-    merged = _merge(parts, words)
+    sources = [
+        model.unpacked() for model, weight in zip(models.values(), mixture_weights, strict=True) if weight > 0
+    ]
+    mixture_weights = mixture_weights[mixture_weights > 0] / mixture_weights.sum()
+    words, n_wanted = _rank_words(sources, mixture_weights, vocabulary)
+    merged = _merge(sources, words)
     probs = np.zeros(len(merged.arrays.word))
     parents = np.repeat(np.arange(len(merged.arrays.backoff), dtype=np.int32), np.diff(merged.arrays.begin))
-    ids = {word: number for number, word in enumerate(words)}
-    for part, share in zip(parts, shares, strict=True):
-        own = np.full(len(words), -1, np.int32)
-        own[[ids[word] for word in part.words]] = np.arange(len(part.words))
-        _add_probabilities(part.arrays, own, share, merged.arrays, parents, probs)
+    ids = {word: index for index, word in enumerate(words)}
+    for source, weight in zip(sources, mixture_weights, strict=True):
+        model_word_ids = np.full(len(words), -1, np.int32)
+        model_word_ids[[ids[word] for word in source.words]] = np.arange(len(source.words))
+        _add_probabilities(source.arrays, model_word_ids, weight, merged.arrays, parents, probs)
     arrays = merged.arrays
-    probs[1 + BEGIN_ID] = 0.0  # never predicted; lmplz writes 1
+    probs[1 + BOS_ID] = 0.0  # never predicted; lmplz writes 1
     with np.errstate(divide="ignore"):
-        arrays.log_prob[1:] = np.maximum(np.log(probs[1:]), _ZERO)
+        arrays.log_prob[1:] = np.maximum(np.log(probs[1:]), LOG_ZERO)
     link(arrays)
     set_backoffs(arrays)
-    return _limited(merged, n_wanted) if n_wanted < len(words) else NgramModel.from_parts(merged)
+    return _limited(merged, n_wanted) if n_wanted < len(words) else NgramModel.from_unpacked(merged)
 
 
 def _check(models: Mapping[str, NgramModel]) -> None:
@@ -202,61 +209,56 @@ def _check(models: Mapping[str, NgramModel]) -> None:
             )
 
 
-def _choose_words(
-    parts: Sequence[NgramParts], shares: NDArray[np.float64], vocabulary: Path | int | None
+def _rank_words(
+    sources: Sequence[UnpackedNgrams], mixture_weights: NDArray[np.float64], vocabulary: Path | int | None
 ) -> tuple[list[str], int]:
     """The words of all models, each at its id, and how many of them stay.
 
     Those that stay come first, and the most probable ones before the others.
     """
     probs: dict[str, float] = {}
-    for part, share in zip(parts, shares, strict=True):
-        unigrams = share * np.exp(part.arrays.log_prob[1 : 1 + len(part.words)].astype(np.float64))
-        for word, prob in zip(part.words, unigrams.tolist(), strict=True):
+    for source, weight in zip(sources, mixture_weights, strict=True):
+        unigrams = weight * np.exp(source.arrays.log_prob[1 : 1 + len(source.words)].astype(np.float64))
+        for word, prob in zip(source.words, unigrams.tolist(), strict=True):
             probs[word] = probs.get(word, 0.0) + prob
     for word in RESERVED:
         del probs[word]
     ranked = sorted(probs, key=lambda word: (-probs[word], word))
-    stay = ranked
-    if isinstance(vocabulary, int):
-        if vocabulary < 1:
-            raise SettingsError(f"--vocabulary is {vocabulary}. A number of words, or a file, was expected.")
-        stay = [word for rank, word in enumerate(ranked) if rank < vocabulary or word == " "]
-    elif vocabulary is not None:
-        wanted = read_vocabulary(vocabulary)
-        stay = [word for word in ranked if word in wanted or word == " "]
-        if missing := len(wanted - probs.keys()):
-            log.warning("%d of the %d words of %s are in no model, and not in the result.", missing,
-                         len(wanted), vocabulary)  # fmt: skip
+    ranks, missing = select_vocabulary(ranked, vocabulary)
+    stay = [ranked[rank] for rank in ranks]
+    if missing:
+        wanted = len(missing) + sum(word != " " for word in stay)
+        log.warning("%d of the %d words of %s are in no model, and not in the result.", len(missing), wanted,
+                     vocabulary)  # fmt: skip
     chosen = set(stay)
     others = [word for word in ranked if word not in chosen]
     return [*RESERVED, *stay, *others], len(RESERVED) + len(stay)
 
 
-def _merge(parts: Sequence[NgramParts], words: Sequence[str]) -> NgramParts:
+def _merge(sources: Sequence[UnpackedNgrams], words: Sequence[str]) -> UnpackedNgrams:
     """The n-grams that any model has, without probabilities.
 
     Args:
-        parts: the models.
+        sources: the models.
         words: those of all models; one's place is its id.
     """
-    ids = {word: number for number, word in enumerate(words)}
-    new_ids = [np.array([ids[word] for word in part.words], np.int64) for part in parts]
+    ids = {word: index for index, word in enumerate(words)}
+    new_ids = [np.array([ids[word] for word in source.words], np.int64) for source in sources]
     # Of each model, the number of its nodes of the order below among those of the result.
-    placed = [np.zeros(1, np.int64) for _ in parts]
-    starts = [np.cumsum([0, 1, *part.counts]) for part in parts]  # the root is before the words
-    order = max(len(part.counts) for part in parts)
+    placed = [np.zeros(1, np.int64) for _ in sources]
+    starts = [np.cumsum([0, 1, *source.counts]) for source in sources]  # the root is before the words
+    order = max(len(source.counts) for source in sources)
     columns, bounds, counts = [np.full(1, -1, np.int32)], [np.ones(1, np.int32)], []
     below, total = 1, 1
     for n in range(1, order + 1):
         keys: list[NDArray[np.int64]] = []
-        for i, part in enumerate(parts):
-            if n > len(part.counts):
+        for i, source in enumerate(sources):
+            if n > len(source.counts):
                 keys.append(np.zeros(0, np.int64))
                 continue
             first, stop = starts[i][n], starts[i][n + 1]
-            sizes = np.diff(part.arrays.begin[starts[i][n - 1] : first + 1])
-            parents, last = np.repeat(placed[i], sizes), new_ids[i][part.arrays.word[first:stop]]
+            sizes = np.diff(source.arrays.begin[starts[i][n - 1] : first + 1])
+            parents, last = np.repeat(placed[i], sizes), new_ids[i][source.arrays.word[first:stop]]
             keys.append(parents << 32 | last)
         merged = np.unique(np.concatenate(keys))
         if total + len(merged) > MAX_NODES:
@@ -272,16 +274,18 @@ def _merge(parts: Sequence[NgramParts], words: Sequence[str]) -> NgramParts:
         np.concatenate(columns), np.zeros(total, np.float32), np.zeros(total, np.int32),
         np.zeros(inner, np.float32), np.concatenate(bounds),
     )  # fmt: skip
-    return NgramParts(arrays, tuple(words), tuple(counts), parts[0].unit)
+    return UnpackedNgrams(arrays, tuple(words), tuple(counts), sources[0].unit)
 
 
-def _limited(parts: NgramParts, n_words: int) -> NgramModel:
+def _limited(unpacked: UnpackedNgrams, n_words: int) -> NgramModel:
     """The model with the first words alone."""
-    kept = parts.arrays.word < n_words
-    _move_to_unknown(parts.arrays, kept)
+    kept = unpacked.arrays.word < n_words
+    _move_to_unknown(unpacked.arrays, kept)
     with DiskArrays() as disk:
-        arrays, counts = keep(parts.arrays, parts.counts, kept, disk)
-        return NgramModel.from_parts(NgramParts(arrays, parts.words[:n_words], counts, parts.unit))
+        arrays, counts = keep(unpacked.arrays, unpacked.counts, kept, disk)
+        return NgramModel.from_unpacked(
+            UnpackedNgrams(arrays, unpacked.words[:n_words], counts, unpacked.unit)
+        )
 
 
 @kernel
@@ -301,20 +305,20 @@ def _move_to_unknown(arrays: NgramArrays, kept: NDArray[np.bool_]) -> None:
             if not kept[node]:
                 explicit += math.exp(arrays.log_prob[node])
                 if parent > 0:
-                    lower += math.exp(advance(arrays, shorter, arrays.word[node])[0])
+                    lower += math.exp(advance_unpacked(arrays, shorter, arrays.word[node])[0])
             kept[node] = kept[node] and kept[parent]
         backed_off = math.exp(arrays.backoff[parent]) * (left_out[shorter] - lower) if parent > 0 else 0.0
         left_out[parent] = explicit + max(backed_off, 0.0)
     for parent in range(len(arrays.backoff)):
         unknown = arrays.begin[parent]  # the first child, its id being 0
-        if kept[parent] and unknown < arrays.begin[parent + 1] and arrays.word[unknown] == UNKNOWN_ID:
+        if kept[parent] and unknown < arrays.begin[parent + 1] and arrays.word[unknown] == UNK_ID:
             arrays.log_prob[unknown] = math.log(math.exp(arrays.log_prob[unknown]) + left_out[parent])
 
 
 @kernel
 def _add_probabilities(
     model: NgramArrays,
-    own_ids: NDArray[np.int32],
+    model_word_ids: NDArray[np.int32],
     weight: float,
     merged: NgramArrays,
     parents: NDArray[np.int32],
@@ -324,7 +328,7 @@ def _add_probabilities(
 
     Args:
         model: the model.
-        own_ids: (words of the result,) the id that each word has in the model; -1 where it has none.
+        model_word_ids: (words of the result,) the id that each word has in the model; -1 where it has none.
         weight: its weight.
         merged: the n-grams of the result.
         parents: (nodes - 1,) the node of all words but the last, of each node after the root.
@@ -332,9 +336,9 @@ def _add_probabilities(
     """
     states = np.zeros(len(merged.backoff), np.int32)  # of the model, after the words of each node
     for node in range(1, len(merged.word)):
-        own = own_ids[merged.word[node]]
-        log_prob, state = advance(model, states[parents[node - 1]], max(own, UNKNOWN_ID))
-        if own >= 0:
+        model_word_id = model_word_ids[merged.word[node]]
+        log_prob, state = advance_unpacked(model, states[parents[node - 1]], max(model_word_id, UNK_ID))
+        if model_word_id >= 0:
             probs[node] += weight * math.exp(log_prob)
         if node < len(states):
             states[node] = state

@@ -18,7 +18,7 @@ from asr.compiled import kernel
 from asr.lm.interface import Unit
 from asr.lm.ngram import arpa, binary
 from asr.lm.ngram.packed import PackedNgrams, advance, pack, unpack
-from asr.lm.ngram.trie import BEGIN, END, NgramParts
+from asr.lm.ngram.trie import BOS, EOS, UnpackedNgrams
 
 __all__ = ["NgramModel", "is_arpa"]
 
@@ -45,20 +45,22 @@ class NgramModel:
     start_state: int = field(init=False)
 
     def __post_init__(self) -> None:
-        ids = {word: number for number, word in enumerate(self.words)}
+        ids = {word: index for index, word in enumerate(self.words)}
         object.__setattr__(self, "ids", ids)
         # The state after `<s>`, whose probability does not matter.
-        object.__setattr__(self, "start_state", int(advance(self.ngrams, 0, ids[BEGIN])[1]))
+        object.__setattr__(self, "start_state", int(advance(self.ngrams, 0, ids[BOS])[1]))
 
     @classmethod
-    def from_parts(cls, parts: NgramParts, bits: int = 0) -> "NgramModel":
+    def from_unpacked(cls, unpacked: UnpackedNgrams, bits: int = 0) -> "NgramModel":
         """A model that was trained or read from an ARPA file.
 
         Args:
-            parts: the model.
+            unpacked: the model.
             bits: of log-probabilities and back-off weights, see `packed.pack`; 0: exact.
         """
-        return cls(pack(parts.arrays, parts.counts, bits), parts.words, parts.counts, parts.unit)
+        return cls(
+            pack(unpacked.arrays, unpacked.counts, bits), unpacked.words, unpacked.counts, unpacked.unit
+        )
 
     @classmethod
     def load(cls, path: Path, unit: Unit | None = None) -> "NgramModel":
@@ -73,7 +75,7 @@ class NgramModel:
             ModelError: no such file, not a language model, or a damaged one.
         """
         path = Path(path)
-        model = cls(*binary.read(path)) if binary.is_binary(path) else cls.from_parts(arpa.read(path))
+        model = cls(*binary.read(path)) if binary.is_binary(path) else cls.from_unpacked(arpa.read(path))
         if unit in (None, model.unit):
             return model
         old, new = (" ", arpa.SPACE) if model.unit == "character" else (arpa.SPACE, " ")
@@ -86,17 +88,17 @@ class NgramModel:
             OSError: the file cannot be written.
         """
         if is_arpa(path):
-            arpa.write(path, self.parts())
+            arpa.write(path, self.unpacked())
         else:
             binary.write(path, self.ngrams, self.words, self.counts, self.unit)
 
     def quantized(self, bits: int) -> "NgramModel":
         """The model with values of `bits` bits, see `packed.pack`."""
-        return NgramModel.from_parts(self.parts(), bits)
+        return NgramModel.from_unpacked(self.unpacked(), bits)
 
-    def parts(self) -> NgramParts:
+    def unpacked(self) -> UnpackedNgrams:
         """The model unpacked."""
-        return NgramParts(unpack(self.ngrams, self.counts), self.words, self.counts, self.unit)
+        return UnpackedNgrams(unpack(self.ngrams, self.counts), self.words, self.counts, self.unit)
 
     @property
     def order(self) -> int:
@@ -106,7 +108,7 @@ class NgramModel:
     @property
     def end_id(self) -> int:
         """The id of `</s>`."""
-        return self.ids[END]
+        return self.ids[EOS]
 
     def start(self) -> int:
         """The state in which a text begins."""

@@ -39,7 +39,7 @@ __all__ = [
 
 # The columns. Of nodes: last word and code of the log-probability (of longer n-grams only), whether it is a
 # state; of each 64 nodes how many states are before. Of states: first child, code of the back-off, suffix.
-WORD, LOG_PROB, IS_STATE, STATES_BEFORE, BEGIN, BACKOFF, SUFFIX = range(7)
+WORD, LOG_PROB, IS_STATE, STATES_BEFORE, FIRST_CHILD, BACKOFF, SUFFIX = range(7)
 
 # The columns of `orders`: the first node and state of each order (the empty context is state 0), and where
 # its log-probabilities and back-off weights begin in `values`.
@@ -98,7 +98,7 @@ def _child_of(ngrams: PackedNgrams, state: int, word: int) -> int:
     if state == 0:
         return word
     n_words = ngrams.orders[1, NODES]
-    low, end = read_field(ngrams, BEGIN, state), read_field(ngrams, BEGIN, state + 1)
+    low, end = read_field(ngrams, FIRST_CHILD, state), read_field(ngrams, FIRST_CHILD, state + 1)
     high = end
     while low < high:
         middle = (low + high) >> 1
@@ -283,11 +283,11 @@ def _unpack(ngrams: PackedNgrams, arrays: NgramArrays) -> None:
             arrays.log_prob[i] = _log_prob(ngrams, node)
             state = _state_of(ngrams, node)
         if i < inner:
-            arrays.begin[i] = 1 + read_field(ngrams, BEGIN, states)
+            arrays.begin[i] = 1 + read_field(ngrams, FIRST_CHILD, states)
             if state > 0 or i == 0:
                 arrays.backoff[i] = _backoff(ngrams, state)
                 states += 1
-    arrays.begin[inner] = 1 + read_field(ngrams, BEGIN, states)
+    arrays.begin[inner] = 1 + read_field(ngrams, FIRST_CHILD, states)
 
 
 def fits(ngrams: PackedNgrams, counts: tuple[int, ...]) -> bool:
@@ -322,9 +322,9 @@ def is_sound(ngrams: PackedNgrams) -> bool:
     """Whether no walk through a model that `fits` can leave its arrays or run forever."""
     order, n_words = len(ngrams.orders) - 1, ngrams.orders[1, NODES]
     nodes, states = ngrams.orders[order, NODES], ngrams.orders[order, STATES]
-    if read_field(ngrams, BEGIN, 0) != 0 or read_field(ngrams, BEGIN, states) != nodes:
+    if read_field(ngrams, FIRST_CHILD, 0) != 0 or read_field(ngrams, FIRST_CHILD, states) != nodes:
         return False
-    if states > 1 and read_field(ngrams, BEGIN, 1) != n_words:
+    if states > 1 and read_field(ngrams, FIRST_CHILD, 1) != n_words:
         return False
     before = 0
     for node in range(nodes):
@@ -343,7 +343,7 @@ def is_sound(ngrams: PackedNgrams) -> bool:
         # A suffix's number is lower, so that every walk along suffixes ends at the empty context.
         if state > 0 and read_field(ngrams, SUFFIX, state) >= state:
             return False
-        low, high = read_field(ngrams, BEGIN, state), read_field(ngrams, BEGIN, state + 1)
+        low, high = read_field(ngrams, FIRST_CHILD, state), read_field(ngrams, FIRST_CHILD, state + 1)
         if low > high:
             return False
         last = -1

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from asr.compiled import kernel
 from asr.lm.ngram.disk import DiskArrays
-from asr.lm.ngram.trie import NgramArrays, advance, link
+from asr.lm.ngram.trie import NgramArrays, advance_unpacked, link
 
 __all__ = ["keep", "prune_entropy", "set_backoffs"]
 
@@ -86,7 +86,7 @@ def _remaining(arrays: NgramArrays, parent: int) -> tuple[float, float]:
     rest, rest_low = 1.0, 1.0
     for node in range(arrays.begin[parent], arrays.begin[parent + 1]):
         rest -= math.exp(arrays.log_prob[node])
-        rest_low -= math.exp(advance(arrays, arrays.suffix[parent], arrays.word[node])[0])
+        rest_low -= math.exp(advance_unpacked(arrays, arrays.suffix[parent], arrays.word[node])[0])
     return rest, rest_low
 
 
@@ -123,7 +123,7 @@ def _mark_kept(
                 if needed:
                     continue
             log_prob = arrays.log_prob[node]
-            log_low, _ = advance(arrays, arrays.suffix[parent], arrays.word[node])
+            log_low, _ = advance_unpacked(arrays, arrays.suffix[parent], arrays.word[node])
             prob, prob_low = math.exp(log_prob), math.exp(log_low)
             old = math.log(rest / rest_low)
             new = math.log((rest + prob) / (rest_low + prob_low))

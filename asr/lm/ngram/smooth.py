@@ -12,7 +12,7 @@ equation 26 (discounts); Heafield et al. (2013), Scalable modified Kneser-Ney la
 import logging
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from asr.compiled import kernel
 from asr.lm.ngram.count import Level
 from asr.lm.ngram.disk import DiskArrays
-from asr.lm.ngram.trie import BEGIN_ID, NgramArrays, first_not_below, link
+from asr.lm.ngram.trie import BOS_ID, LOG_ZERO, NgramArrays, first_not_below, link
 
 __all__ = ["FALLBACK", "discounts", "estimate"]
 
@@ -28,7 +28,41 @@ log = logging.getLogger("asr")
 
 FALLBACK = (0.5, 1.0, 1.5)  # discounts for too little text; those of lmplz's --discount_fallback
 
-_ZERO = -99.0 * math.log(10)  # the logarithm of 0, as ARPA files write it
+
+class _Order(NamedTuple):
+    """The counted n-grams of one order.
+
+    Attributes:
+        word: (n,) int32, as the next two of the order's `Level`.
+        counts: (n,) uint32 plain counts.
+        begin: (parents + 1,) int32 first n-gram of each parent.
+        adjusted: (n,) uint32 adjusted counts.
+        suffix: (n,) int32 indices in the order below of the n-grams without their first word.
+        kept: (n + 1,) int32, see `_kept`.
+        first: node of the first of them.
+    """
+
+    word: NDArray[np.int32]
+    counts: NDArray[np.uint32]
+    begin: NDArray[np.int32]
+    adjusted: NDArray[np.uint32]
+    suffix: NDArray[np.int32]
+    kept: NDArray[np.int32]
+    first: int
+
+
+class _LowerOrder(NamedTuple):
+    """The order below, smoothed: the root below unigrams.
+
+    Attributes:
+        probs: (n-grams,) float32 probabilities.
+        kept: (n-grams + 1,) int32, see `_kept`.
+        first: node of the first of them.
+    """
+
+    probs: NDArray[np.float32]
+    kept: NDArray[np.int32]
+    first: int
 
 
 def discounts(counts: NDArray[np.uint32]) -> tuple[float, float, float] | None:
@@ -77,13 +111,12 @@ def estimate(
     followed = disk.zeros(inner, np.int64)
     arrays.word[0], arrays.begin[0] = -1, 1
     uniform = 1 / (counts[0] - 1)  # over all words but <s>
-    lower = np.full(1, uniform, np.float32)
-    first_parent, first = 0, 1  # nodes
-    numbers = np.array([0, 1], np.int32)  # of the root
+    lower = _LowerOrder(np.full(1, uniform, np.float32), np.array([0, 1], np.int32), first=0)
+    first = 1
     for n, level in enumerate(levels, start=1):
         adjusted = _adjusted(level, suffixes[n] if n < order else None, disk)
         if n == 1:
-            adjusted[BEGIN_ID] = 0
+            adjusted[BOS_ID] = 0
         taken = discounts(adjusted)
         if taken is None and len(level):
             taken = FALLBACK
@@ -93,14 +126,12 @@ def estimate(
                 ", ".join(f"{d:g}" for d in FALLBACK),
             )
         probs = disk.zeros(len(level), np.float32)
-        _smooth(
-            arrays, followed, level.word, level.count, level.begin, adjusted, suffixes[n - 1], kept[n - 1],
-            numbers, lower, np.array(taken or FALLBACK), probs, first_parent, first, n < order,
-        )  # fmt: skip
-        first_parent, first = first, first + counts[n - 1]
-        lower, numbers = probs, kept[n - 1]
+        counted = _Order(level.word, level.count, level.begin, adjusted, suffixes[n - 1], kept[n - 1], first)
+        _smooth(arrays, followed, counted, lower, np.array(taken or FALLBACK), probs)
+        lower = _LowerOrder(probs, kept[n - 1], first)
+        first += counts[n - 1]
         disk.release_memory()
-    arrays.log_prob[1 + BEGIN_ID] = _ZERO  # never predicted
+    arrays.log_prob[1 + BOS_ID] = LOG_ZERO  # never predicted
     arrays.backoff[0] = 0.0  # the empty context has no shorter one
     link(arrays)
     disk.release_memory()
@@ -181,44 +212,27 @@ def _link_level(
 def _smooth(
     arrays: NgramArrays,
     followed: NDArray[np.int64],
-    word: NDArray[np.int32],
-    count: NDArray[np.uint32],
-    begin: NDArray[np.int32],
-    adjusted: NDArray[np.uint32],
-    suffix: NDArray[np.int32],
-    kept: NDArray[np.int32],
-    kept_parents: NDArray[np.int32],
-    lower: NDArray[np.float32],
+    order: _Order,
+    lower: _LowerOrder,
     discount: NDArray[np.float64],
     probs: NDArray[np.float32],
-    first_parent: int,
-    first: int,
-    inner: bool,
 ) -> None:
     """Write one order: log-probabilities of its n-grams, back-off weights and children of their contexts.
 
     Args:
         arrays: the model; output.
         followed: (contexts,) how often a word follows each context; output.
-        word: of the order's `Level`, as the next two are.
-        count: (n,) plain counts.
-        begin: (parents + 1,) first n-gram of each parent.
-        adjusted: (n,) adjusted counts.
-        suffix: (n,) numbers in the order below of the n-grams without their first word.
-        kept: (n + 1,) see `_kept`.
-        kept_parents: (parents + 1,) the same for the order below.
-        lower: (parents of suffixes,) probabilities of the order below.
+        order: its n-grams.
+        lower: the order below, their contexts.
         discount: (3,) D1, D2, D3+.
         probs: (n,) output: probabilities.
-        first_parent: node of the first n-gram of the order below.
-        first: node of the first n-gram of this order.
-        inner: whether this order has a higher one; its nodes then have back-off weights.
     """
+    begin, adjusted, kept = order.begin, order.adjusted, order.kept
     for parent in range(len(begin) - 1):
         total, gamma, times = 0.0, 0.0, 0
         for i in range(begin[parent], begin[parent + 1]):
             total += adjusted[i]
-            times += count[i]
+            times += order.counts[i]
             if kept[i] == kept[i + 1]:
                 gamma += adjusted[i]
             elif adjusted[i]:
@@ -228,13 +242,13 @@ def _smooth(
             if kept[i] == kept[i + 1]:
                 continue
             discounted = (adjusted[i] - discount[min(adjusted[i], 3) - 1]) / total if adjusted[i] else 0.0
-            probs[i] = discounted + gamma * lower[suffix[i]]
-            node = first + kept[i]
-            arrays.word[node] = word[i]
-            arrays.log_prob[node] = max(math.log(probs[i]), _ZERO)
-        if kept_parents[parent] < kept_parents[parent + 1]:
-            node = first_parent + kept_parents[parent]
+            probs[i] = discounted + gamma * lower.probs[order.suffix[i]]
+            node = order.first + kept[i]
+            arrays.word[node] = order.word[i]
+            arrays.log_prob[node] = max(math.log(probs[i]), LOG_ZERO)
+        if lower.kept[parent] < lower.kept[parent + 1]:
+            node = lower.first + lower.kept[parent]
             # discounts of exactly 0 leave no probability for other words
-            arrays.backoff[node] = max(math.log(gamma), _ZERO)
-            arrays.begin[node + 1] = first + kept[begin[parent + 1]]
+            arrays.backoff[node] = max(math.log(gamma), LOG_ZERO)
+            arrays.begin[node + 1] = order.first + kept[begin[parent + 1]]
             followed[node] = times

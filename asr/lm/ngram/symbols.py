@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from asr.compiled import kernel
 from asr.lm.interface import Unit
-from asr.lm.ngram.trie import BEGIN_ID, END_ID, RESERVED
+from asr.lm.ngram.trie import BOS_ID, EOS_ID, RESERVED
 
 __all__ = ["SymbolTable"]
 
@@ -117,7 +117,7 @@ def _encode_words(
         byte = data[i]
         if byte == _LINE_FEED:
             if opened:
-                out[written] = END_ID
+                out[written] = EOS_ID
                 written += 1
                 opened = False
             i += 1
@@ -130,33 +130,33 @@ def _encode_words(
             code = (code ^ np.uint64(data[i])) * np.uint64(1099511628211)  # FNV-1a
             i += 1
         if not opened:
-            out[written] = BEGIN_ID
+            out[written] = BOS_ID
             written += 1
             sentences += 1
             opened = True
         bucket = code & mask
-        number = table[bucket]
-        while number >= 0:
-            if hashes[number] == code:
-                begin = starts[number - _RESERVED]
-                if starts[number - _RESERVED + 1] - begin == i - first:
+        word_id = table[bucket]
+        while word_id >= 0:
+            if hashes[word_id] == code:
+                begin = starts[word_id - _RESERVED]
+                if starts[word_id - _RESERVED + 1] - begin == i - first:
                     same = 0
                     while same < i - first and pool[begin + same] == data[first + same]:
                         same += 1
                     if same == i - first:
                         break
             bucket = (bucket + np.uint64(1)) & mask
-            number = table[bucket]
-        if number < 0:
-            number = np.int32(count)
-            table[bucket] = number
-            hashes[number] = code
+            word_id = table[bucket]
+        if word_id < 0:
+            word_id = np.int32(count)
+            table[bucket] = word_id
+            hashes[word_id] = code
             begin = starts[count - _RESERVED]
             for k in range(i - first):
                 pool[begin + k] = data[first + k]
             starts[count - _RESERVED + 1] = begin + i - first
             count += 1
-        out[written] = number
+        out[written] = word_id
         written += 1
     return written, count, sentences
 
@@ -165,11 +165,11 @@ def _encode_words(
 def _fill_table(table: NDArray[np.int32], hashes: NDArray[np.uint64], count: int) -> None:
     """Enter the ids 3 to `count` - 1 into an empty hash table, by the hashes of their words."""
     mask = np.uint64(len(table) - 1)
-    for number in range(_RESERVED, count):
-        bucket = hashes[number] & mask
+    for word_id in range(_RESERVED, count):
+        bucket = hashes[word_id] & mask
         while table[bucket] >= 0:
             bucket = (bucket + np.uint64(1)) & mask
-        table[bucket] = number
+        table[bucket] = word_id
 
 
 @kernel
@@ -191,14 +191,14 @@ def _encode_characters(
     for code in codes:
         if code == _LINE_FEED:
             if opened:
-                out[written] = END_ID
+                out[written] = EOS_ID
                 written += 1
             opened = spaced = False
         elif code == _SPACE or 9 <= code <= 13:
             spaced = opened
         else:
             if not opened:
-                out[written] = BEGIN_ID
+                out[written] = BOS_ID
                 written += 1
                 sentences += 1
                 opened = True

@@ -11,6 +11,7 @@ A state is the node of the longest context that can still matter: one with child
 other than 1. Two histories after which all probabilities are equal have the same state.
 """
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -20,14 +21,17 @@ from asr.compiled import kernel
 from asr.lm.interface import Unit
 
 __all__ = [
-    "BEGIN", "BEGIN_ID", "END", "END_ID", "MAX_NODES", "RESERVED", "ROOT", "UNKNOWN", "UNKNOWN_ID",
-    "NgramArrays", "NgramParts", "advance", "child_of", "first_not_below", "link", "state_of",
+    "BOS", "BOS_ID", "EOS", "EOS_ID", "LOG10_ZERO", "LOG_ZERO", "MAX_NODES", "RESERVED", "ROOT", "UNK",
+    "UNK_ID", "NgramArrays", "UnpackedNgrams", "advance_unpacked", "child_of", "first_not_below", "link",
+    "state_of",
 ]  # fmt: skip
 
 ROOT = 0  # the empty context
-UNKNOWN, BEGIN, END = RESERVED = "<unk>", "<s>", "</s>"  # the words with the ids 0, 1 and 2
-UNKNOWN_ID, BEGIN_ID, END_ID = 0, 1, 2
+UNK, BOS, EOS = RESERVED = "<unk>", "<s>", "</s>"  # the words with the ids 0, 1 and 2
+UNK_ID, BOS_ID, EOS_ID = 0, 1, 2
 MAX_NODES = 2**31 - 2  # int32
+LOG10_ZERO = -99.0  # the logarithm of 0, as ARPA files write it
+LOG_ZERO = LOG10_ZERO * math.log(10)  # nats
 
 
 class NgramArrays(NamedTuple):
@@ -48,7 +52,7 @@ class NgramArrays(NamedTuple):
     begin: NDArray[np.int32]
 
 
-class NgramParts(NamedTuple):
+class UnpackedNgrams(NamedTuple):
     """An n-gram model with its words.
 
     Attributes:
@@ -105,7 +109,7 @@ def state_of(arrays: NgramArrays, node: int) -> int:
 
 
 @kernel
-def advance(arrays: NgramArrays, state: int, word: int) -> tuple[float, int]:
+def advance_unpacked(arrays: NgramArrays, state: int, word: int) -> tuple[float, int]:
     """The log-probability of a word after a state, and the state that follows.
 
     Args:

@@ -131,7 +131,7 @@ def compare(found: list[Hypothesis], expected: list[Expected], tolerance: float 
         assert hypothesis.tokens == one.tokens
         assert hypothesis.score == pytest.approx(one.score, abs=tolerance)
         assert hypothesis.acoustic_score == pytest.approx(one.acoustic, abs=tolerance)
-        assert hypothesis.lm_score == pytest.approx(one.lm, abs=tolerance)
+        assert hypothesis.lm_log_prob == pytest.approx(one.lm, abs=tolerance)
         assert " ".join(word.text for word in hypothesis.words) == one.text
 
 

@@ -6,7 +6,7 @@ import math
 import pytest
 
 from asr.decoding.beam_decoder import BeamDecoder
-from asr.decoding.fusion.hotwords import build_hot_words, parse_hot_words
+from asr.decoding.fusion.hotwords import build_hotwords, parse_hotwords
 from asr.errors import SettingsError
 from asr.lm.ngram.model import NgramModel
 from asr.text.characters import CharTokenizer
@@ -28,7 +28,7 @@ LETTERS = {letter: number for number, letter in enumerate("abc")}
 
 def test_as_they_are_typed() -> None:
     """Guards colons within words, spaces around and within phrases, and the boost where none is given."""
-    assert parse_hot_words(["ab:3", "two  words : 2.5", "a:b:0.5", " new  york "]) == {
+    assert parse_hotwords(["ab:3", "two  words : 2.5", "a:b:0.5", " new  york "]) == {
         "ab": 3.0,
         "two words": 2.5,
         "a:b": 0.5,
@@ -54,7 +54,7 @@ def test_as_they_are_typed() -> None:
 def test_not_a_hot_word(given: list[str], complaint: str) -> None:
     """Guards against a boost that is no number, that would punish, or after which nothing else is found."""
     with pytest.raises(SettingsError) as caught:
-        parse_hot_words(given)
+        parse_hotwords(given)
     assert complaint in str(caught.value)
 
 
@@ -67,7 +67,7 @@ def test_boosts_from_python_are_checked(boosts: dict[str, float]) -> None:
 
 def test_advance_by_hand() -> None:
     """Guards the advance letter by letter, and that the greater of two counts."""
-    hot = build_hot_words({"ab": 2.0, "abc": 6.0}, LETTERS)
+    hot = build_hotwords({"ab": 2.0, "abc": 6.0}, LETTERS)
 
     def after(text: str) -> tuple[float, float]:
         state = 0
@@ -86,7 +86,7 @@ def test_advance_by_hand() -> None:
 def test_the_automaton_is_that_of_its_definition() -> None:
     """A state that forgets a phrase's shorter ending, or advances another boost, against the definition."""
     boosts = {"a b": 3.0, "a bc": 8.0, "b": 1.0, "ab a b": 2.0, "b a": 2.5}
-    hot = build_hot_words(boosts, LETTERS)
+    hot = build_hotwords(boosts, LETTERS)
 
     def endings(text: str) -> list[str]:
         return [text, *(text[index + 1 :] for index, letter in enumerate(text) if letter == " ")]
@@ -112,7 +112,7 @@ def test_the_automaton_is_that_of_its_definition() -> None:
 def test_absurd_boosts_are_named() -> None:
     """A boost at which nothing has a probability, and a message that blames the model for it."""
     with pytest.raises(SettingsError, match=r"--hotwords ab:1000: the boost is 1000\. .* at most 100 nats"):
-        parse_hot_words(["ab:1000"])
+        parse_hotwords(["ab:1000"])
     with pytest.raises(SettingsError, match=r"hotwords: the boost of 'a' is 1000000\.0"):
         BeamDecoder(CharTokenizer((" ", "a", "b")), hotwords={"a": 1e6})
 

@@ -45,7 +45,7 @@ def test_three_calls_equal_compiled_at_any_beam(
     outside = decode_one(BeamDecoder(TOKENIZER, config, lm=Outside(models[unit]), hotwords=hot), log_probs)
     assert [h.text for h in outside] == [h.text for h in compiled]
     assert [h.score for h in outside] == pytest.approx([h.score for h in compiled], abs=1e-9)
-    assert [h.lm_score for h in outside] == pytest.approx([h.lm_score for h in compiled], abs=1e-9)
+    assert [h.lm_log_prob for h in outside] == pytest.approx([h.lm_log_prob for h in compiled], abs=1e-9)
 
 
 def test_states_that_cannot_be_compared(models: dict[str, NgramModel], random_rows: Rows) -> None:
@@ -102,7 +102,7 @@ def test_few_waiting_prefixes_at_a_time(
     log_probs = random_rows(30, steps=12, vocab=4, sharpness=0.5)
     decoder = BeamDecoder(TOKENIZER, BeamConfig(beam_size=30, nbest=30), lm=Outside(models["word"]))
     expected = decode_one(decoder, log_probs)
-    monkeypatch.setattr("asr.decoding.beam_search._PENDING", 3)
+    monkeypatch.setattr("asr.decoding.beam_search._MAX_PENDING", 3)
     assert decode_one(decoder, log_probs) == expected
 
 

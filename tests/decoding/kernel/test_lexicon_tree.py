@@ -9,11 +9,11 @@ import pytest
 from asr.decoding.kernel.lexicon_tree import LexiconTree, best_below, build_tree
 
 
-def walk(tree: LexiconTree, letters: tuple[int, ...]) -> int | None:
+def walk(tree: LexiconTree, symbols: tuple[int, ...]) -> int | None:
     node = 0
-    for letter in letters:
+    for symbol in symbols:
         below = range(tree.child_start[node], tree.child_start[node + 1])
-        found = [child for child in below if tree.letter[child] == letter]
+        found = [child for child in below if tree.symbol[child] == symbol]
         if not found:
             return None
         [node] = found
@@ -33,17 +33,17 @@ def test_every_spelling_is_found_and_nothing_else(seed: int) -> None:
     scores = np.array([chance.uniform(-9, 0) for _ in range(40)])
     best = best_below(tree, scores[tree.words])
     prefixes = {spelled[:length] for _, spelled in spellings for length in range(len(spelled) + 1)}
-    assert len(tree.letter) == len(prefixes)
+    assert len(tree.symbol) == len(prefixes)
     for length in range(6):
-        for letters in itertools.product(range(3), repeat=length):
-            node = walk(tree, letters)
-            assert (node is not None) == (letters in prefixes)
+        for symbols in itertools.product(range(3), repeat=length):
+            node = walk(tree, symbols)
+            assert (node is not None) == (symbols in prefixes)
             if node is None:
                 continue
-            here = {word for word, spelled in spellings if spelled == letters}
+            here = {word for word, spelled in spellings if spelled == symbols}
             assert set(tree.words[tree.word_start[node] : tree.word_start[node + 1]].tolist()) == here
-            below = [scores[word] for word, spelled in spellings if spelled[:length] == letters]
+            below = [scores[word] for word, spelled in spellings if spelled[:length] == symbols]
             assert best[node] == max(below)
-    for node in range(len(tree.letter)):
-        siblings = tree.letter[tree.child_start[node] : tree.child_start[node + 1]]
+    for node in range(len(tree.symbol)):
+        siblings = tree.symbol[tree.child_start[node] : tree.child_start[node + 1]]
         assert (np.diff(siblings) > 0).all()

@@ -25,7 +25,7 @@ def test_read_back_whole(saved: Path) -> None:
     other = NgramModel.load(saved.with_name("m.arpa"))
     assert model.words == other.words
     assert model.counts == other.counts
-    for ours, theirs in zip(model.parts().arrays, other.parts().arrays, strict=True):
+    for ours, theirs in zip(model.unpacked().arrays, other.unpacked().arrays, strict=True):
         assert ours.dtype == theirs.dtype
         assert np.allclose(ours, theirs, atol=1e-5)
     assert list(saved.parent.glob("*.part*")) == []

@@ -11,9 +11,9 @@ import pytest
 
 from asr.errors import DataError, ModelError, SettingsError
 from asr.lm.ngram.build import NgramConfig, build
-from asr.lm.ngram.interpolate import best_weights, interpolate, predict
+from asr.lm.ngram.interpolate import best_weights, interpolate, word_probs
 from asr.lm.ngram.model import NgramModel
-from asr.lm.perplexity import measure
+from asr.lm.perplexity import perplexity
 
 Gram = tuple[str, ...]
 
@@ -224,7 +224,7 @@ def test_best_weights_are_the_best(paths: list[Path], tmp_path: Path) -> None:
     models = load(paths[:1] + paths[2:])
     dev = tmp_path / "dev.txt"
     dev.write_text("a b c\nz a c\nc z unheard b\nd e a\n\n")
-    weights = best_weights(predict(models, [dev]))
+    weights = best_weights(word_probs(models, [dev]))
     assert weights.sum() == pytest.approx(1)
     first, second = (Dictionaries(Path(name)) for name in models)
 
@@ -243,9 +243,9 @@ def test_best_weights_are_the_best(paths: list[Path], tmp_path: Path) -> None:
     assert 0.1 < weights[0] < 0.9
     draw = random.Random(5)
     dev.write_text("".join(" ".join(draw.choices("abc", k=4)) + "\n" for _ in range(50)))  # both have these
-    merged = interpolate(models, best_weights(predict(models, [dev])).tolist())
-    best = min(measure(model, [dev]).perplexity for model in models.values())
-    assert measure(merged, [dev]).perplexity < best
+    merged = interpolate(models, best_weights(word_probs(models, [dev])).tolist())
+    best = min(perplexity(model, [dev]).perplexity for model in models.values())
+    assert perplexity(merged, [dev]).perplexity < best
 
 
 def test_mistakes(paths: list[Path], tmp_path: Path) -> None:
@@ -267,7 +267,7 @@ def test_mistakes(paths: list[Path], tmp_path: Path) -> None:
     dev = tmp_path / "dev.txt"
     dev.write_text("\n")
     with pytest.raises(DataError, match=r"no text in .*dev.txt"):
-        predict(models, [dev])
+        word_probs(models, [dev])
 
 
 def test_too_many_ngrams(paths: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -53,7 +53,7 @@ def test_exact_walk_is_that_of_the_arrays(order: int, random_table: RandomTable,
         node = state = 0
         states = {0: 0}
         for word in random.Random(seed).choices(range(5), k=600):
-            wanted, node = trie.advance(arrays, node, word)
+            wanted, node = trie.advance_unpacked(arrays, node, word)
             found, state = packed.advance(ngrams, state, word)
             assert found == wanted
             assert states.setdefault(node, state) == state  # the same histories are one state
@@ -100,7 +100,8 @@ def changed(ngrams: PackedNgrams, column: int, index: int, value: int) -> Packed
 
 @pytest.mark.parametrize(
     ("column", "index", "value"),
-    [(packed.BEGIN, 0, 1), (packed.BEGIN, 1, 5), (packed.BEGIN, 3, 10**6), (packed.SUFFIX, 5, 5),
+    [(packed.FIRST_CHILD, 0, 1), (packed.FIRST_CHILD, 1, 5), (packed.FIRST_CHILD, 3, 10**6),
+     (packed.SUFFIX, 5, 5),
      (packed.SUFFIX, 3, 10**6), (packed.WORD, 0, 99), (packed.WORD, 1, 0), (packed.LOG_PROB, 0, 10**5),
      (packed.BACKOFF, 2, 10**5), (packed.IS_STATE, 0, 0), (packed.STATES_BEFORE, 0, 7)],
 )  # fmt: skip

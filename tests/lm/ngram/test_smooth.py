@@ -68,7 +68,7 @@ def written(model: NgramModel) -> dict[Gram, float]:
     """The probability of every n-gram of a model, read off its trie."""
     found: dict[Gram, float] = {}
     grams: list[Gram] = [()]
-    arrays = model.parts().arrays
+    arrays = model.unpacked().arrays
     for node in range(len(arrays.word)):
         if node:
             found[grams[node]] = math.exp(arrays.log_prob[node])
@@ -100,7 +100,7 @@ def test_probabilities_are_the_formulas(tmp_path: Path, order: int, cutoffs: tup
     for gram, prob in probs.items():
         assert math.log(found[gram]) == pytest.approx(math.log(prob), abs=1e-6), gram
     if order > 1:
-        weight = math.exp(model.parts().arrays.backoff[1 + model.ids["a"]])
+        weight = math.exp(model.unpacked().arrays.backoff[1 + model.ids["a"]])
         assert weight == pytest.approx(backoffs[("a",)], rel=1e-6)
 
 

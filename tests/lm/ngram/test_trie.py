@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from asr.lm.ngram.trie import NgramArrays, advance
+from asr.lm.ngram.trie import NgramArrays, advance_unpacked
 
 Gram = tuple[int, ...]
 Table = dict[Gram, tuple[float, float]]  # log-probability and back-off of each n-gram
@@ -30,7 +30,7 @@ def test_walk_is_the_definition(order: int, random_table: RandomTable, arrays_of
         words = random.Random(seed).choices(range(4), k=400)
         state = 0
         for i, word in enumerate(words):
-            log_prob, state = advance(arrays, state, word)
+            log_prob, state = advance_unpacked(arrays, state, word)
             wanted = by_definition(table, tuple(words[:i]), word, order)
             assert log_prob == pytest.approx(wanted, abs=1e-6)
 
@@ -45,7 +45,7 @@ def test_equal_futures_have_equal_states(arrays_of: ArraysOf) -> None:
     def after(*words: int) -> int:
         state = 0
         for word in words:
-            state = advance(arrays, state, word)[1]
+            state = advance_unpacked(arrays, state, word)[1]
         return state
 
     assert after(0, 1) == after(1) == nodes[(1,)]  # "0 1" begins nothing and costs nothing to forget
