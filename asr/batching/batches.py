@@ -232,7 +232,7 @@ class Batches:
         if config.cache_dir is not None:
             # The training set's statistics are taken at speed 1.
             speeds = set(augment.speeds) if augment else {1.0}
-            if features.normalize in ("global", "running"):
+            if features.needs_statistics:
                 speeds.add(1.0)
             cache = open_cache(config.cache_dir, utterances, features, sorted(speeds), config.cache_workers)
         self.dataset = _BatchDataset(examples, features, augmenter, cache)

@@ -36,6 +36,8 @@ from asr.progress import Progress
 
 log = logging.getLogger("asr")
 
+_NORMALISATION = ("normalize", "prior_frames")  # settings that act on what is cached, later
+
 _FRAMES, _INDEX, _LOCK = "features.f32", "index.jsonl", "lock"
 
 _GROUP_S = 10.0  # of audio in a group, whose features a process returns together (1 MB at three speeds)
@@ -120,7 +122,7 @@ def open_cache(
         DataError: the disk is full or cannot be written.
         TrainingError: a process that computes was killed.
     """
-    settings = {key: value for key, value in asdict(config).items() if key != "normalize"}
+    settings = {key: value for key, value in asdict(config).items() if key not in _NORMALISATION}
     digest = hashlib.blake2b(json.dumps([FEATURES_VERSION, settings]).encode(), digest_size=8)
     folder = root / digest.hexdigest()
     speeds = [float(speed) for speed in speeds]

@@ -68,8 +68,9 @@ class StreamNormalizer:
         n_mels = len(normalizer.mean)
         self._history = normalizer.mean.new_zeros(0, n_mels)
         self._frames = 0  # of the utterance, that the statistics are of
-        self._count = 0.0
-        self._mean, self._squares = torch.zeros(n_mels).double(), torch.zeros(n_mels).double()
+        self._count = normalizer.prior  # of frames that the mean and the sum of squares are of
+        self._mean = normalizer.mean.double().cpu()
+        self._squares = normalizer.prior * normalizer.deviation.double().cpu().square()
 
     def accept(self, frames: Tensor) -> Tensor:
         """Take the next frames, (frames, n_mels), and return them as `normalize` needs them."""
@@ -80,7 +81,9 @@ class StreamNormalizer:
         if kind == "running":
             past = self._history
             self._history = torch.cat([past, frames])[1 - RUNNING_FRAMES :]
-            return normalize_running(frames[None], normalizer.mean, normalizer.deviation, past[None])[0]
+            return normalize_running(
+                frames[None], normalizer.mean, normalizer.deviation, normalizer.prior, past[None]
+            )[0]
         return frames
 
     def normalize(self, frames: Tensor, first: int) -> Tensor:

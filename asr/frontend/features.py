@@ -28,7 +28,7 @@ _GPU_BLOCK = 65_536
 Normalization = Literal["utterance", "running", "global", "none"]
 
 RUNNING_FRAMES = 512  # that running statistics are of; a power of two
-_PRIOR_FRAMES = 200.0  # as which the training set's statistics count beside them
+_RUNNING_PRIOR_FRAMES = 200.0  # by default
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +43,10 @@ class FeatureConfig:
     # whose mean and variance: running ones, for streams, are of the last 5 seconds and of the training set,
     # global ones of the training set
     normalize: Normalization = "utterance"
+    # As how many frames the training set's statistics count beside those of the utterance, or the running
+    # ones. They keep a short word from being normalised away: 50 for single words, 0 for none.
+    # None: 0 for utterance, 200 for running.
+    prior_frames: float | None = None
 
     def __post_init__(self) -> None:
         if self.sample_rate < 1000:
@@ -64,6 +68,30 @@ class FeatureConfig:
         if self.normalize not in get_args(Normalization):
             choices = ", ".join(get_args(Normalization))
             raise SettingsError(f"--features.normalize must be one of {choices}. Got {self.normalize!r}.")
+        if self.prior_frames is not None:
+            least = 1 if self.normalize == "running" else 0
+            if not least <= self.prior_frames < math.inf:
+                raise SettingsError(
+                    f"--features.prior-frames must be at least {least} with --features.normalize "
+                    f"{self.normalize}. Got {self.prior_frames:g}."
+                )
+            if self.prior_frames and self.normalize not in ("utterance", "running"):
+                raise SettingsError(
+                    f"--features.prior-frames {self.prior_frames:g} has no effect with --features.normalize "
+                    f"{self.normalize}. Leave it out."
+                )
+
+    @property
+    def prior(self) -> float:
+        """`prior_frames`, or the default of the kind of normalisation where none is given."""
+        if self.prior_frames is None:
+            return _RUNNING_PRIOR_FRAMES if self.normalize == "running" else 0.0
+        return self.prior_frames
+
+    @property
+    def needs_statistics(self) -> bool:
+        """Whether features are normalised with statistics of the training set."""
+        return self.normalize in ("running", "global") or self.prior > 0
 
     def _max_bands(self) -> int:
         """Bands with which the narrowest, those below 1 kHz, still cover a bin of the transform each."""
@@ -213,17 +241,49 @@ def normalize_utterance(features: Tensor, lengths: Tensor) -> Tensor:
     return centred / std
 
 
-def normalize_running(features: Tensor, mean: Tensor, std: Tensor, history: Tensor | None = None) -> Tensor:
+def normalize_with_prior(
+    features: Tensor, lengths: Tensor, mean: Tensor, std: Tensor, prior: float
+) -> Tensor:
+    """As `normalize_utterance`, where the training set's statistics count like `prior` frames more.
+
+    In a recording of one word, the utterance's own mean is that word: without a prior it is taken away.
+
+    Args:
+        features: (batch, frames, n_mels).
+        lengths: (batch,) int64 valid frames.
+        mean: (n_mels,) of the training set.
+        std: (n_mels,) of the training set.
+        prior: frames.
+
+    Returns:
+        (batch, frames, n_mels), 0 from each length on.
+
+    Source: the maximum a posteriori estimate of a mean and variance (Gauvain & Lee 1994); Kaldi's online CMVN
+        has it as `--global-frames`.
+    """
+    valid = frame_mask(lengths, features.shape[1]).unsqueeze(-1)
+    total = (lengths + prior).to(features.dtype)[:, None, None]
+    centred = (features - mean) * valid
+    shift = centred.sum(dim=1, keepdim=True) / total
+    squares = centred.square().sum(dim=1, keepdim=True) + prior * std.square()
+    variance = squares / total - shift.square()
+    return (centred - shift) * valid / (variance.clamp_min(0) + 1e-5).sqrt()
+
+
+def normalize_running(
+    features: Tensor, mean: Tensor, std: Tensor, prior: float, history: Tensor | None = None
+) -> Tensor:
     """Mean and variance normalisation over the last `RUNNING_FRAMES` frames, as a stream can do it.
 
-    The training set's statistics count like 200 frames beside them: at the beginning of an utterance they are
-    most of it, and after a long silence there is still a variance to divide by. Blocks with their histories
-    give the same bits as the whole.
+    The training set's statistics count like `prior` frames beside them: at the beginning of an utterance they
+    are most of it, and after a long silence there is still a variance to divide by. Blocks with their
+    histories give the same bits as the whole.
 
     Args:
         features: (batch, frames, n_mels).
         mean: (n_mels,) of the training set.
         std: (n_mels,) of the training set.
+        prior: frames.
         history: (batch, up to RUNNING_FRAMES - 1 frames, n_mels) before these; None at the beginning.
 
     Returns:
@@ -243,9 +303,9 @@ def normalize_running(features: Tensor, mean: Tensor, std: Tensor, history: Tens
         squares = squares + nn.functional.pad(squares, (0, 0, width, 0))[:, : past + frames]
         width *= 2
     count = torch.arange(past + 1, past + frames + 1, device=features.device).clamp_max(RUNNING_FRAMES)
-    total = (count + _PRIOR_FRAMES).unsqueeze(1)
+    total = (count + prior).unsqueeze(1)
     shift = sums[:, past:] / total
-    variance = (squares[:, past:] + _PRIOR_FRAMES * std.square()) / total - shift.square()
+    variance = (squares[:, past:] + prior * std.square()) / total - shift.square()
     return (centred - shift) / (variance + 1e-5).sqrt()
 
 
@@ -261,19 +321,16 @@ class FeatureNormalizer(nn.Module):
         config: the feature settings.
     """
 
-    mean: Tensor  # (n_mels,) of the training set, used by "global" and "running"
+    mean: Tensor  # (n_mels,) of the training set, where `needs_statistics`
     deviation: Tensor  # (n_mels,) standard deviation; saved models have this name
 
     def __init__(self, config: FeatureConfig) -> None:
         super().__init__()
         self.kind = config.normalize
+        self.prior = config.prior
+        self.needs_statistics = config.needs_statistics
         self.register_buffer("mean", torch.zeros(config.n_mels))
         self.register_buffer("deviation", torch.ones(config.n_mels))
-
-    @property
-    def needs_statistics(self) -> bool:
-        """Whether it uses statistics of the training set."""
-        return self.kind in ("running", "global")
 
     def set_statistics(self, mean: Tensor, std: Tensor) -> None:
         """Store the training set's mean and standard deviation per band, each (n_mels,)."""
@@ -283,9 +340,11 @@ class FeatureNormalizer(nn.Module):
     def forward(self, features: Tensor, lengths: Tensor) -> Tensor:
         """(batch, frames, n_mels) log-mel frames -> the same shape, normalised, 0 in the padding."""
         if self.kind == "utterance":
-            return normalize_utterance(features, lengths)
+            if not self.prior:
+                return normalize_utterance(features, lengths)
+            return normalize_with_prior(features, lengths, self.mean, self.deviation, self.prior)
         if self.kind == "running":
-            features = normalize_running(features, self.mean, self.deviation)
+            features = normalize_running(features, self.mean, self.deviation, self.prior)
         elif self.kind == "global":
             features = (features - self.mean) / self.deviation
         return features * frame_mask(lengths, features.shape[1]).unsqueeze(-1)

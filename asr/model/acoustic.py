@@ -81,7 +81,7 @@ class AcousticModel(nn.Module):
         """The encoder's outputs, (batch, steps, size), and (batch,) int64 valid steps; as `forward`."""
         features = self.normalize(features, lengths)
         if masks is not None:
-            means_are_zero = self.normalize.kind == "utterance"
+            means_are_zero = self.normalize.kind == "utterance" and not self.normalize.prior
             features = apply_masks(features, masks, None if means_are_zero else lengths)
         return self.encoder.encode(features, lengths)
 

@@ -192,6 +192,7 @@ def test_killed_process(tones: list[Utterance], tmp_path: Path, monkeypatch: pyt
         ({"window_ms": 20.0}, True),
         ({"log_floor": 1e-6}, True),
         ({"normalize": "global"}, False),
+        ({"prior_frames": 50.0}, False),
     ],
 )
 def test_changed_settings(

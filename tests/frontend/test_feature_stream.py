@@ -47,7 +47,7 @@ def test_running_statistics_are_of_the_last_frames_and_the_training_set() -> Non
     frames = RUNNING_FRAMES + 90
     features = 3 * noise(frames, 2).double() - 7
     mean, std = torch.tensor([-6.0, -8.0]).double(), torch.tensor([2.0, 3.0]).double()
-    found = normalize_running(features[None], mean, std)[0]
+    found = normalize_running(features[None], mean, std, 200)[0]
     for frame in (0, 1, 77, RUNNING_FRAMES - 1, RUNNING_FRAMES, frames - 1):
         window = features[max(0, frame + 1 - RUNNING_FRAMES) : frame + 1]
         total = 200 + len(window)
@@ -90,6 +90,17 @@ def test_whole_utterances_are_normalised_by_what_came_so_far() -> None:
         found = stream.normalize(stream.accept(features[first:end]), first)
     expected = normalize_utterance(features[None], torch.tensor([500]))[0]
     torch.testing.assert_close(found, expected[150:], rtol=1e-4, atol=1e-4)
+
+
+def test_prior_is_where_a_stream_begins() -> None:
+    """Guards models with a prior: by the end of an utterance, its normalisation is that of the whole."""
+    normalizer = FeatureNormalizer(FeatureConfig(n_mels=3, prior_frames=50))
+    normalizer.set_statistics(torch.tensor([-6.0, -7.0, -8.0]), torch.tensor([2.0, 3.0, 1.0]))
+    stream = StreamNormalizer(normalizer)
+    features = 3 * noise(80, 3) - 7
+    found = stream.normalize(stream.accept(features), 0)
+    expected = normalizer(features[None], torch.tensor([80]))[0]
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_statistics_of_a_stream_fade() -> None:

@@ -21,6 +21,7 @@ from asr.frontend.features import (
     frame_mask,
     log_mel,
     normalize_utterance,
+    normalize_with_prior,
 )
 
 CONFIGS = {
@@ -228,10 +229,13 @@ def test_gradient_after_inference_mode() -> None:
     assert waveform.grad is not None
 
 
-@pytest.mark.parametrize("kind", ["utterance", "running", "global", "none"])
-def test_normalizer_alone_equals_in_a_batch(kind: Any) -> None:
+@pytest.mark.parametrize(
+    ("kind", "prior"),
+    [("utterance", None), ("utterance", 30), ("running", None), ("global", None), ("none", 0)],
+)
+def test_normalizer_alone_equals_in_a_batch(kind: Any, prior: float | None) -> None:
     """Guards every kind of normalisation: padding is exactly 0 whatever it held, and changes no frame."""
-    config = FeatureConfig(normalize=kind, n_mels=20)
+    config = FeatureConfig(normalize=kind, prior_frames=prior, n_mels=20)
     normalizer = FeatureNormalizer(config)
     normalizer.set_statistics(torch.linspace(-9, -2, 20), torch.linspace(0.5, 4, 20))
     generator = torch.Generator().manual_seed(2)
@@ -261,6 +265,28 @@ def test_normalize_utterance_statistics() -> None:
         torch.testing.assert_close(
             own.var(0, correction=0), torch.ones(40, dtype=torch.float64), rtol=0, atol=1e-4
         )
+
+
+@pytest.mark.parametrize("frames", [1, 17, 300])
+def test_prior_counts_like_frames(frames: int) -> None:
+    """Guards the prior: 40 frames of the training set's mean and deviation added to the utterance's own."""
+    generator = torch.Generator().manual_seed(4)
+    others = -6 + 2 * torch.randn(40, 5, generator=generator)
+    own = -3 + torch.randn(frames, 5, generator=generator)
+    together = torch.cat([own, others])
+    found = normalize_with_prior(
+        own[None], torch.tensor([frames]), others.mean(0), others.std(0, correction=0), 40
+    )
+    expected = (own - together.mean(0)) / together.std(0, correction=0)
+    torch.testing.assert_close(found[0], expected, rtol=0, atol=1e-4)
+
+
+def test_prior_frames_that_have_no_effect_are_an_error() -> None:
+    """A prior that is given and ignored, or running statistics of one frame, which are its own."""
+    with pytest.raises(SettingsError, match=r"--features\.prior-frames 50 has no effect"):
+        FeatureConfig(normalize="global", prior_frames=50)
+    with pytest.raises(SettingsError, match=r"must be at least 1 with --features\.normalize running"):
+        FeatureConfig(normalize="running", prior_frames=0)
 
 
 def test_silence_is_zeros() -> None:
