@@ -16,6 +16,7 @@ after SRILM's pruning. A missing back-off is 0. `<s>` and `</s>` must be there; 
 
 import gzip
 import io
+import logging
 import math
 import re
 from array import array
@@ -29,6 +30,7 @@ from numpy.typing import NDArray
 from asr.compiled import kernel
 from asr.errors import ModelError
 from asr.lm.interface import Unit
+from asr.lm.ngram.other_formats import HEAD_SIZE, other_format
 from asr.lm.ngram.trie import (
     BEGIN,
     END,
@@ -46,6 +48,8 @@ __all__ = ["SPACE", "read", "write"]
 
 SPACE = "<space>"
 
+log = logging.getLogger("asr")
+
 _LN10 = math.log(10)
 _ZERO = -99.0  # log10 of 0, as files have it
 _MISSING_UNKNOWN = -100.0  # log10; KenLM's default
@@ -61,8 +65,11 @@ def read(path: Path) -> NgramParts:
         ModelError: no such file, or not sound ARPA; the message has the line.
     """
     try:
-        with open(path, "rb") as file:
-            return _Reader(path, decompressed(file)).read()
+        with open(path, "rb") as raw:
+            file = decompressed(raw)
+            if other := other_format(file.peek(HEAD_SIZE)[:HEAD_SIZE], str(path)):
+                raise ModelError(f"{path} {other}")
+            return _Reader(path, file).read()
     except FileNotFoundError:
         raise ModelError(f"{path} does not exist. A language model was expected.") from None
     except IsADirectoryError:
@@ -136,6 +143,8 @@ class _Reader:
         line = first = self.expect(r"\data" + "\\").removeprefix(b"\xef\xbb\xbf")
         number, skipped = self.number, 0
         while line != rb"\data" + b"\\":  # text before the header is skipped
+            if other := other_format(line + b"\n", str(self.path)):
+                raise ModelError(f"{self.path} {other}")
             skipped += len(line)
             following = next(self.lines, None) if skipped < _MAX_PREAMBLE else None
             if following is None:
@@ -165,12 +174,13 @@ class _Reader:
     ) -> tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.float32], NDArray[np.int32], bytes]:
         """(count, n) words, (count,) log10 probabilities, back-offs and lines; and the line after these."""
         grams, log_probs, backoffs, lines = array("i"), array("f"), array("f"), array("i")
+        second_end = 0  # 1 after a second </s>, which a tutorial that many follow adds; not kept
         while True:
             line = self.expect(rf"\{n + 1}-grams:" if n < order else r"\end" + "\\")
             fields = line.split()
             if line.startswith(b"\\") and len(fields) == 1:
                 break
-            if len(lines) == count:
+            if len(lines) + second_end == count:
                 self.fail(rf"more {n}-grams than the {count:,} that the header (\data\) declares.")
             if not n + 1 <= len(fields) <= n + 2:
                 self.fail(
@@ -184,6 +194,14 @@ class _Reader:
                 self.fail(f"the back-off {_shown(fields[-1])}. The n-grams of the highest order have none.")
             if n == 1:
                 word = UNKNOWN.encode() if fields[1] == b"<UNK>" else fields[1]
+                if word == END.encode() and word in ids and not second_end:
+                    log.warning(
+                        "%s line %d: </s> is already in line %d. The first is used, as KenLM does. A copied "
+                        "line of <s> is not needed: delete it, and count one 1-gram less in the header.",
+                        self.path, self.number, lines[ids[word]],
+                    )  # fmt: skip
+                    second_end = 1
+                    continue
                 if ids.setdefault(word, len(lines)) != len(lines):
                     self.fail(f"the 1-gram {_shown(word)} occurs twice.")
             else:
@@ -194,8 +212,8 @@ class _Reader:
             log_probs.append(log_prob)
             backoffs.append(backoff)
             lines.append(self.number)
-        if len(lines) < count:
-            self.fail(rf"{len(lines):,} {n}-grams, but the header (\data\) declares {count:,}.")
+        if len(lines) + second_end < count:
+            self.fail(rf"{len(lines) + second_end:,} {n}-grams, but the header (\data\) declares {count:,}.")
         return (
             np.array(grams, np.int32).reshape(-1, n if n > 1 else 1),
             np.array(log_probs, np.float32),
