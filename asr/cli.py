@@ -34,6 +34,7 @@ usage: asr COMMAND [--help] ...
   evaluate    word error rate of a model on a manifest
   tune        decoding weights of a model and a language model, tuned on a dev set
   score       word error rate of one text file against another
+  adapt       a model that ships + your text and words -> a model of your subject, without recordings
   augment     recordings as training augments them: speed, rooms, noise, telephone, …
   corpus      public corpora as manifests; training utterances of long recordings and their texts
   lm          train a language model (n-grams or a character RNN), score text with it, convert it
@@ -47,6 +48,7 @@ usage: asr COMMAND [--help] ...
   asr evaluate test.jsonl --model runs/mine/model.safetensors
   asr tune dev.jsonl --model runs/mine/model.safetensors --lm words.bin
   asr score reference.txt hypothesis.txt
+  asr adapt english --text minutes.txt --words names.txt -o my-model
   asr augment recording.wav --out augmented --augment.noise-share 1
   asr corpus prepare yesno --download -o manifests
   asr corpus segment chapter.flac chapter.txt -o utterances
@@ -215,6 +217,12 @@ def _score(arguments: Sequence[str]) -> int:
     return _report(run(parse(ScoreSettings, "asr score", arguments)))
 
 
+def _adapt(arguments: Sequence[str]) -> int:
+    from asr.commands.adapt import AdaptSettings, run
+
+    return _report(run(parse(AdaptSettings, "asr adapt", arguments)))
+
+
 def _augment(arguments: Sequence[str]) -> int:
     from asr.commands.augment import AugmentSettings, run
 
@@ -359,7 +367,7 @@ def _group(name: str, help_text: str, commands: _Commands) -> Callable[[Sequence
 
 _COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "train": _train, "transcribe": _transcribe, "align": _align, "evaluate": _evaluate, "tune": _tune,
-    "score": _score, "augment": _augment,
+    "score": _score, "adapt": _adapt, "augment": _augment,
     "corpus": _group("corpus", _CORPUS_HELP, {
         "list": _corpus_list, "prepare": _corpus_prepare, "segment": _corpus_segment,
     }),

@@ -29,7 +29,7 @@ OTHERS = {
 MADE_BY_COMMANDS = ("RUN/", "bundle/", "diagnostics/", "dist/", "runs/", "tensorboard/")
 
 COMMANDS = (
-    ["train"], ["transcribe"], ["align"], ["evaluate"], ["tune"], ["score"], ["augment"],
+    ["train"], ["transcribe"], ["align"], ["evaluate"], ["tune"], ["score"], ["adapt"], ["augment"],
     ["corpus", "list"], ["corpus", "prepare"], ["corpus", "segment"],
     ["lm", "train"], ["lm", "train", "--kind", "charrnn"], ["lm", "score"], ["lm", "convert"],
     ["lm", "interpolate"],
