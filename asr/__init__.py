@@ -24,17 +24,20 @@ if TYPE_CHECKING:
     from asr.decoding.hypothesis import Hypothesis, Word
     from asr.errors import AsrError
     from asr.frontend.augment import AugmentConfig
+    from asr.frontend.endpointing import EndpointConfig
     from asr.frontend.features import FeatureConfig
     from asr.frontend.segmentation import SegmentationConfig
     from asr.model.encoder import EncoderConfig
+    from asr.recognition.streaming import RecognitionStream, StreamConfig, StreamResult
     from asr.recognition.transcription import Model, Transcript, load
     from asr.scoring.wer import Score, score
     from asr.training.config import TrainConfig
 
 __all__ = [
     "AsrError", "AugmentConfig", "BatchConfig", "BeamConfig", "DecoderSettings", "EncoderConfig",
-    "FeatureConfig", "Hypothesis", "Model", "Score", "SegmentationConfig", "TextConfig", "TrainConfig",
-    "Transcript", "Word", "__version__", "load", "score",
+    "EndpointConfig", "FeatureConfig", "Hypothesis", "Model", "RecognitionStream", "Score",
+    "SegmentationConfig", "StreamConfig", "StreamResult", "TextConfig", "TrainConfig", "Transcript", "Word",
+    "__version__", "load", "score",
 ]  # fmt: skip
 
 __version__ = "0.1.0"
@@ -46,11 +49,15 @@ _MODULES = {
     "BeamConfig": "asr.decoding.config",
     "DecoderSettings": "asr.decoding.config",
     "EncoderConfig": "asr.model.encoder",
+    "EndpointConfig": "asr.frontend.endpointing",
     "FeatureConfig": "asr.frontend.features",
     "Hypothesis": "asr.decoding.hypothesis",
     "Model": "asr.recognition.transcription",
+    "RecognitionStream": "asr.recognition.streaming",
     "Score": "asr.scoring.wer",
     "SegmentationConfig": "asr.frontend.segmentation",
+    "StreamConfig": "asr.recognition.streaming",
+    "StreamResult": "asr.recognition.streaming",
     "TextConfig": "asr.batching.examples",
     "TrainConfig": "asr.training.config",
     "Transcript": "asr.recognition.transcription",

@@ -346,8 +346,13 @@ def limit_cores(threads: int | None) -> Iterator[None]:
 
     Args:
         threads: at least 1; None changes nothing.
+
+    Raises:
+        SettingsError: there are fewer than 1.
     """
     global _core_limit
+    if threads is not None and threads < 1:
+        raise SettingsError(f"--threads {threads}. Expected at least 1.")
     if threads is None:
         yield
         return

@@ -22,6 +22,7 @@ from asr.lm.ngram.build import NgramConfig, build
 from asr.lm.ngram.interpolate import best_weights, compare, interpolate, predict
 from asr.lm.ngram.model import NgramModel
 from asr.lm.ngram.trie import RESERVED
+from asr.model.pronouncer import read_pronouncer
 from asr.text.lexicon import Lexicon, cmudict
 from asr.text.normalize import normalize
 from asr.text.phones import PhoneTokenizer
@@ -48,14 +49,13 @@ class Config:
     order: int = 4
     prune: tuple[int, ...] = (0, 0, 1)  # of the texts, as `asr lm train --prune`
     quantize: int = 8  # bits of a value
+    pronouncer: Path | None = None  # network of `asr lexicon train`, for words that CMUdict lacks
 
 
 def main(config: Config) -> str:
     """Train, interpolate, pronounce; the weights and perplexities."""
     if config.data.text is None or config.data.dev is None:
-        raise SettingsError(
-            "data.text or data.dev is missing. Expected the folder of the texts, and a manifest."
-        )
+        raise SettingsError("data.text or data.dev is missing. Expected a folder of texts, and a manifest.")
     config.out.mkdir(parents=True, exist_ok=True)
     models = part_models(config, config.data.text)
     dev = dev_texts(config.data.dev, config.out)
@@ -63,13 +63,13 @@ def main(config: Config) -> str:
     weights = np.mean([best_weights(rows) for rows in probs.values()], axis=0)
     model = interpolate(models, weights.tolist()).quantized(config.quantize)
     model.save(config.out / "lm.bin")
-    n_words = write_pronunciations(model, config.out / "lexicon.txt.xz")
+    n_words = write_pronunciations(model, config.out / "lexicon.txt.xz", config.pronouncer)
     lines = []
     for corpus, path in dev.items():
         columns = np.hstack([probs[corpus], predict({"all": model}, [path])])
         lines += [f"{corpus}:", *compare(columns, weights.tolist(), [*models, "all"], model.unit)]
-    for path in (config.out / "lm.bin", config.out / "lexicon.txt.xz"):
-        lines.append(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
+    files = (config.out / "lm.bin", config.out / "lexicon.txt.xz")
+    lines += [f"{path}: {path.stat().st_size / 1e6:.1f} MB" for path in files]
     return "\n".join([*lines, f"{n_words:,} words"])
 
 
@@ -106,10 +106,10 @@ def dev_texts(manifest: Path, out: Path) -> dict[str, Path]:
     return paths
 
 
-def write_pronunciations(model: NgramModel, path: Path) -> int:
+def write_pronunciations(model: NgramModel, path: Path, network: Path | None = None) -> int:
     """Write the pronunciations of a model's words, by CMUdict or else by letter-to-sound; how many words."""
-    tokenizer = PhoneTokenizer.from_texts(["a"])
-    words = (word for word in model.words if word not in RESERVED)
+    words = [word for word in model.words if word not in RESERVED]
+    tokenizer = PhoneTokenizer.from_texts(words, pronouncer=network and read_pronouncer(network))
     entries = {word: found for word in words if (found := tokenizer.pronunciations(word))}
     text = "".join(f"{line}\n" for line in Lexicon(entries, str(path)).lines())
     path.write_bytes(lzma.compress(text.encode(), preset=9 | lzma.PRESET_EXTREME))

@@ -4,19 +4,22 @@ python recipes/letter_to_sound.py [--networks dot ctc] [--split.seed N]
 python recipes/letter_to_sound.py --quick
 
 Trains each network for about half an hour on one core. Ctrl-C stops it, and the same command goes on. Then it
-scores all of them on the test words and prints, of the words that are wrong, how many there are by length.
+scores all of them on the test words, prints how many are wrong by the length of words, and draws that
+(lengths.png in the run folder) and what each encoder-decoder looks at while it writes (attention.png).
 """
 
-import json
-from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, get_args
 
 from asr.cli import recipe
 from asr.commands.lexicon import LexiconScoreSettings, score_all
-from asr.model.encoder_decoder import EncoderDecoderConfig
+from asr.microscope.attention import draw_readings, read_symbols
+from asr.model.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
 from asr.model.sequence_ctc import SequenceCtcConfig
+from asr.model.sequence_model import load_sequence_model
+from asr.scoring.word_lengths import draw_lengths, length_table, wrong_by_length
 from asr.text.lexicon import cmudict
 from asr.text.lexicon_split import SplitConfig
 from asr.training.config import TrainConfig
@@ -26,6 +29,7 @@ Network = Literal["none", "additive", "dot", "ctc"]
 
 # Epochs that take about half an hour on one core.
 EPOCHS = {"none": 14, "additive": 10, "dot": 16, "ctc": 11}
+NAMES = {"none": "fixed vector", "additive": "additive attention", "dot": "dot attention"}  # in pictures
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,7 @@ class Config:
             run_dir=Path("runs/letter-to-sound"), learning_rate=2e-3, clip_norm=1.0, resume=True
         )
     )
+    words: tuple[str, ...] = ("knight", "thoroughly", "environmentalists")  # whose attention is drawn
     quick: bool = False  # small networks, one epoch on 1,000 words: shows that it runs, not what it can do
 
 
@@ -47,7 +52,7 @@ def main(config: Config) -> str:
     runs, split = config.train.run_dir, config.split
     if config.quick:
         runs, split = runs.with_name(f"{runs.name}-quick"), replace(split, words=1000)
-    models = []
+    models: dict[str, Path] = {}
     for name in config.networks:
         plan = replace(config.train, run_dir=runs / name, epochs=1 if config.quick else EPOCHS[name])
         small = {"width": 16, "embedding": 8} if config.quick else {}
@@ -56,27 +61,29 @@ def main(config: Config) -> str:
         else:
             model = EncoderDecoderConfig(attention=name, **small)
             settings = EncoderDecoderSettings(model, split=split, train=plan)
-        models.append(train_pronouncer(cmudict(), settings))
+        models[name] = train_pronouncer(cmudict(), settings)
     results = runs / "results.jsonl"
-    table = score_all(LexiconScoreSettings(models=tuple(models), split=split, results=results))
+    table = score_all(LexiconScoreSettings(models=tuple(models.values()), split=split, results=results))
+    table += f"\n\n{length_table(wrong_by_length(results))}"
     (runs / "table.txt").write_text(f"{table}\n", encoding="utf-8")
-    return f"{table}\n\n{by_length(results)}\n{results}"
+    return "\n".join([table, str(results), *map(str, draw(models, config.words, runs))])
 
 
-def by_length(results: Path) -> str:
-    """Percent of the words that are wrong, by their number of letters: what a summary vector cannot hold."""
-    counts: dict[str, dict[int, list[bool]]] = defaultdict(lambda: defaultdict(list))
-    for line in results.read_text(encoding="utf-8").splitlines():
-        row = json.loads(line)
-        for system, given in row["given"].items():
-            length = min(max(len(row["word"]), 3), 13)
-            counts[system][length].append(given not in row["right"])
-    lengths = sorted({length for of_system in counts.values() for length in of_system})
-    lines = ["% wrong by letters" + " " * 22 + "".join(f"{length:>7}" for length in lengths)]
-    for system, of_system in counts.items():
-        shares = (100 * sum(of_system[length]) / max(len(of_system[length]), 1) for length in lengths)
-        lines.append(f"{system:<40}" + "".join(f"{share:7.1f}" for share in shares))
-    return "\n".join(lines)
+def draw(models: dict[str, Path], words: Sequence[str], folder: Path) -> list[Path]:
+    """Draw what is wrong by the length of words, and what the encoder-decoders look at in some words."""
+    lengths, attention = folder / "lengths.png", folder / "attention.png"
+    counts = wrong_by_length(folder / "results.jsonl")
+    counts = {NAMES.get(system, system): by_length for system, by_length in counts.items()}
+    draw_lengths(counts, lengths, "Letter-to-sound: words wrong by their number of letters")
+    nets = [(name, load_sequence_model(path)) for name, path in models.items()]
+    readings = [
+        [read_symbols(NAMES[name], net, word) for word in words if set(word) <= set(net.sources)]
+        for name, net in nets
+        if isinstance(net, EncoderDecoder)
+    ]
+    if readings and readings[0]:
+        draw_readings(readings, attention, "What each phone (down) owes to each letter (across)")
+    return [path for path in (lengths, attention) if path.exists()]
 
 
 if __name__ == "__main__":

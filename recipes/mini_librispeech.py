@@ -3,10 +3,11 @@
 python recipes/mini_librispeech.py [--data.root DIR] [--lm FILE] [--train.… …]
 
 Trains on train-clean-5, chooses the epoch on the 8 dev-clean speakers whose ids (as numbers) sort first, and
-scores the others: greedily, and with a language model and a beam search that is tuned on the 8.
+scores the others: greedily, and with a language model and a beam search that is tuned on the 8. With
+--model.attention-decoder they are also scored with that as a second opinion, and by it alone.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from asr.batching.batches import BatchConfig
@@ -15,10 +16,12 @@ from asr.cli import recipe
 from asr.commands.tune import TuneSettings, tuned_decoder
 from asr.corpora import librispeech
 from asr.corpora.manifest import write_manifest
-from asr.decoding.config import BeamConfig, DecoderSettings
+from asr.decoding.config import BeamConfig, DecoderSettings, GivenDecodingWeights
+from asr.decoding.decoder import DescribedDecoder, build_decoder
 from asr.device import choose_device
 from asr.frontend.augment import AugmentConfig
 from asr.frontend.features import FeatureConfig
+from asr.model.decoding_weights import DecodingWeights
 from asr.model.encoder import EncoderConfig
 from asr.model.recurrent.layers import LayerConfig
 from asr.model.saved import load_model
@@ -80,15 +83,29 @@ def main(config: Config) -> str:
     search = DecoderSettings(lm=config.lm, lexicon=config.lexicon, beam=config.beam)
     search = search.with_defaults_of(shipped_language_model(config.text.units))
     tuning = TuneSettings(dev, path, grid=config.grid, device=config.train.device, decoding=search)
-    decoder = tuned_decoder(tuning)
+    decoders = {"lm": tuned_decoder(tuning)}
+    if model.attention_decoder is not None:
+        decoders["lm-attention"] = tuned_decoder(with_second_opinion(tuning, decoders["lm"]))
+        decoders["attention"] = build_decoder(DecoderSettings(decoder="attention"), model)
     lines = []
     for part, utterances in librispeech.by_part(splits.test).items():
         lines.append(f"{part}, {len({utterance.speaker for utterance in utterances})} speakers:")
         lines.append(write_report(config.train.run_dir / part, evaluate(model, utterances)))
-        score = evaluate(model, utterances, decoder=decoder)
-        notes = [f"Decoder: {decoder.name}", f"Weights: {decoder.weights}"]
-        lines.append(write_report(config.train.run_dir / f"{part}-lm", score, notes))
+        for name, decoder in decoders.items():
+            score = evaluate(model, utterances, decoder=decoder)
+            notes = [
+                f"Decoder: {decoder.name}",
+                *([f"Weights: {decoder.weights}"] if decoder.weights else []),
+            ]
+            lines.append(write_report(config.train.run_dir / f"{part}-{name}", score, notes))
     return "\n".join([*lines, f"Model: {path}"])
+
+
+def with_second_opinion(tuning: TuneSettings, tuned: DescribedDecoder) -> TuneSettings:
+    """Settings that tune the share of the attention decoder, with the other weights as they were tuned."""
+    weights = asdict(tuned.tuning.weights if tuned.tuning else DecodingWeights())
+    given = GivenDecodingWeights(**{**weights, "attention_weight": None, "rescore_weight": None})
+    return replace(tuning, decoding=replace(tuning.decoding, weights=given, rescore_attention=True))
 
 
 def shipped_language_model(units: Units) -> ModelFiles:

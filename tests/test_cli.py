@@ -10,12 +10,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 import asr
-from asr import cli
+from asr import cli, console
 from asr.errors import AsrError, Interrupted, ModelError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -29,7 +30,7 @@ def words(text: str) -> str:
 
 def guarded(monkeypatch: pytest.MonkeyPatch, run: Any) -> int:
     """The exit status of a command that does what `run` does."""
-    monkeypatch.setitem(cli._COMMANDS, "score", lambda arguments: run())
+    monkeypatch.setitem(cli.COMMANDS, "score", SimpleNamespace(run=lambda words, arguments: run()))
     return cli.main(["score"])
 
 
@@ -43,7 +44,7 @@ def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
         assert cli.main(arguments) == 0
         texts.append(capsys.readouterr().out)
     assert len(set(texts)) == 1
-    for command in cli._COMMANDS:
+    for command in cli.COMMANDS:
         assert re.search(rf"^  {command} +\w", texts[0], re.MULTILINE)
         assert f"asr {command} " in texts[0]
 
@@ -112,9 +113,7 @@ def test_unknown_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["transcrbe", "x.wav"]) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
-    expected = (
-        "Expected one of: train, transcribe, align, evaluate, tune, score, augment, corpus, lm, lexicon."
-    )
+    expected = f"Expected one of: {', '.join(cli.COMMANDS)}."
     assert captured.err == f"error: unknown command 'transcrbe'. Did you mean transcribe? {expected}\n"
     cli.main(["7"])
     assert capsys.readouterr().err == f"error: unknown command '7'. {expected}\n"
@@ -219,7 +218,7 @@ def test_progress_once_a_minute_in_a_log(
     """A batch job's log that shows nothing for hours, or a line every second."""
     log = logging.getLogger("asr")
     now = 1000.0
-    monkeypatch.setattr(cli.time, "monotonic", lambda: now)
+    monkeypatch.setattr(console.time, "monotonic", lambda: now)
 
     def run() -> int:
         nonlocal now
@@ -235,11 +234,12 @@ def test_progress_once_a_minute_in_a_log(
 def test_progress_line_is_removed_before_results() -> None:
     """A transcript that begins with half a progress line, in a terminal that shows both."""
     code = (
-        "import logging; from asr import cli; log = logging.getLogger('asr')\n"
-        "def run(arguments):\n"
-        "    log.info('progress', extra={'transient': True}); cli._console.print_result('text')\n"
+        "import logging, types; from asr import cli; from asr.console import print_result\n"
+        "log = logging.getLogger('asr')\n"
+        "def run(words, arguments):\n"
+        "    log.info('progress', extra={'transient': True}); print_result('text')\n"
         "    log.info('progress', extra={'transient': True}); return 0\n"
-        "cli._COMMANDS['score'] = run; cli.main(['score'])"
+        "cli.COMMANDS['score'] = types.SimpleNamespace(run=run); cli.main(['score'])"
     )
     master, slave = pty.openpty()
     with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=slave, stderr=slave) as process:

@@ -11,8 +11,9 @@ import asr
 
 NAMES = {
     "AsrError", "AugmentConfig", "BatchConfig", "BeamConfig", "DecoderSettings", "EncoderConfig",
-    "FeatureConfig", "Hypothesis", "Model", "Score", "SegmentationConfig", "TextConfig", "TrainConfig",
-    "Transcript", "Word", "__version__", "load", "score",
+    "EndpointConfig", "FeatureConfig", "Hypothesis", "Model", "RecognitionStream", "Score",
+    "SegmentationConfig", "StreamConfig", "StreamResult", "TextConfig", "TrainConfig", "Transcript", "Word",
+    "__version__", "load", "score",
 }  # fmt: skip
 
 

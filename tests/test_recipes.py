@@ -58,21 +58,24 @@ def word_model(folder: Path) -> Path:
 
 
 def test_mini_librispeech_tunes_and_scores_with_a_language_model(tmp_path: Path) -> None:
-    """Guards the final figure: tuned on the 8 speakers, stored with the model, scored on the others; a second
-    run neither trains nor tunes."""
+    """Guards the final figures: tuned on the 8 speakers, stored with the model, scored on the others, with an
+    attention decoder as second opinion, and by it alone; a second run neither trains nor tunes."""
     for speaker in range(1, 12):
         look_alike(tmp_path / "LibriSpeech" / "dev-clean-2", speaker)
     look_alike(tmp_path / "LibriSpeech" / "train-clean-5", 20)
     arguments = [
         "--data.root", tmp_path, "--train.run-dir", tmp_path / "run", "--batch.cache-dir", "None",
         "--text.units", "phones", "--model.cell", "ligru", "--lm", word_model(tmp_path),
-        "--grid.points", "2", "--beam.beam-size", "4", *TINY,
+        "--grid.points", "2", "--beam.beam-size", "4", "--model.attention-decoder", "dot",
+        "--model.decoder-width", "8", *TINY,
     ]  # fmt: skip
     done = run("mini_librispeech", *arguments, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert re.search(r"^%PER ", done.stdout, re.MULTILINE)
-    assert len(re.findall(r"^%WER \d+\.\d+ \[ \d+ / 18, ", done.stdout, re.MULTILINE)) == 1
+    assert len(re.findall(r"^%PER ", done.stdout, re.MULTILINE)) == 2
+    assert len(re.findall(r"^%WER \d+\.\d+ \[ \d+ / 18, ", done.stdout, re.MULTILINE)) == 2
     assert re.search(r"^Weights: .* tuned on .*dev\.jsonl \(16 utterances", done.stdout, re.MULTILINE)
+    assert re.search(r"^Weights: .*attention-weight \S+, .* tuned \(except ", done.stdout, re.MULTILINE)
+    assert "\nDecoder: attention decoder, beam of 1\n" in done.stdout
     again = run("mini_librispeech", *arguments, "--train.resume", cwd=tmp_path)
     assert again.stdout == done.stdout
 

@@ -140,6 +140,8 @@ def test_phones_with_a_lexicon_of_ones_own(
         (["--text.units", "bpe", "--text.bpe-size", "999"], "--text.bpe-size must be at most"),
         (["--text.units", "phones", "--text.lexicon", "{tmp}/none.txt"], "none.txt: cannot be read"),
         (["--text.lexicon", "{tmp}/x.txt"], "x.txt is for phones, but --text.units is characters"),
+        (["--text.units", "phones", "--text.pronouncer", "{tmp}/none.x"], "none.x: no such sequence model"),
+        (["--text.pronouncer", "{tmp}/x"], "x is for phones, but --text.units is characters"),
     ],
 )  # fmt: skip
 def test_settings_that_cannot_be(

@@ -230,9 +230,9 @@ class Batches:
         augmenter = None if augment is None else Augmenter(augment, seed)
         cache = None
         if config.cache_dir is not None:
-            # Global statistics are taken at speed 1.
+            # The training set's statistics are taken at speed 1.
             speeds = set(augment.speeds) if augment else {1.0}
-            if features.normalize == "global":
+            if features.normalize in ("global", "running"):
                 speeds.add(1.0)
             cache = open_cache(config.cache_dir, utterances, features, sorted(speeds), config.cache_workers)
         self.dataset = _BatchDataset(examples, features, augmenter, cache)

@@ -16,6 +16,7 @@ from asr.errors import DataError, SettingsError
 from asr.frontend.features import FeatureConfig, frame_count
 from asr.model.ctc import required_steps
 from asr.model.encoder import step_count
+from asr.model.pronouncer import read_pronouncer
 from asr.text.bpe import BpeTokenizer
 from asr.text.characters import CharTokenizer
 from asr.text.lexicon import read_lexicon
@@ -42,6 +43,9 @@ class TextConfig:
     # With --text.units phones: a file with a word and its phones a line, such as Kaldi's lexicon.txt, which
     # is preferred to CMUdict. Other words are pronounced by letter-to-sound, and reported.
     lexicon: Path | None = None
+    # With --text.units phones: a network of `asr lexicon train` that pronounces the words of the training
+    # transcripts that are in no lexicon, instead of the joint n-gram.
+    pronouncer: Path | None = None
     # With --model.criterion crf: text files, one sentence a line, that count for the denominator as training
     # transcripts do.
     denominator_text: tuple[Path, ...] = ()
@@ -60,11 +64,13 @@ class TextConfig:
             raise SettingsError(f"--text.units must be {', '.join(get_args(Units))}. Got {self.units!r}.")
         if self.bpe_size < 3:
             raise SettingsError(f"--text.bpe-size must be at least 3. Got {self.bpe_size}.")
-        if self.lexicon is not None and self.units != "phones":
-            raise SettingsError(
-                f"--text.lexicon {self.lexicon} is for phones, but --text.units is {self.units}. Add "
-                f"--text.units phones, or leave the lexicon out."
-            )
+        for name in ("lexicon", "pronouncer"):
+            path = getattr(self, name)
+            if path is not None and self.units != "phones":
+                raise SettingsError(
+                    f"--text.{name} {path} is for phones, but --text.units is {self.units}. Add "
+                    f"--text.units phones, or leave the {name} out."
+                )
 
 
 @dataclass(frozen=True)
@@ -83,13 +89,17 @@ def learn_tokenizer(utterances: Sequence[Utterance], config: TextConfig) -> Toke
 
     Raises:
         DataError: the transcripts are empty, or the lexicon cannot be read.
+        ModelError: the pronouncer cannot be read, or does not pronounce.
         SettingsError: sentencepiece is missing, or cannot learn that many pieces.
     """
     texts = [normalize(utterance.text, config.normalizer) for utterance in utterances]
     if config.units == "bpe":
         return BpeTokenizer.from_texts(texts, config.bpe_size)
     if config.units == "phones":
-        return PhoneTokenizer.from_texts(texts, read_lexicon(config.lexicon) if config.lexicon else None)
+        lexicon = read_lexicon(config.lexicon) if config.lexicon else None
+        return PhoneTokenizer.from_texts(
+            texts, lexicon, read_pronouncer(config.pronouncer) if config.pronouncer else None
+        )
     return CharTokenizer.from_texts(texts)
 
 

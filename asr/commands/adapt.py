@@ -1,6 +1,7 @@
 """`asr adapt`: a model that ships, fitted to a subject by text and words, without a recording."""
 
 import lzma
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -64,17 +65,15 @@ class _Additions:
     """Words that the lexicon gets, and how each came to its pronunciation."""
 
     entries: dict[str, tuple[Spelling, ...]]
+    log_probs: Mapping[str, tuple[float, ...]]  # of given words, where the file has probabilities
     origins: dict[str, str]
     left_out: tuple[str, ...]  # without a pronunciation
 
     def listed(self) -> str:
         """A lexicon for checking; a remark says where a pronunciation comes from."""
-        rows = (
-            f"{word}\t{' '.join(spelling)}\t# {self.origins[word]}\n"
-            for word, spellings in self.entries.items()
-            for spelling in spellings
-        )
-        return "".join(rows)
+        lexicon = Lexicon(self.entries, "", self.log_probs)
+        rows = zip(lexicon.pairs(), lexicon.lines(), strict=True)
+        return "".join(f"{line}\t# {self.origins[word]}\n" for (word, _), line in rows)
 
 
 def run(settings: AdaptSettings) -> str:
@@ -109,7 +108,8 @@ def run(settings: AdaptSettings) -> str:
         known = [word for word in words if word in added.entries or source.spellings(word)]
         adapted = adapt_lm(lm, str(settings.model), text, known, Path(folder))
     out = ModelFiles.of_folder(settings.output)
-    lexicon = Lexicon({**source.entries, **added.entries}, source.name)
+    log_probs = {word: found for word, found in source.log_probs.items() if word not in added.entries}
+    lexicon = Lexicon({**source.entries, **added.entries}, source.name, {**log_probs, **added.log_probs})
     settings.output.mkdir(parents=True, exist_ok=True)
     adapted.model.save(settings.output / "lm.bin")
     packed = lzma.compress("".join(f"{line}\n" for line in lexicon.lines()).encode())
@@ -152,7 +152,7 @@ def _pronounce(words: list[str], source: Lexicon, given: Lexicon) -> _Additions:
             else:
                 entries[one.word] = (one.pronunciations[0].phones,)
                 origins[one.word] = _GUESSED
-    return _Additions(entries, origins, tuple(left_out))
+    return _Additions(entries, given.log_probs, origins, tuple(left_out))
 
 
 def _move_tunings(model: AcousticModel, source: ModelFiles, out: ModelFiles) -> str:

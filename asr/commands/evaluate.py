@@ -1,23 +1,32 @@
 """`asr evaluate`: a manifest and a model -> word error rate."""
 
 import logging
+import os
 import shlex
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 
-from asr.corpora.manifest import Utterance, read_manifest
+from asr.commands.options import check_output
+from asr.corpora.left_out import OnError
+from asr.corpora.manifest import Utterance, read_fields, read_manifest, read_usable
 from asr.decoding.config import DecoderSettings
 from asr.decoding.decoder import DescribedDecoder, build_decoder
 from asr.decoding.resources import data_digest
 from asr.device import choose_device
+from asr.files import atomic_path
 from asr.model.saved import load_model
 from asr.model.shipped import find_model
-from asr.scoring.evaluation import evaluate
-from asr.scoring.report import write_report
+from asr.report.evaluation import describe_settings, write_page
+from asr.report.page import About
+from asr.scoring.evaluation import Evaluation
+from asr.scoring.report import result_json, write_report
+from asr.scoring.wer import Score
+from asr.transcripts.record import RecordingTranscript
+from asr.transcripts.sclite import format_ctm, format_trn
 
 log = logging.getLogger("asr")
 
@@ -30,11 +39,20 @@ class EvaluateSettings:
     manifest: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="MANIFEST")]
     # a .safetensors file that `asr train` has written, or a name: english, english-fast
     model: Annotated[Path, tyro.conf.arg(metavar="MODEL")]
-    # folder for score.json, results.jsonl and alignments.txt
+    # folder for report.html, score.json, results.jsonl, alignments.txt, and for sclite reference.trn,
+    # hypothesis.trn and hypothesis.ctm
     out: Annotated[
         Path | None,
         tyro.conf.arg(metavar="DIR", help_behavior_hint="(default: MODEL.MANIFEST.results by the model)"),
     ] = None
+    # the page to look at, one HTML file with sounds and pictures
+    report: Annotated[
+        Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="(default: report.html in --out)")
+    ] = None
+    # print one JSON object instead: the score, its settings and every utterance; `asr compare` reads it
+    json: tyro.conf.FlagCreatePairsOff[bool] = False
+    # stop at a line or a recording that cannot be used, or skip it: leave it out of the score and count it
+    on_error: OnError = "stop"
     # text rules for both sides: verbatim, lower, english or words
     normalizer: Annotated[
         str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="(default: the model's own)")
@@ -50,19 +68,72 @@ def run(settings: EvaluateSettings) -> str:
     Raises:
         AsrError: a setting, the manifest, the model or an utterance's audio cannot be used.
     """
-    utterances = read_manifest(settings.manifest, allow_empty_text=True)
+    utterances, unread = _read(settings)
     files = find_model(settings.model)
     model = load_model(files.path, choose_device(settings.device))
     out = settings.out or files.beside(f"{settings.manifest.stem}.results")
+    page = settings.report or out / "report.html"
     out.mkdir(parents=True, exist_ok=True)  # before an hour of recognition, not after it
+    check_output(page, [settings.manifest, files.path], "--report", "report.html")
     log.info("%s: %s", settings.model, describe(model.settings.provenance))
     decoder = build_decoder(settings.decoding.with_defaults_of(files), model)
     _warn_about_weights(decoder, utterances, settings)
-    result = evaluate(
-        model, utterances, normalizer=settings.normalizer, batch_s=settings.batch_s, decoder=decoder
-    )
+    found = Evaluation.of(
+        model, utterances, normalizer=settings.normalizer, batch_s=settings.batch_s, decoder=decoder,
+        on_error=settings.on_error,
+    )  # fmt: skip
+    found = replace(found, left_out={**unread, **found.left_out})
     lines = [f"Decoder: {decoder.name}", *([f"Weights: {decoder.weights}"] if decoder.weights else [])]
-    return write_report(out, result, lines)
+    if settings.decoding.open_vocabulary and decoder.vocabulary is not None:
+        lines += _lines_by_vocabulary(found.score, decoder.vocabulary)
+    lines += [f"Left out, because they cannot be used: {len(found.left_out)}"] if found.left_out else []
+    text = write_report(out, found.score, [*lines, f"Report: {page}"])
+    origin = describe_settings(model, settings.model, decoder, settings.manifest)
+    if os.environ.get("RANK", "0") == "0":
+        _write_for_sclite(out, found)
+        run_dir = None if files.name else files.path.parent
+        title = f"{files.name or files.path.stem} on {settings.manifest.name}"
+        fields = read_fields(settings.manifest, found.utterances)
+        write_page(page, found, model, About(title, origin), fields, run_dir, settings.batch_s)
+    if not settings.json:
+        return text
+    log.info("%s; report: %s", found.score.wer_line(), page)
+    return result_json(found.score, origin, found.left_out)
+
+
+def _read(settings: EvaluateSettings) -> tuple[list[Utterance], dict[str, str]]:
+    """The utterances, and why others of the manifest are left out."""
+    if settings.on_error == "skip":
+        return read_usable(settings.manifest, allow_empty_text=True)
+    return read_manifest(settings.manifest, allow_empty_text=True), {}
+
+
+def _write_for_sclite(folder: Path, found: Evaluation) -> None:
+    """Write what was compared, and the words with their times, in the formats of NIST's sclite."""
+    pairs = list(zip(found.score.utterances, found.hypotheses, strict=True))
+    contents = {
+        "reference.trn": [format_trn(RecordingTranscript(id=one.id, text=one.reference)) for one, _ in pairs],
+        "hypothesis.trn": [
+            format_trn(RecordingTranscript(id=one.id, text=one.hypothesis)) for one, _ in pairs
+        ],
+        "hypothesis.ctm": [
+            format_ctm(RecordingTranscript(id=one.id, words=found.words)) for one, found in pairs
+        ],
+    }
+    for name, lines in contents.items():
+        with atomic_path(folder / name) as temporary:
+            temporary.write_text("".join(lines), encoding="utf-8", errors="backslashreplace", newline="\n")
+
+
+def _lines_by_vocabulary(result: Score, vocabulary: Collection[str]) -> list[str]:
+    """Error rates of the utterances with words outside the vocabulary, and of the others."""
+    outside = {one.id for one in result.utterances if not all(w in vocabulary for w in one.reference.split())}
+    inside = {one.id for one in result.utterances} - outside
+    return [
+        f"{len(ids)} utterances {kind} words outside the vocabulary: {result.part(ids).wer_line()}"
+        for kind, ids in (("with", outside), ("without", inside))
+        if ids
+    ]
 
 
 def describe(provenance: Mapping[str, Any]) -> str:
@@ -107,6 +178,7 @@ def _tuned_by(settings: EvaluateSettings) -> str:
     options = [f" {option} {shlex.quote(str(file))}" for option, file in files.items() if file]
     options += [" --rescore"] if decoding.rescore else []
     options += [f" --hotwords {shlex.join(decoding.hotwords)}"] if decoding.hotwords else []
+    options += [" --rescore-attention"] if decoding.rescore_attention else []
     if decoding.beam.unknown_words != "allow":
         options.append(f" --beam.unknown-words {decoding.beam.unknown_words}")
     return "".join(options)

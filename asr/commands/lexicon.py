@@ -2,7 +2,6 @@
 
 import json
 import logging
-import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -13,11 +12,11 @@ import tyro
 
 from asr.commands.options import check_output
 from asr.errors import AsrError, DataError, SettingsError
-from asr.model.pronouncer import NetworkPronouncer
+from asr.model.pronouncer import NetworkPronouncer, read_pronouncer
 from asr.model.sequence_model import load_sequence_model, save_sequence_model
 from asr.scoring.pronunciations import PronunciationScore, score_pronunciations
 from asr.text.letter_to_sound import LetterToSound
-from asr.text.lexicon import Lexicon, Spelling, lexicon_for_sounds, read_words
+from asr.text.lexicon import Lexicon, Spelling, format_probability, lexicon_for_sounds, read_words
 from asr.text.lexicon_split import SplitConfig
 from asr.text.pronouncer import Candidates, CombinedPronouncer, Pronounced, Pronouncer, pronounce_words
 
@@ -76,7 +75,7 @@ def run_apply(settings: LexiconApplySettings) -> Iterator[tuple[str | None, AsrE
     if settings.output is not None:
         check_output(settings.output, [*settings.words, *settings.models])
     words = read_words(settings.words)
-    pronouncers: list[Pronouncer] = [NetworkPronouncer(load_sequence_model(path)) for path in settings.models]
+    pronouncers: list[Pronouncer] = [read_pronouncer(path) for path in settings.models]
     if settings.ngram or not pronouncers:
         pronouncers.append(_learn_ngram(lexicon_for_sounds(settings.lexicon)))
     weights = settings.weights or (1 / len(pronouncers),) * len(pronouncers)
@@ -112,7 +111,7 @@ def _lines(pronounced: Pronounced, settings: LexiconApplySettings) -> tuple[str 
         remark = f"\t# without {named}"
     lines = []
     for one in pronounced.pronunciations:
-        prob = f"\t{min(math.exp(one.log_prob), 1.0):.4f}" if settings.probabilities else ""
+        prob = f"\t{format_probability(one.log_prob)}" if settings.probabilities else ""
         lines.append(f"{word}{prob}\t{' '.join(one.phones)}{remark}")
     return "\n".join(lines), None
 
@@ -199,7 +198,7 @@ def score_all(settings: LexiconScoreSettings) -> str:
     lexicon = lexicon_for_sounds(settings.lexicon)
     split = settings.split.apply(lexicon)
     networks = {
-        name: NetworkPronouncer(load_sequence_model(path))
+        name: read_pronouncer(path)
         for name, path in zip(_names(settings.models), settings.models, strict=True)
     }
     for path, network in networks.items():
@@ -275,7 +274,7 @@ def _check_split(
 
 
 def _learn_ngram(lexicon: Lexicon) -> LetterToSound:
-    return LetterToSound((word, one) for word, spellings in lexicon.entries.items() for one in spellings)
+    return LetterToSound(lexicon.pairs())
 
 
 def _write_results(path: Path, test: dict[str, tuple[Spelling, ...]], systems: Sequence[SystemScore]) -> None:

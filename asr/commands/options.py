@@ -85,18 +85,26 @@ def _message(box: str) -> str:
     return f"{text}."
 
 
-def check_output(output: Path, inputs: Sequence[Path]) -> None:
-    """Refuse an --output that cannot be written, before the work and not after it.
+def check_output(
+    output: Path, inputs: Sequence[Path], option: str = "--output", example: str = "lm.bin"
+) -> None:
+    """Refuse an output file that cannot be written, before the work and not after it.
+
+    Args:
+        output: the file.
+        inputs: what is read.
+        option: that names the file.
+        example: name of such a file, for a message.
 
     Raises:
         SettingsError: the output's folder does not exist, it is a folder itself, or it is one of the inputs.
     """
     if output.is_dir():
-        raise SettingsError(f"--output {output}: is a folder. Name a file, such as {output / 'lm.bin'}.")
+        raise SettingsError(f"{option} {output}: is a folder. Name a file, such as {output / example}.")
     if not output.absolute().parent.is_dir():
         raise SettingsError(
-            f"--output {output}: the folder {output.absolute().parent} does not exist. "
+            f"{option} {output}: the folder {output.absolute().parent} does not exist. "
             "Make it, or choose another one."
         )
     if any(path.resolve() == output.resolve() for path in inputs):
-        raise SettingsError(f"--output {output} would overwrite what is read. Choose another file.")
+        raise SettingsError(f"{option} {output} would overwrite what is read. Choose another file.")

@@ -8,7 +8,8 @@ from typing import Annotated
 import tyro
 
 from asr.commands.options import option_value
-from asr.corpora.manifest import read_manifest
+from asr.corpora.left_out import OnError
+from asr.corpora.manifest import Utterance, read_manifest, read_usable
 from asr.errors import SettingsError
 from asr.training.recogniser import Settings, settings_of_source, train_recogniser
 
@@ -29,6 +30,9 @@ class TrainSettings:
     # the manifest to choose the best epoch by; never augmented, never learned from
     dev: Annotated[Path, tyro.conf.arg(metavar="MANIFEST")]
     settings: Annotated[Settings, tyro.conf.arg(name="")] = field(default_factory=Settings)
+    # stop at a line or a recording that cannot be used, or skip it: leave it out and count it; all recordings
+    # are then decoded once before the training starts
+    on_error: OnError = "stop"
 
 
 def defaults(arguments: Sequence[str]) -> TrainSettings | None:
@@ -47,7 +51,11 @@ def run(command: TrainSettings) -> str:
     """Train with the settings of the command line; returns the text for the user."""
     if not command.manifests:
         raise SettingsError("no manifest to learn from. Expected: asr train MANIFEST... --dev MANIFEST")
-    utterances = [utterance for manifest in command.manifests for utterance in read_manifest(manifest)]
-    dev = read_manifest(command.dev)
-    model = train_recogniser(utterances, dev, command.settings)
+    utterances = [one for manifest in command.manifests for one in _read(manifest, command.on_error)]
+    dev = _read(command.dev, command.on_error)
+    model = train_recogniser(utterances, dev, command.settings, command.on_error)
     return f"model: {model}\nnext:  asr transcribe FILE... --model {model}"
+
+
+def _read(manifest: Path, on_error: OnError) -> list[Utterance]:
+    return read_usable(manifest)[0] if on_error == "skip" else read_manifest(manifest)

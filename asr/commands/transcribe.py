@@ -140,8 +140,6 @@ def _formats(settings: TranscribeSettings) -> dict[str, Write]:
             f"--nbest {settings.nbest} --format {','.join(names)}: text has one line per file. Expected "
             f"--nbest 1, or a larger number with --format json."
         )
-    if settings.threads is not None and settings.threads < 1:
-        raise SettingsError(f"--threads {settings.threads}. Expected at least 1.")
     formats = {name: FORMATS[name].write for name in names}
     if "json" in formats:
         formats["json"] = partial(format_json, nbest=settings.nbest)

@@ -31,7 +31,8 @@ class TuneSettings:
     Emissions are computed once; each point is a beam search over the whole manifest. A grid over LM weight
     and word bonus, then the other weights one by one, with a small beam; then the best few, and smaller steps
     of all weights around the best of them, with the beam that will be used. Last, where a second language
-    model rescores, its weight, among the texts that the search finds with the others.
+    model or the attention decoder rescores, their weights, among the texts that the search finds with the
+    others.
     """
 
     # JSONL of utterances that neither training nor a later score uses, with their transcripts
@@ -56,8 +57,13 @@ def run(settings: TuneSettings) -> str:
     Raises:
         AsrError: a setting, the manifest, the model or an utterance's audio cannot be used.
     """
-    if settings.decoding.decoder == "greedy":
-        raise SettingsError("--decoder greedy has no weights to tune. Leave it out.")
+    if settings.decoding.decoder in ("greedy", "attention"):
+        raise SettingsError(f"--decoder {settings.decoding.decoder} has no weights to tune. Leave it out.")
+    if settings.decoding.open_vocabulary:
+        raise SettingsError(
+            "--open-vocabulary is not tuned: it uses the weights of the search before it. Leave it out, and "
+            "choose its --unknown-penalty with `asr evaluate`."
+        )
     utterances = read_manifest(settings.manifest)
     files = find_model(settings.model)
     model = load_model(files.path, choose_device(settings.device))
@@ -110,6 +116,7 @@ def _kind(decoding: DecoderSettings) -> str:
     parts = [decoding.lm.stem if decoding.lm else "beam"]
     parts += ["rescore"] if decoding.rescore else []
     parts += [decoding.rescore_lm.stem, "rescores"] if decoding.rescore_lm else []
+    parts += ["attention"] if decoding.rescore_attention else []
     parts += ["hotwords"] if decoding.hotwords else []
     parts += [decoding.lexicon.stem] if decoding.lexicon else []
     parts += ["forbid"] if decoding.beam.unknown_words == "forbid" else []

@@ -14,22 +14,30 @@ manifest's own folder, so that a folder with its manifest can be moved. Other ke
 import json
 import math
 import os
+import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
+from asr.corpora.left_out import report_left_out
 from asr.errors import DataError
 from asr.files import atomic_path, not_utf8
 
 __all__ = [
-    "Channels", "ManifestRecording", "Splits", "Utterance", "channel_name", "read_manifest",
-    "read_recordings", "write_manifest",
+    "Channels", "ManifestRecording", "Splits", "Utterance", "channel_name", "read_fields", "read_manifest",
+    "read_recordings", "read_usable", "write_manifest",
 ]  # fmt: skip
+
+# What `Utterance` has, or what is different for every utterance.
+_KEYS = {"id", "audio_filepath", "duration", "text", "speaker", "offset", "channels"}
 
 Channels = Literal["mix", "first", "separate"]
 """What is read of a recording with several channels: their mean, the first one, or each for itself."""
+
+# Of a transcript; a tab, a line feed and the like are white space.
+_CONTROL_CHARACTER = re.compile(r"[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f]")
 
 _EXAMPLE = '{"id": "a1", "audio_filepath": "a1.wav", "duration": 2.1, "text": "hello"}'
 
@@ -86,22 +94,53 @@ def read_manifest(path: Path, *, allow_empty_text: bool = False, check_audio: bo
 
     Raises:
         DataError: the manifest is missing, empty or not UTF-8, or a line (which is named) is broken
-            JSON, lacks a key, has a value of the wrong type or range, repeats an id, or names an audio
-            file that does not exist.
+            JSON, lacks a key, has a value of the wrong type or range, a control character in its text,
+            repeats an id, or names an audio file that does not exist.
     """
-    path = Path(path)
+    return _read(Path(path), allow_empty_text, check_audio, None)
+
+
+def read_usable(path: Path, *, allow_empty_text: bool = False) -> tuple[list[Utterance], dict[str, str]]:
+    """Read the lines of a manifest that can be used; the others are left out, and logged.
+
+    Args:
+        path: as for `read_manifest`.
+        allow_empty_text: accept utterances without words.
+
+    Returns:
+        The utterances, and why others are left out, by their ids or lines.
+
+    Raises:
+        DataError: the manifest cannot be read, no line is left, or an id repeats.
+    """
+    left_out: dict[str, str] = {}
+    utterances = _read(Path(path), allow_empty_text, True, left_out)
+    report_left_out(left_out, len(utterances) + len(left_out), f"lines of {path}")
+    return utterances, left_out
+
+
+def _read(
+    path: Path, allow_empty_text: bool, check_audio: bool, left_out: dict[str, str] | None
+) -> list[Utterance]:
+    """The utterances of a manifest; lines that cannot be used go into left_out, or are errors without it."""
     base = path.parent.absolute()
     rows: list[tuple[int, str, str, float, str, str, float, int | None]] = []
     try:
         with path.open("rb") as lines:
             for number, line in enumerate(lines, start=1):
                 if line.strip():
-                    rows.append((number, *_read_line(line, f"{path} line {number}", allow_empty_text)))
+                    where = f"{path} line {number}"
+                    try:
+                        rows.append((number, *_read_line(line, where, allow_empty_text)))
+                    except DataError as error:
+                        if left_out is None:
+                            raise
+                        left_out[f"line {number}"] = str(error).removeprefix(f"{where}: ")
     except OSError as error:
         raise DataError(
             f"{path}: cannot read the manifest: {error.strerror or error}. Check the path."
         ) from error
-    if not rows:
+    if not rows and not left_out:
         raise DataError(
             f"{path}: the manifest is empty. Expected one JSON object per line, such as {_EXAMPLE}."
         )
@@ -118,9 +157,46 @@ def read_manifest(path: Path, *, allow_empty_text: bool = False, check_audio: bo
         )
         for index, (_, _, audio, duration, text, speaker, offset, channel) in enumerate(rows)
     ]
-    if check_audio:
-        _check_audio(path, [row[0] for row in rows], utterances)
+    missing = _missing_audio(utterances) if check_audio else []
+    if missing and left_out is None:
+        others = f" (and that of {len(missing) - 1} more lines)" if len(missing) > 1 else ""
+        number, missing_file = rows[missing[0]][0], utterances[missing[0]].audio_filepath
+        raise DataError(
+            f"{path} line {number}: the audio file {missing_file} does not exist{others}. "
+            f"Relative paths are relative to {base}. "
+            "Put the file back, correct the path, or remove the line."
+        )
+    for index in reversed(missing):
+        utterance = utterances.pop(index)
+        if left_out is not None:
+            left_out[utterance.id] = f"the audio file {utterance.audio_filepath} does not exist"
     return utterances
+
+
+def read_fields(path: Path, utterances: Sequence[Utterance]) -> list[dict[str, str | int | float | bool]]:
+    """The further keys of a manifest's lines, which `read_manifest` leaves out, and `channel`.
+
+    Args:
+        path: the manifest; lines that cannot be read are passed over.
+        utterances: read from it.
+
+    Returns:
+        For each utterance its text, numbers, true and false by their keys; {} where its line has no others.
+    """
+    base = path.parent.absolute()
+    fields: dict[tuple[Path, float, float, int | None], dict[str, str | int | float | bool]] = {}
+    for line in path.read_bytes().split(b"\n"):
+        try:
+            row, audio = _load_row(line, str(path))
+            segment = base / audio, _duration(row, ""), _offset(row, ""), _channel(row, "")
+        except DataError:
+            continue
+        fields[segment] = {
+            key: value
+            for key, value in row.items()
+            if key not in _KEYS and isinstance(value, str | int | float | bool)
+        }
+    return [fields.get((one.audio_filepath, one.duration, one.offset, one.channel), {}) for one in utterances]
 
 
 def channel_name(channel: int) -> str:
@@ -207,6 +283,11 @@ def _read_line(
         raise DataError(
             f"{where}: the transcript is empty. Expected the words that are spoken. "
             "Correct the line or remove it."
+        )
+    if found := _CONTROL_CHARACTER.search(text):
+        raise DataError(
+            f"{where}: the transcript has the control character U+{ord(found[0]):04X} at position "
+            f"{found.start() + 1}. Expected the words that are spoken. Correct the line or remove it."
         )
     speaker, channel, channels = _name(row, "speaker", where), _channel(row, where), _channels(row, where)
     if channel is None and channels == "separate":
@@ -366,8 +447,8 @@ def _unique_ids(
     return ids
 
 
-def _check_audio(path: Path, numbers: list[int], utterances: list[Utterance]) -> None:
-    """Raise DataError for the first line whose audio does not exist, with the count of all of them."""
+def _missing_audio(utterances: Sequence[Utterance]) -> list[int]:
+    """The indices of utterances whose audio does not exist."""
     # One listing a folder instead of one look-up a line: 300,000 look-ups on a network disk take minutes.
     listings: dict[str, frozenset[str]] = {}
     missing: list[int] = []
@@ -378,14 +459,7 @@ def _check_audio(path: Path, numbers: list[int], utterances: list[Utterance]) ->
         # The second check is for file systems that ignore case, and is made for suspects only.
         if name not in listings[folder] and not utterance.audio_filepath.is_file():
             missing.append(index)
-    if missing:
-        others = f" (and that of {len(missing) - 1} more lines)" if len(missing) > 1 else ""
-        number, missing_file = numbers[missing[0]], utterances[missing[0]].audio_filepath
-        raise DataError(
-            f"{path} line {number}: the audio file {missing_file} does not exist{others}. "
-            f"Relative paths are relative to {path.parent.absolute()}. "
-            "Put the file back, correct the path, or remove the line."
-        )
+    return missing
 
 
 def _files_in(folder: str) -> frozenset[str]:

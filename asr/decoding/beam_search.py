@@ -158,6 +158,8 @@ class BeamSearch:
             if text in found:
                 continue
             spans, acoustic = align_tokens(adjusted, np.array(path.tokens, np.int32))
+            if acoustic == -math.inf and found:
+                continue  # an exchanged beginning can have more tokens than fit into few steps
             # The search's first choice stays the best, so that it does not depend on nbest; a text that would
             # score above it is a search error.
             score = min(acoustic + path.fused, limit)

@@ -96,14 +96,18 @@ class DecoderSettings:
     """How log-probabilities become text; weights that are not given are those that were tuned."""
 
     # how to search (default: beam where there is a language model, a lexicon, hot words or a weight, those
-    # of the model included, or where --nbest or rescoring asks for more than one text; else greedy)
+    # of the model included, or where --nbest or rescoring asks for more than one text; else greedy);
+    # attention: the model's attention decoder alone, with a beam where --beam.beam-size is given
     decoder: Annotated[
-        Literal["greedy", "beam"] | None, tyro.conf.arg(metavar="greedy|beam", help_behavior_hint="")
+        Literal["greedy", "beam", "attention"] | None,
+        tyro.conf.arg(metavar="greedy|beam|attention", help_behavior_hint=""),
     ] = None
     # language model: .bin, .arpa or .arpa.gz of n-grams, or .safetensors of a character RNN
     lm: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint=_SHIPPED)] = None
     # the vocabulary: a word per line, and its tokens where it is spelled or pronounced otherwise
     lexicon: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint=_SHIPPED)] = None
+    # with a model of phones: spell by its sound what no known word fits; --unknown-penalty sets how readily
+    open_vocabulary: tyro.conf.FlagCreatePairsOff[bool] = False
     # words that are more likely in these recordings, each with its boost in nats (3 where none is given)
     hotwords: Annotated[
         tuple[str, ...], tyro.conf.arg(metavar="WORD:BOOST...", help_behavior_hint="(default: none)")
@@ -114,6 +118,8 @@ class DecoderSettings:
     rescore_lm: Annotated[
         Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="(default: none)")
     ] = None
+    # the model's attention decoder chooses among the best texts of the search
+    rescore_attention: tyro.conf.FlagCreatePairsOff[bool] = False
     weights: Annotated[GivenDecodingWeights, tyro.conf.arg(name="")] = field(
         default_factory=GivenDecodingWeights
     )
@@ -131,7 +137,7 @@ class DecoderSettings:
 
         With another language model, the model's lexicon is left out.
         """
-        if files.lm is None or self.decoder == "greedy":
+        if files.lm is None or self.decoder in ("greedy", "attention"):
             return self
         given = self.beam.beam_size or not files.beam_size
         beam = self.beam if given else replace(self.beam, beam_size=files.beam_size)

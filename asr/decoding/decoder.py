@@ -1,20 +1,23 @@
 """The decoder that a command line asks for, with the weights that were tuned for it.
 
-There are three, all with the method of `Decoder`: `GreedyDecoder`, `BeamDecoder`, and `TwoPassDecoder`, which
-is a beam search whose hypotheses a language model may rescore. `build_decoder` makes the first or the last.
+There are five, all with the method of `Decoder`: `GreedyDecoder`, `BeamDecoder`, `TwoPassDecoder`, which is a
+beam search whose hypotheses may be rescored, `OpenVocabularyDecoder`, which spells words that the latter
+cannot write, and `AttentionDecoder`. `build_decoder` makes one of them, but no mere `BeamDecoder`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Protocol
 
 from torch import Tensor
 
+from asr.decoding.attention import AttentionDecoder
 from asr.decoding.config import BeamConfig, DecoderSettings
 from asr.decoding.greedy import GreedyDecoder
 from asr.decoding.hypothesis import Hypothesis, OutputUnit
+from asr.decoding.partial import DecoderStream
 from asr.decoding.rescoring import TwoPassDecoder
-from asr.decoding.resources import DecodingResources
+from asr.decoding.resources import DecodingResources, attention_decoder_of
 from asr.errors import ModelError, SettingsError, option_name
 from asr.model.acoustic import AcousticModel
 from asr.model.decoding_weights import DecodingWeights, Tuning, TuningKey
@@ -28,7 +31,7 @@ class Decoder(Protocol):
     """What all decoders have in common: log-probabilities in, the best hypotheses of each utterance out."""
 
     def decode(
-        self, log_probs: Tensor, step_lengths: Tensor, step_s: float
+        self, log_probs: Tensor, step_lengths: Tensor, step_s: float, encoded: Tensor | None = None
     ) -> Sequence[Sequence[Hypothesis]]:
         """Decode a batch.
 
@@ -36,9 +39,17 @@ class Decoder(Protocol):
             log_probs: (batch, steps, vocab) natural logs, on any device.
             step_lengths: (batch,) int64 valid steps.
             step_s: seconds per step.
+            encoded: (batch, steps, size) the encoder's outputs, where the model has an attention decoder.
 
         Returns:
             (batch,) hypotheses of each utterance, at least one, best first.
+        """
+
+    def stream(self, step_s: float) -> DecoderStream:
+        """A decoder of one utterance that comes in blocks.
+
+        Args:
+            step_s: seconds per step.
         """
 
 
@@ -53,6 +64,7 @@ class DescribedDecoder:
         tuned: whether all weights are tuned or given; True where there is nothing to tune.
         unit: what it writes: words or phones.
         tuning: the stored weights that it uses, or None.
+        vocabulary: the words that its search can write, or None where there is no limit.
     """
 
     decoder: Decoder
@@ -61,12 +73,17 @@ class DescribedDecoder:
     tuned: bool
     unit: OutputUnit
     tuning: Tuning | None = None
+    vocabulary: Collection[str] | None = None
 
     def decode(
-        self, log_probs: Tensor, step_lengths: Tensor, step_s: float
+        self, log_probs: Tensor, step_lengths: Tensor, step_s: float, encoded: Tensor | None = None
     ) -> Sequence[Sequence[Hypothesis]]:
         """Decode a batch; see `Decoder`."""
-        return self.decoder.decode(log_probs, step_lengths, step_s)
+        return self.decoder.decode(log_probs, step_lengths, step_s, encoded)
+
+    def stream(self, step_s: float) -> DecoderStream:
+        """A decoder of one utterance that comes in blocks; see `Decoder`."""
+        return self.decoder.stream(step_s)
 
 
 def build_decoder(settings: DecoderSettings, model: AcousticModel, nbest: int = 1) -> DescribedDecoder:
@@ -83,18 +100,29 @@ def build_decoder(settings: DecoderSettings, model: AcousticModel, nbest: int = 
     tokenizer = model.settings.tokenizer
     options = {
         "--lm": settings.lm, "--lexicon": settings.lexicon, "--hotwords": settings.hotwords,
-        "--rescore": settings.rescore, "--rescore-lm": settings.rescore_lm, "--nbest": nbest > 1,
+        "--rescore": settings.rescore, "--rescore-lm": settings.rescore_lm,
+        "--rescore-attention": settings.rescore_attention,
+        "--nbest": nbest > 1 and settings.decoder != "attention",
+        "--open-vocabulary": settings.open_vocabulary,
     }  # fmt: skip
     given = settings.given
     options |= {f"--{name.replace('_', '-')}": True for name in given}
     named = [option for option, value in options.items() if value]
-    if settings.decoder == "greedy" and named:
-        raise SettingsError(f"--decoder greedy takes no {named[0]}. Leave it out, or use --decoder beam.")
-    if settings.decoder != "beam" and not named:
-        _refuse_beam(settings.beam)
-        return DescribedDecoder(
-            GreedyDecoder(tokenizer), "greedy", "", True, DecodingResources().unit(tokenizer)
+    if settings.decoder in ("greedy", "attention") and named:
+        raise SettingsError(
+            f"--decoder {settings.decoder} takes no {named[0]}. Leave it out, or use --decoder beam."
         )
+    unit = DecodingResources().unit(tokenizer)
+    if settings.decoder == "attention":
+        _refuse_beam(replace(settings.beam, beam_size=None), "by the attention decoder")
+        beam_size = settings.beam.beam_size or 1
+        alone = AttentionDecoder(
+            attention_decoder_of(model, "--decoder attention"), tokenizer, beam_size, nbest
+        )
+        return DescribedDecoder(alone, f"attention decoder, beam of {max(beam_size, nbest)}", "", True, unit)
+    if settings.decoder != "beam" and not named:
+        _refuse_beam(settings.beam, "greedy")
+        return DescribedDecoder(GreedyDecoder(tokenizer), "greedy", "", True, unit)
     resources = DecodingResources.read(settings, model)
     tunings = model.settings.tunings
     # weights that were found without the hot words are better than none
@@ -111,19 +139,26 @@ def build_decoder(settings: DecoderSettings, model: AcousticModel, nbest: int = 
                 f"yet. `asr tune` measures them and stores them with the model."
             )
     used = [name for name in _WEIGHTS if resources.uses(name)]
-    needed = {name for name in ("lm_weight", "rescore_weight") if resources.uses(name)}
+    needed = {name for name in ("lm_weight", "rescore_weight", "attention_weight") if resources.uses(name)}
+    decoder: Decoder = TwoPassDecoder(tokenizer, config, resources, priors)
+    if settings.open_vocabulary:
+        from asr.decoding.open_vocabulary import open_vocabulary  # takes a second to import
+
+        decoder = open_vocabulary(decoder, tokenizer, config, resources, priors)
+    name = f"beam of {config.resolved_beam_size}, {resources.name}"
     return DescribedDecoder(
-        decoder=TwoPassDecoder(tokenizer, config, resources, priors),
-        name=f"beam of {config.resolved_beam_size}, {resources.name}",
+        decoder=decoder,
+        name=name + ", open vocabulary" if settings.open_vocabulary else name,
         weights=_describe(config.weights, used, given, tuning, resources.key),
         tuned=tuning is not None or not needed or given.keys() >= {*needed, "word_bonus"},
         unit=resources.unit(tokenizer),
         tuning=tuning,
+        vocabulary=resources.vocabulary,
     )
 
 
-def _refuse_beam(config: BeamConfig) -> None:
-    """Refuse settings of the beam search where decoding is greedy.
+def _refuse_beam(config: BeamConfig, kind: str) -> None:
+    """Refuse settings of the beam search where decoding is of another kind.
 
     Raises:
         SettingsError: one is not at its default.
@@ -133,7 +168,7 @@ def _refuse_beam(config: BeamConfig) -> None:
         value = getattr(config, name)
         if value != getattr(plain, name):
             raise SettingsError(
-                f"{option_name('beam', name)} is {value}, but decoding is greedy. Leave it out, or add "
+                f"{option_name('beam', name)} is {value}, but decoding is {kind}. Leave it out, or add "
                 f"--decoder beam."
             )
 

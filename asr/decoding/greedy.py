@@ -13,6 +13,7 @@ from torch import Tensor
 
 from asr.decoding.checks import check_best, check_lengths, check_shapes, tolerance_of
 from asr.decoding.hypothesis import Hypothesis, name_tokens, time_words
+from asr.decoding.partial import DecoderStream
 from asr.text.tokenizer import BLANK, Tokenizer
 
 __all__ = ["BestPaths", "GreedyDecoder", "best_path", "greedy_decode", "hypotheses_of"]
@@ -89,9 +90,21 @@ class GreedyDecoder:
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
 
-    def decode(self, log_probs: Tensor, step_lengths: Tensor, step_s: float) -> list[list[Hypothesis]]:
-        """Decode a batch, with arguments and errors of `greedy_decode`."""
+    def decode(
+        self, log_probs: Tensor, step_lengths: Tensor, step_s: float, encoded: Tensor | None = None
+    ) -> list[list[Hypothesis]]:
+        """Decode a batch, with arguments and errors of `greedy_decode`; `encoded` is not used."""
         return [[found] for found in greedy_decode(log_probs, step_lengths, self._tokenizer, step_s)]
+
+    def stream(self, step_s: float) -> DecoderStream:
+        """A decoder that takes one utterance in blocks.
+
+        Args:
+            step_s: seconds an encoder step.
+        """
+        from asr.decoding.streaming import GreedyStream  # takes a second to import
+
+        return GreedyStream(self._tokenizer, step_s)
 
 
 def greedy_decode(

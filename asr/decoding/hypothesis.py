@@ -26,12 +26,15 @@ class Word:
         end_s: end of the last encoder step of the last token, in seconds. CTC tends to emit a token late and
             briefly, so these are the times of the evidence, not the word's acoustic boundaries.
         confidence: 0..1: how likely the word is right, see `greedy_decode` and `BeamDecoder.decode`.
+        unknown: whether it is outside the decoder's vocabulary and spelled by its sound, see
+            `OpenVocabularyDecoder`.
     """
 
     text: str
     start_s: float
     end_s: float
     confidence: float
+    unknown: bool = False
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,8 @@ class Hypothesis:
             0 without one.
         rescore_lm_score: likewise by a second language model, which rescored the text. The rest of the score
             is bonuses and penalties.
+        attention_score: log-probability of the tokens by the attention decoder, their end included, in nats,
+            which replaces a share of the acoustic score in the score; 0 without one.
     """
 
     text: str
@@ -62,6 +67,7 @@ class Hypothesis:
     acoustic_score: float
     lm_score: float = 0.0
     rescore_lm_score: float = 0.0
+    attention_score: float = 0.0
 
 
 def name_tokens(tokens: Sequence[int], tokenizer: Tokenizer) -> NamedSpans:

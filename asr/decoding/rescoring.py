@@ -1,7 +1,7 @@
-"""Decoding in two passes: a language model ranks the hypotheses of a beam search again."""
+"""Decoding in two passes: language model and attention decoder rank the hypotheses of a beam search again."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -9,9 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from asr.decoding.attention import rescore_by_attention
 from asr.decoding.config import BeamConfig
 from asr.decoding.hypothesis import Hypothesis
+from asr.decoding.partial import DecoderStream
 from asr.decoding.resources import DecodingResources
+from asr.errors import SettingsError
 from asr.lm.interface import LanguageModel
 from asr.text.tokenizer import Tokenizer
 
@@ -19,12 +22,12 @@ __all__ = ["TwoPassDecoder", "rescore", "text_log_probs"]
 
 
 class TwoPassDecoder:
-    """A beam search and, after it, a language model that rescores its texts, if there is one.
+    """A beam search and, after it, what rescores its texts: a language model, an attention decoder, or both.
 
     Args:
         tokenizer: the model's.
         config: width and weights.
-        resources: language models, lexicon and hot words.
+        resources: language models, lexicon, hot words and attention decoder.
         priors: (vocab,) the model's mean posteriors, needed for a prior weight other than 0.
 
     Attributes:
@@ -45,6 +48,7 @@ class TwoPassDecoder:
         from asr.decoding.beam_decoder import BeamDecoder  # takes a second to import
 
         self.resources, self.config = resources, config
+        self._tokenizer = tokenizer
         self._rescorer = resources.lm if resources.key.rescore else resources.rescorer
         self._decoder = BeamDecoder(
             tokenizer,
@@ -62,35 +66,64 @@ class TwoPassDecoder:
         other._decoder = self._decoder.with_config(self._first_pass(config), _array(priors))
         return other
 
-    def without_rescorer(self) -> "TwoPassDecoder":
-        """The same decoder without the second language model, which only rescores."""
-        if self.resources.rescorer is None:
-            return self
+    def without_second_opinions(self) -> "TwoPassDecoder":
+        """The same decoder without second language model and attention decoder, which only rescore."""
         other = copy.copy(self)
-        other.resources = replace(self.resources, rescorer=None)
-        other._rescorer = None
+        other.resources = replace(self.resources, rescorer=None, attention=None)
+        other._rescorer = self.resources.lm if self.resources.key.rescore else None
         return other.with_config(self.config)
 
-    def decode(self, log_probs: Tensor, step_lengths: Tensor, step_s: float) -> list[list[Hypothesis]]:
+    def decode(
+        self, log_probs: Tensor, step_lengths: Tensor, step_s: float, encoded: Tensor | None = None
+    ) -> list[list[Hypothesis]]:
         """The best texts of each utterance, best first.
 
         Args:
             log_probs: (batch, steps, vocab) float, natural logs, normalised, on any device.
             step_lengths: (batch,) int64, valid steps of each utterance, on any device.
             step_s: seconds an encoder step.
+            encoded: (batch, steps, size) the encoder's outputs, for the attention decoder.
 
         Raises:
-            ModelError: as `BeamDecoder.decode`.
+            ModelError: as `BeamDecoder.decode`, or there are no outputs for an attention decoder.
         """
         found = self._decoder.decode(log_probs, step_lengths, step_s)
+        return self._second_pass(found, step_lengths, encoded)
+
+    def stream(self, step_s: float) -> DecoderStream:
+        """A search that takes one utterance in blocks; its partial results are those of the first pass.
+
+        Args:
+            step_s: seconds an encoder step.
+
+        Raises:
+            SettingsError: an attention decoder rescores, which reads whole utterances.
+        """
+        if self.resources.attention is not None:
+            raise SettingsError("--rescore-attention reads whole utterances. Leave it out in a stream.")
+        stream = self._decoder.stream(step_s)
+        return stream if self._rescorer is None else _RescoredStream(stream, self._rescored)
+
+    def _second_pass(
+        self, found: list[list[Hypothesis]], step_lengths: Tensor, encoded: Tensor | None
+    ) -> list[list[Hypothesis]]:
+        found, weights = self._rescored(found), self.config.weights
+        attention = self.resources.attention
+        if attention is not None:
+            found = rescore_by_attention(
+                found, attention, encoded, step_lengths, self._tokenizer, weights.attention_weight,
+                weights.acoustic_scale,
+            )  # fmt: skip
+        return [best[: self.config.nbest] for best in found]
+
+    def _rescored(self, found: list[list[Hypothesis]]) -> list[list[Hypothesis]]:
+        """The hypotheses, ranked by the language model of the second pass, if there is one."""
+        weights = self.config.weights
         if self._rescorer is None:
             return found
-        weights = self.config.weights
         if self.resources.key.rescore:
-            found = rescore(found, self._rescorer, weights.lm_weight, weights.word_bonus)
-        else:
-            found = rescore(found, self._rescorer, weights.rescore_weight, second=True)
-        return [best[: self.config.nbest] for best in found]
+            return rescore(found, self._rescorer, weights.lm_weight, weights.word_bonus)
+        return rescore(found, self._rescorer, weights.rescore_weight, second=True)
 
     def _first_pass(self, config: BeamConfig) -> BeamConfig:
         """The settings of the first pass: there are as many texts to rescore as the beam is wide.
@@ -98,10 +131,24 @@ class TwoPassDecoder:
         Where the only language model rescores, the word bonus is added then, too: it compensates for the cost
         of each word by that model.
         """
-        if self._rescorer is None:
+        if self._rescorer is None and self.resources.attention is None:
             return config
         config = replace(config, nbest=max(config.resolved_beam_size, config.nbest))
         return config.with_weights(word_bonus=0.0) if self.resources.key.rescore else config
+
+
+class _RescoredStream:
+    """A stream whose hypotheses a language model rescores at the end."""
+
+    def __init__(
+        self, stream: DecoderStream, second_pass: Callable[[list[list[Hypothesis]]], list[list[Hypothesis]]]
+    ) -> None:
+        self.accept = stream.accept
+        self._stream, self._second_pass = stream, second_pass
+
+    def finish(self) -> list[Hypothesis]:
+        [found] = self._second_pass([self._stream.finish()])
+        return found
 
 
 def _array(priors: Sequence[float]) -> NDArray[np.float64] | None:

@@ -1,8 +1,9 @@
-"""Decoding resources: language models, lexicon and hot words, read from the files that a user names."""
+"""Decoding resources: language models, lexicon, hot words, attention decoder, as a user names them."""
 
 import hashlib
 import json
-from collections.abc import Sequence
+import logging
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -11,18 +12,21 @@ from asr.corpora.manifest import Utterance
 from asr.decoding.config import DecoderSettings
 from asr.decoding.fusion.hotwords import parse_hot_words
 from asr.decoding.hypothesis import OutputUnit
-from asr.errors import DataError, SettingsError
+from asr.errors import DataError, ModelError, SettingsError
 from asr.files import file_digest
 from asr.model.acoustic import AcousticModel
 from asr.model.decoding_weights import TuningKey
-from asr.text.lexicon import Lexicon, parse_lexicon, read_lines
+from asr.model.recurrent_decoder import RecurrentDecoder
+from asr.text.lexicon import Lexicon, parse_lexicon, read_lines, without_stress
 from asr.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from asr.lm.charrnn import CharRnnModel
     from asr.lm.ngram.model import NgramModel
 
-__all__ = ["DecodingResources", "data_digest"]
+__all__ = ["DecodingResources", "attention_decoder_of", "data_digest"]
+
+log = logging.getLogger("asr")
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,7 @@ class DecodingResources:
     Attributes:
         lm: the language model, or None.
         rescorer: a language model that chooses among the best texts of the search with the first, or None.
+        attention: the model's attention decoder, which chooses among the best texts likewise, or None.
         lexicon: spellings, or None.
         hotwords: boosts in nats by word.
         key: digests of the files, and the kind of search: selects the tuned weights that are for it.
@@ -44,6 +49,7 @@ class DecodingResources:
     key: TuningKey = field(default_factory=TuningKey)
     name: str = "no language model"
     rescorer: "NgramModel | CharRnnModel | None" = None
+    attention: RecurrentDecoder | None = None
 
     def unit(self, tokenizer: Tokenizer) -> OutputUnit:
         """What decoding writes: words, or phones where tokens are phones and there is no vocabulary."""
@@ -55,6 +61,8 @@ class DecodingResources:
             return self.lm is not None
         if weight == "rescore_weight":
             return self.rescorer is not None
+        if weight == "attention_weight":
+            return self.attention is not None
         if weight.startswith("unknown_"):
             if self.key.unknown_words == "forbid":
                 return weight == "unknown_penalty" and self._lm_lacks_words
@@ -62,11 +70,24 @@ class DecodingResources:
         return True
 
     @property
+    def second_pass(self) -> tuple[str, ...]:
+        """The weights that choose among the texts of a search, and do not change the search."""
+        names = ("lm_weight", "word_bonus") if self.key.rescore else ()
+        return (*names, *filter(self.uses, ("rescore_weight", "attention_weight")))
+
+    @property
     def _lm_lacks_words(self) -> bool:
         """Whether the language model of the search does not know a word of the lexicon."""
         if not self.lexicon or not self.lm or self.lm.unit != "word" or self.key.rescore:
             return False
         return not self.lexicon.entries.keys() <= set(self.lm.words)
+
+    @property
+    def vocabulary(self) -> Collection[str] | None:
+        """The words that the search can write, unknown words aside; None without a vocabulary."""
+        if self.lexicon:
+            return self.lexicon.entries.keys()
+        return frozenset(self.lm.words) if self.lm and self._has_vocabulary else None
 
     @property
     def _has_vocabulary(self) -> bool:
@@ -95,25 +116,50 @@ class DecodingResources:
                 "--rescore and --rescore-lm are given. With --rescore the one language model, --lm, only "
                 "rescores. Leave it out for --lm in the search and --rescore-lm after it."
             )
+        if settings.weights.attention_weight is not None and not settings.rescore_attention:
+            raise SettingsError(
+                "--attention-weight is given, but no attention decoder rescores. Add --rescore-attention."
+            )
+        attention = attention_decoder_of(model, "--rescore-attention") if settings.rescore_attention else None
         lm = _read_lm(settings, model, "lm", settings.rescore) if settings.lm else None
         rescorer = _read_lm(settings, model, "rescore_lm", True) if settings.rescore_lm else None
-        lexicon = _read_lexicon(settings.lexicon) if settings.lexicon else None
+        lexicon = _read_lexicon(settings.lexicon, model.settings.tokenizer) if settings.lexicon else None
         hotwords = parse_hot_words(settings.hotwords)
         key = TuningKey(
             lm=file_digest(settings.lm),
             lexicon=file_digest(settings.lexicon),
             rescore=settings.rescore,
             rescore_lm=file_digest(settings.rescore_lm),
+            attention=settings.rescore_attention,
             hotwords=_digest_of(hotwords),
             unknown_words=settings.beam.unknown_words,
         )
         names = [f"language model {settings.lm}" if settings.lm else "no language model"]
         names += ["which rescores"] if settings.rescore else []
         names += [f"rescored by {settings.rescore_lm}"] if settings.rescore_lm else []
+        names += ["rescored by the attention decoder"] if attention else []
         names += [f"lexicon {settings.lexicon}"] if settings.lexicon else []
         names += ["no unknown words"] if settings.beam.unknown_words == "forbid" else []
         names += [f"{len(hotwords)} hot words"] if hotwords else []
-        return cls(lm, lexicon, hotwords, key, ", ".join(names), rescorer)
+        return cls(lm, lexicon, hotwords, key, ", ".join(names), rescorer, attention)
+
+
+def attention_decoder_of(model: AcousticModel, option: str) -> RecurrentDecoder:
+    """The attention decoder of a model.
+
+    Args:
+        model: in evaluation mode.
+        option: that asks for it, for the message.
+
+    Raises:
+        ModelError: it has none.
+    """
+    if model.attention_decoder is None:
+        raise ModelError(
+            f"{option}: the model has no attention decoder. Train one: --model.attention-decoder dot, on its "
+            f"encoder with --train.warm-start and --train.freeze, or leave the option out."
+        )
+    return model.attention_decoder
 
 
 def data_digest(utterances: Sequence[Utterance]) -> str:
@@ -148,11 +194,17 @@ def _read_lm(
     return lm
 
 
-def _read_lexicon(path: Path) -> Lexicon:
+def _read_lexicon(path: Path, tokenizer: Tokenizer) -> Lexicon:
     """A lexicon, or a mere list of words, which the model's tokenizer spells."""
     lines = read_lines(path)
     if any(len(line.split(None, 1)) > 1 for line in lines):
-        return parse_lexicon(lines, str(path))
+        lexicon = parse_lexicon(lines, str(path))
+        if tokenizer.units == "phones" and not set(lexicon.symbols) <= set(tokenizer.symbols):
+            plain = without_stress(lexicon, lower=False)
+            if set(plain.symbols) <= set(tokenizer.symbols):
+                log.info("%s: stress marks are left out, which the model's phones do not have", path)
+                return plain
+        return lexicon
     words = dict.fromkeys(word for line in lines for word in line.split())
     if not words:
         raise DataError(f"{path}: holds no word. Expected a word per line, alone or with its tokens.")

@@ -6,7 +6,7 @@ spelled once, so that a block costs the same after hours. The final result is th
 utterance at once.
 """
 
-from dataclasses import astuple, dataclass
+from dataclasses import astuple
 
 import numpy as np
 import torch
@@ -20,22 +20,10 @@ from asr.decoding.fusion.vocabulary import letters_of
 from asr.decoding.greedy import best_path, hypotheses_of
 from asr.decoding.hypothesis import Hypothesis, NamedSpans, name_tokens
 from asr.decoding.kernel.arena import N_PREFIXES, NONE, ROOT, shared_prefix, spell
+from asr.decoding.partial import Partial
 from asr.text.tokenizer import BLANK, Tokenizer
 
 __all__ = ["BeamStream", "GreedyStream", "Partial"]
-
-
-@dataclass(frozen=True)
-class Partial:
-    """A partial result: the text of an utterance so far.
-
-    Attributes:
-        stable: the words that do not change any more: complete, and common to all prefixes of the beam.
-        text: the best text so far, which begins with the stable words.
-    """
-
-    stable: str
-    text: str
 
 
 class BeamStream:
@@ -159,12 +147,11 @@ class GreedyStream:
         named = name_tokens(self._tokens, self._tokenizer)
         return _partial(named, named, len(self._tokens), self._separated)
 
-    def finish(self) -> Hypothesis:
+    def finish(self) -> list[Hypothesis]:
         """The text of all that was accepted: that of `greedy_decode`."""
         ids = np.concatenate([*self._ids, np.zeros(0, np.int64)])[None]
         best = np.concatenate([*self._best, np.zeros(0)])[None]
-        [found] = hypotheses_of(ids, best, np.array([ids.shape[1]]), self._tokenizer, self._step_s)
-        return found
+        return hypotheses_of(ids, best, np.array([ids.shape[1]]), self._tokenizer, self._step_s)
 
 
 def _partial(best: NamedSpans, shared: NamedSpans, tokens: int, separated: bool) -> Partial:

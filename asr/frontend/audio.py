@@ -219,23 +219,48 @@ def to_waveform(samples: NDArray[Any] | Tensor, from_rate: int, to_rate: int, na
         AudioError: they are not floating-point numbers, not mono, not finite, or there are none.
         SettingsError: the rate is impossible.
     """
-    if not LOWEST_RATE <= from_rate <= HIGHEST_RATE:
-        raise SettingsError(f"sample_rate is {from_rate} Hz. Expected {LOWEST_RATE} to {HIGHEST_RATE} Hz.")
+    check_rate(from_rate)
+    checked = check_samples(samples, name)
+    if not len(checked):
+        raise AudioError(f"{name}: samples of shape (0,). Expected at least one sample.")
+    return resample(checked, from_rate, to_rate)
+
+
+def check_rate(sample_rate: int) -> None:
+    """Refuse a sample rate that is impossible.
+
+    Raises:
+        SettingsError: it is outside of what recordings have.
+    """
+    if not LOWEST_RATE <= sample_rate <= HIGHEST_RATE:
+        raise SettingsError(f"sample_rate is {sample_rate} Hz. Expected {LOWEST_RATE} to {HIGHEST_RATE} Hz.")
+
+
+def check_samples(samples: NDArray[Any] | Tensor, name: str) -> Tensor:
+    """Samples that are in memory already, (samples,) float32 on the CPU.
+
+    Args:
+        samples: (samples,) floating-point numbers in [-1, 1], mono; a tensor may be on any device.
+        name: what messages call them.
+
+    Raises:
+        AudioError: they are not floating-point numbers, not mono, or not finite.
+    """
     array = samples.detach().cpu().numpy() if isinstance(samples, Tensor) else np.asarray(samples)
     if array.dtype.kind != "f":
         raise AudioError(
             f"{name}: samples of type {array.dtype}. Expected floating-point numbers in [-1, 1]: divide "
             f"integers of 16 bits by 32768."
         )
-    if array.ndim != 1 or not len(array):
+    if array.ndim != 1:
         raise AudioError(
-            f"{name}: samples of shape {array.shape}. Expected (samples,), one channel and at least one "
-            f"sample: choose a channel, or take the mean of all."
+            f"{name}: samples of shape {array.shape}. Expected (samples,), one channel: choose a channel, or "
+            f"take the mean of all."
         )
     if not np.isfinite(array).all():
         bad = int(np.argmin(np.isfinite(array)))
         raise AudioError(f"{name}: sample {bad} is not a finite number. Expected numbers in [-1, 1].")
-    return resample(torch.from_numpy(array.astype(np.float32)), from_rate, to_rate)
+    return torch.from_numpy(array.astype(np.float32))
 
 
 def resample(waveform: Tensor, from_rate: int, to_rate: int) -> Tensor:

@@ -25,7 +25,10 @@ FEATURES_VERSION = 2
 _CPU_BLOCK = 512
 _GPU_BLOCK = 65_536
 
-Normalization = Literal["utterance", "global", "none"]
+Normalization = Literal["utterance", "running", "global", "none"]
+
+RUNNING_FRAMES = 512  # that running statistics are of; a power of two
+_PRIOR_FRAMES = 200.0  # as which the training set's statistics count beside them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +40,9 @@ class FeatureConfig:
     window_ms: float = 25.0  # length of the Hann window
     shift_ms: float = 10.0  # from one frame to the next
     log_floor: float = 1e-8  # mel energies are raised to this first: white noise 87 dB below full scale
-    normalize: Normalization = "utterance"  # whose mean and variance; global: those of the training set
+    # whose mean and variance: running ones, for streams, are of the last 5 seconds and of the training set,
+    # global ones of the training set
+    normalize: Normalization = "utterance"
 
     def __post_init__(self) -> None:
         if self.sample_rate < 1000:
@@ -124,6 +129,20 @@ def log_mel(waveform: Tensor, config: FeatureConfig) -> Tensor:
     return energies.clamp_min(config.log_floor).log()
 
 
+def log_mel_frames(samples: Tensor, config: FeatureConfig) -> Tensor:
+    """Log-mel frames of a part of a waveform, without zeros around it.
+
+    Args:
+        samples: ((frames - 1) * hop_length + n_fft,) float32: frame t begins at t * hop_length.
+        config: the settings.
+
+    Returns:
+        (frames, n_mels) float32, natural logarithms.
+    """
+    filters = _mel_filters(config.n_fft, config.n_mels, config.sample_rate, samples.device)
+    return (_power_spectrum(samples[None], config)[0] @ filters).clamp_min(config.log_floor).log()
+
+
 def _energies(waveform: Tensor, frames: int, block: int, filters: Tensor, config: FeatureConfig) -> Tensor:
     """(rows, samples) -> (rows, frames, n_mels) mel energies, in blocks of at most `block` frames."""
     padded = nn.functional.pad(waveform, (config.n_fft // 2, config.n_fft // 2))
@@ -194,19 +213,55 @@ def normalize_utterance(features: Tensor, lengths: Tensor) -> Tensor:
     return centred / std
 
 
+def normalize_running(features: Tensor, mean: Tensor, std: Tensor, history: Tensor | None = None) -> Tensor:
+    """Mean and variance normalisation over the last `RUNNING_FRAMES` frames, as a stream can do it.
+
+    The training set's statistics count like 200 frames beside them: at the beginning of an utterance they are
+    most of it, and after a long silence there is still a variance to divide by. Blocks with their histories
+    give the same bits as the whole.
+
+    Args:
+        features: (batch, frames, n_mels).
+        mean: (n_mels,) of the training set.
+        std: (n_mels,) of the training set.
+        history: (batch, up to RUNNING_FRAMES - 1 frames, n_mels) before these; None at the beginning.
+
+    Returns:
+        (batch, frames, n_mels).
+
+    Source: Kaldi's online CMVN (online2, `OnlineCmvn`), with its global frames; there they fill up a window
+        that is not full, and the window has 600 frames.
+    """
+    frames = features.shape[1]
+    past = 0 if history is None else history.shape[1]
+    sums = (features if history is None else torch.cat([history, features], dim=1)) - mean
+    centred = sums[:, past:]
+    squares = sums.square()
+    width = 1
+    while width < RUNNING_FRAMES:  # sums of twice as many frames each time; there are zeros before the first
+        sums = sums + nn.functional.pad(sums, (0, 0, width, 0))[:, : past + frames]
+        squares = squares + nn.functional.pad(squares, (0, 0, width, 0))[:, : past + frames]
+        width *= 2
+    count = torch.arange(past + 1, past + frames + 1, device=features.device).clamp_max(RUNNING_FRAMES)
+    total = (count + _PRIOR_FRAMES).unsqueeze(1)
+    shift = sums[:, past:] / total
+    variance = (squares[:, past:] + _PRIOR_FRAMES * std.square()) / total - shift.square()
+    return (centred - shift) / (variance + 1e-5).sqrt()
+
+
 def frame_mask(lengths: Tensor, size: int) -> Tensor:
     """(batch, size) bool, True where an index is below the row's length."""
     return torch.arange(size, device=lengths.device) < lengths.unsqueeze(1)
 
 
 class FeatureNormalizer(nn.Module):
-    """Mean and variance normalisation by config.normalize; global statistics are saved with the model.
+    """Mean and variance normalisation by config.normalize; the training set's are saved with the model.
 
     Args:
         config: the feature settings.
     """
 
-    mean: Tensor  # (n_mels,) of the training set, used by "global"
+    mean: Tensor  # (n_mels,) of the training set, used by "global" and "running"
     deviation: Tensor  # (n_mels,) standard deviation; saved models have this name
 
     def __init__(self, config: FeatureConfig) -> None:
@@ -214,6 +269,11 @@ class FeatureNormalizer(nn.Module):
         self.kind = config.normalize
         self.register_buffer("mean", torch.zeros(config.n_mels))
         self.register_buffer("deviation", torch.ones(config.n_mels))
+
+    @property
+    def needs_statistics(self) -> bool:
+        """Whether it uses statistics of the training set."""
+        return self.kind in ("running", "global")
 
     def set_statistics(self, mean: Tensor, std: Tensor) -> None:
         """Store the training set's mean and standard deviation per band, each (n_mels,)."""
@@ -224,7 +284,9 @@ class FeatureNormalizer(nn.Module):
         """(batch, frames, n_mels) log-mel frames -> the same shape, normalised, 0 in the padding."""
         if self.kind == "utterance":
             return normalize_utterance(features, lengths)
-        if self.kind == "global":
+        if self.kind == "running":
+            features = normalize_running(features, self.mean, self.deviation)
+        elif self.kind == "global":
             features = (features - self.mean) / self.deviation
         return features * frame_mask(lengths, features.shape[1]).unsqueeze(-1)
 

@@ -19,11 +19,11 @@ __all__ = ["Piece", "SegmentationConfig", "Segmenter"]
 _LEAST_SEGMENT_S = 5.0
 
 # Speech begins at the first probability and ends under the second.
-_SPEECH, _NO_SPEECH = 0.5, 0.35
+SPEECH, NO_SPEECH = 0.5, 0.35
 _LEAST_SPEECH_S = 0.1  # what is shorter is a click
 _LEAST_PAUSE_S = 0.25  # what is shorter may be inside a word
 _LONG_PAUSE_S = 2.0  # is left out, and the piece ends there
-_PAD_S = 0.3  # kept before and after speech
+PAD_S = 0.3  # kept before and after speech
 _OVERLAP_S = 4.0  # of windows, where there is no pause
 _QUIET_S = 0.1  # the quietest stretch of this length is the middle of the overlap
 
@@ -96,7 +96,7 @@ class Segmenter:
         """The next piece; None where none begins, or where more has to be known first."""
         known = len(self._speech)
         regions = speech_regions(self._speech)
-        pad = _frames(_PAD_S)
+        pad = _frames(PAD_S)
         if not regions:
             self._drop(known if final else max(0, known - _frames(_LEAST_PAUSE_S) - pad))
             return None
@@ -177,9 +177,9 @@ def speech_regions(speech: NDArray[np.float32]) -> list[tuple[int, int]]:
     regions: list[tuple[int, int]] = []
     begin = None
     for frame, prob in enumerate([*speech.tolist(), 0.0]):
-        if begin is None and prob >= _SPEECH:
+        if begin is None and prob >= SPEECH:
             begin = frame
-        elif begin is not None and prob < _NO_SPEECH:
+        elif begin is not None and prob < NO_SPEECH:
             regions.append((begin, frame))
             begin = None
     merged: list[tuple[int, int]] = []

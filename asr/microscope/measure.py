@@ -170,31 +170,31 @@ def _record(net: nn.Module, loss: Callable[[], Tensor]) -> tuple[list[_Call], Te
     """Run the loss and record inputs and outputs of every direction."""
     calls: list[_Call] = []
     lengths: list[Tensor] = []  # of the stack that runs
+    numbers: dict[nn.Module, int] = {}  # of the layers, in the order in which they run
 
     def enter(_: nn.Module, arguments: Any) -> None:
         lengths[:] = [arguments[1]]
 
-    def keep(layer: int, name: str, module: UnidirectionalLayer, arguments: Any, result: Any) -> Any:
+    def keep(layer: nn.Module, name: str, module: UnidirectionalLayer, arguments: Any, result: Any) -> Any:
+        number = numbers.setdefault(layer, len(numbers) + 1)
         state = arguments[1] if len(arguments) > 1 else None
         # A tensor of its own, since the state that is passed on may be a part of the output.
         y = result[0].view_as(result[0])
         if not y.requires_grad:  # all below is frozen
             y.requires_grad_()
-        calls.append(_Call(layer, name, module, arguments[0].detach(), state, y, lengths[0]))
+        calls.append(_Call(number, name, module, arguments[0].detach(), state, y, lengths[0]))
         return y, result[1]
 
     with ExitStack() as hooks:
-        number = 0
         for stack in net.modules():
             if not isinstance(stack, RecurrentStack):
                 continue
             hooks.callback(stack.register_forward_pre_hook(enter).remove)
             for layer in stack.layers:
-                number += 1
                 for name in ("forwards", "backwards"):
                     direction = getattr(layer, name)
                     if direction is not None:
-                        hook = direction.register_forward_hook(partial(keep, number, name))
+                        hook = direction.register_forward_hook(partial(keep, layer, name))
                         hooks.callback(hook.remove)
         total = loss()
     if not calls:

@@ -1,4 +1,4 @@
-"""The acoustic model: normalisation and encoder in one module, with settings and tokenizer."""
+"""The acoustic model: normalisation, encoder and decoder, if any, with settings and tokenizer."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from asr.frontend.augment import Masks, apply_masks
 from asr.frontend.features import FeatureConfig, FeatureNormalizer, frame_count, log_mel, require_one_window
+from asr.model.attention_decoder import make_attention_decoder
 from asr.model.decoding_weights import Tuning
 from asr.model.denominator import DenominatorLm
 from asr.model.encoder import Encoder, EncoderConfig
@@ -47,6 +48,10 @@ class AcousticModel(nn.Module):
         self.denominator = (
             DenominatorLm(loss.denominator_order, vocab_size) if loss.criterion == "crf" else None
         )
+        # After the encoder, whose first weights are the same with and without it.
+        self.attention_decoder = make_attention_decoder(
+            settings.encoder.decoder, settings.encoder.recurrent(), vocab_size
+        )
 
     @property
     def step_s(self) -> float:
@@ -69,22 +74,32 @@ class AcousticModel(nn.Module):
         Returns:
             (batch, steps, vocab) float32 log-probabilities and (batch,) int64 valid steps.
         """
+        encoded, step_lengths = self.encode(features, lengths, masks)
+        return self.encoder.log_probs(encoded), step_lengths
+
+    def encode(self, features: Tensor, lengths: Tensor, masks: Masks | None = None) -> tuple[Tensor, Tensor]:
+        """The encoder's outputs, (batch, steps, size), and (batch,) int64 valid steps; as `forward`."""
         features = self.normalize(features, lengths)
         if masks is not None:
             means_are_zero = self.normalize.kind == "utterance"
             features = apply_masks(features, masks, None if means_are_zero else lengths)
-        log_probs, step_lengths = self.encoder(features, lengths)
+        return self.encoder.encode(features, lengths)
+
+    def log_probs(self, waveforms: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """The first two of `outputs`."""
+        log_probs, step_lengths, _ = self.outputs(waveforms)
         return log_probs, step_lengths
 
     @torch.inference_mode()
-    def log_probs(self, waveforms: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """Log-probabilities of waveforms in one batch, in evaluation mode; all modules keep their mode.
+    def outputs(self, waveforms: list[Tensor]) -> tuple[Tensor, Tensor, Tensor | None]:
+        """What decoding needs of waveforms, in one batch and in evaluation mode; all modules keep their mode.
 
         Args:
             waveforms: each (samples,) float32 at the model's sample rate.
 
         Returns:
-            As `forward`.
+            As `forward`, then (batch, steps, size) float32 outputs of the encoder for the attention decoder;
+            None without one.
 
         Raises:
             AudioError: a waveform is shorter than one window.
@@ -99,5 +114,6 @@ class AcousticModel(nn.Module):
         padded = padded.to(self.device, non_blocking=True)
         samples = samples.to(self.device, non_blocking=True)
         with evaluating(self):
-            log_probs, steps = self(log_mel(padded, config), frame_count(samples, config))
-        return log_probs, steps
+            encoded, steps = self.encode(log_mel(padded, config), frame_count(samples, config))
+            log_probs = self.encoder.log_probs(encoded)
+        return log_probs, steps, None if self.attention_decoder is None else encoded.float()

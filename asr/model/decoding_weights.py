@@ -14,7 +14,7 @@ _MAX_WEIGHT = 100.0  # absolute value of a weight: e ** 100 outweighs any eviden
 
 
 def _weight(default: float, expected: str, meaning: str) -> Any:
-    """A weight's field: what it may be is "any number", "0 or more", "0 or less" or "above 0"."""
+    """A weight's field: what it may be is "any number", "0 or more", "0 or less", "above 0" or "0 to 1"."""
     return field(default=default, metadata={"expected": expected, "help": meaning})
 
 
@@ -31,6 +31,9 @@ class DecodingWeights:
     lm_weight: float = _weight(0.5, "0 or more", "factor on the language model's log-probabilities")
     rescore_weight: float = _weight(
         0.5, "0 or more", "factor on the log-probabilities of the language model that rescores"
+    )
+    attention_weight: float = _weight(
+        0.3, "0 to 1", "share of the attention decoder in the score of the audio, of which CTC has the rest"
     )
     word_bonus: float = _weight(0.0, "any number", "nats for each word; above 0 more words are written")
     prior_weight: float = _weight(
@@ -52,6 +55,7 @@ class DecodingWeights:
                 "0 or more": value >= 0,
                 "0 or less": value <= 0,
                 "above 0": value > 0,
+                "0 to 1": 0 <= value <= 1,
             }
             if abs(value) > _MAX_WEIGHT and math.isfinite(value):
                 raise SettingsError(
@@ -59,7 +63,9 @@ class DecodingWeights:
                     f"{_MAX_WEIGHT:g}: with a larger one nothing else would count."
                 )
             if not (math.isfinite(value) and right[expected]):
-                bound = {"any number": "", "above 0": " above 0"}.get(expected, f", {expected}")
+                bound = {"any number": "", "above 0": " above 0", "0 to 1": " from 0 to 1"}.get(
+                    expected, f", {expected}"
+                )
                 raise SettingsError(f"{option_name(item.name)} is {value}. Expected a finite number{bound}.")
 
     def __str__(self) -> str:
@@ -78,6 +84,7 @@ class TuningKey:
         rescore: whether the language model rescored the hypotheses of a search without it.
         rescore_lm: SHA-256 of the file of a second language model, which rescored the hypotheses of a search
             with the first; "" without one.
+        attention: whether the model's attention decoder rescored the hypotheses.
         hotwords: SHA-256 of the hot words and their boosts; "" without any.
         unknown_words: whether words outside the vocabulary were allowed ("allow" or "forbid").
     """
@@ -86,6 +93,7 @@ class TuningKey:
     lexicon: str = ""
     rescore: bool = False
     rescore_lm: str = ""
+    attention: bool = False
     hotwords: str = ""
     unknown_words: str = "allow"
 

@@ -3,13 +3,16 @@
 from dataclasses import dataclass, field
 from typing import Annotated, Literal, overload
 
+import torch
 import tyro
 from torch import Tensor, nn
 
 from asr.errors import SettingsError
 from asr.frontend.features import frame_mask
+from asr.model.attention_decoder import AttentionDecoderConfig
 from asr.model.loss import LossConfig
 from asr.model.recurrent.layers import LayerConfig, RecurrentConfig, RecurrentStack
+from asr.model.recurrent.unidirectional import State
 
 Size = Literal["small", "medium", "large"]
 
@@ -38,6 +41,9 @@ class EncoderConfig:
     subsampling: int = 4  # frames per step, 1..8
     channels: int = 32  # of the convolutions
     loss: Annotated[LossConfig, tyro.conf.arg(name="")] = field(default_factory=LossConfig)
+    decoder: Annotated[AttentionDecoderConfig, tyro.conf.arg(name="")] = field(
+        default_factory=AttentionDecoderConfig
+    )
 
     def __post_init__(self) -> None:
         if self.size not in SIZES:
@@ -102,10 +108,43 @@ class Encoder(nn.Module):
         Returns:
             (batch, steps, vocab) float32 log-probabilities and (batch,) int64 valid steps.
         """
+        x, lengths = self.encode(features, lengths)
+        return self.log_probs(x), lengths
+
+    def encode(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """(batch, steps, output size) what the recurrent layers give, and (batch,) int64 valid steps."""
         x = self.front(features, lengths)
         lengths = step_count(lengths, self.config.subsampling)
         x, _ = self.recurrent(x, lengths)
-        return self.output(x).float().log_softmax(dim=-1), lengths
+        return x, lengths
+
+    def log_probs(self, encoded: Tensor) -> Tensor:
+        """(batch, steps, vocab) float32 log-probabilities of what `encode` gives."""
+        log_probs: Tensor = self.output(encoded).float().log_softmax(dim=-1)
+        return log_probs
+
+    def chunk(
+        self, features: Tensor, states: list[State] | None, *, before: int, steps: int, right_context: int = 0
+    ) -> tuple[Tensor, list[State]]:
+        """Encode the next chunk of a stream, see `RecurrentStack.chunk`.
+
+        Args:
+            features: (batch, frames, n_mels): the frames of steps before the chunk, of the chunk and of its
+                right context, with the front's `frames_after` the last of them; the frames of an utterance's
+                end may end with it.
+            states: of the chunk before; None at the beginning of an utterance.
+            before: steps before the chunk that the front needs again: its `steps_before`, or as many as there
+                are.
+            steps: of the chunk.
+            right_context: steps after it.
+
+        Returns:
+            (batch, steps, vocab) float32 log-probabilities, and the states after the chunk.
+        """
+        lengths = torch.full((len(features),), features.shape[1], device=features.device)
+        x = self.front(features, lengths)[:, before : before + steps + right_context]
+        x, states = self.recurrent.chunk(x, states, right_context)
+        return self.output(x).float().log_softmax(dim=-1), states
 
     def final_states(self, features: Tensor, lengths: Tensor) -> Tensor:
         """One vector for each utterance, for classification: the state of each direction after all its steps.
@@ -140,6 +179,9 @@ class ConvSubsampling(nn.Module):
         self.first = _convolution(1, channels, self.strides[0])
         self.second = _convolution(channels, channels, self.strides[1])
         self.output_size = channels * step_count(n_mels, 4)
+        reach = self.first.kernel_size[0] // 2 + self.second.kernel_size[0] // 2 * self.strides[0]
+        self.steps_before = step_count(reach, config.subsampling)  # whose frames a step needs, too
+        self.frames_after = reach  # the first frame of a step that it needs
 
     def forward(self, features: Tensor, lengths: Tensor) -> Tensor:
         """(batch, frames, n_mels) -> (batch, steps, output_size)."""
@@ -166,6 +208,7 @@ class FrameStacking(nn.Module):
         super().__init__()
         self.subsampling = config.subsampling
         self.output_size = config.subsampling * n_mels
+        self.steps_before, self.frames_after = 0, config.subsampling - 1
 
     def forward(self, features: Tensor, lengths: Tensor) -> Tensor:
         """(batch, frames, n_mels) -> (batch, steps, subsampling * n_mels)."""

@@ -1,11 +1,23 @@
 """A network from letters to phones as a pronouncer of words."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from asr.errors import ModelError
-from asr.model.sequence_model import Ids, SequenceModel, score, search
+from asr.model.sequence_model import Ids, SequenceModel, load_sequence_model, score, search
 from asr.model.sequence_search import SearchConfig
 from asr.text.pronouncer import Pronunciation, Spelling
+
+__all__ = ["NetworkPronouncer", "read_pronouncer"]
+
+
+def read_pronouncer(path: Path) -> "NetworkPronouncer":
+    """A pronouncer from a file of `asr lexicon train`.
+
+    Raises:
+        ModelError: the file cannot be read, or its network does not read letters.
+    """
+    return NetworkPronouncer(load_sequence_model(path))
 
 
 class NetworkPronouncer:

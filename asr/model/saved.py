@@ -23,6 +23,7 @@ from asr.errors import AsrError, ModelError
 from asr.files import write_atomically
 from asr.frontend.features import FeatureConfig
 from asr.model.acoustic import AcousticModel, ModelSettings
+from asr.model.attention_decoder import AttentionDecoderConfig
 from asr.model.decoding_weights import Tuning, tunings_from_json, tunings_to_json
 from asr.model.encoder import EncoderConfig
 from asr.model.loss import LossConfig
@@ -226,6 +227,7 @@ def _build(record: dict[str, Any]) -> AcousticModel:
                     **encoder,
                     "layers": LayerConfig(**encoder["layers"]),
                     "loss": LossConfig(**encoder.get("loss", {})),  # absent before there was another than CTC
+                    "decoder": AttentionDecoderConfig(**encoder.get("decoder", {})),  # likewise
                 }
             ),
             tokenizer=tokenizer_from_json(record["tokenizer"]),

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from asr.errors import ModelError
-from asr.model.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
+from asr.model.encoder_decoder import EncoderDecoder, EncoderDecoderConfig, longest_output
 from asr.model.recurrent.layers import LayerConfig
 from asr.model.saved import Content, FileKind, load_network, save_network
 from asr.model.sequence_ctc import SequenceCtc, SequenceCtcConfig
@@ -171,7 +171,8 @@ def search(net: SequenceModel, sources: Sequence[Ids], config: SearchConfig) -> 
     for rows in _batches(by_length, [len(source) * config.beam_size for source in sources]):
         source = PaddedIds.of([sources[row] for row in rows], net.device)
         if isinstance(net, EncoderDecoder) and config.beam_size > 1:
-            found = beam_search(net, source.ids, source.lengths, config)
+            encoded = net.encode(source.ids, source.lengths)
+            found = beam_search(net, encoded, config, longest_output(source.lengths))
         else:
             outputs = net.greedy(source.ids, source.lengths)
             log_probs = score(net, [sources[row] for row in rows], outputs)

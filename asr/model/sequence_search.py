@@ -1,4 +1,4 @@
-"""Beam search of an encoder-decoder: the best output sequences of each source of a batch.
+"""Beam search of a recurrent decoder: the best output sequences of each source of a batch.
 
 An output's log-probability is that of its symbols and of its end. The beam keeps the best unfinished outputs
 of each source and, apart from them, the best finished ones; with a beam that holds all sequences it is
@@ -10,14 +10,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from asr.model.encoder_decoder import END, EncoderDecoder, before_end, longest_output
+from asr.model.recurrent_decoder import END, EncodedSource, RecurrentDecoder, before_end
 
 Output = tuple[tuple[int, ...], float]  # ids of an output sequence, and its log-probability in nats
 
 
 @dataclass(frozen=True)
 class SearchConfig:
-    """The beam search of an encoder-decoder."""
+    """The beam search of a recurrent decoder."""
 
     beam_size: int = 5  # unfinished outputs that are kept of each source, and finished ones
     # outputs are ranked by log-probability / (symbols + 1) ^ this; 0 does not normalise by length
@@ -32,30 +32,23 @@ class SearchConfig:
 
 @torch.inference_mode()
 def beam_search(
-    net: EncoderDecoder,
-    source: Tensor,
-    lengths: Tensor,
-    config: SearchConfig,
-    longest: Tensor | None = None,
+    net: RecurrentDecoder, source: EncodedSource, config: SearchConfig, longest: Tensor
 ) -> list[list[Output]]:
     """The best outputs of each source, at most `beam_size`, best first; equal ones as they were found.
 
     Args:
         net: in evaluation mode.
-        source: (batch, longest) int64 ids, on the net's device.
-        lengths: (batch,) int64, on the net's device.
+        source: of `RecurrentDecoder.source`.
         config: the settings.
-        longest: (batch,) int64 most symbols of an output; None: `longest_output`.
+        longest: (batch,) int64 most symbols of an output, on the net's device.
     """
-    batch, beam = len(source), config.beam_size
-    device, exponent = source.device, config.length_exponent
-    symbol_count = len(net.targets) + 1
-    longest = longest_output(lengths) if longest is None else longest
+    batch, beam = len(longest), config.beam_size
+    device, exponent = longest.device, config.length_exponent
+    symbol_count = net.symbols + 1
     limit = int(longest.max())
     firsts = torch.arange(batch, device=device).repeat_interleave(beam)
-    encoded = net.encode(source, lengths)
-    state = net.initial_state(encoded).rows(firsts)
-    encoded = encoded.rows(firsts)
+    state = net.initial_state(source).rows(firsts)
+    encoded = source.rows(firsts)
     # Log-probabilities and symbols of the unfinished outputs, and of the finished ones with their ranks.
     scores = torch.full((batch, beam), -torch.inf, device=device)
     scores[:, 0] = 0.0

@@ -37,6 +37,8 @@ class Emissions:
 
     Attributes:
         log_probs: of each utterance (steps, vocab) float32 natural logs, on the CPU.
+        encoded: of each utterance (steps, size) float32 encoder outputs, where the model has an attention
+            decoder; else empty.
         step_s: seconds per step.
         key: digest of the model and of the utterances' ids, spans and audio; "" where it was not computed.
     """
@@ -44,6 +46,7 @@ class Emissions:
     log_probs: tuple[Tensor, ...]
     step_s: float
     key: str = ""
+    encoded: tuple[Tensor, ...] = ()
 
     def decode(self, decoder: Decoder) -> Iterator[tuple[Hypothesis, ...]]:
         """Decode every utterance.
@@ -57,7 +60,11 @@ class Emissions:
             batch = order[begin : begin + _BATCH]
             rows = [self.log_probs[number] for number in batch]
             lengths = torch.tensor([len(row) for row in rows])
-            decoded = decoder.decode(pad_sequence(rows, batch_first=True), lengths, self.step_s)
+            encoded = [self.encoded[number] for number in batch] if self.encoded else None
+            decoded = decoder.decode(
+                pad_sequence(rows, batch_first=True), lengths, self.step_s,
+                pad_sequence(encoded, batch_first=True) if encoded else None,
+            )  # fmt: skip
             found |= zip(batch, map(tuple, decoded), strict=True)
         yield from (found[number] for number in range(len(order)))
 
@@ -87,13 +94,15 @@ def compute_emissions(model: AcousticModel, utterances: Sequence[Utterance], bat
     """
     segments = [Segment(one.audio_filepath, one.offset, one.duration, one.channel) for one in utterances]
     rows: list[Tensor] = []
-    for utterance, (_, _, row) in zip(
-        utterances, run_model(model, segments, batch_s, split_rows), strict=True
+    encoded: list[Tensor] = []
+    for utterance, (_, _, outputs) in zip(
+        utterances, run_model(model, segments, batch_s, _outputs), strict=True
     ):
-        if isinstance(row, AudioError):
-            raise AudioError(f"utterance {utterance.id}: {row}")
-        rows.append(row)
-    return Emissions(tuple(rows), model.step_s)
+        if isinstance(outputs, AudioError):
+            raise AudioError(f"utterance {utterance.id}: {outputs}")
+        rows.append(outputs[0])
+        encoded += outputs[1:]
+    return Emissions(tuple(rows), model.step_s, encoded=tuple(encoded))
 
 
 def cached_emissions(
@@ -123,16 +132,29 @@ def cached_emissions(
         with contextlib.suppress(SafetensorError, OSError), safe_open(path, framework="pt") as file:
             if (file.metadata() or {}).get(_KEY) == key:
                 log.info("%s: emissions of %d utterances, computed before", path, len(utterances))
-                rows = [file.get_tensor(str(number)) for number in range(len(utterances))]
-                return Emissions(tuple(rows), model.step_s, key)
+                numbers = range(len(utterances))
+                rows = tuple(file.get_tensor(str(number)) for number in numbers)
+                encoded = numbers if model.attention_decoder is not None else ()
+                return Emissions(
+                    rows, model.step_s, key, tuple(file.get_tensor(f"encoded {number}") for number in encoded)
+                )
         log.info("%s: of another model or other utterances, or damaged: computed again", path)
     emissions = replace(compute_emissions(model, utterances, batch_s), key=key)
     tensors = {str(number): row for number, row in enumerate(emissions.log_probs)}
+    tensors |= {f"encoded {number}": row for number, row in enumerate(emissions.encoded)}
     write_atomically(path, lambda temporary: save_file(tensors, temporary, {_KEY: key}))
     return emissions
 
 
-def split_rows(log_probs: Tensor, step_lengths: Tensor, step_s: float) -> list[Tensor]:
-    """(steps, vocab) float32 of each utterance, without padding, on the CPU."""
-    rows = zip(log_probs.float(), step_lengths.tolist(), strict=True)
+def _outputs(
+    log_probs: Tensor, step_lengths: Tensor, step_s: float, encoded: Tensor | None
+) -> list[tuple[Tensor, ...]]:
+    """Of each utterance, log-probabilities and, if there are any, encoder outputs."""
+    parts = [log_probs] if encoded is None else [log_probs, encoded]
+    return list(zip(*(split_rows(part, step_lengths) for part in parts), strict=True))
+
+
+def split_rows(padded: Tensor, step_lengths: Tensor) -> list[Tensor]:
+    """(steps, size) float32 of each utterance, without padding, on the CPU."""
+    rows = zip(padded.float(), step_lengths.tolist(), strict=True)
     return [row[:length].clone() for row, length in rows]

@@ -67,7 +67,7 @@ class _Rank:
     words: list[Word] = field(default_factory=list)
     tokens: list[int] = field(default_factory=list)
     steps: list[int] = field(default_factory=list)
-    scores: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
+    scores: tuple[float, float, float, float, float] = (0.0, 0.0, 0.0, 0.0, 0.0)
 
     def copy(self) -> "_Rank":
         return _Rank(list(self.words), list(self.tokens), list(self.steps), self.scores)
@@ -84,7 +84,9 @@ class _Rank:
         self.words += found.words[first_word:]
         self.tokens += found.tokens[first_token:]
         self.steps += found.steps[first_token:]
-        scores = found.score, found.acoustic_score, found.lm_score, found.rescore_lm_score
+        scores = (
+            found.score, found.acoustic_score, found.lm_score, found.rescore_lm_score, found.attention_score
+        )  # fmt: skip
         self.scores = tuple(map(sum, zip(self.scores, scores, strict=True)))  # type: ignore[assignment]
 
     def hypothesis(self) -> Hypothesis:

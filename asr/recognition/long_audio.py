@@ -24,7 +24,7 @@ from asr.model.acoustic import AcousticModel
 from asr.recognition.joining import Joined
 from asr.recognition.recognise import Recognised, Segment, recognise
 
-__all__ = ["Progress", "recognise_recordings"]
+__all__ = ["Progress", "are_doubtful", "recognise_recordings"]
 
 log = logging.getLogger("asr")
 
@@ -35,6 +35,12 @@ Progress = Callable[[Segment, tuple[Word, ...]], None]
 # speech that it does not understand.
 _DOUBTFUL = 0.5  # mean confidence
 _SPARSE = 0.5  # words a second
+
+
+def are_doubtful(words: Sequence[Word], duration_s: float) -> bool:
+    """Whether words of so many seconds are what a model makes of noise or music without speech."""
+    sparse = 0 < len(words) < _SPARSE * duration_s
+    return sparse and fmean(word.confidence for word in words) < _DOUBTFUL
 
 
 @dataclass
@@ -59,8 +65,7 @@ class _Recording:
         """Append what was found in the next piece, and return the words that will not change any more."""
         found = result.nbest
         words = found[0].words
-        sparse = len(words) < _SPARSE * result.duration_s
-        if words and sparse and fmean(word.confidence for word in words) < _DOUBTFUL:
+        if are_doubtful(words, result.duration_s):
             self.doubtful += len(words)
             found = (replace(found[0], text="", words=(), tokens=(), steps=()),)
         if self.joined is None:

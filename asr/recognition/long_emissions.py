@@ -87,7 +87,7 @@ def recording_emissions(
     waiting = iter(recordings)
     joined = _Joined(hop)
     failed: AudioError | None = None
-    for part, duration_s, rows in run_model(model, parts, batch_s, split_rows, len(recordings)):
+    for part, duration_s, rows in run_model(model, parts, batch_s, _log_probs, len(recordings)):
         if isinstance(rows, AudioError):
             failed = failed or rows
         elif failed is None:
@@ -99,6 +99,13 @@ def recording_emissions(
         else:
             yield RecordingEmissions(next(waiting), 0.0, failed)
         joined, failed = _Joined(hop), None
+
+
+def _log_probs(
+    log_probs: Tensor, step_lengths: Tensor, step_s: float, encoded: Tensor | None
+) -> list[Tensor]:
+    """(steps, vocab) float32 log-probabilities of each part, on the CPU."""
+    return split_rows(log_probs, step_lengths)
 
 
 def _windows(recording: Segment, rate: int, window: int, hop: int) -> Iterator[Segment]:

@@ -108,7 +108,7 @@ def run_model(
     model: AcousticModel,
     segments: Iterable[Segment],
     batch_s: float,
-    use: Callable[[Tensor, Tensor, float], Sequence[Output]],
+    use: Callable[[Tensor, Tensor, float, Tensor | None], Sequence[Output]],
     recordings: int | None = None,
 ) -> Iterator[tuple[Segment, float, Output | AudioError]]:
     """Run a model over segments, in batches of about the same length, and hand its output on.
@@ -120,8 +120,9 @@ def run_model(
         model: on its device.
         segments: what to run it on.
         batch_s: seconds of audio in a batch, padding included; a longer segment is a batch by itself.
-        use: gets (batch, steps, vocab) log-probabilities and (batch,) valid steps, both on the CPU, and the
-            seconds of a step; returns (batch,) results.
+        use: gets (batch, steps, vocab) log-probabilities and (batch,) valid steps, the seconds of a step, and
+            (batch, steps, size) encoder outputs if there is an attention decoder, else None; all on the CPU.
+            Returns (batch,) results.
         recordings: that the segments belong to, for the log; needed where the segments come one by one.
 
     Yields:
@@ -138,8 +139,8 @@ def run_model(
     running: _RunningBatch[Output] | None = None
 
     def finish(batch: "_RunningBatch[Output]") -> None:
-        log_probs, step_lengths = batch.output.get()
-        results = use(log_probs, step_lengths, model.step_s)
+        log_probs, step_lengths, encoded = batch.output.get()
+        results = use(log_probs, step_lengths, model.step_s, encoded)
         batch.window.results |= zip(batch.numbers, results, strict=True)
         ended = sum(not batch.window.entries[n][0].goes_on for n in batch.numbers)
         progress.add(ended, sum(len(batch.window.waveforms[n]) for n in batch.numbers) / rate)
@@ -190,7 +191,7 @@ class _Window(Generic[Output]):
                 yield segment, len(audio) / sample_rate, self.results[number]
 
 
-_LogProbs = tuple[Tensor, Tensor]  # (batch, steps, vocab), and (batch,) valid steps
+_ModelOutput = tuple[Tensor, Tensor, Tensor | None]  # of `AcousticModel.outputs`
 
 
 @dataclass(frozen=True)
@@ -199,15 +200,15 @@ class _RunningBatch(Generic[Output]):
 
     window: _Window[Output]
     numbers: list[int]  # of the window's entries
-    output: HostCopy[_LogProbs]
+    output: HostCopy[_ModelOutput]
 
 
 def _start(
     model: AcousticModel, window: _Window[Output], numbers: list[int], batch_s: float
-) -> HostCopy[_LogProbs]:
+) -> HostCopy[_ModelOutput]:
     waveforms = [window.waveforms[number] for number in numbers]
     try:
-        return HostCopy(model.log_probs(waveforms))
+        return HostCopy(model.outputs(waveforms))
     except torch.OutOfMemoryError as error:
         longest_s = len(waveforms[0]) / model.settings.features.sample_rate
         raise SettingsError(

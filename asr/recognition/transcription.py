@@ -28,6 +28,7 @@ from asr.model.saved import load_model
 from asr.model.shipped import DEFAULT_MODEL, find_model
 from asr.recognition.long_audio import recognise_recordings
 from asr.recognition.recognise import Recognised, Segment
+from asr.recognition.streaming import RecognitionStream, StreamConfig
 
 __all__ = ["Audio", "Model", "Transcript", "load"]
 
@@ -130,6 +131,27 @@ class Model:
         )
         transcripts = [_transcript(result) for result in results]
         return transcripts[0] if one else transcripts
+
+    def stream(self, sample_rate: int | None = None, config: StreamConfig | None = None) -> RecognitionStream:
+        """Recognise audio while it is spoken.
+
+            >>> stream = model.stream(sample_rate=48_000)
+            >>> for block in microphone:
+            ...     for result in stream.accept(block):
+            ...         print(result.text, result.final)
+            >>> stream.finish()[-1].text
+            'good morning'
+
+        Args:
+            sample_rate: Hz, of the samples; None is the model's.
+            config: chunks and end-pointing; None as `asr stream` does.
+
+        Raises:
+            SettingsError: a setting is impossible, or the detector of speech is not installed.
+        """
+        return RecognitionStream(
+            self.acoustic, self.decoder, config or StreamConfig(), sample_rate or self.sample_rate
+        )
 
     def _segment(self, audio: Audio, index: int, sample_rate: int | None) -> Segment:
         if isinstance(audio, str | os.PathLike):

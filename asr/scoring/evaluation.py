@@ -2,11 +2,13 @@
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
+from asr.corpora.left_out import OnError, report_left_out
 from asr.corpora.manifest import Utterance
 from asr.decoding.decoder import DescribedDecoder
-from asr.decoding.hypothesis import OutputUnit
+from asr.decoding.hypothesis import Hypothesis, OutputUnit
 from asr.decoding.resources import DecodingResources
 from asr.errors import AudioError
 from asr.model.acoustic import AcousticModel
@@ -16,11 +18,77 @@ from asr.text.normalize import normalize
 from asr.text.phones import report_guesses
 from asr.text.tokenizer import Tokenizer
 
-__all__ = ["evaluate", "reference_texts"]
+__all__ = ["Evaluation", "evaluate", "reference_texts"]
 
 log = logging.getLogger("asr")
 
 _NAMED = 8  # characters that a message names; further ones are only counted
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A score with all that was recognised.
+
+    Attributes:
+        score: of the utterances that could be used.
+        utterances: those, in the same order.
+        hypotheses: of each of them, as the model wrote it.
+        left_out: why an utterance could not be used, by its id.
+    """
+
+    score: Score
+    utterances: tuple[Utterance, ...]
+    hypotheses: tuple[Hypothesis, ...]
+    left_out: Mapping[str, str]
+
+    @classmethod
+    def of(
+        cls,
+        model: AcousticModel,
+        utterances: Sequence[Utterance],
+        *,
+        normalizer: str | None = None,
+        batch_s: float = 120.0,
+        decoder: DescribedDecoder | None = None,
+        on_error: OnError = "stop",
+    ) -> "Evaluation":
+        """Recognise utterances and score the result: words, or phones where the decoder writes these.
+
+        Args:
+            model: on its device.
+            utterances: with their transcripts.
+            normalizer: text rules for both sides; None for the model's.
+            batch_s: seconds of audio in a batch, padding included.
+            decoder: from `build_decoder`; None decodes greedily.
+            on_error: whether an utterance whose audio cannot be used ends it, or is left out and reported.
+
+        Raises:
+            AudioError: an utterance's audio cannot be used, and it is not to be left out, or none can.
+            DataError: the units are phones, and a reference cannot be pronounced.
+            SettingsError: the normalizer is unknown, or batch_s is not above 0.
+        """
+        rules = normalizer or model.settings.text_normalizer
+        unit = decoder.unit if decoder else DecodingResources().unit(model.settings.tokenizer)
+        references = reference_texts(utterances, model.settings.tokenizer, rules, unit)
+        segments = [
+            Segment(utterance.audio_filepath, utterance.offset, utterance.duration, utterance.channel)
+            for utterance in utterances
+        ]
+        used: list[tuple[Utterance, str, Hypothesis]] = []
+        left_out: dict[str, str] = {}
+        results = recognise(model, segments, batch_s, decoder)
+        for utterance, reference, result in zip(utterances, references, results, strict=True):
+            if not isinstance(result.outcome, AudioError):
+                used.append((utterance, reference, result.outcome))
+            elif on_error == "skip":
+                left_out[utterance.id] = str(result.outcome)
+            else:
+                raise AudioError(f"utterance {utterance.id}: {result.outcome}")
+        report_left_out(left_out, len(utterances), "utterances")
+        kept, true, hypotheses = zip(*used, strict=True)
+        texts = [hypothesis.text for hypothesis in hypotheses]
+        ids, speakers = zip(*((utterance.id, utterance.speaker) for utterance in kept), strict=True)
+        return cls(score(true, texts, ids, rules, unit, speakers), kept, hypotheses, left_out)
 
 
 def evaluate(
@@ -31,35 +99,14 @@ def evaluate(
     batch_s: float = 120.0,
     decoder: DescribedDecoder | None = None,
 ) -> Score:
-    """Recognise utterances and score the result: words, or phones where the decoder writes these.
-
-    Args:
-        model: on its device.
-        utterances: with their transcripts.
-        normalizer: text rules for both sides; None for the model's.
-        batch_s: seconds of audio in a batch, padding included.
-        decoder: from `build_decoder`; None decodes greedily.
+    """The score of a model alone; see `Evaluation.of`.
 
     Raises:
         AudioError: an utterance's audio cannot be used. A score of the others would not be comparable.
         DataError: the units are phones, and a reference cannot be pronounced.
         SettingsError: the normalizer is unknown, or batch_s is not above 0.
     """
-    rules = normalizer or model.settings.text_normalizer
-    unit = decoder.unit if decoder else DecodingResources().unit(model.settings.tokenizer)
-    references = reference_texts(utterances, model.settings.tokenizer, rules, unit)
-    segments = [
-        Segment(utterance.audio_filepath, utterance.offset, utterance.duration, utterance.channel)
-        for utterance in utterances
-    ]
-    texts: list[str] = []
-    results = recognise(model, segments, batch_s, decoder)
-    for utterance, result in zip(utterances, results, strict=True):
-        if isinstance(result.outcome, AudioError):
-            raise AudioError(f"utterance {utterance.id}: {result.outcome}")
-        texts.append(result.outcome.text)
-    ids, speakers = zip(*((utterance.id, utterance.speaker) for utterance in utterances), strict=True)
-    return score(references, texts, ids, rules, unit, speakers)
+    return Evaluation.of(model, utterances, normalizer=normalizer, batch_s=batch_s, decoder=decoder).score
 
 
 def reference_texts(

@@ -1,6 +1,6 @@
 """What tuning minimises: the word errors of a decoder with given weights, on a dev set."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -45,8 +45,18 @@ class ErrorCounter:
             config = self._decoder.config
             config = replace(config, weights=acoustic, nbest=config.resolved_beam_size)
             found = list(self._emissions.decode(self._decoder.with_config(config)))
-            self._lists[acoustic] = NBestLists.of(found, self._references, acoustic)
+            names = self._decoder.resources.second_pass
+            self._lists[acoustic] = NBestLists.of(found, self._references, acoustic, names)
         return self._lists[acoustic].errors_with(weights)
+
+
+def _per_weight(name: str, weights: DecodingWeights, one: Hypothesis) -> float:
+    """What a weight of the second pass is multiplied by in a hypothesis's score."""
+    if name == "attention_weight":
+        return weights.acoustic_scale * one.attention_score - one.acoustic_score
+    if name == "word_bonus":
+        return len(one.text.split())
+    return {"lm_weight": one.lm_score, "rescore_weight": one.rescore_lm_score}[name]
 
 
 @dataclass(frozen=True)
@@ -54,22 +64,22 @@ class NBestLists:
     """The best texts of each utterance as arrays, all (utterances, nbest); a missing text has score -inf.
 
     Attributes:
-        score: float64 nats: of the search, without what the rescorer adds.
-        lm: float64 nats: of the text by the language model that rescores.
-        words: float64: words in the text.
+        score: float64 nats: without what the weights of the second pass add.
+        added: by the name of each such weight, float64: what it is multiplied by.
         errors: int64: errors of the text.
-        second: whether a second language model rescores, so that `score` holds the first with its weights.
     """
 
     score: NDArray[np.float64]
-    lm: NDArray[np.float64]
-    words: NDArray[np.float64]
+    added: Mapping[str, NDArray[np.float64]]
     errors: NDArray[np.int64]
-    second: bool
 
     @classmethod
     def of(
-        cls, found: Sequence[Sequence[Hypothesis]], references: Sequence[str], weights: DecodingWeights
+        cls,
+        found: Sequence[Sequence[Hypothesis]],
+        references: Sequence[str],
+        weights: DecodingWeights,
+        names: Sequence[str],
     ) -> "NBestLists":
         """The lists that a decoder has found.
 
@@ -77,26 +87,23 @@ class NBestLists:
             found: (utterances,) hypotheses of each.
             references: (utterances,) texts.
             weights: of the decoder.
+            names: of the weights that are to be tried, of `DecodingResources.second_pass`.
         """
         shape = len(found), max(map(len, found))
-        scores, lm = np.full(shape, -np.inf), np.zeros(shape)
-        words, errors = np.zeros(shape), np.zeros(shape, np.int64)
-        second = any(one.rescore_lm_score for hypotheses in found for one in hypotheses)
+        scores, errors = np.full(shape, -np.inf), np.zeros(shape, np.int64)
+        added = {name: np.zeros(shape) for name in names}
         for row, (hypotheses, reference) in enumerate(zip(found, references, strict=True)):
             texts = np.s_[row, : len(hypotheses)]
-            lm[texts] = [one.rescore_lm_score if second else one.lm_score for one in hypotheses]
-            words[texts] = [len(one.text.split()) for one in hypotheses]
-            rescored = weights.rescore_weight * lm[texts] if second else 0.0
-            scores[texts] = np.array([one.score for one in hypotheses]) - rescored
+            scores[texts] = [one.score for one in hypotheses]
+            for name in names:
+                added[name][texts] = [_per_weight(name, weights, one) for one in hypotheses]
+                scores[texts] -= getattr(weights, name) * added[name][texts]
             errors[texts] = count_errors([reference] * len(hypotheses), [one.text for one in hypotheses])
-        return cls(scores, lm, words, errors, second)
+        return cls(scores, added, errors)
 
     def errors_with(self, weights: DecodingWeights) -> int:
-        """Errors of the best texts with other weights of the rescorer."""
-        if self.second:
-            total = self.score + weights.rescore_weight * self.lm
-        else:
-            total = self.score + weights.lm_weight * self.lm + weights.word_bonus * self.words
+        """Errors of the best texts with other weights of the second pass."""
+        total = self.score + sum(getattr(weights, name) * part for name, part in self.added.items())
         return int(np.take_along_axis(self.errors, total.argmax(1)[:, None], 1).sum())
 
 

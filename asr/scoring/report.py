@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from asr.corpora.manifest import Utterance
 from asr.decoding.hypothesis import OutputUnit
@@ -17,6 +18,7 @@ from asr.scoring.wer import ErrorCounts, Score, UtteranceScore
 
 __all__ = [
     "alignment_text",
+    "result_json",
     "summary",
     "table_by_part",
     "write_alignments",
@@ -39,12 +41,8 @@ def alignment_text(utterance: UtteranceScore) -> str:
     Returns:
         Three lines without a newline at the end.
     """
-    reference = iter(utterance.reference.split(" "))
-    hypothesis = iter(utterance.hypothesis.split(" "))
     lines = ["REF: ", "HYP: ", "EVAL:"]
-    for operation in utterance.operations:
-        expected = next(reference) if operation != "I" else ""
-        found = next(hypothesis) if operation != "D" else ""
+    for operation, expected, found in utterance.columns():
         width = max(_columns(expected), _columns(found))
         mark = "" if operation == "C" else operation
         for row, cell in enumerate((expected or "*" * width, found or "*" * width, mark)):
@@ -140,17 +138,42 @@ def write_score(path: Path, score: Score) -> None:
     Raises:
         DataError: the file cannot be written.
     """
+    _write(path, [json.dumps(_score_row(score), ensure_ascii=False, indent=2)])
+
+
+def result_json(
+    score: Score, settings: Mapping[str, Mapping[str, str]], left_out: Mapping[str, str] | None = None
+) -> str:
+    """The score and all its utterances as one JSON object, which `asr compare` reads.
+
+    Its keys are those of `write_score`, and settings, left_out (why, by id), and results, a list of what
+    `write_results` writes.
+
+    Args:
+        score: the score.
+        settings: names and values by topic, of how it came about.
+        left_out: why utterances are not part of it, by their ids.
+    """
     row = {
+        **_score_row(score),
+        "settings": settings,
+        "left_out": left_out or {},
+        "results": [_result_row(utterance, score.unit) for utterance in score.utterances],
+    }
+    return json.dumps(row, ensure_ascii=False)
+
+
+def _score_row(score: Score) -> dict[str, Any]:
+    interval = asdict(score.interval())
+    return {
         "rate": score.rate_name,
         "percent": _percent(100 * score.words.rate),
         **_counts(score.words, score.unit),
         "characters": _counts(score.characters, "characters"),
         "utterances": len(score.utterances),
         "normalizer": score.normalizer,
+        "interval": interval | {end: _percent(interval[end]) for end in ("low", "high")},
     }
-    interval = asdict(score.interval())
-    row["interval"] = interval | {end: _percent(interval[end]) for end in ("low", "high")}
-    _write(path, [json.dumps(row, ensure_ascii=False, indent=2)])
 
 
 def write_results(path: Path, score: Score) -> None:
@@ -163,7 +186,8 @@ def write_results(path: Path, score: Score) -> None:
     Raises:
         DataError: the file cannot be written.
     """
-    _write(path, (_json_row(utterance, score.unit) for utterance in score.utterances))
+    rows = (_result_row(utterance, score.unit) for utterance in score.utterances)
+    _write(path, (json.dumps(row, ensure_ascii=False) for row in rows))
 
 
 def write_alignments(path: Path, score: Score) -> None:
@@ -187,15 +211,14 @@ def _alignment_block(utterance: UtteranceScore) -> str:
     )
 
 
-def _json_row(utterance: UtteranceScore, unit: OutputUnit) -> str:
-    row = {
+def _result_row(utterance: UtteranceScore, unit: OutputUnit) -> dict[str, Any]:
+    return {
         "id": utterance.id,
         **({"speaker": utterance.speaker} if utterance.speaker else {}),
         "reference": utterance.reference,
         "hypothesis": utterance.hypothesis,
         **_counts(utterance.words, unit),
     }
-    return json.dumps(row, ensure_ascii=False)
 
 
 def _counts(counts: ErrorCounts, unit: str) -> dict[str, int]:

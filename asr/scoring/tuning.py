@@ -115,19 +115,18 @@ def tune(
     decoder = decoder.with_config(full, priors.tolist())
     narrow = replace(full, beam_size=min(search_beam, beam.resolved_beam_size), nbest=1)
     words = sum(len(text.split()) for text in references)
-    first_pass = decoder.without_rescorer()
+    first_pass = decoder.without_second_opinions()
     objective = ErrorCounter(first_pass.with_config(narrow), emissions, references)
     check = None
     if (
         narrow.resolved_beam_size < full.resolved_beam_size and not resources.key.rescore
     ):  # a long list takes long to rescore
         check = ErrorCounter(first_pass.with_config(replace(full, nbest=1)), emissions, references)
-    fixed = grid.values("rescore_weight")[:1] if resources.rescorer else ()
-    points = search_weights(
-        objective, replace(grid, rescore_weights=fixed or grid.rescore_weights), words, check
-    )
-    if resources.rescorer:
-        points = _tune_rescorer(points, decoder, grid, emissions, references)
+    last = [name for name in ("rescore_weight", "attention_weight") if resources.uses(name)]
+    first = {name: grid.values(name)[0] for name in last}
+    points = search_weights(objective, grid.holding(first), words, check)
+    if last:
+        points = _tune_second_pass(points, decoder, grid, emissions, references, last)
     best = points[0].weights
     log.info("checking the best weights with a beam of %d: %s", full.resolved_beam_size, best)
     ids = [utterance.id for utterance in utterances]
@@ -138,7 +137,7 @@ def tune(
     found = list(emissions.decode(decoder.with_config(replace(full, weights=best))))
     result = scored(found)
     warnings = edges(best, grid)
-    without_lm = replace(resources, lm=None, rescorer=None, key=TuningKey())
+    without_lm = replace(resources, lm=None, rescorer=None, attention=None, key=TuningKey())
     plain_score = greedy_score = None
     if without_lm.unit(tokenizer) == unit:
         plain = TwoPassDecoder(tokenizer, replace(full, nbest=1, unknown_words="allow"), without_lm)
@@ -186,23 +185,35 @@ def write_points(out: Path, tuned: Tuned, name: str) -> None:
     draw_surface(tuned.points, words, out / "surface.png", name)
 
 
-def _tune_rescorer(
-    points: list[Point], decoder: TwoPassDecoder, grid: Grid, emissions: Emissions, references: Sequence[str]
+def _tune_second_pass(
+    points: list[Point],
+    decoder: TwoPassDecoder,
+    grid: Grid,
+    emissions: Emissions,
+    references: Sequence[str],
+    names: Sequence[str],
 ) -> list[Point]:
-    """The points, after further ones: the best with other weights of the second language model.
+    """The points, after further ones: the best with other weights of what only rescores.
 
     The search is done once and its texts are rescored once; each weight then is a choice among them.
+
+    Args:
+        points: of the search, the best first.
+        decoder: with all that rescores.
+        grid: the weights that are tried.
+        emissions: of the dev set.
+        references: its texts.
+        names: of the weights.
     """
     best = points[0].weights
     lists = NBestLists.of(
         list(emissions.decode(decoder.with_config(replace(decoder.config, nbest=NBEST, weights=best)))),
         references,
         best,
+        names,
     )
     others = {
-        item.name: getattr(best, item.name)
-        for item in fields(DecodingWeights)
-        if item.name != "rescore_weight"
+        item.name: getattr(best, item.name) for item in fields(DecodingWeights) if item.name not in names
     }
     words = sum(len(text.split()) for text in references)
     return [*search_weights(lists.errors_with, grid.holding(others), words), *points]

@@ -28,7 +28,7 @@ _LISTS = {
     "lm_weight": "lm_weights", "word_bonus": "word_bonuses", "prior_weight": "prior_weights",
     "blank_scale": "blank_scales", "acoustic_scale": "acoustic_scales",
     "unknown_penalty": "unknown_penalties", "unknown_letter_penalty": "unknown_letter_penalties",
-    "rescore_weight": "rescore_weights",
+    "rescore_weight": "rescore_weights", "attention_weight": "attention_weights",
 }  # fmt: skip
 """The field of Grid that has the values of each weight."""
 
@@ -50,6 +50,8 @@ class Grid:
     unknown_letter_penalties: tuple[float, ...] = (-3.0, -1.5, -0.75)  # nats for each letter of such a word
     # factors on the log-probabilities of the language model that rescores; tried last, the others fixed
     rescore_weights: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0)
+    # shares of the attention decoder, where it rescores; tried last, likewise
+    attention_weights: tuple[float, ...] = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7)
     # passes over all weights around the best point, by half the grid's step at first; one that finds nothing
     # better halves it
     refinements: int = 2

@@ -15,7 +15,7 @@ jiwer aligns (Levenshtein, unit costs, as Kaldi's compute-wer); the rest is defi
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import jiwer
@@ -105,6 +105,19 @@ class UtteranceScore:
     operations: str
     speaker: str = ""
 
+    def columns(self) -> Iterator[tuple[str, str, str]]:
+        """The columns of the word alignment.
+
+        Yields:
+            Operation, reference word ("" for I) and hypothesis word ("" for D).
+        """
+        reference = iter(self.reference.split(" "))
+        hypothesis = iter(self.hypothesis.split(" "))
+        for operation in self.operations:
+            expected = next(reference) if operation != "I" else ""
+            found = next(hypothesis) if operation != "D" else ""
+            yield operation, expected, found
+
 
 @dataclass(frozen=True)
 class Score:
@@ -170,9 +183,16 @@ class Score:
 
     def interval(self, level: float = 0.95, resamples: int = 1000, seed: int = 0) -> Interval:
         """Bootstrap interval of the WER, over speakers or utterances, as `bootstrap_interval` gives it."""
+        return self._interval([one.words for one in self.utterances], level, resamples, seed)
+
+    def cer_interval(self, level: float = 0.95, resamples: int = 1000, seed: int = 0) -> Interval:
+        """The same of the CER."""
+        return self._interval([one.characters for one in self.utterances], level, resamples, seed)
+
+    def _interval(self, counts: Sequence[ErrorCounts], level: float, resamples: int, seed: int) -> Interval:
         return bootstrap_interval(
-            [utterance.words.errors for utterance in self.utterances],
-            [utterance.words.reference_length for utterance in self.utterances],
+            [count.errors for count in counts],
+            [count.reference_length for count in counts],
             [utterance.speaker for utterance in self.utterances],
             level,
             resamples,

@@ -5,6 +5,10 @@ A lexicon file has one spelling a line, and a word with more than one has more l
     hello<TAB>HH AH L OW        or a space, as in Kaldi's lexicon.txt
     hello(2)<TAB>HH EH L OW     the variants of CMUdict and Sphinx are the same word again
     héllo<TAB>HH L OW<TAB># …     a tab, # and a space begin a remark
+    hello<TAB>0.9<TAB>HH AH L OW  probabilities on every line, as in Kaldi's lexiconp.txt
+
+With probabilities the most probable spelling is the usual one. They count relative to it, so that a word with
+many spellings is not at a disadvantage; Kaldi's dict_dir_add_pronprobs.sh --max-normalize does the same.
 
 The file may be compressed (.gz, .xz). Case is ignored if the lexicon does not have a word as
 written: Kaldi's lexica are in upper case, transcripts mostly are not.
@@ -14,6 +18,7 @@ import gzip
 import hashlib
 import logging
 import lzma
+import math
 import re
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -32,6 +37,7 @@ __all__ = [
     "Lexicon",
     "Spelling",
     "cmudict",
+    "format_probability",
     "lexicon_for_sounds",
     "parse_lexicon",
     "read_lexicon",
@@ -48,7 +54,8 @@ Spelling = tuple[str, ...]
 """The symbols of a word: phones, mostly."""
 
 _VARIANT = re.compile(r"(?<=.)\(\d+\)$")  # read(2)
-_PROBABILITY = re.compile(r"\d*\.\d+(e-?\d+)?")
+_PROBABILITY = re.compile(r"\d*\.\d+(e-?\d+)?", re.IGNORECASE)
+_LEAST_PROBABILITY = 1e-4  # that is written
 _STRESS = re.compile(r"(?<=[A-Z])[012]\b")
 
 
@@ -59,10 +66,12 @@ class Lexicon:
     Attributes:
         entries: the spellings of each word, the usual one first; none of them empty.
         name: its name in messages.
+        log_probs: of the spellings of each word, nats; of no word in a lexicon without probabilities.
     """
 
     entries: Mapping[str, tuple[Spelling, ...]]
     name: str
+    log_probs: Mapping[str, tuple[float, ...]] = field(default_factory=dict, repr=False)
     _other_case: dict[str, str] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -71,11 +80,26 @@ class Lexicon:
 
     def spellings(self, word: str) -> tuple[Spelling, ...]:
         """The spellings of a word, the usual one first; none for a word that is not in the lexicon."""
+        return self.entries.get(self._written(word), ())
+
+    def relative_log_probs(self, word: str) -> tuple[float, ...]:
+        """Nats of each of a word's spellings relative to the most probable one; 0 without probabilities."""
+        given = self.log_probs.get(self._written(word))
+        if given is None:
+            return (0.0,) * len(self.spellings(word))
+        return tuple(log_prob - max(given) for log_prob in given)
+
+    def _written(self, word: str) -> str:
+        """A word as the lexicon writes it."""
         low = word.lower()
-        for written in (word, low, self._other_case.get(low, low)):
+        for written in (word, low):
             if written in self.entries:
-                return self.entries[written]
-        return ()
+                return written
+        return self._other_case.get(low, low)
+
+    def pairs(self) -> list[tuple[str, Spelling]]:
+        """Each word with each of its spellings."""
+        return [(word, spelling) for word, spellings in self.entries.items() for spelling in spellings]
 
     @property
     def symbols(self) -> tuple[str, ...]:
@@ -94,9 +118,7 @@ class Lexicon:
         """
         from asr.text.letter_to_sound import LetterToSound  # compiled: takes a second to import
 
-        return LetterToSound(
-            (word.lower(), spelling) for word, spellings in self.entries.items() for spelling in spellings
-        )
+        return LetterToSound((word.lower(), spelling) for word, spelling in self.pairs())
 
     @property
     def digest(self) -> str:
@@ -107,8 +129,10 @@ class Lexicon:
     def lines(self) -> Iterable[str]:
         """The lexicon as lines of a file, without newlines."""
         for word, spellings in self.entries.items():
-            for spelling in spellings:
-                yield f"{word}\t{' '.join(spelling)}"
+            log_probs = self.log_probs.get(word, (0.0,) * len(spellings))
+            for spelling, log_prob in zip(spellings, log_probs, strict=True):
+                prob = f"\t{format_probability(log_prob)}" if self.log_probs else ""
+                yield f"{word}{prob}\t{' '.join(spelling)}"
 
 
 def read_lexicon(path: Path) -> Lexicon:
@@ -160,6 +184,11 @@ def read_words(paths: Sequence[Path]) -> list[str]:
     return words
 
 
+def format_probability(log_prob: float) -> str:
+    """A pronunciation's probability as a lexicon has it; none is 0, which would forbid the pronunciation."""
+    return f"{min(max(math.exp(log_prob), _LEAST_PROBABILITY), 1.0):.4f}"
+
+
 def parse_lexicon(lines: Iterable[str], name: str) -> Lexicon:
     """The lexicon of these lines; empty lines are skipped.
 
@@ -170,7 +199,8 @@ def parse_lexicon(lines: Iterable[str], name: str) -> Lexicon:
     Raises:
         DataError: there is no word, or a line is not a word and its symbols; the line is named.
     """
-    entries: dict[str, tuple[Spelling, ...]] = {}
+    entries: dict[str, dict[Spelling, float]] = {}
+    with_probs: bool | None = None
     for number, line in enumerate(lines, start=1):
         line = line.partition("\t# ")[0]  # `asr lexicon apply` writes remarks
         fields = line.split()
@@ -179,27 +209,53 @@ def parse_lexicon(lines: Iterable[str], name: str) -> Lexicon:
         word, symbols = fields[0], tuple(fields[1:])
         if word[-1] == ")":
             word = _VARIANT.sub("", word)
+        if line.startswith("\t"):
+            raise DataError(
+                f"{name} line {number}: there is no word before the tab. Expected a word and its phones."
+            )
         if "\t" in line and " " in line.split("\t", 1)[0].strip(" "):
             raise DataError(
                 f"{name} line {number}: {line.split(chr(9))[0]!r} is not one word. Expected a word before "
                 f"the tab."
             )
+        has_prob = (
+            bool(symbols) and symbols[0][0] in "0123456789." and bool(_PROBABILITY.fullmatch(symbols[0]))
+        )
+        prob = float(symbols[0]) if has_prob else 1.0
+        symbols = symbols[has_prob:]
         if not symbols:
             raise DataError(
                 f"{name} line {number}: {word!r} has no phones. Expected a word, a tab and its phones with "
                 f"spaces between them. Add them, or remove the line."
             )
-        if symbols[0][0].isdigit() and _PROBABILITY.fullmatch(symbols[0]):
+        if not 0 < prob <= 1:
             raise DataError(
-                f"{name} line {number}: {symbols[0]!r} after {word!r} looks like a probability (Kaldi's "
-                f"lexiconp.txt). Expected the word and its phones only. Use lexicon.txt."
+                f"{name} line {number}: the probability of {word!r} is {prob:g}. Expected one above 0, at "
+                f"most 1."
             )
-        spellings = entries.get(word, ())
-        if symbols not in spellings:
-            entries[word] = (*spellings, symbols)
+        if with_probs is not None and with_probs != has_prob:
+            raise DataError(
+                f"{name} line {number}: {word!r} has {'a' if has_prob else 'no'} probability, unlike the "
+                f"lines before. Expected one on every line (Kaldi's lexiconp.txt) or on none (lexicon.txt)."
+            )
+        with_probs = has_prob
+        spellings = entries.setdefault(word, {})
+        spellings[symbols] = max(prob, spellings.get(symbols, 0.0))
     if not entries:
         raise DataError(f"{name}: holds no word. Expected a word and its phones a line.")
-    return Lexicon(entries, name)
+    return _make_lexicon(entries, name, bool(with_probs))
+
+
+def _make_lexicon(entries: Mapping[str, Mapping[Spelling, float]], name: str, with_probs: bool) -> Lexicon:
+    """The lexicon of words whose spellings have probabilities; without them the order stays."""
+    if not with_probs:
+        return Lexicon({word: tuple(spellings) for word, spellings in entries.items()}, name)
+    ranked = {word: sorted(found.items(), key=lambda one: -one[1]) for word, found in entries.items()}
+    return Lexicon(
+        {word: tuple(spelling for spelling, _ in found) for word, found in ranked.items()},
+        name,
+        {word: tuple(math.log(prob) for _, prob in found) for word, found in ranked.items()},
+    )
 
 
 def write_lexicon(path: Path, lexicon: Lexicon) -> None:
@@ -232,20 +288,23 @@ def cmudict(*, stress: bool = False) -> Lexicon:
     )
 
 
-def without_stress(lexicon: Lexicon) -> Lexicon:
+def without_stress(lexicon: Lexicon, *, lower: bool = True) -> Lexicon:
     """A lexicon of ARPAbet's phones without the stress of its vowels; any other lexicon as it is.
 
-    Words that differ in case only become one, in lower case.
+    Args:
+        lexicon: any.
+        lower: words that differ in case only become one, in lower case.
     """
     unstressed = {symbol: _STRESS.sub("", symbol) for symbol in lexicon.symbols}
     if not set(unstressed.values()) <= set(cmudict().symbols):
         unstressed = {}
-    entries: dict[str, dict[Spelling, None]] = {}
+    entries: dict[str, dict[Spelling, float]] = {}
     for word, spellings in lexicon.entries.items():
-        kept = entries.setdefault(word.lower(), {})
-        for spelling in spellings:
-            kept[tuple(unstressed.get(symbol, symbol) for symbol in spelling)] = None
-    return Lexicon({word: tuple(spellings) for word, spellings in entries.items()}, lexicon.name)
+        kept = entries.setdefault(word.lower() if lower else word, {})
+        for spelling, log_prob in zip(spellings, lexicon.relative_log_probs(word), strict=True):
+            plain = tuple(unstressed.get(symbol, symbol) for symbol in spelling)
+            kept[plain] = max(math.exp(log_prob), kept.get(plain, 0.0))
+    return _make_lexicon(entries, lexicon.name, bool(lexicon.log_probs))
 
 
 def lexicon_for_sounds(path: Path | None) -> Lexicon:

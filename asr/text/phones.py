@@ -19,13 +19,14 @@ from typing import Any, Literal
 
 from asr.errors import DataError, ModelError
 from asr.text.lexicon import Lexicon, Spelling, cmudict, parse_lexicon
+from asr.text.pronouncer import Pronouncer, pronounce_words
 from asr.text.tokenizer import Tokenizer, Units, check_ids, check_unknown, read_symbols
 
-__all__ = ["PhoneTokenizer", "report_guesses"]
+__all__ = ["MIN_WORDS", "PhoneTokenizer", "report_guesses"]
 
 log = logging.getLogger("asr")
 
-_MIN_WORDS = 2000  # of a lexicon from which letter-to-sound is learned
+MIN_WORDS = 2000  # of a lexicon from which letter-to-sound is learned
 _MAX_NAMED = 5  # words that a message lists
 
 Fallback = Literal["cmudict", "lexicon", "nothing"]
@@ -68,15 +69,19 @@ class PhoneTokenizer:
         object.__setattr__(self, "_pronounced", {word: (one,) for word, one in self.guessed.items()})
 
     @classmethod
-    def from_texts(cls, texts: Iterable[str], lexicon: Lexicon | None = None) -> "PhoneTokenizer":
+    def from_texts(
+        cls, texts: Iterable[str], lexicon: Lexicon | None = None, pronouncer: Pronouncer | None = None
+    ) -> "PhoneTokenizer":
         """The phones of a lexicon, and the pronunciations of the words of these transcripts.
 
         Args:
             texts: transcripts as they will be encoded, that is, already normalised.
             lexicon: pronunciations that take precedence over CMUdict; None for CMUdict alone.
+            pronouncer: pronounces the words of the transcripts that neither has; None for letter-to-sound. A
+                word with letters that it has not learned is left to letter-to-sound.
 
         Raises:
-            DataError: the transcripts hold no word.
+            DataError: the transcripts hold no word, or the pronouncer writes other phones.
         """
         words = {word for text in texts for word in text.split()}
         if not words:
@@ -86,7 +91,7 @@ class PhoneTokenizer:
             )
         fallback: Fallback = "cmudict"
         if lexicon is not None and not set(lexicon.symbols) <= set(cmudict().symbols):
-            fallback = "lexicon" if len(lexicon.entries) >= _MIN_WORDS else "nothing"
+            fallback = "lexicon" if len(lexicon.entries) >= MIN_WORDS else "nothing"
         if fallback != "cmudict" and lexicon is not None:
             source = cls(lexicon.symbols, lexicon, fallback=fallback)
             entries, name = dict(lexicon.entries), lexicon.name
@@ -99,8 +104,14 @@ class PhoneTokenizer:
                 **{word: found for word in sorted(words) if (found := source._look_up(word))},
             }
         outside = sorted(word for word in words if not source._look_up(word))
-        guessed = {word: found[0] for word in outside if (found := source.pronunciations(word))}
-        return cls(source.symbols, Lexicon(entries, name), guessed, fallback)
+        guessed = _pronounce(outside, pronouncer, source.symbols) if pronouncer else {}
+        guessed |= {
+            word: found[0]
+            for word in outside
+            if word not in guessed and (found := source.pronunciations(word))
+        }
+        log_probs = lexicon.log_probs if lexicon is not None else {}
+        return cls(source.symbols, Lexicon(entries, name, log_probs), guessed, fallback)
 
     @property
     def units(self) -> Units:
@@ -124,7 +135,7 @@ class PhoneTokenizer:
         if word not in self._pronounced:
             pronunciations: tuple[Spelling, ...] = ()
             if word and not self._unknown_letters(word):
-                phones = self._source.letter_to_sound.pronounce(word.lower())
+                phones = self.source.letter_to_sound.pronounce(word.lower())
                 pronunciations = (phones,) if phones else ()
             self._pronounced[word] = pronunciations
         return self._pronounced[word]
@@ -211,7 +222,7 @@ class PhoneTokenizer:
             raise ModelError(f"the stored tokenizer is damaged: {type(error).__name__}: {error}") from None
 
     @property
-    def _source(self) -> Lexicon:
+    def source(self) -> Lexicon:
         """The lexicon that letter-to-sound is learned from."""
         return cmudict() if self.fallback == "cmudict" else self.lexicon
 
@@ -226,7 +237,7 @@ class PhoneTokenizer:
         """The letters of a word that letter-to-sound has not learned; all if there is no such model."""
         if self.fallback == "nothing":
             return word
-        model = self._source.letter_to_sound
+        model = self.source.letter_to_sound
         return "".join(letter for letter in word if model.unknown(letter.lower()))
 
     def _reason(self, word: str) -> str:
@@ -234,11 +245,31 @@ class PhoneTokenizer:
         if self.fallback == "nothing":
             return (
                 f"{self.lexicon.name} does not have it, and is too small ({len(self.lexicon.entries)} words; "
-                f"{_MIN_WORDS} are needed) to learn letter-to-sound from."
+                f"{MIN_WORDS} are needed) to learn letter-to-sound from."
             )
         letters = self._unknown_letters(word)
         named = ", ".join(f"{letter!r} (U+{ord(letter):04X})" for letter in letters)
-        return f"no word of {self._source.name} has {named}." if letters else "its letters are silent."
+        return f"no word of {self.source.name} has {named}." if letters else "its letters are silent."
+
+
+def _pronounce(words: Sequence[str], pronouncer: Pronouncer, symbols: Sequence[str]) -> dict[str, Spelling]:
+    """The pronunciations of the words whose letters a pronouncer has learned.
+
+    Raises:
+        DataError: it writes other phones than these symbols.
+    """
+    found = {
+        one.word: one.pronunciations[0].phones
+        for one in pronounce_words(pronouncer, words)
+        if one.pronunciations and not one.unknown
+    }
+    for word, phones in found.items():
+        if foreign := [phone for phone in phones if phone not in symbols]:
+            raise DataError(
+                f"the pronouncer writes {word!r} with {foreign[0]!r}, which is none of the phones "
+                f"{' '.join(symbols[:50])}. Use one that was trained on the same lexicon."
+            )
+    return found
 
 
 def report_guesses(tokenizer: Tokenizer, texts: Iterable[str], kind: str) -> None:
@@ -261,7 +292,7 @@ def report_guesses(tokenizer: Tokenizer, texts: Iterable[str], kind: str) -> Non
     )
     log.warning(
         "%s: %d of %d different words (%d of all %d) are not in the lexicon. Letter-to-sound pronounces "
-        "them, one in four wrongly: %s%s. Add them with --text.lexicon.",
+        "them, up to one in four wrongly: %s%s. Add them with --text.lexicon.",
         f"{kind} transcripts", len(guesses), len(words), guesses.total(), words.total(), named,
         "; ..." if len(guesses) > _MAX_NAMED else "",
     )  # fmt: skip

@@ -5,6 +5,7 @@ import logging
 import math
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -218,6 +219,20 @@ class Metrics:
             for name, value in row.items():
                 if isinstance(value, float):
                     self._board.add_scalar(f"{row['event']}/{name}", value, row["update"])
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The rows of a metrics.jsonl, oldest first; lines that were cut off are left out.
+
+    Args:
+        path: of the file; [] where it does not exist.
+    """
+    rows = []
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
+    for line in lines:
+        with suppress(ValueError):
+            rows.append(json.loads(line))
+    return [row for row in rows if isinstance(row, dict)]
 
 
 def discard_later_rows(path: Path, state: TrainingState) -> None:

@@ -10,8 +10,10 @@ from typing import Annotated, Any, TypeVar
 import torch
 import tyro
 
+from asr.batching.audio_check import unusable_audio
 from asr.batching.batches import BatchConfig, Batches
 from asr.batching.examples import TextConfig, learn_tokenizer, make_examples
+from asr.corpora.left_out import OnError, report_left_out
 from asr.corpora.manifest import Utterance
 from asr.frontend.augment import AugmentConfig
 from asr.frontend.augment.conditions import recordings_digest
@@ -59,7 +61,12 @@ class Settings:
 S = TypeVar("S", bound=Settings)
 
 
-def train_recogniser(utterances: Sequence[Utterance], dev: Sequence[Utterance], settings: Settings) -> Path:
+def train_recogniser(
+    utterances: Sequence[Utterance],
+    dev: Sequence[Utterance],
+    settings: Settings,
+    on_error: OnError = "stop",
+) -> Path:
     """Train a recogniser.
 
     Under torchrun every process calls this, and they train together.
@@ -68,6 +75,8 @@ def train_recogniser(utterances: Sequence[Utterance], dev: Sequence[Utterance], 
         utterances: the training set.
         dev: the set by which the best epoch is chosen.
         settings: all settings.
+        on_error: whether an utterance whose audio cannot be used ends the training, or is left out and
+            reported; then all audio is decoded before the training starts.
 
     Returns:
         The best model's file.
@@ -79,6 +88,9 @@ def train_recogniser(utterances: Sequence[Utterance], dev: Sequence[Utterance], 
     check_denominator_text(settings.model.loss.criterion, text)
     with open_run(settings.train) as run:
         process = run.process
+        if on_error == "skip":
+            utterances = _usable(utterances, features, process, "training utterances")
+            dev = _usable(dev, features, process, "dev utterances")
         tokenizer = learn_tokenizer(utterances, text)
         record, defaults = _records(settings, utterances, dev, tokenizer, process)
         resumed = run.should_resume(record, defaults)
@@ -86,7 +98,7 @@ def train_recogniser(utterances: Sequence[Utterance], dev: Sequence[Utterance], 
         run.seed(batches.workers)
         origin = provenance(process.device, settings.train.precision)
         model = AcousticModel(ModelSettings(features, settings.model, tokenizer, text.normalizer, origin))
-        if features.normalize == "global" and not resumed:
+        if model.normalize.needs_statistics and not resumed:
             model.normalize.set_statistics(*feature_statistics(batches, features, process))
         if not resumed:
             estimate_denominator(model, batches.examples, text)
@@ -153,6 +165,18 @@ def feature_statistics(
     count = sum(part[2] for part in parts)
     mean = total / count
     return mean.float(), (squares / count - mean.square()).clamp_min(1e-5).sqrt().float()
+
+
+def _usable(
+    utterances: Sequence[Utterance], config: FeatureConfig, process: Process, kind: str
+) -> Sequence[Utterance]:
+    """Those whose audio can be used; each process looks at a part of them, and all agree."""
+    mine = utterances[process.rank :: process.world_size]
+    left_out = {
+        name: reason for part in process.gather(unusable_audio(mine, config)) for name, reason in part.items()
+    }
+    report_left_out(left_out, len(utterances), kind)
+    return [utterance for utterance in utterances if utterance.id not in left_out]
 
 
 def _make_batches(

@@ -11,6 +11,7 @@ import logging
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -283,11 +284,18 @@ def restore_optimizer(optimizer: torch.optim.AdamW, state: dict[str, Any]) -> bo
         False, with nothing changed, if the state belongs to other weights.
     """
     groups = optimizer.state_dict()["param_groups"]
-    if [group.get("param_names") for group in groups] != [
-        group.get("param_names") for group in state["param_groups"]
-    ]:
+    before = [group.get("param_names") or [] for group in state["param_groups"]]
+    names = [group["param_names"] for group in groups]
+    if list(map(sorted, before)) != list(map(sorted, names)):
         return False
-    optimizer.load_state_dict({"state": state["state"], "param_groups": groups})
+    # a version of the net may declare its weights in another order
+    number = {name: index for index, name in enumerate(chain(*before))}
+    moments = {
+        index: state["state"][number[name]]
+        for index, name in enumerate(chain(*names))
+        if number[name] in state["state"]
+    }
+    optimizer.load_state_dict({"state": moments, "param_groups": groups})
     return True
 
 

@@ -3,6 +3,7 @@
     {"audio_filepath": "talk.wav", "duration": 2.1, "text": "stand in", "score": -1.3, …,
      "words": [{"word": "stand", "start": 0.32, "end": 0.6, "confidence": 0.97}, …]}
 
+A word outside the vocabulary, which --open-vocabulary spells by its sound, has "unknown": true.
 A file holds one object, or one a line (JSON Lines); a manifest is such a file, too.
 """
 
@@ -13,9 +14,10 @@ from typing import Any
 from asr.decoding.hypothesis import Hypothesis, Word
 from asr.errors import DataError
 from asr.files import read_lines
+from asr.recognition.streaming import StreamResult
 from asr.transcripts.record import RecordingTranscript
 
-__all__ = ["format_json", "read_json"]
+__all__ = ["format_json", "read_json", "result_row"]
 
 
 def format_json(transcript: RecordingTranscript, *, nbest: int = 1) -> str:
@@ -56,17 +58,30 @@ def _fields(hypothesis: Hypothesis) -> dict[str, object]:
         "acoustic_score": round(hypothesis.acoustic_score, 3),
         "lm_score": round(hypothesis.lm_score, 3),
         "rescore_lm_score": round(hypothesis.rescore_lm_score, 3),
+        "attention_score": round(hypothesis.attention_score, 3),
         "words": [_word(word) for word in hypothesis.words],
     }
 
 
+def result_row(result: StreamResult) -> dict[str, object]:
+    """What is known of an utterance of a stream, as an object of JSON."""
+    row: dict[str, object] = {
+        "final": result.final, "start": round(result.start_s, 3), "end": round(result.end_s, 3),
+        "text": result.text,
+    }  # fmt: skip
+    return row | (
+        {"words": [_word(word) for word in result.words]} if result.final else {"stable": result.stable}
+    )
+
+
 def _word(word: Word, key: str = "word") -> dict[str, object]:
-    return {
+    row: dict[str, object] = {
         key: word.text,
         "start": round(word.start_s, 3),
         "end": round(word.end_s, 3),
         "confidence": round(word.confidence, 4),
     }
+    return {**row, "unknown": True} if word.unknown else row
 
 
 def read_json(path: Path) -> list[RecordingTranscript]:
@@ -107,7 +122,13 @@ def _transcript(row: Any, where: str) -> RecordingTranscript:
             id=name,
             text="" if row.get("error") else str(row["text"]),
             words=tuple(
-                Word(str(one["word"]), float(one["start"]), float(one["end"]), float(one["confidence"]))
+                Word(
+                    str(one["word"]),
+                    float(one["start"]),
+                    float(one["end"]),
+                    float(one["confidence"]),
+                    one.get("unknown") is True,
+                )
                 for one in row.get("words") or ()
             ),
             duration_s=None if row.get("duration") is None else float(row["duration"]),

@@ -101,7 +101,7 @@ def test_normalizer_can_be_chosen(
         assert f"Normalizer: {rules}" in text
     status, text, err = evaluate(capsys, tones, path, "--normalizer", "none", "--out", str(tmp_path))
     assert (status, text) == (2, "")
-    assert "error: normalizer must be one of verbatim, lower, english. Got 'none'." in err
+    assert "error: normalizer must be one of verbatim, lower, english, words. Got 'none'." in err
 
 
 def test_characters_that_the_model_cannot_write_are_counted(
@@ -201,3 +201,83 @@ def test_interval_over_speakers(tones: Any, tmp_path: Path, run: Any) -> None:
     assert "95% interval of the WER: 0.00 to 0.00 (bootstrap over speakers: 6)" in out.splitlines()
     interval = json.loads((tmp_path / "out" / "score.json").read_text())["interval"]
     assert (interval["low"], interval["resampled"], interval["count"]) == (0, "speakers", 6)
+
+
+def test_json_and_sclite_files(tones: Any, manifest: Any, tmp_path: Path, run: Any) -> None:
+    """A JSON object with something else around it, or without the utterances; trn files that another tool
+    scores otherwise; a ctm without the times of the words."""
+    out = tmp_path / "out"
+    path = manifest({0: "ab a c", 7: "cc"})
+    status, text, err = run("evaluate", path, "--model", tones.model, "--out", out, "--json")
+    assert status == 0
+    found = json.loads(text)
+    assert (found["errors"], found["words"], found["left_out"]) == (2, 19, {})
+    assert [row["errors"] for row in found["results"]] == [1, 0, 0, 0, 0, 0, 0, 1]
+    assert found["settings"]["Evaluation"]["decoder"] == "greedy"
+    assert found["settings"]["Origin of the model"]["commit"] == "abc1234"
+    assert "%WER 10.53" in err
+    scored = run("score", out / "reference.trn", out / "hypothesis.trn")[1]
+    assert scored.startswith("%WER 10.53 [ 2 / 19, 1 ins, 1 del, 0 sub ]")
+    scored = run("score", out / "reference.trn", out / "hypothesis.ctm")[1]
+    assert scored.startswith("%WER 10.53 [ 2 / 19, 1 ins, 1 del, 0 sub ]")
+    assert (out / "hypothesis.ctm").read_text().splitlines()[0].startswith("t0 1 0.0")
+
+
+@pytest.fixture
+def bad_manifest(tones: Any, tmp_path: Path) -> Path:
+    """A manifest with a cut recording, one that does not exist, a broken line, and a control character."""
+    rows = rows_of(tones.manifest)
+    for row in rows:
+        row["audio_filepath"] = str(tones.folder / row["audio_filepath"])
+    cut = tmp_path / "cut.wav"
+    cut.write_bytes(Path(rows[0]["audio_filepath"]).read_bytes()[:2000])
+    rows[0]["audio_filepath"] = str(cut)
+    rows[1]["audio_filepath"] = "missing.wav"
+    rows[2]["text"] = "a\x00 b"
+    lines = [json.dumps(row) for row in rows]
+    path = tmp_path / "bad.jsonl"
+    path.write_text("\n".join([*lines, "{broken"]) + "\n")
+    return path
+
+
+def test_what_cannot_be_used_can_be_left_out(
+    tones: Any, bad_manifest: Path, tmp_path: Path, run: Any
+) -> None:
+    """One bad file that ends an evaluation; one that is left out and not counted, or not named."""
+    command = ["evaluate", bad_manifest, "--model", tones.model, "--out", tmp_path / "out"]
+    status, out, err = run(*command)
+    assert (status, out) == (2, "")
+    assert "line 3: the transcript has the control character U+0000 at position 2." in err
+    status, out, err = run(*command, "--on-error", "skip")
+    assert status == 0
+    assert out.startswith("%WER 0.00 [ 0 / 10, ")
+    assert "Left out, because they cannot be used: 4" in out.splitlines()
+    assert "3 of 9 lines of" in err
+    assert "line 3: the transcript has the control character" in err
+    assert "1 of 6 utterances cannot be used and are left out: t0: " in err
+    left_out = json.loads(run(*command, "--on-error", "skip", "--json")[1])["left_out"]
+    assert sorted(left_out) == ["line 3", "line 9", "t0", "t1"]
+    assert "missing.wav does not exist" in (tmp_path / "out" / "report.html").read_text()
+    lines = bad_manifest.read_text().splitlines()
+    bad_manifest.write_text(lines[0] + "\n")
+    status, _, err = run(*command, "--on-error", "skip")
+    assert status == 2
+    assert "none of 1 utterances can be used. The first one: " in err
+
+
+def test_page_elsewhere(tones: Any, tmp_path: Path, run: Any) -> None:
+    """A page that is written elsewhere than it says, or over the manifest; found out after the work."""
+    command = ["evaluate", tones.manifest, "--model", tones.model, "--out", tmp_path / "out", "--report"]
+    status, out, _ = run(*command, tmp_path / "page.html")
+    assert status == 0
+    assert f"Report: {tmp_path / 'page.html'}" in out.splitlines()
+    assert "<title>tones on tones.jsonl: 0.00% WER</title>" in (tmp_path / "page.html").read_text()
+    for path, message in (
+        (tmp_path / "no" / "page.html", "does not exist"),
+        (tmp_path, "is a folder"),
+        (tones.manifest, "would overwrite what is read"),
+    ):
+        status, out, err = run(*command, path)
+        assert (status, out) == (2, "")
+        assert f"--report {path}" in err
+        assert message in err

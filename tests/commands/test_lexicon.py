@@ -11,8 +11,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from asr.batching.examples import TextConfig, learn_tokenizer
 from asr.cli import main
-from asr.text.lexicon import read_lexicon
+from asr.corpora.manifest import Utterance
+from asr.text.lexicon import parse_lexicon, read_lexicon
 
 ROOT = Path(__file__).resolve().parents[2]
 SOUNDS = {"b": "B", "d": "D", "m": "M", "a": "AA1", "i": "IY0", "o": "OW2"}
@@ -64,6 +66,11 @@ def test_train_apply_score(lexicon: Path, tmp_path: Path, capsys: pytest.Capture
     entries = read_lexicon(made).entries
     assert list(entries) == ["dabim", "Bodam", "d\u00e9bod"]
     assert "without" not in entries["d\u00e9bod"][0]
+    config = TextConfig(units="phones", pronouncer=models[0])
+    tokenizer = learn_tokenizer(
+        [Utterance(id="u", audio_filepath=Path("u.wav"), duration=1.0, text="cat dabim")], config
+    )
+    assert tokenizer.decode(tokenizer.encode("dabim cat")) == "D AA B IY M K AE T"
 
     results = tmp_path / "results.jsonl"
     status, output, log = run(
@@ -119,6 +126,9 @@ def test_apply_options(lexicon: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     assert [row[0] for row in rows].count("bad") in (1, 2)
     assert rows[0] == ["bad", rows[0][1], "B AA D"]
     assert 0.5 < float(rows[0][1]) <= 1
+    made = parse_lexicon(output.splitlines(), "made")  # as --lexicon and --text.lexicon read it
+    assert list(made.log_probs) == ["bad", "ba" * 100]
+    assert made.relative_log_probs("bad")[0] == 0.0
     assert rows[-1][0] == "ba" * 100
     assert len(rows[-1][2].split()) > 100
     words.write_text("\u0436\n")

@@ -225,7 +225,10 @@ def test_mistakes_are_one_line(text: Path, capsys: pytest.CaptureFixture[str]) -
         (("convert", text.with_name("x.safetensors"), "-o", out), "a network is not an n-gram model"),
         ((*train, "--temporary", text.with_name("no")), "No such file or directory. Make its folder, or"),
         (("train", text, "-o", text.with_name("no") / "x.bin"), "no does not exist. Make it, or choose"),
-        ((*train, "--normalizer", "loud"), "normalizer must be one of verbatim, lower, english. Got 'loud'"),
+        (
+            (*train, "--normalizer", "loud"),
+            "must be one of verbatim, lower, english, words. Got 'loud'",
+        ),
         (("convert", text, "-o", out), "This is no language model in ARPA format"),
         (("convert", text, "-o", text), "would overwrite what is read"),
         (("convert", text, "-o", out, "--quantize", 1), "--quantize is 1. Expected 2 to 16 bits, or 0"),

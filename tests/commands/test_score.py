@@ -178,7 +178,7 @@ def test_reports_do_not_overwrite_inputs(files: Files) -> None:
 def test_unknown_normalizer(files: Files, capsys: pytest.CaptureFixture[str]) -> None:
     """Guards against a misspelt name, and a help text that forgets one."""
     files.write("a\n", "a\n")
-    with pytest.raises(SettingsError, match=r"verbatim, lower, english\. Got 'englsh'"):
+    with pytest.raises(SettingsError, match=r"verbatim, lower, english, words\. Got 'englsh'"):
         files.wer_line(normalizer="englsh")
     with pytest.raises(SystemExit) as caught:
         tyro.cli(ScoreSettings, args=["--help"])

@@ -19,7 +19,7 @@ import torch
 from asr.cli import main, recipe
 from asr.commands.train import TrainSettings, run
 from asr.corpora.manifest import read_manifest
-from asr.errors import DataError, SettingsError
+from asr.errors import AudioError, DataError, SettingsError
 from asr.files import weights_digest
 from asr.model.saved import load_model
 from asr.training.checkpoint import load_checkpoint
@@ -140,6 +140,33 @@ def test_same_id_in_two_manifests(manifest: Path, settings: Settings) -> None:
     """Guards two manifests on one command line that name utterances alike."""
     with pytest.raises(DataError, match="16 ids name more than one training utterance: u00"):
         run(TrainSettings(manifests=(manifest, manifest), dev=manifest, settings=settings))
+
+
+def test_what_cannot_be_used_can_be_left_out(
+    manifest: Path, settings: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One bad recording that ends a training, or a dev set's; one that is left out and not named; a NUL that
+    becomes a letter of the alphabet."""
+    rows = [json.loads(line) for line in manifest.read_text().splitlines()]
+    cut = manifest.parent / "cut.wav"
+    cut.write_bytes((manifest.parent / rows[0]["audio_filepath"]).read_bytes()[:1000])
+    more = [{**rows[0], "id": "cut", "audio_filepath": "cut.wav"}, {**rows[1], "id": "nul", "text": "ab\x00"}]
+    bad = manifest.with_name("bad.jsonl")
+    bad.write_text("".join(json.dumps(row) + "\n" for row in [*rows, *more]))
+    with pytest.raises(DataError, match=r"bad\.jsonl line \d+: .* control character U\+0000 at state 3"):
+        run(TrainSettings((bad,), manifest, settings))
+    bad.write_text(bad.read_text().replace('"ab\\u0000"', '"ab"'))
+    with pytest.raises(AudioError, match=r"cut\.wav"):
+        run(TrainSettings((bad,), manifest, settings))
+    shutil.rmtree(settings.train.run_dir)
+    bad.write_text(bad.read_text().replace('"ab"', '"ab\\u0000"'))
+    with caplog.at_level(logging.INFO, logger="asr"):
+        run(TrainSettings((bad,), bad, settings, "skip"))
+    assert any("lines of" in text and "U+0000" in text for text in caplog.messages)
+    assert any(f"1 of {len(rows) + 1} training utterances cannot" in text for text in caplog.messages)
+    assert any("dev utterances cannot be used and are left out: cut: " in text for text in caplog.messages)
+    assert any(text.startswith(f"training on {len(rows)} utterances") for text in caplog.messages)
+    assert "\x00" not in load_model(settings.train.run_dir / "model.safetensors").settings.tokenizer.symbols
 
 
 def test_no_training_manifest(manifest: Path, settings: Settings) -> None:

@@ -62,13 +62,13 @@ def test_batch_s_changes_no_text(tones: Any, capsys: pytest.CaptureFixture[str],
 def test_batch_s_bounds_a_batch(tones: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """A limit that is parsed and ignored, or that forgets the padding: memory would overflow."""
     batches: list[list[int]] = []
-    whole = AcousticModel.log_probs
+    whole = AcousticModel.outputs
 
     def watch(model: AcousticModel, waveforms: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
         batches.append([len(waveform) for waveform in waveforms])
         return whole(model, waveforms)
 
-    monkeypatch.setattr(AcousticModel, "log_probs", watch)
+    monkeypatch.setattr(AcousticModel, "outputs", watch)
     results = list(recognise(load_model(tones.model), [Segment(Path(file)) for file in tones.files], 2.0))
     assert len(results) == sum(map(len, batches)) == 8
     assert max(map(len, batches)) > 1
@@ -89,7 +89,7 @@ def test_a_batch_that_does_not_fit_names_the_setting(tones: Any, monkeypatch: py
     def fail(model: AcousticModel, waveforms: list[torch.Tensor]) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(AcousticModel, "log_probs", fail)
+    monkeypatch.setattr(AcousticModel, "outputs", fail)
     with pytest.raises(
         SettingsError, match=r"batch-s 60: 8 recordings of up to 2 s do not fit.*Lower --batch-s"
     ):
@@ -445,13 +445,13 @@ def test_channels(tones: Any, tmp_path: Path, run: Any) -> None:
 def test_threads(tones: Any, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """An option that limits the model and not the search or the reading, or that outlives the command."""
     seen: list[tuple[int, int]] = []
-    whole = AcousticModel.log_probs
+    whole = AcousticModel.outputs
 
     def watch(model: AcousticModel, waveforms: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
         seen.append((torch.get_num_threads(), usable_cores()))
         return whole(model, waveforms)
 
-    monkeypatch.setattr(AcousticModel, "log_probs", watch)
+    monkeypatch.setattr(AcousticModel, "outputs", watch)
     before = torch.get_num_threads(), usable_cores()
     assert run("transcribe", *tones.files, "--model", tones.model, "--threads", 3)[0] == 0
     assert {*seen} == {(3, 3)}

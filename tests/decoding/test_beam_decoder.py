@@ -345,6 +345,7 @@ def test_wrong_settings(setting: str, value: object, message: str) -> None:
         ("unknown_penalty", math.nan, "--unknown-penalty is nan"),
         ("unknown_letter_penalty", 0.5, "--unknown-letter-penalty is 0.5. Expected a finite .*, 0 or less"),
         ("rescore_weight", -1.0, "--rescore-weight is -1.0. Expected a finite number, 0 or more"),
+        ("attention_weight", 1.5, "--attention-weight is 1.5. Expected a finite number from 0 to 1"),
     ],
 )
 def test_wrong_weights(weight: str, value: float, message: str) -> None:

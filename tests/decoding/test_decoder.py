@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from asr.corpora.manifest import read_manifest
+from asr.decoding import open_vocabulary
 from asr.decoding.resources import data_digest
 from asr.files import file_digest
 from asr.frontend.features import FeatureConfig
@@ -283,8 +284,9 @@ def test_an_ngram_in_the_search_and_a_network_after_it(
             assert one["score"] == pytest.approx(one["acoustic_score"] + 0.5 * first + 0.3 * second, abs=3e-3)
 
 
-def test_phones_become_words(tones: Any, tmp_path: Path, run: Run) -> None:
-    """Phones scored as words, or words as phones; a language model that phones cannot be compared with."""
+def test_phones_become_words(tones: Any, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Phones scored as words, or words as phones; a language model that phones cannot be compared with; a
+    lexicon with stress marks, which no model of phones without them could use."""
     torch.manual_seed(0)
     tokenizer = PhoneTokenizer.from_texts(["cab"])
     settings = ModelSettings(
@@ -299,8 +301,79 @@ def test_phones_become_words(tones: Any, tmp_path: Path, run: Run) -> None:
     assert out.startswith("%WER ")
     assert " / 19, " in out
     assert run(*ask)[1].startswith("%PER ")
+    lexicon = tmp_path / "stressed.txt"
+    lexicon.write_text("cab\t1.0\tK AE1 B\nsee\t1.0\tS IY0\nBEE(2)\t0.5\tB IY1\n")
+    monkeypatch.setattr(open_vocabulary, "MIN_WORDS", 3)
+    status, out, err = run(*ask, "--lm", lm, "--lexicon", lexicon, "--open-vocabulary")
+    assert status == 0, err
+    assert "stressed.txt: stress marks are left out, which the model's phones do not have" in err
+    assert "learning letter-to-sound from 3 words" in err
+    assert "open vocabulary\n" in out
+    assert " utterances with words outside the vocabulary: %WER " in out
     for options in (["--lm", lm, "--rescore"], ["--lm", arpa(tmp_path / "c.arpa", ["a", "<space>", "b"])]):
         status, _, err = run(*ask, *options)
         assert status == 2
         assert "error: --lm " in err
         assert "the model writes phones, which this language model cannot score. Name a lexicon" in err
+
+
+def test_second_opinion(tones: Any, model: Path, lm: Path, tmp_path: Path, run: Run) -> None:
+    """The whole way: a decoder is trained on the frozen encoder, its share is tuned and stored, it rescores,
+    and writes alone; without the option the model decodes as before."""
+    run_dir = tmp_path / "run"
+    status, _, err = run(
+        "train", tones.manifest, "--dev", tones.manifest, "--train.warm-start", model, "--train.freeze",
+        "front", "recurrent", "output", "--model.attention-decoder", "dot", "--model.decoder-width", 24,
+        "--model.decoder-dropout", 0, "--train.run-dir", run_dir, "--train.epochs", 3,
+        "--train.learning-rate", 0.02, "--train.precision", "float32", "--augment.speeds", 1.0,
+        "--batch.cache-dir", tmp_path / "features", "--batch.workers", 0,
+    )  # fmt: skip
+    assert status == 0, err
+    both = run_dir / "model.safetensors"
+    ask = ("--model", both, "--lm", lm)
+    grid = ("--grid.lm-weights", 0.5, "--grid.word-bonuses", 0, "--grid.refinements", 0)
+    assert run("tune", tones.manifest, *ask, *grid, "--rescore-attention")[0] == 0
+    (tuning,) = load_model(both).settings.tunings
+    assert tuning.key.attention
+    points = run_dir / "model.words.attention.tuning" / "points.jsonl"
+    tried = {json.loads(line)["attention_weight"] for line in points.read_text().splitlines()}
+    assert tried == {0.0, 0.1, 0.2, 0.3, 0.5, 0.7}
+    _, out, _ = run("evaluate", tones.manifest, *ask, "--rescore-attention")
+    assert ", rescored by the attention decoder" in out
+    assert f"attention-weight {tuning.weights.attention_weight:g}" in out
+    assert ": tuned on" in out
+    share = ("--rescore-attention", "--attention-weight", 0.4, "--nbest", 3, "--format", "json")
+    _, out, _ = run("transcribe", tones.files[0], *ask, *share)
+    for found in json.loads(out)["nbest"]:
+        parts = 0.6 * found["acoustic_score"] + 0.4 * found["attention_score"] + 0.5 * found["lm_score"]
+        assert found["attention_score"] < 0
+        assert found["score"] == pytest.approx(parts, abs=3e-3)
+    same = [run("transcribe", *tones.files, *options)[1] for options in (("--model", model), ask[:2])]
+    assert same[0] == same[1]
+    status, out, err = run("evaluate", tones.manifest, "--model", both, "--decoder", "attention")
+    assert "\nDecoder: attention decoder, beam of 1\n" in out
+    assert status == 0, err
+    assert "%WER " in out
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--rescore-attention"], "--rescore-attention: the model has no attention decoder. Train one"),
+        (["--decoder", "attention"], "--decoder attention: the model has no attention decoder. Train one"),
+        (["--attention-weight", 0.5], "--attention-weight is given, but no attention decoder rescores. Add"),
+        (
+            ["--decoder", "attention", "--rescore-attention"],
+            "--decoder attention takes no --rescore-attention",
+        ),
+        (
+            ["--decoder", "attention", "--beam.token-top", 3],
+            "--beam.token-top is 3, but decoding is by the att",
+        ),
+    ],
+)
+def test_no_second_opinion(tones: Any, run: Run, options: list[object], message: str) -> None:
+    """Options that would be ignored; a share that is none."""
+    status, _, err = run("transcribe", tones.files[0], "--model", tones.model, *options)
+    assert status == 2
+    assert err.startswith(f"error: {message}")

@@ -190,3 +190,13 @@ def test_a_prefix_that_returns_ends_no_path_in_a_circle() -> None:
     ends = Ends(np.array([1], np.int32), none, np.array([-2.0]), np.zeros(1), np.zeros(1))
     found = [(path.tokens, path.estimate) for path in islice(paths(arena, merges, ends), 10)]
     assert found == [([1], -2.0), ([2], -3.0)]
+
+
+def test_texts_that_do_not_fit_into_the_steps_are_left_out() -> None:
+    """The fault: exchanging a beginning gave five tokens for four steps, which have no alignment."""
+    torch.manual_seed(33)
+    rows = (4 * torch.randn(1, 4, 7, dtype=torch.float64)).log_softmax(2)
+    decoder = BeamDecoder(CharTokenizer(tuple("abcdef")), BeamConfig(nbest=16, threads=1))
+    [found] = decoder.decode(rows, torch.tensor([4]), 0.04)
+    assert len(found) == 16
+    assert all(math.isfinite(one.score) and len(one.tokens) <= 4 for one in found)

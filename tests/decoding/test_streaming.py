@@ -110,14 +110,14 @@ def test_greedy_in_blocks_equals_at_once(seed: int, random_rows: Rows) -> None:
     [expected] = greedy_decode(log_probs[None], torch.tensor([100]), TOKENIZER, 0.04)
     stream = GreedyStream(TOKENIZER, 0.04)
     partials = [stream.accept(block) for block in blocks(log_probs, seed)]
-    assert stream.finish() == expected
+    assert stream.finish() == [expected]
     assert partials[-1].text == expected.text
     check_partials(partials, expected.text)
 
 
 def test_nothing_was_said() -> None:
     """Guards a stream that ends before it begins."""
-    assert GreedyStream(TOKENIZER, 0.04).finish().text == ""
+    assert GreedyStream(TOKENIZER, 0.04).finish()[0].text == ""
     [nothing] = BeamDecoder(TOKENIZER).stream(0.04).finish()
     assert (nothing.text, nothing.words) == ("", ())
 
@@ -136,7 +136,7 @@ def test_a_bad_block_changes_nothing(random_rows: Rows) -> None:
         one.accept(log_probs[10:])
     [expected] = decoder.decode(log_probs[None], torch.tensor([20]), 0.04)
     assert stream.finish() == expected
-    assert greedy.finish() == greedy_decode(log_probs[None], torch.tensor([20]), TOKENIZER, 0.04)[0]
+    assert greedy.finish() == greedy_decode(log_probs[None], torch.tensor([20]), TOKENIZER, 0.04)
 
 
 def test_a_block_costs_the_same_after_hours(peaky_rows: Rows, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,34 +8,40 @@ import runpy
 import shlex
 import shutil
 import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from asr.cli import main
+from asr.cli import COMMANDS, Entry, Group, Kinds, main
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = sorted((ROOT / "docs").glob("*.md"))
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *DOCS]
 LINKING = [*PAGES, *sorted(ROOT.glob("*/README.md")), *sorted(ROOT.glob("asr/models/*/README.md"))]
 
-# Options of other programs, and of the kit, that the pages name.
+# Options of other programs, of the kit and of benchmarks that the pages name.
 OTHERS = {
+    "--chunks", "--every", "--hours", "--manifest",
     "--nproc-per-node", "--nnodes", "--node-rank", "--master-addr", "--master-port", "--help", "--version",
 }  # fmt: skip
 
 # Folders that commands write.
 MADE_BY_COMMANDS = ("RUN/", "bundle/", "diagnostics/", "dist/", "runs/", "tensorboard/")
 
-COMMANDS = (
-    ["train"], ["transcribe"], ["align"], ["evaluate"], ["tune"], ["score"], ["adapt"], ["augment"],
-    ["corpus", "list"], ["corpus", "prepare"], ["corpus", "segment"],
-    ["lm", "train"], ["lm", "train", "--kind", "charrnn"], ["lm", "score"], ["lm", "convert"],
-    ["lm", "interpolate"],
-    ["lexicon", "train"], ["lexicon", "train", "--kind", "ctc"], ["lexicon", "apply"], ["lexicon", "score"],
-    ["lexicon", "compress"],
-)  # fmt: skip
+
+def commands(group: Mapping[str, Entry], words: tuple[str, ...] = ()) -> Iterator[list[str]]:
+    """The words of every command."""
+    for name, entry in group.items():
+        if isinstance(entry, Group):
+            yield from commands(entry.commands, (*words, name))
+        elif isinstance(entry, Kinds):
+            yield from ([*words, name, "--kind", kind] for kind in entry.kinds)
+        else:
+            yield [*words, name]
+
+
 RECIPES = (
     *(["digits"], ["letter_to_sound"], ["compare_decoders"], ["compare_cells"], ["english"]),
     *(["librispeech", "100h"], ["corpus", "yesno"]),
@@ -75,7 +81,7 @@ def options() -> set[str]:
     """Every option of every command and of the recipes, from their help."""
     help_texts = io.StringIO()
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(help_texts):
-        for command in COMMANDS:
+        for command in commands(COMMANDS):
             assert main([*command, "--help"]) == 0
         patch.syspath_prepend(ROOT / "recipes")  # as if started from there: recipes import each other
         for name, *preset in RECIPES:

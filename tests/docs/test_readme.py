@@ -21,6 +21,9 @@ RECORDING = ROOT / "tests" / "recordings" / "652-129742-0018.opus"
 # Commands that need a network or change the machine; `make demo` in CI's clone is what tests them.
 NOT_RUN = ("git clone <this repository> asr && cd asr", "python3 -m venv .venv && . .venv/bin/activate")
 
+# Commands that wait for somebody; tests/commands/test_stream.py and test_serve.py run them.
+WAITING = ("asr stream", "asr serve")
+
 # What makes a command of the README cheap; it does the same with less.
 CHEAPER = {
     "train": (
@@ -37,6 +40,9 @@ def blocks(language: str, page: str = README) -> list[str]:
 
 
 PYTHON_PAGE = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
+
+
+EVALUATING_PAGE = (ROOT / "docs" / "evaluating.md").read_text(encoding="utf-8")
 
 
 def commands() -> list[str]:
@@ -148,7 +154,7 @@ def test_commands_and_python_run_in_their_order(
     outputs = {}
     for command in commands():
         name, *arguments = shlex.split(command)
-        if name != "asr":
+        if name != "asr" or command in WAITING:
             continue
         status, out, err = run(*arguments, *shlex.split(CHEAPER.get(arguments[0], "")))
         assert status == 0, f"{command}: {err}"
@@ -158,6 +164,10 @@ def test_commands_and_python_run_in_their_order(
     words = json.loads(outputs["asr transcribe talk.opus --format json"])["words"]
     assert {"start", "end", "confidence"} <= words[0].keys()
     assert "[ 2 / 3, 1 ins, 0 del, 1 sub ]" in outputs["asr score reference.txt hypothesis.txt"]
+    for command in "".join(blocks("sh", EVALUATING_PAGE)).splitlines():
+        if command not in outputs:
+            status, _, err = run(*shlex.split(command.partition(">")[0])[1:])
+            assert status == 0, f"{command}: {err}"
     capsys.readouterr()
     names: dict[str, Any] = {}
     for block in [*blocks("python"), *blocks("python", PYTHON_PAGE)]:

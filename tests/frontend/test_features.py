@@ -228,7 +228,7 @@ def test_gradient_after_inference_mode() -> None:
     assert waveform.grad is not None
 
 
-@pytest.mark.parametrize("kind", ["utterance", "global", "none"])
+@pytest.mark.parametrize("kind", ["utterance", "running", "global", "none"])
 def test_normalizer_alone_equals_in_a_batch(kind: Any) -> None:
     """Guards every kind of normalisation: padding is exactly 0 whatever it held, and changes no frame."""
     config = FeatureConfig(normalize=kind, n_mels=20)
@@ -309,7 +309,10 @@ def test_global_statistics_are_kept_with_the_model() -> None:
         ({"shift_ms": math.nan}, "--features.shift-ms must be .* Got nan"),
         ({"log_floor": 0.0}, "--features.log-floor must be above 0. Got 0"),
         ({"log_floor": math.nan}, "--features.log-floor must be above 0. Got nan"),
-        ({"normalize": "batch"}, "--features.normalize must be one of utterance, global, none. Got 'batch'"),
+        (
+            {"normalize": "batch"},
+            "--features.normalize must be one of utterance, running, global, none. Got 'batch'",
+        ),
     ],
 )
 def test_wrong_settings(settings: dict[str, Any], message: str) -> None:

@@ -38,7 +38,7 @@ def test_wide_beam_is_exhaustive(attention: str, exponent: float) -> None:
     do, normalised by length or not; each source alone gives the same as in the batch."""
     net, longest = make(1, attention), torch.tensor([4, 2, 3])
     config = SearchConfig(beam_size=40, length_exponent=exponent)
-    found = beam_search(net, SOURCE, LENGTHS, config, longest)
+    found = beam_search(net, net.encode(SOURCE, LENGTHS), config, longest)
     for row, outputs in enumerate(found):
         source = tuple(SOURCE[row, : LENGTHS[row]].tolist())
         every = [
@@ -50,9 +50,8 @@ def test_wide_beam_is_exhaustive(attention: str, exponent: float) -> None:
         )
         assert [ids for ids, _ in outputs] == [ids for ids, _ in ranked]
         assert [value for _, value in outputs] == pytest.approx([value for _, value in ranked])
-        alone = beam_search(
-            net, SOURCE[row : row + 1, : LENGTHS[row]], LENGTHS[row : row + 1], config, longest[row : row + 1]
-        )
+        encoded = net.encode(SOURCE[row : row + 1, : LENGTHS[row]], LENGTHS[row : row + 1])
+        alone = beam_search(net, encoded, config, longest[row : row + 1])
         assert [ids for ids, _ in alone[0]] == [ids for ids, _ in outputs]
 
 
@@ -62,7 +61,8 @@ def test_does_not_stop_too_early(exponent: float) -> None:
     best of all lengths, also where longer outputs win by their length."""
     for seed in range(6):
         net = make(seed, targets=("X",))
-        found = beam_search(net, SOURCE, LENGTHS, SearchConfig(2, exponent), torch.tensor([9, 9, 9]))
+        encoded = net.encode(SOURCE, LENGTHS)
+        found = beam_search(net, encoded, SearchConfig(2, exponent), torch.tensor([9, 9, 9]))
         for row, outputs in enumerate(found):
             source = tuple(SOURCE[row, : LENGTHS[row]].tolist())
             every = [(1,) * size for size in range(10)]
@@ -94,7 +94,7 @@ def test_length_normalisation_favours_long_outputs() -> None:
     """Guards the setting: it changes the order, not the log-probabilities."""
     net, longest = make(1), torch.tensor([4, 4, 4])
     plain, normalised = (
-        beam_search(net, SOURCE, LENGTHS, SearchConfig(beam_size=40, length_exponent=exponent), longest)
+        beam_search(net, net.encode(SOURCE, LENGTHS), SearchConfig(40, exponent), longest)
         for exponent in (0.0, 3.0)
     )
     assert any(len(one[0][0]) < len(two[0][0]) for one, two in zip(plain, normalised, strict=True))

@@ -42,7 +42,7 @@ def net(tones: Any, monkeypatch: pytest.MonkeyPatch) -> AcousticModel:
     space = tokenizer.encode(" ")[0]
     waves = torch.stack([torch.exp(-2j * torch.pi * hz / 16_000 * torch.arange(STEP)) for hz in HZ.values()])
 
-    def listen(model: AcousticModel, waveforms: list[Tensor]) -> tuple[Tensor, Tensor]:
+    def listen(model: AcousticModel, waveforms: list[Tensor]) -> tuple[Tensor, Tensor, None]:
         rows = []
         for waveform in waveforms:
             steps = waveform[: len(waveform) // STEP * STEP].view(-1, STEP)
@@ -58,11 +58,10 @@ def net(tones: Any, monkeypatch: pytest.MonkeyPatch) -> AcousticModel:
                 .mul(20)
                 .log_softmax(1)
             )
-        return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True), torch.tensor(
-            [len(row) for row in rows]
-        )
+        lengths = torch.tensor([len(row) for row in rows])
+        return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True), lengths, None
 
-    monkeypatch.setattr(AcousticModel, "log_probs", listen)
+    monkeypatch.setattr(AcousticModel, "outputs", listen)
     return net
 
 
@@ -166,7 +165,9 @@ def test_a_model_that_invents_words_is_not_believed(
         confidence: float
         count: int
 
-        def decode(self, log_probs: Tensor, step_lengths: Tensor, step_s: float) -> list[list[Hypothesis]]:
+        def decode(
+            self, log_probs: Tensor, step_lengths: Tensor, step_s: float, encoded: Tensor | None = None
+        ) -> list[list[Hypothesis]]:
             words = tuple(Word("the", 0.1 * n, 0.1 * n + 0.1, self.confidence) for n in range(self.count))
             return [[Hypothesis(" ".join(["the"] * self.count), words, (), (), 0.0, 0.0)]] * len(step_lengths)
 

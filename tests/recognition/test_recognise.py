@@ -29,7 +29,7 @@ def net(tones: Any) -> AcousticModel:
     return load_model(tones.model)
 
 
-def steps_of(log_probs: Tensor, step_lengths: Tensor, step_s: float) -> list[int]:
+def steps_of(log_probs: Tensor, step_lengths: Tensor, step_s: float, encoded: Tensor | None) -> list[int]:
     return [int(length) for length in step_lengths]
 
 
@@ -49,17 +49,17 @@ def test_a_batch_is_used_after_the_next_is_launched(
 ) -> None:
     """A GPU that idles while its output is decoded, or output that is used before it has arrived."""
     log: list[str] = []
-    whole = AcousticModel.log_probs
+    whole = AcousticModel.outputs
 
     def start(model: AcousticModel, waveforms: list[Tensor]) -> tuple[Tensor, Tensor]:
         log.append(f"start {sum(entry.startswith('start') for entry in log)}")
         return whole(model, waveforms)
 
-    def use(log_probs: Tensor, step_lengths: Tensor, step_s: float) -> list[int]:
+    def use(log_probs: Tensor, step_lengths: Tensor, step_s: float, encoded: Tensor | None) -> list[int]:
         log.append(f"use {sum(entry.startswith('use') for entry in log)}")
-        return steps_of(log_probs, step_lengths, step_s)
+        return steps_of(log_probs, step_lengths, step_s, encoded)
 
-    monkeypatch.setattr(AcousticModel, "log_probs", start)
+    monkeypatch.setattr(AcousticModel, "outputs", start)
     monkeypatch.setattr("asr.device._record_event", lambda device: Event(log))
     monkeypatch.setattr(recognise, "_WINDOW", 2)  # the order holds from one window to the next
     found = list(run_model(net, segments, 1.0, use))
@@ -93,7 +93,7 @@ def test_reading_goes_on_while_the_model_computes(
     net: AcousticModel, segments: list[Segment], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A model that waits for each window of recordings to be read."""
-    whole = AcousticModel.log_probs
+    whole = AcousticModel.outputs
     last_is_read = threading.Event()
 
     def read(path: Path, rate: int, **part: Any) -> Tensor:
@@ -108,7 +108,7 @@ def test_reading_goes_on_while_the_model_computes(
     monkeypatch.setattr(recognise, "_WINDOW", 4)  # of one second
     monkeypatch.setattr(recognise, "usable_cores", lambda: 2)
     monkeypatch.setattr(recognise, "read_audio", read)
-    monkeypatch.setattr(AcousticModel, "log_probs", compute)
+    monkeypatch.setattr(AcousticModel, "outputs", compute)
     assert len(list(run_model(net, segments, 1.0, steps_of))) == len(segments)
 
 

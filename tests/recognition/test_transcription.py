@@ -91,13 +91,13 @@ def test_the_model_that_ships() -> None:
 def test_long_recordings_are_cut(tones: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Settings of segmentation that are ignored; a waveform of hours that is computed as one batch."""
     longest: list[int] = []
-    whole = AcousticModel.log_probs
+    whole = AcousticModel.outputs
 
     def watch(model: AcousticModel, waveforms: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
         longest.append(max(map(len, waveforms)))
         return whole(model, waveforms)
 
-    monkeypatch.setattr(AcousticModel, "log_probs", watch)
+    monkeypatch.setattr(AcousticModel, "outputs", watch)
     model = asr.load(tones.model)
     samples = np.concatenate([tones.sound("ab c") for _ in range(60)])  # 38 s
     soundfile.write(tmp_path / "long.wav", samples, 16_000)

@@ -1,11 +1,20 @@
 """Bootstrap intervals against plain bootstraps and a distribution known by hand."""
 
+import random
+import statistics
+
 import numpy as np
 import pytest
 
 from asr.errors import DataError, SettingsError
 from asr.scoring import significance
-from asr.scoring.significance import Interval, bootstrap_interval
+from asr.scoring.significance import (
+    Interval,
+    bootstrap_interval,
+    error_segments,
+    matched_pairs,
+    paired_bootstrap,
+)
 
 
 def ends(interval: Interval) -> tuple[float, float]:
@@ -99,3 +108,40 @@ def test_wrong_input() -> None:
         bootstrap_interval([1], [2], resamples=0)
     with pytest.raises(DataError, match="no utterance to draw from"):
         bootstrap_interval([], [])
+
+
+def test_segments_end_after_two_right_words() -> None:
+    """Errors that depend on each other in two segments, or a segment without any error; by hand, as sclite's
+    sc_stats cuts them."""
+    assert error_segments("CSCCSC", "CCCCCC") == [(1, 0), (1, 0)]
+    assert error_segments("CSCSCC", "CCCCCC") == [(2, 0)]
+    assert error_segments("CSCCCC", "CCCCSC") == [(1, 0), (0, 1)]
+    assert error_segments("CCCC", "CCCC") == []
+    assert error_segments("CCCCI", "CCCC") == [(1, 0)]
+    assert error_segments("SCICC", "SCCC") == [(2, 1)]
+    assert error_segments("DDD", "SCC") == [(3, 1)]
+    assert error_segments("II", "") == [(2, 0)]
+
+
+def test_matched_pairs_by_hand() -> None:
+    """A deviation over n, a test of one side; no segments, or all alike, divide by zero."""
+    found = matched_pairs([1, 1, 0, 2, -1, 1])
+    mean, deviation = 4 / 6, statistics.stdev([1, 1, 0, 2, -1, 1])
+    assert found.z == pytest.approx(mean / (deviation / 6**0.5))
+    assert found.p == pytest.approx(2 * statistics.NormalDist().cdf(-found.z))
+    assert matched_pairs([]).p == 1.0
+    assert matched_pairs([0, 0]).p == 1.0
+    assert matched_pairs([1, 1, 1]).p == 0.25  # three coins on the same side
+    assert matched_pairs([-2]).p == 1.0
+
+
+def test_paired_bootstrap_draws_both_systems_together() -> None:
+    """Systems drawn apart: the interval of two that always differ by one error would not be a point."""
+    errors = [random.Random(0).randint(0, 9) for _ in range(50)]
+    found = paired_bootstrap(errors, [count + 1 for count in errors], [10] * 50)
+    assert found.interval.low == pytest.approx(10.0)
+    assert found.interval.high == pytest.approx(10.0)
+    assert found.fewer == 0.0
+    assert paired_bootstrap(errors, errors, [10] * 50).fewer == 0.5
+    speakers = [f"s{number % 5}" for number in range(50)]
+    assert paired_bootstrap(errors, errors, [10] * 50, speakers).interval.resampled == "speakers"

@@ -60,7 +60,7 @@ def test_a_pass_that_finds_nothing_halves_the_step() -> None:
     """Refinements that all try the same, or that go below what a weight may be."""
     grid = Grid(lm_weights=(0.0, 1.0), word_bonuses=(0.0,), prior_weights=(0.0,), blank_scales=(1.0,),
                 acoustic_scales=(1.0,), unknown_penalties=(-5.0,), unknown_letter_penalties=(-1.5,),
-                rescore_weights=(0.5,), refinements=3)  # fmt: skip
+                rescore_weights=(0.5,), attention_weights=(0.3,), refinements=3)  # fmt: skip
     points = search_weights(lambda weights: 10 + int(weights.lm_weight > 0), grid, 10)
     tried = [point.weights.lm_weight for point in points if point.phase == "refine"]
     assert sorted(tried) == [0.125, 0.25, 0.5]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from asr.errors import DataError
-from asr.text import letter_to_sound
+from asr.text.joint_ngram import advance
 from asr.text.letter_to_sound import LetterToSound
 from asr.text.lexicon import cmudict
 
@@ -57,7 +57,7 @@ def test_a_regular_language_is_learned(model: LetterToSound) -> None:
 def test_the_same_lexicon_gives_the_same_model(model: LetterToSound) -> None:
     """Guards the same seed, same bytes: the order of the lexicon changes nothing."""
     again = LetterToSound((word, pronunciation_of(word)) for word in reversed(words(0, 400)))
-    for ours, theirs in zip(model._ngram, again._ngram, strict=True):
+    for ours, theirs in zip(model.joint.ngram, again.joint.ngram, strict=True):
         np.testing.assert_array_equal(ours, theirs)
 
 
@@ -65,9 +65,9 @@ def test_ngram_sums_to_one(model: LetterToSound) -> None:
     """Guards smoothing and back-off: after every context, the probabilities of all tokens add up to 1."""
     size = len(model._chunks) + 2
     generator = np.random.default_rng(0)
-    contexts = [0, model._start, *generator.integers(0, model._ngram.first_leaf, 30).tolist()]
+    contexts = [0, model.joint.start, *generator.integers(0, model.joint.ngram.first_leaf, 30).tolist()]
     for node in contexts:
-        total = sum(np.exp(letter_to_sound._advance(model._ngram, node, token)[0]) for token in range(size))
+        total = sum(np.exp(advance(model.joint.ngram, node, token)[0]) for token in range(size))
         assert total == pytest.approx(1, abs=1e-6)
 
 
@@ -75,12 +75,12 @@ def test_search_finds_the_best(model: LetterToSound) -> None:
     """Guards the beam against exhaustive search over all graphones of a word."""
     for word in ("shax", "xote", "hala"):
         numbers = [model._ids[letter] for letter in word]
-        choices = [range(model._bounds[number], model._bounds[number + 1]) for number in numbers]
+        choices = [range(model.joint.bounds[number], model.joint.bounds[number + 1]) for number in numbers]
         best, best_score = (), -np.inf
         for path in itertools.product(*choices):
-            node, score = model._start, 0.0
-            for graphone in [*path, model._end]:
-                gain, node = letter_to_sound._advance(model._ngram, node, graphone)
+            node, score = model.joint.start, 0.0
+            for graphone in [*path, model.joint.end]:
+                gain, node = advance(model.joint.ngram, node, graphone)
                 score += gain
             if score > best_score:
                 best, best_score = path, score
@@ -103,10 +103,12 @@ def sums_over_graphones(model: LetterToSound, word: str) -> dict[tuple[str, ...]
     """Log-probability of every pronunciation of a word, by enumeration of all sequences of graphones."""
     numbers = [model._ids[letter] for letter in word]
     sums: dict[tuple[str, ...], float] = {}
-    for path in itertools.product(*(range(model._bounds[n], model._bounds[n + 1]) for n in numbers)):
-        node, score = model._start, 0.0
-        for graphone in [*path, model._end]:
-            gain, node = letter_to_sound._advance(model._ngram, node, graphone)
+    for path in itertools.product(
+        *(range(model.joint.bounds[n], model.joint.bounds[n + 1]) for n in numbers)
+    ):
+        node, score = model.joint.start, 0.0
+        for graphone in [*path, model.joint.end]:
+            gain, node = advance(model.joint.ngram, node, graphone)
             score += gain
         sounds = tuple(phone for graphone in path for phone in model._chunks[graphone])
         sums[sounds] = float(np.logaddexp(sums.get(sounds, -np.inf), score))

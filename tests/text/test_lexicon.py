@@ -2,6 +2,7 @@
 
 import gzip
 import lzma
+import math
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,15 @@ import pytest
 from asr.errors import DataError
 from asr.text.bpe import BpeTokenizer
 from asr.text.characters import CharTokenizer
-from asr.text.lexicon import Lexicon, cmudict, parse_lexicon, read_lexicon, spell, write_lexicon
+from asr.text.lexicon import (
+    Lexicon,
+    cmudict,
+    parse_lexicon,
+    read_lexicon,
+    spell,
+    without_stress,
+    write_lexicon,
+)
 from asr.text.phones import PhoneTokenizer
 
 
@@ -73,7 +82,12 @@ def test_written_and_read_back(tmp_path: Path) -> None:
         ("a A\nb\n", r"lexicon.txt line 2: 'b' has no phones"),
         ("a A\nb\t \n", r"line 2: 'b' has no phones"),
         ("new york\tN UW\n", "line 1: 'new york' is not one word"),
-        ("a 1.0 A\n", "line 1: '1.0' after 'a' looks like a probability.*lexiconp"),
+        ("a 1.0 A\nb B\n", "line 2: 'b' has no probability, unlike the lines before.*lexiconp"),
+        ("b B\na 1.0 A\n", "line 2: 'a' has a probability, unlike the lines before"),
+        ("a 0.0 A\n", "line 1: the probability of 'a' is 0. Expected one above 0, at most 1"),
+        ("a 1.5 A\n", "line 1: the probability of 'a' is 1.5"),
+        ("a 0.5\n", "line 1: 'a' has no phones"),
+        ("a A\n\tB A\n", "line 2: there is no word before the tab"),
         ("\n", "holds no word"),
         (b"\xff\xfe", "lexicon.txt: cannot be read: .*UTF-8"),
     ],
@@ -82,6 +96,22 @@ def test_files_that_are_none(tmp_path: Path, content: str | bytes, message: str)
     """Guards against words without a sound and probabilities read as phones: file and line are named."""
     with pytest.raises(DataError, match=message):
         read(tmp_path, content)
+
+
+def test_probabilities(tmp_path: Path) -> None:
+    """Guards Kaldi's lexiconp.txt: read as phones, or the most probable pronunciation not the first one."""
+    text = "read 0.25 R EH D\nread 1.0 R IY D\nred\t9.0e-1\tR EH D\nread(3) 0.5 R EH D\n"
+    lexicon = read(tmp_path, text)
+    assert dict(lexicon.entries) == {"read": (("R", "IY", "D"), ("R", "EH", "D")), "red": (("R", "EH", "D"),)}
+    assert lexicon.log_probs["read"] == pytest.approx((0.0, math.log(0.5)))  # of equal ones the larger
+    assert lexicon.relative_log_probs("READ") == pytest.approx((0.0, math.log(0.5)))
+    assert lexicon.relative_log_probs("red") == (0.0,)  # the best one of a word costs nothing
+    assert lexicon.relative_log_probs("blue") == ()
+    assert list(lexicon.lines()) == ["read\t1.0000\tR IY D", "read\t0.5000\tR EH D", "red\t0.9000\tR EH D"]
+    assert without_stress(read(tmp_path, "a 0.5 AH0\na 1.0 EY1\na 0.7 AH1\n")).log_probs["a"] == (
+        pytest.approx((0.0, math.log(0.7)))
+    )
+    assert read(tmp_path, "red R EH D\n").relative_log_probs("red") == (0.0,)
 
 
 def test_no_file(tmp_path: Path) -> None:

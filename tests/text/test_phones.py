@@ -1,8 +1,9 @@
 """Phones: transcripts through a lexicon, words outside it, and what a stored model keeps."""
 
 import json
+import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 
@@ -11,6 +12,7 @@ from asr.text import phones as phones_module
 from asr.text.characters import CharTokenizer
 from asr.text.lexicon import Lexicon, cmudict, parse_lexicon
 from asr.text.phones import PhoneTokenizer, report_guesses
+from asr.text.pronouncer import Pronunciation
 from asr.text.tokenizer import tokenizer_from_json
 
 GERMAN = parse_lexicon(["ja j a:", "nein n aI n", "NEUN n OY n"], "de.txt")
@@ -39,6 +41,47 @@ def test_transcripts_go_through_the_dictionary() -> None:
     assert tokenizer.encode("") == tokenizer.encode("  ") == []
     with pytest.raises(ModelError, match="token id 0 has no symbol"):
         tokenizer.decode([0])
+
+
+class Spells:
+    """A pronouncer that says each letter's name, of few letters."""
+
+    letters = tuple("abflr")
+
+    def __init__(self, names: dict[str, str]) -> None:
+        self.names = names
+
+    def search(self, words: Sequence[str], count: int) -> list[list[Pronunciation]]:
+        return [[Pronunciation(tuple(self.names[letter] for letter in word), 0.0)] for word in words]
+
+    def score(self, words: Sequence[str], phones: Sequence[tuple[str, ...]]) -> list[float]:
+        raise NotImplementedError
+
+
+def test_another_pronouncer() -> None:
+    """Guards --text.pronouncer: it pronounces only what no lexicon has, a letter that it has not learned is
+    not left out of a transcript, the model keeps what it wrote, and other phones are refused."""
+    names = dict(zip("abflr", ("EY", "B", "F", "L", "R"), strict=True))
+    tokenizer = PhoneTokenizer.from_texts(
+        ["fablar flab blorft"], parse_lexicon(["flab F L"], "l"), Spells(names)
+    )
+    assert tokenizer.guessed["fablar"] == ("F", "EY", "B", "L", "EY", "R")
+    assert tokenizer.pronunciations("flab") == (("F", "L"),)
+    assert "T" in tokenizer.guessed["blorft"]  # by letter-to-sound
+    again = tokenizer_from_json(tokenizer.to_json())
+    assert again.decode(again.encode("fablar")) == "F EY B L EY R"
+    with pytest.raises(DataError, match="writes 'fablar' with 'f', which is none of the phones"):
+        PhoneTokenizer.from_texts(["fablar"], pronouncer=Spells({**names, "f": "f"}))
+
+
+def test_probabilities_stay_with_a_model() -> None:
+    """Guards a lexicon with probabilities: the most probable one is trained on, also when stored."""
+    lexicon = parse_lexicon(["cat 0.2 K AE T", "cat 1.0 K AH T"], "weighted")
+    tokenizer = PhoneTokenizer.from_texts(["the cat"], lexicon)
+    for one in (tokenizer, tokenizer_from_json(tokenizer.to_json())):
+        assert one.decode(one.encode("cat")) == "K AH T"
+        assert isinstance(one, PhoneTokenizer)
+        assert one.lexicon.relative_log_probs("cat") == pytest.approx((0.0, math.log(0.2)))
 
 
 def test_units_alone_give_no_words() -> None:

@@ -17,6 +17,7 @@ from asr.batching.batches import Batch
 from asr.frontend.augment import Masks
 from asr.frontend.features import FeatureConfig
 from asr.model.acoustic import AcousticModel, ModelSettings
+from asr.model.attention_decoder import AttentionDecoderConfig
 from asr.model.ctc import blank_steps, ctc_loss, deterministic_ctc_loss
 from asr.model.encoder import EncoderConfig
 from asr.model.loss import LossConfig
@@ -37,6 +38,8 @@ SHAPES = {
        for cell in CELL_NAMES for both in (True, False)},
     "projection": encoder_config(ENCODER, projection=4),
     "bottleneck": encoder_config(ENCODER, bottleneck=16, residual=True),
+    **{f"{kind} attention": replace(ENCODER, decoder=AttentionDecoderConfig(kind, decoder_width=6))
+       for kind in ("dot", "additive")},
     "stack": encoder_config(ENCODER, front="stack", subsampling=3, layer_norm=False),
 }  # fmt: skip
 

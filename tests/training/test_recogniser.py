@@ -169,9 +169,10 @@ def test_resumed_after_ctrl_c(
     manifest: Path, settings: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    """Guards the whole command, global statistics included: stopped and resumed equals never stopped."""
+    """Guards the whole command, the training set's statistics included: stopped and resumed equals never
+    stopped."""
     utterances = read_manifest(manifest)
-    settings = changed(settings, "features", normalize="global")
+    settings = changed(settings, "features", normalize="running")
     train_recogniser(utterances, utterances, changed(settings, "train", run_dir=tmp_path / "whole"))
 
     class Stop(runs_module.StopRequest):

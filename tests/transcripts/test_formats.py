@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -258,6 +259,12 @@ def test_json_fields(tmp_path: Path) -> None:
     assert format_json(failed) == (
         '{"audio_filepath": "talk.wav", "duration": 0.0, "error": "talk.wav: no such file."}\n'
     )
+    spelled = replace(WORDS[0], unknown=True)
+    line_of_unknown = format_json(transcript((spelled, WORDS[1])))
+    assert line_of_unknown.count('"unknown": true') == 1
+    assert "unknown" not in line
+    (found,) = read_json(write(tmp_path, "unknown.json", line_of_unknown))
+    assert found.words == (spelled, WORDS[1])
     rows = write(tmp_path, "a.jsonl", line + format_json(failed))
     assert [one.error for one in read_json(rows)] == ["", "talk.wav: no such file."]
     pretty = write(tmp_path, "b.json", '{\n  "audio_filepath": "x/y.wav",\n  "text": "z"\n}\n')

@@ -24,6 +24,7 @@ _NO_TREE = LexiconTree(
     word_start=np.zeros(2, dtype=np.int32),
     words=np.zeros(0, dtype=np.int32),
     depth=np.zeros(1, dtype=np.int32),
+    log_prob=np.zeros(0),
 )
 
 
@@ -48,10 +49,14 @@ def build_tables(
     # To the language model each of these is <unk>, as likely as all unknown words together.
     if prepared.out_of_lm is not None:
         boosts += config.weights.unknown_penalty * prepared.out_of_lm
+    # A pronunciation's probability is, with the language model's, part of that of the text before the audio.
+    spelling_log_prob = tree.log_prob
     look_ahead = np.zeros(len(tree.letter) + 1)  # the last is for OUT_OF_TREE
     if vocabulary and scores is not None:
         weight = config.weights.lm_weight
-        look_ahead[:-1] = best_below(tree, (weight * scores if weight > 0 else 0.0) + boosts)
+        spelling_log_prob = weight * tree.log_prob
+        of_words = (weight * scores if weight > 0 else 0.0) + boosts
+        look_ahead[:-1] = best_below(tree, of_words[tree.words] + spelling_log_prob)
     hot_words = prepared.hot_words or HotWords(
         np.zeros((1, len(letters.numbers) + 1), dtype=np.int32), np.zeros(1), np.zeros(1)
     )
@@ -70,6 +75,7 @@ def build_tables(
         letter=tree.letter,
         word_start=tree.word_start,
         words=tree.words,
+        spelling_log_prob=spelling_log_prob,
         depth=np.append(tree.depth, np.int32(0)),
         look_ahead=look_ahead,
         gain_within=within,

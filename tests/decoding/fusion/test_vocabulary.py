@@ -79,6 +79,41 @@ def test_phones_with_lexicon_are_exhaustive_search(
     compare(decode_one(decoder, log_probs), expected)
 
 
+@pytest.mark.parametrize("with_lm", [True, False])
+def test_probabilities_of_pronunciations(
+    with_lm: bool, models: dict[str, NgramModel], enumerated: Enumerate, random_rows: Rows
+) -> None:
+    """Guards the weights of pronunciations: each costs its log-probability below the word's best one, times
+    the language model's weight where there is one, as exhaustive search finds."""
+    probs = {word: [1.0, 0.05][: len(spellings)] for word, spellings in PRONOUNCED.entries.items()}
+    log_probs_of = {word: tuple(map(math.log, one)) for word, one in probs.items()}
+    lexicon = Lexicon(PRONOUNCED.entries, "with probabilities", log_probs_of)
+    tokenizer = PhoneTokenizer(("X", "Y"), PRONOUNCED, fallback="nothing")
+    log_probs = random_rows(17, steps=6, vocab=3, sharpness=1.0)
+    free = UNLIMITED.with_weights(unknown_letter_penalty=0.0)
+    decoder = BeamDecoder(tokenizer, free, lm=models["word"] if with_lm else None, lexicon=lexicon)
+    scale = free.weights.lm_weight if with_lm else 1.0
+    fuse = fused_word_scores(models["word"], free, {})
+
+    def cost(names: tuple[str, ...], words: Words) -> float:
+        if not words:
+            return -math.inf if names else 0.0
+        rows = zip(lexicon.entries[words[0]], log_probs_of[words[0]], strict=True)
+        costs = [nats + cost(names[len(one) :], words[1:]) for one, nats in rows if names[: len(one)] == one]
+        return max(costs, default=-math.inf)
+
+    def fused(tokens: tuple[int, ...], words: Words) -> tuple[float, float]:
+        nats, lm = fuse(tokens, words) if with_lm else (free.weights.word_bonus * len(words), 0.0)
+        return nats + scale * cost(tuple(tokenizer.symbols[n - 1] for n in tokens), words), lm
+
+    expected = exhaust(
+        enumerated(log_probs),
+        lambda tokens: segmentations(tuple(tokenizer.symbols[n - 1] for n in tokens), PRONOUNCED),
+        fused,
+    )
+    compare(decode_one(decoder, log_probs), expected)
+
+
 @pytest.mark.parametrize("unknown", ["allow", "forbid"])
 def test_characters_with_lexicon_are_exhaustive_search(
     unknown: str, models: dict[str, NgramModel], enumerated: Enumerate, random_rows: Rows

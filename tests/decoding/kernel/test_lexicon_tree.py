@@ -31,7 +31,7 @@ def test_every_spelling_is_found_and_nothing_else(seed: int) -> None:
     }
     tree = build_tree(sorted(spellings))
     scores = np.array([chance.uniform(-9, 0) for _ in range(40)])
-    best = best_below(tree, scores)
+    best = best_below(tree, scores[tree.words])
     prefixes = {spelled[:length] for _, spelled in spellings for length in range(len(spelled) + 1)}
     assert len(tree.letter) == len(prefixes)
     for length in range(6):

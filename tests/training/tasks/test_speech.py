@@ -1,3 +1,4 @@
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -5,15 +6,22 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
+from asr.decoding.attention import token_log_probs
+from asr.errors import Interrupted
 from asr.model.acoustic import AcousticModel
+from asr.model.attention_decoder import AttentionDecoderConfig
+from asr.model.ctc import ctc_loss
 from asr.model.saved import save_model
 from asr.text.characters import CharTokenizer
 from asr.text.lexicon import Lexicon
 from asr.text.phones import PhoneTokenizer
+from asr.training.checkpoint import CHECKPOINT, load_checkpoint
+from asr.training.stopping import StopRequest
 from asr.training.tasks.speech import SpeechTask, validate
 from asr.training.trainer import Trainer
-from tests.training.conftest import ALONE, same_tree
+from tests.training.conftest import ALONE, ENCODER, FEATURES, StopAfter, rows, same_tree
 
 Make = Callable[..., Trainer]
 
@@ -67,3 +75,83 @@ def test_warm_start_from_phones_of_other_transcripts(make_trainer: Make, tmp_pat
         task = SpeechTask(own, trainer.task.train_batches, trainer.task.dev_batches)
         output = task.source_weights(tmp_path / "other.safetensors")["encoder.output.weight"]
         assert (output is None) == isinstance(tokenizer, CharTokenizer)
+
+
+ATTENTION = replace(ENCODER, decoder=AttentionDecoderConfig("dot", decoder_width=12, decoder_embedding=8))
+
+
+def test_joint_loss(make_trainer: Make) -> None:
+    """Guards the shares of CTC's loss and the decoder's, in training and on dev."""
+    task = make_trainer(encoder=replace(ATTENTION, dropout=0.0)).task
+    model = task.net.eval()
+    [batch, *_] = task.load(task.plan(1))
+    with torch.no_grad():
+        together = task.forward(batch, torch.float32).losses
+        encoded, steps = model.encode(batch.features(FEATURES), batch.frame_lengths)
+        ctc = ctc_loss(model.encoder.log_probs(encoded), steps, batch.tokens, batch.token_lengths)
+        expected = [
+            0.3 * ctc[row]
+            - 0.7
+            * token_log_probs(model.attention_decoder, encoded[row, :length], [tuple(tokens[:count])])[0]
+            for row, (length, tokens, count) in enumerate(
+                zip(steps, batch.tokens.tolist(), batch.token_lengths, strict=True)
+            )
+        ]
+    torch.testing.assert_close(together, torch.stack(expected))
+    result = task.validate(ALONE, torch.float32)
+    assert 0 < result.attention_loss < 10
+    assert f"attention loss {result.attention_loss:.3f}" in result.headline()
+    assert result.row()["dev_attention_loss"] == result.attention_loss
+    assert make_trainer("plain").task.validate(ALONE, torch.float32).attention_loss is None
+
+
+def test_decoder_on_a_frozen_encoder(make_trainer: Make, tmp_path: Path) -> None:
+    """Guards the cheap way: the encoder of another model keeps every bit, the decoder learns, and the best
+    epoch is the one with the lowest loss, since the greedy error rate does not change."""
+    make_trainer("old", epochs=1).fit(StopRequest())
+    source = tmp_path / "old" / "last.safetensors"
+    frozen = {"warm_start": source, "freeze": ("front", "recurrent", "output"), "learning_rate": 1e-2}
+    trainer = make_trainer("new", encoder=ATTENTION, **frozen)
+    trainer.warm_start(source)
+    first = trainer.task.validate(ALONE, torch.float32)
+    best = trainer.fit(StopRequest()).best_loss
+    old, new = load_file(source), load_file(tmp_path / "new" / "model.safetensors")
+    assert all(torch.equal(new[name], tensor) for name, tensor in old.items())
+    assert {name.split(".")[0] for name in new.keys() - old.keys()} == {"attention_decoder"}
+    epochs = rows(tmp_path / "new", "epoch")
+    assert best == min(row["dev_loss"] for row in epochs) < first.loss
+    assert {row["dev_wer"] for row in epochs} == {first.wer}
+
+
+def test_resumed_with_a_decoder(make_trainer: Make, tmp_path: Path) -> None:
+    """Guards every bit of a joint training that is stopped and resumed."""
+    make_trainer("whole", encoder=ATTENTION, epochs=2).fit(StopRequest())
+    with pytest.raises(Interrupted):
+        make_trainer("parts", encoder=ATTENTION, epochs=2).fit(StopAfter(3))
+    resumed = make_trainer("parts", encoder=ATTENTION, epochs=2)
+    position, _, states = load_checkpoint(tmp_path / "parts" / CHECKPOINT, torch.device("cpu"))
+    resumed.restore(position, states)
+    resumed.fit(StopRequest())
+    last = [load_file(tmp_path / name / "last.safetensors") for name in ("whole", "parts")]
+    assert same_tree(*last)
+
+
+def test_half_precision(make_trainer: Make) -> None:
+    """Guards the decoder under autocast: the losses are float32 and close to those in float32."""
+    task = make_trainer(encoder=replace(ATTENTION, dropout=0.0)).task
+    task.net.eval()
+    [batch, *_] = task.load(task.plan(1))
+    full, half = (task.forward(batch, precision).losses for precision in (torch.float32, torch.bfloat16))
+    assert half.dtype == torch.float32
+    torch.testing.assert_close(half, full, rtol=0.05, atol=0.1)
+
+
+def test_microscope_sees_the_decoder(make_trainer: Make, tmp_path: Path) -> None:
+    """Guards gradients through the decoder: its layer is measured after those of a frozen encoder."""
+    frozen = ("front", "recurrent", "output")
+    trainer = make_trainer(encoder=ATTENTION, epochs=1, diagnose_every=100, freeze=frozen)
+    trainer.fit(StopRequest())
+    row = json.loads((tmp_path / "run" / "diagnostics" / "diagnostics.jsonl").read_text().splitlines()[0])
+    layers = [(one["layer"], one["direction"]) for one in row["layers"]]
+    assert layers == [(1, "forwards"), (1, "backwards"), (2, "forwards")]
+    assert all(one["h"][0] > 0 for one in row["layers"])

@@ -1,0 +1,59 @@
+"""Score a file of transcripts against another, in any format: what `asr score` and `asr compare` share."""
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from asr.errors import SettingsError
+from asr.transcripts.formats import WITH_IDS, texts_by_id
+
+if TYPE_CHECKING:
+    from asr.scoring.wer import Score
+
+__all__ = ["score_texts"]
+
+log = logging.getLogger("asr")
+
+
+def score_texts(reference: Path, hypothesis: Path, normalizer: str, *, ids: bool) -> "Score":
+    """Score a file against another; matched by ids where one of them has these, otherwise by lines.
+
+    Args:
+        reference: with the true texts; its suffix names its format.
+        hypothesis: with the recognised texts.
+        normalizer: name of the rules applied to both sides.
+        ids: whether lines of text files begin with ids.
+
+    Raises:
+        DataError: a file cannot be read, or the two do not match.
+        SettingsError: the normalizer is unknown, or only one of the files has ids.
+    """
+    # Imported here, so that `asr --help`, which needs only the settings, stays fast.
+    from asr.scoring.text_files import score_by_id, score_files
+
+    if not any(path.suffix.lower() in WITH_IDS for path in (reference, hypothesis)):
+        return score_files(reference, hypothesis, normalizer=normalizer, ids=ids)
+    references = _read_by_id(reference, hypothesis, ids)
+    hypotheses = _read_by_id(hypothesis, reference, ids)
+    if hypothesis.suffix.lower() == ".ctm":
+        empty = [name for name in references if name not in hypotheses]
+        if empty:  # a recording without words has no line in a ctm
+            log.warning(
+                "%s: no words of %d of the %d utterances of %s, such as %s: scored as empty transcripts.",
+                hypothesis, len(empty), len(references), reference, empty[0],
+            )  # fmt: skip
+        hypotheses = {**dict.fromkeys(empty, ""), **hypotheses}
+    return score_by_id(references, hypotheses, reference, hypothesis, normalizer)
+
+
+def _read_by_id(path: Path, other: Path, ids: bool) -> dict[str, str]:
+    from asr.scoring.text_files import read_by_id
+
+    if path.suffix.lower() in WITH_IDS:
+        return texts_by_id(path)
+    if ids:
+        return read_by_id(path)
+    raise SettingsError(
+        f"{other} has utterance ids, {path} has none. Expected both to have them: add --ids if the lines of "
+        f"{path.name} begin with ids, or score files of the same format."
+    )

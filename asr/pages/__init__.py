@@ -1,0 +1,1 @@
+"""HTML pages that open from disk: their templates, styles and scripts."""
