@@ -1,6 +1,7 @@
 """`asr adapt`: text and words in, a folder out that is a model like one that ships."""
 
 import lzma
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from asr.lm.ngram.model import NgramModel
 from asr.model.acoustic import AcousticModel, ModelSettings
 from asr.model.decoding_weights import DecodingWeights, Tuning, TuningKey
 from asr.model.saved import load_model, save_model
-from asr.model.shipped import ModelFiles, find_model
+from asr.model.shipped import SHIPPED_MODELS, ModelFiles, find_model
 from asr.text.lexicon import read_lexicon
 from asr.text.phones import PhoneTokenizer
 from tests.shapes import encoder_config
@@ -106,6 +107,22 @@ def test_corrections_are_taken(source: Path, text: Path, tmp_path: Path, run: Ru
     listed.write_text("flange\tf l XX\n")
     status, _, said = run("adapt", source, "--text", text, "-o", out, "--lexicon", listed)
     assert (status, "'flange' is spelled with 'XX'" in said) == (2, True)
+
+
+def test_commands_of_the_page(
+    source: Path, text: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A command that a user copies from docs/decoding.md, and that fails."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(SHIPPED_MODELS, "english", ModelFiles.of_folder(source, "english", 100))
+    text.rename("my.txt")
+    Path("my-words.txt").write_text("jet\n")
+    soundfile.write("talk.wav", np.random.default_rng(0).normal(0, 0.1, 16000), 16000)
+    page = (Path(__file__).parents[2] / "docs" / "decoding.md").read_text(encoding="utf-8")
+    (block,) = (one for one in re.findall(r"^```sh\n(.*?)^```$", page, re.M | re.S) if "asr adapt" in one)
+    for line in block.splitlines():
+        status, _, said = run(*line.split()[1:])
+        assert status == 0, (line, said)
 
 
 def test_what_cannot_be_adapted(source: Path, text: Path, tmp_path: Path, run: Run) -> None:
