@@ -1,5 +1,5 @@
 """`python -m asr …`, the same as `asr …`; torchrun needs it."""
 
-from asr.cli import main
+from asr.cli import run_process
 
-raise SystemExit(main())
+run_process()

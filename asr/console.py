@@ -88,7 +88,7 @@ def _is_first(message: str) -> bool:
     """Whether this process logs the error: of several that fail alike, one does."""
     if os.environ.get("WORLD_SIZE", "1") == "1":
         return True
-    from asr.training.distributed import first_to_report
+    from asr.torchrun import first_to_report
 
     return first_to_report(message)
 

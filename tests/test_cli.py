@@ -1,6 +1,7 @@
 """The command line's frame: what is printed where, and with which exit status a command ends."""
 
 import errno
+import gc
 import logging
 import os
 import pty
@@ -106,6 +107,19 @@ def test_every_setting_is_explained(command: str, capsys: pytest.CaptureFixture[
 
 
 # ---------------------------------------------------------------------------------------- wrong command lines
+
+
+def test_the_process_ends_with_the_status(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command whose failure no script notices."""
+    threshold = gc.get_threshold()
+    monkeypatch.setattr(cli, "main", lambda: 3)
+    try:
+        with pytest.raises(SystemExit) as end:
+            cli.run_process()
+    finally:
+        gc.set_threshold(*threshold)
+        gc.unfreeze()
+    assert end.value.code == 3
 
 
 def test_unknown_command(capsys: pytest.CaptureFixture[str]) -> None:

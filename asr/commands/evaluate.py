@@ -16,9 +16,8 @@ from asr.corpora.manifest import Utterance, read_fields, read_manifest, read_usa
 from asr.decoding.config import DecoderSettings
 from asr.decoding.decoder import DescribedDecoder, build_decoder
 from asr.decoding.resources import data_digest
-from asr.device import choose_device
+from asr.export.loading import Engine, load_with_engine
 from asr.files import atomic_path
-from asr.model.saved import load_model
 from asr.model.shipped import find_model
 from asr.report.evaluation import describe_settings, write_page
 from asr.report.page import About
@@ -59,6 +58,7 @@ class EvaluateSettings:
     ] = None
     batch_s: float = 120.0  # seconds of audio in a batch, padding included; bounds the memory that is needed
     device: str = "auto"  # auto, cpu, cuda or cuda:N
+    engine: Engine = None
     decoding: Annotated[DecoderSettings, tyro.conf.arg(name="")] = field(default_factory=DecoderSettings)
 
 
@@ -70,7 +70,7 @@ def run(settings: EvaluateSettings) -> str:
     """
     utterances, unread = _read(settings)
     files = find_model(settings.model)
-    model = load_model(files.path, choose_device(settings.device))
+    model = load_with_engine(files.path, settings.device, settings.engine)
     out = settings.out or files.beside(f"{settings.manifest.stem}.results")
     page = settings.report or out / "report.html"
     out.mkdir(parents=True, exist_ok=True)  # before an hour of recognition, not after it

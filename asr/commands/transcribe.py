@@ -18,13 +18,14 @@ from asr.corpora.recording_list import NamedRecording, list_recordings
 from asr.decoding.config import DecoderSettings
 from asr.decoding.decoder import build_decoder
 from asr.decoding.hypothesis import Hypothesis, Word
-from asr.device import choose_device, limit_cores
+from asr.device import limit_cores
 from asr.errors import AsrError, SettingsError
+from asr.export.loading import Engine, load_with_engine
 from asr.frontend.segmentation import SegmentationConfig
-from asr.model.saved import load_model
 from asr.model.shipped import DEFAULT_MODEL, find_model
 from asr.recognition.long_audio import recognise_recordings
 from asr.recognition.recognise import Recognised, Segment
+from asr.torchrun import rank_and_world_size, wait_for_all
 from asr.transcripts.formats import FORMATS, Write, choose_formats
 from asr.transcripts.json_rows import format_json
 from asr.transcripts.output import TranscriptFolder
@@ -63,7 +64,7 @@ class TranscribeSettings:
     output_dir: Annotated[
         Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="(default: none, but stdout)")
     ] = None
-    # leave out recordings whose files are in --output-dir already, by their names
+    # leave out recordings whose files are in --output-dir already, by their names; always under torchrun
     skip_existing: tyro.conf.FlagCreatePairsOff[bool] = False
     # of recordings with several: their mean, the first alone, or a transcript of each, such as the two sides
     # of a telephone call
@@ -77,6 +78,7 @@ class TranscribeSettings:
         default_factory=SegmentationConfig
     )
     device: str = "auto"  # auto, cpu, cuda or cuda:N
+    engine: Engine = None
     # of the model on a CPU, of the search and of reading, each
     threads: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="(default: all cores)")] = (
         None
@@ -103,14 +105,20 @@ def run(settings: TranscribeSettings) -> Iterator[tuple[str | None, AsrError | N
             f"--output-dir DIR, which gets a file for each."
         )
     folder = TranscriptFolder(settings.output_dir, formats) if settings.output_dir else None
-    skipped = [folder is not None and settings.skip_existing and folder.has(one.name) for one in recordings]
-    if settings.ids or kind in ("ctm", "trn"):
+    rank, world_size = rank_and_world_size()
+    skips = settings.skip_existing or world_size > 1
+    skipped = [folder is not None and skips and folder.has(one.name) for one in recordings]
+    if (settings.ids or kind in ("ctm", "trn")) and rank == 0:
         _warn_about_ids(recordings)
-    usable = [one for one, skip in zip(recordings, skipped, strict=True) if not (skip or one.error)]
+    # Each process takes every nth: which ones does not depend on what the others have written meanwhile.
+    numbers = {name: number for number, name in enumerate(dict.fromkeys(one.name for one in recordings))}
+    mine = [numbers[one.name] % world_size == rank for one in recordings]
+    left_out = [skip or not own for skip, own in zip(skipped, mine, strict=True)]
+    usable = [one for one, skip in zip(recordings, left_out, strict=True) if not (skip or one.error)]
     # Closed also after an error: threads that read ahead would keep the process alive.
     with limit_cores(settings.threads), closing(_recognise(settings, usable)) as results:
         failed = 0
-        for recording, skip in zip(recordings, skipped, strict=True):
+        for recording, skip in zip(recordings, left_out, strict=True):
             if skip:
                 yield None, None
                 continue
@@ -124,7 +132,9 @@ def run(settings: TranscribeSettings) -> Iterator[tuple[str | None, AsrError | N
             failed += error is not None
         next(results, None)  # its last line
     if folder is not None:
-        folder.log_summary(len(recordings), sum(skipped), failed)
+        present = sum(own and skip for own, skip in zip(mine, skipped, strict=True))
+        folder.log_summary(sum(mine), present, failed)
+    wait_for_all()  # a status of 1 ends the other processes
 
 
 def _formats(settings: TranscribeSettings) -> dict[str, Write]:
@@ -134,6 +144,8 @@ def _formats(settings: TranscribeSettings) -> dict[str, Write]:
         SettingsError: a format is unknown, or does not fit to another setting.
     """
     names = choose_formats(settings.format, "txt", settings.output_dir)
+    if rank_and_world_size()[1] > 1 and settings.output_dir is None:
+        raise SettingsError("torchrun: each process writes its own transcripts. Add --output-dir DIR.")
     if settings.skip_existing and settings.output_dir is None:
         raise SettingsError("--skip-existing: there is no folder to look into. Add --output-dir DIR.")
     if settings.nbest != 1 and ("json" not in names or settings.nbest < 1):
@@ -156,9 +168,9 @@ def _recognise(
     if not recordings:
         return
     files = find_model(settings.model)
-    model = load_model(files.path, choose_device(settings.device))
+    model = load_with_engine(files.path, settings.device, settings.engine)
     decoder = build_decoder(settings.decoding.with_defaults_of(files), model, settings.nbest)
-    if files.name:
+    if files.name and rank_and_world_size()[0] == 0:
         log.info("model: %s, which ships with asr %s (another one: --model FILE)", files.name, __version__)
     if decoder.weights and (not files.name or settings.decoding != DecoderSettings()):
         log.info("decoder: %s; %s", decoder.name, decoder.weights)

@@ -5,8 +5,11 @@ import json
 import logging
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
+
+import numpy as np
 
 from asr.corpora.manifest import Utterance
 from asr.decoding.config import DecoderSettings
@@ -17,8 +20,10 @@ from asr.files import file_digest
 from asr.model.acoustic import AcousticModel
 from asr.model.decoding_weights import TuningKey
 from asr.model.recurrent_decoder import RecurrentDecoder
-from asr.text.lexicon import Lexicon, parse_lexicon, read_lines, without_stress
+from asr.text import lexicon as lexicon_module
+from asr.text.lexicon import DeferredEntries, Lexicon, parse_lexicon, read_lines, without_stress
 from asr.text.tokenizer import Tokenizer
+from asr.user_cache import Arrays, cached_arrays, content_digest
 
 if TYPE_CHECKING:
     from asr.lm.charrnn import CharRnnModel
@@ -27,6 +32,8 @@ if TYPE_CHECKING:
 __all__ = ["DecodingResources", "attention_decoder_of", "data_digest"]
 
 log = logging.getLogger("asr")
+
+_LARGE = 100_000  # bytes of a lexicon whose words are worth keeping
 
 
 @dataclass(frozen=True)
@@ -195,6 +202,32 @@ def _read_lm(
 
 
 def _read_lexicon(path: Path, tokenizer: Tokenizer) -> Lexicon:
+    """A lexicon; the words of a large one are kept in the user's cache, so that it is read when needed."""
+    from asr.compiled import source_digest  # takes a while to import
+
+    if not path.is_file() or path.stat().st_size < _LARGE:
+        return _parse_lexicon(path, tokenizer)
+    read = cache(lambda: _parse_lexicon(path, tokenizer))
+
+    def make() -> Arrays:
+        lexicon = read()
+        words = "" if lexicon.log_probs else "\n".join(lexicon.entries)  # probabilities are not kept
+        return {
+            name: np.frombuffer(text.encode(), np.uint8)
+            for name, text in (("words", words), ("digest", lexicon.digest))
+        }
+
+    code = source_digest(Path(lexicon_module.__file__)) + source_digest(Path(__file__))
+    arrays = cached_arrays(content_digest([file_digest(path), path.suffix, *tokenizer.symbols, code]), make)
+    words, digest = (arrays[name].tobytes().decode() for name in ("words", "digest"))
+    if not words:
+        return read()
+    return Lexicon(
+        DeferredEntries(words.split("\n"), lambda: read().entries), str(path), stored_digest=digest
+    )
+
+
+def _parse_lexicon(path: Path, tokenizer: Tokenizer) -> Lexicon:
     """A lexicon, or a mere list of words, which the model's tokenizer spells."""
     lines = read_lines(path)
     if any(len(line.split(None, 1)) > 1 for line in lines):

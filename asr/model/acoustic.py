@@ -114,6 +114,10 @@ class AcousticModel(nn.Module):
         padded = padded.to(self.device, non_blocking=True)
         samples = samples.to(self.device, non_blocking=True)
         with evaluating(self):
-            encoded, steps = self.encode(log_mel(padded, config), frame_count(samples, config))
-            log_probs = self.encoder.log_probs(encoded)
+            return self.compute(log_mel(padded, config), frame_count(samples, config))
+
+    def compute(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """`outputs` of features, (batch, frames, n_mels), of (batch,) int64 lengths."""
+        encoded, steps = self.encode(features, lengths)
+        log_probs = self.encoder.log_probs(encoded)
         return log_probs, steps, None if self.attention_decoder is None else encoded.float()

@@ -70,16 +70,8 @@ def save_model(
     Raises:
         ModelError: it cannot be written (a full disk, no permission); an older file is left as it was.
     """
-    settings = model.settings
-    record: dict[str, Any] = {
-        "features": asdict(settings.features),
-        "encoder": asdict(settings.encoder),
-        "tokenizer": settings.tokenizer.to_json(),
-        "normalizer": settings.text_normalizer,
-        "provenance": {**settings.provenance, **provenance},
-    }
-    if settings.tunings:
-        record["tunings"] = tunings_to_json(settings.tunings)
+    record = settings_record(model.settings)
+    record["provenance"] |= provenance
     save_network(path, _MODEL, model, record, weights)
 
 
@@ -218,23 +210,44 @@ def _migrate(content: Content) -> Content:
 
 
 def _build(record: dict[str, Any]) -> AcousticModel:
+    return AcousticModel(settings_from_record(record))
+
+
+def settings_record(settings: ModelSettings) -> dict[str, Any]:
+    """Settings as values that JSON can hold; a file of any kind that carries a model stores them."""
+    record: dict[str, Any] = {
+        "features": asdict(settings.features),
+        "encoder": asdict(settings.encoder),
+        "tokenizer": settings.tokenizer.to_json(),
+        "normalizer": settings.text_normalizer,
+        "provenance": dict(settings.provenance),
+    }
+    if settings.tunings:
+        record["tunings"] = tunings_to_json(settings.tunings)
+    return record
+
+
+def settings_from_record(record: dict[str, Any]) -> ModelSettings:
+    """The settings of a record of today's format.
+
+    Raises:
+        KeyError, TypeError, ValueError, AsrError: the record is damaged.
+    """
     encoder = record["encoder"]
-    return AcousticModel(
-        ModelSettings(
-            features=FeatureConfig(**record["features"]),
-            encoder=EncoderConfig(
-                **{
-                    **encoder,
-                    "layers": LayerConfig(**encoder["layers"]),
-                    "loss": LossConfig(**encoder.get("loss", {})),  # absent before there was another than CTC
-                    "decoder": AttentionDecoderConfig(**encoder.get("decoder", {})),  # likewise
-                }
-            ),
-            tokenizer=tokenizer_from_json(record["tokenizer"]),
-            text_normalizer=record["normalizer"],
-            provenance=record["provenance"],
-            tunings=tunings_from_json(record),
-        )
+    return ModelSettings(
+        features=FeatureConfig(**record["features"]),
+        encoder=EncoderConfig(
+            **{
+                **encoder,
+                "layers": LayerConfig(**encoder["layers"]),
+                "loss": LossConfig(**encoder.get("loss", {})),  # absent before there was another than CTC
+                "decoder": AttentionDecoderConfig(**encoder.get("decoder", {})),  # likewise
+            }
+        ),
+        tokenizer=tokenizer_from_json(record["tokenizer"]),
+        text_normalizer=record["normalizer"],
+        provenance=record["provenance"],
+        tunings=tunings_from_json(record),
     )
 
 

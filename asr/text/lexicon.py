@@ -21,7 +21,7 @@ import lzma
 import math
 import re
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from asr.text.letter_to_sound import LetterToSound
 
 __all__ = [
+    "DeferredEntries",
     "Lexicon",
     "Spelling",
     "cmudict",
@@ -67,16 +68,18 @@ class Lexicon:
         entries: the spellings of each word, the usual one first; none of them empty.
         name: its name in messages.
         log_probs: of the spellings of each word, nats; of no word in a lexicon without probabilities.
+        stored_digest: the `digest`, where it is stored with the words; "" where it has to be computed.
     """
 
     entries: Mapping[str, tuple[Spelling, ...]]
     name: str
     log_probs: Mapping[str, tuple[float, ...]] = field(default_factory=dict, repr=False)
-    _other_case: dict[str, str] = field(init=False, repr=False)
+    stored_digest: str = ""
 
-    def __post_init__(self) -> None:
-        other = {word.lower(): word for word in self.entries if word != word.lower()}
-        object.__setattr__(self, "_other_case", other)
+    @cached_property
+    def _other_case(self) -> dict[str, str]:
+        """Words as they are written, by their lower case where that differs."""
+        return {word.lower(): word for word in self.entries if word != word.lower()}
 
     def spellings(self, word: str) -> tuple[Spelling, ...]:
         """The spellings of a word, the usual one first; none for a word that is not in the lexicon."""
@@ -120,9 +123,11 @@ class Lexicon:
 
         return LetterToSound((word.lower(), spelling) for word, spelling in self.pairs())
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """16 hexadecimal digits that depend on all words and spellings."""
+        if self.stored_digest:
+            return self.stored_digest
         text = "".join(f"{line}\n" for line in self.lines())
         return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
@@ -133,6 +138,31 @@ class Lexicon:
             for spelling, log_prob in zip(spellings, log_probs, strict=True):
                 prob = f"\t{format_probability(log_prob)}" if self.log_probs else ""
                 yield f"{word}{prob}\t{' '.join(spelling)}"
+
+
+class DeferredEntries(Mapping[str, tuple[Spelling, ...]]):
+    """The entries of a lexicon whose words are known; the spellings are read when one is first asked for.
+
+    Args:
+        words: each once, in the order of the entries.
+        read: reads the entries.
+    """
+
+    def __init__(self, words: Iterable[str], read: Callable[[], Mapping[str, tuple[Spelling, ...]]]) -> None:
+        self._words = dict.fromkeys(words)
+        self._read = cache(read)
+
+    def __getitem__(self, word: str) -> tuple[Spelling, ...]:
+        return self._read()[word]
+
+    def __contains__(self, word: object) -> bool:
+        return word in self._words
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._words)
+
+    def __len__(self) -> int:
+        return len(self._words)
 
 
 def read_lexicon(path: Path) -> Lexicon:

@@ -55,6 +55,7 @@ class PhoneTokenizer:
     fallback: Fallback = "cmudict"
     _ids: dict[str, int] = field(init=False, repr=False, compare=False)
     _pronounced: dict[str, tuple[Spelling, ...]] = field(init=False, repr=False, compare=False)
+    _packed: dict[str, str] = field(init=False, repr=False, compare=False)  # lexica as in `to_json`
 
     def __post_init__(self) -> None:
         ids = {symbol: number for number, symbol in enumerate(self.symbols, start=1)}
@@ -67,6 +68,7 @@ class PhoneTokenizer:
             raise DataError(f"{self.lexicon.name}: {foreign[0]!r} is none of the phones {self.symbols}.")
         object.__setattr__(self, "_ids", ids)
         object.__setattr__(self, "_pronounced", {word: (one,) for word, one in self.guessed.items()})
+        object.__setattr__(self, "_packed", {})
 
     @classmethod
     def from_texts(
@@ -193,14 +195,17 @@ class PhoneTokenizer:
 
     def to_json(self) -> str:
         """One line of ASCII JSON that `tokenizer_from_json` reads back; a saved model carries it."""
+        if not self._packed:
+            guessed = Lexicon({word: (one,) for word, one in self.guessed.items()}, "")
+            for key, lexicon in (("lexicon", self.lexicon), ("guessed", guessed)):
+                self._packed[key] = _pack("\n".join(lexicon.lines()))
         return json.dumps(
             {
                 "type": self.units,
                 "symbols": list(self.symbols),
                 "beyond": self.fallback,
                 "name": self.lexicon.name,
-                "lexicon": _pack("\n".join(self.lexicon.lines())),
-                "guessed": _pack("\n".join(Lexicon({w: (p,) for w, p in self.guessed.items()}, "").lines())),
+                **self._packed,
             }
         )
 
@@ -217,7 +222,9 @@ class PhoneTokenizer:
                 raise ValueError(f"beyond is {fallback!r}")
             lexicon, guessed = (_unpack(record[key], name) for key in ("lexicon", "guessed"))
             guesses = {word: spellings[0] for word, spellings in guessed.entries.items()}
-            return cls(read_symbols(record), lexicon, guesses, fallback)
+            tokenizer = cls(read_symbols(record), lexicon, guesses, fallback)
+            tokenizer._packed.update(lexicon=record["lexicon"], guessed=record["guessed"])
+            return tokenizer
         except (DataError, KeyError, TypeError, ValueError, zlib.error) as error:
             raise ModelError(f"the stored tokenizer is damaged: {type(error).__name__}: {error}") from None
 

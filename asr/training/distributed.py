@@ -5,8 +5,6 @@ The gradients are added up in `data_parallel.py`.
 """
 
 import gc
-import hashlib
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +17,7 @@ from torch import Tensor
 
 from asr.device import choose_device
 from asr.errors import TrainingError
+from asr.torchrun import rank_and_world_size
 
 # How long a process waits for another. Nothing that one does alone takes as long; caches wait by a lock.
 _TIMEOUT = timedelta(minutes=10)
@@ -77,7 +76,7 @@ def processes(device: str) -> Iterator[Process]:
         SettingsError: the device does not exist.
         TrainingError: another process has ended too early.
     """
-    rank, world_size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    rank, world_size = rank_and_world_size()
     chosen = choose_device(device, "--train.device")
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
@@ -101,24 +100,6 @@ def processes(device: str) -> Iterator[Process]:
         # gloo's threads end with the last reference to the group. One that is left, and frees a tensor after
         # the interpreter exits, aborts the process (torch's pull request 179291).
         gc.collect()
-
-
-def first_to_report(message: str) -> bool:
-    """Whether no other process of this torchrun has reported the same; without torchrun, always True.
-
-    The processes agree through torchrun's store, which outlives them.
-    """
-    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
-        return True
-    digest = hashlib.blake2b(message.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
-    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    try:
-        address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-        timeout = timedelta(seconds=5)
-        store = dist.TCPStore(address, port, is_master=False, timeout=timeout)  # type: ignore[attr-defined]
-        return bool(store.add(f"asr/reported/{attempt}/{digest}", 1) == 1)
-    except (KeyError, ValueError, RuntimeError):
-        return True  # better twice than never
 
 
 def _is_lost_connection(error: RuntimeError) -> bool:

