@@ -113,7 +113,7 @@ class Group:
 _FORMATS = "transcripts.formats:join_formats"
 
 _CORPUS = Group(
-    "public corpora as manifests; training utterances of long recordings and their texts",
+    "public corpora and your own folders, as manifests; long recordings cut into utterances",
     {
         "list": Command(
             "public corpora: hours, speakers, licence, how to get each",
@@ -122,6 +122,14 @@ _CORPUS = Group(
         "prepare": Command(
             "a public corpus -> train.jsonl, dev.jsonl, test.jsonl",
             "commands.corpus:CorpusPrepareSettings", "run_prepare",
+        ),
+        "folder": Command(
+            "your own recordings with their transcripts -> the same",
+            "commands.corpus:CorpusFolderSettings", "run_folder",
+        ),
+        "convert": Command(
+            "a manifest -> Kaldi, NeMo, lhotse or a table",
+            "commands.corpus:CorpusConvertSettings", "run_convert",
         ),
         "segment": Command(
             "a long recording and its text -> training utterances, cut at pauses",
@@ -132,6 +140,8 @@ _CORPUS = Group(
   asr corpus list
   asr corpus prepare yesno --download -o manifests
   asr corpus prepare common_voice --parts de --root cv-corpus-20.0-2024-12-06 -o manifests
+  asr corpus folder my-recordings -o manifests
+  asr corpus convert train.jsonl --to kaldi -o data/train
   asr corpus segment chapter.flac chapter.txt -o utterances""",
 )  # fmt: skip
 
@@ -237,6 +247,10 @@ COMMANDS: dict[str, Entry] = {
         "recordings as training augments them: speed, rooms, noise, telephone, …",
         "commands.augment:AugmentSettings",
     ),
+    "doctor": Command(
+        "what is wrong with manifests: audio, transcripts, speakers, alphabet",
+        "commands.doctor:DoctorSettings",
+    ),
     "export": Command("a model as an ONNX graph, for other runtimes", "commands.export:ExportSettings"),
     "corpus": _CORPUS,
     "lm": _LM,
@@ -260,6 +274,7 @@ _ASR = Group(
   asr compare first.results second.results
   asr adapt english --text minutes.txt --words names.txt -o my-model
   asr augment recording.wav --out augmented --augment.noise-share 1
+  asr doctor train.jsonl dev.jsonl
   asr export runs/mine/model.safetensors -o mine.onnx
   asr corpus prepare yesno --download -o manifests
   asr lm train text.txt --order 3 -o lm.bin
@@ -300,14 +315,16 @@ def run_process() -> NoReturn:
 
 
 def recipe(
-    run: Callable[[Config], str], config: Config | Mapping[str, tuple[str, Config]], default: str = ""
+    run: Callable[[Config], str],
+    config: Config | Mapping[str, tuple[str, Config]] | Callable[[], Config],
+    default: str = "",
 ) -> None:
     """Run a recipe: settings from the command line, errors and progress as for every command; then exit.
 
     Args:
         run: takes the settings, returns the text to print at the end.
-        config: default settings, which the command line can change; or presets by name, each with its
-            description, of which the command line names one first.
+        config: default settings, which the command line can change, or what makes them; or presets by name,
+            each with its description, of which the command line names one first.
         default: the preset where the command line names none; "" if it has to name one.
     """
 
@@ -328,8 +345,8 @@ def recipe(
                 }
                 settings = tyro.extras.overridable_config_cli(presets, args=arguments, description=document)
             else:
-                start = _of_source(config, source)
-                settings = tyro.cli(type(config), default=start, description=document)
+                start = _of_source(config() if callable(config) else config, source)
+                settings = tyro.cli(type(start), default=start, description=document)
         print_result(run(settings))
         return 0
 

@@ -11,27 +11,23 @@ import logging
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from asr.batching.batches import BatchConfig
 from asr.batching.examples import TextConfig
 from asr.cli import recipe
 from asr.commands.tune import TuneSettings, tuned_decoder
 from asr.corpora.catalogue import CORPORA
 from asr.corpora.corpus import Corpus
-from asr.corpora.manifest import write_manifest
+from asr.corpora.manifest import Utterance, write_manifest
 from asr.decoding.config import DecoderSettings
 from asr.device import choose_device
 from asr.errors import DataError
-from asr.frontend.augment import AugmentConfig
-from asr.frontend.features import FeatureConfig
 from asr.lm.ngram.build import NgramConfig, build
-from asr.model.encoder import EncoderConfig
-from asr.model.recurrent.layers import LayerConfig
 from asr.model.saved import load_model
 from asr.scoring.evaluation import evaluate
 from asr.scoring.report import write_report
 from asr.scoring.weight_search import Grid
-from asr.training.config import TrainConfig
+from asr.text.normalize import normalize
 from asr.training.recogniser import Settings, train_recogniser
+from asr.training.sizing import settings_for_hours
 
 log = logging.getLogger("asr")
 
@@ -55,40 +51,20 @@ class Config(Settings):
     grid: Grid = field(default_factory=Grid)  # weights of the search that are tried
 
 
-# By hours of speech: up to 3 (minutes on a CPU), up to 60 (hours), up to 500 (a GPU), more (several).
-TINY = Config(
-    features=FeatureConfig(n_mels=40),
-    model=EncoderConfig(width=96, depth=2, dropout=0.3, channels=16, layers=LayerConfig(cell="ligru")),
-    augment=AugmentConfig(mel_mask_bands=8, masks_from_epoch=10),
-    batch=BatchConfig(seconds=20),
-    train=TrainConfig(epochs=45, learning_rate=3e-3),
-)
-SMALL = Config(
-    features=FeatureConfig(n_mels=40),
-    model=EncoderConfig(width=224, depth=4, dropout=0.25, layers=LayerConfig(cell="ligru")),
-    augment=AugmentConfig(time_masks_per_s=0.4, mel_mask_bands=8, masks_from_epoch=4, mel_warp=(0.87, 1.13)),
-    batch=BatchConfig(seconds=50),
-    train=TrainConfig(epochs=40, schedule="linear", learning_rate=2e-3, warmup=0.03, ema=0.998),
-)
-GPU = BatchConfig(seconds=400, cache_dir=None)
-MEDIUM = Config(model=EncoderConfig(size="medium"), batch=GPU, train=TrainConfig(epochs=60))
-SEVERAL = BatchConfig(seconds=2400, cache_dir=None)
-LARGE = Config(model=EncoderConfig(size="large"), batch=SEVERAL, train=TrainConfig(epochs=30))
 HAVE_RUN = ("yesno",)  # with the settings below; results are in recipes/README.md
 
 
 def settings_for(corpus: Corpus) -> Config:
     """The settings for a corpus of this size."""
     hours = 20.0 if corpus.hours is None or (corpus.one_part and corpus.hours > 3) else corpus.hours
-    config = TINY if hours <= 3 else SMALL if hours <= 60 else MEDIUM if hours <= 500 else LARGE
-    text = TextConfig(normalizer=corpus.normalizer, unknown="drop")
-    run = replace(config.train, run_dir=Path("runs") / corpus.name)
-    return replace(config, data=Data(corpus.name), text=text, train=run)
+    sized, text = settings_for_hours(hours), TextConfig(normalizer=corpus.normalizer, unknown="drop")
+    run = replace(sized.train, run_dir=Path("runs") / corpus.name)
+    return Config(**vars(replace(sized, text=text, train=run)), data=Data(corpus.name))
 
 
 def main(config: Config) -> str:
     """Prepare, train, tune, score the test set once."""
-    corpus, run_dir = CORPORA[config.data.corpus], config.train.run_dir
+    corpus = CORPORA[config.data.corpus]
     if corpus.name not in HAVE_RUN:
         log.warning("%s: these settings were never run on this corpus", corpus.name)
     parts, root = corpus.choose(config.data.parts), config.data.root
@@ -98,17 +74,29 @@ def main(config: Config) -> str:
     log.info("%d left out: `asr corpus prepare %s` lists them", len(reading.left_out), corpus.name)
     if missing := {"train", "dev", "test"} - reading.splits.keys():
         raise DataError(f"{root}: no {' and no '.join(sorted(missing))} split. Add parts that have it.")
-    for split, utterances in reading.splits.items():
+    path, lm = learn(reading.splits, config)
+    return tune_and_score(path, reading.splits["test"], config, DecoderSettings(lm=lm))
+
+
+def learn(splits: dict[str, list[Utterance]], config: Config) -> tuple[Path, Path]:
+    """Train a model and, unless one is given, a trigram of the words of train; manifests are beside them."""
+    run_dir = config.train.run_dir
+    for split, utterances in splits.items():
         write_manifest(run_dir / f"{split}.jsonl", utterances)
-    path = train_recogniser(reading.splits["train"], reading.splits["dev"], config)
-    lm = config.lm or run_dir / "words.bin"
+        text = "".join(f"{normalize(one.text, config.text.normalizer)}\n" for one in utterances)
+        (run_dir / f"{split}.txt").write_text(text, encoding="utf-8")
+    path, lm = train_recogniser(splits["train"], splits["dev"], config), config.lm or run_dir / "words.bin"
     if config.lm is None:
-        text = run_dir / "words.txt"
-        text.write_text("".join(f"{one.text}\n" for one in reading.splits["train"]), encoding="utf-8")
-        build([text], NgramConfig(order=3), lm)
-    settings = TuneSettings(run_dir / "dev.jsonl", path, grid=config.grid, decoding=DecoderSettings(lm=lm))
-    decoder = tuned_decoder(replace(settings, device=config.train.device))
-    model, test = load_model(path, choose_device(config.train.device)), reading.splits["test"]
+        build([run_dir / "train.txt"], NgramConfig(order=3), lm)
+    return path, lm
+
+
+def tune_and_score(path: Path, test: list[Utterance], config: Config, decoding: DecoderSettings) -> str:
+    """Tune the search on dev, score test without and with the language model."""
+    run_dir, device = config.train.run_dir, config.train.device
+    settings = TuneSettings(run_dir / "dev.jsonl", path, grid=config.grid, decoding=decoding)
+    decoder = tuned_decoder(replace(settings, device=device))
+    model = load_model(path, choose_device(device))
     greedy = write_report(run_dir / "test", evaluate(model, test))
     notes = [f"Decoder: {decoder.name}", f"Weights: {decoder.weights}"]
     with_lm = write_report(run_dir / "test-lm", evaluate(model, test, decoder=decoder), notes)

@@ -1,11 +1,13 @@
 """The recipes, run as a user runs them: on look-alikes for a few updates, and YesNo for real."""
 
+import importlib
 import json
 import lzma
 import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -177,6 +179,69 @@ def test_any_corpus_from_a_folder_to_a_report(tmp_path: Path) -> None:
     unknown = run("corpus", "ljspeach", cwd=tmp_path)
     assert unknown.returncode == 2
     assert unknown.stderr.startswith("error: unknown preset 'ljspeach'. Expected one of: yesno, ")
+
+
+def own_folder(folder: Path, text: str) -> Path:
+    """Twelve recordings of a second each with a table of transcripts."""
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for number in range(12):
+        soundfile.write(folder / f"{number}.wav", 0.1 * rng.standard_normal(16_000), 16_000)
+    (folder / "transcripts.tsv").write_text("".join(f"{number}.wav\t{text}\n" for number in range(12)))
+    return folder
+
+
+def test_own_data_from_a_folder_to_a_score(tmp_path: Path) -> None:
+    """Guards the way from recordings to a model and a tuned language model in one command."""
+    root = own_folder(tmp_path / "mine", "Geh dorthin!")
+    arguments = ["--data.root", root, "--from-scratch", "--batch.cache-dir", "None", "--grid.points", "2"]
+    done = run("own_data", *arguments, *TINY, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "split by utterance: no speaker is named" in done.stderr
+    assert len(re.findall(r"^%WER \d+\.\d+ \[ \d+ / 2, ", done.stdout, re.MULTILINE)) == 2
+    assert re.search(r"^Weights: .* tuned on .*dev\.jsonl \(1 utterances", done.stdout, re.MULTILINE)
+    assert len(read_manifest(tmp_path / "runs" / "own_data" / "train.jsonl")) == 10
+    missing = run("own_data", "--data.root", tmp_path / "nowhere", cwd=tmp_path)
+    assert missing.returncode == 2
+    assert missing.stderr == (
+        f"error: {tmp_path / 'nowhere'}: no such folder. Expected a folder of recordings with transcripts. "
+        "Correct it.\n"
+    )
+
+
+@pytest.fixture
+def own_data(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The recipe, as a module."""
+    monkeypatch.syspath_prepend(ROOT / "recipes")
+    module = importlib.import_module("own_data")
+    for name in ("own_data", "corpus"):
+        monkeypatch.delitem(sys.modules, name)
+    return module
+
+
+def test_own_data_is_never_worse_for_fine_tuning(
+    own_data: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model that has forgotten more than it has learned."""
+    rates = {"before.safetensors": 0.2, "model.safetensors": 0.3}
+    monkeypatch.setattr(own_data, "load_model", lambda path, _: path)
+    monkeypatch.setattr(own_data, "evaluate", lambda path, _: SimpleNamespace(wer=rates[path.name]))
+    tuned = tmp_path / "model.safetensors"
+    assert own_data.better(tuned, [], "cpu") == tmp_path / "before.safetensors"
+    assert (tmp_path / "before.safetensors").is_file()
+    rates["model.safetensors"] = 0.1
+    assert own_data.better(tuned, [], "cpu") == tuned
+
+
+def test_own_data_starts_from_the_model_that_ships(own_data: Any, tmp_path: Path) -> None:
+    """English that learns from nothing, and another language that starts from English phones."""
+    english, german = own_folder(tmp_path / "en", "Go there!"), own_folder(tmp_path / "de", "Geh dorthin!")
+    found = own_data.settings_for(["--data.root", str(english)])
+    assert (found.train.warm_start, found.text.units) == (Path("english"), "phones")
+    for arguments in (["--data.root", str(german)], ["--data.root", str(english), "--from-scratch"]):
+        found = own_data.settings_for(arguments)
+        assert (found.train.warm_start, found.text.units) == (None, "characters")
+        assert found.model.width == 96  # for seconds of speech
 
 
 def test_librispeech_preset_must_be_named(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""`asr corpus`: public corpora: what there is, and from a download or a folder to checked manifests."""
+"""`asr corpus`: public corpora and folders of your own, as manifests; manifests for other toolkits."""
 
 import contextlib
 import json
@@ -13,13 +13,19 @@ from typing import Annotated
 import tyro
 
 from asr.corpora.catalogue import CORPORA, find_corpus
+from asr.corpora.convert import Target, convert
 from asr.corpora.corpus import Corpus, LeftOut
-from asr.corpora.manifest import Utterance, write_manifest
+from asr.corpora.folder import read_folder
+from asr.corpora.manifest import Utterance, read_manifest, write_manifest
 from asr.corpora.progress import size_text
 from asr.errors import AsrError, DataError, SettingsError
 from asr.files import atomic_path
+from asr.transcripts.segments import SEGMENT_READERS
 
-__all__ = ["CorpusListSettings", "CorpusPrepareSettings", "run_list", "run_prepare"]
+__all__ = [
+    "CorpusConvertSettings", "CorpusFolderSettings", "CorpusListSettings", "CorpusPrepareSettings",
+    "run_folder", "run_list", "run_prepare",
+]  # fmt: skip
 
 log = logging.getLogger("asr")
 
@@ -63,6 +69,41 @@ class CorpusPrepareSettings:
     def __post_init__(self) -> None:
         if self.root is not None and (self.download or self.offline):
             raise SettingsError("--root and a download are given. Expected one of them.")
+
+
+@dataclass(frozen=True)
+class CorpusFolderSettings:
+    """Write train.jsonl, dev.jsonl and test.jsonl of a folder of your own recordings.
+
+    Understands a name.txt, .lab, .TextGrid, .srt or .vtt beside each recording, tables (.tsv, .csv),
+    *.trans.txt of LibriSpeech, metadata.csv of LJSpeech and Coqui, folders of Kaldi, manifests of NeMo. What
+    has no partner is counted, and listed in left_out.jsonl.
+    """
+
+    root: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="DIR")]
+    """The folder, which is only read; those below it are searched, too."""
+    output: Annotated[Path, tyro.conf.arg(aliases=["-o"], metavar="DIR")] = Path("manifests")
+    """The manifests go into a folder in this one, of the same name as DIR."""
+    seed: int = 0
+    """Of the choice of speakers, or utterances, for dev and test."""
+    normalizer: Annotated[str, tyro.conf.arg(metavar="NAME")] = "verbatim"
+    """Text rules: verbatim, lower, english or words. Training applies its own."""
+
+
+@dataclass(frozen=True)
+class CorpusConvertSettings:
+    """Write a manifest in the form of another toolkit; `asr corpus folder` reads Kaldi, NeMo and csv back.
+
+    kaldi: wav.scp, segments, text, utt2spk, spk2utt. nemo: manifest.jsonl. lhotse: recordings.jsonl.gz and
+    supervisions.jsonl.gz. csv: manifest.csv.
+    """
+
+    manifest: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="MANIFEST")]
+    """JSONL."""
+    to: Target
+    """The toolkit."""
+    output: Annotated[Path, tyro.conf.arg(aliases=["-o"], metavar="DIR")]
+    """The folder for its files."""
 
 
 def run_list(settings: CorpusListSettings) -> str:
@@ -114,15 +155,59 @@ def run_prepare(settings: CorpusPrepareSettings) -> list[tuple[str | None, AsrEr
                 f"{corpus.name}: neither --root nor --download is given. Expected --root DIR {how}."
             )
         reading = corpus.prepare(root, parts, settings.normalizer or "")
-    for split, utterances in reading.splits.items():
+    return _write(folder, reading.splits, reading.left_out, [])
+
+
+def run_folder(settings: CorpusFolderSettings) -> list[tuple[str | None, AsrError | None]]:
+    """Write the manifests of a folder.
+
+    Returns:
+        The summary to print, with an error if something of the folder is in no manifest.
+
+    Raises:
+        DataError: no recording in it has a transcript, or a manifest cannot be written.
+        SettingsError: the target cannot be written, or the text rules are unknown.
+    """
+    folder = settings.output / (settings.root.resolve().name or "folder")
+    _check_writable(folder)
+    reading = read_folder(settings.root, SEGMENT_READERS, seed=settings.seed, normalizer=settings.normalizer)
+    found = ", ".join(f"{count:,} {name}" for name, count in reading.found.items())
+    lines = [f"recordings by layout: {found}", f"split: {reading.split_by}"]
+    return _write(folder, reading.splits, reading.left_out, lines)
+
+
+def run_convert(settings: CorpusConvertSettings) -> str:
+    """Convert a manifest; the summary to print.
+
+    Raises:
+        AudioError: a recording cannot be read.
+        DataError: the manifest cannot be read, cannot be said in this form, or cannot be written.
+        SettingsError: the target is the manifest itself, or cannot be written.
+    """
+    _check_writable(settings.output)
+    utterances = read_manifest(settings.manifest)
+    if (settings.output / "manifest.jsonl").resolve() == settings.manifest.resolve():
+        raise SettingsError(f"--output: {settings.manifest} would be overwritten. Choose another folder.")
+    files = convert(utterances, settings.to, settings.output)
+    return f"{len(utterances):,} utterances: {', '.join(map(str, files))}"
+
+
+def _write(
+    folder: Path, splits: dict[str, list[Utterance]], left_out: Sequence[LeftOut], lines: list[str]
+) -> list[tuple[str | None, AsrError | None]]:
+    """Write the manifests and the list of what is in none; the summary, and an error if that is not empty."""
+    for split in ("train", "dev", "test"):
+        if split not in splits:  # one of an earlier run would look like a part of this one
+            (folder / f"{split}.jsonl").unlink(missing_ok=True)
+    for split, utterances in splits.items():
         write_manifest(folder / f"{split}.jsonl", utterances)
-    _write_left_out(folder / _LEFT_OUT, reading.left_out)
-    lines = [_summary(folder, reading.splits)]
-    shared = _shared_speakers(reading.splits)
+    _write_left_out(folder / _LEFT_OUT, left_out)
+    lines = [_summary(folder, splits), *lines]
+    shared = _shared_speakers(splits)
     if shared:
         lines.append(f"speakers of dev or test who are in train, too: {shared}")
-    expected = [one for one in reading.left_out if one.expected]
-    unexpected = [one for one in reading.left_out if not one.expected]
+    expected = [one for one in left_out if one.expected]
+    unexpected = [one for one in left_out if not one.expected]
     if expected:
         lines.append(f"left out, as in every copy: {_causes(expected)}")
     results: list[tuple[str | None, AsrError | None]] = [("\n".join(lines), None)]

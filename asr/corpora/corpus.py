@@ -317,7 +317,7 @@ def audio_by_stem(folder: Path, suffix: str = "") -> dict[str, Path]:
     return found
 
 
-def hold_out(keys: Sequence[Key], dev: float = 0.1, test: float = 0.1) -> dict[Key, str]:
+def hold_out(keys: Sequence[Key], dev: float = 0.1, test: float = 0.1, seed: int = 0) -> dict[Key, str]:
     """A split of one's own, for a corpus that has none: the same on every computer.
 
     Keys are sorted by the SHA-256 of their text; the first go to the test, the next to dev.
@@ -326,11 +326,17 @@ def hold_out(keys: Sequence[Key], dev: float = 0.1, test: float = 0.1) -> dict[K
         keys: speakers, so that none is in two splits, or utterances.
         dev: share of dev; at least one key, unless 0.
         test: likewise.
+        seed: another number draws other keys.
 
     Returns:
         The split of each key. With fewer than three keys all are for training.
     """
-    ordered = sorted(set(keys), key=lambda key: sha256(str(key).encode(errors="surrogateescape")).digest())
+    salt = f"{seed} " if seed else ""
+
+    def digest(key: Key) -> bytes:
+        return sha256(f"{salt}{key}".encode(errors="surrogateescape")).digest()
+
+    ordered = sorted(set(keys), key=digest)
     counts = [max(1, round(share * len(ordered))) if share else 0 for share in (test, dev)]
     if len(ordered) <= sum(counts):
         return dict.fromkeys(ordered, "train")

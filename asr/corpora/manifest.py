@@ -26,7 +26,8 @@ from asr.errors import DataError
 from asr.files import atomic_path, not_utf8
 
 __all__ = [
-    "Channels", "ManifestRecording", "Splits", "Utterance", "channel_name", "read_fields", "read_manifest",
+    "Channels", "ManifestRecording", "Splits", "Utterance", "channel_name", "parse_manifest", "read_fields",
+    "read_manifest",
     "read_recordings", "read_usable", "write_manifest",
 ]  # fmt: skip
 
@@ -197,6 +198,49 @@ def read_fields(path: Path, utterances: Sequence[Utterance]) -> list[dict[str, s
             if key not in _KEYS and isinstance(value, str | int | float | bool)
         }
     return [fields.get((one.audio_filepath, one.duration, one.offset, one.channel), {}) for one in utterances]
+
+
+def parse_manifest(path: Path) -> tuple[list[Utterance], list[DataError]]:
+    """Read the lines of a manifest that can be used, to examine it.
+
+    Args:
+        path: the JSON Lines file, UTF-8.
+
+    Returns:
+        The utterances, which may have no words and no audio file, and why each other line is none.
+
+    Raises:
+        DataError: the manifest cannot be read.
+    """
+    base = path.parent.absolute()
+    utterances: list[Utterance] = []
+    errors: list[DataError] = []
+    taken: dict[str, int] = {}
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except OSError as error:
+        raise DataError(f"{path}: cannot read the manifest: {error.strerror}. Check the path.") from error
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        where = f"{path} line {number}"
+        try:
+            name, audio, duration, text, speaker, offset, channel = _read_line(line, where, True)
+            if name in taken:
+                raise DataError(f"{where}: the id {name!r} is in line {taken[name]} already.")
+        except DataError as error:
+            errors.append(error)
+            continue
+        stem = Path(audio).stem
+        identifier = name or (stem if stem not in taken else f"{stem}-{number}")
+        taken[identifier] = number
+        utterances.append(
+            Utterance(
+                id=identifier, audio_filepath=base / audio, duration=duration, text=text, speaker=speaker,
+                offset=offset, channel=channel,
+            )
+        )  # fmt: skip
+    return utterances, errors
 
 
 def channel_name(channel: int) -> str:

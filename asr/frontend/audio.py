@@ -5,7 +5,7 @@ Every waveform is read here and nowhere else, so that no other sample rate reach
 
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain
@@ -324,6 +324,16 @@ class StreamResampler:
         return torch.from_numpy(rest[: -(-self._taken * to_rate // from_rate) - self._given])
 
 
+def channels_cancel(powers: Sequence[float], mixed_power: float) -> bool:
+    """Whether the mean of the channels has lost nearly all of their power: one of them is inverted.
+
+    Args:
+        powers: the variance of each channel.
+        mixed_power: that of their mean.
+    """
+    return mixed_power < _CANCELLED * sum(powers) / len(powers) ** 2
+
+
 class _Mixer:
     """The mean of the channels, or the loudest one where they cancel each other.
 
@@ -344,7 +354,7 @@ class _Mixer:
             return samples[:, 0]
         mixed = samples @ np.full(channels, 1 / channels, np.float32)  # many times as fast as mean(axis=1)
         *powers, mixed_power = self._powers([*samples.T, mixed])
-        if mixed_power >= _CANCELLED * sum(powers) / channels**2:
+        if not channels_cancel(powers, mixed_power):
             return mixed
         loudest = int(np.argmax(powers))
         _warn_about_cancelling(self._path, loudest)

@@ -44,7 +44,7 @@ def commands(group: Mapping[str, Entry], words: tuple[str, ...] = ()) -> Iterato
 
 RECIPES = (
     *(["digits"], ["letter_to_sound"], ["compare_decoders"], ["compare_cells"], ["english"]),
-    *(["librispeech", "100h"], ["corpus", "yesno"]),
+    *(["librispeech", "100h"], ["corpus", "yesno"], ["own_data"]),
 )
 
 
@@ -88,7 +88,7 @@ def options() -> set[str]:
             patch.setattr(sys, "argv", [name, *preset, "--help"])
             with pytest.raises(SystemExit):
                 runpy.run_path(str(ROOT / "recipes" / f"{name}.py"), run_name="__main__")
-    for imported in ("digits", "mini_librispeech"):
+    for imported in ("digits", "mini_librispeech", "corpus"):
         sys.modules.pop(imported, None)
     return set(re.findall(r"--[a-z][\w.-]*", help_texts.getvalue()))
 

@@ -1,0 +1,256 @@
+"""A folder of recordings with transcripts in any common layout -> train, dev and test.
+
+Every layout of `asr.corpora.layouts` is tried, since a folder may have more than one; the first that has a
+transcript of a recording gives it. Speakers are those of the layout, else the folders below the given one.
+
+Split: that of the folder, where its files or folders are called train, dev and test; else a tenth each of the
+speakers, drawn with a seed, is dev and test; else, with fewer than three speakers, of the utterances.
+"""
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from asr.corpora.corpus import Collector, LeftOut, hold_out
+from asr.corpora.durations import measure
+from asr.corpora.layouts import LAYOUTS, Clip, FolderFiles, SegmentReader, recording_name
+from asr.corpora.manifest import Utterance
+from asr.errors import AudioError, DataError
+from asr.frontend.audio_files import AUDIO_SUFFIXES
+from asr.text.normalize import normalize
+
+__all__ = ["FolderReading", "read_folder"]
+
+_SPLITS = {
+    "train": "train", "training": "train", "dev": "dev", "valid": "dev", "validation": "dev", "val": "dev",
+    "validated": "train", "test": "test", "testing": "test", "eval": "test",
+}  # fmt: skip
+_NO_SPEAKER = frozenset({"wav", "wavs", "flac", "clips", "audio", "recordings", "data", *_SPLITS})
+_LARGEST_SHARE = 0.25  # of the utterances, that a held-out speaker may have
+
+
+@dataclass(frozen=True)
+class FolderReading:
+    """What a folder holds.
+
+    Attributes:
+        splits: utterances of train, dev and test; a split without one is absent.
+        left_out: what is in none of them, and why.
+        found: how many recordings each layout had transcripts of.
+        split_by: how the splits were made, in words.
+    """
+
+    splits: dict[str, list[Utterance]]
+    left_out: list[LeftOut] = field(default_factory=list)
+    found: dict[str, int] = field(default_factory=dict)
+    split_by: str = ""
+
+
+def read_folder(
+    root: Path, readers: Mapping[str, SegmentReader], *, seed: int = 0, normalizer: str = "verbatim"
+) -> FolderReading:
+    """Read a folder.
+
+    Args:
+        root: the folder; links in it are followed, once.
+        readers: of text with times, by the suffixes of their files in small letters.
+        seed: of the split.
+        normalizer: text rules.
+
+    Raises:
+        DataError: it is no folder, or no recording in it has a transcript.
+    """
+    root = Path(os.path.abspath(root))
+    if not root.is_dir():
+        what = "is a file" if root.exists() else "no such folder"
+        raise DataError(f"{root}: {what}. Expected a folder of recordings with transcripts. Correct it.")
+    files = _list(root, readers)
+    found: Counter[str] = Counter()
+    clips: list[Clip] = []
+    paired: set[Path] = set()
+    for name, read in LAYOUTS.items():
+        new = [clip for clip in read(files) if clip.audio not in paired]
+        paired |= (there := {clip.audio for clip in new})
+        clips += new
+        if there:
+            found[name] = len(there)
+    for path in files.audio:
+        if path not in paired:
+            files.leave_out(path, "audio without transcript")
+    clips = list(_with_words(_with_ends(_once(clips, files)), files, normalizer))
+    if not clips:
+        raise DataError(
+            f"{root}: no recording with a transcript: {len(files.audio)} recordings, "
+            f"{len(files.texts)} other files. Expected one of {', '.join(LAYOUTS)}: see docs/your-data.md. "
+            "Put a name.txt beside each name.wav, or correct the path."
+        )
+    clips = _with_ids(_with_speakers(clips, root), root)
+    splits, split_by = _split(clips, root, seed)
+    collector = _collect(clips, splits, files)
+    reading = collector.finish()
+    return FolderReading(reading.splits, files.left_out + reading.left_out, dict(found), split_by)
+
+
+def _list(root: Path, readers: Mapping[str, SegmentReader]) -> FolderFiles:
+    """All files of a folder; links to folders that were visited lead nowhere."""
+    audio: list[Path] = []
+    texts: list[Path] = []
+    visited: set[tuple[int, int]] = set()
+    for folder, below, names in os.walk(root, followlinks=True):
+        status = os.stat(folder)
+        if (status.st_dev, status.st_ino) in visited:
+            below.clear()
+            continue
+        visited.add((status.st_dev, status.st_ino))
+        below[:] = sorted(name for name in below if not name.startswith("."))
+        for name in sorted(names):
+            path = Path(folder, name)
+            if not name.startswith(".") and path.is_file():
+                (audio if path.suffix.lower() in AUDIO_SUFFIXES else texts).append(path)
+    return FolderFiles(root, audio, texts, readers)
+
+
+def _once(clips: Sequence[Clip], files: FolderFiles) -> Sequence[Clip]:
+    """What several lists have, such as all.tsv and test.tsv, once: as test, else dev, else training."""
+    order = ("test", "dev", "train", "")
+    best: dict[tuple[object, ...], Clip] = {}
+    for clip in sorted(clips, key=lambda clip: order.index(_own_split(clip, files.root))):
+        best.setdefault((clip.audio, clip.offset, clip.channel, clip.text), clip)
+    for clip in clips:
+        if best[clip.audio, clip.offset, clip.channel, clip.text] is not clip:
+            files.leave_out(f"{clip.source}: {clip.audio.name}", "in another list, too", expected=True)
+    kept = {id(clip) for clip in best.values()}
+    return [clip for clip in clips if id(clip) in kept]
+
+
+def _with_ends(clips: Sequence[Clip]) -> Iterable[Clip]:
+    """A length that somebody else wrote counts for parts of recordings; whole ones are measured."""
+    count = Counter(clip.audio for clip in clips)
+    for clip in clips:
+        if clip.claimed and clip.end is None and (clip.offset or count[clip.audio] > 1):
+            clip = replace(clip, end=clip.offset + clip.claimed)
+        yield clip
+
+
+def _with_words(clips: Iterable[Clip], files: FolderFiles, normalizer: str) -> Iterable[Clip]:
+    for clip in clips:
+        text = normalize(clip.text, normalizer)
+        if clip.end is not None and text[:1] in ("[", "(") and text[-1:] in ("]", ")"):
+            files.leave_out(f"{clip.source} {clip.offset:g} s: {text}", "a sound, no speech", expected=True)
+        elif text:
+            yield replace(clip, text=text)
+        else:
+            where = f" {clip.offset:g} s" if clip.end is not None else ""
+            files.leave_out(f"{clip.audio}{where}", "no words in its transcript")
+
+
+def _with_speakers(clips: Sequence[Clip], root: Path) -> Sequence[Clip]:
+    """Speakers by the first folders below the root, where no layout names one and there are several."""
+    if any(clip.speaker for clip in clips):
+        return clips
+
+    def folder(clip: Clip) -> str:
+        if not clip.audio.is_relative_to(root):
+            return ""
+        parts = clip.audio.relative_to(root).parts[:-1]
+        return next((part for part in parts if _plain(part) not in _NO_SPEAKER), "")
+
+    names = {folder(clip) for clip in clips}
+    if len(names) < 2 or "" in names:
+        return clips
+    return [replace(clip, speaker=folder(clip)) for clip in clips]
+
+
+def _plain(name: str) -> str:
+    """The word train of train-clean-5, train_set or Train."""
+    return name.lower().replace("_", "-").replace(".", "-").split("-")[0]
+
+
+def _with_ids(clips: Sequence[Clip], root: Path) -> list[Clip]:
+    """Every clip with an id of its own."""
+    taken: Counter[str] = Counter()
+    named = []
+    for clip in clips:
+        name = clip.id or recording_name(clip.audio, root)
+        taken[name] += 1
+        while taken[name] > 1 and f"{name}-{taken[name]}" in taken:
+            taken[name] += 1
+        if taken[name] > 1:
+            name = f"{name}-{taken[name]}"
+            taken[name] += 1
+        named.append(replace(clip, id=name))
+    return named
+
+
+def _split(clips: Sequence[Clip], root: Path, seed: int) -> tuple[list[str], str]:
+    """The split of each clip, and how it was made."""
+    own = [_own_split(clip, root) for clip in clips]
+    if not (all(own) and "train" in own and len(set(own)) > 1):
+        return _held_out(clips, seed, dev=0.1, test=0.1)
+    missing = {name: 0.0 if name in own else 0.1 for name in ("dev", "test")}
+    if not any(missing.values()):
+        return own, "the folder's own, by the names of its files and folders"
+    train = [clip for clip, name in zip(clips, own, strict=True) if name == "train"]
+    drawn, how = _held_out(train, seed, **missing)
+    names = iter(drawn)
+    split = [next(names) if name == "train" else name for name in own]
+    made = next(name for name, share in missing.items() if share)
+    return split, f"the folder's own, by the names of its files and folders; {made} of train, {how}"
+
+
+def _held_out(clips: Sequence[Clip], seed: int, *, dev: float, test: float) -> tuple[list[str], str]:
+    """Speakers, or utterances, for dev and test: the split of each clip, and how it was made."""
+    counts = Counter(clip.speaker for clip in clips)
+    small = [name for name, count in counts.items() if name and count <= _LARGEST_SHARE * len(clips)]
+    if "" not in counts and len(small) >= 3:
+        held = hold_out(small, dev, test, seed)
+        return [held.get(clip.speaker, "train") for clip in clips], f"by speaker, of {len(counts)}"
+    recordings = {clip.audio for clip in clips}
+    if len(recordings) >= 10:  # parts of one recording share its room and its topic
+        by = hold_out([str(path) for path in recordings], dev, test, seed)
+        names = [by[str(clip.audio)] for clip in clips]
+    else:
+        by = hold_out([clip.id for clip in clips], dev, test, seed)
+        names = [by[clip.id] for clip in clips]
+    known = "no speaker is named" if not any(counts) else f"{len(counts)} speakers are too few to hold out"
+    return names, f"by utterance: {known}, so that a score says nothing about other people"
+
+
+def _own_split(clip: Clip, root: Path) -> str:
+    """The split that the transcript's file or its folders, or those of the audio, are named after."""
+    for path in (clip.source, clip.audio):
+        if path.is_relative_to(root):
+            inside = path.relative_to(root)
+            for part in (*inside.parts[:-1], *([inside.stem] if path == clip.source else [])):
+                if split := _SPLITS.get(_plain(part)):
+                    return split
+    return ""
+
+
+def _collect(clips: Sequence[Clip], splits: Sequence[str], files: FolderFiles) -> Collector:
+    """Whole recordings, and parts that end within their recording."""
+    collector = Collector(files.root.name)
+    parts = [clip for clip in clips if clip.is_part]
+    paths = list(dict.fromkeys(clip.audio for clip in parts))
+    lengths = dict(zip(paths, measure(paths, files.root.name), strict=True))
+    for clip, split in zip(clips, splits, strict=True):
+        length = lengths.get(clip.audio)
+        if not clip.is_part:
+            collector.add(split, clip.id, clip.audio, clip.text, clip.speaker)
+        elif isinstance(length, AudioError):
+            files.leave_out(clip.audio, f"unreadable audio: {str(length).removeprefix(f'{clip.audio}: ')}")
+        else:
+            end = min(clip.end or float("inf"), length or 0.0)
+            if end - clip.offset <= 0.02:
+                files.leave_out(f"{clip.audio} {clip.offset:g} s", "a segment after the end of its recording")
+                continue
+            collector.add_segment(
+                split,
+                Utterance(
+                    id=clip.id, audio_filepath=clip.audio, duration=round(end - clip.offset, 6),
+                    text=clip.text, speaker=clip.speaker, offset=clip.offset, channel=clip.channel,
+                ),
+            )  # fmt: skip
+    return collector

@@ -1,0 +1,1 @@
+"""The doctor: what is wrong with manifests, their recordings and their transcripts, before training."""

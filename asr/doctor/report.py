@@ -1,0 +1,68 @@
+"""An examination on one screen: a verdict, what was found, the alphabet, the longest utterances."""
+
+from collections.abc import Sequence
+from itertools import groupby
+from pathlib import Path
+
+from asr.doctor.examination import Examination
+from asr.doctor.findings import CHECKS, Finding
+from asr.doctor.sets import training_memory_mb
+from asr.progress import clock
+
+__all__ = ["report"]
+
+_EXAMPLES = 2  # of each check
+_LETTERS = 60  # of the alphabet
+_WIDTH = 150  # of a line with an example
+_LONGEST = 3  # utterances
+
+
+def report(examination: Examination) -> str:
+    """The text to print."""
+    found = examination.findings
+    utterances = [one for part in examination.utterances.values() for one in part]
+    speakers = len({one.speaker for one in utterances} - {""})
+    how = "headers alone" if examination.quick else "decoded"
+    speed = examination.audio_s / max(examination.processor_s, 1e-3)
+    lines = [
+        f"{len(examination.utterances)} manifests, {len(utterances):,} utterances, "
+        f"{clock(examination.audio_s)} of audio, {speakers:,} speakers; {how} in "
+        f"{examination.elapsed_s:.1f} s, {speed:,.0f} times real time a core"
+    ]
+    for severity in ("error", "warning", "note"):
+        some = [one for one in found if one.severity == severity]
+        if some:
+            lines += ["", f"{severity}s"]
+        for check, group in groupby(some, key=lambda one: one.check):
+            lines += _of_check(check, list(group), several=len(examination.utterances) > 1)
+    lines += ["", f"alphabet: {_alphabet(examination)}"]
+    longest = sorted(utterances, key=lambda one: -one.duration)[:_LONGEST]
+    named = ", ".join(
+        f"{one.id} {one.duration:.1f} s ({training_memory_mb(one.duration):,.0f} MB in training)"
+        for one in longest
+    )
+    lines += [f"longest: {named}", _verdict(found)]
+    return "\n".join(lines)
+
+
+def _of_check(check: str, group: Sequence[Finding], *, several: bool) -> list[str]:
+    lines = [f"  {check:<17} {len(group):>6,}  {CHECKS[check].title}"]
+    for one in group[:_EXAMPLES]:
+        where = " ".join(filter(None, [Path(one.manifest).name if several or not one.id else "", one.id]))
+        lines.append(f"{'':28}{' '.join(f'{where}: {one.detail}'.split())}"[:_WIDTH])
+    return lines
+
+
+def _alphabet(examination: Examination) -> str:
+    counts = examination.alphabet.counts
+    shown = [f"{repr(one)[1:-1] if one != ' ' else 'space'} {count:,}" for one, count in counts.most_common()]
+    more = f" and {len(shown) - _LETTERS} more" if len(shown) > _LETTERS else ""
+    return f"{len(shown)} characters: {', '.join(shown[:_LETTERS])}{more}"
+
+
+def _verdict(found: Sequence[Finding]) -> str:
+    counts = {name: sum(one.severity == name for one in found) for name in ("error", "warning", "note")}
+    numbers = ", ".join(f"{count:,} {name}{'s' * (count != 1)}" for name, count in counts.items())
+    if counts["error"]:
+        return f"verdict: not ready: {numbers}. --fix DIR writes manifests without what cannot be used."
+    return f"verdict: ready to train: {numbers}."

@@ -1,0 +1,156 @@
+"""What is wrong with utterances together: the same audio, text or speaker twice, rates, alignment, length."""
+
+import statistics
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from math import log
+from pathlib import Path
+
+from asr.corpora.manifest import Utterance
+from asr.doctor.audio import AudioFacts
+from asr.doctor.findings import Finding
+from asr.errors import AudioError
+from asr.frontend.features import FeatureConfig, frame_count
+from asr.model.ctc import required_steps
+from asr.model.encoder import EncoderConfig, step_count
+from asr.text.normalize import normalize
+
+__all__ = ["set_findings", "training_memory_mb"]
+
+_LONG_S = 30.0
+_SHORTEST_S = 0.3  # of audio that is compared with other audio: shorter pieces may well be alike
+_OUTLIER = 6.0  # times the median deviation of the logarithm of the speaking rate
+_ENOUGH = 20  # utterances, to know what is usual
+
+Facts = Sequence[AudioFacts | AudioError]
+
+
+def set_findings(
+    manifests: Mapping[str, Sequence[Utterance]], facts: Mapping[str, Facts], normalizer: str
+) -> Iterator[Finding]:
+    """What is wrong with utterances together.
+
+    Args:
+        manifests: utterances of each, by name; what is learned from comes first.
+        facts: of the audio of each utterance.
+        normalizer: the text rules of the training.
+    """
+    texts = {
+        name: [normalize(one.text, normalizer) for one in utterances]
+        for name, utterances in manifests.items()
+    }
+    yield from _rates(manifests, texts)
+    yield from _alignment(manifests, texts)
+    yield from _same_audio(manifests, facts)
+    yield from _same_texts(manifests, texts)
+    yield from _shared(manifests, texts)
+
+
+def _rates(
+    manifests: Mapping[str, Sequence[Utterance]], texts: Mapping[str, Sequence[str]]
+) -> Iterator[Finding]:
+    """Characters a second far from what is usual, which depends on language and corpus."""
+    rates = [
+        (name, one, len(text) / one.duration)
+        for name, utterances in manifests.items()
+        for one, text in zip(utterances, texts[name], strict=True)
+        if len(text) >= 5
+    ]
+    if len(rates) < _ENOUGH:
+        return
+    logs = [log(rate) for _, _, rate in rates]
+    middle = statistics.median(logs)
+    spread = max(1.4826 * statistics.median(abs(one - middle) for one in logs), 0.05)
+    usual = statistics.median(rate for _, _, rate in rates)
+    for (name, one, rate), value in zip(rates, logs, strict=True):
+        if abs(value - middle) > _OUTLIER * spread or rate > 35:
+            detail = f"{rate:.1f} characters a second, {usual:.1f} are usual: {one.text!r:.50}"
+            yield Finding(
+                check="speaking-rate", manifest=name, id=one.id, detail=detail, value=abs(value - middle)
+            )
+
+
+def _alignment(
+    manifests: Mapping[str, Sequence[Utterance]], texts: Mapping[str, Sequence[str]]
+) -> Iterator[Finding]:
+    """Transcripts that need more steps than there are, in training with characters and usual features."""
+    features, subsampling = FeatureConfig(), EncoderConfig().subsampling
+    for name, utterances in manifests.items():
+        for one, text in zip(utterances, texts[name], strict=True):
+            needed = required_steps([ord(character) for character in text])
+            frames = frame_count(int(one.duration * features.sample_rate), features)
+            steps = step_count(frames, subsampling)
+            if needed > steps:
+                detail = f"{len(text)} characters need {needed} steps, {one.duration:.2f} s have {steps}"
+                yield Finding(
+                    check="alignment", manifest=name, id=one.id, detail=detail, value=needed - steps
+                )
+            if one.duration > _LONG_S:
+                detail = f"{one.duration:.1f} s, about {training_memory_mb(one.duration):,.0f} MB in training"
+                yield Finding(check="long", manifest=name, id=one.id, detail=detail, value=one.duration)
+
+
+def training_memory_mb(seconds: float) -> float:
+    """Memory for the activations of one utterance in training with the default model: an estimate.
+
+    A recurrent layer keeps, a step and a direction, its input, four gates, the cell and the output, each as
+    wide as the layer, in 4 bytes.
+    """
+    encoder, features = EncoderConfig(), FeatureConfig()
+    layers = encoder.recurrent()
+    steps = step_count(frame_count(int(seconds * features.sample_rate), features), encoder.subsampling)
+    return steps * layers.depth * 2 * layers.width * 8 * 4 / 1e6
+
+
+def _same_audio(
+    manifests: Mapping[str, Sequence[Utterance]], facts: Mapping[str, Facts]
+) -> Iterator[Finding]:
+    """The same samples twice; without them (headers alone) the same part of the same file."""
+    first: dict[str, tuple[str, str]] = {}
+    for name, utterances in manifests.items():
+        for one, fact in zip(utterances, facts[name], strict=True):
+            if isinstance(fact, AudioError) or one.duration < _SHORTEST_S:
+                continue
+            key = fact.digest or f"{one.audio_filepath.resolve()} {one.offset} {one.channel}"
+            if key in first:
+                other, identifier = first[key]
+                check = "same-audio" if other == name else "same-audio-across"
+                detail = f"as {identifier} of {Path(other).name}"
+                yield Finding(check=check, manifest=name, id=one.id, detail=detail)
+            else:
+                first[key] = (name, one.id)
+
+
+def _same_texts(
+    manifests: Mapping[str, Sequence[Utterance]], texts: Mapping[str, Sequence[str]]
+) -> Iterator[Finding]:
+    for name in manifests:
+        counts = Counter(text for text in texts[name] if text)
+        repeated = {text: count for text, count in counts.items() if count > 1}
+        if repeated:
+            text, count = max(repeated.items(), key=lambda item: item[1])
+            total = sum(repeated.values()) - len(repeated)
+            detail = f"{total:,} of {len(texts[name]):,}; {count:,} times {text!r:.50}"
+            yield Finding(check="same-text", manifest=name, detail=detail, value=total)
+
+
+def _shared(
+    manifests: Mapping[str, Sequence[Utterance]], texts: Mapping[str, Sequence[str]]
+) -> Iterator[Finding]:
+    """Speakers and sentences of the first manifest that a later one has, too."""
+    names = list(manifests)
+    train = {one.speaker for one in manifests[names[0]]} - {""}
+    sentences = set(texts[names[0]]) - {""}
+    for name in names[1:]:
+        speakers: dict[str, int] = defaultdict(int)
+        for one in manifests[name]:
+            if one.speaker in train:
+                speakers[one.speaker] += 1
+        if speakers:
+            some = ", ".join(list(speakers)[:5])
+            detail = f"{len(speakers)} speakers of {sum(speakers.values()):,} utterances: {some}"
+            yield Finding(check="shared-speaker", manifest=name, detail=detail, value=len(speakers))
+        shared = [text for text in texts[name] if text in sentences]
+        if shared:
+            detail = f"{len(shared):,} of {len(texts[name]):,}, such as {shared[0]!r:.50}"
+            yield Finding(check="shared-sentence", manifest=name, detail=detail, value=len(shared))

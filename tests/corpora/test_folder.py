@@ -1,0 +1,274 @@
+"""Folders of one's own: every layout, what has no partner, speakers, splits, files that cannot be read."""
+
+import json
+import os
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from asr.corpora.corpus import LeftOut
+from asr.corpora.folder import FolderReading, read_folder
+from asr.corpora.manifest import Utterance
+from asr.errors import DataError
+from asr.transcripts.segments import SEGMENT_READERS
+from tests.corpora.test_corpora import sound, write
+
+
+def read(root: Path, seed: int = 0) -> FolderReading:
+    return read_folder(root, SEGMENT_READERS, seed=seed)
+
+
+def everything(reading: FolderReading) -> dict[str, Utterance]:
+    return {one.id: one for utterances in reading.splits.values() for one in utterances}
+
+
+def reasons(reading: FolderReading) -> dict[str, int]:
+    return Counter(one.why.partition(":")[0] for one in reading.left_out if not one.expected)
+
+
+def beside(root: Path) -> dict[str, str]:
+    for name, ending in (("one", ".txt"), ("a two", ".lab"), ('q"3', ".txt"), ("vier\nвосемь", ".txt")):
+        sound(root / f"{name}.wav")
+        write(root / f"{name}{ending}", f"Words of\n{name[0]}.\n")
+    write(root / "README.md", "not a transcript")
+    return {"one": "Words of o.", "a_two": "Words of a.", 'q"3': "Words of q.", "vier_восемь": "Words of v."}
+
+
+def table(root: Path) -> dict[str, str]:
+    sound(root / "clips/a.mp3", 0.3)
+    sound(root / "clips/b.mp3", 0.3)
+    write(root / "transcripts.tsv", 'client_id\tpath\tsentence\ns1\ta.mp3\tSay "no\ns2\tb\tOh\n')
+    return {"clips-a": 'Say "no', "clips-b": "Oh"}
+
+
+def table_with_commas(root: Path) -> dict[str, str]:
+    sound(root / "a.wav")
+    write(root / "t.csv", 'wav_filename,wav_filesize,transcript\na.wav,3,"well, well"\n')
+    return {"a": "well, well"}
+
+
+def table_without_header(root: Path) -> dict[str, str]:
+    sound(root / "a.wav")
+    write(root / "transcripts.tsv", "a.wav\tgo there\n")
+    return {"a": "go there"}
+
+
+def librispeech(root: Path) -> dict[str, str]:
+    sound(root / "84/121/84-121-0000.flac")
+    write(root / "84/121/84-121.trans.txt", "84-121-0000 GO DO\n")
+    return {"84-121-0000": "GO DO"}
+
+
+def ljspeech(root: Path) -> dict[str, str]:
+    sound(root / "wavs/LJ1.wav")
+    write(root / "metadata.csv", 'LJ1|Dr. "A|doctor "A\n')
+    return {"LJ1": 'doctor "A'}
+
+
+def coqui(root: Path) -> dict[str, str]:
+    sound(root / "wavs/a.wav")
+    write(root / "metadata.csv", "audio_file|text|speaker_name\nwavs/a.wav|hello|anna\n")
+    return {"wavs-a": "hello"}
+
+
+def nemo(root: Path) -> dict[str, str]:
+    sound(root / "a b.wav")
+    sound(root / "long.wav", 3.0)
+    rows = [
+        {"audio_filepath": "a b.wav", "duration": 99, "text": "hi"},
+        {"audio_filepath": str(root / "long.wav"), "duration": 1, "text": "part", "offset": 1.5},
+    ]
+    write(root / "train_manifest.json", "".join(json.dumps(row) + "\n" for row in rows))
+    return {"a_b": "hi", "long": "part"}
+
+
+def kaldi(root: Path) -> dict[str, str]:
+    sound(root / "audio/call.wav", 2.0)
+    sound(root / "audio/x.wav")
+    write(root / "data/wav.scp", f"call {root}/audio/call.wav\nx audio/x.wav\n")
+    write(root / "data/text", "call-1 one\ncall-2 two words\n")
+    write(root / "data/segments", "call-1 call 0 0.5\ncall-2 call 0.5 -1\n")
+    write(root / "data/utt2spk", "call-1 anna\ncall-2 ben\n")
+    return {"call-1": "one", "call-2": "two words"}
+
+
+def subtitles(root: Path) -> dict[str, str]:
+    sound(root / "talk.wav", 3.0)
+    cues = ["0:00:00,500 --> 0:00:01,000\nYes,\nyes", "0:00:01,000 --> 0:00:01,500\n[music]",
+            "0:00:02,000 --> 0:00:09,000\n<i>the end</i>"]  # fmt: skip
+    write(root / "talk.srt", "\n\n".join(cues) + "\n")
+    return {"talk-0001": "Yes, yes", "talk-0003": "the end"}
+
+
+def textgrid(root: Path) -> dict[str, str]:
+    sound(root / "t.wav", 9.0)
+    rows = [(0, 0.5, ""), (0.5, 2, "so"), (2, 4, "there"), (4, 6, ""), (6, 8, "it is"), (8, 9, "")]
+    intervals = "".join(f'{start} {end} "{text}"\n' for start, end, text in rows)
+    head = '"ooTextFile"\n"TextGrid"\n0 9 <exists> 1\n"IntervalTier" "words" 0 9 6\n'
+    write(root / "t.TextGrid", head + intervals)
+    return {"t-0001": "so there", "t-0002": "it is"}
+
+
+LAYOUTS: dict[str, Callable[[Path], dict[str, str]]] = {
+    "beside": beside, "table": table, "table_with_commas": table_with_commas, "librispeech": librispeech,
+    "table_without_header": table_without_header, "ljspeech": ljspeech, "coqui": coqui, "nemo": nemo,
+    "kaldi": kaldi, "subtitles": subtitles, "textgrid": textgrid,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_layouts(name: str, tmp_path: Path) -> None:
+    """A layout that is not understood, or read with the text of another column."""
+    expected = LAYOUTS[name](tmp_path / "my folder")
+    reading = read(tmp_path / "my folder")
+    assert {key: one.text for key, one in everything(reading).items()} == expected
+    assert all(one.audio_filepath.is_file() for one in everything(reading).values())
+    assert reasons(reading) == ({"audio without transcript": 1} if name == "kaldi" else {})
+    assert len(reading.found) == 1
+
+
+def test_parts_of_recordings(tmp_path: Path) -> None:
+    """Offsets that are lost, ends after the end of the recording, lengths that somebody else wrote."""
+    for layout in (nemo, kaldi, subtitles, textgrid):
+        layout(tmp_path / layout.__name__)
+    found = {
+        key: (one.offset, round(one.duration, 3))
+        for layout in (nemo, kaldi, subtitles, textgrid)
+        for key, one in everything(read(tmp_path / layout.__name__)).items()
+    }
+    assert found == {
+        "a_b": (0.0, 0.1), "long": (1.5, 1.0), "call-1": (0.0, 0.5), "call-2": (0.5, 1.5),
+        "talk-0001": (0.5, 0.5), "talk-0003": (2.0, 1.0), "t-0001": (0.3, 3.9), "t-0002": (5.8, 2.4),
+    }  # fmt: skip
+
+
+def test_speakers(tmp_path: Path) -> None:
+    """Speakers of the layout, or of the folders; folders that are none, such as clips."""
+    for layout in (table, coqui, kaldi, librispeech):
+        layout(tmp_path / layout.__name__)
+    named = {
+        layout.__name__: sorted(
+            {one.speaker for one in everything(read(tmp_path / layout.__name__)).values()}
+        )
+        for layout in (table, coqui, kaldi, librispeech)
+    }
+    assert named == {
+        "table": ["s1", "s2"], "coqui": ["anna"], "kaldi": ["anna", "ben"], "librispeech": ["84"],
+    }  # fmt: skip
+    for number in range(40):
+        sound(tmp_path / f"folders/wavs/p{number % 8}/{number}.wav")
+        write(tmp_path / f"folders/wavs/p{number % 8}/{number}.txt", "word")
+    reading = read(tmp_path / "folders")
+    speakers = {name: {one.speaker for one in part} for name, part in reading.splits.items()}
+    assert [len(speakers[name]) for name in ("train", "dev", "test")] == [6, 1, 1]
+    assert len(set.union(*speakers.values())) == 8
+    assert reading.split_by == "by speaker, of 8"
+    other = read(tmp_path / "folders", seed=1)
+    assert {one.speaker for one in other.splits["test"] + other.splits["dev"]} != (
+        speakers["test"] | speakers["dev"]
+    )
+
+
+def test_split_by_utterance_is_said(tmp_path: Path) -> None:
+    """A score on the voices of training that looks like one on new voices."""
+    for number in range(20):
+        sound(tmp_path / f"{number}.wav")
+        write(tmp_path / f"{number}.txt", "word")
+    reading = read(tmp_path)
+    assert [len(reading.splits[name]) for name in ("train", "dev", "test")] == [16, 2, 2]
+    assert reading.split_by.startswith("by utterance: no speaker is named")
+
+
+def test_own_splits(tmp_path: Path) -> None:
+    """A test set that is mixed into training."""
+    for part in ("train-clean-5", "dev_set", "test"):
+        sound(tmp_path / part / f"{part}.wav")
+        write(tmp_path / part / f"{part}.txt", "word")
+    reading = read(tmp_path)
+    assert {name: [one.id for one in part] for name, part in reading.splits.items()} == {
+        "train": ["train-clean-5-train-clean-5"], "dev": ["dev_set-dev_set"], "test": ["test-test"],
+    }  # fmt: skip
+    assert reading.split_by.startswith("the folder's own")
+
+
+def test_own_splits_without_dev(tmp_path: Path) -> None:
+    """A folder with train and test, as Kaldi's often are, that no training can start from."""
+    for number in range(12):
+        part = "test" if number < 2 else "train"
+        sound(tmp_path / f"{part}/p{number}/{number}.wav")
+        write(tmp_path / f"{part}/p{number}/{number}.txt", "word")
+    reading = read(tmp_path)
+    assert [len(reading.splits[name]) for name in ("train", "dev", "test")] == [9, 1, 2]
+    assert {one.speaker for one in reading.splits["test"]} == {"p0", "p1"}
+    assert reading.split_by.endswith("; dev of train, by speaker, of 10")
+
+
+def test_a_clip_of_several_lists(tmp_path: Path) -> None:
+    """A test set that is trained on, since another list has all clips; clips that nobody accepted."""
+    rows = {name: f"c\t{name}.wav\tword {name}\n" for name in ("a", "b", "c", "bad")}
+    for name in rows:
+        sound(tmp_path / f"clips/{name}.wav")
+    lists = {"validated": "abc", "train": "a", "dev": "b", "test": "c"}
+    for split, names in lists.items():
+        write(tmp_path / f"{split}.tsv", "client_id\tpath\tsentence\n" + "".join(map(rows.get, names)))
+    write(tmp_path / "invalidated.tsv", "client_id\tpath\tsentence\n" + rows["bad"])
+    reading = read(tmp_path)
+    assert {name: [one.text for one in part] for name, part in reading.splits.items()} == {
+        "train": ["word a"], "dev": ["word b"], "test": ["word c"],
+    }  # fmt: skip
+    assert reasons(reading) == {"audio without transcript": 1}
+    assert sum(one.why == "in another list, too" for one in reading.left_out) == 3
+
+
+def test_what_is_left_out(tmp_path: Path) -> None:
+    """Half a folder that disappears without a word; UTF-16 without the remedy; a link loop."""
+    for name in ("good", "no text", "empty", "utf16"):
+        sound(tmp_path / f"{name}.wav")
+    write(tmp_path / "good.txt", "fine")
+    write(tmp_path / "empty.txt", " \n")
+    write(tmp_path / "alone.txt", "no audio")
+    (tmp_path / "utf16.txt").write_bytes("hello there".encode("utf-16"))
+    (tmp_path / "broken.wav").write_bytes(b"RIFF")
+    write(tmp_path / "broken.txt", "broken")
+    write(tmp_path / "list.tsv", "path\ttext\nmissing.wav\twords\n")
+    os.symlink(tmp_path, tmp_path / "loop")
+    reading = read(tmp_path)
+    assert [*everything(reading)] == ["good"]
+    assert reasons(reading) == {
+        "audio without transcript": 1, "no words in its transcript": 2, "transcript without audio": 2,
+        "unreadable text": 1, "unreadable audio": 1,
+    }  # fmt: skip
+    (utf16,) = (one for one in reading.left_out if one.why.startswith("unreadable text"))
+    assert "is UTF-16" in utf16.why
+    assert "iconv -f UTF-16 -t UTF-8" in utf16.why
+    assert LeftOut(str(tmp_path / "alone.txt"), "transcript without audio") in reading.left_out
+
+
+@pytest.mark.parametrize("kind", ["nothing", "missing", "file"])
+def test_no_folder(kind: str, tmp_path: Path) -> None:
+    """A traceback, or an empty manifest."""
+    path = tmp_path / kind
+    if kind == "nothing":
+        sound(path / "a.wav")
+    elif kind == "file":
+        write(path, "")
+    message = {"nothing": "no recording with a transcript: 1 recordings, 0 other files",
+               "missing": "no such folder", "file": "is a file"}[kind]  # fmt: skip
+    with pytest.raises(DataError, match=message):
+        read(path)
+
+
+def test_command(run: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
+    """Manifests that are not where the summary says, status 0 for half a folder."""
+    beside(tmp_path / "mine")
+    status, out, err = run("corpus", "folder", tmp_path / "mine", "-o", tmp_path / "out")
+    assert (status, err) == (0, "")
+    assert (tmp_path / "out/mine/train.jsonl").is_file()
+    assert "recordings by layout: 4 beside" in out
+    assert "split: by utterance: no speaker" in out
+    sound(tmp_path / "mine/more.wav")
+    status, _, err = run("corpus", "folder", tmp_path / "mine", "-o", tmp_path / "out")
+    assert status == 1
+    assert "left out: 1 audio without transcript, such as" in err
