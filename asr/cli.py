@@ -239,6 +239,10 @@ COMMANDS: dict[str, Entry] = {
         "which of two results has fewer errors, where, and whether that may be chance",
         "commands.compare:CompareSettings",
     ),
+    "adapt": Command(
+        "a model that ships + your text and words -> a model for your subject, without recordings",
+        "commands.adapt:AdaptSettings",
+    ),
     "augment": Command(
         "recordings as training augments them: speed, rooms, noise, telephone, …",
         "commands.augment:AugmentSettings",
@@ -268,6 +272,7 @@ _ASR = Group(
   asr tune dev.jsonl --model runs/mine/model.safetensors --lm words.bin
   asr score reference.txt hypothesis.txt
   asr compare first.results second.results
+  asr adapt english --text minutes.txt --words names.txt -o my-model
   asr augment recording.wav --out augmented --augment.noise-share 1
   asr doctor train.jsonl dev.jsonl
   asr export runs/mine/model.safetensors -o mine.onnx

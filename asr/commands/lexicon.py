@@ -16,7 +16,7 @@ from asr.model.pronouncer import NetworkPronouncer, read_pronouncer
 from asr.model.sequence_model import load_sequence_model, save_sequence_model
 from asr.scoring.pronunciations import PronunciationScore, score_pronunciations
 from asr.text.letter_to_sound import LetterToSound
-from asr.text.lexicon import Lexicon, Spelling, format_probability, lexicon_for_sounds, read_lines
+from asr.text.lexicon import Lexicon, Spelling, format_probability, lexicon_for_sounds, read_words
 from asr.text.lexicon_split import SplitConfig
 from asr.text.pronouncer import Candidates, CombinedPronouncer, Pronounced, Pronouncer, pronounce_words
 
@@ -114,31 +114,6 @@ def _lines(pronounced: Pronounced, settings: LexiconApplySettings) -> tuple[str 
         prob = f"\t{format_probability(one.log_prob)}" if settings.probabilities else ""
         lines.append(f"{word}{prob}\t{' '.join(one.phones)}{remark}")
     return "\n".join(lines), None
-
-
-def read_words(paths: Sequence[Path]) -> list[str]:
-    """The words of text files, one a line; empty lines are skipped, and counted in a log line.
-
-    Raises:
-        DataError: a file cannot be read, a line has more than one word, or there is no word.
-    """
-    words: list[str] = []
-    empty = 0
-    for path in paths:
-        lines = read_lines(path)
-        for number, line in enumerate(lines[:-1] if not lines[-1] else lines, start=1):
-            word = line.strip()
-            if len(word.split()) > 1:
-                raise DataError(
-                    f"{path} line {number}: {word[:80]!r} is more than one word. Expected one word a line."
-                )
-            empty += not word
-            words += [word] if word else []
-    if not words:
-        raise DataError(f"no word in {', '.join(map(str, paths))}. Expected one word a line.")
-    if empty:
-        log.info("%d empty lines are skipped", empty)
-    return words
 
 
 @dataclass(frozen=True)

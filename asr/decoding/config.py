@@ -133,13 +133,14 @@ class DecoderSettings:
         return {name: value for name, value in values.items() if value is not None}
 
     def with_defaults_of(self, files: ModelFiles) -> "DecoderSettings":
-        """The settings with the files and the beam size that ship with a model, where none are given.
+        """The settings with the files and the beam size of a model, where none are given.
 
-        With another language model, the lexicon that ships is left out.
+        With another language model, the model's lexicon is left out.
         """
         if files.lm is None or self.decoder in ("greedy", "attention"):
             return self
-        beam = self.beam if self.beam.beam_size else replace(self.beam, beam_size=files.beam_size)
+        given = self.beam.beam_size or not files.beam_size
+        beam = self.beam if given else replace(self.beam, beam_size=files.beam_size)
         lexicon = self.lexicon or (files.lexicon if self.lm is None else None)
         return replace(self, lm=self.lm or files.lm, lexicon=lexicon, beam=beam)
 

@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import cast
 
 from asr.errors import DataError
 from asr.files import encoding_of, not_utf8
@@ -28,13 +28,13 @@ def _open(path: Path) -> AbstractContextManager[io.BufferedReader]:
     return open(path, "rb")
 
 
-def decompressed(raw: io.BufferedReader) -> BinaryIO:
+def decompressed(raw: io.BufferedReader) -> io.BufferedReader | gzip.GzipFile | lzma.LZMAFile:
     """A file's content, decompressed if its first bytes are those of gzip or xz."""
     magic = raw.peek(6)
     if magic.startswith(b"\x1f\x8b"):
-        return cast(BinaryIO, gzip.GzipFile(fileobj=raw))
+        return gzip.GzipFile(fileobj=raw)
     if magic.startswith(b"\xfd7zXZ\x00"):
-        return cast(BinaryIO, lzma.LZMAFile(raw))
+        return lzma.LZMAFile(raw)
     return raw
 
 
@@ -87,6 +87,10 @@ def read_blocks(
 
 
 def _checked(lines: bytes, path: Path, number: int) -> bytes:
+    if number == 1 and lines.lstrip().startswith(b"\\data\\"):
+        raise DataError(
+            f"{path} is a language model in ARPA format. Text, one sentence a line, was expected."
+        )
     if name := encoding_of(lines):  # letters of ASCII in UTF-16 are UTF-8, too, with zeros between them
         raise DataError(f"{path} is {name}. UTF-8 was expected. {not_utf8(lines, 0, str(path))}")
     try:

@@ -1,7 +1,8 @@
 """The models that ship with the package, by name, and their files.
 
-A command's --model is one of these names, or the path of a file. A file of the same name is given by a path
-with a folder in it, such as ./english.
+A command's --model is one of these names, the path of a file, or a folder with the same files as a model that
+ships, as `asr adapt` writes it. A file of the same name is given by a path with a folder in it, such as
+./english.
 """
 
 import difflib
@@ -35,6 +36,13 @@ class ModelFiles:
     lexicon: Path | None = None
     beam_size: int = 0
 
+    @classmethod
+    def of_folder(cls, folder: Path, name: str = "", beam_size: int = 0) -> "ModelFiles":
+        """The files of a model with its language model and its lexicon."""
+        return cls(
+            folder / "acoustic.safetensors", name, folder / "lm.bin", folder / "lexicon.txt.xz", beam_size
+        )
+
     def beside(self, ending: str) -> Path:
         """A path for results: in the folder of a user's model, in the working folder for one that ships."""
         return (
@@ -42,16 +50,12 @@ class ModelFiles:
         )
 
 
-def _shipped(name: str, folder: str, beam_size: int) -> ModelFiles:
-    files = _FOLDER / folder
-    return ModelFiles(
-        files / "acoustic.safetensors", name, files / "lm.bin", files / "lexicon.txt.xz", beam_size
-    )
-
-
 SHIPPED_MODELS = {
     files.name: files
-    for files in (_shipped("english", "english", 100), _shipped("english-fast", "english", 32))
+    for files in (
+        ModelFiles.of_folder(_FOLDER / "english", "english", 100),
+        ModelFiles.of_folder(_FOLDER / "english", "english-fast", 32),
+    )
 }
 
 
@@ -59,10 +63,10 @@ def find_model(model: Path) -> ModelFiles:
     """The files of a model.
 
     Args:
-        model: a name of `SHIPPED_MODELS`, or the path of a file.
+        model: a name of `SHIPPED_MODELS`, the path of a file, or a folder that `asr adapt` has written.
 
     Raises:
-        ModelError: it is neither a name nor a path.
+        ModelError: it is neither a name nor a path, or the folder lacks a file.
     """
     name = str(model)
     if name in SHIPPED_MODELS:
@@ -74,4 +78,13 @@ def find_model(model: Path) -> ModelFiles:
             f"{name}: no such model.{hint} Expected {', '.join(SHIPPED_MODELS)}, or the path of a "
             ".safetensors file that `asr train` has written."
         )
-    return ModelFiles(model)
+    files = ModelFiles.of_folder(model)
+    if not files.path.is_file():
+        return ModelFiles(model)
+    for path in (files.lm, files.lexicon):
+        if path is not None and not path.is_file():
+            raise ModelError(
+                f"{model}: is a folder without {path.name}. A model with its language model and lexicon was "
+                f"expected, as `asr adapt` writes it. Make it again, or give the file {files.path}."
+            )
+    return files

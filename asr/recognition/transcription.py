@@ -177,7 +177,7 @@ def load(
         >>> model = asr.load("mine.safetensors", decoding=asr.DecoderSettings(lm=Path("words.bin")))
 
     Args:
-        model: a name (english, english-fast) or the path of a .safetensors file.
+        model: a name (english, english-fast), a folder of `asr adapt`, or the path of a .safetensors file.
         device: auto, cpu, cuda or cuda:N; auto is a GPU where there is a usable one. Float32 is exact there.
         decoding: language model, lexicon, beam and weights. None, and what is None in it: what ships with a
             named model; for a file, greedy decoding.

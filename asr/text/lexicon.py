@@ -16,11 +16,12 @@ written: Kaldi's lexica are in upper case, transcripts mostly are not.
 
 import gzip
 import hashlib
+import logging
 import lzma
 import math
 import re
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
@@ -42,10 +43,13 @@ __all__ = [
     "parse_lexicon",
     "read_lexicon",
     "read_lines",
+    "read_words",
     "spell",
     "without_stress",
     "write_lexicon",
 ]
+
+log = logging.getLogger("asr")
 
 Spelling = tuple[str, ...]
 """The symbols of a word: phones, mostly."""
@@ -183,6 +187,31 @@ def read_lines(path: Path) -> list[str]:
         raise DataError(
             f"{path}: cannot be read: {error}. Expected a UTF-8 text file with a word and its phones a line."
         ) from error
+
+
+def read_words(paths: Sequence[Path]) -> list[str]:
+    """The words of text files, one a line; empty lines are skipped, and counted in a log line.
+
+    Raises:
+        DataError: a file cannot be read, a line has more than one word, or there is no word.
+    """
+    words: list[str] = []
+    empty = 0
+    for path in paths:
+        lines = read_lines(path)
+        for number, line in enumerate(lines[:-1] if not lines[-1] else lines, start=1):
+            word = line.strip()
+            if len(word.split()) > 1:
+                raise DataError(
+                    f"{path} line {number}: {word[:80]!r} is more than one word. Expected one word a line."
+                )
+            empty += not word
+            words += [word] if word else []
+    if not words:
+        raise DataError(f"no word in {', '.join(map(str, paths))}. Expected one word a line.")
+    if empty:
+        log.info("%d empty lines are skipped", empty)
+    return words
 
 
 def format_probability(log_prob: float) -> str:

@@ -33,10 +33,12 @@ def test_what_is_no_text_is_named(tmp_path: Path) -> None:
     """Each message has file and line."""
     latin, cut = tmp_path / "latin.txt", tmp_path / "cut.gz"
     latin.write_bytes(b"one\ntwo\n\xe9t\xe9\n")
+    (tmp_path / "lm.arpa").write_text("\n\\data\\\nngram 1=3\n")
     cut.write_bytes(gzip.compress(b"one two\n" * 9999)[:-20])
     for path, message in (
         (latin, r"latin.txt line 3: the byte 0xe9 is not UTF-8"),
         (cut, r"cut.gz is damaged: "),
+        (tmp_path / "lm.arpa", "is a language model in ARPA format. Text, "),
         (tmp_path / "none", r"none does not exist"),
         (tmp_path, r"cannot be read: Is a directory"),
     ):

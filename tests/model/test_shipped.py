@@ -33,7 +33,7 @@ def test_names_and_paths() -> None:
     assert all(path and path.is_file() for path in (files.path, files.lm, files.lexicon))
     fast = find_model(Path("english-fast"))
     assert fast.path == files.path
-    assert fast.beam_size < files.beam_size == BeamConfig().width
+    assert fast.beam_size < files.beam_size == BeamConfig().resolved_beam_size
     for path in (Path("runs/english"), Path("model.safetensors"), Path("/english")):
         assert find_model(path) == ModelFiles(path)
 
@@ -57,7 +57,7 @@ def test_what_ships_is_used_where_nothing_else_is_asked_for() -> None:
     assert (own.lm, own.lexicon) == (mine, None)
     own = DecoderSettings(lexicon=mine, beam=BeamConfig(beam_size=7)).with_defaults_of(files)
     assert (own.lm, own.lexicon, own.beam.beam_size) == (files.lm, mine, 7)
-    default = BeamConfig(beam_size=BeamConfig().width)
+    default = BeamConfig(beam_size=BeamConfig().resolved_beam_size)
     assert DecoderSettings(beam=default).with_defaults_of(files).beam == default
     for settings in (DecoderSettings(decoder="greedy"), DecoderSettings(lm=mine)):
         assert settings.with_defaults_of(ModelFiles(mine)) == settings
@@ -91,7 +91,7 @@ def test_a_real_recording_word_for_word(run: Run, monkeypatch: pytest.MonkeyPatc
         assert (status, text) == (0, TEXT + "\n")
         name = model[-1] if model else "english"
         assert f"model: {name}, which ships with asr" in said
-    assert len(list(tmp_path.iterdir())) == 1  # the vocabulary is prepared once
+    assert len(list(tmp_path.iterdir())) == 2  # the words of the lexicon and the vocabulary, each once
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ after SRILM's pruning. A missing back-off is 0. `<s>` and `</s>` must be there; 
 
 import gzip
 import io
+import logging
 import math
 import re
 from array import array
@@ -29,6 +30,7 @@ from numpy.typing import NDArray
 from asr.compiled import kernel
 from asr.errors import ModelError
 from asr.lm.interface import Unit
+from asr.lm.ngram.other_formats import HEAD_SIZE, other_format
 from asr.lm.ngram.trie import (
     BOS,
     EOS,
@@ -47,6 +49,8 @@ __all__ = ["SPACE", "read", "write"]
 
 SPACE = "<space>"
 
+log = logging.getLogger("asr")
+
 _LN10 = math.log(10)
 _MISSING_UNKNOWN = -100.0  # log10; KenLM's default
 _COUNT = re.compile(rb"ngram\s+(\d+)\s*=\s*(\d+)\s*")
@@ -61,8 +65,11 @@ def read(path: Path) -> UnpackedNgrams:
         ModelError: no such file, or not sound ARPA; the message has the line.
     """
     try:
-        with open(path, "rb") as file:
-            return _Reader(path, decompressed(file)).read()
+        with open(path, "rb") as raw:
+            file = decompressed(raw)
+            if other := other_format(file.peek(HEAD_SIZE)[:HEAD_SIZE], str(path)):
+                raise ModelError(f"{path} {other}")
+            return _Reader(path, file).read()
     except FileNotFoundError:
         raise ModelError(f"{path} does not exist. A language model was expected.") from None
     except IsADirectoryError:
@@ -151,6 +158,8 @@ class _Reader:
         line = first = self.expect(r"\data" + "\\").removeprefix(b"\xef\xbb\xbf")
         number, skipped = self.number, 0
         while line != rb"\data" + b"\\":  # text before the header is skipped
+            if other := other_format(line + b"\n", str(self.path)):
+                raise ModelError(f"{self.path} {other}")
             skipped += len(line)
             following = next(self.lines, None) if skipped < _MAX_PREAMBLE else None
             if following is None:
@@ -178,12 +187,13 @@ class _Reader:
     def read_section(self, n: int, order: int, count: int, ids: dict[bytes, int]) -> tuple[_Section, bytes]:
         """The `count` n-grams of order n, and the line after them; unigrams get `ids`, not `grams`."""
         grams, log10_probs, log10_backoffs, lines = array("i"), array("f"), array("f"), array("i")
+        second_end = 0  # 1 after a second </s>, which a tutorial that many follow adds; not kept
         while True:
             line = self.expect(rf"\{n + 1}-grams:" if n < order else r"\end" + "\\")
             fields = line.split()
             if line.startswith(b"\\") and len(fields) == 1:
                 break
-            if len(lines) == count:
+            if len(lines) + second_end == count:
                 self.fail(rf"more {n}-grams than the {count:,} that the header (\data\) declares.")
             if not n + 1 <= len(fields) <= n + 2:
                 self.fail(
@@ -197,6 +207,14 @@ class _Reader:
                 self.fail(f"the back-off {_shown(fields[-1])}. The n-grams of the highest order have none.")
             if n == 1:
                 word = UNK.encode() if fields[1] == b"<UNK>" else fields[1]
+                if word == EOS.encode() and word in ids and not second_end:
+                    log.warning(
+                        "%s line %d: </s> is already in line %d. The first is used, as KenLM does. A copied "
+                        "line of <s> is not needed: delete it, and count one 1-gram less in the header.",
+                        self.path, self.number, lines[ids[word]],
+                    )  # fmt: skip
+                    second_end = 1
+                    continue
                 if ids.setdefault(word, len(lines)) != len(lines):
                     self.fail(f"the 1-gram {_shown(word)} occurs twice.")
             else:
@@ -207,8 +225,8 @@ class _Reader:
             log10_probs.append(log10_prob)
             log10_backoffs.append(backoff)
             lines.append(self.number)
-        if len(lines) < count:
-            self.fail(rf"{len(lines):,} {n}-grams, but the header (\data\) declares {count:,}.")
+        if len(lines) + second_end < count:
+            self.fail(rf"{len(lines) + second_end:,} {n}-grams, but the header (\data\) declares {count:,}.")
         section = _Section(
             np.array(grams, np.int32).reshape(-1, n),
             np.array(log10_probs, np.float32),

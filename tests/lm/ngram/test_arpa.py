@@ -126,6 +126,49 @@ def test_damage_is_named(tmp_path: Path, old: str, new: str, message: str) -> No
         load(tmp_path, ARPA.replace(old, new))
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("iARPA\n\n" + ARPA, "is IRSTLM's intermediate format.*compile-lm .*small.arpa --text=yes NEW.arpa"),
+        ("\ufeffa remark\niARPA\n" + ARPA, "is IRSTLM's intermediate format"),
+        ("qARPA 3\n" + ARPA, "is IRSTLM's quantised text format"),
+        (b"blmt 3 1 2 3\n\0\1\2", "is an IRSTLM binary.*compile-lm"),
+        (b"QblmtI 3 1 2 3\n", "is an IRSTLM binary"),
+        (b"mmap lm http://kheafield.com/code format version 5\n\0", "is a KenLM binary.*build_binary"),
+        (gzip.compress(b"mmap lm http://kheafield.com/code\n"), "is a KenLM binary"),
+        (b"SRILM_BINARY_NGRAM_002\n", "is an SRILM binary.*-write-lm"),
+        (b"Trie Language Model\3", "is a Sphinx binary.*sphinx_lm_convert"),
+        (b"\x11\0\0\0Darpa Trigram LM\0", "is a Sphinx binary"),
+        (b"\xd6\xfd\xb2\x7e\6\0\0\0vector", "is a finite-state transducer"),
+        (b"PK\x03\x04", "is a zip archive. .*unzip"),
+        (b"<!DOCTYPE html><html>", "is a web page"),
+        (ARPA.encode("utf-16"), "is UTF-16. UTF-8 was expected. Convert it: iconv -f UTF-16 -t UTF-8"),
+        (ARPA.encode("utf-16-le"), "is UTF-16LE. UTF-8 was expected"),
+        (bytes(range(256)), "holds binary data, of a tool that is not recognised"),
+    ],
+)
+def test_files_of_other_tools_are_named(tmp_path: Path, content: str | bytes, message: str) -> None:
+    """A format that looks like ARPA and whose numbers mean something else; one that nobody can guess."""
+    with pytest.raises(ModelError, match=message) as caught:
+        load(tmp_path, content)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_second_end_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A tutorial copies the line of `<s>` for `</s>`: the first counts, as in KenLM; a third is an error."""
+    wanted = log10_of(load(tmp_path, ARPA.replace("-0.8\t</s>", "-0.1\t</s>")), "a b a c b")
+    second = ARPA.replace("ngram 1=5", "ngram 1=6").replace("-99\t<s>", "-0.1\t</s>\t-0.2\n-99\t<s>")
+    assert log10_of(load(tmp_path, second), "a b a c b") == wanted
+    assert "line 10: </s> is already in line 8. The first is used" in caplog.text
+    for damaged, message in (
+        (second.replace("1=6", "1=7").replace("-2\t<unk>", "-1\t</s>\n-2\t<unk>"), "'</s>' occurs twice"),
+        (second.replace("1=6", "1=7"), "6 1-grams, but the header"),
+        (second.replace("1=6", "1=5"), "more 1-grams than the 5"),
+    ):
+        with pytest.raises(ModelError, match=message):
+            load(tmp_path, damaged)
+
+
 def test_files_that_are_no_models(tmp_path: Path) -> None:
     """No file, a folder, half a gzip file, and words that are not UTF-8."""
     with pytest.raises(ModelError, match=r"none\.arpa does not exist"):

@@ -1,0 +1,145 @@
+"""A language model fitted to a subject: a person's text interpolated into a model of other text."""
+
+import logging
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from asr.errors import DataError
+from asr.lm.ngram.build import NgramConfig, build
+from asr.lm.ngram.interpolate import best_weights, interpolate, word_probs
+from asr.lm.ngram.model import NgramModel
+from asr.lm.text_files import read_blocks
+from asr.text.normalize import normalize
+
+__all__ = ["AdaptedLm", "SubjectText", "adapt_lm", "read_subject_text"]
+
+log = logging.getLogger("asr")
+
+_FOLDS = 5  # each line is held out of one of these models, of much text only those of the first
+_MUCH = 2000  # different lines
+_MIN_LINES = 10  # different ones
+_SMALLEST_WEIGHT = 0.01  # of either model: with 0 its words would be missing
+_BITS = 8  # of the values, as in the model that ships
+
+
+@dataclass(frozen=True)
+class SubjectText:
+    """Text of a subject.
+
+    Attributes:
+        lines: normalised; none is empty.
+        words: how often each occurs.
+    """
+
+    lines: list[str]
+    words: Counter[str]
+
+
+@dataclass(frozen=True, eq=False)
+class AdaptedLm:
+    """A language model that was fitted to a text.
+
+    Attributes:
+        model: the result.
+        weight: of the text's model in it; the source has the rest.
+        before: the source's perplexity of lines that were held out, of the words that it knows.
+        after: that of both together, of the same words.
+    """
+
+    model: NgramModel
+    weight: float
+    before: float
+    after: float
+
+
+def read_subject_text(texts: Sequence[Path], normalizer: str) -> SubjectText:
+    """Read and normalise text.
+
+    Args:
+        texts: see `lm.text_files`.
+        normalizer: rules for each line, see `text.normalize`.
+
+    Raises:
+        DataError: a text cannot be read, or there are fewer than ten different lines.
+    """
+    blocks = (block.decode().split("\n") for block, _, _ in read_blocks(texts))
+    lines = [text for block in blocks for line in block if (text := normalize(line, normalizer))]
+    if (different := len(set(lines))) < _MIN_LINES:
+        raise DataError(
+            f"{', '.join(map(str, texts))}: {different} different lines of text. At least {_MIN_LINES} were "
+            "expected, one sentence a line: on lines that are held out the weight is found. Give more text."
+        )
+    return SubjectText(lines, Counter(word for line in lines for word in line.split()))
+
+
+def adapt_lm(
+    source: NgramModel, name: str, text: SubjectText, known: Iterable[str], folder: Path
+) -> AdaptedLm:
+    """A model of the text interpolated into another one, with the weight that predicts held-out lines best.
+
+    The weight is found on each line with a model of other lines: words that only the held-out lines have are
+    unknown to it. Then a model of all lines takes its place. Known words that the text does not have are as
+    probable as one that occurs in it once.
+
+    Args:
+        source: a model of words.
+        name: of the source, for messages.
+        text: see `read_subject_text`.
+        known: the words that the result is to have besides those of the source; other words of the text are
+            `<unk>`.
+        folder: for temporary files.
+
+    Raises:
+        DataError: no word of the held-out lines is known.
+    """
+    known = dict.fromkeys(known)
+    different = list(dict.fromkeys(text.lines))
+    rows = []
+    for fold in range(_FOLDS if len(different) < _MUCH else 1):
+        held_out = dict.fromkeys(different[fold::_FOLDS])
+        path = _write(folder / "held-out.txt", held_out)
+        own = _build([line for line in text.lines if line not in held_out], known, source.order, folder)
+        rows.append(word_probs({name: source, "text": own}, [path]))
+    probs = np.concatenate(rows)
+    weights = np.clip(best_weights(probs), _SMALLEST_WEIGHT, 1 - _SMALLEST_WEIGHT)
+    given = probs[probs[:, 0] > 0]
+    before, after = (float(np.exp(-np.log(column).mean())) for column in (given[:, 0], given @ weights))
+    models, shares = {name: source, "text": _build(text.lines, known, source.order, folder)}, weights.tolist()
+    if unseen := [word for word in known if word not in text.words]:
+        models["words"] = _build([" ".join(unseen)], known, 1, folder)
+        share = len(unseen) / (len(unseen) + text.words.total())
+        shares = [shares[0], shares[1] * (1 - share), shares[1] * share]
+    return AdaptedLm(interpolate(models, shares).quantized(_BITS), float(weights[1]), before, after)
+
+
+def _build(lines: Sequence[str], known: Iterable[str], order: int, folder: Path) -> NgramModel:
+    """A model of lines; its words are those of the lines that are known."""
+    words = {word for line in lines for word in line.split()}
+    vocabulary = _write(folder / "words.txt", [word for word in known if word in words])
+    config = NgramConfig(order=order, vocabulary=vocabulary)
+    with _no_messages():
+        return build([_write(folder / "lines.txt", lines)], config, folder / "lm.bin")
+
+
+def _write(path: Path, lines: Iterable[str]) -> Path:
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    return path
+
+
+@contextmanager
+def _no_messages() -> Iterator[None]:
+    """Of several small models, which nobody asked for: that each has little text, and how much."""
+
+    def drop(_: logging.LogRecord) -> bool:
+        return False
+
+    log.addFilter(drop)
+    try:
+        yield
+    finally:
+        log.removeFilter(drop)
