@@ -116,7 +116,7 @@ def test_same_id_twice() -> None:
     [
         ({"unknown": "skip"}, r"text\.unknown must be error or drop. Got 'skip'"),
         ({"too_long": "cut"}, r"text\.too-long must be drop or fail. Got 'cut'"),
-        ({"normalizer": "klingon"}, "english. Got 'klingon'"),
+        ({"normalizer": "klingon"}, "english, words. Got 'klingon'"),
         ({"units": "words"}, r"text\.units must be characters, bpe, phones. Got 'words'"),
         ({"bpe_size": 2}, r"text\.bpe-size must be at least 3. Got 2"),
         ({"lexicon": Path("x.txt"), "units": "bpe"}, r"text\.lexicon x.txt is for phones, but .* bpe"),
