@@ -9,13 +9,15 @@ A file holds one object, or one a line (JSON Lines); a manifest is such a file, 
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from asr.decoding.hypothesis import Hypothesis, Word
 from asr.errors import DataError
 from asr.files import read_lines
-from asr.recognition.streaming import StreamResult
 from asr.transcripts.record import RecordingTranscript
+
+if TYPE_CHECKING:
+    from asr.recognition.streaming import StreamResult  # imports torch
 
 __all__ = ["format_json", "read_json", "result_row"]
 
@@ -63,7 +65,7 @@ def _fields(hypothesis: Hypothesis) -> dict[str, object]:
     }
 
 
-def result_row(result: StreamResult) -> dict[str, object]:
+def result_row(result: "StreamResult") -> dict[str, object]:
     """What is known of an utterance of a stream, as an object of JSON."""
     row: dict[str, object] = {
         "final": result.final, "start": round(result.start_s, 3), "end": round(result.end_s, 3),

