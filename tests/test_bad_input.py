@@ -377,7 +377,7 @@ def test_unusable_checkpoint(kind: str, tones: Any, tmp_path: Path, run: Run) ->
     status, out, err = run(*command, "--train.resume")
     assert (status, out) == (2, "")
     assert the_complaint(err).startswith(f"error: {checkpoint}: ")
-    assert ("reads formats 2 to 3" if kind == "newer" else "not a readable checkpoint") in err
+    assert ("reads formats 2 to 4" if kind == "newer" else "not a readable checkpoint") in err
     assert not (tmp_path / "ran").exists()
     assert (run_dir / "model.safetensors").read_bytes() == model
 

@@ -12,18 +12,27 @@ manifest's own folder, so that a folder with its manifest can be moved. Other ke
 """
 
 import json
-import math
 import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
 
 from asr.corpora.left_out import report_left_out
+from asr.corpora.manifest_fields import (
+    EXAMPLE,
+    Channels,
+    load_row,
+    read_channel,
+    read_channels,
+    read_duration,
+    read_name,
+    read_offset,
+    read_text,
+)
 from asr.errors import DataError
-from asr.files import atomic_path, not_utf8
+from asr.files import atomic_path
 
 __all__ = [
     "Channels", "ManifestRecording", "Splits", "Utterance", "channel_name", "parse_manifest", "read_fields",
@@ -34,13 +43,8 @@ __all__ = [
 # What `Utterance` has, or what is different for every utterance.
 _KEYS = {"id", "audio_filepath", "duration", "text", "speaker", "offset", "channels"}
 
-Channels = Literal["mix", "first", "separate"]
-"""What is read of a recording with several channels: their mean, the first one, or each for itself."""
-
 # Of a transcript; a tab, a line feed and the like are white space.
 _CONTROL_CHARACTER = re.compile(r"[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f]")
-
-_EXAMPLE = '{"id": "a1", "audio_filepath": "a1.wav", "duration": 2.1, "text": "hello"}'
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -143,7 +147,7 @@ def _read(
         ) from error
     if not rows and not left_out:
         raise DataError(
-            f"{path}: the manifest is empty. Expected one JSON object per line, such as {_EXAMPLE}."
+            f"{path}: the manifest is empty. Expected one JSON object per line, such as {EXAMPLE}."
         )
     ids = _unique_ids(path, rows)
     utterances = [
@@ -188,8 +192,8 @@ def read_fields(path: Path, utterances: Sequence[Utterance]) -> list[dict[str, s
     fields: dict[tuple[Path, float, float, int | None], dict[str, str | int | float | bool]] = {}
     for line in path.read_bytes().split(b"\n"):
         try:
-            row, audio = _load_row(line, str(path))
-            segment = base / audio, _duration(row, ""), _offset(row, ""), _channel(row, "")
+            row, audio = load_row(line, str(path))
+            segment = base / audio, read_duration(row, ""), read_offset(row, ""), read_channel(row, "")
         except DataError:
             continue
         fields[segment] = {
@@ -320,9 +324,9 @@ def _read_line(
     line: bytes, where: str, allow_empty_text: bool
 ) -> tuple[str, str, float, str, str, float, int | None]:
     """One line as (id or "", audio, duration, text, speaker, offset, channel)."""
-    row, audio = _load_row(line, where)
-    duration, offset = _duration(row, where), _offset(row, where)
-    text = _text(row, "text", where)
+    row, audio = load_row(line, where)
+    duration, offset = read_duration(row, where), read_offset(row, where)
+    text = read_text(row, "text", where)
     if not allow_empty_text and not text.strip():
         raise DataError(
             f"{where}: the transcript is empty. Expected the words that are spoken. "
@@ -333,7 +337,11 @@ def _read_line(
             f"{where}: the transcript has the control character U+{ord(found[0]):04X} at position "
             f"{found.start() + 1}. Expected the words that are spoken. Correct the line or remove it."
         )
-    speaker, channel, channels = _name(row, "speaker", where), _channel(row, where), _channels(row, where)
+    speaker, channel, channels = (
+        read_name(row, "speaker", where),
+        read_channel(row, where),
+        read_channels(row, where),
+    )
     if channel is None and channels == "separate":
         raise DataError(
             f"{where}: channels is 'separate', but the line has one transcript. Expected mix or first, or "
@@ -341,125 +349,19 @@ def _read_line(
         )
     if channel is None and channels == "first":
         channel = 0
-    return _name(row, "id", where), audio, duration, text, speaker, offset, channel
+    return read_name(row, "id", where), audio, duration, text, speaker, offset, channel
 
 
 def _read_recording(line: bytes, where: str, base: Path) -> ManifestRecording:
-    row, audio = _load_row(line, where)
+    row, audio = load_row(line, where)
     return ManifestRecording(
-        id=_name(row, "id", where),
+        id=read_name(row, "id", where),
         audio_filepath=base / audio,
-        offset=_offset(row, where),
-        duration=_duration(row, where) if row.get("duration") is not None else None,
-        channel=_channel(row, where),
-        channels=_channels(row, where),
+        offset=read_offset(row, where),
+        duration=read_duration(row, where) if row.get("duration") is not None else None,
+        channel=read_channel(row, where),
+        channels=read_channels(row, where),
     )
-
-
-def _load_row(line: bytes, where: str) -> tuple[dict[str, Any], str]:
-    """The object of a line, and the path of its audio as it is written there."""
-    try:
-        row = json.loads(line.decode("utf-8-sig").rstrip())
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"{where}: not UTF-8 (byte {error.start + 1}). {not_utf8(line, error.start)}"
-        ) from error
-    except json.JSONDecodeError as error:
-        raise DataError(
-            f"{where}: broken JSON: {error.msg} at column {error.colno}. "
-            f"Expected one JSON object per line, such as {_EXAMPLE}."
-        ) from error
-    if not isinstance(row, dict):
-        raise DataError(
-            f"{where}: the line holds {_kind(row)}. Expected one JSON object, such as {_EXAMPLE}."
-        )
-    audio = _text(row, "audio_filepath", where)
-    if not audio:
-        raise DataError(f"{where}: audio_filepath is empty. Expected the path of an audio file.")
-    return row, audio
-
-
-def _duration(row: dict[str, Any], where: str) -> float:
-    duration = _seconds(row, "duration", where)
-    if duration <= 0.0:
-        raise DataError(
-            f"{where}: duration is {duration:g}. Expected seconds above 0. Correct the line or remove it."
-        )
-    return duration
-
-
-def _offset(row: dict[str, Any], where: str) -> float:
-    offset = _seconds(row, "offset", where) if row.get("offset") is not None else 0.0
-    if offset < 0.0:
-        raise DataError(f"{where}: offset is {offset:g}. Expected seconds from the file's start, 0 or more.")
-    return offset
-
-
-def _require(row: dict[str, Any], key: str, where: str) -> Any:
-    if key not in row:
-        raise DataError(
-            f"{where}: the key {key!r} is missing. Expected audio_filepath, duration and text in each line; "
-            f"found {', '.join(row) or 'no key'}."
-        )
-    return row[key]
-
-
-def _text(row: dict[str, Any], key: str, where: str) -> str:
-    value = _require(row, key, where)
-    if not isinstance(value, str):
-        raise DataError(f"{where}: {key} is {_kind(value)}: {value!r:.60}. Expected text in quotes.")
-    return value
-
-
-def _seconds(row: dict[str, Any], key: str, where: str) -> float:
-    value = _require(row, key, where)
-    # bool is a kind of int in Python, and json reads NaN and Infinity: neither is a duration.
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise DataError(f"{where}: {key} is {_kind(value)}: {value!r:.60}. Expected a number of seconds.")
-    if not math.isfinite(value):
-        raise DataError(f"{where}: {key} is {value}. Expected a finite number of seconds.")
-    return float(value)
-
-
-def _channel(row: dict[str, Any], where: str) -> int | None:
-    value = row.get("channel")
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise DataError(
-            f"{where}: channel is {value!r:.60}. Expected a whole number, 0 for the first channel. "
-            "Correct it, or leave it out to read the mean of all channels."
-        )
-    return value
-
-
-def _channels(row: dict[str, Any], where: str) -> Channels | None:
-    value = row.get("channels")
-    if value is None:
-        return None
-    if value not in get_args(Channels):
-        raise DataError(
-            f"{where}: channels is {value!r:.60}. Expected {', '.join(get_args(Channels))}. Correct it, or "
-            "leave it out."
-        )
-    return cast(Channels, value)
-
-
-def _name(row: dict[str, Any], key: str, where: str) -> str:
-    value = row.get(key)
-    if value is None:
-        return ""
-    if isinstance(value, str):
-        return value
-    if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
-    raise DataError(f"{where}: {key} is {_kind(value)}: {value!r:.60}. Expected text in quotes.")
-
-
-def _kind(value: object) -> str:
-    """The JSON name of a value's type, for messages."""
-    names = {dict: "an object", list: "a list", str: "text", bool: "true or false", type(None): "null"}
-    return names.get(type(value), "a number")
 
 
 def _unique_ids(

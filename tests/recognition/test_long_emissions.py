@@ -23,7 +23,7 @@ def net(tones: Any, monkeypatch: pytest.MonkeyPatch) -> AcousticModel:
     """A model whose output is wrong within 0.3 s of where a window ends or begins, and windows of 2 s."""
     net = load_model(tones.model)
 
-    def listen(model: AcousticModel, waveforms: list[Tensor]) -> tuple[Tensor, Tensor]:
+    def listen(model: AcousticModel, waveforms: list[Tensor]) -> tuple[Tensor, Tensor, None]:
         rows = []
         for waveform in waveforms:
             steps = torch.nn.functional.pad(waveform, (0, STEP - len(waveform) % STEP)).view(-1, STEP)
@@ -31,9 +31,9 @@ def net(tones: Any, monkeypatch: pytest.MonkeyPatch) -> AcousticModel:
             row[:7] += torch.randn(len(row[:7]), 4) if waveform[0] != 0 else 0.0
             row[-7:] += torch.randn(len(row[-7:]), 4) if waveform[-1] != 0 else 0.0
             rows.append(row.log_softmax(1))
-        return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True), torch.tensor([*map(len, rows)])
+        return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True), torch.tensor([*map(len, rows)]), None
 
-    monkeypatch.setattr(AcousticModel, "log_probs", listen)
+    monkeypatch.setattr(AcousticModel, "outputs", listen)
     monkeypatch.setattr(long_emissions, "_WINDOW_S", 2.0)
     monkeypatch.setattr(long_emissions, "_OVERLAP_S", 1.2)
     return net

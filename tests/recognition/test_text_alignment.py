@@ -27,7 +27,7 @@ PHONES = PhoneTokenizer(
 
 def aligner(tokenizer: Tokenizer, **settings: Any) -> TextAligner:
     model = SimpleNamespace(
-        settings=SimpleNamespace(tokenizer=tokenizer, normalizer="english"), step_s=STEP_S
+        settings=SimpleNamespace(tokenizer=tokenizer, text_normalizer="english"), step_s=STEP_S
     )
     return TextAligner(cast(Any, model), **settings)
 
