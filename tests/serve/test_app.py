@@ -23,7 +23,7 @@ import asr
 import asr.serve
 from asr.frontend.segmentation import SegmentationConfig
 from asr.recognition.streaming import StreamConfig
-from asr.serve import service
+from asr.serve import app, service
 
 MakeApp = Callable[..., Any]
 
@@ -231,7 +231,7 @@ def test_streams_that_cannot_be_used(address: str, data: bytes, message: str, cl
 
 def test_an_idle_stream_is_closed(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     """Guards a job that a sleeping browser would hold."""
-    monkeypatch.setattr("asr.serve.app._IDLE_S", 0.01)
+    monkeypatch.setattr(app, "_IDLE_S", 0.01)
     with client.websocket_connect("ws://localhost:8000/stream") as socket:
         assert "no samples came" in socket.receive_json()["error"]
 
