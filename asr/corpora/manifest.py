@@ -15,9 +15,10 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from asr.corpora.left_out import report_left_out
 from asr.corpora.manifest_fields import (
@@ -36,8 +37,7 @@ from asr.files import atomic_path
 
 __all__ = [
     "Channels", "ManifestRecording", "Splits", "Utterance", "channel_name", "parse_manifest", "read_fields",
-    "read_manifest",
-    "read_recordings", "read_usable", "write_manifest",
+    "read_manifest", "read_recordings", "read_usable", "write_manifest",
 ]  # fmt: skip
 
 # What `Utterance` has, or what is different for every utterance.
@@ -124,48 +124,68 @@ def read_usable(path: Path, *, allow_empty_text: bool = False) -> tuple[list[Utt
     return utterances, left_out
 
 
+class _Row(NamedTuple):
+    """A line that can be used."""
+
+    number: int  # of the line, from 1
+    name: str  # its id; "" for none
+    audio: str
+    duration: float
+    text: str
+    speaker: str
+    offset: float
+    channel: int | None
+
+    def utterance(self, name: str, base: Path) -> Utterance:
+        """The utterance, with the id that it gets, of a manifest in the folder `base`."""
+        return Utterance(
+            id=name, audio_filepath=base / self.audio,  # an absolute path stays what it is
+            duration=self.duration, text=self.text, speaker=self.speaker, offset=self.offset,
+            channel=self.channel,
+        )  # fmt: skip
+
+
+def _rows(path: Path, allow_empty_text: bool) -> Iterator[tuple[int, _Row | DataError]]:
+    """The lines of a manifest but for blank ones, by their numbers: what they hold, or why not."""
+    try:
+        with path.open("rb") as lines:
+            for number, line in enumerate(lines, start=1):
+                if line.strip():
+                    try:
+                        fields = _read_line(line, f"{path} line {number}", allow_empty_text)
+                    except DataError as error:
+                        yield number, error
+                    else:
+                        yield number, _Row(number, *fields)
+    except OSError as error:
+        raise DataError(
+            f"{path}: cannot read the manifest: {error.strerror or error}. Check the path."
+        ) from error
+
+
 def _read(
     path: Path, allow_empty_text: bool, check_audio: bool, left_out: dict[str, str] | None
 ) -> list[Utterance]:
     """The utterances of a manifest; lines that cannot be used go into left_out, or are errors without it."""
     base = path.parent.absolute()
-    rows: list[tuple[int, str, str, float, str, str, float, int | None]] = []
-    try:
-        with path.open("rb") as lines:
-            for number, line in enumerate(lines, start=1):
-                if line.strip():
-                    where = f"{path} line {number}"
-                    try:
-                        rows.append((number, *_read_line(line, where, allow_empty_text)))
-                    except DataError as error:
-                        if left_out is None:
-                            raise
-                        left_out[f"line {number}"] = str(error).removeprefix(f"{where}: ")
-    except OSError as error:
-        raise DataError(
-            f"{path}: cannot read the manifest: {error.strerror or error}. Check the path."
-        ) from error
+    rows: list[_Row] = []
+    for number, row in _rows(path, allow_empty_text):
+        if isinstance(row, _Row):
+            rows.append(row)
+        elif left_out is None:
+            raise row
+        else:
+            left_out[f"line {number}"] = str(row).removeprefix(f"{path} line {number}: ")
     if not rows and not left_out:
         raise DataError(
             f"{path}: the manifest is empty. Expected one JSON object per line, such as {EXAMPLE}."
         )
     ids = _unique_ids(path, rows)
-    utterances = [
-        Utterance(
-            id=ids[index],
-            audio_filepath=base / audio,  # an absolute path stays what it is
-            duration=duration,
-            text=text,
-            speaker=speaker,
-            offset=offset,
-            channel=channel,
-        )
-        for index, (_, _, audio, duration, text, speaker, offset, channel) in enumerate(rows)
-    ]
+    utterances = [row.utterance(name, base) for name, row in zip(ids, rows, strict=True)]
     missing = _missing_audio(utterances) if check_audio else []
     if missing and left_out is None:
         others = f" (and that of {len(missing) - 1} more lines)" if len(missing) > 1 else ""
-        number, missing_file = rows[missing[0]][0], utterances[missing[0]].audio_filepath
+        number, missing_file = rows[missing[0]].number, utterances[missing[0]].audio_filepath
         raise DataError(
             f"{path} line {number}: the audio file {missing_file} does not exist{others}. "
             f"Relative paths are relative to {base}. "
@@ -220,30 +240,18 @@ def parse_manifest(path: Path) -> tuple[list[Utterance], list[DataError]]:
     utterances: list[Utterance] = []
     errors: list[DataError] = []
     taken: dict[str, int] = {}
-    try:
-        lines = path.read_bytes().split(b"\n")
-    except OSError as error:
-        raise DataError(f"{path}: cannot read the manifest: {error.strerror}. Check the path.") from error
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        where = f"{path} line {number}"
-        try:
-            name, audio, duration, text, speaker, offset, channel = _read_line(line, where, True)
-            if name in taken:
-                raise DataError(f"{where}: the id {name!r} is in line {taken[name]} already.")
-        except DataError as error:
-            errors.append(error)
-            continue
-        stem = Path(audio).stem
-        identifier = name or (stem if stem not in taken else f"{stem}-{number}")
-        taken[identifier] = number
-        utterances.append(
-            Utterance(
-                id=identifier, audio_filepath=base / audio, duration=duration, text=text, speaker=speaker,
-                offset=offset, channel=channel,
+    for number, row in _rows(path, allow_empty_text=True):
+        if isinstance(row, DataError):
+            errors.append(row)
+        elif row.name in taken:
+            errors.append(
+                DataError(f"{path} line {number}: the id {row.name!r} is in line {taken[row.name]} already.")
             )
-        )  # fmt: skip
+        else:
+            stem = Path(row.audio).stem
+            identifier = row.name or (stem if stem not in taken else f"{stem}-{number}")
+            taken[identifier] = number
+            utterances.append(row.utterance(identifier, base))
     return utterances, errors
 
 
@@ -364,9 +372,7 @@ def _read_recording(line: bytes, where: str, base: Path) -> ManifestRecording:
     )
 
 
-def _unique_ids(
-    path: Path, rows: list[tuple[int, str, str, float, str, str, float, int | None]]
-) -> list[str]:
+def _unique_ids(path: Path, rows: Sequence[_Row]) -> list[str]:
     """The id of each row, made from the audio's name where the line gave none."""
     first_line: dict[str, int] = {}
     for number, identifier, *_ in rows:
