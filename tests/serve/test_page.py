@@ -1,6 +1,5 @@
 """The page in a real browser, with a microphone that plays a file."""
 
-import shutil
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -12,14 +11,9 @@ import numpy as np
 import pytest
 import soundfile
 
-playwright = pytest.importorskip("playwright.sync_api", reason="no playwright: pip install '.[dev]'")
-uvicorn = pytest.importorskip("uvicorn", reason="no uvicorn: pip install '.[serve]'")
+from tests.browser import chromium
 
-# What keeps Debian's Chromium from asking its maker for updates, or for a GPU.
-OPTIONS = [
-    "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
-    "--disable-sync", "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream",
-]  # fmt: skip
+uvicorn = pytest.importorskip("uvicorn", reason="no uvicorn: pip install '.[serve]'")
 
 
 @pytest.fixture
@@ -49,19 +43,14 @@ def spoken(tones: Any, tmp_path: Path) -> Path:
 @pytest.fixture
 def page(spoken: Path) -> Iterator[Any]:
     """A page of headless Chromium, which may use the microphone."""
-    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    with playwright.sync_playwright() as started:
-        try:
-            microphone = f"--use-file-for-fake-audio-capture={spoken}%noloop"
-            browser = started.chromium.launch(executable_path=program, args=[*OPTIONS, microphone])
-        except playwright.Error as error:
-            pytest.skip(f"no Chromium: {str(error).splitlines()[0]}")
+    microphone = f"--use-file-for-fake-audio-capture={spoken}%noloop"
+    devices = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream", microphone)
+    with chromium(*devices) as browser:
         page = browser.new_page()
         problems: list[str] = []
         page.on("console", lambda line: problems.append(line.text))
         page.on("pageerror", lambda error: problems.append(str(error)))
         yield page
-        browser.close()
         assert problems == []
 
 
