@@ -1,7 +1,6 @@
 """`asr evaluate`: a manifest and a model -> word error rate."""
 
 import logging
-import os
 import shlex
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -22,8 +21,9 @@ from asr.model.shipped import find_model
 from asr.report.evaluation import describe_settings, write_page
 from asr.report.page import About
 from asr.scoring.evaluation import Evaluation
-from asr.scoring.report import result_json, write_report
+from asr.scoring.results import result_json, write_score_folder
 from asr.scoring.wer import Score
+from asr.torchrun import rank_and_world_size
 from asr.transcripts.record import RecordingTranscript
 from asr.transcripts.sclite import format_ctm, format_trn
 
@@ -87,9 +87,9 @@ def run(settings: EvaluateSettings) -> str:
     if settings.decoding.open_vocabulary and decoder.vocabulary is not None:
         lines += _lines_by_vocabulary(found.score, decoder.vocabulary)
     lines += [f"Left out, because they cannot be used: {len(found.left_out)}"] if found.left_out else []
-    text = write_report(out, found.score, [*lines, f"Report: {page}"])
+    text = write_score_folder(out, found.score, [*lines, f"Report: {page}"])
     origin = describe_settings(model, settings.model, decoder, settings.manifest)
-    if os.environ.get("RANK", "0") == "0":
+    if rank_and_world_size()[0] == 0:
         _write_for_sclite(out, found)
         run_dir = None if files.name else files.path.parent
         title = f"{files.name or files.path.stem} on {settings.manifest.name}"

@@ -1,173 +1,126 @@
-"""Comparison of decoders: each is tuned on one part of a corpus and scored on another; results are kept."""
+"""A table and a figure of systems, each trained with one or more seeds."""
 
-import json
-import logging
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from asr.corpora.manifest import Utterance
-from asr.decoding.config import DecoderSettings
-from asr.decoding.decoder import Decoder
-from asr.decoding.greedy import GreedyDecoder
-from asr.decoding.hypothesis import OutputUnit
-from asr.decoding.rescoring import TwoPassDecoder
-from asr.decoding.resources import DecodingResources, data_digest
 from asr.errors import DataError
-from asr.model.acoustic import AcousticModel
-from asr.recognition.emissions import Emissions, cached_emissions
-from asr.scoring.comparison import System
-from asr.scoring.evaluation import reference_texts
-from asr.scoring.objective import oracle_errors
-from asr.scoring.tuning import (
-    NBEST,
-    language_model_fit,
-    oov_rate,
-    tune,
-    word_perplexity,
-    write_points,
-)
-from asr.scoring.weight_search import Grid
-from asr.scoring.wer import score
+from asr.scoring.significance import Interval, bootstrap_interval
+from asr.scoring.wer import ErrorCounts, Score
 
-__all__ = ["Comparison", "Part"]
-
-log = logging.getLogger("asr")
-
-_HEADS = ("OOV", "perplexity a word", f"oracle of {NBEST}", "dev", "seconds", "weights")
+__all__ = ["System", "draw", "table"]
 
 
 @dataclass(frozen=True)
-class Part:
-    """One part of a corpus, with the output of a model.
+class System:
+    """One system's scores on one test set.
 
     Attributes:
-        utterances: with their true text.
-        texts: their references, in words and, for a model of phones, in phones.
-        emissions: the model's log-probabilities.
+        name: in tables and figures.
+        scores: (seeds,) of the same utterances in the same order.
+        columns: further columns of the table, by heading; the same headings for all systems.
+
+    Raises:
+        DataError: there is no score, or two of them are of other utterances or count other units.
     """
 
-    utterances: Sequence[Utterance]
-    texts: Mapping[OutputUnit, Sequence[str]]
-    emissions: Emissions
+    name: str
+    scores: Sequence[Score]
+    columns: Mapping[str, str] = field(default_factory=dict)
 
-    @classmethod
-    def of(cls, path: Path, model: AcousticModel, utterances: Sequence[Utterance], batch_s: float) -> "Part":
-        """Compute the emissions, or read them from a file that has them.
+    def __post_init__(self) -> None:
+        ids = {tuple(row.id for row in score.utterances) for score in self.scores}
+        if len(ids) != 1:
+            raise DataError(
+                f"{self.name}: {len(self.scores)} scores of {len(ids)} lists of utterances. Expected one or "
+                f"more scores of the same utterances in the same order."
+            )
+        _rate_name(self.scores)
 
-        Args:
-            path: of the file of emissions, .safetensors.
-            model: on its device.
-            utterances: of this part.
-            batch_s: seconds of audio in a batch, padding included.
+    @property
+    def rates(self) -> list[float]:
+        """WER of each seed, percent."""
+        return [100 * score.words.rate for score in self.scores]
 
-        Raises:
-            AsrError: there is no utterance, or one cannot be used.
+    @property
+    def words(self) -> ErrorCounts:
+        """Counts of all seeds together."""
+        return sum((score.words for score in self.scores), ErrorCounts(0, 0, 0, 0))
+
+    def wer(self) -> tuple[float, Interval]:
+        """WER over all seeds, percent, and the 95% interval of it.
+
+        Speakers or utterances are drawn with all their seeds: the interval is for other test sets of this
+        kind, not for other seeds.
         """
-        if not utterances:
-            raise DataError(f"{path.stem}: no utterance. Expected at least one.")
-        tokenizer, rules = model.settings.tokenizer, model.settings.text_normalizer
-        units: list[OutputUnit] = ["words"] if tokenizer.pieces else ["words", "phones"]
-        texts = {unit: reference_texts(utterances, tokenizer, rules, unit) for unit in units}
-        return cls(utterances, texts, cached_emissions(path, model, utterances, batch_s))
+        rows = list(zip(*(score.utterances for score in self.scores), strict=True))
+        interval = bootstrap_interval(
+            [sum(row.words.errors for row in same) for same in rows],
+            [sum(row.words.reference_length for row in same) for same in rows],
+            [same[0].speaker for same in rows],
+        )
+        return 100 * self.words.rate, interval
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """Decoders of one model; the result of each is kept in the folder, and reused where nothing has changed.
+def table(systems: Sequence[System]) -> str:
+    """A Markdown table, a line a system: errors and words of all seeds together, their WER, each seed's.
 
-    Attributes:
-        folder: where results, points and pictures go.
-        model: the acoustic model.
-        dev: to tune on.
-        test: to score on.
-        search_beam: prefixes kept while tuning.
+    Where phones were counted, the heading is PER.
+
+    Raises:
+        DataError: words were counted for one system, and phones for another.
     """
+    every = [score for system in systems for score in system.scores]
+    rate, units = _rate_name(every), every[0].unit
+    heads = ["system", f"%{rate}", "95% interval", f"errors / {units}", "each seed", *systems[0].columns]
+    lines = [heads, ["---"] * len(heads)]
+    for system in systems:
+        (wer, interval), words = system.wer(), system.words
+        over = f"{interval.low:.2f} to {interval.high:.2f}, over {interval.count} {interval.resampled}"
+        rates = " ".join(f"{rate:.2f}" for rate in system.rates)
+        fixed = [system.name, f"{wer:.2f}", over, f"{words.errors} / {words.reference_length}", rates]
+        lines.append([*fixed, *system.columns.values()])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
-    folder: Path
-    model: AcousticModel
-    dev: Part
-    test: Part
-    search_beam: int
 
-    def system(self, name: str, settings: DecoderSettings | None, grid: Grid) -> System:
-        """One system's score, with columns for `asr.scoring.comparison.table`.
+def draw(systems: Sequence[System], path: Path) -> None:
+    """Write a picture: each system's WER with its interval, and a dot for each seed.
 
-        Args:
-            name: of the system, and of its file.
-            settings: of its beam search; None for greedy decoding.
-            grid: weights that are tried.
+    Args:
+        systems: from left to right.
+        path: of the picture; its ending names the format (png, svg, pdf).
 
-        Raises:
-            AsrError: a file cannot be used, or the parts do not fit each other.
-        """
-        file = self.folder / f"{name}.json"
-        resources = DecodingResources.read(settings, self.model) if settings else DecodingResources()
-        unit = resources.unit(self.model.settings.tokenizer)
-        key = self._key(resources, settings, grid)
-        kept = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-        if kept.get("key") == key:
-            log.info("%s: done before, %s", name, file)
-        else:
-            log.info("%s …", name)
-            if settings is None:
-                texts, seconds = self._decode(GreedyDecoder(self.model.settings.tokenizer))
-                columns = {"seconds": f"{seconds:.0f}"}
-            else:
-                texts, columns = self._tuned(name, settings, resources, grid)
-            kept = {"key": key, "texts": texts, "columns": columns}
-            file.write_text(json.dumps(kept), encoding="utf-8")
-        ids = [utterance.id for utterance in self.test.utterances]
-        speakers = [utterance.speaker for utterance in self.test.utterances]
-        rules = self.model.settings.text_normalizer
-        result = score(self.test.texts[unit], kept["texts"], ids, rules, unit, speakers=speakers)
-        log.info("%s: %s", name, result.wer_line())
-        return System(name, [result], {head: kept["columns"].get(head, "") for head in _HEADS})
+    Raises:
+        DataError: words were counted for one system, and phones for another.
+    """
+    from matplotlib.figure import Figure
 
-    def _key(self, resources: DecodingResources, settings: DecoderSettings | None, grid: Grid) -> list[str]:
-        """What a result depends on, by content: a file that was rewritten under the same name counts."""
-        parts: list[Any] = [
-            part
-            for data in (self.test, self.dev)
-            for part in (data.emissions.key, data_digest(data.utterances))
-        ]
-        parts += [asdict(resources.key), asdict(settings.beam)] if settings else []
-        given = settings.given if settings else {}
-        return [*map(str, parts), str(given), repr(grid), str(self.search_beam), str(settings is None)]
-
-    def _tuned(
-        self, name: str, settings: DecoderSettings, resources: DecodingResources, grid: Grid
-    ) -> tuple[list[str], dict[str, str]]:
-        test, texts_of = self.test, self.test.texts[resources.unit(self.model.settings.tokenizer)]
-        decoder = TwoPassDecoder(self.model.settings.tokenizer, settings.beam, resources)
-        tuned = tune(
-            self.model, self.dev.utterances, self.dev.emissions, decoder, grid,
-            search_beam=self.search_beam,
+    rate = _rate_name([score for system in systems for score in system.scores])
+    figure = Figure(figsize=(2 + 0.9 * len(systems), 4), layout="constrained")
+    axes = figure.subplots()
+    for index, system in enumerate(systems):
+        wer, interval = system.wer()
+        label = "all seeds, 95% interval" if index == 0 else None
+        axes.errorbar(
+            index, wer, [[wer - interval.low], [interval.high - wer]],
+            fmt="o", color="C0", capsize=4, label=label,
         )  # fmt: skip
-        for warning in tuned.warnings:
-            log.warning("%s: %s", name, warning)
-        write_points(self.folder / name, tuned, name)
-        config = replace(settings.beam, weights=tuned.tuning.weights)
-        decoder = decoder.with_config(config, tuned.tuning.priors)
-        texts, seconds = self._decode(decoder)
-        oracle = None
-        if config.resolved_beam_size >= NBEST:
-            best = list(test.emissions.decode(decoder.with_config(replace(config, nbest=NBEST))))
-            oracle = oracle_errors(texts_of, best)
-        words = max(sum(len(text.split()) for text in texts_of), 1)
-        oov, predicted = oov_rate(resources, texts_of), language_model_fit(resources, texts_of)
-        return texts, {
-            "OOV": "" if oov is None else f"{100 * oov:.2f}%",
-            "perplexity a word": f"{word_perplexity(predicted, words):.1f}" if predicted else "",
-            f"oracle of {NBEST}": "" if oracle is None else f"{100 * oracle / words:.2f}",
-            "dev": f"{100 * tuned.best.words.rate:.2f}",
-            "seconds": f"{seconds:.0f}",
-            "weights": str(tuned.tuning.weights),
-        }
+        label = "each seed" if index == 0 else None
+        axes.plot([index + 0.2] * len(system.rates), system.rates, ".", color="C1", label=label)
+    axes.set_xticks(range(len(systems)), [system.name for system in systems])
+    axes.set_ylabel(f"{rate}, %")
+    axes.set_ylim(bottom=0)
+    axes.grid(axis="y", alpha=0.3)
+    axes.legend(frameon=False)
+    figure.savefig(path, dpi=150)
 
-    def _decode(self, decoder: Decoder) -> tuple[list[str], float]:
-        began = time.monotonic()
-        texts = [found[0].text for found in self.test.emissions.decode(decoder)]
-        return texts, time.monotonic() - began
+
+def _rate_name(scores: Sequence[Score]) -> str:
+    """The name of the scores' rate, WER or PER, which cannot be compared."""
+    names = sorted({score.rate_name for score in scores})
+    if len(names) > 1:
+        raise DataError(
+            f"scores of words and of phones ({' and '.join(names)}) cannot be compared. Expected "
+            f"one of the two. Compare them separately."
+        )
+    return names[0]

@@ -183,11 +183,11 @@ class Score:
 
     def interval(self, level: float = 0.95, resamples: int = 1000, seed: int = 0) -> Interval:
         """Bootstrap interval of the WER, over speakers or utterances, as `bootstrap_interval` gives it."""
-        return self._interval([one.words for one in self.utterances], level, resamples, seed)
+        return self._interval([utterance.words for utterance in self.utterances], level, resamples, seed)
 
     def cer_interval(self, level: float = 0.95, resamples: int = 1000, seed: int = 0) -> Interval:
         """The same of the CER."""
-        return self._interval([one.characters for one in self.utterances], level, resamples, seed)
+        return self._interval([utterance.characters for utterance in self.utterances], level, resamples, seed)
 
     def _interval(self, counts: Sequence[ErrorCounts], level: float, resamples: int, seed: int) -> Interval:
         return bootstrap_interval(
@@ -257,14 +257,16 @@ def score(
     utterances: list[UtteranceScore] = []
     for begin in range(0, len(ids), _ALIGNED_AT_ONCE):
         part = slice(begin, begin + _ALIGNED_AT_ONCE)
-        true, found = list(references[part]), list(hypotheses[part])
+        expected, found = list(references[part]), list(hypotheses[part])
         if unit == "words":
-            true = [normalize(text, normalizer) for text in true]
+            expected = [normalize(text, normalizer) for text in expected]
             found = [normalize(text, normalizer) for text in found]
-        words = jiwer.process_words(true, found, _SPLIT_WORDS, _SPLIT_WORDS).alignments
-        characters = jiwer.process_characters(true, found, _SPLIT_CHARACTERS, _SPLIT_CHARACTERS).alignments
+        words = jiwer.process_words(expected, found, _SPLIT_WORDS, _SPLIT_WORDS).alignments
+        characters = jiwer.process_characters(
+            expected, found, _SPLIT_CHARACTERS, _SPLIT_CHARACTERS
+        ).alignments
         for name, speaker, reference, hypothesis, by_word, by_character in zip(
-            ids[part], speakers[part], true, found, words, characters, strict=True
+            ids[part], speakers[part], expected, found, words, characters, strict=True
         ):
             operations = _operations(by_word)
             utterances.append(
@@ -300,8 +302,8 @@ def count_errors(references: Sequence[str], hypotheses: Sequence[str]) -> list[i
     errors: list[int] = []
     for begin in range(0, len(references), _ALIGNED_AT_ONCE):
         part = slice(begin, begin + _ALIGNED_AT_ONCE)
-        true, found = list(references[part]), list(hypotheses[part])
-        words = jiwer.process_words(true, found, _SPLIT_WORDS, _SPLIT_WORDS).alignments
+        expected, found = list(references[part]), list(hypotheses[part])
+        words = jiwer.process_words(expected, found, _SPLIT_WORDS, _SPLIT_WORDS).alignments
         errors += [_count(_operations(alignment)).errors for alignment in words]
     return errors
 

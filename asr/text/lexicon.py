@@ -42,7 +42,7 @@ __all__ = [
     "lexicon_for_sounds",
     "parse_lexicon",
     "read_lexicon",
-    "read_lines",
+    "read_lexicon_lines",
     "read_words",
     "spell",
     "without_stress",
@@ -171,10 +171,10 @@ def read_lexicon(path: Path) -> Lexicon:
     Raises:
         DataError: the file cannot be read or holds no word, or a line has no symbols.
     """
-    return parse_lexicon(read_lines(path), str(path))
+    return parse_lexicon(read_lexicon_lines(path), str(path))
 
 
-def read_lines(path: Path) -> list[str]:
+def read_lexicon_lines(path: Path) -> list[str]:
     """The lines of a UTF-8 text file, also one that is compressed (.gz, .xz).
 
     Raises:
@@ -198,7 +198,7 @@ def read_words(paths: Sequence[Path]) -> list[str]:
     words: list[str] = []
     empty = 0
     for path in paths:
-        lines = read_lines(path)
+        lines = read_lexicon_lines(path)
         for number, line in enumerate(lines[:-1] if not lines[-1] else lines, start=1):
             word = line.strip()
             if len(word.split()) > 1:
