@@ -246,7 +246,7 @@ def make_optimizer(
     Source: Loshchilov & Hutter 2019, "Decoupled weight decay regularization".
     """
     # Named, so that a checkpoint records which parameters its moments belong to.
-    parameters = [(name, one) for name, one in model.named_parameters() if one.requires_grad]
+    parameters = [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
     slow = set(copied) if copied_rate != 1 else set()
     groups: list[dict[str, Any]] = [
         {
