@@ -18,8 +18,7 @@ from asr.decoding.resources import data_digest
 from asr.export.loading import Engine, load_with_engine
 from asr.files import atomic_path
 from asr.model.shipped import find_model
-from asr.report.evaluation import describe_settings, write_page
-from asr.report.page import About
+from asr.report.evaluation import about_evaluation, describe_settings, write_page
 from asr.scoring.evaluation import Evaluation
 from asr.scoring.results import result_json, write_score_folder
 from asr.scoring.wer import Score
@@ -94,7 +93,8 @@ def run(settings: EvaluateSettings) -> str:
         run_dir = None if files.name else files.path.parent
         title = f"{files.name or files.path.stem} on {settings.manifest.name}"
         fields = read_fields(settings.manifest, found.utterances)
-        write_page(page, found, model, About(title, origin), fields, run_dir, settings.batch_s)
+        about = about_evaluation(title, origin, run_dir)
+        write_page(page, found, model, about, fields, settings.batch_s)
     if not settings.json:
         return text
     log.info("%s; report: %s", found.score.wer_line(), page)

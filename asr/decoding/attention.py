@@ -176,10 +176,10 @@ class AttentionDecoder:
     def _hypothesis(
         self, text: str, tokens: tuple[int, ...], log_prob: float, source: EncodedSource, step_s: float
     ) -> Hypothesis:
-        log_probs, weights = self._decoder.step_through(
+        log_probs, attention = self._decoder.step_through(
             source, torch.tensor([tokens], dtype=torch.int64, device=self._decoder.device)
         )
-        steps: list[int] = weights[0, : len(tokens)].argmax(1).cummax(0).values.tolist()
+        steps: list[int] = attention[0, : len(tokens)].argmax(1).cummax(0).values.tolist()
         confidences = [float(log_probs[0, index, token].exp()) for index, token in enumerate(tokens)]
         ends = [step + 1 for step in steps]
         words = time_words(name_tokens(tokens, self._tokenizer), steps, ends, confidences, step_s)

@@ -29,12 +29,12 @@ class RecordingEmissions:
     Attributes:
         segment: the recording.
         duration_s: its length, seconds; 0 where it cannot be used.
-        log_probs: (steps, vocab) float32 nats on the CPU, or why there are none.
+        outcome: (steps, vocab) float32 log-probabilities, nats, on the CPU; or why there are none.
     """
 
     segment: Segment
     duration_s: float
-    log_probs: Tensor | AudioError
+    outcome: Tensor | AudioError
 
 
 @dataclass

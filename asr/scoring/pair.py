@@ -1,9 +1,8 @@
 """Two systems on the same utterances: which makes fewer errors, where, and whether that may be chance."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from asr.errors import DataError
+from asr.errors import DataError, first_few
 from asr.scoring.significance import (
     MatchedPairs,
     PairedInterval,
@@ -47,7 +46,7 @@ class Pair:
         only = [sorted(of_a.keys() - of_b.keys()), sorted(of_b.keys() - of_a.keys())]
         if any(only):
             found = [
-                f"{len(names)} only in {name} ({_few(names)})"
+                f"{len(names)} only in {name} ({first_few(names, _NAMED)})"
                 for name, names in zip("AB", only, strict=True)
                 if names
             ]
@@ -164,7 +163,3 @@ def _marked(utterance: UtteranceScore) -> str:
         found if operation == "C" else found.upper() or "***" for operation, _, found in utterance.columns()
     ]
     return " ".join(words)
-
-
-def _few(names: Sequence[str]) -> str:
-    return ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")

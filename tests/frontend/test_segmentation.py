@@ -57,7 +57,7 @@ def spans(segments: Sequence[SpeechSegment]) -> list[tuple[float, float]]:
 
 
 def check(waveform: Tensor, segments: Sequence[SpeechSegment], longest_s: float = 10.0) -> None:
-    """Every sample of speech is in a segment, in its place; segments are in order, and overlap where they say."""
+    """Every sample of speech is in a segment, in its place; segments are in order, overlap as they say."""
     covered = torch.zeros(len(waveform), dtype=torch.int64)
     for segment in segments:
         start = round(segment.start_s * RATE)
