@@ -29,7 +29,7 @@ from asr.model.recurrent.factory import Cell
 from asr.model.saved import load_model
 from asr.scoring.evaluation import evaluate
 from asr.scoring.results import write_score_folder
-from asr.scoring.systems import System, draw, table
+from asr.scoring.system_table import System, draw, table
 from asr.scoring.wer import Score
 from asr.training.recogniser import Settings, train_recogniser
 from asr.training.tasks.speech import speech_losses

@@ -18,7 +18,7 @@ from asr.device import choose_device
 from asr.lm.loading import load_language_model
 from asr.model.saved import load_model
 from asr.scoring.decoder_comparison import CorpusPart, DecoderComparison
-from asr.scoring.systems import draw, table
+from asr.scoring.system_table import draw, table
 from asr.scoring.weight_search import Grid
 
 

@@ -20,7 +20,7 @@ from asr.model.acoustic import AcousticModel
 from asr.recognition.emissions import Emissions, cached_emissions
 from asr.scoring.evaluation import reference_texts
 from asr.scoring.objective import oracle_errors
-from asr.scoring.systems import System
+from asr.scoring.system_table import System
 from asr.scoring.tuning import (
     NBEST,
     language_model_fit,
@@ -95,7 +95,7 @@ class DecoderComparison:
     search_beam: int
 
     def system(self, name: str, settings: DecoderSettings | None, grid: Grid) -> System:
-        """One system's score, with columns for `asr.scoring.systems.table`.
+        """One system's score, with columns for `asr.scoring.system_table.table`.
 
         Args:
             name: of the system, and of its file.
