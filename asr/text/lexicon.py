@@ -46,7 +46,6 @@ __all__ = [
     "read_words",
     "spell",
     "without_stress",
-    "write_lexicon",
 ]
 
 log = logging.getLogger("asr")
@@ -286,20 +285,6 @@ def _make_lexicon(entries: Mapping[str, Mapping[Spelling, float]], name: str, wi
         name,
         {word: tuple(math.log(prob) for _, prob in found) for word, found in ranked.items()},
     )
-
-
-def write_lexicon(path: Path, lexicon: Lexicon) -> None:
-    """Write a lexicon file that `read_lexicon` reads back.
-
-    Raises:
-        DataError: the file cannot be written.
-    """
-    try:
-        path.write_text("".join(f"{line}\n" for line in lexicon.lines()), encoding="utf-8")
-    except OSError as error:
-        raise DataError(
-            f"{path}: cannot be written: {error.strerror or error}. Choose another file."
-        ) from error
 
 
 @cache
