@@ -257,16 +257,14 @@ def score(
     utterances: list[UtteranceScore] = []
     for begin in range(0, len(ids), _ALIGNED_AT_ONCE):
         part = slice(begin, begin + _ALIGNED_AT_ONCE)
-        expected, found = list(references[part]), list(hypotheses[part])
+        true, found = list(references[part]), list(hypotheses[part])
         if unit == "words":
-            expected = [normalize(text, normalizer) for text in expected]
+            true = [normalize(text, normalizer) for text in true]
             found = [normalize(text, normalizer) for text in found]
-        words = jiwer.process_words(expected, found, _SPLIT_WORDS, _SPLIT_WORDS).alignments
-        characters = jiwer.process_characters(
-            expected, found, _SPLIT_CHARACTERS, _SPLIT_CHARACTERS
-        ).alignments
+        words = jiwer.process_words(true, found, _SPLIT_WORDS, _SPLIT_WORDS).alignments
+        characters = jiwer.process_characters(true, found, _SPLIT_CHARACTERS, _SPLIT_CHARACTERS).alignments
         for name, speaker, reference, hypothesis, by_word, by_character in zip(
-            ids[part], speakers[part], expected, found, words, characters, strict=True
+            ids[part], speakers[part], true, found, words, characters, strict=True
         ):
             operations = _operations(by_word)
             utterances.append(
@@ -302,8 +300,8 @@ def count_errors(references: Sequence[str], hypotheses: Sequence[str]) -> list[i
     errors: list[int] = []
     for begin in range(0, len(references), _ALIGNED_AT_ONCE):
         part = slice(begin, begin + _ALIGNED_AT_ONCE)
-        expected, found = list(references[part]), list(hypotheses[part])
-        words = jiwer.process_words(expected, found, _SPLIT_WORDS, _SPLIT_WORDS).alignments
+        true, found = list(references[part]), list(hypotheses[part])
+        words = jiwer.process_words(true, found, _SPLIT_WORDS, _SPLIT_WORDS).alignments
         errors += [_count(_operations(alignment)).errors for alignment in words]
     return errors
 

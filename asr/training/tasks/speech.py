@@ -302,7 +302,7 @@ def validate(
         loss=sum(part.loss for part in parts) / tokens,
         blank_share=sum(part.blank_steps for part in parts) / sum(part.steps for part in parts),
         examples=tuple(zip(references[:3], recognised[:3], strict=True)),
-        unit=unit,
+        unit=result.unit,
         attention_loss=(
             sum(part.attention_loss for part in parts) / tokens if model.attention_decoder else None
         ),
