@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -22,7 +23,6 @@ from asr.errors import AsrError, SettingsError
 from asr.export.loading import Engine, load_with_engine
 from asr.frontend.segmentation import SegmentationConfig
 from asr.model.shipped import DEFAULT_MODEL, find_model
-from asr.progress import clock
 from asr.recognition.long_audio import recognise_recordings
 from asr.recognition.recognise import Recognised, Segment
 from asr.torchrun import rank_and_world_size, wait_for_all
@@ -184,7 +184,7 @@ def _recognise(
 
 def _log_words(segment: Segment, words: Sequence[Word]) -> None:
     """Log the next words of a long recording, with their times."""
-    times = (clock(seconds) for seconds in (words[0].start_s, words[-1].end_s))
+    times = (f"{timedelta(seconds=round(second))}" for second in (words[0].start_s, words[-1].end_s))
     log.info("%s [%s]: %s", segment.path, "-".join(times), " ".join(word.text for word in words))
 
 
