@@ -107,7 +107,7 @@ def build_decoder(settings: DecoderSettings, model: AcousticModel, nbest: int = 
         return _beam_decoder(settings, model, nbest)
     _refuse_beam(settings.beam, "greedy")
     unit = DecodingResources().unit(tokenizer)
-    return DescribedDecoder(GreedyDecoder(tokenizer), "greedy", "", True, unit)
+    return DescribedDecoder(GreedyDecoder(tokenizer), name="greedy", weights="", tuned=True, unit=unit)
 
 
 def _options_of_a_search(settings: DecoderSettings, nbest: int) -> list[str]:
@@ -127,7 +127,8 @@ def _attention_decoder(settings: DecoderSettings, model: AcousticModel, nbest: i
     tokenizer, beam_size = model.settings.tokenizer, settings.beam.beam_size or 1
     alone = AttentionDecoder(attention_decoder_of(model, "--decoder attention"), tokenizer, beam_size, nbest)
     name = f"attention decoder, beam of {max(beam_size, nbest)}"
-    return DescribedDecoder(alone, name, "", True, DecodingResources().unit(tokenizer))
+    unit = DecodingResources().unit(tokenizer)
+    return DescribedDecoder(alone, name=name, weights="", tuned=True, unit=unit)
 
 
 def _beam_decoder(settings: DecoderSettings, model: AcousticModel, nbest: int) -> DescribedDecoder:
