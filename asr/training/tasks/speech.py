@@ -344,7 +344,8 @@ def _score_part(
         ]
         if decoder is not None and batch.output is not None and log_probs is not None:
             with_lm += decoder.decode(replace(batch.output, log_probs=log_probs))
-    return _ScoredPart(greedy, *totals, with_lm)
+    loss, blank_steps, steps, attention_loss = totals
+    return _ScoredPart(greedy, loss, blank_steps, steps, attention_loss, with_lm)
 
 
 class _ScoredBatch(NamedTuple):
