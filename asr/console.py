@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterable
 
 from asr.errors import AsrError
+from asr.torchrun import rank_and_world_size
 
 __all__ = ["guarded", "print_result", "report"]
 
@@ -140,7 +141,7 @@ class _Console(logging.Handler):
     def print_result(self, text: str) -> None:
         """Print a result."""
         self.end_line()
-        if os.environ.get("RANK", "0") == "0":  # under torchrun one process prints
+        if rank_and_world_size()[0] == 0:  # under torchrun one process prints
             _print(text)
 
     def emit(self, record: logging.LogRecord) -> None:

@@ -15,6 +15,8 @@ AsrError once, prints that message as one line and exits with its `exit_status`;
 is a bug of this package and keeps its traceback.
 """
 
+from collections.abc import Sequence
+
 __all__ = [
     "AsrError",
     "AudioError",
@@ -24,6 +26,7 @@ __all__ = [
     "ModelError",
     "SettingsError",
     "TrainingError",
+    "first_few",
     "option_name",
 ]
 
@@ -31,6 +34,11 @@ __all__ = [
 def option_name(*fields: str) -> str:
     """A setting as the user types it, for messages: ("beam", "beam_threshold") -> "--beam.beam-threshold"."""
     return "--" + ".".join(fields).replace("_", "-")
+
+
+def first_few(names: Sequence[str], most: int) -> str:
+    """Names for a message: the first of them, and dots for further ones."""
+    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
 
 
 class AsrError(Exception):

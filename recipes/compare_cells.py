@@ -27,9 +27,9 @@ from asr.microscope.measure import measure_layers
 from asr.model.encoder import Encoder, EncoderConfig, parameter_count
 from asr.model.recurrent.factory import Cell
 from asr.model.saved import load_model
-from asr.scoring.comparison import System, draw, table
 from asr.scoring.evaluation import evaluate
-from asr.scoring.report import write_report
+from asr.scoring.results import write_score_folder
+from asr.scoring.system_table import System, draw, table
 from asr.scoring.wer import Score
 from asr.training.recogniser import Settings, train_recogniser
 from asr.training.tasks.speech import speech_losses
@@ -105,7 +105,7 @@ def measure(config: Config, splits: Splits) -> tuple[Score, float, float]:
     path = train_recogniser(splits.train, splits.dev, config)
     model = load_model(path, choose_device(config.train.device))
     score = evaluate(model, splits.test)
-    write_report(config.train.run_dir / "test", score)
+    write_score_folder(config.train.run_dir / "test", score)
     made, text, encoder = model.settings.provenance, config.text, model.settings.encoder
     dev = make_examples(splits.dev, model.settings.tokenizer, text, config.features, encoder.subsampling)
     batches = Batches(dev, config.features, config.batch, None, seed=config.train.seed)

@@ -17,8 +17,8 @@ from asr.decoding.config import BeamConfig, DecoderSettings
 from asr.device import choose_device
 from asr.lm.loading import load_language_model
 from asr.model.saved import load_model
-from asr.scoring.comparison import draw, table
-from asr.scoring.systems import Comparison, Part
+from asr.scoring.decoder_comparison import CorpusPart, DecoderComparison
+from asr.scoring.system_table import draw, table
 from asr.scoring.weight_search import Grid
 
 
@@ -80,10 +80,12 @@ def main(config: Config) -> str:
     splits = librispeech.prepare(config.data.root, config.data.dir, preset)
     model = load_model(config.model, choose_device(config.device))
     dev, test = (
-        Part.of(config.run_dir / f"{name}.safetensors", model, part[:: config.data.every], config.batch_s)
+        CorpusPart.of(
+            config.run_dir / f"{name}.safetensors", model, part[:: config.data.every], config.batch_s
+        )
         for name, part in (("dev", splits.dev), ("test", splits.test))
     )
-    comparison = Comparison(config.run_dir, model, dev, test, config.search_beam)
+    comparison = DecoderComparison(config.run_dir, model, dev, test, config.search_beam)
     results = [comparison.system(*system) for system in systems(config)]
     tables = []
     # a model of phones writes words only where a vocabulary is given

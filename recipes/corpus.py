@@ -23,7 +23,7 @@ from asr.errors import DataError
 from asr.lm.ngram.build import NgramConfig, build
 from asr.model.saved import load_model
 from asr.scoring.evaluation import evaluate
-from asr.scoring.report import write_report
+from asr.scoring.results import write_score_folder
 from asr.scoring.weight_search import Grid
 from asr.text.normalize import normalize
 from asr.training.recogniser import Settings, train_recogniser
@@ -97,9 +97,9 @@ def tune_and_score(path: Path, test: list[Utterance], config: Config, decoding: 
     settings = TuneSettings(run_dir / "dev.jsonl", path, grid=config.grid, decoding=decoding)
     decoder = tuned_decoder(replace(settings, device=device))
     model = load_model(path, choose_device(device))
-    greedy = write_report(run_dir / "test", evaluate(model, test))
+    greedy = write_score_folder(run_dir / "test", evaluate(model, test))
     notes = [f"Decoder: {decoder.name}", f"Weights: {decoder.weights}"]
-    with_lm = write_report(run_dir / "test-lm", evaluate(model, test, decoder=decoder), notes)
+    with_lm = write_score_folder(run_dir / "test-lm", evaluate(model, test, decoder=decoder), notes)
     return f"{greedy}\n{with_lm}\nModel: {path}"
 
 

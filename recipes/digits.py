@@ -25,7 +25,7 @@ from asr.model.encoder import EncoderConfig
 from asr.model.recurrent.layers import LayerConfig
 from asr.model.saved import load_model
 from asr.scoring.evaluation import evaluate
-from asr.scoring.report import write_report
+from asr.scoring.results import write_score_folder
 from asr.scoring.wer import Score
 from asr.training.config import TrainConfig
 from asr.training.recogniser import Settings, train_recogniser
@@ -83,7 +83,7 @@ def demo(config: Config) -> str:
     model = train_recogniser(people.train + more_speech(config), people.dev + voices.dev, config)
     lines = []
     for name, test in ((f"a person, {fsdd.SPEAKERS[0]}", people.test), ("synthetic voices", voices.test)):
-        report = write_report(config.train.run_dir / name.split()[-1], decode(model, test, config))
+        report = write_score_folder(config.train.run_dir / name.split()[-1], decode(model, test, config))
         lines += ["", f"{name}, not in the training data:", report]
     options = f"--model {model} --lexicon {DECODER.lexicon} --beam.unknown-words forbid"
     return "\n".join([*lines, f"Try:   asr transcribe {DATA / 'digits' / 'wav'}/*.wav {options}"])
@@ -98,7 +98,7 @@ def leave_one_out(config: Config) -> str:
         settings = replace(config, train=replace(config.train, run_dir=run_dir))
         model = train_recogniser(people.train + more_speech(config), people.dev, settings)
         score = decode(model, people.test, config)
-        write_report(run_dir / "test", score)
+        write_score_folder(run_dir / "test", score)
         lines.append(f"{speaker:9} {score.wer_line()}  95% interval {score.interval()}")
         errors, words = errors + score.words.errors, words + score.words.reference_length
     return "\n".join([*lines, f"together  {errors} errors in {words} words: {100 * errors / words:.2f}%"])

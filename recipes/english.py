@@ -26,7 +26,7 @@ from asr.model.recurrent.layers import LayerConfig
 from asr.model.saved import load_model
 from asr.model.shipped import DEFAULT_MODEL, find_model
 from asr.scoring.evaluation import evaluate
-from asr.scoring.report import table_by_part, write_report
+from asr.scoring.results import table_by_part, write_score_folder
 from asr.scoring.weight_search import Grid
 from asr.training.config import TrainConfig
 from asr.training.recogniser import Settings, branch_of, train_recogniser
@@ -102,7 +102,7 @@ def main(config: Config) -> str:
         for name, how in CONDITIONS.items():
             utterances = augmented(manifests["dev"], run_dir / "score" / name, how)
             scores[name] = evaluate(model, utterances, decoder=decoder)
-            write_report(run_dir / "score" / name, scores[name])
+            write_score_folder(run_dir / "score" / name, scores[name])
         lines.append(table_by_part(scores, {"all": data["dev"], **english.by_set(data["dev"])}))
     if "release" in config.stages:
         lines.append(write_release(run_dir / "acoustic.safetensors", path, "recipes/english.py", data, runs))

@@ -4,7 +4,7 @@ python recipes/mini_librispeech.py [--data.root DIR] [--lm FILE] [--train.â€¦ â€
 
 Trains on train-clean-5, chooses the epoch on the 8 dev-clean speakers whose ids (as numbers) sort first, and
 scores the others: greedily, and with a language model and a beam search that is tuned on the 8. With
---model.attention-decoder they are also scored with that as a second opinion, and by it alone.
+--model.attention-decoder they are also rescored by it, and decoded by it alone.
 """
 
 from dataclasses import asdict, dataclass, field, replace
@@ -27,7 +27,7 @@ from asr.model.recurrent.layers import LayerConfig
 from asr.model.saved import load_model
 from asr.model.shipped import DEFAULT_MODEL, ModelFiles, find_model
 from asr.scoring.evaluation import evaluate
-from asr.scoring.report import write_report
+from asr.scoring.results import write_score_folder
 from asr.scoring.weight_search import Grid
 from asr.text.tokenizer import Units
 from asr.training.config import TrainConfig
@@ -85,23 +85,23 @@ def main(config: Config) -> str:
     tuning = TuneSettings(dev, path, grid=config.grid, device=config.train.device, decoding=search)
     decoders = {"lm": tuned_decoder(tuning)}
     if model.attention_decoder is not None:
-        decoders["lm-attention"] = tuned_decoder(with_second_opinion(tuning, decoders["lm"]))
+        decoders["lm-attention"] = tuned_decoder(with_attention_rescoring(tuning, decoders["lm"]))
         decoders["attention"] = build_decoder(DecoderSettings(decoder="attention"), model)
     lines = []
     for part, utterances in librispeech.by_part(splits.test).items():
         lines.append(f"{part}, {len({utterance.speaker for utterance in utterances})} speakers:")
-        lines.append(write_report(config.train.run_dir / part, evaluate(model, utterances)))
+        lines.append(write_score_folder(config.train.run_dir / part, evaluate(model, utterances)))
         for name, decoder in decoders.items():
             score = evaluate(model, utterances, decoder=decoder)
             notes = [
                 f"Decoder: {decoder.name}",
                 *([f"Weights: {decoder.weights}"] if decoder.weights else []),
             ]
-            lines.append(write_report(config.train.run_dir / f"{part}-{name}", score, notes))
+            lines.append(write_score_folder(config.train.run_dir / f"{part}-{name}", score, notes))
     return "\n".join([*lines, f"Model: {path}"])
 
 
-def with_second_opinion(tuning: TuneSettings, tuned: DescribedDecoder) -> TuneSettings:
+def with_attention_rescoring(tuning: TuneSettings, tuned: DescribedDecoder) -> TuneSettings:
     """Settings that tune the share of the attention decoder, with the other weights as they were tuned."""
     weights = asdict(tuned.tuning.weights if tuned.tuning else DecodingWeights())
     given = GivenDecodingWeights(**{**weights, "attention_weight": None, "rescore_weight": None})

@@ -53,9 +53,8 @@ class Classifier(nn.Module):
     def __init__(self, config: Config, words: int) -> None:
         super().__init__()
         self.normalize = FeatureNormalizer(config.features)
-        self.encoder = Encoder(
-            config.model, config.features.n_mels, vocab_size=1
-        )  # its output layer is not used
+        # Its output layer is not used.
+        self.encoder = Encoder(config.model, config.features.n_mels, vocab_size=1)
         self.output = nn.Linear(config.model.recurrent().hidden_size, words)
 
     def forward(self, features: Tensor, lengths: Tensor) -> Tensor:

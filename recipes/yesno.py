@@ -14,7 +14,7 @@ from asr.frontend.augment import AugmentConfig
 from asr.model.encoder import EncoderConfig
 from asr.model.saved import load_model
 from asr.scoring.evaluation import evaluate
-from asr.scoring.report import write_report
+from asr.scoring.results import write_score_folder
 from asr.training.config import TrainConfig
 from asr.training.recogniser import Settings, train_recogniser
 
@@ -47,7 +47,7 @@ def main(config: Config) -> str:
     splits = yesno.prepare(config.data.root, config.data.dir)
     model = train_recogniser(splits.train, splits.dev, config)
     score = evaluate(load_model(model, choose_device(config.train.device)), splits.test)
-    return f"{write_report(config.train.run_dir / 'test', score)}\nmodel: {model}"
+    return f"{write_score_folder(config.train.run_dir / 'test', score)}\nmodel: {model}"
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 """`asr evaluate`: a manifest and a model -> word error rate."""
 
 import logging
-import os
 import shlex
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -19,11 +18,11 @@ from asr.decoding.resources import data_digest
 from asr.export.loading import Engine, load_with_engine
 from asr.files import atomic_path
 from asr.model.shipped import find_model
-from asr.report.evaluation import describe_settings, write_page
-from asr.report.page import About
+from asr.report.evaluation import about_evaluation, describe_settings, write_page
 from asr.scoring.evaluation import Evaluation
-from asr.scoring.report import result_json, write_report
+from asr.scoring.results import result_json, write_score_folder
 from asr.scoring.wer import Score
+from asr.torchrun import rank_and_world_size
 from asr.transcripts.record import RecordingTranscript
 from asr.transcripts.sclite import format_ctm, format_trn
 
@@ -87,14 +86,15 @@ def run(settings: EvaluateSettings) -> str:
     if settings.decoding.open_vocabulary and decoder.vocabulary is not None:
         lines += _lines_by_vocabulary(found.score, decoder.vocabulary)
     lines += [f"Left out, because they cannot be used: {len(found.left_out)}"] if found.left_out else []
-    text = write_report(out, found.score, [*lines, f"Report: {page}"])
+    text = write_score_folder(out, found.score, [*lines, f"Report: {page}"])
     origin = describe_settings(model, settings.model, decoder, settings.manifest)
-    if os.environ.get("RANK", "0") == "0":
+    if rank_and_world_size()[0] == 0:
         _write_for_sclite(out, found)
         run_dir = None if files.name else files.path.parent
         title = f"{files.name or files.path.stem} on {settings.manifest.name}"
         fields = read_fields(settings.manifest, found.utterances)
-        write_page(page, found, model, About(title, origin), fields, run_dir, settings.batch_s)
+        about = about_evaluation(title, origin, run_dir)
+        write_page(page, found, model, about, fields, settings.batch_s)
     if not settings.json:
         return text
     log.info("%s; report: %s", found.score.wer_line(), page)

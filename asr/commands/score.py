@@ -45,7 +45,7 @@ def run(settings: ScoreSettings) -> str:
         SettingsError: the normalizer is unknown, or a report would overwrite another file of this command.
     """
     # Imported here, so that `asr --help`, which needs only the settings, stays fast.
-    from asr.scoring.report import result_json, summary, write_alignments, write_results
+    from asr.scoring.results import result_json, summary, write_alignments, write_results
 
     _check_outputs(settings)
     result = score_texts(settings.reference, settings.hypothesis, settings.normalizer, ids=settings.ids)

@@ -103,11 +103,15 @@ def tuned_decoder(settings: TuneSettings) -> DescribedDecoder:
     Raises:
         AsrError: as `run`.
     """
-    for last in (False, True):
-        decoder = build_decoder(settings.decoding, load_model(settings.model, choose_device(settings.device)))
-        if decoder.tuned or last:
-            break
+
+    def build() -> DescribedDecoder:
+        model = load_model(settings.model, choose_device(settings.device))
+        return build_decoder(settings.decoding, model)
+
+    decoder = build()
+    if not decoder.tuned:
         run(settings)
+        decoder = build()  # with the weights that are now stored in the model's file
     return decoder
 
 

@@ -22,20 +22,28 @@ from functools import partial
 from pathlib import Path
 
 from asr.corpora.corpus import Collector, Corpus, Reading, audio_by_stem, find_folder
-from asr.corpora.download import openslr
+from asr.corpora.download import Archive, openslr
 from asr.corpora.manifest import Utterance
 from asr.files import read_lines
 
 __all__ = ["RELEASE_2", "RELEASE_3"]
 
 _LICENCE = "CC BY-NC-ND 3.0"
-_MARKS = re.compile(
-    r"\[[^\]]*\]|\{[^}]*\}|<[^>]*>|\([^)]*\)"
-)  # [NOISE] {NOISE} <unk> <sil>, and the (2) of to(2)
+# [NOISE] {NOISE} <unk> <sil>, and the (2) of to(2)
+_MARKS = re.compile(r"\[[^\]]*\]|\{[^}]*\}|<[^>]*>|\([^)]*\)")
 _SUFFIX = re.compile(r"(\w) '(\w)")  # it 's
 
 
 def _read(title: str, name: str, below: str, root: Path | None, parts: Sequence[str]) -> Reading:
+    """Read a release.
+
+    Args:
+        title: of the corpus, in messages.
+        name: of the folder that its archive unpacks to.
+        below: the folder below that one which holds train, dev and test; "" for none.
+        root: a folder that is, or holds, the corpus.
+        parts: there are none.
+    """
     splits = ("train", "dev", "test")
     needed = [f"{below}{split}/{kind}" for split in splits for kind in ("stm", "sph")]
     folder = find_folder(root or Path(), title, *needed, inside=[name])
@@ -82,35 +90,37 @@ def _add(found: Collector, split: str, audio: Path, line: str, where: str) -> No
         )
 
 
-RELEASE_2 = Corpus(
-    name="tedlium2",
-    title="TED-LIUM 2",
-    hours=207,
-    speakers=1242,
-    languages="English",
-    licence=_LICENCE,
-    source="https://www.openslr.org/19/",
-    read=partial(_read, "TED-LIUM 2", "TEDLIUM_release2", ""),
-    archives=(
-        openslr(
-            19, "TEDLIUM_release2.tar.gz", "TEDLIUM_release2", _LICENCE, size_bytes=36_791_529_840,
-            sha256="93281b5fcaaae5c88671c9d000b443cb3c7ea3499ad12010b3934ca41a7b9c58",
-        ),
+def _release(
+    number: int, archive: Archive, *, source: str, hours: int, speakers: int, below: str = ""
+) -> Corpus:
+    """The record of a release, from what differs between the two; `below` is that of `_read`."""
+    title = f"TED-LIUM {number}"
+    return Corpus(
+        name=f"tedlium{number}",
+        title=title,
+        hours=hours,
+        speakers=speakers,
+        languages="English",
+        licence=_LICENCE,
+        source=source,
+        read=partial(_read, title, archive.unpacks_to, below),
+        archives=(archive,),
+    )
+
+
+RELEASE_2 = _release(
+    2,
+    openslr(
+        19, "TEDLIUM_release2.tar.gz", "TEDLIUM_release2", _LICENCE, size_bytes=36_791_529_840,
+        sha256="93281b5fcaaae5c88671c9d000b443cb3c7ea3499ad12010b3934ca41a7b9c58",
     ),
+    source="https://www.openslr.org/19/", hours=207, speakers=1242,
 )  # fmt: skip
-RELEASE_3 = Corpus(
-    name="tedlium3",
-    title="TED-LIUM 3",
-    hours=452,
-    speakers=2028,
-    languages="English",
-    licence=_LICENCE,
-    source="https://www.openslr.org/51/",
-    read=partial(_read, "TED-LIUM 3", "TEDLIUM_release-3", "legacy/"),
-    archives=(
-        openslr(
-            51, "TEDLIUM_release-3.tgz", "TEDLIUM_release-3", _LICENCE, size_bytes=54_320_173_876,
-            sha256="ad1e454d14d1ad550bc2564c462d87c7a7ec83d4dc2b9210f22ab4973b9eccdb",
-        ),
+RELEASE_3 = _release(
+    3,
+    openslr(
+        51, "TEDLIUM_release-3.tgz", "TEDLIUM_release-3", _LICENCE, size_bytes=54_320_173_876,
+        sha256="ad1e454d14d1ad550bc2564c462d87c7a7ec83d4dc2b9210f22ab4973b9eccdb",
     ),
+    source="https://www.openslr.org/51/", hours=452, speakers=2028, below="legacy/",
 )  # fmt: skip

@@ -37,9 +37,8 @@ _LISTS = {
     "test": ("indices/test/nvp/si_et_20.ndx",),
 }
 _AUDIO = (".wv1", ".wav", ".flac", ".sph", ".opus")
-_SKIPPED = re.compile(
-    r"11-2\.1/wsj0/si_tr_s/401/", re.IGNORECASE
-)  # they are on another disk, too, says Kaldi
+# They are on another disk, too, says Kaldi.
+_SKIPPED = re.compile(r"11-2\.1/wsj0/si_tr_s/401/", re.IGNORECASE)
 _LINE = re.compile(r"(?P<text>.*)\((?P<id>\w{8})\)\s*")
 
 

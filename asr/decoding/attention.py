@@ -14,6 +14,7 @@ from torch import Tensor
 from asr.decoding.hypothesis import Hypothesis, name_tokens, time_words
 from asr.decoding.partial import DecoderStream
 from asr.errors import ModelError, SettingsError
+from asr.model.decoding_weights import DecodingWeights
 from asr.model.recurrent_decoder import EncodedSource, RecurrentDecoder
 from asr.model.sequence_search import SearchConfig, beam_search
 from asr.text.tokenizer import Tokenizer
@@ -29,8 +30,7 @@ def rescore_by_attention(
     encoded: Tensor | None,
     step_lengths: Tensor,
     tokenizer: Tokenizer,
-    weight: float,
-    acoustic_scale: float = 1.0,
+    weights: DecodingWeights,
 ) -> list[list[Hypothesis]]:
     """Replace a share of the acoustic scores of a batch's hypotheses by the attention decoder's.
 
@@ -40,8 +40,8 @@ def rescore_by_attention(
         encoded: (batch, steps, size) the encoder's outputs, on any device.
         step_lengths: (batch,) int64 valid steps.
         tokenizer: the model's.
-        weight: the share, from 0 to 1.
-        acoustic_scale: factor on the decoder's log-probabilities, as on the model's in the acoustic scores.
+        weights: `attention_weight`, the share; `acoustic_scale`, a factor on the decoder's log-probabilities,
+            as on the model's in the acoustic scores.
 
     Returns:
         (batch,) the same hypotheses of each, best first.
@@ -52,17 +52,12 @@ def rescore_by_attention(
     encoded = _required(encoded)
     results = []
     for nbest, memory, length in zip(hypotheses, encoded, step_lengths.tolist(), strict=True):
-        tokens = [transcript_tokens(one.tokens, tokenizer) for one in nbest]
-        rescored = [
-            replace(
-                old,
-                score=old.score + weight * (acoustic_scale * log_prob - old.acoustic_score),
-                attention_score=log_prob,
-            )
-            for old, log_prob in zip(
-                nbest, token_log_probs(decoder, memory[: max(length, 1)], tokens), strict=True
-            )
-        ]
+        tokens = [transcript_tokens(hypothesis.tokens, tokenizer) for hypothesis in nbest]
+        log_probs = token_log_probs(decoder, memory[: max(length, 1)], tokens)
+        rescored = []
+        for old, log_prob in zip(nbest, log_probs, strict=True):
+            change = weights.attention_weight * (weights.acoustic_scale * log_prob - old.acoustic_score)
+            rescored.append(replace(old, score=old.score + change, attention_score=log_prob))
         results.append(sorted(rescored, key=lambda hypothesis: -hypothesis.score))
     return results
 
@@ -82,16 +77,16 @@ def token_log_probs(
         (texts,) nats, the end of the text included.
     """
     distinct = list(dict.fromkeys(tokens))
-    lengths = torch.tensor([len(one) for one in distinct])
+    lengths = torch.tensor([len(ids) for ids in distinct])
     target = torch.zeros(len(distinct), int(lengths.max()), dtype=torch.int64)
-    for row, one in zip(target, distinct, strict=True):
-        row[: len(one)] = torch.tensor(one, dtype=torch.int64)
+    for row, ids in zip(target, distinct, strict=True):
+        row[: len(ids)] = torch.tensor(ids, dtype=torch.int64)
     memory = memory.to(decoder.device)
     source = decoder.source(memory.unsqueeze(0), torch.tensor([len(memory)], device=memory.device))
     source = source.repeated(len(distinct))
     losses = decoder.target_losses(source, target.to(memory.device), lengths.to(memory.device)).tolist()
-    found = {one: -loss for one, loss in zip(distinct, losses, strict=True)}
-    return [found[one] for one in tokens]
+    log_prob_of = {ids: -loss for ids, loss in zip(distinct, losses, strict=True)}
+    return [log_prob_of[ids] for ids in tokens]
 
 
 def transcript_tokens(tokens: Sequence[int], tokenizer: Tokenizer) -> tuple[int, ...]:
@@ -169,22 +164,22 @@ class AttentionDecoder:
                 ]
             results = []
             for row, outputs in enumerate(found_outputs):
-                one = source.rows(torch.tensor([row], device=decoder.device))
+                utterance = source.rows(torch.tensor([row], device=decoder.device))
                 found: dict[str, Hypothesis] = {}
                 for tokens, log_prob in outputs:
                     text = " ".join(name for name, _ in name_tokens(tokens, self._tokenizer))
                     if text not in found and len(found) < self._nbest:
-                        found[text] = self._hypothesis(text, tokens, log_prob, one, step_s)
+                        found[text] = self._hypothesis(text, tokens, log_prob, utterance, step_s)
                 results.append(list(found.values()))
         return results
 
     def _hypothesis(
         self, text: str, tokens: tuple[int, ...], log_prob: float, source: EncodedSource, step_s: float
     ) -> Hypothesis:
-        log_probs, weights = self._decoder.step_through(
+        log_probs, attention = self._decoder.step_through(
             source, torch.tensor([tokens], dtype=torch.int64, device=self._decoder.device)
         )
-        steps: list[int] = weights[0, : len(tokens)].argmax(1).cummax(0).values.tolist()
+        steps: list[int] = attention[0, : len(tokens)].argmax(1).cummax(0).values.tolist()
         confidences = [float(log_probs[0, index, token].exp()) for index, token in enumerate(tokens)]
         ends = [step + 1 for step in steps]
         words = time_words(name_tokens(tokens, self._tokenizer), steps, ends, confidences, step_s)

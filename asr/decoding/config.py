@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from asr.errors import SettingsError, option_name
-from asr.model.decoding_weights import DecodingWeights
+from asr.model.decoding_weights import WEIGHT_NAMES, DecodingWeights
 from asr.model.shipped import ModelFiles
 
 __all__ = ["BeamConfig", "DecoderSettings"]
 
-_WEIGHTS = tuple(item.name for item in fields(DecodingWeights))
 _BEAM_SIZE = 100
 _SHIPPED = "(default: what the model ships with, else none)"
 
@@ -129,7 +128,7 @@ class DecoderSettings:
     @property
     def given(self) -> dict[str, Any]:
         """The weights that are given, by name."""
-        values = {name: getattr(self.weights, name) for name in _WEIGHTS}
+        values = {name: getattr(self.weights, name) for name in WEIGHT_NAMES}
         return {name: value for name, value in values.items() if value is not None}
 
     def with_defaults_of(self, files: ModelFiles) -> "DecoderSettings":

@@ -20,11 +20,9 @@ from asr.decoding.rescoring import TwoPassDecoder
 from asr.decoding.resources import DecodingResources, attention_decoder_of
 from asr.errors import ModelError, SettingsError, option_name
 from asr.model.acoustic import AcousticModel
-from asr.model.decoding_weights import DecodingWeights, Tuning, TuningKey
+from asr.model.decoding_weights import WEIGHT_NAMES, DecodingWeights, Tuning, TuningKey
 
 __all__ = ["Decoder", "DescribedDecoder", "build_decoder"]
-
-_WEIGHTS = tuple(item.name for item in fields(DecodingWeights))
 
 
 class Decoder(Protocol):
@@ -98,6 +96,22 @@ def build_decoder(settings: DecoderSettings, model: AcousticModel, nbest: int = 
         AsrError: the settings contradict each other, or a file cannot be used.
     """
     tokenizer = model.settings.tokenizer
+    named = _options_of_a_search(settings, nbest)
+    if settings.decoder in ("greedy", "attention") and named:
+        raise SettingsError(
+            f"--decoder {settings.decoder} takes no {named[0]}. Leave it out, or use --decoder beam."
+        )
+    if settings.decoder == "attention":
+        return _attention_decoder(settings, model, nbest)
+    if settings.decoder == "beam" or named:
+        return _beam_decoder(settings, model, nbest)
+    _refuse_beam(settings.beam, "greedy")
+    unit = DecodingResources().unit(tokenizer)
+    return DescribedDecoder(GreedyDecoder(tokenizer), name="greedy", weights="", tuned=True, unit=unit)
+
+
+def _options_of_a_search(settings: DecoderSettings, nbest: int) -> list[str]:
+    """The options that are given and that only a beam search has, as they are typed."""
     options = {
         "--lm": settings.lm, "--lexicon": settings.lexicon, "--hotwords": settings.hotwords,
         "--rescore": settings.rescore, "--rescore-lm": settings.rescore_lm,
@@ -105,26 +119,22 @@ def build_decoder(settings: DecoderSettings, model: AcousticModel, nbest: int = 
         "--nbest": nbest > 1 and settings.decoder != "attention",
         "--open-vocabulary": settings.open_vocabulary,
     }  # fmt: skip
-    given = settings.given
-    options |= {f"--{name.replace('_', '-')}": True for name in given}
-    named = [option for option, value in options.items() if value]
-    if settings.decoder in ("greedy", "attention") and named:
-        raise SettingsError(
-            f"--decoder {settings.decoder} takes no {named[0]}. Leave it out, or use --decoder beam."
-        )
+    return [option for option, value in options.items() if value] + [*map(option_name, settings.given)]
+
+
+def _attention_decoder(settings: DecoderSettings, model: AcousticModel, nbest: int) -> DescribedDecoder:
+    _refuse_beam(replace(settings.beam, beam_size=None), "by the attention decoder")
+    tokenizer, beam_size = model.settings.tokenizer, settings.beam.beam_size or 1
+    alone = AttentionDecoder(attention_decoder_of(model, "--decoder attention"), tokenizer, beam_size, nbest)
+    name = f"attention decoder, beam of {max(beam_size, nbest)}"
     unit = DecodingResources().unit(tokenizer)
-    if settings.decoder == "attention":
-        _refuse_beam(replace(settings.beam, beam_size=None), "by the attention decoder")
-        beam_size = settings.beam.beam_size or 1
-        alone = AttentionDecoder(
-            attention_decoder_of(model, "--decoder attention"), tokenizer, beam_size, nbest
-        )
-        return DescribedDecoder(alone, f"attention decoder, beam of {max(beam_size, nbest)}", "", True, unit)
-    if settings.decoder != "beam" and not named:
-        _refuse_beam(settings.beam, "greedy")
-        return DescribedDecoder(GreedyDecoder(tokenizer), "greedy", "", True, unit)
+    return DescribedDecoder(alone, name=name, weights="", tuned=True, unit=unit)
+
+
+def _beam_decoder(settings: DecoderSettings, model: AcousticModel, nbest: int) -> DescribedDecoder:
+    """A beam search: the weights that are given, else those tuned for these resources, else the defaults."""
+    tokenizer, tunings, given = model.settings.tokenizer, model.settings.tunings, settings.given
     resources = DecodingResources.read(settings, model)
-    tunings = model.settings.tunings
     # weights that were found without the hot words are better than none
     keys = (resources.key, replace(resources.key, hotwords=""))
     tuning = next((old for key in keys for old in tunings if old.key == key), None)
@@ -138,17 +148,18 @@ def build_decoder(settings: DecoderSettings, model: AcousticModel, nbest: int = 
                 f"--prior-weight {config.weights.prior_weight:g}: the model's mean posteriors are not known "
                 f"yet. `asr tune` measures them and stores them with the model."
             )
-    used = [name for name in _WEIGHTS if resources.uses(name)]
+    used = [name for name in WEIGHT_NAMES if resources.uses(name)]
     needed = {name for name in ("lm_weight", "rescore_weight", "attention_weight") if resources.uses(name)}
     decoder: Decoder = TwoPassDecoder(tokenizer, config, resources, priors)
+    name = f"beam of {config.resolved_beam_size}, {resources.name}"
     if settings.open_vocabulary:
         from asr.decoding.open_vocabulary import open_vocabulary  # takes a second to import
 
         decoder = open_vocabulary(decoder, tokenizer, config, resources, priors)
-    name = f"beam of {config.resolved_beam_size}, {resources.name}"
+        name += ", open vocabulary"
     return DescribedDecoder(
         decoder=decoder,
-        name=name + ", open vocabulary" if settings.open_vocabulary else name,
+        name=name,
         weights=_describe(config.weights, used, given, tuning, resources.key),
         tuned=tuning is not None or not needed or given.keys() >= {*needed, "word_bonus"},
         unit=resources.unit(tokenizer),

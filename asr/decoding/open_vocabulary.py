@@ -13,10 +13,10 @@ Source: the score is that of Bisani, Ney, "Open vocabulary speech recognition wi
     Interspeech 2005, where the search holds the graphones; a second pass leaves the search as it is.
 """
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +32,6 @@ from asr.decoding.partial import DecoderStream
 from asr.decoding.rescoring import text_log_probs
 from asr.decoding.resources import DecodingResources
 from asr.errors import SettingsError
-from asr.lm.interface import LanguageModel
 from asr.lm.ngram.trie import UNK
 from asr.text.joint_ngram import learn_joint_ngram
 from asr.text.phones import MIN_WORDS, PhoneTokenizer
@@ -134,12 +133,8 @@ def open_vocabulary(
             f"--open-vocabulary: the lexicon has too few pronunciations to learn spelling from. At least "
             f"{MIN_WORDS} were expected. Use a larger lexicon."
         )
-    lm = resources.lm if resources.lm and resources.lm.unit == "word" and not resources.key.rescore else None
-    hotwords = frozenset(word for phrase in resources.hotwords for word in phrase.split())
     spelling = SoundToSpelling(learn_joint_ngram(pairs))
-    return OpenVocabularyDecoder(
-        decoder, tokenizer, config, resources.vocabulary, hotwords, spelling, lm, priors
-    )
+    return OpenVocabularyDecoder(decoder, tokenizer, config, resources, spelling, priors)
 
 
 class OpenVocabularyDecoder:
@@ -149,10 +144,9 @@ class OpenVocabularyDecoder:
         decoder: of words.
         tokenizer: the model's.
         config: the weights of the decoder.
-        vocabulary: the words that it knows.
-        kept: words that stay even if they are doubtful: hot words.
+        resources: of the decoder: the words that it knows, and hot words, which stay even if they are
+            doubtful.
         spelling: spells the model's phones.
-        lm: of words, in the decoder's search, or None.
         priors: (vocab,) the model's mean posteriors, needed for a prior weight other than 0.
     """
 
@@ -161,19 +155,21 @@ class OpenVocabularyDecoder:
         decoder: "Decoder",
         tokenizer: PhoneTokenizer,
         config: BeamConfig,
-        vocabulary: Collection[str],
-        kept: Collection[str],
+        resources: DecodingResources,
         spelling: SoundToSpelling,
-        lm: LanguageModel[Any] | None,
         priors: Sequence[float] = (),
     ) -> None:
         given = np.array(priors) if len(priors) else None
         free = BeamConfig(beam_size=_BEAM_SIZE, nbest=_NBEST, weights=config.weights, threads=config.threads)
-        self._decoder, self._vocabulary, self._kept, self._lm = decoder, vocabulary, kept, lm
-        self._weights = config.weights
+        lm = resources.lm
+        self._decoder, self._weights = decoder, config.weights
+        self._vocabulary = vocabulary = resources.vocabulary or frozenset[str]()
+        self._hotwords = frozenset(word for phrase in resources.hotwords for word in phrase.split())
+        # Where words come from the search, their scores hold this language model's.
+        self._lm = lm if lm and lm.unit == "word" and not resources.key.rescore else None
         self._phones = BeamDecoder(tokenizer, free, priors=given)
         self._bias = build_bias(tokenizer.vocab_size, free, given)
-        self._lm_words = frozenset(getattr(lm, "words", ())) or vocabulary
+        self._lm_words = frozenset(self._lm.words if self._lm else ()) or vocabulary
 
         @lru_cache(_CACHED)
         def spellings(phones: str) -> list[Spelled]:
@@ -219,13 +215,14 @@ class OpenVocabularyDecoder:
         rows = pad_sequence([log_probs[run.begin : run.end] for run in runs], batch_first=True)
         lengths = tensor([run.end - run.begin for run in runs])
         nbests = self._phones.decode(rows, lengths, step_s)
-        found = [one for run, nbest in zip(runs, nbests, strict=True) if (one := self._spell(run, nbest))]
+        spelled = (self._spell(run, nbest) for run, nbest in zip(runs, nbests, strict=True))
         chosen: list[_Unknown] = []
-        for one in sorted(found, key=lambda one: -one.gain):
-            if all(_apart(one.run.words, other.run.words) for other in chosen):
-                chosen.append(one)
-        for one in sorted(chosen, key=lambda one: -one.run.words.start):  # from the end, so that indices stay
-            hypothesis = _replace(hypothesis, one, step_s)
+        for unknown in sorted(filter(None, spelled), key=lambda unknown: -unknown.gain):
+            if all(_apart(unknown.run.words, other.run.words) for other in chosen):
+                chosen.append(unknown)
+        # From the end, so that indices stay.
+        for unknown in sorted(chosen, key=lambda unknown: -unknown.run.words.start):
+            hypothesis = _replace(hypothesis, unknown, step_s)
         return hypothesis
 
     def _runs(self, hypothesis: Hypothesis, adjusted: NDArray[np.float64], step_s: float) -> Iterator[_Run]:
@@ -240,7 +237,7 @@ class OpenVocabularyDecoder:
         begins = [round(word.start_s / step_s) for word in words]
         ends = [round(word.end_s / step_s) for word in words]
         first = [*np.searchsorted(hypothesis.steps, begins).tolist(), len(hypothesis.tokens)]
-        doubtful = [word.confidence < _DOUBTFUL and word.text not in self._kept for word in words]
+        doubtful = [word.confidence < _DOUBTFUL and word.text not in self._hotwords for word in words]
         for start in range(len(words)):
             for stop in range(start + 1, min(start + _MAX_WORDS, len(words)) + 1):
                 if not doubtful[stop - 1]:
@@ -288,15 +285,15 @@ class OpenVocabularyDecoder:
             limit = phones.acoustic_score - run.acoustic - run.known
             if len(phones.tokens) < _MIN_PHONES or limit <= (best.gain if best else 0.0):
                 continue
-            for one in self._spellings(phones.text):
-                gain = limit + _SPELLING_WEIGHT * one.log_prob
-                if gain > (best.gain if best else 0.0) and one.letters not in self._vocabulary:
-                    best = _Unknown(run, one.letters, gain, phones)
+            for spelled in self._spellings(phones.text):
+                gain = limit + _SPELLING_WEIGHT * spelled.log_prob
+                if gain > (best.gain if best else 0.0) and spelled.letters not in self._vocabulary:
+                    best = _Unknown(run, spelled.letters, gain, phones)
         return best
 
 
-def _apart(one: slice, other: slice) -> bool:
-    return bool(one.stop <= other.start or other.stop <= one.start)
+def _apart(first: slice, second: slice) -> bool:
+    return bool(first.stop <= second.start or second.stop <= first.start)
 
 
 def _replace(hypothesis: Hypothesis, unknown: _Unknown, step_s: float) -> Hypothesis:
@@ -314,7 +311,7 @@ def _replace(hypothesis: Hypothesis, unknown: _Unknown, step_s: float) -> Hypoth
     steps = tuple(step + run.begin for step in phones.steps)
     return replace(
         hypothesis,
-        text=" ".join(one.text for one in words),
+        text=" ".join(word.text for word in words),
         words=words,
         tokens=(
             *hypothesis.tokens[: run.tokens.start],

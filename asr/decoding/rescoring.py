@@ -66,7 +66,7 @@ class TwoPassDecoder:
         other._decoder = self._decoder.with_config(self._first_pass(config), _array(priors))
         return other
 
-    def without_second_opinions(self) -> "TwoPassDecoder":
+    def without_rescorers(self) -> "TwoPassDecoder":
         """The same decoder without second language model and attention decoder, which only rescore."""
         other = copy.copy(self)
         other.resources = replace(self.resources, rescorer=None, attention=None)
@@ -110,10 +110,7 @@ class TwoPassDecoder:
         found, weights = self._rescored(found), self.config.weights
         attention = self.resources.attention
         if attention is not None:
-            found = rescore_by_attention(
-                found, attention, encoded, step_lengths, self._tokenizer, weights.attention_weight,
-                weights.acoustic_scale,
-            )  # fmt: skip
+            found = rescore_by_attention(found, attention, encoded, step_lengths, self._tokenizer, weights)
         return [best[: self.config.nbest] for best in found]
 
     def _rescored(self, found: list[list[Hypothesis]]) -> list[list[Hypothesis]]:

@@ -21,7 +21,7 @@ from asr.model.acoustic import AcousticModel
 from asr.model.decoding_weights import TuningKey
 from asr.model.recurrent_decoder import RecurrentDecoder
 from asr.text import lexicon as lexicon_module
-from asr.text.lexicon import DeferredEntries, Lexicon, parse_lexicon, read_lines, without_stress
+from asr.text.lexicon import DeferredEntries, Lexicon, parse_lexicon, read_lexicon_lines, without_stress
 from asr.text.tokenizer import Tokenizer
 from asr.user_cache import Arrays, cached_arrays, content_digest
 
@@ -229,7 +229,7 @@ def _read_lexicon(path: Path, tokenizer: Tokenizer) -> Lexicon:
 
 def _parse_lexicon(path: Path, tokenizer: Tokenizer) -> Lexicon:
     """A lexicon, or a mere list of words, which the model's tokenizer spells."""
-    lines = read_lines(path)
+    lines = read_lexicon_lines(path)
     if any(len(line.split(None, 1)) > 1 for line in lines):
         lexicon = parse_lexicon(lines, str(path))
         if tokenizer.units == "phones" and not set(lexicon.symbols) <= set(tokenizer.symbols):

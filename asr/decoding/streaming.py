@@ -23,7 +23,7 @@ from asr.decoding.kernel.arena import EMPTY_PREFIX, N_PREFIXES, NONE, shared_pre
 from asr.decoding.partial import Partial
 from asr.text.tokenizer import BLANK, Tokenizer
 
-__all__ = ["BeamStream", "GreedyStream", "Partial"]
+__all__ = ["BeamStream", "GreedyStream"]
 
 
 class BeamStream:

@@ -53,9 +53,8 @@ class _Search:
         self._log_probs = log_probs
         self._states = graph.states(log_probs.shape[1] - 1, costs)
         at_ends = graph.skip_costs(costs.skip_at_ends)
-        self._before = np.concatenate(
-            [[0.0], costs.skip + np.cumsum(at_ends)]
-        )  # of the words before each one
+        # What it costs to leave out the words before each one, and after.
+        self._before = np.concatenate([[0.0], costs.skip + np.cumsum(at_ends)])
         self._after = np.concatenate([costs.skip + np.cumsum(at_ends[::-1])[::-1], [0.0]])
         self._window = costs.window
         self._scores = np.empty((2, len(self._states.token)))

@@ -53,8 +53,8 @@ class OnnxModel(AcousticModel):
         )
         return torch.from_numpy(log_probs), torch.from_numpy(steps)
 
-    def compute(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, None]:
-        """As `AcousticModel.compute`, without the encoder's outputs."""
+    def outputs_of_features(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, None]:
+        """As `AcousticModel.outputs_of_features`, without the encoder's outputs."""
         log_probs, steps = self(features, lengths)
         return log_probs, steps, None
 

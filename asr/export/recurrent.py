@@ -122,9 +122,8 @@ def _add_operation(
         options["activations"] = ["Relu" if first.relu else "Tanh"] * len(directions)
     direction = "bidirectional" if len(directions) == 2 else "forward"
     count = 3 if kind == "LSTM" else 2
-    y, *last = graph.op(
-        kind, *inputs, outputs=count, hidden_size=width, direction=direction, **options
-    )  # y is (steps, directions, batch, width)
+    # y is (steps, directions, batch, width)
+    y, *last = graph.op(kind, *inputs, outputs=count, hidden_size=width, direction=direction, **options)
     y = graph.op("Transpose", y, perm=[0, 2, 1, 3])
     y = graph.op("Reshape", y, graph.constant([0, 0, len(directions) * width]))
     return y, [graph.op("Squeeze", one, graph.constant([0])) for one in last] if states else []

@@ -1,6 +1,6 @@
-"""Long recordings cut into pieces that a model can take: at pauses, else into windows that overlap.
+"""Long recordings cut into segments that a model can take: at pauses, else into windows that overlap.
 
-What holds no speech is left out. Only the piece that is being cut is in memory.
+What holds no speech is left out. Only the segment that is being cut is in memory.
 """
 
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from torch import Tensor
 from asr.errors import SettingsError
 from asr.frontend.voice_activity import FRAME_S, VadName, VoiceActivity
 
-__all__ = ["Piece", "SegmentationConfig", "Segmenter"]
+__all__ = ["SegmentationConfig", "Segmenter", "SpeechSegment"]
 
 _LEAST_SEGMENT_S = 5.0
 
@@ -22,7 +22,7 @@ _LEAST_SEGMENT_S = 5.0
 SPEECH, NO_SPEECH = 0.5, 0.35
 _LEAST_SPEECH_S = 0.1  # what is shorter is a click
 _LEAST_PAUSE_S = 0.25  # what is shorter may be inside a word
-_LONG_PAUSE_S = 2.0  # is left out, and the piece ends there
+_LONG_PAUSE_S = 2.0  # is left out, and the segment ends there
 PAD_S = 0.3  # kept before and after speech
 _OVERLAP_S = 4.0  # of windows, where there is no pause
 _QUIET_S = 0.1  # the quietest stretch of this length is the middle of the overlap
@@ -46,13 +46,13 @@ class SegmentationConfig:
 
 
 @dataclass(frozen=True)
-class Piece:
-    """A part of a recording.
+class SpeechSegment:
+    """A part of a recording that holds speech, cut out of it.
 
     Attributes:
         start_s: of its first sample, seconds from the start of the recording.
         waveform: (samples,) float32.
-        overlap_s: seconds at its end that the next piece begins with.
+        overlap_s: seconds at its end that the next segment begins with.
     """
 
     start_s: float
@@ -77,23 +77,23 @@ class Segmenter:
         self._speech = np.zeros(0, np.float32)  # probabilities
         self._first = 0  # the frame of the recording that `_samples` and `_speech` begin with
 
-    def accept(self, block: Tensor) -> Iterator[Piece]:
-        """Take the next samples, (samples,), and return the pieces that can be cut now."""
+    def accept(self, block: Tensor) -> Iterator[SpeechSegment]:
+        """Take the next samples, (samples,), and return the segments that can be cut now."""
         self._samples = torch.cat([self._samples, block])
         self._speech = np.concatenate([self._speech, self._vad.accept(block).numpy()])
         return self._cut(final=False)
 
-    def finish(self) -> Iterator[Piece]:
-        """The last pieces."""
+    def finish(self) -> Iterator[SpeechSegment]:
+        """The last segments."""
         self._speech = np.concatenate([self._speech, self._vad.finish().numpy()])
         return self._cut(final=True)
 
-    def _cut(self, final: bool) -> Iterator[Piece]:
-        while (piece := self._next(final)) is not None:
-            yield piece
+    def _cut(self, final: bool) -> Iterator[SpeechSegment]:
+        while (segment := self._next(final)) is not None:
+            yield segment
 
-    def _next(self, final: bool) -> Piece | None:
-        """The next piece; None where none begins, or where more has to be known first."""
+    def _next(self, final: bool) -> SpeechSegment | None:
+        """The next segment; None where none begins, or where more has to be known first."""
         known = len(self._speech)
         regions = speech_regions(self._speech)
         pad = _frames(PAD_S)
@@ -101,18 +101,18 @@ class Segmenter:
             self._drop(known if final else max(0, known - _frames(_LEAST_PAUSE_S) - pad))
             return None
         begin = max(0, regions[0][0] - pad)
-        last = 0  # the last region of the piece
+        last = 0  # the last region of the segment
         while last + 1 < len(regions):
             if regions[last + 1][1] + pad - begin > self._longest:
                 break
             if regions[last + 1][0] - regions[last][1] > _frames(_LONG_PAUSE_S):
-                return self._piece(begin, regions[last][1] + pad, regions[last][1] + pad)
+                return self._segment(begin, regions[last][1] + pad, regions[last][1] + pad)
             last += 1
         full = last + 1 < len(regions) or regions[last][1] + pad - begin > self._longest
         if not full:
             if not final and known - regions[last][1] <= _frames(_LONG_PAUSE_S):
                 return None
-            return self._piece(begin, regions[last][1] + pad, regions[last][1] + pad)
+            return self._segment(begin, regions[last][1] + pad, regions[last][1] + pad)
         if regions[last][1] + pad - begin > self._longest:
             return self._window(begin)
         # The longest pause of the second half, else the last one.
@@ -120,24 +120,24 @@ class Segmenter:
         late = [pause for pause in pauses if pause[0] - begin >= self._longest // 2] or pauses[-1:]
         end, following = max(late, key=lambda pause: pause[1] - pause[0])
         room = (following - end) // 2
-        return self._piece(begin, end + min(pad, room), end + room)
+        return self._segment(begin, end + min(pad, room), end + room)
 
-    def _piece(self, begin: int, end: int, following: int) -> Piece:
-        """Frames begin to end as a piece; the next one begins at `following` or later."""
-        piece = Piece(self._seconds(begin), self._part(begin, end))
+    def _segment(self, begin: int, end: int, following: int) -> SpeechSegment:
+        """Frames begin to end as a segment; the next one begins at `following` or later."""
+        segment = SpeechSegment(self._seconds(begin), self._part(begin, end))
         self._drop(following)
-        return piece
+        return segment
 
-    def _window(self, begin: int) -> Piece:
-        """A piece that ends in the middle of speech, and that the next one overlaps."""
+    def _window(self, begin: int) -> SpeechSegment:
+        """A segment that ends in the middle of speech, and that the next one overlaps."""
         end = begin + self._longest
         half = min(_frames(_OVERLAP_S) // 2, self._longest // 8)
         search = begin + self._longest // 2, end - half
         middle = search[0] + self._quietest(self._part(*search))
         waveform = self._part(begin, middle + half)
-        piece = Piece(self._seconds(begin), waveform, 2 * half * FRAME_S)
+        segment = SpeechSegment(self._seconds(begin), waveform, 2 * half * FRAME_S)
         self._drop(middle - half)
-        return piece
+        return segment
 
     def _quietest(self, samples: Tensor) -> int:
         """The frame in the middle of the quietest stretch."""

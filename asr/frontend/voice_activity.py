@@ -160,9 +160,8 @@ class _SileroVad:
     def __init__(self, sample_rate: int) -> None:
         self._net = _silero()
         self._resampler = StreamResampler(sample_rate, _SILERO_RATE)
-        self._samples = torch.zeros(
-            _SILERO_CONTEXT
-        )  # the context of the next frame, and what is not yet a frame
+        # The context of the next frame, and what is not yet a frame.
+        self._samples = torch.zeros(_SILERO_CONTEXT)
         self._state: tuple[Tensor, Tensor] | None = None
 
     def accept(self, waveform: Tensor) -> Tensor:
@@ -231,9 +230,8 @@ def _silero() -> _SileroNet:
     if file is None:
         raise SettingsError("--vad silero: the package silero-vad is not installed. Use --vad energy.")
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore"
-        )  # the format is deprecated; silero-vad's other files are older networks
+        # The format is deprecated; silero-vad's other files are older networks.
+        warnings.simplefilter("ignore")
         network = torch.jit.load(str(file), map_location="cpu")  # type: ignore[no-untyped-call]
     weights = network.state_dict()
     net = _SileroNet()

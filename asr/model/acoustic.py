@@ -1,4 +1,4 @@
-"""The acoustic model: normalisation, encoder and decoder, if any, with settings and tokenizer."""
+"""The acoustic model: normalisation, encoder and attention decoder, if any, with settings and tokenizer."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -86,7 +86,7 @@ class AcousticModel(nn.Module):
         return self.encoder.encode(features, lengths)
 
     def log_probs(self, waveforms: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """The first two of `outputs`."""
+        """(batch, steps, vocab) log-probabilities and (batch,) valid steps: the first two of `outputs`."""
         log_probs, step_lengths, _ = self.outputs(waveforms)
         return log_probs, step_lengths
 
@@ -114,10 +114,10 @@ class AcousticModel(nn.Module):
         padded = padded.to(self.device, non_blocking=True)
         samples = samples.to(self.device, non_blocking=True)
         with evaluating(self):
-            return self.compute(log_mel(padded, config), frame_count(samples, config))
+            return self.outputs_of_features(log_mel(padded, config), frame_count(samples, config))
 
-    def compute(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        """`outputs` of features, (batch, frames, n_mels), of (batch,) int64 lengths."""
-        encoded, steps = self.encode(features, lengths)
+    def outputs_of_features(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """`outputs` of features, (batch, frames, n_mels), of (batch,) int64 lengths, in the module's mode."""
+        encoded, step_lengths = self.encode(features, lengths)
         log_probs = self.encoder.log_probs(encoded)
-        return log_probs, steps, None if self.attention_decoder is None else encoded.float()
+        return log_probs, step_lengths, None if self.attention_decoder is None else encoded.float()

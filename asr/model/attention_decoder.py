@@ -1,4 +1,4 @@
-"""The settings of an acoustic model's attention decoder, a second opinion on what CTC has found.
+"""The settings of an acoustic model's attention decoder, which rescores what CTC has found.
 
 It writes the model's tokens one by one, from the outputs of the acoustic encoder, and so knows which tokens
 follow each other, which CTC does not. It is trained together with CTC, or alone on a frozen encoder.

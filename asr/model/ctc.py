@@ -77,8 +77,9 @@ def deterministic_ctc_loss(
     Source: Graves et al. 2006, equations 5 to 16, in logarithms.
     """
     device = log_probs.device
-    lengths = (lengths.to(device, non_blocking=True) for lengths in (step_lengths, token_lengths))
-    losses: Tensor = _DeterministicLoss.apply(log_probs, tokens.to(device), *lengths)
+    step_lengths = step_lengths.to(device, non_blocking=True)
+    token_lengths = token_lengths.to(device, non_blocking=True)
+    losses: Tensor = _DeterministicLoss.apply(log_probs, tokens.to(device), step_lengths, token_lengths)
     return losses
 
 
@@ -97,9 +98,9 @@ class _DeterministicLoss(torch.autograd.Function):
         alphas = _alphas(emissions, labels, step_lengths)
         last = alphas[:, -1]
         ends = last.gather(1, torch.stack([states - 1, (states - 2).clamp_min(0)], dim=1))
-        one, other = ends.unbind(1)
+        in_blank, in_token = ends.unbind(1)  # a path ends in the last blank, or in the token before it
         # Without tokens there is one state only, not to be counted twice.
-        total = torch.where(token_lengths > 0, torch.logaddexp(one, other), one)
+        total = torch.where(token_lengths > 0, torch.logaddexp(in_blank, in_token), in_blank)
         # Without steps only the empty transcript is possible.
         impossible = torch.where(token_lengths > 0, -math.inf, 0.0).to(total)
         total = torch.where(step_lengths > 0, total, impossible)

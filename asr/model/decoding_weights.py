@@ -7,7 +7,7 @@ from typing import Any
 
 from asr.errors import ModelError, SettingsError, option_name
 
-__all__ = ["DecodingWeights", "Tuning", "TuningKey", "tunings_from_json", "tunings_to_json"]
+__all__ = ["WEIGHT_NAMES", "DecodingWeights", "Tuning", "TuningKey", "tunings_from_json", "tunings_to_json"]
 
 
 _MAX_WEIGHT = 100.0  # absolute value of a weight: e ** 100 outweighs any evidence in audio
@@ -74,6 +74,10 @@ class DecodingWeights:
         return ", ".join(
             f"{item.name.replace('_', '-')} {getattr(self, item.name):g}" for item in fields(DecodingWeights)
         )
+
+
+WEIGHT_NAMES = tuple(item.name for item in fields(DecodingWeights))
+"""The weights in their order, by the names of their fields."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -73,9 +73,8 @@ class DecoderState:
     """The state of a decoder after some target symbols."""
 
     layers: list[State]  # of the recurrent layers
-    attentional_state: (
-        Tensor  # (batch, width) the input of the output layer at the last step; zeros before the first
-    )
+    # (batch, width) the input of the output layer at the last step; zeros before the first
+    attentional_state: Tensor
 
     def rows(self, index: Tensor) -> "DecoderState":
         """The rows of an int64 index (n,)."""

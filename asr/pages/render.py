@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-__all__ = ["data_uri", "render"]
+__all__ = ["COLOURS", "data_uri", "render"]
 
 _FOLDER = Path(__file__).parent
+COLOURS = _FOLDER / "colours.css"
 
 
 def render(template: str, **values: Any) -> str:

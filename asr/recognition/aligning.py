@@ -89,11 +89,11 @@ def align_recordings(
     with limit_cores(settings.threads):
         emissions = recording_emissions(model, segments, settings.batch_s)
         for recording, found in zip(recordings, emissions, strict=True):
-            if isinstance(found.log_probs, AudioError):
-                yield found.log_probs
+            if isinstance(found.outcome, AudioError):
+                yield found.outcome
                 continue
             try:
-                yield aligner.align(found.log_probs, recording.text, found.duration_s, recording.name)
+                yield aligner.align(found.outcome, recording.text, found.duration_s, recording.name)
             except DataError as error:
                 yield error
     aligner.report()

@@ -13,10 +13,10 @@ from asr.recognition.text_alignment import AlignedText
 __all__ = ["Cuts", "CuttingConfig", "LeftOut", "Loudness", "cut_utterances"]
 
 _FRAME_S = 0.01
-_QUIET_S = 0.1  # a cut needs so much quiet
-_QUIET_DB = 12.0  # under the speech around it
-_AROUND_S = 1.0  # is what is around a cut
-_PAD_S = 0.4  # of a longer pause, an utterance keeps so much at each end
+_QUIET_S = 0.1  # the quiet that a cut needs
+_QUIET_DB = 12.0  # which is so far below the speech around it
+_AROUND_S = 1.0  # before and after a pause, where the level of that speech is measured
+_PAD_S = 0.4  # of a longer pause, what an utterance keeps at each end
 _UTTERANCE_COST_S = 1.0  # so many seconds are rather left out than cut off as an utterance of their own
 _DOUBTFUL = 3  # words in a row of low confidence; fewer may be said carelessly
 _ISLAND = 3  # words, at least, between two stretches that do not match: fewer are found anywhere
@@ -222,13 +222,15 @@ def _best_cuts(
     """
     pauses = _pauses(text, loudness, config, first, end)
     words = text.words
-    costs = [0.0] * len(pauses)
-    came: list[tuple[int, tuple[float, float] | None]] = [(0, None)] * len(pauses)
+    costs = [0.0] * len(pauses)  # of the best cuts up to each pause, seconds
+    # The pause before each one on the way of these cuts, and the times of the utterance between the two; None
+    # where what is between them is left out.
+    best_from: list[tuple[int, tuple[float, float] | None]] = [(0, None)] * len(pauses)
     for number, pause in enumerate(pauses):
         if number == 0:
             continue
         costs[number] = costs[number - 1] + pause.at_s - pauses[number - 1].at_s
-        came[number] = number - 1, None
+        best_from[number] = number - 1, None
         for other in reversed(range(number)):
             start_s = max(pauses[other].at_s, words[pauses[other].word].start_s - _PAD_S)
             end_s = min(pause.at_s, words[pause.word - 1].end_s + _PAD_S)
@@ -236,11 +238,11 @@ def _best_cuts(
                 break
             cost = costs[other] + _UTTERANCE_COST_S - 0.5 * min(pause.length_s, 1.0)
             if end_s - start_s >= config.min_s and cost < costs[number]:
-                costs[number], came[number] = cost, (other, (start_s, end_s))
+                costs[number], best_from[number] = cost, (other, (start_s, end_s))
     found = []
     number = len(pauses) - 1
     while number > 0:
-        other, times = came[number]
+        other, times = best_from[number]
         if times is not None:
             found.append((pauses[other].word, pauses[number].word, *times))
         number = other

@@ -1,4 +1,4 @@
-"""Joining: hypotheses of a recording's consecutive pieces -> one hypothesis, overlaps stitched by words."""
+"""Joining: hypotheses of a recording's consecutive parts -> one hypothesis, overlaps stitched by words."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -11,7 +11,7 @@ _SAME_WORD_S = 0.25  # words of two windows are the same where their times diffe
 
 
 class Joined:
-    """What was found in the pieces of a recording so far; a piece costs the same after hours.
+    """What was found in the parts of a recording so far; a part costs the same after hours.
 
     Args:
         step_s: seconds an encoder step.
@@ -20,21 +20,20 @@ class Joined:
     def __init__(self, step_s: float) -> None:
         self._step_s = step_s
         self._ranks: list[_Rank] = []  # best first
-        self._overlap: tuple[float, float] | None = (
-            None  # of the last piece with the next: start, end, seconds
-        )
+        # Of the last part with the next: start and end, seconds.
+        self._overlap: tuple[float, float] | None = None
         self._returned = 0  # words
 
     def add(
         self, found: Sequence[Hypothesis], start_s: float, duration_s: float, overlap_s: float
     ) -> tuple[Word, ...]:
-        """Append the hypotheses of the next piece.
+        """Append the hypotheses of the next part.
 
         Args:
-            found: at least one, best first, with times from the beginning of the piece.
-            start_s: where the piece begins in the recording.
+            found: at least one, best first, with times from the beginning of the part.
+            start_s: where the part begins in the recording.
             duration_s: its length.
-            overlap_s: seconds at its end that the next piece begins with, too.
+            overlap_s: seconds at its end that the next part begins with, too.
 
         Returns:
             The next words of the best hypothesis that will not change any more.
@@ -56,7 +55,7 @@ class Joined:
         return settled
 
     def hypotheses(self) -> tuple[Hypothesis, ...]:
-        """The whole recording's: the first texts of all pieces, then the second ones, and so on."""
+        """The whole recording's: the first texts of all parts, then the second ones, and so on."""
         return tuple(rank.hypothesis() for rank in self._ranks)
 
 

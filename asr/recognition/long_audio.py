@@ -18,7 +18,7 @@ from asr.decoding.hypothesis import Hypothesis, Word
 from asr.errors import AudioError
 from asr.frontend.audio import audio_blocks
 from asr.frontend.recordings import open_recording
-from asr.frontend.segmentation import Piece, SegmentationConfig, Segmenter
+from asr.frontend.segmentation import SegmentationConfig, Segmenter, SpeechSegment
 from asr.frontend.voice_activity import VadName, find_vad, open_vad
 from asr.model.acoustic import AcousticModel
 from asr.recognition.joining import Joined
@@ -31,7 +31,7 @@ log = logging.getLogger("asr")
 Progress = Callable[[Segment, tuple[Word, ...]], None]
 """Gets the next words of a long recording, which do not change any more, with their times in it."""
 
-# What a model makes of a piece that is no speech: a few words that it does not believe. It makes more of
+# What a model makes of a part that is no speech: a few words that it does not believe. It makes more of
 # speech that it does not understand.
 _DOUBTFUL = 0.5  # mean confidence
 _SPARSE = 0.5  # words a second
@@ -49,7 +49,7 @@ class _Recording:
 
     Attributes:
         segment: as it was asked for.
-        joined: what was found in its pieces; None where no piece has its result.
+        joined: what was found in its parts; None where no part has its result.
         duration_s: 0 until it was read to its end.
         empty: whether it was read to its end, and no speech was found.
         doubtful: words that were left out, since they are not to be believed.
@@ -61,8 +61,8 @@ class _Recording:
     empty: bool = False
     doubtful: int = 0
 
-    def add(self, piece: Piece, result: Recognised, step_s: float) -> tuple[Word, ...]:
-        """Append what was found in the next piece, and return the words that will not change any more."""
+    def add(self, part: SpeechSegment, result: Recognised, step_s: float) -> tuple[Word, ...]:
+        """Append what was found in the next part, and return the words that will not change any more."""
         found = result.nbest
         words = found[0].words
         if are_doubtful(words, result.duration_s):
@@ -70,17 +70,14 @@ class _Recording:
             found = (replace(found[0], text="", words=(), tokens=(), steps=()),)
         if self.joined is None:
             self.joined = Joined(step_s)
-        return self.joined.add(found, piece.start_s, result.duration_s, piece.overlap_s)
-
-
-_NOTHING = Piece(0.0, torch.zeros(0))
+        return self.joined.add(found, part.start_s, result.duration_s, part.overlap_s)
 
 
 @dataclass(frozen=True)
 class _Part(Segment):
-    """A piece of a recording that is cut, as `recognise` takes it."""
+    """A part of a recording that is cut, as `recognise` takes it."""
 
-    piece: Piece = field(default=_NOTHING, compare=False)
+    cut: SpeechSegment = field(kw_only=True, compare=False)
 
 
 def recognise_recordings(
@@ -118,7 +115,7 @@ def recognise_recordings(
             done += 1
         part, state = result.segment, states[done]
         if isinstance(part, _Part) and not isinstance(result.outcome, AudioError):
-            words = state.add(part.piece, result, model.step_s)
+            words = state.add(part.cut, result, model.step_s)
             if progress is not None and words:
                 progress(state.segment, words)
             if part.goes_on:
@@ -131,7 +128,7 @@ def recognise_recordings(
 
 
 def _whole(state: _Recording) -> Recognised:
-    """The result of a recording whose pieces are all there."""
+    """The result of a recording whose parts are all there."""
     nbest = state.joined.hypotheses() if state.joined else ()
     if state.doubtful:
         log.info(
@@ -192,17 +189,17 @@ class _Cutter:
     def _parts(self, recording: _Recording) -> Iterator[Segment]:
         """The segments of a recording: each is held back until it is known whether it is the last one."""
         segment = recording.segment
-        held: Piece | None = None
+        held: SpeechSegment | None = None
         try:
             blocks = self._blocks(segment)
             start = list(islice(blocks, 2))
             if len(start) == 1:
                 yield replace(segment, waveform=start[0])
                 return
-            for piece in self._pieces(recording, chain(start, blocks)):
+            for cut in self._cut(recording, chain(start, blocks)):
                 if held is not None:
                     yield _part(segment, held, goes_on=True)
-                held = piece
+                held = cut
         except AudioError as error:
             yield replace(segment, error=error)
             return
@@ -225,7 +222,7 @@ class _Cutter:
             partial=segment.partial,
         )
 
-    def _pieces(self, recording: _Recording, blocks: Iterable[Tensor]) -> Iterator[Piece]:
+    def _cut(self, recording: _Recording, blocks: Iterable[Tensor]) -> Iterator[SpeechSegment]:
         if self._vad is None:
             self._vad = find_vad(self._config.vad)
         segmenter = Segmenter(self._config, open_vad(self._vad, self._rate), self._rate)
@@ -237,5 +234,5 @@ class _Cutter:
         yield from segmenter.finish()
 
 
-def _part(segment: Segment, piece: Piece, goes_on: bool) -> _Part:
-    return _Part(segment.path, waveform=piece.waveform, goes_on=goes_on, piece=piece)
+def _part(segment: Segment, cut: SpeechSegment, goes_on: bool) -> _Part:
+    return _Part(segment.path, waveform=cut.waveform, goes_on=goes_on, cut=cut)

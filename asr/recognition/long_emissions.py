@@ -29,12 +29,12 @@ class RecordingEmissions:
     Attributes:
         segment: the recording.
         duration_s: its length, seconds; 0 where it cannot be used.
-        log_probs: (steps, vocab) float32 nats on the CPU, or why there are none.
+        outcome: (steps, vocab) float32 log-probabilities, nats, on the CPU; or why there are none.
     """
 
     segment: Segment
     duration_s: float
-    log_probs: Tensor | AudioError
+    outcome: Tensor | AudioError
 
 
 @dataclass
@@ -160,7 +160,6 @@ def _seam(rows: Tensor, following: Tensor) -> int:
     if size - 2 * quarter < 2:
         return size // 2
     pairs = differences[quarter : size - quarter].unfold(0, 2, 1).sum(1)  # the step before and the one after
-    near = (
-        1e-4 * (torch.arange(len(pairs)) - len(pairs) / 2).abs() / max(1, len(pairs))
-    )  # of equals: the middle
-    return quarter + 1 + int((pairs + near).argmin())
+    # Of equals: the middle.
+    distance = 1e-4 * (torch.arange(len(pairs)) - len(pairs) / 2).abs() / max(1, len(pairs))
+    return quarter + 1 + int((pairs + distance).argmin())

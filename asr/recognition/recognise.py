@@ -41,7 +41,7 @@ _MAX_THREADS = 8  # that read audio; they read 5,000 s of audio a second
 
 @dataclass(frozen=True)
 class Segment:
-    """A recording, or a part of one."""
+    """A recording, or a part of one, as Kaldi's `segments` has it."""
 
     path: Path
     offset_s: float = 0.0
@@ -72,7 +72,7 @@ def recognise(
     segments: Iterable[Segment],
     batch_s: float,
     decoder: Decoder | None = None,
-    recordings: int | None = None,
+    recording_count: int | None = None,
 ) -> Iterator[Recognised]:
     """Recognise segments, in batches of about the same length; see `run_model`.
 
@@ -81,7 +81,7 @@ def recognise(
         segments: what to recognise.
         batch_s: seconds of audio in a batch, padding included; a longer segment is a batch by itself.
         decoder: what decodes; None decodes greedily.
-        recordings: as for `run_model`.
+        recording_count: as for `run_model`.
 
     Yields:
         One result per segment, in order.
@@ -90,7 +90,7 @@ def recognise(
         SettingsError: batch_s is not above 0, or a batch does not fit into the device's memory.
     """
     decoder = decoder or GreedyDecoder(model.settings.tokenizer)
-    for segment, duration_s, found in run_model(model, segments, batch_s, decoder.decode, recordings):
+    for segment, duration_s, found in run_model(model, segments, batch_s, decoder.decode, recording_count):
         if isinstance(found, AudioError):
             yield Recognised(segment, duration_s, found)
         else:
@@ -109,7 +109,7 @@ def run_model(
     segments: Iterable[Segment],
     batch_s: float,
     use: Callable[[Tensor, Tensor, float, Tensor | None], Sequence[Output]],
-    recordings: int | None = None,
+    recording_count: int | None = None,
 ) -> Iterator[tuple[Segment, float, Output | AudioError]]:
     """Run a model over segments, in batches of about the same length, and hand its output on.
 
@@ -123,7 +123,8 @@ def run_model(
         use: gets (batch, steps, vocab) log-probabilities and (batch,) valid steps, the seconds of a step, and
             (batch, steps, size) encoder outputs if there is an attention decoder, else None; all on the CPU.
             Returns (batch,) results.
-        recordings: that the segments belong to, for the log; needed where the segments come one by one.
+        recording_count: of the recordings that the segments belong to, for the log; needed where segments
+            come one by one.
 
     Yields:
         Each segment in order, with its seconds of audio, and its result, or why it has none.
@@ -134,7 +135,7 @@ def run_model(
     if not batch_s > 0:
         raise SettingsError(f"--batch-s must be above 0 seconds. Got {batch_s:g}.")
     rate = model.settings.features.sample_rate
-    progress = _Progress(len(segments) if isinstance(segments, Sized) else recordings or 0)
+    progress = _Progress(len(segments) if isinstance(segments, Sized) else recording_count or 0)
     windows: deque[_Window[Output]] = deque()
     running: _RunningBatch[Output] | None = None
 

@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import timedelta
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +13,7 @@ from asr.decoding.word_alignment import align_words
 from asr.decoding.word_graph import AlignedWord, Alignment, AlignmentCosts, WordGraph
 from asr.errors import DataError, SettingsError
 from asr.model.acoustic import AcousticModel
+from asr.progress import clock
 from asr.text.lexicon import Lexicon, spell
 from asr.text.normalize import normalize
 from asr.text.phones import PhoneTokenizer
@@ -265,16 +265,12 @@ def describe_mismatches(name: str, text: AlignedText) -> str:
         said = [word.text for word in text.words[one.first : one.first + one.words]]
         quoted = " ".join(said if len(said) < 8 else [*said[:3], "…", *said[-3:]])
         what = f"{one.words} words: {quoted}" if said else "speech that is not in the text"
-        parts.append(f"{_clock(one.start_s)}-{_clock(one.end_s)} ({what})")
+        parts.append(f"{clock(one.start_s)}-{clock(one.end_s)} ({what})")
     others = f", and {len(named) - _MOST_NAMED} more" if len(named) > _MOST_NAMED else ""
     return (
         f"{name}: {count} of {len(text.words)} words do not match the audio, mean confidence "
         f"{text.score:.2f}: {'; '.join(parts)}{others}. Check the text there."
     )
-
-
-def _clock(seconds: float) -> str:
-    return str(timedelta(seconds=round(seconds)))
 
 
 def _listed(words: Sequence[str]) -> str:

@@ -1,1 +1,1 @@
-"""The page about an evaluation: a score with its errors to read, see and hear."""
+"""An evaluation as an HTML page: errors to read, see, hear. `asr.scoring.results` writes text and JSON."""

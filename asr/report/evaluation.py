@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,23 @@ from asr.scoring.evaluation import Evaluation
 from asr.training.diagnostics import FOLDER
 from asr.training.metrics import METRICS, read_metrics
 
-__all__ = ["describe_settings", "write_page"]
+__all__ = ["about_evaluation", "describe_settings", "write_page"]
 
 _LONG = 6  # entries of a value that is a topic of its own
+
+
+def about_evaluation(title: str, settings: Mapping[str, Mapping[str, str]], run_dir: Path | None) -> About:
+    """What the page says beside the errors: settings, and of the training its curves and pictures.
+
+    Args:
+        title: of the page.
+        settings: of `describe_settings`.
+        run_dir: the folder that the model was trained in; None where it is unknown.
+    """
+    if run_dir is None:
+        return About(title, settings)
+    curves = learning_curves(read_metrics(run_dir / METRICS))
+    return About(title, settings, curves, pictures(run_dir / FOLDER))
 
 
 def write_page(
@@ -32,7 +46,6 @@ def write_page(
     model: AcousticModel,
     about: About,
     fields: Sequence[Mapping[str, Value]],
-    run_dir: Path | None,
     batch_s: float,
 ) -> None:
     """Write the page of an evaluation.
@@ -43,17 +56,13 @@ def write_page(
         path: of the HTML file, in an existing folder.
         evaluation: of the model.
         model: on its device.
-        about: the page's title and settings.
+        about: of `about_evaluation`.
         fields: further values of each utterance in the manifest.
-        run_dir: the folder that the model was trained in, for its learning curves; None where it is unknown.
         batch_s: seconds of audio in a batch, padding included.
 
     Raises:
         OSError: the file cannot be written.
     """
-    if run_dir is not None:
-        curves = learning_curves(read_metrics(run_dir / METRICS))
-        about = replace(about, curves=curves, gradients=pictures(run_dir / FOLDER))
     selection = select(evaluation.score)
     by_id = {utterance.id: utterance for utterance in evaluation.utterances}
     # Closed also where the page has room for fewer: threads that read ahead would keep the process alive.

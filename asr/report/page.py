@@ -10,7 +10,7 @@ from asr.pages.render import data_uri, render
 from asr.report.charts import Chart, reliability_chart
 from asr.report.media import Media
 from asr.report.tables import histogram, percent, rate_row, tables
-from asr.scoring.breakdown import Value, confusions, hurt_words, worst
+from asr.scoring.breakdown import Value, confusions, word_errors, worst
 from asr.scoring.calibration import calibrate
 from asr.scoring.evaluation import Evaluation
 from asr.scoring.wer import Score
@@ -98,7 +98,7 @@ def build_page(
         if one.id in listed
     ]
     index = {row[0]: number for number, row in enumerate(utterances)}
-    pairs, hurt = confusions(score), hurt_words(score)
+    pairs, wrong_words = confusions(score), word_errors(score)
     calibration = calibrate(score, hypotheses)
     return render(
         "report.html",
@@ -120,7 +120,7 @@ def build_page(
             "Deleted": [(p.reference, p.count) for p in pairs if not p.hypothesis],
             "Inserted": [(p.hypothesis, p.count) for p in pairs if not p.reference],
         },
-        hurt=hurt[:_MOST_PAIRS],
+        wrong_words=wrong_words[:_MOST_PAIRS],
         most_pairs=_MOST_PAIRS,
         calibration=calibration,
         reliability=reliability_chart(calibration.bins) if calibration else None,

@@ -8,8 +8,16 @@ from dataclasses import dataclass
 from asr.scoring.wer import Score, UtteranceScore
 
 __all__ = [
-    "Confusion", "Part", "Value", "WordErrors", "breakdown", "confusions", "hurt_words", "length_ranges",
-    "ranges", "worst",
+    "Confusion",
+    "Part",
+    "Value",
+    "WordErrors",
+    "breakdown",
+    "confusions",
+    "length_ranges",
+    "ranges",
+    "word_errors",
+    "worst",
 ]  # fmt: skip
 
 Value = str | int | float | bool
@@ -129,7 +137,7 @@ def confusions(score: Score) -> list[Confusion]:
     return [Confusion(*pair, count) for pair, count in ordered]
 
 
-def hurt_words(score: Score) -> list[WordErrors]:
+def word_errors(score: Score) -> list[WordErrors]:
     """The words of the references that were wrong, those with the most errors first."""
     said: Counter[str] = Counter()
     instead: dict[str, Counter[str]] = {}
@@ -149,4 +157,6 @@ def hurt_words(score: Score) -> list[WordErrors]:
 def worst(score: Score, count: int) -> list[UtteranceScore]:
     """The utterances with the most errors, those with the higher error rate first among equals."""
     wrong = [utterance for utterance in score.utterances if utterance.words.errors]
-    return sorted(wrong, key=lambda one: (-one.words.errors, -one.words.rate, one.id))[:count]
+    return sorted(
+        wrong, key=lambda utterance: (-utterance.words.errors, -utterance.words.rate, utterance.id)
+    )[:count]

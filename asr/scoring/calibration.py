@@ -96,7 +96,7 @@ def _calibration(
         )
         found.append(ConfidenceBin(number / bins, (number + 1) / bins, count, mean, share))
     total = len(confidences)
-    ece = sum(one.words * abs(one.confidence - one.right) for one in found) / total
+    ece = sum(part.words * abs(part.confidence - part.right) for part in found) / total
     return Calibration(tuple(found), total, float(right.mean()), ece, _nce(confidences, right), left_out)
 
 

@@ -85,10 +85,10 @@ class Evaluation:
             else:
                 raise AudioError(f"utterance {utterance.id}: {result.outcome}")
         report_left_out(left_out, len(utterances), "utterances")
-        kept, true, hypotheses = zip(*used, strict=True)
+        kept, kept_references, hypotheses = zip(*used, strict=True)
         texts = [hypothesis.text for hypothesis in hypotheses]
         ids, speakers = zip(*((utterance.id, utterance.speaker) for utterance in kept), strict=True)
-        return cls(score(true, texts, ids, rules, unit, speakers), kept, hypotheses, left_out)
+        return cls(score(kept_references, texts, ids, rules, unit, speakers), kept, hypotheses, left_out)
 
 
 def evaluate(

@@ -50,13 +50,13 @@ class ErrorCounter:
         return self._lists[acoustic].errors_with(weights)
 
 
-def _per_weight(name: str, weights: DecodingWeights, one: Hypothesis) -> float:
+def _per_weight(name: str, weights: DecodingWeights, hypothesis: Hypothesis) -> float:
     """What a weight of the second pass is multiplied by in a hypothesis's score."""
     if name == "attention_weight":
-        return weights.acoustic_scale * one.attention_score - one.acoustic_score
+        return weights.acoustic_scale * hypothesis.attention_score - hypothesis.acoustic_score
     if name == "word_bonus":
-        return len(one.text.split())
-    return {"lm_weight": one.lm_log_prob, "rescore_weight": one.rescore_lm_log_prob}[name]
+        return len(hypothesis.text.split())
+    return {"lm_weight": hypothesis.lm_log_prob, "rescore_weight": hypothesis.rescore_lm_log_prob}[name]
 
 
 @dataclass(frozen=True)
@@ -94,11 +94,12 @@ class NBestLists:
         added = {name: np.zeros(shape) for name in names}
         for row, (hypotheses, reference) in enumerate(zip(found, references, strict=True)):
             texts = np.s_[row, : len(hypotheses)]
-            scores[texts] = [one.score for one in hypotheses]
+            scores[texts] = [hypothesis.score for hypothesis in hypotheses]
             for name in names:
-                added[name][texts] = [_per_weight(name, weights, one) for one in hypotheses]
+                added[name][texts] = [_per_weight(name, weights, hypothesis) for hypothesis in hypotheses]
                 scores[texts] -= getattr(weights, name) * added[name][texts]
-            errors[texts] = count_errors([reference] * len(hypotheses), [one.text for one in hypotheses])
+            recognised = [hypothesis.text for hypothesis in hypotheses]
+            errors[texts] = count_errors([reference] * len(hypotheses), recognised)
         return cls(scores, added, errors)
 
     def errors_with(self, weights: DecodingWeights) -> int:
@@ -115,9 +116,9 @@ def oracle_errors(references: Sequence[str], found: Sequence[Sequence[Hypothesis
         found: (utterances,) hypotheses of each.
     """
     pairs = [
-        (reference, one.text)
+        (reference, hypothesis.text)
         for reference, hypotheses in zip(references, found, strict=True)
-        for one in hypotheses
+        for hypothesis in hypotheses
     ]
     counts = iter(count_errors(*map(list, zip(*pairs, strict=True))))
     return sum(min(next(counts) for _ in hypotheses) for hypotheses in found)

@@ -1,9 +1,8 @@
 """Two systems on the same utterances: which makes fewer errors, where, and whether that may be chance."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from asr.errors import DataError
+from asr.errors import DataError, first_few
 from asr.scoring.significance import (
     MatchedPairs,
     PairedInterval,
@@ -40,24 +39,27 @@ class Pair:
             raise DataError(
                 f"A counts {self.first.unit}, B {self.second.unit}. Expected the same. Score them alike."
             )
-        ids = [{one.id: one.reference for one in score.utterances} for score in (self.first, self.second)]
-        only = [sorted(ids[0].keys() - ids[1].keys()), sorted(ids[1].keys() - ids[0].keys())]
+        of_a, of_b = (
+            {utterance.id: utterance.reference for utterance in score.utterances}
+            for score in (self.first, self.second)
+        )
+        only = [sorted(of_a.keys() - of_b.keys()), sorted(of_b.keys() - of_a.keys())]
         if any(only):
             found = [
-                f"{len(names)} only in {name} ({_few(names)})"
+                f"{len(names)} only in {name} ({first_few(names, _NAMED)})"
                 for name, names in zip("AB", only, strict=True)
                 if names
             ]
             raise DataError(
-                f"A has {len(ids[0])} utterances, B {len(ids[1])}: {', '.join(found)}. Expected the same "
+                f"A has {len(of_a)} utterances, B {len(of_b)}: {', '.join(found)}. Expected the same "
                 f"ones. Score the same manifest, or add --common to compare those that both have."
             )
-        other = [name for name, reference in ids[0].items() if ids[1][name] != reference]
-        if other:
+        different = [name for name, reference in of_a.items() if of_b[name] != reference]
+        if different:
             raise DataError(
-                f"{len(other)} references differ, such as {other[0]}: {ids[0][other[0]]!r:.60} and "
-                f"{ids[1][other[0]]!r:.60}. Expected the same words. Score both with the same references and "
-                f"--normalizer."
+                f"{len(different)} references differ, such as {different[0]}: "
+                f"{of_a[different[0]]!r:.60} and {of_b[different[0]]!r:.60}. Expected the same words. "
+                f"Score both with the same references and --normalizer."
             )
 
     @classmethod
@@ -67,31 +69,32 @@ class Pair:
         Raises:
             DataError: they have none in common, or references differ.
         """
-        ids = {one.id for one in first.utterances} & {one.id for one in second.utterances}
+        of_a, of_b = ({utterance.id for utterance in score.utterances} for score in (first, second))
+        ids = of_a & of_b
         return cls(first.part(ids), second.part(ids))
 
     def bootstrap(self) -> PairedInterval:
         """The interval of B's error rate minus A's."""
         pairs = self.utterances()
         return paired_bootstrap(
-            [one.words.errors for one, _ in pairs],
-            [other.words.errors for _, other in pairs],
-            [one.words.reference_length for one, _ in pairs],
-            [one.speaker or other.speaker for one, other in pairs],
+            [a.words.errors for a, _ in pairs],
+            [b.words.errors for _, b in pairs],
+            [a.words.reference_length for a, _ in pairs],
+            [a.speaker or b.speaker for a, b in pairs],
         )
 
     def matched_pairs(self) -> MatchedPairs:
         """The matched pairs test over segments of sentences."""
         return matched_pairs([
-            other - one
-            for first, second in self.utterances()
-            for one, other in error_segments(first.operations, second.operations)
+            errors_b - errors_a
+            for a, b in self.utterances()
+            for errors_a, errors_b in error_segments(a.operations, b.operations)
         ])  # fmt: skip
 
     def utterances(self) -> list[tuple[UtteranceScore, UtteranceScore]]:
         """Each utterance as A and as B have it, in the order of A."""
-        others = {one.id: one for one in self.second.utterances}
-        return [(one, others[one.id]) for one in self.first.utterances]
+        of_b = {utterance.id: utterance for utterance in self.second.utterances}
+        return [(utterance, of_b[utterance.id]) for utterance in self.first.utterances]
 
     def sentence(self, test: MatchedPairs) -> str:
         """The result in plain words.
@@ -126,7 +129,7 @@ class Pair:
         note = f"; {interval.note}" if interval.note else ""
         rough = f"; {test.segments} are few for this test" if 0 < test.segments < _FEW_SEGMENTS else ""
         pairs = self.utterances()
-        gains = [one.words.errors - other.words.errors for one, other in pairs]
+        gains = [a.words.errors - b.words.errors for a, b in pairs]
         lines = [
             self.sentence(test),
             f"A: {self.first.wer_line()}",
@@ -147,10 +150,10 @@ class Pair:
         shown = [pairs[number] for number in order[:examples] if gains[number]]
         if shown:
             lines += ["", "Changed most (errors in capitals, *** where a word is missing):"]
-        for one, other in shown:
-            lines.append(f"{one.id}  errors: A {one.words.errors}, B {other.words.errors}")
-            lines.append(f"  REF: {one.reference}")
-            lines += [f"  {name}:   {_marked(text)}" for name, text in (("A", one), ("B", other))]
+        for a, b in shown:
+            lines.append(f"{a.id}  errors: A {a.words.errors}, B {b.words.errors}")
+            lines.append(f"  REF: {a.reference}")
+            lines += [f"  {name}:   {_marked(utterance)}" for name, utterance in (("A", a), ("B", b))]
         return "\n".join(lines)
 
 
@@ -160,7 +163,3 @@ def _marked(utterance: UtteranceScore) -> str:
         found if operation == "C" else found.upper() or "***" for operation, _, found in utterance.columns()
     ]
     return " ".join(words)
-
-
-def _few(names: Sequence[str]) -> str:
-    return ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")

@@ -36,7 +36,7 @@ class PronunciationScore:
 
     def interval(self) -> Interval:
         """The 95% interval of `words_wrong`, by a bootstrap over words."""
-        return bootstrap_interval([int(one) for one in self.wrong], [1] * len(self.wrong))
+        return bootstrap_interval([int(wrong) for wrong in self.wrong], [1] * len(self.wrong))
 
 
 def score_pronunciations(
@@ -48,15 +48,16 @@ def score_pronunciations(
         given: (words,) phones; may be empty.
         references: (words,) the right pronunciations of each, at least one.
     """
-    true = [" ".join(one) for row in references for one in row]
-    found = [" ".join(one) for one, row in zip(given, references, strict=True) for _ in row]
-    errors = iter(count_errors(true, found))
+    # Each word's pronunciation against each of the right ones.
+    right_texts = [" ".join(phones) for right in references for phones in right]
+    given_texts = [" ".join(phones) for phones, right in zip(given, references, strict=True) for _ in right]
+    errors = iter(count_errors(right_texts, given_texts))
     closest = [
-        min(((next(errors), len(one)) for one in row), key=lambda pair: pair[0] / pair[1])
-        for row in references
+        min(((next(errors), len(phones)) for phones in right), key=lambda pair: pair[0] / pair[1])
+        for right in references
     ]
     return PronunciationScore(
-        wrong=tuple(one not in row for one, row in zip(given, references, strict=True)),
+        wrong=tuple(phones not in right for phones, right in zip(given, references, strict=True)),
         phone_errors=sum(count for count, _ in closest),
         phones=sum(length for _, length in closest),
     )

@@ -27,6 +27,8 @@ FEWEST_SPEAKERS = 5
 # Numbers drawn at once by the bootstrap: 8 bytes each.
 _DRAWN_AT_ONCE = 4_000_000
 
+_RIGHT_BETWEEN = 2  # words that both systems have right, between two segments of the matched pairs test
+
 
 @dataclass(frozen=True)
 class Interval:
@@ -203,9 +205,6 @@ def error_segments(first: str, second: str) -> list[tuple[int, int]]:
             segments.append((errors[0], errors[1]))
             errors = [0, 0]
     return [*segments, (errors[0], errors[1])] if any(errors) else segments
-
-
-_RIGHT_BETWEEN = 2  # words
 
 
 def _by_word(operations: str) -> list[tuple[int, str]]:

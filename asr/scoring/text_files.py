@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from asr.errors import DataError
+from asr.errors import DataError, first_few
 from asr.files import read_lines
 from asr.scoring.wer import Score, score
 
@@ -92,10 +92,12 @@ def score_by_id(
         if missing:
             found.append(
                 f"{hypothesis} lacks {len(missing)} of the {len(references)} ids of {reference} "
-                f"({_few(missing)})"
+                f"({first_few(missing, _NAMED)})"
             )
         if extra:
-            found.append(f"{hypothesis} has {len(extra)} ids that {reference} lacks ({_few(extra)})")
+            found.append(
+                f"{hypothesis} has {len(extra)} ids that {reference} lacks ({first_few(extra, _NAMED)})"
+            )
         raise DataError(
             f"{' and '.join(found)}. The same ids were expected in both. Add the missing lines (an id alone "
             "is an empty transcript), or remove the extra ones."
@@ -176,7 +178,3 @@ def _case(texts: Iterable[str]) -> str:
     """The one case that all letters of these texts have, or "" where there is none."""
     together = " ".join(texts)
     return "upper case" if together.isupper() else "lower case" if together.islower() else ""
-
-
-def _few(names: list[str]) -> str:
-    return ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")

@@ -4,7 +4,7 @@ import json
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from asr.decoding.resources import DecodingResources, data_digest
 from asr.errors import DataError, SettingsError
 from asr.lm.perplexity import PerplexityResult, sentence_perplexity
 from asr.model.acoustic import AcousticModel
-from asr.model.decoding_weights import DecodingWeights, Tuning, TuningKey
+from asr.model.decoding_weights import WEIGHT_NAMES, DecodingWeights, Tuning, TuningKey
 from asr.recognition.emissions import Emissions
 from asr.scoring.evaluation import reference_texts
 from asr.scoring.objective import ErrorCounter, NBestLists, oracle_errors
@@ -105,45 +105,30 @@ def tune(
         raise DataError(f"{manifest or 'the dev set'}: no utterance to tune on. Expected at least one.")
     if search_beam < 1:
         raise SettingsError(f"--search-beam is {search_beam}. Expected at least 1.")
-    unused = [item.name for item in fields(DecodingWeights) if not resources.uses(item.name)]
-    neutral = {**{name: getattr(DecodingWeights(), name) for name in unused}, "lm_weight": 0.0}
-    grid = grid.holding({**{name: neutral[name] for name in unused}, **(given or {})})
+    grid = _grid_for(resources, grid, given or {})
     unit = resources.unit(tokenizer)
     references = reference_texts(utterances, tokenizer, rules, unit)
     priors = emissions.mean_posteriors()
     full = replace(beam, nbest=NBEST, weights=DecodingWeights(lm_weight=0.0))
     decoder = decoder.with_config(full, priors.tolist())
-    narrow = replace(full, beam_size=min(search_beam, beam.resolved_beam_size), nbest=1)
-    words = sum(len(text.split()) for text in references)
-    first_pass = decoder.without_second_opinions()
-    objective = ErrorCounter(first_pass.with_config(narrow), emissions, references)
-    check = None
-    if (
-        narrow.resolved_beam_size < full.resolved_beam_size and not resources.key.rescore
-    ):  # a long list takes long to rescore
-        check = ErrorCounter(first_pass.with_config(replace(full, nbest=1)), emissions, references)
-    last = [name for name in ("rescore_weight", "attention_weight") if resources.uses(name)]
-    first = {name: grid.values(name)[0] for name in last}
-    points = search_weights(objective, grid.holding(first), words, check)
-    if last:
-        points = _tune_second_pass(points, decoder, grid, emissions, references, last)
+    points = _search(decoder, grid, emissions, references, search_beam)
     best = points[0].weights
     log.info("checking the best weights with a beam of %d: %s", full.resolved_beam_size, best)
     ids = [utterance.id for utterance in utterances]
 
     def scored(found: Sequence[Sequence[Hypothesis]]) -> Score:
-        return score(references, [one[0].text for one in found], ids, rules, unit)
+        return score(references, [hypotheses[0].text for hypotheses in found], ids, rules, unit)
 
     found = list(emissions.decode(decoder.with_config(replace(full, weights=best))))
     result = scored(found)
-    warnings = edges(best, grid)
+    greedy_score = plain_score = None
+    if DecodingResources().unit(tokenizer) == unit:
+        greedy_score = scored(list(emissions.decode(GreedyDecoder(tokenizer))))
     without_lm = replace(resources, lm=None, rescorer=None, attention=None, key=TuningKey())
-    plain_score = greedy_score = None
     if without_lm.unit(tokenizer) == unit:
         plain = TwoPassDecoder(tokenizer, replace(full, nbest=1, unknown_words="allow"), without_lm)
         plain_score = scored(list(emissions.decode(plain)))
-    if DecodingResources().unit(tokenizer) == unit:
-        greedy_score = scored(list(emissions.decode(GreedyDecoder(tokenizer))))
+    warnings = edges(best, grid)
     if resources.lm is not None and plain_score and result.words.errors >= plain_score.words.errors:
         warnings.append(
             f"the language model does not help: {result.words.errors} errors with it and "
@@ -153,7 +138,7 @@ def tune(
     tuning = Tuning(
         weights=best, key=resources.key, priors=tuple(priors.tolist()), manifest=manifest,
         data=data_digest(utterances), utterances=len(utterances), errors=result.words.errors,
-        words=words, beam_size=full.resolved_beam_size,
+        words=_word_count(references), beam_size=full.resolved_beam_size,
         date=datetime.now(UTC).isoformat(timespec="seconds"),
     )  # fmt: skip
     return Tuned(
@@ -185,6 +170,43 @@ def write_points(out: Path, tuned: Tuned, name: str) -> None:
     draw_surface(tuned.points, words, out / "surface.png", name)
 
 
+def _grid_for(resources: DecodingResources, grid: Grid, given: Mapping[str, float]) -> Grid:
+    """The grid in which weights that are given keep their values, and those without effect neutral ones."""
+    defaults = asdict(DecodingWeights(lm_weight=0.0))
+    neutral = {name: defaults[name] for name in WEIGHT_NAMES if not resources.uses(name)}
+    return grid.holding({**neutral, **given})
+
+
+def _word_count(texts: Sequence[str]) -> int:
+    return sum(len(text.split()) for text in texts)
+
+
+def _search(
+    decoder: TwoPassDecoder, grid: Grid, emissions: Emissions, references: Sequence[str], search_beam: int
+) -> list[Point]:
+    """Everything that was tried, the best first: the weights of the search, then those that only rescore.
+
+    Args:
+        decoder: with the settings of the final check.
+        grid: the weights that are tried.
+        emissions: of the dev set.
+        references: its texts.
+        search_beam: prefixes kept in the grid and the lines.
+    """
+    resources, full = decoder.resources, decoder.config
+    narrow = replace(full, beam_size=min(search_beam, full.resolved_beam_size), nbest=1)
+    first_pass = decoder.without_rescorers()
+    fast = ErrorCounter(first_pass.with_config(narrow), emissions, references)
+    check = None
+    # A long list takes long to rescore.
+    if narrow.resolved_beam_size < full.resolved_beam_size and not resources.key.rescore:
+        check = ErrorCounter(first_pass.with_config(replace(full, nbest=1)), emissions, references)
+    last = [name for name in ("rescore_weight", "attention_weight") if resources.uses(name)]
+    first = {name: grid.values(name)[0] for name in last}
+    points = search_weights(fast, grid.holding(first), _word_count(references), check)
+    return _tune_second_pass(points, decoder, grid, emissions, references, last) if last else points
+
+
 def _tune_second_pass(
     points: list[Point],
     decoder: TwoPassDecoder,
@@ -212,11 +234,9 @@ def _tune_second_pass(
         best,
         names,
     )
-    others = {
-        item.name: getattr(best, item.name) for item in fields(DecodingWeights) if item.name not in names
-    }
-    words = sum(len(text.split()) for text in references)
-    return [*search_weights(lists.errors_with, grid.holding(others), words), *points]
+    others = {name: getattr(best, name) for name in WEIGHT_NAMES if name not in names}
+    tried = search_weights(lists.errors_with, grid.holding(others), _word_count(references))
+    return [*tried, *points]
 
 
 def language_model_fit(resources: DecodingResources, references: Sequence[str]) -> PerplexityResult | None:

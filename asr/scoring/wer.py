@@ -183,11 +183,11 @@ class Score:
 
     def interval(self, level: float = 0.95, resamples: int = 1000, seed: int = 0) -> Interval:
         """Bootstrap interval of the WER, over speakers or utterances, as `bootstrap_interval` gives it."""
-        return self._interval([one.words for one in self.utterances], level, resamples, seed)
+        return self._interval([utterance.words for utterance in self.utterances], level, resamples, seed)
 
     def cer_interval(self, level: float = 0.95, resamples: int = 1000, seed: int = 0) -> Interval:
         """The same of the CER."""
-        return self._interval([one.characters for one in self.utterances], level, resamples, seed)
+        return self._interval([utterance.characters for utterance in self.utterances], level, resamples, seed)
 
     def _interval(self, counts: Sequence[ErrorCounts], level: float, resamples: int, seed: int) -> Interval:
         return bootstrap_interval(

@@ -32,7 +32,7 @@ def length_table(counts: Counts) -> str:
     lines = [f"{'% wrong by letters':<40}" + "".join(f"{length:>7}" for length in lengths)]
     for system, by_length in counts.items():
         shares = [by_length.get(length) for length in lengths]
-        cells = "".join(f"{100 * one[0] / one[1]:7.1f}" if one else f"{'':>7}" for one in shares)
+        cells = "".join(f"{100 * share[0] / share[1]:7.1f}" if share else f"{'':>7}" for share in shares)
         lines.append(f"{system:<40}{cells}")
     return "\n".join(lines)
 

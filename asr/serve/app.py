@@ -14,6 +14,7 @@ from fastapi.responses import FileResponse, JSONResponse, Response, StreamingRes
 from starlette.exceptions import HTTPException
 
 from asr.errors import AsrError
+from asr.pages.render import COLOURS
 from asr.recognition.streaming import StreamConfig, StreamResult
 from asr.recognition.transcription import Model
 from asr.serve.limits import Guard, ServeLimits
@@ -25,7 +26,7 @@ from asr.transcripts.record import RecordingTranscript
 __all__ = ["make_app"]
 
 _PAGE = Path(__file__).parent / "page"
-_FILES = ("app.css", "app.js", "recorder.js")
+_FILES = {name: _PAGE / name for name in ("app.css", "app.js", "recorder.js")} | {COLOURS.name: COLOURS}
 _TYPES = {
     "json": "application/json",
     "srt": "application/x-subrip",
@@ -77,7 +78,7 @@ def make_app(
     async def page_file(file: str) -> FileResponse:
         if file not in _FILES:
             raise HTTPException(404, f"/{file}: there is nothing here.")
-        return FileResponse(_PAGE / file, headers=_HEADERS)
+        return FileResponse(_FILES[file], headers=_HEADERS)
 
     @app.get("/about/limits")
     async def about() -> dict[str, Any]:

@@ -42,11 +42,10 @@ __all__ = [
     "lexicon_for_sounds",
     "parse_lexicon",
     "read_lexicon",
-    "read_lines",
+    "read_lexicon_lines",
     "read_words",
     "spell",
     "without_stress",
-    "write_lexicon",
 ]
 
 log = logging.getLogger("asr")
@@ -171,10 +170,10 @@ def read_lexicon(path: Path) -> Lexicon:
     Raises:
         DataError: the file cannot be read or holds no word, or a line has no symbols.
     """
-    return parse_lexicon(read_lines(path), str(path))
+    return parse_lexicon(read_lexicon_lines(path), str(path))
 
 
-def read_lines(path: Path) -> list[str]:
+def read_lexicon_lines(path: Path) -> list[str]:
     """The lines of a UTF-8 text file, also one that is compressed (.gz, .xz).
 
     Raises:
@@ -198,7 +197,7 @@ def read_words(paths: Sequence[Path]) -> list[str]:
     words: list[str] = []
     empty = 0
     for path in paths:
-        lines = read_lines(path)
+        lines = read_lexicon_lines(path)
         for number, line in enumerate(lines[:-1] if not lines[-1] else lines, start=1):
             word = line.strip()
             if len(word.split()) > 1:
@@ -286,20 +285,6 @@ def _make_lexicon(entries: Mapping[str, Mapping[Spelling, float]], name: str, wi
         name,
         {word: tuple(math.log(prob) for _, prob in found) for word, found in ranked.items()},
     )
-
-
-def write_lexicon(path: Path, lexicon: Lexicon) -> None:
-    """Write a lexicon file that `read_lexicon` reads back.
-
-    Raises:
-        DataError: the file cannot be written.
-    """
-    try:
-        path.write_text("".join(f"{line}\n" for line in lexicon.lines()), encoding="utf-8")
-    except OSError as error:
-        raise DataError(
-            f"{path}: cannot be written: {error.strerror or error}. Choose another file."
-        ) from error
 
 
 @cache

@@ -68,7 +68,9 @@ class Microscope(Generic[B]):
             raise self._cannot_write(error) from error
         for row in read_rows(self.folder / ROWS):
             # JSON has no infinity.
-            self._remember({key: math.inf if s is None else s for key, s in row["symptoms"].items()})
+            self._remember(
+                {key: math.inf if severity is None else severity for key, severity in row["symptoms"].items()}
+            )
         self._last_draw = time.monotonic()
 
     def before_update(self, number: int, batches: Sequence[B]) -> None:
@@ -121,7 +123,7 @@ class Microscope(Generic[B]):
         ratio = self._update_ratio()
         clip_rate = self._clipped / self._updates if self._updates else None
         found = find_symptoms(measurements, ratio, clip_rate, self._updates)
-        new = [s for s in found if s.severity > _WORSE * self._warned.get(s.key, 0.0)]
+        new = [symptom for symptom in found if symptom.severity > _WORSE * self._warned.get(symptom.key, 0.0)]
         texts = explain(new, measurements, self.config)
         for text in texts:
             log.warning("update %d: %s", number, text)
@@ -130,9 +132,12 @@ class Microscope(Generic[B]):
         self._updates = self._clipped = 0
         self._count += 1
         spent = self._spent_s + time.monotonic() - began
-        self._write(
-            _row(number, epoch, measurements, ratio, clip_rate, warned, texts) | {"spent_s": round(spent, 3)}
-        )
+        self._write({
+            "event": "measurement", "epoch": epoch, "update": number,
+            "layers": [_layer_row(layer) for layer in measurements],
+            "update_ratio": ratio, "clip_rate": clip_rate, "symptoms": warned, "warnings": texts,
+            "spent_s": round(spent, 3),
+        })  # fmt: skip
         self._undrawn = True
         self._spent_s += time.monotonic() - began
 
@@ -189,29 +194,14 @@ class Microscope(Generic[B]):
         )
 
 
-def _row(
-    number: int,
-    epoch: int,
-    measurements: Sequence[Measurement],
-    ratio: Mapping[str, float],
-    clip_rate: float | None,
-    warned: Mapping[str, float],
-    texts: Sequence[str],
-) -> dict[str, Any]:
-    layers = [
-        {
-            **asdict(layer),
-            "left": layer.remaining_fraction(),
-            "horizon": layer.horizon().steps,
-            "horizon_reached": layer.horizon().reached,
-        }
-        for layer in measurements
-    ]
+def _layer_row(layer: Measurement) -> dict[str, Any]:
+    horizon = layer.horizon()
     return {
-        "event": "measurement", "epoch": epoch, "update": number, "layers": layers,
-        "update_ratio": dict(ratio), "clip_rate": clip_rate,
-        "symptoms": dict(warned), "warnings": list(texts),
-    }  # fmt: skip
+        **asdict(layer),
+        "left": layer.remaining_fraction(),
+        "horizon": horizon.steps,
+        "horizon_reached": horizon.reached,
+    }
 
 
 def _rounded(value: Any) -> Any:

@@ -68,7 +68,8 @@ class Metrics:
         self._board: Any = None
         self._batches, self._epochs = 1, ""
         self._training_s_before = self._progress_before = 0.0
-        self._began = self._paused = time.monotonic()
+        # Up to when time counts as training: the last update, or the end of a pause after it.
+        self._began = self._counted_until = time.monotonic()
         self._window = _Window(self._began)
 
     def begin(self, state: TrainingState, batches: int, epochs: int, progress: float = 0.0) -> None:
@@ -82,7 +83,7 @@ class Metrics:
         """
         self._batches, self._epochs = batches, f"/{epochs}" if epochs else ""
         self._training_s_before, self._progress_before = state.training_s, progress
-        self._began = self._paused = time.monotonic()
+        self._began = self._counted_until = time.monotonic()
         self._window = _Window(self._began)
         if self.enabled:
             self.run_dir.mkdir(parents=True, exist_ok=True)
@@ -135,10 +136,10 @@ class Metrics:
             totals["loss"] = totals.get("loss", 0.0) + report.loss * report.tokens
             totals["tokens"] = totals.get("tokens", 0.0) + report.tokens
         totals["skipped"] = totals.get("skipped", 0.0) + (not report.made)
-        self._paused = time.monotonic()
-        if self._paused - window.since >= self.every_s:
+        self._counted_until = time.monotonic()
+        if self._counted_until - window.since >= self.every_s:
             self._write_line(state, report, progress)
-            self._window = _Window(self._paused)
+            self._window = _Window(self._counted_until)
 
     def validated(self, state: TrainingState, result: ValidationResult, *, every: int, better: bool) -> None:
         """Write the summary of the updates since the last validation, most often of an epoch.
@@ -172,7 +173,7 @@ class Metrics:
 
     def _write_line(self, state: TrainingState, report: UpdateReport, progress: float) -> None:
         window = self._window
-        elapsed = max(self._paused - window.since, 1e-9)
+        elapsed = max(self._counted_until - window.since, 1e-9)
         made = max(window.made, 1)
         statistics = {name: total / made for name, total in window.statistics.items()}
         speed, waiting = window.size / elapsed, min(window.waited_s / elapsed, 1.0)
@@ -202,8 +203,8 @@ class Metrics:
     def _leave_out_pause(self) -> None:
         """Validation since the last update, or what else has taken time, does not count as training."""
         now = time.monotonic()
-        self._window.since += now - self._paused
-        self._paused = now
+        self._window.since += now - self._counted_until
+        self._counted_until = now
 
     def _write(self, row: dict[str, Any]) -> None:
         if not self.enabled:

@@ -88,7 +88,7 @@ def make_pairs(lexicon: Lexicon, letters: Sequence[str], phones: Sequence[str]) 
         Pair(
             word,
             tuple(letter_ids[letter] for letter in word if letter in letter_ids),
-            tuple(tuple(phone_ids[phone] for phone in one) for one in pronunciations),
+            tuple(tuple(phone_ids[phone] for phone in phones_of_one) for phones_of_one in pronunciations),
         )
         for word, pronunciations in lexicon.entries.items()
     ]

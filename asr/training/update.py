@@ -195,7 +195,8 @@ class PendingUpdate(Generic[B]):
     @property
     def losses(self) -> Tensor:
         """(rows,) nats; waits for the device if it is still computing them."""
-        return self.tensors.get()[0]
+        losses, _, _ = self.tensors.get()
+        return losses
 
     def read(self) -> dict[str, float]:
         """The results; waits for the device if it is still computing them."""
@@ -209,8 +210,9 @@ class PendingUpdate(Generic[B]):
             results: as `read` gives them, among them loss, norm and skipped.
             clip_norm: above which gradients are scaled down; 0 for never.
         """
-        pairs = {name: pair.tolist() for name, pair in self.tensors.get()[2].items()}
-        statistics = {name: count / max(total, 1) for name, (count, total) in pairs.items()}
+        _, _, pairs = self.tensors.get()
+        counts = {name: pair.tolist() for name, pair in pairs.items()}
+        statistics = {name: count / max(total, 1) for name, (count, total) in counts.items()}
         return UpdateReport(
             number=self.number,
             made=not results["skipped"],
@@ -246,7 +248,7 @@ def make_optimizer(
     Source: Loshchilov & Hutter 2019, "Decoupled weight decay regularization".
     """
     # Named, so that a checkpoint records which parameters its moments belong to.
-    parameters = [(name, one) for name, one in model.named_parameters() if one.requires_grad]
+    parameters = [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
     slow = set(copied) if copied_rate != 1 else set()
     groups: list[dict[str, Any]] = [
         {

@@ -14,7 +14,7 @@ __all__ = ["SEGMENT_READERS"]
 _PAUSE_S, _SHORTEST_S, _LONGEST_S = 0.5, 3.0, 20.0
 _MARGIN_S = 0.2  # of the pause that goes to the segment on each side
 
-_Segment = tuple[float, float, str]
+_Segment = tuple[float, float, str]  # start and end, seconds, and what is said
 
 
 def _of_subtitles(subtitles: Sequence[Subtitle]) -> list[_Segment]:

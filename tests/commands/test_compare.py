@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from asr.scoring.report import result_json, write_results
+from asr.scoring.results import result_json, write_results
 from asr.scoring.wer import Score, score
 
 REFERENCES = ["a b c", "d e f", "g"]

@@ -13,7 +13,7 @@ from asr.corpora import asterisk
 from asr.corpora.catalogue import CORPORA
 from asr.corpora.corpus import Corpus
 from asr.corpora.manifest import read_manifest
-from tests.corpora import test_corpora as look_alikes
+from tests.corpora import look_alikes
 from tests.corpora.test_download import _deb, _tar
 
 Run = Callable[..., tuple[int, str, str]]

@@ -12,7 +12,7 @@ from asr.corpora.convert import Target, convert
 from asr.corpora.folder import read_folder
 from asr.corpora.manifest import Utterance, read_manifest, write_manifest
 from asr.errors import DataError
-from tests.corpora.test_corpora import sound
+from tests.corpora.look_alikes import sound
 
 
 @pytest.fixture

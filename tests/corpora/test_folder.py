@@ -13,7 +13,7 @@ from asr.corpora.folder import FolderReading, read_folder
 from asr.corpora.manifest import Utterance
 from asr.errors import DataError
 from asr.transcripts.segments import SEGMENT_READERS
-from tests.corpora.test_corpora import sound, write
+from tests.corpora.look_alikes import sound, write
 
 
 def read(root: Path, seed: int = 0) -> FolderReading:

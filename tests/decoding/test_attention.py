@@ -18,6 +18,7 @@ from asr.errors import ModelError
 from asr.frontend.features import FeatureConfig
 from asr.model.acoustic import AcousticModel, ModelSettings
 from asr.model.attention_decoder import AttentionDecoderConfig
+from asr.model.decoding_weights import DecodingWeights
 from asr.model.encoder import EncoderConfig
 from asr.model.recurrent_decoder import RecurrentDecoder
 from asr.text.characters import CharTokenizer
@@ -87,12 +88,13 @@ def test_padding_changes_nothing(kind: str) -> None:
     log_probs, steps, encoded = outputs(model, 0.8, 0.4, 0.2)
     encoded[1, steps[1] :] = 9.0
     texts = [hypothesis((1, 2), -3.0, -3.0), hypothesis((2,), -4.0, -4.0)]
-    rescored = rescore_by_attention([texts] * 3, decoder_of(model), encoded, steps, TOKENIZER, 0.5)
+    weights = DecodingWeights(attention_weight=0.5)
+    rescored = rescore_by_attention([texts] * 3, decoder_of(model), encoded, steps, TOKENIZER, weights)
     together = AttentionDecoder(decoder_of(model), TOKENIZER, 3, 2).decode(log_probs, steps, 0.04, encoded)
     for row, seconds in enumerate((0.8, 0.4, 0.2)):
         length = int(steps[row])
         alone = log_probs[row : row + 1, :length], steps[row : row + 1], encoded[row : row + 1, :length]
-        [found] = rescore_by_attention([texts], decoder_of(model), alone[2], alone[1], TOKENIZER, 0.5)
+        [found] = rescore_by_attention([texts], decoder_of(model), alone[2], alone[1], TOKENIZER, weights)
         assert [one.text for one in found] == [one.text for one in rescored[row]], seconds
         for one, other in zip(found, rescored[row], strict=True):
             assert one.score == pytest.approx(other.score, abs=1e-5)

@@ -1,7 +1,6 @@
 """The documents: links lead somewhere, options and names exist. `make docs` checks the links within docs/."""
 
 import contextlib
-import importlib.util
 import io
 import re
 import runpy
@@ -98,21 +97,9 @@ def test_options_exist(page: Path, options: set[str]) -> None:
     """A page that names an option which was renamed; users copy it and get an error."""
     assert len(options) > 100
     text = page.read_text(encoding="utf-8")
-    if page.name == "renamed.md":
-        text = "\n".join(line.split(" | ")[-1] for line in text.splitlines())
     named = set(re.findall(r"(?<![\w-])--[a-z][\w.-]*", text))
     missing = {name.rstrip(".") for name in named} - options - OTHERS
     assert not missing, f"{page_name(page)} names options that no command has: {sorted(missing)}"
-
-
-def test_renamed_modules_exist() -> None:
-    """The page of new names, out of date as soon as a module moves again."""
-    rows = re.findall(
-        r"^\| `(asr[\w.]+)` \| `(asr[\w.]+)` \|$", (ROOT / "docs" / "renamed.md").read_text(), re.M
-    )
-    assert len(rows) > 30
-    for _, after in rows:
-        assert importlib.util.find_spec(after), after
 
 
 @pytest.mark.parametrize("page", PAGES, ids=page_name)

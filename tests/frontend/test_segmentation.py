@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from asr.errors import SettingsError
-from asr.frontend.segmentation import Piece, SegmentationConfig, Segmenter, speech_regions
+from asr.frontend.segmentation import SegmentationConfig, Segmenter, SpeechSegment, speech_regions
 from asr.frontend.voice_activity import FRAME_S, open_vad
 
 RATE = 8000
@@ -42,52 +42,56 @@ def bursts(*seconds: float) -> Tensor:
     return torch.cat(parts)
 
 
-def cut(waveform: Tensor, config: SegmentationConfig = CONFIG, block_s: float = 3.0) -> list[Piece]:
+def cut(waveform: Tensor, config: SegmentationConfig = CONFIG, block_s: float = 3.0) -> list[SpeechSegment]:
     segmenter = Segmenter(config, Loud(), RATE)
-    pieces = [
-        piece for block in torch.split(waveform, round(block_s * RATE)) for piece in segmenter.accept(block)
+    segments = [
+        segment
+        for block in torch.split(waveform, round(block_s * RATE))
+        for segment in segmenter.accept(block)
     ]
-    return [*pieces, *segmenter.finish()]
+    return [*segments, *segmenter.finish()]
 
 
-def spans(pieces: Sequence[Piece]) -> list[tuple[float, float]]:
-    return [(piece.start_s, piece.start_s + len(piece.waveform) / RATE) for piece in pieces]
+def spans(segments: Sequence[SpeechSegment]) -> list[tuple[float, float]]:
+    return [(segment.start_s, segment.start_s + len(segment.waveform) / RATE) for segment in segments]
 
 
-def check(waveform: Tensor, pieces: Sequence[Piece], longest_s: float = 10.0) -> None:
-    """Every sample of speech is in a piece, in its place; pieces are in order, and overlap where they say."""
+def check(waveform: Tensor, segments: Sequence[SpeechSegment], longest_s: float = 10.0) -> None:
+    """Every sample of speech is in a segment, in its place; segments are in order, overlap as they say."""
     covered = torch.zeros(len(waveform), dtype=torch.int64)
-    for piece in pieces:
-        start = round(piece.start_s * RATE)
-        assert torch.equal(piece.waveform, waveform[start : start + len(piece.waveform)])
-        assert len(piece.waveform) <= longest_s * RATE
-        covered[start : start + len(piece.waveform)] += 1
+    for segment in segments:
+        start = round(segment.start_s * RATE)
+        assert torch.equal(segment.waveform, waveform[start : start + len(segment.waveform)])
+        assert len(segment.waveform) <= longest_s * RATE
+        covered[start : start + len(segment.waveform)] += 1
     assert covered[waveform > 0.01].min() >= 1
-    for (piece, (_, end)), (start, _) in zip(
-        zip(pieces, spans(pieces), strict=True), spans(pieces)[1:], strict=False
+    for (segment, (_, end)), (start, _) in zip(
+        zip(segments, spans(segments), strict=True), spans(segments)[1:], strict=False
     ):
-        assert end - start == pytest.approx(piece.overlap_s, abs=1e-9) if piece.overlap_s else end <= start
+        assert (
+            end - start == pytest.approx(segment.overlap_s, abs=1e-9) if segment.overlap_s else end <= start
+        )
 
 
 def test_pieces_end_in_pauses() -> None:
     """A word that is cut though there is a pause."""
     waveform = bursts(0.5, 3, 0.4, 3, 0.6, 2, 0.4, 4, 0.5, 4, 0.5)
-    pieces = cut(waveform)
-    check(waveform, pieces)
-    assert not any(piece.overlap_s for piece in pieces)
+    segments = cut(waveform)
+    check(waveform, segments)
+    assert not any(segment.overlap_s for segment in segments)
     # Of the pauses in the second half of ten seconds, the longest: after 6.9 s, not after 9.5 s.
     expected = [(0.2, 7.2), (7.2, 14.2), (14.2, 18.7)]
-    np.testing.assert_allclose(spans(pieces), expected, atol=0.1)
+    np.testing.assert_allclose(spans(segments), expected, atol=0.1)
 
 
 def test_long_pauses_are_left_out() -> None:
     """Minutes of silence that are computed, and in which a model may find words."""
     waveform = bursts(20, 2, 30, 2, 25, 0.03, 20)  # the last one is a click
-    pieces = cut(waveform)
-    check(waveform[: 80 * RATE - RATE], pieces)
-    assert len(pieces) == 2
-    assert sum(len(piece.waveform) for piece in pieces) < 5.5 * RATE
-    assert spans(pieces)[0] == pytest.approx((20 - 0.3, 22 + 0.3), abs=0.05)
+    segments = cut(waveform)
+    check(waveform[: 80 * RATE - RATE], segments)
+    assert len(segments) == 2
+    assert sum(len(segment.waveform) for segment in segments) < 5.5 * RATE
+    assert spans(segments)[0] == pytest.approx((20 - 0.3, 22 + 0.3), abs=0.05)
     assert cut(bursts(120)) == []
 
 
@@ -97,11 +101,11 @@ def test_speech_without_a_pause_is_cut_into_windows_that_overlap() -> None:
     waveform = bursts(0.5, 47.3, 0.5)
     quiet = round(8.2 * RATE)
     waveform[quiet : quiet + 1600] = 0.02  # still speech for the detector
-    pieces = cut(waveform)
-    check(waveform, pieces)
-    assert all(piece.overlap_s >= 2 for piece in pieces[:-1])
-    assert not pieces[-1].overlap_s
-    middle = spans(pieces)[0][1] - pieces[0].overlap_s / 2
+    segments = cut(waveform)
+    check(waveform, segments)
+    assert all(segment.overlap_s >= 2 for segment in segments[:-1])
+    assert not segments[-1].overlap_s
+    middle = spans(segments)[0][1] - segments[0].overlap_s / 2
     assert middle == pytest.approx(
         8.3, abs=0.1
     )  # both windows have a second before and after the quiet place
@@ -117,22 +121,22 @@ def test_pieces_do_not_depend_on_blocks() -> None:
     waveform = bursts(*map(float, lengths))
     expected = cut(waveform, block_s=1000.0)
     check(waveform, expected)
-    assert any(piece.overlap_s for piece in expected)
+    assert any(segment.overlap_s for segment in expected)
     for block_s in (0.1, 1.0, 7.3, 30.0):
-        pieces = cut(waveform, block_s=block_s)
-        assert spans(pieces) == spans(expected)
-        assert [piece.overlap_s for piece in pieces] == [piece.overlap_s for piece in expected]
+        segments = cut(waveform, block_s=block_s)
+        assert spans(segments) == spans(expected)
+        assert [segment.overlap_s for segment in segments] == [segment.overlap_s for segment in expected]
 
 
 def test_without_a_detector_windows_cover_everything() -> None:
     """Quiet parts that are dropped though all was asked for."""
     waveform = bursts(20, 5, 20)
     segmenter = Segmenter(CONFIG, open_vad("none", RATE), RATE)
-    pieces = [*segmenter.accept(waveform), *segmenter.finish()]
-    check(waveform, pieces)
-    assert spans(pieces)[0][0] == 0
-    assert spans(pieces)[-1][1] == 45
-    assert all(piece.overlap_s for piece in pieces[:-1])
+    segments = [*segmenter.accept(waveform), *segmenter.finish()]
+    check(waveform, segments)
+    assert spans(segments)[0][0] == 0
+    assert spans(segments)[-1][1] == 45
+    assert all(segment.overlap_s for segment in segments[:-1])
 
 
 def test_only_a_piece_is_in_memory() -> None:
@@ -140,8 +144,8 @@ def test_only_a_piece_is_in_memory() -> None:
     segmenter = Segmenter(CONFIG, Loud(), RATE)
     most = 0
     for _ in range(200):
-        for piece in segmenter.accept(bursts(1.0, 20.0)):
-            assert piece.waveform.untyped_storage().nbytes() <= 4 * 10.1 * RATE
+        for segment in segmenter.accept(bursts(1.0, 20.0)):
+            assert segment.waveform.untyped_storage().nbytes() <= 4 * 10.1 * RATE
         most = max(most, segmenter._samples.untyped_storage().nbytes())
     assert most <= 4 * 32 * RATE
 

@@ -1,4 +1,4 @@
-"""Hypotheses of consecutive pieces put together: every word once, at its time in the recording."""
+"""Hypotheses of consecutive parts put together: every word once, at its time in the recording."""
 
 import random
 
@@ -11,7 +11,7 @@ STEP_S = 0.04
 
 
 def hypothesis(words: list[tuple[str, float]], start_s: float = 0.0, score: float = 1.0) -> Hypothesis:
-    """Words with their begins in the recording, as a decoder gives them for a piece."""
+    """Words with their begins in the recording, as a decoder gives them for a part."""
     timed = tuple(Word(text, begin - start_s, begin - start_s + 0.2, 0.9) for text, begin in words)
     steps = tuple(round((begin - start_s) / STEP_S) for _, begin in words)
     return Hypothesis(
@@ -54,7 +54,7 @@ def test_windows_that_have_no_word_in_common() -> None:
 
 
 def test_pieces_without_overlap_keep_all_words() -> None:
-    """A word at the end of a piece that is taken for one of an overlap."""
+    """A word at the end of a part that is taken for one of an overlap."""
     joined = Joined(STEP_S)
     assert [word.text for word in joined.add([hypothesis([("a", 1.0), ("a", 4.9)])], 0.0, 5.0, 0.0)] == [
         "a",
@@ -72,7 +72,7 @@ def test_pieces_without_overlap_keep_all_words() -> None:
 
 
 def test_ranks() -> None:
-    """Alternatives that are lost where another piece has fewer."""
+    """Alternatives that are lost where another part has fewer."""
     joined = Joined(STEP_S)
     joined.add([hypothesis([("a", 1.0)], score=3.0)], 0.0, 5.0, 0.0)
     joined.add([hypothesis([("b", 6.0)], 5.0, 2.0), hypothesis([("c", 6.0)], 5.0, 1.0)], 5.0, 5.0, 0.0)

@@ -86,7 +86,7 @@ SENTENCES = ["ab c", "cab", "bb a", "c a", "abcabc", "cc aa", "b ac", "ca b", "a
 
 
 def test_a_long_recording_is_its_sentences(net: AcousticModel, tones: Any, tmp_path: Path) -> None:
-    """Words that are lost at cuts, or at times of the piece instead of the recording."""
+    """Words that are lost at cuts, or at times of the part instead of the recording."""
     spoken = (" " * 8).join(SENTENCES)
     long = write(tmp_path / "long.wav", tones, spoken)
     reported: list[Word] = []

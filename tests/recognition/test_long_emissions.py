@@ -51,9 +51,9 @@ def test_windows_are_the_whole(net: AcousticModel, seconds: float) -> None:
     """Steps that are lost or doubled where windows meet, or taken from a window that lacks context there."""
     waveform = sound(seconds)
     (found,) = recording_emissions(net, [Segment(Path("x"), waveform=waveform)], 20.0)
-    assert isinstance(found.log_probs, Tensor)
+    assert isinstance(found.outcome, Tensor)
     whole, _ = net.log_probs([waveform])
-    assert torch.equal(found.log_probs, whole[0])
+    assert torch.equal(found.outcome, whole[0])
     assert found.duration_s == pytest.approx(seconds)
 
 
@@ -70,9 +70,9 @@ def test_recordings_in_order_and_errors(net: AcousticModel, tmp_path: Path) -> N
     found = list(recording_emissions(net, segments, 20.0))
     assert [one.segment for one in found] == segments
     assert [one.duration_s for one in found] == pytest.approx([5.0, 0.0, 0.4, 0.0, 3.0, 0.0])
-    errors = [isinstance(one.log_probs, AudioError) for one in found]
+    errors = [isinstance(one.outcome, AudioError) for one in found]
     assert errors == [False, True, False, True, False, True]
     (alone,) = recording_emissions(net, segments[4:5], 20.0)
-    assert isinstance(alone.log_probs, Tensor)
-    assert isinstance(found[4].log_probs, Tensor)
-    assert torch.equal(found[4].log_probs, alone.log_probs)
+    assert isinstance(alone.outcome, Tensor)
+    assert isinstance(found[4].outcome, Tensor)
+    assert torch.equal(found[4].outcome, alone.outcome)

@@ -1,6 +1,6 @@
 """Breakdowns of a score: every utterance in its part, every error with its word."""
 
-from asr.scoring.breakdown import breakdown, confusions, hurt_words, length_ranges, ranges, worst
+from asr.scoring.breakdown import breakdown, confusions, length_ranges, ranges, word_errors, worst
 from asr.scoring.wer import Score, score
 
 TEXTS = {"u1": ("a b c", "a x c"), "u2": ("a b", "a x b"), "u3": ("b", ""), "u4": ("c", "c")}
@@ -42,8 +42,8 @@ def test_words() -> None:
     """Substitutions, insertions and deletions mixed up, or an inserted word that counts as said."""
     pairs = {(one.reference, one.hypothesis): one.count for one in confusions(scored())}
     assert pairs == {("b", "x"): 1, ("", "x"): 1, ("b", ""): 1}
-    (hurt,) = hurt_words(scored())
-    assert (hurt.word, hurt.errors, hurt.count) == ("b", 2, 3)
+    (wrong,) = word_errors(scored())
+    assert (wrong.word, wrong.errors, wrong.count) == ("b", 2, 3)
 
 
 def test_worst() -> None:

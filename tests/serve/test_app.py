@@ -246,3 +246,12 @@ def test_page_comes_from_here_alone(client: TestClient) -> None:
         assert client.get(f"/{name}").status_code == 200
     for file in (Path(asr.serve.__file__).parent / "page").glob("*.*"):
         assert not re.search(r"https?://(?!localhost)", file.read_text(encoding="utf-8")), file
+
+
+def test_page_has_its_colours(client: TestClient) -> None:
+    """A colour that the page uses, and that is not in the file which it shares with the reports."""
+    sheets = re.findall(r'rel="stylesheet" href="([^"]+)"', client.get("/").text)
+    styles = "".join(client.get(f"/{name}").text for name in sheets)
+    used = {*re.findall(r"var\((--[\w-]+)\)", styles)}
+    assert len(used) > 5
+    assert used <= {*re.findall(r"(--[\w-]+):", styles)}

@@ -20,7 +20,7 @@ from asr.training import trainer as trainer_module
 from asr.training.checkpoint import CHECKPOINT, load_checkpoint
 from asr.training.stopping import StopRequest
 from asr.training.tasks import speech as speech_module
-from asr.training.trainer import Trainer
+from asr.training.trainer import Trainer, _update_seed
 from tests.training.conftest import AUGMENT, ENCODER, StopAfter, rows, same_tree
 
 Make = Callable[..., Trainer]
@@ -250,8 +250,13 @@ def test_plateau_halves_the_rate(
 
 
 def test_large_seeds(make_trainer: Make) -> None:
-    """Guards seeds of more than 32 bits."""
+    """Guards seeds of more than 32 bits, of which torch's generator on a CPU uses the lowest 32."""
     make_trainer(epochs=1, seed=20240101123456).fit(StopRequest())
+    draws = []
+    for seed in (1, 1 + 2**32):
+        torch.manual_seed(_update_seed(seed, update=0, rank=0))
+        draws.append(float(torch.rand(())))
+    assert draws[0] != draws[1]
 
 
 CPU = torch.device("cpu")

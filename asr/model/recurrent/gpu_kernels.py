@@ -35,10 +35,8 @@ from torch import Tensor
 ONE_LAUNCH_BYTES = 1 << 20
 
 _BLOCK_ROWS = 16  # the fewest rows that a tensor core takes
-_BLOCK_UNITS = {
-    2: 64,
-    4: 32,
-}  # by bytes of a weight: what an LSTM's copies of blocks may take of shared memory
+# By bytes of a weight: what an LSTM's copies of blocks may take of shared memory.
+_BLOCK_UNITS = {2: 64, 4: 32}
 
 _inline: Callable[[Callable[..., Any]], Any] = triton.jit
 _compile: Callable[[Callable[..., None]], Any] = triton.jit(do_not_specialize=["steps", "batch", "blocks"])

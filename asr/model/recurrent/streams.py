@@ -21,7 +21,7 @@ def on_two_streams(
 
     The backward pass needs nothing: autograd runs each operation on the stream of its forward pass, and
     orders them. A stream has its own pool of cached memory, so that the peak of reserved memory can rise.
-    Never run so far.
+    Never run on a GPU so far.
 
     Args:
         first: runs on the current stream.

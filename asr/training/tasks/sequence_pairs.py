@@ -131,7 +131,7 @@ class SequencePairTask:
     ) -> None:
         self.net, self.config, self.process, self.seed = net, config, process, seed
         every = [(pair.name, pair.source, target) for pair in train for target in pair.targets]
-        self.train = [one for one in every if net.fits(one[1], one[2])]
+        self.train = [(name, source, target) for name, source, target in every if net.fits(source, target)]
         self.dev = dev
         if len(self.train) < process.world_size or not dev:
             raise DataError(
@@ -189,7 +189,8 @@ class SequencePairTask:
     def forward(self, batch: PairBatch, precision: torch.dtype) -> TaskOutput:
         """The loss of each pair, in nats; nothing is read from the device."""
         device = self.net.device
-        source, target = (one.to(device, non_blocking=True) for one in (batch.source, batch.target))
+        source = batch.source.to(device, non_blocking=True)
+        target = batch.target.to(device, non_blocking=True)
         with autocast(precision, device):
             losses = self.net.losses(source, batch.source_lengths, target, batch.target_lengths)
         return TaskOutput(losses, {})

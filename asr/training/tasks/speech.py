@@ -282,45 +282,70 @@ def validate(
         DataError: the dev set is empty.
     """
     model.eval()
+    parts = process.gather(_score_part(model, dev, precision, decoder))
+    model.train()
+    rows = [row for part in parts for row in part.greedy]
+    if not rows:
+        raise DataError("the dev set is empty. Expected at least one utterance to choose the best epoch by.")
+    # Both sides are normalised already.
+    ids, references, recognised = zip(*rows, strict=True)
+    unit: OutputUnit = "words" if model.settings.tokenizer.pieces else "phones"
+    result = score(references, recognised, ids, "verbatim", unit)
+    lm_wer = None
+    if decoder is not None:
+        names, texts, with_lm = zip(*(row for part in parts for row in part.with_lm), strict=True)
+        lm_wer = 100 * score(texts, with_lm, names, "verbatim", "words").words.rate
+    tokens = max(sum(len(example.tokens) for example in dev.examples), 1)
+    return SpeechValidation(
+        wer=100 * result.words.rate,
+        cer=100 * result.characters.rate,
+        loss=sum(part.loss for part in parts) / tokens,
+        blank_share=sum(part.blank_steps for part in parts) / sum(part.steps for part in parts),
+        examples=tuple(zip(references[:3], recognised[:3], strict=True)),
+        unit=result.unit,
+        attention_loss=(
+            sum(part.attention_loss for part in parts) / tokens if model.attention_decoder else None
+        ),
+        lm_wer=lm_wer,
+    )
+
+
+_Row = tuple[str, str, str]  # an utterance's id, its reference, what was recognised
+
+
+class _ScoredPart(NamedTuple):
+    """What a process has found in its part of the dev set."""
+
+    greedy: list[_Row]
+    loss: float  # nats, over all tokens
+    blank_steps: float
+    steps: float
+    attention_loss: float  # nats, of the attention decoder alone; 0 without one
+    with_lm: list[_Row]  # of the utterances that are decoded with a language model
+
+
+def _score_part(
+    model: AcousticModel, dev: Batches, precision: torch.dtype, decoder: DevDecoder | None
+) -> _ScoredPart:
+    """Score this process's batches; each is decoded while the device computes the next."""
     tokenizer = model.settings.tokenizer
     texts = {example.utterance.id: example.text for example in dev.examples}
-    rows: list[tuple[str, str, str]] = []
-    decoded: list[tuple[str, str, str]] = []  # with the language model
+    greedy: list[_Row] = []
+    with_lm: list[_Row] = []
     totals = [0.0, 0.0, 0.0, 0.0]
     scored = (_score_batch(model, batch, precision, decoder) for batch in dev.load(dev.plan(epoch=0)))
     for batch in delayed_by_one(scored):
         sums, packed, log_probs = batch.tensors.get()
         totals = [total + value for total, value in zip(totals, sums.tolist(), strict=True)]
         hypotheses = replace(batch.paths, packed=packed).hypotheses(tokenizer, model.step_s)
-        rows += [(name, texts[name], found.text) for name, found in zip(batch.ids, hypotheses, strict=True)]
+        greedy += [
+            (name, texts[name], hypothesis.text)
+            for name, hypothesis in zip(batch.ids, hypotheses, strict=True)
+        ]
         if decoder is not None and batch.output is not None and log_probs is not None:
-            decoded += decoder.decode(replace(batch.output, log_probs=log_probs))
-    gathered = process.gather((rows, *totals, decoded))
-    model.train()
-    rows = [row for part in gathered for row in part[0]]
-    if not rows:
-        raise DataError("the dev set is empty. Expected at least one utterance to choose the best epoch by.")
-    # Both sides are normalised already.
-    ids, references, recognised = zip(*rows, strict=True)
-    unit: OutputUnit = "words" if tokenizer.pieces else "phones"
-    result = score(references, recognised, ids, "verbatim", unit)
-    lm_wer = None
-    if decoder is not None:
-        names, words, found_words = zip(*(row for part in gathered for row in part[5]), strict=True)
-        lm_wer = 100 * score(words, found_words, names, "verbatim", "words").words.rate
-    tokens = sum(len(example.tokens) for example in dev.examples)
-    return SpeechValidation(
-        wer=100 * result.words.rate,
-        cer=100 * result.characters.rate,
-        loss=sum(part[1] for part in gathered) / max(tokens, 1),
-        blank_share=sum(part[2] for part in gathered) / sum(part[3] for part in gathered),
-        examples=tuple(zip(references[:3], recognised[:3], strict=True)),
-        unit=unit,
-        attention_loss=(
-            sum(part[4] for part in gathered) / max(tokens, 1) if model.attention_decoder else None
-        ),
-        lm_wer=lm_wer,
-    )
+            with_lm += decoder.decode(replace(batch.output, log_probs=log_probs))
+    loss, blank_steps, steps, attention_loss = totals
+    return _ScoredPart(greedy, loss, blank_steps, steps, attention_loss, with_lm)
 
 
 class _ScoredBatch(NamedTuple):

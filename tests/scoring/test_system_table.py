@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from asr.errors import DataError
-from asr.scoring.comparison import System, draw, table
+from asr.scoring.system_table import System, draw, table
 from asr.scoring.wer import Score, score
 
 _IDS = ("a", "b", "c")

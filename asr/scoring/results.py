@@ -1,8 +1,7 @@
-"""Reports of a score: a summary, alignments, and one JSON record per utterance."""
+"""A score as text and JSON: a summary, alignments, a record per utterance. `asr.report` makes a page."""
 
 import json
 import math
-import os
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
@@ -15,6 +14,7 @@ from asr.decoding.hypothesis import OutputUnit
 from asr.errors import DataError
 from asr.files import atomic_path
 from asr.scoring.wer import ErrorCounts, Score, UtteranceScore
+from asr.torchrun import rank_and_world_size
 
 __all__ = [
     "alignment_text",
@@ -22,9 +22,9 @@ __all__ = [
     "summary",
     "table_by_part",
     "write_alignments",
-    "write_report",
     "write_results",
     "write_score",
+    "write_score_folder",
 ]
 
 
@@ -103,7 +103,7 @@ def table_by_part(scores: Mapping[str, Score], parts: Mapping[str, Sequence[Utte
     return "\n".join(rows)
 
 
-def write_report(folder: Path, score: Score, notes: Sequence[str] = ()) -> str:
+def write_score_folder(folder: Path, score: Score, notes: Sequence[str] = ()) -> str:
     """Write the score, per-utterance results and alignments into a folder.
 
     Under torchrun, where all processes have the same result, one writes it.
@@ -119,7 +119,7 @@ def write_report(folder: Path, score: Score, notes: Sequence[str] = ()) -> str:
     Raises:
         DataError: the files cannot be written.
     """
-    if os.environ.get("RANK", "0") == "0":
+    if rank_and_world_size()[0] == 0:
         write_score(folder / "score.json", score)
         write_results(folder / "results.jsonl", score)
         write_alignments(folder / "alignments.txt", score)

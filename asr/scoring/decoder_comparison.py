@@ -1,4 +1,4 @@
-"""Comparison of decoders: each is tuned on one part of a corpus and scored on another; results are kept."""
+"""Decoders of one model compared: each is tuned on dev and scored on test; results are kept."""
 
 import json
 import logging
@@ -18,9 +18,9 @@ from asr.decoding.resources import DecodingResources, data_digest
 from asr.errors import DataError
 from asr.model.acoustic import AcousticModel
 from asr.recognition.emissions import Emissions, cached_emissions
-from asr.scoring.comparison import System
 from asr.scoring.evaluation import reference_texts
 from asr.scoring.objective import oracle_errors
+from asr.scoring.system_table import System
 from asr.scoring.tuning import (
     NBEST,
     language_model_fit,
@@ -32,7 +32,7 @@ from asr.scoring.tuning import (
 from asr.scoring.weight_search import Grid
 from asr.scoring.wer import score
 
-__all__ = ["Comparison", "Part"]
+__all__ = ["CorpusPart", "DecoderComparison"]
 
 log = logging.getLogger("asr")
 
@@ -40,7 +40,7 @@ _HEADS = ("OOV", "perplexity a word", f"oracle of {NBEST}", "dev", "seconds", "w
 
 
 @dataclass(frozen=True)
-class Part:
+class CorpusPart:
     """One part of a corpus, with the output of a model.
 
     Attributes:
@@ -54,7 +54,9 @@ class Part:
     emissions: Emissions
 
     @classmethod
-    def of(cls, path: Path, model: AcousticModel, utterances: Sequence[Utterance], batch_s: float) -> "Part":
+    def of(
+        cls, path: Path, model: AcousticModel, utterances: Sequence[Utterance], batch_s: float
+    ) -> "CorpusPart":
         """Compute the emissions, or read them from a file that has them.
 
         Args:
@@ -75,7 +77,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class DecoderComparison:
     """Decoders of one model; the result of each is kept in the folder, and reused where nothing has changed.
 
     Attributes:
@@ -88,12 +90,12 @@ class Comparison:
 
     folder: Path
     model: AcousticModel
-    dev: Part
-    test: Part
+    dev: CorpusPart
+    test: CorpusPart
     search_beam: int
 
     def system(self, name: str, settings: DecoderSettings | None, grid: Grid) -> System:
-        """One system's score, with columns for `asr.scoring.comparison.table`.
+        """One system's score, with columns for `asr.scoring.system_table.table`.
 
         Args:
             name: of the system, and of its file.

@@ -14,18 +14,18 @@ from asr.frontend.features import FeatureConfig
 from asr.model.acoustic import AcousticModel, ModelSettings
 from asr.model.encoder import EncoderConfig
 from asr.model.saved import load_model
-from asr.scoring.systems import Comparison, Part
+from asr.scoring.decoder_comparison import CorpusPart, DecoderComparison
 from asr.scoring.weight_search import Grid
 from asr.text.phones import PhoneTokenizer
 
 Run = Callable[..., tuple[int, str, str]]
 
 
-def comparison(model: AcousticModel, manifest: Path, folder: Path) -> Comparison:
+def comparison(model: AcousticModel, manifest: Path, folder: Path) -> DecoderComparison:
     utterances = read_manifest(manifest)
-    dev = Part.of(folder / "dev.safetensors", model, utterances[:4], 60.0)
-    test = Part.of(folder / "test.safetensors", model, utterances[4:], 60.0)
-    return Comparison(folder, model, dev, test, 8)
+    dev = CorpusPart.of(folder / "dev.safetensors", model, utterances[:4], 60.0)
+    test = CorpusPart.of(folder / "test.safetensors", model, utterances[4:], 60.0)
+    return DecoderComparison(folder, model, dev, test, 8)
 
 
 def test_results_are_kept_by_content(tones: Any, tmp_path: Path, run: Run) -> None:

@@ -1,4 +1,4 @@
-"""The reports.
+"""A score as text and files.
 
 Alignments that line up, summaries that name what they are, and files that hold every utterance.
 """
@@ -11,7 +11,7 @@ import pytest
 
 from asr.corpora.manifest import Utterance
 from asr.errors import DataError
-from asr.scoring.report import (
+from asr.scoring.results import (
     alignment_text,
     summary,
     table_by_part,
