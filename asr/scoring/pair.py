@@ -146,7 +146,7 @@ class Pair:
         order = sorted(range(len(pairs)), key=lambda number: -abs(gains[number]))
         shown = [pairs[number] for number in order[:examples] if gains[number]]
         if shown:
-            lines += ["", "Changed most (errors in capitals, *** where a word is missing):"]
+            lines += ["", "Changed most (errors in capitals or brackets, *** where a word is missing):"]
         for one, other in shown:
             lines.append(f"{one.id}  errors: A {one.words.errors}, B {other.words.errors}")
             lines.append(f"  REF: {one.reference}")
@@ -156,10 +156,12 @@ class Pair:
 
 def _marked(utterance: UtteranceScore) -> str:
     """The hypothesis with its errors in capitals."""
-    words = [
-        found if operation == "C" else found.upper() or "***" for operation, _, found in utterance.columns()
-    ]
-    return " ".join(words)
+    words = []
+    for operation, _, found in utterance.columns():
+        capitals = found.upper()
+        wrong = "***" if not found else capitals if capitals != found else f"[{found}]"  # no capitals there
+        words.append(found if operation == "C" else wrong)
+    return ("" if utterance.unit == "characters" else " ").join(words)
 
 
 def _few(names: Sequence[str]) -> str:

@@ -21,7 +21,7 @@ from asr.recognition.emissions import Emissions
 from asr.scoring.evaluation import reference_texts
 from asr.scoring.objective import ErrorCounter, NBestLists, oracle_errors
 from asr.scoring.weight_search import Grid, Point, draw_surface, edges, search_weights
-from asr.scoring.wer import Score, score
+from asr.scoring.wer import Score, counted_unit, score, split_units
 
 __all__ = ["NBEST", "Tuned", "language_model_fit", "oov_rate", "tune", "word_perplexity", "write_points"]
 
@@ -114,7 +114,7 @@ def tune(
     full = replace(beam, nbest=NBEST, weights=DecodingWeights(lm_weight=0.0))
     decoder = decoder.with_config(full, priors.tolist())
     narrow = replace(full, beam_size=min(search_beam, beam.resolved_beam_size), nbest=1)
-    words = sum(len(text.split()) for text in references)
+    words = _count_units(references)
     first_pass = decoder.without_second_opinions()
     objective = ErrorCounter(first_pass.with_config(narrow), emissions, references)
     check = None
@@ -215,8 +215,14 @@ def _tune_second_pass(
     others = {
         item.name: getattr(best, item.name) for item in fields(DecodingWeights) if item.name not in names
     }
-    words = sum(len(text.split()) for text in references)
+    words = _count_units(references)
     return [*search_weights(lists.errors_with, grid.holding(others), words), *points]
+
+
+def _count_units(references: Sequence[str]) -> int:
+    """Words of the references, or characters where these are what is scored."""
+    unit = counted_unit(references)
+    return sum(len(split_units(text, unit)) for text in references if text)
 
 
 def language_model_fit(resources: DecodingResources, references: Sequence[str]) -> PerplexityResult | None:
