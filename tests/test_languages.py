@@ -81,7 +81,7 @@ def test_long_recordings_and_streams_without_spaces(
         "transcribe", tmp_path / "long.wav", "--model", given.model, "--max-segment-s", 5, "--vad", "none"
     )
     assert status == 0, log
-    assert 90 <= len(out.strip()) <= 110  # the model has not learned from so long recordings
+    assert len(out.strip()) > 60  # of 100: the model has not learned from so long recordings
     assert {*out.strip()} <= {*CHINESE.values()}
     pipe = SimpleNamespace(buffer=io.BytesIO((32767 * samples[:16000]).astype("<i2").tobytes()))
     monkeypatch.setattr(sys, "stdin", pipe)
