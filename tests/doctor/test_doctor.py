@@ -219,7 +219,7 @@ def test_scripts_of_many_characters(corpus: Corpus) -> None:
     for number in range(30):
         text = "".join(chr(0x4E00 + 80 * number + index) for index in range(80))
         corpus.add(f"u{number}", text=f"{text}〇 가{'Ж' if number == 7 else ''}", duration=2.0)
-    found = [one for one in examine(corpus.paths(), normalizer="words", workers=1).findings]
+    found = examine(corpus.paths(), normalizer="words", workers=1).findings
     assert [one.id for one in found if one.check == "rare"] == ["u7"]
     assert not [one for one in found if one.check == "digits"]
     corpus.rows["train"] = []

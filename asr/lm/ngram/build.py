@@ -122,7 +122,7 @@ def build(
                   config.unit, len(names) - _RESERVED)  # fmt: skip
         if config.unit == "word" and len(words) < _FEW_WORDS * symbols.sentences and is_unspaced(names):
             log.warning(
-                "most words are in a script without spaces between words, %.1f a line: whole sentences are no "
+                "most words are in a script without spaces between words, %.1f a line: sentences are no "
                 "words. Train a model of characters (--unit character --order 6), or have a tool for the "
                 "language put spaces between the words first.",
                 len(words) / symbols.sentences - 2,
