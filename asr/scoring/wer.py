@@ -234,7 +234,7 @@ def score(
         references: (utterances,) true texts; may be empty strings.
         hypotheses: (utterances,) recognised texts, in the same order; may be empty strings.
         ids: (utterances,) names, each once; None numbers them from 1.
-        normalizer: name of the rules applied to both sides, a key of `asr.text.normalize.NORMALIZERS`.
+        normalizer: name of the rules applied to both sides, as `asr.text.normalize.normalize` takes it.
         unit: what the spaces separate. Phones are compared as they are: the rules were applied
             to the transcripts before they were pronounced. Words that no space separates, in most of the
             references, are compared by character.
