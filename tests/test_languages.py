@@ -93,6 +93,18 @@ def test_long_recordings_and_streams_without_spaces(
     assert not any(" " in row["text"] for row in rows)
 
 
+def test_aligning_without_spaces(run: Run, tones: Tones, tmp_path: Path) -> None:
+    """A text whose sentence is one word to align, or that loses its marks; one time for all of it."""
+    given = recordings(tones, tmp_path, CHINESE)
+    written = f"「{given.texts[5][:3]}」，{given.texts[5][3:]}。"
+    status, out, log = run("align", given.files[5], written, "--model", given.model)
+    row = json.loads(out)
+    assert (status, row["text"]) == (0, written), log
+    times = [(word["start"], word["end"]) for word in row["words"]]
+    assert len(times) == len(given.texts[5])
+    assert times == sorted(times)
+
+
 def test_scores_without_spaces(run: Run, tones: Tones, tmp_path: Path) -> None:
     """A sentence error rate under the name of words, on the screen, on the page and in comparisons."""
     given = recordings(tones, tmp_path, CHINESE)
