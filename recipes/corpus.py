@@ -26,6 +26,7 @@ from asr.scoring.evaluation import evaluate
 from asr.scoring.results import write_score_folder
 from asr.scoring.weight_search import Grid
 from asr.text.normalize import normalize
+from asr.text.scripts import is_unspaced
 from asr.training.recogniser import Settings, train_recogniser
 from asr.training.sizing import settings_for_hours
 
@@ -79,15 +80,20 @@ def main(config: Config) -> str:
 
 
 def learn(splits: dict[str, list[Utterance]], config: Config) -> tuple[Path, Path]:
-    """Train a model and, unless one is given, a trigram of the words of train; manifests are beside them."""
+    """Train a model and, unless one is given, a trigram of the words of train; manifests are beside them.
+
+    Of a script without spaces between words it is a 6-gram of characters.
+    """
     run_dir = config.train.run_dir
     for split, utterances in splits.items():
         write_manifest(run_dir / f"{split}.jsonl", utterances)
-        text = "".join(f"{normalize(one.text, config.text.normalizer)}\n" for one in utterances)
+        text = "".join(f"{normalize(one.text, config.text.rules)}\n" for one in utterances)
         (run_dir / f"{split}.txt").write_text(text, encoding="utf-8")
     path, lm = train_recogniser(splits["train"], splits["dev"], config), config.lm or run_dir / "words.bin"
     if config.lm is None:
-        build([run_dir / "train.txt"], NgramConfig(order=3), lm)
+        unspaced = is_unspaced(one.text for one in splits["train"])
+        ngrams = NgramConfig(order=6, unit="character") if unspaced else NgramConfig(order=3)
+        build([run_dir / "train.txt"], ngrams, lm)
     return path, lm
 
 

@@ -20,7 +20,7 @@ from asr.model.pronouncer import read_pronouncer
 from asr.text.bpe import BpeTokenizer
 from asr.text.characters import CharTokenizer
 from asr.text.lexicon import read_lexicon
-from asr.text.normalize import normalize
+from asr.text.normalize import in_language, normalize
 from asr.text.phones import PhoneTokenizer, report_guesses
 from asr.text.tokenizer import Tokenizer, Units
 
@@ -35,6 +35,9 @@ class TextConfig:
 
     # Text rules that transcripts go through: verbatim, lower, english, or words for other languages.
     normalizer: str = "english"
+    # The language of the transcripts, such as tr: its casing and marks are applied by the rules lower and
+    # words, and words takes the place of english. Models and scores name both: words:tr.
+    language: str = ""
     # The output units: characters; bpe, pieces of words that are learned from the training transcripts (pip
     # install '.[bpe]'); or phones, which need a lexicon in decoding to give words.
     units: Units = "characters"
@@ -59,7 +62,7 @@ class TextConfig:
             raise SettingsError(f"--text.unknown must be error or drop. Got {self.unknown!r}.")
         if self.too_long not in ("drop", "fail"):
             raise SettingsError(f"--text.too-long must be drop or fail. Got {self.too_long!r}.")
-        normalize("", self.normalizer)  # raises for an unknown name
+        in_language(self.normalizer, self.language)  # raises for an unknown name
         if self.units not in get_args(Units):
             raise SettingsError(f"--text.units must be {', '.join(get_args(Units))}. Got {self.units!r}.")
         if self.bpe_size < 3:
@@ -71,6 +74,11 @@ class TextConfig:
                     f"--text.{name} {path} is for phones, but --text.units is {self.units}. Add "
                     f"--text.units phones, or leave the {name} out."
                 )
+
+    @property
+    def rules(self) -> str:
+        """Name of the text rules with the language, as `normalize` takes it and the model stores it."""
+        return in_language(self.normalizer, self.language)
 
 
 @dataclass(frozen=True)
@@ -92,7 +100,7 @@ def learn_tokenizer(utterances: Sequence[Utterance], config: TextConfig) -> Toke
         ModelError: the pronouncer cannot be read, or does not pronounce.
         SettingsError: sentencepiece is missing, or cannot learn that many pieces.
     """
-    texts = [normalize(utterance.text, config.normalizer) for utterance in utterances]
+    texts = [normalize(utterance.text, config.rules) for utterance in utterances]
     if config.units == "bpe":
         return BpeTokenizer.from_texts(texts, config.bpe_size)
     if config.units == "phones":
@@ -136,7 +144,7 @@ def make_examples(
     unknown: Counter[str] = Counter()
     slowed = empty = 0
     for utterance in utterances:
-        text = normalize(utterance.text, config.normalizer)
+        text = normalize(utterance.text, config.rules)
         unknown += tokenizer.unknown_characters(text)
         tokens = tuple(tokenizer.encode(text, utterance=utterance.id, unknown=config.unknown))
         needed = required_steps(tokens)
@@ -155,7 +163,7 @@ def make_examples(
             dropped.append(
                 f"{utterance.id} ({len(tokens)} tokens need {needed} steps, its audio has {steps})"
             )
-    report_guesses(tokenizer, (normalize(u.text, config.normalizer) for u in utterances), kind)
+    report_guesses(tokenizer, (normalize(u.text, config.rules) for u in utterances), kind)
     if unknown:
         log.warning(
             "%d characters of %s transcripts are not in the alphabet and were left out: %s",
@@ -166,7 +174,7 @@ def make_examples(
     if empty:
         log.warning(
             "the %s rules leave nothing of %d %s transcripts: they are trained on as silence",
-            config.normalizer,
+            config.rules,
             empty,
             kind,
         )

@@ -16,6 +16,7 @@ from asr.errors import AsrError, SettingsError
 from asr.recognition.aligning import AlignerSettings, TextOfRecording, align_recordings, read_text
 from asr.recognition.recognise import Segment
 from asr.recognition.text_alignment import AlignedText, Mismatch, describe_mismatches
+from asr.text.scripts import join_words
 from asr.transcripts.formats import FORMATS, Write, choose_formats
 from asr.transcripts.output import TranscriptFolder
 from asr.transcripts.record import RecordingTranscript
@@ -158,7 +159,7 @@ def _transcript(recording: NamedRecording, found: AlignedText | AsrError, units:
         tiers[_MISMATCHES] = mismatches
     return replace(
         transcript,
-        text=" ".join(word.text for word in found.words),
+        text=join_words(word.text for word in found.words),
         words=found.words,
         duration_s=found.duration_s,
         tiers=tiers,
@@ -168,5 +169,5 @@ def _transcript(recording: NamedRecording, found: AlignedText | AsrError, units:
 
 def _interval(mismatch: Mismatch, found: AlignedText) -> Word:
     words = found.words[mismatch.first : mismatch.first + mismatch.words]
-    text = " ".join(word.text for word in words) or _NO_TEXT
+    text = join_words(word.text for word in words) or _NO_TEXT
     return Word(text, mismatch.start_s, mismatch.end_s, sum(w.confidence for w in words) / max(1, len(words)))

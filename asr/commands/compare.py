@@ -37,7 +37,7 @@ class CompareSettings:
     reference: Annotated[Path | None, tyro.conf.arg(metavar="REF")] = None
     """The true texts, where A and B are files of transcripts."""
     normalizer: Annotated[str, tyro.conf.arg(metavar="NAME")] = "verbatim"
-    """With --reference, rules for all texts: verbatim, lower, english or words."""
+    """With --reference, rules for all texts: verbatim, lower, english or words (words:tr for Turkish)."""
     ids: tyro.conf.FlagCreatePairsOff[bool] = False
     """With --reference, lines of text files begin with utterance ids."""
     common: tyro.conf.FlagCreatePairsOff[bool] = False

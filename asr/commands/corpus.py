@@ -64,7 +64,8 @@ class CorpusPrepareSettings:
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"], metavar="DIR")] = Path("manifests")
     """The manifests go into a folder in this one, named after the corpus."""
     normalizer: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
-    """Text rules: verbatim, lower, english or words. Default: those that suit the corpus."""
+    """Text rules: verbatim, lower, english or words (words:tr for Turkish).
+    Default: those that suit the corpus, in its language."""
 
     def __post_init__(self) -> None:
         if self.root is not None and (self.download or self.offline):
@@ -87,7 +88,7 @@ class CorpusFolderSettings:
     seed: int = 0
     """Of the choice of speakers, or utterances, for dev and test."""
     normalizer: Annotated[str, tyro.conf.arg(metavar="NAME")] = "verbatim"
-    """Text rules: verbatim, lower, english or words. Training applies its own."""
+    """Text rules: verbatim, lower, english or words (words:tr for Turkish). Training applies its own."""
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ class DoctorSettings:
     model: Annotated[Path | None, tyro.conf.arg(metavar="MODEL")] = None
     """A model's file, or a name such as english: find transcripts that disagree with what it hears."""
     normalizer: Annotated[str, tyro.conf.arg(metavar="NAME")] = "english"
-    """Text rules of the training: verbatim, lower, english or words."""
+    """Text rules of the training: verbatim, lower, english or words (words:tr for Turkish)."""
     workers: int = field(default_factory=usable_cores)
     """Threads that read audio."""
     batch_s: float = 120.0

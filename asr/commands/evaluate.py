@@ -51,7 +51,7 @@ class EvaluateSettings:
     json: tyro.conf.FlagCreatePairsOff[bool] = False
     # stop at a line or a recording that cannot be used, or skip it: leave it out of the score and count it
     on_error: OnError = "stop"
-    # text rules for both sides: verbatim, lower, english or words
+    # text rules for both sides: verbatim, lower, english or words (words:tr for Turkish)
     normalizer: Annotated[
         str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="(default: the model's own)")
     ] = None
@@ -141,7 +141,8 @@ def describe(provenance: Mapping[str, Any]) -> str:
     parts = []
     if "epoch" in provenance:
         parts.append(f"epoch {provenance['epoch']}")
-    for key, name in (("dev_lm_wer", "WER with a language model"), ("dev_wer", "WER"), ("dev_per", "PER")):
+    rates = {"dev_lm_wer": "WER with a language model", "dev_wer": "WER", "dev_per": "PER"}
+    for key, name in (rates if rates.keys() & provenance.keys() else {"dev_cer": "CER"}).items():
         if key in provenance:
             parts.append(f"dev {name} {provenance[key]:.2f}%")
     if provenance.get("date"):

@@ -87,8 +87,8 @@ def _compare_errors(model: AcousticModel, graph: AcousticModel, files: ModelFile
     """Word error rates of both, in a line."""
     utterances = read_manifest(manifest, allow_empty_text=True)
     decoder = build_decoder(DecoderSettings().with_defaults_of(files), model)
-    rates = [100 * evaluate(one, utterances, decoder=decoder).words.rate for one in (model, graph)]
-    name = "WER" if decoder.unit == "words" else "PER"
+    scores = [evaluate(one, utterances, decoder=decoder) for one in (model, graph)]
+    rates, name = [100 * one.wer for one in scores], scores[0].rate_name
     return (
         f"{name} on {manifest.name}: {rates[0]:.2f}% with torch, {rates[1]:.2f}% with the graph "
         f"({rates[1] - rates[0]:+.2f} points)"

@@ -37,7 +37,8 @@ class NgramTrainSettings:
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"], metavar="FILE")]
     """The model: .bin (fast to load), .arpa or .arpa.gz (for other tools)."""
     normalizer: Annotated[str, tyro.conf.arg(metavar="NAME")] = "verbatim"
-    """Rules for the text: verbatim (as written), lower (no case), english or words (no punctuation)."""
+    """Rules for the text: verbatim (as written), lower (no case), english or words (no punctuation), such
+    as words:tr for Turkish."""
     order: int = 3
     """Length of the longest n-grams: 3 or 4 for words, 6 to 10 for characters."""
     unit: Unit = "word"
@@ -104,7 +105,8 @@ class NgramInterpolateSettings:
     weights: Annotated[tuple[float, ...], tyro.conf.arg(metavar="FLOAT...")] = ()
     """A weight for each model, instead of those found on --dev."""
     normalizer: Annotated[str, tyro.conf.arg(metavar="NAME")] = "verbatim"
-    """Rules for --dev: verbatim (as written), lower (no case), english or words (no punctuation)."""
+    """Rules for --dev: verbatim (as written), lower (no case), english or words (no punctuation), such
+    as words:tr for Turkish."""
     vocabulary: Annotated[str | None, tyro.conf.arg(metavar="FILE|NUMBER")] = None
     """Words of the result: those of a file (one per line), or the NUMBER most probable. Others are <unk>."""
     quantize: int = 0
@@ -232,7 +234,8 @@ class LmScoreSettings:
     lm: Annotated[Path, tyro.conf.arg(metavar="FILE")]
     """The model: .bin, .arpa or .arpa.gz, from `asr lm train` or elsewhere, or a network's .safetensors."""
     normalizer: Annotated[str, tyro.conf.arg(metavar="NAME")] = "verbatim"
-    """Rules for the text: verbatim (as written), lower (no case), english or words (no punctuation)."""
+    """Rules for the text: verbatim (as written), lower (no case), english or words (no punctuation), such
+    as words:tr for Turkish."""
     results: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """Write words, unknown words and natural log-probability of every sentence to this JSONL file."""
 

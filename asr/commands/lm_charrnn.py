@@ -30,7 +30,8 @@ class CharRnnTrainSettings:
     ]
     # text to choose the best epoch by; None: every 100th line of the other texts, which is held out
     dev: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    # rules for the text: verbatim, lower, english or words; those of the recogniser's transcripts
+    # rules for the text: verbatim, lower, english or words (words:tr for Turkish); those
+    # of the recogniser's transcripts
     normalizer: str = "verbatim"
     # where the best model is copied at the end; None leaves it in the run folder
     output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"], metavar="FILE")] = None

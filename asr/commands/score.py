@@ -26,7 +26,8 @@ class ScoreSettings:
     """Text file with the recognised texts."""
     # Verbatim, so that a score without options is that of Kaldi's compute-wer and of jiwer on the same files.
     normalizer: Annotated[str, tyro.conf.arg(metavar="NAME")] = "verbatim"
-    """Rules for both sides: verbatim (as written), lower (no case), english or words (no punctuation)."""
+    """Rules for both sides: verbatim (as written), lower (no case), english or words (no punctuation), such
+    as words:tr for Turkish."""
     ids: tyro.conf.FlagCreatePairsOff[bool] = False
     """Lines begin with utterance ids, as in Kaldi's `text`, and are matched by these, not by number."""
     alignments: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None

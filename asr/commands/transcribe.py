@@ -25,6 +25,7 @@ from asr.frontend.segmentation import SegmentationConfig
 from asr.model.shipped import DEFAULT_MODEL, find_model
 from asr.recognition.long_audio import recognise_recordings
 from asr.recognition.recognise import Recognised, Segment
+from asr.text.scripts import join_words
 from asr.torchrun import rank_and_world_size, wait_for_all
 from asr.transcripts.formats import FORMATS, Write, choose_formats
 from asr.transcripts.json_rows import format_json
@@ -185,7 +186,7 @@ def _recognise(
 def _log_words(segment: Segment, words: Sequence[Word]) -> None:
     """Log the next words of a long recording, with their times."""
     times = (f"{timedelta(seconds=round(second))}" for second in (words[0].start_s, words[-1].end_s))
-    log.info("%s [%s]: %s", segment.path, "-".join(times), " ".join(word.text for word in words))
+    log.info("%s [%s]: %s", segment.path, "-".join(times), join_words(word.text for word in words))
 
 
 def _transcript(

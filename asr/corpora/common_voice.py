@@ -54,7 +54,7 @@ def _read(root: Path | None, parts: Sequence[str]) -> Reading:
             found.leave_out(key, f"its speaker is in {scored[speaker]}")
         else:
             _add(found, split_of.get(speaker, "train"), clips, key, speaker, text)
-    return found.finish()
+    return found.finish(folders[0].name)
 
 
 def _language_folders(root: Path, parts: Sequence[str]) -> list[Path]:

@@ -6,6 +6,7 @@ partner, and measures the recordings at the end.
 """
 
 import logging
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,7 +19,7 @@ from asr.corpora.durations import measure
 from asr.corpora.manifest import Splits, Utterance
 from asr.errors import AudioError, DataError, SettingsError
 from asr.frontend.audio_files import AUDIO_SUFFIXES
-from asr.text.normalize import normalize
+from asr.text.normalize import in_language, normalize
 
 __all__ = [
     "Collector", "Corpus", "LeftOut", "Reading", "audio_by_stem", "find_folder", "hold_out", "of_splits",
@@ -47,6 +48,7 @@ class Reading:
 
     splits: dict[str, list[Utterance]]
     left_out: list[LeftOut] = field(default_factory=list)
+    language: str = ""  # its code, where text rules depend on it and the folder names it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,7 +158,7 @@ class Corpus:
         Args:
             root: the corpus's folder, or the one that holds it. None: the copy in the project's repository.
             parts: as `choose` takes them.
-            normalizer: text rules; "" for those of the corpus.
+            normalizer: text rules; "" for those of the corpus, in its language.
 
         Returns:
             Splits that are not empty, and what is in none of them.
@@ -169,9 +171,10 @@ class Corpus:
         reading = self.read(None if root is None else Path(root), self.choose(parts))
         splits: dict[str, list[Utterance]] = {}
         left_out = list(reading.left_out)
+        rules = normalizer or in_language(self.normalizer, reading.language)
         for name, utterances in reading.splits.items():
             for utterance in utterances:
-                text = normalize(utterance.text, normalizer or self.normalizer)
+                text = normalize(utterance.text, rules)
                 if text:
                     splits.setdefault(name, []).append(replace(utterance, text=text))
                 else:
@@ -183,7 +186,7 @@ class Corpus:
                 "Unpack the archive again, or correct --data.root."
             )
         _check_ids(self, splits)
-        return Reading(splits, left_out)
+        return Reading(splits, left_out, reading.language)
 
 
 class Collector:
@@ -240,8 +243,12 @@ class Collector:
             if key not in texts:
                 self.leave_out(path, "audio without transcript")
 
-    def finish(self) -> Reading:
-        """All of it, with lengths; recordings that cannot be read are left out."""
+    def finish(self, language: str = "") -> Reading:
+        """All of it, with lengths; recordings that cannot be read are left out.
+
+        Args:
+            language: name of a folder that begins with its code, such as tr or tr_tr.
+        """
         seconds = measure([clip[1] for clip in self._clips], self._name)
         splits = {split: list(utterances) for split, utterances in self._splits.items()}
         for (split, audio, identifier, text, speaker), duration in zip(self._clips, seconds, strict=True):
@@ -261,7 +268,8 @@ class Collector:
                 )
         order = {name: number for number, name in enumerate(_SPLITS)}
         names = sorted(splits, key=lambda name: order.get(name, len(order)))
-        return Reading({name: splits[name] for name in names}, self.left_out)
+        code = re.match("([a-z]{2,3})(?![a-z])", language)
+        return Reading({name: splits[name] for name in names}, self.left_out, code[1] if code else "")
 
 
 def of_splits(splits: Splits) -> Reading:

@@ -85,7 +85,7 @@ def _read(root: Path | None, parts: Sequence[str]) -> Reading:
                 found.leave_out(f"{path} line {number}", "less than four fields with tabs between them")
         audio = audio_by_stem(folder / "audio" / split) or audio_by_stem(folder / split)
         found.pair(texts, audio, split=split)
-    return found.finish()
+    return found.finish(folder.name)
 
 
 CORPUS = Corpus(

@@ -17,6 +17,7 @@ from asr.errors import ModelError, SettingsError
 from asr.model.decoding_weights import DecodingWeights
 from asr.model.recurrent_decoder import EncodedSource, RecurrentDecoder
 from asr.model.sequence_search import SearchConfig, beam_search
+from asr.text.scripts import join_words
 from asr.text.tokenizer import Tokenizer
 
 __all__ = ["AttentionDecoder", "rescore_by_attention", "token_log_probs", "transcript_tokens"]
@@ -167,7 +168,7 @@ class AttentionDecoder:
                 utterance = source.rows(torch.tensor([row], device=decoder.device))
                 found: dict[str, Hypothesis] = {}
                 for tokens, log_prob in outputs:
-                    text = " ".join(name for name, _ in name_tokens(tokens, self._tokenizer))
+                    text = join_words(name for name, _ in name_tokens(tokens, self._tokenizer))
                     if text not in found and len(found) < self._nbest:
                         found[text] = self._hypothesis(text, tokens, log_prob, utterance, step_s)
                 results.append(list(found.values()))

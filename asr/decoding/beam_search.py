@@ -20,6 +20,7 @@ from asr.decoding.kernel.steps import DONE, NO_TEXT, PENDING, Pending, advance_b
 from asr.decoding.lattice import FinalPrefixes, Lattice, paths
 from asr.errors import ModelError
 from asr.lm.ngram.trie import UNK
+from asr.text.scripts import join_words
 from asr.text.tokenizer import Tokenizer
 
 __all__ = ["BeamSearch", "name_words"]
@@ -163,7 +164,7 @@ class BeamSearch:
                 continue
             spelled.add(key)
             named = name_words(path.tokens, path.words, setup.tokenizer, setup.prepared.vocabulary)
-            text = " ".join(name for name, _ in named)
+            text = join_words(name for name, _ in named)
             if text in found:
                 continue
             spans, acoustic = align_tokens(adjusted, np.array(path.tokens, np.int32))
@@ -231,8 +232,10 @@ def name_words(
         tokenizer: the model's.
         vocabulary: of the search.
     """
-    if vocabulary is None or not vocabulary.named:
+    if vocabulary is None:
         return name_tokens(tokens, tokenizer)
+    if not vocabulary.named:
+        return [(tokenizer.decode(tokens[span]), span) for span in tokenizer.words(tokens) or ()]
     spans = tokenizer.words(tokens) if vocabulary.separated else None
     if spans is not None:
         completed = [word for word in words if word != NONE]

@@ -14,6 +14,7 @@ from torch import Tensor
 from asr.decoding.checks import check_best, check_lengths, check_shapes, tolerance_of
 from asr.decoding.hypothesis import Hypothesis, name_tokens, time_words
 from asr.decoding.partial import DecoderStream
+from asr.text.scripts import join_words
 from asr.text.tokenizer import BLANK, Tokenizer
 
 __all__ = ["BestPaths", "GreedyDecoder", "best_path", "greedy_decode", "hypotheses_of"]
@@ -170,7 +171,7 @@ def hypotheses_of(
         )
         hypotheses.append(
             Hypothesis(
-                text=" ".join([word.text for word in words]),
+                text=join_words([word.text for word in words]),
                 words=words,
                 tokens=tuple(tokens[utterance]),
                 steps=tuple(starts[utterance]),

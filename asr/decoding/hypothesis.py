@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from asr.text.scripts import split_words
 from asr.text.tokenizer import Tokenizer
 
 __all__ = ["Hypothesis", "NamedSpans", "OutputUnit", "Word", "name_tokens", "time_words"]
 
 OutputUnit = Literal["words", "phones"]
-"""What a decoder writes, and what an error rate therefore counts."""
+"""What a decoder writes."""
 
 NamedSpans = list[tuple[str, slice]]
 """Words, each with the slice of the tokens that it is made of."""
@@ -20,7 +21,7 @@ class Word:
     """A word with its times and confidence.
 
     Attributes:
-        text: the word, without spaces.
+        text: the word, without spaces; in scripts that are written without them, one character.
         start_s: begin of the encoder step that emitted the first token, in seconds from the utterance's
             start.
         end_s: end of the last encoder step of the last token, in seconds. CTC tends to emit a token late and
@@ -42,7 +43,7 @@ class Hypothesis:
     """The text of one utterance.
 
     Attributes:
-        text: the words joined by single spaces.
+        text: the words joined by single spaces; without them in scripts that have none, see `join_words`.
         words: (words,) the same words with times and confidences. Where the units are phones and no lexicon
             names the words, each phone is a word.
         tokens: (tokens,) token ids as they were emitted, spaces included and not folded.
@@ -73,6 +74,9 @@ class Hypothesis:
 def name_tokens(tokens: Sequence[int], tokenizer: Tokenizer) -> NamedSpans:
     """The words that tokens spell; where tokens spell none (phones), each token is a word.
 
+    In scripts that are written without spaces, each character that is a token is a word, so that it has its
+    own times.
+
     Args:
         tokens: ids.
         tokenizer: the model's.
@@ -80,7 +84,18 @@ def name_tokens(tokens: Sequence[int], tokenizer: Tokenizer) -> NamedSpans:
     spans = tokenizer.words(tokens)
     if spans is None:
         spans = [slice(index, index + 1) for index in range(len(tokens))]
-    return [(tokenizer.decode(tokens[span]), span) for span in spans]
+    return [one for span in spans for one in _without_unspaced(tokenizer.decode(tokens[span]), span)]
+
+
+def _without_unspaced(name: str, span: slice) -> NamedSpans:
+    """A word, or its characters where they are of a script without spaces, and a token each."""
+    if name.isascii() or len(name) != span.stop - span.start:
+        return [(name, span)]
+    parts, begin = [], span.start
+    for part in split_words(name):
+        parts.append((part, slice(begin, begin + len(part))))
+        begin += len(part)
+    return parts
 
 
 def time_words(

@@ -21,6 +21,7 @@ from asr.decoding.greedy import best_path, hypotheses_of
 from asr.decoding.hypothesis import Hypothesis, NamedSpans, name_tokens
 from asr.decoding.kernel.arena import EMPTY_PREFIX, N_PREFIXES, NONE, shared_prefix, spell
 from asr.decoding.partial import Partial
+from asr.text.scripts import join_words
 from asr.text.tokenizer import BLANK, Tokenizer
 
 __all__ = ["BeamStream", "GreedyStream"]
@@ -60,7 +61,7 @@ class BeamStream:
         tokens, words, shared = self._read(shared_node)
         separated = self._setup.prepared.alphabet.separated
         partial = _partial(named, shared, len(tokens), separated)
-        partial = Partial(*(" ".join(filter(None, (self._stable, text))) for text in astuple(partial)))
+        partial = Partial(*(join_words(filter(None, (self._stable, text))) for text in astuple(partial)))
         self._move_anchor(shared_node, tokens, words)
         return partial
 
@@ -104,7 +105,7 @@ class BeamStream:
         if kept == 0:
             return
         named = self._named(tokens[:kept], [*words[:kept], ends])
-        self._stable = " ".join(filter(None, (self._stable, *(name for name, _ in named))))
+        self._stable = join_words(filter(None, (self._stable, *(name for name, _ in named))))
         for _ in range(len(tokens) - kept):
             node = int(nodes[node]["parent"])
         self._search.anchor = node
@@ -164,7 +165,7 @@ def _partial(best: NamedSpans, shared: NamedSpans, tokens: int, separated: bool)
         separated: whether tokens show where words end, so that the last of these words may continue.
     """
     complete = [name for name, span in shared if not separated or span.stop < tokens]
-    return Partial(" ".join(complete), " ".join(name for name, _ in best))
+    return Partial(join_words(complete), join_words(name for name, _ in best))
 
 
 def _checked(log_probs: Tensor, tokenizer: Tokenizer) -> Tensor:

@@ -38,7 +38,7 @@ CHECKS: dict[str, Check] = {
     "speaking-rate": Check("warning", "unusual numbers of characters a second: wrong transcripts?"),
     "long": Check("warning", "utterances of more than 30 s"),
     "control": Check("warning", "control or invisible characters in transcripts"),
-    "mark": Check("warning", "combining marks without a letter, such as the dot of a Turkish i"),
+    "mark": Check("warning", "combining marks without a letter; of a Turkish İ: --normalizer words:tr"),
     "digits": Check("warning", "digits: spell them out as they are spoken"),
     "symbol": Check("warning", "symbols and punctuation that the text rules leave"),
     "rare": Check("warning", "characters in fewer than 3 transcripts, which become tokens"),

@@ -1,5 +1,6 @@
 """An examination on one screen: a verdict, what was found, the alphabet, the longest utterances."""
 
+import unicodedata
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
@@ -55,9 +56,17 @@ def _of_check(check: str, group: Sequence[Finding], *, several: bool) -> list[st
 
 def _alphabet(examination: Examination) -> str:
     counts = examination.alphabet.counts
-    shown = [f"{repr(one)[1:-1] if one != ' ' else 'space'} {count:,}" for one, count in counts.most_common()]
+    shown = [f"{_name(one)} {count:,}" for one, count in counts.most_common()]
     more = f" and {len(shown) - _LETTERS} more" if len(shown) > _LETTERS else ""
     return f"{len(shown)} characters: {', '.join(shown[:_LETTERS])}{more}"
+
+
+def _name(character: str) -> str:
+    """A character as it can be seen: a combining mark on a circle, an invisible one by its code."""
+    if character == " ":
+        return "space"
+    circle = "\u25cc" if unicodedata.category(character).startswith("M") else ""
+    return circle + repr(character)[1:-1]
 
 
 def _verdict(found: Sequence[Finding]) -> str:

@@ -1,5 +1,6 @@
 """What is wrong with transcripts: empty or odd characters, digits, case; the alphabet that they make."""
 
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -12,6 +13,7 @@ from asr.text.normalize import normalize
 __all__ = ["Alphabet", "describe_character", "text_findings"]
 
 _RARE = 3  # transcripts
+_OF_MANY = re.compile("[\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7a3\uf900-\ufaff\U00020000-\U000323af]")
 
 
 @dataclass
@@ -36,11 +38,14 @@ class Alphabet:
             self.example.setdefault(character, (manifest, identifier))
 
     def findings(self) -> Iterator[Finding]:
-        """Characters that are in a few transcripts only: each would be a token of its own."""
+        """Characters that are in a few transcripts only: each would be a token of its own.
+
+        Of Han characters and Korean syllables, most are rare in any text.
+        """
         if self.counts.total() < 2000:  # of a few sentences, every q is rare
             return
         for character, count in sorted(self.transcripts.items()):
-            if count < _RARE and not _kind(character):
+            if count < _RARE and not _kind(character) and not _OF_MANY.match(character):
                 manifest, identifier = self.example[character]
                 detail = f"{describe_character(character)} in {count}"
                 yield Finding(check="rare", manifest=manifest, id=identifier, detail=detail, value=-count)
@@ -93,7 +98,7 @@ def describe_character(character: str) -> str:
 
 def _kind(character: str, before: str = "a") -> str:
     """The check that a character fails; "" for none."""
-    if character in " '":
+    if character in " '\u3007":  # a Chinese zero is written so, as other numbers are in characters
         return ""
     category = unicodedata.category(character)
     if category.startswith("L"):

@@ -1,7 +1,7 @@
 // The utterances of the page: lists, search, keyboard, sound, and the pictures of the one that is open.
 "use strict";
 
-const { utterances, lists } = JSON.parse(document.getElementById("data").textContent);
+const { utterances, lists, unit } = JSON.parse(document.getElementById("data").textContent);
 lists.all = utterances.map((_, number) => number);
 const list = document.getElementById("list"), more = document.getElementById("more");
 const search = document.querySelector("input[type=search]");
@@ -20,20 +20,31 @@ function element(tag, properties = {}, ...children) {
   return made;
 }
 
+// Right to left where the first letter is of Hebrew, Arabic or a script beside them.
+function direction(text) {
+  return /^\P{L}*[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufeff]/u.test(text) ? "rtl" : "ltr";
+}
+
+// What is compared: words, or characters where the script has no spaces between words.
+function units(text) {
+  return unit === "characters" ? [...text.replaceAll(" ", "")] : text.split(" ");
+}
+
 // The columns of an alignment: [operation, reference word, hypothesis word].
 function columns([, , , reference, hypothesis, operations]) {
-  const expected = reference.split(" "), found = hypothesis.split(" ");
+  const [expected, found] = [reference, hypothesis].map(units);
   let r = 0, h = 0;
   return [...operations].map((o) => [o, o === "I" ? "" : expected[r++], o === "D" ? "" : found[h++]]);
 }
 
 function difference(row) {
-  const text = element("p", { className: "text" });
+  const text = element("p", { className: "text", dir: direction(row[3] || row[4]) });
+  const space = unit === "characters" ? "" : " ";
   for (const [operation, expected, found] of columns(row)) {
-    if (operation === "C") text.append(expected, " ");
+    if (operation === "C") text.append(expected, space);
     else {
-      if (expected) text.append(element("del", {}, expected), " ");
-      if (found) text.append(element("ins", {}, found), " ");
+      if (expected) text.append(element("del", {}, expected), space);
+      if (found) text.append(element("ins", {}, found), space);
     }
   }
   if (!row[5]) text.append(element("span", { className: "muted" }, "(nothing said, nothing recognised)"));
@@ -66,7 +77,7 @@ function show(chosen, query = search.value) {
   const matches = (number) => {
     const [id, speaker, , reference, hypothesis] = utterances[number];
     const text = ` ${reference} \n ${hypothesis} `.toLowerCase();
-    return id.toLowerCase().includes(wanted) || speaker.toLowerCase() === wanted || text.includes(` ${wanted}`);
+    return id.toLowerCase().includes(wanted) || speaker.toLowerCase() === wanted || text.includes(unit === "characters" ? wanted : ` ${wanted}`);
   };
   numbers = wanted ? lists[name].filter(matches) : lists[name];
   document.querySelectorAll("[data-list]").forEach((button) => button.setAttribute("aria-pressed", button.dataset.list === name));
@@ -106,7 +117,7 @@ function open(at) {
 }
 
 function aligned(row) {
-  const box = element("div", { className: "aligned" });
+  const box = element("div", { className: "aligned", dir: direction(row[3] || row[4]) });
   box.append(element("span", { className: "labels" }, element("i", {}, "said"), element("i", {}, "recognised")));
   for (const [operation, expected, found] of columns(row))
     box.append(element("span", { className: operation }, element("i", {}, expected), element("i", {}, found)));

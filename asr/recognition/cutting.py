@@ -9,6 +9,7 @@ from torch import Tensor
 
 from asr.errors import SettingsError
 from asr.recognition.text_alignment import AlignedText
+from asr.text.scripts import join_words
 
 __all__ = ["Cuts", "CuttingConfig", "LeftOut", "Loudness", "cut_utterances"]
 
@@ -135,7 +136,7 @@ def cut_utterances(text: AlignedText, loudness: Loudness, config: CuttingConfig)
                 left_out.append(_left_out(text, begin, left, "no pause at the right distance"))
             words = text.words[left:right]
             confidence = sum(word.confidence for word in words) / len(words)
-            utterances.append(Cut(start_s, end_s, " ".join(word.text for word in words), confidence))
+            utterances.append(Cut(start_s, end_s, join_words(word.text for word in words), confidence))
             begin = right
         if begin < end:
             left_out.append(_left_out(text, begin, end, "no pause at the right distance"))
@@ -147,7 +148,7 @@ def cut_utterances(text: AlignedText, loudness: Loudness, config: CuttingConfig)
 
 def _left_out(text: AlignedText, first: int, end: int, reason: str) -> LeftOut:
     words = text.words[first:end]
-    return LeftOut(words[0].start_s, words[-1].end_s, " ".join(word.text for word in words), reason)
+    return LeftOut(words[0].start_s, words[-1].end_s, join_words(word.text for word in words), reason)
 
 
 def _runs(text: AlignedText) -> list[tuple[int, int, bool]]:

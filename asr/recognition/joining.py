@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from asr.decoding.hypothesis import Hypothesis, Word
+from asr.text.scripts import join_words
 
 __all__ = ["Joined"]
 
@@ -90,7 +91,7 @@ class _Rank:
         self.scores = tuple(map(sum, zip(self.scores, scores, strict=True)))  # type: ignore[assignment]
 
     def hypothesis(self) -> Hypothesis:
-        text = " ".join(word.text for word in self.words)
+        text = join_words(word.text for word in self.words)
         return Hypothesis(text, tuple(self.words), tuple(self.tokens), tuple(self.steps), *self.scores)
 
 

@@ -18,6 +18,7 @@ from asr.frontend.voice_activity import VadName, find_vad, open_vad
 from asr.model.acoustic import AcousticModel
 from asr.model.acoustic_stream import AcousticStream
 from asr.recognition.long_audio import are_doubtful
+from asr.text.scripts import join_words
 
 __all__ = ["RecognitionStream", "StreamConfig", "StreamResult", "warm_up"]
 
@@ -143,7 +144,7 @@ class _Utterance:
             words = ()
         if not words and self._last == Partial("", ""):
             return None
-        text = " ".join(word.text for word in words)
+        text = join_words(word.text for word in words)
         return StreamResult(text, text, self._start_s, self._end_s, True, words)
 
     @property

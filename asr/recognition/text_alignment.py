@@ -17,6 +17,7 @@ from asr.progress import clock
 from asr.text.lexicon import Lexicon, spell
 from asr.text.normalize import normalize
 from asr.text.phones import PhoneTokenizer
+from asr.text.scripts import join_words, split_words
 from asr.text.tokenizer import BLANK, Tokenizer
 
 __all__ = ["AlignedText", "Mismatch", "TextAligner", "describe_mismatches"]
@@ -138,7 +139,7 @@ class TextAligner:
     def _spoken(self, text: str, name: str) -> tuple[list[str], list[list[str]]]:
         """The words of a text as they are written, each with the words that are spoken for it."""
         written, spoken = [], []
-        for word in text.split():
+        for word in split_words(text):
             words = normalize(word, self._normalizer).split()
             if words:  # a dash that stands alone is no word
                 written.append(word)
@@ -263,7 +264,7 @@ def describe_mismatches(name: str, text: AlignedText) -> str:
     parts = []
     for one in named[:_MOST_NAMED]:
         said = [word.text for word in text.words[one.first : one.first + one.words]]
-        quoted = " ".join(said if len(said) < 8 else [*said[:3], "…", *said[-3:]])
+        quoted = join_words(said if len(said) < 8 else [*said[:3], "…", *said[-3:]])
         what = f"{one.words} words: {quoted}" if said else "speech that is not in the text"
         parts.append(f"{clock(one.start_s)}-{clock(one.end_s)} ({what})")
     others = f", and {len(named) - _MOST_NAMED} more" if len(named) > _MOST_NAMED else ""

@@ -1,4 +1,4 @@
-"""What tuning minimises: the word errors of a decoder with given weights, on a dev set."""
+"""What tuning minimises: the errors of a decoder with given weights, on a dev set, in what is scored."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -10,7 +10,7 @@ from asr.decoding.hypothesis import Hypothesis
 from asr.decoding.rescoring import TwoPassDecoder
 from asr.model.decoding_weights import DecodingWeights
 from asr.recognition.emissions import Emissions
-from asr.scoring.wer import count_errors
+from asr.scoring.wer import count_errors, counted_unit
 
 __all__ = ["ErrorCounter", "NBestLists", "oracle_errors"]
 
@@ -37,7 +37,7 @@ class ErrorCounter:
             return self._rescored(weights)
         decoder = self._decoder.with_config(replace(self._decoder.config, weights=weights))
         texts = [found[0].text for found in self._emissions.decode(decoder)]
-        return sum(count_errors(self._references, texts))
+        return sum(count_errors(self._references, texts, counted_unit(self._references)))
 
     def _rescored(self, weights: DecodingWeights) -> int:
         acoustic = replace(weights, lm_weight=0.0, word_bonus=0.0)
@@ -91,6 +91,7 @@ class NBestLists:
         """
         shape = len(found), max(map(len, found))
         scores, errors = np.full(shape, -np.inf), np.zeros(shape, np.int64)
+        unit = counted_unit(references)
         added = {name: np.zeros(shape) for name in names}
         for row, (hypotheses, reference) in enumerate(zip(found, references, strict=True)):
             texts = np.s_[row, : len(hypotheses)]
@@ -99,7 +100,7 @@ class NBestLists:
                 added[name][texts] = [_per_weight(name, weights, hypothesis) for hypothesis in hypotheses]
                 scores[texts] -= getattr(weights, name) * added[name][texts]
             recognised = [hypothesis.text for hypothesis in hypotheses]
-            errors[texts] = count_errors([reference] * len(hypotheses), recognised)
+            errors[texts] = count_errors([reference] * len(hypotheses), recognised, unit)
         return cls(scores, added, errors)
 
     def errors_with(self, weights: DecodingWeights) -> int:
@@ -120,5 +121,6 @@ def oracle_errors(references: Sequence[str], found: Sequence[Sequence[Hypothesis
         for reference, hypotheses in zip(references, found, strict=True)
         for hypothesis in hypotheses
     ]
-    counts = iter(count_errors(*map(list, zip(*pairs, strict=True))))
+    true, texts = map(list, zip(*pairs, strict=True))
+    counts = iter(count_errors(true, texts, counted_unit(references)))
     return sum(min(next(counts) for _ in hypotheses) for hypotheses in found)

@@ -149,7 +149,7 @@ class Pair:
         order = sorted(range(len(pairs)), key=lambda number: -abs(gains[number]))
         shown = [pairs[number] for number in order[:examples] if gains[number]]
         if shown:
-            lines += ["", "Changed most (errors in capitals, *** where a word is missing):"]
+            lines += ["", "Changed most (errors in capitals or brackets, *** where a word is missing):"]
         for a, b in shown:
             lines.append(f"{a.id}  errors: A {a.words.errors}, B {b.words.errors}")
             lines.append(f"  REF: {a.reference}")
@@ -159,7 +159,9 @@ class Pair:
 
 def _marked(utterance: UtteranceScore) -> str:
     """The hypothesis with its errors in capitals."""
-    words = [
-        found if operation == "C" else found.upper() or "***" for operation, _, found in utterance.columns()
-    ]
-    return " ".join(words)
+    words = []
+    for operation, _, found in utterance.columns():
+        capitals = found.upper()
+        wrong = "***" if not found else capitals if capitals != found else f"[{found}]"  # no capitals there
+        words.append(found if operation == "C" else wrong)
+    return ("" if utterance.unit == "characters" else " ").join(words)

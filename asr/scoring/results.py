@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from asr.corpora.manifest import Utterance
-from asr.decoding.hypothesis import OutputUnit
 from asr.errors import DataError
 from asr.files import atomic_path
-from asr.scoring.wer import ErrorCounts, Score, UtteranceScore
+from asr.scoring.wer import CountedUnit, ErrorCounts, Score, UtteranceScore
 from asr.torchrun import rank_and_world_size
 
 __all__ = [
@@ -61,6 +60,8 @@ def summary(score: Score) -> str:
 
     Utterances are resampled where speakers are unknown or few. A further line counts empty references, if
     any. Where phones were counted, the rate is called PER, a line states it, and characters are not counted.
+    Where the script has no spaces between words, characters are counted in place of words, and a line states
+    that.
     """
     total = len(score.utterances)
     perfect = sum(utterance.words.errors == 0 for utterance in score.utterances)
@@ -76,6 +77,8 @@ def summary(score: Score) -> str:
         lines.append(
             "Counted: phones, against each reference as the model's lexicon pronounces it; not words"
         )
+    if score.unit == "characters":
+        lines.append("Counted: characters, since the script has no spaces between words; spaces are left out")
     if empty:
         lines.append(
             f"Empty references: {empty} (each hypothesis {score.unit[:-1]} there counts as an insertion)"
@@ -130,10 +133,10 @@ def write_score_folder(folder: Path, score: Score, notes: Sequence[str] = ()) ->
 def write_score(path: Path, score: Score) -> None:
     """Write the score of the corpus as one JSON object.
 
-    Keys: rate (WER or PER), percent (null where references are empty and there are errors), errors, words or
-    phones (in the references), substitutions, deletions, insertions, characters (the same counts in
-    characters), utterances, normalizer, and interval: low, high (percent), level, resampled (speakers or
-    utterances), count, note. The file is written atomically.
+    Keys: rate (WER, CER or PER), percent (null where references are empty and there are errors), errors,
+    words, characters or phones (in the references), substitutions, deletions, insertions, characters (the
+    same counts in characters, where they are not the unit), utterances, normalizer, and interval: low, high
+    (percent), level, resampled (speakers or utterances), count, note. The file is written atomically.
 
     Raises:
         DataError: the file cannot be written.
@@ -169,7 +172,7 @@ def _score_row(score: Score) -> dict[str, Any]:
         "rate": score.rate_name,
         "percent": _percent(100 * score.words.rate),
         **_counts(score.words, score.unit),
-        "characters": _counts(score.characters, "characters"),
+        **({} if score.unit == "characters" else {"characters": _counts(score.characters, "characters")}),
         "utterances": len(score.utterances),
         "normalizer": score.normalizer,
         "interval": interval | {end: _percent(interval[end]) for end in ("low", "high")},
@@ -180,7 +183,7 @@ def write_results(path: Path, score: Score) -> None:
     """Write one JSON record per utterance, in the order of the corpus.
 
     Keys: id, speaker (where known), reference, hypothesis (both as compared, that is, normalised), errors,
-    words or phones (in the reference), substitutions, deletions, insertions. The file is written
+    words, characters or phones (in the reference), substitutions, deletions, insertions. The file is written
     atomically.
 
     Raises:
@@ -211,7 +214,7 @@ def _alignment_block(utterance: UtteranceScore) -> str:
     )
 
 
-def _result_row(utterance: UtteranceScore, unit: OutputUnit) -> dict[str, Any]:
+def _result_row(utterance: UtteranceScore, unit: CountedUnit) -> dict[str, Any]:
     return {
         "id": utterance.id,
         **({"speaker": utterance.speaker} if utterance.speaker else {}),

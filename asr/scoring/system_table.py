@@ -116,11 +116,11 @@ def draw(systems: Sequence[System], path: Path) -> None:
 
 
 def _rate_name(scores: Sequence[Score]) -> str:
-    """The name of the scores' rate, WER or PER, which cannot be compared."""
+    """The name of the scores' rate, such as WER; different ones cannot be compared."""
     names = sorted({score.rate_name for score in scores})
     if len(names) > 1:
         raise DataError(
-            f"scores of words and of phones ({' and '.join(names)}) cannot be compared. Expected "
-            f"one of the two. Compare them separately."
+            f"scores of different units ({' and '.join(names)}) cannot be compared. Expected one "
+            f"of them. Compare them separately."
         )
     return names[0]

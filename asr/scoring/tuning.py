@@ -21,7 +21,7 @@ from asr.recognition.emissions import Emissions
 from asr.scoring.evaluation import reference_texts
 from asr.scoring.objective import ErrorCounter, NBestLists, oracle_errors
 from asr.scoring.weight_search import Grid, Point, draw_surface, edges, search_weights
-from asr.scoring.wer import Score, score
+from asr.scoring.wer import Score, counted_unit, score, split_units
 
 __all__ = ["NBEST", "Tuned", "language_model_fit", "oov_rate", "tune", "word_perplexity", "write_points"]
 
@@ -138,7 +138,7 @@ def tune(
     tuning = Tuning(
         weights=best, key=resources.key, priors=tuple(priors.tolist()), manifest=manifest,
         data=data_digest(utterances), utterances=len(utterances), errors=result.words.errors,
-        words=_word_count(references), beam_size=full.resolved_beam_size,
+        words=_count_units(references), beam_size=full.resolved_beam_size,
         date=datetime.now(UTC).isoformat(timespec="seconds"),
     )  # fmt: skip
     return Tuned(
@@ -177,10 +177,6 @@ def _grid_for(resources: DecodingResources, grid: Grid, given: Mapping[str, floa
     return grid.holding({**neutral, **given})
 
 
-def _word_count(texts: Sequence[str]) -> int:
-    return sum(len(text.split()) for text in texts)
-
-
 def _search(
     decoder: TwoPassDecoder, grid: Grid, emissions: Emissions, references: Sequence[str], search_beam: int
 ) -> list[Point]:
@@ -203,7 +199,7 @@ def _search(
         check = ErrorCounter(first_pass.with_config(replace(full, nbest=1)), emissions, references)
     last = [name for name in ("rescore_weight", "attention_weight") if resources.uses(name)]
     first = {name: grid.values(name)[0] for name in last}
-    points = search_weights(fast, grid.holding(first), _word_count(references), check)
+    points = search_weights(fast, grid.holding(first), _count_units(references), check)
     return _tune_second_pass(points, decoder, grid, emissions, references, last) if last else points
 
 
@@ -235,8 +231,14 @@ def _tune_second_pass(
         names,
     )
     others = {name: getattr(best, name) for name in WEIGHT_NAMES if name not in names}
-    tried = search_weights(lists.errors_with, grid.holding(others), _word_count(references))
+    tried = search_weights(lists.errors_with, grid.holding(others), _count_units(references))
     return [*tried, *points]
+
+
+def _count_units(references: Sequence[str]) -> int:
+    """Words of the references, or characters where these are what is scored."""
+    unit = counted_unit(references)
+    return sum(len(split_units(text, unit)) for text in references if text)
 
 
 def language_model_fit(resources: DecodingResources, references: Sequence[str]) -> PerplexityResult | None:

@@ -10,6 +10,8 @@ jiwer aligns (Levenshtein, unit costs, as Kaldi's compute-wer); the rest is defi
   above 100%. With empty references it is 0 without errors and infinite with them.
 - For characters the spaces between words count, as in most CTC toolkits and in jiwer: a missing space is an
   error. A character is a Unicode code point of the normalised text.
+- Text in a script without spaces between words (Chinese, Thai, ...) has no words to count. Where most of the
+  references are in one, the unit is the character, spaces aside, and the rate is the CER.
 - Several alignments can have the same, smallest number of errors. The choice affects the split into
   substitutions, deletions and insertions a little, never their sum.
 """
@@ -17,6 +19,7 @@ jiwer aligns (Levenshtein, unit costs, as Kaldi's compute-wer); the rest is defi
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import jiwer
 
@@ -24,8 +27,15 @@ from asr.decoding.hypothesis import OutputUnit
 from asr.errors import DataError
 from asr.scoring.significance import Interval, bootstrap_interval
 from asr.text.normalize import normalize
+from asr.text.scripts import is_unspaced
 
-__all__ = ["RATE_NAMES", "ErrorCounts", "Score", "UtteranceScore", "count_errors", "score"]
+__all__ = [
+    "RATE_NAMES", "CountedUnit", "ErrorCounts", "Score", "UtteranceScore", "count_errors", "counted_unit",
+    "score", "split_units",
+]  # fmt: skip
+
+CountedUnit = OutputUnit | Literal["characters"]
+"""What an error rate counts: what was written, or its characters where the script has no spaces."""
 
 # jiwer's defaults strip and fold spaces; these two only split, so that nothing but the named normaliser acts.
 _SPLIT_WORDS = jiwer.Compose([jiwer.ReduceToListOfListOfWords(word_delimiter=" ")])
@@ -35,7 +45,7 @@ _SPLIT_CHARACTERS = jiwer.Compose([jiwer.ReduceToListOfListOfChars()])
 # level of characters a large corpus would need gigabytes.
 _ALIGNED_AT_ONCE = 1024
 
-RATE_NAMES: dict[OutputUnit, str] = {"words": "WER", "phones": "PER"}
+RATE_NAMES: dict[CountedUnit, str] = {"words": "WER", "characters": "CER", "phones": "PER"}
 """Name of each unit's error rate."""
 
 _LETTER = {"equal": "C", "substitute": "S", "delete": "D", "insert": "I"}
@@ -91,10 +101,12 @@ class UtteranceScore:
         id: the utterance's name.
         reference: the true text, normalised.
         hypothesis: the recognised text, normalised.
-        words: counts in words.
-        characters: counts in characters, spaces included.
-        operations: the word alignment, one letter a column: C correct, S substituted, D deleted, I inserted.
+        words: counts in words, or whatever `unit` is.
+        characters: counts in characters, spaces included unless they are the unit.
+        operations: the alignment of the units, one letter a column: C correct, S substituted, D deleted, I
+            inserted.
         speaker: name of the speaker; "" where unknown.
+        unit: what is aligned.
     """
 
     id: str
@@ -104,15 +116,16 @@ class UtteranceScore:
     characters: ErrorCounts
     operations: str
     speaker: str = ""
+    unit: CountedUnit = "words"
 
     def columns(self) -> Iterator[tuple[str, str, str]]:
-        """The columns of the word alignment.
+        """The columns of the alignment.
 
         Yields:
-            Operation, reference word ("" for I) and hypothesis word ("" for D).
+            Operation, reference word ("" for I) and hypothesis word ("" for D), or character.
         """
-        reference = iter(self.reference.split(" "))
-        hypothesis = iter(self.hypothesis.split(" "))
+        reference = iter(split_units(self.reference, self.unit))
+        hypothesis = iter(split_units(self.hypothesis, self.unit))
         for operation in self.operations:
             expected = next(reference) if operation != "I" else ""
             found = next(hypothesis) if operation != "D" else ""
@@ -124,43 +137,44 @@ class Score:
     """The score of a corpus.
 
     Attributes:
-        words: counts in words, over all utterances.
-        characters: counts in characters, spaces included, over all utterances.
+        words: counts in words, or whatever `unit` is, over all utterances.
+        characters: counts in characters, spaces included unless they are the unit, over all utterances.
         utterances: every utterance, in the order given.
         normalizer: name of the rules that were applied to both sides, without which a score is undefined.
-        unit: what `words` counts: words, or phones, where a model writes no words.
+        unit: what `words` counts: words; characters, where the script has no spaces between words; or phones,
+            where a model writes no words.
     """
 
     words: ErrorCounts
     characters: ErrorCounts
     utterances: tuple[UtteranceScore, ...]
     normalizer: str
-    unit: OutputUnit = "words"
+    unit: CountedUnit = "words"
 
     @property
     def rate_name(self) -> str:
-        """WER, or PER where phones were counted."""
+        """WER, CER where the unit is the character, or PER where phones were counted."""
         return RATE_NAMES[self.unit]
 
     @property
     def wer(self) -> float:
-        """Word errors per reference word, 1 being 100%; phone errors where phones were counted."""
+        """Errors per reference word, or whatever `unit` is, 1 being 100%."""
         return self.words.rate
 
     @property
     def cer(self) -> float:
-        """Character errors per reference character, spaces included, 1 being 100%."""
+        """Character errors per reference character, 1 being 100%."""
         return self.characters.rate
 
     def wer_line(self) -> str:
         """`%WER 5.95 [ 46 / 773, 3 ins, 3 del, 40 sub ]`, the form of Kaldi's compute-wer; two decimals.
 
-        Of phones it begins with %PER.
+        Of phones it begins with %PER, of characters with %CER.
         """
         return _rate_line(f"%{self.rate_name}", self.words)
 
     def cer_line(self) -> str:
-        """The same line for characters, spaces included."""
+        """The same line for characters."""
         return _rate_line("%CER", self.characters)
 
     def part(self, ids: Iterable[str]) -> "Score":
@@ -220,9 +234,10 @@ def score(
         references: (utterances,) true texts; may be empty strings.
         hypotheses: (utterances,) recognised texts, in the same order; may be empty strings.
         ids: (utterances,) names, each once; None numbers them from 1.
-        normalizer: name of the rules applied to both sides, a key of `asr.text.normalize.NORMALIZERS`.
+        normalizer: name of the rules applied to both sides, as `asr.text.normalize.normalize` takes it.
         unit: what the spaces separate. Phones are compared as they are: the rules were applied
-            to the transcripts before they were pronounced.
+            to the transcripts before they were pronounced. Words that no space separates, in most of the
+            references, are compared by character.
         speakers: (utterances,) names, "" where unknown, for the interval; None: all are unknown.
 
     Returns:
@@ -254,6 +269,7 @@ def score(
         twice = next(name for name, count in Counter(ids).items() if count > 1)
         raise DataError(f"the utterance id {twice!r} appears more than once. Ids must differ. Rename one.")
 
+    counted = counted_unit(references) if unit == "words" else unit
     utterances: list[UtteranceScore] = []
     for begin in range(0, len(ids), _ALIGNED_AT_ONCE):
         part = slice(begin, begin + _ALIGNED_AT_ONCE)
@@ -261,8 +277,8 @@ def score(
         if unit == "words":
             true = [normalize(text, normalizer) for text in true]
             found = [normalize(text, normalizer) for text in found]
-        words = jiwer.process_words(true, found, _SPLIT_WORDS, _SPLIT_WORDS).alignments
-        characters = jiwer.process_characters(true, found, _SPLIT_CHARACTERS, _SPLIT_CHARACTERS).alignments
+        words = _align(true, found, counted)
+        characters = words if counted == "characters" else _align_characters(true, found)
         for name, speaker, reference, hypothesis, by_word, by_character in zip(
             ids[part], speakers[part], true, found, words, characters, strict=True
         ):
@@ -276,6 +292,7 @@ def score(
                     characters=_count(_operations(by_character)),
                     operations=operations,
                     speaker=speaker,
+                    unit=counted,
                 )
             )
     nothing = ErrorCounts(0, 0, 0, 0)
@@ -284,16 +301,29 @@ def score(
         characters=sum((utterance.characters for utterance in utterances), nothing),
         utterances=tuple(utterances),
         normalizer=normalizer,
-        unit=unit,
+        unit=counted,
     )
 
 
-def count_errors(references: Sequence[str], hypotheses: Sequence[str]) -> list[int]:
-    """(n,) word errors of each pair of texts, without normalisation.
+def counted_unit(references: Iterable[str]) -> CountedUnit:
+    """Words, or characters where most of these texts are in scripts without spaces between words."""
+    return "characters" if is_unspaced(references) else "words"
+
+
+def split_units(text: str, unit: CountedUnit) -> list[str]:
+    """The units of a text: what is between single spaces, or its characters without the spaces."""
+    return list(text.replace(" ", "")) if unit == "characters" else text.split(" ")
+
+
+def count_errors(
+    references: Sequence[str], hypotheses: Sequence[str], unit: CountedUnit = "words"
+) -> list[int]:
+    """(n,) errors of each pair of texts, without normalisation.
 
     Args:
         references: (n,) true texts, with single spaces between words; may be empty.
         hypotheses: (n,) recognised texts, likewise.
+        unit: what is counted, of `counted_unit`.
 
     Source: aligned by jiwer.process_words, as in `score`.
     """
@@ -301,9 +331,19 @@ def count_errors(references: Sequence[str], hypotheses: Sequence[str]) -> list[i
     for begin in range(0, len(references), _ALIGNED_AT_ONCE):
         part = slice(begin, begin + _ALIGNED_AT_ONCE)
         true, found = list(references[part]), list(hypotheses[part])
-        words = jiwer.process_words(true, found, _SPLIT_WORDS, _SPLIT_WORDS).alignments
-        errors += [_count(_operations(alignment)).errors for alignment in words]
+        errors += [_count(_operations(alignment)).errors for alignment in _align(true, found, unit)]
     return errors
+
+
+def _align(true: list[str], found: list[str], unit: CountedUnit) -> list[list[jiwer.AlignmentChunk]]:
+    """The alignment of each pair of texts in units."""
+    if unit == "characters":
+        return _align_characters(*([text.replace(" ", "") for text in texts] for texts in (true, found)))
+    return jiwer.process_words(true, found, _SPLIT_WORDS, _SPLIT_WORDS).alignments
+
+
+def _align_characters(true: list[str], found: list[str]) -> list[list[jiwer.AlignmentChunk]]:
+    return jiwer.process_characters(true, found, _SPLIT_CHARACTERS, _SPLIT_CHARACTERS).alignments
 
 
 def _operations(alignment: Sequence[jiwer.AlignmentChunk]) -> str:

@@ -17,6 +17,7 @@ from asr.recognition.long_audio import recognise_recordings
 from asr.recognition.recognise import Segment
 from asr.recognition.streaming import RecognitionStream, StreamConfig, StreamResult
 from asr.recognition.transcription import Model
+from asr.text.scripts import join_words
 from asr.transcripts.record import RecordingTranscript
 
 __all__ = ["Service", "TooLongError"]
@@ -200,7 +201,7 @@ class ServiceStream:
 
     def transcript(self) -> RecordingTranscript:
         """All of it so far."""
-        text = " ".join(word.text for word in self.words)
+        text = join_words(word.text for word in self.words)
         return RecordingTranscript(
             id="stream", text=text, words=tuple(self.words), duration_s=self.duration_s
         )
@@ -213,5 +214,5 @@ class ServiceStream:
 
 def _settled(words: Sequence[Word]) -> StreamResult:
     """Words of a recording that will not change any more."""
-    text = " ".join(word.text for word in words)
+    text = join_words(word.text for word in words)
     return StreamResult(text, text, words[0].start_s, words[-1].end_s, True, tuple(words))

@@ -49,7 +49,7 @@ def estimate_denominator(model: AcousticModel, examples: Sequence[Example], conf
     transcripts = [example.tokens for example in examples]
     counts = own = count_ngrams(transcripts, denominator.order, tokenizer.vocab_size)
     if config.denominator_text:
-        sentences = _sentences(config.denominator_text, tokenizer, config.normalizer)
+        sentences = _sentences(config.denominator_text, tokenizer, config.rules)
         counts = own + count_ngrams(sentences, denominator.order, tokenizer.vocab_size)
     denominator.set_probs(witten_bell(counts))
     log.info(

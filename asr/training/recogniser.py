@@ -97,7 +97,7 @@ def train_recogniser(
         batches, dev_batches = _make_batches(settings, utterances, dev, tokenizer, process)
         run.seed(batches.workers)
         origin = provenance(process.device, settings.train.precision)
-        model = AcousticModel(ModelSettings(features, settings.model, tokenizer, text.normalizer, origin))
+        model = AcousticModel(ModelSettings(features, settings.model, tokenizer, text.rules, origin))
         if model.normalize.needs_statistics and not resumed:
             model.normalize.set_statistics(*feature_statistics(batches, features, process))
         if not resumed:

@@ -12,7 +12,7 @@ from asr.training.runs import CHANGEABLE, flatten_settings
 
 __all__ = ["portable_settings", "write_release"]
 
-_KEPT = ("asr", "commit", "torch", "precision", "date", "epoch", "dev_loss", "dev_wer", "dev_per")
+_KEPT = ("asr", "commit", "torch", "precision", "date", "epoch", "dev_loss", "dev_wer", "dev_per", "dev_cer")
 
 
 def write_release(

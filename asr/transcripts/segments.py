@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from asr.decoding.hypothesis import Word
+from asr.text.scripts import join_words
 from asr.transcripts.cue_files import read_srt, read_vtt
 from asr.transcripts.subtitles import Subtitle
 from asr.transcripts.textgrid import read_textgrid
@@ -37,7 +38,7 @@ def _of_words(words: Sequence[Word]) -> list[_Segment]:
         after = groups[number + 1][0].start_s if number + 1 < len(groups) else float("inf")
         start = max(group[0].start_s - _MARGIN_S, (before + group[0].start_s) / 2 if number else 0.0)
         end = min(group[-1].end_s + _MARGIN_S, (after + group[-1].end_s) / 2)
-        segments.append((round(start, 4), round(end, 4), " ".join(word.text for word in group)))
+        segments.append((round(start, 4), round(end, 4), join_words(word.text for word in group)))
     return segments
 
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from asr.decoding.hypothesis import Word
+from asr.text.scripts import join_words
 from asr.transcripts.record import ordered_words
 
 __all__ = ["LINE_LENGTH", "LONGEST_S", "SHORTEST_S", "Subtitle", "make_subtitles"]
@@ -22,7 +23,8 @@ SHORTEST_S = 1.0  # likewise, where there is room
 _READING_SPEED = 17.0  # characters a second that a reader follows
 _PAUSE_S = 1.0  # always ends a subtitle
 
-# What ends a line badly, since it belongs to what follows; a line may well begin with it.
+# English words that end a line badly, since they belong to what follows; a line may well begin with one.
+# Other languages are broken at pauses and by length.
 _LEANS_FORWARD = frozenset(
     """a an the my your his her its our their this that these those some any no every each
     of to in on at by for from with about into over under after before between through during without
@@ -45,7 +47,7 @@ class Subtitle:
     @property
     def text(self) -> str:
         """The lines as one."""
-        return " ".join(self.lines)
+        return join_words(self.lines)
 
 
 def make_subtitles(words: Sequence[Word], duration_s: float | None = None) -> list[Subtitle]:
@@ -162,15 +164,15 @@ def _line_breaks(words: Sequence[Word]) -> list[int]:
 
 def _break_lines(words: Sequence[Word]) -> tuple[str, ...]:
     """One line where it fits; else two, broken at a pause or between phrases and of similar length."""
-    text = " ".join(word.text for word in words)
+    text = join_words(word.text for word in words)
     if len(text) <= LINE_LENGTH:
         return (text,)
 
     def cost(index: int) -> float:
-        first = len(" ".join(word.text for word in words[:index]))
+        first = len(join_words(word.text for word in words[:index]))
         uneven = abs(2 * first - len(text)) / len(text)
         pause_s = words[index].start_s - words[index - 1].end_s
         return _boundary_cost(words[index - 1].text, pause_s) + 2 * uneven
 
     best = min(_line_breaks(words), key=cost)
-    return " ".join(word.text for word in words[:best]), " ".join(word.text for word in words[best:])
+    return join_words(word.text for word in words[:best]), join_words(word.text for word in words[best:])

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from asr.decoding.hypothesis import Word
 from asr.errors import DataError
+from asr.text.scripts import join_words
 from asr.transcripts.record import RecordingTranscript, ordered_words
 
 __all__ = ["format_textgrid", "read_textgrid"]
@@ -88,7 +89,7 @@ def read_textgrid(path: Path) -> RecordingTranscript:
     words = tuple(word for start, end, text in intervals for word in _share(start, end, text))
     return RecordingTranscript(
         id="_".join(path.stem.split()),
-        text=" ".join(word.text for word in words),
+        text=join_words(word.text for word in words),
         words=words,
         duration_s=end_s,
     )

@@ -291,3 +291,17 @@ def test_real_vctk(speech: Path, tmp_path: Path) -> None:
     assert {split: len(found) for split, found in splits.items()} == {"train": 20, "dev": 10, "test": 10}
     texts = {one.id: one.text for one in read_manifest(speech / "vctk/manifest.jsonl")}
     assert {one.id: one.text for found in splits.values() for one in found} == texts
+
+
+@pytest.mark.parametrize("name", ["common_voice", "fleurs"])
+def test_the_folder_names_the_language(name: str, tmp_path: Path) -> None:
+    """A lone dot from every Turkish capital, which becomes a letter of its own."""
+    LOOK_ALIKES[name](tmp_path)
+    for old in [path for path in tmp_path.rglob("*") if path.name in ("de", "en_us")]:
+        old.rename(old.with_name("tr" if old.name == "de" else "tr_tr"))
+    for path in tmp_path.rglob("*.tsv"):
+        text = path.read_text(encoding="utf-8").replace("Grüß", "İyi IŞIK").replace("what is", "İyi IŞIK")
+        path.write_text(text, encoding="utf-8")
+    splits = CORPORA[name].splits(tmp_path)
+    assert splits["train"][0].text.startswith("iyi ışık")
+    assert CORPORA[name].prepare(tmp_path, normalizer="words").splits["train"][0].text.startswith("i\u0307yi")

@@ -210,3 +210,21 @@ def test_every_check_is_tested() -> None:
     """A check that was added and never fired."""
     text = Path(__file__).read_text(encoding="utf-8")
     assert [name for name in CHECKS if f'"{name}"' not in text and name not in ("line", "long")] == []
+
+
+def test_scripts_of_many_characters(corpus: Corpus) -> None:
+    """Thousands of warnings about a Chinese text, each of whose characters is rare; a strange letter hidden
+    among them; the dot of a Turkish capital with the right rules.
+    """
+    for number in range(30):
+        text = "".join(chr(0x4E00 + 80 * number + index) for index in range(80))
+        corpus.add(f"u{number}", text=f"{text}〇 가{'Ж' if number == 7 else ''}", duration=2.0)
+    found = examine(corpus.paths(), normalizer="words", workers=1).findings
+    assert [one.id for one in found if one.check == "rare"] == ["u7"]
+    assert not [one for one in found if one.check == "digits"]
+    corpus.rows["train"] = []
+    corpus.add("turkish", text="İyi IŞIK")
+    rules = {"words": ["mark"], "words:tr": []}
+    for name, expected in rules.items():
+        found = examine(corpus.paths(), normalizer=name, workers=1).findings
+        assert [one.check for one in found if one.check == "mark"] == expected

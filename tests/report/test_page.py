@@ -241,3 +241,23 @@ def test_phone(browser: Any, page_file: Path, scheme: Any) -> None:
     assert abs(light[0] - light[1]) > 150
     assert (light[1] > 128) == (scheme == "light")
     tab.close()
+
+
+def test_scripts_in_a_browser(browser: Any, tmp_path: Path) -> None:
+    """Characters of a script without spaces as one wrong word; Hebrew whose columns run from the left."""
+    file, page = tmp_path / "page.html", browser.new_page()
+    file.write_text(page_of(evaluation(2, "今天天气", "今夫天")), encoding="utf-8")
+    page.goto(file.as_uri())
+    row = page.locator(".utterance").first
+    assert row.locator(".facts b").inner_text() == "2 of 4 wrong"
+    assert row.locator(".text").inner_text() == "今天夫天气"
+    assert row.locator("del").all_inner_texts() == ["天", "气"]
+    assert row.locator(".text").get_attribute("dir") == "ltr"
+    file.write_text(page_of(evaluation(2, "שלום עולם", "שלום אולם")), encoding="utf-8")
+    page.goto(file.as_uri())
+    row = page.locator(".utterance").first
+    assert row.locator(".facts b").inner_text() == "1 of 2 wrong"
+    assert row.locator(".text").get_attribute("dir") == "rtl"
+    row.locator(".head").click()
+    assert row.locator(".aligned").get_attribute("dir") == "rtl"
+    page.close()

@@ -82,3 +82,13 @@ def test_sets_that_differ() -> None:
         Pair(score(["a"], ["a"], ["u"]), score(["a"], ["a"], ["u"], unit="phones"))
     with pytest.raises(DataError, match="none of these utterances"):
         Pair.common(score(["a"], ["a"], ["u"]), score(["a"], ["a"], ["v"]))
+
+
+def test_errors_are_seen_without_capitals() -> None:
+    """Errors in a script that has no capitals, which look like the words beside them."""
+    arabic = [score(["كتاب جديد"], [text]) for text in ("كتاب جديد", "كتاب قديم")]
+    assert "  B:   كتاب [قديم]" in Pair(*arabic).report(examples=1).splitlines()
+    chinese = [score(["今天天气"], [text]) for text in ("今天天气", "今夫天")]
+    lines = Pair(*chinese).report(examples=1).splitlines()
+    assert "  B:   今[夫]天***" in lines
+    assert any(line.startswith("Difference of the CER: +50.00 points") for line in lines)

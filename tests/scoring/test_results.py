@@ -16,6 +16,7 @@ from asr.scoring.results import (
     summary,
     table_by_part,
     write_alignments,
+    write_report,
     write_results,
     write_score,
 )
@@ -195,3 +196,20 @@ def test_table_by_part() -> None:
         ["noisy", "last", "100.00 [ 2 / 2, 1 ins, 1 del, 0 sub ]"],
     ]
     assert rows[2][3] == str(noisy.interval())
+
+
+def test_report_of_a_script_without_spaces(tmp_path: Path) -> None:
+    """A report whose rate, interval, rows and alignment are of sentences, and which hides that it counts
+    characters.
+    """
+    result = score(["今天天气很好", "好"], ["今天天汽很好", "好"], ["a", "b"], speakers=["x", "y"])
+    text = summary(result)
+    assert text.startswith("%CER 14.29 [ 1 / 7, 0 ins, 0 del, 1 sub ]\n95% interval of the CER: ")
+    assert "%WER" not in text
+    assert "Counted: characters, since the script has no spaces between words" in text
+    assert alignment_text(result.utterances[0]).splitlines()[2] == "EVAL:" + " " * 10 + "S"
+    write_report(tmp_path, result)
+    row = json.loads((tmp_path / "score.json").read_text(encoding="utf-8"))
+    assert (row["rate"], row["characters"], row["errors"]) == ("CER", 7, 1)
+    first = json.loads((tmp_path / "results.jsonl").read_text(encoding="utf-8").splitlines()[0])
+    assert (first["reference"], first["characters"]) == ("今天天气很好", 6)

@@ -62,12 +62,12 @@ def test_scores_of_other_utterances_are_refused() -> None:
 def test_words_and_phones_are_not_mixed(tmp_path: Path) -> None:
     """A rate of words and one of phones in one table: the phones would look like a far better system."""
     phones = score(_REFERENCES, _REFERENCES, _IDS, "verbatim", "phones")
-    with pytest.raises(DataError, match="scores of words and of phones"):
+    with pytest.raises(DataError, match="scores of different units"):
         System("lstm", (_RIGHT, phones))
     systems = [System("lstm", (_RIGHT,)), System("gru", (phones,))]
-    with pytest.raises(DataError, match="scores of words and of phones"):
+    with pytest.raises(DataError, match="scores of different units"):
         table(systems)
-    with pytest.raises(DataError, match="scores of words and of phones"):
+    with pytest.raises(DataError, match="scores of different units"):
         draw(systems, tmp_path / "figure.png")
     assert table(systems[1:]).startswith("| system | %PER | 95% interval | errors / phones |")
 

@@ -9,7 +9,7 @@ import pytest
 
 from asr.errors import DataError, SettingsError
 from asr.scoring import wer
-from asr.scoring.wer import ErrorCounts, Score, score
+from asr.scoring.wer import ErrorCounts, Score, count_errors, score
 
 
 def scored(*pairs: tuple[str, str], normalizer: str = "verbatim") -> Score:
@@ -186,3 +186,23 @@ def test_wrong_input() -> None:
         score(["a"], ["a"], ["1"], "none")
     with pytest.raises(DataError, match="1 speakers for 2 utterances"):
         score(["a", "b"], ["a", "b"], ["1", "2"], "verbatim", speakers=["s"])
+
+
+def test_scripts_without_spaces_are_counted_by_character() -> None:
+    """A Chinese sentence that is one word, wrong as a whole; spaces of a tool that cuts words, as errors."""
+    result = score(["今天天气很好", "我用 iphone"], ["今天 天汽很", "我 用iphone"], normalizer="words")
+    assert result.unit == "characters"
+    assert result.wer_line() == "%CER 14.29 [ 2 / 14, 0 ins, 1 del, 1 sub ]"
+    assert result.words == result.characters
+    assert result.utterances[0].operations == "CCCSCD"
+    assert list(result.utterances[0].columns())[3:] == [
+        ("S", "气", "汽"), ("C", "很", "很"), ("D", "好", ""),
+    ]  # fmt: skip
+    assert count_errors(["今天"], ["今 夫"], "characters") == [1]
+    assert result.part(["2"]).rate_name == "CER"
+
+
+def test_scripts_with_spaces_are_counted_by_word() -> None:
+    """Hebrew, Arabic and Korean by character: their rates would look far better than others'."""
+    for text in ("שלום עולם", "مرحبا بالعالم", "안녕하세요 세계"):
+        assert score([text], [text.split()[0]]).wer_line() == "%WER 50.00 [ 1 / 2, 0 ins, 1 del, 0 sub ]"

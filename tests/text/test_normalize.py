@@ -6,7 +6,7 @@ import unicodedata
 import pytest
 
 from asr.errors import SettingsError
-from asr.text.normalize import NORMALIZERS, normalize
+from asr.text.normalize import NORMALIZERS, in_language, normalize
 
 
 @pytest.mark.parametrize(
@@ -45,6 +45,62 @@ def test_lower(written: str, expected: str) -> None:
 def test_words(written: str, expected: str) -> None:
     """Guards English words in other languages: "und" is no "and"."""
     assert normalize(written, "words") == expected
+
+
+@pytest.mark.parametrize(
+    ("written", "language", "expected"),
+    [
+        ("ISPARTA'DA İYİ IŞIK", "tr", "ısparta'da iyi ışık"),
+        ("I\u0307yi", "tr", "iyi"),
+        ("QIZIL İNSAN", "az", "qızıl insan"),
+        ("ISPARTA", "de", "isparta"),
+        ("STRASSE, STRAẞE, Straße", "de", "strasse straße straße"),
+        ("ΟΔΟΣ ΣΟΦΟΣ, ΦΩΣ;", "el", "οδος σοφος φως"),
+        ("Col·lecció · ŀl", "ca", "col·lecció l·l"),
+        ("Щедро ёж «Ы»", "ru", "щедро ёж ы"),
+        ("п’ять п'ять", "uk", "п'ять п'ять"),
+        ("שָׁלוֹם עוֹלָם, בית־ספר צה״ל", "he", "שלום עולם בית ספר צהל"),
+        ("שָׁלוֹם", "", "שָׁלוֹם"),
+        ("مَرْحَبًا بِكُم،أهـــلا؟", "ar", "مرحبا بكم أهلا"),
+        ("مَرحبا", "", "مَرحبا"),
+        ("آمد ﻻ", "fa", "آمد لا"),
+        ("می\u200cخواهم\u200c خانه", "fa", "می\u200cخواهم خانه"),
+        ("a\u200cb \u200cc", "", "ab c"),
+        ("क्\u200dष नमस्ते।दुनिया", "hi", "क्\u200dष नमस्ते दुनिया"),
+        ("ሰላም፡ዓለም።", "am", "ሰላም ዓለም"),
+        ("བོད་སྐད།", "bo", "བོད སྐད"),
+        ("今天，天气很好。 真 的！", "zh", "今天天气很好真的"),
+        ("用 iPhone、iPad 和ＡＢＣ", "zh", "用 iphone ipad 和abc"),
+        ("スピーチ・コーパス ﾃｽﾄ", "ja", "スピーチコーパステスト"),
+        ("สวัสดี ครับ", "th", "สวัสดีครับ"),
+        ("안녕하세요, 세계!", "ko", "안녕하세요 세계"),
+    ],
+)
+def test_words_of_a_language(written: str, language: str, expected: str) -> None:
+    """Guards letters and borders of words that a rule made for English would change."""
+    name = f"words:{language}" if language else "words"
+    assert normalize(written, name) == expected
+    assert normalize(expected, name) == expected
+
+
+def test_lower_of_a_language() -> None:
+    """Guards the dotless i where no mark is removed: without the language a dot is left over."""
+    assert normalize("I, İ!", "lower:tr") == "ı, i!"
+    assert normalize("İ", "lower") == "i\u0307"
+    assert normalize("שָׁ", "lower:he") == "שָׁ"
+    assert normalize("I İ", "verbatim:tr") == "I İ"
+
+
+def test_names_of_rules_with_a_language() -> None:
+    """Guards English words in Turkish text because nobody had chosen other rules, and misspelt languages."""
+    assert in_language("english", "tr") == "words:tr"
+    assert in_language("english", "en") == "english"
+    assert in_language("english", "") == "english"
+    assert in_language("lower", "az") == "lower:az"
+    with pytest.raises(SettingsError, match=r"'turkish' is no language.*ISO 639"):
+        in_language("words", "turkish")
+    with pytest.raises(SettingsError, match=r"are for English, not for 'tr'.*words:tr"):
+        normalize("", "english:tr")
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from asr.lm.ngram.trie import BOS, EOS, RESERVED, UNK, UNK_ID, UnpackedNgrams
 from asr.lm.text_files import read_blocks
 from asr.progress import Progress, clock
 from asr.text.normalize import normalize
+from asr.text.scripts import is_unspaced
 
 __all__ = ["MAX_ORDER", "NgramConfig", "build", "read_vocabulary", "select_vocabulary"]
 
@@ -29,6 +30,7 @@ log = logging.getLogger("asr")
 MAX_ORDER = 12
 _RESERVED = len(RESERVED)
 _BLOCK = 1 << 22
+_FEW_WORDS = 5  # a sentence, its two borders included: fewer, and it was not cut into words
 _REPORT_EVERY_S = 0.5
 
 
@@ -118,6 +120,13 @@ def build(
         names = _renumber_in_place(words, symbols.names(), config.vocabulary)
         log.info("%d sentences, %d %ss, %d different", symbols.sentences, len(words) - 2 * symbols.sentences,
                   config.unit, len(names) - _RESERVED)  # fmt: skip
+        if config.unit == "word" and len(words) < _FEW_WORDS * symbols.sentences and is_unspaced(names):
+            log.warning(
+                "most words are in a script without spaces between words, %.1f a line: sentences are no "
+                "words. Train a model of characters (--unit character --order 6), or have a tool for the "
+                "language put spaces between the words first.",
+                len(words) / symbols.sentences - 2,
+            )
         levels = count(words, len(names), config.order, disk, progress.counting)
         progress.smoothing()
         cutoffs = config.cutoffs or (0,)

@@ -5,6 +5,11 @@ const $ = (id) => document.getElementById(id);
 let limits = null;
 let playing = null; // the transcript whose sound is heard
 
+// Scripts without spaces between words, of which each character comes as a word.
+const UNSPACED = ["Han", "Hiragana", "Katakana", "Thai", "Lao", "Khmer", "Myanmar"].map((script) => `\\p{Script=${script}}`).join("");
+const INSIDE = new RegExp(`(?<=[${UNSPACED}]) (?=[${UNSPACED}])`, "gu");
+const joined = (words) => words.map((word) => word.word).join(" ").replace(INSIDE, "");
+
 fetch("about/limits").then((answer) => answer.json()).then((about) => {
   limits = about;
   $("about").textContent = `Model: ${about.model}. Recordings are not kept.`;
@@ -33,7 +38,7 @@ class Transcript {
     this.status(status);
     this.part(".play").onclick = () => (this.audio.paused ? this.play(0, Infinity) : this.audio.pause());
     this.part(".copy").onclick = async () => {
-      await navigator.clipboard.writeText(this.words.map((word) => word.word).join(" "));
+      await navigator.clipboard.writeText(joined(this.words));
       this.part(".copy").textContent = "Copied";
       setTimeout(() => (this.part(".copy").textContent = "Copy"), 1500);
     };
@@ -77,8 +82,10 @@ class Transcript {
       key.preventDefault();
       hear();
     };
+    const before = this.words.at(-1);
+    if (before && joined([before, word]).includes(" ")) this.partial.before(" ");
     this.words.push({ ...word, node });
-    this.partial.before(node, " ");
+    this.partial.before(node);
   }
 
   finish(event) {

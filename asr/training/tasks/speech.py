@@ -23,7 +23,7 @@ from asr.model.encoder import step_count
 from asr.model.saved import load_model, save_model
 from asr.model.shipped import find_model
 from asr.model.widen import can_widen, widened_weights
-from asr.scoring.wer import RATE_NAMES, score
+from asr.scoring.wer import RATE_NAMES, CountedUnit, score
 from asr.training.dev_decoding import DevDecoder, DevOutput
 from asr.training.distributed import Process
 from asr.training.faults import load_bad_update
@@ -41,12 +41,12 @@ LossFunction = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 class SpeechValidation:
     """How a model does on the dev set, decoded greedily, and on a part of it with a language model."""
 
-    wer: float  # percent; of phones where the model writes no words
+    wer: float  # percent; of characters or phones where these are what was counted
     cer: float  # percent
     loss: float  # nats per token
     blank_share: float  # of all encoder steps, in [0, 1]
     examples: tuple[tuple[str, str], ...]  # a few (reference, hypothesis) pairs
-    unit: OutputUnit = "words"  # what was counted
+    unit: CountedUnit = "words"  # what was counted
     attention_loss: float | None = None  # nats per token, of the attention decoder alone, if there is one
     lm_wer: float | None = None  # percent, of words, of the part that was decoded with a language model
 
@@ -65,7 +65,9 @@ class SpeechValidation:
 
     def row(self) -> dict[str, Any]:
         """The same as plain values, with examples of what was recognised."""
-        rates = {"dev_wer": self.wer, "dev_cer": self.cer} if self.unit == "words" else {"dev_per": self.wer}
+        rates = {f"dev_{RATE_NAMES[self.unit].lower()}": self.wer}
+        if self.unit == "words":
+            rates["dev_cer"] = self.cer
         if self.lm_wer is not None:
             rates["dev_lm_wer"] = self.lm_wer
         if self.attention_loss is not None:
