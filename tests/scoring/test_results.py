@@ -16,7 +16,7 @@ from asr.scoring.results import (
     summary,
     table_by_part,
     write_alignments,
-    write_report,
+    write_score_folder,
     write_results,
     write_score,
 )
@@ -208,7 +208,7 @@ def test_report_of_a_script_without_spaces(tmp_path: Path) -> None:
     assert "%WER" not in text
     assert "Counted: characters, since the script has no spaces between words" in text
     assert alignment_text(result.utterances[0]).splitlines()[2] == "EVAL:" + " " * 10 + "S"
-    write_report(tmp_path, result)
+    write_score_folder(tmp_path, result)
     row = json.loads((tmp_path / "score.json").read_text(encoding="utf-8"))
     assert (row["rate"], row["characters"], row["errors"]) == ("CER", 7, 1)
     first = json.loads((tmp_path / "results.jsonl").read_text(encoding="utf-8").splitlines()[0])
