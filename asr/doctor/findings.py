@@ -62,6 +62,7 @@ class Finding:
         manifest: the file.
         id: of the utterance; "" where it is about several.
         detail: what exactly.
+        count: how many it stands for: utterances, speakers or sentences, as the check's title has it.
         value: a number to sort by, the worst highest.
     """
 
@@ -69,6 +70,7 @@ class Finding:
     manifest: str
     id: str = ""
     detail: str = ""
+    count: int = 1
     value: float = 0.0
 
     @property

@@ -1,4 +1,4 @@
-"""An examination on one screen: a verdict, what was found, the alphabet, the longest utterances."""
+"""An examination on one screen: what was found, the alphabet, the longest utterances, a verdict."""
 
 from collections.abc import Sequence
 from itertools import groupby
@@ -9,7 +9,7 @@ from asr.doctor.findings import CHECKS, Finding
 from asr.doctor.sets import training_memory_mb
 from asr.progress import clock
 
-__all__ = ["report"]
+__all__ = ["heading", "plural", "report", "verdict"]
 
 _EXAMPLES = 2  # of each check
 _LETTERS = 60  # of the alphabet
@@ -20,15 +20,7 @@ _LONGEST = 3  # utterances
 def report(examination: Examination) -> str:
     """The text to print."""
     found = examination.findings
-    utterances = [one for part in examination.utterances.values() for one in part]
-    speakers = len({one.speaker for one in utterances} - {""})
-    how = "headers alone" if examination.quick else "decoded"
-    speed = examination.audio_s / max(examination.processor_s, 1e-3)
-    lines = [
-        f"{len(examination.utterances)} manifests, {len(utterances):,} utterances, "
-        f"{clock(examination.audio_s)} of audio, {speakers:,} speakers; {how} in "
-        f"{examination.elapsed_s:.1f} s, {speed:,.0f} times real time a core"
-    ]
+    lines = [heading(examination)]
     for severity in ("error", "warning", "note"):
         some = [one for one in found if one.severity == severity]
         if some:
@@ -36,17 +28,36 @@ def report(examination: Examination) -> str:
         for check, group in groupby(some, key=lambda one: one.check):
             lines += _of_check(check, list(group), several=len(examination.utterances) > 1)
     lines += ["", f"alphabet: {_alphabet(examination)}"]
+    utterances = [one for part in examination.utterances.values() for one in part]
     longest = sorted(utterances, key=lambda one: -one.duration)[:_LONGEST]
     named = ", ".join(
         f"{one.id} {one.duration:.1f} s ({training_memory_mb(one.duration):,.0f} MB in training)"
         for one in longest
     )
-    lines += [f"longest: {named}", _verdict(found)]
+    lines += [f"longest: {named}", verdict(found)]
     return "\n".join(lines)
 
 
+def heading(examination: Examination) -> str:
+    """What was examined, and how fast: one line."""
+    utterances = [one for part in examination.utterances.values() for one in part]
+    speakers = len({one.speaker for one in utterances} - {""})
+    how = "headers alone" if examination.quick else "decoded"
+    speed = examination.audio_s / max(examination.processor_s, 1e-3)
+    return (
+        f"{plural(len(examination.utterances), 'manifest')}, {plural(len(utterances), 'utterance')}, "
+        f"{clock(examination.audio_s)} of audio, {plural(speakers, 'speaker')}; {how} in "
+        f"{examination.elapsed_s:.1f} s, {speed:,.0f} times real time a core"
+    )
+
+
+def plural(count: int, noun: str) -> str:
+    """A number with its noun."""
+    return f"{count:,} {noun}{'s' * (count != 1)}"
+
+
 def _of_check(check: str, group: Sequence[Finding], *, several: bool) -> list[str]:
-    lines = [f"  {check:<17} {len(group):>6,}  {CHECKS[check].title}"]
+    lines = [f"  {check:<17} {sum(one.count for one in group):>6,}  {CHECKS[check].title}"]
     for one in group[:_EXAMPLES]:
         where = " ".join(filter(None, [Path(one.manifest).name if several or not one.id else "", one.id]))
         lines.append(f"{'':28}{' '.join(f'{where}: {one.detail}'.split())}"[:_WIDTH])
@@ -60,9 +71,10 @@ def _alphabet(examination: Examination) -> str:
     return f"{len(shown)} characters: {', '.join(shown[:_LETTERS])}{more}"
 
 
-def _verdict(found: Sequence[Finding]) -> str:
+def verdict(found: Sequence[Finding]) -> str:
+    """Whether the manifests can be trained on: one line."""
     counts = {name: sum(one.severity == name for one in found) for name in ("error", "warning", "note")}
-    numbers = ", ".join(f"{count:,} {name}{'s' * (count != 1)}" for name, count in counts.items())
+    numbers = ", ".join(plural(count, name) for name, count in counts.items())
     if counts["error"]:
         return f"verdict: not ready: {numbers}. --fix DIR writes manifests without what cannot be used."
     return f"verdict: ready to train: {numbers}."
