@@ -7,7 +7,7 @@ from typing import Annotated
 
 import tyro
 
-from asr.commands.options import check_output
+from asr.commands.options import check_folder, check_output
 from asr.corpora.manifest import write_manifest
 from asr.device import choose_device, usable_cores
 from asr.doctor.disagreement import disagreement_findings
@@ -61,6 +61,7 @@ class DoctorSettings:
         if self.report is not None:
             check_output(self.report, self.manifests, "--report", "doctor.html")
         if self.fix is not None:
+            check_folder(self.fix, "--fix")
             goals = [(self.fix / path.name).resolve() for path in self.manifests]
             twice = next((goal for number, goal in enumerate(goals) if goal in goals[:number]), None)
             if twice:

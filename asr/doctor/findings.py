@@ -18,6 +18,7 @@ class Check:
 
 
 CHECKS: dict[str, Check] = {
+    "no-utterance": Check("error", "manifests without an utterance"),
     "line": Check("error", "lines that are no utterance", unusable=True),
     "missing-audio": Check("error", "recordings that do not exist", unusable=True),
     "unreadable-audio": Check("error", "recordings that cannot be read", unusable=True),

@@ -206,6 +206,17 @@ def test_lines_that_are_no_utterance(corpus: Corpus, run: Run) -> None:
     assert "error: 3 errors in " in err
 
 
+def test_manifest_without_an_utterance(run: Run, tmp_path: Path) -> None:
+    """An empty file that is ready to train; UTF-16, of which each line is an error of its own."""
+    (tmp_path / "a.jsonl").write_text("\n")
+    status, out, err = run("doctor", tmp_path / "a.jsonl")
+    assert (status, "no-utterance           1  manifests without" in out, "1 error in" in err) == (1, True, True)
+    (tmp_path / "a.jsonl").write_bytes('{"id": "a"}\n{"id": "b"}\n'.encode("utf-16"))
+    status, out, err = run("doctor", tmp_path / "a.jsonl")
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert "is UTF-16. UTF-8 was expected. Convert it: iconv -f UTF-16" in err
+
+
 def test_command(corpus: Corpus, run: Run, tmp_path: Path) -> None:
     """Exit status, JSON that cannot be read, and a fixed manifest that still has faults."""
     corpus.add("good")
@@ -228,6 +239,8 @@ def test_command(corpus: Corpus, run: Run, tmp_path: Path) -> None:
     status, out, err = run("doctor", tmp_path / "fixed/train.jsonl")
     assert (status, err) == (0, "")
     assert "verdict: ready to train" in out
+    status, _, err = run("doctor", path, "--fix", path)
+    assert (status, "--fix: " in err, "is a file. Expected a folder" in err) == (2, True, True)
     status, _, err = run("doctor", path, "--fix", tmp_path)
     assert status == 2
     assert "is the folder of the manifests. Expected another one" in err
