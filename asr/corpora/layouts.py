@@ -272,7 +272,9 @@ def _table(files: FolderFiles) -> Iterator[Clip]:
         named = _columns(header) is not None
         if not named and (len(header) < 2 or files.find(rows[0][1][0], path.parent) is None):
             wanted = f"such as {_AUDIO[2]} and {_TEXT[0]}, in {first[:60]!r}"
-            files.leave_out(path, f"a table without columns for recording and transcript: {wanted}", expected=True)
+            files.leave_out(
+                path, f"a table without columns for recording and transcript: {wanted}", expected=True
+            )
             continue
         names = header if named else [_AUDIO[0], _TEXT[0]]
         for number, row in rows[named:]:

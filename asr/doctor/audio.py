@@ -25,6 +25,9 @@ _OFFSET = 0.02  # of full scale
 _CLIPPED_SHARE, _CLIPPED_PEAK = 2e-3, 0.1  # samples at the peak; speech has 0.01% there
 _CLIPPED_LEAST = 20  # samples: fewer are at the peak of a short recording in the coarse steps of 8 bits
 _NARROW = 1e-5  # power density of 4.3 to 7 kHz, of that of 0.3 to 3.4 kHz: speech has 1e-4 and more
+_EDGE = (
+    1e-2  # power density of 4.1 to 4.6 kHz, of that of 3 to 3.4 kHz, at the upper end of a telephone's band
+)
 _NARROW_S = 3.0  # of speech, to judge by: a "no" has nothing above 4 kHz, few sentences lack an s
 _SPECTRA, _FFT = 100, 1024  # windows of a recording that are looked at
 
@@ -39,7 +42,8 @@ class AudioFacts:
         file_s: length of the file, seconds; None where only decoding tells, and nothing was decoded.
         peak, rms, mean: of the samples, 1 being full scale.
         clipped: share of the samples that are at the peak; 0 where they are very few.
-        high_band: power density above 4.3 kHz, of that of speech below; 1 where the rate is too low.
+        high_band: power density above 4.3 kHz, of that of speech below; 1 where the rate is too low, and
+            where there is no edge at 4 kHz: some voices have little there.
         cancelled: whether the channels cancel each other.
         digest: of the samples; "" where nothing was decoded.
     """
@@ -135,15 +139,20 @@ def _facts(samples: Block, rate: int, channels: int, file_s: float) -> AudioFact
 
 
 def _high_band(mono: NDArray[np.float32], rate: int) -> float:
-    """Power density of 4.3 to 7 kHz, of that of 0.3 to 3.4 kHz."""
+    """Power density of 4.3 to 7 kHz, of that of 0.3 to 3.4 kHz; 1 without an edge between them."""
     if rate < 11025 or len(mono) < _FFT:
         return 1.0
     starts = np.linspace(0, len(mono) - _FFT, min(_SPECTRA, len(mono) // _FFT)).astype(int)
     windows = mono[starts[:, None] + np.arange(_FFT)] * np.hanning(_FFT)
     power = np.square(np.abs(np.fft.rfft(windows))).mean(axis=0)
     hertz = np.fft.rfftfreq(_FFT, 1 / rate)
-    speech = power[(hertz >= 300) & (hertz <= 3400)].mean()
-    return float(power[(hertz >= 4300) & (hertz <= min(7000, 0.45 * rate))].mean() / max(speech, 1e-20))
+
+    def density(low: float, high: float) -> float:
+        return float(power[(hertz >= low) & (hertz <= high)].mean())
+
+    if density(4100, 4600) > _EDGE * density(3000, 3400):
+        return 1.0
+    return density(4300, min(7000, 0.45 * rate)) / max(density(300, 3400), 1e-20)
 
 
 def audio_findings(
@@ -213,9 +222,7 @@ def _level(found: Callable[[str, str, float], Finding], one: AudioFacts) -> Iter
         yield found("dc", f"mean {one.mean:+.3f}", abs(one.mean))
 
 
-def _narrow_speakers(
-    utterances: Sequence[Utterance], facts: Sequence[AudioFacts | AudioError]
-) -> set[str]:
+def _narrow_speakers(utterances: Sequence[Utterance], facts: Sequence[AudioFacts | AudioError]) -> set[str]:
     """Speakers of whom nothing is above 4 kHz in all that they say."""
     seconds: dict[str, float] = {}
     wide = {""}

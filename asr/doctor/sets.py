@@ -70,8 +70,7 @@ def _rates(
         groups[length.bit_length()].append(length / one.duration)
     every = statistics.median(rate for rates in groups.values() for rate in rates)
     usual = {
-        group: statistics.median(rates) if len(rates) >= _ENOUGH else every
-        for group, rates in groups.items()
+        group: statistics.median(rates) if len(rates) >= _ENOUGH else every for group, rates in groups.items()
     }
     values = [log(length / one.duration / usual[length.bit_length()]) for _, one, length in spoken]
     spread = max(1.4826 * statistics.median(map(abs, values)), _LEAST_DEVIATION)
@@ -163,7 +162,9 @@ def _shared(
             some = ", ".join(list(speakers)[:_NAMED])
             more = ", ..." if len(speakers) > _NAMED else ""
             count = len(speakers)
-            detail = f"{some}{more}, who have {sum(speakers.values()):,} of {len(manifests[name]):,} utterances"
+            detail = (
+                f"{some}{more}, who have {sum(speakers.values()):,} of {len(manifests[name]):,} utterances"
+            )
             yield Finding(check="shared-speaker", manifest=name, detail=detail, count=count, value=count)
         shared = [text for text in texts[name] if text in sentences]
         if shared:

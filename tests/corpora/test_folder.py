@@ -229,7 +229,10 @@ def test_tables(tmp_path: Path) -> None:
     rows = ["path;text", 'a.wav;"semi; colon"', 'b.wav;"two', 'lines"', 'c.wav;"open', "d.wav;word"]
     write(tmp_path / "t.csv", "\ufeff" + "\r\n".join(rows) + "\r\n")
     reading = read(tmp_path)
-    assert {key: one.text for key, one in everything(reading).items()} == {"a": "semi; colon", "b": "two lines"}
+    assert {key: one.text for key, one in everything(reading).items()} == {
+        "a": "semi; colon",
+        "b": "two lines",
+    }
     assert reasons(reading) == {"quotes that do not match": 1, "audio without transcript": 2}
     assert any(one.what.endswith("t.csv lines 5 to 6") for one in reading.left_out)
 
@@ -242,7 +245,9 @@ def test_lists_in_utf_16(name: str, tmp_path: Path) -> None:
     line = {"t.csv": "path,text", "t.tsv": "path\ttext", "metadata.csv": "a|x|y", "text": "a word",
             "m.jsonl": '{"audio_filepath": "a.wav", "text": "word"}'}[name]  # fmt: skip
     (tmp_path / name).write_bytes(f"{line}\n".encode("utf-16"))
-    with pytest.raises(DataError, match=rf"no recording with a transcript.*{name}: unreadable text: is UTF-16.*iconv"):
+    with pytest.raises(
+        DataError, match=rf"no recording with a transcript.*{name}: unreadable text: is UTF-16.*iconv"
+    ):
         read(tmp_path)
 
 
@@ -250,7 +255,9 @@ def test_columns_that_have_other_names(tmp_path: Path) -> None:
     """A table that is not understood, and a message that does not say why."""
     sound(tmp_path / "a.wav")
     write(tmp_path / "t.csv", "my file,words\na.wav,hi\n")
-    with pytest.raises(DataError, match="columns for recording and transcript: such as audio and text, in 'my fi"):
+    with pytest.raises(
+        DataError, match="columns for recording and transcript: such as audio and text, in 'my fi"
+    ):
         read(tmp_path)
 
 
@@ -258,7 +265,9 @@ def test_segments_outside_the_recording(tmp_path: Path) -> None:
     """An offset below 0 in a manifest; cues that go backwards."""
     sound(tmp_path / "a.wav", 2.0)
     sound(tmp_path / "b.wav", 2.0)
-    rows = [{"audio_filepath": "a.wav", "text": "w", "offset": offset, "duration": 1} for offset in (-1, 9, 1)]
+    rows = [
+        {"audio_filepath": "a.wav", "text": "w", "offset": offset, "duration": 1} for offset in (-1, 9, 1)
+    ]
     rows.append({"audio_filepath": "a.wav", "text": "w", "channel": -1})
     write(tmp_path / "m.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
     write(tmp_path / "b.srt", "1\n00:00:01,500 --> 00:00:01,000\nword\n")

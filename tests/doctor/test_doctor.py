@@ -177,6 +177,10 @@ def test_short_words_and_coarse_steps_are_no_faults(corpus: Corpus) -> None:
     for number in range(3):
         corpus.add(f"phone{number}", np.roll(no, 50 * number + 50), speaker="b", text="no")
         corpus.add(f"yes{number}", speech(60 + number, 1.0), speaker="a", text="yes")
+    steep = np.fft.rfft(speech(53, 4.0))
+    corpus.add(
+        "steep", np.fft.irfft(steep / (1 + (np.fft.rfftfreq(4 * RATE, 1 / RATE) / 1000) ** 5)), text="a"
+    )
     corpus.add("coarse", np.round(speech(70, 0.1) * 40) / 128, text="a")
     for number in range(25):
         corpus.add(f"u{number}", speech(number, 1.0), text="right", duration=0.72 if number == 7 else 1.0)
@@ -210,7 +214,11 @@ def test_manifest_without_an_utterance(run: Run, tmp_path: Path) -> None:
     """An empty file that is ready to train; UTF-16, of which each line is an error of its own."""
     (tmp_path / "a.jsonl").write_text("\n")
     status, out, err = run("doctor", tmp_path / "a.jsonl")
-    assert (status, "no-utterance           1  manifests without" in out, "1 error in" in err) == (1, True, True)
+    assert (status, "no-utterance           1  manifests without" in out, "1 error in" in err) == (
+        1,
+        True,
+        True,
+    )
     (tmp_path / "a.jsonl").write_bytes('{"id": "a"}\n{"id": "b"}\n'.encode("utf-16"))
     status, out, err = run("doctor", tmp_path / "a.jsonl")
     assert (status, out, err.count("\n")) == (2, "", 1)
