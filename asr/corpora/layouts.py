@@ -287,8 +287,12 @@ def _table(files: FolderFiles) -> Iterator[Clip]:
 
 def _rows(files: FolderFiles, path: Path, lines: Sequence[str], mark: str) -> list[tuple[int, list[str]]]:
     """The rows of a table, each with the number of its first line; quotes count between commas alone."""
-    quoting = csv.QUOTE_NONE if mark == "\t" else csv.QUOTE_MINIMAL
-    reader = csv.reader([f"{line}\n" for line in lines], delimiter=mark, quoting=quoting, strict=True)
+    reader = csv.reader(
+        [f"{line}\n" for line in lines],
+        delimiter=mark,
+        quoting=csv.QUOTE_NONE if mark == "\t" else csv.QUOTE_MINIMAL,
+        strict=True,
+    )
     rows, number = [], 1
     try:
         for row in reader:
