@@ -22,7 +22,7 @@ from asr.batching.examples import TextConfig
 from asr.cli import recipe
 from asr.commands.lm import NgramInterpolateSettings, run_interpolate
 from asr.commands.options import option_value
-from asr.corpora.folder import FolderReading, read_folder
+from asr.corpora.folder import FolderReading, check_outside, read_folder
 from asr.corpora.manifest import Utterance
 from asr.decoding.config import DecoderSettings
 from asr.device import choose_device
@@ -104,6 +104,7 @@ def better(tuned: Path, dev: Sequence[Utterance], device: str) -> Path:
 def main(config: Config) -> str:
     """Prepare, train, tune, score the test set once."""
     reading, run_dir = read(config.data.root, config.data.seed), config.train.run_dir
+    check_outside(config.data.root or Path(), run_dir, "--train.run-dir")
     log.info("%d left out: `asr corpus folder` lists them; split %s", len(reading.left_out), reading.split_by)
     path, lm = learn(reading.splits, config)
     decoding = DecoderSettings(lm=lm)

@@ -201,6 +201,8 @@ def test_own_data_from_a_folder_to_a_score(tmp_path: Path) -> None:
     assert len(re.findall(r"^%WER \d+\.\d+ \[ \d+ / 2, ", done.stdout, re.MULTILINE)) == 2
     assert re.search(r"^Weights: .* tuned on .*dev\.jsonl \(1 utterances", done.stdout, re.MULTILINE)
     assert len(read_manifest(tmp_path / "runs" / "own_data" / "train.jsonl")) == 10
+    inside = run("own_data", "--data.root", ".", "--from-scratch", cwd=root)
+    assert (inside.returncode, "--train.run-dir runs/own_data: is inside ." in inside.stderr) == (2, True)
     missing = run("own_data", "--data.root", tmp_path / "nowhere", cwd=tmp_path)
     assert missing.returncode == 2
     assert missing.stderr == (

@@ -14,7 +14,7 @@ from asr.files import file_digest
 from asr.lm.adaptation import adapt_lm, read_subject_text
 from asr.lm.ngram.model import NgramModel
 from asr.model.acoustic import AcousticModel
-from asr.model.saved import load_model, save_model
+from asr.model.saved import load_model, save_settings
 from asr.model.shipped import ModelFiles, find_model
 from asr.text.lexicon import (
     Lexicon,
@@ -118,14 +118,14 @@ def run(settings: AdaptSettings) -> str:
     listed.write_text(added.listed(), encoding="utf-8")
     adaptation = {
         "model": str(settings.model),
-        "text_weight": round(adapted.weight, 4),
+        "weights": {name: round(weight, 4) for name, weight in adapted.weights.items()},
         "lines": len(text.lines),
     }
     tuned = _move_tunings(model, files, out)
-    save_model(out.path, model, {"adapted": adaptation})  # last: it has the digests of the others
+    save_settings(out.path, files.path, model, {"adapted": adaptation})  # last: it has the others' digests
     lines = [
-        f"text: {len(text.lines):,} lines, {text.words.total():,} words; its weight is {adapted.weight:.2f}, "
-        f"that of {settings.model} {1 - adapted.weight:.2f}",
+        f"text: {len(text.lines):,} lines, {text.words.total():,} words",
+        f"weights: {', '.join(f'{name} {weight:.2f}' for name, weight in adapted.weights.items())}",
         f"perplexity of lines that were held out: {adapted.before:.1f}, with the other lines "
         f"{adapted.after:.1f}",
     ]

@@ -3,7 +3,6 @@
 import contextlib
 import json
 import logging
-import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -12,10 +11,11 @@ from typing import Annotated
 
 import tyro
 
+from asr.commands.options import check_folder
 from asr.corpora.catalogue import CORPORA, find_corpus
 from asr.corpora.convert import Target, convert
 from asr.corpora.corpus import Corpus, LeftOut
-from asr.corpora.folder import read_folder
+from asr.corpora.folder import check_outside, read_folder
 from asr.corpora.manifest import Utterance, read_manifest, write_manifest
 from asr.corpora.progress import size_text
 from asr.errors import AsrError, DataError, SettingsError
@@ -146,7 +146,7 @@ def run_prepare(settings: CorpusPrepareSettings) -> list[tuple[str | None, AsrEr
     with _own_option_names():
         parts = corpus.choose(settings.parts)
         folder = settings.output / ("-".join((corpus.name, *parts)) if corpus.one_part else corpus.name)
-        _check_writable(folder)
+        check_folder(folder)
         root = settings.root
         if settings.download or settings.offline:
             root = corpus.download(settings.dir, parts, offline=settings.offline)
@@ -167,10 +167,11 @@ def run_folder(settings: CorpusFolderSettings) -> list[tuple[str | None, AsrErro
 
     Raises:
         DataError: no recording in it has a transcript, or a manifest cannot be written.
-        SettingsError: the target cannot be written, or the text rules are unknown.
+        SettingsError: the target cannot be written or is inside the folder, or the text rules are unknown.
     """
     folder = settings.output / (settings.root.resolve().name or "folder")
-    _check_writable(folder)
+    check_outside(settings.root, folder, "--output")
+    check_folder(folder)
     reading = read_folder(settings.root, SEGMENT_READERS, seed=settings.seed, normalizer=settings.normalizer)
     found = ", ".join(f"{count:,} {name}" for name, count in reading.found.items())
     lines = [f"recordings by layout: {found}", f"split: {reading.split_by}"]
@@ -185,7 +186,7 @@ def run_convert(settings: CorpusConvertSettings) -> str:
         DataError: the manifest cannot be read, cannot be said in this form, or cannot be written.
         SettingsError: the target is the manifest itself, or cannot be written.
     """
-    _check_writable(settings.output)
+    check_folder(settings.output)
     utterances = read_manifest(settings.manifest)
     if (settings.output / "manifest.jsonl").resolve() == settings.manifest.resolve():
         raise SettingsError(f"--output: {settings.manifest} would be overwritten. Choose another folder.")
@@ -216,14 +217,6 @@ def _write(
         listed = f"All are in {folder / _LEFT_OUT}; the others were written."
         results.append((None, DataError(f"left out: {_causes(unexpected)}. {listed}")))
     return results
-
-
-def _check_writable(folder: Path) -> None:
-    """Find out before an hour of reading, and not after it."""
-    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    if not (existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)):
-        what = "cannot be written to" if existing.is_dir() else "is a file"
-        raise SettingsError(f"--output: {existing} {what}. Expected a folder. Choose another one.")
 
 
 @contextlib.contextmanager

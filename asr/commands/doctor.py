@@ -7,12 +7,15 @@ from typing import Annotated
 
 import tyro
 
+from asr.commands.options import check_folder, check_output
 from asr.corpora.manifest import write_manifest
 from asr.device import choose_device, usable_cores
 from asr.doctor.disagreement import disagreement_findings
 from asr.doctor.examination import Examination, examine
-from asr.doctor.report import report
+from asr.doctor.page import build_page
+from asr.doctor.report import plural, report
 from asr.errors import AsrError, DataError, SettingsError
+from asr.files import atomic_path
 from asr.model.saved import load_model
 from asr.model.shipped import find_model
 from asr.text.normalize import normalize
@@ -33,6 +36,8 @@ class DoctorSettings:
     """Read only the headers of recordings: nothing about levels, channels, bandwidth and equal recordings."""
     json: bool = False
     """Print each finding as a line of JSON."""
+    report: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """Write all findings as a page there, too: HTML that opens from disk."""
     fix: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """Write the manifests there with corrected durations and without lines that cannot be used; audio stays
     as it is."""
@@ -53,7 +58,10 @@ class DoctorSettings:
         if self.workers < 1:
             raise SettingsError(f"--workers must be at least 1. Got {self.workers}.")
         normalize("", self.normalizer)  # raises for an unknown name
+        if self.report is not None:
+            check_output(self.report, self.manifests, "--report", "doctor.html")
         if self.fix is not None:
+            check_folder(self.fix, "--fix")
             goals = [(self.fix / path.name).resolve() for path in self.manifests]
             twice = next((goal for number, goal in enumerate(goals) if goal in goals[:number]), None)
             if twice:
@@ -84,15 +92,25 @@ def run(settings: DoctorSettings) -> list[tuple[str | None, AsrError | None]]:
         lines += [json.dumps(one.as_row(), ensure_ascii=False) for one in found.findings]
     else:
         lines.append(report(found))
+    if settings.report is not None:
+        _write_page(found, settings.report)
+        lines += [] if settings.json else [f"report: {settings.report}"]
     if settings.fix is not None:
         written = _fix(found, settings.fix)
         lines += [] if settings.json else written
     errors = sum(one.severity == "error" for one in found.findings)
     results: list[tuple[str | None, AsrError | None]] = [("\n".join(lines) or None, None)]
     if errors:
-        plural = "s" if errors > 1 else ""
-        results.append((None, DataError(f"{errors:,} error{plural} in {', '.join(map(str, paths))}.")))
+        results.append((None, DataError(f"{plural(errors, 'error')} in {', '.join(map(str, paths))}.")))
     return results
+
+
+def _write_page(found: Examination, path: Path) -> None:
+    try:
+        with atomic_path(path) as temporary:
+            temporary.write_text(build_page(found), encoding="utf-8", errors="backslashreplace")
+    except OSError as error:
+        raise DataError(f"{path}: cannot be written: {error.strerror}. Choose another file.") from error
 
 
 def _fix(found: Examination, folder: Path) -> list[str]:

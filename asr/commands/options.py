@@ -3,6 +3,7 @@
 import contextlib
 import io
 import itertools
+import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TypeVar
 
 from asr.errors import SettingsError
 
-__all__ = ["check_output", "one_line", "option_value", "parse"]
+__all__ = ["check_folder", "check_output", "one_line", "option_value", "parse"]
 
 Settings = TypeVar("Settings")
 
@@ -83,6 +84,22 @@ def _message(box: str) -> str:
     if text.startswith("missing from"):
         return f"missing: {', '.join(named)}."
     return f"{text}."
+
+
+def check_folder(folder: Path, option: str = "--output") -> None:
+    """Refuse a folder that cannot be written to, before an hour of reading, and not after it.
+
+    Args:
+        folder: the folder, which is made later where it is missing.
+        option: that names it.
+
+    Raises:
+        SettingsError: it is a file, or cannot be written to.
+    """
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not (existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)):
+        what = "cannot be written to" if existing.is_dir() else "is a file"
+        raise SettingsError(f"{option}: {existing} {what}. Expected a folder. Choose another one.")
 
 
 def check_output(

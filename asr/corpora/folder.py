@@ -17,11 +17,11 @@ from asr.corpora.corpus import Collector, LeftOut, hold_out
 from asr.corpora.durations import measure
 from asr.corpora.layouts import LAYOUTS, Clip, FolderFiles, SegmentReader, recording_name
 from asr.corpora.manifest import Utterance
-from asr.errors import AudioError, DataError
+from asr.errors import AudioError, DataError, SettingsError
 from asr.frontend.audio_files import AUDIO_SUFFIXES
 from asr.text.normalize import normalize
 
-__all__ = ["FolderReading", "read_folder"]
+__all__ = ["FolderReading", "check_outside", "read_folder"]
 
 _SPLITS = {
     "train": "train", "training": "train", "dev": "dev", "valid": "dev", "validation": "dev", "val": "dev",
@@ -81,10 +81,13 @@ def read_folder(
             files.leave_out(path, "audio without transcript")
     clips = list(_with_words(_with_ends(_once(clips, files)), files, normalizer))
     if not clips:
+        # What a list or text lacks says more than each recording that is without a transcript for it.
+        causes = [one for one in files.left_out if one.why != "audio without transcript"]
+        cause = f" {causes[0].what}: {causes[0].why.rstrip('.')}." if causes else ""
         raise DataError(
             f"{root}: no recording with a transcript: {len(files.audio)} recordings, "
-            f"{len(files.texts)} other files. Expected one of {', '.join(LAYOUTS)}: see docs/your-data.md. "
-            "Put a name.txt beside each name.wav, or correct the path."
+            f"{len(files.texts)} other files.{cause} Expected one of {', '.join(LAYOUTS)}: see "
+            "docs/your-data.md. Put a name.txt beside each name.wav, or correct the path."
         )
     clips = _with_ids(_with_speakers(clips, root), root)
     splits, split_by = _split(clips, root, seed)
@@ -93,10 +96,29 @@ def read_folder(
     return FolderReading(reading.splits, files.left_out + reading.left_out, dict(found), split_by)
 
 
+def check_outside(root: Path, output: Path, option: str) -> None:
+    """Refuse to write manifests among the recordings: the next reading would take them for transcripts.
+
+    Args:
+        root: the folder of the recordings.
+        output: where manifests are to go.
+        option: that names it, for the message.
+
+    Raises:
+        SettingsError: it is inside.
+    """
+    if output.resolve().is_relative_to(root.resolve()):
+        raise SettingsError(
+            f"{option} {output}: is inside {root}, whose recordings are read: the next time its manifests "
+            "would be taken for transcripts. Expected a folder outside. Choose another one."
+        )
+
+
 def _list(root: Path, readers: Mapping[str, SegmentReader]) -> FolderFiles:
     """All files of a folder; links to folders that were visited lead nowhere."""
     audio: list[Path] = []
     texts: list[Path] = []
+    left_out: list[LeftOut] = []
     visited: set[tuple[int, int]] = set()
     for folder, below, names in os.walk(root, followlinks=True):
         status = os.stat(folder)
@@ -107,9 +129,14 @@ def _list(root: Path, readers: Mapping[str, SegmentReader]) -> FolderFiles:
         below[:] = sorted(name for name in below if not name.startswith("."))
         for name in sorted(names):
             path = Path(folder, name)
-            if not name.startswith(".") and path.is_file():
+            if name.startswith("."):
+                continue
+            if path.is_file():
                 (audio if path.suffix.lower() in AUDIO_SUFFIXES else texts).append(path)
-    return FolderFiles(root, audio, texts, readers)
+            else:
+                what = "a link that leads nowhere" if path.is_symlink() else "neither file nor folder"
+                left_out.append(LeftOut(str(path), what))
+    return FolderFiles(root, audio, texts, readers, left_out)
 
 
 def _once(clips: Sequence[Clip], files: FolderFiles) -> Sequence[Clip]:
@@ -214,7 +241,8 @@ def _held_out(clips: Sequence[Clip], seed: int, *, dev: float, test: float) -> t
     else:
         by = hold_out([clip.id for clip in clips], dev, test, seed)
         names = [by[clip.id] for clip in clips]
-    known = "no speaker is named" if not any(counts) else f"{len(counts)} speakers are too few to hold out"
+    few = "1 speaker is" if len(counts) == 1 else f"{len(counts)} speakers are"
+    known = f"{few} too few to hold out" if any(counts) else "no speaker is named"
     return names, f"by utterance: {known}, so that a score says nothing about other people"
 
 
@@ -244,7 +272,9 @@ def _collect(clips: Sequence[Clip], splits: Sequence[str], files: FolderFiles) -
         else:
             end = min(clip.end or float("inf"), length or 0.0)
             if end - clip.offset <= 0.02:
-                files.leave_out(f"{clip.audio} {clip.offset:g} s", "a segment after the end of its recording")
+                ended = clip.end is not None and clip.end <= clip.offset
+                why = "ends before it begins" if ended else "begins after the end of its recording"
+                files.leave_out(f"{clip.audio} {clip.offset:g} s", f"a segment that {why}")
                 continue
             collector.add_segment(
                 split,

@@ -23,7 +23,7 @@ from typing import Any
 
 from asr.corpora.corpus import LeftOut
 from asr.errors import DataError
-from asr.files import read_lines
+from asr.files import encoding_of, not_utf8, read_lines
 from asr.frontend.audio_files import AUDIO_SUFFIXES
 
 __all__ = ["LAYOUTS", "Clip", "FolderFiles", "SegmentReader", "recording_name"]
@@ -105,6 +105,19 @@ class FolderFiles:
                     return stems[0]
         return None
 
+    def first_line(self, path: Path) -> str:
+        """The first line of a file; "", and a note, where it is UTF-16 or cannot be read."""
+        try:
+            with path.open("rb") as file:
+                start = file.readline(10_000)
+        except OSError as error:
+            self.leave_out(path, f"unreadable text: {error.strerror}")
+            return ""
+        if name := encoding_of(start):
+            self.leave_out(path, f"unreadable text: is {name}. {not_utf8(start, 0, str(path))}")
+            return ""
+        return start.decode("utf-8-sig", errors="replace").strip("\r\n")
+
     def leave_out(self, what: str | Path, why: str, *, expected: bool = False) -> None:
         """Note what is in no manifest."""
         self.left_out.append(LeftOut(str(what), why, expected))
@@ -153,7 +166,7 @@ def _kaldi(files: FolderFiles) -> Iterator[Clip]:
         for key, text in texts.items():
             fields = segments[key].split() if key in segments else [key, "0", "-1"]
             try:
-                recording, start, end = fields[0], float(fields[1]), float(fields[2])
+                recording, start, end = fields[0], _start(fields[1]), float(fields[2])
             except (IndexError, ValueError):
                 files.leave_out(f"{folder / 'segments'}: {key}", "not ID RECORDING START END")
                 continue
@@ -182,7 +195,7 @@ def _manifest(files: FolderFiles) -> Iterator[Clip]:
             try:
                 yield from _of_fields(files, path, json.loads(row))
             except (KeyError, TypeError, ValueError, AttributeError):
-                files.leave_out(f"{path} line {number}", "no JSON with audio_filepath and text")
+                files.leave_out(f"{path} line {number}", "no JSON object with audio_filepath and text")
 
 
 def _of_fields(files: FolderFiles, path: Path, fields: Mapping[str, Any]) -> Iterator[Clip]:
@@ -197,20 +210,33 @@ def _of_fields(files: FolderFiles, path: Path, fields: Mapping[str, Any]) -> Ite
     )
     channel = int(given["channel"]) if "channel" in given else None
     seconds = float(given["duration"]) if "duration" in given else None
-    clip = Clip(Path(), text, str(given.get("id", "")), speaker, float(given.get("offset", 0)), None, channel)
-    if not audio:
-        raise ValueError("no recording is named")
+    offset = _start(given.get("offset", 0))
+    clip = Clip(Path(), text, str(given.get("id", "")), speaker, offset, None, channel)
+    if not audio or (channel or 0) < 0:
+        raise ValueError("no recording, or no channel, is named")
     if found := files.find(audio, path.parent):
         yield replace(clip, audio=found, claimed=seconds, source=path)
     else:
         files.leave_out(f"{path}: {audio}", "transcript without audio")
 
 
+def _start(value: Any) -> float:
+    """Seconds from the start of a recording.
+
+    Raises:
+        TypeError, ValueError: they are before it, or no number.
+    """
+    seconds = float(value)
+    if not 0 <= seconds < float("inf"):
+        raise ValueError(f"{seconds} is not in the recording")
+    return seconds
+
+
 def _metadata(files: FolderFiles) -> Iterator[Clip]:
     for path in (path for path in files.texts if path.suffix.lower() in (".csv", ".txt", ".list", ".psv")):
         if path.suffix.lower() == ".txt" and files.has_audio(path.with_suffix("")):
             continue  # a transcript of one recording
-        lines = files.lines(path) if "|" in _first_line(path) else []
+        lines = files.lines(path) if "|" in files.first_line(path) else []
         if not lines:
             continue
         header = lines[0].lower().split("|")
@@ -231,27 +257,27 @@ def _metadata(files: FolderFiles) -> Iterator[Clip]:
 
 def _table(files: FolderFiles) -> Iterator[Clip]:
     for path in (path for path in files.texts if path.suffix.lower() in (".tsv", ".csv")):
-        first = _first_line(path)
+        first = files.first_line(path)
         mark = "\t" if "\t" in first else ";" if first.count(";") > first.count(",") else ","
         if "|" in first or mark not in first:
             continue
         lines = files.lines(path)
-        if mark == "\t":
-            rows = list(csv.reader(lines, delimiter=mark, quoting=csv.QUOTE_NONE))
-        else:
-            rows = list(csv.reader(lines, delimiter=mark))
+        rows = _rows(files, path, lines, mark)
         if not rows:
             continue
-        header = [name.strip().lower() for name in rows[0]]
+        header = [name.strip().lower() for name in rows[0][1]]
         if path.stem in _REJECTED and "client_id" in header:
             files.leave_out(path, "clips that Common Voice did not accept", expected=True)
             continue
         named = _columns(header) is not None
-        if not named and (len(header) < 2 or files.find(rows[0][0], path.parent) is None):
-            files.leave_out(path, "a table without columns for recording and transcript", expected=True)
+        if not named and (len(header) < 2 or files.find(rows[0][1][0], path.parent) is None):
+            wanted = f"such as {_AUDIO[2]} and {_TEXT[0]}, in {first[:60]!r}"
+            files.leave_out(
+                path, f"a table without columns for recording and transcript: {wanted}", expected=True
+            )
             continue
         names = header if named else [_AUDIO[0], _TEXT[0]]
-        for number, row in enumerate(rows[named:], start=1 + named):
+        for number, row in rows[named:]:
             try:
                 yield from _of_fields(files, path, dict(zip(names, row, strict=True)))
             except ValueError:
@@ -259,9 +285,22 @@ def _table(files: FolderFiles) -> Iterator[Clip]:
                     files.leave_out(f"{path} line {number}", f"not {' '.join(names)}"[:100])
 
 
-def _first_line(path: Path) -> str:
-    with path.open("rb") as file:
-        return file.readline(10_000).decode("utf-8-sig", errors="replace").strip("\r\n")
+def _rows(files: FolderFiles, path: Path, lines: Sequence[str], mark: str) -> list[tuple[int, list[str]]]:
+    """The rows of a table, each with the number of its first line; quotes count between commas alone."""
+    reader = csv.reader(
+        [f"{line}\n" for line in lines],
+        delimiter=mark,
+        quoting=csv.QUOTE_NONE if mark == "\t" else csv.QUOTE_MINIMAL,
+        strict=True,
+    )
+    rows, number = [], 1
+    try:
+        for row in reader:
+            rows.append((number, row))
+            number = reader.line_num + 1
+    except csv.Error as error:
+        files.leave_out(f"{path} lines {number} to {len(lines)}", f"quotes that do not match: {error}")
+    return rows
 
 
 def _columns(header: Sequence[str]) -> tuple[int, int, int] | None:

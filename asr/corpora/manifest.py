@@ -33,7 +33,7 @@ from asr.corpora.manifest_fields import (
     read_text,
 )
 from asr.errors import DataError
-from asr.files import atomic_path
+from asr.files import atomic_path, encoding_of, not_utf8
 
 __all__ = [
     "Channels", "ManifestRecording", "Splits", "Utterance", "channel_name", "parse_manifest", "read_fields",
@@ -150,6 +150,8 @@ def _rows(path: Path, allow_empty_text: bool) -> Iterator[tuple[int, _Row | Data
     try:
         with path.open("rb") as lines:
             for number, line in enumerate(lines, start=1):
+                if number == 1 and (name := encoding_of(line)):
+                    raise DataError(f"{path} is {name}. UTF-8 was expected. {not_utf8(line, 0, str(path))}")
                 if line.strip():
                     try:
                         fields = _read_line(line, f"{path} line {number}", allow_empty_text)

@@ -23,7 +23,12 @@ _UNUSED_S = 1.0  # so much more audio than the duration says is a finding
 _SILENT, _QUIET = 1e-3, 3e-3  # of full scale: the peak of silence (-60 dB), the RMS of quiet speech (-50 dB)
 _OFFSET = 0.02  # of full scale
 _CLIPPED_SHARE, _CLIPPED_PEAK = 2e-3, 0.1  # samples at the peak; speech has 0.01% there
+_CLIPPED_LEAST = 20  # samples: fewer are at the peak of a short recording in the coarse steps of 8 bits
 _NARROW = 1e-5  # power density of 4.3 to 7 kHz, of that of 0.3 to 3.4 kHz: speech has 1e-4 and more
+_EDGE = (
+    1e-2  # power density of 4.1 to 4.6 kHz, of that of 3 to 3.4 kHz, at the upper end of a telephone's band
+)
+_NARROW_S = 3.0  # of speech, to judge by: a "no" has nothing above 4 kHz, few sentences lack an s
 _SPECTRA, _FFT = 100, 1024  # windows of a recording that are looked at
 
 
@@ -36,8 +41,9 @@ class AudioFacts:
         channels: of the file.
         file_s: length of the file, seconds; None where only decoding tells, and nothing was decoded.
         peak, rms, mean: of the samples, 1 being full scale.
-        clipped: share of the samples that are at the peak.
-        high_band: power density above 4.3 kHz, of that of speech below; 1 where the rate is too low.
+        clipped: share of the samples that are at the peak; 0 where they are very few.
+        high_band: power density above 4.3 kHz, of that of speech below; 1 where the rate is too low, and
+            where there is no edge at 4 kHz: some voices have little there.
         cancelled: whether the channels cancel each other.
         digest: of the samples; "" where nothing was decoded.
     """
@@ -120,11 +126,12 @@ def _facts(samples: Block, rate: int, channels: int, file_s: float) -> AudioFact
             mono = samples[:, int(np.argmax(powers))]
     size = np.abs(mono)
     peak = float(size.max())
+    at_peak = int(np.count_nonzero(size >= 0.999 * peak))
     return AudioFacts(
         rate, channels, file_s, peak,
         rms=float(np.sqrt(np.mean(np.square(mono, dtype=np.float64)))),
         mean=float(mono.mean(dtype=np.float64)),
-        clipped=float(np.mean(size >= 0.999 * peak)) if peak else 0.0,
+        clipped=at_peak / len(mono) if at_peak >= _CLIPPED_LEAST else 0.0,
         high_band=_high_band(mono, rate),
         cancelled=cancelled,
         digest=blake2b((np.clip(mono, -1, 1) * 32767).astype(np.int16).tobytes(), digest_size=16).hexdigest(),
@@ -132,15 +139,20 @@ def _facts(samples: Block, rate: int, channels: int, file_s: float) -> AudioFact
 
 
 def _high_band(mono: NDArray[np.float32], rate: int) -> float:
-    """Power density of 4.3 to 7 kHz, of that of 0.3 to 3.4 kHz."""
+    """Power density of 4.3 to 7 kHz, of that of 0.3 to 3.4 kHz; 1 without an edge between them."""
     if rate < 11025 or len(mono) < _FFT:
         return 1.0
     starts = np.linspace(0, len(mono) - _FFT, min(_SPECTRA, len(mono) // _FFT)).astype(int)
     windows = mono[starts[:, None] + np.arange(_FFT)] * np.hanning(_FFT)
     power = np.square(np.abs(np.fft.rfft(windows))).mean(axis=0)
     hertz = np.fft.rfftfreq(_FFT, 1 / rate)
-    speech = power[(hertz >= 300) & (hertz <= 3400)].mean()
-    return float(power[(hertz >= 4300) & (hertz <= min(7000, 0.45 * rate))].mean() / max(speech, 1e-20))
+
+    def density(low: float, high: float) -> float:
+        return float(power[(hertz >= low) & (hertz <= high)].mean())
+
+    if density(4100, 4600) > _EDGE * density(3000, 3400):
+        return 1.0
+    return density(4300, min(7000, 0.45 * rate)) / max(density(300, 3400), 1e-20)
 
 
 def audio_findings(
@@ -158,6 +170,7 @@ def audio_findings(
         shared: how many utterances a file has.
     """
     rates: dict[int, int] = {}
+    narrow = _narrow_speakers(utterances, facts)
     for utterance, one in zip(utterances, facts, strict=True):
 
         def found(check: str, detail: str, value: float = 0.0, name: str = utterance.id) -> Finding:
@@ -187,6 +200,9 @@ def audio_findings(
                 yield found("unused-audio", f"{end:.2f} s of {one.file_s:.2f} s", one.file_s - end)
         if one.digest:
             yield from _level(found, one)
+            if one.high_band < _NARROW and (utterance.duration >= _NARROW_S or utterance.speaker in narrow):
+                density = _decibels(one.high_band**0.5)
+                yield found("bandwidth", f"{one.sample_rate} Hz, above 4.3 kHz {density}")
     if len(rates) > 1:
         counts = ", ".join(f"{count:,} of {rate} Hz" for rate, count in sorted(rates.items()))
         yield Finding(check="rates", manifest=manifest, detail=counts)
@@ -204,8 +220,19 @@ def _level(found: Callable[[str, str, float], Finding], one: AudioFacts) -> Iter
         yield found("clipping", f"{100 * one.clipped:.1f}% of the samples", one.clipped)
     if abs(one.mean) > _OFFSET:
         yield found("dc", f"mean {one.mean:+.3f}", abs(one.mean))
-    if one.high_band < _NARROW:
-        yield found("bandwidth", f"{one.sample_rate} Hz, above 4.3 kHz {_decibels(one.high_band**0.5)}", 0.0)
+
+
+def _narrow_speakers(utterances: Sequence[Utterance], facts: Sequence[AudioFacts | AudioError]) -> set[str]:
+    """Speakers of whom nothing is above 4 kHz in all that they say."""
+    seconds: dict[str, float] = {}
+    wide = {""}
+    for utterance, one in zip(utterances, facts, strict=True):
+        if isinstance(one, AudioError):
+            continue
+        seconds[utterance.speaker] = seconds.get(utterance.speaker, 0.0) + utterance.duration
+        if one.high_band >= _NARROW:
+            wide.add(utterance.speaker)
+    return {speaker for speaker, length in seconds.items() if length >= _NARROW_S} - wide
 
 
 def _decibels(value: float) -> str:

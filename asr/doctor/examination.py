@@ -83,7 +83,12 @@ def examine(paths: Sequence[Path], *, normalizer: str, workers: int, quick: bool
     findings: list[Finding] = []
     for path in paths:
         utterances[str(path)], errors = parse_manifest(path)
-        findings += [Finding(check="line", manifest=str(path), detail=str(error)) for error in errors]
+        findings += [
+            Finding(check="line", manifest=str(path), detail=str(error).removeprefix(f"{path} "))
+            for error in errors
+        ]
+        if not utterances[str(path)]:
+            findings.append(Finding(check="no-utterance", manifest=str(path), detail="nothing to train on"))
     everything = [one for part in utterances.values() for one in part]
     progress, began_s = Progress("headers" if quick else "audio", len(everything)), time.process_time()
     measured = iter(

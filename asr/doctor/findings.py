@@ -18,6 +18,7 @@ class Check:
 
 
 CHECKS: dict[str, Check] = {
+    "no-utterance": Check("error", "manifests without an utterance"),
     "line": Check("error", "lines that are no utterance", unusable=True),
     "missing-audio": Check("error", "recordings that do not exist", unusable=True),
     "unreadable-audio": Check("error", "recordings that cannot be read", unusable=True),
@@ -62,6 +63,7 @@ class Finding:
         manifest: the file.
         id: of the utterance; "" where it is about several.
         detail: what exactly.
+        count: how many it stands for: utterances, speakers or sentences, as the check's title has it.
         value: a number to sort by, the worst highest.
     """
 
@@ -69,6 +71,7 @@ class Finding:
     manifest: str
     id: str = ""
     detail: str = ""
+    count: int = 1
     value: float = 0.0
 
     @property

@@ -1,4 +1,4 @@
-"""An examination on one screen: a verdict, what was found, the alphabet, the longest utterances."""
+"""An examination on one screen: what was found, the alphabet, the longest utterances, a verdict."""
 
 import unicodedata
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from asr.doctor.findings import CHECKS, Finding
 from asr.doctor.sets import training_memory_mb
 from asr.progress import clock
 
-__all__ = ["report"]
+__all__ = ["heading", "plural", "report", "verdict"]
 
 _EXAMPLES = 2  # of each check
 _LETTERS = 60  # of the alphabet
@@ -21,15 +21,7 @@ _LONGEST = 3  # utterances
 def report(examination: Examination) -> str:
     """The text to print."""
     found = examination.findings
-    utterances = [one for part in examination.utterances.values() for one in part]
-    speakers = len({one.speaker for one in utterances} - {""})
-    how = "headers alone" if examination.quick else "decoded"
-    speed = examination.audio_s / max(examination.processor_s, 1e-3)
-    lines = [
-        f"{len(examination.utterances)} manifests, {len(utterances):,} utterances, "
-        f"{clock(examination.audio_s)} of audio, {speakers:,} speakers; {how} in "
-        f"{examination.elapsed_s:.1f} s, {speed:,.0f} times real time a core"
-    ]
+    lines = [heading(examination)]
     for severity in ("error", "warning", "note"):
         some = [one for one in found if one.severity == severity]
         if some:
@@ -37,17 +29,36 @@ def report(examination: Examination) -> str:
         for check, group in groupby(some, key=lambda one: one.check):
             lines += _of_check(check, list(group), several=len(examination.utterances) > 1)
     lines += ["", f"alphabet: {_alphabet(examination)}"]
+    utterances = [one for part in examination.utterances.values() for one in part]
     longest = sorted(utterances, key=lambda one: -one.duration)[:_LONGEST]
     named = ", ".join(
         f"{one.id} {one.duration:.1f} s ({training_memory_mb(one.duration):,.0f} MB in training)"
         for one in longest
     )
-    lines += [f"longest: {named}", _verdict(found)]
+    lines += [f"longest: {named}", verdict(found)]
     return "\n".join(lines)
 
 
+def heading(examination: Examination) -> str:
+    """What was examined, and how fast: one line."""
+    utterances = [one for part in examination.utterances.values() for one in part]
+    speakers = len({one.speaker for one in utterances} - {""})
+    how = "headers alone" if examination.quick else "decoded"
+    speed = examination.audio_s / max(examination.processor_s, 1e-3)
+    return (
+        f"{plural(len(examination.utterances), 'manifest')}, {plural(len(utterances), 'utterance')}, "
+        f"{clock(examination.audio_s)} of audio, {plural(speakers, 'speaker')}; {how} in "
+        f"{examination.elapsed_s:.1f} s, {speed:,.0f} times real time a core"
+    )
+
+
+def plural(count: int, noun: str) -> str:
+    """A number with its noun."""
+    return f"{count:,} {noun}{'s' * (count != 1)}"
+
+
 def _of_check(check: str, group: Sequence[Finding], *, several: bool) -> list[str]:
-    lines = [f"  {check:<17} {len(group):>6,}  {CHECKS[check].title}"]
+    lines = [f"  {check:<17} {sum(one.count for one in group):>6,}  {CHECKS[check].title}"]
     for one in group[:_EXAMPLES]:
         where = " ".join(filter(None, [Path(one.manifest).name if several or not one.id else "", one.id]))
         lines.append(f"{'':28}{' '.join(f'{where}: {one.detail}'.split())}"[:_WIDTH])
@@ -56,12 +67,12 @@ def _of_check(check: str, group: Sequence[Finding], *, several: bool) -> list[st
 
 def _alphabet(examination: Examination) -> str:
     counts = examination.alphabet.counts
-    shown = [f"{_name(one)} {count:,}" for one, count in counts.most_common()]
+    shown = [f"{character_name(one)} {count:,}" for one, count in counts.most_common()]
     more = f" and {len(shown) - _LETTERS} more" if len(shown) > _LETTERS else ""
     return f"{len(shown)} characters: {', '.join(shown[:_LETTERS])}{more}"
 
 
-def _name(character: str) -> str:
+def character_name(character: str) -> str:
     """A character as it can be seen: a combining mark on a circle, an invisible one by its code."""
     if character == " ":
         return "space"
@@ -69,9 +80,10 @@ def _name(character: str) -> str:
     return circle + repr(character)[1:-1]
 
 
-def _verdict(found: Sequence[Finding]) -> str:
+def verdict(found: Sequence[Finding]) -> str:
+    """Whether the manifests can be trained on: one line."""
     counts = {name: sum(one.severity == name for one in found) for name in ("error", "warning", "note")}
-    numbers = ", ".join(f"{count:,} {name}{'s' * (count != 1)}" for name, count in counts.items())
+    numbers = ", ".join(plural(count, name) for name, count in counts.items())
     if counts["error"]:
         return f"verdict: not ready: {numbers}. --fix DIR writes manifests without what cannot be used."
     return f"verdict: ready to train: {numbers}."

@@ -20,6 +20,10 @@ __all__ = ["set_findings", "training_memory_mb"]
 _LONG_S = 30.0
 _SHORTEST_S = 0.3  # of audio that is compared with other audio: shorter pieces may well be alike
 _OUTLIER = 6.0  # times the median deviation of the logarithm of the speaking rate
+_LEAST_DEVIATION = 0.1  # of it: where all are alike, a little more is no outlier
+_UNEXPLAINED_S = 1.5  # of audio that the text does not explain, or lacks: less is a pause
+_TOO_FAST = 35.0  # characters a second that nobody says
+_NAMED = 5  # speakers
 _ENOUGH = 20  # utterances, to know what is usual
 
 Facts = Sequence[AudioFacts | AudioError]
@@ -49,25 +53,33 @@ def set_findings(
 def _rates(
     manifests: Mapping[str, Sequence[Utterance]], texts: Mapping[str, Sequence[str]]
 ) -> Iterator[Finding]:
-    """Characters a second far from what is usual, which depends on language and corpus."""
-    rates = [
-        (name, one, len(text) / one.duration)
+    """Characters a second far from what is usual for texts of about the same length.
+
+    It depends on language and corpus, and short texts have more silence around them.
+    """
+    spoken = [
+        (name, one, len(text))
         for name, utterances in manifests.items()
         for one, text in zip(utterances, texts[name], strict=True)
         if len(text) >= 5
     ]
-    if len(rates) < _ENOUGH:
+    if len(spoken) < _ENOUGH:
         return
-    logs = [log(rate) for _, _, rate in rates]
-    middle = statistics.median(logs)
-    spread = max(1.4826 * statistics.median(abs(one - middle) for one in logs), 0.05)
-    usual = statistics.median(rate for _, _, rate in rates)
-    for (name, one, rate), value in zip(rates, logs, strict=True):
-        if abs(value - middle) > _OUTLIER * spread or rate > 35:
-            detail = f"{rate:.1f} characters a second, {usual:.1f} are usual: {one.text!r:.50}"
-            yield Finding(
-                check="speaking-rate", manifest=name, id=one.id, detail=detail, value=abs(value - middle)
-            )
+    groups: dict[int, list[float]] = defaultdict(list)  # of 4 to 7 characters, 8 to 15, 16 to 31, ...
+    for _, one, length in spoken:
+        groups[length.bit_length()].append(length / one.duration)
+    every = statistics.median(rate for rates in groups.values() for rate in rates)
+    usual = {
+        group: statistics.median(rates) if len(rates) >= _ENOUGH else every for group, rates in groups.items()
+    }
+    values = [log(length / one.duration / usual[length.bit_length()]) for _, one, length in spoken]
+    spread = max(1.4826 * statistics.median(map(abs, values)), _LEAST_DEVIATION)
+    for (name, one, length), value in zip(spoken, values, strict=True):
+        rate, expected = length / one.duration, usual[length.bit_length()]
+        unexplained_s = abs(one.duration - length / expected)
+        if (abs(value) > _OUTLIER * spread and unexplained_s > _UNEXPLAINED_S) or rate > _TOO_FAST:
+            detail = f"{rate:.1f} characters a second, {expected:.1f} are usual: {one.text!r:.50}"
+            yield Finding(check="speaking-rate", manifest=name, id=one.id, detail=detail, value=abs(value))
 
 
 def _alignment(
@@ -131,7 +143,7 @@ def _same_texts(
             text, count = max(repeated.items(), key=lambda item: item[1])
             total = sum(repeated.values()) - len(repeated)
             detail = f"{total:,} of {len(texts[name]):,}; {count:,} times {text!r:.50}"
-            yield Finding(check="same-text", manifest=name, detail=detail, value=total)
+            yield Finding(check="same-text", manifest=name, detail=detail, count=total, value=total)
 
 
 def _shared(
@@ -147,10 +159,15 @@ def _shared(
             if one.speaker in train:
                 speakers[one.speaker] += 1
         if speakers:
-            some = ", ".join(list(speakers)[:5])
-            detail = f"{len(speakers)} speakers of {sum(speakers.values()):,} utterances: {some}"
-            yield Finding(check="shared-speaker", manifest=name, detail=detail, value=len(speakers))
+            some = ", ".join(list(speakers)[:_NAMED])
+            more = ", ..." if len(speakers) > _NAMED else ""
+            count = len(speakers)
+            detail = (
+                f"{some}{more}, who have {sum(speakers.values()):,} of {len(manifests[name]):,} utterances"
+            )
+            yield Finding(check="shared-speaker", manifest=name, detail=detail, count=count, value=count)
         shared = [text for text in texts[name] if text in sentences]
         if shared:
-            detail = f"{len(shared):,} of {len(texts[name]):,}, such as {shared[0]!r:.50}"
-            yield Finding(check="shared-sentence", manifest=name, detail=detail, value=len(shared))
+            count = len(shared)
+            detail = f"{count:,} of {len(texts[name]):,}, such as {shared[0]!r:.50}"
+            yield Finding(check="shared-sentence", manifest=name, detail=detail, count=count, value=count)

@@ -10,7 +10,7 @@ from asr.corpora.manifest import Utterance
 from asr.doctor.findings import Finding
 from asr.text.normalize import normalize
 
-__all__ = ["Alphabet", "describe_character", "text_findings"]
+__all__ = ["Alphabet", "character_check", "describe_character", "text_findings"]
 
 _RARE = 3  # transcripts
 _OF_MANY = re.compile("[\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7a3\uf900-\ufaff\U00020000-\U000323af]")
@@ -37,18 +37,25 @@ class Alphabet:
             self.transcripts[character] += 1
             self.example.setdefault(character, (manifest, identifier))
 
-    def findings(self) -> Iterator[Finding]:
+    def rare(self) -> list[str]:
         """Characters that are in a few transcripts only: each would be a token of its own.
 
         Of Han characters and Korean syllables, most are rare in any text.
         """
         if self.counts.total() < 2000:  # of a few sentences, every q is rare
-            return
-        for character, count in sorted(self.transcripts.items()):
-            if count < _RARE and not _kind(character) and not _OF_MANY.match(character):
-                manifest, identifier = self.example[character]
-                detail = f"{describe_character(character)} in {count}"
-                yield Finding(check="rare", manifest=manifest, id=identifier, detail=detail, value=-count)
+            return []
+        few = (character for character, count in self.transcripts.items() if count < _RARE)
+        return sorted(
+            character for character in few if not character_check(character) and not _OF_MANY.match(character)
+        )
+
+    def findings(self) -> Iterator[Finding]:
+        """The rare characters."""
+        for character in self.rare():
+            manifest, identifier = self.example[character]
+            count = self.transcripts[character]
+            detail = f"{describe_character(character)} in {count}"
+            yield Finding(check="rare", manifest=manifest, id=identifier, detail=detail, value=-count)
 
 
 def text_findings(
@@ -74,7 +81,7 @@ def text_findings(
             continue
         kinds: dict[str, list[str]] = {}
         for before, character in zip(" " + text, text, strict=False):
-            kind = _kind(character, before)
+            kind = character_check(character, before)
             if kind:
                 kinds.setdefault(kind, []).append(character)
         for kind, characters in kinds.items():
@@ -96,8 +103,13 @@ def describe_character(character: str) -> str:
     return f"{character!r} U+{ord(character):04X} {name}"
 
 
-def _kind(character: str, before: str = "a") -> str:
-    """The check that a character fails; "" for none."""
+def character_check(character: str, before: str = "a") -> str:
+    """The check that a character fails; "" for none.
+
+    Args:
+        character: of a transcript, after the text rules.
+        before: the one before it, which tells whether a combining mark has a letter.
+    """
     if character in " '\u3007":  # a Chinese zero is written so, as other numbers are in characters
         return ""
     category = unicodedata.category(character)

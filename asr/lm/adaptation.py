@@ -46,13 +46,14 @@ class AdaptedLm:
 
     Attributes:
         model: the result.
-        weight: of the text's model in it; the source has the rest.
+        weights: of each model in it, by its name: the source, `text`, and `words`, of those that the text
+            lacks, where there are any. Together they are 1.
         before: the source's perplexity of lines that were held out, of the words that it knows.
         after: that of both together, of the same words.
     """
 
     model: NgramModel
-    weight: float
+    weights: dict[str, float]
     before: float
     after: float
 
@@ -103,18 +104,20 @@ def adapt_lm(
     for fold in range(_FOLDS if len(different) < _MUCH else 1):
         held_out = dict.fromkeys(different[fold::_FOLDS])
         path = _write(folder / "held-out.txt", held_out)
-        own = _build([line for line in text.lines if line not in held_out], known, source.order, folder)
-        rows.append(word_probs({name: source, "text": own}, [path]))
+        of_others = _build([line for line in text.lines if line not in held_out], known, source.order, folder)
+        rows.append(word_probs({name: source, "text": of_others}, [path]))
     probs = np.concatenate(rows)
-    weights = np.clip(best_weights(probs), _SMALLEST_WEIGHT, 1 - _SMALLEST_WEIGHT)
+    best = np.clip(best_weights(probs), _SMALLEST_WEIGHT, 1 - _SMALLEST_WEIGHT)
     given = probs[probs[:, 0] > 0]
-    before, after = (float(np.exp(-np.log(column).mean())) for column in (given[:, 0], given @ weights))
-    models, shares = {name: source, "text": _build(text.lines, known, source.order, folder)}, weights.tolist()
+    before, after = (float(np.exp(-np.log(column).mean())) for column in (given[:, 0], given @ best))
+    models = {name: source, "text": _build(text.lines, known, source.order, folder)}
+    weights = dict(zip(models, best.tolist(), strict=True))
     if unseen := [word for word in known if word not in text.words]:
         models["words"] = _build([" ".join(unseen)], known, 1, folder)
-        share = len(unseen) / (len(unseen) + text.words.total())
-        shares = [shares[0], shares[1] * (1 - share), shares[1] * share]
-    return AdaptedLm(interpolate(models, shares).quantized(_BITS), float(weights[1]), before, after)
+        weights["words"] = weights["text"] * len(unseen) / (len(unseen) + text.words.total())
+        weights["text"] -= weights["words"]
+    mixed = interpolate(models, list(weights.values()))
+    return AdaptedLm(mixed.quantized(_BITS), weights, before, after)
 
 
 def _build(lines: Sequence[str], known: Iterable[str], order: int, folder: Path) -> NgramModel:

@@ -3,7 +3,8 @@
 Safetensors holds numbers and text only, so that an untrusted model cannot run code when it is loaded.
 
     save_model, load_model        an acoustic model
-    save_release                  the same for others: smaller, and without traces of the machine
+    save_settings                 an acoustic model whose settings alone are new
+    save_release                  a model for others: smaller, and without traces of the machine
     save_network, load_network    any network with a record of its settings, such as a language model
 """
 
@@ -90,6 +91,21 @@ def load_model(path: Path, device: torch.device | str = "cpu") -> AcousticModel:
     return load_network(path, _MODEL, _build, _migrate).to(device).eval()
 
 
+def save_settings(path: Path, source: Path, model: AcousticModel, provenance: dict[str, Any]) -> None:
+    """Write a model with the weights of a file, in the precision that they have there: float16 in a release.
+
+    Args:
+        path: may be that of the source.
+        source: that the model was read from.
+        model: with other settings than the source.
+        provenance: see `save_model`.
+
+    Raises:
+        ModelError: the source cannot be read, or the file cannot be written; an older file is left as it was.
+    """
+    save_model(path, model, provenance, _migrate(_read(source, _MODEL))[1])
+
+
 def save_release(path: Path, model: AcousticModel, provenance: dict[str, Any]) -> None:
     """Write a model for others: weights in float16, half the size, and no provenance but the given one.
 
@@ -119,7 +135,7 @@ def store_tuning(path: Path, tuning: Tuning) -> None:
     model = load_model(path)  # read again: another tuning may have ended meanwhile
     kept = tuple(old for old in model.settings.tunings if old.key != tuning.key)
     model.settings = replace(model.settings, tunings=(*kept, tuning))
-    save_model(path, model, {})
+    save_settings(path, path, model, {})
 
 
 def save_network(
@@ -168,17 +184,9 @@ def load_network(
     Raises:
         ModelError: the file is damaged, of a newer format, or of another kind.
     """
+    content = _read(path, kind)
     try:
-        with safe_open(path, framework="pt") as file:
-            record = _read_record(path, kind, file.metadata() or {})
-            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    except (SafetensorError, OSError) as error:
-        raise ModelError(
-            f"{path}: not a readable {kind.name}: {error}. Expected a complete .safetensors file that "
-            f"`{kind.command}` has written; copy it again or train again."
-        ) from error
-    try:
-        record, weights = migrate((record, weights))
+        record, weights = migrate(content)
         net = build(record)
     except (KeyError, TypeError, ValueError, AsrError) as error:
         raise _unreadable(path, kind, error) from error
@@ -190,6 +198,19 @@ def load_network(
             f"{path}: its weights do not fit its settings: {reason}. Train the {kind.name} again."
         ) from error
     return net
+
+
+def _read(path: Path, kind: FileKind) -> Content:
+    """Record and weights as they are in a file."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            record = _read_record(path, kind, file.metadata() or {})
+            return record, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except (SafetensorError, OSError) as error:
+        raise ModelError(
+            f"{path}: not a readable {kind.name}: {error}. Expected a complete .safetensors file that "
+            f"`{kind.command}` has written; copy it again or train again."
+        ) from error
 
 
 def _migrate(content: Content) -> Content:

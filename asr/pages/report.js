@@ -237,15 +237,4 @@ document.addEventListener("keydown", (event) => {
   event.preventDefault();
 });
 
-// Sorting of the tables by a click on a heading.
-document.querySelectorAll(".sortable th").forEach((head) => head.addEventListener("click", () => {
-  const table = head.closest("table"), column = head.cellIndex, up = head.getAttribute("aria-sort") === "descending";
-  table.querySelectorAll("th").forEach((other) => other.removeAttribute("aria-sort"));
-  head.setAttribute("aria-sort", up ? "ascending" : "descending");
-  const value = (row) => row.cells[column].textContent;
-  const order = (a, b) => value(a).localeCompare(value(b), undefined, { numeric: true });
-  const rows = [...table.tBodies[0].rows].sort((a, b) => (up ? order(a, b) : order(b, a)));
-  table.tBodies[0].append(...rows);
-}));
-
 show(name);

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from safetensors import safe_open
 
 from asr.errors import ModelError
 from asr.files import file_digest
@@ -16,7 +17,7 @@ from asr.lm.ngram.build import NgramConfig, build
 from asr.lm.ngram.model import NgramModel
 from asr.model.acoustic import AcousticModel, ModelSettings
 from asr.model.decoding_weights import DecodingWeights, Tuning, TuningKey
-from asr.model.saved import load_model, save_model
+from asr.model.saved import load_model, save_release
 from asr.model.shipped import SHIPPED_MODELS, ModelFiles, find_model
 from asr.text.lexicon import read_lexicon
 from asr.text.phones import PhoneTokenizer
@@ -48,8 +49,14 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tunings = (Tuning(weights=WEIGHTS, key=key), Tuning(key=TuningKey(lm="another")))
     shape = encoder_config(width=4, depth=1, channels=2)
     settings = ModelSettings(FeatureConfig(n_mels=20), shape, tokenizer, "english", tunings=tunings)
-    save_model(files.path, AcousticModel(settings), {})
+    save_release(files.path, AcousticModel(settings), {})
     return folder
+
+
+def file_dtypes(path: Path) -> set[str]:
+    """The precisions of the weights in a file."""
+    with safe_open(path, framework="np") as file:
+        return {file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118 (not a dict)
 
 
 @pytest.fixture
@@ -65,7 +72,10 @@ def test_text_and_words_become_a_model(source: Path, text: Path, tmp_path: Path,
     words.write_text("Jet\nvalve\n")
     status, printed, said = run("adapt", source, "--text", text, "--words", words, "-o", out)
     assert status == 0, said
-    assert "text: 11 lines, " in printed
+    assert "text: 11 lines, 70 words\n" in printed
+    weights = dict(re.findall(r"(\S+) (\d\.\d\d)(?:, |$)", re.search(r"^weights: (.*)$", printed, re.M)[1]))
+    assert [*weights] == [str(source), "text", "words"]
+    assert sum(map(float, weights.values())) == pytest.approx(1, abs=0.011)
     assert "words: 3 added, 3 of them by letter-to-sound (flange, of, jet)" in printed
     assert "left out: 1 (2024)" in printed
     assert "decoding weights: those tuned for the model before" in printed
@@ -80,6 +90,7 @@ def test_text_and_words_become_a_model(source: Path, text: Path, tmp_path: Path,
     lm = NgramModel.load(files.lm)
     assert {"flange", "jet", "of", "tree"} < lm.ids.keys()
     assert "2024" not in lm.ids
+    assert file_dtypes(files.path) == file_dtypes(source / "acoustic.safetensors") == {"F16"}
     keys = [tuning.key for tuning in load_model(files.path).settings.tunings]
     assert keys[0] == TuningKey(lm=file_digest(files.lm), lexicon=file_digest(files.lexicon))
     assert keys[1] == TuningKey(lm="another")

@@ -222,6 +222,63 @@ def test_a_clip_of_several_lists(tmp_path: Path) -> None:
     assert sum(one.why == "in another list, too" for one in reading.left_out) == 3
 
 
+def test_tables(tmp_path: Path) -> None:
+    """Cells of two lines that are glued, an open quote that swallows the lines after it, without a word."""
+    for name in "abcd":
+        sound(tmp_path / f"{name}.wav")
+    rows = ["path;text", 'a.wav;"semi; colon"', 'b.wav;"two', 'lines"', 'c.wav;"open', "d.wav;word"]
+    write(tmp_path / "t.csv", "\ufeff" + "\r\n".join(rows) + "\r\n")
+    reading = read(tmp_path)
+    assert {key: one.text for key, one in everything(reading).items()} == {
+        "a": "semi; colon",
+        "b": "two lines",
+    }
+    assert reasons(reading) == {"quotes that do not match": 1, "audio without transcript": 2}
+    assert any(one.what.endswith("t.csv lines 5 to 6") for one in reading.left_out)
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.tsv", "metadata.csv", "text", "m.jsonl"])
+def test_lists_in_utf_16(name: str, tmp_path: Path) -> None:
+    """A table of Excel that is not seen, and a message that has no remedy for it."""
+    sound(tmp_path / "a.wav")
+    write(tmp_path / "wav.scp", "a a.wav\n")
+    line = {"t.csv": "path,text", "t.tsv": "path\ttext", "metadata.csv": "a|x|y", "text": "a word",
+            "m.jsonl": '{"audio_filepath": "a.wav", "text": "word"}'}[name]  # fmt: skip
+    (tmp_path / name).write_bytes(f"{line}\n".encode("utf-16"))
+    with pytest.raises(
+        DataError, match=rf"no recording with a transcript.*{name}: unreadable text: is UTF-16.*iconv"
+    ):
+        read(tmp_path)
+
+
+def test_columns_that_have_other_names(tmp_path: Path) -> None:
+    """A table that is not understood, and a message that does not say why."""
+    sound(tmp_path / "a.wav")
+    write(tmp_path / "t.csv", "my file,words\na.wav,hi\n")
+    with pytest.raises(
+        DataError, match="columns for recording and transcript: such as audio and text, in 'my fi"
+    ):
+        read(tmp_path)
+
+
+def test_segments_outside_the_recording(tmp_path: Path) -> None:
+    """An offset below 0 in a manifest; cues that go backwards."""
+    sound(tmp_path / "a.wav", 2.0)
+    sound(tmp_path / "b.wav", 2.0)
+    rows = [
+        {"audio_filepath": "a.wav", "text": "w", "offset": offset, "duration": 1} for offset in (-1, 9, 1)
+    ]
+    rows.append({"audio_filepath": "a.wav", "text": "w", "channel": -1})
+    write(tmp_path / "m.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    write(tmp_path / "b.srt", "1\n00:00:01,500 --> 00:00:01,000\nword\n")
+    reading = read(tmp_path)
+    assert [(one.offset, one.duration) for one in everything(reading).values()] == [(1.0, 1.0)]
+    assert reasons(reading) == {
+        "no JSON object with audio_filepath and text": 2, "a segment that ends before it begins": 1,
+        "a segment that begins after the end of its recording": 1,
+    }  # fmt: skip
+
+
 def test_what_is_left_out(tmp_path: Path) -> None:
     """Half a folder that disappears without a word; UTF-16 without the remedy; a link loop."""
     for name in ("good", "no text", "empty", "utf16"):
@@ -234,11 +291,14 @@ def test_what_is_left_out(tmp_path: Path) -> None:
     write(tmp_path / "broken.txt", "broken")
     write(tmp_path / "list.tsv", "path\ttext\nmissing.wav\twords\n")
     os.symlink(tmp_path, tmp_path / "loop")
+    os.symlink("nowhere", tmp_path / "link.wav")
+    os.mkfifo(tmp_path / "pipe.wav")
     reading = read(tmp_path)
     assert [*everything(reading)] == ["good"]
     assert reasons(reading) == {
         "audio without transcript": 1, "no words in its transcript": 2, "transcript without audio": 2,
-        "unreadable text": 1, "unreadable audio": 1,
+        "unreadable text": 1, "unreadable audio": 1, "a link that leads nowhere": 1,
+        "neither file nor folder": 1,
     }  # fmt: skip
     (utf16,) = (one for one in reading.left_out if one.why.startswith("unreadable text"))
     assert "is UTF-16" in utf16.why
@@ -272,3 +332,6 @@ def test_command(run: Callable[..., tuple[int, str, str]], tmp_path: Path) -> No
     status, _, err = run("corpus", "folder", tmp_path / "mine", "-o", tmp_path / "out")
     assert status == 1
     assert "left out: 1 audio without transcript, such as" in err
+    status, _, err = run("corpus", "folder", tmp_path / "mine", "-o", tmp_path / "mine")
+    assert (status, "is inside" in err) == (2, True)
+    assert not (tmp_path / "mine/mine").exists()

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from asr.corpora.manifest import read_manifest
 from asr.doctor.examination import examine
 from asr.doctor.findings import CHECKS
+from asr.doctor.report import report
+from tests.browser import chromium
 from tests.conftest import Tones
 
 Run = Callable[..., tuple[int, str, str]]
@@ -85,8 +87,8 @@ def test_audio(corpus: Corpus) -> None:
     corpus.add("dc", good + 0.1)
     corpus.add("inverted", np.stack([good, -good], 1))
     corpus.add("stereo", np.stack([speech(50), 0.5 * speech(51)], 1))
-    narrow = np.fft.rfft(speech(52))
-    narrow[np.fft.rfftfreq(2 * RATE, 1 / RATE) > 3900] = 0
+    narrow = np.fft.rfft(speech(52, 4.0))
+    narrow[np.fft.rfftfreq(4 * RATE, 1 / RATE) > 3900] = 0
     corpus.add("telephone", np.fft.irfft(narrow))
     corpus.add("low", speech(53), rate=8000)
     corpus.add("short", duration=2.5)
@@ -150,7 +152,51 @@ def test_manifests_together(corpus: Corpus) -> None:
     details = {one.check: one.detail for one in examination.findings}
     assert details["same-audio"] == "as u0 of train.jsonl"
     assert details["shared-sentence"].startswith("1 of 2, such as 'sentence a'")
-    assert details["shared-speaker"].startswith("1 speakers of 1 utterances: train-1")
+    assert details["shared-speaker"] == "train-1, who have 1 of 2 utterances"
+    assert "shared-sentence        1  sentences of" in report(examination)
+
+
+def test_the_screen_counts_what_its_titles_name(corpus: Corpus) -> None:
+    """One speaker, or one sentence, for the hundreds that a manifest shares with training."""
+    for number in range(12):
+        split = "dev" if number > 5 else "train"
+        corpus.add(f"u{number}", split=split, text=f"word {'abcdef'[number % 6]}", speaker=f"s{number % 6}")
+    printed = report(examine(corpus.paths(), normalizer="english", workers=1))
+    assert "shared-speaker         6  speakers of train" in printed
+    assert "s0, s1, s2, s3, s4, ..., who have 6 of 6 utterances" in printed
+    assert "shared-sentence        6  sentences of dev or test" in printed
+    assert "ready to train: 0 errors, 1 warning, 1 note." in printed
+
+
+def test_short_words_and_coarse_steps_are_no_faults(corpus: Corpus) -> None:
+    """A "no", which has nothing above 4 kHz, as a telephone; eight bits as clipping; a short word's pause."""
+    narrow = np.fft.rfft(speech(52, 1.0))
+    narrow[np.fft.rfftfreq(RATE, 1 / RATE) > 3900] = 0
+    no = np.fft.irfft(narrow)
+    corpus.add("no", no, speaker="a", text="no")
+    for number in range(3):
+        corpus.add(f"phone{number}", np.roll(no, 50 * number + 50), speaker="b", text="no")
+        corpus.add(f"yes{number}", speech(60 + number, 1.0), speaker="a", text="yes")
+    steep = np.fft.rfft(speech(53, 4.0))
+    corpus.add(
+        "steep", np.fft.irfft(steep / (1 + (np.fft.rfftfreq(4 * RATE, 1 / RATE) / 1000) ** 5)), text="a"
+    )
+    corpus.add("coarse", np.round(speech(70, 0.1) * 40) / 128, text="a")
+    for number in range(25):
+        corpus.add(f"u{number}", speech(number, 1.0), text="right", duration=0.72 if number == 7 else 1.0)
+    found = corpus.checks()
+    assert found["bandwidth"] == ["phone0", "phone1", "phone2"]
+    assert "clipping" not in found
+    assert "speaking-rate" not in found
+
+
+def test_speaking_rates_of_texts_of_a_length(corpus: Corpus) -> None:
+    """A sentence that most of a recording lacks, among words that have as many characters a second."""
+    for number in range(25):
+        corpus.add(f"word{number}", speech(number, 2.0), text="letters")
+        corpus.add(f"long{number}", speech(100 + number, 2.0), text="the usual words of a longer sentence")
+    corpus.add("lacks", speech(200, 9.0), text="the usual words of a longer sentence")
+    assert corpus.checks()["speaking-rate"] == ["lacks"]
 
 
 def test_lines_that_are_no_utterance(corpus: Corpus, run: Run) -> None:
@@ -162,6 +208,18 @@ def test_lines_that_are_no_utterance(corpus: Corpus, run: Run) -> None:
     assert status == 1
     assert "line                   3  lines that are no utterance" in out
     assert "error: 3 errors in " in err
+
+
+def test_manifest_without_an_utterance(run: Run, tmp_path: Path) -> None:
+    """An empty file that is ready to train; UTF-16, of which each line is an error of its own."""
+    (tmp_path / "a.jsonl").write_text("\n")
+    status, out, err = run("doctor", tmp_path / "a.jsonl", "--json")
+    assert (status, json.loads(out)["check"]) == (1, "no-utterance")
+    assert "1 error in" in err
+    (tmp_path / "a.jsonl").write_bytes('{"id": "a"}\n{"id": "b"}\n'.encode("utf-16"))
+    status, out, err = run("doctor", tmp_path / "a.jsonl")
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert "is UTF-16. UTF-8 was expected. Convert it: iconv -f UTF-16" in err
 
 
 def test_command(corpus: Corpus, run: Run, tmp_path: Path) -> None:
@@ -186,9 +244,53 @@ def test_command(corpus: Corpus, run: Run, tmp_path: Path) -> None:
     status, out, err = run("doctor", tmp_path / "fixed/train.jsonl")
     assert (status, err) == (0, "")
     assert "verdict: ready to train" in out
+    status, _, err = run("doctor", path, "--fix", path)
+    assert (status, "--fix: " in err, "is a file. Expected a folder" in err) == (2, True, True)
     status, _, err = run("doctor", path, "--fix", tmp_path)
     assert status == 2
     assert "is the folder of the manifests. Expected another one" in err
+
+
+def test_page(corpus: Corpus, run: Run, tmp_path: Path) -> None:
+    """A page without some findings, or that runs what a transcript says; a manifest that it overwrites."""
+    for number in range(310):
+        corpus.rows["train"].append({"id": f"<b>{number}", "audio_filepath": "gone.wav", "duration": 9.0,
+                                     "text": "a <script>alert(1)</script> 7"})  # fmt: skip
+    path, *_ = corpus.paths()
+    status, out, _ = run("doctor", path, "--quick", "--report", tmp_path / "doctor.html")
+    assert (status, f"report: {tmp_path / 'doctor.html'}" in out) == (1, True)
+    html = (tmp_path / "doctor.html").read_text(encoding="utf-8")
+    assert "verdict: not ready: 310 errors, " in html
+    assert "&lt;b&gt;0</td>" in html
+    assert "&lt;b&gt;305</td>" not in html
+    assert "<script>alert" not in html
+    assert "and 10 more: asr doctor --json prints all" in html
+    assert 'class="odd" title="digit seven"' in html
+    status, _, err = run("doctor", path, "--report", path)
+    assert (status, "would overwrite what is read" in err) == (2, True)
+
+
+def test_page_in_a_browser(corpus: Corpus, run: Run, tmp_path: Path) -> None:
+    """A script that stops, findings that a search loses, a page wider than a telephone."""
+    corpus.add("short", duration=2.5)
+    corpus.add("silent", np.zeros(RATE))
+    path, *_ = corpus.paths()
+    run("doctor", path, "--report", tmp_path / "doctor.html")
+    with chromium() as browser:
+        page = browser.new_page(viewport={"width": 390, "height": 800})
+        said: list[str] = []
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.on("console", lambda message: said.append(message.text))
+        page.goto(f"file://{tmp_path / 'doctor.html'}")
+        assert page.evaluate("document.documentElement.scrollWidth") == 390
+        assert page.locator(".check[open]").count() == 0
+        page.keyboard.press("/")
+        page.keyboard.type("silent")
+        assert page.locator("#found").inner_text() == "1 found"
+        (opened,) = page.locator(".check:visible").all()
+        assert "silence with a transcript" in opened.inner_text()
+        assert "peak -180 dB" in opened.inner_text()
+        assert said == []
 
 
 def test_model_finds_a_wrong_transcript(tones: Tones, run: Run, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from asr.lm.ngram.build import NgramConfig, build
 from asr.lm.ngram.model import NgramModel
 
 COMMON = [f"w{number}" for number in range(30)]
-Adapt = Callable[[list[str], list[str]], tuple[NgramModel, float]]
+Adapt = Callable[[list[str], list[str]], tuple[NgramModel, dict[str, float]]]
 
 
 @pytest.fixture(scope="module")
@@ -27,12 +27,13 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> NgramModel:
 
 @pytest.fixture
 def adapt(source: NgramModel, tmp_path: Path) -> Adapt:
-    def adapt_to(lines: list[str], words: list[str]) -> tuple[NgramModel, float]:
+    def adapt_to(lines: list[str], words: list[str]) -> tuple[NgramModel, dict[str, float]]:
         (tmp_path / "mine.txt").write_text("\n".join(lines) + "\n")
         text: SubjectText = read_subject_text([tmp_path / "mine.txt"], "english")
         adapted = adapt_lm(source, "source", text, [*words, *text.words], tmp_path)
         assert adapted.after < adapted.before
-        return adapted.model, adapted.weight
+        assert sum(adapted.weights.values()) == pytest.approx(1)
+        return adapted.model, adapted.weights
 
     return adapt_to
 
@@ -41,21 +42,23 @@ def test_the_weight_is_found_on_other_lines(adapt: Adapt, source: NgramModel) ->
     """A text that is learned by heart: words that only held-out lines have are known to its model."""
     draw = random.Random(1)
     own = [f"the valve number {a} of the pump {b} leaks" for a in "abcdef" for b in "ghijk"]
-    model, weight = adapt(own, [])
-    assert weight > 0.9
+    model, weights = adapt(own, [])
+    assert [*weights] == ["source", "text"]
+    assert weights["text"] > 0.9
     sentence = "the valve number z of the pump h leaks"
     assert model.log_probs(sentence).sum() > source.log_probs(sentence).sum() + 10
     # Each line has words of the source at random, and one of its own that never comes again.
     alien = [" ".join([*draw.choices(COMMON, k=5), f"alien{number}"]) for number in range(60)]
-    _, weight = adapt([line for line in alien for _ in range(3)], [])
-    assert weight < 0.2
+    _, weights = adapt([line for line in alien for _ in range(3)], [])
+    assert weights["text"] < 0.2
 
 
 def test_words_that_the_text_lacks_are_known(adapt: Adapt) -> None:
     """Words of the list that are as improbable as an unknown word, or more probable than one of the text."""
     lines = [f"w{a} w{b} pump" for a in range(5) for b in range(5)] + ["w1 once"]
-    model, weight = adapt(lines, [*"abcdefg", "kaldi"])
-    assert model.score([0], ["kaldi"])[0][0] == pytest.approx(math.log(weight / 78), abs=0.7)
+    model, weights = adapt(lines, [*"abcdefg", "kaldi"])
+    assert weights["words"] == pytest.approx((weights["text"] + weights["words"]) * 8 / (8 + 77))
+    assert model.score([0], ["kaldi"])[0][0] == pytest.approx(math.log(weights["words"] / 8), abs=0.7)
     model, _ = adapt(lines, [])
     assert "kaldi" not in model.ids
 

@@ -19,7 +19,7 @@ from asr.frontend.features import FeatureConfig
 from asr.model import saved
 from asr.model.acoustic import AcousticModel, ModelSettings
 from asr.model.decoding_weights import DecodingWeights, Tuning
-from asr.model.saved import FORMAT_VERSION, load_model, save_model, save_release
+from asr.model.saved import FORMAT_VERSION, load_model, save_model, save_release, store_tuning
 from asr.text.characters import CharTokenizer
 from tests.shapes import encoder_config
 
@@ -165,6 +165,19 @@ def test_release_is_small_and_names_no_folder(tmp_path: Path) -> None:
     assert model.settings.provenance["command"] == "asr train /home/somebody/train.jsonl"
     assert next(model.parameters()).dtype == torch.float32
     assert model.settings.tunings[0].manifest == "/home/x/dev.jsonl"
+
+
+def test_new_settings_keep_the_precision_of_the_weights(tmp_path: Path) -> None:
+    """A released model that is twice as large once it is tuned or adapted."""
+    save_release(tmp_path / "small.safetensors", make(), {})
+    before = stored(tmp_path / "small.safetensors")[1]
+    store_tuning(tmp_path / "small.safetensors", Tuning(weights=DecodingWeights(lm_weight=1.5)))
+    _, after = stored(tmp_path / "small.safetensors")
+    assert load_model(tmp_path / "small.safetensors").settings.tunings[0].weights.lm_weight == 1.5
+    assert {name: tensor.dtype for name, tensor in after.items()} == {
+        name: tensor.dtype for name, tensor in before.items()
+    }
+    assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
 
 
 def test_saving_again_replaces(tmp_path: Path) -> None:

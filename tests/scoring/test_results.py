@@ -16,9 +16,9 @@ from asr.scoring.results import (
     summary,
     table_by_part,
     write_alignments,
-    write_score_folder,
     write_results,
     write_score,
+    write_score_folder,
 )
 from asr.scoring.wer import Score, score
 
