@@ -241,9 +241,7 @@ class _FFmpegRecording:
 
     samples: int | None = None
 
-    def __init__(
-        self, path: Path, source: Path | bytes, partial: bool, *, no_length: bool = False
-    ) -> None:
+    def __init__(self, path: Path, source: Path | bytes, partial: bool, *, no_length: bool = False) -> None:
         import av  # only here: most recordings do not need it, and it takes a while to load
 
         self._path, self._partial, self._no_length = path, partial, no_length
