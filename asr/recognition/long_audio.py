@@ -1,7 +1,7 @@
 """Recordings of any length: cut at pauses, recognised in batches, and put together again.
 
-A recording that is not longer than a segment is recognised as a whole, as `recognise` does it; where its words
-are few, it has to hold speech.
+A recording that is not longer than a segment is recognised as a whole, as `recognise` does it; where its
+words are few, it has to hold speech.
 """
 
 import logging
@@ -37,8 +37,8 @@ Progress = Callable[[Segment, tuple[Word, ...]], None]
 _DOUBTFUL = 0.5  # mean confidence
 _SPARSE = 0.5  # words a second
 
-# Of a recording that is not cut, so few words are believed only where there is speech, of which 2 to 4 words a
-# second are usual.
+# Of a recording that is not cut, so few words are believed only where there is speech. Usual are 2 to 4 words
+# a second.
 _FEW = 1.5  # words a second
 _LEAST_S = 3.0
 

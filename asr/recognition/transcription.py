@@ -40,7 +40,7 @@ class Transcript:
         text: the words, joined by single spaces.
         words: the same words with `text`, `start_s`, `end_s` (seconds) and `confidence` (0 to 1).
         duration_s: length of the recording, seconds.
-        hypotheses: the texts that the decoder found, best first: as many as `asr.load` was asked for, at most.
+        hypotheses: the texts that the decoder found, best first: at most as many as were asked for.
     """
 
     text: str
