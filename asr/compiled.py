@@ -57,7 +57,7 @@ def kernel(
 
 
 def _compile(function: F, allocates: bool, inline: bool, options: dict[str, Any]) -> F:
-    # No kernel is called from C, and a wrapper for that takes a fifth of a second to compile.
+    # No kernel is called from C, and the wrapper for that would have to be compiled, too.
     options = {"nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True, **options}
     if not allocates:
         options["_nrt"] = False

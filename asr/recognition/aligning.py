@@ -9,7 +9,6 @@ from typing import Annotated
 
 import tyro
 
-from asr import __version__
 from asr.device import choose_device, limit_cores
 from asr.errors import AsrError, AudioError, DataError, SettingsError
 from asr.files import read_lines
@@ -85,7 +84,7 @@ def align_recordings(
     lexicon_file = settings.lexicon or files.lexicon
     aligner = TextAligner(model, read_lexicon(lexicon_file) if lexicon_file else None, settings.min_score)
     if files.name:
-        log.info("model: %s, which ships with asr %s (another one: --model FILE)", files.name, __version__)
+        log.info("model: %s, which ships with asr (another one: --model FILE)", files.name)
     segments = [one.segment for one in recordings]
     with limit_cores(settings.threads):
         emissions = recording_emissions(model, segments, settings.batch_s)
