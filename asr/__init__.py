@@ -23,13 +23,14 @@ if TYPE_CHECKING:
     from asr.decoding.config import BeamConfig, DecoderSettings
     from asr.decoding.hypothesis import Hypothesis, Word
     from asr.errors import AsrError
+    from asr.export.loading import load
     from asr.frontend.augment import AugmentConfig
     from asr.frontend.endpointing import EndpointConfig
     from asr.frontend.features import FeatureConfig
     from asr.frontend.segmentation import SegmentationConfig
     from asr.model.encoder import EncoderConfig
     from asr.recognition.streaming import RecognitionStream, StreamConfig, StreamResult
-    from asr.recognition.transcription import Model, Transcript, load
+    from asr.recognition.transcription import Model, Transcript
     from asr.scoring.wer import Score, score
     from asr.training.config import TrainConfig
 
@@ -62,7 +63,7 @@ _MODULES = {
     "TrainConfig": "asr.training.config",
     "Transcript": "asr.recognition.transcription",
     "Word": "asr.decoding.hypothesis",
-    "load": "asr.recognition.transcription",
+    "load": "asr.export.loading",
     "score": "asr.scoring.wer",
 }
 """Where each public name is defined."""

@@ -57,11 +57,12 @@ def kernel(
 
 
 def _compile(function: F, allocates: bool, inline: bool, options: dict[str, Any]) -> F:
-    options = {"nogil": True, "error_model": "numpy", **options}
+    # No kernel is called from C, and the wrapper for that would have to be compiled, too.
+    options = {"nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True, **options}
     if not allocates:
         options["_nrt"] = False
     if inline:
-        options |= {"forceinline": True, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+        options |= {"forceinline": True, "no_cpython_wrapper": True}
     make: Any = njit
     dispatcher: Any = make(**options)(function)
     _widen_integers(dispatcher)

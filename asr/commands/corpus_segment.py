@@ -128,6 +128,14 @@ def _summary(settings: CorpusSegmentSettings, manifest: Path, cuts: Cuts, durati
         words[one.reason] += len(one.text.split())
     counts = Counter(one.reason for one in cuts.left_out)
     if counts:
-        parts = [f"{reason}: {count} stretches, {words[reason]} words" for reason, count in counts.items()]
+        parts = [
+            f"{reason}: {_count(count, 'stretch', 'es')}"
+            + (f", {_count(words[reason], 'word')}" * bool(words[reason]))
+            for reason, count in counts.items()
+        ]
         lines.append(f"left out: {'; '.join(parts)} ({manifest.stem}-left-out.jsonl)")
     return "\n".join(lines)
+
+
+def _count(number: int, what: str, plural: str = "s") -> str:
+    return f"{number} {what}{plural if number != 1 else ''}"

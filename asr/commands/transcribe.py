@@ -116,6 +116,8 @@ def run(settings: TranscribeSettings) -> Iterator[tuple[str | None, AsrError | N
     mine = [numbers[one.name] % world_size == rank for one in recordings]
     left_out = [skip or not own for skip, own in zip(skipped, mine, strict=True)]
     usable = [one for one, skip in zip(recordings, left_out, strict=True) if not (skip or one.error)]
+    if folder is not None:
+        folder.remove_unfinished(one.name for one, skip in zip(recordings, left_out, strict=True) if not skip)
     # Closed also after an error: threads that read ahead would keep the process alive.
     with limit_cores(settings.threads), closing(_recognise(settings, usable)) as results:
         failed = 0

@@ -22,7 +22,10 @@ def to_int8(model: onnx.ModelProto) -> onnx.ModelProto:
     """
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    logging.getLogger().addFilter(_is_not_advice)  # it logs to the root
+    # It logs to the root, which gets a handler by that, and then shows every line of asr a second time.
+    root, handler = logging.getLogger(), logging.NullHandler()
+    root.addFilter(_is_not_advice)
+    root.addHandler(handler)
     try:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "int8.onnx"
@@ -36,7 +39,8 @@ def to_int8(model: onnx.ModelProto) -> onnx.ModelProto:
             )
             return onnx.load(path)
     finally:
-        logging.getLogger().removeFilter(_is_not_advice)
+        root.removeFilter(_is_not_advice)
+        root.removeHandler(handler)
 
 
 def _is_not_advice(record: logging.LogRecord) -> bool:

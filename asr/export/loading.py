@@ -1,19 +1,26 @@
-"""A model for recognition, computed by torch or by onnxruntime."""
+"""`asr.load`: a model for recognition, computed by torch or by onnxruntime."""
 
+import os
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
+from asr.decoding.config import DecoderSettings
+from asr.decoding.decoder import build_decoder
 from asr.device import choose_device
 from asr.errors import ModelError, SettingsError
 from asr.model.acoustic import AcousticModel
 from asr.model.saved import load_model
+from asr.model.shipped import DEFAULT_MODEL, find_model
+from asr.recognition.transcription import Model
 
-__all__ = ["Engine", "load_with_engine", "require_onnx"]
+__all__ = ["Engine", "load", "load_with_engine", "require_onnx"]
+
+EngineName = Literal["torch", "onnx", "onnx-int8"]
 
 Engine = Annotated[
-    Literal["torch", "onnx", "onnx-int8"] | None,
+    EngineName | None,
     tyro.conf.arg(
         metavar="torch|onnx|onnx-int8",
         help="What computes the model: torch, or onnxruntime on the CPU, also with weights of 8 bits.",
@@ -21,6 +28,40 @@ Engine = Annotated[
     ),
 ]
 """A setting of commands; None chooses by the kind of the file."""
+
+
+def load(
+    model: str | os.PathLike[str] = DEFAULT_MODEL,
+    *,
+    device: str = "auto",
+    decoding: DecoderSettings | None = None,
+    nbest: int = 1,
+    engine: EngineName | None = None,
+) -> Model:
+    """Load a model: one that ships with the package, or one that `asr train` or `asr export` has written.
+
+        >>> model = asr.load("runs/mine/model.safetensors", device="cpu")
+        >>> model = asr.load("mine.safetensors", decoding=asr.DecoderSettings(lm=Path("words.bin")))
+
+    Args:
+        model: a name (english, english-fast), a folder of `asr adapt`, or the path of a .safetensors file or
+            of a graph (.onnx), which has no language model.
+        device: auto, cpu, cuda or cuda:N; auto is a GPU where there is a usable one. Float32 is exact there.
+        decoding: language model, lexicon, beam and weights. None, and what is None in it: what ships with a
+            named model; for a file, greedy decoding.
+        nbest: hypotheses per recording; more than one needs a beam search.
+        engine: torch, or onnx or onnx-int8 for onnxruntime on the CPU; None: onnx for a graph, else torch.
+
+    Raises:
+        ModelError: there is no such model, or the file cannot be used.
+        SettingsError: the device or a setting is unknown or impossible here.
+    """
+    if nbest < 1:
+        raise SettingsError(f"nbest must be at least 1. Got {nbest}.")
+    files = find_model(Path(model))
+    acoustic = load_with_engine(files.path, device, engine)
+    settings = (decoding or DecoderSettings()).with_defaults_of(files)
+    return Model(acoustic, build_decoder(settings, acoustic, nbest))
 
 
 def load_with_engine(path: Path, device: str, engine: Engine) -> AcousticModel:

@@ -107,9 +107,11 @@ def open_recording(path: Path, *, partial: bool = False) -> Iterator[Recording]:
             )
 
 
-def _open(path: Path, source: Path | BinaryIO, partial: bool) -> Recording:
+def _open(path: Path, source: Path | bytes, partial: bool) -> Recording:
     try:
-        file = soundfile.SoundFile(os.fsencode(source) if isinstance(source, Path) else source)
+        # Each reader of a pipe's bytes has a position of its own.
+        opened = os.fsencode(source) if isinstance(source, Path) else io.BytesIO(source)
+        file = soundfile.SoundFile(opened)
     except (soundfile.LibsndfileError, TypeError):  # TypeError: a headerless .raw
         return _FFmpegRecording(path, source, partial)
     try:
@@ -123,7 +125,7 @@ def _open(path: Path, source: Path | BinaryIO, partial: bool) -> Recording:
     return _FFmpegRecording(path, source, partial, no_length=file.frames == 0)
 
 
-def _state(source: Path | BinaryIO) -> tuple[int, int] | None:
+def _state(source: Path | bytes) -> tuple[int, int] | None:
     """The size and the time of the last change of a file; None for what is no file any more, or never was."""
     try:
         status = source.stat() if isinstance(source, Path) else None
@@ -132,14 +134,14 @@ def _state(source: Path | BinaryIO) -> tuple[int, int] | None:
     return (status.st_size, status.st_mtime_ns) if status else None
 
 
-def _knows_length(file: soundfile.SoundFile, source: Path | BinaryIO) -> bool:
+def _knows_length(file: soundfile.SoundFile, source: Path | bytes) -> bool:
     """Whether libsndfile reads the recording to its end."""
     if file.format == "MP3" or not 0 < file.frames < 2**62:
         return False
     return not (file.format == "OGG" and _is_chained(source))
 
 
-def _source(path: Path) -> Path | BinaryIO:
+def _source(path: Path) -> Path | bytes:
     """What to open: a file, or the bytes of a pipe, which cannot be read twice."""
     if path == STANDARD_INPUT:
         return _all_bytes(path, sys.stdin.buffer)
@@ -155,11 +157,11 @@ def _source(path: Path) -> Path | BinaryIO:
     return path
 
 
-def _all_bytes(path: Path, stream: BinaryIO) -> BinaryIO:
+def _all_bytes(path: Path, stream: BinaryIO) -> bytes:
     data = stream.read()
     if not data:
         raise AudioError(f"{path}: the stream is empty (0 bytes). Expected an audio file.")
-    return io.BytesIO(data)
+    return data
 
 
 def _check_rate(path: Path, sample_rate: int) -> None:
@@ -192,7 +194,7 @@ def _warn_once(message: str) -> None:
 class _SndfileRecording:
     """What libsndfile reads to its end, with fast access to any part."""
 
-    def __init__(self, path: Path, source: Path | BinaryIO, file: soundfile.SoundFile, partial: bool) -> None:
+    def __init__(self, path: Path, source: Path | bytes, file: soundfile.SoundFile, partial: bool) -> None:
         self._path, self._source, self._file, self._partial = path, source, file, partial
         self.sample_rate: int = file.samplerate
         self.channels: int = file.channels
@@ -239,15 +241,13 @@ class _FFmpegRecording:
 
     samples: int | None = None
 
-    def __init__(
-        self, path: Path, source: Path | BinaryIO, partial: bool, *, no_length: bool = False
-    ) -> None:
+    def __init__(self, path: Path, source: Path | bytes, partial: bool, *, no_length: bool = False) -> None:
         import av  # only here: most recordings do not need it, and it takes a while to load
 
         self._path, self._partial, self._no_length = path, partial, no_length
         with _ffmpeg_errors(path):
-            name = str(source) if isinstance(source, Path) else source
-            self._container: Any = av.open(name, metadata_errors="ignore")
+            opened = str(source) if isinstance(source, Path) else io.BytesIO(source)
+            self._container: Any = av.open(opened, metadata_errors="ignore")
         try:
             streams = self._container.streams.audio
             if not streams:
@@ -263,7 +263,7 @@ class _FFmpegRecording:
             self._container.close()
             raise
 
-    def _claimed_length(self, source: Path | BinaryIO) -> int | None:
+    def _claimed_length(self, source: Path | bytes) -> int | None:
         """Samples that the header claims, padding included, where it knows; None where it only guesses."""
         kind = self._container.format.name
         if kind == "ogg" and not _is_finished(source):
@@ -340,18 +340,15 @@ def _reason(error: Exception) -> str:
     return str(getattr(error, "strerror", None) or error).strip().rstrip(".")
 
 
-def _bytes(source: Path | BinaryIO, size: int = -1) -> bytes:
+def _bytes(source: Path | bytes, size: int | None = None) -> bytes:
     """The first bytes of a file; all of them by default."""
-    if isinstance(source, Path):
-        with source.open("rb") as file:
-            return file.read(size)
-    source.seek(0)
-    data = source.read(size)
-    source.seek(0)
-    return data
+    if isinstance(source, bytes):
+        return source[:size]
+    with source.open("rb") as file:
+        return file.read(size)
 
 
-def _is_chained(source: Path | BinaryIO) -> bool:
+def _is_chained(source: Path | bytes) -> bool:
     """Whether a stream begins in an Ogg file after another one has: one recording after the other."""
     if isinstance(source, Path):
         return _file_is_chained(source, _state(source))
@@ -369,7 +366,7 @@ def _begins_twice(data: bytes) -> bool:
     return data.rfind(_OGG_FIRST_PAGE) > data.find(_OGG_PAGE)
 
 
-def _is_finished(source: Path | BinaryIO) -> bool:
+def _is_finished(source: Path | bytes) -> bool:
     """Whether an Ogg file ends with the page that ends its stream."""
     # All of the file, because what follows the last page may be of any length.
     data = _bytes(source)
@@ -377,7 +374,7 @@ def _is_finished(source: Path | BinaryIO) -> bool:
     return bool(flags and flags[0] & _OGG_LAST_PAGE)
 
 
-def _has_frame_count(source: Path | BinaryIO) -> bool:
+def _has_frame_count(source: Path | bytes) -> bool:
     """Whether the first frame of an MP3 file counts all frames (Xing, Info or VBRI)."""
     head = _bytes(source, 2**20)
     if head[:3] == b"ID3":  # tags, with their size in four groups of seven bits

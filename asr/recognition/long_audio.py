@@ -1,6 +1,7 @@
 """Recordings of any length: cut at pauses, recognised in batches, and put together again.
 
-A recording that is not longer than a segment is recognised as a whole, as `recognise` does it.
+A recording that is not longer than a segment is recognised as a whole, as `recognise` does it; where its
+words are few, it has to hold speech.
 """
 
 import logging
@@ -35,6 +36,11 @@ Progress = Callable[[Segment, tuple[Word, ...]], None]
 # speech that it does not understand.
 _DOUBTFUL = 0.5  # mean confidence
 _SPARSE = 0.5  # words a second
+
+# Of a recording that is not cut, so few words are believed only where there is speech. Usual are 2 to 4 words
+# a second.
+_FEW = 1.5  # words a second
+_LEAST_S = 3.0
 
 
 def are_doubtful(words: Sequence[Word], duration_s: float) -> bool:
@@ -107,9 +113,9 @@ def recognise_recordings(
             detector of speech is not installed.
     """
     states = [_Recording(segment) for segment in recordings]
-    parts = _Cutter(config, model.settings.features.sample_rate).parts(states)
+    cutter = _Cutter(config, model.settings.features.sample_rate)
     done = 0
-    for result in recognise(model, parts, batch_s, decoder, len(states)):
+    for result in recognise(model, cutter.parts(states), batch_s, decoder, len(states)):
         while states[done].empty:
             yield _empty(states[done])
             done += 1
@@ -122,9 +128,20 @@ def recognise_recordings(
                 continue
             result = _whole(state)
             state.joined = None  # the text of many recordings is not kept
+        elif _has_few_words(result) and not cutter.has_speech(state, part):
+            result = _empty(state)
         done += 1
         yield replace(result, segment=state.segment)
     yield from map(_empty, states[done:])
+
+
+def _has_few_words(result: Recognised) -> bool:
+    """Whether a recording that was not cut may be noise or music: the words are few for its length.
+
+    A detector of speech needs some seconds, and misses single words.
+    """
+    words = () if isinstance(result.outcome, AudioError) else result.outcome.words
+    return bool(words) and result.duration_s >= _LEAST_S and len(words) < _FEW * result.duration_s
 
 
 def _whole(state: _Recording) -> Recognised:
@@ -169,6 +186,13 @@ class _Cutter:
                 yield segment
             else:
                 yield from self._parts(recording)
+
+    def has_speech(self, recording: _Recording, segment: Segment) -> bool:
+        """Whether a detector finds any speech in a recording that was not cut."""
+        try:
+            return any(True for _ in self._pieces(recording, self._blocks(segment)))
+        except AudioError:  # it was read once, so the file has changed meanwhile, which is reported
+            return True
 
     def _is_short(self, segment: Segment) -> bool:
         """Whether it is known, without decoding it, that a recording is not to be cut."""

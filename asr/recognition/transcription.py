@@ -1,4 +1,4 @@
-"""`asr.load` and `Model.transcribe`: audio in, transcripts out, for use from Python.
+"""`Model.transcribe`: audio in, transcripts out, for use from Python.
 
 >>> import asr
 >>> model = asr.load("english")
@@ -16,21 +16,17 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from asr.decoding.config import DecoderSettings
-from asr.decoding.decoder import DescribedDecoder, build_decoder
+from asr.decoding.decoder import DescribedDecoder
 from asr.decoding.hypothesis import Hypothesis, Word
-from asr.device import choose_device
 from asr.errors import AudioError, SettingsError
 from asr.frontend.audio import to_waveform
 from asr.frontend.segmentation import SegmentationConfig
 from asr.model.acoustic import AcousticModel
-from asr.model.saved import load_model
-from asr.model.shipped import DEFAULT_MODEL, find_model
 from asr.recognition.long_audio import recognise_recordings
 from asr.recognition.recognise import Recognised, Segment
 from asr.recognition.streaming import RecognitionStream, StreamConfig
 
-__all__ = ["Audio", "Model", "Transcript", "load"]
+__all__ = ["Audio", "Model", "Transcript"]
 
 Audio = str | os.PathLike[str] | NDArray[Any] | Tensor
 """A recording: the path of a file, or a mono waveform (samples,) of floating-point numbers in [-1, 1]."""
@@ -44,7 +40,7 @@ class Transcript:
         text: the words, joined by single spaces.
         words: the same words with `text`, `start_s`, `end_s` (seconds) and `confidence` (0 to 1).
         duration_s: length of the recording, seconds.
-        hypotheses: the texts that the decoder found, best first: as many as `load` was asked for, or fewer.
+        hypotheses: the texts that the decoder found, best first: at most as many as were asked for.
     """
 
     text: str
@@ -54,7 +50,7 @@ class Transcript:
 
 
 class Model:
-    """An acoustic model with its decoder, ready to transcribe; see `load`.
+    """An acoustic model with its decoder, ready to transcribe; see `asr.load`.
 
     Attributes:
         acoustic: the network, on its device, with its settings.
@@ -162,37 +158,6 @@ class Model:
             )
         name = f"waveform {index}"
         return Segment(Path(name), waveform=to_waveform(audio, sample_rate, self.sample_rate, name))
-
-
-def load(
-    model: str | os.PathLike[str] = DEFAULT_MODEL,
-    *,
-    device: str = "auto",
-    decoding: DecoderSettings | None = None,
-    nbest: int = 1,
-) -> Model:
-    """Load a model: one that ships with the package, or one that `asr train` has written.
-
-        >>> model = asr.load("runs/mine/model.safetensors", device="cpu")
-        >>> model = asr.load("mine.safetensors", decoding=asr.DecoderSettings(lm=Path("words.bin")))
-
-    Args:
-        model: a name (english, english-fast), a folder of `asr adapt`, or the path of a .safetensors file.
-        device: auto, cpu, cuda or cuda:N; auto is a GPU where there is a usable one. Float32 is exact there.
-        decoding: language model, lexicon, beam and weights. None, and what is None in it: what ships with a
-            named model; for a file, greedy decoding.
-        nbest: hypotheses per recording; more than one needs a beam search.
-
-    Raises:
-        ModelError: there is no such model, or the file cannot be used.
-        SettingsError: the device or a setting is unknown or impossible here.
-    """
-    if nbest < 1:
-        raise SettingsError(f"nbest must be at least 1. Got {nbest}.")
-    files = find_model(Path(model))
-    acoustic = load_model(files.path, choose_device(device))
-    settings = (decoding or DecoderSettings()).with_defaults_of(files)
-    return Model(acoustic, build_decoder(settings, acoustic, nbest))
 
 
 def _transcript(result: Recognised) -> Transcript:

@@ -22,7 +22,7 @@ class RateRow:
         utterances: in it.
         units: words or phones of its references.
         rate: WER or PER, percent.
-        interval: 95%, from and to.
+        interval: 95%, from and to; "" for a single utterance, of which no other sample can be drawn.
         bar: the rate as a share of the highest of the table, percent.
         substitutions: percent of the reference's units; likewise `deletions` and `insertions`.
         deletions: percent.
@@ -80,13 +80,17 @@ def rate_row(name: str, score: Score, highest: float = 0.0) -> RateRow:
         utterances=len(score.utterances),
         units=words.reference_length,
         rate=percent(score.wer),
-        interval=f"{interval.low:.1f}–{interval.high:.1f}".replace("inf", "∞"),
+        interval=_range(interval.low, interval.high) if len(score.utterances) > 1 else "",
         bar=round(bar, 1),
         substitutions=substitutions,
         deletions=deletions,
         insertions=insertions,
         cer=percent(score.cer) if score.unit == "words" else "",
     )
+
+
+def _range(low: float, high: float) -> str:
+    return f"{low:.1f}–{high:.1f}".replace("inf", "∞")
 
 
 def tables(

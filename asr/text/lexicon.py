@@ -86,7 +86,7 @@ class Lexicon:
 
     def relative_log_probs(self, word: str) -> tuple[float, ...]:
         """Nats of each of a word's spellings relative to the most probable one; 0 without probabilities."""
-        given = self.log_probs.get(self._written(word))
+        given = self.log_probs.get(self._written(word)) if self.log_probs else None
         if given is None:
             return (0.0,) * len(self.spellings(word))
         return tuple(log_prob - max(given) for log_prob in given)
@@ -351,16 +351,18 @@ def spell(
     """
     ids = {symbol: index for index, symbol in enumerate(tokenizer.symbols, start=1)}
     spelled = []
+    name = lexicon.name if lexicon is not None else ""
     for word in words:
         given = lexicon.spellings(word) if lexicon is not None else ()
-        missing = [symbol for spelling in given for symbol in spelling if symbol not in ids]
-        if missing and lexicon is not None:
-            other_case = missing[0].swapcase() in ids
+        try:
+            from_lexicon = tuple([tuple([ids[symbol] for symbol in spelling]) for spelling in given])
+        except KeyError as error:
+            missing = error.args[0]
+            other_case = missing.swapcase() in ids
             remedy = "Write it in the model's case" if other_case else "Use the lexicon of its training"
             raise DataError(
-                f"{lexicon.name}: {word!r} is spelled with {missing[0]!r}, which is none of the model's "
+                f"{name}: {word!r} is spelled with {missing!r}, which is none of the model's "
                 f"{tokenizer.units}: {' '.join(tokenizer.symbols[:50]).strip()}. {remedy}."
-            )
-        from_lexicon = tuple(tuple(ids[symbol] for symbol in spelling) for spelling in given)
+            ) from None
         spelled.append(from_lexicon or tokenizer.spellings(word))
     return spelled

@@ -4,7 +4,7 @@ import errno
 import logging
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from asr.errors import DataError, SettingsError
@@ -58,6 +58,14 @@ class TranscriptFolder:
     def has(self, name: str) -> bool:
         """Whether all files of a transcript exist; none is ever there in part."""
         return all(os.path.isfile(path) for path in self.paths(name).values())
+
+    def remove_unfinished(self, names: Iterable[str]) -> None:
+        """Remove what a killed process has left of these transcripts, which no other process writes now."""
+        targets = {path for name in names for path in self.paths(name).values()}
+        for folder in {path.parent for path in targets}:
+            for part in folder.glob("*.part"):
+                if part.with_suffix("").with_suffix("") in targets:  # after the name, the process and .part
+                    part.unlink(missing_ok=True)
 
     def write(self, name: str, transcript: RecordingTranscript) -> None:
         """Write a transcript in each format.

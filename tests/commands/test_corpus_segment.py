@@ -65,7 +65,7 @@ def test_what_does_not_match_is_left_out(tones: Any, talk: Path, run: Run, tmp_p
     assert texts == SENTENCES[:2] + SENTENCES[3:]
     (row,) = map(json.loads, (tmp_path / "out" / "my_talk-left-out.jsonl").read_text().splitlines())
     assert (row["text"], row["reason"]) == ("bbb aaa ccc", "does not match")
-    assert "left out: does not match: 1 stretches, 3 words (my_talk-left-out.jsonl)" in out
+    assert "left out: does not match: 1 stretch, 3 words (my_talk-left-out.jsonl)" in out
 
 
 def test_bad_input(tones: Any, talk: Path, run: Run, tmp_path: Path) -> None:

@@ -57,7 +57,11 @@ def test_killed_and_started_again(tones: Any, tmp_path: Path) -> None:
     arguments += ["--threads", "1", "--device", "cpu"]
     assert start(arguments, journal, (None, 1)) == [0, -signal.SIGKILL]
     assert Counter(line.split()[0] for line in journal.read_text().splitlines()) == {"0": 4, "1": 1}
+    for name in ("%s.txt.999999.part", "%s.srt.999999.part"):  # a process that was killed while it wrote
+        (out / (name % Path(tones.files[-1]).stem)).touch()
+    (out / f"{Path(tones.files[-1]).stem}.txt").unlink(missing_ok=True)
     assert start(arguments, journal, (None, None)) == [0, 0]
+    assert [path.name.split(".")[1] for path in out.glob("*.part")] == ["srt"]  # no file of this command
     lines = journal.read_text().splitlines()
     assert Counter(line.split()[1] for line in lines) == Counter(Path(file).stem for file in tones.files)
     texts = {f"{path.stem}.wav": path.read_text().strip() for path in out.glob("*.txt")}

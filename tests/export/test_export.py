@@ -1,5 +1,6 @@
 """`asr export`, and what is exported in place of the model: the same transcripts and scores."""
 
+import logging
 import re
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 import onnx
 import pytest
 
+import asr
 from asr.cli import main
 
 
@@ -46,6 +48,23 @@ def test_transcribes_and_scores(tones: Any, graph: Path, capsys: pytest.CaptureF
     out = graph.parent / "score"
     assert main(["evaluate", str(tones.manifest), "--model", str(graph), "--out", str(out)]) == 0
     assert "%WER 0.00" in capsys.readouterr().out
+
+
+def test_no_line_twice(tones: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """onnxruntime logs while it rounds weights: without a handler of the root, that installs one."""
+    root = logging.getLogger()
+    monkeypatch.setattr(root, "handlers", [])
+    assert main(["transcribe", tones.files[0], "--model", str(tones.model), "--engine", "onnx-int8"]) == 0
+    assert root.handlers == []
+
+
+def test_from_python(tones: Any, graph: Path) -> None:
+    """`asr.load` that takes a graph for a damaged model, or does not know the engine."""
+    assert asr.load(graph).transcribe(tones.files[0]).text == next(iter(tones.texts.values()))
+    model = asr.load(tones.model, engine="onnx")
+    assert type(model.acoustic).__name__ == "OnnxModel"
+    with pytest.raises(asr.AsrError, match="is a graph"):
+        asr.load(graph, engine="torch")
 
 
 @pytest.mark.parametrize(

@@ -173,6 +173,23 @@ def test_pipes(waveform: NDArray[np.float32], tmp_path: Path, monkeypatch: pytes
         read_audio(Path("-"), RATE)
 
 
+@pytest.mark.parametrize("kind", ["opus", "two streams", "mp3", "m4a", "oga"])
+def test_standard_input_is_read_as_a_file_is(
+    kind: str, waveform: NDArray[np.float32], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards what is looked into before it is decoded: Opus on a pipe was damaged, MP3 was there twice."""
+    path = tmp_path / f"a.{kind}"
+    if kind in ("m4a", "oga"):
+        _encode(path, waveform, *{"m4a": ("aac", "fltp"), "oga": ("flac", "s16")}[kind], RATE)
+    else:
+        container = {"mp3": ("MP3", None)}.get(kind, ("OGG", "OPUS"))
+        soundfile.write(path, waveform, RATE, format=container[0], subtype=container[1])
+    content = path.read_bytes() * (2 if kind == "two streams" else 1)
+    path.write_bytes(content)
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content)))
+    assert read_audio(Path("-"), RATE).equal(read_audio(path, RATE))
+
+
 def test_a_film_without_sound(tmp_path: Path) -> None:
     with av.open(str(tmp_path / "silent.mp4"), "w") as container:
         stream = container.add_stream("mpeg4", rate=5)

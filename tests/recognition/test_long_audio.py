@@ -72,6 +72,20 @@ def results(
     return list(recognise_recordings(net, segments, 20.0, decoder, config, **options))
 
 
+@dataclass
+class Says:
+    """A decoder that writes the same words, whatever it gets."""
+
+    confidence: float
+    count: int
+
+    def decode(
+        self, log_probs: Tensor, step_lengths: Tensor, step_s: float, encoded: Tensor | None = None
+    ) -> list[list[Hypothesis]]:
+        words = tuple(Word("the", 0.1 * n, 0.1 * n + 0.1, self.confidence) for n in range(self.count))
+        return [[Hypothesis(" ".join(["the"] * self.count), words, (), (), 0.0, 0.0)]] * len(step_lengths)
+
+
 def text(result: Recognised) -> str:
     assert isinstance(result.outcome, Hypothesis)
     return result.outcome.text
@@ -154,27 +168,32 @@ def test_silence_and_noise_have_no_words(
     assert "noise.wav: no speech found in 40 s" in caplog.text
 
 
+def test_a_short_recording_without_speech_has_no_words(
+    net: AcousticModel, tones: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Words that a model makes of ten seconds of noise; a single word in speech that is dropped."""
+    noise = Segment(tmp_path / "noise.wav")
+    soundfile.write(noise.path, 0.1 * np.random.default_rng(0).standard_normal(10 * 16_000), 16_000)
+    speech = write(tmp_path / "speech.wav", tones, (" " * 8).join(SENTENCES[:2]))
+    whole = replace(CONFIG, max_segment_s=30.0)
+    found = recognise_recordings(net, [noise, speech, noise], 20.0, Says(0.9, 2), whole)
+    assert [text(result) for result in found] == ["", "the the", ""]
+    assert "noise.wav: no speech found in 10 s" in caplog.text
+    (many,) = recognise_recordings(net, [noise], 20.0, Says(0.9, 40), whole)
+    assert text(many)  # which noise does not have
+    (unchecked,) = recognise_recordings(net, [noise], 20.0, Says(0.9, 2), replace(whole, vad="none"))
+    assert text(unchecked) == "the the"
+
+
 def test_a_model_that_invents_words_is_not_believed(
     net: AcousticModel, tones: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Words of music that the detector takes for speech; speech of a doubtful model that is dropped."""
     long = write(tmp_path / "long.wav", tones, (" " * 8).join(SENTENCES))
-
-    @dataclass
-    class Words:
-        confidence: float
-        count: int
-
-        def decode(
-            self, log_probs: Tensor, step_lengths: Tensor, step_s: float, encoded: Tensor | None = None
-        ) -> list[list[Hypothesis]]:
-            words = tuple(Word("the", 0.1 * n, 0.1 * n + 0.1, self.confidence) for n in range(self.count))
-            return [[Hypothesis(" ".join(["the"] * self.count), words, (), (), 0.0, 0.0)]] * len(step_lengths)
-
     for confidence, count, kept in ((0.4, 1, False), (0.6, 1, True), (0.4, 8, True)):
         with caplog.at_level(logging.INFO):
             caplog.clear()
-            (found,) = recognise_recordings(net, [long], 20.0, Words(confidence, count), CONFIG)
+            (found,) = recognise_recordings(net, [long], 20.0, Says(confidence, count), CONFIG)
         assert bool(text(found)) is kept
         assert ("words left out: few and of low confidence" in caplog.text) is not kept
 

@@ -16,6 +16,8 @@ def test_rows() -> None:
     row = rate_row("all", result, highest=1.6)
     assert (row.utterances, row.units, row.rate, row.bar) == (4, 5, "80.00", 50.0)
     assert (row.substitutions, row.deletions, row.insertions) == ("40.0", "0.0", "40.0")
+    assert row.interval == "16.7–500.0"
+    assert rate_row("one", result.part(["u2"])).interval == ""  # 50.0–50.0 looked certain
     empty = rate_row("empty", result.part(["u4"]), highest=1.0)
     assert (empty.rate, empty.bar, empty.substitutions) == ("∞", 0.0, "")
     assert percent(0.12345) == "12.35"

@@ -5,6 +5,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -154,15 +155,17 @@ def _spell_words(
             spellings.append((len(kept), spelled))
             kept.append(index)
         return kept, spellings, [0.0] * len(spellings)
+    weighted = lexicon is not None and bool(lexicon.log_probs)
     for index, word_spellings in enumerate(spell(words, tokenizer, lexicon)):
-        given = lexicon.relative_log_probs(words[index]) if lexicon is not None else ()
+        given = lexicon.relative_log_probs(words[index]) if lexicon is not None and weighted else ()
         found: dict[tuple[int, ...], float] = {}
         for tokens, log_prob in zip(word_spellings, given or (0.0,) * len(word_spellings), strict=True):
-            spelled = tuple(symbol_id for token in tokens for symbol_id in alphabet.token_symbols[token])
+            spelled = tuple(chain.from_iterable([alphabet.token_symbols[token] for token in tokens]))
             found[spelled] = max(log_prob, found.get(spelled, -math.inf))
         found.pop((), None)
         if found:
-            spellings += [(len(kept), symbols) for symbols in sorted(found)]
-            log_probs += [found[symbols] for symbols in sorted(found)]
+            ordered = sorted(found) if len(found) > 1 else found
+            spellings += [(len(kept), symbols) for symbols in ordered]
+            log_probs += [found[symbols] for symbols in ordered]
             kept.append(index)
     return kept, spellings, log_probs
