@@ -3,7 +3,7 @@
 python recipes/english_lm.py --data.text DIR --data.modern DIR --data.dev english/dev.jsonl
 
 Trains a model of each text, adds CMUdict's words, so that names and modern words can be recognised at all,
-and interpolates; each corpus of the dev set counts equally for the weights. Writes lm.bin (8-bit values) and
+and interpolates; each corpus of the dev set counts equally for the weights. Writes lm.bin (6-bit values) and
 lexicon.txt.xz to the output folder; parts that are already there are used again.
 """
 
@@ -62,7 +62,7 @@ def main(config: Config) -> str:
     dev = dev_texts(config.data.dev, config.out)
     probs = {corpus: word_probs(models, [path]) for corpus, path in dev.items()}
     weights = np.mean([best_weights(rows) for rows in probs.values()], axis=0)
-    model = interpolate(models, weights.tolist(), config.words).quantized(8)
+    model = interpolate(models, weights.tolist(), config.words).quantized(6)
     model.save(config.out / "lm.bin")
     lines = [f"{write_pronunciations(model, config.out / 'lexicon.txt.xz', config.pronouncer):,} words"]
     for corpus, path in dev.items():

@@ -457,7 +457,8 @@ def test_english_lm_on_a_look_alike(tmp_path: Path) -> None:
 
 ARTICLE = """<text>{{Box|{{of boxes}}}}
 == A heading that is long enough to be taken for a paragraph of text ==
-&lt;!-- hidden --&gt;'''Élan''' is a [[vigour|kind of vigour]].&lt;ref&gt;A book&lt;/ref&gt; The rest goes on.
+&lt;!-- hidden, long enough to be a paragraph, which it must not become --&gt;
+'''Élan''' is a [[vigour|kind of vigour]].&lt;ref&gt;1&lt;/ref&gt; The rest of the paragraph goes on.
 </text>"""
 
 
@@ -494,6 +495,6 @@ def test_english_text_from_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert printed.startswith("wikipedia_summaries: 2 lines, 8 words, 1 left out\n")
     assert {name: lzma.decompress((out / f"{name}.txt.xz").read_bytes()).decode() for name in contents} == {
         "wikipedia_summaries": "doctor zoe was a chemist\nso it is\n",
-        "wikipedia_articles": "elan is a kind of vigour\nthe rest goes on\n",
+        "wikipedia_articles": "elan is a kind of vigour\nthe rest of the paragraph goes on\n",
         "wordnet": "it is a thing\na thing that is\n",
     }
