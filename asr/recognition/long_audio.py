@@ -190,7 +190,7 @@ class _Cutter:
     def has_speech(self, recording: _Recording, segment: Segment) -> bool:
         """Whether a detector finds any speech in a recording that was not cut."""
         try:
-            return any(True for _ in self._pieces(recording, self._blocks(segment)))
+            return any(True for _ in self._cut(recording, self._blocks(segment)))
         except AudioError:  # it was read once, so the file has changed meanwhile, which is reported
             return True
 
