@@ -128,7 +128,7 @@ _CORPUS = Group(
             "commands.corpus:CorpusFolderSettings", "run_folder",
         ),
         "convert": Command(
-            "a manifest -> Kaldi, NeMo, lhotse or a table",
+            "a manifest -> Kaldi, NeMo, lhotse, a table, webdataset or Arrow",
             "commands.corpus:CorpusConvertSettings", "run_convert",
         ),
         "segment": Command(
@@ -142,6 +142,7 @@ _CORPUS = Group(
   asr corpus prepare common_voice --parts de --root cv-corpus-20.0-2024-12-06 -o manifests
   asr corpus folder my-recordings -o manifests
   asr corpus convert train.jsonl --to kaldi -o data/train
+  asr corpus convert train.jsonl --to arrow -o data/large
   asr corpus segment chapter.flac chapter.txt -o utterances""",
 )  # fmt: skip
 

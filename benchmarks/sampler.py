@@ -27,20 +27,19 @@ import numpy as np
 from conditions import find_speech
 from numpy.typing import NDArray
 
-from asr.batching.examples import Example
 from asr.batching.sampler import Sampler, Sharding
 from asr.cli import recipe
-from asr.corpora.manifest import Utterance
 from asr.frontend.augment import AugmentConfig
+from asr.frontend.augment.draws import hash_ids
 from asr.frontend.augment.speed import draw_speeds
 
 # Quantiles 0, 0.05, ... 1 of the 1,519 durations in LibriSpeech's train-clean-5, in seconds. Lengths are
 # drawn from the distribution that is linear between them.
-_QUANTILES = (
+QUANTILES = (
     1.87, 4.07, 6.32, 8.63, 10.0, 11.34, 12.26, 12.73, 13.22, 13.63, 13.92, 14.2, 14.49, 14.7, 14.93, 15.17,
     15.37, 15.53, 15.78, 16.05, 17.27,
 )  # fmt: skip
-_TOKENS_A_SECOND = 14.6  # characters of the same utterances
+TOKENS_A_SECOND = 14.6  # characters of the same utterances
 
 
 @dataclass(frozen=True)
@@ -70,9 +69,6 @@ def main(options: Options) -> str:
         for ranks in options.ranks:
             lines.append(run_row(utterances, ranks, options))
             print(lines[-1], file=sys.stderr, flush=True)
-    lines.append(
-        f"not in the above: an example, its utterance, path, text and tokens, takes {example_bytes()} bytes"
-    )
     return "\n".join(lines)
 
 
@@ -98,18 +94,18 @@ def run_row(utterances: int, ranks: int, options: Options) -> str:
 def simulate(utterances: int, ranks: int, options: Options) -> dict[str, float]:
     """Plan one epoch and judge it."""
     rng = np.random.default_rng(1)
-    quantiles: NDArray[np.float64] = np.array(_QUANTILES)
+    quantiles: NDArray[np.float64] = np.array(QUANTILES)
     if options.root:
         found, _ = find_speech(options.root, count=10**9)
         quantiles = np.sort([utterance.duration for utterance in found])
     seconds = np.interp(rng.random(utterances), np.linspace(0, 1, len(quantiles)), quantiles)
-    tokens = np.rint(seconds * _TOKENS_A_SECOND).astype(np.int32)
+    tokens = np.rint(seconds * TOKENS_A_SECOND).astype(np.int32)
     before = peak_mb()
     ids = [f"{number // 1000}-{number // 25}-{number % 25:04d}" for number in range(utterances)]
     with_ids = peak_mb()
     began, worked = time.perf_counter(), time.process_time()
     sampler = Sampler(
-        ids,
+        hash_ids(ids),
         seconds,
         tokens,
         options.rank_s * ranks,
@@ -152,31 +148,6 @@ def peak_mb() -> float:
     """Most memory that this process has had so far."""
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
-
-
-def example_bytes(count: int = 50_000) -> int:
-    """Of one example of a typical utterance: 12.6 s and 184 characters."""
-    import tracemalloc
-
-    text = "a" * 184
-    tracemalloc.start()
-    examples = [
-        Example(
-            Utterance(
-                id=f"103-1240-{number:07d}",
-                audio_filepath=Path(f"/data/LibriSpeech/train-clean-100/103/1240/103-1240-{number:07d}.flac"),
-                duration=12.6 + number * 1e-6,
-                text=text + str(number),
-                speaker="103",
-            ),
-            text + str(number),
-            tuple(1 + (number + position) % 27 for position in range(184)),
-        )
-        for number in range(count)
-    ]
-    used = tracemalloc.get_traced_memory()[0]
-    tracemalloc.stop()
-    return round(used / len(examples))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 
 from asr.batching.cache import FeatureCache, open_cache, read_waveform
-from asr.batching.examples import Example
+from asr.batching.examples import Example, ExampleColumns, utterances_of
 from asr.batching.loader import Loader, loader_processes
 from asr.batching.sampler import Plan, PlannedBatch, Sampler, Sharding
 from asr.device import one_thread
@@ -38,6 +38,9 @@ class BatchConfig:
     # Equal parts of a batch, one or more for each process; None: as many as processes. Set it to resume a run
     # with another number of processes.
     shards: int | None = None
+    # Recordings in tar files are read so many files at a time, and batches are made of their utterances. More
+    # mix better, and have to fit into the memory that the system has free.
+    open_tars: int = 8
     # In this many first epochs, short utterances come before long ones (SortaGrad), which is more stable.
     shortest_first_epochs: int = 0
     # Processes that make batches; None: 0 on a CPU; on a GPU up to 8, or 4 where a cache has all features.
@@ -50,6 +53,8 @@ class BatchConfig:
             raise SettingsError(f"--batch.seconds must be above 0. Got {self.seconds:g}.")
         if self.shards is not None and self.shards < 1:
             raise SettingsError(f"--batch.shards must be at least 1. Got {self.shards}.")
+        if self.open_tars < 1:
+            raise SettingsError(f"--batch.open-tars must be at least 1. Got {self.open_tars}.")
         if self.shortest_first_epochs < 0:
             raise SettingsError(
                 f"--batch.shortest-first-epochs must not be negative. Got {self.shortest_first_epochs}."
@@ -225,7 +230,6 @@ class Batches:
             batch_s = config.seconds / world_size
             frame_bytes = features.n_mels * 4 if config.cache_dir else features.hop_length * 4
             self.workers = loader_processes(cached, round(batch_s / features.frame_s) * frame_bytes)
-        utterances = [example.utterance for example in examples]
         # Before the cache: a missing folder of noise is reported before hours of computing features.
         augmenter = None if augment is None else Augmenter(augment, seed)
         cache = None
@@ -234,18 +238,16 @@ class Batches:
             speeds = set(augment.speeds) if augment else {1.0}
             if features.needs_statistics:
                 speeds.add(1.0)
-            cache = open_cache(config.cache_dir, utterances, features, sorted(speeds), config.cache_workers)
+            cache = open_cache(
+                config.cache_dir, utterances_of(examples), features, sorted(speeds), config.cache_workers
+            )
         self.dataset = _BatchDataset(examples, features, augmenter, cache)
         self.loader: Loader[Batch] = Loader(self.dataset, self.workers, pin_memory=on_gpu)
+        columns = ExampleColumns.of(examples)
         self.sampler = Sampler(
-            [utterance.id for utterance in utterances],
-            np.array([utterance.duration for utterance in utterances]),
-            np.array([len(example.tokens) for example in examples], dtype=np.int32),
-            config.seconds,
-            augment,
-            top_speeds=np.array([example.top_speed for example in examples], dtype=np.float32),
-            seed=seed, shortest_first_epochs=config.shortest_first_epochs,
-            sharding=Sharding(rank, world_size, shards),
+            columns.hashes, columns.seconds, columns.token_counts, config.seconds, augment,
+            top_speeds=columns.top_speeds, seed=seed, shortest_first_epochs=config.shortest_first_epochs,
+            sharding=Sharding(rank, world_size, shards), tars=columns.tars, open_tars=config.open_tars,
         )  # fmt: skip
 
     def plan(self, epoch: int) -> Plan:
@@ -298,7 +300,7 @@ class _BatchDataset(Dataset[Batch | AsrError]):
     def _make(self, planned: PlannedBatch) -> Batch:
         chosen = [self.examples[index] for index in planned.indices]
         conditions = self.batch_conditions(chosen, planned.epoch)
-        lengths, audio = self._audio(planned.indices, conditions)
+        lengths, audio = self._audio(planned.indices, chosen, conditions)
         warps = [condition.mel_warp for condition in conditions]
         token_lengths = [len(example.tokens) for example in chosen]
         tokens = np.zeros((len(chosen), max(token_lengths)), dtype=np.int64)
@@ -319,14 +321,14 @@ class _BatchDataset(Dataset[Batch | AsrError]):
         )
 
     def _audio(
-        self, indices: Sequence[int], conditions: Sequence[Conditions]
+        self, indices: Sequence[int], chosen: Sequence[Example], conditions: Sequence[Conditions]
     ) -> tuple[list[int], dict[str, Tensor]]:
         """The frame count of each utterance, and the fields of `Batch` for features or waveforms."""
         cache, n_mels = self.cache, self.features.n_mels
         # The utterances whose features are not cached: the device computes them from waveforms.
         rows = [row for row, condition in enumerate(conditions) if cache is None or not condition.only_speed]
         with one_thread():
-            waveforms = [self._read(self.examples[indices[row]], conditions[row]) for row in rows]
+            waveforms = [self._read(chosen[row], conditions[row]) for row in rows]
         computed = [frame_count(len(waveform), self.features) for waveform in waveforms]
         if cache is None:
             return computed, {"waveforms": pad_sequence(waveforms, batch_first=True)}

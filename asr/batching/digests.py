@@ -17,6 +17,7 @@ from asr.corpora.manifest import Utterance
 from asr.device import usable_cores
 from asr.errors import AudioError
 from asr.files import locked
+from asr.frontend.tar_members import audio_file, is_member, read_member
 from asr.progress import Progress
 
 __all__ = ["audio_digests"]
@@ -54,7 +55,7 @@ def audio_digests(folder: Path, utterances: Sequence[Utterance]) -> dict[Path, s
 
 def _stamp(path: Path, utterance: Utterance) -> _Stamp:
     try:
-        stat = path.stat()
+        stat = audio_file(path).stat()
     except OSError as error:
         raise _unreadable(path, utterance, error) from error
     return os.path.abspath(path), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
@@ -103,6 +104,8 @@ def _compute(
 
 
 def _digest(path: Path) -> str:
+    if is_member(path):
+        return hashlib.blake2b(read_member(path), digest_size=16).hexdigest()
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 

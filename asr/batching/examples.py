@@ -2,27 +2,38 @@
 
 CTC needs at least one encoder step for each token and one more between equal neighbours. An utterance with
 fewer has an infinite loss; it is reported before training starts, not after hours.
+
+Of millions of utterances only numbers are kept: a transcript is normalised and tokenised to be counted, and
+again when a batch needs it.
 """
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, get_args, overload
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from asr.corpora.arrow import ArrowManifest, columns, id_hashes, tar_numbers
 from asr.corpora.manifest import Utterance
 from asr.errors import DataError, SettingsError
 from asr.frontend.features import FeatureConfig, frame_count
-from asr.model.ctc import required_steps
+from asr.model.ctc import required_steps, required_steps_of_all
 from asr.model.encoder import step_count
 from asr.model.pronouncer import read_pronouncer
+from asr.progress import Progress
 from asr.text.bpe import BpeTokenizer
 from asr.text.characters import CharTokenizer
 from asr.text.lexicon import read_lexicon
 from asr.text.normalize import in_language, normalize
 from asr.text.phones import PhoneTokenizer, report_guesses
-from asr.text.tokenizer import Tokenizer, Units
+from asr.text.tokenizer import Tokenizer, TokenLists, Units
 
 log = logging.getLogger("asr")
 
@@ -92,6 +103,73 @@ class Example:
     min_samples: int = 0  # with fewer, too few steps would be left for the tokens
 
 
+@dataclass(frozen=True)
+class ExampleColumns:
+    """What plans of batches need to know of all examples, as arrays."""
+
+    hashes: NDArray[np.uint64]  # (examples,) of their ids
+    seconds: NDArray[np.float64]  # (examples,) durations
+    token_counts: NDArray[np.int32]  # (examples,)
+    top_speeds: NDArray[np.float64]  # (examples,)
+    tars: NDArray[np.int32] | None = None  # (examples,) number of the tar file of each, -1 for none
+
+    @classmethod
+    def of(cls, examples: Sequence[Example]) -> "ExampleColumns":
+        """Of any examples."""
+        if isinstance(examples, Examples):
+            return examples.columns
+        utterances = utterances_of(examples)
+        return cls(
+            id_hashes(utterances),
+            np.array([utterance.duration for utterance in utterances]),
+            np.array([len(example.tokens) for example in examples], dtype=np.int32),
+            np.array([example.top_speed for example in examples]),
+            tar_numbers(utterances),
+        )
+
+
+class Examples(Sequence[Example]):
+    """The examples of `make_examples`: each is made when it is indexed.
+
+    Args:
+        utterances: of a manifest.
+        rows: (examples,) int32 indices of the utterances that are used.
+        columns: what is known of all examples.
+        make: the example of an utterance with a top speed.
+    """
+
+    def __init__(
+        self,
+        utterances: Sequence[Utterance],
+        rows: NDArray[np.int32],
+        columns: ExampleColumns,
+        make: Callable[[Utterance, float], Example],
+    ) -> None:
+        self.utterances, self.rows, self.columns, self._make = utterances, rows, columns, make
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @overload
+    def __getitem__(self, index: int) -> Example: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Example]: ...
+
+    def __getitem__(self, index: int | slice) -> Example | list[Example]:
+        if isinstance(index, slice):
+            return [self[number] for number in range(len(self))[index]]
+        utterance = self.utterances[int(self.rows[index])]
+        return self._make(utterance, float(self.columns.top_speeds[index]))
+
+
+def utterances_of(examples: Sequence[Example]) -> list[Utterance]:
+    """The utterance of each example, without its tokens being made."""
+    if isinstance(examples, Examples):
+        return [examples.utterances[row] for row in examples.rows.tolist()]
+    return [example.utterance for example in examples]
+
+
 def learn_tokenizer(utterances: Sequence[Utterance], config: TextConfig) -> Tokenizer:
     """A tokenizer of the normalised training transcripts; their order does not matter.
 
@@ -100,7 +178,7 @@ def learn_tokenizer(utterances: Sequence[Utterance], config: TextConfig) -> Toke
         ModelError: the pronouncer cannot be read, or does not pronounce.
         SettingsError: sentencepiece is missing, or cannot learn that many pieces.
     """
-    texts = [normalize(utterance.text, config.rules) for utterance in utterances]
+    texts = chain.from_iterable(_texts(utterances, config.rules))
     if config.units == "bpe":
         return BpeTokenizer.from_texts(texts, config.bpe_size)
     if config.units == "phones":
@@ -119,7 +197,7 @@ def make_examples(
     subsampling: int,
     speeds: Sequence[float] = (1.0,),
     kind: str = "training",
-) -> list[Example]:
+) -> Examples:
     """Turn utterances into examples, and report those that cannot be used.
 
     Args:
@@ -138,32 +216,20 @@ def make_examples(
         DataError: a transcript has unknown characters, or too many for its audio, and the settings do not
             allow it; two utterances share an id; or no example is left.
     """
-    _check_ids(utterances, kind)
-    examples: list[Example] = []
-    dropped: list[str] = []
-    unknown: Counter[str] = Counter()
-    slowed = empty = 0
-    for utterance in utterances:
-        text = normalize(utterance.text, config.rules)
-        unknown += tokenizer.unknown_characters(text)
-        tokens = tuple(tokenizer.encode(text, utterance=utterance.id, unknown=config.unknown))
-        needed = required_steps(tokens)
-        samples = int(utterance.duration * features.sample_rate)
-        fitting = [
-            speed for speed in speeds if _steps(int(samples / speed), features, subsampling) >= max(needed, 1)
-        ]
-        if fitting:
-            slowed += max(fitting) < max(speeds)
-            empty += not tokens
-            target = text if tokenizer.pieces else tokenizer.decode(tokens)
-            min_samples = max((needed - 1) * subsampling * features.hop_length, features.win_length)
-            examples.append(Example(utterance, target, tokens, max(fitting), min_samples))
-        else:
-            steps = _steps(samples, features, subsampling)
-            dropped.append(
-                f"{utterance.id} ({len(tokens)} tokens need {needed} steps, its audio has {steps})"
-            )
-    report_guesses(tokenizer, (normalize(u.text, config.rules) for u in utterances), kind)
+    hashes = _hash_ids(utterances, kind)
+    seconds = np.concatenate([np.zeros(0), *(np.array(part) for (part,) in columns(utterances, "duration"))])
+    samples = (seconds * features.sample_rate).astype(np.int64)
+    counts, needed, unknown = _count_tokens(utterances, tokenizer, config)
+    # The fastest of the speeds that leaves enough steps for the tokens; 0 where none does.
+    top_speeds = np.zeros(len(utterances))
+    for speed in sorted(speeds):
+        steps = _steps((samples / speed).astype(np.int64), features, subsampling)
+        top_speeds[steps >= np.maximum(needed, 1)] = speed
+    fits = top_speeds > 0
+    rows = np.flatnonzero(fits).astype(np.int32)
+    slowed = int((top_speeds[rows] < max(speeds)).sum())
+    empty = int((counts[rows] == 0).sum())
+    report_guesses(tokenizer, chain.from_iterable(_texts(utterances, config.rules)), kind)
     if unknown:
         log.warning(
             "%d characters of %s transcripts are not in the alphabet and were left out: %s",
@@ -184,35 +250,108 @@ def make_examples(
             slowed,
             kind,
         )
-    if dropped:
-        _report(dropped, len(utterances), config, kind)
-    if not examples:
+    if len(rows) < len(utterances):
+        steps = _steps(samples, features, subsampling)
+        named = [
+            f"{utterances[row].id} ({counts[row]} tokens need {needed[row]} steps, "
+            f"its audio has {steps[row]})"
+            for row in np.flatnonzero(~fits)[:_MAX_NAMES].tolist()
+        ]
+        _report(named, len(utterances) - len(rows), len(utterances), config, kind)
+    if not len(rows):
         raise DataError(f"none of {len(utterances)} {kind} utterances can be used. Correct the manifest.")
-    return examples
+    tars = tar_numbers(utterances)
+    known = ExampleColumns(
+        hashes[rows], seconds[rows], counts[rows], top_speeds[rows], None if tars is None else tars[rows]
+    )
+    shortest = partial(_shortest, features=features, subsampling=subsampling)
+    return Examples(utterances, rows, known, partial(_example, tokenizer, config, shortest))
 
 
-def _steps(samples: int, features: FeatureConfig, subsampling: int) -> int:
-    """Encoder steps of a number of samples; 0 for less than one window, which has no features."""
-    return 0 if samples < features.win_length else step_count(frame_count(samples, features), subsampling)
+def _example(
+    tokenizer: Tokenizer,
+    config: TextConfig,
+    shortest: Callable[[int], int],
+    utterance: Utterance,
+    top_speed: float,
+) -> Example:
+    """An utterance with its tokens."""
+    text = normalize(utterance.text, config.rules)
+    tokens = tuple(tokenizer.encode(text, utterance=utterance.id, unknown=config.unknown))
+    target = text if tokenizer.pieces else tokenizer.decode(tokens)
+    return Example(utterance, target, tokens, top_speed, shortest(required_steps(tokens)))
 
 
-def _check_ids(utterances: Sequence[Utterance], kind: str) -> None:
-    repeated = [
-        name for name, count in Counter(utterance.id for utterance in utterances).items() if count > 1
-    ]
-    if repeated:
+def _shortest(steps: int, features: FeatureConfig, subsampling: int) -> int:
+    """Samples that have so many encoder steps."""
+    return max((steps - 1) * subsampling * features.hop_length, features.win_length)
+
+
+def _texts(utterances: Sequence[Utterance], rules: str) -> Iterator[list[str]]:
+    """Normalised transcripts, some thousand at a time."""
+    normalised = isinstance(utterances, ArrowManifest) and utterances.normalizer == rules
+    for (texts,) in columns(utterances, "text"):
+        yield texts if normalised else [normalize(text, rules) for text in texts]
+
+
+def _count_tokens(
+    utterances: Sequence[Utterance], tokenizer: Tokenizer, config: TextConfig
+) -> tuple[NDArray[np.int32], NDArray[np.int32], Counter[str]]:
+    """The tokens of each transcript, the steps that CTC needs for them, and the characters that are left out.
+
+    Returns:
+        (utterances,), (utterances,), and how often each unknown character occurs.
+
+    Raises:
+        DataError: a character is unknown and that is an error.
+    """
+    counts, needed = [np.zeros(0, np.int32)], [np.zeros(0, np.int32)]
+    unknown: Counter[str] = Counter()
+    first = 0
+    progress = Progress("transcripts", len(utterances))
+    for texts in _texts(utterances, config.rules):
+        tokens = tokenizer.encode_all(texts)
+        if tokens is None:
+            lists = []
+            for number, text in enumerate(texts, start=first):
+                unknown += tokenizer.unknown_characters(text)
+                name = utterances[number].id
+                lists.append(tokenizer.encode(text, utterance=name, unknown=config.unknown))
+            tokens = TokenLists.of(lists)
+        counts.append(tokens.counts.astype(np.int32))
+        needed.append(required_steps_of_all(tokens).astype(np.int32))
+        first += len(texts)
+        progress.report(first, f"{first} of {len(utterances)} counted")
+    return np.concatenate(counts), np.concatenate(needed), unknown
+
+
+def _steps(samples: NDArray[np.int64], features: FeatureConfig, subsampling: int) -> NDArray[np.int64]:
+    """Encoder steps of numbers of samples; 0 for less than one window, which has no features."""
+    frames = frame_count(torch.from_numpy(samples), features)
+    steps: NDArray[np.int64] = step_count(frames, subsampling).numpy()
+    return np.where(samples < features.win_length, 0, steps)
+
+
+def _hash_ids(utterances: Sequence[Utterance], kind: str) -> NDArray[np.uint64]:
+    """(utterances,) hashes of their ids, of which none may occur twice."""
+    hashes = id_hashes(utterances)
+    if len(np.unique(hashes)) == len(hashes):  # in most cases; names are compared where hashes are equal
+        return hashes
+    names = Counter(name for (part,) in columns(utterances, "id") for name in part)
+    if repeated := [name for name, count in names.items() if count > 1]:
         raise DataError(
             f"{len(repeated)} ids name more than one {kind} utterance: {', '.join(repeated[:_MAX_NAMES])}. "
             f"Expected every id once over all {kind} manifests. Rename them, or leave out a manifest that "
             f"repeats another."
         )
+    return hashes
 
 
-def _report(dropped: list[str], total: int, config: TextConfig, kind: str) -> None:
-    more = f"; and {len(dropped) - _MAX_NAMES} more" if len(dropped) > _MAX_NAMES else ""
+def _report(named: list[str], dropped: int, total: int, config: TextConfig, kind: str) -> None:
+    more = f"; and {dropped - len(named)} more" if dropped > len(named) else ""
     message = (
-        f"{len(dropped)} of {total} {kind} utterances are too short for their transcripts: "
-        f"{'; '.join(dropped[:_MAX_NAMES])}{more}. CTC needs one encoder step per token and one more between "
+        f"{dropped} of {total} {kind} utterances are too short for their transcripts: "
+        f"{'; '.join(named)}{more}. CTC needs one encoder step per token and one more between "
         f"equal neighbours."
     )
     if config.too_long == "fail":

@@ -7,6 +7,9 @@ A batch consists of shards, one or more for each process. Each shard has utteran
 and about the same number of seconds, padding included, so that all processes finish at about the same
 time. Batches are in random order, except that the longest is first: a batch that does not fit into memory is
 found at once.
+
+Recordings in tar files are read a few files at a time: batches are made of the utterances of these, then of
+the next few, in an order that is drawn for the epoch.
 """
 
 import heapq
@@ -19,7 +22,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asr.frontend.augment import AugmentConfig
-from asr.frontend.augment.draws import hash_ids
 from asr.frontend.augment.silence import draw_silence
 from asr.frontend.augment.speed import draw_speeds
 
@@ -211,7 +213,7 @@ class Sampler:
     """The batches of a set of utterances, for every epoch.
 
     Args:
-        ids: of the utterances.
+        hashes: (utterances,) of their ids, as `hash_ids` gives them.
         seconds: (utterances,) durations.
         token_counts: (utterances,).
         batch_s: most seconds in a batch, padding included.
@@ -220,13 +222,15 @@ class Sampler:
         seed: of the order, the speeds and the silences.
         shortest_first_epochs: number of first epochs in which short utterances come before long ones.
         sharding: how processes share the shards of a batch.
+        tars: (utterances,) number of the tar file of each, -1 for none; None if there are no tar files.
+        open_tars: so many of them are read together.
 
     Source: shortest first is SortaGrad, Amodei et al. 2016, "Deep Speech 2", section 3.4.
     """
 
     def __init__(
         self,
-        ids: Sequence[str],
+        hashes: NDArray[np.uint64],
         seconds: NDArray[np.floating],
         token_counts: NDArray[np.integer],
         batch_s: float,
@@ -236,19 +240,27 @@ class Sampler:
         seed: int = 0,
         shortest_first_epochs: int = 0,
         sharding: Sharding = Sharding(),
+        tars: NDArray[np.int32] | None = None,
+        open_tars: int = 8,
     ) -> None:
         self.seconds, self.token_counts, self.batch_s = seconds, token_counts, batch_s
         self.augment, self.seed, self.shortest_first_epochs = augment, seed, shortest_first_epochs
-        self.sharding = sharding
+        self.sharding, self.hashes, self.tars, self.open_tars = sharding, hashes, tars, open_tars
         if augment:
-            self.hashes = hash_ids(ids)
-            self.top_speeds = np.full(len(ids), np.inf) if top_speeds is None else top_speeds
+            self.top_speeds = np.full(len(hashes), np.inf) if top_speeds is None else top_speeds
+        self._planned: tuple[int, Plan] | None = None
 
     def plan(self, epoch: int) -> Plan:
         """This process's batches of an epoch, counted from 1; epoch 0 is unaugmented and sorted.
 
         If there are fewer utterances than shards, some processes have no batch.
         """
+        if self._planned is None or self._planned[0] != epoch:  # a training asks again for the one it is in
+            self._planned = None  # frees its memory
+            self._planned = epoch, self._plan(epoch)
+        return self._planned[1]
+
+    def _plan(self, epoch: int) -> Plan:
         seconds, rng = self.seconds, None
         if epoch and self.augment:
             rng = np.random.default_rng([self.seed, epoch])
@@ -258,12 +270,16 @@ class Sampler:
                 share, range_s = augment.silence_share, augment.silence_s
                 added_s = draw_silence(share, range_s, self.hashes, self.seed, epoch).clip(min=0)
                 seconds = seconds + added_s.sum(axis=1)
-        groups = group_by_length(seconds, self.batch_s, rng, self.sharding.shards)
-        batch_order = np.arange(len(groups))
-        if rng is not None and epoch <= self.shortest_first_epochs:
-            batch_order = batch_order[::-1].copy()
-        elif rng is not None:
-            rng.shuffle(batch_order[1:])
+        shortest_first = rng is not None and epoch <= self.shortest_first_epochs
+        if self.tars is None or rng is None or shortest_first:
+            groups = group_by_length(seconds, self.batch_s, rng, self.sharding.shards)
+            batch_order = np.arange(len(groups))
+            if shortest_first:
+                batch_order = batch_order[::-1].copy()
+            elif rng is not None:
+                rng.shuffle(batch_order[1:])
+        else:
+            groups, batch_order = self._by_tars(self.tars, seconds, rng)
         if len(groups):
             firsts = groups.cuts[: -1 : self.sharding.shards]
             tokens = np.add.reduceat(self.token_counts[groups.order], firsts, dtype=np.int64)
@@ -273,3 +289,32 @@ class Sampler:
         plan = Plan(groups, batch_order, epoch if self.augment else 0, tokens, audio_s, self.sharding)
         # Only a single batch can have empty shards.
         return plan if len(plan) != 1 or plan[0].indices else plan[:0]
+
+    def _by_tars(
+        self, tars: NDArray[np.int32], seconds: NDArray[np.floating], rng: np.random.Generator
+    ) -> tuple[Groups, NDArray[np.int64]]:
+        """Batches of the utterances of some tar files, then of others; and their order, the longest first."""
+        turns = (
+            rng.permutation(int(tars.max()) + 2) // self.open_tars
+        )  # when each file is read; the last: none
+        turn_of = turns[tars]
+        rows = np.argsort(turn_of, kind="stable").astype(np.int32)
+        parts: list[NDArray[np.int32]] = []
+        for part in np.split(rows, np.flatnonzero(np.diff(turn_of[rows])) + 1):
+            if parts and min(len(parts[-1]), len(part)) < self.sharding.shards:  # too few for a batch
+                parts[-1] = np.concatenate([parts[-1], part])
+            else:
+                parts.append(part)
+        orders, cuts, batch_orders, begun = [], [np.zeros(1, np.int64)], [], 0
+        for part in parts:
+            groups = group_by_length(seconds[part], self.batch_s, rng, self.sharding.shards)
+            orders.append(part[groups.order])
+            cuts.append(groups.cuts[1:] + cuts[-1][-1])
+            batch_orders.append(begun + rng.permutation(len(groups)))
+            begun += len(groups)
+        joined = Groups(np.concatenate(orders), np.concatenate(cuts), self.sharding.shards)
+        batch_order = np.concatenate(batch_orders)
+        firsts = joined.order[joined.cuts[: -1 : joined.shards]]  # the longest utterance of each batch
+        longest = int(np.flatnonzero(batch_order == int(np.argmax(seconds[firsts])))[0])
+        batch_order[: longest + 1] = np.roll(batch_order[: longest + 1], 1)
+        return joined, batch_order

@@ -7,17 +7,19 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
 from asr.commands.options import check_folder
+from asr.corpora.arrow import ArrowManifest, write_arrow
 from asr.corpora.catalogue import CORPORA, find_corpus
-from asr.corpora.convert import Target, convert
+from asr.corpora.convert import convert
 from asr.corpora.corpus import Corpus, LeftOut
 from asr.corpora.folder import check_outside, read_folder
-from asr.corpora.manifest import Utterance, read_manifest, write_manifest
+from asr.corpora.manifest import ARROW, Utterance, read_manifest, write_manifest
 from asr.corpora.progress import size_text
+from asr.corpora.tar_files import write_tar_files
 from asr.errors import AsrError, DataError, SettingsError
 from asr.files import atomic_path
 from asr.transcripts.segments import SEGMENT_READERS
@@ -93,18 +95,28 @@ class CorpusFolderSettings:
 
 @dataclass(frozen=True)
 class CorpusConvertSettings:
-    """Write a manifest in the form of another toolkit; `asr corpus folder` reads Kaldi, NeMo and csv back.
+    """Write a manifest in another form: of another toolkit, or for millions of utterances.
 
     kaldi: wav.scp, segments, text, utt2spk, spk2utt. nemo: manifest.jsonl. lhotse: recordings.jsonl.gz and
-    supervisions.jsonl.gz. csv: manifest.csv.
+    supervisions.jsonl.gz. csv: manifest.csv. `asr corpus folder` reads Kaldi, NeMo and csv back.
+
+    arrow: manifest.arrow, which all commands read as they read JSONL, and which takes no memory. webdataset:
+    the recordings in tar files, and manifest.jsonl, which says where in them each one is.
     """
 
     manifest: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="MANIFEST")]
-    """JSONL."""
-    to: Target
-    """The toolkit."""
+    """JSONL, or Arrow."""
+    to: Literal["kaldi", "nemo", "lhotse", "csv", "webdataset", "arrow"]
+    """The form."""
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"], metavar="DIR")]
     """The folder for its files."""
+    normalizer: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
+    """For arrow: text rules that transcripts go through, verbatim, lower, english or words; a training with
+    the same rules starts sooner. Default: as they are."""
+
+    def __post_init__(self) -> None:
+        if self.normalizer is not None and self.to != "arrow":
+            raise SettingsError(f"--normalizer is for --to arrow. Got --to {self.to}. Leave it out.")
 
 
 def run_list(settings: CorpusListSettings) -> str:
@@ -186,11 +198,20 @@ def run_convert(settings: CorpusConvertSettings) -> str:
         DataError: the manifest cannot be read, cannot be said in this form, or cannot be written.
         SettingsError: the target is the manifest itself, or cannot be written.
     """
-    check_folder(settings.output)
-    utterances = read_manifest(settings.manifest)
-    if (settings.output / "manifest.jsonl").resolve() == settings.manifest.resolve():
-        raise SettingsError(f"--output: {settings.manifest} would be overwritten. Choose another folder.")
-    files = convert(utterances, settings.to, settings.output)
+    manifest, output = settings.manifest, settings.output
+    check_folder(output)
+    if settings.to == "arrow":
+        if manifest.suffix == ARROW:
+            raise SettingsError(f"{manifest} is Arrow already. Expected JSONL.")
+        target = output / f"manifest{ARROW}"
+        return f"{write_arrow(manifest, target, settings.normalizer or ''):,} utterances: {target}"
+    if (output / "manifest.jsonl").resolve() == manifest.resolve():
+        raise SettingsError(f"--output: {manifest} would be overwritten. Choose another folder.")
+    utterances = ArrowManifest([manifest]) if manifest.suffix == ARROW else read_manifest(manifest)
+    if settings.to == "webdataset":
+        files = [write_tar_files(utterances, output)]
+    else:
+        files = convert(utterances, settings.to, output)
     return f"{len(utterances):,} utterances: {', '.join(map(str, files))}"
 
 

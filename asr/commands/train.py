@@ -8,8 +8,9 @@ from typing import Annotated
 import tyro
 
 from asr.commands.options import option_value
+from asr.corpora.arrow import ArrowManifest
 from asr.corpora.left_out import OnError
-from asr.corpora.manifest import Utterance, read_manifest, read_usable
+from asr.corpora.manifest import ARROW, Utterance, read_manifest, read_usable
 from asr.errors import SettingsError
 from asr.training.recogniser import Settings, settings_of_source, train_recogniser
 
@@ -21,7 +22,7 @@ class TrainSettings:
     The best model by dev WER is RUN_DIR/model.safetensors. Stop with Ctrl-C; resume with --train.resume.
     """
 
-    # JSONL manifests to learn from
+    # JSONL manifests to learn from; or all in Arrow, of which `asr corpus convert` makes one
     manifests: Annotated[
         tuple[Path, ...],
         tyro.conf.Positional,
@@ -51,10 +52,24 @@ def run(command: TrainSettings) -> str:
     """Train with the settings of the command line; returns the text for the user."""
     if not command.manifests:
         raise SettingsError("no manifest to learn from. Expected: asr train MANIFEST... --dev MANIFEST")
-    utterances = [one for manifest in command.manifests for one in _read(manifest, command.on_error)]
+    utterances = _read_all(command.manifests, command.on_error)
     dev = _read(command.dev, command.on_error)
     model = train_recogniser(utterances, dev, command.settings, command.on_error)
     return f"model: {model}\nnext:  asr transcribe FILE... --model {model}"
+
+
+def _read_all(manifests: Sequence[Path], on_error: OnError) -> Sequence[Utterance]:
+    """The utterances of JSONL manifests, or of Arrow, which stay on the disk."""
+    in_arrow = [manifest for manifest in manifests if manifest.suffix == ARROW]
+    if not in_arrow:
+        return [one for manifest in manifests for one in _read(manifest, on_error)]
+    if len(in_arrow) < len(manifests):
+        other = next(manifest for manifest in manifests if manifest.suffix != ARROW)
+        raise SettingsError(
+            f"{in_arrow[0]} is Arrow, and {other} is not. Expected all manifests in one form. "
+            f"Convert it: asr corpus convert {other} --to arrow -o DIR"
+        )
+    return ArrowManifest(in_arrow)
 
 
 def _read(manifest: Path, on_error: OnError) -> list[Utterance]:

@@ -5,6 +5,8 @@
     lhotse   recordings.jsonl.gz and supervisions.jsonl.gz
     csv      manifest.csv: id, path, offset, duration, speaker, text
 
+`asr.corpora.tar_files` writes webdataset's tar files, `asr.corpora.arrow` a large manifest for this package.
+
 Source: "Data preparation" of Kaldi's documentation (utt2spk is sorted by speaker, too, since ids begin with
 it); NeMo's documentation of ASR datasets; lhotse's Recording, AudioSource and SupervisionSegment (to_dict).
 """

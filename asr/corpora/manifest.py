@@ -8,7 +8,10 @@ The fields are those that NeMo users know, plus `id`, `speaker`, `offset` and `c
 `duration` and `offset` are in seconds. `channel`, counted from 0, is for recordings with a speaker a channel,
 such as telephone calls; without it the mean of all channels is read. `channels` may be "mix" or "first"
 instead, and "separate" where the manifest is only transcribed. A relative `audio_filepath` is relative to the
-manifest's own folder, so that a folder with its manifest can be moved. Other keys are allowed and ignored.
+manifest's own folder, so that a folder with its manifest can be moved; FILE.tar:OFFSET:SIZE names bytes of a
+tar file. Other keys are allowed and ignored.
+
+Large manifests are kept as Arrow: see `asr.corpora.arrow`.
 """
 
 import json
@@ -34,11 +37,15 @@ from asr.corpora.manifest_fields import (
 )
 from asr.errors import DataError
 from asr.files import atomic_path, encoding_of, not_utf8
+from asr.frontend.tar_members import tar_of
 
 __all__ = [
-    "Channels", "ManifestRecording", "Splits", "Utterance", "channel_name", "parse_manifest", "read_fields",
-    "read_manifest", "read_recordings", "read_usable", "write_manifest",
+    "ARROW", "Channels", "ManifestRecording", "Row", "Splits", "Utterance", "channel_name", "manifest_rows",
+    "missing_audio", "parse_manifest", "plain_path", "read_fields", "read_manifest", "read_recordings",
+    "read_usable", "unique_ids", "write_manifest",
 ]  # fmt: skip
+
+ARROW = ".arrow"  # the suffix of a manifest of `asr.corpora.arrow`
 
 # What `Utterance` has, or what is different for every utterance.
 _KEYS = {"id", "audio_filepath", "duration", "text", "speaker", "offset", "channels"}
@@ -89,7 +96,7 @@ def read_manifest(path: Path, *, allow_empty_text: bool = False, check_audio: bo
     and null means absent for them, for `offset` and for `channel`.
 
     Args:
-        path: the JSON Lines file, UTF-8.
+        path: the JSON Lines file, UTF-8; or one in Arrow, which was checked when it was made.
         allow_empty_text: accept utterances without words.
         check_audio: check that each audio file exists. This costs one listing of each folder, not one
             look-up a line; if False, a missing file is an error when it is opened.
@@ -124,8 +131,8 @@ def read_usable(path: Path, *, allow_empty_text: bool = False) -> tuple[list[Utt
     return utterances, left_out
 
 
-class _Row(NamedTuple):
-    """A line that can be used."""
+class Row(NamedTuple):
+    """A line that can be used, as it is written."""
 
     number: int  # of the line, from 1
     name: str  # its id; "" for none
@@ -145,7 +152,7 @@ class _Row(NamedTuple):
         )  # fmt: skip
 
 
-def _rows(path: Path, allow_empty_text: bool) -> Iterator[tuple[int, _Row | DataError]]:
+def manifest_rows(path: Path, allow_empty_text: bool) -> Iterator[tuple[int, Row | DataError]]:
     """The lines of a manifest but for blank ones, by their numbers: what they hold, or why not."""
     try:
         with path.open("rb") as lines:
@@ -158,7 +165,7 @@ def _rows(path: Path, allow_empty_text: bool) -> Iterator[tuple[int, _Row | Data
                     except DataError as error:
                         yield number, error
                     else:
-                        yield number, _Row(number, *fields)
+                        yield number, Row(number, *fields)
     except OSError as error:
         raise DataError(
             f"{path}: cannot read the manifest: {error.strerror or error}. Check the path."
@@ -169,10 +176,12 @@ def _read(
     path: Path, allow_empty_text: bool, check_audio: bool, left_out: dict[str, str] | None
 ) -> list[Utterance]:
     """The utterances of a manifest; lines that cannot be used go into left_out, or are errors without it."""
+    if path.suffix == ARROW:
+        return _read_arrow(path)
     base = path.parent.absolute()
-    rows: list[_Row] = []
-    for number, row in _rows(path, allow_empty_text):
-        if isinstance(row, _Row):
+    rows: list[Row] = []
+    for number, row in manifest_rows(path, allow_empty_text):
+        if isinstance(row, Row):
             rows.append(row)
         elif left_out is None:
             raise row
@@ -182,9 +191,11 @@ def _read(
         raise DataError(
             f"{path}: the manifest is empty. Expected one JSON object per line, such as {EXAMPLE}."
         )
-    ids = _unique_ids(path, rows)
+    ids = unique_ids(
+        path, [row.number for row in rows], [row.name for row in rows], [row.audio for row in rows]
+    )
     utterances = [row.utterance(name, base) for name, row in zip(ids, rows, strict=True)]
-    missing = _missing_audio(utterances) if check_audio else []
+    missing = missing_audio([utterance.audio_filepath for utterance in utterances], {}) if check_audio else []
     if missing and left_out is None:
         others = f" (and that of {len(missing) - 1} more lines)" if len(missing) > 1 else ""
         number, missing_file = rows[missing[0]].number, utterances[missing[0]].audio_filepath
@@ -198,6 +209,12 @@ def _read(
         if left_out is not None:
             left_out[utterance.id] = f"the audio file {utterance.audio_filepath} does not exist"
     return utterances
+
+
+def _read_arrow(path: Path) -> list[Utterance]:
+    from asr.corpora.arrow import ArrowManifest  # builds on this module
+
+    return list(ArrowManifest([path]))
 
 
 def read_fields(path: Path, utterances: Sequence[Utterance]) -> list[dict[str, str | int | float | bool]]:
@@ -230,7 +247,7 @@ def parse_manifest(path: Path) -> tuple[list[Utterance], list[DataError]]:
     """Read the lines of a manifest that can be used, to examine it.
 
     Args:
-        path: the JSON Lines file, UTF-8.
+        path: the JSON Lines file, UTF-8, or one in Arrow.
 
     Returns:
         The utterances, which may have no words and no audio file, and why each other line is none.
@@ -238,11 +255,13 @@ def parse_manifest(path: Path) -> tuple[list[Utterance], list[DataError]]:
     Raises:
         DataError: the manifest cannot be read.
     """
+    if path.suffix == ARROW:
+        return _read_arrow(path), []
     base = path.parent.absolute()
     utterances: list[Utterance] = []
     errors: list[DataError] = []
     taken: dict[str, int] = {}
-    for number, row in _rows(path, allow_empty_text=True):
+    for number, row in manifest_rows(path, allow_empty_text=True):
         if isinstance(row, DataError):
             errors.append(row)
         elif row.name in taken:
@@ -306,23 +325,25 @@ def write_manifest(path: Path, utterances: Iterable[Utterance]) -> None:
         DataError: there is no utterance, an id repeats, or the file cannot be written.
     """
     path = Path(path)
-    base = _plain(path.parent).rstrip(os.sep) + os.sep
-    lines: list[str] = []
+    base = plain_path(path.parent).rstrip(os.sep) + os.sep
     seen: set[str] = set()
-    for utterance in utterances:
-        if utterance.id in seen:
-            raise DataError(f"{path}: not written: the id {utterance.id!r} occurs twice. Ids must differ.")
-        seen.add(utterance.id)
-        lines.append(json.dumps(_as_row(utterance, base), ensure_ascii=False) + "\n")
-    if not lines:
-        raise DataError(f"{path}: not written: there is no utterance to write. Expected at least one.")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with (  # names of files need not be UTF-8; the escapes of backslashreplace are JSON's
             atomic_path(path) as temporary,
             temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as file,
         ):
-            file.writelines(lines)
+            for utterance in utterances:
+                if utterance.id in seen:
+                    raise DataError(
+                        f"{path}: not written: the id {utterance.id!r} occurs twice. Ids must differ."
+                    )
+                seen.add(utterance.id)
+                file.write(json.dumps(_as_row(utterance, base), ensure_ascii=False) + "\n")
+            if not seen:
+                raise DataError(
+                    f"{path}: not written: there is no utterance to write. Expected at least one."
+                )
     except OSError as error:
         raise DataError(
             f"{path}: cannot write the manifest: {error.strerror or error}. "
@@ -374,44 +395,63 @@ def _read_recording(line: bytes, where: str, base: Path) -> ManifestRecording:
     )
 
 
-def _unique_ids(path: Path, rows: Sequence[_Row]) -> list[str]:
-    """The id of each row, made from the audio's name where the line gave none."""
-    first_line: dict[str, int] = {}
-    for number, identifier, *_ in rows:
-        if identifier:
-            if identifier in first_line:
-                raise DataError(
-                    f"{path} line {number}: the id {identifier!r} is in line {first_line[identifier]} "
-                    "already. Ids must differ. Rename one, or remove the line."
-                )
-            first_line[identifier] = number
-    stems = Counter(Path(audio).stem for _, identifier, audio, *_ in rows if not identifier)
+def unique_ids(
+    path: Path, numbers: Sequence[int], names: Sequence[str], audio: Sequence[str]
+) -> Sequence[str]:
+    """The id of each line of a manifest, made from the audio's name where the line gave none.
+
+    Args:
+        path: of the manifest, for messages.
+        numbers: of the lines.
+        names: their ids; "" for none.
+        audio: their paths; looked at where there is no id.
+
+    Raises:
+        DataError: an id occurs twice, or the one made for a line is taken.
+    """
+    given: set[str] = set()
+    for number, name in zip(numbers, names, strict=True):
+        if name in given:
+            raise DataError(
+                f"{path} line {number}: the id {name!r} is in line {numbers[names.index(name)]} "
+                "already. Ids must differ. Rename one, or remove the line."
+            )
+        if name:
+            given.add(name)
+    if len(given) == len(names):
+        return names
+    stems = Counter(Path(file).stem for name, file in zip(names, audio, strict=True) if not name)
     ids: list[str] = []
-    for number, identifier, audio, *_ in rows:
-        if not identifier:
-            identifier = Path(audio).stem
-            if stems[identifier] > 1 or identifier in first_line:
-                identifier = f"{identifier}-{number}"
-                if identifier in first_line or identifier in stems:
+    for number, name, file in zip(numbers, names, audio, strict=True):
+        if not name:
+            name = Path(file).stem
+            if stems[name] > 1 or name in given:
+                name = f"{name}-{number}"
+                if name in given or name in stems:
                     raise DataError(
-                        f"{path} line {number}: the line has no id, and the one made for it, {identifier!r}, "
+                        f"{path} line {number}: the line has no id, and the one made for it, {name!r}, "
                         "is taken. Give the line an id."
                     )
-        ids.append(identifier)
+        ids.append(name)
     return ids
 
 
-def _missing_audio(utterances: Sequence[Utterance]) -> list[int]:
-    """The indices of utterances whose audio does not exist."""
-    # One listing a folder instead of one look-up a line: 300,000 look-ups on a network disk take minutes.
-    listings: dict[str, frozenset[str]] = {}
+def missing_audio(paths: Sequence[str | Path], listings: dict[str, frozenset[str]]) -> list[int]:
+    """The indices of absolute paths of audio that do not exist.
+
+    Args:
+        paths: of files, or of parts of tar files.
+        listings: of folders, filled here. One listing a folder instead of one look-up a line: 300,000
+            look-ups on a network disk take minutes.
+    """
     missing: list[int] = []
-    for index, utterance in enumerate(utterances):
-        folder, name = os.path.split(utterance.audio_filepath)  # twice as fast as .parent and .name
+    for index, path in enumerate(paths):
+        folder, name = os.path.split(path)  # twice as fast as .parent and .name
         if folder not in listings:
             listings[folder] = _files_in(folder)
+        name = tar_of(name) or name
         # The second check is for file systems that ignore case, and is made for suspects only.
-        if name not in listings[folder] and not utterance.audio_filepath.is_file():
+        if name not in listings[folder] and not os.path.isfile(os.path.join(folder, name)):
             missing.append(index)
     return missing
 
@@ -424,13 +464,13 @@ def _files_in(folder: str) -> frozenset[str]:
         return frozenset()  # the check of the single file that follows decides
 
 
-def _plain(path: Path) -> str:
+def plain_path(path: Path) -> str:
     """An absolute path without `..`; links are kept, since a corpus is often a folder of links."""
     return os.path.normpath(Path(path).absolute())
 
 
 def _as_row(utterance: Utterance, base: str) -> dict[str, str | float]:
-    audio = _plain(utterance.audio_filepath)
+    audio = plain_path(utterance.audio_filepath)
     row: dict[str, str | float] = {
         "id": utterance.id,
         "audio_filepath": audio.removeprefix(base),

@@ -1,6 +1,5 @@
 """What can be measured of a recording: length, level, clipping, offset, bandwidth, channels, a digest."""
 
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from asr.doctor.findings import Finding
 from asr.errors import AudioError
 from asr.frontend.audio import channels_cancel
 from asr.frontend.recordings import Block, open_recording
+from asr.frontend.tar_members import audio_file
 
 __all__ = ["AudioFacts", "audio_findings", "measure_audio"]
 
@@ -178,7 +178,7 @@ def audio_findings(
 
         path, end = utterance.audio_filepath, utterance.offset + utterance.duration
         if isinstance(one, AudioError):
-            missing = not os.path.exists(path)
+            missing = not audio_file(path).exists()
             yield found("missing-audio" if missing else "unreadable-audio", str(one))
             continue
         rates[one.sample_rate] = rates.get(one.sample_rate, 0) + 1

@@ -16,6 +16,7 @@ import soundfile
 from numpy.typing import NDArray
 
 from asr.errors import AudioError
+from asr.frontend.tar_members import is_member, read_member
 
 log = logging.getLogger("asr")
 
@@ -80,7 +81,7 @@ def open_recording(path: Path, *, partial: bool = False) -> Iterator[Recording]:
     was killed, and several Ogg streams in one file.
 
     Args:
-        path: a file or a pipe; `-` is the standard input.
+        path: a file, a part of a tar file (FILE.tar:OFFSET:SIZE) or a pipe; `-` is the standard input.
         partial: warn of a recording that was cut short, and decode what is there, instead of raising.
 
     Yields:
@@ -142,9 +143,11 @@ def _knows_length(file: soundfile.SoundFile, source: Path | bytes) -> bool:
 
 
 def _source(path: Path) -> Path | bytes:
-    """What to open: a file, or the bytes of a pipe, which cannot be read twice."""
+    """What to open: a file, or the bytes of a part of a tar file or of a pipe, which cannot be read twice."""
     if path == STANDARD_INPUT:
         return _all_bytes(path, sys.stdin.buffer)
+    if is_member(path):
+        return read_member(path)
     if not path.exists():
         raise AudioError(f"{path}: no such file.")
     if path.is_dir():

@@ -8,13 +8,15 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from asr.frontend.features import frame_mask
-from asr.text.tokenizer import BLANK
+from asr.text.tokenizer import BLANK, TokenLists
 
 
 def ctc_loss(log_probs: Tensor, step_lengths: Tensor, tokens: Tensor, token_lengths: Tensor) -> Tensor:
@@ -40,6 +42,15 @@ def ctc_loss(log_probs: Tensor, step_lengths: Tensor, tokens: Tensor, token_leng
 def required_steps(tokens: Sequence[int]) -> int:
     """Fewest steps that a transcript needs: one per token, and a blank between equal neighbours."""
     return len(tokens) + sum(left == right for left, right in pairwise(tokens))
+
+
+def required_steps_of_all(tokens: TokenLists) -> NDArray[np.int64]:
+    """`required_steps` of each of many transcripts, (transcripts,)."""
+    ends = np.cumsum(tokens.counts)
+    equal = np.flatnonzero(tokens.ids[1:] == tokens.ids[:-1])  # to the token after it
+    transcript = np.searchsorted(ends, equal, side="right")
+    inside = transcript[equal + 1 < ends[transcript]]  # not across the end of a transcript
+    return tokens.counts + np.bincount(inside, minlength=len(ends))
 
 
 def blank_steps(log_probs: Tensor, step_lengths: Tensor) -> Tensor:

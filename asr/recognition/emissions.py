@@ -20,6 +20,7 @@ from asr.decoding.decoder import Decoder
 from asr.decoding.hypothesis import Hypothesis
 from asr.errors import AudioError
 from asr.files import file_digest, weights_digest, write_atomically
+from asr.frontend.tar_members import audio_file
 from asr.model.acoustic import AcousticModel
 from asr.recognition.recognise import Segment, run_model
 
@@ -125,7 +126,7 @@ def cached_emissions(
     digest = hashlib.sha256(weights_digest(model.state_dict()).encode())
     spans = [[one.id, str(one.audio_filepath), one.offset, one.duration] for one in utterances]
     digest.update(repr((model.settings.features, spans)).encode())
-    for audio in dict.fromkeys(one.audio_filepath for one in utterances):
+    for audio in dict.fromkeys(audio_file(one.audio_filepath) for one in utterances):
         digest.update(file_digest(audio).encode())
     key = digest.hexdigest()
     if path.is_file():

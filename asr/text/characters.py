@@ -4,12 +4,19 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from asr.errors import DataError, ModelError
-from asr.text.tokenizer import BLANK, Piece, TextTokenizer, Units, check_ids, read_symbols
+from asr.text.tokenizer import BLANK, Piece, TextTokenizer, TokenLists, Units, check_ids, read_symbols
 
 __all__ = ["CharTokenizer"]
+
+_CODE_POINTS = 0x110000  # of Unicode
+_BLOCK = 2000  # transcripts looked at together: their arrays fit into a processor's cache
 
 
 @dataclass(frozen=True)
@@ -58,15 +65,17 @@ class CharTokenizer(TextTokenizer):
         Raises:
             DataError: the transcripts hold no character at all.
         """
-        symbols: set[str] = set()
-        for text in texts:
-            symbols.update(text)
+        iterator = iter(texts)
+        seen = np.zeros(_CODE_POINTS, dtype=np.bool_)
+        while block := list(islice(iterator, _BLOCK)):
+            seen[_code_points(block)] = True
+        symbols = [chr(code) for code in np.flatnonzero(seen)]
         if not symbols:
             raise DataError(
                 "no alphabet can be learned: the transcripts hold not one character. "
                 "Text was expected. Check the manifest's `text` fields and the normalizer."
             )
-        return cls(tuple(sorted(symbols)))
+        return cls(tuple(symbols))
 
     @property
     def units(self) -> Units:
@@ -75,6 +84,16 @@ class CharTokenizer(TextTokenizer):
 
     def _encode(self, text: str) -> list[int]:
         return [self._ids[character] for character in text]
+
+    def encode_all(self, texts: Sequence[str]) -> TokenLists | None:
+        """Token ids of many transcripts, in one look-up; None if one has an unknown character."""
+        table = np.zeros(_CODE_POINTS, dtype=np.int32)
+        for symbol, number in self._ids.items():
+            table[ord(symbol)] = number
+        ids = table[_code_points(texts)]
+        if not ids.all():
+            return None
+        return TokenLists(ids, np.fromiter(map(len, texts), np.int64, len(texts)))
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of these token ids; `decode(encode(text))` is the text."""
@@ -97,3 +116,8 @@ class CharTokenizer(TextTokenizer):
             return cls(symbols)
         except DataError as error:
             raise ModelError(f"the stored tokenizer is damaged: {error}") from None
+
+
+def _code_points(texts: Sequence[str]) -> NDArray[np.uint32]:
+    """Of all characters, one text after the other."""
+    return np.frombuffer("".join(texts).encode("utf-32-le", "surrogatepass"), dtype="<u4")

@@ -160,10 +160,16 @@ def _without_marks(text: str, marks: _Marks, language: str) -> str:
     text = unicodedata.normalize("NFKC", _small(text, language))
     if language in _OPTIONAL_MARKS:
         text = _OPTIONAL_MARKS[language].sub("", text)
-    text = _ELLIPSIS.sub(" ", _GROUPED_NUMBER.sub(_join_groups, text))
+    # A pattern is tried at every character: most texts do not have the one that it is about.
+    if "," in text:
+        text = _GROUPED_NUMBER.sub(_join_groups, text)
+    if ".." in text:
+        text = _ELLIPSIS.sub(" ", text)
     text = text.translate(marks)
-    text = _STRAY_POINT.sub("", text)
-    text = _STRAY_APOSTROPHE.sub("", _DOUBLE_APOSTROPHES.sub("", text))
+    if "." in text:
+        text = _STRAY_POINT.sub("", text)
+    if "'" in text:
+        text = _STRAY_APOSTROPHE.sub("", _DOUBLE_APOSTROPHES.sub("", text))
     if not text.isascii():
         text = _STRAY_ACCENT.sub("", _STRAY_JOINER.sub("", _STRAY_DOT.sub("", text)))
     return _fold_spaces(unicodedata.normalize("NFKC", text))

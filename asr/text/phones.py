@@ -20,7 +20,7 @@ from typing import Any, Literal
 from asr.errors import DataError, ModelError
 from asr.text.lexicon import Lexicon, Spelling, cmudict, parse_lexicon
 from asr.text.pronouncer import Pronouncer, pronounce_words
-from asr.text.tokenizer import Tokenizer, Units, check_ids, check_unknown, read_symbols
+from asr.text.tokenizer import Tokenizer, TokenLists, Units, check_ids, check_unknown, read_symbols
 
 __all__ = ["MIN_WORDS", "PhoneTokenizer", "report_guesses"]
 
@@ -179,6 +179,13 @@ class PhoneTokenizer:
                 found = self.pronunciations("".join(letter for letter in word if letter not in dropped))
             phones += found[0] if found else ()
         return [self._ids[phone] for phone in phones]
+
+    def encode_all(self, texts: Sequence[str]) -> TokenLists | None:
+        """Ids of many transcripts; None if a word has no pronunciation."""
+        try:
+            return TokenLists.of([self.encode(text) for text in texts])
+        except DataError:
+            return None
 
     def decode(self, ids: Sequence[int]) -> str:
         """The names of these phones, with spaces between them."""

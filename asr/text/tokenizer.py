@@ -11,7 +11,11 @@ the words are (`words`); it never guesses.
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any, Literal, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from asr.errors import DataError, ModelError, SettingsError
 
@@ -19,6 +23,7 @@ __all__ = [
     "BLANK",
     "Piece",
     "TextTokenizer",
+    "TokenLists",
     "Tokenizer",
     "Units",
     "check_ids",
@@ -86,6 +91,9 @@ class Tokenizer(Protocol):
             SettingsError: `unknown` is neither "error" nor "drop".
         """
 
+    def encode_all(self, texts: Sequence[str]) -> "TokenLists | None":
+        """What `encode` gives for each of many transcripts; None if it is an error for one of them."""
+
     def decode(self, ids: Sequence[int]) -> str:
         """What these token ids write: text, or the names of phones with spaces between them.
 
@@ -117,6 +125,19 @@ class Tokenizer(Protocol):
 
     def to_json(self) -> str:
         """One line of ASCII JSON that `tokenizer_from_json` reads back; a saved model carries it."""
+
+
+class TokenLists(NamedTuple):
+    """The tokens of many transcripts, one after the other."""
+
+    ids: NDArray[np.int32]  # (tokens,)
+    counts: NDArray[np.int64]  # (transcripts,)
+
+    @classmethod
+    def of(cls, lists: Sequence[Sequence[int]]) -> "TokenLists":
+        """Of a list of tokens for each."""
+        counts = np.fromiter(map(len, lists), np.int64, len(lists))
+        return cls(np.fromiter(chain.from_iterable(lists), np.int32, counts.sum()), counts)
 
 
 def tokenizer_from_json(text: str) -> Tokenizer:
@@ -197,6 +218,12 @@ class TextTokenizer:
                 raise DataError(self._describe_unknown(text, utterance))
             text = "".join(character for character in text if character in self._alphabet)
         return self._encode(text)
+
+    def encode_all(self, texts: Sequence[str]) -> TokenLists | None:
+        """Token ids of many transcripts; None if one has an unknown character."""
+        if not self._alphabet.issuperset(chain.from_iterable(texts)):
+            return None
+        return TokenLists.of([self._encode(text) for text in texts])
 
     def _encode(self, text: str) -> list[int]:
         """Token ids of a text without unknown characters."""

@@ -46,7 +46,7 @@ def estimate_denominator(model: AcousticModel, examples: Sequence[Example], conf
     denominator, tokenizer = model.denominator, model.settings.tokenizer
     if denominator is None:
         return
-    transcripts = [example.tokens for example in examples]
+    transcripts = (example.tokens for example in examples)
     counts = own = count_ngrams(transcripts, denominator.order, tokenizer.vocab_size)
     if config.denominator_text:
         sentences = _sentences(config.denominator_text, tokenizer, config.rules)
@@ -54,7 +54,7 @@ def estimate_denominator(model: AcousticModel, examples: Sequence[Example], conf
     denominator.set_probs(witten_bell(counts))
     log.info(
         "CRF denominator: a %s of %d %s, from %d transcripts%s; perplexity of the transcripts %.2f a token",
-        _NAMES[denominator.order], len(tokenizer.symbols), tokenizer.units, len(transcripts),
+        _NAMES[denominator.order], len(tokenizer.symbols), tokenizer.units, len(examples),
         f" and text of {counts.sum() - own.sum()} tokens" if config.denominator_text else "",
         denominator.perplexity(own),
     )  # fmt: skip

@@ -13,6 +13,7 @@ import tyro
 from asr.batching.audio_check import unusable_audio
 from asr.batching.batches import BatchConfig, Batches
 from asr.batching.examples import TextConfig, learn_tokenizer, make_examples
+from asr.corpora.arrow import ArrowManifest
 from asr.corpora.left_out import OnError, report_left_out
 from asr.corpora.manifest import Utterance
 from asr.frontend.augment import AugmentConfig
@@ -258,6 +259,9 @@ def _data_digest(*data: Sequence[Utterance]) -> str:
     digest = hashlib.blake2b(digest_size=8)
     for utterances in data:
         digest.update(b"\n\n")
+        if isinstance(utterances, ArrowManifest):  # of its columns, without making utterances
+            digest.update(utterances.digest().encode())
+            continue
         for utterance in utterances:
             digest.update(f"{utterance.id}\t{utterance.duration}\t{utterance.text}\n".encode())
     return digest.hexdigest()
@@ -265,7 +269,7 @@ def _data_digest(*data: Sequence[Utterance]) -> str:
 
 def _describe(train: Batches, dev: Batches) -> str:
     """The size of the data, for the log."""
-    hours = sum(example.utterance.duration for example in train.examples) / 3600
+    hours = train.sampler.seconds.sum() / 3600
     return f"{len(train.examples)} utterances ({hours:.2f} h), dev set of {len(dev.examples)}"
 
 

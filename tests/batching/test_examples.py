@@ -5,11 +5,14 @@ from typing import Any
 
 import pytest
 
-from asr.batching.examples import Example, TextConfig, learn_tokenizer, make_examples
-from asr.corpora.manifest import Utterance
+from asr.batching.examples import ExampleColumns, Examples, TextConfig, learn_tokenizer, make_examples
+from asr.corpora.arrow import ArrowManifest, write_arrow
+from asr.corpora.manifest import Utterance, write_manifest
 from asr.errors import DataError, SettingsError
 from asr.frontend.features import FeatureConfig
+from asr.model.ctc import required_steps, required_steps_of_all
 from asr.text.characters import CharTokenizer
+from asr.text.tokenizer import TokenLists, Units
 
 TOKENIZER = CharTokenizer.from_texts(["abc "])
 
@@ -20,7 +23,7 @@ def utterance(name: str, text: str, seconds: float) -> Utterance:
 
 def make(
     *utterances: Utterance, speeds: tuple[float, ...] = (1.0,), kind: str = "training", **config: Any
-) -> list[Example]:
+) -> Examples:
     return make_examples(
         utterances, TOKENIZER, TextConfig(**config), FeatureConfig(), subsampling=4, speeds=speeds, kind=kind
     )
@@ -165,3 +168,54 @@ def test_bpe_is_learned_in_the_size_that_was_asked_for() -> None:
     (first, *_) = make_examples(utterances, tokenizer, config, FeatureConfig(), 4)
     assert first.text == "abab cab abc"
     assert len(first.tokens) < len(first.text)
+
+
+def test_a_block_of_transcripts_at_once(caplog: pytest.LogCaptureFixture) -> None:
+    """Guards what is counted of a whole block against what each example has, empty transcripts among them."""
+    texts = ["abba", "", "b", "aa bb", "", "cab", "", ""]
+    tokens = TOKENIZER.encode_all(texts)
+    assert tokens is not None
+    assert tokens.ids.tolist() == [number for text in texts for number in TOKENIZER.encode(text)]
+    lists = [TOKENIZER.encode(text) for text in texts]
+    assert required_steps_of_all(tokens).tolist() == [required_steps(ids) for ids in lists]
+    assert required_steps_of_all(TokenLists.of([[], []])).tolist() == [0, 0]
+    examples = make(*(utterance(f"u{number}", text, 1.0) for number, text in enumerate(texts)))
+    assert examples.columns.token_counts.tolist() == [len(item.tokens) for item in examples]
+    assert ExampleColumns.of(list(examples)).hashes.tolist() == examples.columns.hashes.tolist()
+    assert examples[1:3] == [examples[1], examples[2]]
+    assert TOKENIZER.encode_all(["ab", "az"]) is None
+
+
+@pytest.mark.parametrize("units", ["characters", "bpe", "phones"])
+def test_arrow_gives_the_same_examples(units: Units, tmp_path: Path) -> None:
+    """Guards a training from Arrow: alphabet, tokens, speeds and what is left out are those of the lines."""
+    pytest.importorskip("pyarrow")
+    if units == "bpe":
+        pytest.importorskip("sentencepiece")
+    (tmp_path / "x.wav").touch()
+    listed = [
+        Utterance(id=name, audio_filepath=tmp_path / "x.wav", duration=seconds, text=text)
+        for name, seconds, text in (
+            ("a", 1.0, "The cat!"),
+            ("b", 0.05, "read"),
+            ("c", 0.3, "no"),
+            ("d", 2, "Ohé"),
+        )
+        if units != "phones" or name != "d"
+    ]
+    write_manifest(tmp_path / "m.jsonl", listed)
+    config = TextConfig(units=units, bpe_size=20)
+    for rules in ("", "english"):
+        write_arrow(tmp_path / "m.jsonl", tmp_path / "m.arrow", rules)
+        found = ArrowManifest([tmp_path / "m.arrow"])
+        tokenizer = learn_tokenizer(found, config)
+        assert tokenizer == learn_tokenizer(listed, config)
+        examples, wanted = (
+            make_examples(utterances, tokenizer, config, FeatureConfig(), 4, (0.9, 1.1))
+            for utterances in (found, listed)
+        )
+        assert [item.utterance.id for item in examples] == [item.utterance.id for item in wanted]
+        assert [replace(item, utterance=listed[0]) for item in examples] == [
+            replace(item, utterance=listed[0]) for item in wanted
+        ]
+        assert len(examples) == len(listed) - 1

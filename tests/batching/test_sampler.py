@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from asr.batching.sampler import Groups, Sampler, Sharding, group_by_length
 from asr.corpora.librispeech import prepare
 from asr.frontend.augment import AugmentConfig
+from asr.frontend.augment.draws import hash_ids
 
 Lengths = NDArray[np.float64]
 PLAIN = AugmentConfig(speeds=(1.0,))
@@ -108,7 +109,7 @@ def test_plan_is_made_lazily_and_can_be_cut() -> None:
     """Guards resuming in the middle of an epoch, and the totals, against the batches themselves."""
     seconds = lengths_like_librispeech(500)
     tokens = np.arange(500) % 7
-    plan = Sampler([str(number) for number in range(500)], seconds, tokens, 100.0, PLAIN).plan(3)
+    plan = Sampler(hash_ids([str(number) for number in range(500)]), seconds, tokens, 100.0, PLAIN).plan(3)
     whole = list(plan)
     assert len(whole) == len(plan)
     assert list(plan[5:]) == whole[5:]
@@ -126,7 +127,7 @@ def test_plan_is_made_lazily_and_can_be_cut() -> None:
 def test_batches_depend_on_the_parts_and_not_on_the_processes() -> None:
     """Guards a run of four processes that goes on with two, or with one: the same batches."""
     seconds, tokens = lengths_like_librispeech(500), np.ones(500, dtype=np.int64)
-    ids = [str(number) for number in range(500)]
+    ids = hash_ids([str(number) for number in range(500)])
 
     def batches(world_size: int) -> list[list[int]]:
         ranks = [
@@ -142,7 +143,7 @@ def test_shortest_first() -> None:
     """Guards SortaGrad: batches in order of length, with other neighbours in every epoch, nothing lost."""
     seconds, tokens = lengths_like_librispeech(500), np.ones(500, dtype=np.int32)
 
-    ids = [str(number) for number in range(500)]
+    ids = hash_ids([str(number) for number in range(500)])
     sampler = Sampler(ids, seconds, tokens, 100.0, PLAIN, shortest_first_epochs=2)
 
     def plan(epoch: int) -> list[list[int]]:
@@ -157,3 +158,58 @@ def test_shortest_first() -> None:
     assert first != second
     assert len(third[0]) < len(first[0])  # the longest first again, and then as they come
     assert len(first[0]) > len(first[-1])
+
+
+def tar_sampler(rank: int = 0, world_size: int = 1, shards: int = 2) -> Sampler:
+    """Of 3,000 utterances in 20 tar files, of which 4 are read together, and some in none."""
+    seconds = lengths_like_librispeech(3000)
+    tars = np.repeat(np.arange(20, dtype=np.int32), 150)
+    tars[np.random.default_rng(1).permutation(3000)[:50]] = -1
+    return Sampler(
+        hash_ids([str(number) for number in range(3000)]), seconds, np.ones(3000, np.int32), 200.0, PLAIN,
+        sharding=Sharding(rank, world_size, shards), tars=tars, open_tars=4,
+    )  # fmt: skip
+
+
+def test_tar_files_are_read_a_few_at_a_time() -> None:
+    """Guards the disk against reading a bit of every file for every batch, and utterances against getting
+    lost."""
+    sampler = tar_sampler()
+    plan = sampler.plan(1)
+    assert sampler.tars is not None
+    files = [{*sampler.tars[list(batch.indices)].tolist()} for batch in plan]
+    assert sorted(index for batch in plan for index in batch.indices) == list(range(3000))
+    turns = []  # the files of consecutive batches that share them
+    for of_batch in files[1:]:  # the first one is the longest of all
+        if turns and (of_batch & turns[-1]) - {-1}:
+            turns[-1] |= of_batch
+        else:
+            turns.append(set(of_batch))
+    assert all(len(turn - {-1}) <= 4 for turn in turns)
+    assert 5 <= len(turns) <= 6
+    assert sampler.seconds[list(plan[0].indices)].max() >= sampler.seconds.max() / 1.0202
+    padded_s = sum(padded(part, sampler.seconds) for batch in parts_of(plan.groups) for part in batch)
+    assert 1 - float(sampler.seconds.sum()) / padded_s < 0.05
+    assert max(padded(part, sampler.seconds) for batch in parts_of(plan.groups) for part in batch) <= 100.0
+
+
+def test_order_of_tar_files_is_drawn_for_the_epoch() -> None:
+    """Guards resuming, and processes that agree on the order; epochs differ."""
+    plans = [[batch.indices for batch in tar_sampler().plan(epoch)] for epoch in (1, 1, 2)]
+    assert plans[0] == plans[1] != plans[2]
+    assert {*plans[0]} != {*plans[2]}
+    ranks = [tar_sampler(rank, 2).plan(1) for rank in range(2)]
+    together = [(*first.indices, *second.indices) for first, second in zip(*ranks, strict=True)]
+    assert together == plans[0]
+
+
+def test_few_utterances_in_tar_files() -> None:
+    """Guards turns with fewer utterances than shards: every part of every batch has one."""
+    tars = np.arange(9, dtype=np.int32)
+    sampler = Sampler(
+        hash_ids([str(number) for number in range(9)]), np.linspace(1.0, 2.0, 9), np.ones(9, np.int32), 8.0,
+        PLAIN, sharding=Sharding(shards=4), tars=tars, open_tars=4,
+    )  # fmt: skip
+    plan = sampler.plan(1)
+    assert sorted(index for batch in plan for index in batch.indices) == list(range(9))
+    assert all(len(part) for batch in parts_of(plan.groups) for part in batch)

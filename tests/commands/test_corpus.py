@@ -12,8 +12,9 @@ import pytest
 from asr.corpora import asterisk
 from asr.corpora.catalogue import CORPORA
 from asr.corpora.corpus import Corpus
-from asr.corpora.manifest import read_manifest
+from asr.corpora.manifest import Utterance, read_manifest, write_manifest
 from tests.corpora import look_alikes
+from tests.corpora.look_alikes import sound
 from tests.corpora.test_download import _deb, _tar
 
 Run = Callable[..., tuple[int, str, str]]
@@ -219,3 +220,29 @@ def test_asterisk_without_apt(run: Run, tmp_path: Path, monkeypatch: pytest.Monk
     status, _, err = run(*options)
     assert status == 2
     assert "E: Unable to locate package. Run apt-get update" in err
+
+
+def test_convert_for_millions_of_utterances(run: Run, tmp_path: Path) -> None:
+    """Guards the way from JSON Lines to tar files to Arrow, which other commands read as well."""
+    pytest.importorskip("pyarrow")
+    sound(tmp_path / "a.wav", 1.0)
+    lines, tars = tmp_path / "m.jsonl", tmp_path / "tars"
+    write_manifest(lines, [Utterance(id="a", audio_filepath=tmp_path / "a.wav", duration=1.0, text="One.")])
+    for manifest, form, more, written in (
+        (lines, "webdataset", (), tars / "manifest.jsonl"),
+        (tars / "manifest.jsonl", "arrow", ("--normalizer", "english"), tars / "manifest.arrow"),
+        (tars / "manifest.arrow", "csv", (), tmp_path / "csv" / "manifest.csv"),
+    ):
+        status, out, _ = run("corpus", "convert", manifest, "--to", form, "-o", written.parent, *more)
+        assert (status, out) == (0, f"1 utterances: {written}\n")
+    assert (tmp_path / "csv" / "manifest.csv").read_text().endswith(":32044,0.0,1.0,,,one\n")
+    status, out, _ = run("doctor", tars / "manifest.arrow")
+    assert "1 utterances" in out
+    for arguments, message in (
+        ((lines, "--to", "csv", "--normalizer", "lower"), "--normalizer is for --to arrow"),
+        ((tars / "manifest.arrow", "--to", "arrow"), "is Arrow already. Expected JSONL"),
+        ((tars / "manifest.jsonl", "--to", "webdataset"), "would be overwritten"),
+    ):
+        status, _, err = run("corpus", "convert", *arguments, "-o", tars)
+        assert status == 2
+        assert message in err

@@ -13,7 +13,7 @@ import torch
 from safetensors import safe_open
 
 from asr.batching.batches import BatchConfig, Batches
-from asr.batching.examples import Example, TextConfig, learn_tokenizer, make_examples
+from asr.batching.examples import Example, Examples, TextConfig, learn_tokenizer, make_examples
 from asr.corpora.manifest import Utterance, write_manifest
 from asr.frontend.augment import AugmentConfig
 from asr.frontend.features import FeatureConfig
@@ -84,7 +84,7 @@ def write_tones(folder: Path, texts: Sequence[str], letter_s: float = 0.12) -> l
     return utterances
 
 
-def examples_of(utterances: Sequence[Utterance], speeds: Sequence[float] = (1.0,)) -> list[Example]:
+def examples_of(utterances: Sequence[Utterance], speeds: Sequence[float] = (1.0,)) -> Examples:
     """Examples in the settings of these tests."""
     text = TextConfig()
     return make_examples(utterances, learn_tokenizer(utterances, text), text, FEATURES, 4, speeds)
