@@ -233,9 +233,11 @@ def score_all(settings: LexiconScoreSettings) -> str:
 
 
 def _names(paths: Sequence[Path]) -> list[str]:
-    """A name for each network, without the parts of the path that all have."""
+    """A name for each network: its folder's, or the part of the path by which it differs from the others."""
+    if len(paths) == 1:
+        return [paths[0].absolute().parent.name]
     parts = [path.with_suffix("").parts for path in paths]
-    while parts and all(len(one) > 1 for one in parts) and len({one[-1] for one in parts}) == 1:
+    while all(len(one) > 1 for one in parts) and len({one[-1] for one in parts}) == 1:
         parts = [one[:-1] for one in parts]
     names = [one[-1] if one else "network" for one in parts]
     return names if len(set(names)) == len(names) else [str(path) for path in paths]
