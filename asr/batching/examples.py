@@ -33,7 +33,8 @@ from asr.text.characters import CharTokenizer
 from asr.text.lexicon import read_lexicon
 from asr.text.normalize import in_language, normalize
 from asr.text.phones import PhoneTokenizer, report_guesses
-from asr.text.tokenizer import Tokenizer, TokenLists, Units
+from asr.text.token_lists import TokenLists
+from asr.text.tokenizer import Tokenizer, Units
 
 log = logging.getLogger("asr")
 

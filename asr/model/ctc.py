@@ -16,7 +16,8 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from asr.frontend.features import frame_mask
-from asr.text.tokenizer import BLANK, TokenLists
+from asr.text.token_lists import TokenLists
+from asr.text.tokenizer import BLANK
 
 
 def ctc_loss(log_probs: Tensor, step_lengths: Tensor, tokens: Tensor, token_lengths: Tensor) -> Tensor:

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asr.errors import DataError, ModelError
-from asr.text.tokenizer import BLANK, Piece, TextTokenizer, TokenLists, Units, check_ids, read_symbols
+from asr.text.token_lists import TokenLists
+from asr.text.tokenizer import BLANK, Piece, TextTokenizer, Units, check_ids, read_symbols
 
 __all__ = ["CharTokenizer"]
 

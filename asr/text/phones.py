@@ -20,7 +20,8 @@ from typing import Any, Literal
 from asr.errors import DataError, ModelError
 from asr.text.lexicon import Lexicon, Spelling, cmudict, parse_lexicon
 from asr.text.pronouncer import Pronouncer, pronounce_words
-from asr.text.tokenizer import Tokenizer, TokenLists, Units, check_ids, check_unknown, read_symbols
+from asr.text.token_lists import TokenLists
+from asr.text.tokenizer import Tokenizer, Units, check_ids, check_unknown, read_symbols
 
 __all__ = ["MIN_WORDS", "PhoneTokenizer", "report_guesses"]
 

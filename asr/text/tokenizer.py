@@ -12,18 +12,17 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import chain
-from typing import Any, Literal, NamedTuple, Protocol
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 from asr.errors import DataError, ModelError, SettingsError
+
+if TYPE_CHECKING:  # it needs numpy, which scoring two text files does not
+    from asr.text.token_lists import TokenLists
 
 __all__ = [
     "BLANK",
     "Piece",
     "TextTokenizer",
-    "TokenLists",
     "Tokenizer",
     "Units",
     "check_ids",
@@ -127,19 +126,6 @@ class Tokenizer(Protocol):
         """One line of ASCII JSON that `tokenizer_from_json` reads back; a saved model carries it."""
 
 
-class TokenLists(NamedTuple):
-    """The tokens of many transcripts, one after the other."""
-
-    ids: NDArray[np.int32]  # (tokens,)
-    counts: NDArray[np.int64]  # (transcripts,)
-
-    @classmethod
-    def of(cls, lists: Sequence[Sequence[int]]) -> "TokenLists":
-        """Of a list of tokens for each."""
-        counts = np.fromiter(map(len, lists), np.int64, len(lists))
-        return cls(np.fromiter(chain.from_iterable(lists), np.int32, counts.sum()), counts)
-
-
 def tokenizer_from_json(text: str) -> Tokenizer:
     """The tokenizer in a saved model, of whichever kind it is.
 
@@ -219,8 +205,10 @@ class TextTokenizer:
             text = "".join(character for character in text if character in self._alphabet)
         return self._encode(text)
 
-    def encode_all(self, texts: Sequence[str]) -> TokenLists | None:
+    def encode_all(self, texts: Sequence[str]) -> "TokenLists | None":
         """Token ids of many transcripts; None if one has an unknown character."""
+        from asr.text.token_lists import TokenLists  # see above
+
         if not self._alphabet.issuperset(chain.from_iterable(texts)):
             return None
         return TokenLists.of([self._encode(text) for text in texts])

@@ -12,7 +12,8 @@ from asr.errors import DataError, SettingsError
 from asr.frontend.features import FeatureConfig
 from asr.model.ctc import required_steps, required_steps_of_all
 from asr.text.characters import CharTokenizer
-from asr.text.tokenizer import TokenLists, Units
+from asr.text.token_lists import TokenLists
+from asr.text.tokenizer import Units
 
 TOKENIZER = CharTokenizer.from_texts(["abc "])
 

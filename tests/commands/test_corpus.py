@@ -237,7 +237,7 @@ def test_convert_for_millions_of_utterances(run: Run, tmp_path: Path) -> None:
         assert (status, out) == (0, f"1 utterances: {written}\n")
     assert (tmp_path / "csv" / "manifest.csv").read_text().endswith(":32044,0.0,1.0,,,one\n")
     status, out, _ = run("doctor", tars / "manifest.arrow")
-    assert "1 utterances" in out
+    assert "1 utterance," in out
     for arguments, message in (
         ((lines, "--to", "csv", "--normalizer", "lower"), "--normalizer is for --to arrow"),
         ((tars / "manifest.arrow", "--to", "arrow"), "is Arrow already. Expected JSONL"),
