@@ -110,7 +110,7 @@ def test_package_imports_what_it_declares() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     declared = {re.split(r"[^\w-]", line)[0] for line in project["dependencies"]}
     # what a user may leave out; their import says so when it fails
-    extras = {"bpe", "microphone", "onnx", "serve", "tensorboard", "text"}
+    extras = {"arrow", "bpe", "microphone", "onnx", "serve", "tensorboard", "text"}
     optional = {re.split(r"[^\w-]", x)[0] for e in extras for x in project["optional-dependencies"][e]}
     with_others = {"triton", "starlette"}  # come with a torch for CUDA, whose import may fail, and FastAPI
     imported: dict[str, str] = {}
