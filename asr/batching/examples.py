@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from asr.corpora.arrow import ArrowManifest, columns, id_hashes, tar_numbers
+from asr.corpora.arrow import ArrowManifest, columns, durations, id_hashes, tar_numbers
 from asr.corpora.manifest import Utterance
 from asr.errors import DataError, SettingsError
 from asr.frontend.features import FeatureConfig, frame_count
@@ -122,7 +122,7 @@ class ExampleColumns:
         utterances = utterances_of(examples)
         return cls(
             id_hashes(utterances),
-            np.array([utterance.duration for utterance in utterances]),
+            durations(utterances),
             np.array([len(example.tokens) for example in examples], dtype=np.int32),
             np.array([example.top_speed for example in examples]),
             tar_numbers(utterances),
@@ -218,7 +218,7 @@ def make_examples(
             allow it; two utterances share an id; or no example is left.
     """
     hashes = _hash_ids(utterances, kind)
-    seconds = np.concatenate([np.zeros(0), *(np.array(part) for (part,) in columns(utterances, "duration"))])
+    seconds = durations(utterances)
     samples = (seconds * features.sample_rate).astype(np.int64)
     counts, needed, unknown = _count_tokens(utterances, tokenizer, config)
     # The fastest of the speeds that leaves enough steps for the tokens; 0 where none does.

@@ -294,9 +294,8 @@ class Sampler:
         self, tars: NDArray[np.int32], seconds: NDArray[np.floating], rng: np.random.Generator
     ) -> tuple[Groups, NDArray[np.int64]]:
         """Batches of the utterances of some tar files, then of others; and their order, the longest first."""
-        turns = (
-            rng.permutation(int(tars.max()) + 2) // self.open_tars
-        )  # when each file is read; the last: none
+        # When each file is read; the last one stands for utterances in none.
+        turns = rng.permutation(int(tars.max()) + 2) // self.open_tars
         turn_of = turns[tars]
         rows = np.argsort(turn_of, kind="stable").astype(np.int32)
         parts: list[NDArray[np.int32]] = []

@@ -24,7 +24,16 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from asr.corpora.manifest import ARROW, Row, Utterance, manifest_rows, missing_audio, plain_path, unique_ids
+from asr.corpora.manifest import (
+    ARROW,
+    Row,
+    Utterance,
+    manifest_rows,
+    missing_audio,
+    plain_path,
+    unique_ids,
+    unreadable,
+)  # fmt: skip
 from asr.errors import DataError, SettingsError
 from asr.files import atomic_path
 from asr.frontend.augment.draws import hash_ids
@@ -32,14 +41,12 @@ from asr.frontend.tar_members import tar_of
 from asr.progress import Progress
 from asr.text.normalize import normalize
 
-__all__ = ["ArrowManifest", "columns", "id_hashes", "tar_numbers", "write_arrow"]
+__all__ = ["ArrowManifest", "columns", "durations", "id_hashes", "tar_numbers", "write_arrow"]
 
 log = logging.getLogger("asr")
 
 _BLOCK = 1 << 14  # rows of a record batch
-_PART = (
-    1 << 11
-)  # utterances whose fields are looked at together: what is made of them fits a processor's cache
+_PART = 1 << 11  # utterances whose fields are looked at together: they fit a processor's cache
 _LISTED = 1_000_000  # names of files that conversion keeps while it checks that they exist
 _KEY = b"asr manifest"  # in the metadata: the text rules, "" for text as it was
 _DIGESTED = ("id", "text")
@@ -65,10 +72,8 @@ class ArrowManifest(Sequence[Utterance]):
         ]
         self._batches = [batch for batches in files for batch in batches]
         self._files = [number for number, batches in enumerate(files) for _ in batches]  # of each batch
-        self._starts = [
-            0,
-            *accumulate(batch.num_rows for batch in self._batches),
-        ]  # of each batch, and the end
+        # Of each batch, and the end.
+        self._starts = [0, *accumulate(batch.num_rows for batch in self._batches)]
         self._bases = [path.parent.absolute() for path in paths]
         rules = {reader.schema.metadata[_KEY].decode() for reader in readers}
         # The text rules that all transcripts have gone through; "" for none.
@@ -155,6 +160,11 @@ def columns(utterances: Sequence[Utterance], *names: str) -> Iterator[tuple[list
         yield tuple([getattr(one, name) for one in part] for name in names)
 
 
+def durations(utterances: Sequence[Utterance]) -> NDArray[np.float64]:
+    """(utterances,) seconds."""
+    return np.concatenate([np.zeros(0), *(np.array(part) for (part,) in columns(utterances, "duration"))])
+
+
 def id_hashes(utterances: Sequence[Utterance]) -> NDArray[np.uint64]:
     """(utterances,) `hash_ids` of their ids."""
     if isinstance(utterances, ArrowManifest):
@@ -235,7 +245,7 @@ def _blocks(manifest: Path) -> Iterator[list[Row]]:
         with manifest.open("rb") as file:
             total = sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 24), b""))
     except OSError as error:
-        raise _unreadable(manifest, error) from error
+        raise unreadable(manifest, error) from error
     progress = Progress("converting", total)
     rows = _usable(manifest)
     while block := list(islice(rows, _BLOCK)):
@@ -279,7 +289,7 @@ def _open(path: Path) -> Any:
     try:
         reader = arrow.ipc.open_file(arrow.memory_map(os.fspath(path)))
     except OSError as error:
-        raise _unreadable(path, error) from error
+        raise unreadable(path, error) from error
     except arrow.ArrowInvalid as error:
         raise DataError(
             f"{path}: no Arrow file, or cut short: {error}. Convert the manifest again."
@@ -289,10 +299,6 @@ def _open(path: Path) -> Any:
             f"{path}: an Arrow file, but no manifest. Expected one of `asr corpus convert --to arrow`."
         )
     return reader
-
-
-def _unreadable(path: Path, error: OSError) -> DataError:
-    return DataError(f"{path}: cannot read the manifest: {error.strerror or error}. Check the path.")
 
 
 @contextmanager

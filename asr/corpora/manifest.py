@@ -42,7 +42,7 @@ from asr.frontend.tar_members import tar_of
 __all__ = [
     "ARROW", "Channels", "ManifestRecording", "Row", "Splits", "Utterance", "channel_name", "manifest_rows",
     "missing_audio", "parse_manifest", "plain_path", "read_fields", "read_manifest", "read_recordings",
-    "read_usable", "unique_ids", "write_manifest",
+    "read_usable", "unique_ids", "unreadable", "write_manifest",
 ]  # fmt: skip
 
 ARROW = ".arrow"  # the suffix of a manifest of `asr.corpora.arrow`
@@ -167,9 +167,12 @@ def manifest_rows(path: Path, allow_empty_text: bool) -> Iterator[tuple[int, Row
                     else:
                         yield number, Row(number, *fields)
     except OSError as error:
-        raise DataError(
-            f"{path}: cannot read the manifest: {error.strerror or error}. Check the path."
-        ) from error
+        raise unreadable(path, error) from error
+
+
+def unreadable(path: Path, error: OSError) -> DataError:
+    """What is said of a manifest that the system does not let one read."""
+    return DataError(f"{path}: cannot read the manifest: {error.strerror or error}. Check the path.")
 
 
 def _read(
@@ -297,7 +300,7 @@ def read_recordings(path: Path) -> list[ManifestRecording | DataError]:
     try:
         lines = path.read_bytes().split(b"\n")
     except OSError as error:
-        raise DataError(f"{path}: cannot read the manifest: {error.strerror}. Check the path.") from error
+        raise unreadable(path, error) from error
     for number, line in enumerate(lines, start=1):
         if line.strip():
             try:

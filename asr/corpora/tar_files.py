@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from asr.corpora.arrow import columns
+from asr.corpora.arrow import durations
 from asr.corpora.manifest import Utterance, write_manifest
 from asr.errors import AudioError, DataError
 from asr.files import atomic_path
@@ -56,9 +56,8 @@ def write_tar_files(utterances: Sequence[Utterance], folder: Path, tar_s: float 
         DataError: two utterances have the same name, or the disk does not allow it; tar files that are
             complete stay for the next start.
     """
-    durations = np.concatenate([np.array(part) for (part,) in columns(utterances, "duration")])
     order = np.random.default_rng(0).permutation(len(utterances))
-    numbers = (np.cumsum(durations[order]) // tar_s).astype(np.int64)  # of each one's tar file
+    numbers = (np.cumsum(durations(utterances)[order]) // tar_s).astype(np.int64)  # of each one's tar file
     starts = np.flatnonzero(np.diff(numbers, prepend=-1))
     groups = np.split(order, starts[1:])
     manifest = folder / "manifest.jsonl"

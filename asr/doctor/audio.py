@@ -25,9 +25,8 @@ _OFFSET = 0.02  # of full scale
 _CLIPPED_SHARE, _CLIPPED_PEAK = 2e-3, 0.1  # samples at the peak; speech has 0.01% there
 _CLIPPED_LEAST = 20  # samples: fewer are at the peak of a short recording in the coarse steps of 8 bits
 _NARROW = 1e-5  # power density of 4.3 to 7 kHz, of that of 0.3 to 3.4 kHz: speech has 1e-4 and more
-_EDGE = (
-    1e-2  # power density of 4.1 to 4.6 kHz, of that of 3 to 3.4 kHz, at the upper end of a telephone's band
-)
+# Power density of 4.1 to 4.6 kHz, of that of 3 to 3.4 kHz, at the upper end of a telephone's band.
+_EDGE = 1e-2
 _NARROW_S = 3.0  # of speech, to judge by: a "no" has nothing above 4 kHz, few sentences lack an s
 _SPECTRA, _FFT = 100, 1024  # windows of a recording that are looked at
 

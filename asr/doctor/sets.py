@@ -9,7 +9,7 @@ from pathlib import Path
 from asr.corpora.manifest import Utterance
 from asr.doctor.audio import AudioFacts
 from asr.doctor.findings import Finding
-from asr.errors import AudioError
+from asr.errors import AudioError, first_few
 from asr.frontend.features import FeatureConfig, frame_count
 from asr.model.ctc import required_steps
 from asr.model.encoder import EncoderConfig, step_count
@@ -159,12 +159,9 @@ def _shared(
             if one.speaker in train:
                 speakers[one.speaker] += 1
         if speakers:
-            some = ", ".join(list(speakers)[:_NAMED])
-            more = ", ..." if len(speakers) > _NAMED else ""
-            count = len(speakers)
-            detail = (
-                f"{some}{more}, who have {sum(speakers.values()):,} of {len(manifests[name]):,} utterances"
-            )
+            count, spoken = len(speakers), sum(speakers.values())
+            some = first_few(list(speakers), _NAMED)
+            detail = f"{some}, who have {spoken:,} of {len(manifests[name]):,} utterances"
             yield Finding(check="shared-speaker", manifest=name, detail=detail, count=count, value=count)
         shared = [text for text in texts[name] if text in sentences]
         if shared:

@@ -28,6 +28,14 @@ def sound(path: Path, seconds: float = 0.1) -> None:
     soundfile.write(os.fsencode(path), samples, rate, format=kind, subtype=subtype)
 
 
+def long_and_short(folder: Path) -> tuple[Path, Path]:
+    """A recording of 3 s, which utterances are parts of, and one of half a second."""
+    long, short = folder / "long.wav", folder / "b.flac"
+    sound(long, 3.0)
+    sound(short, 0.5)
+    return long, short
+
+
 def write(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")

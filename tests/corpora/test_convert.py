@@ -12,15 +12,13 @@ from asr.corpora.convert import Target, convert
 from asr.corpora.folder import read_folder
 from asr.corpora.manifest import Utterance, read_manifest, write_manifest
 from asr.errors import DataError
-from tests.corpora.look_alikes import sound
+from tests.corpora.look_alikes import long_and_short
 
 
 @pytest.fixture
 def utterances(tmp_path: Path) -> list[Utterance]:
     """Whole recordings, and parts of one."""
-    sound(tmp_path / "audio/long.wav", 3.0)
-    sound(tmp_path / "audio/b.flac", 0.5)
-    long, short = tmp_path / "audio/long.wav", tmp_path / "audio/b.flac"
+    long, short = long_and_short(tmp_path / "audio")
     return [
         Utterance(id="z", audio_filepath=short, duration=0.5, text='say "no", ок', speaker="ben"),
         Utterance(id="a 1", audio_filepath=long, duration=1.0, text="one", speaker="anna", offset=0.5),

@@ -16,15 +16,13 @@ from asr.corpora.manifest import Utterance, read_manifest
 from asr.corpora.tar_files import write_tar_files
 from asr.errors import AudioError, DataError
 from asr.frontend.audio import read_audio
-from tests.corpora.test_corpora import sound
+from tests.corpora.look_alikes import long_and_short, sound
 
 
 @pytest.fixture
 def utterances(tmp_path: Path) -> list[Utterance]:
     """Whole recordings, and parts of one, of which one has a channel of its own."""
-    sound(tmp_path / "audio/long.wav", 3.0)
-    sound(tmp_path / "audio/b.flac", 0.5)
-    long, short = tmp_path / "audio/long.wav", tmp_path / "audio/b.flac"
+    long, short = long_and_short(tmp_path / "audio")
     return [
         Utterance(id="z.1", audio_filepath=short, duration=0.5, text="ναι", speaker="ben"),
         Utterance(id="a/1", audio_filepath=long, duration=1.0, text="one", speaker="anna", offset=0.5),
