@@ -54,7 +54,8 @@ def read_member(path: Path) -> bytes:
     tar = path.with_name(found[1])
     offset, size = int(found[2]), int(found[3])
     status = tar.stat()
-    data = os.pread(_open(tar, status.st_size, status.st_mtime_ns).descriptor, size, offset)
+    open_tar = _open(tar, status.st_size, status.st_mtime_ns)  # held: another thread's call may close it
+    data = os.pread(open_tar.descriptor, size, offset)
     if len(data) < size or not size:
         raise AudioError(
             f"{path}: the tar file has {status.st_size} bytes. Expected a recording of {size} bytes at byte "

@@ -211,8 +211,8 @@ def test_killed_loader_process(manifest: Path, tmp_path: Path) -> None:
     os.kill(victims[-1], signal.SIGKILL)
     output, errors = process.communicate(timeout=60)
     assert (process.returncode, output) == (2, ""), errors
-    assert "error: a loader process was killed" in errors.splitlines()[-1]
-    assert "Traceback" not in errors
+    # Above it may stand an exception that Python ignored: torch's signal handler may meet a destructor.
+    assert errors.splitlines()[-1].startswith("error: a loader process was killed")
     assert load_checkpoint(run_dir / "checkpoint.pt", CPU)[0].update > 0
 
 

@@ -12,6 +12,7 @@ import torch
 from asr.batching.digests import audio_digests
 from asr.corpora.manifest import Utterance
 from asr.errors import AudioError
+from asr.frontend import tar_members
 from asr.frontend.audio import audio_info, read_audio
 from asr.frontend.tar_members import audio_file, is_member, read_member, tar_of
 
@@ -72,3 +73,11 @@ def test_damage_is_named(tmp_path: Path) -> None:
         read_audio(member, 16_000)
     with pytest.raises(AudioError, match=r"y\.tar:0:10: cannot be read: No such file"):
         read_audio(tmp_path / "y.tar:0:10", 16_000)
+
+
+def test_tar_file_stays_open_while_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards two threads that open a tar file at once: of two objects one is kept, the other closed early."""
+    (tmp_path / "a.txt").write_bytes(b"0123456789")
+    (member,) = pack(tmp_path / "x.tar", tmp_path / "a.txt")
+    monkeypatch.setattr(tar_members, "_open", lambda path, size, changed_ns: tar_members._Tar(path, size))
+    assert read_member(member) == b"0123456789"
