@@ -178,6 +178,7 @@ def test_warm_start_of_other_symbols(tmp_path: Path) -> None:
     assert nothing == {"target_embedding.weight", "output.weight", "output.bias"}
 
 
+@pytest.mark.usefixtures("no_pictures")
 @pytest.mark.parametrize("attention", ["dot", "additive"])
 def test_microscope(attention: AttentionKind, tmp_path: Path) -> None:
     """The gradient microscope measures each direction of encoder and decoder once, of another cell too, also
