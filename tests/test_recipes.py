@@ -302,7 +302,7 @@ def test_digits_scores_and_says_where_the_results_are(run: Run, few_digits: Spli
     """Guards the demo's last lines, which new users see first; --train.resume knows a finished run."""
     fsdd_look_alike(tmp_path)
     folders = ["--train.run-dir", tmp_path / "run", "--batch.cache-dir", tmp_path / "features"]
-    arguments = ["--data.root", tmp_path, *folders, *TINY, "--train.updates", "2"]
+    arguments = ["--data.root", tmp_path, *folders, *TINY, "--train.updates", "15"]
     done = run("digits", *arguments, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     words = sum(len(utterance.text.split()) for utterance in few_digits.test)
@@ -419,7 +419,7 @@ def test_yesno_learns_to_tell_yes_from_no(tmp_path: Path, speech: Path) -> None:
     and yet far below what a broken pipeline reaches; recipes/README.md has the results."""
     done = run_process(
         "yesno", "--data.root", speech / "waves_yesno", "--train.run-dir", tmp_path / "run",
-        "--batch.cache-dir", tmp_path / "features", cwd=tmp_path,
+        "--batch.cache-dir", tmp_path / "features", "--train.epochs", "30", cwd=tmp_path,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     errors = re.search(r"^%WER \S+ \[ (\d+) / 240,", done.stdout, re.MULTILINE)
