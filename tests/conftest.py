@@ -62,6 +62,13 @@ def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str
     return run_command
 
 
+@pytest.fixture
+def no_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests of scores: the report and the pictures take longer than all else in them."""
+    monkeypatch.setattr("asr.commands.evaluate.write_page", lambda *_: None)
+    monkeypatch.setattr("asr.scoring.tuning.draw_surface", lambda *_: None)
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Give each of several processes of pytest-xdist, which start after this, one thread.
 
