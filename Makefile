@@ -7,6 +7,9 @@ PYTHON ?= python3.11 python3.12 python3.13 python3 python
 ARGS ?=
 
 IN_VENV := .venv/bin/python
+# Two processes, each with half of the tests; one that has run out takes half of what the other has left. For a debugger:
+# ARGS="-n 0"; with more cores: ARGS="-n 4".
+PYTEST := $(IN_VENV) -m pytest -n 2 --dist worksteal
 PIP_INSTALL := $(IN_VENV) -m pip install --quiet --disable-pip-version-check
 # The variable silences a notice of mkdocs-material about the next major version of mkdocs. Not --quiet: with it, warnings
 # are not counted, and --strict passes whatever is broken.
@@ -30,10 +33,10 @@ demo: .venv/.installed-base ## transcribe real recordings, then train and score 
 
 test: .venv/.installed-dev ## run all tests but those that need a CUDA GPU (under 15 minutes on 2 cores)
 	@echo "Tests: everything except what needs a CUDA GPU. Under 15 minutes on 2 idle cores; the last line is the result."
-	@$(IN_VENV) -m pytest -m "not gpu" $(ARGS)
+	@$(PYTEST) -m "not gpu" $(ARGS)
 
 fast-test: .venv/.installed-dev ## run the tests that take seconds, not minutes
-	@$(IN_VENV) -m pytest -q -m "not slow and not gpu" $(ARGS)
+	@$(PYTEST) -q -m "not slow and not gpu" $(ARGS)
 
 check: .venv/.installed-dev ## what every change must pass besides the tests: format, lint, types, layers, docs (1 minute)
 	@echo "Check 1 of 5: format (make format fixes it)"

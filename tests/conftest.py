@@ -62,6 +62,22 @@ def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str
     return run_command
 
 
+@pytest.fixture
+def no_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests of scores: the report and the pictures take longer than all else in them."""
+    monkeypatch.setattr("asr.commands.evaluate.write_page", lambda *_: None)
+    monkeypatch.setattr("asr.scoring.tuning.draw_surface", lambda *_: None)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Give each of several processes of pytest-xdist, which start after this, one thread.
+
+    More threads than cores make a recurrent net's training many times slower.
+    """
+    if config.getoption("numprocesses", None):
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark every test that asks for real speech, so that `-m "not speech"` leaves them out."""
     for item in items:

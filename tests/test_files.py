@@ -88,19 +88,25 @@ def test_weights_digest_in_any_order() -> None:
         assert weights_digest({**weights, **other}) != same
 
 
-def _hold(path: Path, seconds: float) -> None:
+def _hold(path: Path, release: Path) -> None:
     with locked(path):
         path.with_suffix(".held").touch()
-        time.sleep(seconds)
+        while not release.exists():
+            time.sleep(0.01)
         path.with_suffix(".held").unlink()
 
 
 def test_one_process_at_a_time(tmp_path: Path) -> None:
     """Guards a cache that two processes fill: the second waits, says so once, and goes on; a killed
     process holds nothing."""
-    path, waited = tmp_path / "lock", []
+    path, release, waited = tmp_path / "lock", tmp_path / "release", []
+
+    def wait() -> None:
+        waited.append(1)
+        release.touch()
+
     for killed in (False, True):
-        other = multiprocessing.get_context("fork").Process(target=_hold, args=(path, 60 if killed else 0.3))
+        other = multiprocessing.get_context("fork").Process(target=_hold, args=(path, release))
         other.start()
         while not path.with_suffix(".held").exists():
             time.sleep(0.01)
@@ -109,9 +115,10 @@ def test_one_process_at_a_time(tmp_path: Path) -> None:
             os.kill(other.pid, 9)
             other.join()
             path.with_suffix(".held").unlink()
-        with locked(path, lambda: waited.append(1)):
+        with locked(path, wait):
             assert not path.with_suffix(".held").exists()
         other.join()
+        release.unlink(missing_ok=True)
     assert waited == [1]
 
 

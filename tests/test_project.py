@@ -1,6 +1,7 @@
 """The habits of the project, held as tests: what a reviewer would otherwise look for in every change."""
 
 import ast
+import functools
 import re
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from collections.abc import Iterator
 from fnmatch import fnmatch
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,6 +30,7 @@ def relative(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
 
+@functools.cache
 def parse(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
 
@@ -144,55 +147,58 @@ def has_docstring(node: Definition) -> bool:
     return bool(ast.get_docstring(node)) or "overload" in decorators or ".setter" in decorators
 
 
-@pytest.mark.parametrize("module", MODULES, ids=relative)
-def test_public_names_have_docstrings(module: Path) -> None:
+def test_public_names_have_docstrings() -> None:
     """A public function whose shapes and units have to be read out of its body; overrides need none."""
-    tree = parse(module)
     ignores = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["ruff"]["lint"]
-    overrides = any(
-        "D102" in rules and fnmatch(relative(module), pattern)
-        for pattern, rules in ignores["per-file-ignores"].items()
-    )
-    bare = [
-        name
-        for name, node in public_definitions(tree.body)
-        if not has_docstring(node) and not (overrides and "." in name)
-    ]
-    assert ast.get_docstring(tree) or not tree.body, "the module has no docstring"
+    overriding = [path for path, rules in ignores["per-file-ignores"].items() if "D102" in rules]
+    bare = []
+    for module in MODULES:
+        overrides = any(fnmatch(relative(module), pattern) for pattern in overriding)
+        for name, node in public_definitions(parse(module).body):
+            if not has_docstring(node) and not (overrides and "." in name):
+                bare.append(f"{relative(module)}: {name}")
+    bare += [relative(m) for m in MODULES if parse(m).body and not ast.get_docstring(parse(m))]
     assert not bare, f"no docstring: {bare}"
 
 
-@pytest.mark.parametrize("module", MODULES, ids=relative)
-def test_no_assert(module: Path) -> None:
+def found_in(modules: list[Path], kind: type[ast.stmt | ast.expr]) -> Iterator[tuple[str, Any]]:
+    """Every node of one kind, and where it is."""
+    for module in modules:
+        for node in ast.walk(parse(module)):
+            if isinstance(node, kind):
+                yield f"{relative(module)}:{node.lineno}", node
+
+
+def test_no_assert() -> None:
     """Asserts vanish under `python -O` and tell a user nothing; errors are children of AsrError."""
-    lines = [node.lineno for node in ast.walk(parse(module)) if isinstance(node, ast.Assert)]
-    assert not lines, f"assert on lines {lines}"
+    places = [place for place, _ in found_in(MODULES, ast.Assert)]
+    assert not places, f"assert in {places}"
 
 
-@pytest.mark.parametrize("module", MODULES, ids=relative)
-def test_only_the_command_line_prints_and_exits(module: Path) -> None:
+def test_only_the_command_line_prints_and_exits() -> None:
     """A library call that writes into its caller's output, or ends its caller's process."""
-    if relative(module) in ("asr/cli.py", "asr/console.py"):
-        return
+    library = [m for m in MODULES if relative(m) not in ("asr/cli.py", "asr/console.py")]
     forbidden = {"print", "exit", "quit", "sys.exit", "os._exit"}
-    calls = [node for node in ast.walk(parse(module)) if isinstance(node, ast.Call)]
-    found = [f"line {c.lineno}: {ast.unparse(c.func)}()" for c in calls if ast.unparse(c.func) in forbidden]
+    calls = [(place, ast.unparse(node.func)) for place, node in found_in(library, ast.Call)]
+    found = [f"{place}: {name}()" for place, name in calls if name in forbidden]
     assert not found, f"belongs into asr/console.py: {found}"
 
 
-@pytest.mark.parametrize("module", MODULES, ids=relative)
-def test_file_is_short_enough_to_read(module: Path) -> None:
+def test_files_are_short_enough_to_read() -> None:
     """Files that nobody reads to the end: 300 lines are the aim, 500 the bound."""
-    assert len(module.read_text(encoding="utf-8").splitlines()) <= 500
+    long = [relative(m) for m in MODULES if len(m.read_text(encoding="utf-8").splitlines()) > 500]
+    assert not long, f"more than 500 lines: {long}"
 
 
-@pytest.mark.parametrize("module", [m for m in MODULES if m.name == "__init__.py"], ids=relative)
-def test_no_name_hides_a_module(module: Path) -> None:
+def test_no_name_hides_a_module() -> None:
     """`from .transcribe import transcribe` in an `__init__`: the name no longer reaches the module."""
-    siblings = {path.stem for path in module.parent.iterdir() if path.suffix == ".py" or path.is_dir()}
-    froms = [node for node in parse(module).body if isinstance(node, ast.ImportFrom)]
-    bound = {alias.asname or alias.name for node in froms for alias in node.names}
-    assert not bound & siblings, f"names that hide modules: {sorted(bound & siblings)}"
+    for module in (m for m in MODULES if m.name == "__init__.py"):
+        siblings = {path.stem for path in module.parent.iterdir() if path.suffix == ".py" or path.is_dir()}
+        froms = [node for node in parse(module).body if isinstance(node, ast.ImportFrom)]
+        bound = {alias.asname or alias.name for node in froms for alias in node.names}
+        assert not bound & siblings, (
+            f"{relative(module)}: names that hide modules: {sorted(bound & siblings)}"
+        )
 
 
 def test_nothing_needs_torchaudio() -> None:

@@ -105,6 +105,7 @@ def test_the_best_point_is_stored(tones: Any, model: Path, lm: Path, run: Run) -
     assert tuned.tuning.priors == tuple(emissions.mean_posteriors().tolist())
 
 
+@pytest.mark.usefixtures("no_pages")
 def test_two_language_models(tones: Any, model: Path, lm: Path, tmp_path: Path, run: Run) -> None:
     """A second language model whose weight is not tuned, not stored, or used for another pair."""
     text, second = tmp_path / "right.txt", tmp_path / "characters.bin"
@@ -125,6 +126,7 @@ def test_two_language_models(tones: Any, model: Path, lm: Path, tmp_path: Path, 
     assert "defaults, not tuned" in run(*ask)[1]
 
 
+@pytest.mark.usefixtures("no_pages")
 def test_hot_words_have_weights_of_their_own(tones: Any, model: Path, lm: Path, run: Run) -> None:
     """Weights that were tuned with hot words used without them, and the reverse in silence."""
     ask = ("evaluate", tones.manifest, "--model", model, "--lm", lm)
@@ -138,6 +140,7 @@ def test_hot_words_have_weights_of_their_own(tones: Any, model: Path, lm: Path, 
     assert len(load_model(model).settings.tunings) == 2
 
 
+@pytest.mark.usefixtures("no_pages")
 def test_tuning_again_gives_the_same(tones: Any, model: Path, lm: Path, run: Run) -> None:
     """A search that depends on threads or on an order: nobody could repeat a table."""
     found = []
@@ -160,6 +163,7 @@ def test_rescoring_and_search_are_tuned_apart(tones: Any, model: Path, lm: Path,
     assert "defaults, not tuned" in out
 
 
+@pytest.mark.usefixtures("no_pages")
 def test_a_useless_language_model_is_said_to_be_one(
     tones: Any, model: Path, tmp_path: Path, run: Run
 ) -> None:
@@ -178,6 +182,7 @@ def test_a_useless_language_model_is_said_to_be_one(
     assert "is the smallest that was tried. Widen: --grid.lm-weights" in err
 
 
+@pytest.mark.usefixtures("no_pages")
 def test_the_stored_score_is_that_of_evaluate(
     tones: Any, model: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -204,6 +209,7 @@ def test_the_stored_score_is_that_of_evaluate(
     assert asked.count((30, 1)) == 2  # without language model, by evaluate
 
 
+@pytest.mark.usefixtures("no_pages")
 def test_what_is_given_is_not_searched(tones: Any, model: Path, lm: Path, run: Run) -> None:
     """A weight that the user fixes and the search moves; a budget of points that is passed."""
     out = model.parent / "out"

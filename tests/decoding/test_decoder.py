@@ -23,6 +23,8 @@ from asr.model.saved import load_model, save_model, store_tuning
 from asr.text.phones import PhoneTokenizer
 from tests.shapes import charrnn_config
 
+pytestmark = pytest.mark.usefixtures("no_pages")
+
 Run = Callable[..., tuple[int, str, str]]
 
 ARPA = """\\data\\

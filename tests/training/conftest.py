@@ -19,6 +19,7 @@ from asr.frontend.augment import AugmentConfig
 from asr.frontend.features import FeatureConfig
 from asr.model.acoustic import AcousticModel, ModelSettings
 from asr.model.encoder import EncoderConfig
+from asr.training import diagnostics
 from asr.training.config import TrainConfig
 from asr.training.distributed import Process
 from asr.training.recogniser import Settings
@@ -136,6 +137,12 @@ def make_trainer(tones: list[Utterance], tmp_path: Path) -> Callable[..., Traine
         return Trainer(SpeechTask(model, train, dev), settings, ALONE, {"train.seed": settings.seed})
 
     return make
+
+
+@pytest.fixture
+def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests under the gradient microscope: drawing takes longer than all else in them."""
+    monkeypatch.setattr(diagnostics, "draw", lambda *_: [])
 
 
 @pytest.fixture(scope="session")

@@ -84,12 +84,6 @@ def test_elman_network_vanishes_and_lstm_does_not(
         assert "a vanishing gradient" in page
 
 
-@pytest.fixture
-def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """For tests that look at something else: drawing takes longer than all else in them."""
-    monkeypatch.setattr(microscope_module, "draw", lambda *_: [])
-
-
 def fixed_measurement(factor: float) -> Measurement:
     curve = tuple(factor**lag for lag in range(42))
     return Measurement(1, "forwards", curve, curve, {"hidden": 1.0}, {"hidden": Saturation(0, 0)}, None, None)
