@@ -105,6 +105,8 @@ def read_lines(path: Path) -> list[str]:
         ) from None
     if not content:
         return []
+    if other := not_text(content, path):
+        raise DataError(other)
     if name := encoding_of(content):  # letters of ASCII in UTF-16 are UTF-8, too, with zeros between them
         raise DataError(f"{path} is {name}. UTF-8 text was expected. {not_utf8(content, 0, str(path))}")
     texts = []
@@ -118,6 +120,43 @@ def read_lines(path: Path) -> list[str]:
                 f"is not UTF-8. UTF-8 text was expected. {not_utf8(line, error.start, str(path))}"
             ) from None
     return texts
+
+
+# What a file begins with that is no text, what it is, and what to do.
+_NO_TEXT: tuple[tuple[bytes, str, str], ...] = (
+    (b"\x1f\x8b", "compressed with gzip", "Decompress it: gunzip"),
+    (b"\xfd7zXZ", "compressed with xz", "Decompress it: unxz"),
+    (b"BZh", "compressed with bzip2", "Decompress it: bunzip2"),
+    (b"\x28\xb5\x2f\xfd", "compressed with Zstandard", "Decompress it: unzstd"),
+    (
+        b"PK\x03\x04",
+        "a zip archive or a document of an office program",
+        "Unpack it, or save it as plain text:",
+    ),
+    (b"\xd0\xcf\x11\xe0", "a document of an office program", "Save it as plain text:"),
+    (b"{\\rtf", "a document in RTF", "Save it as plain text:"),
+    (b"%PDF", "a PDF document", "Write its text into a file: pdftotext"),
+    (b"ARROW1", "an Arrow file", "Give the text that it was made from, not"),
+    (b"RIFF", "a sound file", "Give its transcript, not"),
+    (
+        b"version https://git-lfs",
+        "a pointer of Git LFS and not the file itself",
+        "Fetch it: git lfs pull --include",
+    ),
+)
+
+
+def not_text(content: bytes, path: Path) -> str:
+    """What a file is that is no text, and what to do, for a message; "" where it may be text.
+
+    Args:
+        content: of the file, or of its start.
+        path: of the file.
+    """
+    for start, name, remedy in _NO_TEXT:
+        if content.startswith(start):
+            return f"{path} is {name}. UTF-8 text was expected. {remedy} {shlex.quote(str(path))}."
+    return ""
 
 
 def encoding_of(content: bytes) -> str:

@@ -1,5 +1,6 @@
 """Files: whole or not at all, digests by content, one process at a time."""
 
+import gzip
 import multiprocessing
 import os
 import shlex
@@ -159,6 +160,23 @@ def test_wide_encodings_are_named(content: bytes, name: str, tmp_path: Path) -> 
     message = str(caught.value)
     assert f"a.txt is {name}. UTF-8 text was expected. Convert it: iconv -f {name} -t UTF-8 " in message
     assert shlex.quote(str(path)) in message
+
+
+@pytest.mark.parametrize(
+    ("content", "name"),
+    [
+        (gzip.compress(b"a b"), "compressed with gzip. UTF-8 text was expected. Decompress it: gunzip "),
+        (b"PK\x03\x04\x14\0\x06", "a zip archive or a document of an office program"),
+        (b"%PDF-1.7\n%\xe2\xe3", "a PDF document"),
+        (b"RIFF\x24\0\0\0WAVEfmt \x10\0\0\0\1\0\1\0", "a sound file"),
+    ],
+)
+def test_what_is_no_text(content: bytes, name: str, tmp_path: Path) -> None:
+    """A document or a compressed file that is called UTF-16, with a command that makes nonsense of it."""
+    path = tmp_path / "a.txt"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=f"a.txt is {name}"):
+        read_lines(path)
 
 
 def test_code_pages_are_shown() -> None:

@@ -46,7 +46,7 @@ class AdaptSettings:
 
     # a name such as english, or a folder that `asr adapt` has written
     model: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
-    # text files about the subject, one sentence a line, plain or compressed (.gz, .xz); numbers as words
+    # text files about the subject, one sentence a line, plain or .gz, .xz or .bz2; numbers as words
     text: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="TEXT...")]
     # folder for the adapted model
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"], metavar="OUT")]

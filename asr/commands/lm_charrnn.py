@@ -22,7 +22,7 @@ class CharRnnTrainSettings:
     --train.resume.
     """
 
-    # text files, one sentence a line, in UTF-8, plain or compressed (.gz, .xz)
+    # text files, one sentence a line, in UTF-8, plain or .gz, .xz or .bz2
     texts: Annotated[
         tuple[Path, ...],
         tyro.conf.Positional,

@@ -4,8 +4,9 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from asr.errors import SettingsError
-from asr.transcripts.formats import WITH_IDS, texts_by_id
+from asr.errors import DataError, SettingsError
+from asr.files import read_lines
+from asr.transcripts.formats import OF_ONE, WITH_IDS, read_transcripts, texts_by_id
 
 if TYPE_CHECKING:
     from asr.scoring.wer import Score
@@ -14,9 +15,13 @@ __all__ = ["score_texts"]
 
 log = logging.getLogger("asr")
 
+_NO_LINES = (".stm", ".csv")  # whose lines have more than texts, and which nothing here reads
+
 
 def score_texts(reference: Path, hypothesis: Path, normalizer: str, *, ids: bool) -> "Score":
     """Score a file against another; matched by ids where one of them has these, otherwise by lines.
+
+    Subtitles and a TextGrid are the text of one recording, whatever lines it has.
 
     Args:
         reference: with the true texts; its suffix names its format.
@@ -31,7 +36,18 @@ def score_texts(reference: Path, hypothesis: Path, normalizer: str, *, ids: bool
     # Imported here, so that `asr --help`, which needs only the settings, stays fast.
     from asr.scoring.text_files import score_by_id, score_files
 
-    if not any(path.suffix.lower() in WITH_IDS for path in (reference, hypothesis)):
+    for path in (reference, hypothesis):
+        if path.suffix.lower() in _NO_LINES:
+            raise DataError(
+                f"{path}: files of this format are not read. Expected a text, one line an utterance, or trn, "
+                f"ctm or jsonl. Write `TEXT (ID)` for each utterance into a .trn file."
+            )
+    suffixes = {reference.suffix.lower(), hypothesis.suffix.lower()}
+    if suffixes & {*OF_ONE} and not suffixes & {*WITH_IDS}:
+        name = reference.stem
+        references, hypotheses = {name: _whole_text(reference)}, {name: _whole_text(hypothesis)}
+        return score_by_id(references, hypotheses, reference, hypothesis, normalizer)
+    if not suffixes & {*WITH_IDS}:
         return score_files(reference, hypothesis, normalizer=normalizer, ids=ids)
     references = _read_by_id(reference, hypothesis, ids)
     hypotheses = _read_by_id(hypothesis, reference, ids)
@@ -46,10 +62,17 @@ def score_texts(reference: Path, hypothesis: Path, normalizer: str, *, ids: bool
     return score_by_id(references, hypotheses, reference, hypothesis, normalizer)
 
 
+def _whole_text(path: Path) -> str:
+    """The text of one recording."""
+    if path.suffix.lower() in OF_ONE:
+        return read_transcripts(path)[0].text
+    return " ".join(read_lines(path))
+
+
 def _read_by_id(path: Path, other: Path, ids: bool) -> dict[str, str]:
     from asr.scoring.text_files import read_by_id
 
-    if path.suffix.lower() in WITH_IDS:
+    if path.suffix.lower() in (*WITH_IDS, *OF_ONE):
         return texts_by_id(path)
     if ids:
         return read_by_id(path)

@@ -28,6 +28,7 @@ _SPLITS = {
     "validated": "train", "test": "test", "testing": "test", "eval": "test",
 }  # fmt: skip
 _NO_SPEAKER = frozenset({"wav", "wavs", "flac", "clips", "audio", "recordings", "data", *_SPLITS})
+_OVERSHOOT_S = 0.5  # that a segment may end after its recording, as in Kaldi's extract-segments
 _LARGEST_SHARE = 0.25  # of the utterances, that a held-out speaker may have
 
 
@@ -149,7 +150,17 @@ def _once(clips: Sequence[Clip], files: FolderFiles) -> Sequence[Clip]:
         if best[clip.audio, clip.offset, clip.channel, clip.text] is not clip:
             files.leave_out(f"{clip.source}: {clip.audio.name}", "in another list, too", expected=True)
     kept = {id(clip) for clip in best.values()}
-    return [clip for clip in clips if id(clip) in kept]
+    texts: dict[Path, str] = {}  # of whole recordings
+    once = []
+    for clip in clips:
+        whole = not clip.is_part and clip.claimed is None
+        if id(clip) in kept and whole and texts.setdefault(clip.audio, clip.text) != clip.text:
+            files.leave_out(
+                f"{clip.source}: {clip.audio.name}", "another transcript of a recording that has one"
+            )
+        elif id(clip) in kept:
+            once.append(clip)
+    return once
 
 
 def _with_ends(clips: Sequence[Clip]) -> Iterable[Clip]:
@@ -270,10 +281,15 @@ def _collect(clips: Sequence[Clip], splits: Sequence[str], files: FolderFiles) -
         elif isinstance(length, AudioError):
             files.leave_out(clip.audio, f"unreadable audio: {str(length).removeprefix(f'{clip.audio}: ')}")
         else:
-            end = min(clip.end or float("inf"), length or 0.0)
-            if end - clip.offset <= 0.02:
+            length = length or 0.0
+            end = min(clip.end or float("inf"), length)
+            shown = clip.source.suffix.lower() in files.readers  # a subtitle may stay after the last word
+            overshoots = not shown and clip.end is not None and clip.end > length + _OVERSHOOT_S
+            if end - clip.offset <= 0.02 or overshoots:
                 ended = clip.end is not None and clip.end <= clip.offset
                 why = "ends before it begins" if ended else "begins after the end of its recording"
+                if overshoots and clip.offset < length:
+                    why = f"ends at {clip.end:g} s, after the end of its recording, at {length:g} s"
                 files.leave_out(f"{clip.audio} {clip.offset:g} s", f"a segment that {why}")
                 continue
             collector.add_segment(

@@ -14,7 +14,9 @@ Hugging Face's audiofolder (names of columns).
 
 import csv
 import json
+import logging
 import os
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -31,10 +33,13 @@ __all__ = ["LAYOUTS", "Clip", "FolderFiles", "SegmentReader", "recording_name"]
 SegmentReader = Callable[[Path], Sequence[tuple[float, float, str]]]
 """Reads a file of timed text: (start, end, text) of each segment, seconds."""
 
-_AUDIO = ("audio_filepath", "audio_file", "audio", "path", "file", "filename", "file_name", "wav",
-          "wav_filename")  # fmt: skip
+log = logging.getLogger("asr")
+
+_AUDIO = ("audio_filepath", "audio_file", "audio", "audio_path", "path", "file", "filename", "file_name",
+          "filepath", "file_path", "wav", "wav_filename", "wav_path")  # fmt: skip
 _TEXT = ("text", "transcript", "transcription", "sentence", "normalized_text", "raw_text")
 _SPEAKER = ("speaker", "speaker_id", "speaker_name", "client_id")
+_SEPARATOR = re.compile(r"(?i)sep=(.)")
 _REJECTED = ("invalidated", "other", "reported")  # lists of Common Voice
 _BESIDE = (".txt", ".lab", ".textgrid", ".srt", ".vtt")
 _AUDIO_FOLDERS = ("", "wavs", "wav", "clips", "audio", "recordings")
@@ -96,13 +101,15 @@ class FolderFiles:
 
     def find(self, name: str, folder: Path) -> Path | None:
         """The recording that a transcript names: a path, or a name with or without its ending."""
-        for base in (folder, folder.parent, self.root):
-            for between in _AUDIO_FOLDERS:
-                path = Path(os.path.normpath(base / between / name))
-                if path in self._known or (path.is_file() and path.suffix.lower() in AUDIO_SUFFIXES):
-                    return path
-                if stems := self._by_stem.get(path) or self._by_stem.get(path.with_suffix("")):
-                    return stems[0]
+        plain = name.strip().removeprefix("file://").replace("\\", "/")  # as other systems write paths
+        for spelled in dict.fromkeys((name, plain)):
+            for base in (folder, folder.parent, self.root):
+                for between in _AUDIO_FOLDERS:
+                    path = Path(os.path.normpath(base / between / spelled))
+                    if path in self._known or (path.is_file() and path.suffix.lower() in AUDIO_SUFFIXES):
+                        return path
+                    if stems := self._by_stem.get(path) or self._by_stem.get(path.with_suffix("")):
+                        return stems[0]
         return None
 
     def first_line(self, path: Path) -> str:
@@ -162,6 +169,11 @@ def _kaldi(files: FolderFiles) -> Iterator[Clip]:
                 files.leave_out(f"{scp}: {value}", "transcript without audio")
         speakers = _optional(files, folder / "utt2spk")
         texts = _optional(files, folder / "text")
+        if speakers and (unknown := [key for key in texts if key not in speakers]):
+            log.warning(
+                "%s: no speaker of %d of the %d utterances of text, such as %s. Expected all: add them.",
+                folder / "utt2spk", len(unknown), len(texts), unknown[0],
+            )  # fmt: skip
         segments = _optional(files, folder / "segments")
         for key, text in texts.items():
             fields = segments[key].split() if key in segments else [key, "0", "-1"]
@@ -187,8 +199,15 @@ def _optional(files: FolderFiles, path: Path) -> dict[str, str]:
 def _manifest(files: FolderFiles) -> Iterator[Clip]:
     for path in (path for path in files.texts if path.suffix.lower() in (".jsonl", ".json", ".ndjson")):
         rows = files.lines(path)
-        if not any('"audio_filepath"' in row for row in rows[:5]):
+        start = "".join(rows[:5])
+        if not all(any(f'"{name}"' in start for name in names) for names in (_AUDIO, _TEXT)):
             continue
+        if start.lstrip().startswith("["):  # one list
+            try:
+                rows = [json.dumps(row) for row in json.loads("\n".join(rows))]
+            except ValueError as error:
+                files.leave_out(path, f"no list of JSON objects: {error}")
+                continue
         for number, row in enumerate(rows, start=1):
             if not row.strip():
                 continue
@@ -210,8 +229,9 @@ def _of_fields(files: FolderFiles, path: Path, fields: Mapping[str, Any]) -> Ite
     )
     channel = int(given["channel"]) if "channel" in given else None
     seconds = float(given["duration"]) if "duration" in given else None
-    offset = _start(given.get("offset", 0))
-    clip = Clip(Path(), text, str(given.get("id", "")), speaker, offset, None, channel)
+    offset = _start(given.get("offset", given.get("start", 0)))
+    end = float(given["end"]) if "end" in given and "duration" not in given else None
+    clip = Clip(Path(), text, str(given.get("id", "")), speaker, offset, end, channel)
     if not audio or (channel or 0) < 0:
         raise ValueError("no recording, or no channel, is named")
     if found := files.find(audio, path.parent):
@@ -258,14 +278,23 @@ def _metadata(files: FolderFiles) -> Iterator[Clip]:
 def _table(files: FolderFiles) -> Iterator[Clip]:
     for path in (path for path in files.texts if path.suffix.lower() in (".tsv", ".csv")):
         first = files.first_line(path)
-        mark = "\t" if "\t" in first else ";" if first.count(";") > first.count(",") else ","
+        chosen = _SEPARATOR.fullmatch(first)  # the first line says it, as Excel writes it
+        mark = (
+            chosen[1]
+            if chosen
+            else "\t"
+            if "\t" in first
+            else ";"
+            if first.count(";") > first.count(",")
+            else ","
+        )
         if "|" in first or mark not in first:
             continue
         lines = files.lines(path)
-        rows = _rows(files, path, lines, mark)
+        rows = _rows(files, path, ["" if chosen else lines[0], *lines[1:]], mark)[bool(chosen) :]
         if not rows:
             continue
-        header = [name.strip().lower() for name in rows[0][1]]
+        header = [name.strip().lower().replace(" ", "_") for name in rows[0][1]]
         if path.stem in _REJECTED and "client_id" in header:
             files.leave_out(path, "clips that Common Voice did not accept", expected=True)
             continue
@@ -282,7 +311,7 @@ def _table(files: FolderFiles) -> Iterator[Clip]:
                 yield from _of_fields(files, path, dict(zip(names, row, strict=True)))
             except ValueError:
                 if any(row):
-                    files.leave_out(f"{path} line {number}", f"not {' '.join(names)}"[:100])
+                    files.leave_out(f"{path} line {number}", f"other fields than {', '.join(names)}"[:100])
 
 
 def _rows(files: FolderFiles, path: Path, lines: Sequence[str], mark: str) -> list[tuple[int, list[str]]]:
@@ -291,6 +320,7 @@ def _rows(files: FolderFiles, path: Path, lines: Sequence[str], mark: str) -> li
         [f"{line}\n" for line in lines],
         delimiter=mark,
         quoting=csv.QUOTE_NONE if mark == "\t" else csv.QUOTE_MINIMAL,
+        skipinitialspace=True,
         strict=True,
     )
     rows, number = [], 1
@@ -337,6 +367,8 @@ def _beside(files: FolderFiles) -> Iterator[Clip]:
         except DataError as error:
             files.leave_out(path, f"unreadable text: {str(error).removeprefix(f'{path} ')}")
             continue
+        if not segments:
+            files.leave_out(path, "a transcript without segments")
         name = recording_name(audio, files.root)
         for number, (start, end, text) in enumerate(segments, start=1):
             yield Clip(audio, text, f"{name}-{number:04}", "", start, end, source=path)

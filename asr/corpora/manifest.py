@@ -36,7 +36,7 @@ from asr.corpora.manifest_fields import (
     read_text,
 )
 from asr.errors import DataError
-from asr.files import atomic_path, encoding_of, not_utf8
+from asr.files import atomic_path, encoding_of, not_text, not_utf8
 from asr.frontend.tar_members import tar_of
 
 __all__ = [
@@ -157,6 +157,8 @@ def manifest_rows(path: Path, allow_empty_text: bool) -> Iterator[tuple[int, Row
     try:
         with path.open("rb") as lines:
             for number, line in enumerate(lines, start=1):
+                if number == 1 and (other := not_text(line, path)):
+                    raise DataError(other)
                 if number == 1 and (name := encoding_of(line)):
                     raise DataError(f"{path} is {name}. UTF-8 was expected. {not_utf8(line, 0, str(path))}")
                 if line.strip():

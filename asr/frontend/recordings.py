@@ -16,6 +16,16 @@ import soundfile
 from numpy.typing import NDArray
 
 from asr.errors import AudioError
+from asr.frontend.containers import (
+    ends_early,
+    has_frame_count,
+    is_chained,
+    is_finished,
+    read_bytes,
+    second_wav,
+    state,
+    with_size,
+)
 from asr.frontend.tar_members import is_member, read_member
 
 log = logging.getLogger("asr")
@@ -25,12 +35,12 @@ Block = NDArray[np.float32]  # (samples, channels)
 LOWEST_RATE, HIGHEST_RATE = 1000, 768_000  # Hz; outside of them a header is damaged
 STANDARD_INPUT = Path("-")
 
+_LFS_POINTER = b"version https://git-lfs"
 _BLOCK_S = 30.0  # decoded at a time
 _UNREADABLE = (
     "not a readable audio file ({}). Expected wav, flac, ogg, opus, mp3, m4a or another format that "
     "libsndfile or FFmpeg reads."
 )
-_CUT_SHORT = "The file is damaged or was cut short: copy or download it again."
 
 # libsndfile shortens a wav, aiff or au recording to what the file holds and reports it only in its log. Sizes
 # of 2 GiB and more are written by programs that do not know the length in advance.
@@ -39,8 +49,8 @@ _CLAIMED_SIZE = re.compile(
 )
 _UNKNOWN_SIZE = 0x7FFFF000 - 64
 
-# The start of a page's header: magic number, version, flags.
-_OGG_FIRST_PAGE, _OGG_PAGE, _OGG_LAST_PAGE = b"OggS\x00\x02", b"OggS\x00\x00", 4
+# What FFmpeg reads, but for what they name: other files and addresses.
+_PLAYLISTS = ("concat", "dash", "hls")
 
 _LARGEST_FRAME = 1152  # samples of a frame of mp3; encoders count their padding differently
 
@@ -96,12 +106,12 @@ def open_recording(path: Path, *, partial: bool = False) -> Iterator[Recording]:
         raise AudioError(
             f"{path}: cannot be read: {error.strerror or error}. Expected an audio file."
         ) from None
-    before = _state(source)
+    before = state(source)
     try:
         with _open(path, source, partial) as recording:
             yield recording
     finally:
-        if _state(source) != before:
+        if state(source) != before:
             _warn_once(
                 f"{path}: the file changed while it was read: the result may be of a part of it. Read it "
                 f"again when it is complete."
@@ -114,6 +124,13 @@ def _open(path: Path, source: Path | bytes, partial: bool) -> Recording:
         opened = os.fsencode(source) if isinstance(source, Path) else io.BytesIO(source)
         file = soundfile.SoundFile(opened)
     except (soundfile.LibsndfileError, TypeError):  # TypeError: a headerless .raw
+        if read_bytes(source, len(_LFS_POINTER)) == _LFS_POINTER:
+            raise AudioError(
+                f"{path}: a pointer of Git LFS and not the recording itself. Fetch it: git lfs pull."
+            ) from None
+        if end := second_wav(source):
+            what = f"another recording begins at byte {end}, after the first"
+            _report_part(path, what, "make it a file of its own", partial)
         return _FFmpegRecording(path, source, partial)
     try:
         _check_rate(path, file.samplerate)
@@ -123,23 +140,16 @@ def _open(path: Path, source: Path | bytes, partial: bool) -> Recording:
         file.close()
         raise
     file.close()
+    if file.frames == 0 and file.format in ("AU", "AIFF"):  # FFmpeg reads none without a length
+        source = with_size(read_bytes(source))
     return _FFmpegRecording(path, source, partial, no_length=file.frames == 0)
-
-
-def _state(source: Path | bytes) -> tuple[int, int] | None:
-    """The size and the time of the last change of a file; None for what is no file any more, or never was."""
-    try:
-        status = source.stat() if isinstance(source, Path) else None
-    except OSError:
-        return None
-    return (status.st_size, status.st_mtime_ns) if status else None
 
 
 def _knows_length(file: soundfile.SoundFile, source: Path | bytes) -> bool:
     """Whether libsndfile reads the recording to its end."""
     if file.format == "MP3" or not 0 < file.frames < 2**62:
         return False
-    return not (file.format == "OGG" and _is_chained(source))
+    return not (file.format in ("OGG", "FLAC") and is_chained(source))
 
 
 def _source(path: Path) -> Path | bytes:
@@ -177,13 +187,16 @@ def _check_rate(path: Path, sample_rate: int) -> None:
 
 def _report_cut(path: Path, what: str, partial: bool) -> None:
     """Refuse a recording that was cut short, or warn of it, once: both decoders may notice it."""
+    _report_part(path, f"{what}. The file is damaged or was cut short", "copy or download it again", partial)
+
+
+def _report_part(path: Path, what: str, remedy: str, partial: bool) -> None:
+    """Refuse a recording of which only a part can be decoded, or warn of it, once."""
     if not partial:
-        raise AudioError(f"{path}: {what}. {_CUT_SHORT}")
+        raise AudioError(f"{path}: {what}: {remedy}.")
     if path not in _cut_short:
         _cut_short.add(path)
-        log.warning(
-            "%s: %s. The file is damaged or was cut short: what could be decoded is used.", path, what
-        )
+        log.warning("%s: %s: what could be decoded is used.", path, what)
 
 
 _cut_short: set[Path] = set()  # recordings that a warning has named
@@ -213,14 +226,19 @@ class _SndfileRecording:
         stop = file.frames if samples is None else min(start + samples, file.frames)
         # In opus files of other programs than libsndfile, only a seek leaves out what the encoder put in
         # front of the recording (6.5 ms); where nothing was put, it changes nothing.
+        block_size = round(_BLOCK_S * file.samplerate)
         if start < stop and (start or file.subtype == "OPUS"):
-            file.seek(start)
+            if file.seekable():
+                file.seek(start)
+            else:  # GSM and some ADPCM: each block needs the one before
+                for position in range(0, start, block_size):
+                    file.read(min(block_size, start - position))
         while start < stop:
-            size = min(stop - start, round(_BLOCK_S * file.samplerate))
+            size = min(stop - start, block_size)
             try:
                 block: Block = file.read(size, dtype="float32", always_2d=True)
             except soundfile.LibsndfileError as error:
-                reason = str(error.error_string).strip().rstrip(".")
+                reason = str(error.error_string).removeprefix("Error : ").strip().rstrip(".")
                 _report_cut(self._path, f"cannot be decoded ({reason})", self._partial)
                 # libsndfile loses the whole block; FFmpeg decodes it up to the damage.
                 with _FFmpegRecording(self._path, self._source, self._partial) as recording:
@@ -247,11 +265,15 @@ class _FFmpegRecording:
     def __init__(self, path: Path, source: Path | bytes, partial: bool, *, no_length: bool = False) -> None:
         import av  # only here: most recordings do not need it, and it takes a while to load
 
-        self._path, self._partial, self._no_length = path, partial, no_length
+        self._path, self._source, self._partial, self._no_length = path, source, partial, no_length
         with _ffmpeg_errors(path):
-            opened = str(source) if isinstance(source, Path) else io.BytesIO(source)
-            self._container: Any = av.open(opened, metadata_errors="ignore")
+            # "file:", because a name with a colon would be an address. ignore_length is read by wav alone.
+            opened = f"file:{source}" if isinstance(source, Path) else io.BytesIO(source)
+            options = {"protocol_whitelist": "file"} | ({"ignore_length": "1"} if no_length else {})
+            self._container: Any = av.open(opened, metadata_errors="ignore", options=options)
         try:
+            if self._container.format.name in _PLAYLISTS:
+                raise AudioError(f"{path}: {_UNREADABLE.format('a list of other files')}")
             streams = self._container.streams.audio
             if not streams:
                 raise AudioError(f"{path}: {_UNREADABLE.format('no sound in it')}")
@@ -269,9 +291,11 @@ class _FFmpegRecording:
     def _claimed_length(self, source: Path | bytes) -> int | None:
         """Samples that the header claims, padding included, where it knows; None where it only guesses."""
         kind = self._container.format.name
-        if kind == "ogg" and not _is_finished(source):
+        if kind == "ogg" and not is_finished(source):
             _report_cut(self._path, "the last part is missing", self._partial)
-        knows = "mp4" in kind or (kind == "mp3" and _has_frame_count(source))
+        if "matroska" in kind and (cut := ends_early(source)):
+            _report_cut(self._path, cut, self._partial)
+        knows = "mp4" in kind or (kind == "mp3" and has_frame_count(source))
         duration = self._stream.duration
         return round(duration * self._stream.time_base * self.sample_rate) if knows and duration else None
 
@@ -319,6 +343,9 @@ class _FFmpegRecording:
                 yield np.asarray(converted.to_ndarray().T, np.float32)
         except (av.error.FFmpegError, ValueError) as error:
             what = f"cannot be decoded after {seconds:.1f} s ({_reason(error)})"
+            if is_chained(self._source):
+                what = f"another recording begins after {seconds:.1f} s, with another rate or other channels"
+                return _report_part(self._path, what, "make it a file of its own", self._partial)
             _report_cut(self._path, what, self._partial)
 
     def __enter__(self) -> Self:
@@ -335,52 +362,13 @@ def _ffmpeg_errors(path: Path) -> Iterator[None]:
 
     try:
         yield
+    except av.error.EOFError as error:
+        raise AudioError(
+            f"{path}: it ends before its first sound. It was cut short: copy or download it again."
+        ) from error
     except (av.error.FFmpegError, ValueError) as error:
         raise AudioError(f"{path}: {_UNREADABLE.format(_reason(error))}") from error
 
 
 def _reason(error: Exception) -> str:
     return str(getattr(error, "strerror", None) or error).strip().rstrip(".")
-
-
-def _bytes(source: Path | bytes, size: int | None = None) -> bytes:
-    """The first bytes of a file; all of them by default."""
-    if isinstance(source, bytes):
-        return source[:size]
-    with source.open("rb") as file:
-        return file.read(size)
-
-
-def _is_chained(source: Path | bytes) -> bool:
-    """Whether a stream begins in an Ogg file after another one has: one recording after the other."""
-    if isinstance(source, Path):
-        return _file_is_chained(source, _state(source))
-    return _begins_twice(_bytes(source))
-
-
-@lru_cache(maxsize=4096)  # one scan for each state of a file, however many utterances it holds
-def _file_is_chained(path: Path, state: tuple[int, int] | None) -> bool:
-    return _begins_twice(_bytes(path))
-
-
-def _begins_twice(data: bytes) -> bool:
-    # All of the file, since another stream may begin anywhere: 15 MB for an hour of speech in Opus, read and
-    # searched much faster than decoded.
-    return data.rfind(_OGG_FIRST_PAGE) > data.find(_OGG_PAGE)
-
-
-def _is_finished(source: Path | bytes) -> bool:
-    """Whether an Ogg file ends with the page that ends its stream."""
-    # All of the file, because what follows the last page may be of any length.
-    data = _bytes(source)
-    flags = data[data.rfind(b"OggS") + 5 :][:1]
-    return bool(flags and flags[0] & _OGG_LAST_PAGE)
-
-
-def _has_frame_count(source: Path | bytes) -> bool:
-    """Whether the first frame of an MP3 file counts all frames (Xing, Info or VBRI)."""
-    head = _bytes(source, 2**20)
-    if head[:3] == b"ID3":  # tags, with their size in four groups of seven bits
-        size = sum(byte << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))
-        head = head[10 + size :]
-    return any(mark in head[:1024] for mark in (b"Xing", b"Info", b"VBRI"))

@@ -1,8 +1,10 @@
 """Text files in, blocks of lines out: one sentence a line, in UTF-8, plain or compressed.
 
-gzip and xz are recognised by their first bytes; `-` is the standard input. Only a block of text is in memory.
+gzip, xz and bzip2 are recognised by their first bytes; `-` is the standard input. Only a block of text is in
+memory.
 """
 
+import bz2
 import gzip
 import io
 import lzma
@@ -14,7 +16,7 @@ from pathlib import Path
 from typing import cast
 
 from asr.errors import DataError
-from asr.files import encoding_of, not_utf8
+from asr.files import encoding_of, not_text, not_utf8
 
 __all__ = ["COMPRESSION_ERRORS", "decompressed", "read_blocks"]
 
@@ -28,13 +30,15 @@ def _open(path: Path) -> AbstractContextManager[io.BufferedReader]:
     return open(path, "rb")
 
 
-def decompressed(raw: io.BufferedReader) -> io.BufferedReader | gzip.GzipFile | lzma.LZMAFile:
-    """A file's content, decompressed if its first bytes are those of gzip or xz."""
+def decompressed(raw: io.BufferedReader) -> io.BufferedReader | gzip.GzipFile | lzma.LZMAFile | bz2.BZ2File:
+    """A file's content, decompressed if its first bytes are those of gzip, xz or bzip2."""
     magic = raw.peek(6)
     if magic.startswith(b"\x1f\x8b"):
         return gzip.GzipFile(fileobj=raw)
     if magic.startswith(b"\xfd7zXZ\x00"):
         return lzma.LZMAFile(raw)
+    if magic.startswith(b"BZh"):
+        return bz2.BZ2File(raw)
     return raw
 
 
@@ -91,6 +95,8 @@ def _checked(lines: bytes, path: Path, number: int) -> bytes:
         raise DataError(
             f"{path} is a language model in ARPA format. Text, one sentence a line, was expected."
         )
+    if number == 1 and (other := not_text(lines, path)):
+        raise DataError(other)
     if name := encoding_of(lines):  # letters of ASCII in UTF-16 are UTF-8, too, with zeros between them
         raise DataError(f"{path} is {name}. UTF-8 was expected. {not_utf8(lines, 0, str(path))}")
     try:

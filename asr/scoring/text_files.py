@@ -47,7 +47,7 @@ def score_files(reference: Path, hypothesis: Path, *, normalizer: str, ids: bool
         )
     if _look_like_ids(references, hypotheses):
         log.warning(
-            "%s and %s: every line begins with a different token that is the same in both files, such "
+            "%s and %s: every line begins with a different token, and they are the same in both files, such "
             "as %r. If these are utterance ids, add --ids: now they are counted as correct words.",
             reference,
             hypothesis,
@@ -139,16 +139,16 @@ def read_by_id(path: Path) -> dict[str, str]:
 
 
 def _look_like_ids(references: list[str], hypotheses: list[str]) -> bool:
-    """Whether the first tokens agree line by line, are all different, and none is a plain word."""
-    first = set()
-    for left, right in zip(references, hypotheses, strict=True):
-        tokens, others = left.split(maxsplit=1), right.split(maxsplit=1)
-        if not tokens or not others or tokens[0] != others[0] or tokens[0] in first:
-            return False
-        if not any(character.isdigit() or character in "-_" for character in tokens[0]):
-            return False
-        first.add(tokens[0])
-    return len(references) > 1
+    """Whether both have the same first tokens, all different, and none is a plain word."""
+    first, others = (
+        {"".join(line.split(maxsplit=1)[:1]) for line in side} for side in (references, hypotheses)
+    )
+    return (
+        len(references) > 1
+        and first == others
+        and len(first) == len(references) == len(hypotheses)
+        and all(any(character.isdigit() or character in "-_" for character in token) for token in first)
+    )
 
 
 def _look_like_trn(references: list[str], hypotheses: list[str]) -> bool:

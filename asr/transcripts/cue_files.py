@@ -1,5 +1,6 @@
 """Subtitles in files: SubRip (srt), WebVTT (vtt) and the table that Whisper writes (tsv)."""
 
+import html
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -11,9 +12,11 @@ from asr.transcripts.subtitles import Subtitle
 __all__ = ["format_srt", "format_tsv", "format_vtt", "read_srt", "read_tsv", "read_vtt"]
 
 _TSV_HEADER = "start\tend\ttext"
-_TIMES = re.compile(r"\s*((?:\d+:)?\d+:\d+[.,]\d+)\s+-->\s+((?:\d+:)?\d+:\d+[.,]\d+)(?:\s.*)?")
+_TIMES = re.compile(r"\s*((?:\d+:)?\d+:\d+(?:[.,]\d+)?)\s*-->\s*((?:\d+:)?\d+:\d+(?:[.,]\d+)?)(?:\s.*)?")
+_LIKE_TIMES = re.compile(r"\s*\d+:\d+.*->|\s*\d+:\d\d:\d\d[.,]")  # also those that are written wrongly
 _TAG = re.compile(r"</?[a-zA-Z][^>]*>|<\d[\d:.]*>|\{\\[^}]*\}")  # <i>, <00:01.000>, {\an8}
-_ESCAPES = (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"))  # in this order; back in the other
+_WORD_TIME = re.compile(r"<\d[\d:.]*>")
+_ESCAPES = (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"))  # in this order
 
 
 def format_srt(subtitles: Sequence[Subtitle]) -> str:
@@ -51,12 +54,20 @@ def read_srt(path: Path) -> list[Subtitle]:
     Raises:
         DataError: the file cannot be read, or a block of it has no times.
     """
-    subtitles = []
-    for number, block in _blocks(path):
-        if block[0].strip().isdigit() and len(block) > 1:
-            number, block = number + 1, block[1:]
-        subtitles.append(_subtitle(path, number, block))
-    return subtitles
+    # Times begin a subtitle: empty lines may be missing before them, and may be within its text.
+    blocks: list[tuple[int, list[str]]] = []
+    lines = read_lines(path)
+    numbered = next((line for line in lines if line.strip()), "").strip().isdigit()
+    for number, line in enumerate(lines, start=1):
+        if not line.strip() or (numbered and not blocks and line.strip().isdigit()):
+            continue
+        if _LIKE_TIMES.match(line) or not blocks:
+            if blocks and numbered and blocks[-1][1][-1].strip().isdigit():  # the number of this one
+                blocks[-1][1].pop()
+            blocks.append((number, [line]))
+        else:
+            blocks[-1][1].append(line)
+    return [_subtitle(path, number, block) for number, block in blocks if block]
 
 
 def read_vtt(path: Path) -> list[Subtitle]:
@@ -66,21 +77,35 @@ def read_vtt(path: Path) -> list[Subtitle]:
         DataError: the file cannot be read or has no WEBVTT in its first line, or a block of it has no times.
     """
     subtitles = []
-    for number, block in _blocks(path):
+    blocks = list(_blocks(path))
+    for number, block in blocks:
         if number == 1:
             if not block[0].startswith("WEBVTT"):
                 raise DataError(f"{path} line 1: {block[0]!r:.40}. Expected WEBVTT, as in every WebVTT file.")
-            continue
+            while block and "-->" not in block[0]:  # a header, which the first subtitle may follow at once
+                number, block = number + 1, block[1:]
+            if not block:
+                continue
         if block[0].split(" ")[0] in ("NOTE", "STYLE", "REGION"):
             continue
         if "-->" not in block[0] and len(block) > 1:  # the name of the cue
             number, block = number + 1, block[1:]
         found = _subtitle(path, number, block)
-        lines = found.lines
-        for character, escape in reversed(_ESCAPES):
-            lines = tuple(line.replace(escape, character) for line in lines)
+        lines = tuple(html.unescape(line) for line in found.lines)
         subtitles.append(Subtitle(found.start_s, found.end_s, lines))
-    return subtitles
+    rolls = any(_WORD_TIME.search(line) for _, block in blocks for line in block)
+    return list(_unrolled(subtitles)) if rolls else subtitles
+
+
+def _unrolled(subtitles: Iterable[Subtitle]) -> Iterable[Subtitle]:
+    """Each line once, of captions with times of words, as YouTube writes them: they repeat what is shown."""
+    last = ""
+    for subtitle in subtitles:
+        lines = [line for line in subtitle.lines if line]
+        lines = lines[1:] if lines and lines[0] == last else lines
+        if lines:
+            last = lines[-1]
+            yield Subtitle(subtitle.start_s, subtitle.end_s, tuple(lines))
 
 
 def read_tsv(path: Path) -> list[Subtitle]:
@@ -137,7 +162,7 @@ def _blocks(path: Path) -> Iterable[tuple[int, list[str]]]:
     block: list[str] = []
     lines = read_lines(path)
     for number, line in enumerate([*lines, ""], start=1):
-        if line.strip():
+        if line:  # one of spaces is part of a text
             block.append(line)
         elif block:
             yield number - len(block), block
@@ -147,6 +172,8 @@ def _blocks(path: Path) -> Iterable[tuple[int, list[str]]]:
 def _subtitle(path: Path, number: int, block: list[str]) -> Subtitle:
     """A subtitle from its times and lines; `number` is the line of the times."""
     times = _TIMES.fullmatch(block[0])
+    if times is not None and any("-->" in line for line in block[1:]):
+        raise DataError(f"{path} line {number}: two times in a subtitle. Expected an empty line between two.")
     if times is None:
         raise DataError(
             f"{path} line {number}: {block[0]!r:.60}. Expected the times of a subtitle, such as "

@@ -15,7 +15,7 @@ from asr.transcripts.subtitles import Subtitle, make_subtitles
 from asr.transcripts.textgrid import format_textgrid, read_textgrid
 
 __all__ = [
-    "FORMATS", "WITH_IDS", "Format", "Write", "choose_formats", "join_formats", "read_transcripts",
+    "FORMATS", "OF_ONE", "WITH_IDS", "Format", "Write", "choose_formats", "join_formats", "read_transcripts",
     "texts_by_id",
 ]  # fmt: skip
 
@@ -104,8 +104,11 @@ _READERS: dict[str, Callable[[Path], list[RecordingTranscript]]] = {
     ".tsv": lambda path: [_joined(path, read_tsv(path))],
 }
 
-WITH_IDS = (".trn", ".ctm", ".jsonl")
+WITH_IDS = (".trn", ".ctm", ".jsonl", ".json")
 """Suffixes of files with many transcripts, each with the id of its utterance."""
+
+OF_ONE = (".srt", ".vtt", ".tsv", ".textgrid")
+"""Suffixes of files with the transcript of one recording."""
 
 
 def _joined(path: Path, subtitles: Sequence[Subtitle]) -> RecordingTranscript:

@@ -119,10 +119,12 @@ def _transcript(row: Any, where: str) -> RecordingTranscript:
         name = str(row["id"] if row.get("id") is not None else Path(audio).stem)
         if not name:
             raise ValueError("neither id nor audio_filepath")
+        if not row.get("error") and not isinstance(row["text"], str):
+            raise ValueError(f"text is {json.dumps(row['text'])}")
         channel = row.get("channel")
         return RecordingTranscript(
             id=name,
-            text="" if row.get("error") else str(row["text"]),
+            text="" if row.get("error") else row["text"],
             words=tuple(
                 Word(
                     str(one["word"]),

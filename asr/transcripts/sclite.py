@@ -7,6 +7,7 @@
 Source: the SCTK toolkit's documentation of trn and ctm (infmts.htm).
 """
 
+import logging
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -18,6 +19,8 @@ from asr.files import read_lines
 from asr.transcripts.record import RecordingTranscript
 
 __all__ = ["format_ctm", "format_trn", "read_ctm", "read_trn", "trn_id"]
+
+log = logging.getLogger("asr")
 
 _MIXED = "1"  # the channel of a recording whose channels were mixed, as Kaldi writes it
 _TRN_ID = re.compile(r"\(([^()\s]+)\)\s*$")
@@ -48,6 +51,7 @@ def read_trn(path: Path) -> list[RecordingTranscript]:
             alternatives in braces.
     """
     found: dict[str, RecordingTranscript] = {}
+    optional: list[str] = []
     for number, line in _content(path):
         name = trn_id(line)
         if not name:
@@ -56,14 +60,21 @@ def read_trn(path: Path) -> list[RecordingTranscript]:
                 f"brackets at the end of each line, such as (spk1-utt1)."
             )
         text = line[: _start_of_id(line)]
-        if {"{", "}"} & set(text.split()):
+        if re.search(r"\{.*/.*\}", text) or {"{", "}"} & set(text.split()):
             raise DataError(f"{path} line {number}: {_ALTERNATIVES}")
         if name in found:
             raise DataError(
                 f"{path} line {number}: the id {name!r} has a line already. Each id was expected once. "
                 f"Remove one of the lines."
             )
+        optional += [word for word in text.split() if word[0] == "(" and word[-1] == ")"]
         found[name] = RecordingTranscript(id=name, text=" ".join(text.split()))
+    if optional:
+        log.warning(
+            "%s: words in brackets, %d such as %s: sclite lets them be missing, here they are words like "
+            "others. Remove them, or their brackets.",
+            path, len(optional), optional[0],
+        )  # fmt: skip
     return list(found.values())
 
 

@@ -10,12 +10,15 @@ from pathlib import Path
 
 from asr.decoding.hypothesis import Word
 from asr.errors import DataError
+from asr.files import encoding_of
 from asr.text.scripts import join_words
 from asr.transcripts.record import RecordingTranscript, ordered_words
 
 __all__ = ["format_textgrid", "read_textgrid"]
 
 _WORDS = "words"  # the tier
+# How aligners write a pause (Montreal, Prosodylab, FAVE, WebMAUS); Praat leaves its interval empty.
+_SILENCES = frozenset({"sil", "sp", "SIL", "SP", "<sil>", "<SIL>", "<eps>", "<p:>"})
 # A text in quotes, a number or flag between spaces, or a comment to the end of the line.
 _VALUE = re.compile(r'"((?:[^"]|"")*)"|(?<!\S)(-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?|<exists>)(?!\S)|!.*')
 
@@ -86,7 +89,9 @@ def read_textgrid(path: Path) -> RecordingTranscript:
     if not of_intervals:
         raise DataError(f"{path}: no tier of intervals. Expected one with words.")
     _, intervals = next((tier for tier in of_intervals if tier[0] == _WORDS), of_intervals[0])
-    words = tuple(word for start, end, text in intervals for word in _share(start, end, text))
+    words = tuple(
+        word for start, end, text in intervals if text not in _SILENCES for word in _share(start, end, text)
+    )
     return RecordingTranscript(
         id="_".join(path.stem.split()),
         text=join_words(word.text for word in words),
@@ -99,9 +104,10 @@ def _values(path: Path) -> Iterator[str]:
     """The numbers, texts and flags of the file in their order."""
     try:
         content = path.read_bytes()
-        # Praat writes UTF-16 with a byte order mark where ASCII does not suffice.
-        encoding = "utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
-        text = content.decode(encoding)
+        if content.startswith(b"ooBinaryFile"):
+            raise DataError(f"{path}: a binary TextGrid. Expected a text file. Save it as text in Praat.")
+        # Praat writes UTF-16 where ASCII does not suffice.
+        text = content.decode(encoding_of(content) or "utf-8-sig")
     except OSError as error:
         raise DataError(
             f"{path} cannot be read: {error.strerror or error}. A TextGrid was expected."

@@ -44,6 +44,28 @@ def test_lines_pair_up_by_number(files: Files) -> None:
     assert [utterance.id for utterance in result.utterances] == ["line-1", "line-2"]
 
 
+def test_files_of_one_recording(tmp_path: Path) -> None:
+    """Numbers and times of subtitles counted as words; lines of tables and of stm likewise."""
+    times = "00:00:01,000 --> 00:00:02,000\n"
+    for name, content in (
+        ("ref.srt", f"1\n{times}a b c\n"), ("hyp.srt", f"1\n{times}a\n\n2\n{times}x c\n"),
+        ("ref.txt", "a\nb c\n"), ("a.stm", "talk 1 spk 0.0 1.5 a b c\n"), ("a.csv", "id,text\nu,a b c\n"),
+    ):  # fmt: skip
+        (tmp_path / name).write_text(content)
+    for reference in ("ref.srt", "ref.txt"):
+        result = run(ScoreSettings(tmp_path / reference, tmp_path / "hyp.srt"))
+        assert "%WER 33.33 [ 1 / 3, 0 ins, 0 del, 1 sub ]" in result
+    for name in ("a.stm", "a.csv"):
+        with pytest.raises(DataError, match=f"{name}: files of this format are not read"):
+            run(ScoreSettings(tmp_path / "ref.txt", tmp_path / name))
+
+
+def test_ids_in_another_order(files: Files, caplog: pytest.LogCaptureFixture) -> None:
+    """Ids that are taken for words, in files that are in different orders: 100% and no reason why."""
+    files.write("u-1 a b\nu-2 c d\n", "u-2 c d\nu-1 a b\n").wer_line()
+    assert "such as 'u-1'. If these are utterance ids, add --ids" in caplog.text
+
+
 def test_empty_and_one_letter_lines_are_utterances(files: Files) -> None:
     """Guards against the fault of jiwer's command line: short lines dropped from both sides, WER 0."""
     files.write("I\n\na\n\n", "a\nx y\n\n\n")

@@ -335,3 +335,71 @@ def test_command(run: Callable[..., tuple[int, str, str]], tmp_path: Path) -> No
     status, _, err = run("corpus", "folder", tmp_path / "mine", "-o", tmp_path / "mine")
     assert (status, "is inside" in err) == (2, True)
     assert not (tmp_path / "mine/mine").exists()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "sep=;\nFile Name;Text\na.wav;well, well\n",
+        'file, text\na.wav, "well, well"\n',
+        'audio_path,text\n clips\\a.wav ,"well, well"\n',
+    ],
+)
+def test_tables_of_spreadsheets(content: str, tmp_path: Path) -> None:
+    """Guards what Excel and Windows write: the separator in a first line, spaces, paths with backslashes."""
+    sound(tmp_path / "clips/a.wav")
+    write(tmp_path / "t.csv", content)
+    assert {one.text for one in everything(read(tmp_path)).values()} == {"well, well"}
+
+
+def test_lists_of_other_tools(tmp_path: Path) -> None:
+    """Guards the metadata.jsonl of Hugging Face, a JSON list, and file addresses."""
+    rows = [{"file_name": f"{name}.wav", "transcription": f"words of {name}"} for name in "ab"]
+    rows[1]["file_name"] = (tmp_path / "2/b.wav").as_uri()
+    for folder, content in (
+        ("1", "\n".join(map(json.dumps, rows[:1]))),
+        ("2", json.dumps(rows[1:], indent=1)),
+    ):
+        sound(tmp_path / folder / f"{rows[int(folder) - 1]['transcription'][-1]}.wav")
+        write(tmp_path / folder / "metadata.jsonl", content)
+    assert {one.text for one in everything(read(tmp_path)).values()} == {"words of a", "words of b"}
+
+
+def test_parts_by_start_and_end(tmp_path: Path) -> None:
+    """Guards columns start and end, without which each part had all of its recording."""
+    sound(tmp_path / "a.wav", 2.0)
+    write(tmp_path / "t.csv", "file,text,start,end\na.wav,one,0,0.5\na.wav,two,0.5,1.25\na.wav,three,1.5,9\n")
+    reading = read(tmp_path)
+    parts = {one.text: (one.offset, one.duration) for one in everything(reading).values()}
+    assert parts == {"one": (0.0, 0.5), "two": (0.5, 0.75)}
+    assert [one.why for one in reading.left_out] == [
+        "a segment that ends at 9 s, after the end of its recording, at 2 s"
+    ]
+
+
+def test_two_transcripts_of_a_recording(tmp_path: Path) -> None:
+    """Guards a recording with two different texts, of which one must be wrong."""
+    sound(tmp_path / "a.wav")
+    write(tmp_path / "t.csv", "file,text\na.wav,one\na.wav,two\n")
+    reading = read(tmp_path)
+    assert [one.text for one in everything(reading).values()] == ["one"]
+    assert reasons(reading) == {"another transcript of a recording that has one": 1}
+
+
+def test_speakers_of_some(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Guards a utt2spk that lacks utterances: who they are is unknown, and that is said."""
+    for name in "ab":
+        sound(tmp_path / f"{name}.wav")
+    write(tmp_path / "wav.scp", f"a {tmp_path}/a.wav\nb {tmp_path}/b.wav\n")
+    write(tmp_path / "text", "a one\nb two\n")
+    write(tmp_path / "utt2spk", "a s1\n")
+    assert {one.speaker for one in everything(read(tmp_path)).values()} == {"s1", ""}
+    assert "utt2spk: no speaker of 1 of the 2 utterances of text, such as b" in caplog.text
+
+
+def test_subtitles_without_a_text(tmp_path: Path) -> None:
+    """Guards an empty file beside a recording: the error names it."""
+    sound(tmp_path / "a.wav")
+    write(tmp_path / "a.srt", "")
+    with pytest.raises(DataError, match=r"a\.srt: a transcript without segments"):
+        read(tmp_path)

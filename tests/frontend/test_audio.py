@@ -389,12 +389,7 @@ def test_cut_short(kind: str, share: float, tmp_path: Path) -> None:
     assert len(read_audio(path, RATE)) == 2 * RATE
     cut = path.with_stem("cut")
     cut.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
-    assert_refused(
-        cut,
-        "not a readable audio file"
-        if kind in ("opus", "vorbis") and share == 0.5
-        else "was cut short: copy or download it again",
-    )
+    assert_refused(cut, "was cut short: copy or download it again")
 
 
 @pytest.mark.parametrize("size", [0xFFFFFFFF, 0x7FFFFFFF - 36, 0x7FFFF000])

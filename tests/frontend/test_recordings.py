@@ -13,7 +13,7 @@ import soundfile
 from numpy.typing import NDArray
 
 from asr.errors import AudioError
-from asr.frontend import recordings
+from asr.frontend import containers
 from asr.frontend.audio import audio_info, read_audio
 from asr.frontend.audio_files import find_audio
 
@@ -229,11 +229,105 @@ def test_an_ogg_file_is_scanned_once(
     path = tmp_path / "a.ogg"
     soundfile.write(path, waveform, RATE, format="OGG", subtype="VORBIS")
     scanned: list[int] = []
-    original = recordings._begins_twice
-    monkeypatch.setattr(recordings, "_begins_twice", lambda data: scanned.append(len(data)) or original(data))
+    original = containers._begins_twice
+    monkeypatch.setattr(containers, "_begins_twice", lambda data: scanned.append(len(data)) or original(data))
     for offset_s in (0.0, 0.5, 1.0):
         assert len(read_audio(path, RATE, offset_s=offset_s, duration_s=0.5)) == RATE // 2
     assert scanned == [path.stat().st_size]
     path.write_bytes(2 * path.read_bytes())
     assert len(read_audio(path, RATE)) > 1.9 * SAMPLES
     assert len(scanned) == 2
+
+
+@pytest.mark.parametrize("suffix", ["au", "aiff", "caf", "wav"])
+def test_a_recorder_that_was_killed(
+    suffix: str, waveform: NDArray[np.float32], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Guards recordings whose header has no length yet (RF64 for wav): all samples, and a warning."""
+    path, form = tmp_path / f"a.{suffix}", "RF64" if suffix == "wav" else suffix.upper()
+    with soundfile.SoundFile(tmp_path / "open", "w", RATE, 1, "PCM_16", format=form) as file:
+        file.write(waveform)
+        file.flush()
+        path.write_bytes((tmp_path / "open").read_bytes())
+    assert _likeness(read_audio(path, RATE).numpy(), waveform) > 0.99
+    assert audio_info(path).samples == SAMPLES
+    assert "its header has no length, as after a crash of the recorder" in caplog.text
+
+
+@pytest.mark.parametrize("subtype", ["GSM610", "G721_32"])
+def test_a_part_of_a_codec_without_seeking(
+    subtype: str, waveform: NDArray[np.float32], tmp_path: Path
+) -> None:
+    """Guards segments of telephone recordings, where libsndfile cannot seek: they were a traceback."""
+    soundfile.write(tmp_path / "a.wav", waveform[::2], RATE // 2, subtype=subtype)
+    whole = read_audio(tmp_path / "a.wav", RATE // 2)
+    part = read_audio(tmp_path / "a.wav", RATE // 2, offset_s=0.5, duration_s=0.25)
+    assert part.equal(whole[RATE // 4 : RATE // 4 + RATE // 8])
+
+
+def test_a_cut_film(waveform: NDArray[np.float32], tmp_path: Path) -> None:
+    """Guards WebM and Matroska that were cut short: FFmpeg reads what is there without a word."""
+    _encode(tmp_path / "a.webm", waveform, "libopus", "flt", 48_000)
+    whole = (tmp_path / "a.webm").read_bytes()
+    (tmp_path / "cut.webm").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(AudioError, match=rf"the header promises {len(whole)} bytes, the file has .* copy or"):
+        read_audio(tmp_path / "cut.webm", RATE)
+    assert RATE // 2 < len(read_audio(tmp_path / "cut.webm", RATE, partial=True)) < SAMPLES - RATE // 2
+
+
+def test_two_recordings_in_a_file(waveform: NDArray[np.float32], tmp_path: Path) -> None:
+    """Guards `cat a b > c`: the second is read, or reported, never lost without a word."""
+    for name in ("a.flac", "a.wav"):
+        soundfile.write(tmp_path / name, waveform, RATE)
+        (tmp_path / name).write_bytes(2 * (tmp_path / name).read_bytes())
+    assert len(read_audio(tmp_path / "a.flac", RATE)) == 2 * SAMPLES
+    with pytest.raises(AudioError, match=r"another recording begins at byte .*: make it a file of its own"):
+        read_audio(tmp_path / "a.wav", RATE)
+    assert len(read_audio(tmp_path / "a.wav", RATE, partial=True)) == SAMPLES
+
+
+def test_two_rates_in_a_file(
+    waveform: NDArray[np.float32], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Guards Ogg streams that FFmpeg cannot join: said, and not called damaged."""
+    data = b""
+    for rate in (RATE, RATE // 2):
+        soundfile.write(tmp_path / "a.ogg", waveform, rate, format="OGG", subtype="VORBIS")
+        data += (tmp_path / "a.ogg").read_bytes()
+    (tmp_path / "a.ogg").write_bytes(data)
+    assert 0.9 * SAMPLES < len(read_audio(tmp_path / "a.ogg", RATE, partial=True)) <= SAMPLES
+    assert "another recording begins after 2.0 s, with another rate or other channels" in caplog.text
+    assert "damaged" not in caplog.text
+
+
+@pytest.mark.parametrize("name", ["http:x.m4a", "co:lon.m4a", "pipe:0", "-dash.m4a", "new\nline.m4a"])
+def test_names_that_look_like_addresses(
+    name: str, waveform: NDArray[np.float32], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards names with a colon, which FFmpeg takes for a protocol: one would even be fetched."""
+    monkeypatch.chdir(tmp_path)
+    _encode(Path("a.m4a"), waveform, "aac", "fltp", RATE)
+    Path("a.m4a").rename(name)
+    assert len(read_audio(Path(name), RATE)) >= SAMPLES - 16
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"ffconcat version 1.0\nfile a.wav\n", r"not a readable audio file \(a list of other files\)"),
+        (b"version https://git-lfs.github.com/spec/v1\nsize 9\n", "a pointer of Git LFS .* git lfs pull"),
+        (b"OggS", "cut short"),
+    ],
+)
+def test_what_is_no_recording(
+    content: bytes, message: str, waveform: NDArray[np.float32], tmp_path: Path
+) -> None:
+    """Guards a list that would read other files of the disk, and messages that say what to do."""
+    soundfile.write(tmp_path / "a.wav", waveform, RATE)
+    if content == b"OggS":  # the headers of a stream, without its sound
+        soundfile.write(tmp_path / "a.ogg", waveform, RATE, format="OGG", subtype="VORBIS")
+        whole = (tmp_path / "a.ogg").read_bytes()
+        content = whole[: whole.rfind(content) - 1]
+    (tmp_path / "b.flac").write_bytes(content)
+    with pytest.raises(AudioError, match=message):
+        read_audio(tmp_path / "b.flac", RATE, partial=True)

@@ -170,15 +170,20 @@ def test_trn_by_hand(tmp_path: Path) -> None:
         ("a.trn", "a b (u1)\nc d\n", r"a\.trn line 2: 'c d' ends without an id"),
         ("a.trn", "a b (u1)\nc d (u1)\n", r"a\.trn line 2: the id 'u1' has a line already"),
         ("a.trn", "a { b / c } (u1)\n", r"a\.trn line 1: alternatives"),
+        ("a.trn", "a {b / c} (u1)\n", r"a\.trn line 1: alternatives"),
         ("a.ctm", "a 1 0.0 0.1\n", r"a\.ctm line 1: 'a 1 0\.0 0\.1'\. Expected recording, channel, start"),
         ("a.ctm", "a 1 zero 0.1 x\n", r"a\.ctm line 1: .*Expected recording"),
         ("a.ctm", "a 1 -1 0.1 x\n", r"a\.ctm line 1: start -1, duration 0\.1\. Expected seconds"),
         ("a.ctm", "a 1 * * <ALT_BEGIN>\n", r"a\.ctm line 1: alternatives"),
         ("a.srt", "1\nhello\n", r"a\.srt line 2: 'hello'\. Expected the times"),
+        ("a.srt", "1\n0:0:1,0 --> 0:0:2,0\nx\n\n2\n0:0:2,0 -> 0:0:3,0\ny\n", r"a\.srt line 6: '0:0:2,0 -> "),
+        ("a.vtt", "WEBVTT\n\n00:01.0 --> 00:02.0\nx\n00:02.0 --> 00:03.0\ny\n", r"a\.vtt line 3: two times"),
         ("a.vtt", "00:01.000 --> 00:02.000\nx\n", r"a\.vtt line 1: .*Expected WEBVTT"),
         ("a.tsv", "0\t1\tx\n", r"a\.tsv line 1: .*Expected the header"),
         ("a.tsv", "start\tend\ttext\n0.5\t1\tx\n", r"a\.tsv line 2: .*milliseconds"),
         ("a.TextGrid", 'File type = "ooTextFile"\nObject class = "TextGrid"\n0\n1', "not a complete"),
+        ("a.TextGrid", b"ooBinaryFile\x08TextGrid\0", "a binary TextGrid. .*Save it as text in Praat"),
+        ("a.jsonl", '{"id": "a", "text": null}\n', r"a\.jsonl line 1: no transcript: text is null"),
         ("a.TextGrid", b"\xff\xff\x00", "neither UTF-8 nor UTF-16"),
         ("a.jsonl", '{"id": "a", "text": "x"}\n{"id": "b"', r"a\.jsonl line 2: broken JSON"),
         ("a.jsonl", '{"text": "x"}\n', r"a\.jsonl line 1: no transcript: neither id nor audio_filepath"),
@@ -192,6 +197,43 @@ def test_broken_files(name: str, content: str | bytes, message: str, tmp_path: P
     """A traceback, or a text with words that nobody said, from a file that is not what its name promises."""
     with pytest.raises(DataError, match=message):
         read_transcripts(write(tmp_path, name, content))
+
+
+def test_subtitles_of_other_programs(tmp_path: Path) -> None:
+    """Times as words of a text: no empty line between subtitles, one within, no fractions, tight arrows."""
+    for content in (
+        "1\n0:0:1,0 --> 0:0:2,0\n\nhello\n2\n0:0:3,0 --> 0:0:4,0\n42\n",
+        "1\n00:00:01 --> 00:00:02\nhello\n\n2\n00:00:03 --> 00:00:04\n42\n",
+        "00:00:01,000-->00:00:02,000\nhello\n00:00:03,000-->00:00:04,000\n42\n",
+    ):
+        wanted = [Subtitle(1.0, 2.0, ("hello",)), Subtitle(3.0, 4.0, ("42",))]
+        assert read_srt(write(tmp_path, "a.srt", content)) == wanted
+    named = "WEBVTT\n00:01.000 --> 00:02.000\nit&#39;s&nbsp;&lt;me&gt;\n"
+    assert [one.text.split() for one in read_vtt(write(tmp_path, "a.vtt", named))] == [["it's", "<me>"]]
+
+
+def test_captions_that_roll(tmp_path: Path) -> None:
+    """YouTube's captions repeat what is shown already: each line is a text once."""
+    content = (
+        "WEBVTT\n\n00:01.000 --> 00:02.000\n \nhello<00:01.500><c> there</c>\n\n"
+        "00:02.000 --> 00:02.010\nhello there\n \n\n"
+        "00:02.010 --> 00:03.000\nhello there\nnext<00:02.500><c> line</c>\n"
+    )
+    subtitles = read_vtt(write(tmp_path, "a.vtt", content))
+    assert [(one.start_s, one.text) for one in subtitles] == [(1.0, "hello there"), (2.01, "next line")]
+
+
+def test_textgrids_of_aligners(tmp_path: Path) -> None:
+    """Pauses that aligners name, which would be words; UTF-16 without a mark."""
+    grid = format_textgrid(transcript([Word("<p:>", 0.1, 0.2, 1.0), Word("sp", 0.2, 0.3, 1.0), *WORDS]))
+    for content in (grid.encode(), grid.encode("utf-16-le")):
+        assert read_textgrid(write(tmp_path, "a.TextGrid", content)).text == TEXT
+
+
+def test_optional_words_are_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """sclite lets words in brackets be missing: another rate than sclite's without a word."""
+    read_trn(write(tmp_path, "a.trn", "the (uh) cat (u1)\n(%hesitation) sat (u2)\n"))
+    assert "a.trn: words in brackets, 2 such as (uh): sclite lets them be missing" in caplog.text
 
 
 def test_ids_differ(tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ r"""ARPA files of n-gram models: text with base-10 logarithms, read as KenLM rea
 
 The prefix of every n-gram must be an n-gram (its back-off is needed); a suffix may be missing, as
 after SRILM's pruning. A missing back-off is 0. `<s>` and `</s>` must be there; a missing
-`<unk>` has the probability 1e-100. In a character model the space is written as the word `<space>`.
+`<unk>` has the probability 1e-100, which is logged. A logarithm of -inf is -99, as SRILM writes that of 0.
+In a character model the space is written as the word `<space>`.
 """
 
 import gzip
@@ -59,7 +60,7 @@ _MAX_PREAMBLE = 1 << 16  # bytes of text before the header; a file with more is 
 
 
 def read(path: Path) -> UnpackedNgrams:
-    """Read an ARPA file, plain or compressed with gzip or xz.
+    """Read an ARPA file, plain or compressed with gzip, xz or bzip2.
 
     Raises:
         ModelError: no such file, or not sound ARPA; the message has the line.
@@ -116,6 +117,8 @@ class _Reader:
     def expect(self, wanted: str) -> bytes:
         """The next line, which must exist."""
         line = next(self.lines, None)
+        if line is None and not self.number:
+            raise ModelError(f"{self.path} is empty. A language model in ARPA format was expected.")
         if line is None:
             self.fail(f"the file ends where {wanted} was expected. It was cut short; copy or make it again.")
         return line
@@ -241,17 +244,27 @@ class _Reader:
             number = float(field)
         except ValueError:
             number = math.nan
+        if number == -math.inf:
+            return LOG10_ZERO
         if not math.isfinite(number):
-            self.fail(f"found {_shown(field)} where a {what} was expected: a finite number.")
+            self.fail(f"found {_shown(field)} where a {what} was expected: a finite number or -inf.")
         return number
 
     def name_words(self, ids: dict[bytes, int]) -> list[str]:
         """The words in the order of their ids, which begin with <unk>, <s> and </s>."""
         for border, where in ((BOS, "beginning"), (EOS, "end")):
             if border.encode() not in ids:
+                capitals = border.upper().encode() in ids
+                remedy = f" Write {border} for {border.upper()}." if capitals else ""
                 self.fail(
-                    f"there is no 1-gram {border}, which marks the {where} of a sentence. It was expected."
+                    f"there is no 1-gram {border}, which marks the {where} of a sentence. It was "
+                    f"expected.{remedy}"
                 )
+        if UNK.encode() not in ids:
+            log.warning(
+                "%s: there is no 1-gram <unk>: unknown words have the log10 probability %g, as in KenLM.",
+                self.path, _MISSING_UNKNOWN,
+            )  # fmt: skip
         words = []
         for spelled in ids:
             try:

@@ -52,7 +52,6 @@ _FORMATS: tuple[tuple[bytes, str, str], ...] = (
     (rb"julius_bingram", "a binary of Julius", f"{_ARPA_OF} with `mkbingram`."),
     (rb"\0B<ConstArpaLm>", "Kaldi's ConstArpaLm (G.carpa)", f"{_ARPA_OF}."),
     (rb"\xd6\xfd\xb2\x7e", "a finite-state transducer of OpenFst (G.fst)", f"{_ARPA_OF}."),
-    (rb"BZh", "compressed with bzip2", "Decompress it: bunzip2 {path}."),
     (rb"\x28\xb5\x2f\xfd", "compressed with Zstandard", "Decompress it: unzstd {path}."),
     (rb"PK\x03\x04", "a zip archive", "Unpack it: unzip {path}."),
     (rb".{257}ustar", "a tar archive", "Unpack it: tar -xf {path}."),

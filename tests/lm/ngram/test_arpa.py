@@ -1,5 +1,6 @@
 """ARPA files: what is read equals KenLM's reading; what is damaged is named with its line."""
 
+import bz2
 import gzip
 import lzma
 import math
@@ -74,15 +75,18 @@ def test_other_writers_files(tmp_path: Path) -> None:
         "made by someone\nngram 1=3 is not the header\n\n" + ARPA,
         gzip.compress(ARPA.encode()),
         lzma.compress(ARPA.encode()),
+        bz2.compress(ARPA.encode()),
+        ARPA.replace("-99\t<s>", "-inf\t<s>"),
     ):
         assert log10_of(load(tmp_path, text), "a b a c b") == wanted
     assert swapped != ARPA
 
 
-def test_missing_unk_is_kenlms_default(tmp_path: Path) -> None:
+def test_missing_unk_is_kenlms_default(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """A model of a closed vocabulary: unknown words are all but impossible, not an error."""
     text = ARPA.replace("-2\t<unk>\n", "").replace("ngram 1=5", "ngram 1=4")
     assert log10_of(load(tmp_path, text), "zebra")[0] == pytest.approx(-0.2 - 100, abs=1e-4)
+    assert "there is no 1-gram <unk>: unknown words have the log10 probability -100" in caplog.text
 
 
 def test_missing_suffix_is_allowed(tmp_path: Path) -> None:
@@ -103,7 +107,7 @@ def test_missing_suffix_is_allowed(tmp_path: Path) -> None:
         ("ngram 1=5\nngram 2=4\nngram 3=1\n", "", "line 3: no line `ngram 1=COUNT` in the header"),
         ("\\2-grams:", "\\4-grams:", r"line 13: found '\\\\4-grams:' where \\2-grams: was expected"),
         ("-0.4\ta b", "NaN\ta b", "line 14: found 'NaN' where a log10 probability was expected: a finite"),
-        ("-0.4\ta b", "-inf\ta b", "line 14: found '-inf' where"),
+        ("-0.4\ta b", "inf\ta b", "line 14: found 'inf' where"),
         ("a b\t-0.15", "a b\tnan", "line 14: found 'nan' where a back-off was expected"),
         ("-0.4\ta b", "0.4\ta b", "line 14: the log10 probability '0.4' is positive"),
         ("-0.4\ta b\t-0.15", "-0.4\ta", "line 14: .*2 words and, at most, a back-off were expected"),
@@ -114,6 +118,8 @@ def test_missing_suffix_is_allowed(tmp_path: Path) -> None:
         ("-0.2\ta b a", "-0.2\ta b a\t-0.3", "line 20: the back-off '-0.3'. The n-grams of the"),
         ("-0.8\t</s>\n", "-0.8\tc\n", "no 1-gram </s>, which marks the end of a sentence"),
         ("-99\t<s>\t", "-99\tc\t", "no 1-gram <s>"),
+        ("-99\t<s>\t", "-99\t<S>\t", "no 1-gram <s>, .* Write <s> for <S>"),
+        (ARPA, "", "small.arpa is empty"),
         ("\\end\\", "\\end\\\nmore", r"line 23: found 'more' after \\end\\"),
         ("\\end\\", "", r"line 2\d: the file ends where \\end\\ was expected. It was cut short"),
         ("\\3-grams:\n-0.2\ta b a\n\n\\end\\\n", "", r"the file ends where \\3-grams: was expected"),
