@@ -116,7 +116,7 @@ class System:
         """One update of the weights, in the steps of asr.training.trainer."""
         with autocast(self.precision, CPU):
             features = batch.features(self.model.settings.features)
-            log_probs, steps = self.model(features, batch.frame_lengths, batch.masks)
+            log_probs, steps, _ = self.model(features, batch.frame_lengths, batch.masks)
         losses = ctc_loss(log_probs, steps, batch.tokens, batch.token_lengths)
         loss = losses.sum() / batch.global_tokens
         self.optimizer.zero_grad(set_to_none=True)
@@ -315,7 +315,7 @@ class Bench:
 
 def run(model: AcousticModel, batch: Batch) -> tuple[Tensor, Tensor]:
     """Forward and backward once: (batch, steps, vocab) log-probabilities and (batch,) steps."""
-    log_probs, steps = model(batch.features(model.settings.features), batch.frame_lengths)
+    log_probs, steps, _ = model(batch.features(model.settings.features), batch.frame_lengths)
     ctc_loss(log_probs, steps, batch.tokens, batch.token_lengths).mean().backward()
     return log_probs.detach(), steps
 
