@@ -286,7 +286,7 @@ class Bench:
         matrix = torch.randn(GEMM_SIZE, GEMM_SIZE).to(systems[0].precision)
         peaks: list[float] = []
         for system in systems:  # the first call of anything is slow
-            system.update(self.batch_of(np.argsort(self.batches.sampler.seconds)[:2].tolist()))
+            system.update(self.batch_of(np.argsort(self.batches.sampler.columns.seconds)[:2].tolist()))
         matrix @ matrix
         while len(peaks) < 3 or max(system.spent_s for system in systems) < self.options.seconds:
             first = len(peaks) % len(systems)  # what came before may leave its mark: each is first at times
