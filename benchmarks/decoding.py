@@ -304,7 +304,7 @@ def greedy_line(bench: Bench, model: AcousticModel, batch: int = 16, batches: in
             times = []
             for _ in range(bench.options.repeats):
                 began = time.process_time()
-                log_probs, steps = model(features, lengths)
+                log_probs, steps, _ = model(features, lengths)
                 between = time.process_time()
                 greedy_decode(log_probs, steps, bench.tokenizer, model.step_s)
                 times.append((between - began, time.process_time() - between))

@@ -27,6 +27,7 @@ import numpy as np
 from conditions import find_speech
 from numpy.typing import NDArray
 
+from asr.batching.examples import ExampleColumns
 from asr.batching.sampler import Sampler, Sharding
 from asr.cli import recipe
 from asr.frontend.augment import AugmentConfig
@@ -105,9 +106,7 @@ def simulate(utterances: int, ranks: int, options: Options) -> dict[str, float]:
     with_ids = peak_mb()
     began, worked = time.perf_counter(), time.process_time()
     sampler = Sampler(
-        hash_ids(ids),
-        seconds,
-        tokens,
+        ExampleColumns(hash_ids(ids), seconds, tokens, np.full(utterances, np.inf)),
         options.rank_s * ranks,
         AugmentConfig(),
         seed=1,
@@ -139,8 +138,9 @@ def simulate(utterances: int, ranks: int, options: Options) -> dict[str, float]:
 
 def part_costs(sampler: Sampler, order: NDArray[np.int32], cuts: NDArray[np.int64]) -> NDArray[np.float64]:
     """Seconds in each part of every batch, padding included."""
-    speeds = draw_speeds(sampler.augment.speeds, sampler.top_speeds, sampler.hashes, sampler.seed, 1)
-    longest = np.maximum.reduceat((sampler.seconds / speeds)[order], cuts[:-1])
+    columns = sampler.columns
+    speeds = draw_speeds(sampler.augment.speeds, columns.top_speeds, columns.hashes, sampler.seed, 1)
+    longest = np.maximum.reduceat((columns.seconds / speeds)[order], cuts[:-1])
     return longest * np.diff(cuts)
 
 

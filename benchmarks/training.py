@@ -116,7 +116,7 @@ class System:
         """One update of the weights, in the steps of asr.training.trainer."""
         with autocast(self.precision, CPU):
             features = batch.features(self.model.settings.features)
-            log_probs, steps = self.model(features, batch.frame_lengths, batch.masks)
+            log_probs, steps, _ = self.model(features, batch.frame_lengths, batch.masks)
         losses = ctc_loss(log_probs, steps, batch.tokens, batch.token_lengths)
         loss = losses.sum() / batch.global_tokens
         self.optimizer.zero_grad(set_to_none=True)
@@ -286,7 +286,7 @@ class Bench:
         matrix = torch.randn(GEMM_SIZE, GEMM_SIZE).to(systems[0].precision)
         peaks: list[float] = []
         for system in systems:  # the first call of anything is slow
-            system.update(self.batch_of(np.argsort(self.batches.sampler.seconds)[:2].tolist()))
+            system.update(self.batch_of(np.argsort(self.batches.sampler.columns.seconds)[:2].tolist()))
         matrix @ matrix
         while len(peaks) < 3 or max(system.spent_s for system in systems) < self.options.seconds:
             first = len(peaks) % len(systems)  # what came before may leave its mark: each is first at times
@@ -315,7 +315,7 @@ class Bench:
 
 def run(model: AcousticModel, batch: Batch) -> tuple[Tensor, Tensor]:
     """Forward and backward once: (batch, steps, vocab) log-probabilities and (batch,) steps."""
-    log_probs, steps = model(batch.features(model.settings.features), batch.frame_lengths)
+    log_probs, steps, _ = model(batch.features(model.settings.features), batch.frame_lengths)
     ctc_loss(log_probs, steps, batch.tokens, batch.token_lengths).mean().backward()
     return log_probs.detach(), steps
 

@@ -181,7 +181,7 @@ def _learn(folder: Path, texts: dict[str, str], path: Path) -> None:
     optimizer = torch.optim.Adam(model.parameters(), lr=0.03)
     weight = torch.tensor([0.3, 1.0, 1.0, 1.0, 1.0])  # most steps are blank
     for _ in range(120):
-        log_probs, _ = model(frames, frame_count(lengths, features))
+        log_probs, _, _ = model(frames, frame_count(lengths, features))
         optimizer.zero_grad()
         torch.nn.functional.nll_loss(log_probs.transpose(1, 2), targets, weight).backward()
         optimizer.step()

@@ -243,11 +243,10 @@ class Batches:
             )
         self.dataset = _BatchDataset(examples, features, augmenter, cache)
         self.loader: Loader[Batch] = Loader(self.dataset, self.workers, pin_memory=on_gpu)
-        columns = ExampleColumns.of(examples)
         self.sampler = Sampler(
-            columns.hashes, columns.seconds, columns.token_counts, config.seconds, augment,
-            top_speeds=columns.top_speeds, seed=seed, shortest_first_epochs=config.shortest_first_epochs,
-            sharding=Sharding(rank, world_size, shards), tars=columns.tars, open_tars=config.open_tars,
+            ExampleColumns.of(examples), config.seconds, augment,
+            seed=seed, shortest_first_epochs=config.shortest_first_epochs,
+            sharding=Sharding(rank, world_size, shards), open_tars=config.open_tars,
         )  # fmt: skip
 
     def plan(self, epoch: int) -> Plan:

@@ -21,6 +21,7 @@ from typing import overload
 import numpy as np
 from numpy.typing import NDArray
 
+from asr.batching.examples import ExampleColumns
 from asr.frontend.augment import AugmentConfig
 from asr.frontend.augment.silence import draw_silence
 from asr.frontend.augment.speed import draw_speeds
@@ -213,41 +214,30 @@ class Sampler:
     """The batches of a set of utterances, for every epoch.
 
     Args:
-        hashes: (utterances,) of their ids, as `hash_ids` gives them.
-        seconds: (utterances,) durations.
-        token_counts: (utterances,).
+        columns: what is known of the utterances.
         batch_s: most seconds in a batch, padding included.
         augment: the speeds and silences; None for plain utterances in a fixed order (dev and test sets).
-        top_speeds: (utterances,) the highest speed of each; None for no limit.
         seed: of the order, the speeds and the silences.
         shortest_first_epochs: number of first epochs in which short utterances come before long ones.
         sharding: how processes share the shards of a batch.
-        tars: (utterances,) number of the tar file of each, -1 for none; None if there are no tar files.
-        open_tars: so many of them are read together.
+        open_tars: so many tar files are read together.
 
     Source: shortest first is SortaGrad, Amodei et al. 2016, "Deep Speech 2", section 3.4.
     """
 
     def __init__(
         self,
-        hashes: NDArray[np.uint64],
-        seconds: NDArray[np.floating],
-        token_counts: NDArray[np.integer],
+        columns: ExampleColumns,
         batch_s: float,
         augment: AugmentConfig | None,
         *,
-        top_speeds: NDArray[np.floating] | None = None,
         seed: int = 0,
         shortest_first_epochs: int = 0,
         sharding: Sharding = Sharding(),
-        tars: NDArray[np.int32] | None = None,
         open_tars: int = 8,
     ) -> None:
-        self.seconds, self.token_counts, self.batch_s = seconds, token_counts, batch_s
-        self.augment, self.seed, self.shortest_first_epochs = augment, seed, shortest_first_epochs
-        self.sharding, self.hashes, self.tars, self.open_tars = sharding, hashes, tars, open_tars
-        if augment:
-            self.top_speeds = np.full(len(hashes), np.inf) if top_speeds is None else top_speeds
+        self.columns, self.batch_s, self.augment, self.seed = columns, batch_s, augment, seed
+        self.shortest_first_epochs, self.sharding, self.open_tars = shortest_first_epochs, sharding, open_tars
         self._planned: tuple[int, Plan] | None = None
 
     def plan(self, epoch: int) -> Plan:
@@ -261,17 +251,19 @@ class Sampler:
         return self._planned[1]
 
     def _plan(self, epoch: int) -> Plan:
-        seconds, rng = self.seconds, None
+        columns, seconds, rng = self.columns, self.columns.seconds, None
         if epoch and self.augment:
             rng = np.random.default_rng([self.seed, epoch])
             augment = self.augment
-            seconds = seconds / draw_speeds(augment.speeds, self.top_speeds, self.hashes, self.seed, epoch)
+            seconds = seconds / draw_speeds(
+                augment.speeds, columns.top_speeds, columns.hashes, self.seed, epoch
+            )
             if augment.silence_share:  # what is trimmed is not known yet
                 share, range_s = augment.silence_share, augment.silence_s
-                added_s = draw_silence(share, range_s, self.hashes, self.seed, epoch).clip(min=0)
+                added_s = draw_silence(share, range_s, columns.hashes, self.seed, epoch).clip(min=0)
                 seconds = seconds + added_s.sum(axis=1)
         shortest_first = rng is not None and epoch <= self.shortest_first_epochs
-        if self.tars is None or rng is None or shortest_first:
+        if columns.tars is None or rng is None or shortest_first:
             groups = group_by_length(seconds, self.batch_s, rng, self.sharding.shards)
             batch_order = np.arange(len(groups))
             if shortest_first:
@@ -279,10 +271,10 @@ class Sampler:
             elif rng is not None:
                 rng.shuffle(batch_order[1:])
         else:
-            groups, batch_order = self._by_tars(self.tars, seconds, rng)
+            groups, batch_order = self._by_tars(columns.tars, seconds, rng)
         if len(groups):
             firsts = groups.cuts[: -1 : self.sharding.shards]
-            tokens = np.add.reduceat(self.token_counts[groups.order], firsts, dtype=np.int64)
+            tokens = np.add.reduceat(columns.token_counts[groups.order], firsts, dtype=np.int64)
             audio_s = np.add.reduceat(seconds[groups.order], firsts, dtype=np.float64)
         else:
             tokens, audio_s = np.zeros(0, dtype=np.int64), np.zeros(0)

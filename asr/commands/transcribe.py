@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -87,60 +87,81 @@ class TranscribeSettings:
     decoding: Annotated[DecoderSettings, tyro.conf.arg(name="")] = field(default_factory=DecoderSettings)
 
 
-def run(settings: TranscribeSettings) -> Iterator[tuple[str | None, AsrError | None]]:
-    """Transcribe the files.
+_Line = tuple[str | None, AsrError | None]  # what to print, None for nothing, and what went wrong
+
+
+def run(settings: TranscribeSettings) -> Iterator[_Line]:
+    """Transcribe the files, to stdout or into a folder.
 
     Yields:
-        For each recording, in order, what to print (None where there is nothing) and the error of one that
-        could not be used, whose line is then empty (or, in JSON, holds the error).
+        For each recording what to print (None where there is nothing) and the error of one that could not be
+        used, whose line is then empty (or, in JSON, holds the error).
 
     Raises:
         AsrError: a setting, the model or the output folder cannot be used.
     """
-    formats = _formats(settings)
+    writers = _writers(settings)
     recordings = list_recordings(settings.files, settings.channels)
-    kind = next(iter(formats))
-    if settings.output_dir is None and len(recordings) > 1 and not FORMATS[kind].joins:
-        raise SettingsError(
-            f"--format {kind}: a file of this format has one recording, not {len(recordings)}. Add "
-            f"--output-dir DIR, which gets a file for each."
-        )
-    folder = TranscriptFolder(settings.output_dir, formats) if settings.output_dir else None
-    rank, world_size = rank_and_world_size()
-    skips = settings.skip_existing or world_size > 1
-    skipped = [folder is not None and skips and folder.has(one.name) for one in recordings]
-    if (settings.ids or kind in ("ctm", "trn")) and rank == 0:
+    if settings.ids or next(iter(writers)) in ("ctm", "trn"):
         _warn_about_ids(recordings)
-    # Each process takes every nth: which ones does not depend on what the others have written meanwhile.
-    numbers = {name: number for number, name in enumerate(dict.fromkeys(one.name for one in recordings))}
-    mine = [numbers[one.name] % world_size == rank for one in recordings]
-    left_out = [skip or not own for skip, own in zip(skipped, mine, strict=True)]
-    usable = [one for one, skip in zip(recordings, left_out, strict=True) if not (skip or one.error)]
-    if folder is not None:
-        folder.remove_unfinished(one.name for one, skip in zip(recordings, left_out, strict=True) if not skip)
-    # Closed also after an error: threads that read ahead would keep the process alive.
-    with limit_cores(settings.threads), closing(_recognise(settings, usable)) as results:
-        failed = 0
-        for recording, skip in zip(recordings, left_out, strict=True):
-            if skip:
-                yield None, None
-                continue
-            transcript, error = _transcript(recording, None if recording.error else next(results))
-            if folder is None:
-                line = formats[kind](transcript) if error is None or FORMATS[kind].joins else ""
-                yield line.removesuffix("\n") if line else None, error
-            else:
-                error = error or folder.attempt(recording.name, transcript)
-                yield None, error
-            failed += error is not None
-        next(results, None)  # its last line
-    if folder is not None:
-        present = sum(own and skip for own, skip in zip(mine, skipped, strict=True))
-        folder.log_summary(sum(mine), present, failed)
+    if settings.output_dir is None:
+        yield from _to_stdout(settings, recordings, writers)
+    else:
+        yield from _to_folder(settings, recordings, TranscriptFolder(settings.output_dir, writers))
     wait_for_all()  # a status of 1 ends the other processes
 
 
-def _formats(settings: TranscribeSettings) -> dict[str, Write]:
+def _to_stdout(
+    settings: TranscribeSettings, recordings: Sequence[NamedRecording], writers: Mapping[str, Write]
+) -> Iterator[_Line]:
+    """Transcribe all recordings; each is a line, or more, in the one format of stdout."""
+    [(name, write)] = writers.items()
+    joins = FORMATS[name].joins
+    if len(recordings) > 1 and not joins:
+        raise SettingsError(
+            f"--format {name}: a file of this format has one recording, not {len(recordings)}. Add "
+            f"--output-dir DIR, which gets a file for each."
+        )
+    with closing(_transcribe(settings, recordings)) as transcripts:
+        for _, transcript, error in transcripts:
+            line = write(transcript) if error is None or joins else ""
+            yield line.removesuffix("\n") if line else None, error
+
+
+def _to_folder(
+    settings: TranscribeSettings, recordings: Sequence[NamedRecording], folder: TranscriptFolder
+) -> Iterator[_Line]:
+    """Transcribe what is this process's to do and not in the folder yet; nothing goes to stdout."""
+    rank, world_size = rank_and_world_size()
+    # Each process takes every nth: which ones does not depend on what the others have written meanwhile.
+    numbers = {name: number for number, name in enumerate(dict.fromkeys(one.name for one in recordings))}
+    mine = [one for one in recordings if numbers[one.name] % world_size == rank]
+    skips = settings.skip_existing or world_size > 1
+    missing = [one for one in mine if not (skips and folder.has(one.name))]
+    folder.remove_unfinished(one.name for one in missing)
+    yield from [(None, None)] * (len(recordings) - len(missing))
+    failed = 0
+    with closing(_transcribe(settings, missing)) as transcripts:
+        for recording, transcript, error in transcripts:
+            error = error or folder.attempt(recording.name, transcript)
+            failed += error is not None
+            yield None, error
+    folder.log_summary(len(mine), len(mine) - len(missing), failed)
+
+
+def _transcribe(
+    settings: TranscribeSettings, recordings: Sequence[NamedRecording]
+) -> Generator[tuple[NamedRecording, RecordingTranscript, AsrError | None], None, None]:
+    """Each recording with its transcript, or with an empty one and the reason."""
+    usable = [one for one in recordings if not one.error]
+    # Closed also after an error: threads that read ahead would keep the process alive.
+    with limit_cores(settings.threads), closing(_recognise(settings, usable)) as results:
+        for recording in recordings:
+            yield recording, *_transcript(recording, None if recording.error else next(results))
+        next(results, None)  # its last line
+
+
+def _writers(settings: TranscribeSettings) -> dict[str, Write]:
     """What writes each of the formats that are asked for, by their names, in their order.
 
     Raises:
@@ -156,12 +177,12 @@ def _formats(settings: TranscribeSettings) -> dict[str, Write]:
             f"--nbest {settings.nbest} --format {','.join(names)}: text has one line per file. Expected "
             f"--nbest 1, or a larger number with --format json."
         )
-    formats = {name: FORMATS[name].write for name in names}
-    if "json" in formats:
-        formats["json"] = partial(format_json, nbest=settings.nbest)
-    if settings.ids and "txt" in formats:
-        formats["txt"] = lambda transcript: f"{transcript.id} {transcript.text}".rstrip() + "\n"
-    return formats
+    writers = {name: FORMATS[name].write for name in names}
+    if "json" in writers:
+        writers["json"] = partial(format_json, nbest=settings.nbest)
+    if settings.ids and "txt" in writers:
+        writers["txt"] = lambda transcript: f"{transcript.id} {transcript.text}".rstrip() + "\n"
+    return writers
 
 
 def _recognise(
@@ -213,6 +234,9 @@ def _transcript(
 
 
 def _warn_about_ids(recordings: Sequence[NamedRecording]) -> None:
+    """Warn of lines that could belong to more than one recording; of several processes, the first does."""
+    if rank_and_world_size()[0] != 0:
+        return
     repeated = [name for name, count in Counter(one.id for one in recordings).items() if count > 1]
     if repeated:
         log.warning(

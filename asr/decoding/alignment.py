@@ -109,58 +109,97 @@ def _align(
         if begins[step] + new_high - low + 1 > moves.shape[0]:
             return _FULL
         first_states[step] = low
-        best, top = -math.inf, 0.0
-        blank_prob = math.exp(log_probs[step, 0])
-        for state in range(low, new_high + 1):
-            score, move = scores[before, state + 2], 0
-            total = sums[before, state + 2] + sums[before, state + 1]
-            token = 0
-            if state % 2 == 1:
-                token = int(tokens[state // 2])
-            if scores[before, state + 1] > score:
-                score, move = scores[before, state + 1], 1
-            if state % 2 == 1 and state > 1 and tokens[state // 2 - 1] != token:
-                total += sums[before, state]
-                if scores[before, state] > score:
-                    score, move = scores[before, state], 2
-            score += log_probs[step, token]
-            total *= blank_prob if token == 0 else math.exp(log_probs[step, token])
-            scores[row, state + 2] = score
-            sums[row, state + 2] = total
-            moves[begins[step] + state - low] = move
-            best = max(best, score)
-            top = max(top, total)
+        begins[step + 1] = begins[step] + new_high - low + 1
+        best, top = _take_step(log_probs, step, tokens, memory, row, low, new_high)
         if not top > 0.0:
             return -math.inf
-        begins[step + 1] = begins[step] + new_high - low + 1
         for state in range(low, high + 1):
-            scores[before, state + 2] = -math.inf
-            sums[before, state + 2] = 0.0
+            _prune(memory, before, state)
         for state in range(low, new_high + 1):
             sums[row, state + 2] /= top
         log_scale += math.log(top)
         high = new_high
         while low < high and scores[row, low + 2] < best - beam_nats:
-            scores[row, low + 2] = -math.inf
-            sums[row, low + 2] = 0.0
+            _prune(memory, row, low)
             low += 1
         while high > low and scores[row, high + 2] < best - beam_nats:
-            scores[row, high + 2] = -math.inf
-            sums[row, high + 2] = 0.0
+            _prune(memory, row, high)
             high -= 1
     state = states - 1
     if scores[row, states] > scores[row, states + 1]:  # the last token instead of the blank after it
         state = states - 2
     if scores[row, state + 2] == -math.inf:
         return -math.inf
-    log_prob = log_scale + math.log(sums[row, states] + sums[row, states + 1])
-    for token in range(tokens.shape[0]):
+    _trace_back(memory, state, spans)
+    return log_scale + math.log(sums[row, states] + sums[row, states + 1])
+
+
+@kernel(allocates=False, inline=True)
+def _take_step(
+    log_probs: NDArray[np.float64],
+    step: int,
+    tokens: NDArray[np.int32],
+    memory: _Memory,
+    row: int,
+    low: int,
+    high: int,
+) -> tuple[float, float]:
+    """Score each state by the states of the step before that lead into it.
+
+    Args:
+        log_probs: (steps, vocab) float64 nats.
+        step: index of the step.
+        tokens: (tokens,) int32 ids.
+        memory: gets scores, sums and moves of the step.
+        row: of `scores` and `sums`; the other one is the step before.
+        low: first state.
+        high: last state.
+
+    Returns:
+        The score of the best state, and the greatest sum.
+    """
+    scores, sums, begins, _, moves = memory
+    before = 1 - row
+    best, top = -math.inf, 0.0
+    blank_prob = math.exp(log_probs[step, 0])
+    for state in range(low, high + 1):
+        score, move = scores[before, state + 2], 0
+        total = sums[before, state + 2] + sums[before, state + 1]
+        token = 0
+        if state % 2 == 1:
+            token = int(tokens[state // 2])
+        if scores[before, state + 1] > score:
+            score, move = scores[before, state + 1], 1
+        if state % 2 == 1 and state > 1 and tokens[state // 2 - 1] != token:
+            total += sums[before, state]
+            if scores[before, state] > score:
+                score, move = scores[before, state], 2
+        score += log_probs[step, token]
+        total *= blank_prob if token == 0 else math.exp(log_probs[step, token])
+        scores[row, state + 2] = score
+        sums[row, state + 2] = total
+        moves[begins[step] + state - low] = move
+        best = max(best, score)
+        top = max(top, total)
+    return best, top
+
+
+@kernel(allocates=False, inline=True)
+def _prune(memory: _Memory, row: int, state: int) -> None:
+    """Let no path lead through a state."""
+    memory.scores[row, state + 2] = -math.inf
+    memory.sums[row, state + 2] = 0.0
+
+
+@kernel(allocates=False, inline=True)
+def _trace_back(memory: _Memory, state: int, spans: NDArray[np.int64]) -> None:
+    """Follow the best path back from its last state, and note where each token's run begins and ends."""
+    for token in range(spans.shape[0]):
         spans[token, 1] = 0
-    for step in range(steps - 1, -1, -1):
+    for step in range(memory.first_states.shape[0] - 1, -1, -1):
         token = state // 2
         if state % 2 == 1:
             spans[token, 0] = step
             if spans[token, 1] == 0:
                 spans[token, 1] = step + 1
-        state -= int(moves[begins[step] + state - first_states[step]])
-    return log_prob
+        state -= int(memory.moves[memory.begins[step] + state - memory.first_states[step]])

@@ -5,6 +5,7 @@ the steps between are found again when the path is traced back, block by block f
 """
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,25 @@ _STAR_BLANK = 0.01  # nats by which the star's blank is worse than any other
 _FROM_STAR, _FROM_SKIP, _FROM_BLANK = 3, 4, 5
 _FROM_WORD = 6  # and more: which pronunciation of the word before
 _GOES_ON = 1  # into a state that leaves words out: the word before was left out, too
+
+
+class _Block(NamedTuple):
+    """Some hundred steps of a recording.
+
+    Attributes:
+        log_probs: (steps, vocab + 1) float32 nats; the last column is the star's.
+        scores: (2, states) float64 nats of the best path into each state, at this step and the one before;
+            -inf for those that are pruned.
+        moves: where the best path into each state comes from, step by step; empty: not wanted.
+        begins: (steps + 1,) where each step's moves begin.
+        firsts: (steps,) the first state that has a move at each step.
+    """
+
+    log_probs: NDArray[np.float32]
+    scores: NDArray[np.float64]
+    moves: NDArray[np.uint8]
+    begins: NDArray[np.int64]
+    firsts: NDArray[np.int64]
 
 
 def align_words(
@@ -63,13 +83,12 @@ class _Search:
     def run(self) -> tuple[NDArray[np.int64], float]:
         """The state of each step, and the score of the path; no state where there is none."""
         steps = len(self._log_probs)
-        nothing = np.zeros(0, np.uint8)
         kept: list[tuple[int, int, NDArray[np.float64]]] = []  # scores before each block
         cells = []
         self._start()
         for begin in range(0, steps, _BLOCK):
             kept.append(self._keep())
-            cells.append(self._advance(begin, nothing, np.zeros(0, np.int64), np.zeros(0, np.int64)))
+            cells.append(self._advance(self._block(begin, 0, 0)))
         state, score = self._best_end()
         path = np.zeros(steps, np.int64)
         if score == -math.inf:
@@ -78,11 +97,20 @@ class _Search:
             begin = number * _BLOCK
             size = min(_BLOCK, steps - begin)
             self._restore(*kept.pop())
-            moves = np.empty(cells[number], np.uint8)
-            begins, firsts = np.zeros(size + 1, np.int64), np.zeros(size, np.int64)
-            self._advance(begin, moves, begins, firsts)
-            state = _trace_back(self._states, moves, begins, firsts, state, path[begin : begin + size])
+            block = self._block(begin, size, cells[number])
+            self._advance(block)
+            state = _trace_back(block, self._states, state, path[begin : begin + size])
         return path, score
+
+    def _block(self, begin: int, size: int, cells: int) -> _Block:
+        """The block from a step on, with room for the moves of so many steps: none if they are not wanted."""
+        return _Block(
+            self._log_probs[begin : begin + _BLOCK],
+            self._scores,
+            np.empty(cells, np.uint8),
+            np.zeros(size + 1, np.int64),
+            np.zeros(size, np.int64),
+        )
 
     def _start(self) -> None:
         """Scores before the first step: as if a blank preceded it, before any word."""
@@ -91,17 +119,8 @@ class _Search:
         self._scores[0, self._states.first[:-1][reached]] = -self._before[reached]
         self._active[:] = 0, 0, int(np.flatnonzero(reached)[-1])
 
-    def _advance(
-        self,
-        begin: int,
-        moves: NDArray[np.uint8],
-        begins: NDArray[np.int64],
-        firsts: NDArray[np.int64],
-    ) -> int:
-        block = self._log_probs[begin : begin + _BLOCK]
-        return int(
-            _advance(block, self._states, self._window, self._scores, self._active, moves, begins, firsts)
-        )
+    def _advance(self, block: _Block) -> int:
+        return int(_advance(block, self._states, self._window, self._active))
 
     def _span(self, low: int, high: int) -> slice:
         return slice(int(self._states.first[low]), int(self._states.first[high + 1]))
@@ -127,42 +146,27 @@ class _Search:
 
 
 @kernel(allocates=False)
-def _advance(
-    log_probs: NDArray[np.float32],
-    states: WordStates,
-    window: float,
-    scores: NDArray[np.float64],
-    active: NDArray[np.int64],
-    moves: NDArray[np.uint8],
-    begins: NDArray[np.int64],
-    firsts: NDArray[np.int64],
-) -> int:
+def _advance(block: _Block, states: WordStates, window: float, active: NDArray[np.int64]) -> int:
     """Take the steps of a block, among words whose states are at most `window` below the best of their step.
 
     Args:
-        log_probs: (steps, vocab + 1) float32 nats; the last column is the star's.
+        block: its scores and moves are changed.
         states: of the text.
         window: nats.
-        scores: (2, states) float64 nats of the best path into each state; -inf for those that are pruned.
         active: (3,) the row of `scores` that holds the last step, and the first and last word with a state in
             it; changed.
-        moves: where the best path into each state comes from, step by step; empty: not wanted.
-        begins: (steps + 1,) where each step's moves begin.
-        firsts: (steps,) the first state that has a move at each step.
 
     Returns:
         How many moves there are.
     """
-    token, first, pronunciation, start, end, skip, skip_first, star_first = states
+    log_probs, scores, moves, begins, firsts = block
+    first = states.first
     words = first.shape[0] - 2
     row, low, high = active[0], active[1], active[2]
     record = moves.shape[0] > 0
     cells = 0
-    best = -math.inf
     for step in range(log_probs.shape[0]):
         before, row = row, 1 - row
-        blank = log_probs[step, 0]
-        star = log_probs[step, log_probs.shape[1] - 1]
         if record:
             begins[step] = cells
             firsts[step] = first[low]
@@ -170,69 +174,17 @@ def _advance(
         best = -math.inf
         word = low
         while word <= words:
-            at = first[word]
-            # Past the words that the step can reach, only leaving words out leads on.
-            skipped, move = -math.inf, 0
+            skipped, skip_move = -math.inf, 0
             if word > low:
-                skipped = scores[row, first[word - 1]] - skip_first
-                if scores[row, first[word - 1] + 2] > skipped:
-                    skipped, move = scores[row, first[word - 1] + 2], _GOES_ON
-                skipped -= skip[word - 1]
+                skipped, skip_move = _leave_out(scores, row, states, word - 1)
+            # Past the words that the step can reach, only leaving words out leads on.
             if word > high + 1 and not (skipped > -math.inf and skipped >= best - window):
                 break
-            scores[row, at + 2] = skipped
+            scores[row, first[word] + 2] = skipped
             if record:
-                moves[offset + at + 2] = move
-            score, move = scores[before, at], 0
-            if scores[before, at + 1] > score:
-                score, move = scores[before, at + 1], _FROM_STAR
-            if word > low:
-                for number in range(pronunciation[word - 1], pronunciation[word]):
-                    if scores[before, end[number]] > score:
-                        score = scores[before, end[number]]
-                        move = _FROM_WORD + number - pronunciation[word - 1]
-            score += blank
-            if skipped > score:
-                score, move = skipped, _FROM_SKIP
-            scores[row, at] = score
-            best = max(best, score)
-            if record:
-                moves[offset + at] = move
-            score, move = scores[before, at + 1], 0
-            if scores[before, at] - star_first > score:
-                score, move = scores[before, at] - star_first, 1
-            scores[row, at + 1] = score + star
-            best = max(best, score + star)
-            if record:
-                moves[offset + at + 1] = move
-            for number in range(pronunciation[word], pronunciation[word + 1]):
-                state = start[number]
-                score, move = scores[before, state], 0
-                if scores[before, at] > score:
-                    score, move = scores[before, at], _FROM_BLANK
-                if word > low:
-                    for other in range(pronunciation[word - 1], pronunciation[word]):
-                        last = end[other]
-                        if scores[before, last] > score and token[last] != token[state]:
-                            score = scores[before, last]
-                            move = _FROM_WORD + other - pronunciation[word - 1]
-                score += log_probs[step, token[state]]
-                scores[row, state] = score
-                best = max(best, score)
-                if record:
-                    moves[offset + state] = move
-                for state in range(start[number] + 1, end[number] + 1):
-                    score, move = scores[before, state], 0
-                    if scores[before, state - 1] > score:
-                        score, move = scores[before, state - 1], 1
-                    passes = token[state] != 0 and token[state] != token[state - 2]
-                    if passes and scores[before, state - 2] > score:
-                        score, move = scores[before, state - 2], 2
-                    score += log_probs[step, token[state]]
-                    scores[row, state] = score
-                    best = max(best, score)
-                    if record:
-                        moves[offset + state] = move
+                moves[offset + first[word] + 2] = skip_move
+            best = max(best, _take_blank_and_star(block, states, step, row, word, low, offset))
+            best = max(best, _take_tokens(block, states, step, row, word, low, offset))
             word += 1
         new_high = word - 1
         cells += first[new_high + 1] - first[low]
@@ -248,6 +200,113 @@ def _advance(
         begins[log_probs.shape[0]] = cells
     active[0], active[1], active[2] = row, low, high
     return cells
+
+
+@kernel(allocates=False, inline=True)
+def _leave_out(scores: NDArray[np.float64], row: int, states: WordStates, word: int) -> tuple[float, int]:
+    """The score of leaving out a word, and whether the one before it was left out, too, as a move.
+
+    Within a step: before the blank of the word, or after another one that was left out.
+    """
+    at = states.first[word]
+    score, move = scores[row, at] - states.skip_first, 0
+    if scores[row, at + 2] > score:
+        score, move = scores[row, at + 2], _GOES_ON
+    return score - states.skip[word], move
+
+
+@kernel(allocates=False, inline=True)
+def _take_blank_and_star(
+    block: _Block, states: WordStates, step: int, row: int, word: int, low: int, offset: int
+) -> float:
+    """Score the blank before a word, and the star there.
+
+    Args:
+        block: its scores and moves are changed; the score of leaving out the words before is there.
+        states: of the text.
+        step: index of the step.
+        row: of the scores; the other one is the step before.
+        word: of the text; the last one is its end.
+        low: the first word that is not pruned.
+        offset: in `moves`, where the step's move into state 0 would be.
+
+    Returns:
+        The better of the two scores.
+    """
+    scores, at, before = block.scores, states.first[word], 1 - row
+    blank, move = scores[before, at], 0
+    if scores[before, at + 1] > blank:
+        blank, move = scores[before, at + 1], _FROM_STAR
+    if word > low:
+        blank, move = _after_word(scores, before, states, word - 1, BLANK, blank, move)
+    blank += block.log_probs[step, BLANK]
+    if scores[row, at + 2] > blank:
+        blank, move = scores[row, at + 2], _FROM_SKIP
+    scores[row, at] = blank
+    star, star_move = scores[before, at + 1], 0
+    if scores[before, at] - states.star_first > star:
+        star, star_move = scores[before, at] - states.star_first, 1
+    star += block.log_probs[step, block.log_probs.shape[1] - 1]
+    scores[row, at + 1] = star
+    if block.moves.shape[0] > 0:
+        block.moves[offset + at] = move
+        block.moves[offset + at + 1] = star_move
+    return max(blank, star)
+
+
+@kernel(allocates=False, inline=True)
+def _take_tokens(
+    block: _Block, states: WordStates, step: int, row: int, word: int, low: int, offset: int
+) -> float:
+    """Score the states of a word's pronunciations; arguments and result as `_take_blank_and_star`."""
+    log_probs, scores, moves, _, _ = block
+    token, record = states.token, moves.shape[0] > 0
+    before, at = 1 - row, states.first[word]
+    best = -math.inf
+    for number in range(states.pronunciation[word], states.pronunciation[word + 1]):
+        start = states.start[number]
+        score, move = scores[before, start], 0
+        if scores[before, at] > score:
+            score, move = scores[before, at], _FROM_BLANK
+        if word > low:
+            score, move = _after_word(scores, before, states, word - 1, token[start], score, move)
+        score += log_probs[step, token[start]]
+        scores[row, start] = score
+        best = max(best, score)
+        if record:
+            moves[offset + start] = move
+        for state in range(start + 1, states.end[number] + 1):
+            score, move = scores[before, state], 0
+            if scores[before, state - 1] > score:
+                score, move = scores[before, state - 1], 1
+            passes = token[state] != BLANK and token[state] != token[state - 2]
+            if passes and scores[before, state - 2] > score:
+                score, move = scores[before, state - 2], 2
+            score += log_probs[step, token[state]]
+            scores[row, state] = score
+            best = max(best, score)
+            if record:
+                moves[offset + state] = move
+    return best
+
+
+@kernel(allocates=False, inline=True)
+def _after_word(
+    scores: NDArray[np.float64],
+    before: int,
+    states: WordStates,
+    word: int,
+    token: int,
+    score: float,
+    move: int,
+) -> tuple[float, int]:
+    """The best score and move into a state with this token, if the end of a word may lead there, too."""
+    first = states.pronunciation[word]
+    for number in range(first, states.pronunciation[word + 1]):
+        last = states.end[number]
+        if scores[before, last] > score and states.token[last] != token:  # else a blank is between
+            score, move = scores[before, last], _FROM_WORD + number - first
+    return score, move
 
 
 @kernel(allocates=False, inline=True)
@@ -270,21 +329,12 @@ def _reaches(scores: NDArray[np.float64], row: int, begin: int, end: int, limit:
 
 
 @kernel(allocates=False)
-def _trace_back(
-    states: WordStates,
-    moves: NDArray[np.uint8],
-    begins: NDArray[np.int64],
-    firsts: NDArray[np.int64],
-    state: int,
-    path: NDArray[np.int64],
-) -> int:
+def _trace_back(block: _Block, states: WordStates, state: int, path: NDArray[np.int64]) -> int:
     """Follow a path back through a block.
 
     Args:
+        block: with its moves.
         states: of the text.
-        moves: of the block, see `_advance`.
-        begins: (steps + 1,) likewise.
-        firsts: (steps,) likewise.
         state: at the last step.
         path: (steps,) filled: the state of each step.
 
@@ -292,6 +342,7 @@ def _trace_back(
         The state at the step before the block.
     """
     first, pronunciation, end = states.first, states.pronunciation, states.end
+    moves, begins, firsts = block.moves, block.begins, block.firsts
     word = 0
     while first[word + 1] <= state:
         word += 1

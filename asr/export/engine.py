@@ -46,17 +46,14 @@ class OnnxModel(AcousticModel):
         """The CPU."""
         return torch.device("cpu")
 
-    def forward(self, features: Tensor, lengths: Tensor, masks: Masks | None = None) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, features: Tensor, lengths: Tensor, masks: Masks | None = None
+    ) -> tuple[Tensor, Tensor, None]:
         """As `AcousticModel.forward`; masks are for training and cannot be given."""
         log_probs, steps = self._session.run(
             ["log_probs", "step_lengths"], {"features": features.numpy(), "lengths": lengths.numpy()}
         )
-        return torch.from_numpy(log_probs), torch.from_numpy(steps)
-
-    def outputs_of_features(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, None]:
-        """As `AcousticModel.outputs_of_features`, without the encoder's outputs."""
-        log_probs, steps = self(features, lengths)
-        return log_probs, steps, None
+        return torch.from_numpy(log_probs), torch.from_numpy(steps), None
 
 
 class OnnxStream:

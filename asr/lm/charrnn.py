@@ -35,6 +35,8 @@ _FILE = FileKind("asr-character-rnn", 2, "character RNN", "asr lm train --kind c
 # Log-probability of a character outside the alphabet: about that of the rarest one of a large alphabet.
 _UNKNOWN_LOG_PROB = float(np.log(1e-7))
 
+_TEMPERATURE = 0.8  # of samples; below 1, probable characters are more probable
+
 
 @dataclass(frozen=True, kw_only=True)
 class CharRnnConfig:
@@ -101,19 +103,18 @@ class CharRnn(nn.Module):
         return self.output.weight.device
 
     @torch.inference_mode()
-    def sample(self, length: int, seed: int, temperature: float = 0.8) -> str:
+    def sample(self, length: int, seed: int) -> str:
         """Draw a text from the network, line ends included.
 
         Args:
             length: characters.
             seed: of a generator that only these draws use.
-            temperature: below 1 makes probable characters more probable.
         """
         generator = torch.Generator().manual_seed(seed)
         symbol, states, text = END_OF_LINE, None, []
         for _ in range(length):
             log_probs, states = self(torch.tensor([[symbol]], device=self.device), states)
-            probs = (log_probs[0, -1].cpu() / temperature).softmax(-1)
+            probs = (log_probs[0, -1].cpu() / _TEMPERATURE).softmax(-1)
             symbol = int(torch.multinomial(probs, 1, generator=generator))
             text.append("\n" if symbol == END_OF_LINE else self.symbols[symbol - 1])
         return "".join(text)

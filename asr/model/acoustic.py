@@ -63,7 +63,9 @@ class AcousticModel(nn.Module):
         """Where the weights are."""
         return self.encoder.output.weight.device
 
-    def forward(self, features: Tensor, lengths: Tensor, masks: Masks | None = None) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, features: Tensor, lengths: Tensor, masks: Masks | None = None
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
         """Normalise, mask (in training) and encode a batch.
 
         Args:
@@ -72,23 +74,16 @@ class AcousticModel(nn.Module):
             masks: SpecAugment masks, or None.
 
         Returns:
-            (batch, steps, vocab) float32 log-probabilities and (batch,) int64 valid steps.
+            (batch, steps, vocab) float32 log-probabilities; (batch,) int64 valid steps; and for the attention
+            decoder (batch, steps, size) outputs of the recurrent layers, None without one.
         """
-        encoded, step_lengths = self.encode(features, lengths, masks)
-        return self.encoder.log_probs(encoded), step_lengths
-
-    def encode(self, features: Tensor, lengths: Tensor, masks: Masks | None = None) -> tuple[Tensor, Tensor]:
-        """The encoder's outputs, (batch, steps, size), and (batch,) int64 valid steps; as `forward`."""
         features = self.normalize(features, lengths)
         if masks is not None:
             means_are_zero = self.normalize.kind == "utterance" and not self.normalize.prior
             features = apply_masks(features, masks, None if means_are_zero else lengths)
-        return self.encoder.encode(features, lengths)
-
-    def log_probs(self, waveforms: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """(batch, steps, vocab) log-probabilities and (batch,) valid steps: the first two of `outputs`."""
-        log_probs, step_lengths, _ = self.outputs(waveforms)
-        return log_probs, step_lengths
+        encoded, step_lengths = self.encoder.encode(features, lengths)
+        log_probs = self.encoder.log_probs(encoded)
+        return log_probs, step_lengths, None if self.attention_decoder is None else encoded
 
     @torch.inference_mode()
     def outputs(self, waveforms: list[Tensor]) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -98,8 +93,7 @@ class AcousticModel(nn.Module):
             waveforms: each (samples,) float32 at the model's sample rate.
 
         Returns:
-            As `forward`, then (batch, steps, size) float32 outputs of the encoder for the attention decoder;
-            None without one.
+            As `forward`.
 
         Raises:
             AudioError: a waveform is shorter than one window.
@@ -114,10 +108,4 @@ class AcousticModel(nn.Module):
         padded = padded.to(self.device, non_blocking=True)
         samples = samples.to(self.device, non_blocking=True)
         with evaluating(self):
-            return self.outputs_of_features(log_mel(padded, config), frame_count(samples, config))
-
-    def outputs_of_features(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        """`outputs` of features, (batch, frames, n_mels), of (batch,) int64 lengths, in the module's mode."""
-        encoded, step_lengths = self.encode(features, lengths)
-        log_probs = self.encoder.log_probs(encoded)
-        return log_probs, step_lengths, None if self.attention_decoder is None else encoded.float()
+            return self.forward(log_mel(padded, config), frame_count(samples, config))

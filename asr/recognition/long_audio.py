@@ -1,7 +1,7 @@
 """Recordings of any length: cut at pauses, recognised in batches, and put together again.
 
-A recording that is not longer than a segment is recognised as a whole, as `recognise` does it; where its
-words are few, it has to hold speech.
+A recording that is not longer than a segment is recognised as a whole, as `recognise` does it. Speech is
+looked for where recordings are cut, and afterwards in those whose words are few.
 """
 
 import logging
@@ -11,13 +11,11 @@ from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from statistics import fmean
 
-import torch
 from torch import Tensor
 
 from asr.decoding.decoder import Decoder
 from asr.decoding.hypothesis import Hypothesis, Word
 from asr.errors import AudioError
-from asr.frontend.audio import audio_blocks
 from asr.frontend.recordings import open_recording
 from asr.frontend.segmentation import SegmentationConfig, Segmenter, SpeechSegment
 from asr.frontend.voice_activity import VadName, find_vad, open_vad
@@ -32,7 +30,7 @@ log = logging.getLogger("asr")
 Progress = Callable[[Segment, tuple[Word, ...]], None]
 """Gets the next words of a long recording, which do not change any more, with their times in it."""
 
-# What a model makes of a part that is no speech: a few words that it does not believe. It makes more of
+# What a model makes of a segment that is no speech: a few words that it does not believe. It makes more of
 # speech that it does not understand.
 _DOUBTFUL = 0.5  # mean confidence
 _SPARSE = 0.5  # words a second
@@ -49,26 +47,39 @@ def are_doubtful(words: Sequence[Word], duration_s: float) -> bool:
     return sparse and fmean(word.confidence for word in words) < _DOUBTFUL
 
 
+@dataclass(frozen=True)
+class _CutSegment(Segment):
+    """A segment that was cut out of a recording.
+
+    Attributes:
+        start_s: of its first sample, seconds from the start of the recording.
+        overlap_s: seconds at its end that the next segment begins with.
+    """
+
+    start_s: float = field(kw_only=True)
+    overlap_s: float = field(kw_only=True)
+
+
 @dataclass
 class _Recording:
     """A recording and what is known of it so far.
 
     Attributes:
-        segment: as it was asked for.
-        joined: what was found in its parts; None where no part has its result.
+        asked: as it was asked for.
+        joined: what was found in its segments; None where none has its result.
         duration_s: 0 until it was read to its end.
         empty: whether it was read to its end, and no speech was found.
         doubtful: words that were left out, since they are not to be believed.
     """
 
-    segment: Segment
+    asked: Segment
     joined: Joined | None = None
     duration_s: float = 0.0
     empty: bool = False
     doubtful: int = 0
 
-    def add(self, part: SpeechSegment, result: Recognised, step_s: float) -> tuple[Word, ...]:
-        """Append what was found in the next part, and return the words that will not change any more."""
+    def add(self, segment: _CutSegment, result: Recognised, step_s: float) -> tuple[Word, ...]:
+        """Append what was found in the next segment; return the words that will not change any more."""
         found = result.nbest
         words = found[0].words
         if are_doubtful(words, result.duration_s):
@@ -76,14 +87,7 @@ class _Recording:
             found = (replace(found[0], text="", words=(), tokens=(), steps=()),)
         if self.joined is None:
             self.joined = Joined(step_s)
-        return self.joined.add(found, part.start_s, result.duration_s, part.overlap_s)
-
-
-@dataclass(frozen=True)
-class _Part(Segment):
-    """A part of a recording that is cut, as `recognise` takes it."""
-
-    cut: SpeechSegment = field(kw_only=True, compare=False)
+        return self.joined.add(found, segment.start_s, result.duration_s, segment.overlap_s)
 
 
 def recognise_recordings(
@@ -115,50 +119,50 @@ def recognise_recordings(
     states = [_Recording(segment) for segment in recordings]
     cutter = _Cutter(config, model.settings.features.sample_rate)
     done = 0
-    for result in recognise(model, cutter.parts(states), batch_s, decoder, len(states)):
+    for result in recognise(model, cutter.segments(states), batch_s, decoder, len(states)):
         while states[done].empty:
             yield _empty(states[done])
             done += 1
-        part, state = result.segment, states[done]
-        if isinstance(part, _Part) and not isinstance(result.outcome, AudioError):
-            words = state.add(part.cut, result, model.step_s)
+        segment, state = result.segment, states[done]
+        if isinstance(segment, _CutSegment) and not isinstance(result.outcome, AudioError):
+            words = state.add(segment, result, model.step_s)
             if progress is not None and words:
-                progress(state.segment, words)
-            if part.goes_on:
+                progress(state.asked, words)
+            if segment.goes_on:
                 continue
             result = _whole(state)
             state.joined = None  # the text of many recordings is not kept
-        elif _has_few_words(result) and not cutter.has_speech(state, part):
+        elif _has_few_words(result) and not cutter.finds_speech(state, segment):
             result = _empty(state)
         done += 1
-        yield replace(result, segment=state.segment)
+        yield replace(result, segment=state.asked)  # without its samples
     yield from map(_empty, states[done:])
 
 
 def _has_few_words(result: Recognised) -> bool:
     """Whether a recording that was not cut may be noise or music: the words are few for its length.
 
-    A detector of speech needs some seconds, and misses single words.
+    Only then a detector looks for speech: it costs time, needs some seconds, and misses single words.
     """
     words = () if isinstance(result.outcome, AudioError) else result.outcome.words
     return bool(words) and result.duration_s >= _LEAST_S and len(words) < _FEW * result.duration_s
 
 
 def _whole(state: _Recording) -> Recognised:
-    """The result of a recording whose parts are all there."""
+    """The result of a recording whose segments all have theirs."""
     nbest = state.joined.hypotheses() if state.joined else ()
     if state.doubtful:
         log.info(
             "%s: %d words left out: few and of low confidence, as in noise or music without speech",
-            state.segment.path, state.doubtful,
+            state.asked.path, state.doubtful,
         )  # fmt: skip
-    return Recognised(state.segment, state.duration_s, nbest[0], nbest)
+    return Recognised(state.asked, state.duration_s, nbest[0], nbest)
 
 
 def _empty(state: _Recording) -> Recognised:
-    log.warning("%s: no speech found in %.0f s. Check the recording.", state.segment.path, state.duration_s)
+    log.warning("%s: no speech found in %.0f s. Check the recording.", state.asked.path, state.duration_s)
     nothing = Hypothesis("", (), (), (), 0.0, 0.0)
-    return Recognised(state.segment, state.duration_s, nothing, (nothing,))
+    return Recognised(state.asked, state.duration_s, nothing, (nothing,))
 
 
 # ---------------------------------------------------------------------------------------------------- cutting
@@ -178,21 +182,17 @@ class _Cutter:
         # What `auto` is, is chosen, and logged, when the first long recording comes.
         self._vad: VadName | None = None if config.vad == "auto" else find_vad(config.vad)
 
-    def parts(self, recordings: Sequence[_Recording]) -> Iterator[Segment]:
+    def segments(self, recordings: Sequence[_Recording]) -> Iterator[Segment]:
         """The segments of all recordings, in order."""
         for recording in recordings:
-            segment = recording.segment
-            if self._is_short(segment):
-                yield segment
+            if self._is_short(recording.asked):
+                yield recording.asked
             else:
-                yield from self._parts(recording)
+                yield from self._segments_of(recording)
 
-    def has_speech(self, recording: _Recording, segment: Segment) -> bool:
-        """Whether a detector finds any speech in a recording that was not cut."""
-        try:
-            return any(True for _ in self._cut(recording, self._blocks(segment)))
-        except AudioError:  # it was read once, so the file has changed meanwhile, which is reported
-            return True
+    def finds_speech(self, recording: _Recording, segment: Segment) -> bool:
+        """Whether there is any speech in a recording that was read as one segment."""
+        return any(True for _ in self._cut(recording, [segment.read(self._rate)]))
 
     def _is_short(self, segment: Segment) -> bool:
         """Whether it is known, without decoding it, that a recording is not to be cut."""
@@ -210,41 +210,29 @@ class _Cutter:
         except AudioError:
             return False  # it is raised again where it is read
 
-    def _parts(self, recording: _Recording) -> Iterator[Segment]:
+    def _segments_of(self, recording: _Recording) -> Iterator[Segment]:
         """The segments of a recording: each is held back until it is known whether it is the last one."""
-        segment = recording.segment
-        held: SpeechSegment | None = None
+        asked = recording.asked
+        held: _CutSegment | None = None
         try:
-            blocks = self._blocks(segment)
+            blocks = asked.blocks(self._rate, self._config.max_segment_s)
             start = list(islice(blocks, 2))
             if len(start) == 1:
-                yield replace(segment, waveform=start[0])
+                yield replace(asked, waveform=start[0])
                 return
             for cut in self._cut(recording, chain(start, blocks)):
                 if held is not None:
-                    yield _part(segment, held, goes_on=True)
-                held = cut
+                    yield replace(held, goes_on=True)
+                held = _CutSegment(
+                    asked.path, waveform=cut.waveform, start_s=cut.start_s, overlap_s=cut.overlap_s
+                )
         except AudioError as error:
-            yield replace(segment, error=error)
+            yield replace(asked, error=error)
             return
         if held is None:
             recording.empty = True
         else:
-            yield _part(segment, held, goes_on=False)
-
-    def _blocks(self, segment: Segment) -> Iterator[Tensor]:
-        longest_s = self._config.max_segment_s
-        if segment.waveform is not None:
-            return iter(torch.split(segment.waveform, round(longest_s * self._rate)))
-        return audio_blocks(
-            segment.path,
-            self._rate,
-            whole_s=longest_s,
-            offset_s=segment.offset_s,
-            duration_s=segment.duration_s,
-            channel=segment.channel,
-            partial=segment.partial,
-        )
+            yield held
 
     def _cut(self, recording: _Recording, blocks: Iterable[Tensor]) -> Iterator[SpeechSegment]:
         if self._vad is None:
@@ -256,7 +244,3 @@ class _Cutter:
             yield from segmenter.accept(block)
         recording.duration_s = samples / self._rate
         yield from segmenter.finish()
-
-
-def _part(segment: Segment, cut: SpeechSegment, goes_on: bool) -> _Part:
-    return _Part(segment.path, waveform=cut.waveform, goes_on=goes_on, cut=cut)

@@ -4,14 +4,13 @@ Two windows are joined where both have context and agree best. Audio is in memor
 log-probabilities as a whole: with 40 tokens and 30 ms a step 19 MB an hour.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
 from asr.errors import AudioError
-from asr.frontend.audio import audio_blocks
 from asr.model.acoustic import AcousticModel
 from asr.recognition.emissions import split_rows
 from asr.recognition.recognise import Segment, run_model
@@ -38,8 +37,8 @@ class RecordingEmissions:
 
 
 @dataclass
-class _Joined:
-    """The windows of a recording so far."""
+class _JoinedWindows:
+    """The windows of a recording so far, as one."""
 
     hop: int  # steps from one window to the next
     rows: list[Tensor] = field(default_factory=list)
@@ -83,28 +82,28 @@ def recording_emissions(
     rate = model.settings.features.sample_rate
     window, hop = (round(seconds / model.step_s) for seconds in (_WINDOW_S, _WINDOW_S - _OVERLAP_S))
     step = round(model.step_s * rate)  # samples
-    parts = (part for one in recordings for part in _windows(one, rate, window * step, hop * step))
+    windows = (cut for one in recordings for cut in _windows(one, rate, window * step, hop * step))
     waiting = iter(recordings)
-    joined = _Joined(hop)
+    joined = _JoinedWindows(hop)
     failed: AudioError | None = None
-    for part, duration_s, rows in run_model(model, parts, batch_s, _log_probs, len(recordings)):
+    for segment, duration_s, rows in run_model(model, windows, batch_s, _log_probs, len(recordings)):
         if isinstance(rows, AudioError):
             failed = failed or rows
         elif failed is None:
             joined.add(rows, duration_s, hop * model.step_s)
-        if part.goes_on:
+        if segment.goes_on:
             continue
         if failed is None:
             yield RecordingEmissions(next(waiting), joined.duration_s, joined.finish())
         else:
             yield RecordingEmissions(next(waiting), 0.0, failed)
-        joined, failed = _Joined(hop), None
+        joined, failed = _JoinedWindows(hop), None
 
 
 def _log_probs(
     log_probs: Tensor, step_lengths: Tensor, step_s: float, encoded: Tensor | None
 ) -> list[Tensor]:
-    """(steps, vocab) float32 log-probabilities of each part, on the CPU."""
+    """(steps, vocab) float32 log-probabilities of each window, on the CPU."""
     return split_rows(log_probs, step_lengths)
 
 
@@ -122,7 +121,7 @@ def _windows(recording: Segment, rate: int, window: int, hop: int) -> Iterator[S
         return
     samples = torch.zeros(0)
     try:
-        for block in _blocks(recording, rate, window):
+        for block in recording.blocks(rate, window / rate):
             samples = torch.cat([samples, block])
             while len(samples) > window:
                 yield replace(recording, waveform=samples[:window].clone(), goes_on=True)
@@ -131,20 +130,6 @@ def _windows(recording: Segment, rate: int, window: int, hop: int) -> Iterator[S
         yield replace(recording, error=error)
         return
     yield replace(recording, waveform=samples)
-
-
-def _blocks(recording: Segment, rate: int, window: int) -> Iterable[Tensor]:
-    if recording.waveform is not None:
-        return [recording.waveform]
-    return audio_blocks(
-        recording.path,
-        rate,
-        whole_s=window / rate,
-        offset_s=recording.offset_s,
-        duration_s=recording.duration_s,
-        channel=recording.channel,
-        partial=recording.partial,
-    )
 
 
 def _seam(rows: Tensor, following: Tensor) -> int:

@@ -22,7 +22,7 @@ from asr.decoding.greedy import GreedyDecoder
 from asr.decoding.hypothesis import Hypothesis
 from asr.device import HostCopy, usable_cores
 from asr.errors import AudioError, SettingsError
-from asr.frontend.audio import read_audio
+from asr.frontend.audio import audio_blocks, read_audio
 from asr.frontend.features import FeatureConfig, require_one_window
 from asr.model.acoustic import AcousticModel
 from asr.progress import Progress, clock
@@ -34,14 +34,14 @@ log = logging.getLogger("asr")
 Output = TypeVar("Output")
 
 _WINDOW = 10  # batches' worth of audio that is read before it is sorted by length
-_PART_WINDOW = 2  # the same while parts of one recording are read
+_CUT_WINDOW = 2  # the same while segments of one long recording are read
 _SILENCE = 1e-4  # of full scale: -80 dBFS
 _MAX_THREADS = 8  # that read audio; they read 5,000 s of audio a second
 
 
 @dataclass(frozen=True)
 class Segment:
-    """A recording, or a part of one, as Kaldi's `segments` has it."""
+    """A recording, or a stretch of one, as Kaldi's `segments` has it."""
 
     path: Path
     offset_s: float = 0.0
@@ -53,12 +53,54 @@ class Segment:
     error: AudioError | None = None  # why it cannot be read, where that is known already
     goes_on: bool = False  # whether another segment of the same recording follows it
 
+    def read(self, sample_rate: int) -> Tensor:
+        """(samples,) of the whole segment.
+
+        Args:
+            sample_rate: the model's, Hz.
+
+        Raises:
+            AudioError: as `read_audio`.
+        """
+        if self.waveform is not None:
+            return self.waveform
+        return read_audio(
+            self.path,
+            sample_rate,
+            offset_s=self.offset_s,
+            duration_s=self.duration_s,
+            channel=self.channel,
+            partial=self.partial,
+        )
+
+    def blocks(self, sample_rate: int, whole_s: float) -> Iterator[Tensor]:
+        """The samples in consecutive blocks; a segment of up to `whole_s` seconds is one.
+
+        Args:
+            sample_rate: the model's, Hz.
+            whole_s: seconds.
+
+        Raises:
+            AudioError: as `audio_blocks`, while blocks are taken.
+        """
+        if self.waveform is not None:
+            return iter(torch.split(self.waveform, round(whole_s * sample_rate)))
+        return audio_blocks(
+            self.path,
+            sample_rate,
+            whole_s=whole_s,
+            offset_s=self.offset_s,
+            duration_s=self.duration_s,
+            channel=self.channel,
+            partial=self.partial,
+        )
+
 
 @dataclass(frozen=True)
 class Recognised:
     """A segment with its result."""
 
-    segment: Segment
+    segment: Segment  # as `run_model` returns it
     duration_s: float  # of the audio that was recognised
     outcome: Hypothesis | AudioError  # the best text, or why there is none
     nbest: tuple[Hypothesis, ...] = ()  # all that the decoder returned, the outcome first
@@ -127,7 +169,8 @@ def run_model(
             come one by one.
 
     Yields:
-        Each segment in order, with its seconds of audio, and its result, or why it has none.
+        Each segment in order, with the samples that were read, its seconds of audio, and its result, or why
+        it has none.
 
     Raises:
         SettingsError: batch_s is not above 0, or a batch does not fit into the device's memory.
@@ -189,7 +232,7 @@ class _Window(Generic[Output]):
             if isinstance(audio, AudioError):
                 yield segment, 0.0, audio
             else:
-                yield segment, len(audio) / sample_rate, self.results[number]
+                yield replace(segment, waveform=audio), len(audio) / sample_rate, self.results[number]
 
 
 _ModelOutput = tuple[Tensor, Tensor, Tensor | None]  # of `AcousticModel.outputs`
@@ -280,8 +323,8 @@ def _windows(
                 samples += len(audio)
                 if float(audio.abs().max()) < _SILENCE:  # here, and not in `_read`: messages keep their order
                     log.warning("%s: silence (no sample above -80 dBFS). Check the recording.", segment.path)
-            # Parts of a recording are of about the same length, and somebody waits for their text.
-            share = _PART_WINDOW / _WINDOW if segment.goes_on else 1.0
+            # Segments of a long recording are of about the same length, and somebody waits for their text.
+            share = _CUT_WINDOW / _WINDOW if segment.goes_on else 1.0
             if samples >= share * window_s * features.sample_rate:
                 yield window
                 window, samples = [], 0
@@ -293,19 +336,10 @@ def _windows(
 
 def _read(segment: Segment, features: FeatureConfig) -> Tensor | AudioError:
     """(samples,) of a segment at the model's rate, or why there are none."""
-    waveform = segment.waveform
     if segment.error is not None:
         return segment.error
     try:
-        if waveform is None:
-            waveform = read_audio(
-                segment.path,
-                features.sample_rate,
-                offset_s=segment.offset_s,
-                duration_s=segment.duration_s,
-                channel=segment.channel,
-                partial=segment.partial,
-            )
+        waveform = segment.read(features.sample_rate)
         require_one_window(len(waveform), features, str(segment.path))
     except AudioError as error:
         return error

@@ -162,4 +162,5 @@ def _in_stream(hypothesis: Hypothesis, start_s: float) -> tuple[Word, ...]:
 def warm_up(model: AcousticModel, decoder: Decoder) -> None:
     """Compile and load what the first block would wait for."""
     rate = model.settings.features.sample_rate
-    decoder.decode(*model.log_probs([torch.zeros(rate)]), model.step_s)
+    log_probs, step_lengths, encoded = model.outputs([torch.zeros(rate)])
+    decoder.decode(log_probs, step_lengths, model.step_s, encoded)

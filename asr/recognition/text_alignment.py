@@ -85,7 +85,6 @@ class TextAligner:
         model: with its tokenizer and text normalizer.
         lexicon: pronunciations that take precedence over those of the tokenizer; None for those alone.
         min_score: confidence under which a word does not match, 0 to 1.
-        costs: of the search; None for the defaults.
 
     Raises:
         SettingsError: min_score is out of range.
@@ -96,7 +95,6 @@ class TextAligner:
         model: AcousticModel,
         lexicon: Lexicon | None = None,
         min_score: float = 0.1,
-        costs: AlignmentCosts | None = None,
     ) -> None:
         if not 0.0 <= min_score <= 1.0:
             raise SettingsError(f"--min-score is {min_score:g}. Expected a confidence, 0 to 1.")
@@ -105,7 +103,6 @@ class TextAligner:
         self._step_s = model.step_s
         self._lexicon = lexicon
         self._min_score = min_score
-        self._costs = costs or AlignmentCosts()
         self._separator = _separator(self._tokenizer)
         self._spellings: dict[str, tuple[tuple[int, ...], ...]] = {}
         self._words = 0  # of all texts
@@ -194,9 +191,9 @@ class TextAligner:
 
     def _search(self, log_probs: NDArray[np.float32], graph: WordGraph) -> Alignment:
         """Align; search more widely where many words are not found."""
-        found = align_words(log_probs, graph, self._costs)
+        found = align_words(log_probs, graph)
         if found.words.count(None) > _LOST * len(found.words) and len(graph) > 1:
-            wider = align_words(log_probs, graph, self._costs.widened(_WIDER))
+            wider = align_words(log_probs, graph, AlignmentCosts().widened(_WIDER))
             if wider.score > found.score:
                 return wider
         return found

@@ -12,6 +12,7 @@ from asr.scoring.wer import Score
 __all__ = ["Calibration", "ConfidenceBin", "calibrate"]
 
 _LEAST = 1e-6  # the logarithm of a confidence of 0 that is wrong would be infinite
+_BINS = 10  # ranges of confidence
 
 
 @dataclass(frozen=True)
@@ -56,13 +57,12 @@ class Calibration:
     left_out: int
 
 
-def calibrate(score: Score, hypotheses: Mapping[str, Hypothesis], bins: int = 10) -> Calibration | None:
+def calibrate(score: Score, hypotheses: Mapping[str, Hypothesis]) -> Calibration | None:
     """Compare the confidences of words with whether they are right; None where there is no word.
 
     Args:
         score: of the hypotheses' texts.
         hypotheses: by the utterance's id.
-        bins: ranges of confidence.
 
     Source: ECE: Guo et al. 2017, "On calibration of modern neural networks", equation 3. NCE: NIST's
         normalised cross entropy of confidences, which sclite reports.
@@ -80,21 +80,19 @@ def calibrate(score: Score, hypotheses: Mapping[str, Hypothesis], bins: int = 10
         right += marks
     if not confidences:
         return None
-    return _calibration(np.clip(confidences, 0.0, 1.0), np.array(right), bins, left_out)
+    return _calibration(np.clip(confidences, 0.0, 1.0), np.array(right), left_out)
 
 
-def _calibration(
-    confidences: NDArray[np.float64], right: NDArray[np.bool_], bins: int, left_out: int
-) -> Calibration:
-    index = np.minimum((confidences * bins).astype(int), bins - 1)
+def _calibration(confidences: NDArray[np.float64], right: NDArray[np.bool_], left_out: int) -> Calibration:
+    index = np.minimum((confidences * _BINS).astype(int), _BINS - 1)
     found = []
-    for number in range(bins):
+    for number in range(_BINS):
         inside = index == number
         count = int(inside.sum())
         mean, share = (
             (float(confidences[inside].mean()), float(right[inside].mean())) if count else (0.0, 0.0)
         )
-        found.append(ConfidenceBin(number / bins, (number + 1) / bins, count, mean, share))
+        found.append(ConfidenceBin(number / _BINS, (number + 1) / _BINS, count, mean, share))
     total = len(confidences)
     ece = sum(part.words * abs(part.confidence - part.right) for part in found) / total
     return Calibration(tuple(found), total, float(right.mean()), ece, _nce(confidences, right), left_out)

@@ -195,22 +195,19 @@ class Score:
             utterances=utterances,
         )
 
-    def interval(self, level: float = 0.95, resamples: int = 1000, seed: int = 0) -> Interval:
+    def interval(self) -> Interval:
         """Bootstrap interval of the WER, over speakers or utterances, as `bootstrap_interval` gives it."""
-        return self._interval([utterance.words for utterance in self.utterances], level, resamples, seed)
+        return self._interval([utterance.words for utterance in self.utterances])
 
-    def cer_interval(self, level: float = 0.95, resamples: int = 1000, seed: int = 0) -> Interval:
+    def cer_interval(self) -> Interval:
         """The same of the CER."""
-        return self._interval([utterance.characters for utterance in self.utterances], level, resamples, seed)
+        return self._interval([utterance.characters for utterance in self.utterances])
 
-    def _interval(self, counts: Sequence[ErrorCounts], level: float, resamples: int, seed: int) -> Interval:
+    def _interval(self, counts: Sequence[ErrorCounts]) -> Interval:
         return bootstrap_interval(
             [count.errors for count in counts],
             [count.reference_length for count in counts],
             [utterance.speaker for utterance in self.utterances],
-            level,
-            resamples,
-            seed,
         )
 
 

@@ -269,7 +269,7 @@ def _data_digest(*data: Sequence[Utterance]) -> str:
 
 def _describe(train: Batches, dev: Batches) -> str:
     """The size of the data, for the log."""
-    hours = train.sampler.seconds.sum() / 3600
+    hours = train.sampler.columns.seconds.sum() / 3600
     return f"{len(train.examples)} utterances ({hours:.2f} h), dev set of {len(dev.examples)}"
 
 

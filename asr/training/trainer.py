@@ -216,7 +216,7 @@ class Trainer(Generic[B]):
 
         # report
         results |= {"norm": norm, "skipped": skipped.to(norm)}
-        self.pending = PendingUpdate.begin(
+        self.pending = PendingUpdate(
             number=number, batches=batches, ids=tuple(chain(*(part.ids for part, _ in done))), losses=losses,
             seed=seed, learning_rate=learning_rate, results=results, statistics=statistics,
         )  # fmt: skip

@@ -10,7 +10,6 @@ import gc
 import logging
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Generic, TypeVar
 
@@ -146,31 +145,22 @@ def delayed_by_one(items: Iterable[T]) -> Iterator[T]:
         yield before
 
 
-@dataclass(frozen=True)
 class PendingUpdate(Generic[B]):
-    """An update whose results have not been read.
+    """An update whose results have not been read; they are being copied to the host's memory.
 
-    Attributes:
+    Args:
         number: of the update, counted from 1.
         batches: of this process.
         ids: of their rows.
-        seed: of its random draws.
-        learning_rate: that it was made with.
-        names: of the results.
-        tensors: (rows,) losses in nats; (names,) the results, the same on all processes; of `sum_statistics`,
-            over all processes.
+        losses: (rows,) nats, on the device.
+        seed: of the random draws.
+        learning_rate: that the update was made with.
+        results: () each, by name; the same on all processes.
+        statistics: of `sum_statistics`, over all processes.
     """
 
-    number: int
-    batches: Sequence[B]
-    ids: tuple[str, ...]
-    seed: int
-    learning_rate: float
-    names: tuple[str, ...]
-    tensors: HostCopy[tuple[Tensor, Tensor, Mapping[str, Tensor]]]
-
-    @staticmethod
-    def begin(
+    def __init__(
+        self,
         *,
         number: int,
         batches: Sequence[B],
@@ -180,28 +170,22 @@ class PendingUpdate(Generic[B]):
         learning_rate: float,
         results: Mapping[str, Tensor],
         statistics: Mapping[str, Tensor],
-    ) -> "PendingUpdate[B]":
-        """Start to copy an update's results, which are on the device, to the host's memory."""
-        return PendingUpdate(
-            number=number,
-            batches=batches,
-            ids=ids,
-            seed=seed,
-            learning_rate=learning_rate,
-            names=tuple(results),
-            tensors=HostCopy((losses, torch.stack(list(results.values())), statistics)),
-        )
+    ) -> None:
+        self.number, self.batches, self.ids = number, batches, ids
+        self.seed, self.learning_rate = seed, learning_rate
+        self._names = tuple(results)
+        self._copy = HostCopy((losses, torch.stack(list(results.values())), statistics))
 
     @property
     def losses(self) -> Tensor:
         """(rows,) nats; waits for the device if it is still computing them."""
-        losses, _, _ = self.tensors.get()
+        losses, _, _ = self._copy.get()
         return losses
 
     def read(self) -> dict[str, float]:
         """The results; waits for the device if it is still computing them."""
-        _, values, _ = self.tensors.get()
-        return dict(zip(self.names, values.tolist(), strict=True))
+        _, values, _ = self._copy.get()
+        return dict(zip(self._names, values.tolist(), strict=True))
 
     def report(self, results: Mapping[str, float], clip_norm: float) -> UpdateReport:
         """The numbers that are logged.
@@ -210,7 +194,7 @@ class PendingUpdate(Generic[B]):
             results: as `read` gives them, among them loss, norm and skipped.
             clip_norm: above which gradients are scaled down; 0 for never.
         """
-        _, _, pairs = self.tensors.get()
+        _, _, pairs = self._copy.get()
         counts = {name: pair.tolist() for name, pair in pairs.items()}
         statistics = {name: count / max(total, 1) for name, (count, total) in counts.items()}
         return UpdateReport(

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from asr.batching.examples import ExampleColumns
 from asr.batching.sampler import Groups, Sampler, Sharding, group_by_length
 from asr.corpora.librispeech import prepare
 from asr.frontend.augment import AugmentConfig
@@ -18,6 +19,16 @@ def lengths_like_librispeech(count: int) -> Lengths:
     """Log-normal, cut at LibriSpeech's limits."""
     rng = np.random.default_rng(0)
     return np.clip(rng.lognormal(np.log(12.5), 0.45, count), 1.3, 24.5)
+
+
+def columns_of(
+    seconds: Lengths, tokens: NDArray[np.int32] | None = None, tars: NDArray[np.int32] | None = None
+) -> ExampleColumns:
+    """Utterances named by their numbers, of one token unless others are given."""
+    count = len(seconds)
+    hashes = hash_ids([str(number) for number in range(count)])
+    tokens = np.ones(count, np.int32) if tokens is None else tokens
+    return ExampleColumns(hashes, seconds, tokens, np.full(count, np.inf), tars)
 
 
 def parts_of(groups: Groups) -> list[list[NDArray[np.int32]]]:
@@ -108,8 +119,8 @@ def test_processes_finish_together(shards: int) -> None:
 def test_plan_is_made_lazily_and_can_be_cut() -> None:
     """Guards resuming in the middle of an epoch, and the totals, against the batches themselves."""
     seconds = lengths_like_librispeech(500)
-    tokens = np.arange(500) % 7
-    plan = Sampler(hash_ids([str(number) for number in range(500)]), seconds, tokens, 100.0, PLAIN).plan(3)
+    tokens = np.arange(500, dtype=np.int32) % 7
+    plan = Sampler(columns_of(seconds, tokens), 100.0, PLAIN).plan(3)
     whole = list(plan)
     assert len(whole) == len(plan)
     assert list(plan[5:]) == whole[5:]
@@ -126,12 +137,11 @@ def test_plan_is_made_lazily_and_can_be_cut() -> None:
 
 def test_batches_depend_on_the_parts_and_not_on_the_processes() -> None:
     """Guards a run of four processes that goes on with two, or with one: the same batches."""
-    seconds, tokens = lengths_like_librispeech(500), np.ones(500, dtype=np.int64)
-    ids = hash_ids([str(number) for number in range(500)])
+    columns = columns_of(lengths_like_librispeech(500))
 
     def batches(world_size: int) -> list[list[int]]:
         ranks = [
-            Sampler(ids, seconds, tokens, 400.0, PLAIN, sharding=Sharding(rank, world_size, shards=4)).plan(1)
+            Sampler(columns, 400.0, PLAIN, sharding=Sharding(rank, world_size, shards=4)).plan(1)
             for rank in range(world_size)
         ]
         return [[index for part in shared for index in part.indices] for shared in zip(*ranks, strict=True)]
@@ -141,10 +151,8 @@ def test_batches_depend_on_the_parts_and_not_on_the_processes() -> None:
 
 def test_shortest_first() -> None:
     """Guards SortaGrad: batches in order of length, with other neighbours in every epoch, nothing lost."""
-    seconds, tokens = lengths_like_librispeech(500), np.ones(500, dtype=np.int32)
-
-    ids = hash_ids([str(number) for number in range(500)])
-    sampler = Sampler(ids, seconds, tokens, 100.0, PLAIN, shortest_first_epochs=2)
+    seconds = lengths_like_librispeech(500)
+    sampler = Sampler(columns_of(seconds), 100.0, PLAIN, shortest_first_epochs=2)
 
     def plan(epoch: int) -> list[list[int]]:
         return [list(batch.indices) for batch in sampler.plan(epoch)]
@@ -165,10 +173,8 @@ def tar_sampler(rank: int = 0, world_size: int = 1, shards: int = 2) -> Sampler:
     seconds = lengths_like_librispeech(3000)
     tars = np.repeat(np.arange(20, dtype=np.int32), 150)
     tars[np.random.default_rng(1).permutation(3000)[:50]] = -1
-    return Sampler(
-        hash_ids([str(number) for number in range(3000)]), seconds, np.ones(3000, np.int32), 200.0, PLAIN,
-        sharding=Sharding(rank, world_size, shards), tars=tars, open_tars=4,
-    )  # fmt: skip
+    sharding = Sharding(rank, world_size, shards)
+    return Sampler(columns_of(seconds, tars=tars), 200.0, PLAIN, sharding=sharding, open_tars=4)
 
 
 def test_tar_files_are_read_a_few_at_a_time() -> None:
@@ -176,8 +182,9 @@ def test_tar_files_are_read_a_few_at_a_time() -> None:
     lost."""
     sampler = tar_sampler()
     plan = sampler.plan(1)
-    assert sampler.tars is not None
-    files = [{*sampler.tars[list(batch.indices)].tolist()} for batch in plan]
+    seconds, tars = sampler.columns.seconds, sampler.columns.tars
+    assert tars is not None
+    files = [{*tars[list(batch.indices)].tolist()} for batch in plan]
     assert sorted(index for batch in plan for index in batch.indices) == list(range(3000))
     turns = []  # the files of consecutive batches that share them
     for of_batch in files[1:]:  # the first one is the longest of all
@@ -187,10 +194,10 @@ def test_tar_files_are_read_a_few_at_a_time() -> None:
             turns.append(set(of_batch))
     assert all(len(turn - {-1}) <= 4 for turn in turns)
     assert 5 <= len(turns) <= 6
-    assert sampler.seconds[list(plan[0].indices)].max() >= sampler.seconds.max() / 1.0202
-    padded_s = sum(padded(part, sampler.seconds) for batch in parts_of(plan.groups) for part in batch)
-    assert 1 - float(sampler.seconds.sum()) / padded_s < 0.05
-    assert max(padded(part, sampler.seconds) for batch in parts_of(plan.groups) for part in batch) <= 100.0
+    assert seconds[list(plan[0].indices)].max() >= seconds.max() / 1.0202
+    padded_s = sum(padded(part, seconds) for batch in parts_of(plan.groups) for part in batch)
+    assert 1 - float(seconds.sum()) / padded_s < 0.05
+    assert max(padded(part, seconds) for batch in parts_of(plan.groups) for part in batch) <= 100.0
 
 
 def test_order_of_tar_files_is_drawn_for_the_epoch() -> None:
@@ -206,10 +213,8 @@ def test_order_of_tar_files_is_drawn_for_the_epoch() -> None:
 def test_few_utterances_in_tar_files() -> None:
     """Guards turns with fewer utterances than shards: every part of every batch has one."""
     tars = np.arange(9, dtype=np.int32)
-    sampler = Sampler(
-        hash_ids([str(number) for number in range(9)]), np.linspace(1.0, 2.0, 9), np.ones(9, np.int32), 8.0,
-        PLAIN, sharding=Sharding(shards=4), tars=tars, open_tars=4,
-    )  # fmt: skip
+    columns = columns_of(np.linspace(1.0, 2.0, 9), tars=tars)
+    sampler = Sampler(columns, 8.0, PLAIN, sharding=Sharding(shards=4), open_tars=4)
     plan = sampler.plan(1)
     assert sorted(index for batch in plan for index in batch.indices) == list(range(9))
     assert all(len(part) for batch in parts_of(plan.groups) for part in batch)

@@ -50,7 +50,7 @@ def test_whole_utterances(layers: LayerConfig, options: dict[str, object]) -> No
     engine = OnnxModel(export_model(model).SerializeToString())
     features, lengths = torch.randn(3, 41, 10), torch.tensor([41, 12, 29])
     with torch.inference_mode():
-        wanted, steps = model(features, lengths)
+        wanted, steps, _ = model(features, lengths)
         found, found_steps = engine(features, lengths)
         assert torch.equal(found_steps, steps)
         for row, (count, frames) in enumerate(zip(steps, lengths, strict=True)):
@@ -67,7 +67,7 @@ def test_streams(layers: LayerConfig, options: dict[str, object]) -> None:
     for frames in (60, 67):
         features = torch.randn(frames, 10)
         with torch.inference_mode():
-            wanted, _ = model(features[None], torch.tensor([frames]))
+            wanted, _, _ = model(features[None], torch.tensor([frames]))
         for block in (1, 23, 100):
             stream = OnnxStream(graph)
             found = [stream.accept(part.numpy()) for part in features.split(block)]
@@ -82,7 +82,7 @@ def test_normalisation(normalize: str) -> None:
     model = make(LayerConfig(cell="rnn"), replace(FEATURES, normalize=normalize))
     features, lengths = torch.randn(2, 20, 10), torch.tensor([20, 11])
     with torch.inference_mode():
-        wanted, _ = model(features, lengths)
+        wanted, _, _ = model(features, lengths)
         found, _ = OnnxModel(export_model(model).SerializeToString())(features, lengths)
     assert torch.allclose(found[0], wanted[0], atol=1e-4)
 

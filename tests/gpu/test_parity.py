@@ -42,7 +42,7 @@ def step(model: AcousticModel, device: torch.device) -> dict[str, Tensor]:
     config = model.settings.features
     features, lengths = log_mel(waveform, config), frame_count(samples, config)
     masks = Masks(torch.tensor([[[5, 10]]] * 4, device=device), torch.tensor([[[3, 7]]] * 4, device=device))
-    log_probs, steps = model(features, lengths, masks)
+    log_probs, steps, _ = model(features, lengths, masks)
     tokens = torch.tensor([[1, 2, 2, 3], [4, 5, 0, 0], [6, 6, 7, 0], [8, 0, 0, 0]], device=device)
     losses = ctc_loss(log_probs, steps, tokens, torch.tensor([4, 2, 3, 1], device=device))
     losses.mean().backward()
@@ -79,8 +79,8 @@ def test_alone_equals_in_a_batch(cell: Cell, device: torch.device) -> None:
     model = make(cell=cell).to(device)
     waveform, samples = padded_waveforms()
     parts = [row[:count] for row, count in zip(waveform, samples.tolist(), strict=True)]
-    together, steps = model.log_probs(parts)
+    together, steps, _ = model.outputs(parts)
     for row, part in enumerate(parts):
-        alone, [count] = model.log_probs([part])
+        alone, [count], _ = model.outputs([part])
         assert int(count) == int(steps[row])
         torch.testing.assert_close(together[row, : int(count)], alone[0], rtol=0, atol=TOLERANCE)

@@ -55,7 +55,7 @@ def test_hidden_states_and_gradients(device: torch.device, dtype: torch.dtype) -
     model = AcousticModel(settings).to(device).train()
     features, lengths = noise(4, 200, 80).to(device), torch.tensor([200, 61, 133, 8], device=device)
     with torch.no_grad():
-        exact, _ = model(features, lengths)
+        exact, _, _ = model(features, lengths)
     formats: set[torch.dtype] = set()
     arriving: list[Tensor] = []
 
@@ -67,7 +67,7 @@ def test_hidden_states_and_gradients(device: torch.device, dtype: torch.dtype) -
         if isinstance(module, UnidirectionalLayer):
             module.register_forward_hook(record)
     with autocast(dtype, device):
-        log_probs, _ = model(features, lengths)
+        log_probs, _, _ = model(features, lengths)
     expected = hidden_format(device, dtype)
     assert formats == {expected}
     assert log_probs.dtype == torch.float32

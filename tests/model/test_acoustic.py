@@ -40,9 +40,9 @@ def waveforms() -> list[Tensor]:
 def test_alone_equals_in_a_batch(normalize: Any, encoder: dict[str, Any]) -> None:
     """Guards every stage from samples to log-probabilities at once: a neighbour changes nothing."""
     model = make(normalize, **encoder)
-    together, steps = model.log_probs(waveforms())
+    together, steps, _ = model.outputs(waveforms())
     for row, waveform in enumerate(waveforms()):
-        alone, [count] = model.log_probs([waveform])
+        alone, [count], _ = model.outputs([waveform])
         frames = frame_count(len(waveform), model.settings.features)
         assert int(steps[row]) == int(count) == step_count(frames, model.settings.encoder.subsampling)
         torch.testing.assert_close(together[row, : int(count)], alone[0], rtol=0, atol=1e-5)
@@ -51,23 +51,23 @@ def test_alone_equals_in_a_batch(normalize: Any, encoder: dict[str, Any]) -> Non
 def test_log_probs_is_evaluation() -> None:
     """Guards against dropout or a graph in recognition: twice the same, also for a model in training mode."""
     model = make(dropout=0.5).train()
-    first, _ = model.log_probs(waveforms())
+    first, _, _ = model.outputs(waveforms())
     assert not first.requires_grad
-    assert torch.equal(first, model.log_probs(waveforms())[0])
+    assert torch.equal(first, model.outputs(waveforms())[0])
 
 
 def test_log_probs_keeps_the_mode() -> None:
     """Guards a training that looks at its model in between: each module keeps its mode, even on an error."""
     model = make(dropout=0.5).train()
     model.encoder.front.eval()
-    model.log_probs(waveforms())
+    model.outputs(waveforms())
 
     def fail(*_: Any) -> None:
         raise MemoryError
 
     model.encoder.output.register_forward_hook(fail)
     with pytest.raises(MemoryError):
-        model.log_probs(waveforms())
+        model.outputs(waveforms())
     assert model.training
     assert model.encoder.recurrent.training
     assert not model.encoder.front.training
@@ -77,12 +77,12 @@ def test_log_probs_keeps_the_mode() -> None:
 def test_a_recording_that_is_too_short(others: list[int]) -> None:
     """Guards against a scrap of audio that is refused alone and recognised as something in a batch."""
     with pytest.raises(AudioError, match=r"a recording of 0\.010 s is shorter than one window"):
-        make().log_probs([torch.zeros(160), *(torch.zeros(samples) for samples in others)])
+        make().outputs([torch.zeros(160), *(torch.zeros(samples) for samples in others)])
 
 
 def test_silence_has_finite_output() -> None:
     """Guards against NaN from a recording without any variance."""
-    log_probs, _ = make().log_probs([torch.zeros(16_000)])
+    log_probs, _, _ = make().outputs([torch.zeros(16_000)])
     assert log_probs.isfinite().all()
 
 

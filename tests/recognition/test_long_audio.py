@@ -19,7 +19,6 @@ from asr.errors import AudioError
 from asr.frontend.segmentation import SegmentationConfig
 from asr.model.acoustic import AcousticModel
 from asr.model.saved import load_model
-from asr.recognition import long_audio
 from asr.recognition import recognise as recognise_module
 from asr.recognition.long_audio import recognise_recordings
 from asr.recognition.recognise import Recognised, Segment, recognise
@@ -250,7 +249,7 @@ def test_memory_is_bounded(net: AcousticModel, tones: Any, monkeypatch: pytest.M
     def progress(segment: Segment, words: tuple[Word, ...]) -> None:
         read_when_first_words_came.append(len(alive))
 
-    monkeypatch.setattr(long_audio, "audio_blocks", blocks)
+    monkeypatch.setattr(recognise_module, "audio_blocks", blocks)
     monkeypatch.setattr(recognise_module, "usable_cores", lambda: 1)
     (found,) = results(net, [Segment(Path("long.wav"))], progress=progress)
     assert len(text(found).split()) == 120 * len(" ".join(SENTENCES[:9]).split())

@@ -52,7 +52,7 @@ def test_windows_are_the_whole(net: AcousticModel, seconds: float) -> None:
     waveform = sound(seconds)
     (found,) = recording_emissions(net, [Segment(Path("x"), waveform=waveform)], 20.0)
     assert isinstance(found.outcome, Tensor)
-    whole, _ = net.log_probs([waveform])
+    whole, _, _ = net.outputs([waveform])
     assert torch.equal(found.outcome, whole[0])
     assert found.duration_s == pytest.approx(seconds)
 

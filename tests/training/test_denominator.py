@@ -58,7 +58,7 @@ def test_run(manifest: Path, settings: Settings, caplog: pytest.LogCaptureFixtur
     losses = [row["dev_loss"] for row in rows(settings.train.run_dir, "epoch")]
     assert losses[1] < losses[0]
     # It recognises as any other model does.
-    log_probs, steps = model.log_probs([torch.zeros(4000)])
+    log_probs, steps, _ = model.outputs([torch.zeros(4000)])
     assert log_probs.shape == (1, int(steps), 4)
 
 

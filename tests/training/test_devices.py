@@ -110,7 +110,7 @@ def test_validation(name: str) -> None:
     with fake_gpu(), torch.inference_mode():
         model = make(GPU, SHAPES[name]).eval()
         batch = make_batch().to(GPU)
-        log_probs, steps = model(batch.features(FEATURES), batch.frame_lengths)
+        log_probs, steps, _ = model(batch.features(FEATURES), batch.frame_lengths)
         losses = ctc_loss(log_probs, steps, batch.tokens, batch.token_lengths)
         assert {part.device for part in (log_probs, steps, losses, blank_steps(log_probs, steps))} == {GPU}
         assert model.encoder.final_states(batch.cached_features, batch.frame_lengths).device == GPU

@@ -255,17 +255,16 @@ class LateEvent:
 @pytest.fixture
 def defer(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """Called, it makes every later run read its results as on a GPU."""
-    original = PendingUpdate.begin
+    original = PendingUpdate.__init__
 
-    def begin(**arguments: Any) -> PendingUpdate[Any]:
-        update = original(**arguments)
-        losses, values, statistics = update.tensors.get()
-        update.tensors._events.append(LateEvent((losses, values, *statistics.values())))
-        return update
+    def begin(update: PendingUpdate[Any], **arguments: Any) -> None:
+        original(update, **arguments)
+        losses, values, statistics = update._copy.get()
+        update._copy._events.append(LateEvent((losses, values, *statistics.values())))
 
     def start() -> None:
         monkeypatch.setattr(trainer_module, "is_asynchronous", lambda device: True)
-        monkeypatch.setattr(PendingUpdate, "begin", staticmethod(begin))
+        monkeypatch.setattr(PendingUpdate, "__init__", begin)
 
     return start
 

@@ -19,6 +19,8 @@ from asr.model.recurrent.unidirectional import State, UnidirectionalLayer
 
 Nonlinearity = Literal["sigmoid", "tanh", "relu"]
 
+_SQUARINGS = 10  # n of them reach the 2^n-th power of a matrix; the error falls with 1 / 2^n
+
 
 @dataclass(frozen=True)
 class Gate:
@@ -113,7 +115,7 @@ def memory_steps(gate: Gate) -> Tensor:
     return 1 / (1 - gate.values.double().mean(dim=0)).clamp(min=1e-6)
 
 
-def spectral_radius(weight: Tensor, squarings: int = 10) -> float:
+def spectral_radius(weight: Tensor) -> float:
     """The largest absolute eigenvalue of a square matrix, by repeated squaring.
 
     Eigenvalues themselves cost a hundred times as much, and power iteration does not settle on the complex
@@ -121,24 +123,23 @@ def spectral_radius(weight: Tensor, squarings: int = 10) -> float:
 
     Args:
         weight: (width, width).
-        squarings: n of them reach the 2^n-th power; the error falls with 1 / 2^n.
 
     Returns:
-        Within 1% for n = 10 on any matrix whose eigenvectors are not almost parallel; exact for multiples of
+        Within 1% on any matrix whose eigenvectors are not almost parallel; exact for multiples of
         orthogonal matrices.
 
     Source: Gelfand's formula, radius = lim |W^k|^(1/k); the quotient of two powers' norms takes out the
         constant in front.
     """
     power, logs = weight.float(), [0.0]  # logs: of the norms of W^1, W^2, W^4, ...
-    for _ in range(squarings + 1):
+    for _ in range(_SQUARINGS + 1):
         # The power itself is kept at norm 1, so that it neither over- nor underflows.
         norm = torch.linalg.matrix_norm(power).item()
         if not 0 < norm < math.inf:
             return 0.0 if norm == 0 else math.nan
         logs.append(2 * logs[-1] + math.log(norm))
         power = (power / norm) @ (power / norm)
-    return math.exp((logs[-1] - logs[-2]) / 2 ** (squarings - 1))
+    return math.exp((logs[-1] - logs[-2]) / 2 ** (_SQUARINGS - 1))
 
 
 # The nonlinearity of each gate of a cell, in the order of the blocks of its recurrent weights.

@@ -31,16 +31,15 @@ else:
 Steps = Literal["triton", "torch"]
 
 
-def steps_for(gates: Tensor, *, projection: bool = False) -> Steps:
+def steps_for(gates: Tensor) -> Steps:
     """What runs the steps.
 
     Args:
         gates: as the scan gets them.
-        projection: whether the hidden state is projected, which the kernels do not have.
     """
     # A tensor of another class, such as a fake one, has no memory that a kernel could read.
     readable = type(gates) is Tensor and gates.dtype in (torch.float32, torch.bfloat16, torch.float16)
-    if not HAS_TRITON or projection or not readable:
+    if not HAS_TRITON or not readable:
         return "torch"
     if gates.is_cuda:  # Triton's tensor core products need a compute capability of 8.0
         return "triton" if torch.cuda.get_device_capability(gates.device) >= (8, 0) else "torch"

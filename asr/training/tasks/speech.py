@@ -221,8 +221,7 @@ def _forward(
     on_device = batch.to(device)
     features = on_device.features(settings.features)
     with autocast(precision, device):
-        encoded, step_lengths = model.encode(features, on_device.frame_lengths, on_device.masks)
-        log_probs = model.encoder.log_probs(encoded)
+        log_probs, step_lengths, encoded = model(features, on_device.frame_lengths, on_device.masks)
     # The same lengths again: torch's loss takes them in the host's memory, and would wait for the device.
     host_step_lengths = step_count(batch.frame_lengths, settings.encoder.subsampling)
     losses = loss(log_probs, host_step_lengths, on_device.tokens, batch.token_lengths)
