@@ -105,7 +105,7 @@ def run(settings: TranscribeSettings) -> Iterator[tuple[str | None, AsrError | N
             f"--format {kind}: a file of this format has one recording, not {len(recordings)}. Add "
             f"--output-dir DIR, which gets a file for each."
         )
-    folder = TranscriptFolder(settings.output_dir, formats) if settings.output_dir else None
+    folder = TranscriptFolder(settings.output_dir, formats, resumable=True) if settings.output_dir else None
     rank, world_size = rank_and_world_size()
     skips = settings.skip_existing or world_size > 1
     skipped = [folder is not None and skips and folder.has(one.name) for one in recordings]
