@@ -1,6 +1,7 @@
 """Files: written whole or not at all, lines of text, digests of contents, locks between processes.
 
 write_atomically, atomic_path    a crash or a full disk spares the older file
+make_writable                    a folder, before the work whose results it gets
 move_into_place                  the last step of both, for a file that was written piece by piece
 read_lines                       text in UTF-8, or an error that names the line
 file_digest, weights_digest      what is in a file, or in a network
@@ -12,6 +13,7 @@ import fcntl
 import hashlib
 import os
 import shlex
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -25,8 +27,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 __all__ = [
-    "atomic_path", "encoding_of", "file_digest", "locked", "move_into_place", "not_utf8", "read_lines",
-    "weights_digest", "write_atomically",
+    "atomic_path", "encoding_of", "file_digest", "locked", "make_writable", "move_into_place", "not_utf8",
+    "read_lines", "weights_digest", "write_atomically",
 ]  # fmt: skip
 
 
@@ -39,12 +41,16 @@ def atomic_path(path: Path) -> Iterator[Path]:
             error.
 
     Raises:
-        OSError: the file cannot be written.
+        OSError: the file cannot be written; it names `path`.
     """
     temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         yield temporary
         move_into_place(temporary, path)
+    except OSError as error:
+        if error.filename in (None, str(temporary)):  # a full disk has no name, others that of the temporary
+            error.filename = str(path)
+        raise
     finally:
         with suppress(OSError):  # after success there is none
             temporary.unlink()
@@ -65,6 +71,21 @@ def move_into_place(temporary: Path, path: Path) -> None:
     temporary.replace(path)
 
 
+def make_writable(folder: Path) -> None:
+    """Make a folder, and try whether files can be made in it: permissions alone do not tell.
+
+    Raises:
+        OSError: nothing can be written there; it names the folder.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        error.filename = str(folder)
+        raise
+
+
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     """Write a model, a checkpoint or the like; the file appears complete or not at all.
 
@@ -82,8 +103,9 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     # torch reports a full disk as a RuntimeError, safetensors as a SafetensorError.
     except (OSError, RuntimeError, SafetensorError) as error:
         kept = " The file that was there before is unharmed." if os.path.exists(path) else ""
+        reason = getattr(error, "strerror", None) or error
         raise ModelError(
-            f"{path}: cannot be written: {error}.{kept} Free some space or choose another folder."
+            f"{path}: cannot be written: {reason}.{kept} Free some space or choose another folder."
         ) from error
 
 

@@ -17,6 +17,7 @@ from asr.files import (
     encoding_of,
     file_digest,
     locked,
+    make_writable,
     not_utf8,
     read_lines,
     weights_digest,
@@ -202,3 +203,26 @@ def test_lock_that_leaves_nothing(tmp_path: Path) -> None:
         list(pool.map(hold, range(40)))
     assert sorted(holders) == list(range(40))
     assert not path.exists()
+
+
+@pytest.mark.parametrize("has_name", [True, False])
+def test_a_full_disk_names_the_file(has_name: bool, tmp_path: Path) -> None:
+    """An error without a file, as of a full disk, or with the temporary one, which is deleted."""
+    path = tmp_path / "a"
+    with pytest.raises(OSError, match="No space") as caught, atomic_path(path) as temporary:
+        raise OSError(28, "No space left on device", *([str(temporary)] if has_name else []))
+    assert caught.value.filename == str(path)
+
+
+def test_a_folder_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards hours of work: a folder that exists and takes no file is found before them."""
+    make_writable(tmp_path / "a" / "b")
+    assert list((tmp_path / "a" / "b").iterdir()) == []
+
+    def read_only(dir: Path) -> None:
+        raise OSError(30, "Read-only file system", str(dir / "tmp1234"))
+
+    monkeypatch.setattr("tempfile.TemporaryFile", read_only)
+    with pytest.raises(OSError, match="Read-only") as caught:
+        make_writable(tmp_path)
+    assert caught.value.filename == str(tmp_path)

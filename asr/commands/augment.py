@@ -5,14 +5,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
 
-import soundfile
 import tyro
 
 from asr.batching.cache import read_waveform
 from asr.corpora.manifest import Utterance, read_manifest, write_manifest
 from asr.device import one_thread
 from asr.errors import AudioError, SettingsError
-from asr.frontend.audio import audio_info
+from asr.files import make_writable
+from asr.frontend.audio import audio_info, write_audio
 from asr.frontend.audio_files import find_audio
 from asr.frontend.augment import AugmentConfig, Augmenter, Conditions
 
@@ -66,7 +66,7 @@ def run(settings: AugmentSettings) -> Iterator[tuple[str | None, AudioError | No
     names = [name for name in settings.files if not name.endswith(".jsonl")]
     paths = find_audio(names) if names else []
     targets = _targets([item.id for item in listed] + [path.stem for path in paths], settings)
-    settings.out.mkdir(parents=True, exist_ok=True)
+    make_writable(settings.out)
     written: list[Utterance] = []
     items: list[Utterance | Path] = [*listed, *paths]
     for item, target in zip(items, targets, strict=True):
@@ -109,8 +109,7 @@ def write(
     conditions = augmenter.conditions(epoch, utterance.id, top_speed=max(augmenter.config.speeds))
     with one_thread():
         waveform = read_waveform(utterance, sample_rate, conditions)
-    with target.open("wb") as file:  # opened here: soundfile's errors give no reason
-        soundfile.write(file, waveform.numpy(), sample_rate, format="WAV", subtype="FLOAT")
+    write_audio(target, waveform, sample_rate, "WAV", "FLOAT")
     return conditions, len(waveform) / sample_rate
 
 

@@ -8,14 +8,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated
 
-import soundfile
 import torch
 import tyro
 
 from asr.corpora.manifest import Utterance, write_manifest
 from asr.errors import AsrError, DataError, SettingsError
-from asr.files import atomic_path
-from asr.frontend.audio import audio_blocks
+from asr.files import atomic_path, make_writable
+from asr.frontend.audio import audio_blocks, write_audio
 from asr.recognition.aligning import AlignerSettings, TextOfRecording, align_recordings, read_text
 from asr.recognition.cutting import Cuts, CuttingConfig, Loudness, cut_utterances
 from asr.recognition.recognise import Segment
@@ -61,10 +60,12 @@ def run(settings: CorpusSegmentSettings) -> str:
         AsrError: a setting, the recording, the text or the folder cannot be used.
     """
     path, folder = settings.audio, settings.output_dir
+    if path.is_dir():
+        raise SettingsError(f"{path} is a folder. One recording was expected, whose text is given with it.")
     if path.exists() and not path.is_file():
         raise SettingsError(f"{path} is not a file, but is read more than once. Write it to a file.")
     text, name = read_text(settings.text)
-    folder.mkdir(parents=True, exist_ok=True)  # before an hour of work, not after it
+    make_writable(folder)  # before an hour of work, not after it
     recording = TextOfRecording(Segment(path), text, name)
     (found,) = align_recordings(settings.aligner, [recording])
     if isinstance(found, AsrError):
@@ -97,8 +98,7 @@ def _write(settings: CorpusSegmentSettings, stem: str, cuts: Cuts) -> Iterator[U
             samples, begin = torch.cat([samples[kept:], block]), begin + kept
         waveform = samples[max(0, first - begin) : last - begin]
         path = settings.output_dir / f"{stem}-{number:04}.flac"
-        with atomic_path(path) as temporary, temporary.open("wb") as file:
-            soundfile.write(file, waveform.clamp(-1, 1).numpy(), rate, format="FLAC", subtype="PCM_16")
+        write_audio(path, waveform.clamp(-1, 1), rate, "FLAC", "PCM_16")
         yield Utterance(
             id=path.stem,
             audio_filepath=path.absolute(),

@@ -15,8 +15,9 @@ from asr.corpora.manifest import Utterance, read_fields, read_manifest, read_usa
 from asr.decoding.config import DecoderSettings
 from asr.decoding.decoder import DescribedDecoder, build_decoder
 from asr.decoding.resources import data_digest
+from asr.errors import AsrError
 from asr.export.loading import Engine, load_with_engine
-from asr.files import atomic_path
+from asr.files import atomic_path, make_writable
 from asr.model.shipped import find_model
 from asr.report.evaluation import about_evaluation, describe_settings, write_page
 from asr.scoring.evaluation import Evaluation
@@ -72,7 +73,7 @@ def run(settings: EvaluateSettings) -> str:
     model = load_with_engine(files.path, settings.device, settings.engine)
     out = settings.out or files.beside(f"{settings.manifest.stem}.results")
     page = settings.report or out / "report.html"
-    out.mkdir(parents=True, exist_ok=True)  # before an hour of recognition, not after it
+    make_writable(out)  # before an hour of recognition, not after it
     check_output(page, [settings.manifest, files.path], "--report", "report.html")
     log.info("%s: %s", settings.model, describe(model.settings.provenance))
     decoder = build_decoder(settings.decoding.with_defaults_of(files), model)
@@ -86,15 +87,19 @@ def run(settings: EvaluateSettings) -> str:
     if settings.decoding.open_vocabulary and decoder.vocabulary is not None:
         lines += _lines_by_vocabulary(found.score, decoder.vocabulary)
     lines += [f"Left out, because they cannot be used: {len(found.left_out)}"] if found.left_out else []
-    text = write_score_folder(out, found.score, [*lines, f"Report: {page}"])
     origin = describe_settings(model, settings.model, decoder, settings.manifest)
-    if rank_and_world_size()[0] == 0:
-        _write_for_sclite(out, found)
-        run_dir = None if files.name else files.path.parent
-        title = f"{files.name or files.path.stem} on {settings.manifest.name}"
-        fields = read_fields(settings.manifest, found.utterances)
-        about = about_evaluation(title, origin, run_dir)
-        write_page(page, found, model, about, fields, settings.batch_s)
+    try:
+        text = write_score_folder(out, found.score, [*lines, f"Report: {page}"])
+        if rank_and_world_size()[0] == 0:
+            _write_for_sclite(out, found)
+            run_dir = None if files.name else files.path.parent
+            title = f"{files.name or files.path.stem} on {settings.manifest.name}"
+            fields = read_fields(settings.manifest, found.utterances)
+            about = about_evaluation(title, origin, run_dir)
+            write_page(page, found, model, about, fields, settings.batch_s)
+    except (OSError, AsrError):
+        log.info("%s", found.score.wer_line())  # a disk that has become full must not cost the score
+        raise
     if not settings.json:
         return text
     log.info("%s; report: %s", found.score.wer_line(), page)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from asr.errors import SettingsError
+from asr.files import make_writable
 
 __all__ = ["check_folder", "check_output", "one_line", "option_value", "parse"]
 
@@ -114,14 +115,25 @@ def check_output(
         example: name of such a file, for a message.
 
     Raises:
-        SettingsError: the output's folder does not exist, it is a folder itself, or it is one of the inputs.
+        SettingsError: the output's folder does not exist or cannot be written, it is a folder itself, or it
+            is one of the inputs.
     """
     if output.is_dir():
         raise SettingsError(f"{option} {output}: is a folder. Name a file, such as {output / example}.")
-    if not output.absolute().parent.is_dir():
+    folder = output.absolute().parent
+    if folder.is_file():
+        raise SettingsError(f"{option} {output}: {folder} is a file, not a folder. Choose another one.")
+    if not folder.is_dir():
         raise SettingsError(
-            f"{option} {output}: the folder {output.absolute().parent} does not exist. "
-            "Make it, or choose another one."
+            f"{option} {output}: the folder {folder} does not exist. Make it, or choose another one."
         )
+    if not output.exists() or output.is_file():  # /dev/null is neither
+        try:
+            make_writable(folder)
+        except OSError as error:
+            raise SettingsError(
+                f"{option} {output}: the folder {folder} cannot be written: {error.strerror}. "
+                "Choose another one."
+            ) from None
     if any(path.resolve() == output.resolve() for path in inputs):
         raise SettingsError(f"{option} {output} would overwrite what is read. Choose another file.")

@@ -107,7 +107,8 @@ def run(settings: TranscribeSettings) -> Iterator[_Line]:
     if settings.output_dir is None:
         yield from _to_stdout(settings, recordings, writers)
     else:
-        yield from _to_folder(settings, recordings, TranscriptFolder(settings.output_dir, writers))
+        folder = TranscriptFolder(settings.output_dir, writers, resumable=True)
+        yield from _to_folder(settings, recordings, folder)
     wait_for_all()  # a status of 1 ends the other processes
 
 

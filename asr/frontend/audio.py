@@ -3,6 +3,7 @@
 Every waveform is read here and nowhere else, so that no other sample rate reaches the model.
 """
 
+import io
 import logging
 import math
 from collections.abc import Iterator, Sequence
@@ -13,12 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import soundfile
 import soxr
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from asr.errors import AudioError, SettingsError
+from asr.files import atomic_path
 from asr.frontend.recordings import HIGHEST_RATE, LOWEST_RATE, Block, open_recording
 
 log = logging.getLogger("asr")
@@ -63,6 +66,25 @@ def channel_count(path: Path) -> int:
     """
     with open_recording(path, partial=True) as recording:
         return recording.channels
+
+
+def write_audio(path: Path, waveform: Tensor, sample_rate: int, form: str, subtype: str) -> None:
+    """Write a recording; the file appears complete or not at all.
+
+    Args:
+        path: of the file, in an existing folder.
+        waveform: (samples,) float32.
+        sample_rate: Hz.
+        form: libsndfile's name of the format, such as FLAC.
+        subtype: its name of the samples' type, such as PCM_16.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    content = io.BytesIO()  # on a full disk soundfile fails without a reason
+    soundfile.write(content, waveform.numpy(), sample_rate, format=form, subtype=subtype)
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content.getbuffer())
 
 
 def read_audio(

@@ -3,12 +3,11 @@
 import errno
 import logging
 import os
-import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from asr.errors import DataError, SettingsError
-from asr.files import atomic_path
+from asr.files import atomic_path, make_writable
 from asr.transcripts.formats import FORMATS, Write
 from asr.transcripts.record import RecordingTranscript
 
@@ -30,17 +29,16 @@ class TranscriptFolder:
     Args:
         folder: where to write.
         formats: what writes each format, by its name.
+        resumable: whether the command has --skip-existing, for a message.
 
     Raises:
         SettingsError: nothing can be written there.
     """
 
-    def __init__(self, folder: Path, formats: Mapping[str, Write]) -> None:
-        self.folder, self._formats = folder, formats
+    def __init__(self, folder: Path, formats: Mapping[str, Write], *, resumable: bool = False) -> None:
+        self.folder, self._formats, self._resumable = folder, formats, resumable
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=folder):  # permissions alone do not tell
-                pass
+            make_writable(folder)
         except OSError as error:
             reason = "is a file" if isinstance(error, FileExistsError) else error.strerror
             raise SettingsError(
@@ -83,9 +81,10 @@ class TranscriptFolder:
             except OSError as error:
                 kept = " An older file of that name is unharmed." if os.path.isfile(path) else ""
                 if error.errno in _LASTING:
+                    again = "; the same command with --skip-existing does the rest"
                     raise FullDiskError(
                         f"{path}: cannot be written: {error.strerror}. The transcripts before it are "
-                        f"complete. Free some space; the same command with --skip-existing does the rest."
+                        f"complete. Free some space{again if self._resumable else ', and start again'}."
                     ) from error
                 raise DataError(
                     f"{path}: cannot be written: {error.strerror}.{kept} Choose another folder."

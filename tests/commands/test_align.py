@@ -108,6 +108,22 @@ def test_manifests(tones: Any, run: Run, tmp_path: Path) -> None:
     assert "json of 6 recordings written; 2 failed" in err
 
 
+def test_full_disk(tones: Any, talk: Path, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Advice to use an option of another command."""
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    command = ["align", talk, "ab c cab a", "--model", tones.model, "--output-dir", tmp_path / "out"]
+    status, _, err = run(*command)
+    assert status == 2
+    assert err.endswith(
+        f"error: {tmp_path / 'out' / 'talk.json'}: cannot be written: No space left on device. The "
+        "transcripts before it are complete. Free some space, and start again.\n"
+    )
+
+
 def test_bad_input(tones: Any, talk: Path, run: Run, tmp_path: Path) -> None:
     """A traceback, or work that is done before the error is found."""
     soundfile.write(tmp_path / "empty.wav", np.zeros(0), 16_000)

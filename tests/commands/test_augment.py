@@ -154,3 +154,21 @@ def test_recording_is_not_overwritten(tones: Any, tmp_path: Path, capsys: pytest
     assert status == 2
     assert "a-epoch1.wav is itself to be augmented. Choose another --out." in err
     assert source.read_bytes() == Path(tones.files[0]).read_bytes()
+
+
+def test_full_disk(
+    tones: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half a recording that looks like a whole one, or a traceback of libsndfile's."""
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    status, lines, err = augment(capsys, *tones.files[:2], "--out", str(tmp_path / "out"))
+    assert (status, lines) == (2, [])
+    assert err == (
+        f"error: {tmp_path / 'out' / 't0-epoch1.wav'}: No space left on device. Free some space, or write to "
+        "another folder.\n"
+    )
+    assert list((tmp_path / "out").iterdir()) == []

@@ -1,6 +1,7 @@
 """`asr corpus segment`: utterances with their words, cut at pauses, and a count of all that is left out."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -71,13 +72,15 @@ def test_what_does_not_match_is_left_out(tones: Any, talk: Path, run: Run, tmp_p
 def test_bad_input(tones: Any, talk: Path, run: Run, tmp_path: Path) -> None:
     """A traceback, or an empty manifest."""
     (tmp_path / "file").write_text("")
+    os.mkfifo(tmp_path / "pipe")
     cases: list[tuple[list[Any], str]] = [
         ([talk, "ab", "--min-s", "3", "--max-s", "2"], "--min-s 3 --max-s 2. Expected seconds above 0"),
         ([talk, "ab", "--pause-s", "0"], "--pause-s is 0. Expected at least 0.1 seconds."),
         ([talk, "ab", "--sample-rate", "1"], "--sample-rate must be at least 1000 Hz. Got 1."),
         ([talk, " ".join(SENTENCES), "--min-s", "90", "--max-s", "99"], "not one utterance of 90 to 99 s"),
         ([tmp_path / "gone.wav", "ab"], "gone.wav: no such file."),
-        ([tmp_path, "ab"], "is not a file, but is read more than once."),
+        ([tmp_path, "ab"], "is a folder. One recording was expected"),
+        ([tmp_path / "pipe", "ab"], "is not a file, but is read more than once."),
         ([talk, "gone.txt"], "gone.txt does not exist."),
     ]  # fmt: skip
     for arguments, message in cases:

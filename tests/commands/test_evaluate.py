@@ -149,13 +149,37 @@ def test_device_must_exist(tones: Any, capsys: pytest.CaptureFixture[str]) -> No
 
 
 def test_results_that_cannot_be_written_are_found_before_the_work(
-    tones: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tones: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An hour of recognition whose results cannot be written."""
     (tmp_path / "file").touch()
     status, text, err = evaluate(capsys, tones, str(tones.manifest), "--out", str(tmp_path / "file" / "x"))
     assert (status, text) == (2, "")
     assert err == f"error: {tmp_path / 'file' / 'x'}: Not a directory. Choose another file or folder.\n"
+
+    def read_only(dir: Path) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", read_only)
+    status, text, err = evaluate(capsys, tones, str(tones.manifest), "--out", str(tmp_path))
+    assert (status, text) == (2, "")
+    assert err == f"error: {tmp_path}: Read-only file system. Choose another file or folder.\n"
+
+
+def test_full_disk_does_not_cost_the_score(
+    tones: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An hour of recognition without a result, because the disk became full meanwhile."""
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    status, text, err = evaluate(capsys, tones, str(tones.manifest), "--out", str(tmp_path / "out"))
+    assert (status, text) == (2, "")
+    assert "%WER 0.00 [ 0 / 19, 0 ins, 0 del, 0 sub ]" in err
+    assert f"error: {tmp_path / 'out' / 'score.json'} cannot be written: No space left on device." in err
+    assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_a_speaker_a_channel(tones: Any, tmp_path: Path, run: Any) -> None:

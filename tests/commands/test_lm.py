@@ -301,3 +301,42 @@ def test_help_names_both(capsys: pytest.CaptureFixture[str]) -> None:
         assert text.startswith(f"usage: asr lm {command} ")
         for option in options:
             assert option in text
+
+
+def test_full_disks(text: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bus error, where a page of a sparse file has no room; words that are lost; half an ARPA file."""
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    out, temporary = text.with_name("out"), text.with_name("temporary")
+    out.mkdir()
+    temporary.mkdir()
+    train = ("train", text, "--temporary", temporary, "-o")
+    with monkeypatch.context() as patch:
+        patch.setattr("os.posix_fallocate", full)
+        status, _, err = lm(capsys, *train, out / "lm.bin")
+    assert status == 2
+    assert err.endswith(
+        f"error: {temporary}: No space left on device. Free some space, or write to another folder.\n"
+    )
+    with monkeypatch.context() as patch:
+        patch.setattr("asr.lm.ngram.disk.DiskArrays.new_path", lambda _: Path("/dev/full"))
+        status, _, err = lm(capsys, *train, out / "lm.bin")
+    assert status == 2
+    assert err.endswith(
+        f"error: {temporary}: No space left on device. Free some space, or write to another folder.\n"
+    )
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fsync", full)
+        status, _, err = lm(capsys, *train, out / "lm.arpa")
+    assert status == 2
+    assert f"error: {out / 'lm.arpa'}: No space left on device." in err
+    assert list(out.iterdir()) == list(temporary.iterdir()) == []
+    monkeypatch.setattr("tempfile.TemporaryFile", lambda dir: full())
+    status, _, err = lm(capsys, *train, out / "lm.bin")
+    assert status == 2
+    assert err == (
+        f"error: --output {out / 'lm.bin'}: the folder {out} cannot be written: No space left on device. "
+        "Choose another one.\n"
+    )

@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 
 from asr.compiled import kernel
 from asr.errors import ModelError
+from asr.files import atomic_path
 from asr.lm.interface import Unit
 from asr.lm.ngram.other_formats import HEAD_SIZE, other_format
 from asr.lm.ngram.trie import (
@@ -338,7 +339,7 @@ def write(path: Path, unpacked: UnpackedNgrams) -> None:
     """
     arrays, words, counts, unit = unpacked
     spelled = [SPACE if word == " " and unit == "character" else word for word in words]
-    with open(path, "wb") as raw:
+    with atomic_path(path) as temporary, open(temporary, "wb") as raw:
         # Without the time and the file's name, so that equal models are equal files.
         compressed = gzip.GzipFile("", "wb", 6, raw, mtime=0) if str(path).endswith(".gz") else raw
         with io.TextIOWrapper(io.BufferedWriter(compressed, 1 << 20), "utf-8", newline="\n") as file:

@@ -109,7 +109,8 @@ def build(
         symbols, stream = SymbolTable(config.unit), disk.new_path()
         with open(stream, "wb") as file:
             for block, _, _ in read_blocks(texts, progress.reading):
-                symbols.encode(_normalized(block, config.normalizer)).tofile(file)
+                # Not `tofile`, which loses the end without an error where the disk is full.
+                file.write(symbols.encode(_normalized(block, config.normalizer)).data)
         if not symbols.sentences:
             raise DataError(
                 f"no text in {', '.join(map(str, texts))}. Lines with at least one word were expected."

@@ -151,8 +151,8 @@ def _merge(
                     for i in range(0, len(pieces), 2)
                 ]
             for keys, counts in pieces:
-                (keys & np.uint64(0xFFFFFFFF)).astype(np.int32).tofile(word_file)
-                counts.tofile(count_file)
+                word_file.write((keys & np.uint64(0xFFFFFFFF)).astype(np.int32).data)
+                count_file.write(counts.data)
                 _count_children(keys, begin)
             disk.release_memory()
     np.cumsum(begin, out=begin)

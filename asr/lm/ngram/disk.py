@@ -1,6 +1,7 @@
 """Temporary arrays on disk, mapped into memory: training is not limited by the size of memory."""
 
 import mmap
+import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -30,8 +31,10 @@ class DiskArrays:
     def __enter__(self) -> "DiskArrays":
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, _: object, error: object, traceback: object) -> None:
         shutil.rmtree(self._folder, ignore_errors=True)
+        if isinstance(error, OSError) and error.filename is None:  # a full disk, whose error names no file
+            error.filename = str(self._folder.parent)
 
     def new_path(self) -> Path:
         """A path in the folder that no other file has."""
@@ -39,10 +42,17 @@ class DiskArrays:
         return self._folder / str(self._paths)
 
     def zeros(self, size: int, dtype: type[np.generic]) -> NDArray[Any]:
-        """(size,) zeros of this type."""
-        path = self.new_path()
+        """(size,) zeros of this type.
+
+        Raises:
+            OSError: the disk has no room for them.
+        """
+        path, length = self.new_path(), size * np.dtype(dtype).itemsize
         with open(path, "wb") as file:
-            file.truncate(size * np.dtype(dtype).itemsize)
+            if length and hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, length)  # a page without room would end the process
+            else:
+                file.truncate(length)
         return self.load(path, dtype)
 
     def load(self, path: Path, dtype: type[np.generic]) -> NDArray[Any]:

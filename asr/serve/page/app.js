@@ -10,10 +10,13 @@ const UNSPACED = ["Han", "Hiragana", "Katakana", "Thai", "Lao", "Khmer", "Myanma
 const INSIDE = new RegExp(`(?<=[${UNSPACED}]) (?=[${UNSPACED}])`, "gu");
 const joined = (words) => words.map((word) => word.word).join(" ").replace(INSIDE, "");
 
+const UNREACHABLE = "The service cannot be reached. Is it still running?";
+const CUT_OFF = "The service has stopped before the transcript was complete.";
+
 fetch("about/limits").then((answer) => answer.json()).then((about) => {
   limits = about;
   $("about").textContent = `Model: ${about.model}. Recordings are not kept.`;
-});
+}).catch(() => showProblem(UNREACHABLE));
 
 function showProblem(text) {
   $("problem").textContent = text;
@@ -33,6 +36,7 @@ class Transcript {
     this.name = name;
     this.words = [];
     this.audio = null;
+    this.ended = false; // with a transcript or an error
     this.partial = document.createElement("span");
     this.part(".text").append(this.partial);
     this.status(status);
@@ -50,8 +54,13 @@ class Transcript {
     this.part(".status").classList.toggle("wrong", wrong);
   }
 
+  fail(text) {
+    this.ended = true;
+    this.status(text, true);
+  }
+
   take(event) {
-    if (event.error) return this.status(event.error, true);
+    if (event.error) return this.fail(event.error);
     if (event.done) return this.finish(event);
     if (event.final) {
       this.partial.replaceChildren();
@@ -71,16 +80,22 @@ class Transcript {
     const node = document.createElement("span");
     node.className = word.confidence < 0.5 ? "word unsure" : "word";
     node.textContent = word.word;
-    node.tabIndex = 0;
+    node.tabIndex = this.words.length ? -1 : 0; // one stop of the tab key a transcript: arrows lead on
     node.role = "button";
     node.title = `${clock(word.start)}, confidence ${Math.round(100 * word.confidence)}%`;
     // A little before and after: the times are those of the evidence.
     const hear = () => this.play(word.start - 0.15, word.end + 0.15);
-    node.onclick = hear;
-    node.onkeydown = (key) => {
-      if (key.key !== "Enter" && key.key !== " ") return;
-      key.preventDefault();
+    node.onclick = () => {
+      this.focus(node);
       hear();
+    };
+    node.onkeydown = (key) => {
+      const index = this.words.findIndex((one) => one.node === node);
+      const to = { ArrowLeft: index - 1, ArrowRight: index + 1, Home: 0, End: this.words.length - 1 }[key.key];
+      if (to === undefined && key.key !== "Enter" && key.key !== " ") return;
+      key.preventDefault();
+      if (to === undefined) hear();
+      else this.focus(this.words[to]?.node ?? node);
     };
     const before = this.words.at(-1);
     if (before && joined([before, word]).includes(" ")) this.partial.before(" ");
@@ -88,16 +103,24 @@ class Transcript {
     this.partial.before(node);
   }
 
+  focus(node) {
+    for (const word of this.words) word.node.tabIndex = word.node === node ? 0 : -1;
+    node.focus();
+  }
+
   finish(event) {
+    this.ended = true;
     this.partial.replaceChildren();
     const words = this.words.length;
     const count = words === 1 ? "1 word" : `${words} words`;
-    this.status(words ? `${clock(event.duration)}, ${count}. Click one to hear it.` : "No words found.");
+    this.status(words ? `${clock(event.duration)}, ${count}.` : "No words found.");
     if (!words) return;
+    this.offerSound();
     const link = this.part(".srt");
     link.href = URL.createObjectURL(new Blob([event.srt], { type: "application/x-subrip" }));
     link.download = `${this.name.replace(/\.[^.]*$/, "")}.srt`;
-    link.hidden = this.part(".copy").hidden = false;
+    link.hidden = false;
+    this.part(".copy").hidden = !navigator.clipboard; // browsers have none without https, but on localhost
   }
 
   sound(blob) {
@@ -105,12 +128,18 @@ class Transcript {
     audio.onloadedmetadata = () => {
       this.audio = audio;
       this.part(".play").hidden = false;
+      this.offerSound();
     };
     audio.onplay = () => (this.part(".play").textContent = "Pause");
     audio.onpause = () => {
       this.part(".play").textContent = "Play";
       this.mark(-1);
     };
+  }
+
+  // Where the browser can play it, and there are words.
+  offerSound() {
+    this.part(".hear").hidden = !(this.audio && this.ended && this.words.length);
   }
 
   play(start, end) {
@@ -142,29 +171,38 @@ function takeFiles(files) {
   for (const file of files) {
     const transcript = new Transcript(file.name, "Waiting …");
     if (limits && file.size > limits.max_upload_mb * 1e6) {
-      transcript.status(`Larger than ${limits.max_upload_mb} MB, the limit here.`, true);
+      transcript.fail(`Larger than ${limits.max_upload_mb} MB, the limit here.`);
       continue;
     }
     transcript.sound(file);
-    queue = queue.then(() => send(file, transcript)).catch((error) => transcript.status(String(error), true));
+    queue = queue.then(() => send(file, transcript)).catch(() => transcript.fail(UNREACHABLE));
   }
 }
 
 async function send(file, transcript) {
+  try {
+    await file.slice(0, 1).arrayBuffer();
+  } catch {
+    return transcript.fail("It cannot be read: a folder, or a file that was moved. Choose files.");
+  }
   transcript.status("Transcribing …");
   const form = new FormData();
   form.append("file", file);
   const answer = await fetch("transcribe?format=events", { method: "POST", body: form });
-  if (!answer.ok) return transcript.take(await answer.json());
+  if (!answer.ok) {
+    const failed = { error: `The service has failed (status ${answer.status}). Try again.` };
+    return transcript.take(await answer.json().catch(() => failed));
+  }
   const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
   for (;;) {
-    const { value, done } = await reader.read();
+    const { value, done } = await reader.read().catch(() => ({ done: true })); // the connection has broken
     if (done) break;
     const lines = (rest + value).split("\n");
     rest = lines.pop();
     for (const line of lines) transcript.take(JSON.parse(line));
   }
+  if (!transcript.ended) transcript.fail(CUT_OFF);
 }
 
 $("files").onchange = (event) => {
@@ -183,7 +221,10 @@ for (const kind of ["dragover", "dragleave", "drop"]) {
 
 let recording = null;
 
-$("speak").onclick = () => (recording ? recording.stop() : speak().catch((error) => showProblem(reason(error))));
+$("speak").onclick = () => {
+  if (recording) recording.stop();
+  else if ($("speak").ariaDisabled !== "true") speak().catch((error) => showProblem(reason(error)));
+};
 
 function reason(error) {
   if (!navigator.mediaDevices) return "The microphone needs https, or the address localhost.";
@@ -195,7 +236,7 @@ function reason(error) {
 function button(text, on, disabled = false) {
   $("speak-text").textContent = text;
   $("speak").classList.toggle("on", on);
-  $("speak").disabled = disabled;
+  $("speak").ariaDisabled = disabled; // not `disabled`, which takes the focus from those who press a key to stop
   $("level").hidden = !on;
 }
 
@@ -219,6 +260,7 @@ async function speak() {
   const node = new AudioWorkletNode(context, "recorder");
   const transcript = new Transcript(`Spoken at ${new Date().toLocaleTimeString()}`, "Listening …");
   const parts = [];
+  let opened = false;
   let ended = false;
 
   const stop = () => {
@@ -245,14 +287,15 @@ async function speak() {
     if (data.done && socket.readyState === WebSocket.OPEN) socket.send("end");
   };
   socket.onopen = () => {
+    opened = true;
     recording = { stop };
     context.createMediaStreamSource(media).connect(node);
     button("Stop", true);
   };
   socket.onmessage = ({ data }) => transcript.take(JSON.parse(data));
-  socket.onclose = ({ code }) => {
+  socket.onclose = () => {
     end();
-    if (code === 1006 || code === 1012) transcript.status("The service has closed the connection.", true);
+    if (!transcript.ended) transcript.fail(opened ? CUT_OFF : UNREACHABLE);
   };
 }
 
