@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from asr.decoding.hypothesis import Hypothesis, name_tokens, time_words
-from asr.decoding.partial import DecoderStream
+from asr.decoding.interface import DecoderStream
 from asr.errors import ModelError, SettingsError
 from asr.model.decoding_weights import DecodingWeights
 from asr.model.recurrent_decoder import EncodedSource, RecurrentDecoder

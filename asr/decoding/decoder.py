@@ -7,7 +7,6 @@ cannot write, and `AttentionDecoder`. `build_decoder` makes one of them, but no 
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Protocol
 
 from torch import Tensor
 
@@ -15,40 +14,14 @@ from asr.decoding.attention import AttentionDecoder
 from asr.decoding.config import BeamConfig, DecoderSettings
 from asr.decoding.greedy import GreedyDecoder
 from asr.decoding.hypothesis import Hypothesis, OutputUnit
-from asr.decoding.partial import DecoderStream
+from asr.decoding.interface import Decoder, DecoderStream
 from asr.decoding.rescoring import TwoPassDecoder
 from asr.decoding.resources import DecodingResources, attention_decoder_of
 from asr.errors import ModelError, SettingsError, option_name
 from asr.model.acoustic import AcousticModel
 from asr.model.decoding_weights import WEIGHT_NAMES, DecodingWeights, Tuning, TuningKey
 
-__all__ = ["Decoder", "DescribedDecoder", "build_decoder"]
-
-
-class Decoder(Protocol):
-    """What all decoders have in common: log-probabilities in, the best hypotheses of each utterance out."""
-
-    def decode(
-        self, log_probs: Tensor, step_lengths: Tensor, step_s: float, encoded: Tensor | None = None
-    ) -> Sequence[Sequence[Hypothesis]]:
-        """Decode a batch.
-
-        Args:
-            log_probs: (batch, steps, vocab) natural logs, on any device.
-            step_lengths: (batch,) int64 valid steps.
-            step_s: seconds per step.
-            encoded: (batch, steps, size) the encoder's outputs, where the model has an attention decoder.
-
-        Returns:
-            (batch,) hypotheses of each utterance, at least one, best first.
-        """
-
-    def stream(self, step_s: float) -> DecoderStream:
-        """A decoder of one utterance that comes in blocks.
-
-        Args:
-            step_s: seconds per step.
-        """
+__all__ = ["DescribedDecoder", "build_decoder"]
 
 
 @dataclass(frozen=True)

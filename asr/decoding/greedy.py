@@ -13,7 +13,7 @@ from torch import Tensor
 
 from asr.decoding.checks import check_best, check_lengths, check_shapes, tolerance_of
 from asr.decoding.hypothesis import Hypothesis, name_tokens, time_words
-from asr.decoding.partial import DecoderStream
+from asr.decoding.interface import DecoderStream
 from asr.text.scripts import join_words
 from asr.text.tokenizer import BLANK, Tokenizer
 

@@ -16,7 +16,6 @@ Source: the score is that of Bisani, Ney, "Open vocabulary speech recognition wi
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +27,7 @@ from asr.decoding.beam_decoder import BeamDecoder
 from asr.decoding.config import BeamConfig
 from asr.decoding.fusion.tables import build_bias
 from asr.decoding.hypothesis import Hypothesis, Word
-from asr.decoding.partial import DecoderStream
+from asr.decoding.interface import Decoder, DecoderStream
 from asr.decoding.rescoring import text_log_probs
 from asr.decoding.resources import DecodingResources
 from asr.errors import SettingsError
@@ -38,14 +37,11 @@ from asr.text.phones import MIN_WORDS, PhoneTokenizer
 from asr.text.sound_to_spelling import SoundToSpelling, Spelled
 from asr.text.tokenizer import Tokenizer
 
-if TYPE_CHECKING:
-    from asr.decoding.decoder import Decoder
-
 __all__ = ["OpenVocabularyDecoder", "open_vocabulary"]
 
 # The first two were chosen on the English model's dev set, see docs/decoding.md.
 _SPELLING_WEIGHT = 0.65
-_DOUBTFUL = 0.75  # a word of at least this confidence stays
+_CERTAIN = 0.75  # a word of at least this confidence stays
 _MAX_WORDS = 4  # that one unknown word takes the place of
 _MIN_PHONES = 3  # of an unknown word: shorter words are in any vocabulary
 _BEAM_SIZE = 32
@@ -95,7 +91,7 @@ class _Unknown:
 
 
 def open_vocabulary(
-    decoder: "Decoder",
+    decoder: Decoder,
     tokenizer: Tokenizer,
     config: BeamConfig,
     resources: DecodingResources,
@@ -152,7 +148,7 @@ class OpenVocabularyDecoder:
 
     def __init__(
         self,
-        decoder: "Decoder",
+        decoder: Decoder,
         tokenizer: PhoneTokenizer,
         config: BeamConfig,
         resources: DecodingResources,
@@ -237,7 +233,7 @@ class OpenVocabularyDecoder:
         begins = [round(word.start_s / step_s) for word in words]
         ends = [round(word.end_s / step_s) for word in words]
         first = [*np.searchsorted(hypothesis.steps, begins).tolist(), len(hypothesis.tokens)]
-        doubtful = [word.confidence < _DOUBTFUL and word.text not in self._hotwords for word in words]
+        doubtful = [word.confidence < _CERTAIN and word.text not in self._hotwords for word in words]
         for start in range(len(words)):
             for stop in range(start + 1, min(start + _MAX_WORDS, len(words)) + 1):
                 if not doubtful[stop - 1]:

@@ -12,7 +12,7 @@ from torch import Tensor
 from asr.decoding.attention import rescore_by_attention
 from asr.decoding.config import BeamConfig
 from asr.decoding.hypothesis import Hypothesis
-from asr.decoding.partial import DecoderStream
+from asr.decoding.interface import DecoderStream
 from asr.decoding.resources import DecodingResources
 from asr.errors import SettingsError
 from asr.lm.interface import LanguageModel

@@ -19,8 +19,8 @@ from asr.decoding.fusion.setup import SearchSetup
 from asr.decoding.fusion.vocabulary import spelling_alphabet
 from asr.decoding.greedy import best_path, hypotheses_of
 from asr.decoding.hypothesis import Hypothesis, NamedSpans, name_tokens
+from asr.decoding.interface import Partial
 from asr.decoding.kernel.arena import EMPTY_PREFIX, N_PREFIXES, NONE, shared_prefix, spell
-from asr.decoding.partial import Partial
 from asr.text.scripts import join_words
 from asr.text.tokenizer import BLANK, Tokenizer
 

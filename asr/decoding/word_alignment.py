@@ -251,7 +251,8 @@ def _take_blank_and_star(
     if block.moves.shape[0] > 0:
         block.moves[offset + at] = move
         block.moves[offset + at + 1] = star_move
-    return max(blank, star)
+    best: float = max(blank, star)
+    return best
 
 
 @kernel(allocates=False, inline=True)

@@ -19,8 +19,8 @@ _QUIET_DB = 12.0  # which is so far below the speech around it
 _AROUND_S = 1.0  # before and after a pause, where the level of that speech is measured
 _PAD_S = 0.4  # of a longer pause, what an utterance keeps at each end
 _UTTERANCE_COST_S = 1.0  # so many seconds are rather left out than cut off as an utterance of their own
-_DOUBTFUL = 3  # words in a row of low confidence; fewer may be said carelessly
-_ISLAND = 3  # words, at least, between two stretches that do not match: fewer are found anywhere
+_DOUBTFUL_WORDS = 3  # in a row, of low confidence; fewer may be said carelessly
+_ISLAND_WORDS = 3  # at least, between two stretches that do not match: fewer are found anywhere
 
 
 @dataclass(frozen=True)
@@ -158,7 +158,7 @@ def _runs(text: AlignedText) -> list[tuple[int, int, bool]]:
     for first, end in _islands(wrong):
         wrong[first:end] = [True] * (end - first)
     for one in text.mismatches:
-        if one.words >= _DOUBTFUL:
+        if one.words >= _DOUBTFUL_WORDS:
             wrong[one.first : one.first + one.words] = [True] * one.words
         if one.words == 0:
             breaks.add(one.first)
@@ -177,7 +177,7 @@ def _islands(wrong: Sequence[bool]) -> list[tuple[int, int]]:
     last = -1  # the last word that does not match
     for number, bad in enumerate(wrong):
         if bad:
-            if last >= 0 and 0 < number - last - 1 < _ISLAND:
+            if last >= 0 and 0 < number - last - 1 < _ISLAND_WORDS:
                 found.append((last + 1, number))
             last = number
     return found

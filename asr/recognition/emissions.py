@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from asr.corpora.manifest import Utterance
-from asr.decoding.decoder import Decoder
 from asr.decoding.hypothesis import Hypothesis
+from asr.decoding.interface import Decoder
 from asr.errors import AudioError
 from asr.files import file_digest, weights_digest, write_atomically
 from asr.frontend.tar_members import audio_file

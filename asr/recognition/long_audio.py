@@ -13,8 +13,8 @@ from statistics import fmean
 
 from torch import Tensor
 
-from asr.decoding.decoder import Decoder
 from asr.decoding.hypothesis import Hypothesis, Word
+from asr.decoding.interface import Decoder
 from asr.errors import AudioError
 from asr.frontend.recordings import open_recording
 from asr.frontend.segmentation import SegmentationConfig, Segmenter, SpeechSegment
@@ -32,19 +32,19 @@ Progress = Callable[[Segment, tuple[Word, ...]], None]
 
 # What a model makes of a segment that is no speech: a few words that it does not believe. It makes more of
 # speech that it does not understand.
-_DOUBTFUL = 0.5  # mean confidence
-_SPARSE = 0.5  # words a second
+_LOW_CONFIDENCE = 0.5  # mean of the words
+_SPARSE_WORDS_PER_S = 0.5
 
 # Of a recording that is not cut, so few words are believed only where there is speech. Usual are 2 to 4 words
 # a second.
-_FEW = 1.5  # words a second
-_LEAST_S = 3.0
+_FEW_WORDS_PER_S = 1.5
+_LEAST_CHECKED_S = 3.0
 
 
 def are_doubtful(words: Sequence[Word], duration_s: float) -> bool:
     """Whether words of so many seconds are what a model makes of noise or music without speech."""
-    sparse = 0 < len(words) < _SPARSE * duration_s
-    return sparse and fmean(word.confidence for word in words) < _DOUBTFUL
+    sparse = 0 < len(words) < _SPARSE_WORDS_PER_S * duration_s
+    return sparse and fmean(word.confidence for word in words) < _LOW_CONFIDENCE
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,11 @@ def _has_few_words(result: Recognised) -> bool:
     Only then a detector looks for speech: it costs time, needs some seconds, and misses single words.
     """
     words = () if isinstance(result.outcome, AudioError) else result.outcome.words
-    return bool(words) and result.duration_s >= _LEAST_S and len(words) < _FEW * result.duration_s
+    return (
+        bool(words)
+        and result.duration_s >= _LEAST_CHECKED_S
+        and len(words) < _FEW_WORDS_PER_S * result.duration_s
+    )
 
 
 def _whole(state: _Recording) -> Recognised:

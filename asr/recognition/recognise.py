@@ -17,9 +17,9 @@ from typing import Generic, TypeVar
 import torch
 from torch import Tensor
 
-from asr.decoding.decoder import Decoder
 from asr.decoding.greedy import GreedyDecoder
 from asr.decoding.hypothesis import Hypothesis
+from asr.decoding.interface import Decoder
 from asr.device import HostCopy, usable_cores
 from asr.errors import AudioError, SettingsError
 from asr.frontend.audio import audio_blocks, read_audio

@@ -9,9 +9,8 @@ import tyro
 from numpy.typing import NDArray
 from torch import Tensor
 
-from asr.decoding.decoder import Decoder
 from asr.decoding.hypothesis import Hypothesis, Word
-from asr.decoding.partial import DecoderStream, Partial
+from asr.decoding.interface import Decoder, DecoderStream, Partial
 from asr.frontend.audio import StreamResampler, check_rate, check_samples
 from asr.frontend.endpointing import EndpointConfig, Endpointer, UtterancePart
 from asr.frontend.voice_activity import VadName, find_vad, open_vad

@@ -10,9 +10,9 @@ from typing import Any
 
 from asr.corpora.manifest import Utterance
 from asr.decoding.config import DecoderSettings
-from asr.decoding.decoder import Decoder
 from asr.decoding.greedy import GreedyDecoder
 from asr.decoding.hypothesis import OutputUnit
+from asr.decoding.interface import Decoder
 from asr.decoding.rescoring import TwoPassDecoder
 from asr.decoding.resources import DecodingResources, data_digest
 from asr.errors import DataError

@@ -11,7 +11,7 @@ from torch import Tensor
 from asr.decoding.beam_decoder import BeamDecoder
 from asr.decoding.config import BeamConfig
 from asr.decoding.greedy import greedy_decode
-from asr.decoding.partial import Partial
+from asr.decoding.interface import Partial
 from asr.decoding.streaming import GreedyStream
 from asr.errors import ModelError
 from asr.lm.ngram.model import NgramModel

@@ -51,11 +51,11 @@ def test_whole_utterances(layers: LayerConfig, options: dict[str, object]) -> No
     features, lengths = torch.randn(3, 41, 10), torch.tensor([41, 12, 29])
     with torch.inference_mode():
         wanted, steps, _ = model(features, lengths)
-        found, found_steps = engine(features, lengths)
+        found, found_steps, _ = engine(features, lengths)
         assert torch.equal(found_steps, steps)
         for row, (count, frames) in enumerate(zip(steps, lengths, strict=True)):
             assert torch.allclose(found[row, :count], wanted[row, :count], atol=1e-4)
-            alone, _ = engine(features[row : row + 1, :frames], lengths[row : row + 1])
+            alone, _, _ = engine(features[row : row + 1, :frames], lengths[row : row + 1])
             assert torch.allclose(alone[0], found[row, :count], atol=1e-5)
 
 
@@ -83,7 +83,7 @@ def test_normalisation(normalize: str) -> None:
     features, lengths = torch.randn(2, 20, 10), torch.tensor([20, 11])
     with torch.inference_mode():
         wanted, _, _ = model(features, lengths)
-        found, _ = OnnxModel(export_model(model).SerializeToString())(features, lengths)
+        found, _, _ = OnnxModel(export_model(model).SerializeToString())(features, lengths)
     assert torch.allclose(found[0], wanted[0], atol=1e-4)
 
 

@@ -152,17 +152,8 @@ def recombine(
                     winner, loser = index, int(other)
                     break
             slot = (slot + 1) & mask
-        if (
-            record
-            and loser != NONE
-            and buffers.total_prob[loser] >= floor
-            and buffers.total_prob[loser] > 0.0
-        ):
-            merge = merges.size[0]
-            merges.kept[merge] = buffers.node[winner]
-            merges.dropped[merge] = buffers.node[loser]
-            merges.log_ratio[merge] = math.log(buffers.total_prob[loser] / buffers.total_prob[winner])
-            merges.size[0] = merge + 1
+        if record and loser != NONE and buffers.total_prob[loser] >= floor:
+            _record_merge(merges, buffers, winner, loser)
         if target == NONE:
             continue
         if target == kept:
@@ -174,6 +165,18 @@ def recombine(
         buffers.nonblank_prob[target] = buffers.nonblank_prob[index]
         buffers.total_prob[target] = buffers.total_prob[index]
     return kept
+
+
+@kernel(allocates=False, inline=True)
+def _record_merge(merges: Merges, buffers: StepBuffers, winner: int, loser: int) -> None:
+    """Record that one candidate stands for another one, unless that has no probability."""
+    if not buffers.total_prob[loser] > 0.0:
+        return
+    merge = merges.size[0]
+    merges.kept[merge] = buffers.node[winner]
+    merges.dropped[merge] = buffers.node[loser]
+    merges.log_ratio[merge] = math.log(buffers.total_prob[loser] / buffers.total_prob[winner])
+    merges.size[0] = merge + 1
 
 
 @kernel(allocates=False, inline=True)

@@ -250,8 +250,6 @@ def _extend_prefixes(
     nodes = beam.nodes
     beam_size = beam.node.shape[0]
     token_prob, proposals = buffers.token_prob, buffers.proposals
-    newest, stamps = buffers.child, buffers.child_stamp
-    stamp = stamps[0]  # the blank has no children, so its element counts
     for index in range(beam.sizes[N_PREFIXES]):
         node = beam.node[index]
         last, tree_node = nodes[node].token, nodes[node].tree_node
@@ -270,18 +268,10 @@ def _extend_prefixes(
                 or incoming == 0.0
             ):
                 continue
-            if not listed:  # once a prefix: each token's newest child
+            if not listed:  # once a prefix, if at all
                 listed = True
-                stamp += 1
-                stamps[0] = stamp
-                child = nodes[node].child
-                while child != NONE:
-                    child_token = nodes[child].token
-                    if stamps[child_token] != stamp:
-                        stamps[child_token] = stamp
-                        newest[child_token] = child
-                    child = nodes[child].sibling
-            child = newest[token] if stamps[token] == stamp else NONE
+                _list_children(beam, node, buffers)
+            child = buffers.child[token] if buffers.child_stamp[token] == buffers.child_stamp[0] else NONE
             if child == NONE:
                 proposed = propose(nodes, node, token, tables, proposals)
                 if beam.sizes[N_NODES] + proposed > nodes.shape[0]:
@@ -311,3 +301,23 @@ def _extend_prefixes(
                     count += 1
                 child = nodes[child].sibling
     return PENDING if pending.size[0] > 0 else DONE, count
+
+
+@kernel(allocates=False, inline=True)
+def _list_children(beam: Beam, node: int, buffers: StepBuffers) -> None:
+    """Write down the newest child of a prefix by each token, in `buffers.child`.
+
+    Args:
+        beam: its arena holds the prefix.
+        node: of the prefix.
+        buffers: the stamp of what is written down is that of the blank, which has no children.
+    """
+    nodes, stamps = beam.nodes, buffers.child_stamp
+    stamps[0] += 1
+    child = nodes[node].child
+    while child != NONE:
+        token = nodes[child].token
+        if stamps[token] != stamps[0]:
+            stamps[token] = stamps[0]
+            buffers.child[token] = child
+        child = nodes[child].sibling

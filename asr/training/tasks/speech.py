@@ -202,21 +202,22 @@ def speech_losses(
         precision: number format of the encoder's arithmetic.
         loss: of `loss_of`, to which it defaults.
     """
-    log_probs, step_lengths, losses, _ = _forward(model, batch, precision, loss or loss_of(model))
-    blanks = blank_steps(log_probs.detach(), step_lengths)
-    return TaskOutput(losses, {"blank": (blanks, step_lengths.sum())})
+    output = _forward(model, batch, precision, loss or loss_of(model))
+    blanks = blank_steps(output.log_probs.detach(), output.step_lengths)
+    return TaskOutput(output.losses, {"blank": (blanks, output.step_lengths.sum())})
 
 
-def _forward(
-    model: AcousticModel,
-    batch: Batch,
-    precision: torch.dtype,
-    loss: LossFunction,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """(batch, steps, vocab) log-probabilities, (batch,) step lengths, and (batch,) losses in nats.
+class _BatchOutput(NamedTuple):
+    """What a model makes of a batch."""
 
-    The last are those of the attention decoder alone, zeros without one; they are part of the losses.
-    """
+    log_probs: Tensor  # (batch, steps, vocab) nats
+    step_lengths: Tensor  # (batch,) int64
+    losses: Tensor  # (batch,) nats
+    attention_losses: Tensor  # (batch,) nats, of the attention decoder alone, in `losses` too; 0 without one
+
+
+def _forward(model: AcousticModel, batch: Batch, precision: torch.dtype, loss: LossFunction) -> _BatchOutput:
+    """The forward pass, from features to losses; arguments as of `speech_losses`."""
     settings, device, decoder = model.settings, model.device, model.attention_decoder
     on_device = batch.to(device)
     features = on_device.features(settings.features)
@@ -226,14 +227,14 @@ def _forward(
     host_step_lengths = step_count(batch.frame_lengths, settings.encoder.subsampling)
     losses = loss(log_probs, host_step_lengths, on_device.tokens, batch.token_lengths)
     if decoder is None:
-        return log_probs, step_lengths, losses, torch.zeros_like(losses)
+        return _BatchOutput(log_probs, step_lengths, losses, torch.zeros_like(losses))
     with autocast(precision, device):
         source = decoder.source(encoded, step_lengths)
         attention_losses = decoder.target_losses(source, on_device.tokens, on_device.token_lengths)
     weight = settings.encoder.decoder.attention_loss_weight
     # Watanabe et al. 2017, "Hybrid CTC/attention architecture for end-to-end speech recognition", II-C
     losses = (1 - weight) * losses + weight * attention_losses
-    return log_probs, step_lengths, losses, attention_losses.detach()
+    return _BatchOutput(log_probs, step_lengths, losses, attention_losses.detach())
 
 
 def replay(path: Path | str, device: str = "cpu") -> dict[str, float]:
@@ -365,10 +366,9 @@ def _score_batch(
 ) -> _ScoredBatch:
     """Start to score a batch, without waiting for the device."""
     log_probs, step_lengths, losses, attention_losses = _forward(model, batch, precision, loss_of(model))
-    blanks = blank_steps(log_probs, step_lengths)
-    parts = losses.sum(), blanks, step_lengths.sum(), attention_losses.sum()
-    sums = torch.stack([part.double() for part in parts])
+    totals = losses.sum(), blank_steps(log_probs, step_lengths), step_lengths.sum(), attention_losses.sum()
+    sums = torch.stack([total.double() for total in totals])
     paths = BestPaths.begin(log_probs, step_lengths, model.settings.tokenizer)
-    output = decoder.select(batch, log_probs) if decoder else None
-    tensors = HostCopy((sums, paths.packed, output.log_probs if output else None))
-    return _ScoredBatch(batch.ids, paths, output, tensors)
+    chosen = decoder.select(batch, log_probs) if decoder else None
+    tensors = HostCopy((sums, paths.packed, chosen.log_probs if chosen else None))
+    return _ScoredBatch(batch.ids, paths, chosen, tensors)
