@@ -4,10 +4,10 @@
     speechocean762/test/utt2spk               the speakers of speechocean762's test part
 
 The manifests name audio of LibriSpeech, Common Voice, speechocean762, LJSpeech and others, each under its
-licence, in folders beside `english`. Some transcripts of LJSpeech have numbers in digits: how they are spoken is
+licence, in folders beside `english`. Some transcripts of LJSpeech have digits: how the numbers are spoken is
 not written down (1933 is a year or a count), so that these utterances are not trained on. The dev set holds
-LibriSpeech and Common Voice; for accented English, every eighth of speechocean762's test speakers is moved to
-it here.
+LibriSpeech and Common Voice; for accented English, every eighth of speechocean762's test speakers is moved
+to it here.
 """
 
 from collections.abc import Sequence
