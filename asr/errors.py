@@ -28,6 +28,7 @@ __all__ = [
     "TrainingError",
     "first_few",
     "option_name",
+    "plural",
 ]
 
 
@@ -39,6 +40,11 @@ def option_name(*fields: str) -> str:
 def first_few(names: Sequence[str], most: int) -> str:
     """Names for a message: the first of them, and dots for further ones."""
     return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
+
+
+def plural(count: int, noun: str, ending: str = "s") -> str:
+    """A number with its noun, for messages: 1 error, 1,234 errors."""
+    return f"{count:,} {noun}{ending * (count != 1)}"
 
 
 class AsrError(Exception):

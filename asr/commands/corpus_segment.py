@@ -12,7 +12,7 @@ import torch
 import tyro
 
 from asr.corpora.manifest import Utterance, write_manifest
-from asr.errors import AsrError, DataError, SettingsError
+from asr.errors import AsrError, DataError, SettingsError, plural
 from asr.files import atomic_path, make_writable
 from asr.frontend.audio import audio_blocks, write_audio
 from asr.recognition.aligning import AlignerSettings, TextOfRecording, align_recordings, read_text
@@ -129,13 +129,9 @@ def _summary(settings: CorpusSegmentSettings, manifest: Path, cuts: Cuts, durati
     counts = Counter(one.reason for one in cuts.left_out)
     if counts:
         parts = [
-            f"{reason}: {_count(count, 'stretch', 'es')}"
-            + (f", {_count(words[reason], 'word')}" * bool(words[reason]))
+            f"{reason}: {plural(count, 'stretch', 'es')}"
+            + (f", {plural(words[reason], 'word')}" * bool(words[reason]))
             for reason, count in counts.items()
         ]
         lines.append(f"left out: {'; '.join(parts)} ({manifest.stem}-left-out.jsonl)")
     return "\n".join(lines)
-
-
-def _count(number: int, what: str, plural: str = "s") -> str:
-    return f"{number} {what}{plural if number != 1 else ''}"

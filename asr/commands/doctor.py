@@ -13,8 +13,8 @@ from asr.device import choose_device, usable_cores
 from asr.doctor.disagreement import disagreement_findings
 from asr.doctor.examination import Examination, examine
 from asr.doctor.page import build_page
-from asr.doctor.report import plural, report
-from asr.errors import AsrError, DataError, SettingsError
+from asr.doctor.report import report
+from asr.errors import AsrError, DataError, SettingsError, plural
 from asr.files import atomic_path
 from asr.model.saved import load_model
 from asr.model.shipped import find_model

@@ -4,13 +4,16 @@
     speechocean762/test/utt2spk               the speakers of speechocean762's test part
 
 The manifests name audio of LibriSpeech, Common Voice, speechocean762, LJSpeech and others, each under its
-licence, in folders beside `english`. Their dev set holds LibriSpeech and Common Voice; for accented English,
-every eighth of speechocean762's test speakers is moved to it here.
+licence, in folders beside `english`. Some transcripts of LJSpeech have digits: how the numbers are spoken is
+not written down (1933 is a year or a count), so that these utterances are not trained on. The dev set holds
+LibriSpeech and Common Voice; for accented English, every eighth of speechocean762's test speakers is moved
+to it here.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
 
+from asr.corpora.left_out import report_left_out
 from asr.corpora.manifest import Splits, Utterance, read_manifest
 from asr.errors import DataError
 
@@ -29,7 +32,8 @@ def prepare(root: Path) -> Splits:
         root: the folder that holds `english` and the corpora.
 
     Returns:
-        Train and dev in the order of their manifests, dev with the accented speakers at its end.
+        Train and dev in the order of their manifests, dev with the accented speakers at its end. Training
+        utterances with digits in their transcripts are left out, and logged.
 
     Raises:
         DataError: a manifest, an audio file or the list of speakers is missing, or a speaker would be in
@@ -45,7 +49,11 @@ def prepare(root: Path) -> Splits:
             f"{root / 'english'}: {len(both)} speakers are in train and in dev, such as {min(both)}. "
             f"Expected none. Take them out of one of the manifests."
         )
-    return Splits(train=train, dev=dev, test=[])
+    numbers = {
+        one.id: "its transcript has digits, not words" for one in train if any(map(str.isdigit, one.text))
+    }
+    report_left_out(numbers, len(train), "training utterances")
+    return Splits(train=[one for one in train if one.id not in numbers], dev=dev, test=[])
 
 
 def by_set(utterances: Sequence[Utterance]) -> dict[str, list[Utterance]]:

@@ -8,9 +8,10 @@ from pathlib import Path
 from asr.doctor.examination import Examination
 from asr.doctor.findings import CHECKS, Finding
 from asr.doctor.sets import training_memory_mb
+from asr.errors import plural
 from asr.progress import clock
 
-__all__ = ["heading", "plural", "report", "verdict"]
+__all__ = ["heading", "report", "verdict"]
 
 _EXAMPLES = 2  # of each check
 _LETTERS = 60  # of the alphabet
@@ -50,11 +51,6 @@ def heading(examination: Examination) -> str:
         f"{clock(examination.audio_s)} of audio, {plural(speakers, 'speaker')}; {how} in "
         f"{examination.elapsed_s:.1f} s, {speed:,.0f} times real time a core"
     )
-
-
-def plural(count: int, noun: str) -> str:
-    """A number with its noun."""
-    return f"{count:,} {noun}{'s' * (count != 1)}"
 
 
 def _of_check(check: str, group: Sequence[Finding], *, several: bool) -> list[str]:

@@ -1,6 +1,8 @@
 """Trainings from Arrow and tar files, the forms of manifests with millions of utterances."""
 
+import json
 import logging
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from asr.corpora.tar_files import write_tar_files
 from asr.errors import DataError, Interrupted, SettingsError
 from asr.training import runs as runs_module
 from asr.training.recogniser import Settings, train_recogniser
+from tests.commands.test_train import command, start_ranks
 from tests.training.conftest import StopAfter, assert_same_weights, changed
 
 pytest.importorskip("pyarrow")
@@ -66,3 +69,48 @@ def test_command(
     first.write_bytes(first.read_bytes()[:600])
     assert "model.safetensors" in run(TrainSettings((arrow,), arrow, once, on_error="skip"))
     assert "16 training utterances cannot be used and are left out" in caplog.text
+
+
+RECORDED = """
+import json, sys
+from pathlib import Path
+from asr.cli import main
+from asr.training import runs, trainer
+from asr.training.tasks import speech
+from tests.training.conftest import StopAfter
+seen, stop_after, *arguments = sys.argv[1:]
+plain = speech.speech_losses
+def losses(model, batch, *rest):
+    if model.training:
+        with Path(seen).open("a") as file:
+            file.write(json.dumps(list(batch.ids)) + chr(10))
+    return plain(model, batch, *rest)
+speech.speech_losses = losses
+trainer.dry_run = lambda *_: None  # it tries a batch before the first update
+if int(stop_after):
+    runs.StopRequest = lambda *_: StopAfter(int(stop_after))
+sys.exit(main(arguments))
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_stop_and_resume(packed: Path, tmp_path: Path) -> None:
+    """Guards several processes on tar files and Arrow: every utterance once an epoch, also over a stop in the
+    middle of one, and the weights of a run that was not stopped."""
+    write_arrow(packed, packed.with_suffix(".arrow"))
+    arguments = ("--train.epochs", "3", "--batch.open-tars", "2", "--batch.workers", "0")
+
+    def trained(name: str, stop_after: int, *more: str) -> Counter[str]:
+        seen = tmp_path / f"{name}-{len(more)}.txt"
+        typed = command(packed.with_suffix(".arrow"), tmp_path / name, *arguments, *more)[2:]
+        ranks = start_ranks(["-c", RECORDED, str(seen), str(stop_after), *typed])
+        outputs = [rank.communicate(timeout=300) for rank in ranks]
+        assert [rank.returncode for rank in ranks] == [130 if stop_after else 0] * 2, outputs
+        return Counter(name for line in seen.read_text().splitlines() for name in json.loads(line))
+
+    every = Counter({utterance.id: 3 for utterance in read_manifest(packed)})
+    assert trained("whole", 0) == every
+    stopped = trained("run", 3)
+    assert 0 < stopped.total() < every.total()
+    assert stopped + trained("run", 0, "--train.resume") == every
+    assert_same_weights(tmp_path / "whole" / "last.safetensors", tmp_path / "run" / "last.safetensors")
