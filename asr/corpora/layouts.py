@@ -279,15 +279,7 @@ def _table(files: FolderFiles) -> Iterator[Clip]:
     for path in (path for path in files.texts if path.suffix.lower() in (".tsv", ".csv")):
         first = files.first_line(path)
         chosen = _SEPARATOR.fullmatch(first)  # the first line says it, as Excel writes it
-        mark = (
-            chosen[1]
-            if chosen
-            else "\t"
-            if "\t" in first
-            else ";"
-            if first.count(";") > first.count(",")
-            else ","
-        )
+        mark = chosen[1] if chosen else _separator(first)
         if "|" in first or mark not in first:
             continue
         lines = files.lines(path)
@@ -312,6 +304,13 @@ def _table(files: FolderFiles) -> Iterator[Clip]:
             except ValueError:
                 if any(row):
                     files.leave_out(f"{path} line {number}", f"other fields than {', '.join(names)}"[:100])
+
+
+def _separator(header: str) -> str:
+    """What stands between the columns of a table."""
+    if "\t" in header:
+        return "\t"
+    return ";" if header.count(";") > header.count(",") else ","
 
 
 def _rows(files: FolderFiles, path: Path, lines: Sequence[str], mark: str) -> list[tuple[int, list[str]]]:
