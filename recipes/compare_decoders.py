@@ -67,9 +67,9 @@ def systems(config: Config) -> Iterator[tuple[str, DecoderSettings | None, Grid]
         if load_language_model(lm).unit == "word":
             only = replace(config.beam, unknown_words="forbid")
             yield f"beam + {lm.stem}, no other words", replace(beam, lm=lm, beam=only), config.grid
-    narrow = replace(config.beam, beam_size=min(config.network_beam, config.beam.resolved_beam_size))
+    narrow = replace(config.beam, beam_size=min(config.network_beam, config.beam.width.beam_size))
     for lm in networks:  # last, because they take longest
-        name = f"beam of {narrow.resolved_beam_size} + {lm.stem}"
+        name = f"beam of {narrow.width.beam_size} + {lm.stem}"
         yield name, replace(beam, lm=lm, beam=narrow), config.network_grid
         yield f"beam, {lm.stem} rescores", replace(beam, lm=lm, rescore=True), config.grid
 

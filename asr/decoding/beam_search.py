@@ -52,7 +52,7 @@ class BeamSearch:
             np.empty(_MAX_PENDING if self._python_lm else 0, PROPOSAL), np.zeros(1, np.int64)
         )
         self._buffers = new_buffers(
-            setup.config.resolved_beam_size, setup.tokenizer.vocab_size, setup.tables.max_proposals
+            setup.config.width.beam_size, setup.tokenizer.vocab_size, setup.tables.max_proposals
         )
         self.anchor = EMPTY_PREFIX
         # Alternatives are needed for a list of hypotheses and for the posteriors of words.
@@ -60,7 +60,7 @@ class BeamSearch:
         recorded = self._has_word_lm or setup.config.nbest > 1
         self.merges = new_merges(_MERGES + len(self._buffers.node) if recorded else 0)
         self.beam = new_beam(
-            setup.config.resolved_beam_size,
+            setup.config.width.beam_size,
             _CAPACITY,
             setup.prepared.start_state,
             float(setup.tables.look_ahead[0]),

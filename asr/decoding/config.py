@@ -1,6 +1,6 @@
 """Settings of decoding: the beam search, and what a command line asks for."""
 
-from dataclasses import dataclass, field, fields, make_dataclass, replace
+from dataclasses import asdict, dataclass, field, fields, make_dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -8,12 +8,19 @@ import tyro
 
 from asr.errors import SettingsError, option_name
 from asr.model.decoding_weights import WEIGHT_NAMES, DecodingWeights
-from asr.model.shipped import ModelFiles
+from asr.model.shipped import ModelFiles, SearchWidth
 
 __all__ = ["BeamConfig", "DecoderSettings"]
 
-_BEAM_SIZE = 100
 _SHIPPED = "(default: what the model ships with, else none)"
+
+
+def _width(name: str, metavar: str) -> Any:
+    """The option of one of the fields of SearchWidth, which may be left out."""
+    default = getattr(SearchWidth(), name)
+    hint = f"(default: {default:g}, or what a model that ships asks for)"
+    return tyro.conf.arg(metavar=metavar, help_behavior_hint=hint)
+
 
 # No options of a command's --beam: DecoderSettings has the weights, which default to tuned ones, and commands
 # have --nbest.
@@ -30,16 +37,12 @@ class BeamConfig:
     """
 
     # prefixes kept after each step
-    beam_size: Annotated[
-        int | None,
-        tyro.conf.arg(
-            metavar="INT", help_behavior_hint=f"(default: {_BEAM_SIZE}, or what a model that ships asks for)"
-        ),
-    ] = None
+    beam_size: Annotated[int | None, _width("beam_size", "INT")] = None
     nbest: _Nbest = 1  # hypotheses returned, of different texts; there may be fewer
-    beam_threshold: float = 25.0  # nats: a prefix this far below the best one is dropped; inf keeps all
+    # nats: a prefix this far below the best one is dropped; inf keeps all
+    beam_threshold: Annotated[float | None, _width("beam_threshold", "FLOAT")] = None
     # nats: a token this far below the step's best starts nothing; inf tries all
-    token_threshold: float = 12.0
+    token_threshold: Annotated[float | None, _width("token_threshold", "FLOAT")] = None
     token_top: int = 0  # tokens tried in a step, the most probable ones; 0 tries all
     blank_skip: float = 0.999  # above this blank probability a step starts no new prefixes; 1 never skips
     # of prefixes that can continue in the same ways, keep the best: a smaller beam suffices, and a stream has
@@ -52,20 +55,30 @@ class BeamConfig:
     threads: int = 0  # utterances decoded at the same time; 0: one per usable core
 
     def __post_init__(self) -> None:
-        _check("beam_size", self.beam_size, self.beam_size is None or self.beam_size >= 1, "at least 1")
+        _check("beam_size", self.beam_size, self.width.beam_size >= 1, "at least 1")
         _check("nbest", self.nbest, self.nbest >= 1, "at least 1")
         for name in ("token_top", "threads"):
             _check(name, getattr(self, name), getattr(self, name) >= 0, "0 or more")
-        for name in ("beam_threshold", "token_threshold", "lattice_threshold"):
-            _check(name, getattr(self, name), getattr(self, name) > 0, "a number above 0")
+        thresholds = {
+            "beam_threshold": self.width.beam_threshold,
+            "token_threshold": self.width.token_threshold,
+            "lattice_threshold": self.lattice_threshold,
+        }
+        for name, nats in thresholds.items():
+            _check(name, nats, nats > 0, "a number above 0")
         _check("blank_skip", self.blank_skip, 0 < self.blank_skip <= 1, "a probability above 0, up to 1")
         possible = self.unknown_words in ("allow", "forbid")
         _check("unknown_words", self.unknown_words, possible, '"allow" or "forbid"')
 
     @property
-    def resolved_beam_size(self) -> int:
-        """`beam_size`, or the default where none is given."""
-        return _BEAM_SIZE if self.beam_size is None else self.beam_size
+    def width(self) -> SearchWidth:
+        """How much the search keeps: what is given, else the default."""
+        return self.complete_width(SearchWidth())
+
+    def complete_width(self, default: SearchWidth) -> SearchWidth:
+        """How much the search keeps: what is given, else as `default` has it."""
+        given = {one.name: getattr(self, one.name) for one in fields(SearchWidth)}
+        return replace(default, **{name: value for name, value in given.items() if value is not None})
 
     def with_weights(self, **weights: float) -> "BeamConfig":
         """The same settings, some weights changed."""
@@ -132,14 +145,13 @@ class DecoderSettings:
         return {name: value for name, value in values.items() if value is not None}
 
     def with_defaults_of(self, files: ModelFiles) -> "DecoderSettings":
-        """The settings with the files and the beam size of a model, where none are given.
+        """The settings with the files and the search's width of a model, where none are given.
 
         With another language model, the model's lexicon is left out.
         """
         if files.lm is None or self.decoder in ("greedy", "attention"):
             return self
-        given = self.beam.beam_size or not files.beam_size
-        beam = self.beam if given else replace(self.beam, beam_size=files.beam_size)
+        beam = replace(self.beam, **asdict(self.beam.complete_width(files.width)))
         lexicon = self.lexicon or (files.lexicon if self.lm is None else None)
         return replace(self, lm=self.lm or files.lm, lexicon=lexicon, beam=beam)
 

@@ -124,7 +124,7 @@ def _beam_decoder(settings: DecoderSettings, model: AcousticModel, nbest: int) -
     used = [name for name in WEIGHT_NAMES if resources.uses(name)]
     needed = {name for name in ("lm_weight", "rescore_weight", "attention_weight") if resources.uses(name)}
     decoder: Decoder = TwoPassDecoder(tokenizer, config, resources, priors)
-    name = f"beam of {config.resolved_beam_size}, {resources.name}"
+    name = f"beam of {config.width.beam_size}, {resources.name}"
     if settings.open_vocabulary:
         from asr.decoding.open_vocabulary import open_vocabulary  # takes a second to import
 

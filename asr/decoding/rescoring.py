@@ -130,7 +130,7 @@ class TwoPassDecoder:
         """
         if self._rescorer is None and self.resources.attention is None:
             return config
-        config = replace(config, nbest=max(config.resolved_beam_size, config.nbest))
+        config = replace(config, nbest=max(config.width.beam_size, config.nbest))
         return config.with_weights(word_bonus=0.0) if self.resources.key.rescore else config
 
 

@@ -155,7 +155,7 @@ class DecoderComparison:
         decoder = decoder.with_config(config, tuned.tuning.priors)
         texts, seconds = self._decode(decoder)
         oracle = None
-        if config.resolved_beam_size >= NBEST:
+        if config.width.beam_size >= NBEST:
             best = list(test.emissions.decode(decoder.with_config(replace(config, nbest=NBEST))))
             oracle = oracle_errors(texts_of, best)
         words = max(sum(len(text.split()) for text in texts_of), 1)

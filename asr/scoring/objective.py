@@ -43,7 +43,7 @@ class ErrorCounter:
         acoustic = replace(weights, lm_weight=0.0, word_bonus=0.0)
         if acoustic not in self._lists:
             config = self._decoder.config
-            config = replace(config, weights=acoustic, nbest=config.resolved_beam_size)
+            config = replace(config, weights=acoustic, nbest=config.width.beam_size)
             found = list(self._emissions.decode(self._decoder.with_config(config)))
             names = self._decoder.resources.second_pass
             self._lists[acoustic] = NBestLists.of(found, self._references, acoustic, names)

@@ -113,7 +113,7 @@ def tune(
     decoder = decoder.with_config(full, priors.tolist())
     points = _search(decoder, grid, emissions, references, search_beam)
     best = points[0].weights
-    log.info("checking the best weights with a beam of %d: %s", full.resolved_beam_size, best)
+    log.info("checking the best weights with a beam of %d: %s", full.width.beam_size, best)
     ids = [utterance.id for utterance in utterances]
 
     def scored(found: Sequence[Sequence[Hypothesis]]) -> Score:
@@ -138,7 +138,7 @@ def tune(
     tuning = Tuning(
         weights=best, key=resources.key, priors=tuple(priors.tolist()), manifest=manifest,
         data=data_digest(utterances), utterances=len(utterances), errors=result.words.errors,
-        words=_count_units(references), beam_size=full.resolved_beam_size,
+        words=_count_units(references), beam_size=full.width.beam_size,
         date=datetime.now(UTC).isoformat(timespec="seconds"),
     )  # fmt: skip
     return Tuned(
@@ -190,12 +190,12 @@ def _search(
         search_beam: prefixes kept in the grid and the lines.
     """
     resources, full = decoder.resources, decoder.config
-    narrow = replace(full, beam_size=min(search_beam, full.resolved_beam_size), nbest=1)
+    narrow = replace(full, beam_size=min(search_beam, full.width.beam_size), nbest=1)
     first_pass = decoder.without_rescorers()
     fast = ErrorCounter(first_pass.with_config(narrow), emissions, references)
     check = None
     # A long list takes long to rescore.
-    if narrow.resolved_beam_size < full.resolved_beam_size and not resources.key.rescore:
+    if narrow.width.beam_size < full.width.beam_size and not resources.key.rescore:
         check = ErrorCounter(first_pass.with_config(replace(full, nbest=1)), emissions, references)
     last = [name for name in ("rescore_weight", "attention_weight") if resources.uses(name)]
     first = {name: grid.values(name)[0] for name in last}

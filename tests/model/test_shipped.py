@@ -4,6 +4,7 @@ import json
 import re
 import socket
 from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -33,7 +34,8 @@ def test_names_and_paths() -> None:
     assert all(path and path.is_file() for path in (files.path, files.lm, files.lexicon))
     fast = find_model(Path("english-fast"))
     assert fast.path == files.path
-    assert fast.beam_size < files.beam_size == BeamConfig().resolved_beam_size
+    assert fast.width.beam_size < files.width.beam_size
+    assert fast.width.beam_threshold < files.width.beam_threshold < BeamConfig().width.beam_threshold
     for path in (Path("runs/english"), Path("model.safetensors"), Path("/english")):
         assert find_model(path) == ModelFiles(path)
 
@@ -52,12 +54,12 @@ def test_what_ships_is_used_where_nothing_else_is_asked_for() -> None:
     """The user's own language model, lexicon or beam that is passed over for those that ship."""
     files, mine = find_model(Path("english-fast")), Path("mine")
     plain = DecoderSettings().with_defaults_of(files)
-    assert (plain.lm, plain.lexicon, plain.beam.beam_size) == (files.lm, files.lexicon, files.beam_size)
+    assert (plain.lm, plain.lexicon, plain.beam.width) == (files.lm, files.lexicon, files.width)
     own = DecoderSettings(lm=mine).with_defaults_of(files)
     assert (own.lm, own.lexicon) == (mine, None)
     own = DecoderSettings(lexicon=mine, beam=BeamConfig(beam_size=7)).with_defaults_of(files)
-    assert (own.lm, own.lexicon, own.beam.beam_size) == (files.lm, mine, 7)
-    default = BeamConfig(beam_size=BeamConfig().resolved_beam_size)
+    assert (own.lm, own.lexicon, own.beam.width) == (files.lm, mine, replace(files.width, beam_size=7))
+    default = BeamConfig(**asdict(BeamConfig().width))
     assert DecoderSettings(beam=default).with_defaults_of(files).beam == default
     for settings in (DecoderSettings(decoder="greedy"), DecoderSettings(lm=mine)):
         assert settings.with_defaults_of(ModelFiles(mine)) == settings

@@ -63,8 +63,8 @@ def _build_pruning(config: BeamConfig, vocab: int) -> Pruning:
         vocab: number of tokens, blank included.
     """
     return Pruning(
-        beam_threshold_nats=config.beam_threshold,
-        token_threshold_nats=config.token_threshold,
+        beam_threshold_nats=config.width.beam_threshold,
+        token_threshold_nats=config.width.token_threshold,
         token_top=min(config.token_top or vocab, vocab),
         blank_skip_log_prob=math.log(config.blank_skip) if config.blank_skip < 1 else math.inf,
         recombine=config.recombine,
