@@ -39,7 +39,8 @@ from torch.nn.utils.rnn import pad_sequence
 
 from asr.cli import recipe
 from asr.corpora.librispeech import read_part
-from asr.corpora.manifest import Utterance, read_manifest
+from asr.corpora.manifest import read_manifest
+from asr.corpora.utterance import Utterance
 from asr.decoding.greedy import greedy_decode
 from asr.device import usable_cores
 from asr.errors import SettingsError

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from asr.corpora.manifest import Utterance
+from asr.corpora.utterance import Utterance
 from asr.errors import AudioError
 from asr.frontend.audio import read_audio, resample
 from asr.frontend.augment.codec import encode_opus

@@ -15,7 +15,7 @@ import torch
 from asr.batching.batches import Batch, BatchConfig, Batches
 from asr.batching.cache import read_waveform
 from asr.batching.examples import Example
-from asr.corpora.manifest import Utterance
+from asr.corpora.utterance import Utterance
 from asr.errors import AudioError, DataError, SettingsError
 from asr.frontend.augment import AugmentConfig
 from asr.frontend.augment.mel_warp import warp_mel

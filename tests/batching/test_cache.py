@@ -15,7 +15,7 @@ import torch
 
 from asr.batching import cache, digests
 from asr.batching.cache import FeatureCache, open_cache, read_waveform
-from asr.corpora.manifest import Utterance
+from asr.corpora.utterance import Utterance
 from asr.errors import AudioError, DataError, TrainingError
 from asr.frontend.augment import Conditions
 from asr.frontend.features import FeatureConfig, log_mel

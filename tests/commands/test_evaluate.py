@@ -13,7 +13,8 @@ import torch
 from asr.batching.cache import open_cache
 from asr.cli import main
 from asr.commands.evaluate import describe
-from asr.corpora.manifest import Utterance, read_manifest, write_manifest
+from asr.corpora.manifest import read_manifest, write_manifest
+from asr.corpora.utterance import Utterance
 from asr.decoding.greedy import GreedyDecoder
 from asr.frontend.audio import read_audio
 from asr.model.saved import load_model

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from asr.corpora.manifest import Utterance, read_manifest, write_manifest
+from asr.corpora.manifest import read_manifest, write_manifest
+from asr.corpora.utterance import Utterance
 from asr.errors import DataError
 
 

@@ -14,7 +14,8 @@ from safetensors import safe_open
 
 from asr.batching.batches import BatchConfig, Batches
 from asr.batching.examples import Example, Examples, TextConfig, learn_tokenizer, make_examples
-from asr.corpora.manifest import Utterance, write_manifest
+from asr.corpora.manifest import write_manifest
+from asr.corpora.utterance import Utterance
 from asr.frontend.augment import AugmentConfig
 from asr.frontend.features import FeatureConfig
 from asr.model.acoustic import AcousticModel, ModelSettings

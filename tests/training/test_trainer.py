@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from asr.corpora.manifest import Utterance
+from asr.corpora.utterance import Utterance
 from asr.errors import Interrupted, ModelError
 from asr.model.saved import load_model
 from asr.training import metrics as metrics_module
