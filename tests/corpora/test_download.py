@@ -18,7 +18,7 @@ import pytest
 
 from asr.corpora import download, progress
 from asr.corpora.download import Archive, fetch, fetch_all
-from asr.corpora.progress import progress_line, size_text
+from asr.corpora.transfer_progress import progress_line, size_text
 from asr.corpora.unpack import unpack
 from asr.errors import DownloadError
 from asr.files import locked
