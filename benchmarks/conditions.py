@@ -10,7 +10,7 @@ import torch
 
 from asr.corpora import digits
 from asr.corpora.librispeech import read_part
-from asr.corpora.manifest import Utterance
+from asr.corpora.utterance import Utterance
 from asr.device import usable_cores
 from asr.errors import DataError
 

@@ -39,8 +39,9 @@ from torch.nn.utils.rnn import pad_sequence
 
 from asr.cli import recipe
 from asr.corpora.librispeech import read_part
-from asr.corpora.manifest import Utterance, read_manifest
-from asr.decoding.greedy import greedy_decode
+from asr.corpora.manifest import read_manifest
+from asr.corpora.utterance import Utterance
+from asr.decoding.greedy import GreedyDecoder
 from asr.device import usable_cores
 from asr.errors import SettingsError
 from asr.frontend.audio import read_audio
@@ -306,7 +307,7 @@ def greedy_line(bench: Bench, model: AcousticModel, batch: int = 16, batches: in
                 began = time.process_time()
                 log_probs, steps, _ = model(features, lengths)
                 between = time.process_time()
-                greedy_decode(log_probs, steps, bench.tokenizer, model.step_s)
+                GreedyDecoder(bench.tokenizer).decode(log_probs, steps, model.step_s)
                 times.append((between - began, time.process_time() - between))
             encoder += min(spent for spent, _ in times)
             decoder += min(spent for _, spent in times)

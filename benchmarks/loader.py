@@ -24,7 +24,7 @@ from asr.batching.batches import BatchConfig, Batches
 from asr.batching.cache import open_cache
 from asr.batching.examples import Example
 from asr.cli import recipe
-from asr.corpora.manifest import Utterance
+from asr.corpora.utterance import Utterance
 from asr.frontend.augment import AugmentConfig
 from asr.frontend.features import FeatureConfig
 

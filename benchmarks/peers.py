@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from asr.batching.batches import Batch
 from asr.batching.cache import FeatureCache
 from asr.batching.examples import Example
-from asr.corpora.manifest import Utterance
+from asr.corpora.utterance import Utterance
 from asr.errors import SettingsError
 from asr.model.recurrent.layers import RecurrentConfig, RecurrentStack
 

@@ -22,7 +22,8 @@ from conditions import describe_machine, set_threads
 
 import asr
 from asr.cli import recipe
-from asr.corpora.manifest import Utterance, read_manifest
+from asr.corpora.manifest import read_manifest
+from asr.corpora.utterance import Utterance
 from asr.frontend.audio import read_audio
 
 _BLOCK_S = 0.1

@@ -48,7 +48,7 @@ from asr.batching.batches import CPU, Batch, BatchConfig, Batches
 from asr.batching.cache import open_cache
 from asr.batching.examples import TextConfig, learn_tokenizer, make_examples
 from asr.cli import recipe
-from asr.corpora.manifest import Utterance
+from asr.corpora.utterance import Utterance
 from asr.device import Precision, autocast, choose_precision
 from asr.errors import ModelError
 from asr.frontend.augment import AugmentConfig

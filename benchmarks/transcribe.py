@@ -25,7 +25,8 @@ import tyro
 from conditions import describe_machine
 
 from asr.cli import recipe
-from asr.corpora.manifest import Utterance, read_manifest
+from asr.corpora.manifest import read_manifest
+from asr.corpora.utterance import Utterance
 from asr.errors import SettingsError
 from asr.scoring.wer import score
 

@@ -16,7 +16,8 @@ from asr.cli import recipe
 from asr.commands.tune import TuneSettings, tuned_decoder
 from asr.corpora.catalogue import CORPORA
 from asr.corpora.corpus import Corpus
-from asr.corpora.manifest import Utterance, write_manifest
+from asr.corpora.manifest import write_manifest
+from asr.corpora.utterance import Utterance
 from asr.decoding.config import DecoderSettings
 from asr.device import choose_device
 from asr.errors import DataError

@@ -15,7 +15,7 @@ from asr.batching.batches import BatchConfig
 from asr.batching.examples import TextConfig
 from asr.cli import recipe
 from asr.corpora import digits, fsdd
-from asr.corpora.manifest import Utterance
+from asr.corpora.utterance import Utterance
 from asr.decoding.config import BeamConfig, DecoderSettings
 from asr.decoding.decoder import build_decoder
 from asr.device import choose_device

@@ -23,7 +23,7 @@ from asr.cli import recipe
 from asr.commands.lm import NgramInterpolateSettings, run_interpolate
 from asr.commands.options import option_value
 from asr.corpora.folder import FolderReading, check_outside, read_folder
-from asr.corpora.manifest import Utterance
+from asr.corpora.utterance import Utterance
 from asr.decoding.config import DecoderSettings
 from asr.device import choose_device
 from asr.errors import DataError, SettingsError

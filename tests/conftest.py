@@ -1,5 +1,6 @@
 """What several test files share."""
 
+import errno
 import json
 import logging
 import os
@@ -67,6 +68,11 @@ def no_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     """For tests of scores: the report and the pictures take longer than all else in them."""
     monkeypatch.setattr("asr.commands.evaluate.write_page", lambda *_: None)
     monkeypatch.setattr("asr.scoring.tuning.draw_surface", lambda *_: None)
+
+
+def no_space(*_: object) -> None:
+    """Stands in for a function of the system that writes, where the disk is full."""
+    raise OSError(errno.ENOSPC, "No space left on device")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -3,7 +3,6 @@
 Most run inside this process, because importing torch takes seconds; each runs once in a separate process.
 """
 
-import errno
 import json
 import os
 import pickle
@@ -26,6 +25,7 @@ from safetensors.torch import load_file, save_file
 
 from asr.errors import ModelError
 from asr.model.saved import load_model, save_model
+from tests.conftest import no_space
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -392,13 +392,10 @@ def test_full_disk_spares_the_old_model(
     run_dir = tmp_path / "run"
     command = ["train", tones.manifest, "--dev", tones.manifest, *train_arguments(run_dir)]
 
-    def full(*arguments: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
     old = tmp_path / "old.safetensors"
     shutil.copy(tones.model, old)
     with monkeypatch.context() as patch:
-        patch.setattr("os.fsync", full)
+        patch.setattr("os.fsync", no_space)
         with pytest.raises(
             ModelError, match=r"old\.safetensors: cannot be written: .*No space left.*before is unharmed"
         ):

@@ -24,7 +24,7 @@ from torch.utils.data import Dataset
 
 from asr.batching.digests import audio_digests
 from asr.batching.loader import Loader
-from asr.corpora.manifest import Utterance
+from asr.corpora.utterance import Utterance
 from asr.device import one_thread, usable_cores
 from asr.errors import AudioError, DataError
 from asr.files import locked

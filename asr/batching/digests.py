@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from asr.corpora.manifest import Utterance
+from asr.corpora.utterance import Utterance
 from asr.device import usable_cores
 from asr.errors import AudioError
 from asr.files import locked

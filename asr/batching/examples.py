@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 
 from asr.corpora.arrow import ArrowManifest, columns, durations, id_hashes, tar_numbers
-from asr.corpora.manifest import Utterance
+from asr.corpora.utterance import Utterance
 from asr.errors import DataError, SettingsError
 from asr.frontend.features import FeatureConfig, frame_count
 from asr.model.ctc import required_steps, required_steps_of_all

@@ -9,8 +9,9 @@ from typing import Annotated, Literal
 
 import tyro
 
-from asr.corpora.manifest import Utterance, read_manifest
+from asr.corpora.manifest import read_manifest
 from asr.corpora.recording_list import NamedRecording, list_recordings
+from asr.corpora.utterance import Utterance
 from asr.decoding.hypothesis import Word
 from asr.errors import AsrError, SettingsError
 from asr.recognition.aligning import AlignerSettings, TextOfRecording, align_recordings, read_text

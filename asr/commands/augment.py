@@ -8,7 +8,8 @@ from typing import Annotated
 import tyro
 
 from asr.batching.cache import read_waveform
-from asr.corpora.manifest import Utterance, read_manifest, write_manifest
+from asr.corpora.manifest import read_manifest, write_manifest
+from asr.corpora.utterance import Utterance
 from asr.device import one_thread
 from asr.errors import AudioError, SettingsError
 from asr.files import make_writable

@@ -11,7 +11,8 @@ from typing import Annotated
 import torch
 import tyro
 
-from asr.corpora.manifest import Utterance, write_manifest
+from asr.corpora.manifest import write_manifest
+from asr.corpora.utterance import Utterance
 from asr.errors import AsrError, DataError, SettingsError, plural
 from asr.files import atomic_path, make_writable
 from asr.frontend.audio import audio_blocks, write_audio

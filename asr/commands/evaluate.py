@@ -11,7 +11,8 @@ import tyro
 
 from asr.commands.options import check_output
 from asr.corpora.left_out import OnError
-from asr.corpora.manifest import Utterance, read_fields, read_manifest, read_usable
+from asr.corpora.manifest import read_fields, read_manifest, read_usable
+from asr.corpora.utterance import Utterance
 from asr.decoding.config import DecoderSettings
 from asr.decoding.decoder import DescribedDecoder, build_decoder
 from asr.decoding.resources import data_digest

@@ -10,7 +10,8 @@ import tyro
 from asr.commands.options import option_value
 from asr.corpora.arrow import ArrowManifest
 from asr.corpora.left_out import OnError
-from asr.corpora.manifest import ARROW, Utterance, read_manifest, read_usable
+from asr.corpora.manifest import ARROW, read_manifest, read_usable
+from asr.corpora.utterance import Utterance
 from asr.errors import SettingsError
 from asr.training.recogniser import Settings, settings_of_source, train_recogniser
 

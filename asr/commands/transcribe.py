@@ -13,7 +13,7 @@ from typing import Annotated
 import tyro
 
 from asr import __version__
-from asr.corpora.manifest import Channels
+from asr.corpora.manifest_fields import Channels
 from asr.corpora.recording_list import NamedRecording, list_recordings
 from asr.decoding.config import DecoderSettings
 from asr.decoding.decoder import build_decoder

@@ -24,16 +24,9 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from asr.corpora.manifest import (
-    ARROW,
-    Row,
-    Utterance,
-    manifest_rows,
-    missing_audio,
-    plain_path,
-    unique_ids,
-    unreadable,
-)  # fmt: skip
+from asr.corpora.manifest import ARROW, plain_path
+from asr.corpora.manifest_lines import Row, manifest_rows, missing_audio, unique_ids, unreadable
+from asr.corpora.utterance import Utterance
 from asr.errors import DataError, SettingsError
 from asr.files import atomic_path
 from asr.frontend.augment.draws import hash_ids

@@ -16,7 +16,7 @@ from typing import TypeVar
 
 from asr.corpora.download import Archive, fetch_all
 from asr.corpora.durations import measure
-from asr.corpora.manifest import Splits, Utterance
+from asr.corpora.utterance import Splits, Utterance
 from asr.errors import AudioError, DataError, SettingsError
 from asr.frontend.audio_files import AUDIO_SUFFIXES
 from asr.text.normalize import in_language, normalize

@@ -10,7 +10,8 @@ in development, and no string of four or more digits occurs twice.
 
 from pathlib import Path
 
-from asr.corpora.manifest import Splits, Utterance, read_manifest
+from asr.corpora.manifest import read_manifest
+from asr.corpora.utterance import Splits, Utterance
 from asr.errors import DataError
 
 __all__ = ["WORDS", "embedded_folder", "prepare", "prepare_children"]

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from asr.corpora.progress import TransferProgress, size_text
+from asr.corpora.transfer_progress import TransferProgress, size_text
 from asr.corpora.unpack import unpack
 from asr.errors import DownloadError
 from asr.files import locked, move_into_place

@@ -14,7 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from asr.corpora.left_out import report_left_out
-from asr.corpora.manifest import Splits, Utterance, read_manifest
+from asr.corpora.manifest import read_manifest
+from asr.corpora.utterance import Splits, Utterance
 from asr.errors import DataError
 
 __all__ = ["SETS", "by_set", "prepare"]

@@ -16,7 +16,7 @@ from pathlib import Path
 from asr.corpora.corpus import Collector, LeftOut, hold_out
 from asr.corpora.durations import measure
 from asr.corpora.layouts import LAYOUTS, Clip, FolderFiles, SegmentReader, recording_name
-from asr.corpora.manifest import Utterance
+from asr.corpora.utterance import Utterance
 from asr.errors import AudioError, DataError, SettingsError
 from asr.frontend.audio_files import AUDIO_SUFFIXES
 from asr.text.normalize import normalize

@@ -22,7 +22,8 @@ from pathlib import Path
 from asr.corpora import digits
 from asr.corpora.corpus import Corpus, Reading, of_splits
 from asr.corpora.durations import durations
-from asr.corpora.manifest import Splits, Utterance, read_manifest
+from asr.corpora.manifest import read_manifest
+from asr.corpora.utterance import Splits, Utterance
 from asr.errors import DataError, SettingsError
 
 __all__ = ["CORPUS", "SPEAKERS", "next_speaker", "prepare", "read_folder"]

@@ -26,7 +26,7 @@ from pathlib import Path
 from asr.corpora.corpus import Corpus, Reading, of_splits
 from asr.corpora.download import Archive, fetch, openslr
 from asr.corpora.durations import durations
-from asr.corpora.manifest import Splits, Utterance
+from asr.corpora.utterance import Splits, Utterance
 from asr.errors import DataError, SettingsError
 from asr.frontend.audio_files import AUDIO_SUFFIXES
 from asr.text.normalize import normalize

@@ -16,76 +16,24 @@ Large manifests are kept as Arrow: see `asr.corpora.arrow`.
 
 import json
 import os
-import re
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from asr.corpora.left_out import report_left_out
-from asr.corpora.manifest_fields import (
-    EXAMPLE,
-    Channels,
-    load_row,
-    read_channel,
-    read_channels,
-    read_duration,
-    read_name,
-    read_offset,
-    read_text,
-)
+from asr.corpora.manifest_fields import EXAMPLE, load_row, read_channel, read_duration, read_offset
+from asr.corpora.manifest_lines import Row, manifest_rows, missing_audio, unique_ids
+from asr.corpora.utterance import Utterance
 from asr.errors import DataError
-from asr.files import atomic_path, encoding_of, not_text, not_utf8
-from asr.frontend.tar_members import tar_of
+from asr.files import atomic_path
 
 __all__ = [
-    "ARROW", "Channels", "ManifestRecording", "Row", "Splits", "Utterance", "channel_name", "manifest_rows",
-    "missing_audio", "parse_manifest", "plain_path", "read_fields", "read_manifest", "read_recordings",
-    "read_usable", "unique_ids", "unreadable", "write_manifest",
+    "ARROW", "parse_manifest", "plain_path", "read_fields", "read_manifest", "read_usable", "write_manifest",
 ]  # fmt: skip
 
 ARROW = ".arrow"  # the suffix of a manifest of `asr.corpora.arrow`
 
 # What `Utterance` has, or what is different for every utterance.
 _KEYS = {"id", "audio_filepath", "duration", "text", "speaker", "offset", "channels"}
-
-# Of a transcript; a tab, a line feed and the like are white space.
-_CONTROL_CHARACTER = re.compile(r"[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f]")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Utterance:
-    """A segment of a recording with its transcript."""
-
-    id: str  # unique within a manifest
-    audio_filepath: Path  # absolute, once read from a manifest
-    duration: float  # seconds, > 0
-    text: str  # the transcript
-    speaker: str = ""  # "" when unknown
-    offset: float = 0.0  # seconds from the start of the file to the start of the utterance
-    channel: int | None = None  # the one to read, counted from 0; None: the mean of all
-
-
-@dataclass(frozen=True, kw_only=True)
-class ManifestRecording:
-    """A line of a manifest that is to be transcribed: text and duration may be missing."""
-
-    id: str  # "" where the line has none
-    audio_filepath: Path  # absolute
-    offset: float = 0.0  # seconds
-    duration: float | None = None  # seconds; None: to the end
-    channel: int | None = None  # counted from 0
-    channels: Channels | None = None  # where there is no channel
-
-
-@dataclass(frozen=True)
-class Splits:
-    """A corpus in three parts: training, development and test."""
-
-    train: list[Utterance]
-    dev: list[Utterance]
-    test: list[Utterance]
 
 
 def read_manifest(path: Path, *, allow_empty_text: bool = False, check_audio: bool = True) -> list[Utterance]:
@@ -131,52 +79,6 @@ def read_usable(path: Path, *, allow_empty_text: bool = False) -> tuple[list[Utt
     return utterances, left_out
 
 
-class Row(NamedTuple):
-    """A line that can be used, as it is written."""
-
-    number: int  # of the line, from 1
-    name: str  # its id; "" for none
-    audio: str
-    duration: float
-    text: str
-    speaker: str
-    offset: float
-    channel: int | None
-
-    def utterance(self, name: str, base: Path) -> Utterance:
-        """The utterance, with the id that it gets, of a manifest in the folder `base`."""
-        return Utterance(
-            id=name, audio_filepath=base / self.audio,  # an absolute path stays what it is
-            duration=self.duration, text=self.text, speaker=self.speaker, offset=self.offset,
-            channel=self.channel,
-        )  # fmt: skip
-
-
-def manifest_rows(path: Path, allow_empty_text: bool) -> Iterator[tuple[int, Row | DataError]]:
-    """The lines of a manifest but for blank ones, by their numbers: what they hold, or why not."""
-    try:
-        with path.open("rb") as lines:
-            for number, line in enumerate(lines, start=1):
-                if number == 1 and (other := not_text(line, path)):
-                    raise DataError(other)
-                if number == 1 and (name := encoding_of(line)):
-                    raise DataError(f"{path} is {name}. UTF-8 was expected. {not_utf8(line, 0, str(path))}")
-                if line.strip():
-                    try:
-                        fields = _read_line(line, f"{path} line {number}", allow_empty_text)
-                    except DataError as error:
-                        yield number, error
-                    else:
-                        yield number, Row(number, *fields)
-    except OSError as error:
-        raise unreadable(path, error) from error
-
-
-def unreadable(path: Path, error: OSError) -> DataError:
-    """What is said of a manifest that the system does not let one read."""
-    return DataError(f"{path}: cannot read the manifest: {error.strerror or error}. Check the path.")
-
-
 def _read(
     path: Path, allow_empty_text: bool, check_audio: bool, left_out: dict[str, str] | None
 ) -> list[Utterance]:
@@ -217,7 +119,7 @@ def _read(
 
 
 def _read_arrow(path: Path) -> list[Utterance]:
-    from asr.corpora.arrow import ArrowManifest  # builds on this module
+    from asr.corpora.arrow import ArrowManifest  # builds on this module, and imports torch
 
     return list(ArrowManifest([path]))
 
@@ -281,41 +183,6 @@ def parse_manifest(path: Path) -> tuple[list[Utterance], list[DataError]]:
     return utterances, errors
 
 
-def channel_name(channel: int) -> str:
-    """A channel, counted from 0, as NIST names it: A and B for the two sides of a telephone call."""
-    return chr(ord("A") + channel) if channel < 26 else str(channel + 1)
-
-
-def read_recordings(path: Path) -> list[ManifestRecording | DataError]:
-    """Read a manifest of recordings to transcribe, of which only `audio_filepath` is needed.
-
-    Args:
-        path: the JSON Lines file, UTF-8. Blank lines are skipped.
-
-    Returns:
-        For each line the recording, or why the line cannot be used; whether the audio exists is not checked.
-
-    Raises:
-        DataError: the manifest cannot be read or is empty.
-    """
-    found: list[ManifestRecording | DataError] = []
-    try:
-        lines = path.read_bytes().split(b"\n")
-    except OSError as error:
-        raise unreadable(path, error) from error
-    for number, line in enumerate(lines, start=1):
-        if line.strip():
-            try:
-                found.append(_read_recording(line, f"{path} line {number}", path.parent.absolute()))
-            except DataError as error:
-                found.append(error)
-    if not found:
-        raise DataError(
-            f'{path}: the manifest is empty. Expected lines such as {{"audio_filepath": "a1.wav"}}.'
-        )
-    return found
-
-
 def write_manifest(path: Path, utterances: Iterable[Utterance]) -> None:
     """Write a manifest atomically: after a failure an older file of that name is unchanged.
 
@@ -354,119 +221,6 @@ def write_manifest(path: Path, utterances: Iterable[Utterance]) -> None:
             f"{path}: cannot write the manifest: {error.strerror or error}. "
             "An older file of that name is unchanged. Make room, or choose another folder."
         ) from error
-
-
-def _read_line(
-    line: bytes, where: str, allow_empty_text: bool
-) -> tuple[str, str, float, str, str, float, int | None]:
-    """One line as (id or "", audio, duration, text, speaker, offset, channel)."""
-    row, audio = load_row(line, where)
-    duration, offset = read_duration(row, where), read_offset(row, where)
-    text = read_text(row, "text", where)
-    if not allow_empty_text and not text.strip():
-        raise DataError(
-            f"{where}: the transcript is empty. Expected the words that are spoken. "
-            "Correct the line or remove it."
-        )
-    if found := _CONTROL_CHARACTER.search(text):
-        raise DataError(
-            f"{where}: the transcript has the control character U+{ord(found[0]):04X} at position "
-            f"{found.start() + 1}. Expected the words that are spoken. Correct the line or remove it."
-        )
-    speaker, channel, channels = (
-        read_name(row, "speaker", where),
-        read_channel(row, where),
-        read_channels(row, where),
-    )
-    if channel is None and channels == "separate":
-        raise DataError(
-            f"{where}: channels is 'separate', but the line has one transcript. Expected mix or first, or "
-            'the number of its channel as "channel".'
-        )
-    if channel is None and channels == "first":
-        channel = 0
-    return read_name(row, "id", where), audio, duration, text, speaker, offset, channel
-
-
-def _read_recording(line: bytes, where: str, base: Path) -> ManifestRecording:
-    row, audio = load_row(line, where)
-    return ManifestRecording(
-        id=read_name(row, "id", where),
-        audio_filepath=base / audio,
-        offset=read_offset(row, where),
-        duration=read_duration(row, where) if row.get("duration") is not None else None,
-        channel=read_channel(row, where),
-        channels=read_channels(row, where),
-    )
-
-
-def unique_ids(
-    path: Path, numbers: Sequence[int], names: Sequence[str], audio: Sequence[str]
-) -> Sequence[str]:
-    """The id of each line of a manifest, made from the audio's name where the line gave none.
-
-    Args:
-        path: of the manifest, for messages.
-        numbers: of the lines.
-        names: their ids; "" for none.
-        audio: their paths; looked at where there is no id.
-
-    Raises:
-        DataError: an id occurs twice, or the one made for a line is taken.
-    """
-    given: set[str] = set()
-    for number, name in zip(numbers, names, strict=True):
-        if name in given:
-            raise DataError(
-                f"{path} line {number}: the id {name!r} is in line {numbers[names.index(name)]} "
-                "already. Ids must differ. Rename one, or remove the line."
-            )
-        if name:
-            given.add(name)
-    if len(given) == len(names):
-        return names
-    stems = Counter(Path(file).stem for name, file in zip(names, audio, strict=True) if not name)
-    ids: list[str] = []
-    for number, name, file in zip(numbers, names, audio, strict=True):
-        if not name:
-            name = Path(file).stem
-            if stems[name] > 1 or name in given:
-                name = f"{name}-{number}"
-                if name in given or name in stems:
-                    raise DataError(
-                        f"{path} line {number}: the line has no id, and the one made for it, {name!r}, "
-                        "is taken. Give the line an id."
-                    )
-        ids.append(name)
-    return ids
-
-
-def missing_audio(paths: Sequence[str | Path], listings: dict[str, frozenset[str]]) -> list[int]:
-    """The indices of absolute paths of audio that do not exist.
-
-    Args:
-        paths: of files, or of parts of tar files.
-        listings: of folders, filled here. One listing a folder instead of one look-up a line: 300,000
-            look-ups on a network disk take minutes.
-    """
-    missing: list[int] = []
-    for index, path in enumerate(paths):
-        folder, name = os.path.split(path)  # twice as fast as .parent and .name
-        if folder not in listings:
-            listings[folder] = _files_in(folder)
-        name = tar_of(name) or name
-        # The second check is for file systems that ignore case, and is made for suspects only.
-        if name not in listings[folder] and not os.path.isfile(os.path.join(folder, name)):
-            missing.append(index)
-    return missing
-
-
-def _files_in(folder: str) -> frozenset[str]:
-    try:
-        with os.scandir(folder) as entries:
-            return frozenset(entry.name for entry in entries if entry.is_file())
-    except OSError:
-        return frozenset()  # the check of the single file that follows decides
 
 
 def plain_path(path: Path) -> str:

@@ -7,7 +7,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from asr.corpora.manifest import Channels, channel_name, read_recordings
+from asr.corpora.manifest_fields import (
+    Channels,
+    load_row,
+    read_channel,
+    read_channels,
+    read_duration,
+    read_name,
+    read_offset,
+)
+from asr.corpora.manifest_lines import unreadable
+from asr.corpora.utterance import channel_name
 from asr.errors import AsrError, AudioError, DataError, SettingsError
 from asr.frontend.audio import channel_count
 from asr.frontend.audio_files import find_audio
@@ -135,22 +145,38 @@ def _of_files(text: str) -> list[_Found]:
 
 
 def _of_manifest(path: Path) -> list[_Found]:
-    found = []
-    for row in read_recordings(path):
-        if isinstance(row, DataError):
-            found.append(_unusable(str(path), row))
-            continue
-        # An id may be anything: as a name it must not lead into another folder.
-        name = re.sub(r"[/\\\0]", "_", row.id or row.audio_filepath.stem)
-        recording = NamedRecording(
-            name=name,
-            path=row.audio_filepath,
-            offset_s=row.offset,
-            duration_s=row.duration,
-            channel=row.channel,
+    """The recordings of a manifest, of whose lines only `audio_filepath` is needed."""
+    found: list[_Found] = []
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except OSError as error:
+        raise unreadable(path, error) from error
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            try:
+                found.append(_of_line(line, f"{path} line {number}", path))
+            except DataError as error:
+                found.append(_unusable(str(path), error))
+    if not found:
+        raise DataError(
+            f'{path}: the manifest is empty. Expected lines such as {{"audio_filepath": "a1.wav"}}.'
         )
-        found.append(_Found(recording, (name, f"{path.stem}/{name}"), row.channels))
     return found
+
+
+def _of_line(line: bytes, where: str, manifest: Path) -> _Found:
+    row, audio = load_row(line, where)
+    path = manifest.parent.absolute() / audio
+    # An id may be anything: as a name it must not lead into another folder.
+    name = re.sub(r"[/\\\0]", "_", read_name(row, "id", where) or path.stem)
+    recording = NamedRecording(
+        name=name,
+        path=path,
+        offset_s=read_offset(row, where),
+        duration_s=read_duration(row, where) if row.get("duration") is not None else None,
+        channel=read_channel(row, where),
+    )
+    return _Found(recording, (name, f"{manifest.stem}/{name}"), read_channels(row, where))
 
 
 def _distinct_names(found: Sequence[_Found]) -> list[str]:

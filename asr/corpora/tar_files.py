@@ -22,7 +22,8 @@ import numpy as np
 import soundfile
 
 from asr.corpora.arrow import durations
-from asr.corpora.manifest import Utterance, write_manifest
+from asr.corpora.manifest import write_manifest
+from asr.corpora.utterance import Utterance
 from asr.errors import AudioError, DataError
 from asr.files import atomic_path
 from asr.frontend.audio import audio_info, read_audio

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from asr.corpora.corpus import Collector, Corpus, Reading, audio_by_stem, find_folder
 from asr.corpora.download import Archive, openslr
-from asr.corpora.manifest import Utterance
+from asr.corpora.utterance import Utterance
 from asr.files import read_lines
 
 __all__ = ["RELEASE_2", "RELEASE_3"]

@@ -16,7 +16,7 @@ import zlib
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from asr.corpora.progress import TransferProgress
+from asr.corpora.transfer_progress import TransferProgress
 from asr.errors import DownloadError
 
 __all__ = ["unpack"]

@@ -23,7 +23,7 @@ from pathlib import Path
 from asr.corpora.corpus import Corpus, Reading, of_splits
 from asr.corpora.download import fetch, openslr
 from asr.corpora.durations import durations
-from asr.corpora.manifest import Splits, Utterance
+from asr.corpora.utterance import Splits, Utterance
 from asr.errors import DataError
 
 __all__ = ["ARCHIVE", "CORPUS", "prepare"]

@@ -12,7 +12,16 @@ from asr.decoding.fusion.lm_queries import LmQueries, answer_queries
 from asr.decoding.fusion.setup import SearchSetup
 from asr.decoding.fusion.vocabulary import SearchVocabulary
 from asr.decoding.hypothesis import Hypothesis, NamedSpans, Word, name_tokens, time_words
-from asr.decoding.kernel.arena import EMPTY_PREFIX, N_NODES, NODE, NONE, compact, new_beam, new_merges
+from asr.decoding.kernel.arena import (
+    EMPTY_PREFIX,
+    N_NODES,
+    NODE,
+    NONE,
+    OOV_WORD,
+    compact,
+    new_beam,
+    new_merges,
+)
 from asr.decoding.kernel.prefixes import propose_ends, score_final_prefixes
 from asr.decoding.kernel.proposals import PROPOSAL
 from asr.decoding.kernel.recombination import new_buffers
@@ -164,6 +173,8 @@ class BeamSearch:
                 continue
             spelled.add(key)
             named = name_words(path.tokens, path.words, setup.tokenizer, setup.prepared.vocabulary)
+            if path.words[-1] == OOV_WORD and setup.config.unknown_words == "forbid":
+                named = named[:-1]  # all prefixes end within a word: the words before it remain
             text = join_words(name for name, _ in named)
             if text in found:
                 continue
@@ -175,9 +186,11 @@ class BeamSearch:
             score = min(acoustic + path.fused_score, limit)
             limit = limit if found else score
             words = _time_words(named, path.tokens, spans, log_probs, step_s)
+            if posteriors and not found:
+                words = with_posteriors(words, posteriors.of(path)[: len(words)])
             found[text] = Hypothesis(
                 text=text,
-                words=with_posteriors(words, posteriors.of(path)) if posteriors and not found else words,
+                words=words,
                 tokens=tuple(path.tokens),
                 steps=tuple(spans[:, 0].tolist()),
                 score=score,

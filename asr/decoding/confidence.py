@@ -265,32 +265,74 @@ def _forward_backward(graph: _Graph, best: int, min_relative_prob: float) -> Non
         best: the end of the best path.
         min_relative_prob: states less probable than the best path by this factor are left out.
     """
-    nodes, merges, states = graph.nodes, graph.merges, graph.states
-    count, size, ends = merges.shape[0], nodes.shape[0], graph.ends.shape[0]
-    for merge in range(count):
+    _link_merges(graph)
+    _mark_best(graph, best)
+    _sum_right(graph, min_relative_prob)
+    _pair_all(graph, best, min_relative_prob)
+    evidence = _sum_left(graph, min_relative_prob)
+    _sum_prefixes(graph, evidence)
+
+
+@kernel(allocates=False, inline=True)
+def _link_merges(graph: _Graph) -> None:
+    """List the merges into each node."""
+    merges, states = graph.merges, graph.states
+    for merge in range(merges.shape[0]):
         kept = merges[merge].kept
         merges[merge].following = states[kept].first
         states[kept].first = merge
-    states[size + best].in_best = 1
+
+
+@kernel(allocates=False, inline=True)
+def _mark_best(graph: _Graph, best: int) -> None:
+    """Set `in_best` along the path to the end `best`."""
+    nodes, states = graph.nodes, graph.states
+    states[nodes.shape[0] + best].in_best = 1
     node = graph.ends[best].node
     while node != NONE:
         states[node].in_best = 1
         node = nodes[node].parent
-    for end in range(ends):
-        if graph.ends[end].prob < min_relative_prob:
-            continue
-        for index in range(_find_merges(graph, graph.ends[end].node, count)):
-            merge = graph.merge_stack[index]
-            merges[merge].right += graph.ends[end].prob * merges[merge].ratio
-        if end != best:
-            _pair_words(graph, size + best, size + end)
+
+
+@kernel(allocates=False, inline=True)
+def _sum_right(graph: _Graph, min_relative_prob: float) -> None:
+    """Compute `right` of all merges, from the ends to the beginning."""
+    merges, ends = graph.merges, graph.ends
+    count = merges.shape[0]
+    for end in range(ends.shape[0]):
+        if ends[end].prob >= min_relative_prob:
+            for index in range(_find_merges(graph, ends[end].node, count)):
+                merge = graph.merge_stack[index]
+                merges[merge].right += ends[end].prob * merges[merge].ratio
     for merge in range(count - 1, -1, -1):
         if merges[merge].right >= min_relative_prob:
             for index in range(_find_merges(graph, merges[merge].dropped, merge)):
                 other = graph.merge_stack[index]
                 merges[other].right += merges[merge].right * merges[other].ratio
+
+
+@kernel(allocates=False, inline=True)
+def _pair_all(graph: _Graph, best: int, min_relative_prob: float) -> None:
+    """Pair the words of each end with the best one's, and those of the parts that each merge exchanges."""
+    merges, ends, size = graph.merges, graph.ends, graph.nodes.shape[0]
+    for end in range(ends.shape[0]):
+        if end != best and ends[end].prob >= min_relative_prob:
+            _pair_words(graph, size + best, size + end)
+    for merge in range(merges.shape[0] - 1, -1, -1):
+        if merges[merge].right >= min_relative_prob:
             _pair_words(graph, merges[merge].kept, merges[merge].dropped)
-    evidence = 0.0  # the sum over all paths
+
+
+@kernel(allocates=False, inline=True)
+def _sum_left(graph: _Graph, min_relative_prob: float) -> float:
+    """Compute `left` of all merges, and of each node the sum over the paths that part from others there.
+
+    Returns:
+        The sum over all paths.
+    """
+    merges, states = graph.merges, graph.states
+    count, size, ends = merges.shape[0], graph.nodes.shape[0], graph.ends.shape[0]
+    evidence = 0.0
     for state in range(count + ends):  # merges, then ends
         head, limit, weight = 0, count, 0.0
         if state < count:
@@ -312,8 +354,15 @@ def _forward_backward(graph: _Graph, best: int, min_relative_prob: float) -> Non
         else:
             states[size + state - count].prob = weight * total
             evidence += weight * total
-    for node in range(size - 1, EMPTY_PREFIX, -1):  # a child comes after its parent
+    return evidence
+
+
+@kernel(allocates=False, inline=True)
+def _sum_prefixes(graph: _Graph, evidence: float) -> None:
+    """Add to each node what the paths through its children have; then divide by the sum over all paths."""
+    nodes, states = graph.nodes, graph.states
+    for node in range(nodes.shape[0] - 1, EMPTY_PREFIX, -1):  # a child comes after its parent
         states[nodes[node].parent].prob += states[node].prob
-    for state in range(size + ends):
+    for state in range(states.shape[0]):
         states[state].prob /= evidence
         states[state].representative = _find_representative(states, state)

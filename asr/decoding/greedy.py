@@ -17,7 +17,7 @@ from asr.decoding.interface import DecoderStream
 from asr.text.scripts import join_words
 from asr.text.tokenizer import BLANK, Tokenizer
 
-__all__ = ["BestPaths", "GreedyDecoder", "best_path", "greedy_decode", "hypotheses_of"]
+__all__ = ["BestPaths", "GreedyDecoder", "hypotheses_of"]
 
 _PADDING = -1  # instead of an id, so that a run never reaches into the padding
 
@@ -36,14 +36,64 @@ class _Runs:
     confidence: NDArray[np.float64]
 
 
+class GreedyDecoder:
+    """The text along the most probable id of each step: repeats are merged unless a blank is between them.
+
+    One hypothesis an utterance. Leading, trailing and doubled spaces make no empty words: `text` is the words
+    joined by single spaces, while `tokens` and `steps` keep every emitted space. Where tokens are phones,
+    each is a word. A token's confidence is its mean posterior over its run of steps; a word's confidence is
+    the mean over its tokens; the score is the sum of the best log-probability of every step, blanks included.
+
+    Args:
+        tokenizer: the model's; vocab must be its vocab_size.
+
+    Source: Graves et al., "Connectionist Temporal Classification", ICML 2006, section 3.2, best path
+        decoding.
+    """
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+
+    def decode(
+        self, log_probs: Tensor, step_lengths: Tensor, step_s: float, encoded: Tensor | None = None
+    ) -> list[list[Hypothesis]]:
+        """Decode a batch. An utterance of zero steps gives an empty hypothesis with score 0.
+
+        Args:
+            log_probs: (batch, steps, vocab) float, natural logs, on any device; the padding is ignored.
+            step_lengths: (batch,) int64, valid steps of each utterance, on any device.
+            step_s: seconds an encoder step.
+            encoded: not used.
+
+        Returns:
+            (batch, 1) hypotheses, in the order of the batch.
+
+        Raises:
+            ModelError: the shapes do not fit each other or the tokenizer, a length lies outside 0..steps, or
+                an utterance holds NaN or steps whose best cannot be a probability's logarithm.
+        """
+        paths = BestPaths.begin(log_probs, step_lengths, self._tokenizer)
+        return [[found] for found in paths.hypotheses(self._tokenizer, step_s)]
+
+    def stream(self, step_s: float) -> DecoderStream:
+        """A decoder that takes one utterance in blocks.
+
+        Args:
+            step_s: seconds an encoder step.
+        """
+        from asr.decoding.streaming import GreedyStream  # takes a second to import
+
+        return GreedyStream(self._tokenizer, step_s)
+
+
 @dataclass(frozen=True)
 class BestPaths:
-    """The best paths of a batch: `greedy_decode` in two steps.
+    """The best paths of a batch: `GreedyDecoder.decode` in two steps.
 
     Between `begin` and `hypotheses` the caller may copy `packed` to the host while the device computes.
 
     Attributes:
-        packed: (batch, 2 * steps + 1) best ids, their log-probabilities, lengths; see `best_path`.
+        packed: (batch, 2 * steps + 1) best ids, their log-probabilities, lengths; see `unpack`.
         classes: number of tokens, blank included.
         tolerance: nats by which the log-probabilities may miss a distribution.
     """
@@ -67,75 +117,32 @@ class BestPaths:
         check_shapes(log_probs, step_lengths, tokenizer)
         return BestPaths(_pack(log_probs, step_lengths), log_probs.shape[2], tolerance_of(log_probs))
 
+    def unpack(self) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.int64]]:
+        """The paths, brought to the host in one transfer.
+
+        Returns:
+            Best ids, -1 in the padding, and their log-probabilities, 0 in the padding and NaN where a valid
+            step holds one, both (batch, steps); lengths (batch,).
+        """
+        host, steps = self.packed.cpu().numpy(), self.packed.shape[1] // 2
+        return (
+            host[:, :steps].astype(np.int64),
+            host[:, steps : 2 * steps].astype(np.float64),
+            host[:, 2 * steps].astype(np.int64),
+        )
+
     def hypotheses(self, tokenizer: Tokenizer, step_s: float) -> list[Hypothesis]:
-        """The texts, as `greedy_decode` gives them.
+        """The texts, as `GreedyDecoder` gives them.
 
         Raises:
             ModelError: a length lies outside 0..steps, or the values are not log-probabilities.
         """
         if len(self.packed) == 0:
             return []
-        ids, best, lengths = _unpack(self.packed.cpu())
+        ids, best, lengths = self.unpack()
         check_lengths(lengths.tolist(), ids.shape[1])
         check_best(best, self.classes, self.tolerance)
         return hypotheses_of(ids, best, lengths, tokenizer, step_s)
-
-
-class GreedyDecoder:
-    """Greedy decoding with the interface of all decoders: one hypothesis an utterance.
-
-    Args:
-        tokenizer: the model's.
-    """
-
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        self._tokenizer = tokenizer
-
-    def decode(
-        self, log_probs: Tensor, step_lengths: Tensor, step_s: float, encoded: Tensor | None = None
-    ) -> list[list[Hypothesis]]:
-        """Decode a batch, with arguments and errors of `greedy_decode`; `encoded` is not used."""
-        return [[found] for found in greedy_decode(log_probs, step_lengths, self._tokenizer, step_s)]
-
-    def stream(self, step_s: float) -> DecoderStream:
-        """A decoder that takes one utterance in blocks.
-
-        Args:
-            step_s: seconds an encoder step.
-        """
-        from asr.decoding.streaming import GreedyStream  # takes a second to import
-
-        return GreedyStream(self._tokenizer, step_s)
-
-
-def greedy_decode(
-    log_probs: Tensor, step_lengths: Tensor, tokenizer: Tokenizer, step_s: float
-) -> list[Hypothesis]:
-    """The text along the most probable id of each step: repeats are merged unless a blank is between them.
-
-    An utterance of zero steps gives an empty hypothesis with score 0. The padding is
-    ignored. Leading, trailing and doubled spaces make no empty words: `text` is the words joined by single
-    spaces, while `tokens` and `steps` keep every emitted space. Where tokens are phones, each is a word. A
-    token's confidence is its mean posterior over its run of steps; a word's confidence is the mean over its
-    tokens; the score is the sum of the best log-probability of every step, blanks included.
-
-    Args:
-        log_probs: (batch, steps, vocab) float, natural logs, on any device.
-        step_lengths: (batch,) int64, valid steps of each utterance, on any device.
-        tokenizer: the model's; vocab must be its vocab_size.
-        step_s: seconds an encoder step.
-
-    Returns:
-        (batch,) hypotheses, in the order of the batch.
-
-    Raises:
-        ModelError: the shapes do not fit each other or the tokenizer, a length lies outside 0..steps, or an
-            utterance holds NaN or steps whose best cannot be a probability's logarithm.
-
-    Source: Graves et al., "Connectionist Temporal Classification", ICML 2006, section 3.2, best path
-        decoding.
-    """
-    return BestPaths.begin(log_probs, step_lengths, tokenizer).hypotheses(tokenizer, step_s)
 
 
 def hypotheses_of(
@@ -183,22 +190,6 @@ def hypotheses_of(
     return hypotheses
 
 
-def best_path(
-    log_probs: Tensor, step_lengths: Tensor
-) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.int64]]:
-    """The most probable id of each step, brought to the host in one transfer.
-
-    Args:
-        log_probs: (batch, steps, vocab) float, on any device.
-        step_lengths: (batch,) int64, valid steps of each utterance, on any device.
-
-    Returns:
-        Best ids, -1 in the padding, and their log-probabilities, 0 in the padding and NaN where a valid step
-        holds one, both (batch, steps); lengths (batch,).
-    """
-    return _unpack(_pack(log_probs, step_lengths).cpu())
-
-
 def _pack(log_probs: Tensor, step_lengths: Tensor) -> Tensor:
     """(batch, 2 * steps + 1) on the device: best ids, their log-probabilities, and lengths, in one tensor."""
     steps = log_probs.shape[1]
@@ -211,16 +202,6 @@ def _pack(log_probs: Tensor, step_lengths: Tensor) -> Tensor:
     kind = torch.promote_types(best.dtype, torch.float32)
     best = best.to(kind).masked_fill(padding, 0.0)
     return torch.cat([ids.to(kind), best, lengths[:, None].to(kind)], dim=1)
-
-
-def _unpack(packed: Tensor) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.int64]]:
-    """Ids (batch, steps), log-probabilities (batch, steps) and lengths (batch,) of `_pack`, on the host."""
-    host, steps = packed.numpy(), packed.shape[1] // 2
-    return (
-        host[:, :steps].astype(np.int64),
-        host[:, steps : 2 * steps].astype(np.float64),
-        host[:, 2 * steps].astype(np.int64),
-    )
 
 
 def _find_runs(ids: NDArray[np.int64], best: NDArray[np.float64]) -> _Runs:

@@ -26,7 +26,7 @@ class Word:
             start.
         end_s: end of the last encoder step of the last token, in seconds. CTC tends to emit a token late and
             briefly, so these are the times of the evidence, not the word's acoustic boundaries.
-        confidence: 0..1: how likely the word is right, see `greedy_decode` and `BeamDecoder.decode`.
+        confidence: 0..1: how likely the word is right, see `GreedyDecoder` and `BeamDecoder.decode`.
         unknown: whether it is outside the decoder's vocabulary and spelled by its sound, see
             `OpenVocabularyDecoder`.
     """

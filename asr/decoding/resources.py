@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from asr.corpora.manifest import Utterance
+from asr.corpora.utterance import Utterance
 from asr.decoding.config import DecoderSettings
 from asr.decoding.fusion.hotwords import parse_hotwords
 from asr.decoding.hypothesis import OutputUnit

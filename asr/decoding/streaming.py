@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from asr.decoding.beam_search import BeamSearch, name_words
-from asr.decoding.checks import check_best, check_normalised, check_shapes, tolerance_of
+from asr.decoding.checks import check_best, check_normalised, check_shapes
 from asr.decoding.fusion.setup import SearchSetup
 from asr.decoding.fusion.vocabulary import spelling_alphabet
-from asr.decoding.greedy import best_path, hypotheses_of
+from asr.decoding.greedy import BestPaths, hypotheses_of
 from asr.decoding.hypothesis import Hypothesis, NamedSpans, name_tokens
 from asr.decoding.interface import Partial
 from asr.decoding.kernel.arena import EMPTY_PREFIX, N_PREFIXES, NONE, shared_prefix, spell
@@ -112,7 +112,7 @@ class BeamStream:
 
 
 class GreedyStream:
-    """Greedy decoding that takes an utterance in blocks; `greedy_decode` for the whole of it.
+    """Greedy decoding that takes an utterance in blocks; `GreedyDecoder.decode` for the whole of it.
 
     Args:
         tokenizer: the model's.
@@ -134,11 +134,11 @@ class GreedyStream:
             log_probs: (steps, vocab) float, natural logs, on any device.
 
         Raises:
-            ModelError: as `greedy_decode`; the stream is then as before the block.
+            ModelError: as `GreedyDecoder.decode`; the stream is then as before the block.
         """
-        check_shapes(log_probs[None], torch.zeros(1), self._tokenizer)
-        [block], [best], _ = best_path(log_probs[None], torch.tensor([len(log_probs)]))
-        check_best(best[None], log_probs.shape[1], tolerance_of(log_probs), block=True)
+        paths = BestPaths.begin(log_probs[None], torch.tensor([len(log_probs)]), self._tokenizer)
+        [block], [best], _ = paths.unpack()
+        check_best(best[None], paths.classes, paths.tolerance, block=True)
         before = int(self._ids[-1][-1]) if self._ids else BLANK
         if len(block):
             begins = np.diff(block, prepend=before) != 0
@@ -149,7 +149,7 @@ class GreedyStream:
         return _partial(named, named, len(self._tokens), self._separated)
 
     def finish(self) -> list[Hypothesis]:
-        """The text of all that was accepted: that of `greedy_decode`."""
+        """The text of all that was accepted: that of `GreedyDecoder`."""
         ids = np.concatenate([*self._ids, np.zeros(0, np.int64)])[None]
         best = np.concatenate([*self._best, np.zeros(0)])[None]
         return hypotheses_of(ids, best, np.array([ids.shape[1]]), self._tokenizer, self._step_s)

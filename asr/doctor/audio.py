@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from asr.corpora.manifest import Utterance
+from asr.corpora.utterance import Utterance
 from asr.doctor.findings import Finding
 from asr.errors import AudioError
 from asr.frontend.audio import channels_cancel

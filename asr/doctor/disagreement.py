@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from asr.corpora.manifest import Utterance
+from asr.corpora.utterance import Utterance
 from asr.doctor.findings import Finding
 from asr.model.acoustic import AcousticModel
 from asr.recognition.emissions import compute_emissions

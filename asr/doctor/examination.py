@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from asr.corpora.manifest import Utterance, parse_manifest
+from asr.corpora.manifest import parse_manifest
+from asr.corpora.utterance import Utterance
 from asr.doctor.audio import AudioFacts, audio_findings, measure_audio
 from asr.doctor.findings import CHECKS, Finding
 from asr.doctor.sets import set_findings

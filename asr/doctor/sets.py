@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from math import log
 from pathlib import Path
 
-from asr.corpora.manifest import Utterance
+from asr.corpora.utterance import Utterance
 from asr.doctor.audio import AudioFacts
 from asr.doctor.findings import Finding
 from asr.errors import AudioError, first_few

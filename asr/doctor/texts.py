@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from asr.corpora.manifest import Utterance
+from asr.corpora.utterance import Utterance
 from asr.doctor.findings import Finding
 from asr.text.normalize import normalize
 

@@ -81,8 +81,7 @@ class AcousticModel(nn.Module):
         if masks is not None:
             means_are_zero = self.normalize.kind == "utterance" and not self.normalize.prior
             features = apply_masks(features, masks, None if means_are_zero else lengths)
-        encoded, step_lengths = self.encoder.encode(features, lengths)
-        log_probs = self.encoder.log_probs(encoded)
+        log_probs, step_lengths, encoded = self.encoder(features, lengths)
         return log_probs, step_lengths, None if self.attention_decoder is None else encoded
 
     @torch.inference_mode()

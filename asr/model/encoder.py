@@ -98,7 +98,7 @@ class Encoder(nn.Module):
         self.recurrent = RecurrentStack(self.front.output_size, recurrent)
         self.output = nn.Linear(recurrent.output_size, vocab_size)
 
-    def forward(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Encode a batch.
 
         Args:
@@ -106,22 +106,14 @@ class Encoder(nn.Module):
             lengths: (batch,) int64 valid frames.
 
         Returns:
-            (batch, steps, vocab) float32 log-probabilities and (batch,) int64 valid steps.
+            (batch, steps, vocab) float32 log-probabilities; (batch,) int64 valid steps; and (batch, steps,
+            output size) what the recurrent layers give.
         """
-        x, lengths = self.encode(features, lengths)
-        return self.log_probs(x), lengths
-
-    def encode(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """(batch, steps, output size) what the recurrent layers give, and (batch,) int64 valid steps."""
         x = self.front(features, lengths)
         lengths = step_count(lengths, self.config.subsampling)
         x, _ = self.recurrent(x, lengths)
-        return x, lengths
-
-    def log_probs(self, encoded: Tensor) -> Tensor:
-        """(batch, steps, vocab) float32 log-probabilities of what `encode` gives."""
-        log_probs: Tensor = self.output(encoded).float().log_softmax(dim=-1)
-        return log_probs
+        log_probs: Tensor = self.output(x).float().log_softmax(dim=-1)
+        return log_probs, lengths, x
 
     def chunk(
         self, features: Tensor, states: list[State] | None, *, before: int, steps: int, right_context: int = 0

@@ -85,8 +85,8 @@ def save_sequence_model(
     save_network(path, _FILE, net, record, _rounded(chosen) if int8 else chosen)
 
 
-def load_sequence_model(path: Path, device: torch.device | str = "cpu") -> SequenceModel:
-    """Read a network, in evaluation mode; loading it cannot run code.
+def load_sequence_model(path: Path) -> SequenceModel:
+    """Read a network, on the CPU and in evaluation mode; loading it cannot run code.
 
     Raises:
         ModelError: the file is missing, damaged, of a newer format, or not a sequence model.
@@ -95,7 +95,7 @@ def load_sequence_model(path: Path, device: torch.device | str = "cpu") -> Seque
         raise ModelError(
             f"{path}: no such sequence model. Expected a .safetensors file of `asr lexicon train`."
         )
-    return load_network(path, _FILE, _build, _restored).to(device).eval()
+    return load_network(path, _FILE, _build, _restored).eval()
 
 
 def _rounded(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

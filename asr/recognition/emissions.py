@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from asr.corpora.manifest import Utterance
+from asr.corpora.utterance import Utterance
 from asr.decoding.hypothesis import Hypothesis
 from asr.decoding.interface import Decoder
 from asr.errors import AudioError

@@ -150,21 +150,20 @@ def run_model(
     model: AcousticModel,
     segments: Iterable[Segment],
     batch_s: float,
-    use: Callable[[Tensor, Tensor, float, Tensor | None], Sequence[Output]],
+    decode: Callable[[Tensor, Tensor, float, Tensor | None], Sequence[Output]],
     recording_count: int | None = None,
 ) -> Iterator[tuple[Segment, float, Output | AudioError]]:
     """Run a model over segments, in batches of about the same length, and hand its output on.
 
-    Each batch is used after the next one has been started, so that a GPU computes meanwhile. Progress is
+    Each batch is decoded after the next one has been started, so that a GPU computes meanwhile. Progress is
     logged after every batch, and the speed at the end.
 
     Args:
         model: on its device.
         segments: what to run it on.
         batch_s: seconds of audio in a batch, padding included; a longer segment is a batch by itself.
-        use: gets (batch, steps, vocab) log-probabilities and (batch,) valid steps, the seconds of a step, and
-            (batch, steps, size) encoder outputs if there is an attention decoder, else None; all on the CPU.
-            Returns (batch,) results.
+        decode: what is done with a batch's output: the `decode` of a `Decoder`, or a function that takes the
+            same four arguments, which are on the CPU, and returns (batch,) results.
         recording_count: of the recordings that the segments belong to, for the log; needed where segments
             come one by one.
 
@@ -184,7 +183,7 @@ def run_model(
 
     def finish(batch: "_RunningBatch[Output]") -> None:
         log_probs, step_lengths, encoded = batch.output.get()
-        results = use(log_probs, step_lengths, model.step_s, encoded)
+        results = decode(log_probs, step_lengths, model.step_s, encoded)
         batch.window.results |= zip(batch.numbers, results, strict=True)
         ended = sum(not batch.window.entries[n][0].goes_on for n in batch.numbers)
         progress.add(ended, sum(len(batch.window.waveforms[n]) for n in batch.numbers) / rate)

@@ -11,7 +11,7 @@ from torch import Tensor
 from asr.decoding.hypothesis import Word
 from asr.decoding.word_alignment import align_words
 from asr.decoding.word_graph import AlignedWord, Alignment, AlignmentCosts, WordGraph
-from asr.errors import DataError, SettingsError
+from asr.errors import DataError, SettingsError, first_few
 from asr.model.acoustic import AcousticModel
 from asr.progress import clock
 from asr.text.lexicon import Lexicon, spell
@@ -164,7 +164,7 @@ class TextAligner:
         if not any(self._spellings[word] for word in words):
             raise DataError(
                 f"{name}: none of its words can be written in the model's {self._tokenizer.units}: "
-                f"{_listed(words)}. Is the model of another language or script?"
+                f"{first_few(words, _MOST_NAMED)}. Is the model of another language or script?"
             )
         return [self._spellings[word] for word in words]
 
@@ -178,14 +178,14 @@ class TextAligner:
         if self._guessed:
             log.info(
                 "%d of %d words are not in the lexicon and are pronounced by letter-to-sound: %s",
-                sum(self._guessed.values()), self._words, _listed([*self._guessed]),
+                sum(self._guessed.values()), self._words, first_few([*self._guessed], _MOST_NAMED),
             )  # fmt: skip
         if self._lacking:
             silent = sum(count for word, count in self._lacking.items() if not self._spellings[word])
             log.warning(
                 "%d of %d words have characters that the model does not know (%s): they are aligned without "
                 "them%s. Write numbers and signs as words.",
-                sum(self._lacking.values()), self._words, _listed([*self._lacking]),
+                sum(self._lacking.values()), self._words, first_few([*self._lacking], _MOST_NAMED),
                 f", {silent} not at all" if silent else "",
             )  # fmt: skip
 
@@ -269,10 +269,6 @@ def describe_mismatches(name: str, text: AlignedText) -> str:
         f"{name}: {count} of {len(text.words)} words do not match the audio, mean confidence "
         f"{text.score:.2f}: {'; '.join(parts)}{others}. Check the text there."
     )
-
-
-def _listed(words: Sequence[str]) -> str:
-    return ", ".join(words[:_MOST_NAMED]) + (", …" if len(words) > _MOST_NAMED else "")
 
 
 def _separator(tokenizer: Tokenizer) -> int:

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from asr.corpora.manifest import Utterance
+from asr.corpora.utterance import Utterance
 from asr.errors import AudioError
-from asr.frontend.audio import read_audio, resample
+from asr.frontend.audio import resample
 from asr.frontend.augment.codec import encode_opus
 from asr.frontend.features import log_mel
 from asr.model.acoustic import AcousticModel
@@ -87,16 +87,10 @@ def read_media(
 
     config = model.settings.features
     for segment, duration_s, found in run_model(model, segments, batch_s, runs):
-        try:
-            if isinstance(found, AudioError):
-                raise found
-            waveform = read_audio(
-                segment.path, config.sample_rate, offset_s=segment.offset_s, duration_s=segment.duration_s,
-                channel=segment.channel,
-            )  # fmt: skip
-        except AudioError:
+        if isinstance(found, AudioError):
             yield None
             continue
+        waveform = segment.read(config.sample_rate)  # in memory still
         frames = log_mel(waveform[None], config)[0].numpy()
         yield Media(
             _opus(waveform, config.sample_rate),

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from asr.corpora.left_out import OnError, report_left_out
-from asr.corpora.manifest import Utterance
+from asr.corpora.utterance import Utterance
 from asr.decoding.decoder import DescribedDecoder
 from asr.decoding.hypothesis import Hypothesis, OutputUnit
 from asr.decoding.resources import DecodingResources

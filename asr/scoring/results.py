@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from asr.corpora.manifest import Utterance
+from asr.corpora.utterance import Utterance
 from asr.errors import DataError
 from asr.files import atomic_path
 from asr.scoring.wer import CountedUnit, ErrorCounts, Score, UtteranceScore

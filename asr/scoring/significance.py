@@ -24,6 +24,9 @@ Resampled = Literal["speakers", "utterances"]
 FEWEST_SPEAKERS = 5
 """With fewer speakers utterances are resampled; a bootstrap over fewer does not describe other speakers."""
 
+_LEVEL = 0.95
+_PAIRED_RESAMPLES = 10_000
+
 # Numbers drawn at once by the bootstrap: 8 bytes each.
 _DRAWN_AT_ONCE = 4_000_000
 
@@ -60,7 +63,7 @@ def bootstrap_interval(
     errors: Sequence[int],
     lengths: Sequence[int],
     speakers: Sequence[str] | None = None,
-    level: float = 0.95,
+    level: float = _LEVEL,
     resamples: int = 1000,
     seed: int = 0,
 ) -> Interval:
@@ -86,7 +89,11 @@ def bootstrap_interval(
         ICASSP 2004; of speakers, Liu and Peng, "Statistical testing on ASR performance via blockwise
         bootstrap", Interspeech 2020.
     """
-    counts, resampled, note = _units([errors, lengths], speakers, level, resamples)
+    if not 0.0 < level < 1.0:
+        raise SettingsError(f"level must be between 0 and 1, both excluded. Got {level}.")
+    if resamples < 1:
+        raise SettingsError(f"resamples must be at least 1. Got {resamples}.")
+    counts, resampled, note = _units([errors, lengths], speakers)
     rates = _rates(*_resampled_sums(counts, resamples, seed).T)
     low, high = _ends(rates, level)
     return Interval(low, high, level, resampled, len(counts), note)
@@ -110,33 +117,26 @@ def paired_bootstrap(
     second: Sequence[int],
     lengths: Sequence[int],
     speakers: Sequence[str] | None = None,
-    level: float = 0.95,
-    resamples: int = 10_000,
-    seed: int = 0,
 ) -> PairedInterval:
-    """Percentile bootstrap interval of the difference of two error rates, drawn together.
+    """95 % percentile bootstrap interval of the difference of two error rates, drawn together.
 
     Args:
         first: (utterances,) errors of one system.
         second: (utterances,) errors of the other one.
         lengths: (utterances,) reference units of each.
-        speakers: as for `bootstrap_interval`; likewise level and seed.
-        level: share of the resampled differences inside the interval, 0 < level < 1.
-        resamples: how many corpora are drawn, at least 1.
-        seed: of the random draws.
+        speakers: as for `bootstrap_interval`.
 
     Raises:
-        SettingsError: level or resamples is out of range.
         DataError: there is no utterance.
 
     Source: Bisani and Ney 2004, as above, section 4.
     """
-    counts, resampled, note = _units([first, second, lengths], speakers, level, resamples)
-    errors, others, size = _resampled_sums(counts, resamples, seed).T
+    counts, resampled, note = _units([first, second, lengths], speakers)
+    errors, others, size = _resampled_sums(counts, _PAIRED_RESAMPLES, seed=0).T
     change = (others - errors) / np.maximum(size, 1)
-    low, high = _ends(change, level)
+    low, high = _ends(change, _LEVEL)
     fewer = float(np.mean(others < errors) + 0.5 * np.mean(others == errors))
-    return PairedInterval(Interval(low, high, level, resampled, len(counts), note), fewer)
+    return PairedInterval(Interval(low, high, _LEVEL, resampled, len(counts), note), fewer)
 
 
 @dataclass(frozen=True)
@@ -220,13 +220,9 @@ def _by_word(operations: str) -> list[tuple[int, str]]:
 
 
 def _units(
-    counts: Sequence[Sequence[int]], speakers: Sequence[str] | None, level: float, resamples: int
+    counts: Sequence[Sequence[int]], speakers: Sequence[str] | None
 ) -> tuple[NDArray[np.int64], Resampled, str]:
     """What is drawn: (units, counts) of speakers or utterances, which of the two, and why not speakers."""
-    if not 0.0 < level < 1.0:
-        raise SettingsError(f"level must be between 0 and 1, both excluded. Got {level}.")
-    if resamples < 1:
-        raise SettingsError(f"resamples must be at least 1. Got {resamples}.")
     if not len(counts[0]):
         raise DataError("there is no utterance to draw from. At least one was expected.")
     rows = np.array(counts, dtype=np.int64).T

@@ -15,7 +15,7 @@ from asr.batching.batches import BatchConfig, Batches
 from asr.batching.examples import TextConfig, learn_tokenizer, make_examples
 from asr.corpora.arrow import ArrowManifest
 from asr.corpora.left_out import OnError, report_left_out
-from asr.corpora.manifest import Utterance
+from asr.corpora.utterance import Utterance
 from asr.frontend.augment import AugmentConfig
 from asr.frontend.augment.conditions import recordings_digest
 from asr.frontend.features import FeatureConfig

@@ -5,7 +5,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from asr.corpora.manifest import Utterance
+from asr.corpora.utterance import Utterance
 from asr.model.saved import load_model, save_release
 from asr.training.recogniser import Settings
 from asr.training.runs import CHANGEABLE, flatten_settings

@@ -9,11 +9,12 @@ from typing import Any
 
 import torch
 
-from asr.device import describe_precision, make_deterministic, share_cores
+from asr.device import describe_precision, make_deterministic, share_cores, use_precision
 from asr.errors import SettingsError, option_name
 from asr.model.encoder import parameter_count
 from asr.training.checkpoint import CHECKPOINT, load_checkpoint
 from asr.training.config import TrainConfig
+from asr.training.context import TrainingContext
 from asr.training.distributed import Process, processes
 from asr.training.faults import translate_errors
 from asr.training.stopping import StopRequest
@@ -120,10 +121,11 @@ class Run:
                 Ctrl-C.
         """
         config, device = self.config, self.process.device
-        trainer = Trainer(task, config, self.process, settings_record)
+        precision = use_precision(config.precision, device)
+        trainer = Trainer(TrainingContext(task, config, self.process, settings_record, precision))
         log.info(
             "training on %s: %.1f M weights, precision %s, %s",
-            data, parameter_count(task.net) / 1e6, describe_precision(trainer.precision, device),
+            data, parameter_count(task.net) / 1e6, describe_precision(precision, device),
             torch.cuda.get_device_name(device) if device.type == "cuda"
             else f"CPU, threads: {torch.get_num_threads()}",
         )  # fmt: skip

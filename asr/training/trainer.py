@@ -21,21 +21,19 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
-from asr.device import HostCopy, is_asynchronous, use_precision
+from asr.device import HostCopy, is_asynchronous
 from asr.errors import Interrupted, SettingsError
 from asr.training.background import BackgroundWriter
 from asr.training.checkpoint import CHECKPOINT, TrainingState, save_checkpoint
-from asr.training.config import TrainConfig
 from asr.training.context import TrainingContext
 from asr.training.data_parallel import ParallelTask, dry_run
 from asr.training.diagnostics import Microscope
-from asr.training.distributed import Process
 from asr.training.faults import BadUpdateReporter
 from asr.training.finetuning import copy_matching_weights, freeze
 from asr.training.metrics import Metrics
 from asr.training.schedule import learning_rate_factor
 from asr.training.stopping import StopRequest
-from asr.training.tasks.interface import Task, TaskBatch, TaskOutput
+from asr.training.tasks.interface import TaskBatch, TaskOutput
 from asr.training.update import (
     OomSplitter,
     PendingUpdate,
@@ -56,34 +54,27 @@ class Trainer(Generic[B]):
     """Trains a net; writes model.safetensors (the best), last.safetensors and checkpoint.pt into run_dir.
 
     Args:
-        task: the net, on the process's device, its data and its loss.
-        config: the settings.
-        process: this process among those that train together.
-        settings_record: all settings of the run as plain values, kept in checkpoints and models.
+        context: what is trained, how, and where.
 
     Raises:
-        SettingsError: the device does not support the precision, or the net has no such parts to freeze.
+        SettingsError: the net has no such parts to freeze.
     """
 
-    def __init__(
-        self, task: Task[B], config: TrainConfig, process: Process, settings_record: dict[str, Any]
-    ) -> None:
-        self.task, self.config, self.process = task, config, process
-        self.device = process.device
-        self.precision = use_precision(config.precision, self.device)
-        self.context = TrainingContext(task, config, process, settings_record, self.precision)
+    def __init__(self, context: TrainingContext[B]) -> None:
+        task, config, process = context.task, context.config, context.process
+        self.context, self.task, self.config, self.process = context, task, config, process
         freeze(task.submodules(), config.freeze)
         self.parameters = [parameter for parameter in task.net.parameters() if parameter.requires_grad]
         self.copied_weights: list[str] = []  # names of those that a warm start has copied
         self.parallel_task = ParallelTask(task, process)
         self.splitter: OomSplitter[B] = OomSplitter(task.memory_advice)
         self.optimizer = self._make_optimizer()
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision is torch.float16)
-        self.bad_update_reporter = BadUpdateReporter(self.context)
+        self.scaler = torch.amp.GradScaler(process.device.type, enabled=context.precision is torch.float16)
+        self.bad_update_reporter = BadUpdateReporter(context)
         self.metrics = Metrics(config.run_dir, config.log_every_s, task.throughput, enabled=process.is_main)
-        self.microscope = Microscope(self.context)
+        self.microscope = Microscope(context)
         self.writer = BackgroundWriter()
-        self.selection = ModelSelection(self.context, self.metrics, self.writer)
+        self.selection = ModelSelection(context, self.metrics, self.writer)
         self.state = TrainingState()
         self.pending: PendingUpdate[B] | None = None  # the newest update, if its results are not read yet
         # What all processes agree on, as of the results that were read last.
@@ -115,7 +106,7 @@ class Trainer(Generic[B]):
             with self.writer:
                 selection.recover_average(state, self._save)
                 if self.process.world_size > 1 and not self._finished():
-                    dry_run(self.parallel_task, self.splitter, plan, self.precision)
+                    dry_run(self.parallel_task, self.splitter, plan, self.context.precision)
                 while not (self._finished() or self.out_of_patience):
                     self._train_epoch(stop)
                     if self.stop_requested:
@@ -133,11 +124,10 @@ class Trainer(Generic[B]):
 
     def _train_epoch(self, stop: StopRequest) -> None:
         """Train to the end of the epoch, of training or of patience, or until all processes agree to stop."""
-        state, config = self.state, self.config
-        plan = self.task.plan(state.epoch)
+        plan = self.task.plan(self.state.epoch)
         self.epoch_batches = len(plan)
         self.task.net.train()
-        groups = _grouped(self.task.load(plan[state.batch :]), config.accumulate)
+        groups = _grouped(self.task.load(plan[self.state.batch :]), self.config.accumulate)
         for batches in self.metrics.epoch_items(groups, len(plan)):
             if self._progress() >= 1:
                 break
@@ -146,31 +136,34 @@ class Trainer(Generic[B]):
                 if self.stop_requested:
                     break
                 self._validate()
-                self._save()
                 if self.out_of_patience:
-                    return
-            factor = learning_rate_factor(min(self._progress(), 1.0), config.warmup, config.schedule)
-            learning_rate = config.learning_rate * factor * state.learning_rate_scale
-            self.microscope.before_update(state.update + 1, batches)
-            self._update(batches, learning_rate, stop.received)
-            self.microscope.after_update(state.update, state.epoch)
-            if self.stop_requested or self.save_requested:
+                    break
+                self._save()
+            self.microscope.before_update(self.state.update + 1, batches)
+            self._update(batches, stop.received)
+            self.microscope.after_update(self.state.update, self.state.epoch)
+            if self.save_requested:
                 self._read_pending()
                 self.writer.wait()
                 self._save()
             if self.stop_requested:
-                return
-        self._read_pending()
-        if self.stop_requested:  # requested at the last update, whose results have just been read
-            self._save()
-            return
-        if state.validated_update < state.update and (not config.validate_every or self._progress() >= 1):
-            self._validate()
-        if state.batch >= len(plan):
-            state.epoch, state.batch = state.epoch + 1, 0
+                break
+        self._read_pending()  # which may request a stop
+        if self.stop_requested:
+            self.writer.wait()
+        else:
+            self._end_epoch()
         self._save()
 
-    def _update(self, batches: Sequence[B], learning_rate: float, stop_requested: bool) -> None:
+    def _end_epoch(self) -> None:
+        """Validate, unless that is due within epochs; after its last batch, the next epoch begins."""
+        state, last = self.state, self._progress() >= 1
+        if state.validated_update < state.update and (last or not self.config.validate_every):
+            self._validate()
+        if state.batch >= self.epoch_batches:
+            state.epoch, state.batch = state.epoch + 1, 0
+
+    def _update(self, batches: Sequence[B], stop_requested: bool) -> None:
         """One update of the weights: forward, backward, reduce, clip, step, report.
 
         Nothing in here waits for the device, except for the results of the previous update, while the
@@ -178,6 +171,7 @@ class Trainer(Generic[B]):
         splitter calls them, normally once for each batch, and the task computes the losses.
         """
         config, state, number = self.config, self.state, self.state.update + 1
+        learning_rate = self._learning_rate()
         tokens = sum(batch.global_tokens for batch in batches)  # of all processes
         seed = _update_seed(config.seed, state.update, self.process.rank)
         task_state = self.task.state()
@@ -188,7 +182,7 @@ class Trainer(Generic[B]):
             self.task.restore(task_state)
 
         def forward_backward(part: B, last: bool) -> TaskOutput:
-            output = self.parallel_task.forward(part, self.precision, sync=last)
+            output = self.parallel_task.forward(part, self.context.precision, sync=last)
             # A mean over the tokens of all processes: the update is that of one process with all the data.
             loss = self.scaler.scale(output.losses.sum() / tokens)
             self.parallel_task.backward(loss, sync=last)  # and reduce: adds up all processes' gradients
@@ -221,7 +215,7 @@ class Trainer(Generic[B]):
             seed=seed, learning_rate=learning_rate, results=results, statistics=statistics,
         )  # fmt: skip
         state.batch, state.update = state.batch + len(batches), number
-        if not is_asynchronous(self.device):
+        if not is_asynchronous(self.process.device):
             self._read_pending()
 
     def _reduce(
@@ -259,6 +253,12 @@ class Trainer(Generic[B]):
             self.task.observe(report.number, report.statistics)
         else:
             self.bad_update_reporter.report(update, self.state)
+
+    def _learning_rate(self) -> float:
+        """Of the next update."""
+        config = self.config
+        factor = learning_rate_factor(min(self._progress(), 1.0), config.warmup, config.schedule)
+        return config.learning_rate * factor * self.state.learning_rate_scale
 
     def _progress(self) -> float:
         """The fraction of the training that is done, by time, updates or epochs."""

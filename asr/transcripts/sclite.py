@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from asr.corpora.manifest import channel_name
+from asr.corpora.utterance import channel_name
 from asr.decoding.hypothesis import Word
 from asr.errors import DataError
 from asr.files import read_lines

@@ -23,7 +23,8 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from asr.corpora.manifest import Utterance, write_manifest
+from asr.corpora.manifest import write_manifest
+from asr.corpora.utterance import Utterance
 from asr.errors import AsrError
 from asr.training.recogniser import train_recogniser
 from benchmarks.gpu.part import Part

@@ -21,7 +21,8 @@ from pathlib import Path
 import soundfile
 
 from asr.corpora.librispeech import read_part, split_by_speaker
-from asr.corpora.manifest import Utterance, write_manifest
+from asr.corpora.manifest import write_manifest
+from asr.corpora.utterance import Utterance
 from asr.device import usable_cores
 from asr.errors import AsrError, DataError
 from asr.frontend.augment.codec import encode_opus

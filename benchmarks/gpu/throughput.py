@@ -22,7 +22,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from asr.batching.batches import Batch
 from asr.batching.sampler import PlannedBatch
-from asr.corpora.manifest import Utterance
+from asr.corpora.utterance import Utterance
 from asr.errors import SettingsError
 from asr.training.recogniser import train_recogniser
 from asr.training.tasks.speech import SpeechTask

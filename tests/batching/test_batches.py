@@ -15,21 +15,16 @@ import torch
 from asr.batching.batches import Batch, BatchConfig, Batches
 from asr.batching.cache import read_waveform
 from asr.batching.examples import Example
-from asr.corpora.manifest import Utterance
+from asr.corpora.utterance import Utterance
 from asr.errors import AudioError, DataError, SettingsError
 from asr.frontend.augment import AugmentConfig
 from asr.frontend.augment.mel_warp import warp_mel
 from asr.frontend.features import log_mel
+from tests.batching.test_sampler import lengths_like_librispeech
 from tests.training.conftest import FEATURES, PLAIN, example, examples_of, write_tones
 
 UNCACHED = BatchConfig(seconds=100.0, cache_dir=None, workers=0)
 AUGMENT = AugmentConfig()
-
-
-def lengths_like_librispeech(count: int) -> np.ndarray:
-    """Log-normal, cut at LibriSpeech's limits."""
-    rng = np.random.default_rng(0)
-    return np.clip(rng.lognormal(np.log(12.5), 0.45, count), 1.3, 24.5)
 
 
 def many(count: int = 700) -> list[Example]:

@@ -15,10 +15,11 @@ import torch
 
 from asr.batching import cache, digests
 from asr.batching.cache import FeatureCache, open_cache, read_waveform
-from asr.corpora.manifest import Utterance
+from asr.corpora.utterance import Utterance
 from asr.errors import AudioError, DataError, TrainingError
 from asr.frontend.augment import Conditions
 from asr.frontend.features import FeatureConfig, log_mel
+from tests.conftest import no_space
 from tests.training.conftest import FEATURES, write_tones
 
 # On a machine with one core, torch warns that more loader processes are slow.
@@ -291,11 +292,8 @@ def test_what_a_crash_leaves(damage: str, tones: list[Utterance], tmp_path: Path
 def test_full_disk(tones: list[Utterance], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Guards the message for a full disk, and that freeing space is enough to go on."""
 
-    def fsync(descriptor: int) -> None:
-        raise OSError(28, "No space left on device")
-
     with monkeypatch.context() as full:
-        full.setattr(os, "fsync", fsync)
+        full.setattr(os, "fsync", no_space)
         with pytest.raises(
             DataError, match=r"cannot be written: No space left on device\. .*--batch.cache-dir None"
         ):

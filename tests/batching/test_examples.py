@@ -7,7 +7,8 @@ import pytest
 
 from asr.batching.examples import ExampleColumns, Examples, TextConfig, learn_tokenizer, make_examples
 from asr.corpora.arrow import ArrowManifest, write_arrow
-from asr.corpora.manifest import Utterance, write_manifest
+from asr.corpora.manifest import write_manifest
+from asr.corpora.utterance import Utterance
 from asr.errors import DataError, SettingsError
 from asr.frontend.features import FeatureConfig
 from asr.model.ctc import required_steps, required_steps_of_all

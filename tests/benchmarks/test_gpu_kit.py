@@ -11,7 +11,8 @@ import torch
 
 from asr.commands.options import parse
 from asr.commands.train import TrainSettings
-from asr.corpora.manifest import Utterance, read_manifest
+from asr.corpora.manifest import read_manifest
+from asr.corpora.utterance import Utterance
 from asr.frontend.audio import read_audio
 from benchmarks.gpu import runner, training
 from benchmarks.gpu.__main__ import main

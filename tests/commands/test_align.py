@@ -10,6 +10,7 @@ import pytest
 import soundfile
 
 from asr.transcripts.formats import read_transcripts
+from tests.conftest import no_space
 
 Run = Callable[..., tuple[int, str, str]]
 LETTER_S = 0.16
@@ -111,10 +112,7 @@ def test_manifests(tones: Any, run: Run, tmp_path: Path) -> None:
 def test_full_disk(tones: Any, talk: Path, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Advice to use an option of another command."""
 
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("os.fsync", full)
+    monkeypatch.setattr("os.fsync", no_space)
     command = ["align", talk, "ab c cab a", "--model", tones.model, "--output-dir", tmp_path / "out"]
     status, _, err = run(*command)
     assert status == 2

@@ -15,6 +15,7 @@ from asr.corpora.manifest import read_manifest
 from asr.frontend.audio import read_audio
 from asr.frontend.augment import AugmentConfig
 from asr.frontend.features import FeatureConfig, log_mel
+from tests.conftest import no_space
 
 OPTIONS = [
     "--augment.room-share", "0.7", "--augment.noise-share", "0.7", "--augment.gain-share", "0.5",
@@ -161,10 +162,7 @@ def test_full_disk(
 ) -> None:
     """Half a recording that looks like a whole one, or a traceback of libsndfile's."""
 
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("os.fsync", full)
+    monkeypatch.setattr("os.fsync", no_space)
     status, lines, err = augment(capsys, *tones.files[:2], "--out", str(tmp_path / "out"))
     assert (status, lines) == (2, [])
     assert err == (

@@ -13,11 +13,13 @@ import torch
 from asr.batching.cache import open_cache
 from asr.cli import main
 from asr.commands.evaluate import describe
-from asr.corpora.manifest import Utterance, read_manifest, write_manifest
+from asr.corpora.manifest import read_manifest, write_manifest
+from asr.corpora.utterance import Utterance
 from asr.decoding.greedy import GreedyDecoder
 from asr.frontend.audio import read_audio
 from asr.model.saved import load_model
 from asr.recognition.emissions import compute_emissions
+from tests.conftest import no_space
 
 
 def rows_of(path: Path) -> list[dict[str, Any]]:
@@ -171,10 +173,7 @@ def test_full_disk_does_not_cost_the_score(
 ) -> None:
     """An hour of recognition without a result, because the disk became full meanwhile."""
 
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("os.fsync", full)
+    monkeypatch.setattr("os.fsync", no_space)
     status, text, err = evaluate(capsys, tones, str(tones.manifest), "--out", str(tmp_path / "out"))
     assert (status, text) == (2, "")
     assert "%WER 0.00 [ 0 / 19, 0 ins, 0 del, 0 sub ]" in err

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from asr.batching.examples import TextConfig, learn_tokenizer
 from asr.cli import main
 from asr.commands.lexicon import _names
-from asr.corpora.manifest import Utterance
+from asr.corpora.utterance import Utterance
 from asr.text.lexicon import parse_lexicon, read_lexicon
 
 ROOT = Path(__file__).resolve().parents[2]

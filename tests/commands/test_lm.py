@@ -11,6 +11,7 @@ import pytest
 from asr.cli import main
 from asr.lm.ngram.model import NgramModel
 from asr.lm.perplexity import perplexity
+from tests.conftest import no_space
 
 TEXT = "the cat sat on the mat\nthe dog sat on the cat\na dog ran\nthe cat ran\n\n"
 
@@ -306,15 +307,12 @@ def test_help_names_both(capsys: pytest.CaptureFixture[str]) -> None:
 def test_full_disks(text: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """A bus error, where a page of a sparse file has no room; words that are lost; half an ARPA file."""
 
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
     out, temporary = text.with_name("out"), text.with_name("temporary")
     out.mkdir()
     temporary.mkdir()
     train = ("train", text, "--temporary", temporary, "-o")
     with monkeypatch.context() as patch:
-        patch.setattr("os.posix_fallocate", full)
+        patch.setattr("os.posix_fallocate", no_space)
         status, _, err = lm(capsys, *train, out / "lm.bin")
     assert status == 2
     assert err.endswith(
@@ -328,12 +326,12 @@ def test_full_disks(text: Path, capsys: pytest.CaptureFixture[str], monkeypatch:
         f"error: {temporary}: No space left on device. Free some space, or write to another folder.\n"
     )
     with monkeypatch.context() as patch:
-        patch.setattr("os.fsync", full)
+        patch.setattr("os.fsync", no_space)
         status, _, err = lm(capsys, *train, out / "lm.arpa")
     assert status == 2
     assert f"error: {out / 'lm.arpa'}: No space left on device." in err
     assert list(out.iterdir()) == list(temporary.iterdir()) == []
-    monkeypatch.setattr("tempfile.TemporaryFile", lambda dir: full())
+    monkeypatch.setattr("tempfile.TemporaryFile", lambda dir: no_space())
     status, _, err = lm(capsys, *train, out / "lm.bin")
     assert status == 2
     assert err == (

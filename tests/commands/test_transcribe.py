@@ -1,6 +1,5 @@
 """`asr transcribe`: one line per file, in order, whatever the batch."""
 
-import errno
 import json
 import os
 import re
@@ -25,6 +24,7 @@ from asr.model.saved import load_model
 from asr.recognition.recognise import Segment, recognise
 from asr.transcripts.formats import read_transcripts
 from asr.transcripts.output import TranscriptFolder
+from tests.conftest import no_space
 
 
 def transcribe(capsys: pytest.CaptureFixture[str], tones: Any, *arguments: str) -> tuple[int, list[str], str]:
@@ -322,12 +322,9 @@ def test_results_are_written_as_they_come(
 
     def fill(folder: TranscriptFolder, name: str, transcript: Any) -> None:
         if len(written) == 3:
-            monkeypatch.setattr("os.fsync", full)
+            monkeypatch.setattr("os.fsync", no_space)
         write(folder, name, transcript)
         written.append(name)
-
-    def full(*arguments: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(TranscriptFolder, "write", fill)
     status, _, err = run("transcribe", tones.folder, "--output-dir", out, "--model", tones.model)

@@ -10,7 +10,8 @@ import pytest
 
 from asr.corpora.convert import Target, convert
 from asr.corpora.folder import read_folder
-from asr.corpora.manifest import Utterance, read_manifest, write_manifest
+from asr.corpora.manifest import read_manifest, write_manifest
+from asr.corpora.utterance import Utterance
 from asr.errors import DataError
 from tests.corpora.look_alikes import long_and_short
 

@@ -8,7 +8,7 @@ import pytest
 import soundfile
 
 from asr.corpora.digits import WORDS, prepare, prepare_children
-from asr.corpora.manifest import Splits
+from asr.corpora.utterance import Splits
 from asr.errors import DataError
 
 _DATA = Path(__file__).resolve().parents[2] / "data"

@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from asr.corpora import download, progress
+from asr.corpora import download, transfer_progress
 from asr.corpora.download import Archive, fetch, fetch_all
-from asr.corpora.progress import progress_line, size_text
+from asr.corpora.transfer_progress import progress_line, size_text
 from asr.corpora.unpack import unpack
 from asr.errors import DownloadError
 from asr.files import locked
@@ -329,7 +329,7 @@ def test_progress_is_transient(
     server: _Server, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Guards the console: lines that are to be overwritten must say so, all others must stay."""
-    monkeypatch.setattr(progress, "_REPORT_EVERY_S", 0.0)
+    monkeypatch.setattr(transfer_progress, "_REPORT_EVERY_S", 0.0)
     with caplog.at_level(logging.INFO, logger="asr"):
         fetch(_archive(server), tmp_path)
     passing = [r.getMessage() for r in caplog.records if getattr(r, "transient", False)]

@@ -10,7 +10,7 @@ import pytest
 
 from asr.corpora.corpus import LeftOut
 from asr.corpora.folder import FolderReading, read_folder
-from asr.corpora.manifest import Utterance
+from asr.corpora.utterance import Utterance
 from asr.errors import DataError
 from asr.transcripts.segments import SEGMENT_READERS
 from tests.corpora.look_alikes import sound, write

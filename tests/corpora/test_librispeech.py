@@ -9,7 +9,7 @@ import pytest
 
 from asr.corpora import librispeech
 from asr.corpora.download import Archive
-from asr.corpora.manifest import Utterance
+from asr.corpora.utterance import Utterance
 from asr.errors import DataError, SettingsError
 
 

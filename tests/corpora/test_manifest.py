@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from asr.corpora.manifest import Utterance, read_manifest, write_manifest
+from asr.corpora.manifest import read_manifest, write_manifest
+from asr.corpora.utterance import Utterance
 from asr.errors import DataError
+from tests.conftest import no_space
 
 
 def _manifest(folder: Path, *rows: dict[str, object] | str) -> Path:
@@ -217,10 +219,7 @@ def test_failed_write_keeps_the_old_manifest(tmp_path: Path, monkeypatch: pytest
     path = _manifest(tmp_path, _row())
     before = path.read_bytes()
 
-    def full(_: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", no_space)
     with pytest.raises(DataError, match=r"cannot write the manifest: No space left.*is unchanged"):
         write_manifest(path, [Utterance(id="n", audio_filepath=tmp_path / "a.wav", duration=1.0, text="new")])
     assert path.read_bytes() == before

@@ -12,8 +12,9 @@ import soundfile
 import torch
 
 from asr.corpora import tar_files
-from asr.corpora.manifest import Utterance, read_manifest
+from asr.corpora.manifest import read_manifest
 from asr.corpora.tar_files import write_tar_files
+from asr.corpora.utterance import Utterance
 from asr.errors import AudioError, DataError
 from asr.frontend.audio import read_audio
 from tests.corpora.look_alikes import long_and_short, sound

@@ -14,7 +14,7 @@ from asr.decoding import beam_decoder as beam_module
 from asr.decoding import beam_search
 from asr.decoding.beam_decoder import BeamDecoder
 from asr.decoding.config import BeamConfig
-from asr.decoding.greedy import greedy_decode
+from asr.decoding.greedy import GreedyDecoder
 from asr.decoding.kernel.arena import EMPTY_PREFIX, spell
 from asr.errors import ModelError, SettingsError
 from asr.text.characters import CharTokenizer
@@ -95,7 +95,7 @@ def test_sum_over_paths_beats_the_best_path() -> None:
     assert (first.text, second.text) == ("a", "")
     assert first.score == pytest.approx(math.log(0.64))
     assert second.score == pytest.approx(math.log(0.36))
-    [greedy] = greedy_decode(log_probs[None], torch.tensor([2]), TOKENIZER, 0.04)
+    [[greedy]] = GreedyDecoder(TOKENIZER).decode(log_probs[None], torch.tensor([2]), 0.04)
     assert greedy.text == ""
 
 

@@ -8,13 +8,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from asr.decoding.greedy import greedy_decode
+from asr.decoding.greedy import GreedyDecoder
 from asr.decoding.hypothesis import Hypothesis
 from asr.errors import ModelError
 from asr.text.characters import CharTokenizer
 from asr.text.tokenizer import BLANK
 
 TOKENIZER = CharTokenizer((" ", "a", "b", "c"))  # ids 1..4
+GREEDY = GreedyDecoder(TOKENIZER)
 
 
 def path_log_probs(path: str, best: float = 0.8) -> Tensor:
@@ -27,7 +28,7 @@ def path_log_probs(path: str, best: float = 0.8) -> Tensor:
 
 def decode_path(path: str) -> Hypothesis:
     """The hypothesis of one utterance whose best path is `path`, 0.1 s a step."""
-    [hypothesis] = greedy_decode(path_log_probs(path), torch.tensor([len(path)]), TOKENIZER, 0.1)
+    [[hypothesis]] = GREEDY.decode(path_log_probs(path), torch.tensor([len(path)]), 0.1)
     return hypothesis
 
 
@@ -83,7 +84,7 @@ def test_word_times_and_confidence_by_hand() -> None:
     log_probs = path_log_probs("_aab_  cc_")
     log_probs[0, 1, 2] = math.log(0.6)  # run of "a": posteriors 0.6 and 0.8
     log_probs[0, 8, 4] = math.log(0.5)  # run of "c": 0.8 and 0.5
-    [hypothesis] = greedy_decode(log_probs, torch.tensor([10]), TOKENIZER, 0.04)
+    [[hypothesis]] = GREEDY.decode(log_probs, torch.tensor([10]), 0.04)
     first, second = hypothesis.words
     assert (first.text, second.text) == ("ab", "c")
     assert (first.start_s, first.end_s) == pytest.approx((1 * 0.04, 4 * 0.04))
@@ -99,9 +100,9 @@ def test_agrees_with_naive_collapse(seed: int) -> None:
     """Guards the vectorised run finding, across row borders and at the ends, against a groupby that cannot
     be wrong."""
     log_probs, lengths = random_batch(seed, batch=1 + seed % 7, steps=1 + 3 * seed)
-    hypotheses = greedy_decode(log_probs, lengths, TOKENIZER, 0.04)
+    hypotheses = GREEDY.decode(log_probs, lengths, 0.04)
     assert len(hypotheses) == len(lengths)
-    for row, hypothesis in enumerate(hypotheses):
+    for row, [hypothesis] in enumerate(hypotheses):
         tokens, steps, score = naive(log_probs[row], int(lengths[row]))
         assert hypothesis.tokens == tuple(tokens)
         assert hypothesis.steps == tuple(steps)
@@ -114,20 +115,20 @@ def test_alone_equals_in_a_batch() -> None:
     log_probs, lengths = random_batch(3, batch=9, steps=40)
     lengths[2] = 0
     log_probs = log_probs.float()
-    together = greedy_decode(log_probs, lengths, TOKENIZER, 0.04)
+    together = GREEDY.decode(log_probs, lengths, 0.04)
     for row, length in enumerate(lengths.tolist()):
-        [alone] = greedy_decode(log_probs[row : row + 1, :length], lengths[row : row + 1], TOKENIZER, 0.04)
-        assert together[row] == alone
+        [[alone]] = GREEDY.decode(log_probs[row : row + 1, :length], lengths[row : row + 1], 0.04)
+        assert together[row] == [alone]
 
 
 def test_padding_is_never_looked_at() -> None:
     """Guards against tokens, scores or NaN that leak out of the padding."""
     log_probs, lengths = random_batch(4, batch=5, steps=30)
-    expected = greedy_decode(log_probs, lengths, TOKENIZER, 0.04)
+    expected = GREEDY.decode(log_probs, lengths, 0.04)
     for fill in (math.nan, math.inf, 0.0):
         spoilt = log_probs.clone()
         spoilt[torch.arange(30) >= lengths[:, None]] = fill
-        assert greedy_decode(spoilt, lengths, TOKENIZER, 0.04) == expected
+        assert GREEDY.decode(spoilt, lengths, 0.04) == expected
 
 
 def test_a_run_does_not_continue_in_the_next_utterance() -> None:
@@ -136,16 +137,16 @@ def test_a_run_does_not_continue_in_the_next_utterance() -> None:
     The last token of one row and the first of the next must not merge.
     """
     log_probs = path_log_probs("aaaa").expand(3, -1, -1)
-    hypotheses = greedy_decode(log_probs, torch.tensor([4, 4, 4]), TOKENIZER, 0.1)
-    assert [hypothesis.text for hypothesis in hypotheses] == ["a", "a", "a"]
+    hypotheses = GREEDY.decode(log_probs, torch.tensor([4, 4, 4]), 0.1)
+    assert [hypothesis.text for [hypothesis] in hypotheses] == ["a", "a", "a"]
 
 
 @pytest.mark.parametrize(("batch", "steps"), [(0, 5), (2, 0), (2, 3)])
 def test_nothing_to_decode(batch: int, steps: int) -> None:
     """Guards empty batches and utterances of no steps: an empty hypothesis each, in order, with score 0."""
     log_probs = torch.zeros(batch, steps, TOKENIZER.vocab_size)
-    hypotheses = greedy_decode(log_probs, torch.zeros(batch, dtype=torch.int64), TOKENIZER, 0.04)
-    assert hypotheses == [Hypothesis("", (), (), (), 0.0, 0.0)] * batch
+    hypotheses = GREEDY.decode(log_probs, torch.zeros(batch, dtype=torch.int64), 0.04)
+    assert hypotheses == [[Hypothesis("", (), (), (), 0.0, 0.0)]] * batch
 
 
 def test_half_precision_counts_long_utterances() -> None:
@@ -154,7 +155,7 @@ def test_half_precision_counts_long_utterances() -> None:
     path = torch.arange(1, 601)
     log_probs = torch.full((1, 600, 601), -20.0, dtype=torch.bfloat16)
     log_probs[0, torch.arange(600), path] = 0.0
-    [hypothesis] = greedy_decode(log_probs, torch.tensor([599]), alphabet, 0.04)
+    [[hypothesis]] = GreedyDecoder(alphabet).decode(log_probs, torch.tensor([599]), 0.04)
     assert hypothesis.tokens == tuple(range(1, 600))
     assert hypothesis.steps == tuple(range(599))
 
@@ -163,7 +164,7 @@ def test_impossible_steps_still_decode() -> None:
     """Guards -inf, a legal log-probability, against being taken for damage."""
     log_probs = path_log_probs("ab")
     log_probs[0, 1, :2] = -math.inf
-    [hypothesis] = greedy_decode(log_probs, torch.tensor([2]), TOKENIZER, 0.1)
+    [[hypothesis]] = GREEDY.decode(log_probs, torch.tensor([2]), 0.1)
     assert hypothesis.text == "ab"
     assert np.isfinite(hypothesis.score)
 
@@ -188,13 +189,13 @@ def test_impossible_steps_still_decode() -> None:
 def test_wrong_input(log_probs: Tensor, lengths: Tensor, message: str) -> None:
     """Guards against shapes that broadcast, lengths that are clipped, and what is no log-probability."""
     with pytest.raises(ModelError, match=message):
-        greedy_decode(log_probs, lengths, TOKENIZER, 0.04)
+        GREEDY.decode(log_probs, lengths, 0.04)
 
 
 @pytest.mark.gpu
 def test_cuda_equals_cpu() -> None:
     """Guards the device path: the same hypotheses wherever log-probabilities and lengths lie."""
     log_probs, lengths = random_batch(6, batch=8, steps=50)
-    expected = greedy_decode(log_probs, lengths, TOKENIZER, 0.04)
-    assert greedy_decode(log_probs.cuda(), lengths, TOKENIZER, 0.04) == expected
-    assert greedy_decode(log_probs.cuda(), lengths.cuda(), TOKENIZER, 0.04) == expected
+    expected = GREEDY.decode(log_probs, lengths, 0.04)
+    assert GREEDY.decode(log_probs.cuda(), lengths, 0.04) == expected
+    assert GREEDY.decode(log_probs.cuda(), lengths.cuda(), 0.04) == expected

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from asr.decoding.beam_decoder import BeamDecoder
 from asr.decoding.config import BeamConfig
-from asr.decoding.greedy import greedy_decode
+from asr.decoding.greedy import GreedyDecoder
 from asr.decoding.interface import Partial
 from asr.decoding.streaming import GreedyStream
 from asr.errors import ModelError
@@ -108,7 +108,7 @@ def test_greedy_in_blocks_equals_at_once(seed: int, random_rows: Rows) -> None:
     """Guards runs of one token across blocks: not written twice, and confidences over the whole run."""
     log_probs = random_rows(seed, steps=50, vocab=4)
     log_probs = log_probs.repeat_interleave(2, dim=0)
-    [expected] = greedy_decode(log_probs[None], torch.tensor([100]), TOKENIZER, 0.04)
+    [[expected]] = GreedyDecoder(TOKENIZER).decode(log_probs[None], torch.tensor([100]), 0.04)
     stream = GreedyStream(TOKENIZER, 0.04)
     partials = [stream.accept(block) for block in blocks(log_probs, seed)]
     assert stream.finish() == [expected]
@@ -137,7 +137,8 @@ def test_a_bad_block_changes_nothing(random_rows: Rows) -> None:
         one.accept(log_probs[10:])
     [expected] = decoder.decode(log_probs[None], torch.tensor([20]), 0.04)
     assert stream.finish() == expected
-    assert greedy.finish() == greedy_decode(log_probs[None], torch.tensor([20]), TOKENIZER, 0.04)
+    [expected] = GreedyDecoder(TOKENIZER).decode(log_probs[None], torch.tensor([20]), 0.04)
+    assert greedy.finish() == expected
 
 
 def test_a_block_costs_the_same_after_hours(peaky_rows: Rows, monkeypatch: pytest.MonkeyPatch) -> None:

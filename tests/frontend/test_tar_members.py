@@ -10,7 +10,7 @@ import soundfile
 import torch
 
 from asr.batching.digests import audio_digests
-from asr.corpora.manifest import Utterance
+from asr.corpora.utterance import Utterance
 from asr.errors import AudioError
 from asr.frontend import tar_members
 from asr.frontend.audio import audio_info, read_audio

@@ -14,7 +14,7 @@ from torch import Tensor
 
 import asr.training.runs
 from asr.batching.batches import BatchConfig
-from asr.corpora.manifest import Utterance
+from asr.corpora.utterance import Utterance
 from asr.device import has_bf16_recurrence, has_tf32, set_tf32
 from asr.errors import Interrupted
 from asr.frontend.augment import AugmentConfig

@@ -14,6 +14,7 @@ from asr.model import crf as module
 from asr.model.crf import crf_loss, log_partition
 from asr.model.ctc import ctc_loss, deterministic_ctc_loss
 from asr.model.denominator import DenominatorLm, witten_bell
+from tests.model.test_ctc import random_log_probs
 
 ORDERS = pytest.mark.parametrize("order", [2, 3])
 RUNS = pytest.mark.parametrize("run", ["_log_partition_compiled", "_log_partition_batched"])
@@ -26,11 +27,6 @@ def denominator_of(order: int, vocab: int, seed: int = 0) -> DenominatorLm:
     made = DenominatorLm(order, vocab)
     made.double().set_probs(witten_bell(counts))
     return made
-
-
-def random_log_probs(batch: int, steps: int, vocab: int, seed: int = 0) -> Tensor:
-    logits = torch.randn(batch, steps, vocab, generator=torch.Generator().manual_seed(seed)).double()
-    return (2 * logits).log_softmax(dim=-1)
 
 
 def prior(denominator: DenominatorLm, tokens: tuple[int, ...]) -> float:

@@ -34,7 +34,7 @@ def test_step_count_is_what_comes_out(front: Literal["conv", "stack"], subsampli
     and every time stamp rest on it."""
     encoder = make(front=front, subsampling=subsampling)
     for frames in (*range(1, 20), 63, 64, 65, 101):
-        log_probs, steps = encoder(torch.randn(1, frames, 20), torch.tensor([frames]))
+        log_probs, steps, _ = encoder(torch.randn(1, frames, 20), torch.tensor([frames]))
         expected = -(-frames // subsampling)
         assert step_count(frames, subsampling) == expected
         assert log_probs.shape == (1, expected, 7)
@@ -60,7 +60,7 @@ def test_every_frame_is_heard(front: Literal["conv", "stack"], subsampling: int)
 def test_any_number_of_bands(front: Literal["conv", "stack"], n_mels: int) -> None:
     """Guards the size between front and recurrent layers, where bands do not divide by four."""
     features, lengths = batch([9, 4], n_mels)
-    log_probs, _ = make(n_mels=n_mels, front=front)(features, lengths)
+    log_probs, _, _ = make(n_mels=n_mels, front=front)(features, lengths)
     assert log_probs.shape == (2, 3, 7)
 
 
@@ -76,9 +76,9 @@ def test_alone_equals_in_a_batch(
     alone."""
     encoder = make(front=front, cell=cell, bidirectional=both, subsampling=subsampling)
     features, lengths = batch([1, 57, 30, 2, 29, 8])
-    together, steps = encoder(features, lengths)
+    together, steps, _ = encoder(features, lengths)
     for row, frames in enumerate(lengths.tolist()):
-        alone, [count] = encoder(features[row : row + 1, :frames], lengths[row : row + 1])
+        alone, [count], _ = encoder(features[row : row + 1, :frames], lengths[row : row + 1])
         assert int(steps[row]) == int(count) == alone.shape[1]
         torch.testing.assert_close(together[row, : int(count)], alone[0], rtol=0, atol=1e-5)
 
@@ -92,13 +92,13 @@ def test_gradients_do_not_see_padding() -> None:
     def gradient(rows: list[int]) -> list[Tensor]:
         encoder.zero_grad()
         for row in rows:
-            alone, _ = encoder(features[row : row + 1, : lengths[row]], lengths[row : row + 1])
+            alone, _, _ = encoder(features[row : row + 1, : lengths[row]], lengths[row : row + 1])
             alone[:, :, 2].sum().backward()
         return [weight.grad for weight in encoder.parameters() if weight.grad is not None]
 
     apart = gradient([0, 1, 2])
     encoder.zero_grad()
-    log_probs, steps = encoder(features, lengths)
+    log_probs, steps, _ = encoder(features, lengths)
     log_probs[:, :, 2][torch.arange(log_probs.shape[1]) < steps[:, None]].sum().backward()
     for weight, expected in zip(encoder.parameters(), apart, strict=True):
         # the output is float32, so the gradient is
@@ -117,7 +117,7 @@ def test_log_probabilities_sum_to_one() -> None:
 def test_every_weight_learns(front: Literal["conv", "stack"]) -> None:
     """Guards against a layer that is built but not used."""
     encoder = make(front=front, projection=6, bottleneck=6, residual=True).train()
-    log_probs, _ = encoder(*batch([50, 20]))
+    log_probs, _, _ = encoder(*batch([50, 20]))
     log_probs[:, :, 1].sum().backward()
     for name, weight in encoder.named_parameters():
         assert weight.grad is not None, name
@@ -165,9 +165,9 @@ def test_bf16_on_this_processor(front: Literal["conv", "stack"], cell: Cell) -> 
         pytest.skip("this processor has no instructions for bf16")
     encoder = make(front=front, cell=cell).train()
     features, lengths = batch([50, 20])
-    exact, _ = encoder(features, lengths)
+    exact, _, _ = encoder(features, lengths)
     with torch.autocast("cpu", torch.bfloat16):
-        log_probs, _ = encoder(features, lengths)
+        log_probs, _, _ = encoder(features, lengths)
     assert log_probs.dtype == torch.float32
     torch.testing.assert_close(log_probs[0], exact[0], rtol=0, atol=0.1)
     log_probs.sum().backward()

@@ -35,8 +35,8 @@ def _widened(source: Encoder, width: int) -> Encoder:
 def test_a_widened_encoder_computes_the_same(cell: str, residual: bool, bidirectional: bool) -> None:
     source = _encoder(6, cell=cell, residual=residual, bidirectional=bidirectional)
     x, lengths = torch.randn(2, 40, N_MELS), torch.tensor([40, 31])
-    expected, steps = source(x, lengths)
-    log_probs, _ = _widened(source, 12)(x, lengths)
+    expected, steps, _ = source(x, lengths)
+    log_probs, _, _ = _widened(source, 12)(x, lengths)
     for row, valid in enumerate(steps.tolist()):
         torch.testing.assert_close(log_probs[row, :valid], expected[row, :valid], atol=1e-5, rtol=1e-5)
 

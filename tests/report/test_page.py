@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from asr.cli import main
-from asr.corpora.manifest import Utterance
+from asr.corpora.utterance import Utterance
 from asr.decoding.hypothesis import Hypothesis, Word
 from asr.report.media import Media
 from asr.report.page import About, build_page, select

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from asr.corpora.manifest import Utterance
+from asr.corpora.utterance import Utterance
 from asr.errors import DataError
 from asr.scoring.results import (
     alignment_text,

@@ -14,13 +14,16 @@ from safetensors import safe_open
 
 from asr.batching.batches import BatchConfig, Batches
 from asr.batching.examples import Example, Examples, TextConfig, learn_tokenizer, make_examples
-from asr.corpora.manifest import Utterance, write_manifest
+from asr.corpora.manifest import write_manifest
+from asr.corpora.utterance import Utterance
+from asr.device import use_precision
 from asr.frontend.augment import AugmentConfig
 from asr.frontend.features import FeatureConfig
 from asr.model.acoustic import AcousticModel, ModelSettings
 from asr.model.encoder import EncoderConfig
 from asr.training import diagnostics
 from asr.training.config import TrainConfig
+from asr.training.context import TrainingContext
 from asr.training.distributed import Process
 from asr.training.recogniser import Settings
 from asr.training.stopping import StopRequest
@@ -134,7 +137,9 @@ def make_trainer(tones: list[Utterance], tmp_path: Path) -> Callable[..., Traine
         dev = Batches(make_examples(tones, tokenizer, text, features, 4)[:4], features, batch, None, seed=0)
         torch.manual_seed(settings.seed)
         model = AcousticModel(ModelSettings(features, replace(encoder), tokenizer, "english"))
-        return Trainer(SpeechTask(model, train, dev), settings, ALONE, {"train.seed": settings.seed})
+        precision = use_precision(settings.precision, ALONE.device)
+        record = {"train.seed": settings.seed}
+        return Trainer(TrainingContext(SpeechTask(model, train, dev), settings, ALONE, record, precision))
 
     return make
 

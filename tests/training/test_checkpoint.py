@@ -7,6 +7,7 @@ import torch
 
 from asr.errors import ModelError
 from asr.training.checkpoint import TrainingState, load_checkpoint, save_checkpoint
+from tests.conftest import no_space
 
 CPU = torch.device("cpu")
 STATE_AT_UPDATE_40 = TrainingState(
@@ -166,10 +167,7 @@ def test_full_disk(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Guards the old checkpoint: when the new one does not fit, the old one is still whole."""
     before = path.read_bytes()
 
-    def fsync(descriptor: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("os.fsync", fsync)
+    monkeypatch.setattr("os.fsync", no_space)
     with pytest.raises(ModelError, match="No space left on device") as caught:
         save_checkpoint(path, TrainingState(epoch=9), {}, STATES)
     assert "unharmed" in str(caught.value)

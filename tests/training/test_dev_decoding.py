@@ -10,7 +10,8 @@ import pytest
 
 from asr.cli import main
 from asr.commands.evaluate import describe
-from asr.corpora.manifest import Utterance, read_manifest
+from asr.corpora.manifest import read_manifest
+from asr.corpora.utterance import Utterance
 from asr.decoding.config import BeamConfig, DecoderSettings, GivenDecodingWeights
 from asr.decoding.decoder import build_decoder
 from asr.errors import DataError, SettingsError

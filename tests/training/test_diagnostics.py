@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from asr.corpora.manifest import Utterance
+from asr.corpora.utterance import Utterance
 from asr.errors import Interrupted, SettingsError, TrainingError
 from asr.microscope.measure import Measurement, measure_layers
 from asr.model.recurrent.gates import Saturation

@@ -17,6 +17,7 @@ from asr.training.faults import load_bad_update, save_bad_update, translate_erro
 from asr.training.stopping import StopRequest
 from asr.training.tasks.speech import replay
 from asr.training.trainer import Trainer
+from tests.conftest import no_space
 from tests.training.conftest import AUGMENT, rows, same_tree
 
 Make = Callable[..., Trainer]
@@ -235,10 +236,7 @@ def test_round_trip(tmp_path: Path) -> None:
 def test_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     """Guards training against ending because of a file that is only an aid."""
 
-    def fsync(descriptor: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("os.fsync", fsync)
+    monkeypatch.setattr("os.fsync", no_space)
     assert not save_bad_update(tmp_path / "bad.pt", [PART], {})
     assert "the bad update could not be kept" in caplog.text
 

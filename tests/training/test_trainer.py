@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from asr.corpora.manifest import Utterance
+from asr.corpora.utterance import Utterance
 from asr.errors import Interrupted, ModelError
 from asr.model.saved import load_model
 from asr.training import metrics as metrics_module
@@ -21,6 +21,7 @@ from asr.training.checkpoint import CHECKPOINT, load_checkpoint
 from asr.training.stopping import StopRequest
 from asr.training.tasks import speech as speech_module
 from asr.training.trainer import Trainer, _update_seed
+from tests.conftest import no_space
 from tests.training.conftest import AUGMENT, ENCODER, StopAfter, rows, same_tree
 
 Make = Callable[..., Trainer]
@@ -226,10 +227,7 @@ def test_full_disk(make_trainer: Make, tmp_path: Path, monkeypatch: pytest.Monke
     before = {name: (tmp_path / "run" / name).read_bytes() for name in names}
     (tmp_path / "run" / "metrics.jsonl").unlink()  # or its rows would be the first to be written again
 
-    def fsync(descriptor: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("os.fsync", fsync)
+    monkeypatch.setattr("os.fsync", no_space)
     with pytest.raises(ModelError, match="No space left on device"):
         make_trainer(epochs=2).fit(StopRequest())
     assert before == {name: (tmp_path / "run" / name).read_bytes() for name in before}

@@ -186,7 +186,8 @@ def add_prefixes(
 def propose_ends(beam: Beam, tables: ScoreTables) -> NDArray[Any]:
     """What the prefixes of the beam become if the utterance ends here.
 
-    Where all of them are within a word that may not end there, each ends with an unknown word.
+    Where all of them are within a word that may not end there, each ends with an unknown word, which
+    `BeamSearch.finish` leaves out where unknown words are forbidden.
 
     Args:
         beam: the search, at its end.

@@ -1,6 +1,7 @@
 """Language models in the beam, against exhaustive search, and parts that do not fit each other."""
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -55,6 +56,18 @@ def test_word_ngram_is_exhaustive_search(
     compare(found, [one for one in expected if one.score > -math.inf])
 
 
+def fused_character_scores(
+    model: NgramModel | CharRnnModel,
+) -> Callable[[tuple[int, ...], Words], tuple[float, float]]:
+    """What a model of characters adds to the score of a text, and its log-probability of it."""
+
+    def fused(tokens: tuple[int, ...], words: Words) -> tuple[float, float]:
+        lm = float(model.log_probs(TOKENIZER.decode(tokens)).sum())
+        return UNLIMITED.weights.lm_weight * lm + UNLIMITED.weights.word_bonus * len(words), lm
+
+    return fused
+
+
 @pytest.mark.parametrize("outside", [False, True])
 def test_character_ngram_is_exhaustive_search(
     outside: bool, models: dict[str, NgramModel], enumerated: Enumerate, random_rows: Rows
@@ -63,12 +76,8 @@ def test_character_ngram_is_exhaustive_search(
     model = models["character"]
     log_probs = random_rows(11, steps=6, vocab=4, sharpness=1.0)
 
-    def fused(tokens: tuple[int, ...], words: Words) -> tuple[float, float]:
-        lm = float(model.log_probs(TOKENIZER.decode(tokens)).sum())
-        return UNLIMITED.weights.lm_weight * lm + UNLIMITED.weights.word_bonus * len(words), lm
-
     found = decode_one(BeamDecoder(TOKENIZER, UNLIMITED, lm=Outside(model) if outside else model), log_probs)
-    compare(found, exhaust(enumerated(log_probs), spelled, fused))
+    compare(found, exhaust(enumerated(log_probs), spelled, fused_character_scores(model)))
 
 
 @pytest.mark.parametrize("cell", ["gru", "lstm"])
@@ -81,12 +90,8 @@ def test_character_network_is_exhaustive_search(cell: Cell, enumerated: Enumerat
     model = CharRnnModel(network)
     log_probs = random_rows(12, steps=6, vocab=4, sharpness=1.0)
 
-    def fused(tokens: tuple[int, ...], words: Words) -> tuple[float, float]:
-        lm = float(model.log_probs(TOKENIZER.decode(tokens)).sum())
-        return UNLIMITED.weights.lm_weight * lm + UNLIMITED.weights.word_bonus * len(words), lm
-
     found = decode_one(BeamDecoder(TOKENIZER, UNLIMITED, lm=model), log_probs)
-    compare(found, exhaust(enumerated(log_probs), spelled, fused), tolerance=1e-4)
+    compare(found, exhaust(enumerated(log_probs), spelled, fused_character_scores(model)), tolerance=1e-4)
 
 
 @pytest.mark.parametrize("unknown", ["allow", "forbid"])

@@ -167,14 +167,39 @@ def test_lexicon_without_language_model(enumerated: Enumerate, random_rows: Rows
     compare(decode_one(BeamDecoder(TOKENIZER, config, lexicon=lexicon), log_probs), expected)
 
 
-def test_all_end_within_a_word(models: dict[str, NgramModel]) -> None:
-    """Guards an utterance that breaks off where unknown words are forbidden: it still has a text."""
-    lexicon = Lexicon({"ab": (("a", "b"),)}, "the test's lexicon")
-    probs = torch.full((3, 4), 1e-9, dtype=torch.float64)
-    probs[:, 2] = 1.0 - 3e-9
-    config = BeamConfig(unknown_words="forbid", beam_threshold=5.0)
-    [best] = decode_one(BeamDecoder(TOKENIZER, config, lexicon=lexicon), probs.log())
-    assert best.text == "a"
+@pytest.mark.parametrize("lm", ["word", None])
+@pytest.mark.parametrize(
+    ("tokenizer", "path"),
+    [
+        (TOKENIZER, (2, 3, 1, 2, 2, 2)),
+        (PhoneTokenizer(("X", "Y"), PRONOUNCED, fallback="nothing"), (1, 2, 2, 1)),
+    ],
+    ids=["letters", "phones"],
+)
+def test_all_end_within_a_word(
+    tokenizer: CharTokenizer | PhoneTokenizer,
+    path: tuple[int, ...],
+    lm: str | None,
+    models: dict[str, NgramModel],
+) -> None:
+    """Guards an utterance that breaks off where unknown words are forbidden: its text are the words before,
+    not `<unk>` or a part of a word that is none."""
+    spellings = {"ab": (("a", "b"),)} if isinstance(tokenizer, CharTokenizer) else {"ab": (("X", "Y"),)}
+    probs = torch.full((len(path), tokenizer.vocab_size), 1e-9, dtype=torch.float64)
+    probs[range(len(path)), list(path)] = 1.0 - (tokenizer.vocab_size - 1) * 1e-9
+    decoder = BeamDecoder(
+        tokenizer,
+        BeamConfig(unknown_words="forbid", beam_threshold=5.0),
+        lm=models["word"] if lm else None,
+        lexicon=Lexicon(spellings, "the test's lexicon"),
+    )
+    [best] = decode_one(decoder, probs.log())
+    assert best.text == "ab"
+    assert [word.text for word in best.words] == ["ab"]
+    assert best.words[0].confidence > 0.9
+    stream = decoder.stream(0.04)
+    stream.accept(probs.log())
+    assert stream.finish() == [best]
 
 
 def test_words_that_cannot_be_spelled_are_counted(

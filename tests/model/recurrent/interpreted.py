@@ -12,6 +12,7 @@ from triton.runtime.interpreter import InterpreterBuilder
 from asr.model.recurrent import gpu_kernels, gpu_scan
 from asr.model.recurrent.factory import Cell, make_layer
 from asr.model.recurrent.unidirectional import UnidirectionalLayer
+from tests.model.recurrent.definition import loss
 
 CELLS: list[Cell] = ["ligru", "lstm-peephole", "lstm"]
 SHAPES = [(1, 5, 3), (3, 33, 3), (17, 64, 2)]  # batch, width, steps
@@ -32,12 +33,6 @@ def inputs(direction: UnidirectionalLayer, batch: int, steps: int) -> tuple[Tens
     x = torch.randn(steps, batch, 4, generator=generator)
     state = [torch.randn(part.shape, generator=generator) for part in direction.initial_state(x)]
     return x.requires_grad_(), tuple(part.requires_grad_() for part in state)
-
-
-def loss(y: Tensor, state: tuple[Tensor, ...]) -> Tensor:
-    """Something that every output matters to, each differently."""
-    weights = torch.linspace(-1, 1, y.numel(), dtype=y.dtype).view_as(y)
-    return (y * weights).sum() + sum((part.square().sum() for part in state), torch.zeros((), dtype=y.dtype))
 
 
 def run(

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from asr.model.recurrent.cells import Lstm
 from asr.model.recurrent.factory import CELL_NAMES, Cell, make_layer
 from asr.model.recurrent.unidirectional import UnidirectionalLayer
+from tests.model.recurrent.definition import by_definition, loss
 
 KINDS: dict[str, tuple[Cell, int]] = {
     **{cell: (cell, 0) for cell in CELL_NAMES},
@@ -49,22 +50,10 @@ def inputs(
     return x, tuple(state)
 
 
-def loss(y: Tensor, state: tuple[Tensor, ...]) -> Tensor:
-    """Something that every output matters to, each differently."""
-    weights = torch.linspace(-1, 1, y.numel(), dtype=y.dtype).view_as(y)
-    return (y * weights).sum() + sum((part.square().sum() for part in state), torch.zeros((), dtype=y.dtype))
-
-
 def assert_same_gradients(ours: Tensor, theirs: Tensor, wanted: list[Tensor]) -> None:
     pairs = zip(torch.autograd.grad(ours, wanted), torch.autograd.grad(theirs, wanted), strict=True)
     for actual, expected in pairs:
         torch.testing.assert_close(actual, expected, rtol=1e-11, atol=1e-12)
-
-
-def by_definition(direction: UnidirectionalLayer, x: Tensor, state: tuple[Tensor, ...]) -> Any:
-    """The plain loop, which autograd differentiates."""
-    gates = direction.input_gates(x.flatten(0, 1)).view(*x.shape[:2], -1)
-    return direction.loop(gates, state, direction.weight_hh_l0)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -14,6 +14,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from asr.model.recurrent import gpu_scan
 from asr.model.recurrent.factory import Cell, make_layer
 from asr.model.recurrent.unidirectional import UnidirectionalLayer
+from tests.model.recurrent.definition import by_definition, loss
 
 KINDS: dict[str, tuple[Cell, int]] = {
     "ligru": ("ligru", 0),
@@ -42,21 +43,9 @@ def inputs(direction: UnidirectionalLayer, steps: int, batch: int) -> tuple[Tens
     return x.requires_grad_(), tuple(part.requires_grad_() for part in state)
 
 
-def loss(y: Tensor, state: tuple[Tensor, ...]) -> Tensor:
-    """Something that every output matters to, each differently."""
-    weights = torch.linspace(-1, 1, y.numel(), dtype=y.dtype).view_as(y)
-    return (y * weights).sum() + sum((part.square().sum() for part in state), torch.zeros((), dtype=y.dtype))
-
-
 def scan(direction: UnidirectionalLayer, x: Tensor, state: tuple[Tensor, ...]) -> Any:
     """What `forward` does on a GPU."""
     return direction.gpu_scan(direction.input_gates(x.flatten(0, 1)), state, direction.weight_hh_l0)
-
-
-def definition(direction: UnidirectionalLayer, x: Tensor, state: tuple[Tensor, ...]) -> Any:
-    """The plain loop, which autograd differentiates."""
-    gates = direction.input_gates(x.flatten(0, 1)).view(*x.shape[:2], -1)
-    return direction.loop(gates, state, direction.weight_hh_l0)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -67,7 +56,7 @@ def test_plain_torch_equals_the_definition(kind: str, steps: int, batch: int) ->
     x, state = inputs(direction, steps, batch)
     assert gpu_scan.steps_for(x) == "torch"
     y, last = scan(direction, x, state)
-    y_plain, last_plain = definition(direction, x, state)
+    y_plain, last_plain = by_definition(direction, x, state)
     torch.testing.assert_close((y, *last), (y_plain, *last_plain), rtol=1e-12, atol=1e-12)
     wanted = [x, *state, *direction.parameters()]
     ours = torch.autograd.grad(loss(y, last), wanted)
@@ -82,7 +71,7 @@ def test_outputs_that_the_loss_does_not_use(kind: str) -> None:
     x, state = inputs(direction, 4, 2)
     for part in (lambda y, last: last[-1].square().sum(), lambda y, last: y.square().sum()):
         ours = torch.autograd.grad(part(*scan(direction, x, state)), [x, *state])
-        theirs = torch.autograd.grad(part(*definition(direction, x, state)), [x, *state])
+        theirs = torch.autograd.grad(part(*by_definition(direction, x, state)), [x, *state])
         torch.testing.assert_close(ours, theirs, rtol=1e-11, atol=1e-12)
 
 
@@ -92,7 +81,7 @@ def test_half_precision_in_plain_torch(kind: str) -> None:
     direction = make(kind).float()
     x, state = inputs(direction, 5, 3)
     x, state = x.detach().float(), tuple(part.detach().float() for part in state)
-    exact, _ = definition(direction, x, state)
+    exact, _ = by_definition(direction, x, state)
     gates = direction.input_gates(x.flatten(0, 1)).bfloat16()
     y, last = direction.gpu_scan(gates, state, direction.weight_hh_l0.bfloat16())
     assert all(part.dtype == torch.float32 for part in (y, *last))
@@ -161,7 +150,7 @@ def test_no_gradient_of_a_gradient() -> None:
 
 
 def test_triton_kernels() -> None:
-    """Guards the kernels, as far as a CPU can: tests/model/interpreted.py in Triton's interpreter."""
+    """Guards the kernels, as far as a CPU can: interpreted.py in Triton's interpreter."""
     pytest.importorskip("triton", reason="Triton comes with torch for CUDA")
     tests = Path(__file__).with_name("interpreted.py")
     result = subprocess.run(

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from asr.errors import Interrupted
 from asr.training.checkpoint import CHECKPOINT, load_checkpoint
 from asr.training.config import TrainConfig
+from asr.training.context import TrainingContext
 from asr.training.distributed import Process
 from asr.training.stopping import StopRequest
 from asr.training.tasks.interface import TaskOutput, Throughput
@@ -129,7 +130,8 @@ def make(run_dir: Path, **config: Any) -> Trainer[Chunk]:
         precision="float32",
         **{"epochs": 4, "learning_rate": 0.02, **config},
     )
-    return Trainer(TextTask(CharacterNet(len(symbols)), text), settings, Process(0, 1, CPU), {})
+    task = TextTask(CharacterNet(len(symbols)), text)
+    return Trainer(TrainingContext(task, settings, Process(0, 1, CPU), {}, torch.float32))
 
 
 def test_text_is_learned(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from asr.model.sequence_ctc import SequenceCtcConfig
 from asr.model.sequence_model import SequenceConfig, load_sequence_model, make_sequence_model
 from asr.training.checkpoint import CHECKPOINT, TrainingState, load_checkpoint
 from asr.training.config import TrainConfig
+from asr.training.context import TrainingContext
 from asr.training.distributed import Process
 from asr.training.stopping import StopRequest
 from asr.training.tasks.sequence_pairs import Pair, PairBatch, PairConfig, SequencePairTask
@@ -60,7 +61,7 @@ def train(
     )  # fmt: skip
     run_dir.mkdir(exist_ok=True)
     made = task(config)
-    trainer = Trainer(made, plan, made.process, {})
+    trainer = Trainer(TrainingContext(made, plan, made.process, {}, torch.float32))
     if resume:
         state, _, state_dicts = load_checkpoint(run_dir / CHECKPOINT, CPU)
         trainer.restore(state, state_dicts)
