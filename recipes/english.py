@@ -65,7 +65,7 @@ class Config(Settings):
 
 
 CONFIG = Config(
-    features=FeatureConfig(n_mels=40),
+    features=FeatureConfig(n_mels=40, prior_frames=50),
     text=TextConfig(units="phones", unknown="drop"),
     model=EncoderConfig(width=320, depth=4, dropout=0.2, subsampling=3, layers=LayerConfig(cell="ligru")),
     augment=AUGMENT, batch=BatchConfig(seconds=60),

@@ -40,7 +40,7 @@ class ServeSettings:
     it.
     """
 
-    # a model that ships with asr, english or english-fast (a smaller beam), or a .safetensors of `asr train`
+    # a model that ships with asr, english or english-fast (searches less), or a .safetensors of `asr train`
     model: Annotated[Path, tyro.conf.arg(metavar="MODEL")] = DEFAULT_MODEL
     host: str = "127.0.0.1"  # the address that is served; 0.0.0.0 for all of this machine
     port: int = 8000  # 0 takes a free one

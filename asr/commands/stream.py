@@ -40,7 +40,7 @@ class StreamSettings:
         tyro.conf.Positional,
         tyro.conf.arg(metavar="[-]", help_behavior_hint="(default: the microphone)"),
     ] = ""
-    # a model that ships with asr, english or english-fast (a smaller beam), or a .safetensors of `asr train`
+    # a model that ships with asr, english or english-fast (searches less), or a .safetensors of `asr train`
     model: Annotated[Path, tyro.conf.arg(metavar="MODEL")] = DEFAULT_MODEL
     # txt: a line for each utterance; json: an object a line, for each change of an utterance's text, too
     format: Literal["txt", "json"] = "txt"

@@ -51,7 +51,7 @@ class TranscribeSettings:
         tyro.conf.Positional,
         tyro.conf.arg(metavar="FILE...", help_behavior_hint="(required)"),
     ]
-    # a model that ships with asr, english or english-fast (a smaller beam), a folder of `asr adapt`, or a
+    # a model that ships with asr, english or english-fast (searches less), a folder of `asr adapt`, or a
     # .safetensors of `asr train`
     model: Annotated[Path, tyro.conf.arg(metavar="MODEL")] = DEFAULT_MODEL
     # txt, json (one object per line, with word times and confidences), srt, vtt, tsv, ctm, textgrid, trn;
