@@ -4,6 +4,9 @@ import errno
 import json
 import logging
 import os
+import runpy
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,6 +64,30 @@ def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str
         return status, captured.out, captured.err
 
     return run_command
+
+
+@pytest.fixture
+def run_recipe(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs a recipe in this process: its status, stdout and stderr."""
+
+    def run_in_process(name: str, *arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+        path = _PROJECT / "recipes" / f"{name}.py"
+        command = [str(path), *map(str, arguments)]
+        capsys.readouterr()
+        with monkeypatch.context() as patch:
+            patch.chdir(cwd)
+            patch.setattr(sys, "argv", command)
+            patch.syspath_prepend(path.parent)
+            with pytest.raises(SystemExit) as end:
+                runpy.run_path(str(path), run_name="__main__")
+        for other in path.parent.glob("*.py"):  # recipes import each other by their bare names
+            sys.modules.pop(other.stem, None)
+        assert isinstance(end.value.code, int)
+        return subprocess.CompletedProcess(command, end.value.code, *capsys.readouterr())
+
+    return run_in_process
 
 
 @pytest.fixture

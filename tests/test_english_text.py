@@ -17,10 +17,10 @@ import pytest
 import soundfile
 
 from asr.cli import main
-from tests.test_recipes import ROOT, run
+from tests.test_recipes import ROOT, RunRecipe
 
 
-def test_english_lm_on_a_look_alike(tmp_path: Path) -> None:
+def test_english_lm_on_a_look_alike(run_recipe: RunRecipe, tmp_path: Path) -> None:
     """Parts, weights and pronunciations of the shipped language model; words of every part are in it."""
     text, dev, out = tmp_path / "text", tmp_path / "speech" / "english" / "dev.jsonl", tmp_path / "out"
     modern = tmp_path / "modern"
@@ -48,16 +48,16 @@ def test_english_lm_on_a_look_alike(tmp_path: Path) -> None:
         soundfile.write(audio, np.zeros(16_000), 16_000)
     dev.write_text("".join(json.dumps(row) + "\n" for row in rows))
     arguments = ("--data.text", text, "--data.modern", modern, "--data.dev", dev, "--out", out)
-    done = run("english_lm", *arguments, cwd=tmp_path)
+    done = run_recipe("english_lm", *arguments, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert re.search(r"^LibriSpeech:\n.*\n0\.\d{4} +\d+ +[\d.]+  novels$", done.stdout, re.MULTILINE)
     assert re.search(r"^of 5 words and sentence ends", done.stdout, re.MULTILINE)
     lexicon = lzma.decompress((out / "lexicon.txt.xz").read_bytes()).decode()
     assert {"the", "zzyzx", "network", "pakistan"} <= {line.split("\t")[0] for line in lexicon.splitlines()}
-    done = run("english_lm", cwd=tmp_path)
+    done = run_recipe("english_lm", cwd=tmp_path)
     assert done.returncode == 2
     assert "data.text, data.modern or data.dev is missing" in done.stderr
-    done = run("english_lm", *arguments, "--words", 5, cwd=tmp_path)
+    done = run_recipe("english_lm", *arguments, "--words", 5, cwd=tmp_path)
     assert done.stdout.startswith("5 words\n"), done.stderr
 
 

@@ -3,7 +3,6 @@
 import importlib
 import json
 import re
-import runpy
 import subprocess
 import sys
 from collections.abc import Callable
@@ -31,7 +30,7 @@ TINY = [
 ]  # fmt: skip
 
 
-Run = Callable[..., subprocess.CompletedProcess[str]]
+RunRecipe = Callable[..., subprocess.CompletedProcess[str]]
 
 
 def run_process(name: str, *arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -40,28 +39,6 @@ def run_process(name: str, *arguments: object, cwd: Path) -> subprocess.Complete
     return subprocess.run(
         command, cwd=cwd, capture_output=True, text=True, timeout=600, stdin=subprocess.DEVNULL, check=False
     )
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Runs a recipe in this process: what `run_process` would return."""
-
-    def run_recipe(name: str, *arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
-        path = ROOT / "recipes" / f"{name}.py"
-        command = [str(path), *map(str, arguments)]
-        capsys.readouterr()
-        with monkeypatch.context() as patch:
-            patch.chdir(cwd)
-            patch.setattr(sys, "argv", command)
-            patch.syspath_prepend(path.parent)
-            with pytest.raises(SystemExit) as end:
-                runpy.run_path(str(path), run_name="__main__")
-        for other in path.parent.glob("*.py"):  # recipes import each other by their bare names
-            sys.modules.pop(other.stem, None)
-        assert isinstance(end.value.code, int)
-        return subprocess.CompletedProcess(command, end.value.code, *capsys.readouterr())
-
-    return run_recipe
 
 
 def look_alike(part: Path, speaker: int) -> None:
@@ -86,7 +63,9 @@ def word_model(folder: Path) -> Path:
     return out
 
 
-def test_mini_librispeech_tunes_and_scores_with_a_language_model(run: Run, tmp_path: Path) -> None:
+def test_mini_librispeech_tunes_and_scores_with_a_language_model(
+    run_recipe: RunRecipe, tmp_path: Path
+) -> None:
     """Guards the final figures: tuned on the 8 speakers, stored with the model, scored on the others, with an
     attention decoder as second opinion, and by it alone; a second run neither trains nor tunes."""
     for speaker in range(1, 12):
@@ -98,14 +77,14 @@ def test_mini_librispeech_tunes_and_scores_with_a_language_model(run: Run, tmp_p
         "--grid.points", "2", "--beam.beam-size", "4", "--model.attention-decoder", "dot",
         "--model.decoder-width", "8", *TINY,
     ]  # fmt: skip
-    done = run("mini_librispeech", *arguments, cwd=tmp_path)
+    done = run_recipe("mini_librispeech", *arguments, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert len(re.findall(r"^%PER ", done.stdout, re.MULTILINE)) == 2
     assert len(re.findall(r"^%WER \d+\.\d+ \[ \d+ / 18, ", done.stdout, re.MULTILINE)) == 2
     assert re.search(r"^Weights: .* tuned on .*dev\.jsonl \(16 utterances", done.stdout, re.MULTILINE)
     assert re.search(r"^Weights: .*attention-weight \S+, .* tuned \(except ", done.stdout, re.MULTILINE)
     assert "\nDecoder: attention decoder, beam of 1\n" in done.stdout
-    again = run("mini_librispeech", *arguments, "--train.resume", cwd=tmp_path)
+    again = run_recipe("mini_librispeech", *arguments, "--train.resume", cwd=tmp_path)
     assert again.stdout == done.stdout
 
 
@@ -134,7 +113,7 @@ def english_look_alike(root: Path) -> None:
     (root / "speechocean762" / "test" / "utt2spk").write_text("a 0012\nb 0011\nc 0012\n")
 
 
-def test_english_goes_from_speech_to_a_model_that_ships(run: Run, tmp_path: Path) -> None:
+def test_english_goes_from_speech_to_a_model_that_ships(run_recipe: RunRecipe, tmp_path: Path) -> None:
     """Guards every stage of the recipe, their order and resuming; and that the model names no folder."""
     pytest.importorskip("av", reason="the codec needs PyAV")
     english_look_alike(tmp_path / "speech")
@@ -142,10 +121,10 @@ def test_english_goes_from_speech_to_a_model_that_ships(run: Run, tmp_path: Path
         "--quick", "--data.root", tmp_path / "speech", "--train.run-dir", tmp_path / "run",
         "--batch.cache-dir", tmp_path / "features", "--lm", word_model(tmp_path),
     ]  # fmt: skip
-    first = run("english", *arguments, "--stages", "data", "trunk", cwd=tmp_path)
+    first = run_recipe("english", *arguments, "--stages", "data", "trunk", cwd=tmp_path)
     assert first.returncode == 0, first.stderr
     assert len((tmp_path / "run" / "dev.jsonl").read_text().splitlines()) == 9
-    done = run("english", *arguments, cwd=tmp_path)
+    done = run_recipe("english", *arguments, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "warm start from" in done.stderr
     rows = [line.strip("| ").split(" | ") for line in done.stdout.splitlines() if line.startswith("| ")]
@@ -158,17 +137,17 @@ def test_english_goes_from_speech_to_a_model_that_ships(run: Run, tmp_path: Path
     assert model.settings.provenance["settings"]["branch"]["train.schedule"] == "linear"
     assert model.settings.tunings[0].manifest == "dev.jsonl"
     assert str(tmp_path).encode() not in (tmp_path / "run" / "acoustic.safetensors").read_bytes()
-    again = run("english", *arguments, "--stages", "score", cwd=tmp_path)
+    again = run_recipe("english", *arguments, "--stages", "score", cwd=tmp_path)
     assert again.returncode == 0, again.stderr
     assert again.stdout.splitlines() == done.stdout.splitlines()[:-1]
 
 
-def test_librispeech_preset_runs_on_a_look_alike(run: Run, tmp_path: Path) -> None:
+def test_librispeech_preset_runs_on_a_look_alike(run_recipe: RunRecipe, tmp_path: Path) -> None:
     """Guards the presets of the big recipe, which no test can afford to run on the corpus itself: parsing, a
     few updates without a feature cache, and one score for each test part."""
     for speaker, part in enumerate(["train-clean-100", "dev-clean", "test-clean", "test-other"], start=1):
         look_alike(tmp_path / "LibriSpeech" / part, speaker)
-    done = run(
+    done = run_recipe(
         "librispeech",
         "100h",
         "--data.root",
@@ -187,7 +166,7 @@ def test_librispeech_preset_runs_on_a_look_alike(run: Run, tmp_path: Path) -> No
     )
 
 
-def test_any_corpus_from_a_folder_to_a_report(run: Run, tmp_path: Path) -> None:
+def test_any_corpus_from_a_folder_to_a_report(run_recipe: RunRecipe, tmp_path: Path) -> None:
     """Guards the recipe of every corpus: prepared, trained, tuned with a model of its words, scored; and
     that settings which were never run say so."""
     corpus = tmp_path / "LJSpeech-1.1"
@@ -197,13 +176,13 @@ def test_any_corpus_from_a_folder_to_a_report(run: Run, tmp_path: Path) -> None:
         soundfile.write(corpus / "wavs" / f"LJ1-{number}.wav", 0.1 * rng.standard_normal(16_000), 16_000)
     (corpus / "metadata.csv").write_text("".join(f"LJ1-{number}|1|Go, do you.\n" for number in range(10)))
     arguments = ["--data.root", tmp_path, "--batch.cache-dir", "None", "--grid.points", "2", *TINY]
-    done = run("corpus", "ljspeech", *arguments, cwd=tmp_path)
+    done = run_recipe("corpus", "ljspeech", *arguments, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "ljspeech: these settings were never run on this corpus" in done.stderr
     assert len(re.findall(r"^%WER \d+\.\d+ \[ \d+ / 3, ", done.stdout, re.MULTILINE)) == 2
     assert re.search(r"^Weights: .* tuned on .*dev\.jsonl \(1 utterances", done.stdout, re.MULTILINE)
     assert len(read_manifest(tmp_path / "runs" / "ljspeech" / "train.jsonl")) == 8
-    unknown = run("corpus", "ljspeach", cwd=tmp_path)
+    unknown = run_recipe("corpus", "ljspeach", cwd=tmp_path)
     assert unknown.returncode == 2
     assert unknown.stderr.startswith("error: unknown preset 'ljspeach'. Expected one of: yesno, ")
 
@@ -218,19 +197,19 @@ def own_folder(folder: Path, text: str) -> Path:
     return folder
 
 
-def test_own_data_from_a_folder_to_a_score(run: Run, tmp_path: Path) -> None:
+def test_own_data_from_a_folder_to_a_score(run_recipe: RunRecipe, tmp_path: Path) -> None:
     """Guards the way from recordings to a model and a tuned language model in one command."""
     root = own_folder(tmp_path / "mine", "Geh dorthin!")
     arguments = ["--data.root", root, "--from-scratch", "--batch.cache-dir", "None", "--grid.points", "2"]
-    done = run("own_data", *arguments, *TINY, cwd=tmp_path)
+    done = run_recipe("own_data", *arguments, *TINY, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "split by utterance: no speaker is named" in done.stderr
     assert len(re.findall(r"^%WER \d+\.\d+ \[ \d+ / 2, ", done.stdout, re.MULTILINE)) == 2
     assert re.search(r"^Weights: .* tuned on .*dev\.jsonl \(1 utterances", done.stdout, re.MULTILINE)
     assert len(read_manifest(tmp_path / "runs" / "own_data" / "train.jsonl")) == 10
-    inside = run("own_data", "--data.root", ".", "--from-scratch", cwd=root)
+    inside = run_recipe("own_data", "--data.root", ".", "--from-scratch", cwd=root)
     assert (inside.returncode, "--train.run-dir runs/own_data: is inside ." in inside.stderr) == (2, True)
-    missing = run("own_data", "--data.root", tmp_path / "nowhere", cwd=tmp_path)
+    missing = run_recipe("own_data", "--data.root", tmp_path / "nowhere", cwd=tmp_path)
     assert missing.returncode == 2
     assert missing.stderr == (
         f"error: {tmp_path / 'nowhere'}: no such folder. Expected a folder of recordings with transcripts. "
@@ -299,12 +278,14 @@ def few_digits(monkeypatch: pytest.MonkeyPatch) -> Splits:
     return few
 
 
-def test_digits_scores_and_says_where_the_results_are(run: Run, few_digits: Splits, tmp_path: Path) -> None:
+def test_digits_scores_and_says_where_the_results_are(
+    run_recipe: RunRecipe, few_digits: Splits, tmp_path: Path
+) -> None:
     """Guards the demo's last lines, which new users see first; --train.resume knows a finished run."""
     fsdd_look_alike(tmp_path)
     folders = ["--train.run-dir", tmp_path / "run", "--batch.cache-dir", tmp_path / "features"]
     arguments = ["--data.root", tmp_path, *folders, *TINY, "--train.updates", "15"]
-    done = run("digits", *arguments, cwd=tmp_path)
+    done = run_recipe("digits", *arguments, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     words = sum(len(utterance.text.split()) for utterance in few_digits.test)
     for line in (
@@ -320,17 +301,17 @@ def test_digits_scores_and_says_where_the_results_are(run: Run, few_digits: Spli
     assert {json.loads(row)["id"] for row in rows} == {utterance.id for utterance in few_digits.test}
     written = {word for row in rows for word in json.loads(row)["hypothesis"].split()}
     assert written <= set(digits.WORDS), "the vocabulary is the ten words"
-    again = run("digits", *arguments, "--train.resume", cwd=tmp_path)
+    again = run_recipe("digits", *arguments, "--train.resume", cwd=tmp_path)
     assert again.returncode == 0, again.stderr
     assert again.stdout == done.stdout
     suggested = done.stdout.splitlines()[-1].removeprefix("Try:   asr ").replace("*.wav", WAV)
     assert main(suggested.split()) == 0
 
 
-def test_fsdd_takes_each_speaker_in_turn(run: Run, tmp_path: Path) -> None:
+def test_fsdd_takes_each_speaker_in_turn(run_recipe: RunRecipe, tmp_path: Path) -> None:
     """Guards the split of the real digits: every speaker is tested once, in a separate run folder."""
     fsdd_look_alike(tmp_path)
-    done = run(
+    done = run_recipe(
         "digits", "--data.corpus", "fsdd", "--data.root", tmp_path, "--train.run-dir", tmp_path / "run",
         "--data.no-synthetic", "--data.no-children", "--batch.cache-dir", "None", *TINY, cwd=tmp_path,
     )  # fmt: skip
@@ -343,12 +324,14 @@ def test_fsdd_takes_each_speaker_in_turn(run: Run, tmp_path: Path) -> None:
     assert "40 utterances" in (tmp_path / "run-fsdd-theo" / "train.log").read_text()
 
 
-def test_digits_from_the_model_that_ships(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_digits_from_the_model_that_ships(
+    run_recipe: RunRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Guards the preset that starts from the model that ships: every weight is copied."""
     every = fsdd.prepare(None, "theo")
     few = Splits(train=every.train[::10], dev=every.dev[::10], test=every.test[::5])
     monkeypatch.setattr(fsdd, "prepare", lambda root, speaker: few)
-    done = run(
+    done = run_recipe(
         "digits", "english", "--data.corpus", "fsdd", "--data.speakers", "theo",
         "--train.updates", "1", "--train.run-dir", tmp_path / "run",
         "--batch.seconds", "20", "--batch.cache-dir", tmp_path / "features", "--augment.speeds", "1.0",
@@ -380,14 +363,14 @@ def test_people_of_the_demo_are_not_in_the_training_data(speech: Path) -> None:
 
 
 @pytest.mark.usefixtures("few_digits")
-def test_cells_are_compared_with_equal_numbers_of_weights(run: Run, tmp_path: Path) -> None:
+def test_cells_are_compared_with_equal_numbers_of_weights(run_recipe: RunRecipe, tmp_path: Path) -> None:
     """Guards the comparison: every kind of net and seed is trained and scored, as large as the others, and
     the same command goes on with what is there instead of failing on its own run folders."""
     arguments = [
         "--cells", "rnn", "lstm", "--seeds", "1", "--train.run-dir", tmp_path / "digits",
         "--batch.cache-dir", tmp_path / "features", *TINY, "--model.width", "64", "--train.updates", "2",
     ]  # fmt: skip
-    done = run("compare_cells", *arguments, cwd=tmp_path)
+    done = run_recipe("compare_cells", *arguments, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     rows = [line.split(" | ") for line in done.stdout.splitlines() if "way" in line]
     assert [row[0] for row in rows] == [
@@ -399,18 +382,18 @@ def test_cells_are_compared_with_equal_numbers_of_weights(run: Run, tmp_path: Pa
     weights = [float(row[6].split()[0]) for row in rows]
     assert max(weights) < 1.05 * min(weights)
     assert (tmp_path / "digits-cells" / "figure.png").stat().st_size > 5000
-    again = run("compare_cells", *arguments, cwd=tmp_path)
+    again = run_recipe("compare_cells", *arguments, cwd=tmp_path)
     assert again.stdout == done.stdout
 
 
-def test_speech_commands_trains_and_tests(run: Run, tmp_path: Path) -> None:
+def test_speech_commands_trains_and_tests(run_recipe: RunRecipe, tmp_path: Path) -> None:
     """Guards the example of the encoder's final states: it runs, and prints its accuracy."""
     for word in ("down", "go", "left", "no", "right", "stop", "up", "yes"):
         (tmp_path / word).mkdir()
         for number in range(30):
             noise = 0.1 * np.random.default_rng(number).standard_normal(8000)
             soundfile.write(tmp_path / word / f"{number:08x}_nohash_0.wav", noise, 16_000)
-    done = run(
+    done = run_recipe(
         "speech_commands", "--data.root", tmp_path, "--epochs", "1", "--model.width", "8", cwd=tmp_path
     )
     assert done.returncode == 0, done.stderr
@@ -431,7 +414,7 @@ def test_yesno_learns_to_tell_yes_from_no(tmp_path: Path, speech: Path) -> None:
     assert int(errors[1]) <= 12
 
 
-def test_decoders_are_compared_and_not_twice(run: Run, tmp_path: Path, tones: Any) -> None:
+def test_decoders_are_compared_and_not_twice(run_recipe: RunRecipe, tmp_path: Path, tones: Any) -> None:
     """Guards the comparison of decoders: every system has its line, a second run finds all of them done."""
     for speaker in range(1, 10):
         look_alike(tmp_path / "LibriSpeech" / "dev-clean-2", speaker)
@@ -444,7 +427,7 @@ def test_decoders_are_compared_and_not_twice(run: Run, tmp_path: Path, tones: An
         "--model", tones.model, "--lms", "word.arpa", "character.arpa", "--run-dir", "run",
         "--data.root", ".", "--grid.points", 2, "--search-beam", 4, "--beam.beam-size", 8,
     ]  # fmt: skip
-    done = run("compare_decoders", *arguments, cwd=tmp_path)
+    done = run_recipe("compare_decoders", *arguments, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     rows = [line.split(" | ") for line in done.stdout.splitlines() if line.startswith("| ")]
     names = ["greedy", "beam", "beam + word", "beam + word, no other words", "beam + character"]
@@ -453,7 +436,7 @@ def test_decoders_are_compared_and_not_twice(run: Run, tmp_path: Path, tones: An
     assert "perplexity a word" in rows[0]
     for name in ("dev.safetensors", "beam + word/surface.png", "table.md", "systems.png"):
         assert (tmp_path / "run" / name).is_file()
-    again = run("compare_decoders", *arguments, cwd=tmp_path)
+    again = run_recipe("compare_decoders", *arguments, cwd=tmp_path)
     assert again.stdout == done.stdout
     assert again.stderr.count("done before") == len(names)
     assert again.stderr.count("computed before") == 2
