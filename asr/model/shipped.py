@@ -70,8 +70,11 @@ class ModelFiles:
 
 
 SHIPPED_MODELS = {
-    "english": ModelFiles.of_folder(_FOLDER / "english", "english"),
-    "english-fast": ModelFiles.of_folder(_FOLDER / "english", "english-fast", _ENGLISH_FAST),
+    files.name: files
+    for files in (
+        ModelFiles.of_folder(_FOLDER / "english", "english"),
+        ModelFiles.of_folder(_FOLDER / "english", "english-fast", _ENGLISH_FAST),
+    )
 }
 
 

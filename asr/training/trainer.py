@@ -142,7 +142,7 @@ class Trainer(Generic[B]):
             self.microscope.before_update(self.state.update + 1, batches)
             self._update(batches, stop.received)
             self.microscope.after_update(self.state.update, self.state.epoch)
-            if self.save_requested:
+            if self.save_requested and not self.stop_requested:  # else it is saved below
                 self._read_pending()
                 self.writer.wait()
                 self._save()
