@@ -14,6 +14,7 @@ from asr.commands.options import check_output
 from asr.errors import AsrError, DataError, SettingsError
 from asr.model.pronouncer import NetworkPronouncer, read_pronouncer
 from asr.model.sequence_model import load_sequence_model, save_sequence_model
+from asr.progress import Progress
 from asr.scoring.pronunciations import PronunciationScore, score_pronunciations
 from asr.text.letter_to_sound import LetterToSound
 from asr.text.lexicon import Lexicon, Spelling, format_probability, lexicon_for_sounds, read_words
@@ -81,7 +82,7 @@ def run_apply(settings: LexiconApplySettings) -> Iterator[tuple[str | None, AsrE
     weights = settings.weights or (1 / len(pronouncers),) * len(pronouncers)
     combined = CombinedPronouncer(pronouncers, weights)
     pronouncer = combined if len(pronouncers) > 1 else pronouncers[0]
-    done = (_lines(one, settings) for one in pronounce_words(pronouncer, words, settings.nbest))
+    done = (_lines(one, settings) for one in _with_progress(pronouncer, words, settings.nbest))
     if settings.output is None:
         yield from done
         return
@@ -94,6 +95,14 @@ def run_apply(settings: LexiconApplySettings) -> Iterator[tuple[str | None, AsrE
             if error is not None:
                 yield None, error
     yield f"{settings.output}: {written} of {len(words)} words", None
+
+
+def _with_progress(pronouncer: Pronouncer, words: list[str], nbest: int) -> Iterator[Pronounced]:
+    """As `pronounce_words`; a network takes minutes for a lexicon's words."""
+    progress = Progress("pronunciations", len(words))
+    for number, pronounced in enumerate(pronounce_words(pronouncer, words, nbest), 1):
+        progress.report(number, f"{number:,} of {len(words):,} words")
+        yield pronounced
 
 
 def _lines(pronounced: Pronounced, settings: LexiconApplySettings) -> tuple[str | None, AsrError | None]:

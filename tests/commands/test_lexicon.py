@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import logging
 import re
 import runpy
 import sys
@@ -13,7 +14,7 @@ from safetensors.torch import load_file
 
 from asr.batching.examples import TextConfig, learn_tokenizer
 from asr.cli import main
-from asr.commands.lexicon import _names
+from asr.commands.lexicon import LexiconApplySettings, _names, run_apply
 from asr.corpora.utterance import Utterance
 from asr.text.lexicon import parse_lexicon, read_lexicon
 
@@ -111,6 +112,22 @@ def test_resume(lexicon: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str
     status, _, log = run(capsys, *arguments, "--train.resume")
     assert status == 2
     assert "the digest of the training and dev data was" in log
+
+
+def test_apply_shows_progress(
+    lexicon: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A network works for minutes on the words of a lexicon."""
+    monkeypatch.setattr("asr.progress._REPORT_EVERY_S", 0.0)
+    words = tmp_path / "words.txt"
+    words.write_text("bad\nab\nda\n")
+    with caplog.at_level(logging.INFO, "asr"):
+        settings = LexiconApplySettings((words,), lexicon=lexicon)
+        assert len([text for text, _ in run_apply(settings) if text]) == 3
+    shown = [record.getMessage() for record in caplog.records if getattr(record, "transient", False)]
+    assert [line.split(",")[0] for line in shown] == [
+        f"pronunciations: {number} of 3 words" for number in (1, 2, 3)
+    ]
 
 
 def test_apply_options(lexicon: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
