@@ -19,7 +19,13 @@ from asr.decoding.rescoring import TwoPassDecoder
 from asr.decoding.resources import DecodingResources, attention_decoder_of
 from asr.errors import ModelError, SettingsError, option_name
 from asr.model.acoustic import AcousticModel
-from asr.model.decoding_weights import WEIGHT_NAMES, DecodingWeights, Tuning, TuningKey
+from asr.model.decoding_weights import (
+    OF_ANOTHER_LM,
+    WEIGHT_NAMES,
+    DecodingWeights,
+    Tuning,
+    closest_tuning,
+)  # fmt: skip
 
 __all__ = ["DescribedDecoder", "build_decoder"]
 
@@ -108,9 +114,7 @@ def _beam_decoder(settings: DecoderSettings, model: AcousticModel, nbest: int) -
     """A beam search: the weights that are given, else those tuned for these resources, else the defaults."""
     tokenizer, tunings, given = model.settings.tokenizer, model.settings.tunings, settings.given
     resources = DecodingResources.read(settings, model)
-    # weights that were found without the hot words are better than none
-    keys = (resources.key, replace(resources.key, hotwords=""))
-    tuning = next((old for key in keys for old in tunings if old.key == key), None)
+    tuning, difference = closest_tuning(tunings, resources.key)
     start = replace(settings.beam, weights=tuning.weights) if tuning else settings.beam
     config = replace(start, nbest=nbest).with_weights(**given)
     priors: tuple[float, ...] = ()
@@ -133,8 +137,10 @@ def _beam_decoder(settings: DecoderSettings, model: AcousticModel, nbest: int) -
     return DescribedDecoder(
         decoder=decoder,
         name=name,
-        weights=_describe(config.weights, used, given, tuning, resources.key),
-        tuned=tuning is not None or not needed or given.keys() >= {*needed, "word_bonus"},
+        weights=_describe(config.weights, used, given, tuning, difference),
+        tuned=bool(tuning and difference != OF_ANOTHER_LM)
+        or not needed
+        or given.keys() >= {*needed, "word_bonus"},
         unit=resources.unit(tokenizer),
         tuning=tuning,
         vocabulary=resources.vocabulary,
@@ -158,7 +164,11 @@ def _refuse_beam(config: BeamConfig, kind: str) -> None:
 
 
 def _describe(
-    weights: DecodingWeights, names: list[str], given: dict[str, float], tuning: Tuning | None, key: TuningKey
+    weights: DecodingWeights,
+    names: list[str],
+    given: dict[str, float],
+    tuning: Tuning | None,
+    difference: str,
 ) -> str:
     """Each weight with its value, then where they come from."""
     values = ", ".join(f"{name.replace('_', '-')} {getattr(weights, name):g}" for name in names)
@@ -169,8 +179,7 @@ def _describe(
     if tuning is None:
         return f"{values}: defaults, not tuned{kept}"
     percent = 100 * tuning.errors / max(tuning.words, 1)
-    kept += "" if tuning.key == key else ", without these hot words"
     return (
-        f"{values}: tuned{kept} on {tuning.manifest} ({tuning.utterances} utterances, {percent:.2f}% there "
-        f"with a beam of {tuning.beam_size}) at {tuning.date}"
+        f"{values}: tuned{kept}{difference} on {tuning.manifest} ({tuning.utterances} utterances, "
+        f"{percent:.2f}% there with a beam of {tuning.beam_size}) at {tuning.date}"
     )

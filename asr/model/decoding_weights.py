@@ -1,13 +1,16 @@
 """The weights of a beam search, and those that were tuned for a model and are saved with it."""
 
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from asr.errors import ModelError, SettingsError, option_name
 
-__all__ = ["WEIGHT_NAMES", "DecodingWeights", "Tuning", "TuningKey", "tunings_from_json", "tunings_to_json"]
+__all__ = [
+    "OF_ANOTHER_LM", "WEIGHT_NAMES", "DecodingWeights", "Tuning", "TuningKey", "closest_tuning",
+    "tunings_from_json", "tunings_to_json",
+]  # fmt: skip
 
 
 _MAX_WEIGHT = 100.0  # absolute value of a weight: e ** 100 outweighs any evidence in audio
@@ -131,6 +134,37 @@ class Tuning:
     words: int = 0
     beam_size: int = 0
     date: str = ""
+
+
+OF_ANOTHER_LM = ", with another language model"
+_DIFFERENCES = {  # from a tuning's key, nearest first: what may be another, and how reports say so
+    "": (),
+    ", with other hot words": ("hotwords",),
+    ", with another lexicon": ("hotwords", "lexicon"),
+    OF_ANOTHER_LM: ("hotwords", "lexicon", "lm"),
+}
+
+
+def closest_tuning(tunings: Sequence[Tuning], key: TuningKey) -> tuple[Tuning | None, str]:
+    """The tuning of the search that is most like this one: its weights are better than the defaults.
+
+    Args:
+        tunings: of the model.
+        key: of the search.
+
+    Returns:
+        The tuning, and in what it differs, for reports; "" if in nothing. None if the searches of all tunings
+        are of another kind, for example without a language model, or rescored in another way.
+    """
+    for difference, others in _DIFFERENCES.items():
+        for tuning in tunings:
+            both_or_neither_lm = bool(tuning.key.lm) == bool(key.lm)
+            if (
+                both_or_neither_lm
+                and replace(tuning.key, **{name: getattr(key, name) for name in others}) == key
+            ):
+                return tuning, difference
+    return None, ""
 
 
 _PARTS: dict[str, type[DecodingWeights] | type[TuningKey]] = {"weights": DecodingWeights, "key": TuningKey}

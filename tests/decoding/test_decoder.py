@@ -135,8 +135,12 @@ def test_tuned_weights_are_used_and_named(tones: Any, model: Path, lm: Path, run
     assert "tuned (except lm-weight, given) on dev.jsonl" in out
     other = arpa(lm.with_name("other.arpa"), ["ab", "cab", "c"])
     _, out, err = run(*ask[:-3], "--lm", other, "--rescore")
-    assert "lm-weight 0.5" in out
+    assert "lm-weight 1.25" in out
+    assert "tuned, with another language model on dev.jsonl" in out
     assert "warning: the weights are not tuned for this model and language model" in err
+    _, out, _ = run(*ask[:-1])  # another kind of search
+    assert "lm-weight 0.5" in out
+    assert "defaults, not tuned" in out
     store_tuning(model, replace(tuning, data=data_digest(utterances)))
     _, _, err = run(*ask)
     assert "warning: the weights were tuned on these utterances (dev.jsonl)" in err

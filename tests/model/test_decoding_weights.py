@@ -1,11 +1,19 @@
 """Tuned weights as a saved model holds them: flat, and readable by older and newer versions."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from asr.errors import ModelError
-from asr.model.decoding_weights import DecodingWeights, Tuning, TuningKey, tunings_from_json, tunings_to_json
+from asr.model.decoding_weights import (
+    DecodingWeights,
+    Tuning,
+    TuningKey,
+    closest_tuning,
+    tunings_from_json,
+    tunings_to_json,
+)  # fmt: skip
 
 # As version 0.1.0 stored it, before there were `rescore_weight`, penalties and hot words.
 OLD = """{
@@ -42,3 +50,23 @@ def test_unknown_fields_are_refused(row: object) -> None:
     """A weight that a newer version has tuned, and that this one would leave out in silence."""
     with pytest.raises(ModelError, match="unknown fields"):
         tunings_from_json({"tunings": [row]})
+
+
+def test_the_closest_tuning_is_used() -> None:
+    """A word added to a lexicon, or another language model, that takes all weights back to their defaults."""
+    key = TuningKey(lm="8dcd", lexicon="0e52")
+    english, digits = Tuning(key=key), Tuning(key=TuningKey(lexicon="77aa"))
+    attention = Tuning(key=replace(key, attention=True))
+    for asked, expected in (
+        (key, (english, "")),
+        (replace(key, hotwords="c0de"), (english, ", with other hot words")),
+        (replace(key, lexicon="9999"), (english, ", with another lexicon")),
+        (replace(key, lexicon="9999", hotwords="c0de"), (english, ", with another lexicon")),
+        (replace(key, lm="9999"), (english, ", with another language model")),
+        (replace(key, attention=True), (attention, "")),
+        (TuningKey(lexicon="0e52"), (digits, ", with another lexicon")),
+        (replace(key, rescore=True), (None, "")),
+        (replace(key, unknown_words="forbid"), (None, "")),
+        (replace(key, lm="", attention=True), (None, "")),
+    ):
+        assert closest_tuning([attention, digits, english], asked) == expected
