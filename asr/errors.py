@@ -15,7 +15,8 @@ AsrError once, prints that message as one line and exits with its `exit_status`;
 is a bug of this package and keeps its traceback.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 
 __all__ = [
     "AsrError",
@@ -26,6 +27,8 @@ __all__ = [
     "ModelError",
     "SettingsError",
     "TrainingError",
+    "check_choice",
+    "check_number",
     "first_few",
     "option_name",
     "plural",
@@ -81,3 +84,63 @@ class Interrupted(AsrError):  # noqa: N818 (an outcome, not a fault)
 
 class DownloadError(AsrError):
     """A public corpus that could not be fetched, verified or unpacked."""
+
+
+def check_number(
+    option: str,
+    value: float | None,
+    *,
+    least: float | None = None,
+    above: float | None = None,
+    most: float | None = None,
+    below: float | None = None,
+    unit: str = "",
+) -> None:
+    """Refuse a setting that is out of range.
+
+    Args:
+        option: as the user types it.
+        value: of the setting; None, "not given", is in every range.
+        least: the lowest value, itself allowed.
+        above: the lowest value, itself not allowed; one of these two is given.
+        most: the highest value, itself allowed.
+        below: the highest value, itself not allowed.
+        unit: of the value, for the message.
+
+    Raises:
+        SettingsError: it is out of range, or not a number.
+    """
+    if value is None:
+        return
+    lowest = least if least is not None else above
+    highest = most if most is not None else below
+    if lowest is None:
+        raise ValueError(f"{option}: no lower end of its range")
+    inside = value >= lowest if least is not None else value > lowest  # both are false for NaN
+    if inside and (highest is None or (value <= highest if most is not None else value < highest)):
+        return
+    if highest is None or math.isinf(highest):
+        expected = f"at least {lowest:g}" if least is not None else f"above {lowest:g}"
+    elif least is not None and most is not None:
+        expected = f"in {lowest:g}..{highest:g}"
+    else:
+        opening, closing = "(" if least is None else "[", ")" if most is None else "]"
+        expected = f"in {opening}{lowest:g}, {highest:g}{closing}"
+    got = f"{value}" if isinstance(value, int) else f"{value:g}"
+    raise SettingsError(f"{option} must be {expected}{unit and ' '}{unit}. Got {got}.")
+
+
+def check_choice(option: str, value: object, choices: Iterable[str]) -> None:
+    """Refuse a setting that is none of the names that it may have.
+
+    Args:
+        option: as the user types it.
+        value: of the setting.
+        choices: the names: those of a `Literal` by `typing.get_args`.
+
+    Raises:
+        SettingsError: it is none of them.
+    """
+    names = tuple(choices)
+    if value not in names:
+        raise SettingsError(f"{option} must be one of {', '.join(names)}. Got {value!r}.")

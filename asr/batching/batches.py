@@ -17,7 +17,7 @@ from asr.batching.examples import Example, ExampleColumns, utterances_of
 from asr.batching.loader import Loader, loader_processes
 from asr.batching.sampler import Plan, PlannedBatch, Sampler, Sharding
 from asr.device import one_thread
-from asr.errors import AsrError, DataError, SettingsError
+from asr.errors import AsrError, DataError, SettingsError, check_number
 from asr.frontend.augment import AS_RECORDED, AugmentConfig, Augmenter, Conditions, Masks
 from asr.frontend.augment.draws import generator
 from asr.frontend.augment.mel_warp import warp_mel
@@ -49,20 +49,12 @@ class BatchConfig:
     cache_workers: int | None = None
 
     def __post_init__(self) -> None:
-        if self.seconds <= 0:
-            raise SettingsError(f"--batch.seconds must be above 0. Got {self.seconds:g}.")
-        if self.shards is not None and self.shards < 1:
-            raise SettingsError(f"--batch.shards must be at least 1. Got {self.shards}.")
-        if self.open_tars < 1:
-            raise SettingsError(f"--batch.open-tars must be at least 1. Got {self.open_tars}.")
-        if self.shortest_first_epochs < 0:
-            raise SettingsError(
-                f"--batch.shortest-first-epochs must not be negative. Got {self.shortest_first_epochs}."
-            )
-        if self.workers is not None and self.workers < 0:
-            raise SettingsError(f"--batch.workers must not be negative. Got {self.workers}.")
-        if self.cache_workers is not None and self.cache_workers < 1:
-            raise SettingsError(f"--batch.cache-workers must be at least 1. Got {self.cache_workers}.")
+        check_number("--batch.seconds", self.seconds, above=0)
+        check_number("--batch.shards", self.shards, least=1)
+        check_number("--batch.open-tars", self.open_tars, least=1)
+        check_number("--batch.shortest-first-epochs", self.shortest_first_epochs, least=0)
+        check_number("--batch.workers", self.workers, least=0)
+        check_number("--batch.cache-workers", self.cache_workers, least=1)
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from asr.corpora.arrow import ArrowManifest, columns, durations, id_hashes, tar_numbers
 from asr.corpora.utterance import Utterance
-from asr.errors import DataError, SettingsError
+from asr.errors import DataError, SettingsError, check_choice, check_number
 from asr.frontend.features import FeatureConfig, frame_count
 from asr.model.ctc import required_steps, required_steps_of_all
 from asr.model.encoder import step_count
@@ -70,15 +70,11 @@ class TextConfig:
     too_long: Literal["drop", "fail"] = "drop"
 
     def __post_init__(self) -> None:
-        if self.unknown not in ("error", "drop"):
-            raise SettingsError(f"--text.unknown must be error or drop. Got {self.unknown!r}.")
-        if self.too_long not in ("drop", "fail"):
-            raise SettingsError(f"--text.too-long must be drop or fail. Got {self.too_long!r}.")
+        check_choice("--text.unknown", self.unknown, ("error", "drop"))
+        check_choice("--text.too-long", self.too_long, ("drop", "fail"))
         in_language(self.normalizer, self.language)  # raises for an unknown name
-        if self.units not in get_args(Units):
-            raise SettingsError(f"--text.units must be {', '.join(get_args(Units))}. Got {self.units!r}.")
-        if self.bpe_size < 3:
-            raise SettingsError(f"--text.bpe-size must be at least 3. Got {self.bpe_size}.")
+        check_choice("--text.units", self.units, get_args(Units))
+        check_number("--text.bpe-size", self.bpe_size, least=3)
         for name in ("lexicon", "pronouncer"):
             path = getattr(self, name)
             if path is not None and self.units != "phones":

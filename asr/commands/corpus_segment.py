@@ -13,7 +13,7 @@ import tyro
 
 from asr.corpora.manifest import write_manifest
 from asr.corpora.utterance import Utterance
-from asr.errors import AsrError, DataError, SettingsError, plural
+from asr.errors import AsrError, DataError, SettingsError, check_number, plural
 from asr.files import atomic_path, make_writable
 from asr.frontend.audio import audio_blocks, write_audio
 from asr.recognition.aligning import AlignerSettings, TextOfRecording, align_recordings, read_text
@@ -50,8 +50,7 @@ class CorpusSegmentSettings:
     aligner: Annotated[AlignerSettings, tyro.conf.arg(name="")] = field(default_factory=AlignerSettings)
 
     def __post_init__(self) -> None:
-        if self.sample_rate < 1000:
-            raise SettingsError(f"--sample-rate must be at least 1000 Hz. Got {self.sample_rate}.")
+        check_number("--sample-rate", self.sample_rate, least=1000, unit="Hz")
 
 
 def run(settings: CorpusSegmentSettings) -> str:

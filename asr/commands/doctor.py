@@ -14,7 +14,7 @@ from asr.doctor.disagreement import disagreement_findings
 from asr.doctor.examination import Examination, examine
 from asr.doctor.page import build_page
 from asr.doctor.report import report
-from asr.errors import AsrError, DataError, SettingsError, plural
+from asr.errors import AsrError, DataError, SettingsError, check_number, plural
 from asr.files import atomic_path
 from asr.model.saved import load_model
 from asr.model.shipped import find_model
@@ -55,8 +55,7 @@ class DoctorSettings:
     def __post_init__(self) -> None:
         if not self.manifests:
             raise SettingsError("no manifest. Expected at least one .jsonl file. Name one.")
-        if self.workers < 1:
-            raise SettingsError(f"--workers must be at least 1. Got {self.workers}.")
+        check_number("--workers", self.workers, least=1)
         normalize("", self.normalizer)  # raises for an unknown name
         if self.report is not None:
             check_output(self.report, self.manifests, "--report", "doctor.html")

@@ -11,7 +11,7 @@ from typing import Annotated
 import tyro
 
 from asr.commands.options import check_output
-from asr.errors import AsrError, DataError, SettingsError
+from asr.errors import AsrError, DataError, SettingsError, check_number
 from asr.model.pronouncer import NetworkPronouncer, read_pronouncer
 from asr.model.sequence_model import load_sequence_model, save_sequence_model
 from asr.scoring.pronunciations import PronunciationScore, score_pronunciations
@@ -62,8 +62,7 @@ class LexiconApplySettings:
     def __post_init__(self) -> None:
         if not self.words:
             raise SettingsError("no WORDS are given. One text file or more was expected, with a word a line.")
-        if self.nbest < 1:
-            raise SettingsError(f"--nbest must be at least 1. Got {self.nbest}.")
+        check_number("--nbest", self.nbest, least=1)
 
 
 def run_apply(settings: LexiconApplySettings) -> Iterator[tuple[str | None, AsrError | None]]:
@@ -158,8 +157,7 @@ class LexiconScoreSettings:
     """Write word, letters, right pronunciations and those of each system to this JSONL file."""
 
     def __post_init__(self) -> None:
-        if self.nbest < 2:
-            raise SettingsError(f"--nbest must be at least 2, for a combination. Got {self.nbest}.")
+        check_number("--nbest", self.nbest, least=2)  # two systems' lists are combined
 
 
 @dataclass(frozen=True)

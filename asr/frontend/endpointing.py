@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from asr.errors import SettingsError
+from asr.errors import check_number
 from asr.frontend.segmentation import NO_SPEECH, PAD_S, SPEECH
 from asr.frontend.voice_activity import FRAME_S, VadName, VoiceActivity
 
@@ -26,12 +26,8 @@ class EndpointConfig:
     vad: VadName = "auto"
 
     def __post_init__(self) -> None:
-        if not self.endpoint_s >= _SHORT_PAUSE_S:
-            raise SettingsError(
-                f"--endpoint-s must be at least {_SHORT_PAUSE_S:g} seconds. Got {self.endpoint_s:g}."
-            )
-        if not self.max_utterance_s >= 1:
-            raise SettingsError(f"--max-utterance-s must be at least 1 second. Got {self.max_utterance_s:g}.")
+        check_number("--endpoint-s", self.endpoint_s, least=_SHORT_PAUSE_S, unit="seconds")
+        check_number("--max-utterance-s", self.max_utterance_s, least=1, unit="second")
 
 
 @dataclass(frozen=True)

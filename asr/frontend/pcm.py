@@ -9,7 +9,7 @@ from typing import BinaryIO, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from asr.errors import AudioError, SettingsError
+from asr.errors import AudioError, check_choice, check_number
 from asr.frontend.recordings import HIGHEST_RATE, LOWEST_RATE
 
 __all__ = ["PcmFormat", "PcmStream", "SampleType", "decode_pcm"]
@@ -44,13 +44,9 @@ class PcmFormat:
     channels: int = 1  # of raw PCM; their mean is recognised
 
     def __post_init__(self) -> None:
-        if self.samples not in get_args(SampleType):
-            choices = ", ".join(get_args(SampleType))
-            raise SettingsError(f"--pcm.samples must be one of {choices}. Got {self.samples!r}.")
-        if not LOWEST_RATE <= self.rate <= HIGHEST_RATE:
-            raise SettingsError(f"--pcm.rate must be in {LOWEST_RATE}..{HIGHEST_RATE} Hz. Got {self.rate}.")
-        if not 1 <= self.channels <= 64:
-            raise SettingsError(f"--pcm.channels must be in 1..64. Got {self.channels}.")
+        check_choice("--pcm.samples", self.samples, get_args(SampleType))
+        check_number("--pcm.rate", self.rate, least=LOWEST_RATE, most=HIGHEST_RATE, unit="Hz")
+        check_number("--pcm.channels", self.channels, least=1, most=64)
 
     @property
     def frame_bytes(self) -> int:

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from asr.errors import SettingsError
+from asr.errors import check_number
 from asr.frontend.voice_activity import FRAME_S, VadName, VoiceActivity
 
 __all__ = ["SegmentationConfig", "Segmenter", "SpeechSegment"]
@@ -39,10 +39,7 @@ class SegmentationConfig:
     vad: VadName = "auto"
 
     def __post_init__(self) -> None:
-        if not self.max_segment_s >= _LEAST_SEGMENT_S:
-            raise SettingsError(
-                f"--max-segment-s must be at least {_LEAST_SEGMENT_S:g} seconds. Got {self.max_segment_s:g}."
-            )
+        check_number("--max-segment-s", self.max_segment_s, least=_LEAST_SEGMENT_S, unit="seconds")
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import torch
 import tyro
 from torch import Tensor, nn
 
-from asr.errors import SettingsError
+from asr.errors import check_choice, check_number
 from asr.frontend.features import frame_mask
 from asr.model.attention_decoder import AttentionDecoderConfig
 from asr.model.loss import LossConfig
@@ -46,14 +46,10 @@ class EncoderConfig:
     )
 
     def __post_init__(self) -> None:
-        if self.size not in SIZES:
-            raise SettingsError(f"--model.size must be one of {', '.join(SIZES)}. Got {self.size!r}.")
-        if self.subsampling not in _STRIDES:
-            raise SettingsError(f"--model.subsampling must be in 1..8. Got {self.subsampling}.")
-        if self.front not in ("conv", "stack"):
-            raise SettingsError(f"--model.front must be conv or stack. Got {self.front!r}.")
-        if self.channels < 1:
-            raise SettingsError(f"--model.channels must be at least 1. Got {self.channels}.")
+        check_choice("--model.size", self.size, SIZES)
+        check_number("--model.subsampling", self.subsampling, least=min(_STRIDES), most=max(_STRIDES))
+        check_choice("--model.front", self.front, ("conv", "stack"))
+        check_number("--model.channels", self.channels, least=1)
         self.recurrent()  # checks the rest
 
     def recurrent(self) -> RecurrentConfig:

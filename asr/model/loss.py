@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from asr.errors import SettingsError
+from asr.errors import check_choice, check_number
 
 __all__ = ["LossConfig"]
 
@@ -19,9 +19,6 @@ class LossConfig:
     ctc_weight: float = 0.1  # of CTC's loss beside the CRF's, which keeps training stable
 
     def __post_init__(self) -> None:
-        if self.criterion not in ("ctc", "crf"):
-            raise SettingsError(f"--model.criterion must be ctc or crf. Got {self.criterion!r}.")
-        if self.denominator_order not in (2, 3):
-            raise SettingsError(f"--model.denominator-order must be 2 or 3. Got {self.denominator_order}.")
-        if not 0 <= self.ctc_weight < math.inf:
-            raise SettingsError(f"--model.ctc-weight must be at least 0. Got {self.ctc_weight:g}.")
+        check_choice("--model.criterion", self.criterion, ("ctc", "crf"))
+        check_number("--model.denominator-order", self.denominator_order, least=2, most=3)
+        check_number("--model.ctc-weight", self.ctc_weight, least=0, below=math.inf)

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from asr.errors import SettingsError
+from asr.errors import SettingsError, check_number
 from asr.recognition.text_alignment import AlignedText
 from asr.text.scripts import join_words
 
@@ -37,8 +37,7 @@ class CuttingConfig:
                 f"--min-s {self.min_s:g} --max-s {self.max_s:g}. Expected seconds above 0, the first fewer "
                 f"than the second."
             )
-        if not self.pause_s >= _QUIET_S:
-            raise SettingsError(f"--pause-s is {self.pause_s:g}. Expected at least {_QUIET_S:g} seconds.")
+        check_number("--pause-s", self.pause_s, least=_QUIET_S, unit="seconds")
 
 
 @dataclass(frozen=True)

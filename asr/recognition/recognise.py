@@ -21,7 +21,7 @@ from asr.decoding.greedy import GreedyDecoder
 from asr.decoding.hypothesis import Hypothesis
 from asr.decoding.interface import Decoder
 from asr.device import HostCopy, usable_cores
-from asr.errors import AudioError, SettingsError
+from asr.errors import AudioError, SettingsError, check_number
 from asr.frontend.audio import audio_blocks, read_audio
 from asr.frontend.features import FeatureConfig, require_one_window
 from asr.model.acoustic import AcousticModel
@@ -174,8 +174,7 @@ def run_model(
     Raises:
         SettingsError: batch_s is not above 0, or a batch does not fit into the device's memory.
     """
-    if not batch_s > 0:
-        raise SettingsError(f"--batch-s must be above 0 seconds. Got {batch_s:g}.")
+    check_number("--batch-s", batch_s, above=0, unit="seconds")
     rate = model.settings.features.sample_rate
     progress = _Progress(len(segments) if isinstance(segments, Sized) else recording_count or 0)
     windows: deque[_Window[Output]] = deque()

@@ -11,7 +11,7 @@ from torch import Tensor
 from asr.decoding.hypothesis import Word
 from asr.decoding.word_alignment import align_words
 from asr.decoding.word_graph import AlignedWord, Alignment, AlignmentCosts, WordGraph
-from asr.errors import DataError, SettingsError, first_few
+from asr.errors import DataError, check_number, first_few
 from asr.model.acoustic import AcousticModel
 from asr.progress import clock
 from asr.text.lexicon import Lexicon, spell
@@ -96,8 +96,7 @@ class TextAligner:
         lexicon: Lexicon | None = None,
         min_score: float = 0.1,
     ) -> None:
-        if not 0.0 <= min_score <= 1.0:
-            raise SettingsError(f"--min-score is {min_score:g}. Expected a confidence, 0 to 1.")
+        check_number("--min-score", min_score, least=0, most=1)
         self._tokenizer = model.settings.tokenizer
         self._normalizer = model.settings.text_normalizer
         self._step_s = model.step_s

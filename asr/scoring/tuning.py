@@ -13,7 +13,7 @@ from asr.decoding.greedy import GreedyDecoder
 from asr.decoding.hypothesis import Hypothesis
 from asr.decoding.rescoring import TwoPassDecoder
 from asr.decoding.resources import DecodingResources, data_digest
-from asr.errors import DataError, SettingsError
+from asr.errors import DataError, check_number
 from asr.lm.perplexity import PerplexityResult, sentence_perplexity
 from asr.model.acoustic import AcousticModel
 from asr.model.decoding_weights import WEIGHT_NAMES, DecodingWeights, Tuning, TuningKey
@@ -103,8 +103,7 @@ def tune(
     resources, beam = decoder.resources, decoder.config
     if not utterances:
         raise DataError(f"{manifest or 'the dev set'}: no utterance to tune on. Expected at least one.")
-    if search_beam < 1:
-        raise SettingsError(f"--search-beam is {search_beam}. Expected at least 1.")
+    check_number("--search-beam", search_beam, least=1)
     grid = _grid_for(resources, grid, given or {})
     unit = resources.unit(tokenizer)
     references = reference_texts(utterances, tokenizer, rules, unit)

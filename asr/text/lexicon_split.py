@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from asr.errors import DataError, SettingsError
+from asr.errors import DataError, check_number
 from asr.text.lexicon import Lexicon
 
 __all__ = ["LexiconSplit", "SplitConfig", "split_lexicon", "stem"]
@@ -108,8 +108,7 @@ class SplitConfig:
     words: int = 0  # of the lexicon that are used at all, drawn at random, for a quick trial; 0 for all
 
     def __post_init__(self) -> None:
-        if self.words < 0:
-            raise SettingsError(f"--split.words must be at least 0. Got {self.words}.")
+        check_number("--split.words", self.words, least=0)
 
     def apply(self, lexicon: Lexicon) -> LexiconSplit:
         """The parts of a lexicon.

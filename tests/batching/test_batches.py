@@ -371,7 +371,7 @@ def test_settings() -> None:
     """Guards the ranges, by the names that the user types."""
     with pytest.raises(SettingsError, match=r"batch\.seconds must be above 0. Got 0"):
         BatchConfig(seconds=0)
-    with pytest.raises(SettingsError, match=r"batch\.workers must not be negative. Got -1"):
+    with pytest.raises(SettingsError, match=r"batch\.workers must be at least 0. Got -1"):
         BatchConfig(workers=-1)
     with pytest.raises(SettingsError, match=r"batch\.cache-workers must be at least 1. Got 0"):
         BatchConfig(cache_workers=0)

@@ -154,8 +154,8 @@ def test_text_without_crf(manifest: Path, settings: Settings, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"criterion": "mmi"}, "--model.criterion must be ctc or crf. Got 'mmi'."),
-        ({"denominator_order": 4}, "--model.denominator-order must be 2 or 3. Got 4."),
+        ({"criterion": "mmi"}, "--model.criterion must be one of ctc, crf. Got 'mmi'."),
+        ({"denominator_order": 4}, "--model.denominator-order must be in 2..3. Got 4."),
         ({"ctc_weight": -1.0}, "--model.ctc-weight must be at least 0. Got -1."),
         ({"ctc_weight": math.inf}, "--model.ctc-weight must be at least 0. Got inf."),
     ],

@@ -2,7 +2,7 @@
 
 from typing import Literal, get_args
 
-from asr.errors import SettingsError
+from asr.errors import SettingsError, check_choice
 from asr.model.recurrent.cells import Elman, Gru, LiGru, Lstm
 from asr.model.recurrent.initialization import initialize
 from asr.model.recurrent.unidirectional import UnidirectionalLayer
@@ -52,8 +52,7 @@ def check_cell(cell: str, projection: int) -> None:
     Raises:
         SettingsError: the cell is unknown, or has no projection.
     """
-    if cell not in CELL_NAMES:
-        raise SettingsError(f"--model.cell must be one of {', '.join(CELL_NAMES)}. Got {cell!r}.")
+    check_choice("--model.cell", cell, CELL_NAMES)
     if projection and not cell.startswith("lstm"):
         raise SettingsError(
             f"--model.projection is {projection}, but a {cell} cell has no recurrent projection, only lstm "

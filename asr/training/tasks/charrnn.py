@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from asr.device import autocast
-from asr.errors import DataError, SettingsError, option_name
+from asr.errors import DataError, SettingsError, check_number
 from asr.lm.charrnn import CharRnn, load_charrnn, save_charrnn
 from asr.model.recurrent.unidirectional import State
 from asr.training.distributed import Process
@@ -38,11 +38,8 @@ class StreamConfig:
     block: int = 128  # characters over which gradients reach back
 
     def __post_init__(self) -> None:
-        for name in ("streams", "block"):
-            if getattr(self, name) < 1:
-                raise SettingsError(
-                    f"{option_name('text', name)} must be at least 1. Got {getattr(self, name)}."
-                )
+        check_number("--text.streams", self.streams, least=1)
+        check_number("--text.block", self.block, least=1)
 
 
 @dataclass(frozen=True)

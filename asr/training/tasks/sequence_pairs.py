@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from asr.batching.sampler import group_by_length
 from asr.device import autocast
-from asr.errors import DataError, SettingsError
+from asr.errors import DataError, check_number
 from asr.model.sequence_model import (
     Ids,
     PaddedIds,
@@ -34,8 +34,7 @@ class PairConfig:
     symbols: int = 2000  # most source and target symbols of a process's batch, padding included
 
     def __post_init__(self) -> None:
-        if self.symbols < 1:
-            raise SettingsError(f"--pairs.symbols must be at least 1. Got {self.symbols}.")
+        check_number("--pairs.symbols", self.symbols, least=1)
 
 
 @dataclass(frozen=True)
