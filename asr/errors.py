@@ -40,9 +40,18 @@ def option_name(*fields: str) -> str:
     return "--" + ".".join(fields).replace("_", "-")
 
 
-def first_few(names: Sequence[str], most: int) -> str:
-    """Names for a message: the first of them, and dots for further ones."""
-    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
+def first_few(names: Sequence[str], most: int, separator: str = ", ", total: int | None = None) -> str:
+    """Names for a message: the first of them, and how many more there are.
+
+    Args:
+        names: all of them, or, where they take long to make, the first.
+        most: that the message has.
+        separator: between two.
+        total: how many there are; None: as many as given.
+    """
+    left = (len(names) if total is None else total) - most
+    more = f"{separator.strip(' ,')} and {left:,} more" if left > 0 else ""
+    return separator.join(names[:most]) + more
 
 
 def plural(count: int, noun: str, ending: str = "s") -> str:

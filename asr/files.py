@@ -1,5 +1,6 @@
 """Files: written whole or not at all, lines of text, digests of contents, locks between processes.
 
+write_text, json_line            text, and JSON Lines
 write_atomically, atomic_path    a crash or a full disk spares the older file
 make_writable                    a folder, before the work whose results it gets
 move_into_place                  the last step of both, for a file that was written piece by piece
@@ -11,13 +12,14 @@ locked                           of several processes one works and the others w
 import codecs
 import fcntl
 import hashlib
+import json
 import os
 import shlex
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
 
@@ -27,8 +29,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 __all__ = [
-    "atomic_path", "encoding_of", "file_digest", "locked", "make_writable", "move_into_place", "not_utf8",
-    "read_lines", "weights_digest", "write_atomically",
+    "atomic_path", "encoding_of", "file_digest", "json_line", "locked", "make_writable", "move_into_place",
+    "not_utf8", "read_lines", "weights_digest", "write_atomically", "write_text",
 ]  # fmt: skip
 
 
@@ -54,6 +56,32 @@ def atomic_path(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # after success there is none
             temporary.unlink()
+
+
+def write_text(path: Path, text: str | Iterable[str]) -> None:
+    """Write text in UTF-8; the file appears complete or not at all.
+
+    A pipe or a terminal is written to directly: a rename would replace it. Half a surrogate pair, which JSON
+    and names of files may hold but UTF-8 cannot, is written as its escape, which JSON reads again.
+
+    Args:
+        path: of the file, in an existing folder.
+        text: or its parts, one after the other; lines end in a line feed.
+
+    Raises:
+        OSError: the file cannot be written; it names `path`.
+    """
+    direct = path.exists() and not path.is_file()
+    with (
+        nullcontext(path) if direct else atomic_path(path) as target,
+        target.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as file,
+    ):
+        file.writelines([text] if isinstance(text, str) else text)
+
+
+def json_line(row: Any) -> str:
+    """A line of JSON Lines, with letters of all scripts as they are."""
+    return json.dumps(row, ensure_ascii=False) + "\n"
 
 
 def move_into_place(temporary: Path, path: Path) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from asr.errors import SettingsError, check_choice, check_number
+from asr.errors import SettingsError, check_choice, check_number, first_few
 
 
 @pytest.mark.parametrize(
@@ -44,3 +44,11 @@ def test_choices() -> None:
     check_choice("--option", "b", ("a", "b"))
     with pytest.raises(SettingsError, match=r"^--option must be one of a, b\. Got 'c'\.$"):
         check_choice("--option", "c", {"a": 1, "b": 2})
+
+
+def test_first_few() -> None:
+    """Guards the count of what a message does not name."""
+    assert first_few([], 2) == ""
+    assert first_few(["a", "b"], 2) == "a, b"
+    assert first_few(["a", "b", "c"], 2) == "a, b and 1 more"
+    assert first_few(["a", "b"], 2, "; ", total=1002) == "a; b; and 1,000 more"

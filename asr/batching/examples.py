@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from asr.corpora.arrow import ArrowManifest, columns, durations, id_hashes, tar_numbers
 from asr.corpora.utterance import Utterance
-from asr.errors import DataError, SettingsError, check_choice, check_number
+from asr.errors import DataError, SettingsError, check_choice, check_number, first_few
 from asr.frontend.features import FeatureConfig, frame_count
 from asr.model.ctc import required_steps, required_steps_of_all
 from asr.model.encoder import step_count
@@ -254,7 +254,8 @@ def make_examples(
             f"its audio has {steps[row]})"
             for row in np.flatnonzero(~fits)[:_MAX_NAMES].tolist()
         ]
-        _report(named, len(utterances) - len(rows), len(utterances), config, kind)
+        dropped = len(utterances) - len(rows)
+        _report_dropped(first_few(named, _MAX_NAMES, "; ", dropped), dropped, len(utterances), config, kind)
     if not len(rows):
         raise DataError(f"none of {len(utterances)} {kind} utterances can be used. Correct the manifest.")
     tars = tar_numbers(utterances)
@@ -339,19 +340,17 @@ def _hash_ids(utterances: Sequence[Utterance], kind: str) -> NDArray[np.uint64]:
     names = Counter(name for (part,) in columns(utterances, "id") for name in part)
     if repeated := [name for name, count in names.items() if count > 1]:
         raise DataError(
-            f"{len(repeated)} ids name more than one {kind} utterance: {', '.join(repeated[:_MAX_NAMES])}. "
+            f"{len(repeated)} ids name more than one {kind} utterance: {first_few(repeated, _MAX_NAMES)}. "
             f"Expected every id once over all {kind} manifests. Rename them, or leave out a manifest that "
             f"repeats another."
         )
     return hashes
 
 
-def _report(named: list[str], dropped: int, total: int, config: TextConfig, kind: str) -> None:
-    more = f"; and {dropped - len(named)} more" if dropped > len(named) else ""
+def _report_dropped(named: str, dropped: int, total: int, config: TextConfig, kind: str) -> None:
     message = (
-        f"{dropped} of {total} {kind} utterances are too short for their transcripts: "
-        f"{'; '.join(named)}{more}. CTC needs one encoder step per token and one more between "
-        f"equal neighbours."
+        f"{dropped} of {total} {kind} utterances are too short for their transcripts: {named}. CTC needs one "
+        f"encoder step per token and one more between equal neighbours."
     )
     if config.too_long == "fail":
         raise DataError(

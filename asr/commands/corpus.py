@@ -1,7 +1,6 @@
 """`asr corpus`: public corpora and folders of your own, as manifests; manifests for other toolkits."""
 
 import contextlib
-import json
 import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -22,7 +21,7 @@ from asr.corpora.tar_files import write_tar_files
 from asr.corpora.transfer_progress import size_text
 from asr.corpora.utterance import Utterance
 from asr.errors import AsrError, DataError, SettingsError
-from asr.files import atomic_path
+from asr.files import json_line, write_text
 from asr.transcripts.segments import SEGMENT_READERS
 
 __all__ = [
@@ -279,11 +278,7 @@ def _write_left_out(path: Path, left_out: Sequence[LeftOut]) -> None:
         path.unlink(missing_ok=True)
         return
     try:
-        with (
-            atomic_path(path) as temporary,
-            temporary.open("w", encoding="utf-8", errors="backslashreplace") as file,
-        ):
-            file.writelines(json.dumps(asdict(one), ensure_ascii=False) + "\n" for one in left_out)
+        write_text(path, (json_line(asdict(one)) for one in left_out))
     except OSError as error:
         raise DataError(f"{path}: cannot be written: {error.strerror}. Choose another folder.") from error
 

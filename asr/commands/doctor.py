@@ -15,7 +15,7 @@ from asr.doctor.examination import Examination, examine
 from asr.doctor.page import build_page
 from asr.doctor.report import report
 from asr.errors import AsrError, DataError, SettingsError, check_number, plural
-from asr.files import atomic_path
+from asr.files import write_text
 from asr.model.saved import load_model
 from asr.model.shipped import find_model
 from asr.text.normalize import normalize
@@ -106,8 +106,7 @@ def run(settings: DoctorSettings) -> list[tuple[str | None, AsrError | None]]:
 
 def _write_page(found: Examination, path: Path) -> None:
     try:
-        with atomic_path(path) as temporary:
-            temporary.write_text(build_page(found), encoding="utf-8", errors="backslashreplace")
+        write_text(path, build_page(found))
     except OSError as error:
         raise DataError(f"{path}: cannot be written: {error.strerror}. Choose another file.") from error
 

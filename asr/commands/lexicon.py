@@ -1,6 +1,5 @@
 """`asr lexicon apply`, `score`, `compress`: words pronounced by networks, a joint n-gram, or both."""
 
-import json
 import logging
 import time
 from collections.abc import Iterator, Sequence
@@ -12,6 +11,7 @@ import tyro
 
 from asr.commands.options import check_output
 from asr.errors import AsrError, DataError, SettingsError, check_number
+from asr.files import json_line, write_text
 from asr.model.pronouncer import NetworkPronouncer, read_pronouncer
 from asr.model.sequence_model import load_sequence_model, save_sequence_model
 from asr.scoring.pronunciations import PronunciationScore, score_pronunciations
@@ -278,8 +278,12 @@ def _learn_ngram(lexicon: Lexicon) -> LetterToSound:
 
 
 def _write_results(path: Path, test: dict[str, tuple[Spelling, ...]], systems: Sequence[SystemScore]) -> None:
-    with path.open("w", encoding="utf-8") as file:
-        for number, (word, right) in enumerate(test.items()):
-            given = {system.name: " ".join(system.given[number]) for system in systems}
-            row = {"word": word, "right": [" ".join(one) for one in right], "given": given}
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+    rows = (
+        {
+            "word": word,
+            "right": [" ".join(one) for one in right],
+            "given": {system.name: " ".join(system.given[number]) for system in systems},
+        }
+        for number, (word, right) in enumerate(test.items())
+    )
+    write_text(path, map(json_line, rows))

@@ -17,7 +17,7 @@ from typing import TypeVar
 from asr.corpora.download import Archive, fetch_all
 from asr.corpora.durations import measure
 from asr.corpora.utterance import Splits, Utterance
-from asr.errors import AudioError, DataError, SettingsError
+from asr.errors import AudioError, DataError, SettingsError, first_few
 from asr.frontend.audio_files import AUDIO_SUFFIXES
 from asr.text.normalize import in_language, normalize
 
@@ -300,9 +300,9 @@ def find_folder(root: Path, title: str, *needed: str, inside: Sequence[str] = ()
     folder = candidates[0] if candidates else root
     missing = next((folder / path for path in needed if not (folder / path).exists()), folder)
     there = sorted(path.name for path in folder.iterdir())
-    found = ", ".join(there[:6]) + (f" and {len(there) - 6} more" if len(there) > 6 else "")
+    found = first_few(there, 6) or "nothing"
     raise DataError(
-        f"{missing}: does not exist. Expected the folder of {title}; {folder} holds {found or 'nothing'}. "
+        f"{missing}: does not exist. Expected the folder of {title}; {folder} holds {found}. "
         "Unpack all of its archive, or correct --data.root."
     )
 

@@ -15,7 +15,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from asr.errors import AudioError
-from asr.files import atomic_path, locked
+from asr.files import json_line, locked, write_text
 from asr.frontend.audio import audio_info
 from asr.user_cache import cache_folder, content_digest
 
@@ -125,6 +125,5 @@ def _read(cache: Path | None) -> dict[str, tuple[_Stamp, float]]:
 
 
 def _write(cache: Path, known: dict[str, tuple[_Stamp, float]], new: dict[str, tuple[_Stamp, float]]) -> None:
-    with atomic_path(cache) as temporary, temporary.open("w", encoding="utf-8") as file:
-        for path, ((size, date), seconds) in {**known, **new}.items():
-            file.write(json.dumps([path, size, date, seconds]) + "\n")
+    rows = ([path, size, date, seconds] for path, ((size, date), seconds) in {**known, **new}.items())
+    write_text(cache, map(json_line, rows))

@@ -27,7 +27,7 @@ from asr.corpora.corpus import Corpus, Reading, of_splits
 from asr.corpora.download import Archive, fetch, openslr
 from asr.corpora.durations import durations
 from asr.corpora.utterance import Splits, Utterance
-from asr.errors import DataError, SettingsError
+from asr.errors import DataError, SettingsError, first_few
 from asr.frontend.audio_files import AUDIO_SUFFIXES
 from asr.text.normalize import normalize
 
@@ -150,11 +150,10 @@ def read_part(folder: Path) -> list[Utterance]:
         without_audio.extend(name for name in sorted(texts) if name not in audio)
         without_text.extend(str(audio[name]) for name in sorted(audio) if name not in texts)
     if without_audio or without_text:
-        some = [*without_audio[:3], *without_text[:3]]
-        more = ", …" if len(without_audio) + len(without_text) > len(some) else ""
         raise DataError(
             f"{folder}: {len(without_audio)} transcripts without audio and {len(without_text)} audio files "
-            f"without a transcript: {', '.join(some)}{more}. Expected one of each an utterance. "
+            f"without a transcript: {first_few(without_audio + without_text, 6)}. Expected one of each an "
+            "utterance. "
             "Unpack the archive again, or remove these files and lines."
         )
     if not found:

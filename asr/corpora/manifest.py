@@ -14,9 +14,8 @@ tar file. Other keys are allowed and ignored.
 Large manifests are kept as Arrow: see `asr.corpora.arrow`.
 """
 
-import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from asr.corpora.left_out import report_left_out
@@ -24,7 +23,7 @@ from asr.corpora.manifest_fields import EXAMPLE, load_row, read_channel, read_du
 from asr.corpora.manifest_lines import Row, manifest_rows, missing_audio, unique_ids
 from asr.corpora.utterance import Utterance
 from asr.errors import DataError
-from asr.files import atomic_path
+from asr.files import json_line, write_text
 
 __all__ = [
     "ARROW", "parse_manifest", "plain_path", "read_fields", "read_manifest", "read_usable", "write_manifest",
@@ -199,23 +198,21 @@ def write_manifest(path: Path, utterances: Iterable[Utterance]) -> None:
     path = Path(path)
     base = plain_path(path.parent).rstrip(os.sep) + os.sep
     seen: set[str] = set()
+
+    def lines() -> Iterator[str]:
+        for utterance in utterances:
+            if utterance.id in seen:
+                raise DataError(
+                    f"{path}: not written: the id {utterance.id!r} occurs twice. Ids must differ."
+                )
+            seen.add(utterance.id)
+            yield json_line(_as_row(utterance, base))
+        if not seen:
+            raise DataError(f"{path}: not written: there is no utterance to write. Expected at least one.")
+
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with (  # names of files need not be UTF-8; the escapes of backslashreplace are JSON's
-            atomic_path(path) as temporary,
-            temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as file,
-        ):
-            for utterance in utterances:
-                if utterance.id in seen:
-                    raise DataError(
-                        f"{path}: not written: the id {utterance.id!r} occurs twice. Ids must differ."
-                    )
-                seen.add(utterance.id)
-                file.write(json.dumps(_as_row(utterance, base), ensure_ascii=False) + "\n")
-            if not seen:
-                raise DataError(
-                    f"{path}: not written: there is no utterance to write. Expected at least one."
-                )
+        write_text(path, lines())
     except OSError as error:
         raise DataError(
             f"{path}: cannot write the manifest: {error.strerror or error}. "

@@ -8,7 +8,7 @@ from pathlib import Path
 from asr.doctor.examination import Examination
 from asr.doctor.findings import CHECKS, Finding
 from asr.doctor.sets import training_memory_mb
-from asr.errors import plural
+from asr.errors import first_few, plural
 from asr.progress import clock
 
 __all__ = ["heading", "report", "verdict"]
@@ -64,8 +64,7 @@ def _of_check(check: str, group: Sequence[Finding], *, several: bool) -> list[st
 def _alphabet(examination: Examination) -> str:
     counts = examination.alphabet.counts
     shown = [f"{character_name(one)} {count:,}" for one, count in counts.most_common()]
-    more = f" and {len(shown) - _LETTERS} more" if len(shown) > _LETTERS else ""
-    return f"{len(shown)} characters: {', '.join(shown[:_LETTERS])}{more}"
+    return f"{len(shown)} characters: {first_few(shown, _LETTERS)}"
 
 
 def character_name(character: str) -> str:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from asr.errors import AudioError, SettingsError
+from asr.errors import AudioError, SettingsError, first_few
 from asr.frontend.recordings import STANDARD_INPUT
 
 log = logging.getLogger("asr")
@@ -68,7 +68,6 @@ def _files_of_folder(folder: Path) -> list[Path]:
         )
     others = sorted({file for file in folder.rglob("*") if file.is_file()} - set(found))
     if others:
-        names = ", ".join(str(file.relative_to(folder)) for file in others[:_MAX_NAMES])
-        more = f" and {len(others) - _MAX_NAMES} more" if len(others) > _MAX_NAMES else ""
-        log.info("%s: left out, no audio files by their endings: %s%s", folder, names, more)
+        names = first_few([str(file.relative_to(folder)) for file in others], _MAX_NAMES)
+        log.info("%s: left out, no audio files by their endings: %s", folder, names)
     return found

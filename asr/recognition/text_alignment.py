@@ -258,15 +258,14 @@ def describe_mismatches(name: str, text: AlignedText) -> str:
     if not named:
         return ""
     parts = []
-    for one in named[:_MOST_NAMED]:
+    for one in named:
         said = [word.text for word in text.words[one.first : one.first + one.words]]
         quoted = join_words(said if len(said) < 8 else [*said[:3], "…", *said[-3:]])
         what = f"{one.words} words: {quoted}" if said else "speech that is not in the text"
         parts.append(f"{clock(one.start_s)}-{clock(one.end_s)} ({what})")
-    others = f", and {len(named) - _MOST_NAMED} more" if len(named) > _MOST_NAMED else ""
     return (
         f"{name}: {count} of {len(text.words)} words do not match the audio, mean confidence "
-        f"{text.score:.2f}: {'; '.join(parts)}{others}. Check the text there."
+        f"{text.score:.2f}: {first_few(parts, _MOST_NAMED, '; ')}. Check the text there."
     )
 
 

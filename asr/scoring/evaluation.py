@@ -10,7 +10,7 @@ from asr.corpora.utterance import Utterance
 from asr.decoding.decoder import DescribedDecoder
 from asr.decoding.hypothesis import Hypothesis, OutputUnit
 from asr.decoding.resources import DecodingResources
-from asr.errors import AudioError
+from asr.errors import AudioError, first_few
 from asr.model.acoustic import AcousticModel
 from asr.recognition.recognise import Segment, recognise
 from asr.scoring.wer import Score, score
@@ -140,15 +140,14 @@ def _warn_about_alphabet(references: Sequence[str], tokenizer: Tokenizer, rules:
     if not missing:
         return
     affected = sum(not writable.issuperset(text) for text in references)
-    named = ", ".join(f"{character!r} x {count}" for character, count in missing.most_common(_NAMED))
+    named = first_few([f"{character!r} x {count}" for character, count in missing.most_common()], _NAMED)
     case = any(character.swapcase() in writable for character in missing)
     log.warning(
-        "%d characters in %d of %d references are ones that the model cannot write: %s%s. The words that "
+        "%d characters in %d of %d references are ones that the model cannot write: %s. The words that "
         "contain them count as errors. Correct the transcripts, or choose other rules%s.",
         missing.total(),
         affected,
         len(references),
         named,
-        ", ..." if len(missing) > _NAMED else "",
         ": --normalizer lower compares without case" if case else f" than --normalizer {rules}",
     )

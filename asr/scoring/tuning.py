@@ -1,6 +1,5 @@
 """Tuning of a decoder: the weights with the fewest errors on a dev set, and reference points for them."""
 
-import json
 import logging
 import math
 from collections.abc import Mapping, Sequence
@@ -14,6 +13,7 @@ from asr.decoding.hypothesis import Hypothesis
 from asr.decoding.rescoring import TwoPassDecoder
 from asr.decoding.resources import DecodingResources, data_digest
 from asr.errors import DataError, check_number
+from asr.files import json_line, write_text
 from asr.lm.perplexity import PerplexityResult, sentence_perplexity
 from asr.model.acoustic import AcousticModel
 from asr.model.decoding_weights import WEIGHT_NAMES, DecodingWeights, Tuning, TuningKey
@@ -165,7 +165,7 @@ def write_points(out: Path, tuned: Tuned, name: str) -> None:
         {**asdict(point.weights), "errors": point.errors, "words": words, "phase": point.phase}
         for point in tuned.points
     ]
-    (out / "points.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    write_text(out / "points.jsonl", map(json_line, rows))
     draw_surface(tuned.points, words, out / "surface.png", name)
 
 

@@ -1,7 +1,6 @@
 """The application: a page, POST /transcribe for recordings, the WebSocket /stream for microphones."""
 
 import asyncio
-import json
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -14,6 +13,7 @@ from fastapi.responses import FileResponse, JSONResponse, Response, StreamingRes
 from starlette.exceptions import HTTPException
 
 from asr.errors import AsrError
+from asr.files import json_line
 from asr.pages.render import COLOURS
 from asr.recognition.streaming import StreamConfig, StreamResult
 from asr.recognition.transcription import Model
@@ -189,4 +189,4 @@ def _done(transcript: RecordingTranscript) -> dict[str, object]:
 
 
 def _line(row: dict[str, object]) -> str:
-    return json.dumps(row, ensure_ascii=False) + "\n"
+    return json_line(row)

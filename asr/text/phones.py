@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from asr.errors import DataError, ModelError
+from asr.errors import DataError, ModelError, first_few
 from asr.text.lexicon import Lexicon, Spelling, cmudict, parse_lexicon
 from asr.text.pronouncer import Pronouncer, pronounce_words
 from asr.text.token_lists import TokenLists
@@ -301,15 +301,15 @@ def report_guesses(tokenizer: Tokenizer, texts: Iterable[str], kind: str) -> Non
     guesses = Counter({word: count for word, count in words.items() if tokenizer.is_guess(word)})
     if not guesses:
         return
-    named = "; ".join(
+    named = [
         f"{word} = {' '.join(found[0]) if (found := tokenizer.pronunciations(word)) else 'nothing'}"
         for word, _ in guesses.most_common(_MAX_NAMED)
-    )
+    ]
     log.warning(
         "%s: %d of %d different words (%d of all %d) are not in the lexicon. Letter-to-sound pronounces "
-        "them, up to one in four wrongly: %s%s. Add them with --text.lexicon.",
-        f"{kind} transcripts", len(guesses), len(words), guesses.total(), words.total(), named,
-        "; ..." if len(guesses) > _MAX_NAMED else "",
+        "them, up to one in four wrongly: %s. Add them with --text.lexicon.",
+        f"{kind} transcripts", len(guesses), len(words), guesses.total(), words.total(),
+        first_few(named, _MAX_NAMED, "; ", len(guesses)),
     )  # fmt: skip
 
 
