@@ -159,14 +159,14 @@ def test_wide_encodings_are_named(content: bytes, name: str, tmp_path: Path) -> 
     with pytest.raises(DataError) as caught:
         read_lines(path)
     message = str(caught.value)
-    assert f"a.txt is {name}. UTF-8 text was expected. Convert it: iconv -f {name} -t UTF-8 " in message
+    assert f"a.txt is {name}. Expected UTF-8 text. Convert it: iconv -f {name} -t UTF-8 " in message
     assert shlex.quote(str(path)) in message
 
 
 @pytest.mark.parametrize(
     ("content", "name"),
     [
-        (gzip.compress(b"a b"), "compressed with gzip. UTF-8 text was expected. Decompress it: gunzip "),
+        (gzip.compress(b"a b"), "compressed with gzip. Expected UTF-8 text. Decompress it: gunzip "),
         (b"PK\x03\x04\x14\0\x06", "a zip archive or a document of an office program"),
         (b"%PDF-1.7\n%\xe2\xe3", "a PDF document"),
         (b"RIFF\x24\0\0\0WAVEfmt \x10\0\0\0\1\0\1\0", "a sound file"),

@@ -18,7 +18,7 @@ from asr.corpora.manifest_fields import (
 )
 from asr.corpora.utterance import Utterance
 from asr.errors import DataError
-from asr.files import encoding_of, not_text, not_utf8
+from asr.files import check_text
 from asr.frontend.tar_members import tar_of
 
 __all__ = ["Row", "manifest_rows", "missing_audio", "unique_ids", "unreadable"]
@@ -53,10 +53,8 @@ def manifest_rows(path: Path, allow_empty_text: bool) -> Iterator[tuple[int, Row
     try:
         with path.open("rb") as lines:
             for number, line in enumerate(lines, start=1):
-                if number == 1 and (other := not_text(line, path)):
-                    raise DataError(other)
-                if number == 1 and (name := encoding_of(line)):
-                    raise DataError(f"{path} is {name}. UTF-8 was expected. {not_utf8(line, 0, str(path))}")
+                if number == 1:
+                    check_text(line, path)
                 if line.strip():
                     try:
                         fields = _read_line(line, f"{path} line {number}", allow_empty_text)

@@ -16,6 +16,7 @@ import soundfile
 from numpy.typing import NDArray
 
 from asr.errors import AudioError
+from asr.files import packed_format
 from asr.frontend.containers import (
     ends_early,
     has_frame_count,
@@ -35,7 +36,6 @@ Block = NDArray[np.float32]  # (samples, channels)
 LOWEST_RATE, HIGHEST_RATE = 1000, 768_000  # Hz; outside of them a header is damaged
 STANDARD_INPUT = Path("-")
 
-_LFS_POINTER = b"version https://git-lfs"
 _BLOCK_S = 30.0  # decoded at a time
 _UNREADABLE = (
     "not a readable audio file ({}). Expected wav, flac, ogg, opus, mp3, m4a or another format that "
@@ -124,10 +124,8 @@ def _open(path: Path, source: Path | bytes, partial: bool) -> Recording:
         opened = os.fsencode(source) if isinstance(source, Path) else io.BytesIO(source)
         file = soundfile.SoundFile(opened)
     except (soundfile.LibsndfileError, TypeError):  # TypeError: a headerless .raw
-        if read_bytes(source, len(_LFS_POINTER)) == _LFS_POINTER:
-            raise AudioError(
-                f"{path}: a pointer of Git LFS and not the recording itself. Fetch it: git lfs pull."
-            ) from None
+        if packed := packed_format(read_bytes(source, 32), path, "an audio file"):
+            raise AudioError(packed) from None
         if end := second_wav(source):
             what = f"another recording begins at byte {end}, after the first"
             _report_part(path, what, "make it a file of its own", partial)

@@ -219,7 +219,7 @@ def test_manifest_without_an_utterance(run: Run, tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_bytes('{"id": "a"}\n{"id": "b"}\n'.encode("utf-16"))
     status, out, err = run("doctor", tmp_path / "a.jsonl")
     assert (status, out, err.count("\n")) == (2, "", 1)
-    assert "is UTF-16. UTF-8 was expected. Convert it: iconv -f UTF-16" in err
+    assert "is UTF-16. Expected UTF-8 text. Convert it: iconv -f UTF-16" in err
 
 
 def test_command(corpus: Corpus, run: Run, tmp_path: Path) -> None:
