@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields, replace
 
 from torch import Tensor
 
-from asr.decoding.attention import AttentionDecoder
+from asr.decoding.attention_decoder import AttentionDecoder
 from asr.decoding.config import BeamConfig, DecoderSettings
 from asr.decoding.greedy import GreedyDecoder
 from asr.decoding.hypothesis import Hypothesis, OutputUnit

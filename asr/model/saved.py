@@ -26,8 +26,7 @@ from asr.frontend.features import FeatureConfig
 from asr.model.acoustic import AcousticModel, ModelSettings
 from asr.model.attention_decoder import AttentionDecoderConfig
 from asr.model.decoding_weights import Tuning, tunings_from_json, tunings_to_json
-from asr.model.encoder import EncoderConfig
-from asr.model.loss import LossConfig
+from asr.model.encoder import EncoderConfig, LossConfig
 from asr.model.recurrent.layers import LayerConfig
 from asr.text.tokenizer import tokenizer_from_json
 

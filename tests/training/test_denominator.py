@@ -14,8 +14,7 @@ from asr.corpora.manifest import read_manifest
 from asr.errors import Interrupted, SettingsError
 from asr.model.acoustic import AcousticModel, ModelSettings
 from asr.model.denominator import count_ngrams, witten_bell
-from asr.model.encoder import EncoderConfig
-from asr.model.loss import LossConfig
+from asr.model.encoder import EncoderConfig, LossConfig
 from asr.model.saved import load_model, save_model
 from asr.training import recogniser
 from asr.training.denominator import estimate_denominator
