@@ -80,10 +80,10 @@ class Batch:
 
     @staticmethod
     def from_fields(fields: Mapping[str, Any]) -> "Batch":
-        """A batch of the fields that `dataclasses.asdict` gives, also those of batches that were kept before.
+        """A batch from the fields that `dataclasses.asdict` gives, as a file bad_update_N.pt keeps them.
 
         Args:
-            fields: by name. Before, one field, `audio`, had either features or waveforms.
+            fields: by name; older files have one, `audio`, for either features or waveforms.
         """
         fields = dict(fields)
         if "audio" in fields:

@@ -112,7 +112,7 @@ class ExampleColumns:
 
     @classmethod
     def of(cls, examples: Sequence[Example]) -> "ExampleColumns":
-        """Of any examples."""
+        """The columns of any examples."""
         if isinstance(examples, Examples):
             return examples.columns
         utterances = utterances_of(examples)
@@ -195,7 +195,7 @@ def make_examples(
     speeds: Sequence[float] = (1.0,),
     kind: str = "training",
 ) -> Examples:
-    """Turn utterances into examples, and report those that cannot be used.
+    """Turn utterances into examples; those that cannot be used are left out and reported.
 
     Args:
         utterances: of a manifest.
@@ -259,11 +259,11 @@ def make_examples(
     if not len(rows):
         raise DataError(f"none of {len(utterances)} {kind} utterances can be used. Correct the manifest.")
     tars = tar_numbers(utterances)
-    known = ExampleColumns(
+    example_columns = ExampleColumns(
         hashes[rows], seconds[rows], counts[rows], top_speeds[rows], None if tars is None else tars[rows]
     )
     shortest = partial(_shortest, features=features, subsampling=subsampling)
-    return Examples(utterances, rows, known, partial(_example, tokenizer, config, shortest))
+    return Examples(utterances, rows, example_columns, partial(_example, tokenizer, config, shortest))
 
 
 def _example(

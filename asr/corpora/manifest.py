@@ -35,7 +35,7 @@ ARROW = ".arrow"  # the suffix of a manifest of `asr.corpora.arrow`
 _KEYS = {"id", "audio_filepath", "duration", "text", "speaker", "offset", "channels"}
 
 
-def read_manifest(path: Path, *, allow_empty_text: bool = False, check_audio: bool = True) -> list[Utterance]:
+def read_manifest(path: Path, *, allow_empty_text: bool = False) -> list[Utterance]:
     """Read and check a manifest.
 
     Blank lines are skipped. A line without `id` is named after its audio file, "<stem>", or
@@ -45,8 +45,6 @@ def read_manifest(path: Path, *, allow_empty_text: bool = False, check_audio: bo
     Args:
         path: the JSON Lines file, UTF-8; or one in Arrow, which was checked when it was made.
         allow_empty_text: accept utterances without words.
-        check_audio: check that each audio file exists. This costs one listing of each folder, not one
-            look-up a line; if False, a missing file is an error when it is opened.
 
     Returns:
         The utterances in the order of the lines, with absolute paths.
@@ -56,7 +54,7 @@ def read_manifest(path: Path, *, allow_empty_text: bool = False, check_audio: bo
             JSON, lacks a key, has a value of the wrong type or range, a control character in its text,
             repeats an id, or names an audio file that does not exist.
     """
-    return _read(Path(path), allow_empty_text, check_audio, None)
+    return _read(Path(path), allow_empty_text, None)
 
 
 def read_usable(path: Path, *, allow_empty_text: bool = False) -> tuple[list[Utterance], dict[str, str]]:
@@ -73,14 +71,12 @@ def read_usable(path: Path, *, allow_empty_text: bool = False) -> tuple[list[Utt
         DataError: the manifest cannot be read, no line is left, or an id repeats.
     """
     left_out: dict[str, str] = {}
-    utterances = _read(Path(path), allow_empty_text, True, left_out)
+    utterances = _read(Path(path), allow_empty_text, left_out)
     report_left_out(left_out, len(utterances) + len(left_out), f"lines of {path}")
     return utterances, left_out
 
 
-def _read(
-    path: Path, allow_empty_text: bool, check_audio: bool, left_out: dict[str, str] | None
-) -> list[Utterance]:
+def _read(path: Path, allow_empty_text: bool, left_out: dict[str, str] | None) -> list[Utterance]:
     """The utterances of a manifest; lines that cannot be used go into left_out, or are errors without it."""
     if path.suffix == ARROW:
         return _read_arrow(path)
@@ -101,7 +97,7 @@ def _read(
         path, [row.number for row in rows], [row.name for row in rows], [row.audio for row in rows]
     )
     utterances = [row.utterance(name, base) for name, row in zip(ids, rows, strict=True)]
-    missing = missing_audio([utterance.audio_filepath for utterance in utterances], {}) if check_audio else []
+    missing = missing_audio([utterance.audio_filepath for utterance in utterances], {})
     if missing and left_out is None:
         others = f" (and that of {len(missing) - 1} more lines)" if len(missing) > 1 else ""
         number, missing_file = rows[missing[0]].number, utterances[missing[0]].audio_filepath

@@ -27,7 +27,7 @@ _GPU_BLOCK = 65_536
 
 Normalization = Literal["utterance", "running", "global", "none"]
 
-RUNNING_FRAMES = 512  # that running statistics are of; a power of two
+RUNNING_FRAMES = 512  # window of running statistics; a power of two
 _RUNNING_PRIOR_FRAMES = 200.0  # by default
 
 
@@ -239,9 +239,9 @@ def normalize_utterance(features: Tensor, lengths: Tensor) -> Tensor:
 def normalize_with_prior(
     features: Tensor, lengths: Tensor, mean: Tensor, std: Tensor, prior: float
 ) -> Tensor:
-    """As `normalize_utterance`, where the training set's statistics count like `prior` frames more.
+    """As `normalize_utterance`, with the training set's statistics added like `prior` further frames.
 
-    In a recording of one word, the utterance's own mean is that word: without a prior it is taken away.
+    Without a prior, a recording of one vowel would be normalised to nothing: its mean is that vowel.
 
     Args:
         features: (batch, frames, n_mels).
@@ -270,9 +270,9 @@ def normalize_running(
 ) -> Tensor:
     """Mean and variance normalisation over the last `RUNNING_FRAMES` frames, as a stream can do it.
 
-    The training set's statistics count like `prior` frames beside them: at the beginning of an utterance they
-    are most of it, and after a long silence there is still a variance to divide by. Blocks with their
-    histories give the same bits as the whole.
+    The training set's statistics are added like `prior` further frames: at the beginning of an utterance they
+    are most of the window, and after a long silence there is still a variance to divide by. Normalising block
+    by block, each with its history, gives the same bits as the whole at once.
 
     Args:
         features: (batch, frames, n_mels).

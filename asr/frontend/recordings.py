@@ -24,7 +24,7 @@ from asr.frontend.containers import (
     is_finished,
     read_bytes,
     second_wav,
-    state,
+    size_and_mtime,
     with_size,
 )
 from asr.frontend.tar_members import is_member, read_member
@@ -49,7 +49,7 @@ _CLAIMED_SIZE = re.compile(
 )
 _UNKNOWN_SIZE = 0x7FFFF000 - 64
 
-# What FFmpeg reads, but for what they name: other files and addresses.
+# Formats of FFmpeg that are refused, since they name other files and addresses to read.
 _PLAYLISTS = ("concat", "dash", "hls")
 
 _LARGEST_FRAME = 1152  # samples of a frame of mp3; encoders count their padding differently
@@ -106,12 +106,12 @@ def open_recording(path: Path, *, partial: bool = False) -> Iterator[Recording]:
         raise AudioError(
             f"{path}: cannot be read: {error.strerror or error}. Expected an audio file."
         ) from None
-    before = state(source)
+    before = size_and_mtime(source)
     try:
         with _open(path, source, partial) as recording:
             yield recording
     finally:
-        if state(source) != before:
+        if size_and_mtime(source) != before:
             _warn_once(
                 f"{path}: the file changed while it was read: the result may be of a part of it. Read it "
                 f"again when it is complete."

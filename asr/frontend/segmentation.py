@@ -91,11 +91,11 @@ class Segmenter:
 
     def _next(self, final: bool) -> SpeechSegment | None:
         """The next segment; None where none begins, or where more has to be known first."""
-        known = len(self._speech)
+        frames = len(self._speech)
         regions = speech_regions(self._speech)
         pad = _frames(PAD_S)
         if not regions:
-            self._drop(known if final else max(0, known - _frames(_LEAST_PAUSE_S) - pad))
+            self._drop(frames if final else max(0, frames - _frames(_LEAST_PAUSE_S) - pad))
             return None
         begin = max(0, regions[0][0] - pad)
         last = 0  # the last region of the segment
@@ -107,7 +107,7 @@ class Segmenter:
             last += 1
         full = last + 1 < len(regions) or regions[last][1] + pad - begin > self._longest
         if not full:
-            if not final and known - regions[last][1] <= _frames(_LONG_PAUSE_S):
+            if not final and frames - regions[last][1] <= _frames(_LONG_PAUSE_S):
                 return None
             return self._segment(begin, regions[last][1] + pad, regions[last][1] + pad)
         if regions[last][1] + pad - begin > self._longest:

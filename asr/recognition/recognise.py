@@ -17,6 +17,7 @@ from typing import Generic, TypeVar
 import torch
 from torch import Tensor
 
+from asr.corpora.utterance import Utterance
 from asr.decoding.greedy import GreedyDecoder
 from asr.decoding.hypothesis import Hypothesis
 from asr.decoding.interface import Decoder
@@ -52,6 +53,11 @@ class Segment:
     waveform: Tensor | None = field(default=None, compare=False, repr=False)
     error: AudioError | None = None  # why it cannot be read, where that is known already
     goes_on: bool = False  # whether another segment of the same recording follows it
+
+    @classmethod
+    def of(cls, utterance: Utterance) -> "Segment":
+        """The audio of an utterance of a manifest."""
+        return cls(utterance.audio_filepath, utterance.offset, utterance.duration, utterance.channel)
 
     def read(self, sample_rate: int) -> Tensor:
         """(samples,) of the whole segment.

@@ -259,9 +259,9 @@ def describe_mismatches(name: str, text: AlignedText) -> str:
         return ""
     parts = []
     for one in named:
-        said = [word.text for word in text.words[one.first : one.first + one.words]]
-        quoted = join_words(said if len(said) < 8 else [*said[:3], "…", *said[-3:]])
-        what = f"{one.words} words: {quoted}" if said else "speech that is not in the text"
+        words = [word.text for word in text.words[one.first : one.first + one.words]]
+        quoted = join_words(words if len(words) < 8 else [*words[:3], "…", *words[-3:]])
+        what = f"{one.words} words: {quoted}" if words else "speech that is not in the text"
         parts.append(f"{clock(one.start_s)}-{clock(one.end_s)} ({what})")
     return (
         f"{name}: {count} of {len(text.words)} words do not match the audio, mean confidence "

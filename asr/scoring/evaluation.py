@@ -70,10 +70,7 @@ class Evaluation:
         rules = normalizer or model.settings.text_normalizer
         unit = decoder.unit if decoder else DecodingResources().unit(model.settings.tokenizer)
         references = reference_texts(utterances, model.settings.tokenizer, rules, unit)
-        segments = [
-            Segment(utterance.audio_filepath, utterance.offset, utterance.duration, utterance.channel)
-            for utterance in utterances
-        ]
+        segments = list(map(Segment.of, utterances))
         used: list[tuple[Utterance, str, Hypothesis]] = []
         left_out: dict[str, str] = {}
         results = recognise(model, segments, batch_s, decoder)
@@ -92,21 +89,15 @@ class Evaluation:
 
 
 def evaluate(
-    model: AcousticModel,
-    utterances: Sequence[Utterance],
-    *,
-    normalizer: str | None = None,
-    batch_s: float = 120.0,
-    decoder: DescribedDecoder | None = None,
+    model: AcousticModel, utterances: Sequence[Utterance], decoder: DescribedDecoder | None = None
 ) -> Score:
-    """The score of a model alone; see `Evaluation.of`.
+    """The score of a model, without what was recognised; see `Evaluation.of`.
 
     Raises:
         AudioError: an utterance's audio cannot be used. A score of the others would not be comparable.
         DataError: the units are phones, and a reference cannot be pronounced.
-        SettingsError: the normalizer is unknown, or batch_s is not above 0.
     """
-    return Evaluation.of(model, utterances, normalizer=normalizer, batch_s=batch_s, decoder=decoder).score
+    return Evaluation.of(model, utterances, decoder=decoder).score
 
 
 def reference_texts(

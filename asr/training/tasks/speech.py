@@ -140,8 +140,8 @@ class SpeechTask:
             )  # fmt: skip
             tokens = ("encoder.output.", "attention_decoder.target_embedding.", "attention_decoder.output.")
             weights |= {name: None for name in weights if name.startswith(tokens)}
-        own = self.net.state_dict()
-        return weights | {name: own[name] for name in own if name.startswith("denominator.")}
+        here = self.net.state_dict()
+        return weights | {name: here[name] for name in here if name.startswith("denominator.")}
 
     def plan(self, epoch: int) -> Sequence[PlannedBatch]:
         """The batches of an epoch, counted from 1, in their order."""
