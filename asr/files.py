@@ -116,7 +116,7 @@ def make_writable(folder: Path) -> None:
         raise
 
 
-def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Write a model, a checkpoint or the like; the file appears complete or not at all.
 
     Args:

@@ -14,7 +14,7 @@ import logging
 import os
 from array import array
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from hashlib import blake2b
 from itertools import accumulate, islice
@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asr.corpora.manifest import ARROW, plain_path
-from asr.corpora.manifest_lines import Row, manifest_rows, missing_audio, unique_ids, unreadable
+from asr.corpora.manifest_lines import Row, missing_audio, parse_lines, unique_ids, unreadable
 from asr.corpora.utterance import Utterance
 from asr.errors import DataError, SettingsError
 from asr.files import atomic_path
@@ -236,18 +236,17 @@ def _blocks(manifest: Path) -> Iterator[list[Row]]:
     """The lines of a manifest, some thousand at a time; one that cannot be used is an error."""
     try:
         with manifest.open("rb") as file:
-            total = sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 24), b""))
+            progress = Progress("converting", os.fstat(file.fileno()).st_size)
+            rows = _usable(file, manifest)
+            while block := list(islice(rows, _BLOCK)):
+                yield block
+                progress.report(file.tell(), f"{block[-1].number} lines")
     except OSError as error:
         raise unreadable(manifest, error) from error
-    progress = Progress("converting", total)
-    rows = _usable(manifest)
-    while block := list(islice(rows, _BLOCK)):
-        yield block
-        progress.report(block[-1].number, f"{block[-1].number} of {total} lines")
 
 
-def _usable(manifest: Path) -> Iterator[Row]:
-    for _, row in manifest_rows(manifest, allow_empty_text=False):
+def _usable(lines: Iterable[bytes], manifest: Path) -> Iterator[Row]:
+    for _, row in parse_lines(lines, manifest, allow_empty_text=False):
         if isinstance(row, DataError):
             raise row
         yield row

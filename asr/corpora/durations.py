@@ -8,7 +8,6 @@ the audio is decoded.
 import json
 import logging
 import os
-import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
@@ -17,6 +16,7 @@ from pathlib import Path
 from asr.errors import AudioError
 from asr.files import json_line, locked, write_text
 from asr.frontend.audio import audio_info
+from asr.progress import Progress
 from asr.user_cache import cache_folder, content_digest
 
 __all__ = ["durations", "measure"]
@@ -95,16 +95,13 @@ def _measure(
 
     found: list[float | AudioError] = []
     new: dict[str, tuple[_Stamp, float]] = {}
-    reported = time.monotonic()
+    progress = Progress(f"{name}: headers", len(paths))
     with ThreadPoolExecutor(max_workers=_READERS) as pool:
         for path, (stamp, duration) in zip(paths, pool.map(one, paths), strict=True):
             found.append(duration)
             if stamp is not None and not isinstance(duration, AudioError):
                 new[os.path.relpath(path, folder)] = (stamp, duration)
-            if time.monotonic() - reported > 0.5:
-                reported = time.monotonic()
-                counts = (name, len(found), len(paths))
-                log.info("%s: read %d of %d headers", *counts, extra={"transient": True})
+            progress.report(len(found), f"{len(found)} of {len(paths)} files")
     return found, new
 
 
