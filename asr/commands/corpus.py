@@ -18,10 +18,10 @@ from asr.corpora.corpus import Corpus, LeftOut
 from asr.corpora.folder import check_outside, read_folder
 from asr.corpora.manifest import ARROW, read_manifest, write_manifest
 from asr.corpora.tar_files import write_tar_files
-from asr.corpora.transfer_progress import size_text
 from asr.corpora.utterance import Utterance
 from asr.errors import AsrError, DataError, SettingsError
 from asr.files import json_line, write_text
+from asr.progress import size_text
 from asr.transcripts.segments import SEGMENT_READERS
 
 __all__ = [
