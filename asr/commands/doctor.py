@@ -30,27 +30,27 @@ class DoctorSettings:
     Exit status 0 without an error, else 1; warnings and notes do not change it.
     """
 
+    # JSONL; what is trained on comes first: speakers and sentences of the others should not be in it.
     manifests: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="MANIFEST...")]
-    """JSONL; what is trained on comes first: speakers and sentences of the others should not be in it."""
+    # Read only the headers of recordings: nothing about levels, channels, bandwidth and equal recordings.
     quick: bool = False
-    """Read only the headers of recordings: nothing about levels, channels, bandwidth and equal recordings."""
+    # Print each finding as a line of JSON.
     json: bool = False
-    """Print each finding as a line of JSON."""
+    # Write all findings as a page there, too: HTML that opens from disk.
     report: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """Write all findings as a page there, too: HTML that opens from disk."""
+    # Write the manifests there with corrected durations and without lines that cannot be used; audio stays as
+    # it is.
     fix: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
-    """Write the manifests there with corrected durations and without lines that cannot be used; audio stays
-    as it is."""
+    # A model's file, or a name such as english: find transcripts that disagree with what it hears.
     model: Annotated[Path | None, tyro.conf.arg(metavar="MODEL")] = None
-    """A model's file, or a name such as english: find transcripts that disagree with what it hears."""
+    # Text rules of the training: verbatim, lower, english or words (words:tr for Turkish).
     normalizer: Annotated[str, tyro.conf.arg(metavar="NAME")] = "english"
-    """Text rules of the training: verbatim, lower, english or words (words:tr for Turkish)."""
+    # Threads that read audio.
     workers: int = field(default_factory=usable_cores)
-    """Threads that read audio."""
+    # Seconds of audio in a batch of the model, padding included.
     batch_s: float = 120.0
-    """Seconds of audio in a batch of the model, padding included."""
+    # For the model: auto, cpu, cuda or cuda:N.
     device: str = "auto"
-    """For the model: auto, cpu, cuda or cuda:N."""
 
     def __post_init__(self) -> None:
         if not self.manifests:

@@ -13,7 +13,7 @@ from torch import Tensor
 from asr.decoding.attention_decoder import AttentionDecoder
 from asr.decoding.config import BeamConfig, DecoderSettings
 from asr.decoding.greedy import GreedyDecoder
-from asr.decoding.hypothesis import Hypothesis, OutputUnit
+from asr.decoding.hypothesis import Hypothesis, OutputUnit, output_unit
 from asr.decoding.interface import Decoder, DecoderStream
 from asr.decoding.rescoring import TwoPassDecoder
 from asr.decoding.resources import DecodingResources, attention_decoder_of
@@ -79,7 +79,7 @@ def build_decoder(settings: DecoderSettings, model: AcousticModel, nbest: int = 
     if settings.decoder == "beam" or named:
         return _beam_decoder(settings, model, nbest)
     _refuse_beam(settings.beam, "greedy")
-    unit = DecodingResources().unit(tokenizer)
+    unit = output_unit(tokenizer)
     return DescribedDecoder(GreedyDecoder(tokenizer), name="greedy", weights="", tuned=True, unit=unit)
 
 
@@ -100,7 +100,7 @@ def _attention_decoder(settings: DecoderSettings, model: AcousticModel, nbest: i
     tokenizer, beam_size = model.settings.tokenizer, settings.beam.beam_size or 1
     alone = AttentionDecoder(attention_decoder_of(model, "--decoder attention"), tokenizer, beam_size, nbest)
     name = f"attention decoder, beam of {max(beam_size, nbest)}"
-    unit = DecodingResources().unit(tokenizer)
+    unit = output_unit(tokenizer)
     return DescribedDecoder(alone, name=name, weights="", tuned=True, unit=unit)
 
 

@@ -7,7 +7,7 @@ from typing import Literal
 from asr.text.scripts import split_words
 from asr.text.tokenizer import Tokenizer
 
-__all__ = ["Hypothesis", "NamedSpans", "OutputUnit", "Word", "name_tokens", "time_words"]
+__all__ = ["Hypothesis", "NamedSpans", "OutputUnit", "Word", "name_tokens", "output_unit", "time_words"]
 
 OutputUnit = Literal["words", "phones"]
 """What a decoder writes."""
@@ -69,6 +69,11 @@ class Hypothesis:
     lm_log_prob: float = 0.0
     rescore_lm_log_prob: float = 0.0
     attention_score: float = 0.0
+
+
+def output_unit(tokenizer: Tokenizer) -> OutputUnit:
+    """What a decoder writes that has no vocabulary: words, or phones where these are the tokens."""
+    return "words" if tokenizer.pieces else "phones"
 
 
 def name_tokens(tokens: Sequence[int], tokenizer: Tokenizer) -> NamedSpans:

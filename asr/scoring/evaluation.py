@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from asr.corpora.left_out import OnError, report_left_out
 from asr.corpora.utterance import Utterance
 from asr.decoding.decoder import DescribedDecoder
-from asr.decoding.hypothesis import Hypothesis, OutputUnit
-from asr.decoding.resources import DecodingResources
+from asr.decoding.hypothesis import Hypothesis, OutputUnit, output_unit
 from asr.errors import AudioError, first_few
 from asr.model.acoustic import AcousticModel
 from asr.recognition.recognise import Segment, recognise
@@ -68,7 +67,7 @@ class Evaluation:
             SettingsError: the normalizer is unknown, or batch_s is not above 0.
         """
         rules = normalizer or model.settings.text_normalizer
-        unit = decoder.unit if decoder else DecodingResources().unit(model.settings.tokenizer)
+        unit = decoder.unit if decoder else output_unit(model.settings.tokenizer)
         references = reference_texts(utterances, model.settings.tokenizer, rules, unit)
         segments = list(map(Segment.of, utterances))
         used: list[tuple[Utterance, str, Hypothesis]] = []

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from asr.corpora.utterance import Utterance
 from asr.decoding.greedy import GreedyDecoder
-from asr.decoding.hypothesis import Hypothesis
+from asr.decoding.hypothesis import Hypothesis, output_unit
 from asr.decoding.rescoring import TwoPassDecoder
 from asr.decoding.resources import DecodingResources, data_digest
 from asr.errors import DataError, check_number
@@ -121,7 +121,7 @@ def tune(
     found = list(emissions.decode(decoder.with_config(replace(full, weights=best))))
     result = scored(found)
     greedy_score = plain_score = None
-    if DecodingResources().unit(tokenizer) == unit:
+    if output_unit(tokenizer) == unit:
         greedy_score = scored(list(emissions.decode(GreedyDecoder(tokenizer))))
     without_lm = replace(resources, lm=None, rescorer=None, attention=None, key=TuningKey())
     if without_lm.unit(tokenizer) == unit:
