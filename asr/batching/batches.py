@@ -61,9 +61,9 @@ class BatchConfig:
 class Batch:
     """Padded utterances, with features or with the waveforms that the device computes them from.
 
-    With a cache, `cached_features` has all utterances. Those for which more than a speed was drawn are zeros
-    there, and their waveforms are in `waveforms`, their rows in `waveform_rows`. Without a cache, `waveforms`
-    has all utterances, and the other two are None.
+    With a cache, `cached_features` has a row for each utterance. The rows of utterances that are augmented by
+    more than their speed are zeros: their features are computed from `waveforms`, and `waveform_rows` says
+    which rows these are. Without a cache, `waveforms` has all utterances, and the other two are None.
     """
 
     ids: tuple[str, ...]

@@ -281,7 +281,7 @@ def _example(
 
 
 def _shortest(steps: int, features: FeatureConfig, subsampling: int) -> int:
-    """Samples that have so many encoder steps."""
+    """The fewest samples that make this many encoder steps."""
     return max((steps - 1) * subsampling * features.hop_length, features.win_length)
 
 

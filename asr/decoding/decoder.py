@@ -1,8 +1,8 @@
 """The decoder that a command line asks for, with the weights that were tuned for it.
 
-There are five, all with the method of `Decoder`: `GreedyDecoder`, `BeamDecoder`, `TwoPassDecoder`, which is a
-beam search whose hypotheses may be rescored, `OpenVocabularyDecoder`, which spells words that the latter
-cannot write, and `AttentionDecoder`. `build_decoder` makes one of them, but no mere `BeamDecoder`.
+`build_decoder` makes one of four, which all are a `Decoder`: `GreedyDecoder`; `TwoPassDecoder`, a beam search
+(`BeamDecoder`) whose hypotheses may be rescored; `OpenVocabularyDecoder`, which spells words that a beam
+search cannot write; and `AttentionDecoder`.
 """
 
 from collections.abc import Collection, Sequence

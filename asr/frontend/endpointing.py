@@ -74,7 +74,7 @@ class Endpointer:
         yield from self._decide(self._vad.accept(waveform))
 
     def finish(self) -> Iterator[UtterancePart]:
-        """The last samples, with which an utterance ends that goes on."""
+        """The last samples; an utterance that is still going on ends with them."""
         yield from self._decide(self._vad.finish())
         if self._begin is not None:
             yield self._part(self._first + len(self._samples), ends=True)
@@ -96,7 +96,7 @@ class Endpointer:
             self._drop(self._sample(self._frame - round(PAD_S / FRAME_S)))
 
     def _ends(self, frames: int) -> bool:
-        """Whether an utterance of so many frames is at its end."""
+        """Whether the utterance ends here; frames: its length."""
         if self._pause >= self._endpoint or frames >= _AT_MOST * self._longest:
             return True
         return frames >= self._longest and self._pause >= round(_SHORT_PAUSE_S / FRAME_S)

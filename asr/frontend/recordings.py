@@ -86,9 +86,9 @@ class Recording(Protocol):
 def open_recording(path: Path, *, partial: bool = False) -> Iterator[Recording]:
     """Open a recording, and warn if the file was written to meanwhile.
 
-    libsndfile opens what it reads to the end. FFmpeg opens the rest: other containers and codecs, and what
-    libsndfile does not know the length of: MP3, recordings that were written to a pipe or by a recorder that
-    was killed, and several Ogg streams in one file.
+    libsndfile opens what it can read to the end. FFmpeg opens the rest: other containers and codecs, and
+    files whose length libsndfile does not know: MP3, recordings that were written to a pipe or by a recorder
+    that was killed, and several Ogg streams in one file.
 
     Args:
         path: a file, a part of a tar file (FILE.tar:OFFSET:SIZE) or a pipe; `-` is the standard input.
@@ -151,7 +151,7 @@ def _knows_length(file: soundfile.SoundFile, source: Path | bytes) -> bool:
 
 
 def _source(path: Path) -> Path | bytes:
-    """What to open: a file, or the bytes of a part of a tar file or of a pipe, which cannot be read twice."""
+    """What to open: the file, or the bytes of a part of a tar file or of a pipe, which is read only once."""
     if path == STANDARD_INPUT:
         return _all_bytes(path, sys.stdin.buffer)
     if is_member(path):
@@ -206,7 +206,7 @@ def _warn_once(message: str) -> None:
 
 
 class _SndfileRecording:
-    """What libsndfile reads to its end, with fast access to any part."""
+    """What libsndfile reads, with fast access to any part."""
 
     def __init__(self, path: Path, source: Path | bytes, file: soundfile.SoundFile, partial: bool) -> None:
         self._path, self._source, self._file, self._partial = path, source, file, partial
@@ -256,7 +256,7 @@ class _SndfileRecording:
 
 
 class _FFmpegRecording:
-    """The first sound track of what FFmpeg reads, decoded from its beginning."""
+    """What FFmpeg reads: the first sound track, decoded from its beginning."""
 
     samples: int | None = None
 
@@ -327,7 +327,7 @@ class _FFmpegRecording:
         yield from (np.concatenate(parts),) if parts else ()
 
     def _frames(self) -> Iterator[Block]:
-        """What each packet decodes to, at the recording's rate and channels."""
+        """The samples of each packet, at the recording's rate and channels."""
         import av
 
         resampler = av.AudioResampler("fltp", self._stream.codec_context.layout, self.sample_rate)

@@ -42,7 +42,7 @@ _LEAST_CHECKED_S = 3.0
 
 
 def are_doubtful(words: Sequence[Word], duration_s: float) -> bool:
-    """Whether words of so many seconds are what a model makes of noise or music without speech."""
+    """Whether words look like what a model makes of noise or music: few for the duration, and unsure."""
     sparse = 0 < len(words) < _SPARSE_WORDS_PER_S * duration_s
     return sparse and fmean(word.confidence for word in words) < _LOW_CONFIDENCE
 

@@ -35,7 +35,7 @@ log = logging.getLogger("asr")
 Output = TypeVar("Output")
 
 _WINDOW = 10  # batches' worth of audio that is read before it is sorted by length
-_CUT_WINDOW = 2  # the same while segments of one long recording are read
+_CUT_WINDOW = 2  # as _WINDOW, while the segments of one long recording are read
 _SILENCE = 1e-4  # of full scale: -80 dBFS
 _MAX_THREADS = 8  # that read audio; they read 5,000 s of audio a second
 
@@ -52,7 +52,7 @@ class Segment:
     # (samples,) at the model's rate, where they are in memory already: the path is then only a name
     waveform: Tensor | None = field(default=None, compare=False, repr=False)
     error: AudioError | None = None  # why it cannot be read, where that is known already
-    goes_on: bool = False  # whether another segment of the same recording follows it
+    goes_on: bool = False  # whether another segment of the same recording comes after it
 
     @classmethod
     def of(cls, utterance: Utterance) -> "Segment":

@@ -136,7 +136,7 @@ class _Utterance:
         return StreamResult(partial.text, partial.stable, self._start_s, self._end_s)
 
     def finish(self, log_probs: Tensor) -> StreamResult | None:
-        """Take the last steps; the final result, None where there is none and was none before."""
+        """Take the last steps; the final result, or None if the utterance has no text and never had any."""
         self.accept(log_probs)
         words = _in_stream(self._decoder.finish()[0], self._start_s)
         if are_doubtful(words, self._end_s - self._start_s):

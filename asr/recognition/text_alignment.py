@@ -29,7 +29,8 @@ _WIDER = 8.0  # times as wide a search, then
 _OTHER_SPEECH_S = 0.5  # shorter stretches that are not in the text are no speech
 _LAST_TOKEN_S = 0.08  # that the last token of a word goes on after its steps, see docs/aligning.md
 _MOST_NAMED = 5  # in a message
-# In a message: so many words in a row that do not match, or so many seconds. Fewer may be said carelessly.
+# A message names mismatches of at least this many words in a row, or seconds; shorter ones are usual in
+# careless speech.
 _WORTH_NAMING, _WORTH_NAMING_S = 3, 1.0
 
 

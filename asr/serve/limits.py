@@ -33,7 +33,7 @@ class ServeLimits:
 
     @property
     def max_upload_bytes(self) -> int:
-        """Of a request, the form around its file included."""
+        """The largest request, the form around its file included."""
         return round(self.max_upload_mb * _MEGABYTE) + _FORM_BYTES
 
 

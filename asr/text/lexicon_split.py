@@ -18,7 +18,7 @@ __all__ = ["LexiconSplit", "SplitConfig", "split_lexicon", "stem"]
 _ENDINGS = ("iness", "ness", "ings", "iest", "ing", "ers", "ier", "est", "ily", "ies", "ied", "'s", "s'",
             "es", "ed", "er", "ly", "s", "'")  # fmt: skip
 _SHORTEST = 3  # letters of a stem
-_SHARE = 20  # one word of so many is a test word, and another a dev word
+_SHARE = 20  # one word in 20 is a test word, and another one a dev word
 
 
 @dataclass(frozen=True)

@@ -249,7 +249,7 @@ class PhoneTokenizer:
         return cmudict().spellings(word)
 
     def _unknown_letters(self, word: str) -> str:
-        """The letters of a word that letter-to-sound has not learned; all if there is no such model."""
+        """The letters of a word that letter-to-sound does not know; all of them if there is no such model."""
         if self.fallback == "nothing":
             return word
         model = self.source.letter_to_sound

@@ -196,7 +196,7 @@ class Metrics:
         self._write(row)
 
     def _time_left(self, progress: float) -> str:
-        """From the speed of this session, validation included."""
+        """The time that is left, by the speed of this session, validation included."""
         rate = (progress - self._progress_before) / max(time.monotonic() - self._began, 1e-9)
         return clock(max(1 - progress, 0.0) / rate) if rate > 0 else "?"
 

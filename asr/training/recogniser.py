@@ -257,7 +257,7 @@ def _record_of(settings: Settings) -> dict[str, Any]:
 
 
 def _data_digest(*data: Sequence[Utterance]) -> str:
-    """Of ids, durations and transcripts."""
+    """A digest of ids, durations and transcripts."""
     digest = hashlib.blake2b(digest_size=8)
     for utterances in data:
         digest.update(b"\n\n")

@@ -256,7 +256,7 @@ class Trainer(Generic[B]):
             self.bad_update_reporter.report(update, self.state)
 
     def _learning_rate(self) -> float:
-        """Of the next update."""
+        """The learning rate of the next update."""
         config = self.config
         factor = learning_rate_factor(min(self._progress(), 1.0), config.warmup, config.schedule)
         return config.learning_rate * factor * self.state.learning_rate_scale

@@ -97,7 +97,7 @@ class _Section(NamedTuple):
 
 
 class _Reader:
-    """One pass over the lines; `number` is that of the last line read, for messages."""
+    """One pass over the lines; `number` counts the lines read, for messages."""
 
     def __init__(self, path: Path, file: Iterable[bytes]) -> None:
         self.path, self.number = path, 0

@@ -323,7 +323,7 @@ class RecurrentStack(nn.Module):
 
 
 def _is_on_gpu(x: Tensor) -> bool:
-    """Whether it is really on a GPU: a fake tensor has a CUDA device, but no streams and no properties."""
+    """Whether a tensor is on a real GPU: a fake one has a CUDA device, but no streams and no properties."""
     return x.is_cuda and torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
 
 

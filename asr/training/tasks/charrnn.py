@@ -73,11 +73,11 @@ class CharRnnValidation:
         return self.loss / math.log(2)
 
     def headline(self) -> str:
-        """For the epoch's line."""
+        """The numbers for the epoch's log line."""
         return f"dev {self.score:.3f} bits per character"
 
     def row(self) -> dict[str, Any]:
-        """For metrics.jsonl and the model's provenance."""
+        """The numbers for metrics.jsonl and the model's provenance."""
         return {"dev_loss": self.loss, "dev_bits_per_character": self.score}
 
 
@@ -130,7 +130,7 @@ class CharRnnTask:
         return trainable_children(self.net)
 
     def source_weights(self, path: Path) -> dict[str, Tensor | None]:
-        """The tensors of a saved network; None for those of single characters if the alphabets differ."""
+        """The tensors of a saved network; None for embeddings and outputs if the alphabets differ."""
         other = load_charrnn(path)
         same = other.symbols == self.net.symbols
         return {

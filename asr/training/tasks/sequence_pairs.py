@@ -89,11 +89,11 @@ class PairValidation:
         return self.wrong
 
     def headline(self) -> str:
-        """For the epoch's line."""
+        """The numbers for the epoch's log line."""
         return f"dev loss {self.loss:.3f}  dev {self.wrong:.2f}% wrong"
 
     def row(self) -> dict[str, Any]:
-        """For metrics.jsonl and the model's provenance."""
+        """The numbers for metrics.jsonl and the model's provenance."""
         return {"dev_loss": self.loss, "dev_wrong": self.wrong, "examples": self.examples}
 
 
@@ -150,7 +150,7 @@ class SequencePairTask:
         return trainable_children(self.net)
 
     def source_weights(self, path: Path) -> dict[str, Tensor | None]:
-        """The tensors of a saved network; None for those of single symbols if these differ."""
+        """The tensors of a saved network; None for embeddings and outputs if the alphabets differ."""
         other = load_sequence_model(path)
         strange: tuple[str, ...] = (
             () if other.sources == self.net.sources else ("source_embedding.", "embedding.")
@@ -161,7 +161,7 @@ class SequencePairTask:
         }
 
     def plan(self, epoch: int) -> Sequence[tuple[NDArray[np.int32], int, int]]:
-        """Of each batch of an epoch: this process's rows, and the tokens and pairs of all processes."""
+        """The batches of an epoch: this process's rows of each, and the tokens and pairs of all processes."""
         draw = np.random.default_rng([self.seed, epoch])
         world_size = self.process.world_size
         limit = float(self.config.symbols * world_size)
