@@ -80,19 +80,9 @@ class Batch:
 
     @staticmethod
     def from_fields(fields: Mapping[str, Any]) -> "Batch":
-        """A batch from the fields that `dataclasses.asdict` gives, as a file bad_update_N.pt keeps them.
-
-        Args:
-            fields: by name; older files have one, `audio`, for either features or waveforms.
-        """
-        fields = dict(fields)
-        if "audio" in fields:
-            audio = fields.pop("audio")
-            fields["cached_features"] = audio if audio.dim() == 3 else None
-            if audio.dim() == 2:
-                fields["waveforms"] = audio
-        masks = Masks(**fields.pop("masks")) if fields["masks"] else fields.pop("masks")
-        return Batch(**fields, masks=masks)
+        """A batch from the fields that `dataclasses.asdict` gives, as a file bad_update_N.pt keeps them."""
+        masks = Masks(**fields["masks"]) if fields["masks"] else None
+        return Batch(**{**fields, "masks": masks})
 
     @property
     def global_size(self) -> float:
