@@ -260,12 +260,8 @@ class _BatchDataset(Dataset[Batch | AsrError]):
     ) -> None:
         self.examples, self.features, self.augmenter, self.cache = examples, features, augmenter, cache
 
-    def conditions(self, example: Example, epoch: int) -> Conditions:
-        """The conditions under which training reads an utterance in an epoch."""
-        return self.batch_conditions([example], epoch)[0]
-
-    def batch_conditions(self, examples: Sequence[Example], epoch: int) -> list[Conditions]:
-        """The conditions of some utterances in an epoch, each as if alone."""
+    def conditions(self, examples: Sequence[Example], epoch: int) -> list[Conditions]:
+        """The conditions under which training reads some utterances in an epoch; each as if alone."""
         if not epoch or self.augmenter is None:
             return [AS_RECORDED] * len(examples)
         ids = [example.utterance.id for example in examples]
@@ -280,7 +276,7 @@ class _BatchDataset(Dataset[Batch | AsrError]):
 
     def _make(self, planned: PlannedBatch) -> Batch:
         chosen = [self.examples[index] for index in planned.indices]
-        conditions = self.batch_conditions(chosen, planned.epoch)
+        conditions = self.conditions(chosen, planned.epoch)
         lengths, audio = self._audio(planned.indices, chosen, conditions)
         warps = [condition.mel_warp for condition in conditions]
         token_lengths = [len(example.tokens) for example in chosen]
