@@ -1,7 +1,7 @@
 """What every decoder returns: the text of one utterance, with times, confidences and its score."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from asr.text.scripts import split_words
@@ -36,6 +36,10 @@ class Word:
     end_s: float
     confidence: float
     unknown: bool = False
+
+    def shifted(self, seconds: float) -> "Word":
+        """The same word so many seconds later."""
+        return replace(self, start_s=self.start_s + seconds, end_s=self.end_s + seconds)
 
 
 @dataclass(frozen=True)

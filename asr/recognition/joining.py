@@ -97,9 +97,7 @@ class _Rank:
 def _shifted(hypothesis: Hypothesis, seconds: float, step_s: float) -> Hypothesis:
     """The same hypothesis `seconds` later: from times in its part to times in the recording."""
     steps = round(seconds / step_s)
-    words = tuple(
-        replace(word, start_s=word.start_s + seconds, end_s=word.end_s + seconds) for word in hypothesis.words
-    )
+    words = tuple(word.shifted(seconds) for word in hypothesis.words)
     return replace(hypothesis, words=words, steps=tuple(step + steps for step in hypothesis.steps))
 
 
