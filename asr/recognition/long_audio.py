@@ -23,11 +23,11 @@ from asr.model.acoustic import AcousticModel
 from asr.recognition.joining import Joined
 from asr.recognition.recognise import Recognised, Segment, recognise
 
-__all__ = ["Progress", "are_doubtful", "recognise_recordings"]
+__all__ = ["OnWords", "are_doubtful", "recognise_recordings"]
 
 log = logging.getLogger("asr")
 
-Progress = Callable[[Segment, tuple[Word, ...]], None]
+OnWords = Callable[[Segment, tuple[Word, ...]], None]
 """Gets the next words of a long recording, which do not change any more, with their times in it."""
 
 # What a model makes of a segment that is no speech: a few words that it does not believe. It makes more of
@@ -96,7 +96,7 @@ def recognise_recordings(
     batch_s: float,
     decoder: Decoder,
     config: SegmentationConfig,
-    progress: Progress | None = None,
+    on_words: OnWords | None = None,
 ) -> Iterator[Recognised]:
     """Recognise recordings of any length; memory does not grow with their length.
 
@@ -106,7 +106,7 @@ def recognise_recordings(
         batch_s: seconds of audio in a batch, padding included.
         decoder: what decodes.
         config: how long recordings are cut.
-        progress: is called with the words of long recordings as they are found.
+        on_words: is called with the words of long recordings as they are found.
 
     Yields:
         One result per recording, in order. The hypotheses of one that was cut are joined rank by rank, and
@@ -126,8 +126,8 @@ def recognise_recordings(
         segment, state = result.segment, states[done]
         if isinstance(segment, _CutSegment) and not isinstance(result.outcome, AudioError):
             words = state.add(segment, result, model.step_s)
-            if progress is not None and words:
-                progress(state.segment, words)
+            if on_words is not None and words:
+                on_words(state.segment, words)
             if segment.goes_on:
                 continue
             result = _whole(state)

@@ -31,7 +31,7 @@ _SAMPLE = 120  # characters of the text that is sampled after every epoch
 
 
 @dataclass(frozen=True, kw_only=True)
-class StreamConfig:
+class TextStreamConfig:
     """How a text becomes batches."""
 
     streams: int = 64  # rows of a batch, over all processes: parts of the text that are read in parallel
@@ -106,7 +106,7 @@ class CharRnnTask:
         net: CharRnn,
         train: NDArray[np.uint16],
         dev: NDArray[np.uint16],
-        config: StreamConfig,
+        config: TextStreamConfig,
         process: Process,
         seed: int,
     ) -> None:

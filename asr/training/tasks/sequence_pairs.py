@@ -38,7 +38,7 @@ class PairConfig:
 
 
 @dataclass(frozen=True)
-class Pair:
+class SequencePair:
     """A source sequence and the target sequences that are right for it."""
 
     name: str  # for messages, such as a word
@@ -122,8 +122,8 @@ class SequencePairTask:
     def __init__(
         self,
         net: SequenceModel,
-        train: Sequence[Pair],
-        dev: Sequence[Pair],
+        train: Sequence[SequencePair],
+        dev: Sequence[SequencePair],
         config: PairConfig,
         process: Process,
         seed: int,
