@@ -19,6 +19,7 @@ import math
 from collections.abc import Iterable, Sequence
 
 __all__ = [
+    "FEW",
     "AsrError",
     "AudioError",
     "DataError",
@@ -40,12 +41,17 @@ def option_name(*fields: str) -> str:
     return "--" + ".".join(fields).replace("_", "-")
 
 
-def first_few(names: Sequence[str], most: int, separator: str = ", ", total: int | None = None) -> str:
+FEW = 5  # names in a message, usually
+
+
+def first_few(
+    names: Sequence[str], *, most: int = FEW, separator: str = ", ", total: int | None = None
+) -> str:
     """Names for a message: the first of them, and how many more there are.
 
     Args:
         names: all of them, or, where they take long to make, the first.
-        most: that the message has.
+        most: names that the message has.
         separator: between two.
         total: how many there are; None: as many as given.
     """

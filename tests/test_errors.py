@@ -48,7 +48,7 @@ def test_choices() -> None:
 
 def test_first_few() -> None:
     """Guards the count of what a message does not name."""
-    assert first_few([], 2) == ""
-    assert first_few(["a", "b"], 2) == "a, b"
-    assert first_few(["a", "b", "c"], 2) == "a, b and 1 more"
-    assert first_few(["a", "b"], 2, "; ", total=1002) == "a; b; and 1,000 more"
+    assert first_few([], most=2) == ""
+    assert first_few(["a", "b"], most=2) == "a, b"
+    assert first_few(["a", "b", "c"], most=2) == "a, b and 1 more"
+    assert first_few(["a", "b"], most=2, separator="; ", total=1002) == "a; b; and 1,000 more"

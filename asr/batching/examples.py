@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from asr.corpora.arrow import ArrowManifest, columns, durations, id_hashes, tar_numbers
 from asr.corpora.utterance import Utterance
-from asr.errors import DataError, SettingsError, check_choice, check_number, first_few
+from asr.errors import FEW, DataError, SettingsError, check_choice, check_number, first_few
 from asr.frontend.features import FeatureConfig, frame_count
 from asr.model.ctc import required_steps, required_steps_of_all
 from asr.model.encoder import step_count
@@ -37,8 +37,6 @@ from asr.text.token_lists import TokenLists
 from asr.text.tokenizer import Tokenizer, Units
 
 log = logging.getLogger("asr")
-
-_MAX_NAMES = 5  # utterances named in a message; the rest is counted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -252,10 +250,11 @@ def make_examples(
         named = [
             f"{utterances[row].id} ({counts[row]} tokens need {needed[row]} steps, "
             f"its audio has {steps[row]})"
-            for row in np.flatnonzero(~fits)[:_MAX_NAMES].tolist()
+            for row in np.flatnonzero(~fits)[:FEW].tolist()
         ]
         dropped = len(utterances) - len(rows)
-        _report_dropped(first_few(named, _MAX_NAMES, "; ", dropped), dropped, len(utterances), config, kind)
+        listed = first_few(named, separator="; ", total=dropped)
+        _report_dropped(listed, dropped, len(utterances), config, kind)
     if not len(rows):
         raise DataError(f"none of {len(utterances)} {kind} utterances can be used. Correct the manifest.")
     tars = tar_numbers(utterances)
@@ -340,7 +339,7 @@ def _hash_ids(utterances: Sequence[Utterance], kind: str) -> NDArray[np.uint64]:
     names = Counter(name for (part,) in columns(utterances, "id") for name in part)
     if repeated := [name for name, count in names.items() if count > 1]:
         raise DataError(
-            f"{len(repeated)} ids name more than one {kind} utterance: {first_few(repeated, _MAX_NAMES)}. "
+            f"{len(repeated)} ids name more than one {kind} utterance: {first_few(repeated)}. "
             f"Expected every id once over all {kind} manifests. Rename them, or leave out a manifest that "
             f"repeats another."
         )

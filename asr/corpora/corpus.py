@@ -300,7 +300,7 @@ def find_folder(root: Path, title: str, *needed: str, inside: Sequence[str] = ()
     folder = candidates[0] if candidates else root
     missing = next((folder / path for path in needed if not (folder / path).exists()), folder)
     there = sorted(path.name for path in folder.iterdir())
-    found = first_few(there, 6) or "nothing"
+    found = first_few(there, most=6) or "nothing"
     raise DataError(
         f"{missing}: does not exist. Expected the folder of {title}; {folder} holds {found}. "
         "Unpack all of its archive, or correct --data.root."

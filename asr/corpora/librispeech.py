@@ -152,7 +152,7 @@ def read_part(folder: Path) -> list[Utterance]:
     if without_audio or without_text:
         raise DataError(
             f"{folder}: {len(without_audio)} transcripts without audio and {len(without_text)} audio files "
-            f"without a transcript: {first_few(without_audio + without_text, 6)}. Expected one of each an "
+            f"without a transcript: {first_few(without_audio + without_text)}. Expected one of each an "
             "utterance. Unpack the archive again, or remove these files and lines."
         )
     if not found:

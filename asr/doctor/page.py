@@ -18,7 +18,7 @@ from asr.progress import clock
 __all__ = ["build_page"]
 
 _MOST_ROWS = 300  # of a check: the page should open at once
-_MOST_NAMES = 3  # manifests in the title
+_MAX_NAMED = 3  # manifests in the title
 _LONGEST = 20  # utterances
 _DURATIONS_S = (1, 2, 4, 6, 8, 10, 15, 20, 30)  # borders of the bars
 
@@ -46,7 +46,7 @@ def build_page(examination: Examination) -> str:
         })  # fmt: skip
     return render(
         "doctor.html",
-        title=first_few(names, _MOST_NAMES),
+        title=first_few(names, most=_MAX_NAMED),
         heading=heading(examination),
         verdict=verdict(found),
         counts={severity: sum(one.severity == severity for one in found) for severity in severities},

@@ -65,7 +65,7 @@ def _of_check(check: str, group: Sequence[Finding], *, many_manifests: bool) -> 
 def _alphabet(examination: Examination) -> str:
     counts = examination.alphabet.counts
     shown = [f"{character_name(one)} {count:,}" for one, count in counts.most_common()]
-    return f"{len(shown)} characters: {first_few(shown, _LETTERS)}"
+    return f"{len(shown)} characters: {first_few(shown, most=_LETTERS)}"
 
 
 def character_name(character: str) -> str:

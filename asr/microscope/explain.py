@@ -81,7 +81,7 @@ def explain(
         worst, others = same[0], same[1:]
         also = ""
         if others:
-            also = f" (also {first_few([f'{other.where} {other.size}' for other in others], 8)})"
+            also = f" (also {first_few([f'{other.where} {other.size}' for other in others], most=8)})"
         gated = any(layer.memory is not None and layer.name == worst.where for layer in measurements)
         texts.append(_TEXTS[kind](worst, also, gated, config))
     return texts

@@ -28,7 +28,6 @@ _LOST = 0.1  # of the words: more that are not found may be too far from where t
 _WIDER = 8.0  # times as wide a search, then
 _OTHER_SPEECH_S = 0.5  # shorter stretches that are not in the text are no speech
 _LAST_TOKEN_S = 0.08  # that the last token of a word goes on after its steps, see docs/aligning.md
-_MOST_NAMED = 5  # in a message
 # A message names mismatches of at least this many words in a row, or seconds; shorter ones are usual in
 # careless speech.
 _WORTH_NAMING, _WORTH_NAMING_S = 3, 1.0
@@ -164,7 +163,7 @@ class TextAligner:
         if not any(self._spellings[word] for word in words):
             raise DataError(
                 f"{name}: none of its words can be written in the model's {self._tokenizer.units}: "
-                f"{first_few(words, _MOST_NAMED)}. Is the model of another language or script?"
+                f"{first_few(words)}. Is the model of another language or script?"
             )
         return [self._spellings[word] for word in words]
 
@@ -178,14 +177,14 @@ class TextAligner:
         if self._guessed:
             log.info(
                 "%d of %d words are not in the lexicon and are pronounced by letter-to-sound: %s",
-                sum(self._guessed.values()), self._words, first_few([*self._guessed], _MOST_NAMED),
+                sum(self._guessed.values()), self._words, first_few([*self._guessed]),
             )  # fmt: skip
         if self._lacking:
             silent = sum(count for word, count in self._lacking.items() if not self._spellings[word])
             log.warning(
                 "%d of %d words have characters that the model does not know (%s): they are aligned without "
                 "them%s. Write numbers and signs as words.",
-                sum(self._lacking.values()), self._words, first_few([*self._lacking], _MOST_NAMED),
+                sum(self._lacking.values()), self._words, first_few([*self._lacking]),
                 f", {silent} not at all" if silent else "",
             )  # fmt: skip
 
@@ -266,7 +265,7 @@ def describe_mismatches(name: str, text: AlignedText) -> str:
         parts.append(f"{clock(one.start_s)}-{clock(one.end_s)} ({what})")
     return (
         f"{name}: {count} of {len(text.words)} words do not match the audio, mean confidence "
-        f"{text.score:.2f}: {first_few(parts, _MOST_NAMED, '; ')}. Check the text there."
+        f"{text.score:.2f}: {first_few(parts, separator='; ')}. Check the text there."
     )
 
 

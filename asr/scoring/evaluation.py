@@ -21,7 +21,7 @@ __all__ = ["Evaluation", "evaluate", "reference_texts"]
 
 log = logging.getLogger("asr")
 
-_NAMED = 8  # characters that a message names; further ones are only counted
+_MAX_NAMED = 8  # characters that a message names; further ones are only counted
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,8 @@ def _warn_about_alphabet(references: Sequence[str], tokenizer: Tokenizer, rules:
     if not missing:
         return
     affected = sum(not writable.issuperset(text) for text in references)
-    named = first_few([f"{character!r} x {count}" for character, count in missing.most_common()], _NAMED)
+    counts = [f"{character!r} x {count}" for character, count in missing.most_common()]
+    named = first_few(counts, most=_MAX_NAMED)
     case = any(character.swapcase() in writable for character in missing)
     log.warning(
         "%d characters in %d of %d references are ones that the model cannot write: %s. The words that "

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from asr.errors import DataError, ModelError, first_few
+from asr.errors import FEW, DataError, ModelError, first_few
 from asr.text.lexicon import Lexicon, Spelling, cmudict, parse_lexicon
 from asr.text.pronouncer import Pronouncer, pronounce_words
 from asr.text.token_lists import TokenLists
@@ -28,7 +28,6 @@ __all__ = ["MIN_WORDS", "PhoneTokenizer", "report_guesses"]
 log = logging.getLogger("asr")
 
 MIN_WORDS = 2000  # of a lexicon from which letter-to-sound is learned
-_MAX_NAMED = 5  # words that a message lists
 
 Fallback = Literal["cmudict", "lexicon", "nothing"]
 """How a word that is not in the lexicon is pronounced, see `PhoneTokenizer`."""
@@ -303,13 +302,13 @@ def report_guesses(tokenizer: Tokenizer, texts: Iterable[str], kind: str) -> Non
         return
     named = [
         f"{word} = {' '.join(found[0]) if (found := tokenizer.pronunciations(word)) else 'nothing'}"
-        for word, _ in guesses.most_common(_MAX_NAMED)
+        for word, _ in guesses.most_common(FEW)
     ]
     log.warning(
         "%s: %d of %d different words (%d of all %d) are not in the lexicon. Letter-to-sound pronounces "
         "them, up to one in four wrongly: %s. Add them with --text.lexicon.",
         f"{kind} transcripts", len(guesses), len(words), guesses.total(), words.total(),
-        first_few(named, _MAX_NAMED, "; ", len(guesses)),
+        first_few(named, separator="; ", total=len(guesses)),
     )  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from asr.errors import SettingsError, first_few
 
 log = logging.getLogger("asr")
 
-_MAX_NAMES = 8  # tensors named in a message; the rest is counted
+_MAX_NAMED = 8  # tensors named in a message; the rest is counted
 
 
 def copy_matching_weights(
@@ -45,14 +45,15 @@ def copy_matching_weights(
     if not any(name in fitting for name, _ in net.named_parameters()):
         raise SettingsError(
             f"--train.warm-start {source}: none of its weights fits this model: "
-            f"{first_few(skipped, _MAX_NAMES)}. Expected a model with the same cells, width and features."
+            f"{first_few(skipped, most=_MAX_NAMED)}. Expected a model with the same cells, width and "
+            f"features."
         )
     with torch.no_grad():
         for name, tensor in fitting.items():
             weights[name].copy_(tensor)
     log.info(
         "warm start from %s: %d of %d tensors copied; not copied: %s",
-        source, len(fitting), len(weights), first_few(skipped, _MAX_NAMES) or "none",
+        source, len(fitting), len(weights), first_few(skipped, most=_MAX_NAMED) or "none",
     )  # fmt: skip
     return list(fitting)
 
