@@ -13,6 +13,9 @@
 Each message states *what is wrong: the value, where. What was expected. What to do.* `cli.py` catches
 AsrError once, prints that message as one line and exits with its `exit_status`; anything else that escapes
 is a bug of this package and keeps its traceback.
+
+What messages are made of is here, too: `option_name`, `first_few`, `plural`; and `check_number` and
+`check_choice`, which settings call for each option that has a range.
 """
 
 import math
