@@ -174,12 +174,7 @@ def test_wide_encodings_are_named(content: bytes, name: str, tmp_path: Path) -> 
         (b"%PDF-1.7\n%\xe2\xe3", "a PDF document"),
         (b"RIFF\x24\0\0\0WAVEfmt \x10\0\0\0\1\0\1\0", "a sound file"),
     ],
-    ids=[
-        "gzip",
-        "zip",
-        "pdf",
-        "wav",
-    ],  # gzip's bytes hold the time, and each test process needs the same names
+    ids=["gzip", "zip", "pdf", "wav"],  # gzip's bytes hold the time: without, names differ by process
 )
 def test_what_is_no_text(content: bytes, name: str, tmp_path: Path) -> None:
     """A document or a compressed file that is called UTF-16, with a command that makes nonsense of it."""
