@@ -19,7 +19,7 @@ import torch
 import torch.utils.deterministic
 from torch import Tensor
 
-from asr.errors import SettingsError
+from asr.errors import SettingsError, check_number
 
 log = logging.getLogger("asr")
 
@@ -351,8 +351,7 @@ def limit_cores(threads: int | None) -> Iterator[None]:
         SettingsError: there are fewer than 1.
     """
     global _core_limit
-    if threads is not None and threads < 1:
-        raise SettingsError(f"--threads {threads}. Expected at least 1.")
+    check_number("--threads", threads, least=1)
     if threads is None:
         yield
         return

@@ -1,9 +1,11 @@
 """Files: written whole or not at all, lines of text, digests of contents, locks between processes.
 
+write_text, json_line            text, and JSON Lines
 write_atomically, atomic_path    a crash or a full disk spares the older file
 make_writable                    a folder, before the work whose results it gets
 move_into_place                  the last step of both, for a file that was written piece by piece
-read_lines                       text in UTF-8, or an error that names the line
+read_lines, check_text           text in UTF-8, or an error that says what it is and what to do
+packed_format                    what is compressed, an archive, or a pointer to the file
 file_digest, weights_digest      what is in a file, or in a network
 locked                           of several processes one works and the others wait
 """
@@ -11,13 +13,14 @@ locked                           of several processes one works and the others w
 import codecs
 import fcntl
 import hashlib
+import json
 import os
 import shlex
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
 
@@ -27,8 +30,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 __all__ = [
-    "atomic_path", "encoding_of", "file_digest", "locked", "make_writable", "move_into_place", "not_utf8",
-    "read_lines", "weights_digest", "write_atomically",
+    "atomic_path", "check_text", "encoding_of", "file_digest", "json_line", "locked", "make_writable",
+    "move_into_place", "not_utf8", "packed_format", "read_lines", "weights_digest", "write_atomically",
+    "write_text",
 ]  # fmt: skip
 
 
@@ -54,6 +58,32 @@ def atomic_path(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # after success there is none
             temporary.unlink()
+
+
+def write_text(path: Path, text: str | Iterable[str]) -> None:
+    """Write text in UTF-8; the file appears complete or not at all.
+
+    A pipe or a terminal is written to directly: a rename would replace it. Half a surrogate pair, which JSON
+    and names of files may hold but UTF-8 cannot, is written as its escape, which JSON reads again.
+
+    Args:
+        path: of the file, in an existing folder.
+        text: or its parts, one after the other; lines end in a line feed.
+
+    Raises:
+        OSError: the file cannot be written; it names `path`.
+    """
+    direct = path.exists() and not path.is_file()
+    with (
+        nullcontext(path) if direct else atomic_path(path) as target,
+        target.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as file,
+    ):
+        file.writelines([text] if isinstance(text, str) else text)
+
+
+def json_line(row: Any) -> str:
+    """A line of JSON Lines, with letters of all scripts as they are."""
+    return json.dumps(row, ensure_ascii=False) + "\n"
 
 
 def move_into_place(temporary: Path, path: Path) -> None:
@@ -86,7 +116,7 @@ def make_writable(folder: Path) -> None:
         raise
 
 
-def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Write a model, a checkpoint or the like; the file appears complete or not at all.
 
     Args:
@@ -127,10 +157,7 @@ def read_lines(path: Path) -> list[str]:
         ) from None
     if not content:
         return []
-    if other := not_text(content, path):
-        raise DataError(other)
-    if name := encoding_of(content):  # letters of ASCII in UTF-16 are UTF-8, too, with zeros between them
-        raise DataError(f"{path} is {name}. UTF-8 text was expected. {not_utf8(content, 0, str(path))}")
+    check_text(content, path)
     texts = []
     lines = content.removeprefix(codecs.BOM_UTF8).removesuffix(b"\n").split(b"\n")
     for number, line in enumerate(lines, start=1):
@@ -144,40 +171,66 @@ def read_lines(path: Path) -> list[str]:
     return texts
 
 
-# What a file begins with that is no text, what it is, and what to do.
-_NO_TEXT: tuple[tuple[bytes, str, str], ...] = (
-    (b"\x1f\x8b", "compressed with gzip", "Decompress it: gunzip"),
-    (b"\xfd7zXZ", "compressed with xz", "Decompress it: unxz"),
-    (b"BZh", "compressed with bzip2", "Decompress it: bunzip2"),
-    (b"\x28\xb5\x2f\xfd", "compressed with Zstandard", "Decompress it: unzstd"),
-    (
-        b"PK\x03\x04",
-        "a zip archive or a document of an office program",
-        "Unpack it, or save it as plain text:",
-    ),
-    (b"\xd0\xcf\x11\xe0", "a document of an office program", "Save it as plain text:"),
-    (b"{\\rtf", "a document in RTF", "Save it as plain text:"),
-    (b"%PDF", "a PDF document", "Write its text into a file: pdftotext"),
-    (b"ARROW1", "an Arrow file", "Give the text that it was made from, not"),
-    (b"RIFF", "a sound file", "Give its transcript, not"),
+# What a file begins with, what it then is, and what to do; {} is the file, quoted for a shell. Whatever was
+# expected, these have to be unpacked or fetched first.
+_PACKED: tuple[tuple[bytes, str, str], ...] = (
+    (b"\x1f\x8b", "compressed with gzip", "Decompress it: gunzip {}."),
+    (b"\xfd7zXZ", "compressed with xz", "Decompress it: unxz {}."),
+    (b"BZh", "compressed with bzip2", "Decompress it: bunzip2 {}."),
+    (b"\x28\xb5\x2f\xfd", "compressed with Zstandard", "Decompress it: unzstd {}."),
+    (b"PK\x03\x04", "a zip archive", "Unpack it: unzip {}."),
     (
         b"version https://git-lfs",
         "a pointer of Git LFS and not the file itself",
-        "Fetch it: git lfs pull --include",
+        "Fetch it: git lfs pull --include {}.",
     ),
+)
+# Where text was expected, these, too.
+_DOCUMENTS = (
+    (
+        b"PK\x03\x04",
+        "a zip archive or a document of an office program",
+        "Unpack it, or save it as plain text: {}.",
+    ),
+    (b"\xd0\xcf\x11\xe0", "a document of an office program", "Save it as plain text: {}."),
+    (b"{\\rtf", "a document in RTF", "Save it as plain text: {}."),
+    (b"%PDF", "a PDF document", "Write its text into a file: pdftotext {}."),
+    (b"ARROW1", "an Arrow file", "Give the text that it was made from, not {}."),
+    (b"RIFF", "a sound file", "Give its transcript, not {}."),
 )
 
 
-def not_text(content: bytes, path: Path) -> str:
-    """What a file is that is no text, and what to do, for a message; "" where it may be text.
+def packed_format(head: bytes, path: Path, expected: str) -> str:
+    """What a file is that has to be unpacked or fetched first, for a message; "" where it is none.
+
+    Args:
+        head: its first bytes, 32 or more.
+        path: of the file.
+        expected: what it should be, such as "an audio file".
+    """
+    return _format_of(head, path, expected, _PACKED)
+
+
+def check_text(content: bytes, path: Path) -> None:
+    """Refuse what is no text in UTF-8 by its first bytes, or by zeros between its letters.
 
     Args:
         content: of the file, or of its start.
         path: of the file.
+
+    Raises:
+        DataError: says what it is, and what to do.
     """
-    for start, name, remedy in _NO_TEXT:
-        if content.startswith(start):
-            return f"{path} is {name}. UTF-8 text was expected. {remedy} {shlex.quote(str(path))}."
+    if found := _format_of(content, path, "UTF-8 text", _DOCUMENTS + _PACKED):
+        raise DataError(found)
+    if name := encoding_of(content):  # letters of ASCII in UTF-16 are UTF-8, too, with zeros between them
+        raise DataError(f"{path} is {name}. Expected UTF-8 text. {not_utf8(content, 0, str(path))}")
+
+
+def _format_of(head: bytes, path: Path, expected: str, formats: Sequence[tuple[bytes, str, str]]) -> str:
+    for start, name, remedy in formats:
+        if head.startswith(start):
+            return f"{path} is {name}. Expected {expected}. {remedy.format(shlex.quote(str(path)))}"
     return ""
 
 

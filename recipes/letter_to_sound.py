@@ -15,7 +15,7 @@ from typing import Literal, get_args
 
 from asr.cli import recipe
 from asr.commands.lexicon import LexiconScoreSettings, score_all
-from asr.microscope.attention import draw_readings, read_symbols
+from asr.microscope.encoder_decoder import draw_readings, read_symbols
 from asr.model.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
 from asr.model.sequence_ctc import SequenceCtcConfig
 from asr.model.sequence_model import load_sequence_model

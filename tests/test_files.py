@@ -1,6 +1,7 @@
 """Files: whole or not at all, digests by content, one process at a time."""
 
 import gzip
+import json
 import multiprocessing
 import os
 import shlex
@@ -16,12 +17,14 @@ from asr.files import (
     atomic_path,
     encoding_of,
     file_digest,
+    json_line,
     locked,
     make_writable,
     not_utf8,
     read_lines,
     weights_digest,
     write_atomically,
+    write_text,
 )
 
 
@@ -159,14 +162,14 @@ def test_wide_encodings_are_named(content: bytes, name: str, tmp_path: Path) -> 
     with pytest.raises(DataError) as caught:
         read_lines(path)
     message = str(caught.value)
-    assert f"a.txt is {name}. UTF-8 text was expected. Convert it: iconv -f {name} -t UTF-8 " in message
+    assert f"a.txt is {name}. Expected UTF-8 text. Convert it: iconv -f {name} -t UTF-8 " in message
     assert shlex.quote(str(path)) in message
 
 
 @pytest.mark.parametrize(
     ("content", "name"),
     [
-        (gzip.compress(b"a b"), "compressed with gzip. UTF-8 text was expected. Decompress it: gunzip "),
+        (gzip.compress(b"a b"), "compressed with gzip. Expected UTF-8 text. Decompress it: gunzip "),
         (b"PK\x03\x04\x14\0\x06", "a zip archive or a document of an office program"),
         (b"%PDF-1.7\n%\xe2\xe3", "a PDF document"),
         (b"RIFF\x24\0\0\0WAVEfmt \x10\0\0\0\1\0\1\0", "a sound file"),
@@ -227,3 +230,26 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Mon
     with pytest.raises(OSError, match="Read-only") as caught:
         make_writable(tmp_path)
     assert caught.value.filename == str(tmp_path)
+
+
+def test_text_with_half_a_character(tmp_path: Path) -> None:
+    """Guards names of files that are not UTF-8: an error after an hour, or a file cut in the middle."""
+    path = tmp_path / "a.jsonl"
+    write_text(path, map(json_line, [{"id": "ä\udce4"}, {"id": "b"}]))
+    assert path.read_text("utf-8") == '{"id": "ä\\udce4"}\n{"id": "b"}\n'
+    assert [json.loads(line)["id"] for line in read_lines(path)] == ["ä\udce4", "b"]
+    write_text(path, "text\n")
+    assert [*tmp_path.iterdir()] == [path]
+
+
+def test_text_for_a_pipe(tmp_path: Path) -> None:
+    """Guards --results /dev/stdout and the like: a rename would put a file in the place of the pipe."""
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        write_text(path, ["a\n", "b\n"])
+        assert os.read(reader, 100) == b"a\nb\n"
+    finally:
+        os.close(reader)
+    assert path.is_fifo()

@@ -17,7 +17,7 @@ from asr.batching.examples import Example, ExampleColumns, utterances_of
 from asr.batching.loader import Loader, loader_processes
 from asr.batching.sampler import Plan, PlannedBatch, Sampler, Sharding
 from asr.device import one_thread
-from asr.errors import AsrError, DataError, SettingsError
+from asr.errors import AsrError, DataError, SettingsError, check_number
 from asr.frontend.augment import AS_RECORDED, AugmentConfig, Augmenter, Conditions, Masks
 from asr.frontend.augment.draws import generator
 from asr.frontend.augment.mel_warp import warp_mel
@@ -49,29 +49,21 @@ class BatchConfig:
     cache_workers: int | None = None
 
     def __post_init__(self) -> None:
-        if self.seconds <= 0:
-            raise SettingsError(f"--batch.seconds must be above 0. Got {self.seconds:g}.")
-        if self.shards is not None and self.shards < 1:
-            raise SettingsError(f"--batch.shards must be at least 1. Got {self.shards}.")
-        if self.open_tars < 1:
-            raise SettingsError(f"--batch.open-tars must be at least 1. Got {self.open_tars}.")
-        if self.shortest_first_epochs < 0:
-            raise SettingsError(
-                f"--batch.shortest-first-epochs must not be negative. Got {self.shortest_first_epochs}."
-            )
-        if self.workers is not None and self.workers < 0:
-            raise SettingsError(f"--batch.workers must not be negative. Got {self.workers}.")
-        if self.cache_workers is not None and self.cache_workers < 1:
-            raise SettingsError(f"--batch.cache-workers must be at least 1. Got {self.cache_workers}.")
+        check_number("--batch.seconds", self.seconds, above=0)
+        check_number("--batch.shards", self.shards, least=1)
+        check_number("--batch.open-tars", self.open_tars, least=1)
+        check_number("--batch.shortest-first-epochs", self.shortest_first_epochs, least=0)
+        check_number("--batch.workers", self.workers, least=0)
+        check_number("--batch.cache-workers", self.cache_workers, least=1)
 
 
 @dataclass(frozen=True)
 class Batch:
     """Padded utterances, with features or with the waveforms that the device computes them from.
 
-    With a cache, `cached_features` has all utterances. Those for which more than a speed was drawn are zeros
-    there, and their waveforms are in `waveforms`, their rows in `waveform_rows`. Without a cache, `waveforms`
-    has all utterances, and the other two are None.
+    With a cache, `cached_features` has a row for each utterance. The rows of utterances that are augmented by
+    more than their speed are zeros: their features are computed from `waveforms`, and `waveform_rows` says
+    which rows these are. Without a cache, `waveforms` has all utterances, and the other two are None.
     """
 
     ids: tuple[str, ...]
@@ -88,19 +80,9 @@ class Batch:
 
     @staticmethod
     def from_fields(fields: Mapping[str, Any]) -> "Batch":
-        """A batch of the fields that `dataclasses.asdict` gives, also those of batches that were kept before.
-
-        Args:
-            fields: by name. Before, one field, `audio`, had either features or waveforms.
-        """
-        fields = dict(fields)
-        if "audio" in fields:
-            audio = fields.pop("audio")
-            fields["cached_features"] = audio if audio.dim() == 3 else None
-            if audio.dim() == 2:
-                fields["waveforms"] = audio
-        masks = Masks(**fields.pop("masks")) if fields["masks"] else fields.pop("masks")
-        return Batch(**fields, masks=masks)
+        """A batch from the fields that `dataclasses.asdict` gives, as a file bad_update_N.pt keeps them."""
+        masks = Masks(**fields["masks"]) if fields["masks"] else None
+        return Batch(**{**fields, "masks": masks})
 
     @property
     def global_size(self) -> float:
@@ -278,12 +260,8 @@ class _BatchDataset(Dataset[Batch | AsrError]):
     ) -> None:
         self.examples, self.features, self.augmenter, self.cache = examples, features, augmenter, cache
 
-    def conditions(self, example: Example, epoch: int) -> Conditions:
-        """The conditions under which training reads an utterance in an epoch."""
-        return self.batch_conditions([example], epoch)[0]
-
-    def batch_conditions(self, examples: Sequence[Example], epoch: int) -> list[Conditions]:
-        """The conditions of some utterances in an epoch, each as if alone."""
+    def conditions(self, examples: Sequence[Example], epoch: int) -> list[Conditions]:
+        """The conditions under which training reads some utterances in an epoch; each as if alone."""
         if not epoch or self.augmenter is None:
             return [AS_RECORDED] * len(examples)
         ids = [example.utterance.id for example in examples]
@@ -298,7 +276,7 @@ class _BatchDataset(Dataset[Batch | AsrError]):
 
     def _make(self, planned: PlannedBatch) -> Batch:
         chosen = [self.examples[index] for index in planned.indices]
-        conditions = self.batch_conditions(chosen, planned.epoch)
+        conditions = self.conditions(chosen, planned.epoch)
         lengths, audio = self._audio(planned.indices, chosen, conditions)
         warps = [condition.mel_warp for condition in conditions]
         token_lengths = [len(example.tokens) for example in chosen]

@@ -155,7 +155,7 @@ def open_cache(
 
 
 class _Index:
-    """The complete entries of a store: their spans of frames, and the lengths of both files.
+    """The complete entries of a store: the span of frames of each, and where both files end.
 
     A line of the file is a JSON list of the entry's name, speed and count of frames.
     """

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from asr.corpora.arrow import ArrowManifest, columns, durations, id_hashes, tar_numbers
 from asr.corpora.utterance import Utterance
-from asr.errors import DataError, SettingsError
+from asr.errors import FEW, DataError, SettingsError, check_choice, check_number, first_few
 from asr.frontend.features import FeatureConfig, frame_count
 from asr.model.ctc import required_steps, required_steps_of_all
 from asr.model.encoder import step_count
@@ -37,8 +37,6 @@ from asr.text.token_lists import TokenLists
 from asr.text.tokenizer import Tokenizer, Units
 
 log = logging.getLogger("asr")
-
-_MAX_NAMES = 5  # utterances named in a message; the rest is counted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,15 +68,11 @@ class TextConfig:
     too_long: Literal["drop", "fail"] = "drop"
 
     def __post_init__(self) -> None:
-        if self.unknown not in ("error", "drop"):
-            raise SettingsError(f"--text.unknown must be error or drop. Got {self.unknown!r}.")
-        if self.too_long not in ("drop", "fail"):
-            raise SettingsError(f"--text.too-long must be drop or fail. Got {self.too_long!r}.")
+        check_choice("--text.unknown", self.unknown, ("error", "drop"))
+        check_choice("--text.too-long", self.too_long, ("drop", "fail"))
         in_language(self.normalizer, self.language)  # raises for an unknown name
-        if self.units not in get_args(Units):
-            raise SettingsError(f"--text.units must be {', '.join(get_args(Units))}. Got {self.units!r}.")
-        if self.bpe_size < 3:
-            raise SettingsError(f"--text.bpe-size must be at least 3. Got {self.bpe_size}.")
+        check_choice("--text.units", self.units, get_args(Units))
+        check_number("--text.bpe-size", self.bpe_size, least=3)
         for name in ("lexicon", "pronouncer"):
             path = getattr(self, name)
             if path is not None and self.units != "phones":
@@ -116,7 +110,7 @@ class ExampleColumns:
 
     @classmethod
     def of(cls, examples: Sequence[Example]) -> "ExampleColumns":
-        """Of any examples."""
+        """The columns of any examples."""
         if isinstance(examples, Examples):
             return examples.columns
         utterances = utterances_of(examples)
@@ -199,7 +193,7 @@ def make_examples(
     speeds: Sequence[float] = (1.0,),
     kind: str = "training",
 ) -> Examples:
-    """Turn utterances into examples, and report those that cannot be used.
+    """Turn utterances into examples; those that cannot be used are left out and reported.
 
     Args:
         utterances: of a manifest.
@@ -256,17 +250,19 @@ def make_examples(
         named = [
             f"{utterances[row].id} ({counts[row]} tokens need {needed[row]} steps, "
             f"its audio has {steps[row]})"
-            for row in np.flatnonzero(~fits)[:_MAX_NAMES].tolist()
+            for row in np.flatnonzero(~fits)[:FEW].tolist()
         ]
-        _report(named, len(utterances) - len(rows), len(utterances), config, kind)
+        dropped = len(utterances) - len(rows)
+        listed = first_few(named, separator="; ", total=dropped)
+        _report_dropped(listed, dropped, len(utterances), config, kind)
     if not len(rows):
         raise DataError(f"none of {len(utterances)} {kind} utterances can be used. Correct the manifest.")
     tars = tar_numbers(utterances)
-    known = ExampleColumns(
+    example_columns = ExampleColumns(
         hashes[rows], seconds[rows], counts[rows], top_speeds[rows], None if tars is None else tars[rows]
     )
     shortest = partial(_shortest, features=features, subsampling=subsampling)
-    return Examples(utterances, rows, known, partial(_example, tokenizer, config, shortest))
+    return Examples(utterances, rows, example_columns, partial(_example, tokenizer, config, shortest))
 
 
 def _example(
@@ -284,7 +280,7 @@ def _example(
 
 
 def _shortest(steps: int, features: FeatureConfig, subsampling: int) -> int:
-    """Samples that have so many encoder steps."""
+    """The fewest samples that make this many encoder steps."""
     return max((steps - 1) * subsampling * features.hop_length, features.win_length)
 
 
@@ -343,19 +339,17 @@ def _hash_ids(utterances: Sequence[Utterance], kind: str) -> NDArray[np.uint64]:
     names = Counter(name for (part,) in columns(utterances, "id") for name in part)
     if repeated := [name for name, count in names.items() if count > 1]:
         raise DataError(
-            f"{len(repeated)} ids name more than one {kind} utterance: {', '.join(repeated[:_MAX_NAMES])}. "
+            f"{len(repeated)} ids name more than one {kind} utterance: {first_few(repeated)}. "
             f"Expected every id once over all {kind} manifests. Rename them, or leave out a manifest that "
             f"repeats another."
         )
     return hashes
 
 
-def _report(named: list[str], dropped: int, total: int, config: TextConfig, kind: str) -> None:
-    more = f"; and {dropped - len(named)} more" if dropped > len(named) else ""
+def _report_dropped(named: str, dropped: int, total: int, config: TextConfig, kind: str) -> None:
     message = (
-        f"{dropped} of {total} {kind} utterances are too short for their transcripts: "
-        f"{'; '.join(named)}{more}. CTC needs one encoder step per token and one more between "
-        f"equal neighbours."
+        f"{dropped} of {total} {kind} utterances are too short for their transcripts: {named}. CTC needs one "
+        f"encoder step per token and one more between equal neighbours."
     )
     if config.too_long == "fail":
         raise DataError(

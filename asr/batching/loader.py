@@ -155,7 +155,7 @@ _LOADERS: "weakref.WeakSet[Loader[Any]]" = weakref.WeakSet()
 
 @atexit.register
 def _close_all() -> None:
-    """Runs before multiprocessing's exit handler, which would wait for them."""
+    """End all loader processes before multiprocessing's exit handler, which would wait for them."""
     for loader in list(_LOADERS):
         loader.close()
 

@@ -35,7 +35,7 @@ class PlannedBatch:
 
     indices: tuple[int, ...]  # into the examples
     epoch: int  # 0 for no augmentation
-    global_tokens: int  # tokens of all processes' shards of this batch; 1 where there are none, for divisions
+    global_tokens: int  # tokens of all processes' shards of this batch, at least 1: losses are divided by it
     global_seconds: float  # of audio in all processes' shards, without padding
 
 

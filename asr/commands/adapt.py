@@ -156,7 +156,7 @@ def _pronounce(words: list[str], source: Lexicon, given: Lexicon) -> _Additions:
 
 
 def _move_tunings(model: AcousticModel, source: ModelFiles, out: ModelFiles) -> str:
-    """Let weights that were tuned for the source's files be those of the new ones; what is said about it."""
+    """Keep the weights that were tuned for the source's files for the new ones; a line for the summary."""
     before = file_digest(source.lm), file_digest(source.lexicon)
     lm, lexicon = file_digest(out.lm), file_digest(out.lexicon)
     tunings, moved = [], 0

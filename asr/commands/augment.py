@@ -11,7 +11,7 @@ from asr.batching.cache import read_waveform
 from asr.corpora.manifest import read_manifest, write_manifest
 from asr.corpora.utterance import Utterance
 from asr.device import one_thread
-from asr.errors import AudioError, SettingsError
+from asr.errors import AudioError, SettingsError, check_number
 from asr.files import make_writable
 from asr.frontend.audio import audio_info, write_audio
 from asr.frontend.audio_files import find_audio
@@ -41,10 +41,8 @@ class AugmentSettings:
     augment: AugmentConfig = field(default_factory=AugmentConfig)
 
     def __post_init__(self) -> None:
-        if self.epoch < 1:
-            raise SettingsError(f"--epoch must be at least 1. Got {self.epoch}.")
-        if self.sample_rate < 1000:
-            raise SettingsError(f"--sample-rate must be at least 1000 Hz. Got {self.sample_rate}.")
+        check_number("--epoch", self.epoch, least=1)
+        check_number("--sample-rate", self.sample_rate, least=1000, unit="Hz")
 
 
 def run(settings: AugmentSettings) -> Iterator[tuple[str | None, AudioError | None]]:

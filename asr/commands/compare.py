@@ -30,20 +30,20 @@ class CompareSettings:
     score --json` print, or, with --reference, a file of transcripts (.trn, .ctm, .jsonl, or text).
     """
 
+    # The result of one system.
     first: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="A")]
-    """The result of one system."""
+    # The result of the other one.
     second: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="B")]
-    """The result of the other one."""
+    # The true texts, where A and B are files of transcripts.
     reference: Annotated[Path | None, tyro.conf.arg(metavar="REF")] = None
-    """The true texts, where A and B are files of transcripts."""
+    # With --reference, rules for all texts: verbatim, lower, english or words (words:tr for Turkish).
     normalizer: Annotated[str, tyro.conf.arg(metavar="NAME")] = "verbatim"
-    """With --reference, rules for all texts: verbatim, lower, english or words (words:tr for Turkish)."""
+    # With --reference, lines of text files begin with utterance ids.
     ids: tyro.conf.FlagCreatePairsOff[bool] = False
-    """With --reference, lines of text files begin with utterance ids."""
+    # Compare the utterances that both have, where they have different ones.
     common: tyro.conf.FlagCreatePairsOff[bool] = False
-    """Compare the utterances that both have, where they have different ones."""
+    # Utterances that are shown, those that changed most.
     examples: int = 5
-    """Utterances that are shown, those that changed most."""
 
 
 def run(settings: CompareSettings) -> str:

@@ -1,7 +1,6 @@
 """`asr corpus`: public corpora and folders of your own, as manifests; manifests for other toolkits."""
 
 import contextlib
-import json
 import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -19,10 +18,10 @@ from asr.corpora.corpus import Corpus, LeftOut
 from asr.corpora.folder import check_outside, read_folder
 from asr.corpora.manifest import ARROW, read_manifest, write_manifest
 from asr.corpora.tar_files import write_tar_files
-from asr.corpora.transfer_progress import size_text
 from asr.corpora.utterance import Utterance
 from asr.errors import AsrError, DataError, SettingsError
-from asr.files import atomic_path
+from asr.files import json_line, write_text
+from asr.progress import size_text
 from asr.transcripts.segments import SEGMENT_READERS
 
 __all__ = [
@@ -39,8 +38,8 @@ _LEFT_OUT = "left_out.jsonl"
 class CorpusListSettings:
     """List the public corpora that can be prepared, from the smallest to the largest, or show some."""
 
+    # Show all that is known of these: parts, addresses, sizes, checksums, how to get them.
     names: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="NAME...")] = ()
-    """Show all that is known of these: parts, addresses, sizes, checksums, how to get them."""
 
 
 @dataclass(frozen=True)
@@ -51,24 +50,24 @@ class CorpusPrepareSettings:
     left_out.jsonl.
     """
 
+    # The corpus, as `asr corpus list` names it.
     name: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="NAME")]
-    """The corpus, as `asr corpus list` names it."""
+    # Its folder, or the one that holds it; used as it is.
     root: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
-    """Its folder, or the one that holds it; used as it is."""
+    # Fetch it into --dir, unless it is there: resumed where it was interrupted, verified, unpacked.
     download: bool = False
-    """Fetch it into --dir, unless it is there: resumed where it was interrupted, verified, unpacked."""
+    # As --download, but use only archives that are in --dir; what is missing is named with its address.
     offline: bool = False
-    """As --download, but use only archives that are in --dir; what is missing is named with its address."""
+    # Where downloads go.
     dir: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("data")
-    """Where downloads go."""
+    # Which parts, where there are some: train-clean-100 of LibriSpeech, german of MLS, de of Common Voice.
+    # Default: what the folder holds.
     parts: Annotated[tuple[str, ...], tyro.conf.arg(metavar="PART...")] = ()
-    """Which parts, where there are some: train-clean-100 of LibriSpeech, german of MLS, de of Common Voice.
-    Default: what the folder holds."""
+    # The manifests go into a folder in this one, named after the corpus.
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"], metavar="DIR")] = Path("manifests")
-    """The manifests go into a folder in this one, named after the corpus."""
+    # Text rules: verbatim, lower, english or words (words:tr for Turkish). Default: those that suit the
+    # corpus, in its language.
     normalizer: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
-    """Text rules: verbatim, lower, english or words (words:tr for Turkish).
-    Default: those that suit the corpus, in its language."""
 
     def __post_init__(self) -> None:
         if self.root is not None and (self.download or self.offline):
@@ -84,14 +83,14 @@ class CorpusFolderSettings:
     has no partner is counted, and listed in left_out.jsonl.
     """
 
+    # The folder, which is only read; those below it are searched, too.
     root: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="DIR")]
-    """The folder, which is only read; those below it are searched, too."""
+    # The manifests go into a folder in this one, of the same name as DIR.
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"], metavar="DIR")] = Path("manifests")
-    """The manifests go into a folder in this one, of the same name as DIR."""
+    # Of the choice of speakers, or utterances, for dev and test.
     seed: int = 0
-    """Of the choice of speakers, or utterances, for dev and test."""
+    # Text rules: verbatim, lower, english or words (words:tr for Turkish). Training applies its own.
     normalizer: Annotated[str, tyro.conf.arg(metavar="NAME")] = "verbatim"
-    """Text rules: verbatim, lower, english or words (words:tr for Turkish). Training applies its own."""
 
 
 @dataclass(frozen=True)
@@ -105,15 +104,15 @@ class CorpusConvertSettings:
     the recordings in tar files, and manifest.jsonl, which says where in them each one is.
     """
 
+    # JSONL, or Arrow.
     manifest: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="MANIFEST")]
-    """JSONL, or Arrow."""
+    # The form.
     to: Literal["kaldi", "nemo", "lhotse", "csv", "webdataset", "arrow"]
-    """The form."""
+    # The folder for its files.
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"], metavar="DIR")]
-    """The folder for its files."""
+    # For arrow: text rules that transcripts go through, verbatim, lower, english or words; a training with
+    # the same rules starts sooner. Default: as they are.
     normalizer: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
-    """For arrow: text rules that transcripts go through, verbatim, lower, english or words; a training with
-    the same rules starts sooner. Default: as they are."""
 
     def __post_init__(self) -> None:
         if self.normalizer is not None and self.to != "arrow":
@@ -279,11 +278,7 @@ def _write_left_out(path: Path, left_out: Sequence[LeftOut]) -> None:
         path.unlink(missing_ok=True)
         return
     try:
-        with (
-            atomic_path(path) as temporary,
-            temporary.open("w", encoding="utf-8", errors="backslashreplace") as file,
-        ):
-            file.writelines(json.dumps(asdict(one), ensure_ascii=False) + "\n" for one in left_out)
+        write_text(path, (json_line(asdict(one)) for one in left_out))
     except OSError as error:
         raise DataError(f"{path}: cannot be written: {error.strerror}. Choose another folder.") from error
 

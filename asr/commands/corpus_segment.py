@@ -1,6 +1,5 @@
 """`asr corpus segment`: a long recording and its text -> training utterances and their manifest."""
 
-import json
 import logging
 from collections import Counter
 from collections.abc import Iterator
@@ -13,8 +12,8 @@ import tyro
 
 from asr.corpora.manifest import write_manifest
 from asr.corpora.utterance import Utterance
-from asr.errors import AsrError, DataError, SettingsError, plural
-from asr.files import atomic_path, make_writable
+from asr.errors import AsrError, DataError, SettingsError, check_number, plural
+from asr.files import json_line, make_writable, write_text
 from asr.frontend.audio import audio_blocks, write_audio
 from asr.recognition.aligning import AlignerSettings, TextOfRecording, align_recordings, read_text
 from asr.recognition.cutting import Cuts, CuttingConfig, Loudness, cut_utterances
@@ -50,8 +49,7 @@ class CorpusSegmentSettings:
     aligner: Annotated[AlignerSettings, tyro.conf.arg(name="")] = field(default_factory=AlignerSettings)
 
     def __post_init__(self) -> None:
-        if self.sample_rate < 1000:
-            raise SettingsError(f"--sample-rate must be at least 1000 Hz. Got {self.sample_rate}.")
+        check_number("--sample-rate", self.sample_rate, least=1000, unit="Hz")
 
 
 def run(settings: CorpusSegmentSettings) -> str:
@@ -114,8 +112,7 @@ def _write_left_out(path: Path, cuts: Cuts) -> None:
         {name: round(value, 3) if isinstance(value, float) else value for name, value in asdict(one).items()}
         for one in cuts.left_out
     ]
-    with atomic_path(path) as temporary:
-        temporary.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8")
+    write_text(path, map(json_line, rows))
 
 
 def _summary(settings: CorpusSegmentSettings, manifest: Path, cuts: Cuts, duration_s: float) -> str:

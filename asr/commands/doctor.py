@@ -14,8 +14,8 @@ from asr.doctor.disagreement import disagreement_findings
 from asr.doctor.examination import Examination, examine
 from asr.doctor.page import build_page
 from asr.doctor.report import report
-from asr.errors import AsrError, DataError, SettingsError, plural
-from asr.files import atomic_path
+from asr.errors import AsrError, DataError, SettingsError, check_number, plural
+from asr.files import write_text
 from asr.model.saved import load_model
 from asr.model.shipped import find_model
 from asr.text.normalize import normalize
@@ -30,33 +30,32 @@ class DoctorSettings:
     Exit status 0 without an error, else 1; warnings and notes do not change it.
     """
 
+    # JSONL; what is trained on comes first: speakers and sentences of the others should not be in it.
     manifests: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="MANIFEST...")]
-    """JSONL; what is trained on comes first: speakers and sentences of the others should not be in it."""
+    # Read only the headers of recordings: nothing about levels, channels, bandwidth and equal recordings.
     quick: bool = False
-    """Read only the headers of recordings: nothing about levels, channels, bandwidth and equal recordings."""
+    # Print each finding as a line of JSON.
     json: bool = False
-    """Print each finding as a line of JSON."""
+    # Write all findings as a page there, too: HTML that opens from disk.
     report: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """Write all findings as a page there, too: HTML that opens from disk."""
+    # Write the manifests there with corrected durations and without lines that cannot be used; audio stays as
+    # it is.
     fix: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
-    """Write the manifests there with corrected durations and without lines that cannot be used; audio stays
-    as it is."""
+    # A model's file, or a name such as english: find transcripts that disagree with what it hears.
     model: Annotated[Path | None, tyro.conf.arg(metavar="MODEL")] = None
-    """A model's file, or a name such as english: find transcripts that disagree with what it hears."""
+    # Text rules of the training: verbatim, lower, english or words (words:tr for Turkish).
     normalizer: Annotated[str, tyro.conf.arg(metavar="NAME")] = "english"
-    """Text rules of the training: verbatim, lower, english or words (words:tr for Turkish)."""
+    # Threads that read audio.
     workers: int = field(default_factory=usable_cores)
-    """Threads that read audio."""
+    # Seconds of audio in a batch of the model, padding included.
     batch_s: float = 120.0
-    """Seconds of audio in a batch of the model, padding included."""
+    # For the model: auto, cpu, cuda or cuda:N.
     device: str = "auto"
-    """For the model: auto, cpu, cuda or cuda:N."""
 
     def __post_init__(self) -> None:
         if not self.manifests:
             raise SettingsError("no manifest. Expected at least one .jsonl file. Name one.")
-        if self.workers < 1:
-            raise SettingsError(f"--workers must be at least 1. Got {self.workers}.")
+        check_number("--workers", self.workers, least=1)
         normalize("", self.normalizer)  # raises for an unknown name
         if self.report is not None:
             check_output(self.report, self.manifests, "--report", "doctor.html")
@@ -107,8 +106,7 @@ def run(settings: DoctorSettings) -> list[tuple[str | None, AsrError | None]]:
 
 def _write_page(found: Examination, path: Path) -> None:
     try:
-        with atomic_path(path) as temporary:
-            temporary.write_text(build_page(found), encoding="utf-8", errors="backslashreplace")
+        write_text(path, build_page(found))
     except OSError as error:
         raise DataError(f"{path}: cannot be written: {error.strerror}. Choose another file.") from error
 

@@ -18,7 +18,7 @@ from asr.decoding.decoder import DescribedDecoder, build_decoder
 from asr.decoding.resources import data_digest
 from asr.errors import AsrError
 from asr.export.loading import Engine, load_with_engine
-from asr.files import atomic_path, make_writable
+from asr.files import make_writable, write_text
 from asr.model.shipped import find_model
 from asr.report.evaluation import about_evaluation, describe_settings, write_page
 from asr.scoring.evaluation import Evaluation
@@ -127,8 +127,7 @@ def _write_for_sclite(folder: Path, found: Evaluation) -> None:
         ],
     }
     for name, lines in contents.items():
-        with atomic_path(folder / name) as temporary:
-            temporary.write_text("".join(lines), encoding="utf-8", errors="backslashreplace", newline="\n")
+        write_text(folder / name, lines)
 
 
 def _lines_by_vocabulary(result: Score, vocabulary: Collection[str]) -> list[str]:

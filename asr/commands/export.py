@@ -66,7 +66,7 @@ def run(settings: ExportSettings) -> str:
     model = load_model(files.path)
     graph = export_streaming(model) if streaming else export_model(model)
     content = (to_int8(graph) if settings.int8 else graph).SerializeToString()
-    write_atomically(output, lambda temporary: _write(temporary, content))
+    write_atomically(output, lambda temporary: temporary.write_bytes(content))
     parity = compare(model, content, streaming=streaming)
     lines = [
         f"{output}: {len(content) / 1e6:.1f} MB, {'int8' if settings.int8 else 'float32'}, "
@@ -77,10 +77,6 @@ def run(settings: ExportSettings) -> str:
     if settings.check is not None:
         lines.append(_compare_errors(model, OnnxModel(content), files, settings.check))
     return "\n".join(lines)
-
-
-def _write(path: Path, content: bytes) -> None:
-    path.write_bytes(content)
 
 
 def _compare_errors(model: AcousticModel, graph: AcousticModel, files: ModelFiles, manifest: Path) -> str:

@@ -1,6 +1,5 @@
 """`asr lexicon apply`, `score`, `compress`: words pronounced by networks, a joint n-gram, or both."""
 
-import json
 import logging
 import time
 from collections.abc import Iterator, Sequence
@@ -11,7 +10,8 @@ from typing import Annotated
 import tyro
 
 from asr.commands.options import check_output
-from asr.errors import AsrError, DataError, SettingsError
+from asr.errors import AsrError, DataError, SettingsError, check_number
+from asr.files import json_line, write_text
 from asr.model.pronouncer import NetworkPronouncer, read_pronouncer
 from asr.model.sequence_model import load_sequence_model, save_sequence_model
 from asr.progress import Progress
@@ -45,26 +45,25 @@ class LexiconApplySettings:
         tyro.conf.Positional,
         tyro.conf.arg(metavar="WORDS...", help_behavior_hint="(required)"),
     ]
+    # Networks of `asr lexicon train`.
     models: Networks = ()
-    """Networks of `asr lexicon train`."""
+    # The joint n-gram, too.
     ngram: bool = False
-    """The joint n-gram, too."""
+    # Of the networks and then of the n-gram, as `asr lexicon score` tunes them; none: equal ones.
     weights: Annotated[tuple[float, ...], tyro.conf.arg(metavar="NUMBER...")] = ()
-    """Of the networks and then of the n-gram, as `asr lexicon score` tunes them; none: equal ones."""
+    # What the n-gram is learned from, a word and its phones a line. Default: CMUdict.
     lexicon: LexiconFile = None
-    """What the n-gram is learned from, a word and its phones a line. Default: CMUdict."""
+    # Pronunciations of a word, at most.
     nbest: int = 1
-    """Pronunciations of a word, at most."""
+    # Write each pronunciation's probability between word and phones, as Kaldi's lexiconp.txt has it.
     probabilities: bool = False
-    """Write each pronunciation's probability between word and phones, as Kaldi's lexiconp.txt has it."""
+    # The lexicon's file. Default: the standard output.
     output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"], metavar="FILE")] = None
-    """The lexicon's file. Default: the standard output."""
 
     def __post_init__(self) -> None:
         if not self.words:
             raise SettingsError("no WORDS are given. One text file or more was expected, with a word a line.")
-        if self.nbest < 1:
-            raise SettingsError(f"--nbest must be at least 1. Got {self.nbest}.")
+        check_number("--nbest", self.nbest, least=1)
 
 
 def run_apply(settings: LexiconApplySettings) -> Iterator[tuple[str | None, AsrError | None]]:
@@ -129,10 +128,10 @@ def _lines(pronounced: Pronounced, settings: LexiconApplySettings) -> tuple[str 
 class LexiconCompressSettings:
     """Round a network's weights to 8 bits: a quarter of the size, for a copy that ships."""
 
+    # A network of `asr lexicon train`.
     model: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FILE")]
-    """A network of `asr lexicon train`."""
+    # The smaller file, .safetensors by convention.
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"], metavar="FILE")]
-    """The smaller file, .safetensors by convention."""
 
 
 def run_compress(settings: LexiconCompressSettings) -> str:
@@ -156,19 +155,19 @@ class LexiconScoreSettings:
     A word is right if any of its listed pronunciations is given. The split must be that of the training.
     """
 
+    # Networks of `asr lexicon train`.
     models: Networks = ()
-    """Networks of `asr lexicon train`."""
+    # A word and its phones a line, as in training. Default: CMUdict.
     lexicon: LexiconFile = None
-    """A word and its phones a line, as in training. Default: CMUdict."""
+    # Which words of a lexicon are for training, to choose by (dev), and to score (test).
     split: SplitConfig = field(default_factory=SplitConfig)
+    # Beam of the networks, and pronunciations that each model brings into the combination.
     nbest: int = 5
-    """Beam of the networks, and pronunciations that each model brings into the combination."""
+    # Write word, letters, right pronunciations and those of each system to this JSONL file.
     results: LexiconFile = None
-    """Write word, letters, right pronunciations and those of each system to this JSONL file."""
 
     def __post_init__(self) -> None:
-        if self.nbest < 2:
-            raise SettingsError(f"--nbest must be at least 2, for a combination. Got {self.nbest}.")
+        check_number("--nbest", self.nbest, least=2)  # two systems' lists are combined
 
 
 @dataclass(frozen=True)
@@ -289,8 +288,12 @@ def _learn_ngram(lexicon: Lexicon) -> LetterToSound:
 
 
 def _write_results(path: Path, test: dict[str, tuple[Spelling, ...]], systems: Sequence[SystemScore]) -> None:
-    with path.open("w", encoding="utf-8") as file:
-        for number, (word, right) in enumerate(test.items()):
-            given = {system.name: " ".join(system.given[number]) for system in systems}
-            row = {"word": word, "right": [" ".join(one) for one in right], "given": given}
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+    rows = (
+        {
+            "word": word,
+            "right": [" ".join(one) for one in right],
+            "given": {system.name: " ".join(system.given[number]) for system in systems},
+        }
+        for number, (word, right) in enumerate(test.items())
+    )
+    write_text(path, map(json_line, rows))

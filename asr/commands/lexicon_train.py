@@ -22,32 +22,33 @@ LexiconArgument = Annotated[
 
 
 @dataclass(frozen=True)
-class LexiconTrainSettings:
+class _TrainSettings:
+    lexicon: LexiconArgument = None
+    # where the best network is copied at the end; None leaves it in the run folder
+    output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"], metavar="FILE")] = None
+
+
+@dataclass(frozen=True)
+class LexiconTrainSettings(_TrainSettings):
     """Train an encoder-decoder that pronounces words, from a lexicon; phones without stress.
 
     The best network by dev words wrong is RUN_DIR/model.safetensors. Stop with Ctrl-C; resume with
     --train.resume.
     """
 
-    lexicon: LexiconArgument = None
-    # where the best network is copied at the end; None leaves it in the run folder
-    output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"], metavar="FILE")] = None
     settings: Annotated[EncoderDecoderSettings, tyro.conf.arg(name="")] = field(
         default_factory=EncoderDecoderSettings
     )
 
 
 @dataclass(frozen=True)
-class CtcTrainSettings:
+class CtcTrainSettings(_TrainSettings):
     """Train a recurrent network with CTC that pronounces words, from a lexicon; phones without stress.
 
     The best network by dev words wrong is RUN_DIR/model.safetensors. Stop with Ctrl-C; resume with
     --train.resume.
     """
 
-    lexicon: LexiconArgument = None
-    # where the best network is copied at the end; None leaves it in the run folder
-    output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"], metavar="FILE")] = None
     settings: Annotated[CtcSettings, tyro.conf.arg(name="")] = field(default_factory=CtcSettings)
 
 

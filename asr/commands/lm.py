@@ -28,32 +28,32 @@ _NO_TEXT = "no TEXT is given. One text file or more was expected; - is the stand
 class NgramTrainSettings:
     """Train an n-gram language model with modified Kneser-Ney smoothing, as KenLM's lmplz does."""
 
+    # Text files, one sentence a line, in UTF-8, plain or .gz, .xz or .bz2; - is the standard input. Their
+    # text should be written as the transcripts are; see --normalizer.
     texts: Annotated[
         tyro.conf.Positional[tuple[Path, ...]],
         tyro.conf.arg(metavar="TEXT...", help_behavior_hint="(required)"),
     ]
-    """Text files, one sentence a line, in UTF-8, plain or .gz, .xz or .bz2; - is the standard input.
-    Their text should be written as the transcripts are; see --normalizer."""
+    # The model: .bin (fast to load), .arpa or .arpa.gz (for other tools).
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"], metavar="FILE")]
-    """The model: .bin (fast to load), .arpa or .arpa.gz (for other tools)."""
+    # Rules for the text: verbatim (as written), lower (no case), english or words (no punctuation), such as
+    # words:tr for Turkish.
     normalizer: Annotated[str, tyro.conf.arg(metavar="NAME")] = "verbatim"
-    """Rules for the text: verbatim (as written), lower (no case), english or words (no punctuation), such
-    as words:tr for Turkish."""
+    # Length of the longest n-grams: 3 or 4 for words, 6 to 10 for characters.
     order: int = 3
-    """Length of the longest n-grams: 3 or 4 for words, 6 to 10 for characters."""
+    # What the model predicts: words, or characters (the space among them).
     unit: Unit = "word"
-    """What the model predicts: words, or characters (the space among them)."""
+    # Remove n-grams that occur so often or less: a number for each order, 0 for words first, as in 0 0 1. The
+    # last number also applies to the higher orders.
     prune: tuple[int, ...] = ()
-    """Remove n-grams that occur so often or less: a number for each order, 0 for words first, as in 0 0 1.
-    The last number also applies to the higher orders."""
+    # Remove n-grams without which the perplexity grows by less than this fraction, such as 1e-8.
     prune_entropy: float = 0.0
-    """Remove n-grams without which the perplexity grows by less than this fraction, such as 1e-8."""
+    # Words of the model: those of a file (one per line), or the NUMBER most frequent. Others are <unk>.
     vocabulary: Annotated[str | None, tyro.conf.arg(metavar="FILE|NUMBER")] = None
-    """Words of the model: those of a file (one per line), or the NUMBER most frequent. Others are <unk>."""
+    # Folder for temporary files, about 20 bytes per word and order.
     temporary: Annotated[
         Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="(default: the system's)")
     ] = None
-    """Folder for temporary files, about 20 bytes per word and order."""
 
     def __post_init__(self) -> None:
         if not self.texts:
@@ -96,21 +96,21 @@ class NgramInterpolateSettings:
     the result predicts it best are found. Then tune: decoding weights belong to one language model.
     """
 
+    # Two models or more: .bin, .arpa or .arpa.gz, from `asr lm train` or elsewhere.
     lms: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="FILE...")]
-    """Two models or more: .bin, .arpa or .arpa.gz, from `asr lm train` or elsewhere."""
+    # The interpolated model: .bin, .arpa or .arpa.gz.
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"], metavar="FILE")]
-    """The interpolated model: .bin, .arpa or .arpa.gz."""
+    # Text files for the weights, one sentence a line; with --weights, only perplexities are printed.
     dev: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="TEXT...")] = ()
-    """Text files for the weights, one sentence a line; with --weights, only perplexities are printed."""
+    # A weight for each model, instead of those found on --dev.
     weights: Annotated[tuple[float, ...], tyro.conf.arg(metavar="FLOAT...")] = ()
-    """A weight for each model, instead of those found on --dev."""
+    # Rules for --dev: verbatim (as written), lower (no case), english or words (no punctuation), such as
+    # words:tr for Turkish.
     normalizer: Annotated[str, tyro.conf.arg(metavar="NAME")] = "verbatim"
-    """Rules for --dev: verbatim (as written), lower (no case), english or words (no punctuation), such
-    as words:tr for Turkish."""
+    # Words of the result: those of a file (one per line), or the NUMBER most probable. Others are <unk>.
     vocabulary: Annotated[str | None, tyro.conf.arg(metavar="FILE|NUMBER")] = None
-    """Words of the result: those of a file (one per line), or the NUMBER most probable. Others are <unk>."""
+    # Bits of a log-probability and of a back-off weight, 2 to 16, such as 8; 0 keeps them exactly.
     quantize: int = 0
-    """Bits of a log-probability and of a back-off weight, 2 to 16, such as 8; 0 keeps them exactly."""
 
     def __post_init__(self) -> None:
         if len(self.lms) < 2:
@@ -183,14 +183,14 @@ class NgramConvertSettings:
     Weights that `asr tune` has stored belong to the file that they were tuned with: tune again.
     """
 
+    # The model: .arpa or .arpa.gz, from any tool, or .bin from `asr lm train`.
     lm: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FILE")]
-    """The model: .arpa or .arpa.gz, from any tool, or .bin from `asr lm train`."""
+    # The converted model: .bin, .arpa or .arpa.gz.
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"], metavar="FILE")]
-    """The converted model: .bin, .arpa or .arpa.gz."""
+    # Bits of a log-probability and of a back-off weight, 2 to 16, such as 8; 0 keeps them exactly.
     quantize: int = 0
-    """Bits of a log-probability and of a back-off weight, 2 to 16, such as 8; 0 keeps them exactly."""
+    # Whether an ARPA file's words are words or characters. Default: found out from them.
     unit: Unit | None = None
-    """Whether an ARPA file's words are words or characters. Default: found out from them."""
 
     def __post_init__(self) -> None:
         _check_bits(self.quantize)
@@ -226,18 +226,18 @@ def run_convert(settings: NgramConvertSettings) -> str:
 class LmScoreSettings:
     """Perplexity of a language model on texts, and its rate of unknown words."""
 
+    # Text files, one sentence a line, in UTF-8, plain or .gz, .xz or .bz2; - is the standard input.
     texts: Annotated[
         tyro.conf.Positional[tuple[Path, ...]],
         tyro.conf.arg(metavar="TEXT...", help_behavior_hint="(required)"),
     ]
-    """Text files, one sentence a line, in UTF-8, plain or .gz, .xz or .bz2; - is the standard input."""
+    # The model: .bin, .arpa or .arpa.gz, from `asr lm train` or elsewhere, or a network's .safetensors.
     lm: Annotated[Path, tyro.conf.arg(metavar="FILE")]
-    """The model: .bin, .arpa or .arpa.gz, from `asr lm train` or elsewhere, or a network's .safetensors."""
+    # Rules for the text: verbatim (as written), lower (no case), english or words (no punctuation), such as
+    # words:tr for Turkish.
     normalizer: Annotated[str, tyro.conf.arg(metavar="NAME")] = "verbatim"
-    """Rules for the text: verbatim (as written), lower (no case), english or words (no punctuation), such
-    as words:tr for Turkish."""
+    # Write words, unknown words and natural log-probability of every sentence to this JSONL file.
     results: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """Write words, unknown words and natural log-probability of every sentence to this JSONL file."""
 
     def __post_init__(self) -> None:
         if not self.texts:

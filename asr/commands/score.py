@@ -20,22 +20,21 @@ class ScoreSettings:
     which they are matched.
     """
 
+    # Text file with the true texts.
     reference: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="REF")]
-    """Text file with the true texts."""
+    # Text file with the recognised texts.
     hypothesis: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="HYP")]
-    """Text file with the recognised texts."""
-    # Verbatim, so that a score without options is that of Kaldi's compute-wer and of jiwer on the same files.
+    # Rules for both sides: verbatim (as written; the score is then that of Kaldi's compute-wer and of jiwer),
+    # lower (no case), english or words (no punctuation), such as words:tr for Turkish.
     normalizer: Annotated[str, tyro.conf.arg(metavar="NAME")] = "verbatim"
-    """Rules for both sides: verbatim (as written), lower (no case), english or words (no punctuation), such
-    as words:tr for Turkish."""
+    # Lines begin with utterance ids, as in Kaldi's `text`, and are matched by these, not by number.
     ids: tyro.conf.FlagCreatePairsOff[bool] = False
-    """Lines begin with utterance ids, as in Kaldi's `text`, and are matched by these, not by number."""
+    # Write the alignment of every utterance to this text file, worst first.
     alignments: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """Write the alignment of every utterance to this text file, worst first."""
+    # Write the counts of every utterance to this JSONL file.
     results: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """Write the counts of every utterance to this JSONL file."""
+    # Print one JSON object instead: the score and every utterance; `asr compare` reads it.
     json: tyro.conf.FlagCreatePairsOff[bool] = False
-    """Print one JSON object instead: the score and every utterance; `asr compare` reads it."""
 
 
 def run(settings: ScoreSettings) -> str:

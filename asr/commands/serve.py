@@ -13,7 +13,7 @@ import tyro
 from asr.decoding.config import DecoderSettings
 from asr.decoding.decoder import build_decoder
 from asr.device import choose_device, limit_cores, usable_cores
-from asr.errors import SettingsError
+from asr.errors import SettingsError, check_number
 from asr.model.saved import load_model
 from asr.model.shipped import DEFAULT_MODEL, find_model
 from asr.recognition.streaming import StreamConfig, warm_up
@@ -92,8 +92,7 @@ def run(settings: ServeSettings) -> None:
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    if not 0 <= port <= 65535:
-        raise SettingsError(f"--port must be in 0..65535. Got {port}.")
+    check_number("--port", port, least=0, most=65535)
     try:
         return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except OSError as error:

@@ -14,7 +14,7 @@ import logging
 import os
 from array import array
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from hashlib import blake2b
 from itertools import accumulate, islice
@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asr.corpora.manifest import ARROW, plain_path
-from asr.corpora.manifest_lines import Row, manifest_rows, missing_audio, unique_ids, unreadable
+from asr.corpora.manifest_lines import Row, missing_audio, parse_lines, unique_ids, unreadable
 from asr.corpora.utterance import Utterance
 from asr.errors import DataError, SettingsError
 from asr.files import atomic_path
@@ -170,9 +170,9 @@ def tar_numbers(utterances: Sequence[Utterance]) -> NDArray[np.int32] | None:
     if isinstance(utterances, ArrowManifest):
         numbers = utterances.tar_numbers()
     else:
-        known: dict[str, int] = {}
+        tar_ids: dict[str, int] = {}
         numbers = np.array(
-            [_tar_number(os.path.normpath(one.audio_filepath), known) for one in utterances], np.int32
+            [_tar_number(os.path.normpath(one.audio_filepath), tar_ids) for one in utterances], np.int32
         )
     return numbers if (numbers >= 0).any() else None
 
@@ -194,10 +194,10 @@ def write_arrow(manifest: Path, target: Path, normalizer: str = "") -> int:
     """
     normalize("", normalizer or "verbatim")
     base = plain_path(manifest.parent)
-    own = plain_path(target.parent).rstrip(os.sep) + os.sep
+    folder = plain_path(target.parent).rstrip(os.sep) + os.sep
     numbers, names, audio = array("q"), list[str](), list[str]()
     listings: dict[str, frozenset[str]] = {}
-    tars: dict[str, int] = {}
+    tar_ids: dict[str, int] = {}
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with atomic_path(target) as temporary:
@@ -208,13 +208,13 @@ def write_arrow(manifest: Path, target: Path, normalizer: str = "") -> int:
                     texts = [row.text for row in rows]
                     write(
                         id=[row.name for row in rows],
-                        audio_filepath=[os.fsencode(path.removeprefix(own)) for path in paths],
+                        audio_filepath=[os.fsencode(path.removeprefix(folder)) for path in paths],
                         duration=[row.duration for row in rows],
                         text=[normalize(text, normalizer) for text in texts] if normalizer else texts,
                         speaker=[row.speaker for row in rows],
                         offset=[row.offset for row in rows],
                         channel=[row.channel for row in rows],
-                        tar=[_tar_number(path, tars) for path in paths],
+                        tar=[_tar_number(path, tar_ids) for path in paths],
                     )
                     numbers.extend(row.number for row in rows)
                     names += [row.name for row in rows]
@@ -236,18 +236,17 @@ def _blocks(manifest: Path) -> Iterator[list[Row]]:
     """The lines of a manifest, some thousand at a time; one that cannot be used is an error."""
     try:
         with manifest.open("rb") as file:
-            total = sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 24), b""))
+            progress = Progress("converting", os.fstat(file.fileno()).st_size)
+            rows = _usable(file, manifest)
+            while block := list(islice(rows, _BLOCK)):
+                yield block
+                progress.report(file.tell(), f"{block[-1].number} lines")
     except OSError as error:
         raise unreadable(manifest, error) from error
-    progress = Progress("converting", total)
-    rows = _usable(manifest)
-    while block := list(islice(rows, _BLOCK)):
-        yield block
-        progress.report(block[-1].number, f"{block[-1].number} of {total} lines")
 
 
-def _usable(manifest: Path) -> Iterator[Row]:
-    for _, row in manifest_rows(manifest, allow_empty_text=False):
+def _usable(lines: Iterable[bytes], manifest: Path) -> Iterator[Row]:
+    for _, row in parse_lines(lines, manifest, allow_empty_text=False):
         if isinstance(row, DataError):
             raise row
         yield row
@@ -267,9 +266,9 @@ def _check_audio(
         )
 
 
-def _tar_number(path: str, known: dict[str, int]) -> int:
+def _tar_number(path: str, tar_ids: dict[str, int]) -> int:
     tar = tar_of(path)
-    return known.setdefault(tar, len(known)) if tar else -1
+    return tar_ids.setdefault(tar, len(tar_ids)) if tar else -1
 
 
 def _utterance(values: dict[str, Any], base: Path) -> Utterance:

@@ -14,16 +14,15 @@ it); NeMo's documentation of ASR datasets; lhotse's Recording, AudioSource and S
 import csv
 import gzip
 import io
-import json
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from asr.corpora.utterance import Utterance
 from asr.errors import AudioError, DataError
-from asr.files import atomic_path
+from asr.files import atomic_path, json_line
 from asr.frontend.audio import AudioInfo, audio_info
 
 __all__ = ["CONVERTERS", "Target", "convert"]
@@ -115,7 +114,7 @@ def _nemo(utterances: Sequence[Utterance]) -> dict[str, str]:
         }
         for one in utterances
     ]  # fmt: skip
-    return {"manifest.jsonl": _json_lines(rows)}
+    return {"manifest.jsonl": "".join(map(json_line, rows))}
 
 
 def _lhotse(utterances: Sequence[Utterance]) -> dict[str, str]:
@@ -145,8 +144,9 @@ def _lhotse(utterances: Sequence[Utterance]) -> dict[str, str]:
         for one in utterances
     ]  # fmt: skip
     return {
-        "recordings.jsonl.gz": _json_lines(recordings), "supervisions.jsonl.gz": _json_lines(supervisions)
-    }  # fmt: skip
+        "recordings.jsonl.gz": "".join(map(json_line, recordings)),
+        "supervisions.jsonl.gz": "".join(map(json_line, supervisions)),
+    }
 
 
 def _csv(utterances: Sequence[Utterance]) -> dict[str, str]:
@@ -158,10 +158,6 @@ def _csv(utterances: Sequence[Utterance]) -> dict[str, str]:
         path = str(one.audio_filepath)
         writer.writerow([one.id, path, one.offset, one.duration, channel, one.speaker, one.text])
     return {"manifest.csv": table.getvalue()}
-
-
-def _json_lines(rows: Iterable[dict[str, Any]]) -> str:
-    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
 CONVERTERS: dict[Target, Callable[[Sequence[Utterance]], dict[str, str]]] = {

@@ -17,7 +17,7 @@ from typing import TypeVar
 from asr.corpora.download import Archive, fetch_all
 from asr.corpora.durations import measure
 from asr.corpora.utterance import Splits, Utterance
-from asr.errors import AudioError, DataError, SettingsError
+from asr.errors import AudioError, DataError, SettingsError, first_few
 from asr.frontend.audio_files import AUDIO_SUFFIXES
 from asr.text.normalize import in_language, normalize
 
@@ -185,7 +185,7 @@ class Corpus:
                 f"{root}: no utterance of {self.title} can be used: {causes or 'the folder holds none'}. "
                 "Unpack the archive again, or correct --data.root."
             )
-        _check_ids(self, splits)
+        check_ids(self.title, splits)
         return Reading(splits, left_out, reading.language)
 
 
@@ -300,9 +300,9 @@ def find_folder(root: Path, title: str, *needed: str, inside: Sequence[str] = ()
     folder = candidates[0] if candidates else root
     missing = next((folder / path for path in needed if not (folder / path).exists()), folder)
     there = sorted(path.name for path in folder.iterdir())
-    found = ", ".join(there[:6]) + (f" and {len(there) - 6} more" if len(there) > 6 else "")
+    found = first_few(there, most=6) or "nothing"
     raise DataError(
-        f"{missing}: does not exist. Expected the folder of {title}; {folder} holds {found or 'nothing'}. "
+        f"{missing}: does not exist. Expected the folder of {title}; {folder} holds {found}. "
         "Unpack all of its archive, or correct --data.root."
     )
 
@@ -352,14 +352,23 @@ def hold_out(keys: Sequence[Key], dev: float = 0.1, test: float = 0.1, seed: int
     return {key: names[n] if n < len(names) else "train" for n, key in enumerate(ordered)}
 
 
-def _check_ids(corpus: Corpus, splits: Mapping[str, Sequence[Utterance]]) -> None:
+def check_ids(title: str, splits: Mapping[str, Sequence[Utterance]]) -> None:
+    """Refuse an utterance that is in two splits, or twice in one: a score on training data is no score.
+
+    Args:
+        title: of the corpus, for the message.
+        splits: utterances by the names of their splits.
+
+    Raises:
+        DataError: names the utterance.
+    """
     owner: dict[str, str] = {}
     for name, utterances in splits.items():
         for utterance in utterances:
             if utterance.id in owner:
                 where = f"{owner[utterance.id]} and {name}" if owner[utterance.id] != name else name
                 raise DataError(
-                    f"{corpus.title}: the utterance {utterance.id!r} is twice in {where}. Expected each "
+                    f"{title}: the utterance {utterance.id!r} is twice in {where}. Expected each "
                     "once. Remove one of its recordings, or unpack the corpus again."
                 )
             owner[utterance.id] = name

@@ -19,10 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from asr.corpora.transfer_progress import TransferProgress, size_text
 from asr.corpora.unpack import unpack
 from asr.errors import DownloadError
 from asr.files import locked, move_into_place
+from asr.progress import Progress, size_text
 
 __all__ = ["Archive", "fetch", "fetch_all", "openslr"]
 
@@ -333,7 +333,7 @@ def _transfer(url: str, archive: Archive, part: Path) -> None:
 
 def _append(reply: http.client.HTTPResponse, part: Path, start: int, total: int, name: str) -> None:
     """Write the body of a reply after the first `start` bytes of `part`."""
-    progress = TransferProgress(name, start, total)
+    progress = Progress(name, total, start)
     done = start
     # Unbuffered: what was received is on the disk, whatever ends this program.
     with part.open("ab" if start else "wb", buffering=0) as file:
@@ -348,7 +348,7 @@ def _append(reply: http.client.HTTPResponse, part: Path, start: int, total: int,
             while rest:
                 rest = rest[file.write(rest) :]
             done += len(block)
-            progress.report(done)
+            progress.report_bytes(done)
     if total and done != total:
         raise _SourceError(f"the connection ended after {done} of {total} bytes")
 
@@ -362,11 +362,11 @@ def _fault(archive: Archive, file: Path) -> str:
     if not algorithm:
         return ""
     digest = hashlib.new(algorithm, usedforsecurity=False)
-    progress = TransferProgress(f"{archive.name}: verifying", 0, size)
+    progress = Progress(f"{archive.name}: verifying", size)
     with file.open("rb") as stream:
         while block := stream.read(_BLOCK):
             digest.update(block)
-            progress.report(stream.tell())
+            progress.report_bytes(stream.tell())
     if digest.hexdigest() != expected:
         return f"wrong {algorithm} checksum: expected {expected}, got {digest.hexdigest()}"
     log.info("%s: %s verified", archive.name, algorithm)

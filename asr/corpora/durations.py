@@ -8,15 +8,15 @@ the audio is decoded.
 import json
 import logging
 import os
-import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from asr.errors import AudioError
-from asr.files import atomic_path, locked
+from asr.files import json_line, locked, write_text
 from asr.frontend.audio import audio_info
+from asr.progress import Progress
 from asr.user_cache import cache_folder, content_digest
 
 __all__ = ["durations", "measure"]
@@ -67,16 +67,16 @@ def measure(paths: Sequence[Path], name: str) -> list[float | AudioError]:
             except OSError as error:
                 log.debug("%s: lengths are not kept for the next start: %s", cache, error)
                 cache = None
-        known = _read(cache)
-        found, stamps = _measure(absolute, folder, known, name)
+        cached = _read(cache)
+        found, stamps = _measure(absolute, folder, cached, name)
         if cache is not None and stamps:
             with suppress(OSError):
-                _write(cache, known, stamps)
+                _write(cache, cached, stamps)
     return found
 
 
 def _measure(
-    paths: Sequence[str], folder: str, known: dict[str, tuple[_Stamp, float]], name: str
+    paths: Sequence[str], folder: str, cached: dict[str, tuple[_Stamp, float]], name: str
 ) -> tuple[list[float | AudioError], dict[str, tuple[_Stamp, float]]]:
     """(seconds or error of each file, what is new for the cache)."""
 
@@ -84,7 +84,7 @@ def _measure(
         try:
             status = os.stat(path)
             stamp = (status.st_size, status.st_mtime_ns)
-            old = known.get(os.path.relpath(path, folder))
+            old = cached.get(os.path.relpath(path, folder))
             if old is not None and old[0] == stamp:
                 return None, old[1]
             return stamp, audio_info(Path(path)).duration_s
@@ -95,16 +95,13 @@ def _measure(
 
     found: list[float | AudioError] = []
     new: dict[str, tuple[_Stamp, float]] = {}
-    reported = time.monotonic()
+    progress = Progress(f"{name}: headers", len(paths))
     with ThreadPoolExecutor(max_workers=_READERS) as pool:
         for path, (stamp, duration) in zip(paths, pool.map(one, paths), strict=True):
             found.append(duration)
             if stamp is not None and not isinstance(duration, AudioError):
                 new[os.path.relpath(path, folder)] = (stamp, duration)
-            if time.monotonic() - reported > 0.5:
-                reported = time.monotonic()
-                counts = (name, len(found), len(paths))
-                log.info("%s: read %d of %d headers", *counts, extra={"transient": True})
+            progress.report(len(found), f"{len(found)} of {len(paths)} files")
     return found, new
 
 
@@ -115,16 +112,17 @@ def _cache_file(folder: str) -> Path | None:
 
 def _read(cache: Path | None) -> dict[str, tuple[_Stamp, float]]:
     """Path below the folder -> (stamp, seconds); nothing where the file does not exist or is damaged."""
-    known: dict[str, tuple[_Stamp, float]] = {}
+    cached: dict[str, tuple[_Stamp, float]] = {}
     if cache is not None:
         with suppress(OSError, ValueError, TypeError), cache.open(encoding="utf-8") as lines:
             for line in lines:
                 path, size, date, seconds = json.loads(line)
-                known[path] = ((size, date), seconds)
-    return known
+                cached[path] = ((size, date), seconds)
+    return cached
 
 
-def _write(cache: Path, known: dict[str, tuple[_Stamp, float]], new: dict[str, tuple[_Stamp, float]]) -> None:
-    with atomic_path(cache) as temporary, temporary.open("w", encoding="utf-8") as file:
-        for path, ((size, date), seconds) in {**known, **new}.items():
-            file.write(json.dumps([path, size, date, seconds]) + "\n")
+def _write(
+    cache: Path, cached: dict[str, tuple[_Stamp, float]], new: dict[str, tuple[_Stamp, float]]
+) -> None:
+    rows = ([path, size, date, seconds] for path, ((size, date), seconds) in {**cached, **new}.items())
+    write_text(cache, map(json_line, rows))

@@ -224,16 +224,16 @@ def _with_ids(clips: Sequence[Clip], root: Path) -> list[Clip]:
 
 def _split(clips: Sequence[Clip], root: Path, seed: int) -> tuple[list[str], str]:
     """The split of each clip, and how it was made."""
-    own = [_own_split(clip, root) for clip in clips]
-    if not (all(own) and "train" in own and len(set(own)) > 1):
+    splits = [_own_split(clip, root) for clip in clips]
+    if not (all(splits) and "train" in splits and len(set(splits)) > 1):
         return _held_out(clips, seed, dev=0.1, test=0.1)
-    missing = {name: 0.0 if name in own else 0.1 for name in ("dev", "test")}
+    missing = {name: 0.0 if name in splits else 0.1 for name in ("dev", "test")}
     if not any(missing.values()):
-        return own, "the folder's own, by the names of its files and folders"
-    train = [clip for clip, name in zip(clips, own, strict=True) if name == "train"]
+        return splits, "the folder's own, by the names of its files and folders"
+    train = [clip for clip, name in zip(clips, splits, strict=True) if name == "train"]
     drawn, how = _held_out(train, seed, **missing)
     names = iter(drawn)
-    split = [next(names) if name == "train" else name for name in own]
+    split = [next(names) if name == "train" else name for name in splits]
     made = next(name for name, share in missing.items() if share)
     return split, f"the folder's own, by the names of its files and folders; {made} of train, {how}"
 
@@ -253,8 +253,8 @@ def _held_out(clips: Sequence[Clip], seed: int, *, dev: float, test: float) -> t
         by = hold_out([clip.id for clip in clips], dev, test, seed)
         names = [by[clip.id] for clip in clips]
     few = "1 speaker is" if len(counts) == 1 else f"{len(counts)} speakers are"
-    known = f"{few} too few to hold out" if any(counts) else "no speaker is named"
-    return names, f"by utterance: {known}, so that a score says nothing about other people"
+    reason = f"{few} too few to hold out" if any(counts) else "no speaker is named"
+    return names, f"by utterance: {reason}, so that a score says nothing about other people"
 
 
 def _own_split(clip: Clip, root: Path) -> str:

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Mapping
 from typing import Literal
 
-from asr.errors import DataError
+from asr.errors import DataError, first_few
 
 __all__ = ["OnError", "report_left_out"]
 
@@ -12,8 +12,6 @@ log = logging.getLogger("asr")
 
 OnError = Literal["stop", "skip"]
 """What an utterance that cannot be used does: it ends the command, or it is left out and counted."""
-
-_NAMED = 5  # that the log names; the rest is counted
 
 
 def report_left_out(left_out: Mapping[str, str], total: int, kind: str) -> None:
@@ -32,6 +30,5 @@ def report_left_out(left_out: Mapping[str, str], total: int, kind: str) -> None:
     first = next(iter(left_out.values()))
     if len(left_out) == total:
         raise DataError(f"none of {total} {kind} can be used. The first one: {first}")
-    named = "; ".join(f"{name}: {reason}" for name, reason in list(left_out.items())[:_NAMED])
-    more = f"; and {len(left_out) - _NAMED} more" if len(left_out) > _NAMED else ""
-    log.warning("%d of %d %s cannot be used and are left out: %s%s", len(left_out), total, kind, named, more)
+    named = first_few([f"{name}: {reason}" for name, reason in left_out.items()], separator="; ")
+    log.warning("%d of %d %s cannot be used and are left out: %s", len(left_out), total, kind, named)

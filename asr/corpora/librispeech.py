@@ -23,11 +23,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from asr.corpora.corpus import Corpus, Reading, of_splits
+from asr.corpora.corpus import Corpus, Reading, check_ids, of_splits
 from asr.corpora.download import Archive, fetch, openslr
 from asr.corpora.durations import durations
 from asr.corpora.utterance import Splits, Utterance
-from asr.errors import DataError, SettingsError
+from asr.errors import DataError, SettingsError, first_few
 from asr.frontend.audio_files import AUDIO_SUFFIXES
 from asr.text.normalize import normalize
 
@@ -117,7 +117,7 @@ def prepare(root: Path | None, data_dir: Path, preset: Preset = MINI) -> Splits:
         dev, test = split_by_speaker(dev, preset.choosing_speakers)
     else:
         test = _read_parts(root, data_dir, preset.test_parts)
-    _check_disjoint(train=train, dev=dev, test=test)
+    check_ids("LibriSpeech", {"train": train, "dev": dev, "test": test})
     return Splits(train=train, dev=dev, test=test)
 
 
@@ -150,12 +150,10 @@ def read_part(folder: Path) -> list[Utterance]:
         without_audio.extend(name for name in sorted(texts) if name not in audio)
         without_text.extend(str(audio[name]) for name in sorted(audio) if name not in texts)
     if without_audio or without_text:
-        some = [*without_audio[:3], *without_text[:3]]
-        more = ", …" if len(without_audio) + len(without_text) > len(some) else ""
         raise DataError(
             f"{folder}: {len(without_audio)} transcripts without audio and {len(without_text)} audio files "
-            f"without a transcript: {', '.join(some)}{more}. Expected one of each an utterance. "
-            "Unpack the archive again, or remove these files and lines."
+            f"without a transcript: {first_few(without_audio + without_text)}. Expected one of each an "
+            "utterance. Unpack the archive again, or remove these files and lines."
         )
     if not found:
         raise DataError(f"{folder}: no utterance. Expected speaker/chapter/*.trans.txt. Correct --data.root.")
@@ -271,19 +269,6 @@ def _read_chapter(chapter: Path) -> tuple[dict[str, str], dict[str, Path]]:
                 raise DataError(f"{path}: the utterance has another audio file, {other}. Remove one.")
             audio[path.stem] = path
     return texts, audio
-
-
-def _check_disjoint(**splits: list[Utterance]) -> None:
-    """Check that no utterance is in two splits: a score on training data is no score."""
-    owner: dict[str, str] = {}
-    for name, utterances in splits.items():
-        for utterance in utterances:
-            if utterance.id in owner:
-                raise DataError(
-                    f"utterance {utterance.id} is in {owner[utterance.id]} and in {name}. Expected parts "
-                    "that share nothing. Name other parts."
-                )
-            owner[utterance.id] = name
 
 
 def _read(root: Path | None, parts: Sequence[str]) -> Reading:

@@ -14,9 +14,8 @@ tar file. Other keys are allowed and ignored.
 Large manifests are kept as Arrow: see `asr.corpora.arrow`.
 """
 
-import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from asr.corpora.left_out import report_left_out
@@ -24,7 +23,7 @@ from asr.corpora.manifest_fields import EXAMPLE, load_row, read_channel, read_du
 from asr.corpora.manifest_lines import Row, manifest_rows, missing_audio, unique_ids
 from asr.corpora.utterance import Utterance
 from asr.errors import DataError
-from asr.files import atomic_path
+from asr.files import json_line, write_text
 
 __all__ = [
     "ARROW", "parse_manifest", "plain_path", "read_fields", "read_manifest", "read_usable", "write_manifest",
@@ -36,7 +35,7 @@ ARROW = ".arrow"  # the suffix of a manifest of `asr.corpora.arrow`
 _KEYS = {"id", "audio_filepath", "duration", "text", "speaker", "offset", "channels"}
 
 
-def read_manifest(path: Path, *, allow_empty_text: bool = False, check_audio: bool = True) -> list[Utterance]:
+def read_manifest(path: Path, *, allow_empty_text: bool = False) -> list[Utterance]:
     """Read and check a manifest.
 
     Blank lines are skipped. A line without `id` is named after its audio file, "<stem>", or
@@ -46,8 +45,6 @@ def read_manifest(path: Path, *, allow_empty_text: bool = False, check_audio: bo
     Args:
         path: the JSON Lines file, UTF-8; or one in Arrow, which was checked when it was made.
         allow_empty_text: accept utterances without words.
-        check_audio: check that each audio file exists. This costs one listing of each folder, not one
-            look-up a line; if False, a missing file is an error when it is opened.
 
     Returns:
         The utterances in the order of the lines, with absolute paths.
@@ -57,7 +54,7 @@ def read_manifest(path: Path, *, allow_empty_text: bool = False, check_audio: bo
             JSON, lacks a key, has a value of the wrong type or range, a control character in its text,
             repeats an id, or names an audio file that does not exist.
     """
-    return _read(Path(path), allow_empty_text, check_audio, None)
+    return _read(Path(path), allow_empty_text, None)
 
 
 def read_usable(path: Path, *, allow_empty_text: bool = False) -> tuple[list[Utterance], dict[str, str]]:
@@ -74,14 +71,12 @@ def read_usable(path: Path, *, allow_empty_text: bool = False) -> tuple[list[Utt
         DataError: the manifest cannot be read, no line is left, or an id repeats.
     """
     left_out: dict[str, str] = {}
-    utterances = _read(Path(path), allow_empty_text, True, left_out)
+    utterances = _read(Path(path), allow_empty_text, left_out)
     report_left_out(left_out, len(utterances) + len(left_out), f"lines of {path}")
     return utterances, left_out
 
 
-def _read(
-    path: Path, allow_empty_text: bool, check_audio: bool, left_out: dict[str, str] | None
-) -> list[Utterance]:
+def _read(path: Path, allow_empty_text: bool, left_out: dict[str, str] | None) -> list[Utterance]:
     """The utterances of a manifest; lines that cannot be used go into left_out, or are errors without it."""
     if path.suffix == ARROW:
         return _read_arrow(path)
@@ -102,7 +97,7 @@ def _read(
         path, [row.number for row in rows], [row.name for row in rows], [row.audio for row in rows]
     )
     utterances = [row.utterance(name, base) for name, row in zip(ids, rows, strict=True)]
-    missing = missing_audio([utterance.audio_filepath for utterance in utterances], {}) if check_audio else []
+    missing = missing_audio([utterance.audio_filepath for utterance in utterances], {})
     if missing and left_out is None:
         others = f" (and that of {len(missing) - 1} more lines)" if len(missing) > 1 else ""
         number, missing_file = rows[missing[0]].number, utterances[missing[0]].audio_filepath
@@ -199,23 +194,21 @@ def write_manifest(path: Path, utterances: Iterable[Utterance]) -> None:
     path = Path(path)
     base = plain_path(path.parent).rstrip(os.sep) + os.sep
     seen: set[str] = set()
+
+    def lines() -> Iterator[str]:
+        for utterance in utterances:
+            if utterance.id in seen:
+                raise DataError(
+                    f"{path}: not written: the id {utterance.id!r} occurs twice. Ids must differ."
+                )
+            seen.add(utterance.id)
+            yield json_line(_as_row(utterance, base))
+        if not seen:
+            raise DataError(f"{path}: not written: there is no utterance to write. Expected at least one.")
+
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with (  # names of files need not be UTF-8; the escapes of backslashreplace are JSON's
-            atomic_path(path) as temporary,
-            temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as file,
-        ):
-            for utterance in utterances:
-                if utterance.id in seen:
-                    raise DataError(
-                        f"{path}: not written: the id {utterance.id!r} occurs twice. Ids must differ."
-                    )
-                seen.add(utterance.id)
-                file.write(json.dumps(_as_row(utterance, base), ensure_ascii=False) + "\n")
-            if not seen:
-                raise DataError(
-                    f"{path}: not written: there is no utterance to write. Expected at least one."
-                )
+        write_text(path, lines())
     except OSError as error:
         raise DataError(
             f"{path}: cannot write the manifest: {error.strerror or error}. "

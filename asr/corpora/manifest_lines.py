@@ -3,7 +3,7 @@
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,10 +18,10 @@ from asr.corpora.manifest_fields import (
 )
 from asr.corpora.utterance import Utterance
 from asr.errors import DataError
-from asr.files import encoding_of, not_text, not_utf8
+from asr.files import check_text
 from asr.frontend.tar_members import tar_of
 
-__all__ = ["Row", "manifest_rows", "missing_audio", "unique_ids", "unreadable"]
+__all__ = ["Row", "manifest_rows", "missing_audio", "parse_lines", "unique_ids", "unreadable"]
 
 # Of a transcript; a tab, a line feed and the like are white space.
 _CONTROL_CHARACTER = re.compile(r"[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f]")
@@ -52,20 +52,25 @@ def manifest_rows(path: Path, allow_empty_text: bool) -> Iterator[tuple[int, Row
     """The lines of a manifest but for blank ones, by their numbers: what they hold, or why not."""
     try:
         with path.open("rb") as lines:
-            for number, line in enumerate(lines, start=1):
-                if number == 1 and (other := not_text(line, path)):
-                    raise DataError(other)
-                if number == 1 and (name := encoding_of(line)):
-                    raise DataError(f"{path} is {name}. UTF-8 was expected. {not_utf8(line, 0, str(path))}")
-                if line.strip():
-                    try:
-                        fields = _read_line(line, f"{path} line {number}", allow_empty_text)
-                    except DataError as error:
-                        yield number, error
-                    else:
-                        yield number, Row(number, *fields)
+            yield from parse_lines(lines, path, allow_empty_text)
     except OSError as error:
         raise unreadable(path, error) from error
+
+
+def parse_lines(
+    lines: Iterable[bytes], path: Path, allow_empty_text: bool
+) -> Iterator[tuple[int, Row | DataError]]:
+    """`manifest_rows` of the lines of an open file."""
+    for number, line in enumerate(lines, start=1):
+        if number == 1:
+            check_text(line, path)
+        if line.strip():
+            try:
+                fields = _read_line(line, f"{path} line {number}", allow_empty_text)
+            except DataError as error:
+                yield number, error
+            else:
+                yield number, Row(number, *fields)
 
 
 def unreadable(path: Path, error: OSError) -> DataError:

@@ -16,8 +16,8 @@ import zlib
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from asr.corpora.transfer_progress import TransferProgress
 from asr.errors import DownloadError
+from asr.progress import Progress
 
 __all__ = ["unpack"]
 
@@ -42,7 +42,7 @@ def unpack(file: Path, folder: Path, *, keep: bool = False) -> None:
             a member would be outside the folder, or is a link or a device.
         OSError: the disk refuses.
     """
-    progress = TransferProgress(f"{file.name}: unpacking", 0, file.stat().st_size)
+    progress = Progress(f"{file.name}: unpacking", file.stat().st_size)
     try:
         with file.open("rb") as raw:
             start = raw.read(len(_AR))
@@ -64,10 +64,10 @@ def unpack(file: Path, folder: Path, *, keep: bool = False) -> None:
         ) from error
 
 
-def _unpack_tar(raw: IO[bytes], file: Path, folder: Path, progress: TransferProgress) -> None:
+def _unpack_tar(raw: IO[bytes], file: Path, folder: Path, progress: Progress) -> None:
     with tarfile.open(fileobj=raw, mode="r:*") as tar:
         for member in tar:
-            progress.report(raw.tell())
+            progress.report_bytes(raw.tell())
             target = _target(member.name, file, folder)
             source = tar.extractfile(member) if member.isreg() else None
             if source is None and not member.isdir():
@@ -77,10 +77,10 @@ def _unpack_tar(raw: IO[bytes], file: Path, folder: Path, progress: TransferProg
             pass  # what follows the last member: the checksum of gzip is verified only at the very end
 
 
-def _unpack_zip(raw: IO[bytes], file: Path, folder: Path, progress: TransferProgress) -> None:
+def _unpack_zip(raw: IO[bytes], file: Path, folder: Path, progress: Progress) -> None:
     with zipfile.ZipFile(raw) as archive:
         for member in archive.infolist():
-            progress.report(raw.tell())
+            progress.report_bytes(raw.tell())
             target = _target(member.filename, file, folder)
             kind = stat.S_IFMT(member.external_attr >> 16)
             if member.is_dir():

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from asr.errors import SettingsError, option_name
+from asr.errors import check_choice, check_number, option_name
 from asr.model.decoding_weights import WEIGHT_NAMES, DecodingWeights
 from asr.model.shipped import ModelFiles, SearchWidth
 
@@ -55,20 +55,14 @@ class BeamConfig:
     threads: int = 0  # utterances decoded at the same time; 0: one per usable core
 
     def __post_init__(self) -> None:
-        _check("beam_size", self.beam_size, self.width.beam_size >= 1, "at least 1")
-        _check("nbest", self.nbest, self.nbest >= 1, "at least 1")
-        for name in ("token_top", "threads"):
-            _check(name, getattr(self, name), getattr(self, name) >= 0, "0 or more")
-        thresholds = {
-            "beam_threshold": self.width.beam_threshold,
-            "token_threshold": self.width.token_threshold,
-            "lattice_threshold": self.lattice_threshold,
-        }
-        for name, nats in thresholds.items():
-            _check(name, nats, nats > 0, "a number above 0")
-        _check("blank_skip", self.blank_skip, 0 < self.blank_skip <= 1, "a probability above 0, up to 1")
-        possible = self.unknown_words in ("allow", "forbid")
-        _check("unknown_words", self.unknown_words, possible, '"allow" or "forbid"')
+        check_number("--beam.beam-size", self.beam_size, least=1)
+        check_number("--nbest", self.nbest, least=1)
+        for name in ("beam_threshold", "token_threshold", "lattice_threshold"):
+            check_number(option_name("beam", name), getattr(self, name), above=0)
+        check_number("--beam.token-top", self.token_top, least=0)
+        check_number("--beam.blank-skip", self.blank_skip, above=0, most=1)
+        check_choice("--beam.unknown-words", self.unknown_words, ("allow", "forbid"))
+        check_number("--beam.threads", self.threads, least=0)
 
     @property
     def width(self) -> SearchWidth:
@@ -154,9 +148,3 @@ class DecoderSettings:
         beam = replace(self.beam, **asdict(self.beam.complete_width(files.width)))
         lexicon = self.lexicon or (files.lexicon if self.lm is None else None)
         return replace(self, lm=self.lm or files.lm, lexicon=lexicon, beam=beam)
-
-
-def _check(name: str, value: object, right: bool, expected: str) -> None:
-    if not right:
-        option = option_name(name) if name == "nbest" else option_name("beam", name)  # commands have --nbest
-        raise SettingsError(f"{option} is {value}. Expected {expected}.")

@@ -1,8 +1,8 @@
 """The decoder that a command line asks for, with the weights that were tuned for it.
 
-There are five, all with the method of `Decoder`: `GreedyDecoder`, `BeamDecoder`, `TwoPassDecoder`, which is a
-beam search whose hypotheses may be rescored, `OpenVocabularyDecoder`, which spells words that the latter
-cannot write, and `AttentionDecoder`. `build_decoder` makes one of them, but no mere `BeamDecoder`.
+`build_decoder` makes one of four, which all are a `Decoder`: `GreedyDecoder`; `TwoPassDecoder`, a beam search
+(`BeamDecoder`) whose hypotheses may be rescored; `OpenVocabularyDecoder`, which spells words that a beam
+search cannot write; and `AttentionDecoder`.
 """
 
 from collections.abc import Collection, Sequence
@@ -10,10 +10,10 @@ from dataclasses import dataclass, fields, replace
 
 from torch import Tensor
 
-from asr.decoding.attention import AttentionDecoder
+from asr.decoding.attention_decoder import AttentionDecoder
 from asr.decoding.config import BeamConfig, DecoderSettings
 from asr.decoding.greedy import GreedyDecoder
-from asr.decoding.hypothesis import Hypothesis, OutputUnit
+from asr.decoding.hypothesis import Hypothesis, OutputUnit, output_unit
 from asr.decoding.interface import Decoder, DecoderStream
 from asr.decoding.rescoring import TwoPassDecoder
 from asr.decoding.resources import DecodingResources, attention_decoder_of
@@ -85,7 +85,7 @@ def build_decoder(settings: DecoderSettings, model: AcousticModel, nbest: int = 
     if settings.decoder == "beam" or named:
         return _beam_decoder(settings, model, nbest)
     _refuse_beam(settings.beam, "greedy")
-    unit = DecodingResources().unit(tokenizer)
+    unit = output_unit(tokenizer)
     return DescribedDecoder(GreedyDecoder(tokenizer), name="greedy", weights="", tuned=True, unit=unit)
 
 
@@ -106,7 +106,7 @@ def _attention_decoder(settings: DecoderSettings, model: AcousticModel, nbest: i
     tokenizer, beam_size = model.settings.tokenizer, settings.beam.beam_size or 1
     alone = AttentionDecoder(attention_decoder_of(model, "--decoder attention"), tokenizer, beam_size, nbest)
     name = f"attention decoder, beam of {max(beam_size, nbest)}"
-    unit = DecodingResources().unit(tokenizer)
+    unit = output_unit(tokenizer)
     return DescribedDecoder(alone, name=name, weights="", tuned=True, unit=unit)
 
 

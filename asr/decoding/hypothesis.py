@@ -1,13 +1,13 @@
 """What every decoder returns: the text of one utterance, with times, confidences and its score."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from asr.text.scripts import split_words
 from asr.text.tokenizer import Tokenizer
 
-__all__ = ["Hypothesis", "NamedSpans", "OutputUnit", "Word", "name_tokens", "time_words"]
+__all__ = ["Hypothesis", "NamedSpans", "OutputUnit", "Word", "name_tokens", "output_unit", "time_words"]
 
 OutputUnit = Literal["words", "phones"]
 """What a decoder writes."""
@@ -36,6 +36,10 @@ class Word:
     end_s: float
     confidence: float
     unknown: bool = False
+
+    def shifted(self, seconds: float) -> "Word":
+        """The same word so many seconds later."""
+        return replace(self, start_s=self.start_s + seconds, end_s=self.end_s + seconds)
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,11 @@ class Hypothesis:
     lm_log_prob: float = 0.0
     rescore_lm_log_prob: float = 0.0
     attention_score: float = 0.0
+
+
+def output_unit(tokenizer: Tokenizer) -> OutputUnit:
+    """What a decoder writes that has no vocabulary: words, or phones where these are the tokens."""
+    return "words" if tokenizer.pieces else "phones"
 
 
 def name_tokens(tokens: Sequence[int], tokenizer: Tokenizer) -> NamedSpans:

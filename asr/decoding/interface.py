@@ -31,7 +31,7 @@ class DecoderStream(Protocol):
         """Take the next steps, (steps, vocab) log-probabilities on any device."""
 
     def finish(self) -> list[Hypothesis]:
-        """The best texts of all that was accepted, best first."""
+        """The best texts of the utterance, best first."""
 
 
 class Decoder(Protocol):

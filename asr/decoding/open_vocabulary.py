@@ -60,7 +60,7 @@ class _Run:
         begin: the first step after the word before them.
         end: the first step of the word after them.
         acoustic: log-probability of their tokens there, as the search scales it, nats.
-        known: what else their score has, relative to an unknown word in their place, nats.
+        rest: the rest of their score, less that of an unknown word in their place, nats.
         lm: the part of it that is the language model's, unweighted.
     """
 
@@ -69,7 +69,7 @@ class _Run:
     begin: int
     end: int
     acoustic: float
-    known: float = 0.0
+    rest: float = 0.0
     lm: float = 0.0
 
 
@@ -263,9 +263,9 @@ class OpenVocabularyDecoder:
             replaced = names[run.words]
             paid = penalty * sum(word not in self._lm_words for word in replaced)
             nats = self._weights.lm_weight * run.lm + bonus * (len(replaced) - 1) + paid - penalty
-            scored.append(replace(run, known=nats))
+            scored.append(replace(run, rest=nats))
         return [
-            run for run, ceiling in zip(scored, ceilings, strict=True) if ceiling > run.acoustic + run.known
+            run for run, ceiling in zip(scored, ceilings, strict=True) if ceiling > run.acoustic + run.rest
         ]
 
     def _spell(self, run: _Run, nbest: Sequence[Hypothesis]) -> _Unknown | None:
@@ -278,7 +278,7 @@ class OpenVocabularyDecoder:
         best: _Unknown | None = None
         for phones in nbest:
             # Letters only lower it.
-            limit = phones.acoustic_score - run.acoustic - run.known
+            limit = phones.acoustic_score - run.acoustic - run.rest
             if len(phones.tokens) < _MIN_PHONES or limit <= (best.gain if best else 0.0):
                 continue
             for spelled in self._spellings(phones.text):

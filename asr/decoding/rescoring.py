@@ -9,16 +9,18 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from asr.decoding.attention import rescore_by_attention
+from asr.decoding.attention_decoder import require_encoded, token_log_probs
 from asr.decoding.config import BeamConfig
 from asr.decoding.hypothesis import Hypothesis
 from asr.decoding.interface import DecoderStream
 from asr.decoding.resources import DecodingResources
 from asr.errors import SettingsError
 from asr.lm.interface import LanguageModel
+from asr.model.decoding_weights import DecodingWeights
+from asr.model.recurrent_decoder import RecurrentDecoder
 from asr.text.tokenizer import Tokenizer
 
-__all__ = ["TwoPassDecoder", "rescore", "text_log_probs"]
+__all__ = ["TwoPassDecoder", "rescore_by_attention", "rescore_by_lm", "text_log_probs", "transcript_tokens"]
 
 
 class TwoPassDecoder:
@@ -119,8 +121,8 @@ class TwoPassDecoder:
         if self._rescorer is None:
             return found
         if self.resources.key.rescore:
-            return rescore(found, self._rescorer, weights.lm_weight, weights.word_bonus)
-        return rescore(found, self._rescorer, weights.rescore_weight, second=True)
+            return rescore_by_lm(found, self._rescorer, weights.lm_weight, weights.word_bonus)
+        return rescore_by_lm(found, self._rescorer, weights.rescore_weight, second=True)
 
     def _first_pass(self, config: BeamConfig) -> BeamConfig:
         """The settings of the first pass: there are as many texts to rescore as the beam is wide.
@@ -152,7 +154,7 @@ def _array(priors: Sequence[float]) -> NDArray[np.float64] | None:
     return np.array(priors) if len(priors) else None
 
 
-def rescore(
+def rescore_by_lm(
     hypotheses: Sequence[Sequence[Hypothesis]],
     lm: LanguageModel[Any],
     lm_weight: float,
@@ -184,8 +186,53 @@ def rescore(
             score = old.score + lm_weight * log_prob + word_bonus * len(old.text.split())
             changed: dict[str, Any] = {"score": score, name: log_prob}
             rescored.append(replace(old, **changed))
-        results.append(sorted(rescored, key=lambda hypothesis: -hypothesis.score))
+        results.append(_best_first(rescored))
     return results
+
+
+def rescore_by_attention(
+    hypotheses: Sequence[Sequence[Hypothesis]],
+    decoder: RecurrentDecoder,
+    encoded: Tensor | None,
+    step_lengths: Tensor,
+    tokenizer: Tokenizer,
+    weights: DecodingWeights,
+) -> list[list[Hypothesis]]:
+    """Replace a share of the acoustic scores of a batch's hypotheses by the attention decoder's.
+
+    Args:
+        hypotheses: (batch,) those of each utterance.
+        decoder: in evaluation mode.
+        encoded: (batch, steps, size) the encoder's outputs, on any device.
+        step_lengths: (batch,) int64 valid steps.
+        tokenizer: the model's.
+        weights: `attention_weight`, the share; `acoustic_scale`, a factor on the decoder's log-probabilities,
+            as on the model's in the acoustic scores.
+
+    Returns:
+        (batch,) the same hypotheses of each, best first.
+
+    Raises:
+        ModelError: there are no outputs of the encoder.
+
+    Source: Watanabe et al. 2017, "Hybrid CTC/attention architecture for end-to-end speech recognition",
+        equation 47, for the texts of one search.
+    """
+    encoded = require_encoded(encoded)
+    results = []
+    for nbest, memory, length in zip(hypotheses, encoded, step_lengths.tolist(), strict=True):
+        tokens = [transcript_tokens(hypothesis.tokens, tokenizer) for hypothesis in nbest]
+        log_probs = token_log_probs(decoder, memory[: max(length, 1)], tokens)
+        rescored = []
+        for old, log_prob in zip(nbest, log_probs, strict=True):
+            change = weights.attention_weight * (weights.acoustic_scale * log_prob - old.acoustic_score)
+            rescored.append(replace(old, score=old.score + change, attention_score=log_prob))
+        results.append(_best_first(rescored))
+    return results
+
+
+def _best_first(hypotheses: list[Hypothesis]) -> list[Hypothesis]:
+    return sorted(hypotheses, key=lambda hypothesis: -hypothesis.score)
 
 
 def text_log_probs(lm: LanguageModel[Any], texts: Sequence[str]) -> NDArray[np.float64]:
@@ -222,3 +269,22 @@ def text_log_probs(lm: LanguageModel[Any], texts: Sequence[str]) -> NDArray[np.f
         added, states = lm.score([states[prefix] for prefix in prefixes], next_symbols)
         log_probs = log_probs[list(prefixes)] + added
     return result + lm.finish(ends) if texts else result
+
+
+def transcript_tokens(tokens: Sequence[int], tokenizer: Tokenizer) -> tuple[int, ...]:
+    """Emitted tokens as transcripts have them, which the decoder has learned from.
+
+    CTC may emit a space first, last, or twice.
+
+    Args:
+        tokens: ids, as in `Hypothesis.tokens`.
+        tokenizer: the model's.
+    """
+    if tokenizer.pieces is None:
+        return tuple(tokens)
+    spaces = {number for number, piece in enumerate(tokenizer.pieces) if piece.begins_word and not piece.text}
+    kept: list[int] = []
+    for token in tokens:
+        if token not in spaces or (kept and kept[-1] not in spaces):
+            kept.append(token)
+    return tuple(kept[:-1] if kept and kept[-1] in spaces else kept)

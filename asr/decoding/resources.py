@@ -14,7 +14,7 @@ import numpy as np
 from asr.corpora.utterance import Utterance
 from asr.decoding.config import DecoderSettings
 from asr.decoding.fusion.hotwords import parse_hotwords
-from asr.decoding.hypothesis import OutputUnit
+from asr.decoding.hypothesis import OutputUnit, output_unit
 from asr.errors import DataError, ModelError, SettingsError
 from asr.files import file_digest
 from asr.model.acoustic import AcousticModel
@@ -60,7 +60,7 @@ class DecodingResources:
 
     def unit(self, tokenizer: Tokenizer) -> OutputUnit:
         """What decoding writes: words, or phones where tokens are phones and there is no vocabulary."""
-        return "words" if self._has_vocabulary or tokenizer.pieces else "phones"
+        return "words" if self._has_vocabulary else output_unit(tokenizer)
 
     def uses(self, weight: str) -> bool:
         """Whether a weight can change the result."""

@@ -66,7 +66,7 @@ class BeamStream:
         return partial
 
     def finish(self) -> list[Hypothesis]:
-        """The best texts of all that was accepted, best first: those of `BeamDecoder.decode`."""
+        """The best texts of the utterance, best first, as `BeamDecoder.decode` finds them."""
         blocks = self._blocks or [np.zeros((0, self._setup.tokenizer.vocab_size))]
         return self._search.finish(np.concatenate(blocks).astype(np.float64), self._step_s)
 
@@ -149,7 +149,7 @@ class GreedyStream:
         return _partial(named, named, len(self._tokens), self._separated)
 
     def finish(self) -> list[Hypothesis]:
-        """The text of all that was accepted: that of `GreedyDecoder`."""
+        """The text of the utterance, as `GreedyDecoder` finds it."""
         ids = np.concatenate([*self._ids, np.zeros(0, np.int64)])[None]
         best = np.concatenate([*self._best, np.zeros(0)])[None]
         return hypotheses_of(ids, best, np.array([ids.shape[1]]), self._tokenizer, self._step_s)

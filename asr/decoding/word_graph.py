@@ -44,7 +44,7 @@ class AlignmentCosts:
     window: float = 1000.0
 
     def widened(self, factor: float) -> "AlignmentCosts":
-        """The same costs with a window that is so many times as wide."""
+        """The same costs with a window `factor` times as wide."""
         return replace(self, window=factor * self.window)
 
 

@@ -24,8 +24,8 @@ _SILENT, _QUIET = 1e-3, 3e-3  # of full scale: the peak of silence (-60 dB), the
 _OFFSET = 0.02  # of full scale
 _CLIPPED_SHARE, _CLIPPED_PEAK = 2e-3, 0.1  # samples at the peak; speech has 0.01% there
 _CLIPPED_LEAST = 20  # samples: fewer are at the peak of a short recording in the coarse steps of 8 bits
-_NARROW = 1e-5  # power density of 4.3 to 7 kHz, of that of 0.3 to 3.4 kHz: speech has 1e-4 and more
-# Power density of 4.1 to 4.6 kHz, of that of 3 to 3.4 kHz, at the upper end of a telephone's band.
+_NARROW = 1e-5  # power density at 4.3 to 7 kHz / that at 0.3 to 3.4 kHz: speech has 1e-4 and more
+# Power density at 4.1 to 4.6 kHz / that at 3 to 3.4 kHz, below which there is an edge, as telephones make it.
 _EDGE = 1e-2
 _NARROW_S = 3.0  # of speech, to judge by: a "no" has nothing above 4 kHz, few sentences lack an s
 _SPECTRA, _FFT = 100, 1024  # windows of a recording that are looked at
@@ -138,7 +138,7 @@ def _facts(samples: Block, rate: int, channels: int, file_s: float) -> AudioFact
 
 
 def _high_band(mono: NDArray[np.float32], rate: int) -> float:
-    """Power density of 4.3 to 7 kHz, of that of 0.3 to 3.4 kHz; 1 without an edge between them."""
+    """Power density at 4.3 to 7 kHz divided by that at 0.3 to 3.4 kHz; 1 where there is no edge between."""
     if rate < 11025 or len(mono) < _FFT:
         return 1.0
     starts = np.linspace(0, len(mono) - _FFT, min(_SPECTRA, len(mono) // _FFT)).astype(int)
@@ -222,7 +222,7 @@ def _level(found: Callable[[str, str, float], Finding], one: AudioFacts) -> Iter
 
 
 def _narrow_speakers(utterances: Sequence[Utterance], facts: Sequence[AudioFacts | AudioError]) -> set[str]:
-    """Speakers of whom nothing is above 4 kHz in all that they say."""
+    """Speakers who have no power above 4 kHz in any of their utterances."""
     seconds: dict[str, float] = {}
     wide = {""}
     for utterance, one in zip(utterances, facts, strict=True):

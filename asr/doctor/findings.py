@@ -76,7 +76,7 @@ class Finding:
 
     @property
     def severity(self) -> Severity:
-        """Of the check."""
+        """The severity of its check."""
         return CHECKS[self.check].severity
 
     def as_row(self) -> dict[str, Any]:

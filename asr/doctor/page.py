@@ -11,13 +11,14 @@ from asr.doctor.findings import CHECKS
 from asr.doctor.report import character_name, heading, verdict
 from asr.doctor.sets import training_memory_mb
 from asr.doctor.texts import character_check
+from asr.errors import first_few
 from asr.pages.render import render
 from asr.progress import clock
 
 __all__ = ["build_page"]
 
 _MOST_ROWS = 300  # of a check: the page should open at once
-_MOST_NAMES = 3  # manifests in the title
+_MAX_NAMED = 3  # manifests in the title
 _LONGEST = 20  # utterances
 _DURATIONS_S = (1, 2, 4, 6, 8, 10, 15, 20, 30)  # borders of the bars
 
@@ -31,7 +32,6 @@ def build_page(examination: Examination) -> str:
     found = examination.findings
     utterances = [one for part in examination.utterances.values() for one in part]
     names = [Path(name).name for name in examination.utterances]
-    more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
     severities = ("error", "warning", "note")
     checks: dict[str, list[dict[str, Any]]] = {severity: [] for severity in severities}
     for name, group in groupby(found, key=lambda one: one.check):
@@ -46,7 +46,7 @@ def build_page(examination: Examination) -> str:
         })  # fmt: skip
     return render(
         "doctor.html",
-        title=f"{', '.join(names[:_MOST_NAMES])}{more}",
+        title=first_few(names, most=_MAX_NAMED),
         heading=heading(examination),
         verdict=verdict(found),
         counts={severity: sum(one.severity == severity for one in found) for severity in severities},

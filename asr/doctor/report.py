@@ -8,7 +8,7 @@ from pathlib import Path
 from asr.doctor.examination import Examination
 from asr.doctor.findings import CHECKS, Finding
 from asr.doctor.sets import training_memory_mb
-from asr.errors import plural
+from asr.errors import first_few, plural
 from asr.progress import clock
 
 __all__ = ["heading", "report", "verdict"]
@@ -28,7 +28,7 @@ def report(examination: Examination) -> str:
         if some:
             lines += ["", f"{severity}s"]
         for check, group in groupby(some, key=lambda one: one.check):
-            lines += _of_check(check, list(group), several=len(examination.utterances) > 1)
+            lines += _of_check(check, list(group), many_manifests=len(examination.utterances) > 1)
     lines += ["", f"alphabet: {_alphabet(examination)}"]
     utterances = [one for part in examination.utterances.values() for one in part]
     longest = sorted(utterances, key=lambda one: -one.duration)[:_LONGEST]
@@ -53,10 +53,11 @@ def heading(examination: Examination) -> str:
     )
 
 
-def _of_check(check: str, group: Sequence[Finding], *, several: bool) -> list[str]:
+def _of_check(check: str, group: Sequence[Finding], *, many_manifests: bool) -> list[str]:
     lines = [f"  {check:<17} {sum(one.count for one in group):>6,}  {CHECKS[check].title}"]
     for one in group[:_EXAMPLES]:
-        where = " ".join(filter(None, [Path(one.manifest).name if several or not one.id else "", one.id]))
+        manifest = Path(one.manifest).name if many_manifests or not one.id else ""
+        where = f"{manifest} {one.id}".strip()
         lines.append(f"{'':28}{' '.join(f'{where}: {one.detail}'.split())}"[:_WIDTH])
     return lines
 
@@ -64,8 +65,7 @@ def _of_check(check: str, group: Sequence[Finding], *, several: bool) -> list[st
 def _alphabet(examination: Examination) -> str:
     counts = examination.alphabet.counts
     shown = [f"{character_name(one)} {count:,}" for one, count in counts.most_common()]
-    more = f" and {len(shown) - _LETTERS} more" if len(shown) > _LETTERS else ""
-    return f"{len(shown)} characters: {', '.join(shown[:_LETTERS])}{more}"
+    return f"{len(shown)} characters: {first_few(shown, most=_LETTERS)}"
 
 
 def character_name(character: str) -> str:

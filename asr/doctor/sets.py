@@ -23,7 +23,6 @@ _OUTLIER = 6.0  # times the median deviation of the logarithm of the speaking ra
 _LEAST_DEVIATION = 0.1  # of it: where all are alike, a little more is no outlier
 _UNEXPLAINED_S = 1.5  # of audio that the text does not explain, or lacks: less is a pause
 _TOO_FAST = 35.0  # characters a second that nobody says
-_NAMED = 5  # speakers
 _ENOUGH = 20  # utterances, to know what is usual
 
 Facts = Sequence[AudioFacts | AudioError]
@@ -160,7 +159,7 @@ def _shared(
                 speakers[one.speaker] += 1
         if speakers:
             count, spoken = len(speakers), sum(speakers.values())
-            some = first_few(list(speakers), _NAMED)
+            some = first_few(list(speakers))
             detail = f"{some}, who have {spoken:,} of {len(manifests[name]):,} utterances"
             yield Finding(check="shared-speaker", manifest=name, detail=detail, count=count, value=count)
         shared = [text for text in texts[name] if text in sentences]

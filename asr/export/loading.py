@@ -9,7 +9,7 @@ import tyro
 from asr.decoding.config import DecoderSettings
 from asr.decoding.decoder import build_decoder
 from asr.device import choose_device
-from asr.errors import ModelError, SettingsError
+from asr.errors import ModelError, SettingsError, check_number
 from asr.model.acoustic import AcousticModel
 from asr.model.saved import load_model
 from asr.model.shipped import DEFAULT_MODEL, find_model
@@ -56,8 +56,7 @@ def load(
         ModelError: there is no such model, or the file cannot be used.
         SettingsError: the device or a setting is unknown or impossible here.
     """
-    if nbest < 1:
-        raise SettingsError(f"nbest must be at least 1. Got {nbest}.")
+    check_number("nbest", nbest, least=1)
     files = find_model(Path(model))
     acoustic = load_with_engine(files.path, device, engine)
     settings = (decoding or DecoderSettings()).with_defaults_of(files)

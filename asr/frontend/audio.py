@@ -26,8 +26,8 @@ from asr.frontend.recordings import HIGHEST_RATE, LOWEST_RATE, Block, open_recor
 
 log = logging.getLogger("asr")
 
-# Of the power that the mean of unrelated channels has; below it (-10 dB) channels cancel each other. Two
-# channels of equal power are there when their correlation is under -0.9.
+# Channels cancel each other where their mean has less than this share (-10 dB) of the power that the mean of
+# unrelated channels would have. Two channels of equal power do so when their correlation is under -0.9.
 _CANCELLED = 0.1
 
 
@@ -153,7 +153,7 @@ def audio_blocks(
     Args:
         path: as for `read_audio`.
         sample_rate: wanted rate, Hz.
-        whole_s: up to so many seconds are one block, which is exactly what `read_audio` returns.
+        whole_s: a recording of up to this many seconds is one block, exactly what `read_audio` returns.
         offset_s: where to start, in seconds from the beginning of the file.
         duration_s: how much to read, in seconds; None reads to the end.
         channel: the one to read, counted from 0; None reads the mean of all.

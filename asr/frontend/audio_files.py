@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from asr.errors import AudioError, SettingsError
+from asr.errors import AudioError, SettingsError, first_few
 from asr.frontend.recordings import STANDARD_INPUT
 
 log = logging.getLogger("asr")
@@ -16,7 +16,6 @@ AUDIO_SUFFIXES = (
     *(".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif", ".au", ".w64", ".caf"),
     *(".m4a", ".mp4", ".mov", ".aac", ".webm", ".mkv", ".mka", ".wma", ".amr", ".3gp"),
 )
-_MAX_NAMES = 5  # in a message; the rest is counted
 
 
 def audio_files(folder: Path) -> list[Path]:
@@ -68,7 +67,6 @@ def _files_of_folder(folder: Path) -> list[Path]:
         )
     others = sorted({file for file in folder.rglob("*") if file.is_file()} - set(found))
     if others:
-        names = ", ".join(str(file.relative_to(folder)) for file in others[:_MAX_NAMES])
-        more = f" and {len(others) - _MAX_NAMES} more" if len(others) > _MAX_NAMES else ""
-        log.info("%s: left out, no audio files by their endings: %s%s", folder, names, more)
+        names = first_few([str(file.relative_to(folder)) for file in others])
+        log.info("%s: left out, no audio files by their endings: %s", folder, names)
     return found

@@ -1,4 +1,4 @@
-"""What the bytes of a recording's file tell and decoders do not: whether it is complete, or two in one."""
+"""Checks on the bytes of an audio file that decoders do not make: is it complete, is it two files in one?"""
 
 import struct
 from functools import lru_cache
@@ -6,7 +6,7 @@ from pathlib import Path
 
 __all__ = [
     "ends_early", "has_frame_count", "is_chained", "is_finished", "read_bytes",
-    "second_wav", "state", "with_size",
+    "second_wav", "size_and_mtime", "with_size",
 ]  # fmt: skip
 
 # The start of a page's header: magic number, version, flags.
@@ -23,8 +23,8 @@ def read_bytes(source: Path | bytes, size: int | None = None) -> bytes:
         return file.read(size)
 
 
-def state(source: Path | bytes) -> tuple[int, int] | None:
-    """The size and the time of the last change of a file; None for what is no file any more, or never was."""
+def size_and_mtime(source: Path | bytes) -> tuple[int, int] | None:
+    """Bytes of a file and when it was last changed, ns; None for bytes in memory, or where it has gone."""
     try:
         status = source.stat() if isinstance(source, Path) else None
     except OSError:
@@ -33,14 +33,14 @@ def state(source: Path | bytes) -> tuple[int, int] | None:
 
 
 def is_chained(source: Path | bytes) -> bool:
-    """Whether a stream of Ogg or FLAC begins after another one: one recording after the other in a file."""
+    """Whether an Ogg or FLAC file holds several streams, one recording after the other."""
     if isinstance(source, Path):
-        return _file_is_chained(source, state(source))
+        return _file_is_chained(source, size_and_mtime(source))
     return _begins_twice(source)
 
 
 @lru_cache(maxsize=4096)  # one scan for each state of a file, however many utterances it holds
-def _file_is_chained(path: Path, state: tuple[int, int] | None) -> bool:
+def _file_is_chained(path: Path, size_and_mtime: tuple[int, int] | None) -> bool:
     return _begins_twice(read_bytes(path))
 
 
@@ -84,14 +84,14 @@ def has_frame_count(source: Path | bytes) -> bool:
 
 
 def ends_early(source: Path | bytes) -> str:
-    """How a WebM or Matroska file ends before its header says; "" where it does not, or has no size."""
+    """How much shorter a WebM or Matroska file is than its header says; "" if it is not, or has no size."""
     head = read_bytes(source, 4096)
     start = head.find(_MATROSKA_SEGMENT) + len(_MATROSKA_SEGMENT)
     # The size's first byte tells by its leading zeros how many more it has; all ones mean an unknown size.
     length = 9 - head[start].bit_length() if start < len(head) and head[start] else 0
     size = int.from_bytes(head[start : start + length]) & ((1 << 7 * length) - 1)
     promised = start + length + size
-    status = state(source)
+    status = size_and_mtime(source)
     found = len(source) if isinstance(source, bytes) else status[0] if status else promised
     if not length or size == (1 << 7 * length) - 1 or promised <= found:
         return ""
@@ -99,7 +99,7 @@ def ends_early(source: Path | bytes) -> str:
 
 
 def with_size(data: bytes) -> bytes:
-    """An AU or AIFF file whose header has no length, with that of all its samples; others as they are."""
+    """Write the missing length into the header of an AU or AIFF file; other data comes back unchanged."""
     if data[:4] in (b".snd", b"dns."):
         return data[:8] + b"\xff\xff\xff\xff" + data[12:]  # to the end of the file
     start = data.find(b"SSND") + 4  # of the size of the samples' chunk

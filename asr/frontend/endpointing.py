@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from asr.errors import SettingsError
+from asr.errors import check_number
 from asr.frontend.segmentation import NO_SPEECH, PAD_S, SPEECH
 from asr.frontend.voice_activity import FRAME_S, VadName, VoiceActivity
 
@@ -26,12 +26,8 @@ class EndpointConfig:
     vad: VadName = "auto"
 
     def __post_init__(self) -> None:
-        if not self.endpoint_s >= _SHORT_PAUSE_S:
-            raise SettingsError(
-                f"--endpoint-s must be at least {_SHORT_PAUSE_S:g} seconds. Got {self.endpoint_s:g}."
-            )
-        if not self.max_utterance_s >= 1:
-            raise SettingsError(f"--max-utterance-s must be at least 1 second. Got {self.max_utterance_s:g}.")
+        check_number("--endpoint-s", self.endpoint_s, least=_SHORT_PAUSE_S, unit="seconds")
+        check_number("--max-utterance-s", self.max_utterance_s, least=1, unit="second")
 
 
 @dataclass(frozen=True)
@@ -78,7 +74,7 @@ class Endpointer:
         yield from self._decide(self._vad.accept(waveform))
 
     def finish(self) -> Iterator[UtterancePart]:
-        """The last samples, with which an utterance ends that goes on."""
+        """The last samples; an utterance that is still going on ends with them."""
         yield from self._decide(self._vad.finish())
         if self._begin is not None:
             yield self._part(self._first + len(self._samples), ends=True)
@@ -100,7 +96,7 @@ class Endpointer:
             self._drop(self._sample(self._frame - round(PAD_S / FRAME_S)))
 
     def _ends(self, frames: int) -> bool:
-        """Whether an utterance of so many frames is at its end."""
+        """Whether the utterance ends here; frames: its length."""
         if self._pause >= self._endpoint or frames >= _AT_MOST * self._longest:
             return True
         return frames >= self._longest and self._pause >= round(_SHORT_PAUSE_S / FRAME_S)

@@ -14,7 +14,7 @@ from asr.frontend.features import (
 
 __all__ = ["LogMelStream", "StreamNormalizer"]
 
-_SPEAKER_FRAMES = 3000.0  # that the statistics of a stream are of, about; older ones fade
+_SPEAKER_FRAMES = 3000.0  # that the statistics of a stream cover, about; older frames fade
 
 
 class LogMelStream:
@@ -55,9 +55,9 @@ class LogMelStream:
 class StreamNormalizer:
     """Normalisation of frames that come in blocks, as their model does it.
 
-    A model that was trained on whole utterances' statistics gets those of all frames up to the end of the
-    window that is computed. They last from one utterance to the next, since the speaker and the room mostly
-    do, and fade after half a minute of speech.
+    A model that was trained on the statistics of whole utterances gets those of all frames so far, the chunk
+    that is computed included. They are carried from one utterance to the next, since speaker and room mostly
+    stay the same, and fade after half a minute of speech.
 
     Args:
         normalizer: the model's.
@@ -67,8 +67,8 @@ class StreamNormalizer:
         self._normalizer = normalizer
         n_mels = len(normalizer.mean)
         self._history = normalizer.mean.new_zeros(0, n_mels)
-        self._frames = 0  # of the utterance, that the statistics are of
-        self._count = normalizer.prior  # of frames that the mean and the sum of squares are of
+        self._frames = 0  # of the utterance that the statistics include already
+        self._count = normalizer.prior  # frames in the mean and in the sum of squares
         self._mean = normalizer.mean.double().cpu()
         self._squares = normalizer.prior * normalizer.deviation.double().cpu().square()
 

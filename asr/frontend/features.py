@@ -13,7 +13,7 @@ from typing import Literal, get_args, overload
 import torch
 from torch import Tensor, nn
 
-from asr.errors import AudioError, SettingsError
+from asr.errors import AudioError, SettingsError, check_choice, check_number
 
 # Counts changes to the numbers that resampling and log_mel give for the same settings; caches of another
 # version are not used.
@@ -27,7 +27,7 @@ _GPU_BLOCK = 65_536
 
 Normalization = Literal["utterance", "running", "global", "none"]
 
-RUNNING_FRAMES = 512  # that running statistics are of; a power of two
+RUNNING_FRAMES = 512  # window of running statistics; a power of two
 _RUNNING_PRIOR_FRAMES = 200.0  # by default
 
 
@@ -49,10 +49,8 @@ class FeatureConfig:
     prior_frames: float | None = None
 
     def __post_init__(self) -> None:
-        if self.sample_rate < 1000:
-            raise SettingsError(f"--features.sample-rate must be at least 1000 Hz. Got {self.sample_rate}.")
-        if not 1 <= self.window_ms <= 1000:
-            raise SettingsError(f"--features.window-ms must be in 1..1000. Got {self.window_ms:g}.")
+        check_number("--features.sample-rate", self.sample_rate, least=1000, unit="Hz")
+        check_number("--features.window-ms", self.window_ms, least=1, most=1000)
         if not 0 < self.shift_ms <= self.window_ms or self.hop_length < 1:
             raise SettingsError(
                 f"--features.shift-ms must be at least one sample and not above --features.window-ms "
@@ -63,11 +61,8 @@ class FeatureConfig:
                 f"--features.n-mels must be in 1..{self._max_bands()} for a window of {self.window_ms:g} ms "
                 f"at {self.sample_rate} Hz. Got {self.n_mels}."
             )
-        if not 0 < self.log_floor < math.inf:
-            raise SettingsError(f"--features.log-floor must be above 0. Got {self.log_floor:g}.")
-        if self.normalize not in get_args(Normalization):
-            choices = ", ".join(get_args(Normalization))
-            raise SettingsError(f"--features.normalize must be one of {choices}. Got {self.normalize!r}.")
+        check_number("--features.log-floor", self.log_floor, above=0, below=math.inf)
+        check_choice("--features.normalize", self.normalize, get_args(Normalization))
         if self.prior_frames is not None:
             least = 1 if self.normalize == "running" else 0
             if not least <= self.prior_frames < math.inf:
@@ -244,9 +239,9 @@ def normalize_utterance(features: Tensor, lengths: Tensor) -> Tensor:
 def normalize_with_prior(
     features: Tensor, lengths: Tensor, mean: Tensor, std: Tensor, prior: float
 ) -> Tensor:
-    """As `normalize_utterance`, where the training set's statistics count like `prior` frames more.
+    """As `normalize_utterance`, with the training set's statistics added like `prior` further frames.
 
-    In a recording of one word, the utterance's own mean is that word: without a prior it is taken away.
+    Without a prior, a recording of one vowel would be normalised to nothing: its mean is that vowel.
 
     Args:
         features: (batch, frames, n_mels).
@@ -275,9 +270,9 @@ def normalize_running(
 ) -> Tensor:
     """Mean and variance normalisation over the last `RUNNING_FRAMES` frames, as a stream can do it.
 
-    The training set's statistics count like `prior` frames beside them: at the beginning of an utterance they
-    are most of it, and after a long silence there is still a variance to divide by. Blocks with their
-    histories give the same bits as the whole.
+    The training set's statistics are added like `prior` further frames: at the beginning of an utterance they
+    are most of the window, and after a long silence there is still a variance to divide by. Normalising block
+    by block, each with its history, gives the same bits as the whole at once.
 
     Args:
         features: (batch, frames, n_mels).

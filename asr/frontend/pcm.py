@@ -9,7 +9,7 @@ from typing import BinaryIO, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from asr.errors import AudioError, SettingsError
+from asr.errors import AudioError, check_choice, check_number
 from asr.frontend.recordings import HIGHEST_RATE, LOWEST_RATE
 
 __all__ = ["PcmFormat", "PcmStream", "SampleType", "decode_pcm"]
@@ -21,11 +21,11 @@ SampleType = Literal["u8", "s16le", "s24le", "s32le", "f32le", "f64le"]
 _BYTES = {"u8": 1, "s16le": 2, "s24le": 3, "s32le": 4, "f32le": 4, "f64le": 8}
 _READ = 1 << 14  # bytes at a time, at most: half a second at 16 kHz
 
-# A data size of a WAV file that was written to a pipe: nothing, or as much as possible.
+# A WAV file that is written to a pipe has a data size of 0, or from this on.
 _LARGEST_SIZE = 0x7FFFF000 - 64
 _WAV_PCM, _WAV_FLOAT, _WAV_EXTENSIBLE = 1, 3, 0xFFFE
 
-# How files begin that are neither; read as samples they would be noise.
+# First bytes of files that are neither PCM nor WAV; read as samples they would be noise.
 _OTHERS = {
     b"fLaC": "FLAC",
     b"OggS": "Ogg",
@@ -44,13 +44,9 @@ class PcmFormat:
     channels: int = 1  # of raw PCM; their mean is recognised
 
     def __post_init__(self) -> None:
-        if self.samples not in get_args(SampleType):
-            choices = ", ".join(get_args(SampleType))
-            raise SettingsError(f"--pcm.samples must be one of {choices}. Got {self.samples!r}.")
-        if not LOWEST_RATE <= self.rate <= HIGHEST_RATE:
-            raise SettingsError(f"--pcm.rate must be in {LOWEST_RATE}..{HIGHEST_RATE} Hz. Got {self.rate}.")
-        if not 1 <= self.channels <= 64:
-            raise SettingsError(f"--pcm.channels must be in 1..64. Got {self.channels}.")
+        check_choice("--pcm.samples", self.samples, get_args(SampleType))
+        check_number("--pcm.rate", self.rate, least=LOWEST_RATE, most=HIGHEST_RATE, unit="Hz")
+        check_number("--pcm.channels", self.channels, least=1, most=64)
 
     @property
     def frame_bytes(self) -> int:
@@ -178,7 +174,7 @@ def _wav_format(content: bytes) -> PcmFormat:
 
 
 def _read_available(stream: BinaryIO, size: int) -> bytes:
-    """Up to so many bytes, as soon as there are some."""
+    """Up to `size` bytes; returns as soon as there are some, and nothing at the end."""
     read1 = getattr(stream, "read1", stream.read)
     data: bytes = read1(size) if size else b""
     return data

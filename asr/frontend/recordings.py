@@ -16,6 +16,7 @@ import soundfile
 from numpy.typing import NDArray
 
 from asr.errors import AudioError
+from asr.files import packed_format
 from asr.frontend.containers import (
     ends_early,
     has_frame_count,
@@ -23,7 +24,7 @@ from asr.frontend.containers import (
     is_finished,
     read_bytes,
     second_wav,
-    state,
+    size_and_mtime,
     with_size,
 )
 from asr.frontend.tar_members import is_member, read_member
@@ -35,7 +36,6 @@ Block = NDArray[np.float32]  # (samples, channels)
 LOWEST_RATE, HIGHEST_RATE = 1000, 768_000  # Hz; outside of them a header is damaged
 STANDARD_INPUT = Path("-")
 
-_LFS_POINTER = b"version https://git-lfs"
 _BLOCK_S = 30.0  # decoded at a time
 _UNREADABLE = (
     "not a readable audio file ({}). Expected wav, flac, ogg, opus, mp3, m4a or another format that "
@@ -49,7 +49,7 @@ _CLAIMED_SIZE = re.compile(
 )
 _UNKNOWN_SIZE = 0x7FFFF000 - 64
 
-# What FFmpeg reads, but for what they name: other files and addresses.
+# Formats of FFmpeg that are refused, since they name other files and addresses to read.
 _PLAYLISTS = ("concat", "dash", "hls")
 
 _LARGEST_FRAME = 1152  # samples of a frame of mp3; encoders count their padding differently
@@ -86,9 +86,9 @@ class Recording(Protocol):
 def open_recording(path: Path, *, partial: bool = False) -> Iterator[Recording]:
     """Open a recording, and warn if the file was written to meanwhile.
 
-    libsndfile opens what it reads to the end. FFmpeg opens the rest: other containers and codecs, and what
-    libsndfile does not know the length of: MP3, recordings that were written to a pipe or by a recorder that
-    was killed, and several Ogg streams in one file.
+    libsndfile opens what it can read to the end. FFmpeg opens the rest: other containers and codecs, and
+    files whose length libsndfile does not know: MP3, recordings that were written to a pipe or by a recorder
+    that was killed, and several Ogg streams in one file.
 
     Args:
         path: a file, a part of a tar file (FILE.tar:OFFSET:SIZE) or a pipe; `-` is the standard input.
@@ -106,12 +106,12 @@ def open_recording(path: Path, *, partial: bool = False) -> Iterator[Recording]:
         raise AudioError(
             f"{path}: cannot be read: {error.strerror or error}. Expected an audio file."
         ) from None
-    before = state(source)
+    before = size_and_mtime(source)
     try:
         with _open(path, source, partial) as recording:
             yield recording
     finally:
-        if state(source) != before:
+        if size_and_mtime(source) != before:
             _warn_once(
                 f"{path}: the file changed while it was read: the result may be of a part of it. Read it "
                 f"again when it is complete."
@@ -124,10 +124,8 @@ def _open(path: Path, source: Path | bytes, partial: bool) -> Recording:
         opened = os.fsencode(source) if isinstance(source, Path) else io.BytesIO(source)
         file = soundfile.SoundFile(opened)
     except (soundfile.LibsndfileError, TypeError):  # TypeError: a headerless .raw
-        if read_bytes(source, len(_LFS_POINTER)) == _LFS_POINTER:
-            raise AudioError(
-                f"{path}: a pointer of Git LFS and not the recording itself. Fetch it: git lfs pull."
-            ) from None
+        if packed := packed_format(read_bytes(source, 32), path, "an audio file"):
+            raise AudioError(packed) from None
         if end := second_wav(source):
             what = f"another recording begins at byte {end}, after the first"
             _report_part(path, what, "make it a file of its own", partial)
@@ -153,7 +151,7 @@ def _knows_length(file: soundfile.SoundFile, source: Path | bytes) -> bool:
 
 
 def _source(path: Path) -> Path | bytes:
-    """What to open: a file, or the bytes of a part of a tar file or of a pipe, which cannot be read twice."""
+    """What to open: the file, or the bytes of a part of a tar file or of a pipe, which is read only once."""
     if path == STANDARD_INPUT:
         return _all_bytes(path, sys.stdin.buffer)
     if is_member(path):
@@ -208,7 +206,7 @@ def _warn_once(message: str) -> None:
 
 
 class _SndfileRecording:
-    """What libsndfile reads to its end, with fast access to any part."""
+    """What libsndfile reads, with fast access to any part."""
 
     def __init__(self, path: Path, source: Path | bytes, file: soundfile.SoundFile, partial: bool) -> None:
         self._path, self._source, self._file, self._partial = path, source, file, partial
@@ -258,7 +256,7 @@ class _SndfileRecording:
 
 
 class _FFmpegRecording:
-    """The first sound track of what FFmpeg reads, decoded from its beginning."""
+    """What FFmpeg reads: the first sound track, decoded from its beginning."""
 
     samples: int | None = None
 
@@ -329,7 +327,7 @@ class _FFmpegRecording:
         yield from (np.concatenate(parts),) if parts else ()
 
     def _frames(self) -> Iterator[Block]:
-        """What each packet decodes to, at the recording's rate and channels."""
+        """The samples of each packet, at the recording's rate and channels."""
         import av
 
         resampler = av.AudioResampler("fltp", self._stream.codec_context.layout, self.sample_rate)

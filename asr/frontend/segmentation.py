@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from asr.errors import SettingsError
+from asr.errors import check_number
 from asr.frontend.voice_activity import FRAME_S, VadName, VoiceActivity
 
 __all__ = ["SegmentationConfig", "Segmenter", "SpeechSegment"]
@@ -39,10 +39,7 @@ class SegmentationConfig:
     vad: VadName = "auto"
 
     def __post_init__(self) -> None:
-        if not self.max_segment_s >= _LEAST_SEGMENT_S:
-            raise SettingsError(
-                f"--max-segment-s must be at least {_LEAST_SEGMENT_S:g} seconds. Got {self.max_segment_s:g}."
-            )
+        check_number("--max-segment-s", self.max_segment_s, least=_LEAST_SEGMENT_S, unit="seconds")
 
 
 @dataclass(frozen=True)
@@ -94,11 +91,11 @@ class Segmenter:
 
     def _next(self, final: bool) -> SpeechSegment | None:
         """The next segment; None where none begins, or where more has to be known first."""
-        known = len(self._speech)
+        frames = len(self._speech)
         regions = speech_regions(self._speech)
         pad = _frames(PAD_S)
         if not regions:
-            self._drop(known if final else max(0, known - _frames(_LEAST_PAUSE_S) - pad))
+            self._drop(frames if final else max(0, frames - _frames(_LEAST_PAUSE_S) - pad))
             return None
         begin = max(0, regions[0][0] - pad)
         last = 0  # the last region of the segment
@@ -110,7 +107,7 @@ class Segmenter:
             last += 1
         full = last + 1 < len(regions) or regions[last][1] + pad - begin > self._longest
         if not full:
-            if not final and known - regions[last][1] <= _frames(_LONG_PAUSE_S):
+            if not final and frames - regions[last][1] <= _frames(_LONG_PAUSE_S):
                 return None
             return self._segment(begin, regions[last][1] + pad, regions[last][1] + pad)
         if regions[last][1] + pad - begin > self._longest:

@@ -1,8 +1,8 @@
 """A recording inside a tar file, named FILE.tar:OFFSET:SIZE: a range of bytes, read without unpacking.
 
 Millions of small files are slow to list and to open; a tar file is one file, and a recording in it is one
-read. Opening a tar file asks the system to read all of it ahead, in the order of the disk: whoever reads
-recordings of one file for a while (see `--batch.open-tars`) finds them in memory.
+read. When a tar file is opened, the system is asked to read all of it ahead, in the order of the disk. So if
+a few files are read at a time (`--batch.open-tars`), their recordings are in memory when they are needed.
 
 Source: fairseq names recordings in its uncompressed zip files likewise (get_features_or_waveform).
 """

@@ -79,7 +79,7 @@ def read_subject_text(texts: Sequence[Path], normalizer: str) -> SubjectText:
 
 
 def adapt_lm(
-    source: NgramModel, name: str, text: SubjectText, known: Iterable[str], folder: Path
+    source: NgramModel, name: str, text: SubjectText, vocabulary: Iterable[str], folder: Path
 ) -> AdaptedLm:
     """A model of the text interpolated into another one, with the weight that predicts held-out lines best.
 
@@ -91,40 +91,42 @@ def adapt_lm(
         source: a model of words.
         name: of the source, for messages.
         text: see `read_subject_text`.
-        known: the words that the result is to have besides those of the source; other words of the text are
-            `<unk>`.
+        vocabulary: the words that the result is to have besides those of the source; other words of the text
+            are `<unk>`.
         folder: for temporary files.
 
     Raises:
         DataError: no word of the held-out lines is known.
     """
-    known = dict.fromkeys(known)
+    vocabulary = dict.fromkeys(vocabulary)
     different = list(dict.fromkeys(text.lines))
     rows = []
     for fold in range(_FOLDS if len(different) < _MUCH else 1):
         held_out = dict.fromkeys(different[fold::_FOLDS])
         path = _write(folder / "held-out.txt", held_out)
-        of_others = _build([line for line in text.lines if line not in held_out], known, source.order, folder)
+        of_others = _build(
+            [line for line in text.lines if line not in held_out], vocabulary, source.order, folder
+        )
         rows.append(word_probs({name: source, "text": of_others}, [path]))
     probs = np.concatenate(rows)
     best = np.clip(best_weights(probs), _SMALLEST_WEIGHT, 1 - _SMALLEST_WEIGHT)
     given = probs[probs[:, 0] > 0]
     before, after = (float(np.exp(-np.log(column).mean())) for column in (given[:, 0], given @ best))
-    models = {name: source, "text": _build(text.lines, known, source.order, folder)}
+    models = {name: source, "text": _build(text.lines, vocabulary, source.order, folder)}
     weights = dict(zip(models, best.tolist(), strict=True))
-    if unseen := [word for word in known if word not in text.words]:
-        models["words"] = _build([" ".join(unseen)], known, 1, folder)
+    if unseen := [word for word in vocabulary if word not in text.words]:
+        models["words"] = _build([" ".join(unseen)], vocabulary, 1, folder)
         weights["words"] = weights["text"] * len(unseen) / (len(unseen) + text.words.total())
         weights["text"] -= weights["words"]
     mixed = interpolate(models, list(weights.values()))
     return AdaptedLm(mixed.quantized(_BITS), weights, before, after)
 
 
-def _build(lines: Sequence[str], known: Iterable[str], order: int, folder: Path) -> NgramModel:
-    """A model of lines; its words are those of the lines that are known."""
+def _build(lines: Sequence[str], vocabulary: Iterable[str], order: int, folder: Path) -> NgramModel:
+    """A model of lines; its words are those of the lines that are in the vocabulary."""
     words = {word for line in lines for word in line.split()}
-    vocabulary = _write(folder / "words.txt", [word for word in known if word in words])
-    config = NgramConfig(order=order, vocabulary=vocabulary)
+    listed = _write(folder / "words.txt", [word for word in vocabulary if word in words])
+    config = NgramConfig(order=order, vocabulary=listed)
     with _no_messages():
         return build([_write(folder / "lines.txt", lines)], config, folder / "lm.bin")
 

@@ -19,7 +19,7 @@ import tyro
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from asr.errors import ModelError, SettingsError
+from asr.errors import ModelError, SettingsError, check_number
 from asr.lm.interface import Unit
 from asr.model.recurrent.layers import RecurrentConfig, RecurrentStack
 from asr.model.recurrent.unidirectional import State
@@ -51,8 +51,7 @@ class CharRnnConfig:
     )
 
     def __post_init__(self) -> None:
-        if self.embedding < 1:
-            raise SettingsError(f"--model.embedding must be at least 1. Got {self.embedding}.")
+        check_number("--model.embedding", self.embedding, least=1)
         if self.layers.bidirectional:
             raise SettingsError(
                 "--model.no-bidirectional is needed for a language model: it predicts what follows."

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import cast
 
 from asr.errors import DataError
-from asr.files import encoding_of, not_text, not_utf8
+from asr.files import check_text, not_utf8
 
 __all__ = ["COMPRESSION_ERRORS", "decompressed", "read_blocks"]
 
@@ -95,10 +95,8 @@ def _checked(lines: bytes, path: Path, number: int) -> bytes:
         raise DataError(
             f"{path} is a language model in ARPA format. Text, one sentence a line, was expected."
         )
-    if number == 1 and (other := not_text(lines, path)):
-        raise DataError(other)
-    if name := encoding_of(lines):  # letters of ASCII in UTF-16 are UTF-8, too, with zeros between them
-        raise DataError(f"{path} is {name}. UTF-8 was expected. {not_utf8(lines, 0, str(path))}")
+    if number == 1:
+        check_text(lines, path)
     try:
         lines.decode("utf-8")
     except UnicodeDecodeError as error:

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from asr.errors import first_few
 from asr.microscope.measure import Measurement
 
 # What is left of a gradient is judged after this many steps, or pro rata after fewer. An LSTM as it is
@@ -80,8 +81,7 @@ def explain(
         worst, others = same[0], same[1:]
         also = ""
         if others:
-            listed = ", ".join(f"{other.where} {other.size}" for other in others[:8])
-            also = f" (also {listed}{f' and {len(others) - 8} more' if len(others) > 8 else ''})"
+            also = f" (also {first_few([f'{other.where} {other.size}' for other in others], most=8)})"
         gated = any(layer.memory is not None and layer.name == worst.where for layer in measurements)
         texts.append(_TEXTS[kind](worst, also, gated, config))
     return texts

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from asr.errors import SettingsError
+from asr.errors import check_number
 from asr.frontend.feature_stream import LogMelStream, StreamNormalizer
 from asr.model.acoustic import AcousticModel
 from asr.model.encoder import step_count
@@ -29,9 +29,8 @@ class AcousticStream:
     """
 
     def __init__(self, model: AcousticModel, chunk_s: float, right_context_s: float) -> None:
-        for name, seconds in (("chunk-s", chunk_s), ("right-context-s", right_context_s)):
-            if not seconds >= 0:
-                raise SettingsError(f"--{name} must be 0 seconds or more. Got {seconds:g}.")
+        check_number("--chunk-s", chunk_s, least=0, unit="seconds")
+        check_number("--right-context-s", right_context_s, least=0, unit="seconds")
         self._model = model
         self._bidirectional = model.settings.encoder.recurrent().bidirectional
         self._chunk = max(1, round(chunk_s / model.step_s))

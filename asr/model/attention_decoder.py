@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass
 from typing import get_args
 
-from asr.errors import SettingsError, option_name
+from asr.errors import check_choice, check_number, option_name
 from asr.model.attention import AttentionKind
 from asr.model.recurrent.factory import Cell
 from asr.model.recurrent.layers import RecurrentConfig
@@ -39,25 +39,13 @@ class AttentionDecoderConfig:
     attention_loss_weight: float = 0.7  # of its loss in training; that of --model.criterion has the rest
 
     def __post_init__(self) -> None:
-        if self.attention_decoder not in get_args(AttentionKind):
-            kinds = ", ".join(get_args(AttentionKind))
-            raise SettingsError(
-                f"--model.attention-decoder must be one of {kinds}. Got {self.attention_decoder!r}."
-            )
+        check_choice("--model.attention-decoder", self.attention_decoder, get_args(AttentionKind))
         for name in ("decoder_width", "decoder_depth", "decoder_embedding"):
-            value = getattr(self, name)
-            if value < 1:
-                raise SettingsError(f"{option_name('model', name)} must be at least 1. Got {value}.")
+            check_number(option_name("model", name), getattr(self, name), least=1)
         for name in ("decoder_dropout", "decoder_label_smoothing"):
-            value = getattr(self, name)
-            if not 0 <= value < 1:
-                raise SettingsError(f"{option_name('model', name)} must be in [0, 1). Got {value:g}.")
-        if not 0 < self.attention_loss_weight < 1:
-            raise SettingsError(
-                f"--model.attention-loss-weight must be between 0 and 1. Got {self.attention_loss_weight:g}."
-            )
-        if not 0 <= self.attention_guide < math.inf:
-            raise SettingsError(f"--model.attention-guide must be at least 0. Got {self.attention_guide:g}.")
+            check_number(option_name("model", name), getattr(self, name), least=0, below=1)
+        check_number("--model.attention-loss-weight", self.attention_loss_weight, above=0, below=1)
+        check_number("--model.attention-guide", self.attention_guide, least=0, below=math.inf)
         self._layers()  # checks the rest
 
     def _layers(self) -> RecurrentConfig:

@@ -171,7 +171,7 @@ _PARTS: dict[str, type[DecodingWeights] | type[TuningKey]] = {"weights": Decodin
 
 
 def tunings_to_json(tunings: tuple[Tuning, ...]) -> list[dict[str, Any]]:
-    """As a saved model holds them: each flat, its weights first, then its key, then the rest."""
+    """Tunings as a saved model holds them: each flat, its weights first, then its key, then the rest."""
     rows = []
     for tuning in tunings:
         row = asdict(tuning)

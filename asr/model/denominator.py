@@ -128,9 +128,9 @@ def witten_bell(counts: NDArray[np.int64]) -> NDArray[np.float64]:
     orders: list[tuple[int, ...]] = [(0, 1), (0,)]  # summed over: a unigram, a bigram
     probs = np.full(vocab, 1 / vocab)
     for axes in [*orders, ()] if contexts > 1 else orders:
-        own = counts.sum(axis=axes)
-        types = (own > 0).sum(axis=-1, keepdims=True)
-        total = own.sum(axis=-1, keepdims=True)
+        order_counts = counts.sum(axis=axes)
+        types = (order_counts > 0).sum(axis=-1, keepdims=True)
+        total = order_counts.sum(axis=-1, keepdims=True)
         # Nothing is known of a context that was never seen.
-        probs = np.where(total > 0, (own + types * probs) / np.maximum(total + types, 1), probs)
+        probs = np.where(total > 0, (order_counts + types * probs) / np.maximum(total + types, 1), probs)
     return probs.reshape(counts.shape)

@@ -1,5 +1,6 @@
 """The acoustic encoder: subsampling, recurrent layers and output layer; frames to log-probabilities."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Annotated, Literal, overload
 
@@ -7,10 +8,9 @@ import torch
 import tyro
 from torch import Tensor, nn
 
-from asr.errors import SettingsError
+from asr.errors import check_choice, check_number
 from asr.frontend.features import frame_mask
 from asr.model.attention_decoder import AttentionDecoderConfig
-from asr.model.loss import LossConfig
 from asr.model.recurrent.layers import LayerConfig, RecurrentConfig, RecurrentStack
 from asr.model.recurrent.unidirectional import State
 
@@ -25,6 +25,21 @@ SIZES: dict[str, tuple[int, int, float]] = {
 
 # Time strides of the two convolutions for each subsampling factor.
 _STRIDES = {1: (1, 1), 2: (2, 1), 3: (3, 1), 4: (2, 2), 5: (5, 1), 6: (3, 2), 7: (7, 1), 8: (4, 2)}
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """What the acoustic model is trained to minimise."""
+
+    # ctc, or crf: CTC-CRF, normalised over all token sequences, which a language model of tokens weighs
+    criterion: Literal["ctc", "crf"] = "ctc"
+    denominator_order: Literal[2, 3] = 2  # of that language model: a bigram or a trigram
+    ctc_weight: float = 0.1  # of CTC's loss beside the CRF's, which keeps training stable
+
+    def __post_init__(self) -> None:
+        check_choice("--model.criterion", self.criterion, ("ctc", "crf"))
+        check_number("--model.denominator-order", self.denominator_order, least=2, most=3)
+        check_number("--model.ctc-weight", self.ctc_weight, least=0, below=math.inf)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,14 +61,10 @@ class EncoderConfig:
     )
 
     def __post_init__(self) -> None:
-        if self.size not in SIZES:
-            raise SettingsError(f"--model.size must be one of {', '.join(SIZES)}. Got {self.size!r}.")
-        if self.subsampling not in _STRIDES:
-            raise SettingsError(f"--model.subsampling must be in 1..8. Got {self.subsampling}.")
-        if self.front not in ("conv", "stack"):
-            raise SettingsError(f"--model.front must be conv or stack. Got {self.front!r}.")
-        if self.channels < 1:
-            raise SettingsError(f"--model.channels must be at least 1. Got {self.channels}.")
+        check_choice("--model.size", self.size, SIZES)
+        check_number("--model.subsampling", self.subsampling, least=min(_STRIDES), most=max(_STRIDES))
+        check_choice("--model.front", self.front, ("conv", "stack"))
+        check_number("--model.channels", self.channels, least=1)
         self.recurrent()  # checks the rest
 
     def recurrent(self) -> RecurrentConfig:

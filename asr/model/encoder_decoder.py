@@ -12,7 +12,7 @@ import torch
 import tyro
 from torch import Tensor, nn
 
-from asr.errors import ModelError, SettingsError
+from asr.errors import ModelError, SettingsError, check_choice, check_number
 from asr.model.attention import AttentionKind
 from asr.model.recurrent.factory import Cell
 from asr.model.recurrent.layers import LayerConfig, RecurrentConfig, RecurrentStack
@@ -41,20 +41,15 @@ class EncoderDecoderConfig:
     label_smoothing: float = 0.1  # share of each target's probability that training spreads over all symbols
 
     def __post_init__(self) -> None:
-        if self.embedding < 1:
-            raise SettingsError(f"--model.embedding must be at least 1. Got {self.embedding}.")
-        if self.attention not in get_args(AttentionKind):
-            kinds = ", ".join(get_args(AttentionKind))
-            raise SettingsError(f"--model.attention must be one of {kinds}. Got {self.attention!r}.")
-        if not 0 <= self.label_smoothing < 1:
-            raise SettingsError(f"--model.label-smoothing must be in [0, 1). Got {self.label_smoothing:g}.")
+        check_number("--model.embedding", self.embedding, least=1)
+        check_choice("--model.attention", self.attention, get_args(AttentionKind))
+        check_number("--model.label-smoothing", self.label_smoothing, least=0, below=1)
         if self.input_feeding and self.attention != "dot":
             raise SettingsError(
                 f"--model.input-feeding is a choice of dot attention, and --model.attention is "
                 f"{self.attention}, whose decoder always reads the source. Leave it out."
             )
-        if self.decoder_depth < 1:
-            raise SettingsError(f"--model.decoder-depth must be at least 1. Got {self.decoder_depth}.")
+        check_number("--model.decoder-depth", self.decoder_depth, least=1)
         self.encoder(), self.decoder()  # check the rest
 
     def encoder(self) -> RecurrentConfig:

@@ -26,8 +26,7 @@ from asr.frontend.features import FeatureConfig
 from asr.model.acoustic import AcousticModel, ModelSettings
 from asr.model.attention_decoder import AttentionDecoderConfig
 from asr.model.decoding_weights import Tuning, tunings_from_json, tunings_to_json
-from asr.model.encoder import EncoderConfig
-from asr.model.loss import LossConfig
+from asr.model.encoder import EncoderConfig, LossConfig
 from asr.model.recurrent.layers import LayerConfig
 from asr.text.tokenizer import tokenizer_from_json
 
@@ -221,13 +220,13 @@ def _migrate(content: Content) -> Content:
     encoder = dict(record["encoder"])
     if "bottleneck" not in encoder:  # which was called `projection` at first
         encoder |= {"bottleneck": encoder.get("projection", 0), "projection": 0}
-    own = {item.name for item in fields(EncoderConfig)} & encoder.keys()
-    layers = {name: encoder[name] for name in encoder.keys() - own}
+    kept = {item.name for item in fields(EncoderConfig)} & encoder.keys()
+    layers = {name: encoder[name] for name in encoder.keys() - kept}
     weights = {
         name.replace("encoder.recurrent.projections.", "encoder.recurrent.bottlenecks."): weight
         for name, weight in weights.items()
     }
-    return {**record, "encoder": {**{name: encoder[name] for name in own}, "layers": layers}}, weights
+    return {**record, "encoder": {**{name: encoder[name] for name in kept}, "layers": layers}}, weights
 
 
 def _build(record: dict[str, Any]) -> AcousticModel:

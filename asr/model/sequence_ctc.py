@@ -12,7 +12,7 @@ import torch
 import tyro
 from torch import Tensor, nn
 
-from asr.errors import SettingsError, option_name
+from asr.errors import check_number, option_name
 from asr.model.ctc import ctc_loss, required_steps
 from asr.model.encoder_decoder import check_symbols
 from asr.model.recurrent.layers import LayerConfig, RecurrentConfig, RecurrentStack
@@ -34,10 +34,7 @@ class SequenceCtcConfig:
 
     def __post_init__(self) -> None:
         for name in ("embedding", "repeats"):
-            if getattr(self, name) < 1:
-                raise SettingsError(
-                    f"{option_name('model', name)} must be at least 1. Got {getattr(self, name)}."
-                )
+            check_number(option_name("model", name), getattr(self, name), least=1)
         self.encoder()  # checks the rest
 
     def encoder(self) -> RecurrentConfig:

@@ -10,7 +10,7 @@ from typing import Annotated
 import tyro
 
 from asr.device import choose_device, limit_cores
-from asr.errors import AsrError, AudioError, DataError, SettingsError
+from asr.errors import AsrError, AudioError, DataError, check_number
 from asr.files import read_lines
 from asr.model.saved import load_model
 from asr.model.shipped import DEFAULT_MODEL, find_model
@@ -47,10 +47,8 @@ class AlignerSettings:
     )
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.min_score <= 1.0:
-            raise SettingsError(f"--min-score is {self.min_score:g}. Expected a confidence, 0 to 1.")
-        if self.threads is not None and self.threads < 1:
-            raise SettingsError(f"--threads {self.threads}. Expected at least 1.")
+        check_number("--min-score", self.min_score, least=0, most=1)
+        check_number("--threads", self.threads, least=1)
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from asr.errors import SettingsError
+from asr.errors import SettingsError, check_number
 from asr.recognition.text_alignment import AlignedText
 from asr.text.scripts import join_words
 
-__all__ = ["Cuts", "CuttingConfig", "LeftOut", "Loudness", "cut_utterances"]
+__all__ = ["Cuts", "CuttingConfig", "LeftOutStretch", "Loudness", "cut_utterances"]
 
 _FRAME_S = 0.01
 _QUIET_S = 0.1  # the quiet that a cut needs
@@ -37,8 +37,7 @@ class CuttingConfig:
                 f"--min-s {self.min_s:g} --max-s {self.max_s:g}. Expected seconds above 0, the first fewer "
                 f"than the second."
             )
-        if not self.pause_s >= _QUIET_S:
-            raise SettingsError(f"--pause-s is {self.pause_s:g}. Expected at least {_QUIET_S:g} seconds.")
+        check_number("--pause-s", self.pause_s, least=_QUIET_S, unit="seconds")
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,7 @@ class Cut:
 
 
 @dataclass(frozen=True)
-class LeftOut:
+class LeftOutStretch:
     """A stretch that is in no utterance, and why."""
 
     start_s: float
@@ -73,7 +72,7 @@ class Cuts:
     """What a recording is cut into; every word of its text is in one of the two."""
 
     utterances: tuple[Cut, ...]
-    left_out: tuple[LeftOut, ...]
+    left_out: tuple[LeftOutStretch, ...]
 
 
 class Loudness:
@@ -125,7 +124,7 @@ def cut_utterances(text: AlignedText, loudness: Loudness, config: CuttingConfig)
         config: the settings.
     """
     utterances: list[Cut] = []
-    left_out: list[LeftOut] = []
+    left_out: list[LeftOutStretch] = []
     for first, end, matches in _runs(text):
         if not matches:
             left_out.append(_left_out(text, first, end, "does not match"))
@@ -142,13 +141,13 @@ def cut_utterances(text: AlignedText, loudness: Loudness, config: CuttingConfig)
             left_out.append(_left_out(text, begin, end, "no pause at the right distance"))
     for one in text.mismatches:
         if one.words == 0:
-            left_out.append(LeftOut(one.start_s, one.end_s, "", "speech that is not in the text"))
+            left_out.append(LeftOutStretch(one.start_s, one.end_s, "", "speech that is not in the text"))
     return Cuts(tuple(utterances), tuple(sorted(left_out, key=lambda one: one.start_s)))
 
 
-def _left_out(text: AlignedText, first: int, end: int, reason: str) -> LeftOut:
+def _left_out(text: AlignedText, first: int, end: int, reason: str) -> LeftOutStretch:
     words = text.words[first:end]
-    return LeftOut(words[0].start_s, words[-1].end_s, join_words(word.text for word in words), reason)
+    return LeftOutStretch(words[0].start_s, words[-1].end_s, join_words(word.text for word in words), reason)
 
 
 def _runs(text: AlignedText) -> list[tuple[int, int, bool]]:

@@ -93,7 +93,7 @@ def compute_emissions(model: AcousticModel, utterances: Sequence[Utterance], bat
         AudioError: an utterance's audio cannot be used.
         SettingsError: batch_s is not above 0.
     """
-    segments = [Segment(one.audio_filepath, one.offset, one.duration, one.channel) for one in utterances]
+    segments = list(map(Segment.of, utterances))
     rows: list[Tensor] = []
     encoded: list[Tensor] = []
     for utterance, (_, _, outputs) in zip(

@@ -42,9 +42,8 @@ class Joined:
         while len(self._ranks) < len(found):
             self._ranks.append(self._ranks[-1].copy() if self._ranks else _Rank())
         for index, rank in enumerate(self._ranks):
-            rank.add(
-                _later(found[min(index, len(found) - 1)], start_s, self._step_s), self._overlap, self._step_s
-            )
+            hypothesis = _shifted(found[min(index, len(found) - 1)], start_s, self._step_s)
+            rank.add(hypothesis, self._overlap, self._step_s)
         end_s = start_s + duration_s
         self._overlap = (end_s - overlap_s, end_s) if overlap_s else None
         words = self._ranks[0].words
@@ -95,12 +94,10 @@ class _Rank:
         return Hypothesis(text, tuple(self.words), tuple(self.tokens), tuple(self.steps), *self.scores)
 
 
-def _later(hypothesis: Hypothesis, seconds: float, step_s: float) -> Hypothesis:
-    """The same hypothesis, with times and steps from an earlier beginning."""
+def _shifted(hypothesis: Hypothesis, seconds: float, step_s: float) -> Hypothesis:
+    """The same hypothesis `seconds` later: from times in its part to times in the recording."""
     steps = round(seconds / step_s)
-    words = tuple(
-        replace(word, start_s=word.start_s + seconds, end_s=word.end_s + seconds) for word in hypothesis.words
-    )
+    words = tuple(word.shifted(seconds) for word in hypothesis.words)
     return replace(hypothesis, words=words, steps=tuple(step + steps for step in hypothesis.steps))
 
 

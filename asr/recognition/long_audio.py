@@ -23,11 +23,11 @@ from asr.model.acoustic import AcousticModel
 from asr.recognition.joining import Joined
 from asr.recognition.recognise import Recognised, Segment, recognise
 
-__all__ = ["Progress", "are_doubtful", "recognise_recordings"]
+__all__ = ["OnWords", "are_doubtful", "recognise_recordings"]
 
 log = logging.getLogger("asr")
 
-Progress = Callable[[Segment, tuple[Word, ...]], None]
+OnWords = Callable[[Segment, tuple[Word, ...]], None]
 """Gets the next words of a long recording, which do not change any more, with their times in it."""
 
 # What a model makes of a segment that is no speech: a few words that it does not believe. It makes more of
@@ -42,7 +42,7 @@ _LEAST_CHECKED_S = 3.0
 
 
 def are_doubtful(words: Sequence[Word], duration_s: float) -> bool:
-    """Whether words of so many seconds are what a model makes of noise or music without speech."""
+    """Whether words look like what a model makes of noise or music: few for the duration, and unsure."""
     sparse = 0 < len(words) < _SPARSE_WORDS_PER_S * duration_s
     return sparse and fmean(word.confidence for word in words) < _LOW_CONFIDENCE
 
@@ -65,14 +65,14 @@ class _Recording:
     """A recording and what is known of it so far.
 
     Attributes:
-        asked: as it was asked for.
+        segment: what was asked for.
         joined: what was found in its segments; None where none has its result.
         duration_s: 0 until it was read to its end.
         empty: whether it was read to its end, and no speech was found.
         doubtful: words that were left out, since they are not to be believed.
     """
 
-    asked: Segment
+    segment: Segment
     joined: Joined | None = None
     duration_s: float = 0.0
     empty: bool = False
@@ -96,7 +96,7 @@ def recognise_recordings(
     batch_s: float,
     decoder: Decoder,
     config: SegmentationConfig,
-    progress: Progress | None = None,
+    on_words: OnWords | None = None,
 ) -> Iterator[Recognised]:
     """Recognise recordings of any length; memory does not grow with their length.
 
@@ -106,7 +106,7 @@ def recognise_recordings(
         batch_s: seconds of audio in a batch, padding included.
         decoder: what decodes.
         config: how long recordings are cut.
-        progress: is called with the words of long recordings as they are found.
+        on_words: is called with the words of long recordings as they are found.
 
     Yields:
         One result per recording, in order. The hypotheses of one that was cut are joined rank by rank, and
@@ -126,8 +126,8 @@ def recognise_recordings(
         segment, state = result.segment, states[done]
         if isinstance(segment, _CutSegment) and not isinstance(result.outcome, AudioError):
             words = state.add(segment, result, model.step_s)
-            if progress is not None and words:
-                progress(state.asked, words)
+            if on_words is not None and words:
+                on_words(state.segment, words)
             if segment.goes_on:
                 continue
             result = _whole(state)
@@ -135,7 +135,7 @@ def recognise_recordings(
         elif _has_few_words(result) and not cutter.finds_speech(state, segment):
             result = _empty(state)
         done += 1
-        yield replace(result, segment=state.asked)  # without its samples
+        yield replace(result, segment=state.segment)  # without its samples
     yield from map(_empty, states[done:])
 
 
@@ -158,15 +158,15 @@ def _whole(state: _Recording) -> Recognised:
     if state.doubtful:
         log.info(
             "%s: %d words left out: few and of low confidence, as in noise or music without speech",
-            state.asked.path, state.doubtful,
+            state.segment.path, state.doubtful,
         )  # fmt: skip
-    return Recognised(state.asked, state.duration_s, nbest[0], nbest)
+    return Recognised(state.segment, state.duration_s, nbest[0], nbest)
 
 
 def _empty(state: _Recording) -> Recognised:
-    log.warning("%s: no speech found in %.0f s. Check the recording.", state.asked.path, state.duration_s)
+    log.warning("%s: no speech found in %.0f s. Check the recording.", state.segment.path, state.duration_s)
     nothing = Hypothesis("", (), (), (), 0.0, 0.0)
-    return Recognised(state.asked, state.duration_s, nothing, (nothing,))
+    return Recognised(state.segment, state.duration_s, nothing, (nothing,))
 
 
 # ---------------------------------------------------------------------------------------------------- cutting
@@ -189,8 +189,8 @@ class _Cutter:
     def segments(self, recordings: Sequence[_Recording]) -> Iterator[Segment]:
         """The segments of all recordings, in order."""
         for recording in recordings:
-            if self._is_short(recording.asked):
-                yield recording.asked
+            if self._is_short(recording.segment):
+                yield recording.segment
             else:
                 yield from self._segments_of(recording)
 
@@ -216,22 +216,22 @@ class _Cutter:
 
     def _segments_of(self, recording: _Recording) -> Iterator[Segment]:
         """The segments of a recording: each is held back until it is known whether it is the last one."""
-        asked = recording.asked
+        whole = recording.segment
         held: _CutSegment | None = None
         try:
-            blocks = asked.blocks(self._rate, self._config.max_segment_s)
+            blocks = whole.blocks(self._rate, self._config.max_segment_s)
             start = list(islice(blocks, 2))
             if len(start) == 1:
-                yield replace(asked, waveform=start[0])
+                yield replace(whole, waveform=start[0])
                 return
             for cut in self._cut(recording, chain(start, blocks)):
                 if held is not None:
                     yield replace(held, goes_on=True)
                 held = _CutSegment(
-                    asked.path, waveform=cut.waveform, start_s=cut.start_s, overlap_s=cut.overlap_s
+                    whole.path, waveform=cut.waveform, start_s=cut.start_s, overlap_s=cut.overlap_s
                 )
         except AudioError as error:
-            yield replace(asked, error=error)
+            yield replace(whole, error=error)
             return
         if held is None:
             recording.empty = True

@@ -17,11 +17,12 @@ from typing import Generic, TypeVar
 import torch
 from torch import Tensor
 
+from asr.corpora.utterance import Utterance
 from asr.decoding.greedy import GreedyDecoder
 from asr.decoding.hypothesis import Hypothesis
 from asr.decoding.interface import Decoder
 from asr.device import HostCopy, usable_cores
-from asr.errors import AudioError, SettingsError
+from asr.errors import AudioError, SettingsError, check_number
 from asr.frontend.audio import audio_blocks, read_audio
 from asr.frontend.features import FeatureConfig, require_one_window
 from asr.model.acoustic import AcousticModel
@@ -34,7 +35,7 @@ log = logging.getLogger("asr")
 Output = TypeVar("Output")
 
 _WINDOW = 10  # batches' worth of audio that is read before it is sorted by length
-_CUT_WINDOW = 2  # the same while segments of one long recording are read
+_CUT_WINDOW = 2  # as _WINDOW, while the segments of one long recording are read
 _SILENCE = 1e-4  # of full scale: -80 dBFS
 _MAX_THREADS = 8  # that read audio; they read 5,000 s of audio a second
 
@@ -51,7 +52,12 @@ class Segment:
     # (samples,) at the model's rate, where they are in memory already: the path is then only a name
     waveform: Tensor | None = field(default=None, compare=False, repr=False)
     error: AudioError | None = None  # why it cannot be read, where that is known already
-    goes_on: bool = False  # whether another segment of the same recording follows it
+    goes_on: bool = False  # whether another segment of the same recording comes after it
+
+    @classmethod
+    def of(cls, utterance: Utterance) -> "Segment":
+        """The audio of an utterance of a manifest."""
+        return cls(utterance.audio_filepath, utterance.offset, utterance.duration, utterance.channel)
 
     def read(self, sample_rate: int) -> Tensor:
         """(samples,) of the whole segment.
@@ -174,8 +180,7 @@ def run_model(
     Raises:
         SettingsError: batch_s is not above 0, or a batch does not fit into the device's memory.
     """
-    if not batch_s > 0:
-        raise SettingsError(f"--batch-s must be above 0 seconds. Got {batch_s:g}.")
+    check_number("--batch-s", batch_s, above=0, unit="seconds")
     rate = model.settings.features.sample_rate
     progress = _Progress(len(segments) if isinstance(segments, Sized) else recording_count or 0)
     windows: deque[_Window[Output]] = deque()

@@ -1,7 +1,7 @@
 """A model run over a stream: blocks of audio in, results that settle out, utterance by utterance."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 import torch
@@ -9,7 +9,7 @@ import tyro
 from numpy.typing import NDArray
 from torch import Tensor
 
-from asr.decoding.hypothesis import Hypothesis, Word
+from asr.decoding.hypothesis import Word
 from asr.decoding.interface import Decoder, DecoderStream, Partial
 from asr.frontend.audio import StreamResampler, check_rate, check_samples
 from asr.frontend.endpointing import EndpointConfig, Endpointer, UtterancePart
@@ -136,9 +136,9 @@ class _Utterance:
         return StreamResult(partial.text, partial.stable, self._start_s, self._end_s)
 
     def finish(self, log_probs: Tensor) -> StreamResult | None:
-        """Take the last steps; the final result, None where there is none and was none before."""
+        """Take the last steps; the final result, or None if the utterance has no text and never had any."""
         self.accept(log_probs)
-        words = _in_stream(self._decoder.finish()[0], self._start_s)
+        words = tuple(word.shifted(self._start_s) for word in self._decoder.finish()[0].words)
         if are_doubtful(words, self._end_s - self._start_s):
             words = ()
         if not words and self._last == Partial("", ""):
@@ -149,13 +149,6 @@ class _Utterance:
     @property
     def _end_s(self) -> float:
         return self._start_s + self._steps * self._step_s
-
-
-def _in_stream(hypothesis: Hypothesis, start_s: float) -> tuple[Word, ...]:
-    """The words with the times of the stream."""
-    return tuple(
-        replace(word, start_s=word.start_s + start_s, end_s=word.end_s + start_s) for word in hypothesis.words
-    )
 
 
 def warm_up(model: AcousticModel, decoder: Decoder) -> None:

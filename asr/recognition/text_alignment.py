@@ -11,7 +11,7 @@ from torch import Tensor
 from asr.decoding.hypothesis import Word
 from asr.decoding.word_alignment import align_words
 from asr.decoding.word_graph import AlignedWord, Alignment, AlignmentCosts, WordGraph
-from asr.errors import DataError, SettingsError, first_few
+from asr.errors import DataError, check_number, first_few
 from asr.model.acoustic import AcousticModel
 from asr.progress import clock
 from asr.text.lexicon import Lexicon, spell
@@ -28,8 +28,8 @@ _LOST = 0.1  # of the words: more that are not found may be too far from where t
 _WIDER = 8.0  # times as wide a search, then
 _OTHER_SPEECH_S = 0.5  # shorter stretches that are not in the text are no speech
 _LAST_TOKEN_S = 0.08  # that the last token of a word goes on after its steps, see docs/aligning.md
-_MOST_NAMED = 5  # in a message
-# In a message: so many words in a row that do not match, or so many seconds. Fewer may be said carelessly.
+# A message names mismatches of at least this many words in a row, or seconds; shorter ones are usual in
+# careless speech.
 _WORTH_NAMING, _WORTH_NAMING_S = 3, 1.0
 
 
@@ -96,8 +96,7 @@ class TextAligner:
         lexicon: Lexicon | None = None,
         min_score: float = 0.1,
     ) -> None:
-        if not 0.0 <= min_score <= 1.0:
-            raise SettingsError(f"--min-score is {min_score:g}. Expected a confidence, 0 to 1.")
+        check_number("--min-score", min_score, least=0, most=1)
         self._tokenizer = model.settings.tokenizer
         self._normalizer = model.settings.text_normalizer
         self._step_s = model.step_s
@@ -164,7 +163,7 @@ class TextAligner:
         if not any(self._spellings[word] for word in words):
             raise DataError(
                 f"{name}: none of its words can be written in the model's {self._tokenizer.units}: "
-                f"{first_few(words, _MOST_NAMED)}. Is the model of another language or script?"
+                f"{first_few(words)}. Is the model of another language or script?"
             )
         return [self._spellings[word] for word in words]
 
@@ -178,14 +177,14 @@ class TextAligner:
         if self._guessed:
             log.info(
                 "%d of %d words are not in the lexicon and are pronounced by letter-to-sound: %s",
-                sum(self._guessed.values()), self._words, first_few([*self._guessed], _MOST_NAMED),
+                sum(self._guessed.values()), self._words, first_few([*self._guessed]),
             )  # fmt: skip
         if self._lacking:
             silent = sum(count for word, count in self._lacking.items() if not self._spellings[word])
             log.warning(
                 "%d of %d words have characters that the model does not know (%s): they are aligned without "
                 "them%s. Write numbers and signs as words.",
-                sum(self._lacking.values()), self._words, first_few([*self._lacking], _MOST_NAMED),
+                sum(self._lacking.values()), self._words, first_few([*self._lacking]),
                 f", {silent} not at all" if silent else "",
             )  # fmt: skip
 
@@ -259,15 +258,14 @@ def describe_mismatches(name: str, text: AlignedText) -> str:
     if not named:
         return ""
     parts = []
-    for one in named[:_MOST_NAMED]:
-        said = [word.text for word in text.words[one.first : one.first + one.words]]
-        quoted = join_words(said if len(said) < 8 else [*said[:3], "…", *said[-3:]])
-        what = f"{one.words} words: {quoted}" if said else "speech that is not in the text"
+    for one in named:
+        words = [word.text for word in text.words[one.first : one.first + one.words]]
+        quoted = join_words(words if len(words) < 8 else [*words[:3], "…", *words[-3:]])
+        what = f"{one.words} words: {quoted}" if words else "speech that is not in the text"
         parts.append(f"{clock(one.start_s)}-{clock(one.end_s)} ({what})")
-    others = f", and {len(named) - _MOST_NAMED} more" if len(named) > _MOST_NAMED else ""
     return (
         f"{name}: {count} of {len(text.words)} words do not match the audio, mean confidence "
-        f"{text.score:.2f}: {'; '.join(parts)}{others}. Check the text there."
+        f"{text.score:.2f}: {first_few(parts, separator='; ')}. Check the text there."
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from asr import __version__
 from asr.decoding.decoder import DescribedDecoder
-from asr.files import atomic_path
+from asr.files import write_text
 from asr.microscope.page import pictures
 from asr.model.acoustic import AcousticModel
 from asr.model.encoder import parameter_count
@@ -68,9 +68,7 @@ def write_page(
     # Closed also where the page has room for fewer: threads that read ahead would keep the process alive.
     with closing(read_media(model, [by_id[name] for name in selection.ids], batch_s)) as media:
         html = build_page(evaluation, fields, selection, media, about)
-    with atomic_path(path) as temporary:
-        # a lone surrogate, valid in JSON, cannot be written as UTF-8
-        temporary.write_text(html, encoding="utf-8", errors="backslashreplace")
+    write_text(path, html)
 
 
 def describe_settings(

@@ -52,7 +52,7 @@ class WordErrors:
     Attributes:
         word: of the references.
         errors: times that it was substituted or deleted.
-        count: times that it was said.
+        count: times that it occurs in the references.
         instead: what was recognised most often in its place; "" where it was mostly deleted.
     """
 
@@ -139,16 +139,16 @@ def confusions(score: Score) -> list[Confusion]:
 
 def word_errors(score: Score) -> list[WordErrors]:
     """The words of the references that were wrong, those with the most errors first."""
-    said: Counter[str] = Counter()
+    occurrences: Counter[str] = Counter()
     instead: dict[str, Counter[str]] = {}
     for utterance in score.utterances:
         for operation, reference, hypothesis in utterance.columns():
             if operation != "I":
-                said[reference] += 1
+                occurrences[reference] += 1
             if operation in "SD":
                 instead.setdefault(reference, Counter())[hypothesis] += 1
     words = [
-        WordErrors(word, found.total(), said[word], found.most_common(1)[0][0])
+        WordErrors(word, found.total(), occurrences[word], found.most_common(1)[0][0])
         for word, found in instead.items()
     ]
     return sorted(words, key=lambda word: (-word.errors, word.count, word.word))

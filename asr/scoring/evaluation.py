@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from asr.corpora.left_out import OnError, report_left_out
 from asr.corpora.utterance import Utterance
 from asr.decoding.decoder import DescribedDecoder
-from asr.decoding.hypothesis import Hypothesis, OutputUnit
-from asr.decoding.resources import DecodingResources
-from asr.errors import AudioError
+from asr.decoding.hypothesis import Hypothesis, OutputUnit, output_unit
+from asr.errors import AudioError, first_few
 from asr.model.acoustic import AcousticModel
 from asr.recognition.recognise import Segment, recognise
 from asr.scoring.wer import Score, score
@@ -22,7 +21,7 @@ __all__ = ["Evaluation", "evaluate", "reference_texts"]
 
 log = logging.getLogger("asr")
 
-_NAMED = 8  # characters that a message names; further ones are only counted
+_MAX_NAMED = 8  # characters that a message names; further ones are only counted
 
 
 @dataclass(frozen=True)
@@ -68,12 +67,9 @@ class Evaluation:
             SettingsError: the normalizer is unknown, or batch_s is not above 0.
         """
         rules = normalizer or model.settings.text_normalizer
-        unit = decoder.unit if decoder else DecodingResources().unit(model.settings.tokenizer)
+        unit = decoder.unit if decoder else output_unit(model.settings.tokenizer)
         references = reference_texts(utterances, model.settings.tokenizer, rules, unit)
-        segments = [
-            Segment(utterance.audio_filepath, utterance.offset, utterance.duration, utterance.channel)
-            for utterance in utterances
-        ]
+        segments = list(map(Segment.of, utterances))
         used: list[tuple[Utterance, str, Hypothesis]] = []
         left_out: dict[str, str] = {}
         results = recognise(model, segments, batch_s, decoder)
@@ -92,21 +88,15 @@ class Evaluation:
 
 
 def evaluate(
-    model: AcousticModel,
-    utterances: Sequence[Utterance],
-    *,
-    normalizer: str | None = None,
-    batch_s: float = 120.0,
-    decoder: DescribedDecoder | None = None,
+    model: AcousticModel, utterances: Sequence[Utterance], decoder: DescribedDecoder | None = None
 ) -> Score:
-    """The score of a model alone; see `Evaluation.of`.
+    """The score of a model, without what was recognised; see `Evaluation.of`.
 
     Raises:
         AudioError: an utterance's audio cannot be used. A score of the others would not be comparable.
         DataError: the units are phones, and a reference cannot be pronounced.
-        SettingsError: the normalizer is unknown, or batch_s is not above 0.
     """
-    return Evaluation.of(model, utterances, normalizer=normalizer, batch_s=batch_s, decoder=decoder).score
+    return Evaluation.of(model, utterances, decoder=decoder).score
 
 
 def reference_texts(
@@ -140,15 +130,15 @@ def _warn_about_alphabet(references: Sequence[str], tokenizer: Tokenizer, rules:
     if not missing:
         return
     affected = sum(not writable.issuperset(text) for text in references)
-    named = ", ".join(f"{character!r} x {count}" for character, count in missing.most_common(_NAMED))
+    counts = [f"{character!r} x {count}" for character, count in missing.most_common()]
+    named = first_few(counts, most=_MAX_NAMED)
     case = any(character.swapcase() in writable for character in missing)
     log.warning(
-        "%d characters in %d of %d references are ones that the model cannot write: %s%s. The words that "
+        "%d characters in %d of %d references are ones that the model cannot write: %s. The words that "
         "contain them count as errors. Correct the transcripts, or choose other rules%s.",
         missing.total(),
         affected,
         len(references),
         named,
-        ", ..." if len(missing) > _NAMED else "",
         ": --normalizer lower compares without case" if case else f" than --normalizer {rules}",
     )

@@ -16,7 +16,7 @@ __all__ = ["Pair"]
 
 _SIGNIFICANT = 0.05  # a difference that is less probable by chance
 _FEW_SEGMENTS = 50  # with fewer the test, which takes means for normally distributed, is rough
-_NAMED = 3  # ids that a message names
+_MAX_NAMED = 3  # ids that a message names
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Pair:
         only = [sorted(of_a.keys() - of_b.keys()), sorted(of_b.keys() - of_a.keys())]
         if any(only):
             found = [
-                f"{len(names)} only in {name} ({first_few(names, _NAMED)})"
+                f"{len(names)} only in {name} ({first_few(names, most=_MAX_NAMED)})"
                 for name, names in zip("AB", only, strict=True)
                 if names
             ]

@@ -4,14 +4,13 @@ import json
 import math
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from asr.corpora.utterance import Utterance
 from asr.errors import DataError
-from asr.files import atomic_path
+from asr.files import write_text
 from asr.scoring.wer import CountedUnit, ErrorCounts, Score, UtteranceScore
 from asr.torchrun import rank_and_world_size
 
@@ -250,17 +249,9 @@ def _columns(text: str) -> int:
 
 
 def _write(path: Path, lines: Iterable[str]) -> None:
-    # A pipe or a terminal must be written to directly: renaming a file onto it would replace it.
-    direct = path.exists() and not path.is_file()
     try:
-        if not direct:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        with (
-            nullcontext(path) if direct else atomic_path(path) as target,
-            # a lone surrogate, valid in JSON, cannot be written as UTF-8; its escape is valid JSON
-            target.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as file,
-        ):
-            file.writelines(line + "\n" for line in lines)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(path, (line + "\n" for line in lines))
     except OSError as error:
         raise DataError(
             f"{path} cannot be written: {error.strerror or error}. Choose a file that can be written."

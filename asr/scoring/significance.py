@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from asr.errors import DataError, SettingsError
+from asr.errors import DataError, check_number
 
 __all__ = [
     "FEWEST_SPEAKERS", "Interval", "MatchedPairs", "PairedInterval", "bootstrap_interval", "error_segments",
@@ -89,10 +89,8 @@ def bootstrap_interval(
         ICASSP 2004; of speakers, Liu and Peng, "Statistical testing on ASR performance via blockwise
         bootstrap", Interspeech 2020.
     """
-    if not 0.0 < level < 1.0:
-        raise SettingsError(f"level must be between 0 and 1, both excluded. Got {level}.")
-    if resamples < 1:
-        raise SettingsError(f"resamples must be at least 1. Got {resamples}.")
+    check_number("level", level, above=0, below=1)
+    check_number("resamples", resamples, least=1)
     counts, resampled, note = _units([errors, lengths], speakers)
     rates = _rates(*_resampled_sums(counts, resamples, seed).T)
     low, high = _ends(rates, level)

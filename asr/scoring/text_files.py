@@ -18,8 +18,6 @@ __all__ = ["read_by_id", "score_by_id", "score_files"]
 
 log = logging.getLogger("asr")
 
-_NAMED = 5  # ids that a message names; further ones are only counted
-
 
 def score_files(reference: Path, hypothesis: Path, *, normalizer: str, ids: bool) -> Score:
     """Score one text file against another.
@@ -92,12 +90,10 @@ def score_by_id(
         if missing:
             found.append(
                 f"{hypothesis} lacks {len(missing)} of the {len(references)} ids of {reference} "
-                f"({first_few(missing, _NAMED)})"
+                f"({first_few(missing)})"
             )
         if extra:
-            found.append(
-                f"{hypothesis} has {len(extra)} ids that {reference} lacks ({first_few(extra, _NAMED)})"
-            )
+            found.append(f"{hypothesis} has {len(extra)} ids that {reference} lacks ({first_few(extra)})")
         raise DataError(
             f"{' and '.join(found)}. The same ids were expected in both. Add the missing lines (an id alone "
             "is an empty transcript), or remove the extra ones."

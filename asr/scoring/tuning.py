@@ -1,6 +1,5 @@
 """Tuning of a decoder: the weights with the fewest errors on a dev set, and reference points for them."""
 
-import json
 import logging
 import math
 from collections.abc import Mapping, Sequence
@@ -10,10 +9,11 @@ from pathlib import Path
 
 from asr.corpora.utterance import Utterance
 from asr.decoding.greedy import GreedyDecoder
-from asr.decoding.hypothesis import Hypothesis
+from asr.decoding.hypothesis import Hypothesis, output_unit
 from asr.decoding.rescoring import TwoPassDecoder
 from asr.decoding.resources import DecodingResources, data_digest
-from asr.errors import DataError, SettingsError
+from asr.errors import DataError, check_number
+from asr.files import json_line, write_text
 from asr.lm.perplexity import PerplexityResult, sentence_perplexity
 from asr.model.acoustic import AcousticModel
 from asr.model.decoding_weights import WEIGHT_NAMES, DecodingWeights, Tuning, TuningKey
@@ -103,8 +103,7 @@ def tune(
     resources, beam = decoder.resources, decoder.config
     if not utterances:
         raise DataError(f"{manifest or 'the dev set'}: no utterance to tune on. Expected at least one.")
-    if search_beam < 1:
-        raise SettingsError(f"--search-beam is {search_beam}. Expected at least 1.")
+    check_number("--search-beam", search_beam, least=1)
     grid = _grid_for(resources, grid, given or {})
     unit = resources.unit(tokenizer)
     references = reference_texts(utterances, tokenizer, rules, unit)
@@ -122,7 +121,7 @@ def tune(
     found = list(emissions.decode(decoder.with_config(replace(full, weights=best))))
     result = scored(found)
     greedy_score = plain_score = None
-    if DecodingResources().unit(tokenizer) == unit:
+    if output_unit(tokenizer) == unit:
         greedy_score = scored(list(emissions.decode(GreedyDecoder(tokenizer))))
     without_lm = replace(resources, lm=None, rescorer=None, attention=None, key=TuningKey())
     if without_lm.unit(tokenizer) == unit:
@@ -166,7 +165,7 @@ def write_points(out: Path, tuned: Tuned, name: str) -> None:
         {**asdict(point.weights), "errors": point.errors, "words": words, "phase": point.phase}
         for point in tuned.points
     ]
-    (out / "points.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    write_text(out / "points.jsonl", map(json_line, rows))
     draw_surface(tuned.points, words, out / "surface.png", name)
 
 

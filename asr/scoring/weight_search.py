@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from asr.errors import SettingsError, option_name
+from asr.errors import SettingsError, check_number, option_name
 from asr.model.decoding_weights import DecodingWeights
 from asr.progress import Progress, clock
 
@@ -73,10 +73,7 @@ class Grid:
                     f"{option_name('grid', name)} holds {bad[0]}. Expected finite numbers: {expected}."
                 )
         for name in ("refinements", "minutes", "points"):
-            if not getattr(self, name) >= 0:
-                raise SettingsError(
-                    f"{option_name('grid', name)} is {getattr(self, name)}. Expected 0 or more."
-                )
+            check_number(option_name("grid", name), getattr(self, name), least=0)
 
     def values(self, name: str) -> tuple[float, ...]:
         """The values of a weight in ascending order."""

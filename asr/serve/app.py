@@ -1,7 +1,6 @@
 """The application: a page, POST /transcribe for recordings, the WebSocket /stream for microphones."""
 
 import asyncio
-import json
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -14,6 +13,7 @@ from fastapi.responses import FileResponse, JSONResponse, Response, StreamingRes
 from starlette.exceptions import HTTPException
 
 from asr.errors import AsrError
+from asr.files import json_line
 from asr.pages.render import COLOURS
 from asr.recognition.streaming import StreamConfig, StreamResult
 from asr.recognition.transcription import Model
@@ -147,16 +147,16 @@ async def _events(
             async for result in results:
                 if isinstance(result, StreamResult):
                     settled = True
-                    yield _line(result_row(result))
+                    yield json_line(result_row(result))
                     continue
                 if not settled and result.words:
                     whole = StreamResult(
                         result.text, result.text, 0.0, result.duration_s or 0.0, True, result.words
                     )
-                    yield _line(result_row(whole))
-                yield _line(_done(result))
+                    yield json_line(result_row(whole))
+                yield json_line(_done(result))
         except AsrError as error:
-            yield _line({"error": str(error)})
+            yield json_line({"error": str(error)})
 
 
 async def _take(socket: WebSocket, running: ServiceStream) -> None:
@@ -186,7 +186,3 @@ def _done(transcript: RecordingTranscript) -> dict[str, object]:
         "text": transcript.text,
         "srt": FORMATS["srt"].write(transcript),
     }
-
-
-def _line(row: dict[str, object]) -> str:
-    return json.dumps(row, ensure_ascii=False) + "\n"

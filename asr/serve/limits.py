@@ -9,7 +9,7 @@ from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from asr.errors import SettingsError
+from asr.errors import check_number, option_name
 
 __all__ = ["LOOPBACK", "Guard", "ServeLimits"]
 
@@ -29,13 +29,11 @@ class ServeLimits:
 
     def __post_init__(self) -> None:
         for name in ("max_upload_mb", "max_duration_s", "max_jobs"):
-            value = getattr(self, name)
-            if not value > 0:
-                raise SettingsError(f"--limits.{name.replace('_', '-')} must be above 0. Got {value:g}.")
+            check_number(option_name("limits", name), getattr(self, name), above=0)
 
     @property
     def max_upload_bytes(self) -> int:
-        """Of a request, the form around its file included."""
+        """The largest request, the form around its file included."""
         return round(self.max_upload_mb * _MEGABYTE) + _FORM_BYTES
 
 

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
 from typing import TypeVar
@@ -33,19 +32,6 @@ class TooLongError(AsrError):
 
 class _StoppedError(Exception):
     """Nobody waits for the result any more."""
-
-
-@dataclass(frozen=True)
-class _Recording:
-    """A file that was sent.
-
-    Attributes:
-        path: of the file.
-        name: that its sender gave it.
-    """
-
-    path: Path
-    name: str
 
 
 class Service:
@@ -90,7 +76,7 @@ class Service:
                 raise _StoppedError
             loop.call_soon_threadsafe(found.put_nowait, _settled(words))
 
-        running = loop.run_in_executor(self._recordings, self._transcribe, _Recording(path, name), settled)
+        running = loop.run_in_executor(self._recordings, self._transcribe, path, name, settled)
 
         def ended(future: "asyncio.Future[RecordingTranscript]") -> None:
             if not future.cancelled():
@@ -106,9 +92,8 @@ class Service:
             unwanted.set()
 
     def _transcribe(
-        self, recording: _Recording, settled: Callable[[Segment, Sequence[Word]], None]
+        self, path: Path, name: str, settled: Callable[[Segment, Sequence[Word]], None]
     ) -> RecordingTranscript:
-        path, name = recording.path, recording.name
         try:
             seconds = audio_info(path).duration_s
             self._check_length(seconds, name)

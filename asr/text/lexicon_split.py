@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from asr.errors import DataError, SettingsError
+from asr.errors import DataError, check_number
 from asr.text.lexicon import Lexicon
 
 __all__ = ["LexiconSplit", "SplitConfig", "split_lexicon", "stem"]
@@ -18,7 +18,7 @@ __all__ = ["LexiconSplit", "SplitConfig", "split_lexicon", "stem"]
 _ENDINGS = ("iness", "ness", "ings", "iest", "ing", "ers", "ier", "est", "ily", "ies", "ied", "'s", "s'",
             "es", "ed", "er", "ly", "s", "'")  # fmt: skip
 _SHORTEST = 3  # letters of a stem
-_SHARE = 20  # one word of so many is a test word, and another a dev word
+_SHARE = 20  # one word in 20 is a test word, and another one a dev word
 
 
 @dataclass(frozen=True)
@@ -108,8 +108,7 @@ class SplitConfig:
     words: int = 0  # of the lexicon that are used at all, drawn at random, for a quick trial; 0 for all
 
     def __post_init__(self) -> None:
-        if self.words < 0:
-            raise SettingsError(f"--split.words must be at least 0. Got {self.words}.")
+        check_number("--split.words", self.words, least=0)
 
     def apply(self, lexicon: Lexicon) -> LexiconSplit:
         """The parts of a lexicon.

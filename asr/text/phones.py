@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from asr.errors import DataError, ModelError
+from asr.errors import FEW, DataError, ModelError, first_few
 from asr.text.lexicon import Lexicon, Spelling, cmudict, parse_lexicon
 from asr.text.pronouncer import Pronouncer, pronounce_words
 from asr.text.token_lists import TokenLists
@@ -28,7 +28,6 @@ __all__ = ["MIN_WORDS", "PhoneTokenizer", "report_guesses"]
 log = logging.getLogger("asr")
 
 MIN_WORDS = 2000  # of a lexicon from which letter-to-sound is learned
-_MAX_NAMED = 5  # words that a message lists
 
 Fallback = Literal["cmudict", "lexicon", "nothing"]
 """How a word that is not in the lexicon is pronounced, see `PhoneTokenizer`."""
@@ -249,7 +248,7 @@ class PhoneTokenizer:
         return cmudict().spellings(word)
 
     def _unknown_letters(self, word: str) -> str:
-        """The letters of a word that letter-to-sound has not learned; all if there is no such model."""
+        """The letters of a word that letter-to-sound does not know; all of them if there is no such model."""
         if self.fallback == "nothing":
             return word
         model = self.source.letter_to_sound
@@ -301,15 +300,15 @@ def report_guesses(tokenizer: Tokenizer, texts: Iterable[str], kind: str) -> Non
     guesses = Counter({word: count for word, count in words.items() if tokenizer.is_guess(word)})
     if not guesses:
         return
-    named = "; ".join(
+    named = [
         f"{word} = {' '.join(found[0]) if (found := tokenizer.pronunciations(word)) else 'nothing'}"
-        for word, _ in guesses.most_common(_MAX_NAMED)
-    )
+        for word, _ in guesses.most_common(FEW)
+    ]
     log.warning(
         "%s: %d of %d different words (%d of all %d) are not in the lexicon. Letter-to-sound pronounces "
-        "them, up to one in four wrongly: %s%s. Add them with --text.lexicon.",
-        f"{kind} transcripts", len(guesses), len(words), guesses.total(), words.total(), named,
-        "; ..." if len(guesses) > _MAX_NAMED else "",
+        "them, up to one in four wrongly: %s. Add them with --text.lexicon.",
+        f"{kind} transcripts", len(guesses), len(words), guesses.total(), words.total(),
+        first_few(named, separator="; ", total=len(guesses)),
     )  # fmt: skip
 
 

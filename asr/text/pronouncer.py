@@ -69,13 +69,13 @@ def pronounce_words(
         count: pronunciations of each word, at most.
         at_once: words that the pronouncer gets in one call.
     """
-    known = set(pronouncer.letters)
+    alphabet = set(pronouncer.letters)
     for begin in range(0, len(words), at_once):
         part = words[begin : begin + at_once]
-        spelled = ["".join(letter for letter in word.lower() if letter in known) for word in part]
+        spelled = ["".join(letter for letter in word.lower() if letter in alphabet) for word in part]
         found = iter(pronouncer.search([word for word in spelled if word], count))
         for word, letters in zip(part, spelled, strict=True):
-            unknown = "".join(dict.fromkeys(letter for letter in word if letter.lower() not in known))
+            unknown = "".join(dict.fromkeys(letter for letter in word if letter.lower() not in alphabet))
             yield Pronounced(word, tuple(next(found)) if letters else (), unknown)
 
 

@@ -18,6 +18,6 @@ class TokenLists(NamedTuple):
 
     @classmethod
     def of(cls, lists: Sequence[Sequence[int]]) -> "TokenLists":
-        """Of a list of tokens for each."""
+        """The token lists of transcripts, given one by one."""
         counts = np.fromiter(map(len, lists), np.int64, len(lists))
         return cls(np.fromiter(chain.from_iterable(lists), np.int32, counts.sum()), counts)

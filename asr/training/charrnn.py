@@ -15,7 +15,7 @@ from asr.text.normalize import normalize
 from asr.training.config import TrainConfig
 from asr.training.provenance import provenance
 from asr.training.runs import open_run, settings_record
-from asr.training.tasks.charrnn import CharRnnTask, StreamConfig
+from asr.training.tasks.charrnn import CharRnnTask, TextStreamConfig
 
 __all__ = ["CharRnnSettings", "encode", "held_out", "read_text", "train_charrnn"]
 
@@ -27,7 +27,7 @@ class CharRnnSettings:
     """All settings of the training of a character RNN."""
 
     model: CharRnnConfig = field(default_factory=CharRnnConfig)
-    text: StreamConfig = field(default_factory=StreamConfig)
+    text: TextStreamConfig = field(default_factory=TextStreamConfig)
     train: TrainConfig = field(
         default_factory=lambda: TrainConfig(run_dir=Path("runs/lm"), epochs=5, learning_rate=2e-3)
     )

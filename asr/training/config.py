@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import get_args
 
 from asr.device import Precision
-from asr.errors import SettingsError, option_name
+from asr.errors import SettingsError, check_choice, check_number, option_name
 from asr.training.schedule import Schedule
 
 
@@ -57,17 +57,14 @@ class TrainConfig:
             "log_every_s": 0, "diagnose_every": 0, "weight_decay": 0, "clip_norm": 0, "seed": 0, "average": 0,
             "max_hours": 0, "updates": 0, "minutes": 0, "validate_every": 0,
         }  # fmt: skip
-        for name, low in at_least.items():
-            value = getattr(self, name)
-            if not value >= low:
-                raise SettingsError(f"{option_name('train', name)} must be at least {low}. Got {value}.")
+        for name, least in at_least.items():
+            check_number(option_name("train", name), getattr(self, name), least=least)
         if self.minutes and self.updates:
             raise SettingsError(
                 f"--train.minutes {self.minutes:g} and --train.updates {self.updates}: training ends by one "
                 f"of them. Leave one out."
             )
-        if not 0 < self.learning_rate < math.inf:
-            raise SettingsError(f"--train.learning-rate must be above 0. Got {self.learning_rate:g}.")
+        check_number("--train.learning-rate", self.learning_rate, above=0, below=math.inf)
         if not 0 < self.warm_start_rate < math.inf:
             raise SettingsError(
                 f"--train.warm-start-rate must be above 0. Got {self.warm_start_rate:g}. Weights that are to "
@@ -78,19 +75,11 @@ class TrainConfig:
                 f"--train.warm-start-rate {self.warm_start_rate:g}: no weights are copied. Name the "
                 f"model that they come from, --train.warm-start MODEL, or leave it out."
             )
-        if not 0 <= self.warmup < 1:
-            raise SettingsError(
-                f"--train.warmup is a fraction of the training, in [0, 1). Got {self.warmup:g}."
-            )
-        if self.schedule not in get_args(Schedule):
-            raise SettingsError(
-                f"--train.schedule must be one of {', '.join(get_args(Schedule))}. Got {self.schedule!r}."
-            )
+        check_number("--train.warmup", self.warmup, least=0, below=1)
+        check_choice("--train.schedule", self.schedule, get_args(Schedule))
         if self.schedule == "noam" and self.warmup == 0:
             raise SettingsError(
                 "--train.schedule noam peaks where --train.warmup ends, which must be above 0. Got 0."
             )
-        if not 0 <= self.ema < 1:
-            raise SettingsError(f"--train.ema is a decay in [0, 1), such as 0.999. Got {self.ema:g}.")
-        if self.threads is not None and self.threads < 1:
-            raise SettingsError(f"--train.threads must be at least 1. Got {self.threads}.")
+        check_number("--train.ema", self.ema, least=0, below=1)
+        check_number("--train.threads", self.threads, least=1)

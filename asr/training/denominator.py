@@ -47,16 +47,16 @@ def estimate_denominator(model: AcousticModel, examples: Sequence[Example], conf
     if denominator is None:
         return
     transcripts = (example.tokens for example in examples)
-    counts = own = count_ngrams(transcripts, denominator.order, tokenizer.vocab_size)
+    counts = transcript_counts = count_ngrams(transcripts, denominator.order, tokenizer.vocab_size)
     if config.denominator_text:
         sentences = _sentences(config.denominator_text, tokenizer, config.rules)
-        counts = own + count_ngrams(sentences, denominator.order, tokenizer.vocab_size)
+        counts = transcript_counts + count_ngrams(sentences, denominator.order, tokenizer.vocab_size)
     denominator.set_probs(witten_bell(counts))
     log.info(
         "CRF denominator: a %s of %d %s, from %d transcripts%s; perplexity of the transcripts %.2f a token",
         _NAMES[denominator.order], len(tokenizer.symbols), tokenizer.units, len(examples),
-        f" and text of {counts.sum() - own.sum()} tokens" if config.denominator_text else "",
-        denominator.perplexity(own),
+        f" and text of {counts.sum() - transcript_counts.sum()} tokens" if config.denominator_text else "",
+        denominator.perplexity(transcript_counts),
     )  # fmt: skip
 
 

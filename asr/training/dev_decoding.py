@@ -16,7 +16,7 @@ from asr.batching.batches import Batch
 from asr.batching.examples import Example
 from asr.decoding.config import BeamConfig, DecoderSettings, GivenDecodingWeights
 from asr.decoding.decoder import build_decoder
-from asr.errors import SettingsError, option_name
+from asr.errors import SettingsError, check_number
 from asr.files import file_digest
 from asr.model.acoustic import AcousticModel
 from asr.model.encoder import step_count
@@ -40,11 +40,9 @@ class DevDecodingConfig:
     dev_lm_weight: float = 1.0  # of the language model; 1 is what CTC-CRF is trained for
 
     def __post_init__(self) -> None:
-        for name, low in {"dev_utterances": 0, "dev_beam_size": 1}.items():
-            if getattr(self, name) < low:
-                raise SettingsError(f"{option_name(name)} must be at least {low}. Got {getattr(self, name)}.")
-        if not 0 <= self.dev_lm_weight < math.inf:
-            raise SettingsError(f"--dev-lm-weight must be at least 0. Got {self.dev_lm_weight:g}.")
+        check_number("--dev-utterances", self.dev_utterances, least=0)
+        check_number("--dev-beam-size", self.dev_beam_size, least=1)
+        check_number("--dev-lm-weight", self.dev_lm_weight, least=0, below=math.inf)
         if self.dev_lexicon and not self.dev_lm:
             raise SettingsError(
                 f"--dev-lexicon {self.dev_lexicon} is given, but no language model. Add --dev-lm FILE."

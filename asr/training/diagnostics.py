@@ -3,7 +3,6 @@
 Into RUN/diagnostics go diagnostics.jsonl, one row a measurement, the pictures, and report.html.
 """
 
-import json
 import logging
 import math
 import time
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from asr.device import is_out_of_memory
 from asr.errors import TrainingError
+from asr.files import json_line
 from asr.microscope.explain import explain, find_symptoms
 from asr.microscope.measure import Measurement, measure_layers
 from asr.microscope.page import PAGE, ROWS, draw, read_rows
@@ -183,7 +183,7 @@ class Microscope(Generic[B]):
     def _write(self, row: dict[str, Any]) -> None:
         try:
             with (self.folder / ROWS).open("a", encoding="utf-8") as file:
-                file.write(json.dumps(_rounded(row), ensure_ascii=False) + "\n")
+                file.write(json_line(_rounded(row)))
         except OSError as error:
             raise self._cannot_write(error) from error
 

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from asr.errors import SettingsError
+from asr.errors import SettingsError, first_few
 
 log = logging.getLogger("asr")
 
-_MAX_NAMES = 8  # tensors named in a message; the rest is counted
+_MAX_NAMED = 8  # tensors named in a message; the rest is counted
 
 
 def copy_matching_weights(
@@ -44,15 +44,16 @@ def copy_matching_weights(
             skipped.append(f"{name} ({reason})")
     if not any(name in fitting for name, _ in net.named_parameters()):
         raise SettingsError(
-            f"--train.warm-start {source}: none of its weights fits this model: {_abbreviated(skipped)}. "
-            f"Expected a model with the same cells, width and features."
+            f"--train.warm-start {source}: none of its weights fits this model: "
+            f"{first_few(skipped, most=_MAX_NAMED)}. Expected a model with the same cells, width and "
+            f"features."
         )
     with torch.no_grad():
         for name, tensor in fitting.items():
             weights[name].copy_(tensor)
     log.info(
         "warm start from %s: %d of %d tensors copied; not copied: %s",
-        source, len(fitting), len(weights), _abbreviated(skipped) or "none",
+        source, len(fitting), len(weights), first_few(skipped, most=_MAX_NAMED) or "none",
     )  # fmt: skip
     return list(fitting)
 
@@ -82,8 +83,3 @@ def freeze(submodules: Mapping[str, nn.Module], names: Sequence[str]) -> None:
 
 def _shape(tensor: Tensor) -> str:
     return " x ".join(map(str, tensor.shape)) or "one number"
-
-
-def _abbreviated(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else ""
-    return ", ".join(names[:_MAX_NAMES]) + more

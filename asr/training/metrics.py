@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from asr.files import atomic_path
+from asr.files import json_line, write_text
 from asr.progress import clock
 from asr.training.checkpoint import TrainingState
 from asr.training.tasks.interface import Throughput, ValidationResult
@@ -196,7 +196,7 @@ class Metrics:
         self._write(row)
 
     def _time_left(self, progress: float) -> str:
-        """From the speed of this session, validation included."""
+        """The time that is left, by the speed of this session, validation included."""
         rate = (progress - self._progress_before) / max(time.monotonic() - self._began, 1e-9)
         return clock(max(1 - progress, 0.0) / rate) if rate > 0 else "?"
 
@@ -215,7 +215,7 @@ class Metrics:
             for key, value in row.items()
         }
         with (self.run_dir / METRICS).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            file.write(json_line(row))
         if self._board is not None:
             for name, value in row.items():
                 if isinstance(value, float):
@@ -248,8 +248,7 @@ def discard_later_rows(path: Path, state: TrainingState) -> None:
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
     kept = [line for line in lines if _is_before(line, state)]
     if kept != lines:
-        with atomic_path(path) as temporary:
-            temporary.write_text("".join(kept), encoding="utf-8")
+        write_text(path, kept)
 
 
 def _is_before(line: str, state: TrainingState) -> bool:

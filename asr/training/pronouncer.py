@@ -13,7 +13,7 @@ from asr.text.lexicon_split import SplitConfig
 from asr.training.config import TrainConfig
 from asr.training.provenance import provenance
 from asr.training.runs import open_run, settings_record
-from asr.training.tasks.sequence_pairs import Pair, PairConfig, SequencePairTask
+from asr.training.tasks.sequence_pairs import PairConfig, SequencePair, SequencePairTask
 
 __all__ = ["CtcSettings", "EncoderDecoderSettings", "PronouncerSettings", "make_pairs", "train_pronouncer"]
 
@@ -80,12 +80,12 @@ def train_pronouncer(lexicon: Lexicon, settings: PronouncerSettings[Any]) -> Pat
         return run.start(task, record, data, resumed=resumed)
 
 
-def make_pairs(lexicon: Lexicon, letters: Sequence[str], phones: Sequence[str]) -> list[Pair]:
+def make_pairs(lexicon: Lexicon, letters: Sequence[str], phones: Sequence[str]) -> list[SequencePair]:
     """The words of a lexicon as pairs of letters and phones; unknown letters are left out of a word."""
     letter_ids = {letter: number for number, letter in enumerate(letters, start=1)}
     phone_ids = {phone: number for number, phone in enumerate(phones, start=1)}
     return [
-        Pair(
+        SequencePair(
             word,
             tuple(letter_ids[letter] for letter in word if letter in letter_ids),
             tuple(tuple(phone_ids[phone] for phone in phones_of_one) for phones_of_one in pronunciations),

@@ -16,6 +16,7 @@ from asr.batching.examples import TextConfig, learn_tokenizer, make_examples
 from asr.corpora.arrow import ArrowManifest
 from asr.corpora.left_out import OnError, report_left_out
 from asr.corpora.utterance import Utterance
+from asr.decoding.hypothesis import output_unit
 from asr.frontend.augment import AugmentConfig
 from asr.frontend.augment.conditions import recordings_digest
 from asr.frontend.features import FeatureConfig
@@ -23,6 +24,7 @@ from asr.model.acoustic import AcousticModel, ModelSettings
 from asr.model.encoder import EncoderConfig
 from asr.model.saved import load_model
 from asr.model.shipped import find_model
+from asr.scoring.wer import RATE_NAMES
 from asr.text.tokenizer import Tokenizer
 from asr.training.config import TrainConfig
 from asr.training.denominator import check_denominator_text, estimate_denominator
@@ -215,7 +217,7 @@ def _dev_decoder(settings: Settings, model: AcousticModel, dev: Batches) -> DevD
         log.warning(
             "--model.criterion crf without --dev-lm: the best model is chosen by its greedy %s, which may "
             "get worse while the text decoded with a language model gets better. Name one: --dev-lm FILE.",
-            "WER" if model.settings.tokenizer.pieces else "PER",
+            RATE_NAMES[output_unit(model.settings.tokenizer)],
         )
     return None
 
@@ -255,7 +257,7 @@ def _record_of(settings: Settings) -> dict[str, Any]:
 
 
 def _data_digest(*data: Sequence[Utterance]) -> str:
-    """Of ids, durations and transcripts."""
+    """A digest of ids, durations and transcripts."""
     digest = hashlib.blake2b(digest_size=8)
     for utterances in data:
         digest.update(b"\n\n")

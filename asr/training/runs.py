@@ -231,7 +231,7 @@ def changed_settings(settings: dict[str, Any], before: dict[str, Any]) -> list[s
 
 
 def _flatten(values: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Settings with those of a contained dataclass among them, as on the command line."""
+    """Settings, those of contained dataclasses on the same level, as on the command line."""
     for name, value in values.items():
         if isinstance(value, dict):
             yield from _flatten(value)

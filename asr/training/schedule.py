@@ -43,5 +43,5 @@ def learning_rate_factor(progress: float, warmup: float, schedule: Schedule) -> 
 
 
 def _cosine(start: float, end: float, done: float) -> float:
-    """From one value to another along half a cosine."""
+    """A value between two, along half a cosine; done: in [0, 1]."""
     return end + 0.5 * (start - end) * (1 + math.cos(math.pi * done))

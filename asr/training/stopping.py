@@ -22,7 +22,7 @@ class StopRequest:
 
     @property
     def received(self) -> bool:
-        """Whether to stop."""
+        """Whether a signal or the time limit requests a stop."""
         return self.signalled or time.monotonic() >= self._deadline
 
     def reason(self) -> str:

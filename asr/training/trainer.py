@@ -229,12 +229,13 @@ class Trainer(Generic[B]):
         """
         save = self.process.is_main and time.monotonic() - self.last_save > self.config.save_every_s
         seconds = self.metrics.total_seconds() if self.process.is_main else 0.0
-        own = {
+        results = {
             "loss": loss, "stop": loss.new_full((), stop_requested), "save": loss.new_full((), save),
             "seconds": loss.new_full((), seconds),
         }  # fmt: skip
-        sums = self.process.sums(own | {f"statistic {name}": pair for name, pair in statistics.items()})
-        return {name: sums[name] for name in own}, {name: sums[f"statistic {name}"] for name in statistics}
+        sums = self.process.sums(results | {f"statistic {name}": pair for name, pair in statistics.items()})
+        reduced = {name: sums[name] for name in results}
+        return reduced, {name: sums[f"statistic {name}"] for name in statistics}
 
     def _read_pending(self) -> None:
         """Read the results of the newest update: requests, metrics, and if it was skipped, the cause."""
@@ -255,7 +256,7 @@ class Trainer(Generic[B]):
             self.bad_update_reporter.report(update, self.state)
 
     def _learning_rate(self) -> float:
-        """Of the next update."""
+        """The learning rate of the next update."""
         config = self.config
         factor = learning_rate_factor(min(self._progress(), 1.0), config.warmup, config.schedule)
         return config.learning_rate * factor * self.state.learning_rate_scale

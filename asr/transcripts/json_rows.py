@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from asr.decoding.hypothesis import Hypothesis, Word
 from asr.errors import DataError
-from asr.files import read_lines
+from asr.files import json_line, read_lines
 from asr.transcripts.record import RecordingTranscript
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def format_json(transcript: RecordingTranscript, *, nbest: int = 1) -> str:
         row["words"] = [_word(word) for word in transcript.words]
     for name, intervals in transcript.tiers.items():
         row[name] = [_word(interval, "text") for interval in intervals]
-    return json.dumps(row, ensure_ascii=False) + "\n"
+    return json_line(row)
 
 
 def _fields(hypothesis: Hypothesis) -> dict[str, object]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from asr.errors import DataError, SettingsError
-from asr.files import atomic_path, make_writable
+from asr.files import make_writable, write_text
 from asr.transcripts.formats import FORMATS, Write
 from asr.transcripts.record import RecordingTranscript
 
@@ -76,8 +76,7 @@ class TranscriptFolder:
             content = self._formats[kind](transcript)
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
-                with atomic_path(path) as temporary:
-                    temporary.write_text(content, encoding="utf-8", errors="backslashreplace", newline="\n")
+                write_text(path, content)
             except OSError as error:
                 kept = " An older file of that name is unharmed." if os.path.isfile(path) else ""
                 if error.errno in _LASTING:

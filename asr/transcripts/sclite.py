@@ -84,7 +84,7 @@ def _start_of_id(line: str) -> int:
 
 
 def _channel_number(name: str) -> int | None:
-    """The inverse of `channel_name`; None for what is no channel's name."""
+    """The channel of a name of `channel_name`; None for other names, which mean the mix."""
     if len(name) == 1 and "A" <= name.upper() <= "Z":
         return ord(name.upper()) - ord("A")
     return int(name) - 1 if name.isdigit() and name not in ("0", _MIXED) else None

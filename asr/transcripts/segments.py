@@ -11,7 +11,8 @@ from asr.transcripts.textgrid import read_textgrid
 
 __all__ = ["SEGMENT_READERS"]
 
-# Words are one segment up to a pause of so many seconds, once it has so many, and never for longer.
+# A segment ends at a pause of at least _PAUSE_S once it is _SHORTEST_S long, and never gets longer than
+# _LONGEST_S.
 _PAUSE_S, _SHORTEST_S, _LONGEST_S = 0.5, 3.0, 20.0
 _MARGIN_S = 0.2  # of the pause that goes to the segment on each side
 

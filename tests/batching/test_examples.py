@@ -119,10 +119,10 @@ def test_same_id_twice() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"unknown": "skip"}, r"text\.unknown must be error or drop. Got 'skip'"),
-        ({"too_long": "cut"}, r"text\.too-long must be drop or fail. Got 'cut'"),
+        ({"unknown": "skip"}, r"text\.unknown must be one of error, drop. Got 'skip'"),
+        ({"too_long": "cut"}, r"text\.too-long must be one of drop, fail. Got 'cut'"),
         ({"normalizer": "klingon"}, "english, words. Got 'klingon'"),
-        ({"units": "words"}, r"text\.units must be characters, bpe, phones. Got 'words'"),
+        ({"units": "words"}, r"text\.units must be one of characters, bpe, phones. Got 'words'"),
         ({"bpe_size": 2}, r"text\.bpe-size must be at least 3. Got 2"),
         ({"lexicon": Path("x.txt"), "units": "bpe"}, r"text\.lexicon x.txt is for phones, but .* bpe"),
     ],

@@ -143,8 +143,8 @@ def test_bad_input(tones: Any, talk: Path, run: Run, tmp_path: Path) -> None:
         ([tones.manifest, "--format", "srt"], "--format srt: a file of this format has one recording"),
         ([talk, "ab", "--format", "mp3"], "--format mp3: unknown."),
         ([talk, "ab", "--format", "srt,ctm"], "several formats need a folder."),
-        ([talk, "ab", "--min-score", "2"], "--min-score is 2. Expected a confidence, 0 to 1."),
-        ([talk, "ab", "--threads", "0"], "--threads 0. Expected at least 1."),
+        ([talk, "ab", "--min-score", "2"], "--min-score must be in 0..1. Got 2."),
+        ([talk, "ab", "--threads", "0"], "--threads must be at least 1. Got 0."),
         ([talk, "ab", "--lexicon", tmp_path / "gone"], "gone: cannot be read"),
         ([talk, "ab", "--output-dir", talk], "cannot be written: is a file."),
     ]

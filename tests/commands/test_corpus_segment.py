@@ -75,7 +75,7 @@ def test_bad_input(tones: Any, talk: Path, run: Run, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     cases: list[tuple[list[Any], str]] = [
         ([talk, "ab", "--min-s", "3", "--max-s", "2"], "--min-s 3 --max-s 2. Expected seconds above 0"),
-        ([talk, "ab", "--pause-s", "0"], "--pause-s is 0. Expected at least 0.1 seconds."),
+        ([talk, "ab", "--pause-s", "0"], "--pause-s must be at least 0.1 seconds. Got 0."),
         ([talk, "ab", "--sample-rate", "1"], "--sample-rate must be at least 1000 Hz. Got 1."),
         ([talk, " ".join(SENTENCES), "--min-s", "90", "--max-s", "99"], "not one utterance of 90 to 99 s"),
         ([tmp_path / "gone.wav", "ab"], "gone.wav: no such file."),

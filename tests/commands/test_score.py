@@ -107,7 +107,7 @@ def test_missing_and_extra_ids(files: Files) -> None:
         files.wer_line(ids=True)
     message = str(caught.value)
     assert "hyp.txt lacks 8 of the 10 ids of" in message
-    assert "(u2, u3, u4, u5, u6, ...)" in message
+    assert "(u2, u3, u4, u5, u6 and 3 more)" in message
     assert "has 2 ids that" in message
     assert "(v1, v2)" in message
 

@@ -53,7 +53,7 @@ def test_it_serves_until_ctrl_c(tones: Any, run: Run) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--threads", "0"], "--threads 0. Expected at least 1."),
+        (["--threads", "0"], "--threads must be at least 1. Got 0."),
         (["--port", "70000"], "--port must be in 0..65535. Got 70000."),
         (["--host", "192.0.2.1"], "--host 192.0.2.1 --port 8000: cannot be served"),
         (["--limits.max-jobs", "0"], "--limits.max-jobs must be above 0. Got 0."),

@@ -343,7 +343,7 @@ def test_settings_that_do_not_fit(tones: Any, tmp_path: Path, run: Any) -> None:
         (["--format", "srtt"], "--format srtt: unknown. Expected txt, json, srt"),
         (["--format", "srt", "vtt"], "--format srt,vtt: several formats need a folder"),
         (["--skip-existing"], "--skip-existing: there is no folder to look into"),
-        (["--threads", "0"], "--threads 0. Expected at least 1"),
+        (["--threads", "0"], "--threads must be at least 1. Got 0."),
         (["--output-dir", tmp_path / "file"], "file: cannot be written: is a file. Choose another"),
         (["--output-dir", tmp_path / "file" / "out"], "out: cannot be written: Not a directory. Choose"),
     ):

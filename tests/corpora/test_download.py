@@ -16,12 +16,13 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from asr.corpora import download, transfer_progress
+from asr import progress
+from asr.corpora import download
 from asr.corpora.download import Archive, fetch, fetch_all
-from asr.corpora.transfer_progress import progress_line, size_text
 from asr.corpora.unpack import unpack
 from asr.errors import DownloadError
 from asr.files import locked
+from asr.progress import size_text
 
 
 def _tar(**members: bytes) -> bytes:
@@ -329,25 +330,13 @@ def test_progress_is_transient(
     server: _Server, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Guards the console: lines that are to be overwritten must say so, all others must stay."""
-    monkeypatch.setattr(transfer_progress, "_REPORT_EVERY_S", 0.0)
+    monkeypatch.setattr(progress, "_REPORT_EVERY_S", 0.0)
     with caplog.at_level(logging.INFO, logger="asr"):
         fetch(_archive(server), tmp_path)
     passing = [r.getMessage() for r in caplog.records if getattr(r, "transient", False)]
     staying = [r.getMessage() for r in caplog.records if not getattr(r, "transient", False)]
     assert any(" (100 %), " in line and line.startswith("corpus.tar.gz: 96 kB of 96 kB") for line in passing)
     assert [line.split()[0] for line in staying] == ["Downloading", "corpus.tar.gz:", "corpus.tar.gz:"]
-
-
-def test_progress_line() -> None:
-    """Guards speed and time left: bytes of a former call must not count into the speed."""
-    assert progress_line("x", 0, 50_000_000, 100_000_000, 10.0) == (
-        "x: 50 MB of 100 MB (50 %), 5.0 MB/s, 0:00:10 left"
-    )
-    assert progress_line("x", 40_000_000, 50_000_000, 30_000_000_000, 10.0) == (
-        "x: 50 MB of 30 GB (0 %), 1.0 MB/s, 8:19:10 left"
-    )
-    assert progress_line("x", 0, 1500, 0, 1.0) == "x: 1.5 kB, 0.0 MB/s"
-    assert progress_line("x", 5, 5, 10, 1.0) == "x: 5 bytes of 10 bytes (50 %), 0.0 MB/s, time left unknown"
 
 
 def test_two_at_once_fetch_once(server: _Server, tmp_path: Path) -> None:

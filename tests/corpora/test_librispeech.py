@@ -174,7 +174,7 @@ def test_overlapping_parts_are_refused(tmp_path: Path) -> None:
     """Guards against scoring on training data."""
     _look_alike(tmp_path / "dev-clean", [84])
     preset = librispeech.Preset(train_parts=("dev-clean",), dev_parts=("dev-clean",))
-    with pytest.raises(DataError, match="84-7-0000 is in train and in dev"):
+    with pytest.raises(DataError, match="'84-7-0000' is twice in train and dev"):
         librispeech.prepare(tmp_path, tmp_path, preset)
 
 

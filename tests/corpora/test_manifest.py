@@ -167,7 +167,6 @@ def test_all_missing_audio_is_counted(tmp_path: Path) -> None:
     rows = [_row(id=f"u{n}", audio_filepath=f"{n}.wav") for n in range(3)]
     with pytest.raises(DataError, match=r"line 2: .*0\.wav does not exist \(and that of 2 more lines\)"):
         read_manifest(_manifest(tmp_path, _row(), *rows))
-    assert len(read_manifest(_manifest(tmp_path, _row(), *rows), check_audio=False)) == 4
 
 
 def test_one_listing_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

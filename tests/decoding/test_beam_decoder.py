@@ -320,14 +320,14 @@ def test_half_precision_is_normalised_enough(peaky_rows: Rows) -> None:
 @pytest.mark.parametrize(
     ("setting", "value", "message"),
     [
-        ("beam_size", 0, "--beam.beam-size is 0. Expected at least 1"),
-        ("nbest", 0, "--nbest is 0. Expected at least 1"),
-        ("token_top", -1, "--beam.token-top is -1. Expected 0 or more"),
-        ("threads", -2, "--beam.threads is -2. Expected 0 or more"),
-        ("beam_threshold", 0.0, "--beam.beam-threshold is 0.0. Expected a number above 0"),
-        ("token_threshold", math.nan, "--beam.token-threshold is nan"),
-        ("blank_skip", 0.0, "--beam.blank-skip is 0.0. Expected a probability above 0, up to 1"),
-        ("unknown_words", "drop", 'unknown-words is drop. Expected "allow" or "forbid"'),
+        ("beam_size", 0, "--beam.beam-size must be at least 1. Got 0"),
+        ("nbest", 0, "--nbest must be at least 1. Got 0"),
+        ("token_top", -1, "--beam.token-top must be at least 0. Got -1"),
+        ("threads", -2, "--beam.threads must be at least 0. Got -2"),
+        ("beam_threshold", 0.0, "--beam.beam-threshold must be above 0. Got 0"),
+        ("token_threshold", math.nan, "--beam.token-threshold must be above 0. Got nan"),
+        ("blank_skip", 0.0, r"--beam.blank-skip must be in \(0, 1\]. Got 0"),
+        ("unknown_words", "drop", "--beam.unknown-words must be one of allow, forbid. Got 'drop'"),
     ],
 )
 def test_wrong_settings(setting: str, value: object, message: str) -> None:

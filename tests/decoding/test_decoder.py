@@ -167,7 +167,7 @@ def test_contradictions(tones: Any, lm: Path, run: Run) -> None:
         (["--hotwords", "cab:much"], "--hotwords cab:much: 'much' is not a number."),
         (["--hotwords", ":3"], "--hotwords :3: there is no word."),
         (["--prior-weight", 0.3], "--prior-weight 0.3: the model's mean posteriors are not known yet."),
-        (["--beam.beam-size", 0, "--decoder", "beam"], "--beam.beam-size is 0. Expected at least 1."),
+        (["--beam.beam-size", 0, "--decoder", "beam"], "--beam.beam-size must be at least 1. Got 0."),
         (["--lm", lm.parent], "is a folder. Expected a language model's file"),
         (["--lm", lm.with_name("none.arpa")], "none.arpa"),
         (["--lexicon", lm.with_name("none.txt")], "none.txt: cannot be read"),

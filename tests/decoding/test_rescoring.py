@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from asr.decoding.hypothesis import Hypothesis
-from asr.decoding.rescoring import rescore, text_log_probs
+from asr.decoding.rescoring import rescore_by_lm, text_log_probs
 from asr.lm.interface import Unit
 from asr.lm.ngram.build import NgramConfig, build
 from asr.lm.ngram.model import NgramModel
@@ -32,7 +32,7 @@ def test_texts_have_the_models_own_log_probs(lm: NgramModel) -> None:
 def test_scores_are_sums_and_sorted(lm: NgramModel) -> None:
     """A weight that is ignored, a bonus for characters, or a list that stays in its old order."""
     given = [Hypothesis(text, (), (), (), -float(n), -float(n)) for n, text in enumerate(TEXTS[:5])]
-    found, alone, none = rescore([given, given[2:3], []], lm, 0.5, 0.25)
+    found, alone, none = rescore_by_lm([given, given[2:3], []], lm, 0.5, 0.25)
     assert none == []
     assert [one.text for one in alone] == [""]
     assert [one.score for one in found] == sorted((one.score for one in found), reverse=True)

@@ -163,7 +163,7 @@ def test_the_screen_counts_what_its_titles_name(corpus: Corpus) -> None:
         corpus.add(f"u{number}", split=split, text=f"word {'abcdef'[number % 6]}", speaker=f"s{number % 6}")
     printed = report(examine(corpus.paths(), normalizer="english", workers=1))
     assert "shared-speaker         6  speakers of train" in printed
-    assert "s0, s1, s2, s3, s4, ..., who have 6 of 6 utterances" in printed
+    assert "s0, s1, s2, s3, s4 and 1 more, who have 6 of 6 utterances" in printed
     assert "shared-sentence        6  sentences of dev or test" in printed
     assert "ready to train: 0 errors, 1 warning, 1 note." in printed
 
@@ -219,7 +219,7 @@ def test_manifest_without_an_utterance(run: Run, tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_bytes('{"id": "a"}\n{"id": "b"}\n'.encode("utf-16"))
     status, out, err = run("doctor", tmp_path / "a.jsonl")
     assert (status, out, err.count("\n")) == (2, "", 1)
-    assert "is UTF-16. UTF-8 was expected. Convert it: iconv -f UTF-16" in err
+    assert "is UTF-16. Expected UTF-8 text. Convert it: iconv -f UTF-16" in err
 
 
 def test_command(corpus: Corpus, run: Run, tmp_path: Path) -> None:

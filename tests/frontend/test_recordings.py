@@ -316,6 +316,7 @@ def test_names_that_look_like_addresses(
     [
         (b"ffconcat version 1.0\nfile a.wav\n", r"not a readable audio file \(a list of other files\)"),
         (b"version https://git-lfs.github.com/spec/v1\nsize 9\n", "a pointer of Git LFS .* git lfs pull"),
+        (b"PK\x03\x04\x14\0", "b.flac is a zip archive. Expected an audio file. Unpack it: unzip "),
         (b"OggS", "cut short"),
     ],
 )

@@ -119,5 +119,5 @@ def test_what_is_kept_does_not_grow() -> None:
 
 def test_negative_seconds() -> None:
     """Guards the settings."""
-    with pytest.raises(SettingsError, match=r"--right-context-s must be 0 seconds or more\. Got -1"):
+    with pytest.raises(SettingsError, match=r"--right-context-s must be at least 0 seconds\. Got -1"):
         AcousticStream(make(), 0.5, -1)

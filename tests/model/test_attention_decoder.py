@@ -91,7 +91,7 @@ def test_guide(kind: str) -> None:
         ({"decoder_dropout": 1.0}, "--model.decoder-dropout must be in [0, 1). Got 1"),
         ({"decoder_label_smoothing": -0.1}, "--model.decoder-label-smoothing must be in [0, 1). Got -0.1"),
         ({"attention_guide": -1.0}, "--model.attention-guide must be at least 0. Got -1"),
-        ({"attention_loss_weight": 1.0}, "--model.attention-loss-weight must be between 0 and 1. Got 1"),
+        ({"attention_loss_weight": 1.0}, "--model.attention-loss-weight must be in (0, 1). Got 1"),
     ],
 )
 def test_wrong_settings(values: dict[str, object], message: str) -> None:

@@ -180,7 +180,7 @@ def test_bf16_on_this_processor(front: Literal["conv", "stack"], cell: Cell) -> 
         ({"size": "huge"}, "--model.size must be one of small, medium, large. Got 'huge'"),
         ({"subsampling": 0}, r"--model.subsampling must be in 1\.\.8. Got 0"),
         ({"subsampling": 9}, r"--model.subsampling must be in 1\.\.8. Got 9"),
-        ({"front": "cnn"}, "--model.front must be conv or stack. Got 'cnn'"),
+        ({"front": "cnn"}, "--model.front must be one of conv, stack. Got 'cnn'"),
         ({"channels": 0}, "--model.channels must be at least 1. Got 0"),
         ({"width": 0}, "--model.width must be at least 1. Got 0"),
         ({"projection": 257}, "--model.projection larger than width: 257 > 256"),

@@ -103,7 +103,7 @@ def test_a_long_recording_is_its_sentences(net: AcousticModel, tones: Any, tmp_p
     spoken = (" " * 8).join(SENTENCES)
     long = write(tmp_path / "long.wav", tones, spoken)
     reported: list[Word] = []
-    (found,) = results(net, [long], progress=lambda segment, words: reported.extend(words))
+    (found,) = results(net, [long], on_words=lambda segment, words: reported.extend(words))
     assert found.segment == long
     assert found.duration_s == pytest.approx(LETTER_S * len(spoken))
     assert text(found) == " ".join(spoken.split())
@@ -251,7 +251,7 @@ def test_memory_is_bounded(net: AcousticModel, tones: Any, monkeypatch: pytest.M
 
     monkeypatch.setattr(recognise_module, "audio_blocks", blocks)
     monkeypatch.setattr(recognise_module, "usable_cores", lambda: 1)
-    (found,) = results(net, [Segment(Path("long.wav"))], progress=progress)
+    (found,) = results(net, [Segment(Path("long.wav"))], on_words=progress)
     assert len(text(found).split()) == 120 * len(" ".join(SENTENCES[:9]).split())
     assert most <= 4
     assert read_when_first_words_came[0] < 10  # of two windows of 40 s

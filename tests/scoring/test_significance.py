@@ -102,7 +102,7 @@ def test_one_utterance_is_a_point() -> None:
 
 def test_wrong_input() -> None:
     """Guards against percents taken for shares, and intervals of nothing."""
-    with pytest.raises(SettingsError, match=r"level must be between 0 and 1, both excluded. Got 95"):
+    with pytest.raises(SettingsError, match=r"level must be in \(0, 1\). Got 95"):
         bootstrap_interval([1], [2], level=95)
     with pytest.raises(SettingsError, match=r"resamples must be at least 1. Got 0"):
         bootstrap_interval([1], [2], resamples=0)

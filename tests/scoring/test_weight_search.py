@@ -100,7 +100,7 @@ def test_a_grid_without_values_is_refused() -> None:
     """A search over nothing."""
     with pytest.raises(SettingsError, match=r"--grid.blank-scales is \(\)\. Expected at least one number"):
         Grid(blank_scales=())
-    with pytest.raises(SettingsError, match=r"--grid.points is -1\. Expected 0 or more"):
+    with pytest.raises(SettingsError, match=r"--grid.points must be at least 0\. Got -1"):
         Grid(points=-1)
 
 

@@ -17,7 +17,7 @@ from asr.training import validation as validation_module
 from asr.training.charrnn import CharRnnSettings, encode, held_out, train_charrnn
 from asr.training.config import TrainConfig
 from asr.training.stopping import StopRequest
-from asr.training.tasks.charrnn import CharRnnTask, StreamConfig
+from asr.training.tasks.charrnn import CharRnnTask, TextStreamConfig
 from tests.shapes import charrnn_config
 
 LINES = ["the cat sat on the mat", "the dog sat on the cat", "a cat and a dog", "on the mat sat the dog"] * 30
@@ -29,7 +29,7 @@ def settings(run_dir: Path, **changes: object) -> CharRnnSettings:
         **{"epochs": 3, "learning_rate": 0.01, **changes},
     )  # fmt: skip
     model = charrnn_config(cell="gru", width=24, depth=1, embedding=8, dropout=0.1)
-    return CharRnnSettings(model=model, text=StreamConfig(streams=4, block=16), train=config)
+    return CharRnnSettings(model=model, text=TextStreamConfig(streams=4, block=16), train=config)
 
 
 def test_encoding_is_the_alphabet_with_line_ends() -> None:

@@ -14,8 +14,7 @@ from asr.corpora.manifest import read_manifest
 from asr.errors import Interrupted, SettingsError
 from asr.model.acoustic import AcousticModel, ModelSettings
 from asr.model.denominator import count_ngrams, witten_bell
-from asr.model.encoder import EncoderConfig
-from asr.model.loss import LossConfig
+from asr.model.encoder import EncoderConfig, LossConfig
 from asr.model.saved import load_model, save_model
 from asr.training import recogniser
 from asr.training.denominator import estimate_denominator
@@ -154,8 +153,8 @@ def test_text_without_crf(manifest: Path, settings: Settings, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"criterion": "mmi"}, "--model.criterion must be ctc or crf. Got 'mmi'."),
-        ({"denominator_order": 4}, "--model.denominator-order must be 2 or 3. Got 4."),
+        ({"criterion": "mmi"}, "--model.criterion must be one of ctc, crf. Got 'mmi'."),
+        ({"denominator_order": 4}, "--model.denominator-order must be in 2..3. Got 4."),
         ({"ctc_weight": -1.0}, "--model.ctc-weight must be at least 0. Got -1."),
         ({"ctc_weight": math.inf}, "--model.ctc-weight must be at least 0. Got inf."),
     ],

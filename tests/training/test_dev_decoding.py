@@ -15,7 +15,7 @@ from asr.corpora.utterance import Utterance
 from asr.decoding.config import BeamConfig, DecoderSettings, GivenDecodingWeights
 from asr.decoding.decoder import build_decoder
 from asr.errors import DataError, SettingsError
-from asr.model.loss import LossConfig
+from asr.model.encoder import LossConfig
 from asr.model.saved import load_model
 from asr.scoring.evaluation import evaluate
 from asr.training.checkpoint import load_checkpoint

@@ -19,8 +19,7 @@ from asr.frontend.features import FeatureConfig
 from asr.model.acoustic import AcousticModel, ModelSettings
 from asr.model.attention_decoder import AttentionDecoderConfig
 from asr.model.ctc import blank_steps, ctc_loss, deterministic_ctc_loss
-from asr.model.encoder import EncoderConfig
-from asr.model.loss import LossConfig
+from asr.model.encoder import EncoderConfig, LossConfig
 from asr.model.recurrent.factory import CELL_NAMES
 from asr.text.characters import CharTokenizer
 from asr.training.averaging import MovingAverage

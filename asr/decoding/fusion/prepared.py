@@ -222,8 +222,8 @@ def _out_of_lm(
     words: Sequence[str], lm_words: Sequence[str], hotwords: Mapping[str, float]
 ) -> NDArray[np.bool_]:
     """`PreparedResources.out_of_lm` of the words of a vocabulary."""
-    known = {*lm_words, *(word for phrase in hotwords for word in phrase.split())}
-    return np.array([word not in known for word in words], dtype=np.bool_)
+    expected = {*lm_words, *(word for phrase in hotwords for word in phrase.split())}
+    return np.array([word not in expected for word in words], dtype=np.bool_)
 
 
 def _score_words(

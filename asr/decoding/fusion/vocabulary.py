@@ -23,7 +23,7 @@ __all__ = ["SearchVocabulary", "SpellingAlphabet", "build_vocabulary", "spelling
 
 log = logging.getLogger("asr")
 
-_NAMED = 5  # words that a message names
+_MAX_NAMED = 5  # words that a message names
 _MANY = 5000  # words whose spellings are worth keeping
 
 
@@ -116,7 +116,7 @@ def build_vocabulary(
     if not kept:
         raise SettingsError(
             f"none of the {len(words)} words of the vocabulary can be spelled with the model's "
-            f"{tokenizer.units}, such as {', '.join(map(repr, words[:_NAMED]))}. "
+            f"{tokenizer.units}, such as {', '.join(map(repr, words[:_MAX_NAMED]))}. "
             "Use a vocabulary written as the model's transcripts are."
         )
     if len(kept) < len(words):
@@ -125,7 +125,7 @@ def build_vocabulary(
         log.info(
             "%d of %d words of the vocabulary cannot be spelled with the model's %s, and are left out, "
             "such as %s",
-            len(missing), len(words), tokenizer.units, ", ".join(map(repr, missing[:_NAMED])),
+            len(missing), len(words), tokenizer.units, ", ".join(map(repr, missing[:_MAX_NAMED])),
         )  # fmt: skip
     return SearchVocabulary(
         tuple(words[index] for index in kept),

@@ -24,7 +24,6 @@ from asr.frontend.augment.reverb import RecordedRoom, Room, SyntheticRoom, rever
 from asr.frontend.augment.silence import Silence, change_silence, draw_silence
 from asr.frontend.augment.speed import change_speed, draw_speeds
 from asr.frontend.augment.telephone import telephone
-from asr.frontend.augment.volume import change_volume
 
 _ROOM_TONE_SHARE = 0.5  # of the utterances that get silence; the others get white noise
 _SILENCE_DB = (-100.0, -60.0)  # range of the level of that noise, dB of full scale; the features see no lower
@@ -223,7 +222,7 @@ def apply_conditions(waveform: Tensor, sample_rate: int, conditions: Conditions)
         samples = reverberate(samples, conditions.room.response(sample_rate))
     if conditions.noise is not None:
         samples = add_noise(samples, conditions.noise.samples(samples, sample_rate), conditions.snr_db)
-    waveform = change_volume(torch.from_numpy(samples), conditions.gain_db)
+    waveform = torch.from_numpy(samples) * 10 ** (conditions.gain_db / 20)  # dB of amplitude
     if conditions.telephone:
         waveform = telephone(waveform, sample_rate)
     if conditions.codec_kbits:

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from asr.errors import SettingsError, option_name
+from asr.errors import SettingsError, check_number, option_name
 from asr.frontend.augment.noise import NOISE_KINDS, NoiseKind
 
 
@@ -51,14 +51,9 @@ class AugmentConfig:
             )
         masks = ("time_masks_per_s", "time_mask_frames", "mel_masks", "mel_mask_bands", "masks_from_epoch")
         for name in masks:
-            value = getattr(self, name)
-            if not 0 <= value < math.inf:
-                raise SettingsError(f"{option_name('augment', name)} must not be negative. Got {value:g}.")
+            check_number(option_name("augment", name), getattr(self, name), least=0, below=math.inf)
         for name in _SHARES:
-            if not 0 <= getattr(self, name) <= 1:
-                raise SettingsError(
-                    f"{option_name('augment', name)} must be in 0..1. Got {getattr(self, name):g}."
-                )
+            check_number(option_name("augment", name), getattr(self, name), least=0, most=1)
         for name, (lowest, highest, unit) in _RANGES.items():
             low, high = getattr(self, name)
             if not lowest <= low <= high <= highest:

@@ -69,8 +69,8 @@ def read(path: Path) -> UnpackedNgrams:
     try:
         with open(path, "rb") as raw:
             file = decompressed(raw)
-            if other := other_format(file.peek(HEAD_SIZE)[:HEAD_SIZE], str(path)):
-                raise ModelError(f"{path} {other}")
+            if other := other_format(file.peek(HEAD_SIZE)[:HEAD_SIZE], path):
+                raise ModelError(other)
             return _Reader(path, file).read()
     except FileNotFoundError:
         raise ModelError(f"{path} does not exist. A language model was expected.") from None
@@ -97,7 +97,7 @@ class _Section(NamedTuple):
 
 
 class _Reader:
-    """One pass over the lines; `number` is that of the last line read, for messages."""
+    """One pass over the lines; `number` counts the lines read, for messages."""
 
     def __init__(self, path: Path, file: Iterable[bytes]) -> None:
         self.path, self.number = path, 0
@@ -162,8 +162,8 @@ class _Reader:
         line = first = self.expect(r"\data" + "\\").removeprefix(b"\xef\xbb\xbf")
         number, skipped = self.number, 0
         while line != rb"\data" + b"\\":  # text before the header is skipped
-            if other := other_format(line + b"\n", str(self.path)):
-                raise ModelError(f"{self.path} {other}")
+            if other := other_format(line + b"\n", self.path):
+                raise ModelError(other)
             skipped += len(line)
             following = next(self.lines, None) if skipped < _MAX_PREAMBLE else None
             if following is None:

@@ -2,8 +2,9 @@
 
 import re
 import shlex
+from pathlib import Path
 
-from asr.files import encoding_of, not_utf8
+from asr.files import encoding_of, not_utf8, packed_format
 
 __all__ = ["HEAD_SIZE", "other_format"]
 
@@ -52,34 +53,29 @@ _FORMATS: tuple[tuple[bytes, str, str], ...] = (
     (rb"julius_bingram", "a binary of Julius", f"{_ARPA_OF} with `mkbingram`."),
     (rb"\0B<ConstArpaLm>", "Kaldi's ConstArpaLm (G.carpa)", f"{_ARPA_OF}."),
     (rb"\xd6\xfd\xb2\x7e", "a finite-state transducer of OpenFst (G.fst)", f"{_ARPA_OF}."),
-    (rb"\x28\xb5\x2f\xfd", "compressed with Zstandard", "Decompress it: unzstd {path}."),
-    (rb"PK\x03\x04", "a zip archive", "Unpack it: unzip {path}."),
     (rb".{257}ustar", "a tar archive", "Unpack it: tar -xf {path}."),
-    (
-        rb"version https://git-lfs",
-        "a pointer of Git LFS and not the file itself",
-        "Fetch the file: git lfs pull.",
-    ),
     (rb"(?i)\s*<(!doctype|html|\?xml)", "a web page", "Download the file that the page is about."),
 )
 
 
-def other_format(head: bytes, path: str) -> str:
-    """The format of a file that is no ARPA, and what to do; "" if it may be ARPA.
+def other_format(head: bytes, path: Path) -> str:
+    """The format of a file that is no ARPA, and what to do, for a message; "" if it may be ARPA.
 
     Args:
         head: the file's first `HEAD_SIZE` bytes, decompressed.
         path: of the file.
     """
-    quoted = shlex.quote(path)
+    expected = "a language model in ARPA format"
     for start, name, remedy in _FORMATS:
         if re.match(start, head, re.DOTALL):
-            return f"is {name}. A language model in ARPA format was expected. {remedy.format(path=quoted)}"
+            return f"{path} is {name}. Expected {expected}. {remedy.format(path=shlex.quote(str(path)))}"
+    if packed := packed_format(head, path, expected):
+        return packed
     if (name := encoding_of(head)) and re.search(rb"\\\0*d\0*a\0*t\0*a\0*\\", head):
-        return f"is {name}. UTF-8 was expected. {not_utf8(head, 0, path)}"
+        return f"{path} is {name}. Expected UTF-8 text. {not_utf8(head, 0, str(path))}"
     if b"\0" in head:
         return (
-            "holds binary data, of a tool that is not recognised (RandLM's files are such). A language model "
-            "in ARPA format was expected. Give the ARPA file that it was made from."
+            f"{path} holds binary data, of a tool that is not recognised (RandLM's files are such). Expected "
+            f"{expected}. Give the ARPA file that it was made from."
         )
     return ""

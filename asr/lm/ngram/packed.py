@@ -228,7 +228,7 @@ def unpack(ngrams: PackedNgrams, counts: tuple[int, ...]) -> NgramArrays:
 
 
 def empty() -> PackedNgrams:
-    """A model without n-grams, for compiled code that takes one even if there is none."""
+    """A model without n-grams, for compiled code that always takes one."""
     return PackedNgrams(
         np.zeros(0, np.uint64),
         np.zeros((0, 2), np.int64),

@@ -1,10 +1,12 @@
-"""Makes the layer of a cell: which settings are possible, and which class they mean."""
+"""Makes the layer of a cell: which settings are possible, which class they mean, and its first weights."""
 
 from typing import Literal, get_args
 
-from asr.errors import SettingsError
-from asr.model.recurrent.cells import Elman, Gru, LiGru, Lstm
-from asr.model.recurrent.initialization import initialize
+import torch
+from torch import nn
+
+from asr.errors import SettingsError, check_choice
+from asr.model.recurrent.cells import Elman, Gru, LiGru, Lstm, TorchCell
 from asr.model.recurrent.unidirectional import UnidirectionalLayer
 
 Cell = Literal["rnn", "rnn-relu", "gru", "ligru", "lstm", "lstm-peephole"]
@@ -42,8 +44,32 @@ def make_layer(
         )
     else:
         layer = {"gru": Gru, "ligru": LiGru}[cell](input_size, width, recurrent_dropout=recurrent_dropout)
-    initialize(layer)
+    _initialize(layer)
     return layer
+
+
+def _initialize(layer: UnidirectionalLayer) -> None:
+    """Initialise the weights in place.
+
+    Recurrent weights are orthogonal for every gate, which keeps the norm of the gradient through time
+    (Saxe et al. 2014), and so is a projection; input weights are Xavier-uniform for every gate (Glorot &
+    Bengio 2010); biases and peepholes are 0, but the LSTM's forget gate starts at 1 so that it remembers at
+    first (Gers et al. 2000; Jozefowicz et al. 2015).
+    """
+    with torch.no_grad():
+        for gate in layer.weight_ih_l0.chunk(layer.gate_count):
+            nn.init.xavier_uniform_(gate)
+        for gate in layer.weight_hh_l0.chunk(layer.gate_count):
+            nn.init.orthogonal_(gate)
+        if isinstance(layer, TorchCell):
+            nn.init.zeros_(layer.bias_ih_l0)
+            nn.init.zeros_(layer.bias_hh_l0)
+        if isinstance(layer, Lstm):
+            nn.init.ones_(layer.bias_ih_l0.chunk(4)[1])  # input, forget, cell, output
+            if layer.weight_hr_l0 is not None:
+                nn.init.orthogonal_(layer.weight_hr_l0)
+            if layer.peepholes is not None:
+                nn.init.zeros_(layer.peepholes)
 
 
 def check_cell(cell: str, projection: int) -> None:
@@ -52,8 +78,7 @@ def check_cell(cell: str, projection: int) -> None:
     Raises:
         SettingsError: the cell is unknown, or has no projection.
     """
-    if cell not in CELL_NAMES:
-        raise SettingsError(f"--model.cell must be one of {', '.join(CELL_NAMES)}. Got {cell!r}.")
+    check_choice("--model.cell", cell, CELL_NAMES)
     if projection and not cell.startswith("lstm"):
         raise SettingsError(
             f"--model.projection is {projection}, but a {cell} cell has no recurrent projection, only lstm "

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from asr.errors import SettingsError, option_name
+from asr.errors import SettingsError, check_number
 from asr.model.recurrent.cudnn import has_persistent_kernels, persistent_obstacle, persistent_rows
 from asr.model.recurrent.factory import Cell, check_cell, check_projection, make_layer
 from asr.model.recurrent.streams import on_two_streams
@@ -47,8 +47,9 @@ class LayerConfig:
     bottleneck: int = 0  # outputs of a linear layer after each recurrent layer; 0 for none
 
     def __post_init__(self) -> None:
-        _require_at_least(self, projection=0, bottleneck=0)
-        _require_rate(self, "recurrent_dropout")
+        check_number("--model.projection", self.projection, least=0)
+        check_number("--model.bottleneck", self.bottleneck, least=0)
+        check_number("--model.recurrent-dropout", self.recurrent_dropout, least=0, below=1)
         check_cell(self.cell, self.projection)
 
     def stack(self, *, width: int, depth: int, dropout: float) -> "RecurrentConfig":
@@ -66,8 +67,9 @@ class RecurrentConfig(LayerConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _require_at_least(self, width=1, depth=1)
-        _require_rate(self, "dropout")
+        check_number("--model.width", self.width, least=1)
+        check_number("--model.depth", self.depth, least=1)
+        check_number("--model.dropout", self.dropout, least=0, below=1)
         check_projection(self.projection, self.width)
 
     @property
@@ -79,21 +81,6 @@ class RecurrentConfig(LayerConfig):
     def output_size(self) -> int:
         """Values a step that the last layer gives."""
         return self.bottleneck or self.hidden_size
-
-
-def _require_at_least(config: LayerConfig, **bounds: int) -> None:
-    """Refuse whole numbers below their bounds, by the settings' names."""
-    for name, bound in bounds.items():
-        if getattr(config, name) < bound:
-            raise SettingsError(
-                f"{option_name('model', name)} must be at least {bound}. Got {getattr(config, name)}."
-            )
-
-
-def _require_rate(config: LayerConfig, name: str) -> None:
-    """Refuse a rate of dropout outside of [0, 1)."""
-    if not 0 <= getattr(config, name) < 1:
-        raise SettingsError(f"{option_name('model', name)} must be in [0, 1). Got {getattr(config, name):g}.")
 
 
 class RecurrentLayer(nn.Module):
@@ -336,7 +323,7 @@ class RecurrentStack(nn.Module):
 
 
 def _is_on_gpu(x: Tensor) -> bool:
-    """Whether it is really on a GPU: a fake tensor has a CUDA device, but no streams and no properties."""
+    """Whether a tensor is on a real GPU: a fake one has a CUDA device, but no streams and no properties."""
     return x.is_cuda and torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
 
 

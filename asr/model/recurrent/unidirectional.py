@@ -142,7 +142,7 @@ class UnidirectionalLayer(nn.Module, ABC):
 
 
 def product_dtype(x: Tensor, weight: Tensor) -> torch.dtype:
-    """The type of matrix products: autocast's where that is on, else that of the weights."""
+    """The type of matrix products: autocast's where it is on, else the weights' own."""
     device = x.device.type
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from asr.device import autocast
-from asr.errors import DataError, SettingsError, option_name
+from asr.errors import DataError, SettingsError, check_number
 from asr.lm.charrnn import CharRnn, load_charrnn, save_charrnn
 from asr.model.recurrent.unidirectional import State
 from asr.training.distributed import Process
@@ -31,18 +31,15 @@ _SAMPLE = 120  # characters of the text that is sampled after every epoch
 
 
 @dataclass(frozen=True, kw_only=True)
-class StreamConfig:
+class TextStreamConfig:
     """How a text becomes batches."""
 
     streams: int = 64  # rows of a batch, over all processes: parts of the text that are read in parallel
     block: int = 128  # characters over which gradients reach back
 
     def __post_init__(self) -> None:
-        for name in ("streams", "block"):
-            if getattr(self, name) < 1:
-                raise SettingsError(
-                    f"{option_name('text', name)} must be at least 1. Got {getattr(self, name)}."
-                )
+        check_number("--text.streams", self.streams, least=1)
+        check_number("--text.block", self.block, least=1)
 
 
 @dataclass(frozen=True)
@@ -76,11 +73,11 @@ class CharRnnValidation:
         return self.loss / math.log(2)
 
     def headline(self) -> str:
-        """For the epoch's line."""
+        """The numbers for the epoch's log line."""
         return f"dev {self.score:.3f} bits per character"
 
     def row(self) -> dict[str, Any]:
-        """For metrics.jsonl and the model's provenance."""
+        """The numbers for metrics.jsonl and the model's provenance."""
         return {"dev_loss": self.loss, "dev_bits_per_character": self.score}
 
 
@@ -109,7 +106,7 @@ class CharRnnTask:
         net: CharRnn,
         train: NDArray[np.uint16],
         dev: NDArray[np.uint16],
-        config: StreamConfig,
+        config: TextStreamConfig,
         process: Process,
         seed: int,
     ) -> None:
@@ -133,7 +130,7 @@ class CharRnnTask:
         return trainable_children(self.net)
 
     def source_weights(self, path: Path) -> dict[str, Tensor | None]:
-        """The tensors of a saved network; None for those of single characters if the alphabets differ."""
+        """The tensors of a saved network; None for embeddings and outputs if the alphabets differ."""
         other = load_charrnn(path)
         same = other.symbols == self.net.symbols
         return {

@@ -67,10 +67,10 @@ class ValidationResult(Protocol):
         """Nats a token; decides between equal scores."""
 
     def headline(self) -> str:
-        """For the epoch's line, such as "dev loss 0.500  dev WER 12.50%"."""
+        """The numbers for the epoch's log line, such as "dev loss 0.500  dev WER 12.50%"."""
 
     def row(self) -> dict[str, Any]:
-        """For metrics.jsonl, as plain values; numbers are also kept in the saved model's provenance."""
+        """The numbers for metrics.jsonl, as plain values; a saved model's provenance has them, too."""
 
 
 B = TypeVar("B", bound=TaskBatch)

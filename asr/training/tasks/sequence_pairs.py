@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from asr.batching.sampler import group_by_length
 from asr.device import autocast
-from asr.errors import DataError, SettingsError
+from asr.errors import DataError, check_number
 from asr.model.sequence_model import (
     Ids,
     PaddedIds,
@@ -34,12 +34,11 @@ class PairConfig:
     symbols: int = 2000  # most source and target symbols of a process's batch, padding included
 
     def __post_init__(self) -> None:
-        if self.symbols < 1:
-            raise SettingsError(f"--pairs.symbols must be at least 1. Got {self.symbols}.")
+        check_number("--pairs.symbols", self.symbols, least=1)
 
 
 @dataclass(frozen=True)
-class Pair:
+class SequencePair:
     """A source sequence and the target sequences that are right for it."""
 
     name: str  # for messages, such as a word
@@ -90,11 +89,11 @@ class PairValidation:
         return self.wrong
 
     def headline(self) -> str:
-        """For the epoch's line."""
+        """The numbers for the epoch's log line."""
         return f"dev loss {self.loss:.3f}  dev {self.wrong:.2f}% wrong"
 
     def row(self) -> dict[str, Any]:
-        """For metrics.jsonl and the model's provenance."""
+        """The numbers for metrics.jsonl and the model's provenance."""
         return {"dev_loss": self.loss, "dev_wrong": self.wrong, "examples": self.examples}
 
 
@@ -123,8 +122,8 @@ class SequencePairTask:
     def __init__(
         self,
         net: SequenceModel,
-        train: Sequence[Pair],
-        dev: Sequence[Pair],
+        train: Sequence[SequencePair],
+        dev: Sequence[SequencePair],
         config: PairConfig,
         process: Process,
         seed: int,
@@ -151,7 +150,7 @@ class SequencePairTask:
         return trainable_children(self.net)
 
     def source_weights(self, path: Path) -> dict[str, Tensor | None]:
-        """The tensors of a saved network; None for those of single symbols if these differ."""
+        """The tensors of a saved network; None for embeddings and outputs if the alphabets differ."""
         other = load_sequence_model(path)
         strange: tuple[str, ...] = (
             () if other.sources == self.net.sources else ("source_embedding.", "embedding.")
@@ -162,7 +161,7 @@ class SequencePairTask:
         }
 
     def plan(self, epoch: int) -> Sequence[tuple[NDArray[np.int32], int, int]]:
-        """Of each batch of an epoch: this process's rows, and the tokens and pairs of all processes."""
+        """The batches of an epoch: this process's rows of each, and the tokens and pairs of all processes."""
         draw = np.random.default_rng([self.seed, epoch])
         world_size = self.process.world_size
         limit = float(self.config.symbols * world_size)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from asr.batching.batches import Batch, Batches
 from asr.batching.sampler import PlannedBatch
 from asr.decoding.greedy import BestPaths
-from asr.decoding.hypothesis import OutputUnit
+from asr.decoding.hypothesis import output_unit
 from asr.device import HostCopy, autocast
 from asr.errors import DataError
 from asr.model.acoustic import AcousticModel
@@ -103,7 +103,8 @@ class SpeechTask:
         self.loss = loss_of(model, deterministic_ctc_loss if deterministic else ctc_loss)
         self.net, self.train_batches, self.dev_batches = model, train, dev
         self.dev_decoder = dev_decoder
-        self.score_name = "dev WER" if dev_decoder or model.settings.tokenizer.pieces else "dev PER"
+        unit = "words" if dev_decoder else output_unit(model.settings.tokenizer)
+        self.score_name = f"dev {RATE_NAMES[unit]}"
         self.blank_plateau = BlankPlateau()
 
     def submodules(self) -> dict[str, nn.Module]:
@@ -140,8 +141,8 @@ class SpeechTask:
             )  # fmt: skip
             tokens = ("encoder.output.", "attention_decoder.target_embedding.", "attention_decoder.output.")
             weights |= {name: None for name in weights if name.startswith(tokens)}
-        own = self.net.state_dict()
-        return weights | {name: own[name] for name in own if name.startswith("denominator.")}
+        here = self.net.state_dict()
+        return weights | {name: here[name] for name in here if name.startswith("denominator.")}
 
     def plan(self, epoch: int) -> Sequence[PlannedBatch]:
         """The batches of an epoch, counted from 1, in their order."""
@@ -291,8 +292,7 @@ def validate(
         raise DataError("the dev set is empty. Expected at least one utterance to choose the best epoch by.")
     # Both sides are normalised already.
     ids, references, recognised = zip(*rows, strict=True)
-    unit: OutputUnit = "words" if model.settings.tokenizer.pieces else "phones"
-    result = score(references, recognised, ids, "verbatim", unit)
+    result = score(references, recognised, ids, "verbatim", output_unit(model.settings.tokenizer))
     lm_wer = None
     if decoder is not None:
         names, texts, with_lm = zip(*(row for part in parts for row in part.with_lm), strict=True)

@@ -147,9 +147,10 @@ def test_damage_is_named(tmp_path: Path, old: str, new: str, message: str) -> No
         (b"\x11\0\0\0Darpa Trigram LM\0", "is a Sphinx binary"),
         (b"\xd6\xfd\xb2\x7e\6\0\0\0vector", "is a finite-state transducer"),
         (b"PK\x03\x04", "is a zip archive. .*unzip"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "is a pointer of Git LFS .*git lfs pull"),
         (b"<!DOCTYPE html><html>", "is a web page"),
-        (ARPA.encode("utf-16"), "is UTF-16. UTF-8 was expected. Convert it: iconv -f UTF-16 -t UTF-8"),
-        (ARPA.encode("utf-16-le"), "is UTF-16LE. UTF-8 was expected"),
+        (ARPA.encode("utf-16"), "is UTF-16. Expected UTF-8 text. Convert it: iconv -f UTF-16 -t UTF-8"),
+        (ARPA.encode("utf-16-le"), "is UTF-16LE. Expected UTF-8 text"),
         (bytes(range(256)), "holds binary data, of a tool that is not recognised"),
     ],
 )

@@ -9,7 +9,7 @@ import torch
 from asr.errors import DataError, SettingsError
 from asr.lm.charrnn import CharRnn
 from asr.training.distributed import Process
-from asr.training.tasks.charrnn import CharRnnTask, StreamConfig
+from asr.training.tasks.charrnn import CharRnnTask, TextStreamConfig
 from tests.shapes import charrnn_config
 
 CPU = torch.device("cpu")
@@ -20,7 +20,7 @@ def task(
 ) -> CharRnnTask:
     net = CharRnn(("a", "b"), charrnn_config(width=4, depth=1, embedding=2))
     ids = np.arange(length, dtype=np.uint16) % 3
-    config = StreamConfig(streams=streams, block=block)
+    config = TextStreamConfig(streams=streams, block=block)
     return CharRnnTask(net, ids, ids, config, Process(rank, world_size, CPU), seed=1)
 
 

@@ -23,7 +23,7 @@ from asr.training.config import TrainConfig
 from asr.training.context import TrainingContext
 from asr.training.distributed import Process
 from asr.training.stopping import StopRequest
-from asr.training.tasks.sequence_pairs import Pair, PairBatch, PairConfig, SequencePairTask
+from asr.training.tasks.sequence_pairs import PairBatch, PairConfig, SequencePair, SequencePairTask
 from asr.training.trainer import Trainer
 from tests.fake_gpu import fake_gpu
 from tests.training.conftest import StopAfter
@@ -37,9 +37,9 @@ CTC = SequenceCtcConfig(width=24, depth=1, embedding=8, dropout=0.1, layers=LAYE
 WORDS = [word for length in (1, 2, 3, 4) for word in itertools.product((1, 2, 3), repeat=length)]
 
 
-def pair(word: tuple[int, ...]) -> Pair:
+def pair(word: tuple[int, ...]) -> SequencePair:
     target = tuple(symbol for letter in word for symbol in {1: (2,), 2: (1, 3), 3: (2,)}[letter])
-    return Pair("".join(map(str, word)), word, (target,))
+    return SequencePair("".join(map(str, word)), word, (target,))
 
 
 PAIRS = [pair(word) for word in WORDS]
@@ -109,9 +109,9 @@ def test_any_listed_target_is_right() -> None:
     written = made.net.greedy(torch.tensor([[1, 2]]), torch.tensor([2]))[0]
     other = (*written, 1)
     for targets, wrong in (((written,), 0), ((other, written), 0), ((other,), 100)):
-        made.dev = [Pair("ab", (1, 2), targets)]
+        made.dev = [SequencePair("ab", (1, 2), targets)]
         assert made.validate(made.process, torch.float32).score == wrong
-    made.dev = [Pair("ab", (1, 2), (written,)), Pair("ab", (1, 2), (other,))] * 3
+    made.dev = [SequencePair("ab", (1, 2), (written,)), SequencePair("ab", (1, 2), (other,))] * 3
     assert made.validate(made.process, torch.float32).score == 50
     assert made.net.training
 
@@ -161,13 +161,15 @@ def test_halves_are_the_whole() -> None:
 def test_pairs_that_do_not_fit_are_counted(caplog: pytest.LogCaptureFixture) -> None:
     """CTC cannot write three symbols for one letter; such a pair would make every loss infinite."""
     net = make_sequence_model(("a",), ("X",), CTC)
-    long = Pair("a", (1,), ((1,), (1, 1)))
+    long = SequencePair("a", (1,), ((1,), (1, 1)))
     with caplog.at_level(logging.WARNING, "asr"):
         made = SequencePairTask(net, [long], [long], PairConfig(), Process(0, 1, CPU), seed=1)
     assert "1 of 2 pairs are left out of training" in caplog.text
     assert made.train == [("a", (1,), (1,))]
     with pytest.raises(DataError, match="0 sequences to learn from and 1 to choose by"):
-        SequencePairTask(net, [Pair("a", (1,), ((1, 1),))], [long], PairConfig(), Process(0, 1, CPU), seed=1)
+        SequencePairTask(
+            net, [SequencePair("a", (1,), ((1, 1),))], [long], PairConfig(), Process(0, 1, CPU), seed=1
+        )
     with pytest.raises(SettingsError, match=r"--pairs\.symbols must be at least 1. Got 0"):
         PairConfig(symbols=0)
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from asr.decoding.attention import token_log_probs
+from asr.decoding.attention_decoder import token_log_probs
 from asr.errors import Interrupted
 from asr.model.acoustic import AcousticModel
 from asr.model.attention_decoder import AttentionDecoderConfig

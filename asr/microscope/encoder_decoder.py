@@ -22,13 +22,13 @@ from asr.model.modes import evaluating
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["Reading", "draw_readings", "read_symbols"]
+__all__ = ["SymbolReading", "draw_readings", "read_symbols"]
 
 _END = "end"  # the name of what ends an output
 
 
 @dataclass(frozen=True)
-class Reading:
+class SymbolReading:
     """What a network looks at while it writes.
 
     Attributes:
@@ -47,7 +47,7 @@ class Reading:
     gradient: NDArray[np.float64]
 
 
-def read_symbols(network: str, net: EncoderDecoder, source: Sequence[str]) -> Reading:
+def read_symbols(network: str, net: EncoderDecoder, source: Sequence[str]) -> SymbolReading:
     """Let a network write, greedily, and measure what it looks at.
 
     Args:
@@ -77,7 +77,7 @@ def read_symbols(network: str, net: EncoderDecoder, source: Sequence[str]) -> Re
             (gradient,) = torch.autograd.grad(log_probs[0, step, symbol], embedded, retain_graph=True)
             rows.append(gradient[0].double().norm(dim=1).cpu().numpy())
     gradients = np.array(rows)
-    return Reading(
+    return SymbolReading(
         network=network,
         source=tuple(source),
         written=(*(net.targets[symbol - 1] for symbol in written), _END),
@@ -86,7 +86,7 @@ def read_symbols(network: str, net: EncoderDecoder, source: Sequence[str]) -> Re
     )
 
 
-def draw_readings(readings: Sequence[Sequence[Reading]], path: Path, title: str) -> None:
+def draw_readings(readings: Sequence[Sequence[SymbolReading]], path: Path, title: str) -> None:
     """Write the picture: heat maps, a column for each source, attention above gradients.
 
     Args:
@@ -96,7 +96,7 @@ def draw_readings(readings: Sequence[Sequence[Reading]], path: Path, title: str)
     """
     from matplotlib.figure import Figure  # slow to load
 
-    rows: list[tuple[str, list[tuple[Reading, NDArray[np.float64]]]]] = []
+    rows: list[tuple[str, list[tuple[SymbolReading, NDArray[np.float64]]]]] = []
     for kind in ("attention", "gradient"):
         for of_net in readings:
             tables = [(one, getattr(one, kind)) for one in of_net]
@@ -116,7 +116,7 @@ def draw_readings(readings: Sequence[Sequence[Reading]], path: Path, title: str)
     figure.savefig(path, dpi=110)
 
 
-def _draw_one(axes: "Axes", table: NDArray[np.float64], one: Reading) -> None:
+def _draw_one(axes: "Axes", table: NDArray[np.float64], one: SymbolReading) -> None:
     """One heat map: written symbols downwards, source symbols across."""
     axes.imshow(table, cmap="Greys", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
     axes.set_xticks(range(len(one.source)), one.source, fontsize=8)

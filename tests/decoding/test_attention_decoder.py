@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from asr.decoding.attention import AttentionDecoder, rescore_by_attention, token_log_probs, transcript_tokens
+from asr.decoding.attention_decoder import AttentionDecoder, token_log_probs
 from asr.decoding.config import BeamConfig
 from asr.decoding.hypothesis import Hypothesis
-from asr.decoding.rescoring import TwoPassDecoder
+from asr.decoding.rescoring import TwoPassDecoder, rescore_by_attention, transcript_tokens
 from asr.decoding.resources import DecodingResources
 from asr.errors import ModelError
 from asr.frontend.features import FeatureConfig

@@ -1,12 +1,11 @@
-"""Decoding with an acoustic model's attention decoder: it rescores what a search has found, or writes alone.
+"""Decoding with an acoustic model's attention decoder alone, and its log-probabilities of given texts.
 
-The decoder scores tokens given the whole utterance and the tokens before them. Its log-probability replaces a
-share of the acoustic score of a hypothesis, as in Watanabe et al. 2017, equation 47, for the texts of one
-search. Alone it has neither lexicon nor language model, and may skip or repeat parts of an utterance.
+The decoder scores tokens given the whole utterance and the tokens before them. Alone it has neither lexicon
+nor language model, and may skip or repeat parts of an utterance; `asr.decoding.rescoring` lets it choose
+among the texts of a search.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -14,53 +13,14 @@ from torch import Tensor
 from asr.decoding.hypothesis import Hypothesis, name_tokens, time_words
 from asr.decoding.interface import DecoderStream
 from asr.errors import ModelError, SettingsError
-from asr.model.decoding_weights import DecodingWeights
 from asr.model.recurrent_decoder import EncodedSource, RecurrentDecoder
 from asr.model.sequence_search import SearchConfig, beam_search
 from asr.text.scripts import join_words
 from asr.text.tokenizer import Tokenizer
 
-__all__ = ["AttentionDecoder", "rescore_by_attention", "token_log_probs", "transcript_tokens"]
+__all__ = ["AttentionDecoder", "require_encoded", "token_log_probs"]
 
 _LENGTH_EXPONENT = 1.0  # outputs are compared by the mean of their log-probabilities: sums prefer short ones
-
-
-def rescore_by_attention(
-    hypotheses: Sequence[Sequence[Hypothesis]],
-    decoder: RecurrentDecoder,
-    encoded: Tensor | None,
-    step_lengths: Tensor,
-    tokenizer: Tokenizer,
-    weights: DecodingWeights,
-) -> list[list[Hypothesis]]:
-    """Replace a share of the acoustic scores of a batch's hypotheses by the attention decoder's.
-
-    Args:
-        hypotheses: (batch,) those of each utterance.
-        decoder: in evaluation mode.
-        encoded: (batch, steps, size) the encoder's outputs, on any device.
-        step_lengths: (batch,) int64 valid steps.
-        tokenizer: the model's.
-        weights: `attention_weight`, the share; `acoustic_scale`, a factor on the decoder's log-probabilities,
-            as on the model's in the acoustic scores.
-
-    Returns:
-        (batch,) the same hypotheses of each, best first.
-
-    Raises:
-        ModelError: there are no outputs of the encoder.
-    """
-    encoded = _required(encoded)
-    results = []
-    for nbest, memory, length in zip(hypotheses, encoded, step_lengths.tolist(), strict=True):
-        tokens = [transcript_tokens(hypothesis.tokens, tokenizer) for hypothesis in nbest]
-        log_probs = token_log_probs(decoder, memory[: max(length, 1)], tokens)
-        rescored = []
-        for old, log_prob in zip(nbest, log_probs, strict=True):
-            change = weights.attention_weight * (weights.acoustic_scale * log_prob - old.acoustic_score)
-            rescored.append(replace(old, score=old.score + change, attention_score=log_prob))
-        results.append(sorted(rescored, key=lambda hypothesis: -hypothesis.score))
-    return results
 
 
 @torch.inference_mode()
@@ -88,25 +48,6 @@ def token_log_probs(
     losses = decoder.target_losses(source, target.to(memory.device), lengths.to(memory.device)).tolist()
     log_prob_of = {ids: -loss for ids, loss in zip(distinct, losses, strict=True)}
     return [log_prob_of[ids] for ids in tokens]
-
-
-def transcript_tokens(tokens: Sequence[int], tokenizer: Tokenizer) -> tuple[int, ...]:
-    """Emitted tokens as transcripts have them, which the decoder has learned from.
-
-    CTC may emit a space first, last, or twice.
-
-    Args:
-        tokens: ids, as in `Hypothesis.tokens`.
-        tokenizer: the model's.
-    """
-    if tokenizer.pieces is None:
-        return tuple(tokens)
-    spaces = {number for number, piece in enumerate(tokenizer.pieces) if piece.begins_word and not piece.text}
-    kept: list[int] = []
-    for token in tokens:
-        if token not in spaces or (kept and kept[-1] not in spaces):
-            kept.append(token)
-    return tuple(kept[:-1] if kept and kept[-1] in spaces else kept)
 
 
 class AttentionDecoder:
@@ -151,7 +92,7 @@ class AttentionDecoder:
             ModelError: there are no outputs of the encoder.
         """
         decoder = self._decoder
-        encoded, step_lengths = _required(encoded).to(decoder.device), step_lengths.to(decoder.device)
+        encoded, step_lengths = require_encoded(encoded).to(decoder.device), step_lengths.to(decoder.device)
         with torch.inference_mode():
             source = decoder.source(encoded, step_lengths.clamp(min=1))
             if self._search.beam_size > 1:
@@ -189,7 +130,12 @@ class AttentionDecoder:
         )
 
 
-def _required(encoded: Tensor | None) -> Tensor:
+def require_encoded(encoded: Tensor | None) -> Tensor:
+    """The encoder's outputs, which an attention decoder needs.
+
+    Raises:
+        ModelError: there are none.
+    """
     if encoded is None:
         raise ModelError(
             "the attention decoder needs the encoder's outputs, and there are none. Decode what "

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from asr.microscope.attention import draw_readings, read_symbols
+from asr.microscope.encoder_decoder import draw_readings, read_symbols
 from asr.model.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
 from asr.model.recurrent.layers import LayerConfig
 
