@@ -15,8 +15,8 @@ from asr.transcripts.subtitles import Subtitle, make_subtitles
 from asr.transcripts.textgrid import format_textgrid, read_textgrid
 
 __all__ = [
-    "FORMATS", "OF_ONE", "WITH_IDS", "Format", "Write", "choose_formats", "join_formats", "read_transcripts",
-    "texts_by_id",
+    "FORMATS", "OF_ONE", "WITH_IDS", "WITH_TIMES", "Format", "Write", "choose_formats", "join_formats",
+    "read_transcripts", "texts_by_id",
 ]  # fmt: skip
 
 log = logging.getLogger("asr")
@@ -106,6 +106,9 @@ _READERS: dict[str, Callable[[Path], list[RecordingTranscript]]] = {
 
 WITH_IDS = (".trn", ".ctm", ".jsonl", ".json")
 """Suffixes of files with many transcripts, each with the id of its utterance."""
+
+WITH_TIMES = (".ctm", ".jsonl", ".json", ".textgrid")
+"""Suffixes of files that have the times of words."""
 
 OF_ONE = (".srt", ".vtt", ".tsv", ".textgrid")
 """Suffixes of files with the transcript of one recording."""
