@@ -8,6 +8,7 @@ from pathlib import Path
 from asr.corpora.utterance import channel_name
 from asr.errors import DataError, SettingsError
 from asr.transcripts.cue_files import format_srt, format_tsv, format_vtt, read_srt, read_tsv, read_vtt
+from asr.transcripts.document import format_html
 from asr.transcripts.json_rows import format_json, read_json
 from asr.transcripts.record import RecordingTranscript
 from asr.transcripts.sclite import format_ctm, format_trn, read_ctm, read_trn
@@ -52,6 +53,7 @@ FORMATS = {
     "ctm": Format(".ctm", format_ctm, joins=True),
     "textgrid": Format(".TextGrid", format_textgrid),
     "trn": Format(".trn", format_trn, joins=True),
+    "html": Format(".html", format_html),
 }
 """Every format that can be written, by the name that the command line takes."""
 
