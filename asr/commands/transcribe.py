@@ -63,7 +63,8 @@ class TranscribeSettings:
     ] = ()
     # folder for a file of each recording and format, written as soon as it is known; nothing goes to stdout
     output_dir: Annotated[
-        Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="(default: none, but stdout)")
+        Path | None,
+        tyro.conf.arg(aliases=["-o"], metavar="DIR", help_behavior_hint="(default: none, but stdout)"),
     ] = None
     # leave out recordings whose files are in --output-dir already, by their names; always under torchrun
     skip_existing: tyro.conf.FlagCreatePairsOff[bool] = False
