@@ -113,7 +113,9 @@ def run(settings: AdaptSettings) -> str:
         known = [word for word in words if word in added.entries or source.spellings(word)]
         if not known:
             named = ", ".join(str(path) for path in (*settings.text, *settings.words))
-            raise DataError(f"{named}: no word that can be pronounced. Expected words in letters, one a line.")
+            raise DataError(
+                f"{named}: no word that can be pronounced. Expected words in letters, one a line."
+            )
         adapted = adapt_lm(lm, str(settings.model), text, known, Path(folder))
     out = ModelFiles.of_folder(settings.output)
     log_probs = {word: found for word, found in source.log_probs.items() if word not in added.entries}

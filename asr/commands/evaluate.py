@@ -45,7 +45,8 @@ class EvaluateSettings:
     out: Annotated[
         Path | None,
         tyro.conf.arg(
-            aliases=["-o"], metavar="DIR",
+            aliases=["-o"],
+            metavar="DIR",
             help_behavior_hint="(default: MODEL.MANIFEST.results by the model)",
         ),
     ] = None

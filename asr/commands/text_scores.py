@@ -85,8 +85,11 @@ def _score_segments(reference: Path, hypothesis: Path, normalizer: str) -> "Scor
     rows = [(one, text) for one, text in zip(segments, texts, strict=True) if one.text is not None]
     return warn_about_case(
         score(
-            [one.text or "" for one, _ in rows], [text for _, text in rows], [one.id for one, _ in rows],
-            normalizer, speakers=[one.speaker for one, _ in rows],
+            [one.text or "" for one, _ in rows],
+            [text for _, text in rows],
+            [one.id for one, _ in rows],
+            normalizer,
+            speakers=[one.speaker for one, _ in rows],
         )  # fmt: skip
     )
 

@@ -39,9 +39,7 @@ def speaker_report(score: Score) -> str:
     lines += [_row(name, width, part) for name, part in rows]
     lines += [line, _row("Sum/Avg", width, score), line]
     columns = list(zip(*(_rates(part) for _, part in rows), strict=True))
-    sizes = list(
-        zip(*((len(part.utterances), part.words.reference_length) for _, part in rows), strict=True)
-    )
+    sizes = list(zip(*((len(part.utterances), part.words.reference_length) for _, part in rows), strict=True))
     for name, of in (("Mean", statistics.fmean), ("S.D.", _deviation), ("Median", statistics.median)):
         counts = " ".join(f"{of(column):6.1f}" for column in sizes)
         lines.append(f"| {name:{width}} | {counts} | {_percent([of(column) for column in columns])} |")

@@ -29,7 +29,9 @@ def test_paragraphs_end_at_pauses() -> None:
 def test_html() -> None:
     """Marks in a text that are taken for HTML, a doubtful word that looks like others, a file that loads."""
     spoken = (Word("stand", 3661.5, 3662.0, 0.97), Word("<b>&", 3662.0, 3662.5, 0.31))
-    one = RecordingTranscript(id="talk", text="stand <b>&", words=spoken, audio_filepath="my talks/Käthe 1.m4a")
+    one = RecordingTranscript(
+        id="talk", text="stand <b>&", words=spoken, audio_filepath="my talks/Käthe 1.m4a"
+    )
     page = format_html(one)
     assert "<h1>Käthe 1.m4a</h1>" in page
     assert '[1:01:01]</span> stand <u title="0.31">&lt;b&gt;&amp;</u></p>' in page
