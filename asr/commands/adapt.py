@@ -60,8 +60,8 @@ class AdaptSettings:
     def __post_init__(self) -> None:
         if not self.text and not self.words:
             raise SettingsError(
-                "neither --text nor --words is given. Expected text files with a sentence a line, files with a "
-                "word a line, or both."
+                "neither --text nor --words is given. Expected text files with a sentence a line, files "
+                "with a word a line, or both."
             )
 
 

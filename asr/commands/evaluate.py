@@ -120,7 +120,7 @@ def _read(settings: EvaluateSettings) -> tuple[list[Utterance], dict[str, str]]:
 
 
 def _write_for_sclite(folder: Path, found: Evaluation) -> None:
-    """Write what was compared, words with their times and errors by speaker, in the formats of NIST's sclite."""
+    """Write what was compared, words with times and errors by speaker, in the formats of NIST's sclite."""
     pairs = list(zip(found.score.utterances, found.hypotheses, strict=True))
     contents = {
         "reference.trn": [format_trn(RecordingTranscript(id=one.id, text=one.reference)) for one, _ in pairs],

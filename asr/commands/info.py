@@ -18,8 +18,8 @@ __all__ = ["InfoSettings", "run"]
 class InfoSettings:
     """Show what a model file says of itself: network, tokens, text rules, origin, tuned weights.
 
-    The origin has the command, the commit and the versions that trained it; with the same ones and on a CPU of
-    the same kind, the command gives the same weights again.
+    The origin has the command, the commit and the versions that trained it; with the same ones and on a CPU
+    of the same kind, the command gives the same weights again.
     """
 
     # a .safetensors file that `asr train` has written, a folder of `asr adapt`, or a name: english
@@ -60,8 +60,8 @@ def _network(model: AcousticModel) -> dict[str, str]:
     weights = sum(weight.numel() for weight in model.parameters())
     directions = "both directions" if encoder.layers.bidirectional else "one direction"
     return {
-        "network": f"{recurrent.depth} layers of {recurrent.width} {encoder.layers.cell} units, {directions}; "
-        f"{weights / 1e6:.1f} M weights",
+        "network": f"{recurrent.depth} layers of {recurrent.width} {encoder.layers.cell} units, "
+        f"{directions}; {weights / 1e6:.1f} M weights",
         "features": f"{features.n_mels} log-mel bands at {features.sample_rate} Hz, normalised by "
         f"{features.normalize}; a step of {1000 * model.step_s:g} ms",
         "criterion": encoder.loss.criterion,

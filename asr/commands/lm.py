@@ -32,7 +32,7 @@ class NgramTrainSettings:
         tyro.conf.Positional[tuple[Path, ...]],
         tyro.conf.arg(metavar="TEXT...", help_behavior_hint="(required)"),
     ]
-    """Text files, one sentence a line, in UTF-8, plain or .gz, .xz or .bz2; or manifests; - is the standard input.
+    """Text files, one sentence a line, in UTF-8, plain or .gz, .xz or .bz2, or manifests; - is stdin.
     Their text should be written as the transcripts are; see --normalizer."""
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"], metavar="FILE")]
     """The model: .bin (fast to load), .arpa or .arpa.gz (for other tools)."""
@@ -230,7 +230,7 @@ class LmScoreSettings:
         tyro.conf.Positional[tuple[Path, ...]],
         tyro.conf.arg(metavar="TEXT...", help_behavior_hint="(required)"),
     ]
-    """Text files, one sentence a line, in UTF-8, plain or .gz, .xz or .bz2; or manifests; - is the standard input."""
+    """Text files, one sentence a line, in UTF-8, plain or .gz, .xz or .bz2, or manifests; - is stdin."""
     lm: Annotated[Path, tyro.conf.arg(metavar="FILE")]
     """The model: .bin, .arpa or .arpa.gz, from `asr lm train` or elsewhere, or a network's .safetensors."""
     normalizer: Annotated[str, tyro.conf.arg(metavar="NAME")] = "verbatim"

@@ -78,8 +78,8 @@ def _score_segments(reference: Path, hypothesis: Path, normalizer: str) -> "Scor
     segments = read_stm(reference)
     if hypothesis.suffix.lower() not in WITH_TIMES:
         raise DataError(
-            f"{hypothesis}: has no times of words, by which the segments of {reference} are scored. Expected a "
-            "ctm, or the JSON of `asr transcribe`."
+            f"{hypothesis}: has no times of words, by which the segments of {reference} are scored. "
+            "Expected a ctm, or the JSON of `asr transcribe`."
         )
     texts = texts_of_segments(segments, reference, read_transcripts(hypothesis), hypothesis)
     rows = [(one, text) for one, text in zip(segments, texts, strict=True) if one.text is not None]
@@ -90,7 +90,7 @@ def _score_segments(reference: Path, hypothesis: Path, normalizer: str) -> "Scor
             [one.id for one, _ in rows],
             normalizer,
             speakers=[one.speaker for one, _ in rows],
-        )  # fmt: skip
+        )
     )
 
 

@@ -54,8 +54,8 @@ class TranscribeSettings:
     # a model that ships with asr, english or english-fast (searches less), a folder of `asr adapt`, or a
     # .safetensors of `asr train`
     model: Annotated[Path, tyro.conf.arg(metavar="MODEL")] = DEFAULT_MODEL
-    # txt, json (one object per line, with word times and confidences), srt, vtt, tsv, ctm, textgrid, trn, html
-    # (to read, for browsers and word processors); several into --output-dir
+    # txt, json (one object per line, with word times and confidences), srt, vtt, tsv, ctm, textgrid, trn,
+    # html (to read, for browsers and word processors); several into --output-dir
     format: Annotated[
         tuple[str, ...],
         tyro.conf.UseAppendAction,

@@ -1,7 +1,7 @@
 """Text files in, blocks of lines out: one sentence a line, in UTF-8, plain or compressed.
 
-gzip, xz and bzip2 are recognised by their first bytes; `-` is the standard input. Of a manifest (JSON Lines with
-`text`) the transcripts are the lines. Only a block of text is in memory.
+gzip, xz and bzip2 are recognised by their first bytes; `-` is the standard input. Of a manifest (JSON Lines
+with `text`) the transcripts are the lines. Only a block of text is in memory.
 """
 
 import bz2

@@ -22,8 +22,8 @@ from asr.errors import AudioError, SettingsError
 from asr.frontend.audio import to_waveform
 from asr.frontend.segmentation import SegmentationConfig
 from asr.model.acoustic import AcousticModel
-from asr.recognition.long_emissions import recording_emissions
 from asr.recognition.long_audio import recognise_recordings
+from asr.recognition.long_emissions import recording_emissions
 from asr.recognition.recognise import Recognised, Segment
 from asr.recognition.streaming import RecognitionStream, StreamConfig
 

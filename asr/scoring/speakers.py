@@ -19,10 +19,10 @@ _HEADS = ("Corr", "Sub", "Del", "Ins", "Err", "S.Err")
 
 
 def speaker_report(score: Score) -> str:
-    """A line a speaker, in the order of their names; then all together, and mean, deviation and median of speakers.
+    """A line a speaker, by their names; then all together, and mean, deviation and median of speakers.
 
-    Utterances of no speaker count in the sum alone. Rates are percent of the words (characters, phones) in the
-    references; S.Err is the share of utterances with an error.
+    Utterances of no speaker count in the sum alone. Rates are percent of the words (characters, phones) in
+    the references; S.Err is the share of utterances with an error.
 
     Returns:
         The lines; "" where no speaker is known, or a reference has no words.

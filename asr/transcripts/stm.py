@@ -1,4 +1,4 @@
-"""NIST's stm: the true text of each part of a recording, with its times; words are scored where they are said.
+"""NIST's stm: the true text of each part of a recording; words are scored where they are said.
 
     ;; a comment
     talk 1 anna 0.00 4.35 <o,f0,female> stand in the ice box
@@ -58,8 +58,8 @@ def read_stm(path: Path) -> list[StmSegment]:
     """Read an stm file; comments (;;) and labels (<o,f0,male>) are left out.
 
     Raises:
-        DataError: the file cannot be read, or a line is not recording, channel, speaker, start, end and text, or
-            holds alternatives.
+        DataError: the file cannot be read, or a line is not recording, channel, speaker, start, end and text,
+            or holds alternatives.
     """
     segments: list[StmSegment] = []
     optional: list[str] = []
@@ -104,8 +104,8 @@ def texts_of_segments(
 ) -> list[str]:
     """What was recognised in each segment.
 
-    A word belongs to the segment in which its middle is, or else to the nearest one of its recording, where it
-    counts as inserted; a word in a segment that is not scored is left out, and counted in the log.
+    A word belongs to the segment in which its middle is, or else to the nearest one of its recording, where
+    it counts as inserted; a word in a segment that is not scored is left out, and counted in the log.
 
     Args:
         segments: of the true texts.

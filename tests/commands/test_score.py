@@ -55,7 +55,7 @@ def test_files_of_one_recording(tmp_path: Path) -> None:
     for reference in ("ref.srt", "ref.txt"):
         result = run(ScoreSettings(tmp_path / reference, tmp_path / "hyp.srt"))
         assert "%WER 33.33 [ 1 / 3, 0 ins, 0 del, 1 sub ]" in result
-    with pytest.raises(DataError, match="a.csv: files of this format are not read"):
+    with pytest.raises(DataError, match=r"a\.csv: files of this format are not read"):
         run(ScoreSettings(tmp_path / "ref.txt", tmp_path / "a.csv"))
 
 
@@ -109,9 +109,9 @@ def test_an_stm_needs_times(tmp_path: Path) -> None:
     """Texts without times scored as if all were in one segment; reference and hypothesis exchanged."""
     (tmp_path / "ref.stm").write_text(STM)
     (tmp_path / "hyp.trn").write_text("a b c (talk)\n")
-    with pytest.raises(DataError, match="hyp.trn: has no times of words"):
+    with pytest.raises(DataError, match=r"hyp\.trn: has no times of words"):
         run(ScoreSettings(tmp_path / "ref.stm", tmp_path / "hyp.trn"))
-    with pytest.raises(DataError, match="ref.stm: an stm has true texts, and is the first file"):
+    with pytest.raises(DataError, match=r"ref\.stm: an stm has true texts, and is the first file"):
         run(ScoreSettings(tmp_path / "hyp.trn", tmp_path / "ref.stm"))
     rows = {"id": "talk", "text": "a b c"}
     (tmp_path / "hyp.jsonl").write_text(json.dumps(rows) + "\n")

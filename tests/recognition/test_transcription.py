@@ -55,7 +55,7 @@ def test_log_probs(tones: Any) -> None:
         kept = [token for before, token in zip([0, *best], best, strict=False) if token not in (0, before)]
         assert "".join(model.tokens[token] for token in kept) == model.transcribe(file).text
         assert np.allclose(model.log_probs(file), log_probs, atol=1e-5)
-    with pytest.raises(AudioError, match="missing.wav: no such file"):
+    with pytest.raises(AudioError, match=r"missing\.wav: no such file"):
         model.log_probs("missing.wav")
 
 
