@@ -89,7 +89,8 @@ def read_folder(
         raise DataError(
             f"{root}: no recording with a transcript: {len(files.audio)} recordings, "
             f"{len(files.texts)} other files{_endings(files.texts)}.{cause} Expected one of "
-            f"{', '.join(LAYOUTS)}: see docs/your-data.md. Put a name.txt beside each name.wav, or correct the path."
+            f"{', '.join(LAYOUTS)}: see docs/your-data.md. Put a name.txt beside "
+            "each name.wav, or correct the path."
         )
     clips = _with_ids(_with_speakers(clips, root), root)
     splits, split_by = _split(clips, root, seed)
