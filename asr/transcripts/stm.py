@@ -132,8 +132,8 @@ def texts_of_segments(
         name = one.recording_id or one.id
         known = channels.get(name, [])
         # with one channel on both sides its name does not matter: 1 and A are the same then
-        channel = known[0] if len(known) == 1 else _channel_name(one, known)
-        if channel is None:
+        named = known[0] if len(known) == 1 else _channel_name(one, known)
+        if named is None:
             raise DataError(
                 f"{path}: {name} has no segment in {reference}, which has {first_few([*channels], _NAMED)}. "
                 "Expected the same recordings and channels in both."
@@ -146,9 +146,7 @@ def texts_of_segments(
         found.add(name)
         for word in sorted(one.words, key=lambda word: word.start_s):
             middle_s = one.offset_s + (word.start_s + word.end_s) / 2
-            nearest = min(
-                by_recording[name, channel], key=lambda index: _distance_s(segments[index], middle_s)
-            )
+            nearest = min(by_recording[name, named], key=lambda index: _distance_s(segments[index], middle_s))
             ignored += segments[nearest].text is None
             words[nearest].append(word.text)
     if missing := [name for name in channels if name not in found]:
