@@ -252,6 +252,10 @@ COMMANDS: dict[str, Entry] = {
         "what is wrong with manifests: audio, transcripts, speakers, alphabet",
         "commands.doctor:DoctorSettings",
     ),
+    "info": Command(
+        "what a model is, how it was trained, and the command that trains it again",
+        "commands.info:InfoSettings",
+    ),
     "export": Command("a model as an ONNX graph, for other runtimes", "commands.export:ExportSettings"),
     "corpus": _CORPUS,
     "lm": _LM,
@@ -276,6 +280,7 @@ _ASR = Group(
   asr adapt english --text minutes.txt --words names.txt -o my-model
   asr augment recording.wav --out augmented --augment.noise-share 1
   asr doctor train.jsonl dev.jsonl
+  asr info runs/mine/model.safetensors
   asr export runs/mine/model.safetensors -o mine.onnx
   asr corpus prepare yesno --download -o manifests
   asr lm train text.txt --order 3 -o lm.bin

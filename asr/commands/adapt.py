@@ -1,6 +1,7 @@
 """`asr adapt`: a model that ships, fitted to a subject by text and words, without a recording."""
 
 import lzma
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,9 +10,9 @@ from typing import Annotated
 
 import tyro
 
-from asr.errors import SettingsError
+from asr.errors import DataError, SettingsError
 from asr.files import file_digest
-from asr.lm.adaptation import adapt_lm, read_subject_text
+from asr.lm.adaptation import SubjectText, adapt_lm, read_subject_text
 from asr.lm.ngram.model import NgramModel
 from asr.model.acoustic import AcousticModel
 from asr.model.saved import load_model, save_settings
@@ -41,23 +42,27 @@ class AdaptSettings:
     Text becomes an n-gram model, which is interpolated into the model's language model, with the weight with
     which both together predict lines best that are held out. Words that the model's lexicon lacks are
     pronounced, by CMUdict or by letter-to-sound, and listed in OUT/words.txt: correct it, and run again with
-    --lexicon OUT/words.txt. OUT is a --model like one that ships.
+    --lexicon OUT/words.txt. OUT is a --model like one that ships. --words alone is enough where there is no
+    text: each becomes as probable as a word that is said once in 10,000.
     """
 
     # a name such as english, or a folder that `asr adapt` has written
     model: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
-    # text files about the subject, one sentence a line, plain or .gz, .xz or .bz2; numbers as words
-    text: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="TEXT...")]
     # folder for the adapted model
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"], metavar="OUT")]
+    # text files about the subject, one sentence a line, plain or .gz, .xz or .bz2; numbers as words
+    text: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="TEXT...")] = ()
     # text files with a word a line, which the model should know, in the text or not
     words: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="WORDS...")] = ()
     # a word and its phones a line: pronunciations that take precedence over all others
     lexicon: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
 
     def __post_init__(self) -> None:
-        if not self.text:
-            raise SettingsError("--text names no file. Expected one or more, with a sentence a line.")
+        if not self.text and not self.words:
+            raise SettingsError(
+                "neither --text nor --words is given. Expected text files with a sentence a line, files "
+                "with a word a line, or both."
+            )
 
 
 @dataclass(frozen=True)
@@ -98,7 +103,7 @@ def run(settings: AdaptSettings) -> str:
     spell(given.entries, model.settings.tokenizer, given)  # phones that the model does not have are named
     rules = model.settings.text_normalizer
     with TemporaryDirectory() as folder:
-        text = read_subject_text(settings.text, rules)
+        text = read_subject_text(settings.text, rules) if settings.text else SubjectText([], Counter())
         wanted = [
             part for word in (read_words(settings.words) if settings.words else ())
             for part in normalize(word, rules).split()
@@ -106,6 +111,11 @@ def run(settings: AdaptSettings) -> str:
         words = dict.fromkeys([*wanted, *given.entries, *text.words])
         added = _pronounce(list(words), source, given)
         known = [word for word in words if word in added.entries or source.spellings(word)]
+        if not known:
+            named = ", ".join(str(path) for path in (*settings.text, *settings.words))
+            raise DataError(
+                f"{named}: no word that can be pronounced. Expected words in letters, one a line."
+            )
         adapted = adapt_lm(lm, str(settings.model), text, known, Path(folder))
     out = ModelFiles.of_folder(settings.output)
     log_probs = {word: found for word, found in source.log_probs.items() if word not in added.entries}
@@ -123,12 +133,14 @@ def run(settings: AdaptSettings) -> str:
     }
     tuned = _move_tunings(model, files, out)
     save_settings(out.path, files.path, model, {"adapted": adaptation})  # last: it has the others' digests
-    lines = [
-        f"text: {len(text.lines):,} lines, {text.words.total():,} words",
-        f"weights: {', '.join(f'{name} {weight:.2f}' for name, weight in adapted.weights.items())}",
-        f"perplexity of lines that were held out: {adapted.before:.1f}, with the other lines "
-        f"{adapted.after:.1f}",
-    ]
+    digits = 2 if text.lines else 4
+    lines = [f"weights: {', '.join(f'{name} {one:.{digits}f}' for name, one in adapted.weights.items())}"]
+    if text.lines:
+        lines.insert(0, f"text: {len(text.lines):,} lines, {text.words.total():,} words")
+        lines.append(
+            f"perplexity of lines that were held out: {adapted.before:.1f}, with the other lines "
+            f"{adapted.after:.1f}"
+        )
     return "\n".join([*lines, *_describe(added, text.words, listed), tuned, _usage(settings)])
 
 

@@ -54,7 +54,8 @@ class AlignSettings:
     ] = ()
     # folder for a file of each recording and format, written as soon as it is known; nothing goes to stdout
     output_dir: Annotated[
-        Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="(default: none, but stdout)")
+        Path | None,
+        tyro.conf.arg(aliases=["-o"], metavar="DIR", help_behavior_hint="(default: none, but stdout)"),
     ] = None
     aligner: Annotated[AlignerSettings, tyro.conf.arg(name="")] = field(default_factory=AlignerSettings)
 

@@ -23,6 +23,7 @@ from asr.model.shipped import find_model
 from asr.report.evaluation import about_evaluation, describe_settings, write_page
 from asr.scoring.evaluation import Evaluation
 from asr.scoring.results import result_json, write_score_folder
+from asr.scoring.speakers import speaker_report
 from asr.scoring.wer import Score
 from asr.torchrun import rank_and_world_size
 from asr.transcripts.record import RecordingTranscript
@@ -39,11 +40,15 @@ class EvaluateSettings:
     manifest: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="MANIFEST")]
     # a .safetensors file that `asr train` has written, or a name: english, english-fast
     model: Annotated[Path, tyro.conf.arg(metavar="MODEL")]
-    # folder for report.html, score.json, results.jsonl, alignments.txt, and for sclite reference.trn,
-    # hypothesis.trn and hypothesis.ctm
+    # folder for report.html, score.json, results.jsonl, alignments.txt, speakers.txt, and for sclite
+    # reference.trn, hypothesis.trn and hypothesis.ctm
     out: Annotated[
         Path | None,
-        tyro.conf.arg(metavar="DIR", help_behavior_hint="(default: MODEL.MANIFEST.results by the model)"),
+        tyro.conf.arg(
+            aliases=["-o"],
+            metavar="DIR",
+            help_behavior_hint="(default: MODEL.MANIFEST.results by the model)",
+        ),
     ] = None
     # the page to look at, one HTML file with sounds and pictures
     report: Annotated[
@@ -115,7 +120,7 @@ def _read(settings: EvaluateSettings) -> tuple[list[Utterance], dict[str, str]]:
 
 
 def _write_for_sclite(folder: Path, found: Evaluation) -> None:
-    """Write what was compared, and the words with their times, in the formats of NIST's sclite."""
+    """Write what was compared, words with times and errors by speaker, in the formats of NIST's sclite."""
     pairs = list(zip(found.score.utterances, found.hypotheses, strict=True))
     contents = {
         "reference.trn": [format_trn(RecordingTranscript(id=one.id, text=one.reference)) for one, _ in pairs],
@@ -126,6 +131,8 @@ def _write_for_sclite(folder: Path, found: Evaluation) -> None:
             format_ctm(RecordingTranscript(id=one.id, words=found.words)) for one, found in pairs
         ],
     }
+    if by_speaker := speaker_report(found.score):
+        contents["speakers.txt"] = [by_speaker]
     for name, lines in contents.items():
         write_text(folder / name, lines)
 

@@ -28,8 +28,8 @@ _NO_TEXT = "no TEXT is given. One text file or more was expected; - is the stand
 class NgramTrainSettings:
     """Train an n-gram language model with modified Kneser-Ney smoothing, as KenLM's lmplz does."""
 
-    # Text files, one sentence a line, in UTF-8, plain or .gz, .xz or .bz2; - is the standard input. Their
-    # text should be written as the transcripts are; see --normalizer.
+    # Text files, one sentence a line, in UTF-8, plain or .gz, .xz or .bz2, or manifests; - is the standard
+    # input. Their text should be written as the transcripts are; see --normalizer.
     texts: Annotated[
         tyro.conf.Positional[tuple[Path, ...]],
         tyro.conf.arg(metavar="TEXT...", help_behavior_hint="(required)"),
@@ -226,7 +226,8 @@ def run_convert(settings: NgramConvertSettings) -> str:
 class LmScoreSettings:
     """Perplexity of a language model on texts, and its rate of unknown words."""
 
-    # Text files, one sentence a line, in UTF-8, plain or .gz, .xz or .bz2; - is the standard input.
+    # Text files, one sentence a line, in UTF-8, plain or .gz, .xz or .bz2, or manifests; - is the standard
+    # input.
     texts: Annotated[
         tyro.conf.Positional[tuple[Path, ...]],
         tyro.conf.arg(metavar="TEXT...", help_behavior_hint="(required)"),

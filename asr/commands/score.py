@@ -17,7 +17,8 @@ class ScoreSettings:
     """Word and character error rate of one text file against another.
 
     A text file has one utterance per line. Files that end in .trn, .ctm or .jsonl have utterance ids, by
-    which they are matched.
+    which they are matched. A reference that ends in .stm has segments of recordings; words of a .ctm are
+    scored in the segment in which they are said.
     """
 
     # Text file with the true texts.

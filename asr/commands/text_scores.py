@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from asr.errors import DataError, SettingsError
 from asr.files import read_lines
-from asr.transcripts.formats import OF_ONE, WITH_IDS, read_transcripts, texts_by_id
+from asr.transcripts.formats import OF_ONE, WITH_IDS, WITH_TIMES, read_transcripts, texts_by_id
+from asr.transcripts.stm import read_stm, texts_of_segments
 
 if TYPE_CHECKING:
     from asr.scoring.wer import Score
@@ -15,7 +16,7 @@ __all__ = ["score_texts"]
 
 log = logging.getLogger("asr")
 
-_NO_LINES = (".stm", ".csv")  # whose lines have more than texts, and which nothing here reads
+_NO_LINES = (".csv",)  # whose lines have more than texts, and which nothing here reads
 
 
 def score_texts(reference: Path, hypothesis: Path, normalizer: str, *, ids: bool) -> "Score":
@@ -42,6 +43,13 @@ def score_texts(reference: Path, hypothesis: Path, normalizer: str, *, ids: bool
                 f"{path}: files of this format are not read. Expected a text, one line an utterance, or trn, "
                 f"ctm or jsonl. Write `TEXT (ID)` for each utterance into a .trn file."
             )
+    if hypothesis.suffix.lower() == ".stm":
+        raise DataError(
+            f"{hypothesis}: an stm has true texts, and is the first file. Expected what was recognised, with "
+            "times of words: ctm, or the JSON of `asr transcribe`."
+        )
+    if reference.suffix.lower() == ".stm":
+        return _score_segments(reference, hypothesis, normalizer)
     suffixes = {reference.suffix.lower(), hypothesis.suffix.lower()}
     if suffixes & {*OF_ONE} and not suffixes & {*WITH_IDS}:
         name = reference.stem
@@ -60,6 +68,30 @@ def score_texts(reference: Path, hypothesis: Path, normalizer: str, *, ids: bool
             )  # fmt: skip
         hypotheses = {**dict.fromkeys(empty, ""), **hypotheses}
     return score_by_id(references, hypotheses, reference, hypothesis, normalizer)
+
+
+def _score_segments(reference: Path, hypothesis: Path, normalizer: str) -> "Score":
+    """Score words with times against the segments of an stm."""
+    from asr.scoring.text_files import warn_about_case
+    from asr.scoring.wer import score
+
+    segments = read_stm(reference)
+    if hypothesis.suffix.lower() not in WITH_TIMES:
+        raise DataError(
+            f"{hypothesis}: has no times of words, by which the segments of {reference} are scored. "
+            "Expected a ctm, or the JSON of `asr transcribe`."
+        )
+    texts = texts_of_segments(segments, reference, read_transcripts(hypothesis), hypothesis)
+    rows = [(one, text) for one, text in zip(segments, texts, strict=True) if one.text is not None]
+    return warn_about_case(
+        score(
+            [one.text or "" for one, _ in rows],
+            [text for _, text in rows],
+            [one.id for one, _ in rows],
+            normalizer,
+            speakers=[one.speaker for one, _ in rows],
+        )
+    )
 
 
 def _whole_text(path: Path) -> str:

@@ -54,8 +54,8 @@ class TranscribeSettings:
     # a model that ships with asr, english or english-fast (searches less), a folder of `asr adapt`, or a
     # .safetensors of `asr train`
     model: Annotated[Path, tyro.conf.arg(metavar="MODEL")] = DEFAULT_MODEL
-    # txt, json (one object per line, with word times and confidences), srt, vtt, tsv, ctm, textgrid, trn;
-    # several into --output-dir
+    # txt, json (one object per line, with word times and confidences), srt, vtt, tsv, ctm, textgrid, trn,
+    # html (to read, for browsers and word processors); several into --output-dir
     format: Annotated[
         tuple[str, ...],
         tyro.conf.UseAppendAction,
@@ -63,7 +63,8 @@ class TranscribeSettings:
     ] = ()
     # folder for a file of each recording and format, written as soon as it is known; nothing goes to stdout
     output_dir: Annotated[
-        Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="(default: none, but stdout)")
+        Path | None,
+        tyro.conf.arg(aliases=["-o"], metavar="DIR", help_behavior_hint="(default: none, but stdout)"),
     ] = None
     # leave out recordings whose files are in --output-dir already, by their names; always under torchrun
     skip_existing: tyro.conf.FlagCreatePairsOff[bool] = False

@@ -16,7 +16,8 @@ import gzip
 import io
 import re
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Literal
 
@@ -48,9 +49,10 @@ def convert(utterances: Sequence[Utterance], target: Target, folder: Path) -> li
     contents = CONVERTERS[target](utterances)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for name, text in contents.items():
-            with atomic_path(folder / name) as temporary:
+        with ExitStack() as stack:  # all files get their names at the end, or none: half a folder misleads
+            for name, text in contents.items():
                 data = text.encode("utf-8", errors="surrogateescape")
+                temporary = stack.enter_context(atomic_path(folder / name))
                 temporary.write_bytes(gzip.compress(data, mtime=0) if name.endswith(".gz") else data)
     except OSError as error:
         raise DataError(f"{folder}: cannot be written: {error.strerror}. Choose another folder.") from error

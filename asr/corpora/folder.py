@@ -29,6 +29,7 @@ _SPLITS = {
 }  # fmt: skip
 _NO_SPEAKER = frozenset({"wav", "wavs", "flac", "clips", "audio", "recordings", "data", *_SPLITS})
 _OVERSHOOT_S = 0.5  # that a segment may end after its recording, as in Kaldi's extract-segments
+_ENDINGS = 4  # that a message names
 _LARGEST_SHARE = 0.25  # of the utterances, that a held-out speaker may have
 
 
@@ -87,14 +88,22 @@ def read_folder(
         cause = f" {causes[0].what}: {causes[0].why.rstrip('.')}." if causes else ""
         raise DataError(
             f"{root}: no recording with a transcript: {len(files.audio)} recordings, "
-            f"{len(files.texts)} other files.{cause} Expected one of {', '.join(LAYOUTS)}: see "
-            "docs/your-data.md. Put a name.txt beside each name.wav, or correct the path."
+            f"{len(files.texts)} other files{_endings(files.texts)}.{cause} Expected one of "
+            f"{', '.join(LAYOUTS)}: see docs/your-data.md. Put a name.txt beside "
+            "each name.wav, or correct the path."
         )
     clips = _with_ids(_with_speakers(clips, root), root)
     splits, split_by = _split(clips, root, seed)
     collector = _collect(clips, splits, files)
     reading = collector.finish()
     return FolderReading(reading.splits, files.left_out + reading.left_out, dict(found), split_by)
+
+
+def _endings(paths: Sequence[Path]) -> str:
+    """Which endings files have, the most frequent first; "" where there is no file."""
+    counts = Counter(path.suffix or path.name for path in paths)
+    named = [f"{count:,} {ending}" for ending, count in counts.most_common(_ENDINGS)]
+    return f" ({', '.join(named)}{', ...' if len(counts) > _ENDINGS else ''})" if named else ""
 
 
 def check_outside(root: Path, output: Path, option: str) -> None:

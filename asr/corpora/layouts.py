@@ -1,6 +1,6 @@
 """How folders of recordings with transcripts are laid out: one function a layout, all tried on any folder.
 
-    kaldi        wav.scp with plain paths, text, segments, utt2spk
+    kaldi        wav.scp with paths, or commands that only decode, text, segments, utt2spk
     manifest     JSON Lines of NeMo and of this package: audio_filepath, text, duration, offset, speaker
     metadata     fields between |: LJSpeech's (id|text|text) and Coqui's (audio_file|text|speaker_name)
     table        .tsv and .csv with columns for recording and transcript, such as path and sentence
@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from asr.corpora.corpus import LeftOut
+from asr.corpora.kaldi_commands import decoded_file
 from asr.errors import DataError
 from asr.files import encoding_of, not_utf8, read_lines
 from asr.frontend.audio_files import AUDIO_SUFFIXES
@@ -39,6 +40,10 @@ _AUDIO = ("audio_filepath", "audio_file", "audio", "audio_path", "path", "file",
           "filepath", "file_path", "wav", "wav_filename", "wav_path")  # fmt: skip
 _TEXT = ("text", "transcript", "transcription", "sentence", "normalized_text", "raw_text")
 _SPEAKER = ("speaker", "speaker_id", "speaker_name", "client_id")
+_A_COMMAND = (
+    "a command, and none that only decodes a file with cat, sph2pipe, flac, sox or ffmpeg; commands are not "
+    "run. Write its output to a file, and name that"
+)
 _SEPARATOR = re.compile(r"(?i)sep=(.)")
 _REJECTED = ("invalidated", "other", "reported")  # lists of Common Voice
 _BESIDE = (".txt", ".lab", ".textgrid", ".srt", ".vtt")
@@ -159,14 +164,17 @@ class FolderFiles:
 def _kaldi(files: FolderFiles) -> Iterator[Clip]:
     for scp in (path for path in files.texts if path.name == "wav.scp"):
         folder = scp.parent
-        recordings: dict[str, Path] = {}
+        recordings: dict[str, tuple[Path, int | None]] = {}
         for key, value in files.keyed(scp).items():
-            if value.endswith("|"):
-                files.leave_out(f"{scp}: {key}", "a command, no path")
-            elif found := files.find(value, folder) or files.find(value, Path()):
-                recordings[key] = found
+            decoded = decoded_file(value) if value.endswith("|") else (value, None)
+            if decoded is None:
+                files.leave_out(f"{scp}: {key}", _A_COMMAND)
+                continue
+            name, channel = decoded
+            if found := files.find(name, folder) or files.find(name, Path()):
+                recordings[key] = found, channel
             else:
-                files.leave_out(f"{scp}: {value}", "transcript without audio")
+                files.leave_out(f"{scp}: {name}", "transcript without audio")
         speakers = _optional(files, folder / "utt2spk")
         texts = _optional(files, folder / "text")
         if speakers and (unknown := [key for key in texts if key not in speakers]):
@@ -184,10 +192,10 @@ def _kaldi(files: FolderFiles) -> Iterator[Clip]:
                 continue
             if recording in recordings:
                 until = end if end > start else None
+                audio, channel = recordings[recording]
                 yield Clip(
-                    recordings[recording], text, key, speakers.get(key, ""), start, until,
-                    source=folder / "text",
-                )  # fmt: skip
+                    audio, text, key, speakers.get(key, ""), start, until, channel, source=folder / "text"
+                )
             else:
                 files.leave_out(f"{folder / 'text'}: {key}", "transcript without audio")
 

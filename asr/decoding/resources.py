@@ -131,7 +131,7 @@ class DecodingResources:
         lm = _read_lm(settings, model, "lm", settings.rescore) if settings.lm else None
         rescorer = _read_lm(settings, model, "rescore_lm", True) if settings.rescore_lm else None
         lexicon = _read_lexicon(settings.lexicon, model.settings.tokenizer) if settings.lexicon else None
-        hotwords = parse_hotwords(settings.hotwords)
+        hotwords = parse_hotwords(settings.hotwords, model.settings.text_normalizer)
         key = TuningKey(
             lm=file_digest(settings.lm),
             lexicon=file_digest(settings.lexicon),

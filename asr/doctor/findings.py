@@ -26,6 +26,9 @@ CHECKS: dict[str, Check] = {
     "duration": Check("error", "durations longer than the recording"),
     "empty-text": Check("error", "transcripts without words", unusable=True),
     "alignment": Check("error", "transcripts too long for their audio: CTC cannot align them", unusable=True),
+    "outside": Check(
+        "error", "characters that train lacks: `asr train` stops, or with --text.unknown drop leaves them out"
+    ),
     "silence": Check("error", "silence with a transcript", unusable=True),
     "same-audio-across": Check("error", "recordings that are in two manifests"),
     "unused-audio": Check("warning", "recordings much longer than their durations"),

@@ -9,6 +9,7 @@ from pathlib import Path
 from asr.corpora.utterance import Utterance
 from asr.doctor.audio import AudioFacts
 from asr.doctor.findings import Finding
+from asr.doctor.texts import describe_character
 from asr.errors import AudioError, first_few
 from asr.frontend.features import FeatureConfig, frame_count
 from asr.model.ctc import required_steps
@@ -46,6 +47,7 @@ def set_findings(
     yield from _alignment(manifests, texts)
     yield from _same_audio(manifests, facts)
     yield from _same_texts(manifests, texts)
+    yield from _outside(manifests, texts)
     yield from _shared(manifests, texts)
 
 
@@ -143,6 +145,21 @@ def _same_texts(
             total = sum(repeated.values()) - len(repeated)
             detail = f"{total:,} of {len(texts[name]):,}; {count:,} times {text!r:.50}"
             yield Finding(check="same-text", manifest=name, detail=detail, count=total, value=total)
+
+
+def _outside(
+    manifests: Mapping[str, Sequence[Utterance]], texts: Mapping[str, Sequence[str]]
+) -> Iterator[Finding]:
+    """Characters of later manifests that the first has not: a model of characters cannot write them."""
+    names = list(manifests)
+    alphabet = set().union(*texts[names[0]])
+    if not alphabet:
+        return
+    for name in names[1:]:
+        for one, text in zip(manifests[name], texts[name], strict=True):
+            if unknown := dict.fromkeys(character for character in text if character not in alphabet):
+                detail = f"{', '.join(map(describe_character, unknown))} in {text!r:.60}"
+                yield Finding(check="outside", manifest=name, id=one.id, detail=detail, value=len(unknown))
 
 
 def _shared(

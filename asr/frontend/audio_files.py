@@ -14,7 +14,7 @@ log = logging.getLogger("asr")
 # What a folder is searched for; a file that is named itself may have any ending.
 AUDIO_SUFFIXES = (
     *(".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif", ".au", ".w64", ".caf"),
-    *(".m4a", ".mp4", ".mov", ".aac", ".webm", ".mkv", ".mka", ".wma", ".amr", ".3gp"),
+    *(".m4a", ".mp4", ".mov", ".aac", ".webm", ".mkv", ".mka", ".wma", ".amr", ".3gp", ".sph", ".g722"),
 )
 
 

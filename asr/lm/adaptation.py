@@ -24,6 +24,8 @@ _FOLDS = 5  # each line is held out of one of these models, of much text only th
 _MUCH = 2000  # different lines
 _MIN_LINES = 10  # different ones
 _SMALLEST_WEIGHT = 0.01  # of either model: with 0 its words would be missing
+_WORD_ALONE = 1e-4  # the probability of each word without a text: once in 10,000 words, an hour of speech
+_MOST_WORDS = 0.1  # and of all of them together
 _BITS = 8  # of the values, as in the model that ships
 
 
@@ -32,7 +34,7 @@ class SubjectText:
     """Text of a subject.
 
     Attributes:
-        lines: normalised; none is empty.
+        lines: normalised; none is empty. No line at all: there is no text.
         words: how often each occurs.
     """
 
@@ -48,14 +50,15 @@ class AdaptedLm:
         model: the result.
         weights: of each model in it, by its name: the source, `text`, and `words`, of those that the text
             lacks, where there are any. Together they are 1.
-        before: the source's perplexity of lines that were held out, of the words that it knows.
+        before: the source's perplexity of lines that were held out, of the words that it knows; None without
+            a text.
         after: that of both together, of the same words.
     """
 
     model: NgramModel
     weights: dict[str, float]
-    before: float
-    after: float
+    before: float | None = None
+    after: float | None = None
 
 
 def read_subject_text(texts: Sequence[Path], normalizer: str) -> SubjectText:
@@ -85,7 +88,7 @@ def adapt_lm(
 
     The weight is found on each line with a model of other lines: words that only the held-out lines have are
     unknown to it. Then a model of all lines takes its place. Known words that the text does not have are as
-    probable as one that occurs in it once.
+    probable as one that occurs in it once; without a text, as a word that is said once in 10,000.
 
     Args:
         source: a model of words.
@@ -99,6 +102,11 @@ def adapt_lm(
         DataError: no word of the held-out lines is known.
     """
     vocabulary = dict.fromkeys(vocabulary)
+    if not text.lines:
+        weight = min(_WORD_ALONE * len(vocabulary), _MOST_WORDS)
+        words = _build([" ".join(vocabulary)], vocabulary, 1, folder)
+        mixed = interpolate({name: source, "words": words}, [1 - weight, weight])
+        return AdaptedLm(mixed.quantized(_BITS), {name: 1 - weight, "words": weight})
     different = list(dict.fromkeys(text.lines))
     rows = []
     for fold in range(_FOLDS if len(different) < _MUCH else 1):

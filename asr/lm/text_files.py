@@ -1,12 +1,13 @@
 """Text files in, blocks of lines out: one sentence a line, in UTF-8, plain or compressed.
 
-gzip, xz and bzip2 are recognised by their first bytes; `-` is the standard input. Only a block of text is in
-memory.
+gzip, xz and bzip2 are recognised by their first bytes; `-` is the standard input. Of a manifest (JSON Lines
+with `text`) the transcripts are the lines. Only a block of text is in memory.
 """
 
 import bz2
 import gzip
 import io
+import json
 import lzma
 import sys
 import zlib
@@ -45,7 +46,7 @@ def decompressed(raw: io.BufferedReader) -> io.BufferedReader | gzip.GzipFile | 
 def read_blocks(
     paths: Iterable[Path], progress: Callable[[Path, int], None] | None = None
 ) -> Iterator[tuple[bytes, Path, int]]:
-    """Blocks of whole lines of text files, checked to be UTF-8.
+    """Blocks of whole lines of text files, checked to be UTF-8; of manifests, of their transcripts.
 
     Args:
         paths: the files; `-` is the standard input.
@@ -55,10 +56,10 @@ def read_blocks(
         Some lines, the last with its line feed; the file; the number of the first line.
 
     Raises:
-        DataError: a file cannot be read, is damaged or not UTF-8.
+        DataError: a file cannot be read, is damaged or not UTF-8, or a line of a manifest has no text.
     """
     for path in paths:
-        number, rest = 1, b""
+        number, rest, manifest = 1, b"", False
         try:
             with _open(path) as raw:
                 file = decompressed(raw)
@@ -72,12 +73,14 @@ def read_blocks(
                     lines, rest = rest + lines + feed, tail
                     if number == 1:
                         lines = lines.removeprefix(b"\xef\xbb\xbf")
-                    yield _checked(lines, path, number), path, number
+                        manifest = _is_manifest(lines)
+                    yield _checked(lines, path, number, manifest), path, number
                     number += lines.count(b"\n")
             if number == 1:
                 rest = rest.removeprefix(b"\xef\xbb\xbf")
+                manifest = _is_manifest(rest)
             if rest:
-                yield _checked(rest + b"\n", path, number), path, number
+                yield _checked(rest + b"\n", path, number, manifest), path, number
         except FileNotFoundError:
             raise DataError(
                 f"{path} does not exist. A text file, one sentence a line, was expected."
@@ -90,7 +93,30 @@ def read_blocks(
             ) from None
 
 
-def _checked(lines: bytes, path: Path, number: int) -> bytes:
+def _is_manifest(lines: bytes) -> bool:
+    """Whether the first line is an object of JSON with a text, which nobody writes as a sentence."""
+    try:
+        row = json.loads(lines.split(b"\n", 1)[0])
+    except ValueError:
+        return False
+    return isinstance(row, dict) and "text" in row
+
+
+def _transcripts(lines: bytes, path: Path, number: int) -> bytes:
+    texts = []
+    for line in lines.splitlines():
+        try:
+            text = json.loads(line)["text"] if line.strip() else ""
+            texts.append(" ".join(text.split()))
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise DataError(
+                f"{path} line {number + len(texts)}: no JSON object with a text, as the first line is. A "
+                "manifest, or a text of one sentence a line, was expected."
+            ) from None
+    return "".join(f"{text}\n" for text in texts).encode()
+
+
+def _checked(lines: bytes, path: Path, number: int, manifest: bool) -> bytes:
     if number == 1 and lines.lstrip().startswith(b"\\data\\"):
         raise DataError(
             f"{path} is a language model in ARPA format. Text, one sentence a line, was expected."
@@ -105,4 +131,4 @@ def _checked(lines: bytes, path: Path, number: int) -> bytes:
             f"{path} line {number}: the byte 0x{lines[error.start]:02x} is not UTF-8. UTF-8 was "
             f"expected. {not_utf8(lines, error.start, str(path))}"
         ) from None
-    return lines
+    return _transcripts(lines, path, number) if manifest else lines

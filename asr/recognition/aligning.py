@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ __all__ = ["AlignerSettings", "TextOfRecording", "align_recordings", "read_text"
 
 log = logging.getLogger("asr")
 
-_TEXT_SUFFIXES = (".txt", ".text", ".md")
+_LIKE_A_FILE = re.compile(r"\S*\.[A-Za-z][A-Za-z0-9]{1,4}")  # talk.txt, notes.docx
 
 
 @dataclass(frozen=True)
@@ -111,6 +112,6 @@ def read_text(text: str) -> tuple[str, str]:
     """
     if os.path.isfile(text):
         return "\n".join(read_lines(Path(text))), text
-    if len(text.split()) == 1 and (os.sep in text or text.lower().endswith(_TEXT_SUFFIXES)):
+    if len(text.split()) == 1 and (os.sep in text or _LIKE_A_FILE.fullmatch(text)):
         raise DataError(f"{text} does not exist. Expected a text file, or the words themselves in quotes.")
     return text, "the text"

@@ -23,6 +23,7 @@ from asr.frontend.audio import to_waveform
 from asr.frontend.segmentation import SegmentationConfig
 from asr.model.acoustic import AcousticModel
 from asr.recognition.long_audio import recognise_recordings
+from asr.recognition.long_emissions import recording_emissions
 from asr.recognition.recognise import Recognised, Segment
 from asr.recognition.streaming import RecognitionStream, StreamConfig
 
@@ -127,6 +128,59 @@ class Model:
         )
         transcripts = [_transcript(result) for result in results]
         return transcripts[0] if one else transcripts
+
+    @property
+    def tokens(self) -> tuple[str, ...]:
+        """(vocab,) what each column of `log_probs` stands for: "" for the CTC blank, then the symbols."""
+        return ("", *self.acoustic.settings.tokenizer.symbols)
+
+    @property
+    def step_s(self) -> float:
+        """Seconds from one row of `log_probs` to the next."""
+        return self.acoustic.step_s
+
+    @overload
+    def log_probs(  # type: ignore[overload-overlap]  # as `transcribe`
+        self, audio: Audio, *, sample_rate: int | None = None, batch_s: float = 120.0
+    ) -> NDArray[np.float32]: ...
+
+    @overload
+    def log_probs(
+        self, audio: Sequence[Audio], *, sample_rate: int | None = None, batch_s: float = 120.0
+    ) -> list[NDArray[np.float32]]: ...
+
+    def log_probs(
+        self, audio: Audio | Sequence[Audio], *, sample_rate: int | None = None, batch_s: float = 120.0
+    ) -> NDArray[np.float32] | list[NDArray[np.float32]]:
+        """What the network makes of a recording before any decoding (emissions): of each step, all tokens.
+
+            >>> log_probs = model.log_probs("talk.wav")
+            >>> best = log_probs.argmax(1)
+            >>> [(step * model.step_s, model.tokens[token]) for step, token in enumerate(best) if token]
+
+        A recording of more than 30 s is computed in windows that overlap, and joined.
+
+        Args:
+            audio: as `transcribe` takes it.
+            sample_rate: likewise.
+            batch_s: likewise.
+
+        Returns:
+            (steps, vocab) float32 natural logarithms, which sum to 1 as probabilities; for a list a list of
+            them, in the same order.
+
+        Raises:
+            AudioError, SettingsError: as `transcribe`.
+        """
+        one = isinstance(audio, str | os.PathLike | np.ndarray | Tensor)
+        recordings: Sequence[Any] = [audio] if one else cast(Sequence[Any], audio)
+        segments = [self._segment(item, index, sample_rate) for index, item in enumerate(recordings)]
+        found: list[NDArray[np.float32]] = []
+        for result in recording_emissions(self.acoustic, segments, batch_s):
+            if isinstance(result.outcome, AudioError):
+                raise result.outcome
+            found.append(result.outcome.numpy())
+        return found[0] if one else found
 
     def stream(self, sample_rate: int | None = None, config: StreamConfig | None = None) -> RecognitionStream:
         """Recognise audio while it is spoken.

@@ -14,7 +14,7 @@ from asr.errors import DataError, first_few
 from asr.files import read_lines
 from asr.scoring.wer import Score, score
 
-__all__ = ["read_by_id", "score_by_id", "score_files"]
+__all__ = ["read_by_id", "score_by_id", "score_files", "warn_about_case"]
 
 log = logging.getLogger("asr")
 
@@ -60,7 +60,7 @@ def score_files(reference: Path, hypothesis: Path, *, normalizer: str, ids: bool
             references[0].split()[-1],
         )
     names = [f"line-{number}" for number in range(1, len(references) + 1)]
-    return _warn_about_case(score(references, hypotheses, names, normalizer))
+    return warn_about_case(score(references, hypotheses, names, normalizer))
 
 
 def score_by_id(
@@ -99,7 +99,7 @@ def score_by_id(
             "is an empty transcript), or remove the extra ones."
         )
     texts = [hypotheses[name] for name in references]
-    return _warn_about_case(score(list(references.values()), texts, list(references), normalizer))
+    return warn_about_case(score(list(references.values()), texts, list(references), normalizer))
 
 
 def _lines(path: Path) -> list[str]:
@@ -156,7 +156,7 @@ def _look_like_trn(references: list[str], hypotheses: list[str]) -> bool:
     )
 
 
-def _warn_about_case(result: Score) -> Score:
+def warn_about_case(result: Score) -> Score:
     """Warn where the two sides are written in opposite case: no word could be right."""
     reference_case = _case(utterance.reference for utterance in result.utterances)
     hypothesis_case = _case(utterance.hypothesis for utterance in result.utterances)

@@ -8,6 +8,7 @@ from pathlib import Path
 from asr.corpora.utterance import channel_name
 from asr.errors import DataError, SettingsError
 from asr.transcripts.cue_files import format_srt, format_tsv, format_vtt, read_srt, read_tsv, read_vtt
+from asr.transcripts.document import format_html
 from asr.transcripts.json_rows import format_json, read_json
 from asr.transcripts.record import RecordingTranscript
 from asr.transcripts.sclite import format_ctm, format_trn, read_ctm, read_trn
@@ -15,8 +16,8 @@ from asr.transcripts.subtitles import Subtitle, make_subtitles
 from asr.transcripts.textgrid import format_textgrid, read_textgrid
 
 __all__ = [
-    "FORMATS", "OF_ONE", "WITH_IDS", "Format", "Write", "choose_formats", "join_formats", "read_transcripts",
-    "texts_by_id",
+    "FORMATS", "OF_ONE", "WITH_IDS", "WITH_TIMES", "Format", "Write", "choose_formats", "join_formats",
+    "read_transcripts", "texts_by_id",
 ]  # fmt: skip
 
 log = logging.getLogger("asr")
@@ -52,6 +53,7 @@ FORMATS = {
     "ctm": Format(".ctm", format_ctm, joins=True),
     "textgrid": Format(".TextGrid", format_textgrid),
     "trn": Format(".trn", format_trn, joins=True),
+    "html": Format(".html", format_html),
 }
 """Every format that can be written, by the name that the command line takes."""
 
@@ -106,6 +108,9 @@ _READERS: dict[str, Callable[[Path], list[RecordingTranscript]]] = {
 
 WITH_IDS = (".trn", ".ctm", ".jsonl", ".json")
 """Suffixes of files with many transcripts, each with the id of its utterance."""
+
+WITH_TIMES = (".ctm", ".jsonl", ".json", ".textgrid")
+"""Suffixes of files that have the times of words."""
 
 OF_ONE = (".srt", ".vtt", ".tsv", ".textgrid")
 """Suffixes of files with the transcript of one recording."""

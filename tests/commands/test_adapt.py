@@ -100,6 +100,22 @@ def test_text_and_words_become_a_model(source: Path, text: Path, tmp_path: Path,
     assert f"language model {files.lm}, lexicon {files.lexicon}; lm-weight 0.7, word-bonus 0.3" in said
 
 
+def test_words_without_a_text(source: Path, tmp_path: Path, run: Run) -> None:
+    """Names that can only be given together with ten sentences; a word that the model would never choose."""
+    out, words = tmp_path / "mine", tmp_path / "words.txt"
+    words.write_text("Jet\nvalve\n")
+    status, printed, said = run("adapt", source, "--words", words, "-o", out)
+    assert status == 0, said
+    assert f"weights: {source} 0.9998, words 0.0002\n" in printed
+    assert "perplexity" not in printed
+    assert "words: 1 added, 1 of them by letter-to-sound (jet)" in printed
+    assert {"jet", "valve", "tree"} < NgramModel.load(out / "lm.bin").ids.keys()
+    words.write_text("2024\n")
+    status, _, said = run("adapt", source, "--words", words, "-o", out)
+    assert (status, "words.txt: no word that can be pronounced" in said) == (2, True)
+    assert "neither --text nor --words" in run("adapt", source, "-o", out)[2]
+
+
 def test_corrections_are_taken(source: Path, text: Path, tmp_path: Path, run: Run) -> None:
     """A list that is corrected in vain, and a word that already had a pronunciation."""
     out = tmp_path / "mine"

@@ -131,6 +131,7 @@ def test_bad_input(tones: Any, talk: Path, run: Run, tmp_path: Path) -> None:
     cases: list[tuple[list[Any], str]] = [
         ([talk], "TEXT is missing, what is said in the recording."),
         ([talk, "gone.txt"], "gone.txt does not exist. Expected a text file, or the words themselves"),
+        ([talk, "notes.docx"], "notes.docx does not exist. Expected a text file"),
         ([talk, tmp_path / "latin.txt"], "latin.txt line 1: byte 0xe9"),
         ([talk, tmp_path / "none.txt"], "none.txt: the text is empty."),
         ([talk, "привет"], "the text: none of its words can be written in the model's characters"),

@@ -56,7 +56,7 @@ def test_score_and_files(
     """A wrong count, a normaliser that is not named, or results that are not those of the score."""
     out = tmp_path / "deep" / "out"
     path = manifest({0: "ab a c", 7: "cc"})
-    status, text, err = evaluate(capsys, tones, path, "--out", str(out))
+    status, text, err = evaluate(capsys, tones, path, "-o", str(out))
     assert status == 0
     lines = text.splitlines()
     assert lines[0] == "%WER 10.53 [ 2 / 19, 1 ins, 1 del, 0 sub ]"
@@ -224,6 +224,8 @@ def test_interval_over_speakers(tones: Any, tmp_path: Path, run: Any) -> None:
     assert "95% interval of the WER: 0.00 to 0.00 (bootstrap over speakers: 6)" in out.splitlines()
     interval = json.loads((tmp_path / "out" / "score.json").read_text())["interval"]
     assert (interval["low"], interval["resampled"], interval["count"]) == (0, "speakers", 6)
+    lines = (tmp_path / "out" / "speakers.txt").read_text().splitlines()
+    assert [line.split()[1] for line in lines[2:8]] == [f"s{number}" for number in range(6)]
 
 
 def test_json_and_sclite_files(tones: Any, manifest: Any, tmp_path: Path, run: Any) -> None:

@@ -45,19 +45,78 @@ def test_lines_pair_up_by_number(files: Files) -> None:
 
 
 def test_files_of_one_recording(tmp_path: Path) -> None:
-    """Numbers and times of subtitles counted as words; lines of tables and of stm likewise."""
+    """Numbers and times of subtitles counted as words; lines of tables likewise."""
     times = "00:00:01,000 --> 00:00:02,000\n"
     for name, content in (
         ("ref.srt", f"1\n{times}a b c\n"), ("hyp.srt", f"1\n{times}a\n\n2\n{times}x c\n"),
-        ("ref.txt", "a\nb c\n"), ("a.stm", "talk 1 spk 0.0 1.5 a b c\n"), ("a.csv", "id,text\nu,a b c\n"),
+        ("ref.txt", "a\nb c\n"), ("a.csv", "id,text\nu,a b c\n"),
     ):  # fmt: skip
         (tmp_path / name).write_text(content)
     for reference in ("ref.srt", "ref.txt"):
         result = run(ScoreSettings(tmp_path / reference, tmp_path / "hyp.srt"))
         assert "%WER 33.33 [ 1 / 3, 0 ins, 0 del, 1 sub ]" in result
-    for name in ("a.stm", "a.csv"):
-        with pytest.raises(DataError, match=f"{name}: files of this format are not read"):
-            run(ScoreSettings(tmp_path / "ref.txt", tmp_path / name))
+    with pytest.raises(DataError, match=r"a\.csv: files of this format are not read"):
+        run(ScoreSettings(tmp_path / "ref.txt", tmp_path / "a.csv"))
+
+
+STM = """;; LABEL "M" "Male" ""
+talk 1 anna 0.00 2.00 <o,f0,female> a b c
+talk 1 inter_segment_gap 2.00 3.00 IGNORE_TIME_SEGMENT_IN_SCORING
+talk 1 ben 3.00 5.00 d e
+quiet 1 anna 0.00 1.00 f
+"""
+
+
+def test_segments_of_an_stm(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A word that is scored where it was not said, or is counted although it is not to be scored."""
+    caplog.set_level(logging.INFO, "asr")
+    (tmp_path / "ref.stm").write_text(STM)
+    # the middle of c is in the first segment, x and y are in the ignored one, z follows the last one
+    words = [(0.1, "a"), (0.6, "b"), (1.7, "c"), (2.2, "x"), (2.6, "y"), (2.9, "d"), (4.0, "e"), (6.0, "z")]
+    hypothesis = tmp_path / "hyp.ctm"
+    hypothesis.write_text("".join(f"talk A {start} 0.4 {word} 0.9\n" for start, word in words))
+    result = run(ScoreSettings(tmp_path / "ref.stm", hypothesis, results=tmp_path / "results.jsonl"))
+    assert "%WER 33.33 [ 2 / 6, 1 ins, 1 del, 0 sub ]" in result
+    rows = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines()]
+    assert [(row["id"], row["hypothesis"]) for row in rows] == [
+        ("talk-1-0000.00-0002.00", "a b c"), ("talk-1-0003.00-0005.00", "d e z"),
+        ("quiet-1-0000.00-0001.00", ""),
+    ]  # fmt: skip
+    assert "no words of 1 of the 2 recordings" in caplog.text
+    assert "2 words are in segments that are not scored" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("line", "complaint"),
+    [
+        ("talk 1 anna 0 2 a {b / c} d", "ref.stm line 2: alternatives, .* '{b / c}'"),
+        ("talk 1 anna 0 2 a ( b / c ) d", r"alternatives, .* '\( b / c \)'"),
+        ("talk 1 anna 2 0 a", "start 2, end 0"),
+        ("talk 1 anna zero 2 a", "Expected recording, channel, speaker, start and end"),
+        ("other 2 anna 0 2 a", "hyp.ctm: talk has no segment in .*ref.stm, which has other"),
+        ("talk 1 anna 0 2 ignore_time_segment_in_scoring", "no segment that is scored"),
+    ],
+)
+def test_an_stm_that_cannot_be_scored(tmp_path: Path, line: str, complaint: str) -> None:
+    """Alternatives counted as words; times that mean nothing; the wrong file."""
+    (tmp_path / "ref.stm").write_text(f";; comment\n{line}\n")
+    (tmp_path / "hyp.ctm").write_text("talk 1 0.1 0.4 a\n")
+    with pytest.raises(DataError, match=complaint):
+        run(ScoreSettings(tmp_path / "ref.stm", tmp_path / "hyp.ctm"))
+
+
+def test_an_stm_needs_times(tmp_path: Path) -> None:
+    """Texts without times scored as if all were in one segment; reference and hypothesis exchanged."""
+    (tmp_path / "ref.stm").write_text(STM)
+    (tmp_path / "hyp.trn").write_text("a b c (talk)\n")
+    with pytest.raises(DataError, match=r"hyp\.trn: has no times of words"):
+        run(ScoreSettings(tmp_path / "ref.stm", tmp_path / "hyp.trn"))
+    with pytest.raises(DataError, match=r"ref\.stm: an stm has true texts, and is the first file"):
+        run(ScoreSettings(tmp_path / "hyp.trn", tmp_path / "ref.stm"))
+    rows = {"id": "talk", "text": "a b c"}
+    (tmp_path / "hyp.jsonl").write_text(json.dumps(rows) + "\n")
+    with pytest.raises(DataError, match="no times of the words of talk"):
+        run(ScoreSettings(tmp_path / "ref.stm", tmp_path / "hyp.jsonl"))
 
 
 def test_ids_in_another_order(files: Files, caplog: pytest.LogCaptureFixture) -> None:

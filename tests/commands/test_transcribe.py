@@ -221,7 +221,7 @@ def files_in(folder: Path) -> list[str]:
 def test_a_folder_of_several_formats(tones: Any, tmp_path: Path, run: Any) -> None:
     """A format that is not written, another recording's transcript, or text on stdout as well."""
     out = tmp_path / "new" / "out"
-    command = ["transcribe", tones.folder, "--output-dir", out, "--model", tones.model]
+    command = ["transcribe", tones.folder, "-o", out, "--model", tones.model]
     status, stdout, err = run(*command, "--format", "txt", "srt", "--format", "json,ctm,textgrid,trn,vtt,tsv")
     assert (status, stdout) == (0, "")
     suffixes = sorted((".txt", ".srt", ".json", ".ctm", ".TextGrid", ".trn", ".vtt", ".tsv"))

@@ -1,5 +1,6 @@
 """Manifests for other toolkits: what comes back from them is what was given, and lhotse reads its own."""
 
+import errno
 import gzip
 import json
 from collections.abc import Callable
@@ -69,6 +70,25 @@ def test_lhotse(utterances: list[Utterance], tmp_path: Path) -> None:
         (0.0, 0.5, "ben"), (0.5, 1.0, "anna"), (1.5, 1.25, "anna"),
     ]  # fmt: skip
     assert {row["sampling_rate"] for row in recordings} == {16_000}
+
+
+def test_all_files_or_none(
+    utterances: list[Utterance], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder of Kaldi with new segments and an old wav.scp, after the disk became full."""
+    convert(utterances[:1], "kaldi", tmp_path / "out")
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    write = Path.write_bytes
+
+    def full(path: Path, data: bytes) -> int:
+        if path.name.startswith("wav.scp"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(path, data)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(DataError, match="out: cannot be written: No space left on device"):
+        convert(utterances, "kaldi", tmp_path / "out")
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
 
 
 def test_command(

@@ -87,7 +87,7 @@ def nemo(root: Path) -> dict[str, str]:
 def kaldi(root: Path) -> dict[str, str]:
     sound(root / "audio/call.wav", 2.0)
     sound(root / "audio/x.wav")
-    write(root / "data/wav.scp", f"call {root}/audio/call.wav\nx audio/x.wav\n")
+    write(root / "data/wav.scp", f"call sox '{root}/audio/call.wav' -t wav - |\nx audio/x.wav\n")
     write(root / "data/text", "call-1 one\ncall-2 two words\n")
     write(root / "data/segments", "call-1 call 0 0.5\ncall-2 call 0.5 -1\n")
     write(root / "data/utt2spk", "call-1 anna\ncall-2 ben\n")

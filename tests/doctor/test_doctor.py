@@ -156,6 +156,17 @@ def test_manifests_together(corpus: Corpus) -> None:
     assert "shared-sentence        1  sentences of" in report(examination)
 
 
+def test_characters_that_train_lacks(corpus: Corpus) -> None:
+    """A verdict of "ready" for manifests at which `asr train` stops."""
+    corpus.add("u0", text="one sentence in small letters of it")
+    corpus.add("u1", split="dev", text="letters of train, sent on")
+    corpus.add("u2", split="dev", text="version 2.0 of a sentence")
+    examination = examine(corpus.paths(), normalizer="english", workers=1)
+    found = [(one.id, one.detail) for one in examination.findings if one.check == "outside"]
+    assert found == [("u2", "'v', '2', '.', '0' in 'version 2.0 of a sentence'")]
+    assert "--text.unknown drop" in report(examination)
+
+
 def test_the_screen_counts_what_its_titles_name(corpus: Corpus) -> None:
     """One speaker, or one sentence, for the hundreds that a manifest shares with training."""
     for number in range(12):

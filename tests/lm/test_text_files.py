@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import json
 import lzma
 import sys
 from pathlib import Path
@@ -52,3 +53,20 @@ def test_a_byte_order_mark_is_no_letter(tmp_path: Path, text: str) -> None:
     (tmp_path / "text.txt").write_bytes(b"\xef\xbb\xbf" + text.encode())
     [(block, _, _)] = read_blocks([tmp_path / "text.txt"])
     assert block == b"the cat\n"
+
+
+def test_transcripts_of_a_manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A language model of the names of JSON's fields: `asr lm train train.jsonl`."""
+    path = tmp_path / "train.jsonl"
+    rows = [{"audio_filepath": "a.wav", "text": f"señor {number}\n o"} for number in range(30)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    monkeypatch.setattr("asr.lm.text_files._BLOCK", 100)
+    found = [(block, number) for block, _, number in read_blocks([path])]
+    assert b"".join(block for block, _ in found).decode() == "".join(f"señor {n} o\n" for n in range(30))
+    assert [number for _, number in found] == sorted({number for _, number in found})
+    assert len(found) > 1
+    path.write_text(json.dumps(rows[0]))
+    assert [block for block, _, _ in read_blocks([path])] == ["señor 0 o\n".encode()]
+    path.write_text(json.dumps(rows[0]) + '\n{"audio_filepath": "b.wav"}\n')
+    with pytest.raises(DataError, match=r"train.jsonl line 2: no JSON object with a text"):
+        list(read_blocks([path]))

@@ -41,6 +41,24 @@ def test_a_waveform_is_the_file_that_holds_it(tones: Any) -> None:
     assert all(0 <= word.start_s < word.end_s <= 0.64 for word in from_file.words)
 
 
+def test_log_probs(tones: Any) -> None:
+    """Columns that are other tokens than their names, rows that are padding, another order than was given."""
+    model = asr.load(tones.model)
+    files = sorted(tones.files, key=lambda file: soundfile.info(file).frames)
+    found = model.log_probs(files)
+    for file, log_probs in zip(files, found, strict=True):
+        assert log_probs.dtype == np.float32
+        assert log_probs.shape[1] == len(model.tokens)
+        assert np.exp(log_probs).sum(1) == pytest.approx(1, abs=1e-4)
+        assert len(log_probs) * model.step_s == pytest.approx(soundfile.info(file).duration, abs=0.1)
+        best = log_probs.argmax(1)
+        kept = [token for before, token in zip([0, *best], best, strict=False) if token not in (0, before)]
+        assert "".join(model.tokens[token] for token in kept) == model.transcribe(file).text
+        assert np.allclose(model.log_probs(file), log_probs, atol=1e-5)
+    with pytest.raises(AudioError, match=r"missing\.wav: no such file"):
+        model.log_probs("missing.wav")
+
+
 @pytest.mark.parametrize(
     ("samples", "rate", "error", "message"),
     [

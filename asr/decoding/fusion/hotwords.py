@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asr.errors import SettingsError
+from asr.text.normalize import normalize
 
 __all__ = ["HotwordAutomaton", "build_hotwords", "check_hotwords", "parse_hotwords"]
 
@@ -36,8 +37,13 @@ class HotwordAutomaton:
     gain: NDArray[np.float64]
 
 
-def parse_hotwords(options: Sequence[str]) -> dict[str, float]:
+def parse_hotwords(options: Sequence[str], normalizer: str = "verbatim") -> dict[str, float]:
     """Hot words as they are typed: `word`, `word:4.5`, or `two words:2.5`.
+
+    Args:
+        options: see above.
+        normalizer: text rules that each goes through, those of the model's transcripts: `Zebra` is a word
+            that a model of small letters writes `zebra`.
 
     Returns:
         The boost of each, in nats; 3 where none is given.
@@ -48,7 +54,7 @@ def parse_hotwords(options: Sequence[str]) -> dict[str, float]:
     boosts: dict[str, float] = {}
     for option in options:
         text, colon, number = option.rpartition(":") if ":" in option else (option, "", "")
-        phrase = " ".join(text.split())
+        phrase = " ".join(normalize(text, normalizer).split())
         expected = (
             "Expected a word, or a word, a colon and a boost above 0, at most 100 nats, such as zebra:3."
         )

@@ -258,9 +258,14 @@ def _find_hotwords(
         for phrase in boosts:
             for word in phrase.split():
                 if word not in word_ids:
+                    allowed = (
+                        "allow unknown words"
+                        if alphabet.separated
+                        else "for a model that ships let `asr adapt MODEL --words FILE -o DIR` pronounce it"
+                    )
                     raise SettingsError(
                         f"hotwords: {word!r} is not in the vocabulary of {len(word_ids)} words, and "
-                        "others cannot be written. Add it to the lexicon, or allow unknown words."
+                        f"others cannot be written. Add it to the lexicon, or {allowed}."
                     )
     if alphabet.separated:
         return build_hotwords(boosts, alphabet.ids), None

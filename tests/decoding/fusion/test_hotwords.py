@@ -36,6 +36,13 @@ def test_as_they_are_typed() -> None:
     }
 
 
+def test_as_the_transcripts_are_written() -> None:
+    """Guards a name with a capital letter against being no word of a model of small letters."""
+    assert parse_hotwords(["Zebra", "New York!:2"], "english") == {"zebra": 3.0, "new york": 2.0}
+    with pytest.raises(SettingsError, match="'zebra' is given twice"):
+        parse_hotwords(["Zebra", "zebra:4"], "english")
+
+
 @pytest.mark.parametrize(
     ("given", "complaint"),
     [
