@@ -66,7 +66,7 @@ def test_compiled_code_is_found_again(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_machine_code_is_read_without_the_compiler(tmp_path: Path) -> None:
-    """Half a second of every start spent on what only a compilation needs; arrays of code from the cache."""
+    """Half a second of every start for what only a compilation needs; arrays that cached code makes."""
     (tmp_path / "squares.py").write_text(_SQUARES)
     environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "cache")}
 
