@@ -19,7 +19,7 @@ from typing import Any, TypeVar, cast, overload
 
 from numba import config, njit, types
 from numba.core.caching import CompileResultCacheImpl, FunctionCache, _CacheLocator
-from numba.core.runtime import rtsys
+from numba.core.runtime.nrt import rtsys
 
 __all__ = ["kernel"]
 
