@@ -15,10 +15,11 @@ import re
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, overload
+from typing import Any, TypeVar, cast, overload
 
 from numba import config, njit, types
 from numba.core.caching import CompileResultCacheImpl, FunctionCache, _CacheLocator
+from numba.core.runtime.nrt import rtsys
 
 __all__ = ["kernel"]
 
@@ -109,6 +110,14 @@ def _refuse_python(dispatcher: Any) -> None:
 
 class _Cache(FunctionCache):
     """Numba's cache in the folder of `_ContentLocator`; a full disk costs the cache, not the call."""
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        # Numba's own method first loads all that could be needed to compile a function, which takes half a
+        # second. Machine code that is read needs the memory management alone; a compilation loads the rest.
+        runtime, cache = cast(Any, rtsys), cast(Any, self)  # numba has no types
+        runtime.initialize(target_context)
+        with cache._guard_against_spurious_io_errors():
+            return cache._load_overload(sig, target_context)
 
     def save_overload(self, sig: Any, data: Any) -> None:
         try:

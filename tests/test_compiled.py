@@ -3,6 +3,7 @@
 import logging
 import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,22 @@ from numpy.typing import NDArray
 
 from asr import compiled as module
 from asr.compiled import kernel, source_digest
+
+_SQUARES = """
+import sys
+import numpy as np
+from asr.compiled import kernel
+
+@kernel
+def squares(count):
+    found = np.empty(count, np.int64)
+    for number in range(count):
+        found[number] = number * number
+    return found
+
+numbers = squares(4).tolist()
+print("compiled" if "numba.np.arraymath" in sys.modules else "read", numbers, sep="\\n")
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -46,6 +63,20 @@ def test_compiled_code_is_found_again(tmp_path: Path, monkeypatch: pytest.Monkey
     assert first(3) == second(3) == 6
     assert sum(first.stats.cache_misses.values()) == 1
     assert sum(second.stats.cache_hits.values()) == 1
+
+
+def test_machine_code_is_read_without_the_compiler(tmp_path: Path) -> None:
+    """Half a second of every start for what only a compilation needs; arrays that cached code makes."""
+    (tmp_path / "squares.py").write_text(_SQUARES)
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "cache")}
+
+    def start() -> list[str]:
+        command = [sys.executable, "squares.py"]
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, check=True)
+        return done.stdout.decode().split("\n")[:2]
+
+    assert start() == ["compiled", "[0, 1, 4, 9]"]
+    assert start() == ["read", "[0, 1, 4, 9]"]
 
 
 def test_a_module_that_was_moved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

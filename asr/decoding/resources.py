@@ -212,19 +212,14 @@ def _read_lexicon(path: Path, tokenizer: Tokenizer) -> Lexicon:
     def make() -> Arrays:
         lexicon = read()
         words = "" if lexicon.log_probs else "\n".join(lexicon.entries)  # probabilities are not kept
-        return {
-            name: np.frombuffer(text.encode(), np.uint8)
-            for name, text in (("words", words), ("digest", lexicon.digest))
-        }
+        return {"words": np.frombuffer(words.encode(), np.uint8)}
 
     code = source_digest(Path(lexicon_module.__file__)) + source_digest(Path(__file__))
-    arrays = cached_arrays(content_digest([file_digest(path), path.suffix, *tokenizer.symbols, code]), make)
-    words, digest = (arrays[name].tobytes().decode() for name in ("words", "digest"))
+    key = content_digest([file_digest(path), path.suffix, *tokenizer.symbols, code])
+    words = cached_arrays(key, make)["words"].tobytes().decode()
     if not words:
         return read()
-    return Lexicon(
-        DeferredEntries(words.split("\n"), lambda: read().entries), str(path), stored_digest=digest
-    )
+    return Lexicon(DeferredEntries(words.split("\n"), lambda: read().entries), str(path), known_digest=key)
 
 
 def _parse_lexicon(path: Path, tokenizer: Tokenizer) -> Lexicon:

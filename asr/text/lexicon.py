@@ -67,13 +67,13 @@ class Lexicon:
         entries: the spellings of each word, the usual one first; none of them empty.
         name: its name in messages.
         log_probs: of the spellings of each word, nats; of no word in a lexicon without probabilities.
-        stored_digest: the `digest`, where it is stored with the words; "" where it has to be computed.
+        known_digest: the `digest`, where one is known; "" where it has to be computed.
     """
 
     entries: Mapping[str, tuple[Spelling, ...]]
     name: str
     log_probs: Mapping[str, tuple[float, ...]] = field(default_factory=dict, repr=False)
-    stored_digest: str = ""
+    known_digest: str = ""
 
     @cached_property
     def _other_case(self) -> dict[str, str]:
@@ -124,9 +124,9 @@ class Lexicon:
 
     @cached_property
     def digest(self) -> str:
-        """16 hexadecimal digits that depend on all words and spellings."""
-        if self.stored_digest:
-            return self.stored_digest
+        """Hexadecimal digits that depend on all words and spellings: 16 of them, unless it is known."""
+        if self.known_digest:
+            return self.known_digest
         text = "".join(f"{line}\n" for line in self.lines())
         return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
