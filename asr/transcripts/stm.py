@@ -25,7 +25,6 @@ log = logging.getLogger("asr")
 _IGNORED = "ignore_time_segment_in_scoring"
 _LABEL = re.compile(r"<[^>\s]*>")
 _ALTERNATIVES = re.compile(r"[{(][^})]*\s/\s[^})]*[})]")
-_NAMED = 5  # recordings, in a message
 
 
 @dataclass(frozen=True)
@@ -135,7 +134,7 @@ def texts_of_segments(
         named = known[0] if len(known) == 1 else _channel_name(one, known)
         if named is None:
             raise DataError(
-                f"{path}: {name} has no segment in {reference}, which has {first_few([*channels], _NAMED)}. "
+                f"{path}: {name} has no segment in {reference}, which has {first_few([*channels])}. "
                 "Expected the same recordings and channels in both."
             )
         if one.text and not one.words:
