@@ -112,7 +112,7 @@ def test_a_terminal_shows_the_text_so_far(tones: Any, run: Run, monkeypatch: pyt
         ),
         (["-", "--pcm.rate", "16"], b"", "--pcm.rate must be in 1000..768000 Hz. Got 16."),
         (["-", "--threads", "0"], b"", "--threads must be at least 1. Got 0."),
-        (["-", "--chunk-s", "-1"], bytes(64), "--chunk-s must be 0 seconds or more. Got -1."),
+        (["-", "--chunk-s", "-1"], bytes(64), "--chunk-s must be at least 0 seconds. Got -1."),
         (["-", "--model", "nonsense"], bytes(64), "nonsense: no such model"),
     ],
 )

@@ -244,7 +244,7 @@ def test_what_cannot_be_tuned(tones: Any, model: Path, lm: Path, tmp_path: Path,
         ),
         (
             [tones.manifest, "--model", model, "--grid.minutes", -1],
-            "--grid.minutes is -1.0. Expected 0 or more.",
+            "--grid.minutes must be at least 0. Got -1.",
         ),
         ([tones.manifest, "--model", model, "--search-beam", 0], "--search-beam must be at least 1. Got 0."),
         ([tones.manifest, "--model", model, "--lm", tmp_path / "no.bin"], "no.bin"),

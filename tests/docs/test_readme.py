@@ -139,6 +139,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory, tones: Any) -> Path:
     (path / "text.txt").write_text("ab c\ncab\na b\nbb ca\n")
     (path / "reference.txt").write_text("ab c\ncab\n")
     (path / "hypothesis.txt").write_text("ab c\nca b\n")
+    (path / "talk.stm").write_text("talk 1 ann 0.0 1.8 ab c\n")
+    (path / "talk.ctm").write_text("talk 1 0.2 0.4 ab\n")
     assert soundfile.info(path / "talk.opus").duration > 1
     return path
 
