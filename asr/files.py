@@ -20,7 +20,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
 
@@ -318,7 +318,7 @@ def locked(path: Path, on_wait: Callable[[], None] | None = None, *, remove: boo
                     on_wait = None
                 fcntl.flock(file, fcntl.LOCK_EX)
             # Whoever held it may have deleted it: the next process would lock another file of that name.
-            if not (path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat())):
+            if not _is_named(file, path):
                 continue
             try:
                 yield
@@ -327,3 +327,11 @@ def locked(path: Path, on_wait: Callable[[], None] | None = None, *, remove: boo
                     with suppress(OSError):
                         path.unlink()
             return
+
+
+def _is_named(file: IO[Any], path: Path) -> bool:
+    """Whether an open file still has this name; another process may delete it at any moment."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False

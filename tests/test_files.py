@@ -8,6 +8,7 @@ import shlex
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -207,6 +208,25 @@ def test_lock_that_leaves_nothing(tmp_path: Path) -> None:
         list(pool.map(hold, range(40)))
     assert sorted(holders) == list(range(40))
     assert not path.exists()
+
+
+def test_a_lock_that_is_deleted_while_it_is_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process deletes the file between the lock and a look at its name: no error, but another try."""
+    path = tmp_path / "lock"
+    left = [2]
+
+    def stat(self: Path, **options: Any) -> os.stat_result:
+        if self == path and left[0]:
+            left[0] -= 1
+            self.unlink(missing_ok=True)
+        return os.stat(self, **options)
+
+    monkeypatch.setattr(Path, "stat", stat)
+    with locked(path):
+        assert left == [0]
+        assert path.is_file()
 
 
 @pytest.mark.parametrize("has_name", [True, False])
