@@ -71,4 +71,9 @@ def _network(model: AcousticModel) -> dict[str, str]:
 
 
 def _value(value: Any) -> str:
+    """A value of the provenance as one reads it."""
+    if isinstance(value, dict):
+        return "; ".join(f"{name}: {_value(one)}" for name, one in value.items())
+    if isinstance(value, float):
+        return f"{value:.4g}"
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

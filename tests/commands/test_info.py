@@ -28,6 +28,8 @@ def test_a_model_that_ships(run: Run) -> None:
     assert "39 phones: 'AA AE" in out
     assert "tuned on" in out
     assert "commit " in out
+    assert "; dev: 249 utterances" in out  # a part of the provenance is read, not parsed
+    assert "{" not in out
 
 
 def test_no_model(run: Run) -> None:
