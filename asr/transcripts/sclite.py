@@ -9,7 +9,7 @@ Source: the SCTK toolkit's documentation of trn and ctm (infmts.htm).
 
 import logging
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from asr.corpora.utterance import channel_name
@@ -18,7 +18,10 @@ from asr.errors import DataError
 from asr.files import read_lines
 from asr.transcripts.record import RecordingTranscript
 
-__all__ = ["format_ctm", "format_trn", "read_ctm", "read_trn", "trn_id"]
+__all__ = [
+    "content_lines", "format_ctm", "format_trn", "read_ctm", "read_trn", "trn_id",
+    "warn_about_optional_words",
+]  # fmt: skip
 
 log = logging.getLogger("asr")
 
@@ -51,8 +54,7 @@ def read_trn(path: Path) -> list[RecordingTranscript]:
             alternatives in braces.
     """
     found: dict[str, RecordingTranscript] = {}
-    optional: list[str] = []
-    for number, line in _content(path):
+    for number, line in content_lines(path):
         name = trn_id(line)
         if not name:
             raise DataError(
@@ -67,14 +69,8 @@ def read_trn(path: Path) -> list[RecordingTranscript]:
                 f"{path} line {number}: the id {name!r} has a line already. Each id was expected once. "
                 f"Remove one of the lines."
             )
-        optional += [word for word in text.split() if word[0] == "(" and word[-1] == ")"]
         found[name] = RecordingTranscript(id=name, text=" ".join(text.split()))
-    if optional:
-        log.warning(
-            "%s: words in brackets, %d such as %s: sclite lets them be missing, here they are words like "
-            "others. Remove them, or their brackets.",
-            path, len(optional), optional[0],
-        )  # fmt: skip
+    warn_about_optional_words(path, [one.text for one in found.values()])
     return list(found.values())
 
 
@@ -114,7 +110,7 @@ def read_ctm(path: Path) -> list[RecordingTranscript]:
             possibly a confidence, or holds alternatives.
     """
     words: dict[tuple[str, str], list[Word]] = {}
-    for number, line in _content(path):
+    for number, line in content_lines(path):
         fields = line.split()
         if "<ALT" in line:
             raise DataError(f"{path} line {number}: {_ALTERNATIVES}")
@@ -145,8 +141,24 @@ def _from_words(name: str, channel: str, words: list[Word]) -> RecordingTranscri
     return RecordingTranscript(id=name, text=text, words=tuple(words), channel=_channel_number(channel))
 
 
-def _content(path: Path) -> Iterable[tuple[int, str]]:
-    """Lines that are neither empty nor comments, with their numbers."""
+def content_lines(path: Path) -> Iterable[tuple[int, str]]:
+    """Lines of any of NIST's formats that are neither empty nor comments (;;), with their numbers."""
     for number, line in enumerate(read_lines(path), start=1):
         if line.strip() and not line.startswith(";;"):
             yield number, line
+
+
+def warn_about_optional_words(path: Path, texts: Sequence[str]) -> None:
+    """Warn of words in brackets, which sclite lets be missing.
+
+    Args:
+        path: the file, for the message.
+        texts: what it holds.
+    """
+    optional = [word for text in texts for word in text.split() if word[0] == "(" and word[-1] == ")"]
+    if optional:
+        log.warning(
+            "%s: words in brackets, %d such as %s: sclite lets them be missing, here they are words like "
+            "others. Remove them, or their brackets.",
+            path, len(optional), optional[0],
+        )  # fmt: skip

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from asr.errors import DataError, first_few
-from asr.files import read_lines
 from asr.transcripts.record import RecordingTranscript
+from asr.transcripts.sclite import content_lines, warn_about_optional_words
 
 __all__ = ["StmSegment", "read_stm", "texts_of_segments"]
 
@@ -61,10 +61,7 @@ def read_stm(path: Path) -> list[StmSegment]:
             or holds alternatives.
     """
     segments: list[StmSegment] = []
-    optional: list[str] = []
-    for number, line in enumerate(read_lines(path), start=1):
-        if not line.strip() or line.startswith(";;"):
-            continue
+    for number, line in content_lines(path):
         try:
             recording, channel, speaker, start, end, *words = line.split()
             start_s, end_s = float(start), float(end)
@@ -84,17 +81,11 @@ def read_stm(path: Path) -> list[StmSegment]:
                 f"{path} line {number}: alternatives, which sclite chooses from, cannot be scored: "
                 f"{_ALTERNATIVES.findall(text)[0]!r:.40}. Write one text."
             )
-        optional += [word for word in words if word[0] == "(" and word[-1] == ")"]
         ignored = text.lower() == _IGNORED
         segments.append(StmSegment(recording, channel, speaker, start_s, end_s, None if ignored else text))
     if not any(segment.text is not None for segment in segments):
         raise DataError(f"{path} has no segment that is scored. One or more were expected.")
-    if optional:
-        log.warning(
-            "%s: words in brackets, %d such as %s: sclite lets them be missing, here they are words like "
-            "others. Remove them, or their brackets.",
-            path, len(optional), optional[0],
-        )  # fmt: skip
+    warn_about_optional_words(path, [segment.text or "" for segment in segments])
     return segments
 
 
