@@ -168,17 +168,17 @@ def _warn_about_weights(
     decoder: DescribedDecoder, utterances: Sequence[Utterance], settings: EvaluateSettings
 ) -> None:
     """Warn where the weights are defaults, or were tuned on the utterances that are scored."""
-    if not decoder.tuned:
+    if decoder.tuning and decoder.tuning.data == data_digest(utterances):
+        log.warning(
+            "the weights were tuned on these utterances (%s): the score will be too good. Score others.",
+            decoder.tuning.manifest,
+        )
+    elif not decoder.tuned:
         log.warning(
             "the weights are not tuned for this model and language model (%s): `asr tune DEV%s` on other "
             "utterances than these finds better ones.",
             decoder.weights, _tuned_by(settings),
         )  # fmt: skip
-    elif decoder.tuning and decoder.tuning.data == data_digest(utterances):
-        log.warning(
-            "the weights were tuned on these utterances (%s): the score will be too good. Score others.",
-            decoder.tuning.manifest,
-        )
 
 
 def _tuned_by(settings: EvaluateSettings) -> str:

@@ -140,7 +140,7 @@ def closest_tuning(tunings: Sequence[Tuning], key: TuningKey) -> tuple[Tuning | 
     """The tuning of the search that is most like this one: its weights are better than the defaults.
 
     Args:
-        tunings: of the model.
+        tunings: of the model, the newest last; of equally close ones it is used.
         key: of the search.
 
     Returns:
@@ -148,7 +148,7 @@ def closest_tuning(tunings: Sequence[Tuning], key: TuningKey) -> tuple[Tuning | 
         are of another kind, for example without a language model, or rescored in another way.
     """
     for difference, others in _DIFFERENCES.items():
-        for tuning in tunings:
+        for tuning in reversed(tunings):
             both_or_neither_lm = bool(tuning.key.lm) == bool(key.lm)
             if (
                 both_or_neither_lm
