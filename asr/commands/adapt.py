@@ -25,7 +25,7 @@ from asr.text.lexicon import (
     spell,
 )
 from asr.text.normalize import normalize
-from asr.text.pronouncer import pronounce_words
+from asr.text.pronunciation.pronouncer import pronounce_words
 
 __all__ = ["AdaptSettings", "run"]
 

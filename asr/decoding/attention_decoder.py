@@ -14,7 +14,7 @@ from asr.decoding.hypothesis import Hypothesis, name_tokens, time_words
 from asr.decoding.interface import DecoderStream
 from asr.errors import ModelError, SettingsError
 from asr.model.recurrent_decoder import EncodedSource, RecurrentDecoder
-from asr.model.sequence_search import SearchConfig, beam_search
+from asr.model.sequence.search import SearchConfig, beam_search
 from asr.text.scripts import join_words
 from asr.text.tokenizer import Tokenizer
 

@@ -32,9 +32,9 @@ from asr.decoding.rescoring import text_log_probs
 from asr.decoding.resources import DecodingResources
 from asr.errors import SettingsError
 from asr.lm.ngram.trie import UNK
-from asr.text.joint_ngram import learn_joint_ngram
 from asr.text.phones import MIN_WORDS, PhoneTokenizer
-from asr.text.sound_to_spelling import SoundToSpelling, Spelled
+from asr.text.pronunciation.joint_ngram import learn_joint_ngram
+from asr.text.pronunciation.sound_to_spelling import SoundToSpelling, Spelled
 from asr.text.tokenizer import Tokenizer
 
 __all__ = ["OpenVocabularyDecoder", "open_vocabulary"]

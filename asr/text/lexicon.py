@@ -31,7 +31,7 @@ from asr.errors import DataError
 from asr.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
-    from asr.text.letter_to_sound import LetterToSound
+    from asr.text.pronunciation.letter_to_sound import LetterToSound
 
 __all__ = [
     "DeferredEntries",
@@ -118,7 +118,7 @@ class Lexicon:
         Raises:
             DataError: the lexicon holds nothing to learn from.
         """
-        from asr.text.letter_to_sound import LetterToSound  # compiled: takes a second to import
+        from asr.text.pronunciation.letter_to_sound import LetterToSound  # compiled: takes a second to import
 
         return LetterToSound((word.lower(), spelling) for word, spelling in self.pairs())
 

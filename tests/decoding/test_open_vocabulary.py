@@ -83,8 +83,8 @@ def test_its_score_is_that_of_the_formula(lm: NgramModel) -> None:
     """Guards the score against the sum that the module's docstring has, of the whole text."""
     from asr.decoding.alignment import align_tokens
     from asr.decoding.rescoring import text_log_probs
-    from asr.text.joint_ngram import learn_joint_ngram
-    from asr.text.sound_to_spelling import SoundToSpelling
+    from asr.text.pronunciation.joint_ngram import learn_joint_ngram
+    from asr.text.pronunciation.sound_to_spelling import SoundToSpelling
 
     rows = emissions("bada" + "mimi" + "dami")
     (best,) = decode(rows, CONFIG, lm)

@@ -10,11 +10,11 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from asr.errors import ModelError
-from asr.model.encoder_decoder import EncoderDecoder, EncoderDecoderConfig, longest_output
 from asr.model.recurrent.layers import LayerConfig
 from asr.model.saved import FileKind, Weights, load_network, save_network
-from asr.model.sequence_ctc import SequenceCtc, SequenceCtcConfig
-from asr.model.sequence_search import Output, SearchConfig, beam_search
+from asr.model.sequence.ctc import SequenceCtc, SequenceCtcConfig
+from asr.model.sequence.encoder_decoder import EncoderDecoder, EncoderDecoderConfig, longest_output
+from asr.model.sequence.search import Output, SearchConfig, beam_search
 
 SequenceModel = EncoderDecoder | SequenceCtc
 SequenceConfig = EncoderDecoderConfig | SequenceCtcConfig

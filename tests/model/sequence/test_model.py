@@ -11,11 +11,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from asr.errors import ModelError, SettingsError
-from asr.model.encoder_decoder import EncoderDecoderConfig
-from asr.model.pronouncer import NetworkPronouncer
 from asr.model.recurrent.layers import LayerConfig
-from asr.model.sequence_ctc import SequenceCtc, SequenceCtcConfig
-from asr.model.sequence_model import (
+from asr.model.sequence.ctc import SequenceCtc, SequenceCtcConfig
+from asr.model.sequence.encoder_decoder import EncoderDecoderConfig
+from asr.model.sequence.model import (
     SequenceConfig,
     SequenceModel,
     load_sequence_model,
@@ -23,7 +22,8 @@ from asr.model.sequence_model import (
     save_sequence_model,
     score,
 )
-from asr.text.pronouncer import pronounce_words
+from asr.model.sequence.pronouncer import NetworkPronouncer
+from asr.text.pronunciation.pronouncer import pronounce_words
 
 LAYERS = LayerConfig(cell="gru", layer_norm=False)
 CTC = SequenceCtcConfig(width=5, depth=1, embedding=3, layers=LAYERS)
