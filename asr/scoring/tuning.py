@@ -261,11 +261,8 @@ def _describe_fit(result: PerplexityResult, words: int) -> str:
 
 def oov_rate(resources: DecodingResources, references: Sequence[str]) -> float | None:
     """Fraction of the references' words outside the vocabulary; None without a vocabulary."""
-    if resources.lexicon is not None:
-        vocabulary = resources.lexicon.entries.keys()
-    elif resources.lm is not None and resources.lm.unit == "word":
-        vocabulary = dict.fromkeys(resources.lm.words).keys()
-    else:
+    vocabulary = resources.vocabulary
+    if vocabulary is None:
         return None
     words = [word for text in references for word in text.split()]
     return sum(word not in vocabulary for word in words) / max(len(words), 1)
