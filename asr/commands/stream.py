@@ -5,12 +5,12 @@ import logging
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
 from numpy.typing import NDArray
 
+from asr.commands.arguments import Device, ModelName
 from asr.decoding.config import DecoderSettings
 from asr.decoding.decoder import build_decoder
 from asr.device import choose_device, limit_cores
@@ -40,8 +40,7 @@ class StreamSettings:
         tyro.conf.Positional,
         tyro.conf.arg(metavar="[-]", help_behavior_hint="(default: the microphone)"),
     ] = ""
-    # a model that ships with asr, english or english-fast (searches less), or a .safetensors of `asr train`
-    model: Annotated[Path, tyro.conf.arg(metavar="MODEL")] = DEFAULT_MODEL
+    model: ModelName = DEFAULT_MODEL
     # txt: a line for each utterance; json: an object a line, for each change of an utterance's text, too
     format: Literal["txt", "json"] = "txt"
     # name or number of the microphone; `python -m sounddevice` lists them
@@ -50,7 +49,7 @@ class StreamSettings:
     ] = ""
     pcm: PcmFormat = field(default_factory=PcmFormat)
     stream: Annotated[StreamConfig, tyro.conf.arg(name="")] = field(default_factory=StreamConfig)
-    device: str = "auto"  # auto, cpu, cuda or cuda:N
+    device: Device = "auto"
     # of the model on a CPU
     threads: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="(default: all cores)")] = (
         None
