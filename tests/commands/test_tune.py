@@ -98,7 +98,9 @@ def test_the_best_point_is_stored(tones: Any, model: Path, lm: Path, run: Run) -
     errors = [point.errors for point in tuned.points]
     assert tuned.tuning.errors == tuned.best.words.errors == errors[0] == min(errors[:5]) < max(errors)
     assert tuned.tuning.weights == tuned.points[0].weights
-    stored = decoder.with_config(replace(settings.beam, weights=tuned.tuning.weights), tuned.tuning.priors)
+    stored = decoder.with_config(
+        replace(settings.beam, weights=tuned.tuning.weights, priors=tuned.tuning.priors)
+    )
     texts = [found[0].text for found in emissions.decode(stored)]
     assert sum(count_errors(RIGHT, texts)) == tuned.tuning.errors
     assert tuned.oracle <= tuned.tuning.errors

@@ -77,7 +77,7 @@ def test_scales_and_priors_by_enumeration(enumerated: Enumerate, random_rows: Ro
     changed = 0.7 * (log_probs - 0.4 * torch.from_numpy(np.log(priors)))
     changed[:, 0] += math.log(0.3)
     config = UNLIMITED.with_weights(acoustic_scale=0.7, prior_weight=0.4, blank_scale=0.3)
-    found = decode_one(BeamDecoder(TOKENIZER, config, priors=priors), log_probs)
+    found = decode_one(BeamDecoder(TOKENIZER, replace(config, priors=tuple(priors))), log_probs)
     expected = best_by_text(enumerated(changed))
     assert [hypothesis.text for hypothesis in found] == [text for text, _, _ in expected]
     assert [hypothesis.score for hypothesis in found] == pytest.approx(
@@ -364,9 +364,9 @@ def test_priors_that_are_missing_or_wrong() -> None:
     with pytest.raises(ModelError, match=r"--prior-weight is 0.3, but there are no priors"):
         BeamDecoder(TOKENIZER, config)
     with pytest.raises(ModelError, match=r"priors are of shape \(3,\)"):
-        BeamDecoder(TOKENIZER, config, priors=np.full(3, 0.3))
+        BeamDecoder(TOKENIZER, replace(config, priors=(0.3, 0.3, 0.3)))
     with pytest.raises(ModelError, match="the least is 0"):
-        BeamDecoder(TOKENIZER, config, priors=np.array([1.0, 0.0, 0.0, 0.0]))
+        BeamDecoder(TOKENIZER, replace(config, priors=(1.0, 0.0, 0.0, 0.0)))
 
 
 def test_compiling_is_announced(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -60,7 +60,7 @@ def emissions(text: str, certainty: float = 0.999) -> torch.Tensor:
 def decode(rows: torch.Tensor, config: BeamConfig, lm: NgramModel | None, **parts: Any) -> list[Hypothesis]:
     resources = DecodingResources(lm=lm, lexicon=LEXICON, **parts)
     first = TwoPassDecoder(TOKENIZER, config, resources)
-    decoder = open_vocabulary(first, TOKENIZER, config, resources, ())
+    decoder = open_vocabulary(first, TOKENIZER, config, resources)
     return list(decoder.decode(rows[None], torch.tensor([len(rows)]), STEP_S)[0])
 
 
@@ -155,7 +155,7 @@ def test_settings_that_cannot_be(
             raise NotImplementedError
 
     with pytest.raises(SettingsError, match=message):
-        open_vocabulary(Nothing(), tokenizer, config, DecodingResources(**parts), ())
+        open_vocabulary(Nothing(), tokenizer, config, DecodingResources(**parts))
 
 
 def test_commands(tones: Any, run: Run, tmp_path: Path) -> None:
