@@ -86,7 +86,7 @@ class BeamDecoder:
         return other
 
     def decode(self, log_probs: Tensor, step_lengths: Tensor, step_s: float) -> list[list[Hypothesis]]:
-        """The best texts of each utterance, best first.
+        """See `Decoder`.
 
         The first text does not depend on nbest; the others come from the prefixes at the search's end and
         from those that recombination has dropped (`lattice`). Each score is exact for its text: the logarithm
@@ -98,14 +98,6 @@ class BeamDecoder:
         confidence is that of greedy decoding: the mean over its tokens of their mean posteriors over their
         runs of steps. In the first text of a search with a language model of words, it is the geometric mean
         of that and of the word's posterior in the search's lattice (`confidence`).
-
-        Args:
-            log_probs: (batch, steps, vocab) float, natural logs, normalised, on any device.
-            step_lengths: (batch,) int64, valid steps of each utterance, on any device.
-            step_s: seconds an encoder step.
-
-        Returns:
-            (batch,) lists of one to nbest hypotheses, in the order of the batch.
 
         Raises:
             ModelError: the shapes do not fit each other or the tokenizer, a length lies outside 0..steps, an
@@ -132,11 +124,7 @@ class BeamDecoder:
                 )
 
     def stream(self, step_s: float) -> BeamStream:
-        """A search that takes one utterance in blocks and gives partial results.
-
-        Args:
-            step_s: seconds an encoder step.
-        """
+        """See `Decoder`."""
         return BeamStream(self._setup, step_s)
 
     def _decode(self, log_probs: NDArray[np.float64], index: int, step_s: float) -> list[Hypothesis]:

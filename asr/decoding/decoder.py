@@ -55,11 +55,11 @@ class DescribedDecoder:
     def decode(
         self, log_probs: Tensor, step_lengths: Tensor, step_s: float, encoded: Tensor | None = None
     ) -> Sequence[Sequence[Hypothesis]]:
-        """Decode a batch; see `Decoder`."""
+        """See `Decoder`."""
         return self.decoder.decode(log_probs, step_lengths, step_s, encoded)
 
     def stream(self, step_s: float) -> DecoderStream:
-        """A decoder of one utterance that comes in blocks; see `Decoder`."""
+        """See `Decoder`."""
         return self.decoder.stream(step_s)
 
 

@@ -169,24 +169,13 @@ class OpenVocabularyDecoder:
         self._spellings = spellings
 
     def stream(self, step_s: float) -> DecoderStream:
-        """Not possible.
-
-        Raises:
-            SettingsError: always: what fits no known word is found in whole utterances.
-        """
+        """Raises a SettingsError: what fits no known word is found in whole utterances."""
         raise SettingsError("--open-vocabulary needs whole utterances. Leave it out in a stream.")
 
     def decode(
         self, log_probs: Tensor, step_lengths: Tensor, step_s: float, encoded: Tensor | None = None
     ) -> Sequence[Sequence[Hypothesis]]:
-        """Decode a batch; of each utterance the best hypothesis may have unknown words.
-
-        Args:
-            log_probs: (batch, steps, vocab) natural logs, on any device.
-            step_lengths: (batch,) int64 valid steps.
-            step_s: seconds per step.
-            encoded: the encoder's outputs, for an attention decoder that rescores.
-        """
+        """See `Decoder`; the best hypothesis of each utterance may have unknown words."""
         found = self._decoder.decode(log_probs, step_lengths, step_s, encoded)
         rows = zip(found, log_probs.detach().cpu(), step_lengths.tolist(), strict=True)
         return [[self._open(best[0], row[:steps], step_s), *best[1:]] for best, row, steps in rows]

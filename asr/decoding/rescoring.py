@@ -70,13 +70,7 @@ class TwoPassDecoder:
     def decode(
         self, log_probs: Tensor, step_lengths: Tensor, step_s: float, encoded: Tensor | None = None
     ) -> list[list[Hypothesis]]:
-        """The best texts of each utterance, best first.
-
-        Args:
-            log_probs: (batch, steps, vocab) float, natural logs, normalised, on any device.
-            step_lengths: (batch,) int64, valid steps of each utterance, on any device.
-            step_s: seconds an encoder step.
-            encoded: (batch, steps, size) the encoder's outputs, for the attention decoder.
+        """See `Decoder`.
 
         Raises:
             ModelError: as `BeamDecoder.decode`, or there are no outputs for an attention decoder.
@@ -85,10 +79,7 @@ class TwoPassDecoder:
         return self._second_pass(found, step_lengths, encoded)
 
     def stream(self, step_s: float) -> DecoderStream:
-        """A search that takes one utterance in blocks; its partial results are those of the first pass.
-
-        Args:
-            step_s: seconds an encoder step.
+        """See `Decoder`; partial results are those of the first pass.
 
         Raises:
             SettingsError: an attention decoder rescores, which reads whole utterances.
