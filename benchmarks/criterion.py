@@ -19,8 +19,8 @@ from asr.batching.batches import Batch
 from asr.cli import recipe
 from asr.frontend.features import FeatureConfig
 from asr.model.acoustic import AcousticModel, ModelSettings
-from asr.model.denominator import count_ngrams, witten_bell
 from asr.model.encoder import EncoderConfig, LossConfig
+from asr.model.loss.denominator import count_ngrams, witten_bell
 from asr.model.recurrent.layers import LayerConfig
 from asr.text.characters import CharTokenizer
 from asr.training.tasks.speech import speech_losses

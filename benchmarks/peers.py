@@ -124,7 +124,7 @@ class _Items(Dataset[dict[str, Any]]):
         utterance: Utterance = example.utterance
         return {
             "id": utterance.id,
-            "features": self.cache.read(utterance.id),
+            "features": torch.tensor(self.cache.view(index)),
             "tokens": torch.tensor(example.tokens, dtype=torch.int64),
         }
 

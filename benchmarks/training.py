@@ -54,8 +54,8 @@ from asr.errors import ModelError
 from asr.frontend.augment import AugmentConfig
 from asr.frontend.features import FeatureConfig, frame_mask
 from asr.model.acoustic import AcousticModel, ModelSettings
-from asr.model.ctc import blank_steps, ctc_loss
 from asr.model.encoder import EncoderConfig
+from asr.model.loss.ctc import blank_steps, ctc_loss
 from asr.model.recurrent.factory import CELL_NAMES, Cell
 from asr.model.recurrent.layers import LayerConfig
 from asr.training.update import make_optimizer, step_unless

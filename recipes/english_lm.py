@@ -22,7 +22,7 @@ from asr.lm.ngram.build import NgramConfig, build
 from asr.lm.ngram.interpolate import best_weights, interpolate, perplexity_table, word_probs
 from asr.lm.ngram.model import NgramModel
 from asr.lm.ngram.trie import RESERVED
-from asr.model.pronouncer import read_pronouncer
+from asr.model.sequence.pronouncer import read_pronouncer
 from asr.text.lexicon import Lexicon, cmudict
 from asr.text.normalize import normalize
 from asr.text.phones import PhoneTokenizer

@@ -16,12 +16,12 @@ from typing import Literal, get_args
 from asr.cli import recipe
 from asr.commands.lexicon import LexiconScoreSettings, score_all
 from asr.microscope.encoder_decoder import draw_readings, read_symbols
-from asr.model.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
-from asr.model.sequence_ctc import SequenceCtcConfig
-from asr.model.sequence_model import load_sequence_model
+from asr.model.sequence.ctc import SequenceCtcConfig
+from asr.model.sequence.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
+from asr.model.sequence.model import load_sequence_model
 from asr.scoring.word_lengths import draw_lengths, length_table, wrong_by_length
 from asr.text.lexicon import cmudict
-from asr.text.lexicon_split import SplitConfig
+from asr.text.pronunciation.lexicon_split import SplitConfig
 from asr.training.config import TrainConfig
 from asr.training.pronouncer import CtcSettings, EncoderDecoderSettings, train_pronouncer
 

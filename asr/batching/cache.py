@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -75,30 +74,23 @@ class FeatureCache:
     Args:
         folder: holds the frames.
         n_mels: values per frame.
-        numbers: the number of each utterance, by its id.
         spans: by speed, (utterances, 2) int64 of the first frame of each utterance and its count of frames.
     """
 
-    def __init__(
-        self, folder: Path, n_mels: int, numbers: dict[str, int], spans: dict[float, NDArray[np.int64]]
-    ) -> None:
-        self.folder, self.n_mels, self.numbers, self.spans = folder, n_mels, numbers, spans
+    def __init__(self, folder: Path, n_mels: int, spans: dict[float, NDArray[np.int64]]) -> None:
+        self.folder, self.n_mels, self.spans = folder, n_mels, spans
         frames = max(int(of_speed.sum(axis=1).max(initial=0)) for of_speed in spans.values())
         self._frames = np.memmap(folder / _FRAMES, dtype=np.float32, mode="r", shape=(frames, n_mels))
 
     def view(self, number: int, speed: float = 1.0) -> NDArray[np.float32]:
-        """(frames, n_mels) of the utterance of this number, on disk and read-only."""
+        """(frames, n_mels) of an utterance, by its number among those of `open_cache`; on disk, read-only."""
         start, frames = self.spans[speed][number]
         view: NDArray[np.float32] = self._frames[start : start + frames]
         return view
 
-    def read(self, utterance_id: str, speed: float = 1.0) -> Tensor:
-        """(frames, n_mels) float32, a copy."""
-        return torch.from_numpy(np.array(self.view(self.numbers[utterance_id], speed)))
-
     def __reduce__(self) -> tuple[Any, ...]:
         # Loader processes that are not forked open the file again; pickling a memmap would copy gigabytes.
-        return FeatureCache, (self.folder, self.n_mels, self.numbers, self.spans)
+        return FeatureCache, (self.folder, self.n_mels, self.spans)
 
 
 def open_cache(
@@ -150,8 +142,7 @@ def open_cache(
         ).reshape(-1, 2)
         for speed in speeds
     }
-    numbers = {utterance.id: number for number, utterance in enumerate(utterances)}
-    return FeatureCache(folder, config.n_mels, numbers, spans)
+    return FeatureCache(folder, config.n_mels, spans)
 
 
 class _Index:

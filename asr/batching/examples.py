@@ -24,9 +24,9 @@ from asr.corpora.arrow import ArrowManifest, columns, durations, id_hashes, tar_
 from asr.corpora.utterance import Utterance
 from asr.errors import FEW, DataError, SettingsError, check_choice, check_number, first_few
 from asr.frontend.features import FeatureConfig, frame_count
-from asr.model.ctc import required_steps, required_steps_of_all
 from asr.model.encoder import step_count
-from asr.model.pronouncer import read_pronouncer
+from asr.model.loss.ctc import required_steps, required_steps_of_all
+from asr.model.sequence.pronouncer import read_pronouncer
 from asr.progress import Progress
 from asr.text.bpe import BpeTokenizer
 from asr.text.characters import CharTokenizer

@@ -3,7 +3,7 @@
 import lzma
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated
@@ -11,10 +11,8 @@ from typing import Annotated
 import tyro
 
 from asr.errors import DataError, SettingsError
-from asr.files import file_digest
 from asr.lm.adaptation import SubjectText, adapt_lm, read_subject_text
 from asr.lm.ngram.model import NgramModel
-from asr.model.acoustic import AcousticModel
 from asr.model.saved import load_model, save_settings
 from asr.model.shipped import ModelFiles, find_model
 from asr.text.lexicon import (
@@ -27,12 +25,13 @@ from asr.text.lexicon import (
     spell,
 )
 from asr.text.normalize import normalize
-from asr.text.pronouncer import pronounce_words
+from asr.text.pronunciation.pronouncer import pronounce_words
 
 __all__ = ["AdaptSettings", "run"]
 
 _MAX_NAMED = 5  # words that a line lists
 _GUESSED = "letter-to-sound"
+_TUNINGS = "decoding weights: those of the model before; `asr tune` finds its own, with recordings"
 
 
 @dataclass(frozen=True)
@@ -131,8 +130,7 @@ def run(settings: AdaptSettings) -> str:
         "weights": {name: round(weight, 4) for name, weight in adapted.weights.items()},
         "lines": len(text.lines),
     }
-    tuned = _move_tunings(model, files, out)
-    save_settings(out.path, files.path, model, {"adapted": adaptation})  # last: it has the others' digests
+    save_settings(out.path, files.path, model, {"adapted": adaptation})
     digits = 2 if text.lines else 4
     lines = [f"weights: {', '.join(f'{name} {one:.{digits}f}' for name, one in adapted.weights.items())}"]
     if text.lines:
@@ -141,7 +139,7 @@ def run(settings: AdaptSettings) -> str:
             f"perplexity of lines that were held out: {adapted.before:.1f}, with the other lines "
             f"{adapted.after:.1f}"
         )
-    return "\n".join([*lines, *_describe(added, text.words, listed), tuned, _usage(settings)])
+    return "\n".join([*lines, *_describe(added, text.words, listed), _TUNINGS, _usage(settings)])
 
 
 def _pronounce(words: list[str], source: Lexicon, given: Lexicon) -> _Additions:
@@ -165,21 +163,6 @@ def _pronounce(words: list[str], source: Lexicon, given: Lexicon) -> _Additions:
                 entries[one.word] = (one.pronunciations[0].phones,)
                 origins[one.word] = _GUESSED
     return _Additions(entries, given.log_probs, origins, tuple(left_out))
-
-
-def _move_tunings(model: AcousticModel, source: ModelFiles, out: ModelFiles) -> str:
-    """Keep the weights that were tuned for the source's files for the new ones; a line for the summary."""
-    before = file_digest(source.lm), file_digest(source.lexicon)
-    lm, lexicon = file_digest(out.lm), file_digest(out.lexicon)
-    tunings, moved = [], 0
-    for tuning in model.settings.tunings:
-        fits = (tuning.key.lm, tuning.key.lexicon) == before
-        tunings.append(replace(tuning, key=replace(tuning.key, lm=lm, lexicon=lexicon)) if fits else tuning)
-        moved += fits
-    model.settings = replace(model.settings, tunings=tuple(tunings))
-    if not moved:
-        return "decoding weights: none were tuned for this model. `asr tune` finds them, with recordings"
-    return "decoding weights: those tuned for the model before; `asr tune` finds its own, with recordings"
 
 
 def _describe(added: _Additions, counts: dict[str, int], listed: Path) -> list[str]:

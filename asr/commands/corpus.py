@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from asr.commands.arguments import Rules
 from asr.commands.options import check_folder
 from asr.corpora.arrow import ArrowManifest, write_arrow
 from asr.corpora.catalogue import CORPORA, find_corpus
@@ -89,8 +90,7 @@ class CorpusFolderSettings:
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"], metavar="DIR")] = Path("manifests")
     # Of the choice of speakers, or utterances, for dev and test.
     seed: int = 0
-    # Text rules: verbatim, lower, english or words (words:tr for Turkish). Training applies its own.
-    normalizer: Annotated[str, tyro.conf.arg(metavar="NAME")] = "verbatim"
+    normalizer: Rules = "verbatim"
 
 
 @dataclass(frozen=True)

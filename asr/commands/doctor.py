@@ -7,6 +7,7 @@ from typing import Annotated
 
 import tyro
 
+from asr.commands.arguments import BatchSeconds, Device, Rules
 from asr.commands.options import check_folder, check_output
 from asr.corpora.manifest import write_manifest
 from asr.device import choose_device, usable_cores
@@ -43,14 +44,11 @@ class DoctorSettings:
     fix: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     # A model's file, or a name such as english: find transcripts that disagree with what it hears.
     model: Annotated[Path | None, tyro.conf.arg(metavar="MODEL")] = None
-    # Text rules of the training: verbatim, lower, english or words (words:tr for Turkish).
-    normalizer: Annotated[str, tyro.conf.arg(metavar="NAME")] = "english"
+    normalizer: Rules = "english"
     # Threads that read audio.
     workers: int = field(default_factory=usable_cores)
-    # Seconds of audio in a batch of the model, padding included.
-    batch_s: float = 120.0
-    # For the model: auto, cpu, cuda or cuda:N.
-    device: str = "auto"
+    batch_s: BatchSeconds = 120.0
+    device: Device = "auto"
 
     def __post_init__(self) -> None:
         if not self.manifests:

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import tyro
 
+from asr.commands.arguments import BatchSeconds, Device, ModelName
 from asr.commands.options import check_output
 from asr.corpora.left_out import OnError
 from asr.corpora.manifest import read_fields, read_manifest, read_usable
@@ -38,8 +39,7 @@ class EvaluateSettings:
 
     # JSONL, with the transcript of every utterance
     manifest: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="MANIFEST")]
-    # a .safetensors file that `asr train` has written, or a name: english, english-fast
-    model: Annotated[Path, tyro.conf.arg(metavar="MODEL")]
+    model: ModelName
     # folder for report.html, score.json, results.jsonl, alignments.txt, speakers.txt, and for sclite
     # reference.trn, hypothesis.trn and hypothesis.ctm
     out: Annotated[
@@ -62,8 +62,8 @@ class EvaluateSettings:
     normalizer: Annotated[
         str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="(default: the model's own)")
     ] = None
-    batch_s: float = 120.0  # seconds of audio in a batch, padding included; bounds the memory that is needed
-    device: str = "auto"  # auto, cpu, cuda or cuda:N
+    batch_s: BatchSeconds = 120.0
+    device: Device = "auto"
     engine: Engine = None
     decoding: Annotated[DecoderSettings, tyro.conf.arg(name="")] = field(default_factory=DecoderSettings)
 
@@ -168,17 +168,17 @@ def _warn_about_weights(
     decoder: DescribedDecoder, utterances: Sequence[Utterance], settings: EvaluateSettings
 ) -> None:
     """Warn where the weights are defaults, or were tuned on the utterances that are scored."""
-    if not decoder.tuned:
+    if decoder.tuning and decoder.tuning.data == data_digest(utterances):
+        log.warning(
+            "the weights were tuned on these utterances (%s): the score will be too good. Score others.",
+            decoder.tuning.manifest,
+        )
+    elif not decoder.tuned:
         log.warning(
             "the weights are not tuned for this model and language model (%s): `asr tune DEV%s` on other "
             "utterances than these finds better ones.",
             decoder.weights, _tuned_by(settings),
         )  # fmt: skip
-    elif decoder.tuning and decoder.tuning.data == data_digest(utterances):
-        log.warning(
-            "the weights were tuned on these utterances (%s): the score will be too good. Score others.",
-            decoder.tuning.manifest,
-        )
 
 
 def _tuned_by(settings: EvaluateSettings) -> str:

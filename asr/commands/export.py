@@ -6,6 +6,7 @@ from typing import Annotated
 
 import tyro
 
+from asr.commands.arguments import ModelName
 from asr.commands.options import check_output
 from asr.corpora.manifest import read_manifest
 from asr.decoding.config import DecoderSettings
@@ -28,8 +29,7 @@ class ExportSettings:
     The file holds the settings and the tokenizer, too: `asr transcribe --model FILE.onnx` uses it.
     """
 
-    # a .safetensors file that `asr train` has written, or a name: english
-    model: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
+    model: tyro.conf.Positional[ModelName]
     # the graph, FILE.onnx
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"], metavar="FILE")]
     # weights of 8 bits: a quarter of the size

@@ -2,11 +2,11 @@
 
 import json
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import tyro
 
+from asr.commands.arguments import ModelName
 from asr.model.acoustic import AcousticModel
 from asr.model.saved import load_model, settings_record
 from asr.model.shipped import find_model
@@ -22,8 +22,7 @@ class InfoSettings:
     of the same kind, the command gives the same weights again.
     """
 
-    # a .safetensors file that `asr train` has written, a folder of `asr adapt`, or a name: english
-    model: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
+    model: tyro.conf.Positional[ModelName]
     # print everything as one JSON object, all settings of the training included
     json: tyro.conf.FlagCreatePairsOff[bool] = False
 

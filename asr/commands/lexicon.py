@@ -12,14 +12,20 @@ import tyro
 from asr.commands.options import check_output
 from asr.errors import AsrError, DataError, SettingsError, check_number
 from asr.files import json_line, write_text
-from asr.model.pronouncer import NetworkPronouncer, read_pronouncer
-from asr.model.sequence_model import load_sequence_model, save_sequence_model
+from asr.model.sequence.model import load_sequence_model, save_sequence_model
+from asr.model.sequence.pronouncer import NetworkPronouncer, read_pronouncer
 from asr.progress import Progress
 from asr.scoring.pronunciations import PronunciationScore, score_pronunciations
-from asr.text.letter_to_sound import LetterToSound
 from asr.text.lexicon import Lexicon, Spelling, format_probability, lexicon_for_sounds, read_words
-from asr.text.lexicon_split import SplitConfig
-from asr.text.pronouncer import Candidates, CombinedPronouncer, Pronounced, Pronouncer, pronounce_words
+from asr.text.pronunciation.letter_to_sound import LetterToSound
+from asr.text.pronunciation.lexicon_split import SplitConfig
+from asr.text.pronunciation.pronouncer import (
+    Candidates,
+    CombinedPronouncer,
+    Pronounced,
+    Pronouncer,
+    pronounce_words,
+)
 
 __all__ = [
     "LexiconApplySettings", "LexiconCompressSettings", "LexiconScoreSettings", "run_apply", "run_compress",

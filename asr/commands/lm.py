@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from asr.commands.arguments import Rules, TextFiles
 from asr.commands.options import check_output
 from asr.errors import SettingsError
 from asr.lm.interface import Unit
@@ -28,17 +29,10 @@ _NO_TEXT = "no TEXT is given. One text file or more was expected; - is the stand
 class NgramTrainSettings:
     """Train an n-gram language model with modified Kneser-Ney smoothing, as KenLM's lmplz does."""
 
-    # Text files, one sentence a line, in UTF-8, plain or .gz, .xz or .bz2, or manifests; - is the standard
-    # input. Their text should be written as the transcripts are; see --normalizer.
-    texts: Annotated[
-        tyro.conf.Positional[tuple[Path, ...]],
-        tyro.conf.arg(metavar="TEXT...", help_behavior_hint="(required)"),
-    ]
+    texts: TextFiles
     # The model: .bin (fast to load), .arpa or .arpa.gz (for other tools).
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"], metavar="FILE")]
-    # Rules for the text: verbatim (as written), lower (no case), english or words (no punctuation), such as
-    # words:tr for Turkish.
-    normalizer: Annotated[str, tyro.conf.arg(metavar="NAME")] = "verbatim"
+    normalizer: Rules = "verbatim"
     # Length of the longest n-grams: 3 or 4 for words, 6 to 10 for characters.
     order: int = 3
     # What the model predicts: words, or characters (the space among them).
@@ -104,8 +98,7 @@ class NgramInterpolateSettings:
     dev: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="TEXT...")] = ()
     # A weight for each model, instead of those found on --dev.
     weights: Annotated[tuple[float, ...], tyro.conf.arg(metavar="FLOAT...")] = ()
-    # Rules for --dev: verbatim (as written), lower (no case), english or words (no punctuation), such as
-    # words:tr for Turkish.
+    # Rules for --dev: verbatim, lower, english or words (words:tr for Turkish).
     normalizer: Annotated[str, tyro.conf.arg(metavar="NAME")] = "verbatim"
     # Words of the result: those of a file (one per line), or the NUMBER most probable. Others are <unk>.
     vocabulary: Annotated[str | None, tyro.conf.arg(metavar="FILE|NUMBER")] = None
@@ -226,17 +219,10 @@ def run_convert(settings: NgramConvertSettings) -> str:
 class LmScoreSettings:
     """Perplexity of a language model on texts, and its rate of unknown words."""
 
-    # Text files, one sentence a line, in UTF-8, plain or .gz, .xz or .bz2, or manifests; - is the standard
-    # input.
-    texts: Annotated[
-        tyro.conf.Positional[tuple[Path, ...]],
-        tyro.conf.arg(metavar="TEXT...", help_behavior_hint="(required)"),
-    ]
+    texts: TextFiles
     # The model: .bin, .arpa or .arpa.gz, from `asr lm train` or elsewhere, or a network's .safetensors.
     lm: Annotated[Path, tyro.conf.arg(metavar="FILE")]
-    # Rules for the text: verbatim (as written), lower (no case), english or words (no punctuation), such as
-    # words:tr for Turkish.
-    normalizer: Annotated[str, tyro.conf.arg(metavar="NAME")] = "verbatim"
+    normalizer: Rules = "verbatim"
     # Write words, unknown words and natural log-probability of every sentence to this JSONL file.
     results: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
 

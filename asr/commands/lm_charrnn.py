@@ -7,6 +7,7 @@ from typing import Annotated
 
 import tyro
 
+from asr.commands.arguments import Rules, TextFiles
 from asr.commands.options import check_output
 from asr.errors import SettingsError
 from asr.training.charrnn import CharRnnSettings, held_out, read_text, train_charrnn
@@ -22,17 +23,10 @@ class CharRnnTrainSettings:
     --train.resume.
     """
 
-    # text files, one sentence a line, in UTF-8, plain or .gz, .xz or .bz2
-    texts: Annotated[
-        tuple[Path, ...],
-        tyro.conf.Positional,
-        tyro.conf.arg(metavar="TEXT...", help_behavior_hint="(required)"),
-    ]
+    texts: TextFiles
     # text to choose the best epoch by; None: every 100th line of the other texts, which is held out
     dev: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    # rules for the text: verbatim, lower, english or words (words:tr for Turkish); those
-    # of the recogniser's transcripts
-    normalizer: str = "verbatim"
+    normalizer: Rules = "verbatim"
     # where the best model is copied at the end; None leaves it in the run folder
     output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"], metavar="FILE")] = None
     settings: Annotated[CharRnnSettings, tyro.conf.arg(name="")] = field(default_factory=CharRnnSettings)

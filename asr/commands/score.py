@@ -6,6 +6,7 @@ from typing import Annotated
 
 import tyro
 
+from asr.commands.arguments import Rules
 from asr.commands.text_scores import score_texts
 from asr.errors import SettingsError
 
@@ -18,16 +19,15 @@ class ScoreSettings:
 
     A text file has one utterance per line. Files that end in .trn, .ctm or .jsonl have utterance ids, by
     which they are matched. A reference that ends in .stm has segments of recordings; words of a .ctm are
-    scored in the segment in which they are said.
+    scored in the segment in which they are said. With the default rules, the score is that of Kaldi's
+    compute-wer and of jiwer.
     """
 
     # Text file with the true texts.
     reference: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="REF")]
     # Text file with the recognised texts.
     hypothesis: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="HYP")]
-    # Rules for both sides: verbatim (as written; the score is then that of Kaldi's compute-wer and of jiwer),
-    # lower (no case), english or words (no punctuation), such as words:tr for Turkish.
-    normalizer: Annotated[str, tyro.conf.arg(metavar="NAME")] = "verbatim"
+    normalizer: Rules = "verbatim"
     # Lines begin with utterance ids, as in Kaldi's `text`, and are matched by these, not by number.
     ids: tyro.conf.FlagCreatePairsOff[bool] = False
     # Write the alignment of every utterance to this text file, worst first.

@@ -5,11 +5,11 @@ import os
 import socket
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Annotated
 
 import tyro
 
+from asr.commands.arguments import Device, ModelName
 from asr.decoding.config import DecoderSettings
 from asr.decoding.decoder import build_decoder
 from asr.device import choose_device, limit_cores, usable_cores
@@ -40,13 +40,12 @@ class ServeSettings:
     it.
     """
 
-    # a model that ships with asr, english or english-fast (searches less), or a .safetensors of `asr train`
-    model: Annotated[Path, tyro.conf.arg(metavar="MODEL")] = DEFAULT_MODEL
+    model: ModelName = DEFAULT_MODEL
     host: str = "127.0.0.1"  # the address that is served; 0.0.0.0 for all of this machine
     port: int = 8000  # 0 takes a free one
     limits: ServeLimits = field(default_factory=ServeLimits)
     stream: Annotated[StreamConfig, tyro.conf.arg(name="")] = field(default_factory=StreamConfig)
-    device: str = "auto"  # auto, cpu, cuda or cuda:N
+    device: Device = "auto"
     # of recordings and of streams, each
     threads: Annotated[
         int | None, tyro.conf.arg(metavar="N", help_behavior_hint="(default: half the cores)")

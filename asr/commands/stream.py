@@ -5,21 +5,20 @@ import logging
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
 from numpy.typing import NDArray
 
+from asr.commands.arguments import Device, ModelName
 from asr.decoding.config import DecoderSettings
-from asr.decoding.decoder import build_decoder
-from asr.device import choose_device, limit_cores
+from asr.device import limit_cores
 from asr.errors import SettingsError
+from asr.export.loading import load
 from asr.frontend.microphone import Microphone
 from asr.frontend.pcm import PcmFormat, PcmStream
-from asr.model.saved import load_model
-from asr.model.shipped import DEFAULT_MODEL, find_model
-from asr.recognition.streaming import RecognitionStream, StreamConfig, StreamResult, warm_up
+from asr.model.shipped import DEFAULT_MODEL
+from asr.recognition.streaming import StreamConfig, StreamResult, warm_up
 from asr.transcripts.json_rows import result_row
 
 __all__ = ["StreamSettings", "run"]
@@ -40,8 +39,7 @@ class StreamSettings:
         tyro.conf.Positional,
         tyro.conf.arg(metavar="[-]", help_behavior_hint="(default: the microphone)"),
     ] = ""
-    # a model that ships with asr, english or english-fast (searches less), or a .safetensors of `asr train`
-    model: Annotated[Path, tyro.conf.arg(metavar="MODEL")] = DEFAULT_MODEL
+    model: ModelName = DEFAULT_MODEL
     # txt: a line for each utterance; json: an object a line, for each change of an utterance's text, too
     format: Literal["txt", "json"] = "txt"
     # name or number of the microphone; `python -m sounddevice` lists them
@@ -50,7 +48,7 @@ class StreamSettings:
     ] = ""
     pcm: PcmFormat = field(default_factory=PcmFormat)
     stream: Annotated[StreamConfig, tyro.conf.arg(name="")] = field(default_factory=StreamConfig)
-    device: str = "auto"  # auto, cpu, cuda or cuda:N
+    device: Device = "auto"
     # of the model on a CPU
     threads: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="(default: all cores)")] = (
         None
@@ -76,11 +74,9 @@ def run(settings: StreamSettings) -> Iterator[str]:
         source = (
             PcmStream(sys.stdin.buffer, settings.pcm) if settings.source else Microphone(settings.microphone)
         )
-        files = find_model(settings.model)
-        model = load_model(files.path, choose_device(settings.device))
-        decoder = build_decoder(settings.decoding.with_defaults_of(files), model)
-        stream = RecognitionStream(model, decoder, settings.stream, source.sample_rate)
-        warm_up(model, decoder)
+        model = load(settings.model, device=settings.device, decoding=settings.decoding)
+        stream = model.stream(source.sample_rate, settings.stream)
+        warm_up(model.acoustic, model.decoder)
         if isinstance(source, Microphone):
             log.info("listening to %s; Ctrl-C ends it", source.name)
         for block in _until_interrupt(source.blocks()):

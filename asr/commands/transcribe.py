@@ -13,6 +13,7 @@ from typing import Annotated
 import tyro
 
 from asr import __version__
+from asr.commands.arguments import BatchSeconds, Device, ModelName
 from asr.corpora.manifest_fields import Channels
 from asr.corpora.recording_list import NamedRecording, list_recordings
 from asr.decoding.config import DecoderSettings
@@ -51,9 +52,7 @@ class TranscribeSettings:
         tyro.conf.Positional,
         tyro.conf.arg(metavar="FILE...", help_behavior_hint="(required)"),
     ]
-    # a model that ships with asr, english or english-fast (searches less), a folder of `asr adapt`, or a
-    # .safetensors of `asr train`
-    model: Annotated[Path, tyro.conf.arg(metavar="MODEL")] = DEFAULT_MODEL
+    model: ModelName = DEFAULT_MODEL
     # txt, json (one object per line, with word times and confidences), srt, vtt, tsv, ctm, textgrid, trn,
     # html (to read, for browsers and word processors); several into --output-dir
     format: Annotated[
@@ -75,11 +74,11 @@ class TranscribeSettings:
     nbest: int = 1
     # begin each line of text with the file's name without folder and suffix, as Kaldi does
     ids: tyro.conf.FlagCreatePairsOff[bool] = False
-    batch_s: float = 120.0  # seconds of audio in a batch, padding included; bounds the memory that is needed
+    batch_s: BatchSeconds = 120.0
     segmentation: Annotated[SegmentationConfig, tyro.conf.arg(name="")] = field(
         default_factory=SegmentationConfig
     )
-    device: str = "auto"  # auto, cpu, cuda or cuda:N
+    device: Device = "auto"
     engine: Engine = None
     # of the model on a CPU, of the search and of reading, each
     threads: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="(default: all cores)")] = (

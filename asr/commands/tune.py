@@ -8,6 +8,7 @@ from typing import Annotated
 
 import tyro
 
+from asr.commands.arguments import BatchSeconds, Device
 from asr.corpora.manifest import read_manifest
 from asr.decoding.config import DecoderSettings
 from asr.decoding.decoder import DescribedDecoder, build_decoder
@@ -45,8 +46,8 @@ class TuneSettings:
         tyro.conf.arg(metavar="DIR", help_behavior_hint="(default: MODEL.LM.tuning by the model)"),
     ] = None
     search_beam: int = 24  # prefixes kept in the grid and the lines; --beam.beam-size is for the rest
-    batch_s: float = 120.0  # seconds of audio in a batch, padding included; bounds the memory that is needed
-    device: str = "auto"  # auto, cpu, cuda or cuda:N
+    batch_s: BatchSeconds = 120.0
+    device: Device = "auto"
     grid: Grid = field(default_factory=Grid)
     decoding: Annotated[DecoderSettings, tyro.conf.arg(name="")] = field(default_factory=DecoderSettings)
 

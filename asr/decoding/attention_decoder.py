@@ -14,7 +14,7 @@ from asr.decoding.hypothesis import Hypothesis, name_tokens, time_words
 from asr.decoding.interface import DecoderStream
 from asr.errors import ModelError, SettingsError
 from asr.model.recurrent_decoder import EncodedSource, RecurrentDecoder
-from asr.model.sequence_search import SearchConfig, beam_search
+from asr.model.sequence.search import SearchConfig, beam_search
 from asr.text.scripts import join_words
 from asr.text.tokenizer import Tokenizer
 
@@ -67,26 +67,16 @@ class AttentionDecoder:
         self._search = SearchConfig(beam_size=max(beam_size, nbest), length_exponent=_LENGTH_EXPONENT)
 
     def stream(self, step_s: float) -> DecoderStream:
-        """Not possible.
-
-        Raises:
-            SettingsError: always: attention reads whole utterances.
-        """
+        """Raises a SettingsError: attention reads whole utterances."""
         raise SettingsError("--decoder attention reads whole utterances. Leave it out in a stream.")
 
     def decode(
         self, log_probs: Tensor, step_lengths: Tensor, step_s: float, encoded: Tensor | None = None
     ) -> list[list[Hypothesis]]:
-        """The best texts of each utterance, at most as many tokens as steps, best first.
+        """See `Decoder`; `log_probs` are not used. A text has at most as many tokens as there are steps.
 
         A token's step is the one that is read most for it, or that of the token before, if that is later; its
         confidence is its probability.
-
-        Args:
-            log_probs: (batch, steps, vocab) is not used.
-            step_lengths: (batch,) int64 valid steps.
-            step_s: seconds per step.
-            encoded: (batch, steps, size) the encoder's outputs, on any device.
 
         Raises:
             ModelError: there are no outputs of the encoder.

@@ -46,12 +46,11 @@ class BeamDecoder:
 
     Args:
         tokenizer: the model's.
-        config: how wide to search, and the weights.
+        config: how wide to search, the weights and the priors.
         lm: fused into the search: an `NgramModel` in its compiled part, any other `LanguageModel` from
             Python. The words of a model of words are the vocabulary, unless there is a lexicon.
         lexicon: the vocabulary, with its spellings in the tokenizer's symbols.
         hotwords: words and phrases that are expected, and the nats by which each is favoured.
-        priors: (vocab,) float64 mean probabilities of the tokens, blank first; for `config.prior_weight`.
 
     Raises:
         SettingsError: the parts do not fit each other.
@@ -67,19 +66,13 @@ class BeamDecoder:
         lm: LanguageModel[Any] | None = None,
         lexicon: Lexicon | None = None,
         hotwords: Mapping[str, float] | None = None,
-        priors: NDArray[np.float64] | None = None,
     ) -> None:
         self.config = config or BeamConfig()
         prepared = prepare_resources(tokenizer, lm, lexicon, hotwords or {}, self.config)
-        self._priors = priors
-        self._setup = build_setup(tokenizer, self.config, prepared, priors)
+        self._setup = build_setup(tokenizer, self.config, prepared)
 
-    def with_config(self, config: BeamConfig, priors: NDArray[np.float64] | None = None) -> "BeamDecoder":
+    def with_config(self, config: BeamConfig) -> "BeamDecoder":
         """The same decoder with other weights; vocabulary and models are shared.
-
-        Args:
-            config: width and weights.
-            priors: (vocab,) float64, as for the class; None keeps them.
 
         Raises:
             SettingsError: `unknown_words` differs.
@@ -89,12 +82,11 @@ class BeamDecoder:
             raise SettingsError("--beam.unknown-words cannot be changed in a decoder. Make another one.")
         other = copy.copy(self)
         other.config = config
-        other._priors = self._priors if priors is None else priors
-        other._setup = build_setup(self._setup.tokenizer, config, self._setup.prepared, other._priors)
+        other._setup = build_setup(self._setup.tokenizer, config, self._setup.prepared)
         return other
 
     def decode(self, log_probs: Tensor, step_lengths: Tensor, step_s: float) -> list[list[Hypothesis]]:
-        """The best texts of each utterance, best first.
+        """See `Decoder`.
 
         The first text does not depend on nbest; the others come from the prefixes at the search's end and
         from those that recombination has dropped (`lattice`). Each score is exact for its text: the logarithm
@@ -106,14 +98,6 @@ class BeamDecoder:
         confidence is that of greedy decoding: the mean over its tokens of their mean posteriors over their
         runs of steps. In the first text of a search with a language model of words, it is the geometric mean
         of that and of the word's posterior in the search's lattice (`confidence`).
-
-        Args:
-            log_probs: (batch, steps, vocab) float, natural logs, normalised, on any device.
-            step_lengths: (batch,) int64, valid steps of each utterance, on any device.
-            step_s: seconds an encoder step.
-
-        Returns:
-            (batch,) lists of one to nbest hypotheses, in the order of the batch.
 
         Raises:
             ModelError: the shapes do not fit each other or the tokenizer, a length lies outside 0..steps, an
@@ -140,11 +124,7 @@ class BeamDecoder:
                 )
 
     def stream(self, step_s: float) -> BeamStream:
-        """A search that takes one utterance in blocks and gives partial results.
-
-        Args:
-            step_s: seconds an encoder step.
-        """
+        """See `Decoder`."""
         return BeamStream(self._setup, step_s)
 
     def _decode(self, log_probs: NDArray[np.float64], index: int, step_s: float) -> list[Hypothesis]:

@@ -22,9 +22,10 @@ def _width(name: str, metavar: str) -> Any:
     return tyro.conf.arg(metavar=metavar, help_behavior_hint=hint)
 
 
-# No options of a command's --beam: DecoderSettings has the weights, which default to tuned ones, and commands
-# have --nbest.
+# No options of a command's --beam: DecoderSettings has the weights, by default the tuned ones; the model has
+# the priors; commands have --nbest.
 _Tuned = Annotated[DecodingWeights, tyro.conf.Suppress, tyro.conf.Fixed]
+_Priors = Annotated[tuple[float, ...], tyro.conf.Suppress, tyro.conf.Fixed]
 _Nbest = Annotated[int, tyro.conf.Suppress]
 
 
@@ -51,6 +52,7 @@ class BeamConfig:
     # nats: a prefix that recombination drops and that is this far below the best one gives no alternative
     lattice_threshold: float = 16.0
     weights: _Tuned = field(default_factory=DecodingWeights)
+    priors: _Priors = ()  # (vocab,) the model's mean posteriors, blank first, for a prior weight above 0
     unknown_words: Literal["allow", "forbid"] = "allow"  # words outside the vocabulary
     threads: int = 0  # utterances decoded at the same time; 0: one per usable core
 

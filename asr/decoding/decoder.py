@@ -55,11 +55,11 @@ class DescribedDecoder:
     def decode(
         self, log_probs: Tensor, step_lengths: Tensor, step_s: float, encoded: Tensor | None = None
     ) -> Sequence[Sequence[Hypothesis]]:
-        """Decode a batch; see `Decoder`."""
+        """See `Decoder`."""
         return self.decoder.decode(log_probs, step_lengths, step_s, encoded)
 
     def stream(self, step_s: float) -> DecoderStream:
-        """A decoder of one utterance that comes in blocks; see `Decoder`."""
+        """See `Decoder`."""
         return self.decoder.stream(step_s)
 
 
@@ -117,7 +117,6 @@ def _beam_decoder(settings: DecoderSettings, model: AcousticModel, nbest: int) -
     tuning, difference = closest_tuning(tunings, resources.key)
     start = replace(settings.beam, weights=tuning.weights) if tuning else settings.beam
     config = replace(start, nbest=nbest).with_weights(**given)
-    priors: tuple[float, ...] = ()
     if config.weights.prior_weight:
         priors = next((old.priors for old in (tuning, *tunings) if old and old.priors), ())
         if not priors:
@@ -125,14 +124,15 @@ def _beam_decoder(settings: DecoderSettings, model: AcousticModel, nbest: int) -
                 f"--prior-weight {config.weights.prior_weight:g}: the model's mean posteriors are not known "
                 f"yet. `asr tune` measures them and stores them with the model."
             )
+        config = replace(config, priors=priors)
     used = [name for name in WEIGHT_NAMES if resources.uses(name)]
     needed = {name for name in ("lm_weight", "rescore_weight", "attention_weight") if resources.uses(name)}
-    decoder: Decoder = TwoPassDecoder(tokenizer, config, resources, priors)
+    decoder: Decoder = TwoPassDecoder(tokenizer, config, resources)
     name = f"beam of {config.width.beam_size}, {resources.name}"
     if settings.open_vocabulary:
         from asr.decoding.open_vocabulary import open_vocabulary  # takes a second to import
 
-        decoder = open_vocabulary(decoder, tokenizer, config, resources, priors)
+        decoder = open_vocabulary(decoder, tokenizer, config, resources)
         name += ", open vocabulary"
     return DescribedDecoder(
         decoder=decoder,

@@ -57,16 +57,7 @@ class GreedyDecoder:
     def decode(
         self, log_probs: Tensor, step_lengths: Tensor, step_s: float, encoded: Tensor | None = None
     ) -> list[list[Hypothesis]]:
-        """Decode a batch. An utterance of zero steps gives an empty hypothesis with score 0.
-
-        Args:
-            log_probs: (batch, steps, vocab) float, natural logs, on any device; the padding is ignored.
-            step_lengths: (batch,) int64, valid steps of each utterance, on any device.
-            step_s: seconds an encoder step.
-            encoded: not used.
-
-        Returns:
-            (batch, 1) hypotheses, in the order of the batch.
+        """See `Decoder`. An utterance of zero steps gives an empty hypothesis with score 0.
 
         Raises:
             ModelError: the shapes do not fit each other or the tokenizer, a length lies outside 0..steps, or
@@ -76,11 +67,7 @@ class GreedyDecoder:
         return [[found] for found in paths.hypotheses(self._tokenizer, step_s)]
 
     def stream(self, step_s: float) -> DecoderStream:
-        """A decoder that takes one utterance in blocks.
-
-        Args:
-            step_s: seconds an encoder step.
-        """
+        """See `Decoder`."""
         from asr.decoding.streaming import GreedyStream  # takes a second to import
 
         return GreedyStream(self._tokenizer, step_s)

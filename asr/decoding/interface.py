@@ -43,8 +43,8 @@ class Decoder(Protocol):
         """Decode a batch.
 
         Args:
-            log_probs: (batch, steps, vocab) natural logs, on any device.
-            step_lengths: (batch,) int64 valid steps.
+            log_probs: (batch, steps, vocab) float, natural logs, normalised, on any device.
+            step_lengths: (batch,) int64 valid steps, on any device.
             step_s: seconds per step.
             encoded: (batch, steps, size) the encoder's outputs, where the model has an attention decoder.
 

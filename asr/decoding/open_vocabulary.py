@@ -32,9 +32,9 @@ from asr.decoding.rescoring import text_log_probs
 from asr.decoding.resources import DecodingResources
 from asr.errors import SettingsError
 from asr.lm.ngram.trie import UNK
-from asr.text.joint_ngram import learn_joint_ngram
 from asr.text.phones import MIN_WORDS, PhoneTokenizer
-from asr.text.sound_to_spelling import SoundToSpelling, Spelled
+from asr.text.pronunciation.joint_ngram import learn_joint_ngram
+from asr.text.pronunciation.sound_to_spelling import SoundToSpelling, Spelled
 from asr.text.tokenizer import Tokenizer
 
 __all__ = ["OpenVocabularyDecoder", "open_vocabulary"]
@@ -91,20 +91,15 @@ class _Unknown:
 
 
 def open_vocabulary(
-    decoder: Decoder,
-    tokenizer: Tokenizer,
-    config: BeamConfig,
-    resources: DecodingResources,
-    priors: Sequence[float],
+    decoder: Decoder, tokenizer: Tokenizer, config: BeamConfig, resources: DecodingResources
 ) -> "OpenVocabularyDecoder":
     """A decoder with a second pass that spells words outside the vocabulary.
 
     Args:
         decoder: of words.
         tokenizer: the model's.
-        config: the weights of the decoder.
+        config: of the decoder.
         resources: of the decoder.
-        priors: (vocab,) the model's mean posteriors, needed for a prior weight other than 0.
 
     Raises:
         SettingsError: the model's tokens are text, there is no vocabulary, unknown words are forbidden, or
@@ -130,7 +125,7 @@ def open_vocabulary(
             f"{MIN_WORDS} were expected. Use a larger lexicon."
         )
     spelling = SoundToSpelling(learn_joint_ngram(pairs))
-    return OpenVocabularyDecoder(decoder, tokenizer, config, resources, spelling, priors)
+    return OpenVocabularyDecoder(decoder, tokenizer, config, resources, spelling)
 
 
 class OpenVocabularyDecoder:
@@ -139,11 +134,10 @@ class OpenVocabularyDecoder:
     Args:
         decoder: of words.
         tokenizer: the model's.
-        config: the weights of the decoder.
+        config: of the decoder.
         resources: of the decoder: the words that it knows, and hot words, which stay even if they are
             doubtful.
         spelling: spells the model's phones.
-        priors: (vocab,) the model's mean posteriors, needed for a prior weight other than 0.
     """
 
     def __init__(
@@ -153,18 +147,19 @@ class OpenVocabularyDecoder:
         config: BeamConfig,
         resources: DecodingResources,
         spelling: SoundToSpelling,
-        priors: Sequence[float] = (),
     ) -> None:
-        given = np.array(priors) if len(priors) else None
-        free = BeamConfig(beam_size=_BEAM_SIZE, nbest=_NBEST, weights=config.weights, threads=config.threads)
+        free = BeamConfig(
+            beam_size=_BEAM_SIZE, nbest=_NBEST, weights=config.weights, priors=config.priors,
+            threads=config.threads,
+        )  # fmt: skip
         lm = resources.lm
         self._decoder, self._weights = decoder, config.weights
         self._vocabulary = vocabulary = resources.vocabulary or frozenset[str]()
         self._hotwords = frozenset(word for phrase in resources.hotwords for word in phrase.split())
         # Where words come from the search, their scores hold this language model's.
         self._lm = lm if lm and lm.unit == "word" and not resources.key.rescore else None
-        self._phones = BeamDecoder(tokenizer, free, priors=given)
-        self._bias = build_bias(tokenizer.vocab_size, free, given)
+        self._phones = BeamDecoder(tokenizer, free)
+        self._bias = build_bias(tokenizer.vocab_size, free)
         self._lm_words = frozenset(self._lm.words if self._lm else ()) or vocabulary
 
         @lru_cache(_CACHED)
@@ -174,24 +169,13 @@ class OpenVocabularyDecoder:
         self._spellings = spellings
 
     def stream(self, step_s: float) -> DecoderStream:
-        """Not possible.
-
-        Raises:
-            SettingsError: always: what fits no known word is found in whole utterances.
-        """
+        """Raises a SettingsError: what fits no known word is found in whole utterances."""
         raise SettingsError("--open-vocabulary needs whole utterances. Leave it out in a stream.")
 
     def decode(
         self, log_probs: Tensor, step_lengths: Tensor, step_s: float, encoded: Tensor | None = None
     ) -> Sequence[Sequence[Hypothesis]]:
-        """Decode a batch; of each utterance the best hypothesis may have unknown words.
-
-        Args:
-            log_probs: (batch, steps, vocab) natural logs, on any device.
-            step_lengths: (batch,) int64 valid steps.
-            step_s: seconds per step.
-            encoded: the encoder's outputs, for an attention decoder that rescores.
-        """
+        """See `Decoder`; the best hypothesis of each utterance may have unknown words."""
         found = self._decoder.decode(log_probs, step_lengths, step_s, encoded)
         rows = zip(found, log_probs.detach().cpu(), step_lengths.tolist(), strict=True)
         return [[self._open(best[0], row[:steps], step_s), *best[1:]] for best, row, steps in rows]

@@ -28,9 +28,8 @@ class TwoPassDecoder:
 
     Args:
         tokenizer: the model's.
-        config: width and weights.
+        config: width, weights and priors.
         resources: language models, lexicon, hot words and attention decoder.
-        priors: (vocab,) the model's mean posteriors, needed for a prior weight other than 0.
 
     Attributes:
         resources: as given.
@@ -40,13 +39,7 @@ class TwoPassDecoder:
         AsrError: the parts do not fit each other.
     """
 
-    def __init__(
-        self,
-        tokenizer: Tokenizer,
-        config: BeamConfig,
-        resources: DecodingResources,
-        priors: Sequence[float] = (),
-    ) -> None:
+    def __init__(self, tokenizer: Tokenizer, config: BeamConfig, resources: DecodingResources) -> None:
         from asr.decoding.beam_decoder import BeamDecoder  # takes a second to import
 
         self.resources, self.config = resources, config
@@ -58,14 +51,13 @@ class TwoPassDecoder:
             lm=None if resources.key.rescore else resources.lm,
             lexicon=resources.lexicon,
             hotwords=resources.hotwords,
-            priors=_array(priors),
         )
 
-    def with_config(self, config: BeamConfig, priors: Sequence[float] = ()) -> "TwoPassDecoder":
-        """The same decoder with other weights, and other priors if any are given; models are shared."""
+    def with_config(self, config: BeamConfig) -> "TwoPassDecoder":
+        """The same decoder with other weights; models are shared."""
         other = copy.copy(self)
         other.config = config
-        other._decoder = self._decoder.with_config(self._first_pass(config), _array(priors))
+        other._decoder = self._decoder.with_config(self._first_pass(config))
         return other
 
     def without_rescorers(self) -> "TwoPassDecoder":
@@ -78,13 +70,7 @@ class TwoPassDecoder:
     def decode(
         self, log_probs: Tensor, step_lengths: Tensor, step_s: float, encoded: Tensor | None = None
     ) -> list[list[Hypothesis]]:
-        """The best texts of each utterance, best first.
-
-        Args:
-            log_probs: (batch, steps, vocab) float, natural logs, normalised, on any device.
-            step_lengths: (batch,) int64, valid steps of each utterance, on any device.
-            step_s: seconds an encoder step.
-            encoded: (batch, steps, size) the encoder's outputs, for the attention decoder.
+        """See `Decoder`.
 
         Raises:
             ModelError: as `BeamDecoder.decode`, or there are no outputs for an attention decoder.
@@ -93,10 +79,7 @@ class TwoPassDecoder:
         return self._second_pass(found, step_lengths, encoded)
 
     def stream(self, step_s: float) -> DecoderStream:
-        """A search that takes one utterance in blocks; its partial results are those of the first pass.
-
-        Args:
-            step_s: seconds an encoder step.
+        """See `Decoder`; partial results are those of the first pass.
 
         Raises:
             SettingsError: an attention decoder rescores, which reads whole utterances.
@@ -148,10 +131,6 @@ class _RescoredStream:
     def finish(self) -> list[Hypothesis]:
         [found] = self._second_pass([self._stream.finish()])
         return found
-
-
-def _array(priors: Sequence[float]) -> NDArray[np.float64] | None:
-    return np.array(priors) if len(priors) else None
 
 
 def rescore_by_lm(

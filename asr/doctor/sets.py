@@ -12,8 +12,8 @@ from asr.doctor.findings import Finding
 from asr.doctor.texts import describe_character
 from asr.errors import AudioError, first_few
 from asr.frontend.features import FeatureConfig, frame_count
-from asr.model.ctc import required_steps
 from asr.model.encoder import EncoderConfig, step_count
+from asr.model.loss.ctc import required_steps
 from asr.text.normalize import normalize
 
 __all__ = ["set_findings", "training_memory_mb"]

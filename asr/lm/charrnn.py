@@ -23,13 +23,12 @@ from asr.errors import ModelError, SettingsError, check_number
 from asr.lm.interface import Unit
 from asr.model.recurrent.layers import RecurrentConfig, RecurrentStack
 from asr.model.recurrent.unidirectional import State
-from asr.model.saved import Content, FileKind, load_network, save_network
+from asr.model.saved import FileKind, load_network, save_network
 
 __all__ = ["END_OF_LINE", "CharRnn", "CharRnnConfig", "CharRnnModel", "load_charrnn", "save_charrnn"]
 
 END_OF_LINE = 0  # id of the symbol that ends a line
 
-# format 1 had cell, width, depth and dropout beside the embedding: `_migrate`
 _FILE = FileKind("asr-character-rnn", 2, "character RNN", "asr lm train --kind charrnn")
 
 # Log-probability of a character outside the alphabet: about that of the rarest one of a large alphabet.
@@ -242,24 +241,13 @@ def load_charrnn(path: Path, device: torch.device | str = "cpu") -> CharRnn:
     """Read a network, in evaluation mode; loading it cannot run code.
 
     Raises:
-        ModelError: the file is missing, damaged, of a newer format, or not a character RNN.
+        ModelError: the file is missing, damaged, of another format, or not a character RNN.
     """
     if not path.is_file():
         raise ModelError(
             f"{path}: no such language model. Expected a .safetensors file of asr lm train --kind charrnn."
         )
-    return load_network(path, _FILE, _build, _migrate).to(device).eval()
-
-
-def _migrate(content: Content) -> Content:
-    """The record of an older file as it is written today."""
-    record, weights = content
-    if record["format_version"] > 1:
-        return content
-    shape = dict(record["config"])
-    embedding = shape.pop("embedding")
-    layers = {"bidirectional": False, "layer_norm": False, **shape}
-    return {**record, "config": {"embedding": embedding, "layers": layers}}, weights
+    return load_network(path, _FILE, _build).to(device).eval()
 
 
 def _build(record: dict[str, Any]) -> CharRnn:

@@ -16,8 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from asr.model.encoder_decoder import EncoderDecoder
 from asr.model.modes import evaluating
+from asr.model.sequence.encoder_decoder import EncoderDecoder
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

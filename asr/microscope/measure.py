@@ -67,7 +67,7 @@ _WINDOWS = 4  # steps T an utterance
 
 @dataclass(frozen=True)
 class Horizon:
-    """In how many steps the gradient of a layer's state falls to a fraction, by default 1%."""
+    """In how many steps the gradient of a layer's state falls to 1%."""
 
     layer: int  # counted from 1, the one next to the input
     direction: str  # forwards or backwards
@@ -103,17 +103,13 @@ class Measurement:
             return ()
         return tuple(value / self.state[1] for value in self.state[1:])
 
-    def horizon(self, share: float = HORIZON_SHARE) -> Horizon:
-        """The steps after which a fraction is left, interpolated between lags on a logarithmic scale.
-
-        Args:
-            share: in (0, 1).
-        """
-        left, goal = self.remaining_fraction(), -math.log(share)
+    def horizon(self) -> Horizon:
+        """The steps after which 1% is left, interpolated between lags on a logarithmic scale."""
+        left, goal = self.remaining_fraction(), -math.log(HORIZON_SHARE)
         for steps, value in enumerate(left):
             if not math.isfinite(value):
                 return Horizon(self.layer, self.direction, steps - 1, False)
-            if value <= share:
+            if value <= HORIZON_SHARE:
                 before = -math.log(left[steps - 1])
                 after = -math.log(value) if value > 0 else math.inf
                 steps_there = steps - 1 + (goal - before) / (after - before)

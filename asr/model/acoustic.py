@@ -10,8 +10,8 @@ from asr.frontend.augment import Masks, apply_masks
 from asr.frontend.features import FeatureConfig, FeatureNormalizer, frame_count, log_mel, require_one_window
 from asr.model.attention_decoder import make_attention_decoder
 from asr.model.decoding_weights import Tuning
-from asr.model.denominator import DenominatorLm
 from asr.model.encoder import Encoder, EncoderConfig
+from asr.model.loss.denominator import DenominatorLm
 from asr.model.modes import evaluating
 from asr.text.tokenizer import Tokenizer
 

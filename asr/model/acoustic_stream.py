@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from asr.errors import check_number
+from asr.errors import SettingsError, check_number
 from asr.frontend.feature_stream import LogMelStream, StreamNormalizer
 from asr.model.acoustic import AcousticModel
 from asr.model.encoder import step_count
@@ -25,10 +25,14 @@ class AcousticStream:
         right_context_s: of a bidirectional model, seconds; rounded to whole steps.
 
     Raises:
-        SettingsError: a number of seconds is negative.
+        SettingsError: a number of seconds is negative, or the model is a graph of whole utterances.
     """
 
     def __init__(self, model: AcousticModel, chunk_s: float, right_context_s: float) -> None:
+        if not hasattr(model, "encoder"):
+            raise SettingsError(
+                "a graph (.onnx) reads whole utterances. For a stream, name its .safetensors file."
+            )
         check_number("--chunk-s", chunk_s, least=0, unit="seconds")
         check_number("--right-context-s", right_context_s, least=0, unit="seconds")
         self._model = model

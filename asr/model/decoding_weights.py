@@ -1,24 +1,26 @@
 """The weights of a beam search, and those that were tuned for a model and are saved with it."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
-from asr.errors import ModelError, SettingsError, option_name
+from asr.errors import ModelError, check_number, option_name
 
 __all__ = [
-    "OF_ANOTHER_LM", "WEIGHT_NAMES", "DecodingWeights", "Tuning", "TuningKey", "closest_tuning",
-    "tunings_from_json", "tunings_to_json",
+    "OF_ANOTHER_LM", "WEIGHT_LIMITS", "WEIGHT_NAMES", "DecodingWeights", "Tuning", "TuningKey",
+    "closest_tuning", "tunings_from_json", "tunings_to_json",
 ]  # fmt: skip
 
 
-_MAX_WEIGHT = 100.0  # absolute value of a weight: e ** 100 outweighs any evidence in audio
+_MOST = 100.0  # absolute value of a weight: e ** 100 outweighs any evidence in audio
+_ANY = {"least": -_MOST, "most": _MOST}
+_FROM_0 = {"least": 0.0, "most": _MOST}
+_ABOVE_0 = {"above": 0.0, "most": _MOST}
 
 
-def _weight(default: float, expected: str, meaning: str) -> Any:
-    """A weight's field: what it may be is "any number", "0 or more", "0 or less", "above 0" or "0 to 1"."""
-    return field(default=default, metadata={"expected": expected, "help": meaning})
+def _weight(default: float, limits: dict[str, float], meaning: str) -> Any:
+    """A weight's field; its limits are those of `check_number`."""
+    return field(default=default, metadata={"limits": limits, "help": meaning})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,56 +33,45 @@ class DecodingWeights:
         SettingsError: a value out of range, named as the user types it.
     """
 
-    lm_weight: float = _weight(0.5, "0 or more", "factor on the language model's log-probabilities")
+    lm_weight: float = _weight(0.5, _FROM_0, "factor on the language model's log-probabilities")
     rescore_weight: float = _weight(
-        0.5, "0 or more", "factor on the log-probabilities of the language model that rescores"
+        0.5, _FROM_0, "factor on the log-probabilities of the language model that rescores"
     )
     attention_weight: float = _weight(
-        0.3, "0 to 1", "share of the attention decoder in the score of the audio, of which CTC has the rest"
+        0.3,
+        {"least": 0.0, "most": 1.0},
+        "share of the attention decoder in the score of the audio, of which CTC has the rest",
     )
-    word_bonus: float = _weight(0.0, "any number", "nats for each word; above 0 more words are written")
+    word_bonus: float = _weight(0.0, _ANY, "nats for each word; above 0 more words are written")
     prior_weight: float = _weight(
-        0.0, "0 or more", "the tokens' probabilities are divided by the model's mean posteriors to this power"
+        0.0, _FROM_0, "the tokens' probabilities are divided by the model's mean posteriors to this power"
     )
-    acoustic_scale: float = _weight(1.0, "above 0", "factor on the model's log-probabilities")
-    blank_scale: float = _weight(1.0, "above 0", "factor on the blank's probability; below 1 more is written")
+    acoustic_scale: float = _weight(1.0, _ABOVE_0, "factor on the model's log-probabilities")
+    blank_scale: float = _weight(1.0, _ABOVE_0, "factor on the blank's probability; below 1 more is written")
     unknown_penalty: float = _weight(
-        -5.0, "any number", "nats for each word that vocabulary or language model does not know"
+        -5.0, _ANY, "nats for each word that vocabulary or language model does not know"
     )
     # without it, words that run together would score better than separate ones
     unknown_letter_penalty: float = _weight(
-        -1.5, "0 or less", "nats for each character (phone) of such a word"
+        -1.5, {"least": -_MOST, "most": 0.0}, "nats for each character (phone) of such a word"
     )
 
     def __post_init__(self) -> None:
-        for item in fields(DecodingWeights):
-            value, expected = getattr(self, item.name), item.metadata["expected"]
-            right = {
-                "any number": True,
-                "0 or more": value >= 0,
-                "0 or less": value <= 0,
-                "above 0": value > 0,
-                "0 to 1": 0 <= value <= 1,
-            }
-            if abs(value) > _MAX_WEIGHT and math.isfinite(value):
-                raise SettingsError(
-                    f"{option_name(item.name)} is {value}. Expected a number from -{_MAX_WEIGHT:g} to "
-                    f"{_MAX_WEIGHT:g}: with a larger one nothing else would count."
-                )
-            if not (math.isfinite(value) and right[expected]):
-                bound = {"any number": "", "above 0": " above 0", "0 to 1": " from 0 to 1"}.get(
-                    expected, f", {expected}"
-                )
-                raise SettingsError(f"{option_name(item.name)} is {value}. Expected a finite number{bound}.")
+        for name in WEIGHT_NAMES:
+            check_number(option_name(name), getattr(self, name), **WEIGHT_LIMITS[name])
 
     def __str__(self) -> str:
-        return ", ".join(
-            f"{item.name.replace('_', '-')} {getattr(self, item.name):g}" for item in fields(DecodingWeights)
-        )
+        return ", ".join(f"{name.replace('_', '-')} {getattr(self, name):g}" for name in WEIGHT_NAMES)
 
 
 WEIGHT_NAMES = tuple(item.name for item in fields(DecodingWeights))
 """The weights in their order, by the names of their fields."""
+
+
+WEIGHT_LIMITS: dict[str, dict[str, Any]] = {
+    item.name: item.metadata["limits"] for item in fields(DecodingWeights)
+}
+"""The range of each weight, as `check_number` takes it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,7 +140,7 @@ def closest_tuning(tunings: Sequence[Tuning], key: TuningKey) -> tuple[Tuning | 
     """The tuning of the search that is most like this one: its weights are better than the defaults.
 
     Args:
-        tunings: of the model.
+        tunings: of the model, the newest last; of equally close ones it is used.
         key: of the search.
 
     Returns:
@@ -157,7 +148,7 @@ def closest_tuning(tunings: Sequence[Tuning], key: TuningKey) -> tuple[Tuning | 
         are of another kind, for example without a language model, or rescored in another way.
     """
     for difference, others in _DIFFERENCES.items():
-        for tuning in tunings:
+        for tuning in reversed(tunings):
             both_or_neither_lm = bool(tuning.key.lm) == bool(key.lm)
             if (
                 both_or_neither_lm

@@ -11,7 +11,7 @@ Safetensors holds numbers and text only, so that an untrusted model cannot run c
 import copy
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -30,10 +30,10 @@ from asr.model.encoder import EncoderConfig, LossConfig
 from asr.model.recurrent.layers import LayerConfig
 from asr.text.tokenizer import tokenizer_from_json
 
-FORMAT_VERSION = 2  # format 1 had the layers' settings among the encoder's: `_migrate`
+FORMAT_VERSION = 2
 
 N = TypeVar("N", bound=nn.Module)
-Content = tuple[dict[str, Any], dict[str, Tensor]]  # of a file: its record and its weights by name
+Weights = dict[str, Tensor]  # by name
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class FileKind:
 
     Attributes:
         key: of the record of settings in the file's metadata.
-        version: of the record, the newest that can be read.
+        version: of the record.
         name: in messages.
         command: that writes such files, for messages.
     """
@@ -79,7 +79,7 @@ def load_model(path: Path, device: torch.device | str = "cpu") -> AcousticModel:
     """Read a model, ready for recognition.
 
     Raises:
-        ModelError: the file is missing, damaged, of a newer format, or not a model of this project.
+        ModelError: the file is missing, damaged, of another format, or not a model of this project.
     """
     if path.is_dir():
         raise ModelError(f"{path}: is a folder. Expected a model file, such as {path / 'model.safetensors'}.")
@@ -87,7 +87,7 @@ def load_model(path: Path, device: torch.device | str = "cpu") -> AcousticModel:
         raise ModelError(
             f"{path}: no such model file. Expected a .safetensors file that `asr train` has written."
         )
-    return load_network(path, _MODEL, _build, _migrate).to(device).eval()
+    return load_network(path, _MODEL, _build).to(device).eval()
 
 
 def save_settings(path: Path, source: Path, model: AcousticModel, provenance: dict[str, Any]) -> None:
@@ -102,7 +102,7 @@ def save_settings(path: Path, source: Path, model: AcousticModel, provenance: di
     Raises:
         ModelError: the source cannot be read, or the file cannot be written; an older file is left as it was.
     """
-    save_model(path, model, provenance, _migrate(_read(source, _MODEL))[1])
+    save_model(path, model, provenance, _read(source, _MODEL)[1])
 
 
 def save_release(path: Path, model: AcousticModel, provenance: dict[str, Any]) -> None:
@@ -167,7 +167,7 @@ def load_network(
     path: Path,
     kind: FileKind,
     build: Callable[[dict[str, Any]], N],
-    migrate: Callable[[Content], Content] = lambda content: content,
+    restore: Callable[[Weights], Weights] = lambda weights: weights,
 ) -> N:
     """Read a file of `save_network`; loading it cannot run code.
 
@@ -175,22 +175,21 @@ def load_network(
         path: an existing file.
         kind: of file.
         build: the network of a record, with any weights.
-        migrate: from any older version of the record and the weights to the newest.
+        restore: from the weights of the file to those of the network.
 
     Returns:
         the network with its weights, on the CPU.
 
     Raises:
-        ModelError: the file is damaged, of a newer format, or of another kind.
+        ModelError: the file is damaged, of another format, or of another kind.
     """
-    content = _read(path, kind)
+    record, weights = _read(path, kind)
     try:
-        record, weights = migrate(content)
         net = build(record)
     except (KeyError, TypeError, ValueError, AsrError) as error:
         raise _unreadable(path, kind, error) from error
     try:
-        net.load_state_dict(weights)
+        net.load_state_dict(restore(weights))
     except RuntimeError as error:
         reason = " ".join(str(error).split()).rstrip(".")  # torch's message has many lines
         raise ModelError(
@@ -199,7 +198,7 @@ def load_network(
     return net
 
 
-def _read(path: Path, kind: FileKind) -> Content:
+def _read(path: Path, kind: FileKind) -> tuple[dict[str, Any], Weights]:
     """Record and weights as they are in a file."""
     try:
         with safe_open(path, framework="pt") as file:
@@ -210,23 +209,6 @@ def _read(path: Path, kind: FileKind) -> Content:
             f"{path}: not a readable {kind.name}: {error}. Expected a complete .safetensors file that "
             f"`{kind.command}` has written; copy it again or train again."
         ) from error
-
-
-def _migrate(content: Content) -> Content:
-    """Record and weights of an older model as they are named today."""
-    record, weights = content
-    if record["format_version"] > 1:
-        return content
-    encoder = dict(record["encoder"])
-    if "bottleneck" not in encoder:  # which was called `projection` at first
-        encoder |= {"bottleneck": encoder.get("projection", 0), "projection": 0}
-    kept = {item.name for item in fields(EncoderConfig)} & encoder.keys()
-    layers = {name: encoder[name] for name in encoder.keys() - kept}
-    weights = {
-        name.replace("encoder.recurrent.projections.", "encoder.recurrent.bottlenecks."): weight
-        for name, weight in weights.items()
-    }
-    return {**record, "encoder": {**{name: encoder[name] for name in kept}, "layers": layers}}, weights
 
 
 def _build(record: dict[str, Any]) -> AcousticModel:
@@ -248,7 +230,7 @@ def settings_record(settings: ModelSettings) -> dict[str, Any]:
 
 
 def settings_from_record(record: dict[str, Any]) -> ModelSettings:
-    """The settings of a record of today's format.
+    """The settings of a record.
 
     Raises:
         KeyError, TypeError, ValueError, AsrError: the record is damaged.
@@ -260,8 +242,8 @@ def settings_from_record(record: dict[str, Any]) -> ModelSettings:
             **{
                 **encoder,
                 "layers": LayerConfig(**encoder["layers"]),
-                "loss": LossConfig(**encoder.get("loss", {})),  # absent before there was another than CTC
-                "decoder": AttentionDecoderConfig(**encoder.get("decoder", {})),  # likewise
+                "loss": LossConfig(**encoder["loss"]),
+                "decoder": AttentionDecoderConfig(**encoder["decoder"]),
             }
         ),
         tokenizer=tokenizer_from_json(record["tokenizer"]),
@@ -272,7 +254,7 @@ def settings_from_record(record: dict[str, Any]) -> ModelSettings:
 
 
 def _read_record(path: Path, kind: FileKind, metadata: dict[str, str]) -> dict[str, Any]:
-    """The record, of a version that can be read."""
+    """The record, of the version that can be read."""
     if kind.key not in metadata:
         raise ModelError(
             f"{path}: a safetensors file, but not a {kind.name} of this project. Train one with "
@@ -283,10 +265,10 @@ def _read_record(path: Path, kind: FileKind, metadata: dict[str, str]) -> dict[s
         record["format_version"] = version = int(record["format_version"])
     except (KeyError, TypeError, ValueError) as error:
         raise _unreadable(path, kind, error) from error
-    if version > kind.version:
+    if version != kind.version:
         raise ModelError(
-            f"{path}: {kind.name} format {version}, but this version of asr reads formats up to "
-            f"{kind.version}. Upgrade asr to a newer version."
+            f"{path}: {kind.name} format {version}, but this version of asr reads format {kind.version}. Use "
+            "the version that wrote it, or a newer one."
         )
     return record
 

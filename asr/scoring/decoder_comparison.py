@@ -151,8 +151,8 @@ class DecoderComparison:
         for warning in tuned.warnings:
             log.warning("%s: %s", name, warning)
         write_points(self.folder / name, tuned, name)
-        config = replace(settings.beam, weights=tuned.tuning.weights)
-        decoder = decoder.with_config(config, tuned.tuning.priors)
+        config = replace(settings.beam, weights=tuned.tuning.weights, priors=tuned.tuning.priors)
+        decoder = decoder.with_config(config)
         texts, seconds = self._decode(decoder)
         oracle = None
         if config.width.beam_size >= NBEST:

@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from asr.errors import DataError, check_number
+from asr.errors import DataError
 
 __all__ = [
     "FEWEST_SPEAKERS", "Interval", "MatchedPairs", "PairedInterval", "bootstrap_interval", "error_segments",
@@ -25,7 +25,7 @@ FEWEST_SPEAKERS = 5
 """With fewer speakers utterances are resampled; a bootstrap over fewer does not describe other speakers."""
 
 _LEVEL = 0.95
-_PAIRED_RESAMPLES = 10_000
+_RESAMPLES, _PAIRED_RESAMPLES = 1000, 10_000
 
 # Numbers drawn at once by the bootstrap: 8 bytes each.
 _DRAWN_AT_ONCE = 4_000_000
@@ -63,11 +63,8 @@ def bootstrap_interval(
     errors: Sequence[int],
     lengths: Sequence[int],
     speakers: Sequence[str] | None = None,
-    level: float = _LEVEL,
-    resamples: int = 1000,
-    seed: int = 0,
 ) -> Interval:
-    """Percentile bootstrap interval of an error rate.
+    """95% percentile bootstrap interval of an error rate; it is the same in every call.
 
     Speakers are drawn with replacement, each with all its utterances, where every utterance has a speaker and
     there are at least `FEWEST_SPEAKERS`. Otherwise utterances are drawn, and with few speakers the true
@@ -77,24 +74,18 @@ def bootstrap_interval(
         errors: (utterances,) errors of each.
         lengths: (utterances,) reference units of each.
         speakers: (utterances,) names, "" where unknown; None: all are unknown.
-        level: share of the resampled rates inside the interval, 0 < level < 1.
-        resamples: how many corpora are drawn, at least 1.
-        seed: of the random draws; the same seed gives the same interval.
 
     Raises:
-        SettingsError: level or resamples is out of range.
         DataError: there is no utterance.
 
     Source: Bisani and Ney, "Bootstrap estimates for confidence intervals in ASR performance evaluation",
         ICASSP 2004; of speakers, Liu and Peng, "Statistical testing on ASR performance via blockwise
         bootstrap", Interspeech 2020.
     """
-    check_number("level", level, above=0, below=1)
-    check_number("resamples", resamples, least=1)
     counts, resampled, note = _units([errors, lengths], speakers)
-    rates = _rates(*_resampled_sums(counts, resamples, seed).T)
-    low, high = _ends(rates, level)
-    return Interval(low, high, level, resampled, len(counts), note)
+    rates = _rates(*_resampled_sums(counts, _RESAMPLES).T)
+    low, high = _ends(rates)
+    return Interval(low, high, _LEVEL, resampled, len(counts), note)
 
 
 @dataclass(frozen=True)
@@ -116,7 +107,7 @@ def paired_bootstrap(
     lengths: Sequence[int],
     speakers: Sequence[str] | None = None,
 ) -> PairedInterval:
-    """95 % percentile bootstrap interval of the difference of two error rates, drawn together.
+    """95% percentile bootstrap interval of the difference of two error rates, drawn together.
 
     Args:
         first: (utterances,) errors of one system.
@@ -130,9 +121,9 @@ def paired_bootstrap(
     Source: Bisani and Ney 2004, as above, section 4.
     """
     counts, resampled, note = _units([first, second, lengths], speakers)
-    errors, others, size = _resampled_sums(counts, _PAIRED_RESAMPLES, seed=0).T
+    errors, others, size = _resampled_sums(counts, _PAIRED_RESAMPLES).T
     change = (others - errors) / np.maximum(size, 1)
-    low, high = _ends(change, _LEVEL)
+    low, high = _ends(change)
     fewer = float(np.mean(others < errors) + 0.5 * np.mean(others == errors))
     return PairedInterval(Interval(low, high, _LEVEL, resampled, len(counts), note), fewer)
 
@@ -242,9 +233,9 @@ def _sums(counts: NDArray[np.int64], speakers: Sequence[str]) -> NDArray[np.int6
     return sums
 
 
-def _ends(values: NDArray[np.float64], level: float) -> tuple[float, float]:
+def _ends(values: NDArray[np.float64]) -> tuple[float, float]:
     """The ends of the interval, in percent."""
-    tail = (1.0 - level) / 2.0
+    tail = (1.0 - _LEVEL) / 2.0
     # Always one of the drawn values: interpolating between infinite ones would give NaN.
     low, high = 100 * np.quantile(values, [tail, 1.0 - tail], method="inverted_cdf")
     return float(low), float(high)
@@ -255,12 +246,12 @@ def _rates(errors: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.
     return np.where(lengths > 0, errors / np.maximum(lengths, 1), empty)
 
 
-def _resampled_sums(counts: NDArray[np.int64], resamples: int, seed: int) -> NDArray[np.int64]:
+def _resampled_sums(counts: NDArray[np.int64], resamples: int) -> NDArray[np.int64]:
     """(units, counts) -> (resamples, counts): sums of as many units drawn with replacement."""
     # Rows with the same counts are interchangeable, so drawing n rows is drawing from the few distinct
     # rows: exactly the same distribution, at a cost that hardly grows with the corpus.
     kinds, frequency = np.unique(counts, axis=0, return_counts=True)
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng(0)
     sums = np.empty((resamples, counts.shape[1]), dtype=np.int64)
     at_once = max(1, _DRAWN_AT_ONCE // len(kinds))
     for begin in range(0, resamples, at_once):

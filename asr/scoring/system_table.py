@@ -45,7 +45,7 @@ class System:
     @property
     def words(self) -> ErrorCounts:
         """Counts of all seeds together."""
-        return sum((score.words for score in self.scores), ErrorCounts(0, 0, 0, 0))
+        return sum((score.words for score in self.scores), ErrorCounts())
 
     def wer(self) -> tuple[float, Interval]:
         """WER over all seeds, percent, and the 95% interval of it.

@@ -107,9 +107,9 @@ def tune(
     grid = _grid_for(resources, grid, given or {})
     unit = resources.unit(tokenizer)
     references = reference_texts(utterances, tokenizer, rules, unit)
-    priors = emissions.mean_posteriors()
-    full = replace(beam, nbest=NBEST, weights=DecodingWeights(lm_weight=0.0))
-    decoder = decoder.with_config(full, priors.tolist())
+    priors = tuple(emissions.mean_posteriors().tolist())
+    full = replace(beam, nbest=NBEST, weights=DecodingWeights(lm_weight=0.0), priors=priors)
+    decoder = decoder.with_config(full)
     points = _search(decoder, grid, emissions, references, search_beam)
     best = points[0].weights
     log.info("checking the best weights with a beam of %d: %s", full.width.beam_size, best)
@@ -135,7 +135,7 @@ def tune(
             "or widen the grid."
         )
     tuning = Tuning(
-        weights=best, key=resources.key, priors=tuple(priors.tolist()), manifest=manifest,
+        weights=best, key=resources.key, priors=priors, manifest=manifest,
         data=data_digest(utterances), utterances=len(utterances), errors=result.words.errors,
         words=_count_units(references), beam_size=full.width.beam_size,
         date=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -261,11 +261,8 @@ def _describe_fit(result: PerplexityResult, words: int) -> str:
 
 def oov_rate(resources: DecodingResources, references: Sequence[str]) -> float | None:
     """Fraction of the references' words outside the vocabulary; None without a vocabulary."""
-    if resources.lexicon is not None:
-        vocabulary = resources.lexicon.entries.keys()
-    elif resources.lm is not None and resources.lm.unit == "word":
-        vocabulary = dict.fromkeys(resources.lm.words).keys()
-    else:
+    vocabulary = resources.vocabulary
+    if vocabulary is None:
         return None
     words = [word for text in references for word in text.split()]
     return sum(word not in vocabulary for word in words) / max(len(words), 1)

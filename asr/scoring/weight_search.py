@@ -9,15 +9,16 @@ the search can end after any of them.
 """
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from asr.errors import SettingsError, check_number, option_name
-from asr.model.decoding_weights import DecodingWeights
+from asr.model.decoding_weights import WEIGHT_LIMITS, DecodingWeights
 from asr.progress import Progress, clock
 
 __all__ = ["Grid", "Point", "draw_surface", "edges", "search_weights"]
@@ -59,19 +60,12 @@ class Grid:
     points: int = 0  # the search ends after this number; 0: when all are tried
 
     def __post_init__(self) -> None:
-        for name in _LISTS.values():
-            values = getattr(self, name)
-            if not values or len(set(values)) < len(values):
-                raise SettingsError(
-                    f"{option_name('grid', name)} is {values}. Expected at least one number, each once."
-                )
         for weight, name in _LISTS.items():
-            bad = [value for value in getattr(self, name) if not _possible(weight, value)]
-            if bad:
-                expected = next(f.metadata["expected"] for f in fields(DecodingWeights) if f.name == weight)
-                raise SettingsError(
-                    f"{option_name('grid', name)} holds {bad[0]}. Expected finite numbers: {expected}."
-                )
+            values, option = getattr(self, name), option_name("grid", name)
+            if not values or len(set(values)) < len(values):
+                raise SettingsError(f"{option} is {values}. Expected at least one number, each once.")
+            for value in values:
+                check_number(option, value, **WEIGHT_LIMITS[weight])
         for name in ("refinements", "minutes", "points"):
             check_number(option_name("grid", name), getattr(self, name), least=0)
 
@@ -98,16 +92,6 @@ class Point:
     weights: DecodingWeights
     errors: int
     phase: str
-
-
-def _possible(weight: str, value: float) -> bool:
-    """Whether a search may have this weight."""
-    settings: dict[str, Any] = {weight: value}
-    try:
-        DecodingWeights(**settings)
-    except SettingsError:
-        return False
-    return True
 
 
 def search_weights(
@@ -278,15 +262,17 @@ def _coarse(grid: Grid) -> list[DecodingWeights]:
     return [replace(base, lm_weight=xs[i], word_bonus=ys[j]) for i, j in cells]
 
 
-def _around(best: DecodingWeights, name: str, grid: Grid, fraction: float) -> Iterator[DecodingWeights]:
+def _around(best: DecodingWeights, name: str, grid: Grid, fraction: float) -> list[DecodingWeights]:
     """The neighbours of a point along one weight, at a fraction of the grid's step there."""
     values, value = grid.values(name), getattr(best, name)
     if len(values) == 1:
-        return
+        return []
     below = [values[n + 1] - values[n] for n in range(len(values) - 1) if values[n + 1] >= value]
     above = [values[n + 1] - values[n] for n in range(len(values) - 1) if values[n] >= value]
     widest = values[-1] - values[-2]
+    neighbours = []
     for step in (-(below[0] if below else widest), above[0] if above else widest):
         moved = round(value + fraction * step, 6)
-        if _possible(name, moved):
-            yield replace(best, **{name: moved})
+        with suppress(SettingsError):  # it would be out of range
+            neighbours.append(replace(best, **{name: moved}))
+    return neighbours

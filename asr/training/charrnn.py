@@ -98,7 +98,7 @@ def train_charrnn(lines: Sequence[str], dev: Sequence[str], settings: CharRnnSet
     with open_run(settings.train, "--text.block or --text.streams") as run:
         process = run.process
         record = settings_record(settings, _digest(lines, dev))
-        resumed = run.should_resume(record, settings_record(CharRnnSettings(), _digest((), ())))
+        resumed = run.should_resume(record, settings_record(CharRnnSettings(), ""))
         run.seed()
         net = CharRnn(symbols, settings.model).to(process.device)
         texts = (encode(lines, symbols), encode(dev, symbols))

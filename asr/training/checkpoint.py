@@ -75,7 +75,7 @@ def load_checkpoint(path: Path, device: torch.device) -> tuple[TrainingState, di
         The state, the settings, and the state dicts on the device.
 
     Raises:
-        ModelError: the file is missing, damaged, of a newer format, or no checkpoint.
+        ModelError: the file is missing, damaged, of another format, or no checkpoint.
     """
     if not path.is_file():
         raise ModelError(f"{path}: no checkpoint to resume from. Start the run without --train.resume.")
@@ -93,51 +93,18 @@ def load_checkpoint(path: Path, device: torch.device) -> tuple[TrainingState, di
             f"{path}: not a checkpoint of this project. Expected one that `asr train` has written."
         )
     version = record.get("format_version", 0)
-    if not 2 <= version <= FORMAT_VERSION:
+    if version != FORMAT_VERSION:
         raise ModelError(
-            f"{path}: checkpoint format {version}, but this version of asr reads formats 2 to "
-            f"{FORMAT_VERSION}. "
-            + (
-                "Upgrade asr to a newer version."
-                if version > FORMAT_VERSION
-                else "Resume with the version that started the run, or start again in another "
-                "--train.run-dir; saved models in the folder are not affected."
-            )
+            f"{path}: checkpoint format {version}, but this version of asr reads format "
+            f"{FORMAT_VERSION}. Resume with the version that started the run, or start again in another "
+            "--train.run-dir; saved models in the folder are not affected."
         )
     try:
-        fields = record["position"]
-        if version == 2:
-            fields = _from_format_2(fields)
-        if version <= 3:
-            fields = {_NAMES_BEFORE_FORMAT_4.get(name, name): value for name, value in fields.items()}
-        return TrainingState(**fields), json.loads(record["settings"]), record["states"]
+        return TrainingState(**record["position"]), json.loads(record["settings"]), record["states"]
     except (KeyError, TypeError, ValueError) as error:
         raise ModelError(
             f"{path}: a damaged checkpoint: {error!r}. Start again in another --train.run-dir."
         ) from error
-
-
-_NAMES_BEFORE_FORMAT_4 = {
-    "seconds": "training_s", "rate_scale": "learning_rate_scale", "sums": "running_totals",
-}  # fmt: skip
-
-
-def _from_format_2(old: dict[str, Any]) -> dict[str, Any]:
-    """The fields of format 3, from format 2, which validated at the ends of epochs only."""
-    fields = dict(old)
-    best, averaged = fields.pop("best_epoch"), fields.pop("averaged", [])
-    top, sums = fields.pop("top_epochs", []), fields.pop("epoch_sums")
-    between_epochs = fields["batch"] == 0
-    return {
-        **fields,
-        "sums": sums,
-        # Within an epoch, any update before the newest one serves.
-        "validated_update": fields["update"] if between_epochs else fields["update"] - 1,
-        "best": f"epoch {best}" if best else "",
-        "since_best": fields["epoch"] - 1 - best,
-        "ranking": [(score, loss, f"epoch {epoch}") for score, loss, epoch in top],
-        "averaged": [f"epoch {epoch}" for epoch in averaged],
-    }
 
 
 # What torch.load raises on files that it did not write, or wrote half.

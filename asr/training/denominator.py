@@ -8,7 +8,7 @@ from asr.batching.examples import Example, TextConfig
 from asr.errors import DataError, SettingsError
 from asr.lm.text_files import read_blocks
 from asr.model.acoustic import AcousticModel
-from asr.model.denominator import count_ngrams, witten_bell
+from asr.model.loss.denominator import count_ngrams, witten_bell
 from asr.text.normalize import normalize
 from asr.text.tokenizer import Tokenizer
 

@@ -5,11 +5,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from asr.model.encoder_decoder import EncoderDecoderConfig
-from asr.model.sequence_ctc import SequenceCtcConfig
-from asr.model.sequence_model import SequenceConfig, make_sequence_model
+from asr.model.sequence.ctc import SequenceCtcConfig
+from asr.model.sequence.encoder_decoder import EncoderDecoderConfig
+from asr.model.sequence.model import SequenceConfig, make_sequence_model
 from asr.text.lexicon import Lexicon
-from asr.text.lexicon_split import SplitConfig
+from asr.text.pronunciation.lexicon_split import SplitConfig
 from asr.training.config import TrainConfig
 from asr.training.provenance import provenance
 from asr.training.runs import open_run, settings_record

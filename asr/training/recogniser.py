@@ -95,8 +95,8 @@ def train_recogniser(
             utterances = _usable(utterances, features, process, "training utterances")
             dev = _usable(dev, features, process, "dev utterances")
         tokenizer = learn_tokenizer(utterances, text)
-        record, defaults = _records(settings, utterances, dev, tokenizer, process)
-        resumed = run.should_resume(record, defaults)
+        record = _resume_record(settings, utterances, dev, tokenizer, process)
+        resumed = run.should_resume(record, _flat_settings(Settings()))
         batches, dev_batches = _make_batches(settings, utterances, dev, tokenizer, process)
         run.seed(batches.workers)
         origin = provenance(process.device, settings.train.precision)
@@ -222,23 +222,19 @@ def _dev_decoder(settings: Settings, model: AcousticModel, dev: Batches) -> DevD
     return None
 
 
-def _records(
+def _resume_record(
     settings: Settings,
     utterances: Sequence[Utterance],
     dev: Sequence[Utterance],
     tokenizer: Tokenizer,
     process: Process,
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What a resumed run must have in common with its checkpoint, by name.
-
-    Returns:
-        All settings and digests of this run; and the values to assume of a checkpoint that lacks some of
-        them, because an older version wrote it.
-    """
-    record = {**_record_of(settings), DATA_DIGEST: _data_digest(utterances, dev)}
-    # The batches depend on it: a resume with another number of processes has to set it.
-    record[SHARDS] = settings.batch.shards or process.world_size
-    later = {
+) -> dict[str, Any]:
+    """What a resumed run must have in common with its checkpoint, by name: settings and digests."""
+    return {
+        **_flat_settings(settings),
+        # The batches depend on it: a resume with another number of processes has to set it.
+        SHARDS: settings.batch.shards or process.world_size,
+        DATA_DIGEST: _data_digest(utterances, dev),
         # Another version of sentencepiece or of the lexicon may give tokens that the weights do not mean.
         TOKENIZER_DIGEST: hashlib.blake2b(tokenizer.to_json().encode(), digest_size=8).hexdigest(),
         # Noises are drawn by their index in the list of files: a new file changes every utterance's draws.
@@ -246,10 +242,9 @@ def _records(
         # Scores by another language model are not comparable.
         DEV_LM_DIGEST: settings.selection.digest(),
     }
-    return {**record, **later}, {**_record_of(Settings()), DATA_DIGEST: _data_digest(), **later}
 
 
-def _record_of(settings: Settings) -> dict[str, Any]:
+def _flat_settings(settings: Settings) -> dict[str, Any]:
     """All settings by the names that a user types, as JSON gives them back."""
     topics = [topic.name for topic in fields(Settings)]  # a recipe's settings have further topics
     flat = flatten_settings(settings, topics)
@@ -277,9 +272,9 @@ def _describe(train: Batches, dev: Batches) -> str:
 
 def _differences(settings: Settings) -> list[str]:
     """What differs from the default settings, as NAME=VALUE."""
-    defaults = _record_of(Settings())
+    defaults = _flat_settings(Settings())
     return [
         f"{name}={value}"
-        for name, value in _record_of(settings).items()
+        for name, value in _flat_settings(settings).items()
         if value != defaults[name] and name not in CHANGEABLE
     ]

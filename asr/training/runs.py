@@ -221,12 +221,12 @@ def changed_settings(settings: dict[str, Any], before: dict[str, Any]) -> list[s
 
     Args:
         settings: of this session.
-        before: of the session that wrote the checkpoint, with a value for every name.
+        before: of the session that wrote the checkpoint.
     """
     return [
-        f"{_key(name)} was {before[name]} and is now {value}"
+        f"{_key(name)} was {before.get(name)} and is now {value}"
         for name, value in settings.items()
-        if name not in CHANGEABLE and before[name] != value
+        if name not in CHANGEABLE and before.get(name) != value
     ]
 
 

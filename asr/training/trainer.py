@@ -309,7 +309,7 @@ class Trainer(Generic[B]):
                 f"{self.config.run_dir / CHECKPOINT}: its weights do not fit these settings: {reason}. "
                 f"Resume with the model settings of the run, or start a new one with --train.warm-start."
             ) from error
-        self.copied_weights = state_dicts.get("copied", [])  # older checkpoints have none
+        self.copied_weights = state_dicts["copied"]
         self.optimizer = self._make_optimizer()
         if not restore_optimizer(self.optimizer, state_dicts["optimizer"]):
             log.warning("other parts are frozen than before: the optimiser's state is reset")

@@ -10,7 +10,6 @@ import gc
 import logging
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from itertools import chain
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -270,18 +269,10 @@ def restore_optimizer(optimizer: torch.optim.AdamW, state: dict[str, Any]) -> bo
         False, with nothing changed, if the state belongs to other weights.
     """
     groups = optimizer.state_dict()["param_groups"]
-    before = [group.get("param_names") or [] for group in state["param_groups"]]
-    names = [group["param_names"] for group in groups]
-    if list(map(sorted, before)) != list(map(sorted, names)):
+    before, now = ([group["param_names"] for group in part] for part in (state["param_groups"], groups))
+    if before != now:
         return False
-    # a version of the net may declare its weights in another order
-    number = {name: index for index, name in enumerate(chain(*before))}
-    moments = {
-        index: state["state"][number[name]]
-        for index, name in enumerate(chain(*names))
-        if number[name] in state["state"]
-    }
-    optimizer.load_state_dict({"state": moments, "param_groups": groups})
+    optimizer.load_state_dict({"state": state["state"], "param_groups": groups})
     return True
 
 

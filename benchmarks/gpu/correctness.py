@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks.gpu.part import Part
 
-ON_A_CPU = ["tests/model/test_ctc.py", "-m", "not slow and not gpu"]
+ON_A_CPU = ["tests/model/loss/test_ctc.py", "-m", "not slow and not gpu"]
 
 
 class _Recorder:

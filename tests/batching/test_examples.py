@@ -11,7 +11,7 @@ from asr.corpora.manifest import write_manifest
 from asr.corpora.utterance import Utterance
 from asr.errors import DataError, SettingsError
 from asr.frontend.features import FeatureConfig
-from asr.model.ctc import required_steps, required_steps_of_all
+from asr.model.loss.ctc import required_steps, required_steps_of_all
 from asr.text.characters import CharTokenizer
 from asr.text.token_lists import TokenLists
 from asr.text.tokenizer import Units

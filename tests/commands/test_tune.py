@@ -98,7 +98,9 @@ def test_the_best_point_is_stored(tones: Any, model: Path, lm: Path, run: Run) -
     errors = [point.errors for point in tuned.points]
     assert tuned.tuning.errors == tuned.best.words.errors == errors[0] == min(errors[:5]) < max(errors)
     assert tuned.tuning.weights == tuned.points[0].weights
-    stored = decoder.with_config(replace(settings.beam, weights=tuned.tuning.weights), tuned.tuning.priors)
+    stored = decoder.with_config(
+        replace(settings.beam, weights=tuned.tuning.weights, priors=tuned.tuning.priors)
+    )
     texts = [found[0].text for found in emissions.decode(stored)]
     assert sum(count_errors(RIGHT, texts)) == tuned.tuning.errors
     assert tuned.oracle <= tuned.tuning.errors
@@ -232,15 +234,21 @@ def test_what_cannot_be_tuned(tones: Any, model: Path, lm: Path, tmp_path: Path,
             "--decoder greedy has no weights to tune",
         ),
         ([tones.manifest, "--model", model, "--grid.lm-weights", 1, 1], "--grid.lm-weights is (1.0, 1.0)."),
-        ([tones.manifest, "--model", model, "--grid.lm-weights", 1, "nan"], "grid.lm-weights holds nan."),
-        ([tones.manifest, "--model", model, "--grid.prior-weights", -1], "grid.prior-weights holds -1.0."),
+        (
+            [tones.manifest, "--model", model, "--grid.lm-weights", 1, "nan"],
+            "--grid.lm-weights must be in 0..100. Got nan.",
+        ),
+        (
+            [tones.manifest, "--model", model, "--grid.prior-weights", -1],
+            "grid.prior-weights must be in 0..100. Got -1.",
+        ),
         (
             [tones.manifest, "--model", model, "--grid.acoustic-scales", 0, 1],
-            "grid.acoustic-scales holds 0.0. Expected finite numbers: above 0.",
+            "--grid.acoustic-scales must be in (0, 100]. Got 0.",
         ),
         (
             [tones.manifest, "--model", model, "--grid.word-bonuses", "inf"],
-            "grid.word-bonuses holds inf. Expected finite numbers: any number.",
+            "--grid.word-bonuses must be in -100..100. Got inf.",
         ),
         (
             [tones.manifest, "--model", model, "--grid.minutes", -1],

@@ -73,7 +73,7 @@ class Fixture:
 
     def errors(self, config: BeamConfig, **parts: Any) -> int:
         """Word errors of a decoder."""
-        decoder = BeamDecoder(TOKENIZER, config, priors=self.priors, **parts)
+        decoder = BeamDecoder(TOKENIZER, replace(config, priors=tuple(self.priors)), **parts)
         lengths = torch.tensor([len(row) for row in self.rows])
         found = decoder.decode(pad_sequence(self.rows, batch_first=True), lengths, 0.04)
         return sum(count_errors(self.texts, [best[0].text for best in found]))

@@ -162,7 +162,7 @@ def test_contradictions(tones: Any, lm: Path, run: Run) -> None:
         (["--rescore"], "--rescore is given, but no language model."),
         (["--rescore-weight", 1], "--rescore-weight is given, but no language model. Name one: --rescore-lm"),
         (["--lm", lm, "--rescore", "--rescore-lm", lm], "--rescore and --rescore-lm are given."),
-        (["--word-bonus", 1000], "--word-bonus is 1000.0. Expected a number from -100 to 100"),
+        (["--word-bonus", 1000], "--word-bonus must be in -100..100. Got 1000."),
         (["--lm-weight", 1], "--lm-weight is given, but no language model."),
         (["--hotwords", "cab:much"], "--hotwords cab:much: 'much' is not a number."),
         (["--hotwords", ":3"], "--hotwords :3: there is no word."),

@@ -60,7 +60,7 @@ def emissions(text: str, certainty: float = 0.999) -> torch.Tensor:
 def decode(rows: torch.Tensor, config: BeamConfig, lm: NgramModel | None, **parts: Any) -> list[Hypothesis]:
     resources = DecodingResources(lm=lm, lexicon=LEXICON, **parts)
     first = TwoPassDecoder(TOKENIZER, config, resources)
-    decoder = open_vocabulary(first, TOKENIZER, config, resources, ())
+    decoder = open_vocabulary(first, TOKENIZER, config, resources)
     return list(decoder.decode(rows[None], torch.tensor([len(rows)]), STEP_S)[0])
 
 
@@ -83,8 +83,8 @@ def test_its_score_is_that_of_the_formula(lm: NgramModel) -> None:
     """Guards the score against the sum that the module's docstring has, of the whole text."""
     from asr.decoding.alignment import align_tokens
     from asr.decoding.rescoring import text_log_probs
-    from asr.text.joint_ngram import learn_joint_ngram
-    from asr.text.sound_to_spelling import SoundToSpelling
+    from asr.text.pronunciation.joint_ngram import learn_joint_ngram
+    from asr.text.pronunciation.sound_to_spelling import SoundToSpelling
 
     rows = emissions("bada" + "mimi" + "dami")
     (best,) = decode(rows, CONFIG, lm)
@@ -155,7 +155,7 @@ def test_settings_that_cannot_be(
             raise NotImplementedError
 
     with pytest.raises(SettingsError, match=message):
-        open_vocabulary(Nothing(), tokenizer, config, DecodingResources(**parts), ())
+        open_vocabulary(Nothing(), tokenizer, config, DecodingResources(**parts))
 
 
 def test_commands(tones: Any, run: Run, tmp_path: Path) -> None:

@@ -65,6 +65,8 @@ def test_from_python(tones: Any, graph: Path) -> None:
     assert type(model.acoustic).__name__ == "OnnxModel"
     with pytest.raises(asr.AsrError, match="is a graph"):
         asr.load(graph, engine="torch")
+    with pytest.raises(asr.AsrError, match=r"reads whole utterances. For a stream, name"):
+        model.stream()
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from torch import Tensor
 from asr.frontend.augment import Masks
 from asr.frontend.features import FeatureConfig, frame_count, frame_mask, log_mel
 from asr.model.acoustic import AcousticModel, ModelSettings
-from asr.model.ctc import ctc_loss
+from asr.model.loss.ctc import ctc_loss
 from asr.model.recurrent.factory import Cell
 from asr.text.characters import CharTokenizer
 from tests.shapes import encoder_config

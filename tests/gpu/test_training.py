@@ -19,10 +19,10 @@ from asr.device import has_bf16_recurrence, has_tf32, set_tf32
 from asr.errors import Interrupted
 from asr.frontend.augment import AugmentConfig
 from asr.frontend.features import FeatureConfig
-from asr.model.crf import crf_loss, log_partition
-from asr.model.ctc import ctc_loss, deterministic_ctc_loss
-from asr.model.denominator import DenominatorLm, count_ngrams, witten_bell
 from asr.model.encoder import EncoderConfig
+from asr.model.loss.crf import crf_loss, log_partition
+from asr.model.loss.ctc import ctc_loss, deterministic_ctc_loss
+from asr.model.loss.denominator import DenominatorLm, count_ngrams, witten_bell
 from asr.model.recurrent.unidirectional import UnidirectionalLayer
 from asr.training.config import TrainConfig
 from asr.training.recogniser import Settings, train_recogniser

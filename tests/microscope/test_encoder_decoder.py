@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from asr.microscope.encoder_decoder import draw_readings, read_symbols
-from asr.model.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
 from asr.model.recurrent.layers import LayerConfig
+from asr.model.sequence.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
 
 
 def make(attention: str) -> EncoderDecoder:

@@ -48,7 +48,6 @@ def test_vanishing_is_seen_by_hand() -> None:
     assert layer.horizon().steps == pytest.approx(math.log(100) / math.log(2), rel=1e-5)
     assert layer.horizon().reached
     assert str(layer.horizon()) == "6.6"
-    assert layer.horizon(math.exp(-1)).steps == pytest.approx(1 / math.log(2), rel=1e-5)
 
 
 def test_exploding_is_seen_by_hand() -> None:

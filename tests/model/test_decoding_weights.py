@@ -70,3 +70,5 @@ def test_the_closest_tuning_is_used() -> None:
         (replace(key, lm="", attention=True), (None, "")),
     ):
         assert closest_tuning([attention, digits, english], asked) == expected
+    newer = replace(english, key=replace(key, lm="4f00"))
+    assert closest_tuning([english, newer], replace(key, lm="9999"))[0] == newer

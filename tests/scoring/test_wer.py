@@ -3,6 +3,7 @@
 import math
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 
 import jiwer
 import pytest
@@ -150,11 +151,11 @@ def test_rounding_of_the_line() -> None:
     Half a hundredth that binary holds exactly goes to even, as C++ streams round.
     """
     utterance = scored(("a", "b")).utterances[0]
-    counts = ErrorCounts(hits=799, substitutions=1, deletions=0, insertions=0)
-    assert Score(counts, counts, (utterance,), "verbatim").wer_line().startswith("%WER 0.12 [ 1 / 800,")
-    counts = ErrorCounts(hits=730, substitutions=40, deletions=3, insertions=3)
-    line = Score(counts, counts, (utterance,), "verbatim").wer_line()
-    assert line == "%WER 5.95 [ 46 / 773, 3 ins, 3 del, 40 sub ]"
+    for counts, line in (
+        (ErrorCounts(hits=799, substitutions=1), "%WER 0.12 [ 1 / 800, 0 ins, 0 del, 1 sub ]"),
+        (ErrorCounts(730, 40, 3, 3), "%WER 5.95 [ 46 / 773, 3 ins, 3 del, 40 sub ]"),
+    ):
+        assert Score((replace(utterance, words=counts),), "verbatim").wer_line() == line
 
 
 def test_counts_add_up_with_the_operations() -> None:

@@ -12,7 +12,7 @@ from asr.text import phones as phones_module
 from asr.text.characters import CharTokenizer
 from asr.text.lexicon import Lexicon, cmudict, parse_lexicon
 from asr.text.phones import PhoneTokenizer, report_guesses
-from asr.text.pronouncer import Pronunciation
+from asr.text.pronunciation.pronouncer import Pronunciation
 from asr.text.tokenizer import tokenizer_from_json
 
 GERMAN = parse_lexicon(["ja j a:", "nein n aI n", "NEUN n OY n"], "de.txt")

@@ -13,8 +13,8 @@ from asr.batching.examples import TextConfig, learn_tokenizer, make_examples
 from asr.corpora.manifest import read_manifest
 from asr.errors import Interrupted, SettingsError
 from asr.model.acoustic import AcousticModel, ModelSettings
-from asr.model.denominator import count_ngrams, witten_bell
 from asr.model.encoder import EncoderConfig, LossConfig
+from asr.model.loss.denominator import count_ngrams, witten_bell
 from asr.model.saved import load_model, save_model
 from asr.training import recogniser
 from asr.training.denominator import estimate_denominator

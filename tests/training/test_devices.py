@@ -18,8 +18,8 @@ from asr.frontend.augment import Masks
 from asr.frontend.features import FeatureConfig
 from asr.model.acoustic import AcousticModel, ModelSettings
 from asr.model.attention_decoder import AttentionDecoderConfig
-from asr.model.ctc import blank_steps, ctc_loss, deterministic_ctc_loss
 from asr.model.encoder import EncoderConfig, LossConfig
+from asr.model.loss.ctc import blank_steps, ctc_loss, deterministic_ctc_loss
 from asr.model.recurrent.factory import CELL_NAMES
 from asr.text.characters import CharTokenizer
 from asr.training.averaging import MovingAverage

@@ -1,8 +1,7 @@
-"""The loop as a whole: learning, resuming, how long a run is, when it is validated, older runs."""
+"""The loop as a whole: learning, resuming, how long a run is, when it is validated."""
 
 import logging
 import math
-import shutil
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -258,7 +257,6 @@ def test_large_seeds(make_trainer: Make) -> None:
 
 
 CPU = torch.device("cpu")
-OLD_RUN = Path(__file__).parent / "data" / "run_d81c39c"
 
 
 def resume(make_trainer: Make, run_dir: Path, **config: Any) -> Trainer:
@@ -357,28 +355,6 @@ def test_planned_by_time(
     assert lines[0].endswith("left 0:01:50")
     assert lines[-1].endswith("left 0:00:00")
     assert state.validated_update == 12
-
-
-def test_run_of_an_older_version(make_trainer: Make, tmp_path: Path) -> None:
-    """Guards runs that were started at commit d81c39c, in checkpoint format 2: resumed, one ends as it would
-    have there. Its numbers are those of another processor, hence the tolerance."""
-    shutil.copytree(OLD_RUN, tmp_path / "run")
-    small = replace(ENCODER, width=4, channels=2)
-    trainer = resume(
-        make_trainer, tmp_path / "run", encoder=small, augment=AUGMENT, epochs=4, average=2, ema=0.9
-    )
-    assert (trainer.state.best, trainer.state.since_best) == ("epoch 2", 0)
-    state = trainer.fit(StopRequest())
-    assert (state.epoch, state.update, state.best) == (5, 20, "epoch 4")
-    expected = load_file(OLD_RUN / "expected_last.safetensors")
-    torch.testing.assert_close(
-        load_file(tmp_path / "run" / "last.safetensors"), expected, rtol=1e-3, atol=1e-4
-    )
-    assert {path.stem for path in (tmp_path / "run" / "best_epochs").iterdir()} == {
-        "epoch_00003",
-        "epoch_00004",
-    }
-    assert [row["epoch"] for row in rows(tmp_path / "run", "epoch")] == [1, 2, 3, 4]
 
 
 @pytest.mark.parametrize(("before", "after"), [(False, True), (True, False), (True, True)])

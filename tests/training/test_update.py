@@ -419,21 +419,6 @@ def test_only_matrices_decay() -> None:
     assert plain["weight_decay"] == 0.0
 
 
-def test_moments_follow_their_weights() -> None:
-    """A net that declares its weights in another order than the version that wrote a checkpoint, as the
-    encoder-decoder once did: moments by number would be those of other weights."""
-    first, second = nn.Linear(3, 3), nn.Linear(3, 3)
-    before = nn.ModuleDict({"first": first, "second": second})
-    optimizer = make_optimizer(before, 0.1, weight_decay=0.0)
-    for number, weight in enumerate(before.parameters()):
-        weight.grad = torch.full_like(weight, float(number + 1))
-    step_unless(optimizer, torch.tensor(False))
-    other = make_optimizer(nn.ModuleDict({"second": second, "first": first}), 0.1, weight_decay=0.0)
-    assert restore_optimizer(other, copy.deepcopy(optimizer.state_dict()))
-    for weight in before.parameters():
-        assert torch.equal(other.state[weight]["exp_avg"], optimizer.state[weight]["exp_avg"])
-
-
 def test_moments_of_other_weights_are_refused() -> None:
     """Freezing another layer of the same shape leaves as many weights of the same shapes: moments taken by
     their index in the list would silently be those of other weights."""

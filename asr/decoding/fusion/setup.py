@@ -3,9 +3,6 @@
 import math
 from typing import NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
 from asr.decoding.config import BeamConfig
 from asr.decoding.fusion.prepared import PreparedResources
 from asr.decoding.fusion.tables import build_tables
@@ -34,24 +31,18 @@ class SearchSetup(NamedTuple):
     pruning: Pruning
 
 
-def build_setup(
-    tokenizer: Tokenizer,
-    config: BeamConfig,
-    prepared: PreparedResources,
-    priors: NDArray[np.float64] | None = None,
-) -> SearchSetup:
+def build_setup(tokenizer: Tokenizer, config: BeamConfig, prepared: PreparedResources) -> SearchSetup:
     """What the searches with this config share.
 
     Args:
         tokenizer: the model's.
-        config: width and weights.
+        config: width, weights and priors.
         prepared: for this tokenizer.
-        priors: (vocab,) float64 mean probabilities of the tokens; needed for a prior weight other than 0.
 
     Raises:
         ModelError: the priors do not fit.
     """
-    tables = build_tables(prepared, config, priors)
+    tables = build_tables(prepared, config)
     return SearchSetup(tokenizer, config, prepared, tables, _build_pruning(config, tokenizer.vocab_size))
 
 

@@ -28,15 +28,12 @@ _NO_TREE = LexiconTree(
 )
 
 
-def build_tables(
-    prepared: PreparedResources, config: BeamConfig, priors: NDArray[np.float64] | None
-) -> ScoreTables:
+def build_tables(prepared: PreparedResources, config: BeamConfig) -> ScoreTables:
     """What scores a prefix with these weights.
 
     Args:
         prepared: language model, vocabulary and hot words.
-        config: weights.
-        priors: (vocab,) float64 probabilities, see `build_bias`.
+        config: weights and priors.
 
     Raises:
         ModelError: the priors do not fit.
@@ -67,7 +64,7 @@ def build_tables(
     max_proposals = int(np.diff(tree.word_start).max()) + 1
     return ScoreTables(
         scale=float(config.weights.acoustic_scale),
-        bias=build_bias(len(alphabet.token_symbols), config, priors),
+        bias=build_bias(len(alphabet.token_symbols), config),
         begins_word=np.array(alphabet.begins_word, dtype=np.bool_),
         symbol_start=np.cumsum([0, *map(len, alphabet.token_symbols)], dtype=np.int32),
         symbols=np.array([symbol for token in alphabet.token_symbols for symbol in token], dtype=np.int32),
@@ -98,7 +95,7 @@ def build_tables(
     )
 
 
-def build_bias(vocab: int, config: BeamConfig, priors: NDArray[np.float64] | None) -> NDArray[np.float64]:
+def build_bias(vocab: int, config: BeamConfig) -> NDArray[np.float64]:
     """(vocab,) float64 nats added to the scaled log-probabilities.
 
     A prior below a hundredth of the uniform one counts as that: dividing by the mean posterior of a
@@ -106,8 +103,7 @@ def build_bias(vocab: int, config: BeamConfig, priors: NDArray[np.float64] | Non
 
     Args:
         vocab: number of tokens, blank included.
-        config: weights.
-        priors: (vocab,) float64 probabilities, blank included; needed where prior_weight is not 0.
+        config: weights and priors.
 
     Raises:
         ModelError: priors are missing, of the wrong shape, or not all above 0.
@@ -116,7 +112,8 @@ def build_bias(vocab: int, config: BeamConfig, priors: NDArray[np.float64] | Non
     """
     bias = np.zeros(vocab)
     if config.weights.prior_weight > 0:
-        if priors is None:
+        priors = np.array(config.priors)
+        if not len(priors):
             raise ModelError(
                 f"--prior-weight is {config.weights.prior_weight:g}, but there are no priors. The tokens' "
                 "mean probabilities were expected. Give them, or set --prior-weight 0."

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from asr.batching.sampler import group_by_length
 from asr.device import autocast
 from asr.errors import DataError, check_number
-from asr.model.sequence_model import (
+from asr.model.sequence.model import (
     Ids,
     PaddedIds,
     SequenceModel,

@@ -17,9 +17,9 @@ from asr.decoding.hypothesis import output_unit
 from asr.device import HostCopy, autocast
 from asr.errors import DataError
 from asr.model.acoustic import AcousticModel
-from asr.model.crf import crf_loss
-from asr.model.ctc import blank_steps, ctc_loss, deterministic_ctc_loss
 from asr.model.encoder import step_count
+from asr.model.loss.crf import crf_loss
+from asr.model.loss.ctc import blank_steps, ctc_loss, deterministic_ctc_loss
 from asr.model.saved import load_model, save_model
 from asr.model.shipped import find_model
 from asr.model.widen import can_widen, widened_weights

@@ -1,6 +1,5 @@
 """Weights: that each counts, in the right direction, and can be changed without preparing again."""
 
-import numpy as np
 import pytest
 import torch
 
@@ -40,8 +39,6 @@ def test_rare_symbols_have_a_floor() -> None:
     """Guards priors of symbols that a dev set hardly has: divided by 1e-9, "b" is all that is written."""
     log_probs = torch.tensor([[0.05, 0.05, 0.89995, 5e-5]] * 3, dtype=torch.float64).log()
     log_probs = log_probs - log_probs.logsumexp(1, keepdim=True)
-    priors = np.array([0.7, 0.1, 0.2, 1e-9])
-    [best] = decode_one(
-        BeamDecoder(TOKENIZER, BeamConfig().with_weights(prior_weight=0.6), priors=priors), log_probs
-    )
+    config = BeamConfig(priors=(0.7, 0.1, 0.2, 1e-9)).with_weights(prior_weight=0.6)
+    [best] = decode_one(BeamDecoder(TOKENIZER, config), log_probs)
     assert best.text == "a"

@@ -14,10 +14,10 @@ from safetensors.torch import load_file
 from asr.errors import DataError, Interrupted, SettingsError
 from asr.microscope.page import ROWS
 from asr.model.attention import AttentionKind
-from asr.model.encoder_decoder import EncoderDecoderConfig
 from asr.model.recurrent.layers import LayerConfig
-from asr.model.sequence_ctc import SequenceCtcConfig
-from asr.model.sequence_model import SequenceConfig, load_sequence_model, make_sequence_model
+from asr.model.sequence.ctc import SequenceCtcConfig
+from asr.model.sequence.encoder_decoder import EncoderDecoderConfig
+from asr.model.sequence.model import SequenceConfig, load_sequence_model, make_sequence_model
 from asr.training.checkpoint import CHECKPOINT, TrainingState, load_checkpoint
 from asr.training.config import TrainConfig
 from asr.training.context import TrainingContext

@@ -12,7 +12,7 @@ from asr.decoding.attention_decoder import token_log_probs
 from asr.errors import Interrupted
 from asr.model.acoustic import AcousticModel
 from asr.model.attention_decoder import AttentionDecoderConfig
-from asr.model.ctc import ctc_loss
+from asr.model.loss.ctc import ctc_loss
 from asr.model.saved import save_model
 from asr.text.characters import CharTokenizer
 from asr.text.lexicon import Lexicon

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from asr.text.joint_ngram import JointNgram, advance, learn_joint_ngram
-from asr.text.letter_alignment import count_chunks, phones_of
-from asr.text.sound_to_spelling import SoundToSpelling
+from asr.text.pronunciation.joint_ngram import JointNgram, advance, learn_joint_ngram
+from asr.text.pronunciation.letter_alignment import count_chunks, phones_of
+from asr.text.pronunciation.sound_to_spelling import SoundToSpelling
 
 # "x" is two sounds, a final "e" is none, and so is the "h" after "t".
 SOUNDS = {"x": ("K", "S"), "a": ("A",), "o": ("O",), "t": ("T",), "s": ("S",), "h": (), "e": ()}

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from asr.errors import ModelError, SettingsError
-from asr.model.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
 from asr.model.recurrent.layers import LayerConfig
 from asr.model.recurrent_decoder import END
+from asr.model.sequence.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
 
 SOURCES, TARGETS = ("a", "b", "c"), ("X", "Y")
 LSTM = LayerConfig(layer_norm=False)

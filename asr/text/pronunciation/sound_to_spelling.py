@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from asr.compiled import kernel
-from asr.text.joint_ngram import GraphoneNgram, JointNgram, advance
-from asr.text.letter_alignment import Floats, Ints, chunk_of, count_chunks
+from asr.text.pronunciation.joint_ngram import GraphoneNgram, JointNgram, advance
+from asr.text.pronunciation.letter_alignment import Floats, Ints, chunk_of, count_chunks
 
 __all__ = ["SoundToSpelling", "Spelled"]
 

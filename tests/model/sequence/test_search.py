@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from asr.model.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
 from asr.model.recurrent.layers import LayerConfig
-from asr.model.sequence_model import score, search
-from asr.model.sequence_search import SearchConfig, beam_search
+from asr.model.sequence.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
+from asr.model.sequence.model import score, search
+from asr.model.sequence.search import SearchConfig, beam_search
 
 SOURCE, LENGTHS = torch.tensor([[1, 2, 1], [2, 0, 0], [2, 1, 0]]), torch.tensor([3, 1, 2])
 

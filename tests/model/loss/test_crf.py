@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from asr.model import crf as module
-from asr.model.crf import crf_loss, log_partition
-from asr.model.ctc import ctc_loss, deterministic_ctc_loss
-from asr.model.denominator import DenominatorLm, witten_bell
-from tests.model.test_ctc import random_log_probs
+from asr.model.loss import crf as module
+from asr.model.loss.crf import crf_loss, log_partition
+from asr.model.loss.ctc import ctc_loss, deterministic_ctc_loss
+from asr.model.loss.denominator import DenominatorLm, witten_bell
+from tests.model.loss.test_ctc import random_log_probs
 
 ORDERS = pytest.mark.parametrize("order", [2, 3])
 RUNS = pytest.mark.parametrize("run", ["_log_partition_compiled", "_log_partition_batched"])

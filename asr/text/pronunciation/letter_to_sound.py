@@ -2,9 +2,9 @@
 
 A word gets the most likely sequence of graphones (`joint_ngram`) with its letters, found by a beam search.
 
-Learned from 95% of CMUdict and tested on the 6,302 words of the other 5% (tests/text/test_letter_to_sound.py,
-marked slow), 6.2% of the phones and 26% of the words are wrong; the closest of a word's pronunciations
-counts, and stress is removed. Most of these words are names or foreign.
+Learned from 95% of CMUdict and tested on the 6,302 words of the other 5% (a test that is marked
+slow), 6.2% of the phones and 26% of the words are wrong; the closest of a word's pronunciations counts, and
+stress is removed. Most of these words are names or foreign.
 
 Source: Bisani, Ney, "Joint-sequence models for grapheme-to-phoneme conversion", Speech Communication 50,
 2008.
@@ -17,9 +17,9 @@ import numpy as np
 
 from asr.compiled import kernel
 from asr.errors import DataError
-from asr.text.joint_ngram import GraphoneNgram, advance, learn_joint_ngram
-from asr.text.letter_alignment import Floats, Ints, chunk_of, count_chunks, phones_of
-from asr.text.pronouncer import Pronunciation
+from asr.text.pronunciation.joint_ngram import GraphoneNgram, advance, learn_joint_ngram
+from asr.text.pronunciation.letter_alignment import Floats, Ints, chunk_of, count_chunks, phones_of
+from asr.text.pronunciation.pronouncer import Pronunciation
 
 __all__ = ["LetterToSound"]
 

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from asr.errors import ModelError
-from asr.model.sequence_model import Ids, SequenceModel, load_sequence_model, score, search
-from asr.model.sequence_search import SearchConfig
-from asr.text.pronouncer import Pronunciation, Spelling
+from asr.model.sequence.model import Ids, SequenceModel, load_sequence_model, score, search
+from asr.model.sequence.search import SearchConfig
+from asr.text.pronunciation.pronouncer import Pronunciation, Spelling
 
 __all__ = ["NetworkPronouncer", "read_pronouncer"]
 
@@ -21,7 +21,7 @@ def read_pronouncer(path: Path) -> "NetworkPronouncer":
 
 
 class NetworkPronouncer:
-    """A trained network; an `asr.text.pronouncer.Pronouncer`.
+    """A trained network; an `asr.text.pronunciation.pronouncer.Pronouncer`.
 
     Args:
         net: on its device; it is put into evaluation mode.

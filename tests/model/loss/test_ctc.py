@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from asr.model.ctc import blank_steps, ctc_loss, required_steps
+from asr.model.loss.ctc import blank_steps, ctc_loss, required_steps
 
 
 def random_log_probs(batch: int, steps: int, vocab: int, seed: int = 0) -> Tensor:

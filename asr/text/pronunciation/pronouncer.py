@@ -1,7 +1,7 @@
 """Pronouncers: what a model has to offer that pronounces words, and several of them combined.
 
 `asr.text` has one, the joint n-gram of `letter_to_sound`; networks that are others are in
-`asr.model.pronouncer`. Whoever makes a lexicon chooses.
+`asr.model.sequence.pronouncer`. Whoever makes a lexicon chooses.
 """
 
 from collections.abc import Iterator, Sequence

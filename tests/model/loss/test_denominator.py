@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from asr.errors import SettingsError
-from asr.model import denominator as module
-from asr.model.denominator import DenominatorLm, count_ngrams, witten_bell
+from asr.model.loss import denominator as module
+from asr.model.loss.denominator import DenominatorLm, count_ngrams, witten_bell
 
 TRANSCRIPTS = [[1, 2, 2], [], [2], [1, 2, 1, 3], [3, 3, 1]]
 VOCAB = 5  # one token, 4, is never seen

@@ -13,9 +13,9 @@ import tyro
 from torch import Tensor, nn
 
 from asr.errors import check_number, option_name
-from asr.model.ctc import ctc_loss, required_steps
-from asr.model.encoder_decoder import check_symbols
+from asr.model.loss.ctc import ctc_loss, required_steps
 from asr.model.recurrent.layers import LayerConfig, RecurrentConfig, RecurrentStack
+from asr.model.sequence.encoder_decoder import check_symbols
 
 
 @dataclass(frozen=True, kw_only=True)

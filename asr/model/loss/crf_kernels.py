@@ -1,6 +1,7 @@
 """CTC-CRF's denominator Z on a CPU, compiled: what a step needs besides one matrix product.
 
-`asr.model.crf` has the equations and the matrix products, and does the same in torch's operations on a GPU.
+`asr.model.loss.crf` has the equations and the matrix products, and does the same in torch's operations on a
+GPU.
 All arrays but lengths are of one type, float32 or float64, unless noted. Names: G groups, B batch, V vocab.
 
 A state is [g, b, v]. With a bigram g is 0 and v the last token; with a trigram g is the last token and v the

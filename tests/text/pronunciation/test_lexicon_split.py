@@ -4,7 +4,7 @@ import pytest
 
 from asr.errors import DataError, SettingsError
 from asr.text.lexicon import Lexicon
-from asr.text.lexicon_split import SplitConfig, split_lexicon, stem
+from asr.text.pronunciation.lexicon_split import SplitConfig, split_lexicon, stem
 
 ROOTS = [a + b + c for a in ("bak", "lom", "tir", "sun") for b in "aou" for c in ("d", "t", "nk", "m", "p")]
 ENDINGS = ("", "s", "'s", "ed", "ing", "er", "ly")

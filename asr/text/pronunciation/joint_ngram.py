@@ -20,7 +20,7 @@ import numpy as np
 
 from asr.compiled import kernel
 from asr.errors import DataError
-from asr.text.letter_alignment import Floats, Ints, align, count_chunks
+from asr.text.pronunciation.letter_alignment import Floats, Ints, align, count_chunks
 
 __all__ = ["GraphoneNgram", "JointNgram", "advance", "learn_joint_ngram"]
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from asr.errors import SettingsError
-from asr.text.pronouncer import Candidates, CombinedPronouncer, Pronunciation, pronounce_words
+from asr.text.pronunciation.pronouncer import Candidates, CombinedPronouncer, Pronunciation, pronounce_words
 
 
 class Table:

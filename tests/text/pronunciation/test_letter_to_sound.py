@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from asr.errors import DataError
-from asr.text.joint_ngram import advance
-from asr.text.letter_to_sound import LetterToSound
 from asr.text.lexicon import cmudict
+from asr.text.pronunciation.joint_ngram import advance
+from asr.text.pronunciation.letter_to_sound import LetterToSound
 
 # A language with the troubles of English: "sh" is one sound, "x" is two, a final "e" is silent.
 RULES = {

@@ -27,9 +27,9 @@ from torch.autograd.function import once_differentiable
 
 from asr.device import without_tf32
 from asr.frontend.features import frame_mask
-from asr.model.crf_kernels import CrfTables, CrfVariables, backward_step, forward_step
-from asr.model.ctc import ctc_loss
-from asr.model.denominator import DenominatorLm
+from asr.model.loss.crf_kernels import CrfTables, CrfVariables, backward_step, forward_step
+from asr.model.loss.ctc import ctc_loss
+from asr.model.loss.denominator import DenominatorLm
 
 __all__ = ["crf_loss", "log_partition"]
 

@@ -10,11 +10,11 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from asr.errors import ModelError
-from asr.model.encoder_decoder import EncoderDecoder, EncoderDecoderConfig, longest_output
 from asr.model.recurrent.layers import LayerConfig
-from asr.model.saved import Content, FileKind, load_network, save_network
-from asr.model.sequence_ctc import SequenceCtc, SequenceCtcConfig
-from asr.model.sequence_search import Output, SearchConfig, beam_search
+from asr.model.saved import FileKind, Weights, load_network, save_network
+from asr.model.sequence.ctc import SequenceCtc, SequenceCtcConfig
+from asr.model.sequence.encoder_decoder import EncoderDecoder, EncoderDecoderConfig, longest_output
+from asr.model.sequence.search import Output, SearchConfig, beam_search
 
 SequenceModel = EncoderDecoder | SequenceCtc
 SequenceConfig = EncoderDecoderConfig | SequenceCtcConfig
@@ -89,7 +89,7 @@ def load_sequence_model(path: Path) -> SequenceModel:
     """Read a network, on the CPU and in evaluation mode; loading it cannot run code.
 
     Raises:
-        ModelError: the file is missing, damaged, of a newer format, or not a sequence model.
+        ModelError: the file is missing, damaged, of another format, or not a sequence model.
     """
     if not path.is_file():
         raise ModelError(
@@ -98,9 +98,9 @@ def load_sequence_model(path: Path) -> SequenceModel:
     return load_network(path, _FILE, _build, _restored).eval()
 
 
-def _rounded(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _rounded(weights: Mapping[str, Tensor]) -> Weights:
     """Matrices as int8 with a scale for each row, under "NAME scale"; all others as they are."""
-    result: dict[str, Tensor] = {}
+    result: Weights = {}
     for name, weight in weights.items():
         if weight.dim() < 2:
             result[name] = weight
@@ -111,10 +111,9 @@ def _rounded(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return result
 
 
-def _restored(content: Content) -> Content:
-    """Record and weights of a file, with rounded matrices as numbers again."""
-    record, weights = content
-    return record, {
+def _restored(weights: Weights) -> Weights:
+    """Rounded matrices as numbers again."""
+    return {
         name: weight * weights[f"{name}{_SCALE}"] if f"{name}{_SCALE}" in weights else weight
         for name, weight in weights.items()
         if not name.endswith(_SCALE)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from asr.model.ctc import ctc_loss, deterministic_ctc_loss
+from asr.model.loss.ctc import ctc_loss, deterministic_ctc_loss
 
 
 def logits_of(batch: int, steps: int, vocab: int, seed: int = 0) -> Tensor:

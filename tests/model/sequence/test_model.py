@@ -11,11 +11,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from asr.errors import ModelError, SettingsError
-from asr.model.encoder_decoder import EncoderDecoderConfig
-from asr.model.pronouncer import NetworkPronouncer
 from asr.model.recurrent.layers import LayerConfig
-from asr.model.sequence_ctc import SequenceCtc, SequenceCtcConfig
-from asr.model.sequence_model import (
+from asr.model.sequence.ctc import SequenceCtc, SequenceCtcConfig
+from asr.model.sequence.encoder_decoder import EncoderDecoderConfig
+from asr.model.sequence.model import (
     SequenceConfig,
     SequenceModel,
     load_sequence_model,
@@ -23,7 +22,8 @@ from asr.model.sequence_model import (
     save_sequence_model,
     score,
 )
-from asr.text.pronouncer import pronounce_words
+from asr.model.sequence.pronouncer import NetworkPronouncer
+from asr.text.pronunciation.pronouncer import pronounce_words
 
 LAYERS = LayerConfig(cell="gru", layer_norm=False)
 CTC = SequenceCtcConfig(width=5, depth=1, embedding=3, layers=LAYERS)
@@ -116,7 +116,7 @@ def test_files_that_are_none(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="not a sequence model of this project"):
         load_sequence_model(path)
     save_file({"a": torch.zeros(1)}, path, {"asr-sequence-model": json.dumps({"format_version": 99})})
-    with pytest.raises(ModelError, match="Upgrade asr"):
+    with pytest.raises(ModelError, match="format 99, but this version of asr reads format 1"):
         load_sequence_model(path)
     record = {"format_version": 1, "kind": "transformer", "config": {"layers": {}}}
     save_file({"a": torch.zeros(1)}, path, {"asr-sequence-model": json.dumps(record)})
