@@ -71,8 +71,8 @@ def run(settings: ExportSettings) -> str:
     parity = compare(model, content, streaming=streaming)
     if parity.difference > _ROUNDING and not settings.int8:
         raise ModelError(
-            f"{files.path}: the graph's log-probabilities differ from torch's by up to {parity.difference:.2g}. "
-            f"Expected at most {_ROUNDING:g}. Nothing is written: this is an error of asr; please report it."
+            f"{files.path}: the graph's log-probabilities differ from torch's by up to "
+            f"{parity.difference:.2g}. Expected at most {_ROUNDING:g}. Nothing is written: this is an error of asr; please report it."
         )
     write_atomically(output, lambda temporary: temporary.write_bytes(content))
     lines = [

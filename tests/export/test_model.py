@@ -81,8 +81,8 @@ def test_streams(layers: LayerConfig, options: dict[str, object]) -> None:
     [("utterance", 10.0), ("running", None), ("running", 3.0), ("global", None), ("none", None)],
 )
 def test_normalisation(normalize: Normalization, prior: float | None) -> None:
-    """Statistics of the training set that stay behind, alone or beside an utterance's own, which is longer than
-    the window of running ones."""
+    """Statistics of the training set that stay behind, alone or beside those of an utterance, which is longer
+    than the window of running ones."""
     model = make(LayerConfig(cell="rnn"), replace(FEATURES, normalize=normalize, prior_frames=prior))
     features, lengths = torch.randn(2, 700, 10), torch.tensor([700, 11])
     engine = OnnxModel(export_model(model).SerializeToString())
