@@ -72,7 +72,8 @@ def run(settings: ExportSettings) -> str:
     if parity.difference > _ROUNDING and not settings.int8:
         raise ModelError(
             f"{files.path}: the graph's log-probabilities differ from torch's by up to "
-            f"{parity.difference:.2g}. Expected at most {_ROUNDING:g}. Nothing is written: this is an error of asr; please report it."
+            f"{parity.difference:.2g}. Expected at most {_ROUNDING:g}. Nothing is written: this is "
+            "an error of asr; please report it."
         )
     write_atomically(output, lambda temporary: temporary.write_bytes(content))
     lines = [
