@@ -215,46 +215,24 @@ def make_examples(
     seconds = durations(utterances)
     samples = (seconds * features.sample_rate).astype(np.int64)
     counts, needed, unknown = _count_tokens(utterances, tokenizer, config)
-    # The fastest of the speeds that leaves enough steps for the tokens; 0 where none does.
-    top_speeds = np.zeros(len(utterances))
-    for speed in sorted(speeds):
-        steps = _steps((samples / speed).astype(np.int64), features, subsampling)
-        top_speeds[steps >= np.maximum(needed, 1)] = speed
-    fits = top_speeds > 0
-    rows = np.flatnonzero(fits).astype(np.int32)
-    slowed = int((top_speeds[rows] < max(speeds)).sum())
-    empty = int((counts[rows] == 0).sum())
+    top_speeds = _top_speeds(samples, needed, speeds, features, subsampling)
+    rows = np.flatnonzero(top_speeds > 0).astype(np.int32)
     report_guesses(tokenizer, chain.from_iterable(_texts(utterances, config.rules)), kind)
-    if unknown:
-        log.warning(
-            "%d characters of %s transcripts are not in the alphabet and were left out: %s",
-            unknown.total(),
-            kind,
-            ", ".join(f"{character!r} {count} x" for character, count in sorted(unknown.items())),
-        )
-    if empty:
-        log.warning(
-            "the %s rules leave nothing of %d %s transcripts: they are trained on as silence",
-            config.rules,
-            empty,
-            kind,
-        )
-    if slowed:
+    _warn_about_texts(unknown, int((counts[rows] == 0).sum()), config, kind)
+    if slowed := int((top_speeds[rows] < max(speeds)).sum()):
         log.info(
             "%d %s utterances are spoken too fast for the highest speed and are used at lower ones only",
-            slowed,
-            kind,
-        )
+            slowed, kind,
+        )  # fmt: skip
     if len(rows) < len(utterances):
-        steps = _steps(samples, features, subsampling)
+        dropped, steps = np.flatnonzero(top_speeds == 0), _steps(samples, features, subsampling)
         named = [
             f"{utterances[row].id} ({counts[row]} tokens need {needed[row]} steps, "
             f"its audio has {steps[row]})"
-            for row in np.flatnonzero(~fits)[:FEW].tolist()
+            for row in dropped[:FEW].tolist()
         ]
-        dropped = len(utterances) - len(rows)
-        listed = first_few(named, separator="; ", total=dropped)
-        _report_dropped(listed, dropped, len(utterances), config, kind)
+        listed = first_few(named, separator="; ", total=len(dropped))
+        _report_dropped(listed, len(dropped), len(utterances), config, kind)
     if not len(rows):
         raise DataError(f"none of {len(utterances)} {kind} utterances can be used. Correct the manifest.")
     tars = tar_numbers(utterances)
@@ -329,6 +307,21 @@ def _steps(samples: NDArray[np.int64], features: FeatureConfig, subsampling: int
     return np.where(samples < features.win_length, 0, steps)
 
 
+def _top_speeds(
+    samples: NDArray[np.int64],
+    needed: NDArray[np.int32],
+    speeds: Sequence[float],
+    features: FeatureConfig,
+    subsampling: int,
+) -> NDArray[np.float64]:
+    """(utterances,) the fastest of the speeds that leaves enough steps for the tokens; 0 where none does."""
+    top_speeds = np.zeros(len(samples))
+    for speed in sorted(speeds):
+        steps = _steps((samples / speed).astype(np.int64), features, subsampling)
+        top_speeds[steps >= np.maximum(needed, 1)] = speed
+    return top_speeds
+
+
 def _hash_ids(utterances: Sequence[Utterance], kind: str) -> NDArray[np.uint64]:
     """(utterances,) hashes of their ids, of which none may occur twice."""
     hashes = id_hashes(utterances)
@@ -344,6 +337,21 @@ def _hash_ids(utterances: Sequence[Utterance], kind: str) -> NDArray[np.uint64]:
             f"repeats another."
         )
     return hashes
+
+
+def _warn_about_texts(unknown: Counter[str], empty: int, config: TextConfig, kind: str) -> None:
+    """Warn of characters that were left out, and of transcripts of which nothing is left."""
+    if unknown:
+        log.warning(
+            "%d characters of %s transcripts are not in the alphabet and were left out: %s",
+            unknown.total(), kind,
+            ", ".join(f"{character!r} {count} x" for character, count in sorted(unknown.items())),
+        )  # fmt: skip
+    if empty:
+        log.warning(
+            "the %s rules leave nothing of %d %s transcripts: they are trained on as silence",
+            config.rules, empty, kind,
+        )  # fmt: skip
 
 
 def _report_dropped(named: str, dropped: int, total: int, config: TextConfig, kind: str) -> None:

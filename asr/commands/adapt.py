@@ -11,7 +11,7 @@ from typing import Annotated
 import tyro
 
 from asr.errors import DataError, SettingsError
-from asr.lm.adaptation import SubjectText, adapt_lm, read_subject_text
+from asr.lm.adaptation import AdaptedLm, SubjectText, adapt_lm, read_subject_text
 from asr.lm.ngram.model import NgramModel
 from asr.model.saved import load_model, save_settings
 from asr.model.shipped import ModelFiles, find_model
@@ -73,6 +73,11 @@ class _Additions:
     origins: dict[str, str]
     left_out: tuple[str, ...]  # without a pronunciation
 
+    def joined(self, source: Lexicon) -> Lexicon:
+        """The source with them, which take precedence."""
+        log_probs = {word: found for word, found in source.log_probs.items() if word not in self.entries}
+        return Lexicon({**source.entries, **self.entries}, source.name, {**log_probs, **self.log_probs})
+
     def listed(self) -> str:
         """A lexicon for checking; a remark says where a pronunciation comes from."""
         lexicon = Lexicon(self.entries, "", self.log_probs)
@@ -93,10 +98,7 @@ def run(settings: AdaptSettings) -> str:
             f"{settings.model}: is an acoustic model alone. Expected a model with its language model and "
             "lexicon: english, or a folder that `asr adapt` has written."
         )
-    if settings.output.exists() and not settings.output.is_dir():
-        raise SettingsError(f"--output {settings.output}: is a file. Name a folder.")
-    if settings.output.resolve() == files.path.parent.resolve():
-        raise SettingsError(f"--output {settings.output} would overwrite the model. Choose another folder.")
+    _check_output(settings.output, files)
     source, lm = read_lexicon(files.lexicon), NgramModel.load(files.lm)
     given = lexicon_for_sounds(settings.lexicon) if settings.lexicon else Lexicon({}, "")
     spell(given.entries, model.settings.tokenizer, given)  # phones that the model does not have are named
@@ -116,12 +118,9 @@ def run(settings: AdaptSettings) -> str:
                 f"{named}: no word that can be pronounced. Expected words in letters, one a line."
             )
         adapted = adapt_lm(lm, str(settings.model), text, known, Path(folder))
-    out = ModelFiles.of_folder(settings.output)
-    log_probs = {word: found for word, found in source.log_probs.items() if word not in added.entries}
-    lexicon = Lexicon({**source.entries, **added.entries}, source.name, {**log_probs, **added.log_probs})
     settings.output.mkdir(parents=True, exist_ok=True)
     adapted.model.save(settings.output / "lm.bin")
-    packed = lzma.compress("".join(f"{line}\n" for line in lexicon.lines()).encode())
+    packed = lzma.compress("".join(f"{line}\n" for line in added.joined(source).lines()).encode())
     (settings.output / "lexicon.txt.xz").write_bytes(packed)
     listed = settings.output / "words.txt"
     listed.write_text(added.listed(), encoding="utf-8")
@@ -130,16 +129,19 @@ def run(settings: AdaptSettings) -> str:
         "weights": {name: round(weight, 4) for name, weight in adapted.weights.items()},
         "lines": len(text.lines),
     }
-    save_settings(out.path, files.path, model, {"adapted": adaptation})
-    digits = 2 if text.lines else 4
-    lines = [f"weights: {', '.join(f'{name} {one:.{digits}f}' for name, one in adapted.weights.items())}"]
-    if text.lines:
-        lines.insert(0, f"text: {len(text.lines):,} lines, {text.words.total():,} words")
-        lines.append(
-            f"perplexity of lines that were held out: {adapted.before:.1f}, with the other lines "
-            f"{adapted.after:.1f}"
-        )
-    return "\n".join([*lines, *_describe(added, text.words, listed), _TUNINGS, _usage(settings)])
+    save_settings(ModelFiles.of_folder(settings.output).path, files.path, model, {"adapted": adaptation})
+    return "\n".join([
+        *_describe_lm(adapted, text), *_describe_words(added, text.words, listed), _TUNINGS,
+        f"{settings.output}: transcribe with it: asr transcribe FILE --model {settings.output}",
+    ])  # fmt: skip
+
+
+def _check_output(output: Path, files: ModelFiles) -> None:
+    """Refuse a folder that cannot get the adapted model."""
+    if output.exists() and not output.is_dir():
+        raise SettingsError(f"--output {output}: is a file. Name a folder.")
+    if output.resolve() == files.path.parent.resolve():
+        raise SettingsError(f"--output {output} would overwrite the model. Choose another folder.")
 
 
 def _pronounce(words: list[str], source: Lexicon, given: Lexicon) -> _Additions:
@@ -165,7 +167,20 @@ def _pronounce(words: list[str], source: Lexicon, given: Lexicon) -> _Additions:
     return _Additions(entries, given.log_probs, origins, tuple(left_out))
 
 
-def _describe(added: _Additions, counts: dict[str, int], listed: Path) -> list[str]:
+def _describe_lm(adapted: AdaptedLm, text: SubjectText) -> list[str]:
+    """What became of the language model."""
+    digits = 2 if text.lines else 4
+    lines = [f"weights: {', '.join(f'{name} {one:.{digits}f}' for name, one in adapted.weights.items())}"]
+    if text.lines:
+        lines.insert(0, f"text: {len(text.lines):,} lines, {text.words.total():,} words")
+        lines.append(
+            f"perplexity of lines that were held out: {adapted.before:.1f}, with the other lines "
+            f"{adapted.after:.1f}"
+        )
+    return lines
+
+
+def _describe_words(added: _Additions, counts: dict[str, int], listed: Path) -> list[str]:
     """What became of the words, the most frequent ones named."""
 
     def named(words: list[str]) -> str:
@@ -186,7 +201,3 @@ def _describe(added: _Additions, counts: dict[str, int], listed: Path) -> list[s
             "Write numbers as words, or give their phones with --lexicon"
         )
     return lines
-
-
-def _usage(settings: AdaptSettings) -> str:
-    return f"{settings.output}: transcribe with it: asr transcribe FILE --model {settings.output}"

@@ -21,7 +21,7 @@ from torch import nn
 from asr.errors import SettingsError
 from asr.export.graph import FLOAT, INT64, GraphBuilder
 from asr.export.recurrent import add_linear, add_stack, state_sizes
-from asr.frontend.features import FeatureNormalizer
+from asr.frontend.features import RUNNING_FRAMES, FeatureNormalizer
 from asr.model.acoustic import AcousticModel
 from asr.model.encoder import ConvSubsampling, Encoder, FrameStacking, step_count
 from asr.model.recurrent.layers import RecurrentLayer
@@ -66,7 +66,8 @@ def export_streaming(model: AcousticModel) -> onnx.ModelProto:
     """The model over one block after another, with the results of the whole utterance.
 
     After the last frame come zeros, at least `flush_frames` of `engine.OnnxStream`; `valid_frames` counts the
-    frames of a block that are not such zeros. Models that normalise by utterance take normalised frames.
+    frames of a block that are not such zeros. Models that normalise by utterance, or by running statistics,
+    take normalised frames.
 
     Args:
         model: unidirectional, on any device.
@@ -144,18 +145,74 @@ class _Streams:
 def _add_normalizer(graph: GraphBuilder, normalizer: FeatureNormalizer, x: str, lengths: str) -> str:
     """`FeatureNormalizer.forward`."""
     mask = graph.op("Unsqueeze", _frame_mask(graph, lengths, graph.size(x, 1)), graph.constant([2]))
-    if normalizer.kind == "global":
+    if normalizer.kind == "utterance":
+        return _normalize_utterance(graph, normalizer, x, mask, lengths)
+    if normalizer.kind == "running":
+        x = _normalize_running(graph, normalizer, x)
+    elif normalizer.kind == "global":
         x = _add_statistics(graph, normalizer, x)
-    if normalizer.kind != "utterance":
-        return str(graph.op("Mul", x, mask))
-    frames = graph.op("Cast", graph.op("Max", lengths, graph.constant([1])), to=FLOAT)
-    count, time = graph.op("Unsqueeze", frames, graph.constant([1, 2])), graph.constant([1])
+    return str(graph.op("Mul", x, mask))
 
-    def mean(value: str) -> str:
-        return str(graph.op("Div", graph.op("ReduceSum", value, time, keepdims=1), count))
 
-    centred = graph.op("Mul", graph.op("Sub", x, mean(graph.op("Mul", x, mask))), mask)
-    variance = mean(graph.op("Mul", centred, centred))
+def _normalize_utterance(
+    graph: GraphBuilder, normalizer: FeatureNormalizer, x: str, mask: str, lengths: str
+) -> str:
+    """`normalize_utterance`, and `normalize_with_prior`."""
+    prior, axes = normalizer.prior, graph.constant([1, 2])
+
+    def total(value: str) -> str:
+        return str(graph.op("ReduceSum", value, graph.constant([1]), keepdims=1))
+
+    if not prior:
+        frames = graph.op("Cast", graph.op("Max", lengths, graph.constant([1])), to=FLOAT)
+        count = graph.op("Unsqueeze", frames, axes)
+        mean = graph.op("Div", total(graph.op("Mul", x, mask)), count)
+        centred = graph.op("Mul", graph.op("Sub", x, mean), mask)
+        variance = graph.op("Div", total(graph.op("Mul", centred, centred)), count)
+        return _over_deviation(graph, centred, variance)
+    frames = graph.op("Add", graph.op("Cast", lengths, to=FLOAT), graph.constant(prior, np.float32))
+    centred = graph.op("Mul", graph.op("Sub", x, graph.constant(normalizer.mean)), mask)
+    sums, squares = total(centred), total(graph.op("Mul", centred, centred))
+    shift, variance = _with_prior(graph, normalizer, sums, squares, graph.op("Unsqueeze", frames, axes))
+    return _over_deviation(graph, graph.op("Mul", graph.op("Sub", centred, shift), mask), variance)
+
+
+def _normalize_running(graph: GraphBuilder, normalizer: FeatureNormalizer, x: str) -> str:
+    """`normalize_running` of a whole utterance."""
+    frames = graph.size(x, 1)
+    centred = graph.op("Sub", x, graph.constant(normalizer.mean))
+
+    def window(value: str) -> str:
+        """The sum of the last frames at each one."""
+        width = 1
+        while width < RUNNING_FRAMES:
+            shifted = graph.op("Pad", value, graph.constant([0, width, 0, 0, 0, 0]))
+            first = graph.op("Slice", shifted, graph.constant([0]), frames, graph.constant([1]))
+            value = graph.op("Add", value, first)
+            width *= 2
+        return value
+
+    end = graph.op("Add", graph.op("Squeeze", frames, graph.constant([0])), graph.constant(1))
+    numbers = graph.op("Range", graph.constant(1), end, graph.constant(1))
+    count = graph.op("Cast", graph.op("Min", numbers, graph.constant([RUNNING_FRAMES])), to=FLOAT)
+    total = graph.op("Add", count, graph.constant(normalizer.prior, np.float32))
+    sums, squares = window(centred), window(graph.op("Mul", centred, centred))
+    total = graph.op("Unsqueeze", total, graph.constant([1]))
+    shift, variance = _with_prior(graph, normalizer, sums, squares, total)
+    return _over_deviation(graph, graph.op("Sub", centred, shift), variance)
+
+
+def _with_prior(
+    graph: GraphBuilder, normalizer: FeatureNormalizer, sums: str, squares: str, total: str
+) -> tuple[str, str]:
+    """Mean and variance with the training set's among them, from sums of centred frames and their squares."""
+    shift = graph.op("Div", sums, total)
+    more = graph.op("Add", squares, graph.constant(normalizer.prior * normalizer.deviation.square()))
+    variance = graph.op("Sub", graph.op("Div", more, total), graph.op("Mul", shift, shift))
+    return shift, graph.op("Max", variance, graph.constant(0.0, np.float32))
+
+
+def _over_deviation(graph: GraphBuilder, centred: str, variance: str) -> str:
     floor = graph.constant(1e-5, np.float32)
     return str(graph.op("Div", centred, graph.op("Sqrt", graph.op("Add", variance, floor))))
 

@@ -58,7 +58,7 @@ def _stream(model: AcousticModel, graph: bytes, waveform: Tensor) -> Tensor:
     """(steps, vocab) of a waveform, block by block."""
     stream = OnnxStream(graph)
     features = log_mel(waveform[None], model.settings.features)
-    if model.settings.features.normalize == "utterance":
+    if model.settings.features.normalize in ("utterance", "running"):
         features = model.normalize(features, torch.tensor([features.shape[1]]))
     found = [stream.accept(block.numpy()) for block in torch.split(features[0], _BLOCK)]
     return torch.cat([torch.from_numpy(rows) for rows in (*found, stream.finish())])

@@ -85,38 +85,8 @@ class BpeTokenizer(TextTokenizer):
                 f"--text.bpe-size must be at least {minimum}, because the training transcripts have "
                 f"{len(letters)} characters. Got {size}. Raise it."
             )
-        stream = io.BytesIO()
-        try:
-            library.SentencePieceTrainer.train(
-                sentence_iterator=iter(training_texts),
-                model_writer=stream,
-                model_type="bpe",
-                vocab_size=size,
-                character_coverage=1.0,
-                byte_fallback=False,
-                normalization_rule_name="identity",
-                add_dummy_prefix=True,
-                remove_extra_whitespaces=False,
-                unk_id=BLANK,
-                bos_id=-1,
-                eos_id=-1,
-                pad_id=-1,
-                num_threads=1,
-                max_sentence_length=2**30,  # sentencepiece skips longer ones in silence
-                minloglevel=2,
-            )
-        except RuntimeError as error:
-            maximum = re.search(r"value <= (\d+)", str(error))
-            if maximum is None:
-                raise DataError(
-                    f"sentencepiece cannot learn from these transcripts: {error}. Check them for characters "
-                    f"such as {_SPACE} (U+2581), which it reserves."
-                ) from error
-            raise SettingsError(
-                f"--text.bpe-size must be at most {maximum[1]}: the training transcripts have no more "
-                f"pieces. Got {size}. Lower it, or add transcripts."
-            ) from error
-        processor = library.SentencePieceProcessor(model_proto=stream.getvalue())
+        model = _learn(library, training_texts, size)
+        processor = library.SentencePieceProcessor(model_proto=model)
         symbols = tuple(processor.id_to_piece(list(range(1, processor.vocab_size()))))
         missing = sorted(letters.difference(symbols) | (letters & {_SPACE}))
         if missing:
@@ -125,7 +95,7 @@ class BpeTokenizer(TextTokenizer):
                 f"the training transcripts hold {named}, which sentencepiece reserves. Remove these "
                 f"characters, or choose --text.units characters."
             )
-        return cls(symbols, stream.getvalue())
+        return cls(symbols, model)
 
     @property
     def units(self) -> Units:
@@ -180,3 +150,39 @@ def _sentencepiece() -> Any:
             "Type: pip install '.[bpe]' (or: pip install sentencepiece)."
         ) from error
     return sentencepiece
+
+
+def _learn(library: Any, texts: Sequence[str], size: int) -> bytes:
+    """The model that sentencepiece learns from texts, of so many pieces."""
+    stream = io.BytesIO()
+    try:
+        library.SentencePieceTrainer.train(
+            sentence_iterator=iter(texts),
+            model_writer=stream,
+            model_type="bpe",
+            vocab_size=size,
+            character_coverage=1.0,
+            byte_fallback=False,
+            normalization_rule_name="identity",
+            add_dummy_prefix=True,
+            remove_extra_whitespaces=False,
+            unk_id=BLANK,
+            bos_id=-1,
+            eos_id=-1,
+            pad_id=-1,
+            num_threads=1,
+            max_sentence_length=2**30,  # sentencepiece skips longer ones in silence
+            minloglevel=2,
+        )
+    except RuntimeError as error:
+        maximum = re.search(r"value <= (\d+)", str(error))
+        if maximum is None:
+            raise DataError(
+                f"sentencepiece cannot learn from these transcripts: {error}. Check them for characters "
+                f"such as {_SPACE} (U+2581), which it reserves."
+            ) from error
+        raise SettingsError(
+            f"--text.bpe-size must be at most {maximum[1]}: the training transcripts have no more "
+            f"pieces. Got {size}. Lower it, or add transcripts."
+        ) from error
+    return stream.getvalue()

@@ -27,8 +27,6 @@ from asr.model.shipped import find_model
 from asr.scoring.wer import RATE_NAMES
 from asr.text.tokenizer import Tokenizer
 from asr.training.config import TrainConfig
-from asr.training.denominator import check_denominator_text, estimate_denominator
-from asr.training.dev_decoding import DevDecoder, DevDecodingConfig
 from asr.training.distributed import Process
 from asr.training.provenance import provenance
 from asr.training.runs import (
@@ -41,6 +39,8 @@ from asr.training.runs import (
     flatten_settings,
     open_run,
 )
+from asr.training.tasks.denominator import check_denominator_text, estimate_denominator
+from asr.training.tasks.dev_decoding import DevDecoder, DevDecodingConfig
 from asr.training.tasks.speech import SpeechTask
 from asr.training.validation import BEST_MODEL
 

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from asr.corpora.utterance import channel_name
 from asr.errors import DataError, first_few
 from asr.transcripts.record import RecordingTranscript
 from asr.transcripts.sclite import content_lines, warn_about_optional_words
@@ -152,7 +153,7 @@ def texts_of_segments(
 def _channel_name(transcript: RecordingTranscript, known: Sequence[str]) -> str | None:
     """That of the reference; a channel is named by letter or number, from A or 1."""
     number = transcript.channel or 0
-    return next((name for name in (str(number + 1), chr(ord("A") + number)) if name in known), None)
+    return next((name for name in (str(number + 1), channel_name(number)) if name in known), None)
 
 
 def _distance_s(segment: StmSegment, time_s: float) -> float:

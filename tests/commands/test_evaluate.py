@@ -205,7 +205,7 @@ def test_a_speaker_a_channel(tones: Any, tmp_path: Path, run: Any) -> None:
         open_cache(tmp_path / "cache", [replace(utterances[0], channel=channel)], config)
         for channel in (0, 1)
     )
-    assert not torch.equal(first.read(texts[0]), second.read(texts[0]))
+    assert not np.array_equal(first.view(0), second.view(0))
 
     run("augment", manifest, "--out", tmp_path / "copy", "--augment.speeds", "1")
     copy = read_manifest(tmp_path / "copy" / "manifest.jsonl")

@@ -39,6 +39,16 @@ def test_says_how_far_it_is_from_torch(
     assert sizes[1] < sizes[0]
 
 
+def test_a_graph_that_computes_otherwise_is_not_written(
+    tones: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A graph without a part of its model, as one was that had no prior of the normalisation."""
+    monkeypatch.setattr("asr.export.model._add_normalizer", lambda graph, normalizer, x, lengths: x)
+    assert main(["export", str(tones.model), "-o", str(tmp_path / "tones.onnx")]) == 2
+    assert "differ from torch's by up to" in capsys.readouterr().err
+    assert not any(tmp_path.iterdir())
+
+
 def test_transcribes_and_scores(tones: Any, graph: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A graph whose settings or tokenizer were left behind; an engine that is parsed and not used."""
     engines = ["--engine", "onnx"], ["--engine", "onnx-int8"]

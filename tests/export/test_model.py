@@ -9,7 +9,7 @@ import torch
 from asr.errors import SettingsError
 from asr.export.engine import OnnxModel, OnnxStream
 from asr.export.model import export_model, export_streaming
-from asr.frontend.features import FeatureConfig
+from asr.frontend.features import FeatureConfig, Normalization
 from asr.model.acoustic import AcousticModel, ModelSettings
 from asr.model.encoder import EncoderConfig
 from asr.model.recurrent.factory import CELL_NAMES
@@ -76,15 +76,21 @@ def test_streams(layers: LayerConfig, options: dict[str, object]) -> None:
             assert np.abs(found - wanted[0].numpy()).max() < 1e-4
 
 
-@pytest.mark.parametrize("normalize", ["global", "none"])
-def test_normalisation(normalize: str) -> None:
-    """Statistics of the training set that stay behind."""
-    model = make(LayerConfig(cell="rnn"), replace(FEATURES, normalize=normalize))
-    features, lengths = torch.randn(2, 20, 10), torch.tensor([20, 11])
+@pytest.mark.parametrize(
+    ("normalize", "prior"),
+    [("utterance", 10.0), ("running", None), ("running", 3.0), ("global", None), ("none", None)],
+)
+def test_normalisation(normalize: Normalization, prior: float | None) -> None:
+    """Statistics of the training set that stay behind, alone or beside those of an utterance, which is longer
+    than the window of running ones."""
+    model = make(LayerConfig(cell="rnn"), replace(FEATURES, normalize=normalize, prior_frames=prior))
+    features, lengths = torch.randn(2, 700, 10), torch.tensor([700, 11])
+    engine = OnnxModel(export_model(model).SerializeToString())
     with torch.inference_mode():
-        wanted, _, _ = model(features, lengths)
-        found, _, _ = OnnxModel(export_model(model).SerializeToString())(features, lengths)
-    assert torch.allclose(found[0], wanted[0], atol=1e-4)
+        wanted, steps, _ = model(features, lengths)
+        found, _, _ = engine(features, lengths)
+    for row, count in enumerate(steps):
+        assert torch.allclose(found[row, :count], wanted[row, :count], atol=1e-4)
 
 
 def test_bidirectional_models_cannot_stream() -> None:

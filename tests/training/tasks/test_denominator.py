@@ -1,6 +1,5 @@
 """Trainings with CTC-CRF: where the denominator comes from, where it is kept, resuming, warm starts."""
 
-import json
 import logging
 import math
 from dataclasses import replace
@@ -15,10 +14,10 @@ from asr.errors import Interrupted, SettingsError
 from asr.model.acoustic import AcousticModel, ModelSettings
 from asr.model.encoder import EncoderConfig, LossConfig
 from asr.model.loss.denominator import count_ngrams, witten_bell
-from asr.model.saved import load_model, save_model
+from asr.model.saved import load_model
 from asr.training import recogniser
-from asr.training.denominator import estimate_denominator
 from asr.training.recogniser import Settings, train_recogniser
+from asr.training.tasks.denominator import estimate_denominator
 from asr.training.tasks.speech import replay
 from tests.training.conftest import assert_same_weights, changed, rows, weights_of
 
@@ -100,26 +99,6 @@ def test_warm_starts(
     other = start(with_crf(short), "crf-again", crf, count=8)
     tables = [weights_of(path)["denominator.probs"] for path in (crf, other)]
     assert not torch.equal(*tables)
-
-
-def test_saved_before_there_was_crf(manifest: Path, settings: Settings, tmp_path: Path,
-                                    monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
-    """Guards models without a record of their loss: they were trained with CTC."""
-    utterances = read_manifest(manifest)
-    tokenizer = learn_tokenizer(utterances, settings.text)
-    model = AcousticModel(ModelSettings(settings.features, settings.model, tokenizer, "english"))
-    original = json.dumps
-
-    def old(record: object) -> str:
-        if isinstance(record, dict) and "encoder" in record:
-            del record["encoder"]["loss"]
-        return original(record)
-
-    monkeypatch.setattr("asr.model.saved.json.dumps", old)
-    save_model(tmp_path / "old.safetensors", model, {})
-    loaded = load_model(tmp_path / "old.safetensors")
-    assert loaded.settings.encoder.loss == LossConfig()
-    assert loaded.denominator is None
 
 
 def test_text(model: AcousticModel, manifest: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -19,8 +19,8 @@ from asr.model.encoder import LossConfig
 from asr.model.saved import load_model
 from asr.scoring.evaluation import evaluate
 from asr.training.checkpoint import load_checkpoint
-from asr.training.dev_decoding import DevDecodingConfig
 from asr.training.recogniser import Settings, train_recogniser
+from asr.training.tasks.dev_decoding import DevDecodingConfig
 from asr.training.tasks.speech import SpeechValidation
 from tests.training.conftest import changed, rows
 
