@@ -140,7 +140,8 @@ def _lhotse(utterances: Sequence[Utterance]) -> dict[str, str]:
     supervisions = [
         {
             "id": one.id, "recording_id": names[one.audio_filepath], "start": one.offset,
-            "duration": one.duration, "channel": one.channel or 0, "text": one.text,
+            "duration": one.duration, "channel": _lhotse_channel(one, infos[one.audio_filepath].channels),
+            "text": one.text,
             **({"speaker": one.speaker} if one.speaker else {}),
         }
         for one in utterances
@@ -149,6 +150,13 @@ def _lhotse(utterances: Sequence[Utterance]) -> dict[str, str]:
         "recordings.jsonl.gz": "".join(map(json_line, recordings)),
         "supervisions.jsonl.gz": "".join(map(json_line, supervisions)),
     }
+
+
+def _lhotse_channel(one: Utterance, count: int) -> int | list[int]:
+    """All channels of the file, where all are mixed."""
+    if one.channel is not None:
+        return one.channel
+    return 0 if count == 1 else [*range(count)]
 
 
 def _csv(utterances: Sequence[Utterance]) -> dict[str, str]:

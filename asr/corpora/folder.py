@@ -4,24 +4,32 @@ Every layout of `asr.corpora.layouts` is tried, since a folder may have more tha
 transcript of a recording gives it. Speakers are those of the layout, else the folders below the given one.
 
 Split: that of the folder, where its files or folders are called train, dev and test; else a tenth each of the
-speakers, drawn with a seed, is dev and test; else, with fewer than three speakers, of the utterances.
+speakers, drawn with a seed, is dev and test; else, with fewer than three speakers, of the utterances. A test
+set is never drawn again, or it would be trained on: what is in no set is left out, or, where none is called
+train, is train.
 """
 
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 from asr.corpora.corpus import Collector, LeftOut, hold_out
 from asr.corpora.durations import measure
-from asr.corpora.layouts import LAYOUTS, Clip, FolderFiles, SegmentReader, recording_name
+from asr.corpora.folder_files import Clip, FolderFiles, SegmentReader, recording_name
+from asr.corpora.layouts import LAYOUTS
 from asr.corpora.utterance import Utterance
 from asr.errors import AudioError, DataError, SettingsError
 from asr.frontend.audio_files import AUDIO_SUFFIXES
 from asr.text.normalize import normalize
 
-__all__ = ["FolderReading", "check_outside", "read_folder"]
+__all__ = ["FolderReading", "SplitBy", "check_outside", "read_folder"]
+
+SplitBy = Literal["auto", "none"]
+"""The folder's own split, or one that is drawn; or all in one manifest."""
 
 _SPLITS = {
     "train": "train", "training": "train", "dev": "dev", "valid": "dev", "validation": "dev", "val": "dev",
@@ -38,7 +46,7 @@ class FolderReading:
     """What a folder holds.
 
     Attributes:
-        splits: utterances of train, dev and test; a split without one is absent.
+        splits: utterances of train, dev and test, or of "all"; a split without one is absent.
         left_out: what is in none of them, and why.
         found: how many recordings each layout had transcripts of.
         split_by: how the splits were made, in words.
@@ -51,7 +59,12 @@ class FolderReading:
 
 
 def read_folder(
-    root: Path, readers: Mapping[str, SegmentReader], *, seed: int = 0, normalizer: str = "verbatim"
+    root: Path,
+    readers: Mapping[str, SegmentReader],
+    *,
+    seed: int = 0,
+    normalizer: str = "verbatim",
+    split: SplitBy = "auto",
 ) -> FolderReading:
     """Read a folder.
 
@@ -60,6 +73,7 @@ def read_folder(
         readers: of text with times, by the suffixes of their files in small letters.
         seed: of the split.
         normalizer: text rules.
+        split: none makes one split of all, called "all".
 
     Raises:
         DataError: it is no folder, or no recording in it has a transcript.
@@ -93,7 +107,10 @@ def read_folder(
             "each name.wav, or correct the path."
         )
     clips = _with_ids(_with_speakers(clips, root), root)
-    splits, split_by = _split(clips, root, seed)
+    if split == "none":
+        splits, split_by = ["all"] * len(clips), "none"
+    else:
+        clips, splits, split_by = _split(clips, files, seed)
     collector = _collect(clips, splits, files)
     reading = collector.finish()
     return FolderReading(reading.splits, files.left_out + reading.left_out, dict(found), split_by)
@@ -202,7 +219,7 @@ def _with_speakers(clips: Sequence[Clip], root: Path) -> Sequence[Clip]:
         if not clip.audio.is_relative_to(root):
             return ""
         parts = clip.audio.relative_to(root).parts[:-1]
-        return next((part for part in parts if _plain(part) not in _NO_SPEAKER), "")
+        return next((part for part in parts if _words(part)[0] not in _NO_SPEAKER), "")
 
     names = {folder(clip) for clip in clips}
     if len(names) < 2 or "" in names:
@@ -210,9 +227,15 @@ def _with_speakers(clips: Sequence[Clip], root: Path) -> Sequence[Clip]:
     return [replace(clip, speaker=folder(clip)) for clip in clips]
 
 
-def _plain(name: str) -> str:
-    """The word train of train-clean-5, train_set or Train."""
-    return name.lower().replace("_", "-").replace(".", "-").split("-")[0]
+def _words(name: str) -> list[str]:
+    """The words of train-clean-5, train_set, Train or eval2000, without numbers."""
+    return [word.rstrip("0123456789") for word in re.split(r"[-_. ]+", name.lower())]
+
+
+def _set(words: Sequence[str]) -> str:
+    """The split that words name; Kaldi's train_dev and test_dev93 are dev. "" for none."""
+    named = [_SPLITS[word] for word in words if word in _SPLITS]
+    return "dev" if "dev" in named else named[0] if named else ""
 
 
 def _with_ids(clips: Sequence[Clip], root: Path) -> list[Clip]:
@@ -231,20 +254,35 @@ def _with_ids(clips: Sequence[Clip], root: Path) -> list[Clip]:
     return named
 
 
-def _split(clips: Sequence[Clip], root: Path, seed: int) -> tuple[list[str], str]:
-    """The split of each clip, and how it was made."""
+def _split(clips: Sequence[Clip], files: FolderFiles, seed: int) -> tuple[Sequence[Clip], Sequence[str], str]:
+    """The clips that are in a split, the split of each, and how it was made."""
+    root = files.root
     splits = [_own_split(clip, root) for clip in clips]
-    if not (all(splits) and "train" in splits and len(set(splits)) > 1):
-        return _held_out(clips, seed, dev=0.1, test=0.1)
-    missing = {name: 0.0 if name in splits else 0.1 for name in ("dev", "test")}
-    if not any(missing.values()):
-        return splits, "the folder's own, by the names of its files and folders"
+    sets = {name for name in splits if name}
+    if sets <= {"train"}:
+        drawn, how = _held_out(clips, seed, dev=0.1, test=0.1)
+        if own := _set(_words(root.name)[:1]):
+            how += f"; {root.name} is the name of one set, {own}: --split none keeps it whole"
+        return clips, drawn, how
+    how = "the folder's own, by the names of its files and folders"
+    if "train" not in sets and "" in splits:
+        splits = [name or "train" for name in splits]
+        sets.add("train")
+        how += "; what has no such name is train"
+    for clip, name in zip(clips, splits, strict=True):
+        if not name:
+            files.leave_out(f"{clip.source}: {clip.id}", "in none of the folder's sets, train, dev and test")
+    clips = [clip for clip, name in zip(clips, splits, strict=True) if name]
+    splits = [name for name in splits if name]
+    missing = {name: 0.0 if name in sets else 0.1 for name in ("dev", "test")}
+    if "train" not in sets or not any(missing.values()):
+        return clips, splits, how
     train = [clip for clip, name in zip(clips, splits, strict=True) if name == "train"]
-    drawn, how = _held_out(train, seed, **missing)
+    drawn, by = _held_out(train, seed, **missing)
     names = iter(drawn)
-    split = [next(names) if name == "train" else name for name in splits]
+    splits = [next(names) if name == "train" else name for name in splits]
     made = next(name for name, share in missing.items() if share)
-    return split, f"the folder's own, by the names of its files and folders; {made} of train, {how}"
+    return clips, splits, f"{how}; {made} of train, {by}"
 
 
 def _held_out(clips: Sequence[Clip], seed: int, *, dev: float, test: float) -> tuple[list[str], str]:
@@ -267,13 +305,20 @@ def _held_out(clips: Sequence[Clip], seed: int, *, dev: float, test: float) -> t
 
 
 def _own_split(clip: Clip, root: Path) -> str:
-    """The split that the transcript's file or its folders, or those of the audio, are named after."""
+    """The split that the transcript's file or its folders, or those of the audio, are named after.
+
+    A folder is named by its first word; of a list, such as yesno_supervisions_test.jsonl.gz, any counts. The
+    name of a recording is no name of a set.
+    """
     for path in (clip.source, clip.audio):
         if path.is_relative_to(root):
-            inside = path.relative_to(root)
-            for part in (*inside.parts[:-1], *([inside.stem] if path == clip.source else [])):
-                if split := _SPLITS.get(_plain(part)):
-                    return split
+            for part in path.relative_to(root).parts[:-1]:
+                words = _words(part)
+                if words[0] in _SPLITS:
+                    return _set(words)
+            is_list = path == clip.source and path.with_suffix("") != clip.audio.with_suffix("")
+            if is_list and (found := _set(_words(path.name))):
+                return found
     return ""
 
 

@@ -205,6 +205,69 @@ def test_own_splits_without_dev(tmp_path: Path) -> None:
     assert reading.split_by.endswith("; dev of train, by speaker, of 10")
 
 
+def test_own_splits_of_lists(tmp_path: Path) -> None:
+    """Lists that are called train, dev and test, with a word before or after it; a recording called test."""
+    for name in ("a", "b", "c", "test-1"):
+        sound(tmp_path / f"clips/{name}.wav")
+    for list_name, name in {"an4_train_manifest": "a", "manifest_val": "b", "Test_set": "c"}.items():
+        write(
+            tmp_path / f"{list_name}.jsonl", json.dumps({"audio_filepath": f"clips/{name}.wav", "text": name})
+        )
+    write(tmp_path / "clips/test-1.txt", "no set")
+    reading = read(tmp_path)
+    assert {name: [one.text for one in part] for name, part in reading.splits.items()} == {
+        "train": ["a"], "dev": ["b"], "test": ["c"],
+    }  # fmt: skip
+    assert reasons(reading) == {"in none of the folder's sets, train, dev and test": 1}
+
+
+def kaldi_sets(root: Path, *sets: str) -> None:
+    """Folders of Kaldi, each with three utterances of three speakers."""
+    for name in sets:
+        keys = [f"s{number}-{name}" for number in range(3)]
+        for key in keys:
+            sound(root / f"audio/{key}.wav")
+        write(root / f"data/{name}/wav.scp", "".join(f"{key} {root}/audio/{key}.wav\n" for key in keys))
+        write(root / f"data/{name}/text", "".join(f"{key} word\n" for key in keys))
+        write(root / f"data/{name}/utt2spk", "".join(f"{key} {key}\n" for key in keys))
+
+
+def test_sets_of_kaldi(tmp_path: Path) -> None:
+    """A test set that is drawn again into training, since a folder beside it has another name."""
+    kaldi_sets(tmp_path, "train_si84", "train_dev", "test_dev93", "eval2000", "rt03")
+    reading = read(tmp_path / "data")
+    assert {
+        name: sorted({one.id[3:] for one in part}) for name, part in reading.splits.items()
+    } == {"train": ["train_si84"], "dev": ["test_dev93", "train_dev"], "test": ["eval2000"]}  # fmt: skip
+    assert reasons(reading) == {"in none of the folder's sets, train, dev and test": 3}
+    assert reading.split_by == "the folder's own, by the names of its files and folders"
+
+
+def test_what_is_no_test_set_is_train(tmp_path: Path) -> None:
+    """A test set that is drawn again into training, since no folder is called train."""
+    kaldi_sets(tmp_path, "anna", "ben", "carl", "test")
+    reading = read(tmp_path / "data")
+    assert {one.id[3:] for one in reading.splits["test"]} == {"test"}
+    assert [len(reading.splits[name]) for name in ("train", "dev", "test")] == [8, 1, 3]
+    assert "; what has no such name is train; dev of train, by speaker" in reading.split_by
+
+
+def test_one_set(run: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
+    """A test set that becomes three, without a word of how to keep it; manifests of an earlier run."""
+    kaldi_sets(tmp_path, "test")
+    assert [*read(tmp_path / "data").splits] == ["test"]
+    status, out, _ = run("corpus", "folder", tmp_path / "data/test", "-o", tmp_path / "out")
+    assert (status, len(list((tmp_path / "out/test").iterdir()))) == (0, 3)
+    assert "; test is the name of one set, test: --split none keeps it whole" in out
+    one = ("corpus", "folder", tmp_path / "data/test", "-o", tmp_path / "out", "--split", "none")
+    status, out, _ = run(*one)
+    assert (status, [path.name for path in (tmp_path / "out/test").iterdir()]) == (0, ["all.jsonl"])
+    assert "split: none" in out
+    assert len((tmp_path / "out/test/all.jsonl").read_text("utf-8").splitlines()) == 3
+    run(*one[:-2])
+    assert not (tmp_path / "out/test/all.jsonl").exists()
+
+
 def test_a_clip_of_several_lists(tmp_path: Path) -> None:
     """A test set that is trained on, since another list has all clips; clips that nobody accepted."""
     rows = {name: f"c\t{name}.wav\tword {name}\n" for name in ("a", "b", "c", "bad")}
