@@ -25,6 +25,7 @@ from asr.corpora.utterance import Utterance
 from asr.errors import AudioError, DataError
 from asr.files import atomic_path, json_line
 from asr.frontend.audio import AudioInfo, audio_info
+from asr.frontend.tar_members import tar_of
 
 __all__ = ["CONVERTERS", "Target", "convert"]
 
@@ -46,6 +47,12 @@ def convert(utterances: Sequence[Utterance], target: Target, folder: Path) -> li
         AudioError: a recording cannot be read (lhotse needs its rate and length).
         DataError: an utterance cannot be written in this form, or the disk does not allow it.
     """
+    for one in utterances if target != "csv" else ():
+        if tar := tar_of(one.audio_filepath.name):
+            raise DataError(
+                f"utterance {one.id}: its recording is a part of {tar}, which {target} does not find. "
+                "Expected recordings that are files. Convert the manifest that the tar files were made from."
+            )
     contents = CONVERTERS[target](utterances)
     try:
         folder.mkdir(parents=True, exist_ok=True)

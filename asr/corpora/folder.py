@@ -81,7 +81,8 @@ def read_folder(
     root = Path(os.path.abspath(root))
     if not root.is_dir():
         what = "is a file" if root.exists() else "no such folder"
-        raise DataError(f"{root}: {what}. Expected a folder of recordings with transcripts. Correct it.")
+        todo = f"Name its folder: {root.parent}" if root.exists() else "Correct it"
+        raise DataError(f"{root}: {what}. Expected a folder of recordings with transcripts. {todo}.")
     files = _list(root, readers)
     found: Counter[str] = Counter()
     clips: list[Clip] = []
@@ -107,11 +108,9 @@ def read_folder(
             "each name.wav, or correct the path."
         )
     clips = _with_ids(_with_speakers(clips, root), root)
-    if split == "none":
-        splits, split_by = ["all"] * len(clips), "none"
-    else:
-        clips, splits, split_by = _split(clips, files, seed)
-    collector = _collect(clips, splits, files)
+    whole = clips, ["all"] * len(clips), "none"
+    used, splits, split_by = whole if split == "none" else _split(clips, files, seed)
+    collector = _collect(used, splits, files)
     reading = collector.finish()
     return FolderReading(reading.splits, files.left_out + reading.left_out, dict(found), split_by)
 
@@ -174,7 +173,9 @@ def _once(clips: Sequence[Clip], files: FolderFiles) -> Sequence[Clip]:
         best.setdefault((clip.audio, clip.offset, clip.channel, clip.text), clip)
     for clip in clips:
         if best[clip.audio, clip.offset, clip.channel, clip.text] is not clip:
-            files.leave_out(f"{clip.source}: {clip.audio.name}", "in another list, too", expected=True)
+            files.leave_out(
+                f"{clip.source}: {clip.audio.name}", "in another line or list, too", expected=True
+            )
     kept = {id(clip) for clip in best.values()}
     texts: dict[Path, str] = {}  # of whole recordings
     once = []

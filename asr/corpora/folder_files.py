@@ -6,6 +6,7 @@ import os
 import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,7 @@ class FolderFiles:
     understood: set[Path] = field(default_factory=set)
     _by_stem: dict[Path, list[Path]] = field(init=False, repr=False)
     _known: set[Path] = field(init=False, repr=False)
+    _looked_into: set[Path] = field(default_factory=set, init=False, repr=False)
 
     def __post_init__(self) -> None:
         self._known = set(self.audio)
@@ -102,15 +104,27 @@ class FolderFiles:
                 if path in self._known:
                     return path
                 if path.is_file() and (is_path or path.suffix.lower() in AUDIO_SUFFIXES):
-                    self._add(path)
-                    return path
+                    return self._add(path)
+                if is_path:
+                    self._look_into(path.parent)
                 if stems := self._by_stem.get(path) or self._by_stem.get(path.with_suffix("")):
-                    return stems[0]
+                    return self._add(stems[0])
         return None
 
-    def _add(self, path: Path) -> None:
-        self.audio.append(path)
-        self._known.add(path)
+    def _add(self, path: Path) -> Path:
+        if path not in self._known:
+            self.audio.append(path)
+            self._known.add(path)
+        return path
+
+    def _look_into(self, folder: Path) -> None:
+        """Learn the names of recordings in a folder outside: they may have other endings than in a list."""
+        if folder not in self._looked_into and not folder.is_relative_to(self.root):
+            self._looked_into.add(folder)
+            with suppress(OSError):
+                for path in sorted(folder.iterdir()):
+                    if path.suffix.lower() in AUDIO_SUFFIXES:
+                        self._by_stem[path.with_suffix("")].append(path)
 
     def first_line(self, path: Path) -> str:
         """The first line of a file; "", and a note, where it is UTF-16 or cannot be read."""

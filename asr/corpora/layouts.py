@@ -25,6 +25,7 @@ from asr.corpora.folder_files import Clip, FolderFiles, recording_name
 from asr.corpora.kaldi_commands import NOT_DECODED, decoded_file
 from asr.corpora.lhotse_manifests import lhotse_clips
 from asr.errors import DataError
+from asr.frontend.tar_members import tar_of
 
 __all__ = ["LAYOUTS"]
 
@@ -116,6 +117,8 @@ def _of_fields(files: FolderFiles, path: Path, fields: Mapping[str, Any]) -> Ite
         raise ValueError("no recording, or no channel, is named")
     if found := files.find(audio, path.parent):
         yield replace(clip, audio=found, claimed=seconds, source=path)
+    elif tar_of(audio):
+        files.leave_out(f"{path}: {audio}", "a part of a tar file: the manifest can be used as it is")
     else:
         files.leave_out(f"{path}: {audio}", "transcript without audio")
 

@@ -243,6 +243,17 @@ def test_sets_of_kaldi(tmp_path: Path) -> None:
     assert reading.split_by == "the folder's own, by the names of its files and folders"
 
 
+def test_recordings_outside(tmp_path: Path) -> None:
+    """A folder of Kaldi whose recordings lie beside it, with other endings; those that no text has."""
+    kaldi_sets(tmp_path, "test")
+    (tmp_path / "data/test/text").write_text("s0-test word\ns1-test word\n")
+    lines = (tmp_path / "data/test/wav.scp").read_text()
+    (tmp_path / "data/test/wav.scp").write_text(lines.replace(".wav", ".sph"))
+    reading = read_folder(tmp_path / "data/test", SEGMENT_READERS, split="none")
+    assert [one.id for one in reading.splits["all"]] == ["s0-test", "s1-test"]
+    assert reading.left_out == [LeftOut(str(tmp_path / "audio/s2-test.wav"), "audio without transcript")]
+
+
 def test_what_is_no_test_set_is_train(tmp_path: Path) -> None:
     """A test set that is drawn again into training, since no folder is called train."""
     kaldi_sets(tmp_path, "anna", "ben", "carl", "test")
@@ -282,7 +293,7 @@ def test_a_clip_of_several_lists(tmp_path: Path) -> None:
         "train": ["word a"], "dev": ["word b"], "test": ["word c"],
     }  # fmt: skip
     assert reasons(reading) == {"audio without transcript": 1}
-    assert sum(one.why == "in another list, too" for one in reading.left_out) == 3
+    assert sum(one.why == "in another line or list, too" for one in reading.left_out) == 3
 
 
 def test_tables(tmp_path: Path) -> None:
@@ -378,7 +389,7 @@ def test_no_folder(kind: str, tmp_path: Path) -> None:
     elif kind == "file":
         write(path, "")
     message = {"nothing": "no recording with a transcript: 1 recordings, 0 other files",
-               "missing": "no such folder", "file": "is a file"}[kind]  # fmt: skip
+               "missing": "no such folder", "file": "is a file.* Name its folder: /"}[kind]  # fmt: skip
     with pytest.raises(DataError, match=message):
         read(path)
 

@@ -98,7 +98,7 @@ def test_cuts(tmp_path: Path) -> None:
         "call-A1": (0.5, 1.0, 0), "call-B1": (1.5, 1.25, 1), "call-both": (0.25, 0.25, None),
         "short-1": (0.0, 0.5, None),
     }  # fmt: skip
-    assert sum(one.why == "in another list, too" for one in reading.left_out) == 2
+    assert sum(one.why == "in another line or list, too" for one in reading.left_out) == 2
     assert reasons(reading) == {
         "no words in its transcript": 1, "a MixedCut, which mixes or joins recordings": 1,
         "a PaddingCut, which is silence": 1, "audio without transcript": 3,
