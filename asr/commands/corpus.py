@@ -167,9 +167,10 @@ def run_prepare(settings: CorpusPrepareSettings) -> list[tuple[str | None, AsrEr
         if settings.download or settings.offline:
             root = corpus.download(settings.dir, parts, offline=settings.offline)
         elif root is None and not corpus.embedded:
-            how = "or --download" if corpus.downloadable else corpus.instructions
+            if not corpus.downloadable:
+                raise SettingsError(f"{corpus.name}: --root is missing. {corpus.instructions}")
             raise SettingsError(
-                f"{corpus.name}: neither --root nor --download is given. Expected --root DIR {how}."
+                f"{corpus.name}: neither --root nor --download is given. Expected --root DIR or --download."
             )
         reading = corpus.prepare(root, parts, settings.normalizer or "")
     return _write(folder, reading.splits, reading.left_out, [])
@@ -257,6 +258,7 @@ def _own_option_names() -> Iterator[None]:
         yield
     except AsrError as error:
         text = str(error).replace("--data.root", "--root").replace("--data.parts", "--parts")
+        text = text.replace("or leave it out to download", "or give --download in its place to fetch")
         raise type(error)(text) from error
 
 
