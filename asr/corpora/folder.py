@@ -141,27 +141,35 @@ def check_outside(root: Path, output: Path, option: str) -> None:
 
 
 def _list(root: Path, readers: Mapping[str, SegmentReader]) -> FolderFiles:
-    """All files of a folder; links to folders that were visited lead nowhere."""
+    """All files of a folder, each once: of a folder and a link to it the folder counts, links come last."""
     audio: list[Path] = []
     texts: list[Path] = []
     left_out: list[LeftOut] = []
     visited: set[tuple[int, int]] = set()
-    for folder, below, names in os.walk(root, followlinks=True):
-        status = os.stat(folder)
-        if (status.st_dev, status.st_ino) in visited:
-            below.clear()
-            continue
-        visited.add((status.st_dev, status.st_ino))
-        below[:] = sorted(name for name in below if not name.startswith("."))
-        for name in sorted(names):
-            path = Path(folder, name)
-            if name.startswith("."):
+
+    def unreadable(error: OSError) -> None:
+        left_out.append(LeftOut(str(error.filename), f"unreadable folder: {error.strerror}"))
+
+    links = [str(root)]
+    for link in links:  # which grows
+        for folder, below, names in os.walk(link, onerror=unreadable):
+            status = os.stat(folder)
+            if (status.st_dev, status.st_ino) in visited:
+                below.clear()
                 continue
-            if path.is_file():
-                (audio if path.suffix.lower() in AUDIO_SUFFIXES else texts).append(path)
-            else:
-                what = "a link that leads nowhere" if path.is_symlink() else "neither file nor folder"
-                left_out.append(LeftOut(str(path), what))
+            visited.add((status.st_dev, status.st_ino))
+            paths = [os.path.join(folder, name) for name in sorted(below) if not name.startswith(".")]
+            links += filter(os.path.islink, paths)
+            below[:] = [os.path.basename(path) for path in paths if not os.path.islink(path)]
+            for name in sorted(names):
+                path = Path(folder, name)
+                if name.startswith("."):
+                    continue
+                if path.is_file():
+                    (audio if path.suffix.lower() in AUDIO_SUFFIXES else texts).append(path)
+                else:
+                    what = "a link that leads nowhere" if path.is_symlink() else "neither file nor folder"
+                    left_out.append(LeftOut(str(path), what))
     return FolderFiles(root, audio, texts, readers, left_out)
 
 

@@ -1,5 +1,6 @@
 """Folders of one's own: every layout, what has no partner, speakers, splits, files that cannot be read."""
 
+import errno
 import json
 import os
 from collections import Counter
@@ -378,6 +379,32 @@ def test_what_is_left_out(tmp_path: Path) -> None:
     assert "is UTF-16" in utf16.why
     assert "iconv -f UTF-16 -t UTF-8" in utf16.why
     assert LeftOut(str(tmp_path / "alone.txt"), "transcript without audio") in reading.left_out
+
+
+def test_links_and_folders_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A recording under the name of a link beside its folder, links outside that are passed over, a folder
+    without the right to read it that disappears.
+    """
+    for name in ("in/z/one", "out/two", "in/secret/three"):
+        sound(tmp_path / f"{name}.wav")
+        write(tmp_path / f"{name}.txt", "word")
+    os.symlink(tmp_path / "in/z", tmp_path / "in/a")
+    os.symlink(tmp_path / "out", tmp_path / "in/b")
+    os.symlink(tmp_path / "in", tmp_path / "out/loop")
+    os.symlink("self.wav", tmp_path / "in/self.wav")
+    scandir = os.scandir
+
+    def without_right(path: str) -> object:
+        if str(path).endswith("secret"):
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", without_right)
+    reading = read(tmp_path / "in")
+    assert {*everything(reading)} == {"z-one", "b-two"}
+    assert {Path(one.what).name: one.why for one in reading.left_out} == {
+        "secret": "unreadable folder: Permission denied", "self.wav": "a link that leads nowhere",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", ["nothing", "missing", "file"])
