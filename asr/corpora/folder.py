@@ -3,10 +3,10 @@
 Every layout of `asr.corpora.layouts` is tried, since a folder may have more than one; the first that has a
 transcript of a recording gives it. Speakers are those of the layout, else the folders below the given one.
 
-Split: that of the folder, where its files or folders are called train, dev and test; else a tenth each of the
-speakers, drawn with a seed, is dev and test; else, with fewer than three speakers, of the utterances. A test
-set is never drawn again, or it would be trained on: what is in no set is left out, or, where none is called
-train, is train.
+Split: that of the folder, where its files or folders are called train, dev and test, or lists say so; else a
+tenth each of the speakers, drawn with a seed, is dev and test; else, with fewer than three speakers, of the
+utterances. A test set is never drawn again, or it would be trained on: what is in no set is left out, or, where
+none is called train, is train.
 """
 
 import os
@@ -273,7 +273,7 @@ def _split(clips: Sequence[Clip], files: FolderFiles, seed: int) -> tuple[Sequen
         if own := _set(_words(root.name)[:1]):
             how += f"; {root.name} is the name of one set, {own}: --split none keeps it whole"
         return clips, drawn, how
-    how = "the folder's own, by the names of its files and folders"
+    how = "the folder's own, by the names of its files and folders, or by its lists"
     if "train" not in sets and "" in splits:
         splits = [name or "train" for name in splits]
         sets.add("train")
@@ -314,11 +314,13 @@ def _held_out(clips: Sequence[Clip], seed: int, *, dev: float, test: float) -> t
 
 
 def _own_split(clip: Clip, root: Path) -> str:
-    """The split that the transcript's file or its folders, or those of the audio, are named after.
+    """The split that a list gives it, or that the list, its folders or those of the audio are named after.
 
     A folder is named by its first word; of a list, such as yesno_supervisions_test.jsonl.gz, any counts. The
     name of a recording is no name of a set.
     """
+    if found := _set(_words(clip.split)):
+        return found
     for path in (clip.source, clip.audio):
         if path.is_relative_to(root):
             for part in path.relative_to(root).parts[:-1]:

@@ -37,6 +37,7 @@ class Clip:
     channel: int | None = None
     source: Path = Path()  # the file that has the transcript
     claimed: float | None = None  # seconds, where somebody wrote them down
+    split: str = ""  # as a list names it
 
     @property
     def is_part(self) -> bool:

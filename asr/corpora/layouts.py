@@ -34,6 +34,7 @@ log = logging.getLogger("asr")
 _AUDIO = ("audio_filepath", "audio_file", "audio", "audio_path", "path", "file", "filename", "file_name",
           "filepath", "file_path", "wav", "wav_filename", "wav_path")  # fmt: skip
 _TEXT = ("text", "transcript", "transcription", "sentence", "normalized_text", "raw_text")
+_SPLIT = ("split", "subset")
 _SPEAKER = ("speaker", "speaker_id", "speaker_name", "client_id")
 _SEPARATOR = re.compile(r"(?i)sep=(.)")
 _REJECTED = ("invalidated", "other", "reported")  # lists of Common Voice
@@ -105,8 +106,9 @@ def _of_fields(files: FolderFiles, path: Path, fields: Mapping[str, Any]) -> Ite
         TypeError, ValueError: a value is not of its type.
     """
     given = {name: value for name, value in fields.items() if value is not None and value != ""}
-    audio, text, speaker = (
-        next((str(given[name]) for name in names if name in given), "") for names in (_AUDIO, _TEXT, _SPEAKER)
+    audio, text, speaker, split = (
+        next((str(given[name]) for name in names if name in given), "")
+        for names in (_AUDIO, _TEXT, _SPEAKER, _SPLIT)
     )
     channel = int(given["channel"]) if "channel" in given else None
     seconds = float(given["duration"]) if "duration" in given else None
@@ -116,7 +118,7 @@ def _of_fields(files: FolderFiles, path: Path, fields: Mapping[str, Any]) -> Ite
     if not audio or (channel or 0) < 0:
         raise ValueError("no recording, or no channel, is named")
     if found := files.find(audio, path.parent):
-        yield replace(clip, audio=found, claimed=seconds, source=path)
+        yield replace(clip, audio=found, claimed=seconds, source=path, split=split)
     elif tar_of(audio):
         files.leave_out(f"{path}: {audio}", "a part of a tar file: the manifest can be used as it is")
     else:

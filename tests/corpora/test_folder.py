@@ -222,6 +222,23 @@ def test_own_splits_of_lists(tmp_path: Path) -> None:
     assert reasons(reading) == {"in none of the folder's sets, train, dev and test": 1}
 
 
+@pytest.mark.parametrize("name", ["t.csv", "t.jsonl"])
+def test_own_splits_of_a_column(name: str, tmp_path: Path) -> None:
+    """A column split that is passed over, so that its test set is drawn again."""
+    rows = [("a", "train"), ("b", "validation"), ("c", "test"), ("d", "TRAIN")]
+    for audio, _ in rows:
+        sound(tmp_path / f"{audio}.wav")
+    if name == "t.csv":
+        write(tmp_path / name, "path,text,split\n" + "".join(f"{a}.wav,word,{s}\n" for a, s in rows))
+    else:
+        lines = ({"audio_filepath": f"{a}.wav", "text": "word", "split": s} for a, s in rows)
+        write(tmp_path / name, "".join(json.dumps(line) + "\n" for line in lines))
+    reading = read(tmp_path)
+    assert {name: [one.id for one in part] for name, part in reading.splits.items()} == {
+        "train": ["a", "d"], "dev": ["b"], "test": ["c"],
+    }  # fmt: skip
+
+
 def kaldi_sets(root: Path, *sets: str) -> None:
     """Folders of Kaldi, each with three utterances of three speakers."""
     for name in sets:
@@ -241,7 +258,7 @@ def test_sets_of_kaldi(tmp_path: Path) -> None:
         name: sorted({one.id[3:] for one in part}) for name, part in reading.splits.items()
     } == {"train": ["train_si84"], "dev": ["test_dev93", "train_dev"], "test": ["eval2000"]}  # fmt: skip
     assert reasons(reading) == {"in none of the folder's sets, train, dev and test": 3}
-    assert reading.split_by == "the folder's own, by the names of its files and folders"
+    assert reading.split_by == "the folder's own, by the names of its files and folders, or by its lists"
 
 
 def test_recordings_outside(tmp_path: Path) -> None:

@@ -146,7 +146,7 @@ def test_sets(tmp_path: Path) -> None:
     assert {name: [(one.text, one.duration) for one in part] for name, part in reading.splits.items()} == {
         "train": [("train-clean-5", 0.5)], "dev": [("dev-clean", 0.75)], "test": [("test", 1.0)],
     }  # fmt: skip
-    assert reading.split_by == "the folder's own, by the names of its files and folders"
+    assert reading.split_by == "the folder's own, by the names of its files and folders, or by its lists"
 
 
 def test_there_and_back(tmp_path: Path) -> None:
