@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "atomic_path", "check_text", "encoding_of", "file_digest", "json_line", "locked", "make_writable",
-    "move_into_place", "not_utf8", "packed_format", "read_lines", "weights_digest", "write_atomically",
-    "write_text",
+    "move_into_place", "not_utf8", "packed_format", "read_lines", "text_lines", "weights_digest",
+    "write_atomically", "write_text",
 ]  # fmt: skip
 
 
@@ -155,6 +155,19 @@ def read_lines(path: Path) -> list[str]:
         raise DataError(
             f"{path} cannot be read: {error.strerror or error}. A text file was expected."
         ) from None
+    return text_lines(content, path)
+
+
+def text_lines(content: bytes, path: Path) -> list[str]:
+    """The lines of a UTF-8 file, as `read_lines` has them.
+
+    Args:
+        content: of the file, or what was packed in it.
+        path: of the file, for messages.
+
+    Raises:
+        DataError: it is not UTF-8.
+    """
     if not content:
         return []
     check_text(content, path)

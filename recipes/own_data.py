@@ -63,8 +63,10 @@ def read(root: Path | None, seed: int = 0) -> FolderReading:
     if root is None:
         raise SettingsError("--data.root is missing. Expected the folder of your recordings. Name it.")
     reading = read_folder(root, SEGMENT_READERS, seed=seed)
-    if len(reading.splits) < 3:
-        raise DataError(f"{root}: no dev or no test set. Expected ten recordings or more. Add some.")
+    if missing := [name for name in ("train", "dev", "test") if name not in reading.splits]:
+        raise DataError(
+            f"{root}: no {missing[0]} set. Expected three sets, or ten recordings to draw them of."
+        )
     return reading
 
 

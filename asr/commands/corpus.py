@@ -16,7 +16,7 @@ from asr.corpora.arrow import ArrowManifest, write_arrow
 from asr.corpora.catalogue import CORPORA, find_corpus
 from asr.corpora.convert import convert
 from asr.corpora.corpus import Corpus, LeftOut
-from asr.corpora.folder import check_outside, read_folder
+from asr.corpora.folder import SplitBy, check_outside, read_folder
 from asr.corpora.manifest import ARROW, read_manifest, write_manifest
 from asr.corpora.tar_files import write_tar_files
 from asr.corpora.utterance import Utterance
@@ -79,15 +79,19 @@ class CorpusPrepareSettings:
 class CorpusFolderSettings:
     """Write train.jsonl, dev.jsonl and test.jsonl of a folder of your own recordings.
 
-    Understands a name.txt, .lab, .TextGrid, .srt or .vtt beside each recording, tables (.tsv, .csv),
-    *.trans.txt of LibriSpeech, metadata.csv of LJSpeech and Coqui, folders of Kaldi, manifests of NeMo. What
-    has no partner is counted, and listed in left_out.jsonl.
+    A folder that has such sets, as those of Kaldi and lhotse do, keeps them. Understands a name.txt, .lab,
+    .TextGrid, .srt or .vtt beside each recording, tables (.tsv, .csv), *.trans.txt of LibriSpeech,
+    metadata.csv of LJSpeech and Coqui, folders of Kaldi, manifests of NeMo and lhotse. What has no partner is
+    counted, and listed in left_out.jsonl.
     """
 
     # The folder, which is only read; those below it are searched, too.
     root: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="DIR")]
     # The manifests go into a folder in this one, of the same name as DIR.
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"], metavar="DIR")] = Path("manifests")
+    # auto keeps the sets of a folder that has some, such as train, dev and test, and draws them otherwise.
+    # none writes all into one manifest, all.jsonl.
+    split: SplitBy = "auto"
     # Of the choice of speakers, or utterances, for dev and test.
     seed: int = 0
     normalizer: Rules = "verbatim"
@@ -98,7 +102,7 @@ class CorpusConvertSettings:
     """Write a manifest in another form: of another toolkit, or for millions of utterances.
 
     kaldi: wav.scp, segments, text, utt2spk, spk2utt. nemo: manifest.jsonl. lhotse: recordings.jsonl.gz and
-    supervisions.jsonl.gz. csv: manifest.csv. `asr corpus folder` reads Kaldi, NeMo and csv back.
+    supervisions.jsonl.gz. csv: manifest.csv. `asr corpus folder` reads all four back.
 
     arrow: manifest.arrow, which all commands read as they read JSONL, and which takes no memory. webdataset:
     the recordings in tar files, and manifest.jsonl, which says where in them each one is.
@@ -163,9 +167,10 @@ def run_prepare(settings: CorpusPrepareSettings) -> list[tuple[str | None, AsrEr
         if settings.download or settings.offline:
             root = corpus.download(settings.dir, parts, offline=settings.offline)
         elif root is None and not corpus.embedded:
-            how = "or --download" if corpus.downloadable else corpus.instructions
+            if not corpus.downloadable:
+                raise SettingsError(f"{corpus.name}: --root is missing. {corpus.instructions}")
             raise SettingsError(
-                f"{corpus.name}: neither --root nor --download is given. Expected --root DIR {how}."
+                f"{corpus.name}: neither --root nor --download is given. Expected --root DIR or --download."
             )
         reading = corpus.prepare(root, parts, settings.normalizer or "")
     return _write(folder, reading.splits, reading.left_out, [])
@@ -184,7 +189,13 @@ def run_folder(settings: CorpusFolderSettings) -> list[tuple[str | None, AsrErro
     folder = settings.output / (settings.root.resolve().name or "folder")
     check_outside(settings.root, folder, "--output")
     check_folder(folder)
-    reading = read_folder(settings.root, SEGMENT_READERS, seed=settings.seed, normalizer=settings.normalizer)
+    reading = read_folder(
+        settings.root,
+        SEGMENT_READERS,
+        seed=settings.seed,
+        normalizer=settings.normalizer,
+        split=settings.split,
+    )
     found = ", ".join(f"{count:,} {name}" for name, count in reading.found.items())
     lines = [f"recordings by layout: {found}", f"split: {reading.split_by}"]
     return _write(folder, reading.splits, reading.left_out, lines)
@@ -219,7 +230,7 @@ def _write(
     folder: Path, splits: dict[str, list[Utterance]], left_out: Sequence[LeftOut], lines: list[str]
 ) -> list[tuple[str | None, AsrError | None]]:
     """Write the manifests and the list of what is in none; the summary, and an error if that is not empty."""
-    for split in ("train", "dev", "test"):
+    for split in ("train", "dev", "test", "all"):
         if split not in splits:  # one of an earlier run would look like a part of this one
             (folder / f"{split}.jsonl").unlink(missing_ok=True)
     for split, utterances in splits.items():
@@ -247,6 +258,7 @@ def _own_option_names() -> Iterator[None]:
         yield
     except AsrError as error:
         text = str(error).replace("--data.root", "--root").replace("--data.parts", "--parts")
+        text = text.replace("or leave it out to download", "or give --download in its place to fetch")
         raise type(error)(text) from error
 
 

@@ -117,6 +117,7 @@ CORPUS = Corpus(
     read=_read,
     one_part=True,
     any_part=True,
-    instructions="Download a release of your language from commonvoice.mozilla.org and unpack it.",
+    instructions="Download a release of your language from commonvoice.mozilla.org and unpack it. "
+    "Then give its folder as --data.root.",
     normalizer="words",
 )

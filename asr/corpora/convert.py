@@ -25,6 +25,7 @@ from asr.corpora.utterance import Utterance
 from asr.errors import AudioError, DataError
 from asr.files import atomic_path, json_line
 from asr.frontend.audio import AudioInfo, audio_info
+from asr.frontend.tar_members import tar_of
 
 __all__ = ["CONVERTERS", "Target", "convert"]
 
@@ -46,6 +47,12 @@ def convert(utterances: Sequence[Utterance], target: Target, folder: Path) -> li
         AudioError: a recording cannot be read (lhotse needs its rate and length).
         DataError: an utterance cannot be written in this form, or the disk does not allow it.
     """
+    for one in utterances if target != "csv" else ():
+        if tar := tar_of(one.audio_filepath.name):
+            raise DataError(
+                f"utterance {one.id}: its recording is a part of {tar}, which {target} does not find. "
+                "Expected recordings that are files. Convert the manifest that the tar files were made from."
+            )
     contents = CONVERTERS[target](utterances)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -140,7 +147,8 @@ def _lhotse(utterances: Sequence[Utterance]) -> dict[str, str]:
     supervisions = [
         {
             "id": one.id, "recording_id": names[one.audio_filepath], "start": one.offset,
-            "duration": one.duration, "channel": one.channel or 0, "text": one.text,
+            "duration": one.duration, "channel": _lhotse_channel(one, infos[one.audio_filepath].channels),
+            "text": one.text,
             **({"speaker": one.speaker} if one.speaker else {}),
         }
         for one in utterances
@@ -149,6 +157,13 @@ def _lhotse(utterances: Sequence[Utterance]) -> dict[str, str]:
         "recordings.jsonl.gz": "".join(map(json_line, recordings)),
         "supervisions.jsonl.gz": "".join(map(json_line, supervisions)),
     }
+
+
+def _lhotse_channel(one: Utterance, count: int) -> int | list[int]:
+    """All channels of the file, where all are mixed."""
+    if one.channel is not None:
+        return one.channel
+    return 0 if count == 1 else [*range(count)]
 
 
 def _csv(utterances: Sequence[Utterance]) -> dict[str, str]:

@@ -22,7 +22,8 @@ from asr.frontend.audio_files import AUDIO_SUFFIXES
 from asr.text.normalize import in_language, normalize
 
 __all__ = [
-    "Collector", "Corpus", "LeftOut", "Reading", "audio_by_stem", "find_folder", "hold_out", "of_splits",
+    "Collector", "Corpus", "LeftOut", "Reading", "audio_by_stem", "check_root", "find_folder", "hold_out",
+    "of_splits",
 ]  # fmt: skip
 
 log = logging.getLogger("asr")
@@ -72,7 +73,7 @@ class Corpus:
         any_part: names of parts need not be in `parts`.
         obtain: takes data folder, chosen parts and whether nothing may be fetched; returns the folder to
             read. None fetches the archives.
-        instructions: how to get it, where no program can.
+        instructions: how to get it, where no program can, and what to do then.
         normalizer: the text rules of its transcripts.
         embedded: it comes with the project's repository.
     """
@@ -133,17 +134,14 @@ class Corpus:
             DownloadError: something could not be fetched, or is not there.
             SettingsError: the corpus cannot be fetched by a program, or a part has to be named.
         """
+        if not self.downloadable:
+            raise SettingsError(f"{self.title} cannot be downloaded by a program. {self.instructions}")
         if self.one_part and not parts:
             raise SettingsError(
                 f"{self.name}: --data.parts is missing. Expected one of {', '.join(self.parts)}."
             )
         if self.obtain is not None:
             return self.obtain(folder, parts, offline)
-        if not self.downloadable:
-            raise SettingsError(
-                f"{self.title} cannot be downloaded by a program. {self.instructions} Then give its folder "
-                "as --data.root."
-            )
         chosen = [archive for part in parts or self.parts for archive in self.parts[part]]
         fetch_all([*self.archives, *chosen], folder, offline=offline)
         return folder
@@ -277,6 +275,24 @@ def of_splits(splits: Splits) -> Reading:
     return Reading({"train": splits.train, "dev": splits.dev, "test": splits.test})
 
 
+def check_root(root: Path, expected: str, otherwise: str = "") -> None:
+    """Refuse what is no folder.
+
+    Args:
+        root: that the user named.
+        expected: what was, for the message.
+        otherwise: another way, for the message.
+
+    Raises:
+        DataError: it does not exist, or is a file.
+    """
+    if not root.is_dir():
+        what, todo = "no such folder", "Correct --data.root"
+        if root.exists():
+            what, todo = "is a file", "Unpack it, if it is an archive, and name its folder as --data.root"
+        raise DataError(f"{root}: {what}. Expected {expected}. {todo}{otherwise}.")
+
+
 def find_folder(root: Path, title: str, *needed: str, inside: Sequence[str] = ()) -> Path:
     """The folder of a corpus: the one that is given, or one in it.
 
@@ -290,9 +306,7 @@ def find_folder(root: Path, title: str, *needed: str, inside: Sequence[str] = ()
         DataError: something that is needed does not exist; the message names the first.
     """
     root = Path(root)
-    if not root.is_dir():
-        what = "is a file" if root.exists() else "no such folder"
-        raise DataError(f"{root}: {what}. Expected the folder of {title}. Correct --data.root.")
+    check_root(root, f"the folder of {title}")
     candidates = [path for pattern in inside for path in sorted(root.glob(pattern)) if path.is_dir()]
     for folder in (root, *candidates) if needed else (*candidates, root):
         if all((folder / path).exists() for path in needed):

@@ -100,13 +100,13 @@ def fetch(archive: Archive, folder: Path, *, offline: bool = False) -> Path:
             archive is damaged or holds an unsafe path, the target is a folder that `fetch` did not make, or
             nothing is there and nothing may be downloaded.
     """
-    folder = Path(folder) / archive.folder
+    data_folder, folder = Path(folder), Path(folder) / archive.folder
     destination = folder / (archive.unpacks_to or archive.name)
     if _is_complete(archive, destination):
         return destination
     with _disk(archive, folder):
-        if offline and not (folder / archive.name).is_file() and not destination.exists():
-            raise _not_there(archive, folder)
+        if offline and _is_absent(archive, data_folder):
+            raise _not_there([archive], data_folder)
         folder.mkdir(parents=True, exist_ok=True)
         # torchrun starts several processes that all need the corpus: one downloads it, the others wait.
         with _locked(archive, folder):
@@ -131,6 +131,8 @@ def fetch_all(archives: Sequence[Archive], folder: Path, *, offline: bool = Fals
         for one in archives
         if not _is_complete(one, Path(folder) / one.folder / (one.unpacks_to or one.name))
     ]
+    if offline and (absent := [one for one in pending if _is_absent(one, Path(folder))]):
+        raise _not_there(absent, Path(folder))
     total = sum(one.size_bytes for one in pending)
     if len(pending) > 1 and total and not offline:
         log.info("%d archives to download: %s", len(pending), size_text(total))
@@ -150,13 +152,25 @@ def _is_complete(archive: Archive, destination: Path) -> bool:
     return (destination / ".completed").is_file() if archive.unpacks_to else destination.is_file()
 
 
-def _not_there(archive: Archive, folder: Path) -> DownloadError:
+def _is_absent(archive: Archive, folder: Path) -> bool:
+    """Whether neither the archive nor what is in it is in the data folder."""
+    inside = folder / archive.folder
+    return (
+        not (inside / archive.name).is_file() and not (inside / (archive.unpacks_to or archive.name)).exists()
+    )
+
+
+def _not_there(archives: Sequence[Archive], folder: Path) -> DownloadError:
+    """What an offline computer lacks: the first archive with all that is known of it, the others by name."""
+    archive, *others = archives
+    more = f" Missing, too: {', '.join(one.name for one in others)}." if others else ""
     algorithm, digest = archive.checksum
     checked = f", {algorithm} {digest}" if algorithm else ", no checksum is published"
+    facts = f"{_announced(archive)}{checked}; licence {archive.licence}"
     return DownloadError(
-        f"{folder / archive.name}: does not exist, and --offline downloads nothing. Expected the file of "
-        f"{archive.url} ({_announced(archive)}{checked}; licence {archive.licence}). Put it there and run "
-        "the same command again, or unpack it elsewhere and name its folder as --data.root."
+        f"{folder / archive.folder / archive.name}: does not exist, and --offline downloads nothing. "
+        f"Expected the file of {archive.url} ({facts}). Put it there and run the same command again, or "
+        f"unpack it elsewhere and name its folder as --data.root.{more}"
     )
 
 

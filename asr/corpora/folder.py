@@ -3,25 +3,33 @@
 Every layout of `asr.corpora.layouts` is tried, since a folder may have more than one; the first that has a
 transcript of a recording gives it. Speakers are those of the layout, else the folders below the given one.
 
-Split: that of the folder, where its files or folders are called train, dev and test; else a tenth each of the
-speakers, drawn with a seed, is dev and test; else, with fewer than three speakers, of the utterances.
+Split: that of the folder, where its files or folders are called train, dev and test, or lists say so; else a
+tenth each of the speakers, drawn with a seed, is dev and test; else, with fewer than three speakers, of the
+utterances. A test set is never drawn again, or it would be trained on: what is in no set is left out, or, where
+none is called train, is train.
 """
 
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 from asr.corpora.corpus import Collector, LeftOut, hold_out
 from asr.corpora.durations import measure
-from asr.corpora.layouts import LAYOUTS, Clip, FolderFiles, SegmentReader, recording_name
+from asr.corpora.folder_files import Clip, FolderFiles, SegmentReader, recording_name
+from asr.corpora.layouts import LAYOUTS
 from asr.corpora.utterance import Utterance
 from asr.errors import AudioError, DataError, SettingsError
 from asr.frontend.audio_files import AUDIO_SUFFIXES
 from asr.text.normalize import normalize
 
-__all__ = ["FolderReading", "check_outside", "read_folder"]
+__all__ = ["FolderReading", "SplitBy", "check_outside", "read_folder"]
+
+SplitBy = Literal["auto", "none"]
+"""The folder's own split, or one that is drawn; or all in one manifest."""
 
 _SPLITS = {
     "train": "train", "training": "train", "dev": "dev", "valid": "dev", "validation": "dev", "val": "dev",
@@ -38,7 +46,7 @@ class FolderReading:
     """What a folder holds.
 
     Attributes:
-        splits: utterances of train, dev and test; a split without one is absent.
+        splits: utterances of train, dev and test, or of "all"; a split without one is absent.
         left_out: what is in none of them, and why.
         found: how many recordings each layout had transcripts of.
         split_by: how the splits were made, in words.
@@ -51,7 +59,12 @@ class FolderReading:
 
 
 def read_folder(
-    root: Path, readers: Mapping[str, SegmentReader], *, seed: int = 0, normalizer: str = "verbatim"
+    root: Path,
+    readers: Mapping[str, SegmentReader],
+    *,
+    seed: int = 0,
+    normalizer: str = "verbatim",
+    split: SplitBy = "auto",
 ) -> FolderReading:
     """Read a folder.
 
@@ -60,6 +73,7 @@ def read_folder(
         readers: of text with times, by the suffixes of their files in small letters.
         seed: of the split.
         normalizer: text rules.
+        split: none makes one split of all, called "all".
 
     Raises:
         DataError: it is no folder, or no recording in it has a transcript.
@@ -67,7 +81,8 @@ def read_folder(
     root = Path(os.path.abspath(root))
     if not root.is_dir():
         what = "is a file" if root.exists() else "no such folder"
-        raise DataError(f"{root}: {what}. Expected a folder of recordings with transcripts. Correct it.")
+        todo = f"Name its folder: {root.parent}" if root.exists() else "Correct it"
+        raise DataError(f"{root}: {what}. Expected a folder of recordings with transcripts. {todo}.")
     files = _list(root, readers)
     found: Counter[str] = Counter()
     clips: list[Clip] = []
@@ -93,8 +108,9 @@ def read_folder(
             "each name.wav, or correct the path."
         )
     clips = _with_ids(_with_speakers(clips, root), root)
-    splits, split_by = _split(clips, root, seed)
-    collector = _collect(clips, splits, files)
+    whole = clips, ["all"] * len(clips), "none"
+    used, splits, split_by = whole if split == "none" else _split(clips, files, seed)
+    collector = _collect(used, splits, files)
     reading = collector.finish()
     return FolderReading(reading.splits, files.left_out + reading.left_out, dict(found), split_by)
 
@@ -125,27 +141,35 @@ def check_outside(root: Path, output: Path, option: str) -> None:
 
 
 def _list(root: Path, readers: Mapping[str, SegmentReader]) -> FolderFiles:
-    """All files of a folder; links to folders that were visited lead nowhere."""
+    """All files of a folder, each once: of a folder and a link to it the folder counts, links come last."""
     audio: list[Path] = []
     texts: list[Path] = []
     left_out: list[LeftOut] = []
     visited: set[tuple[int, int]] = set()
-    for folder, below, names in os.walk(root, followlinks=True):
-        status = os.stat(folder)
-        if (status.st_dev, status.st_ino) in visited:
-            below.clear()
-            continue
-        visited.add((status.st_dev, status.st_ino))
-        below[:] = sorted(name for name in below if not name.startswith("."))
-        for name in sorted(names):
-            path = Path(folder, name)
-            if name.startswith("."):
+
+    def unreadable(error: OSError) -> None:
+        left_out.append(LeftOut(str(error.filename), f"unreadable folder: {error.strerror}"))
+
+    links = [str(root)]
+    for link in links:  # which grows
+        for folder, below, names in os.walk(link, onerror=unreadable):
+            status = os.stat(folder)
+            if (status.st_dev, status.st_ino) in visited:
+                below.clear()
                 continue
-            if path.is_file():
-                (audio if path.suffix.lower() in AUDIO_SUFFIXES else texts).append(path)
-            else:
-                what = "a link that leads nowhere" if path.is_symlink() else "neither file nor folder"
-                left_out.append(LeftOut(str(path), what))
+            visited.add((status.st_dev, status.st_ino))
+            paths = [os.path.join(folder, name) for name in sorted(below) if not name.startswith(".")]
+            links += filter(os.path.islink, paths)
+            below[:] = [os.path.basename(path) for path in paths if not os.path.islink(path)]
+            for name in sorted(names):
+                path = Path(folder, name)
+                if name.startswith("."):
+                    continue
+                if path.is_file():
+                    (audio if path.suffix.lower() in AUDIO_SUFFIXES else texts).append(path)
+                else:
+                    what = "a link that leads nowhere" if path.is_symlink() else "neither file nor folder"
+                    left_out.append(LeftOut(str(path), what))
     return FolderFiles(root, audio, texts, readers, left_out)
 
 
@@ -157,7 +181,9 @@ def _once(clips: Sequence[Clip], files: FolderFiles) -> Sequence[Clip]:
         best.setdefault((clip.audio, clip.offset, clip.channel, clip.text), clip)
     for clip in clips:
         if best[clip.audio, clip.offset, clip.channel, clip.text] is not clip:
-            files.leave_out(f"{clip.source}: {clip.audio.name}", "in another list, too", expected=True)
+            files.leave_out(
+                f"{clip.source}: {clip.audio.name}", "in another line or list, too", expected=True
+            )
     kept = {id(clip) for clip in best.values()}
     texts: dict[Path, str] = {}  # of whole recordings
     once = []
@@ -202,7 +228,7 @@ def _with_speakers(clips: Sequence[Clip], root: Path) -> Sequence[Clip]:
         if not clip.audio.is_relative_to(root):
             return ""
         parts = clip.audio.relative_to(root).parts[:-1]
-        return next((part for part in parts if _plain(part) not in _NO_SPEAKER), "")
+        return next((part for part in parts if _words(part)[0] not in _NO_SPEAKER), "")
 
     names = {folder(clip) for clip in clips}
     if len(names) < 2 or "" in names:
@@ -210,9 +236,15 @@ def _with_speakers(clips: Sequence[Clip], root: Path) -> Sequence[Clip]:
     return [replace(clip, speaker=folder(clip)) for clip in clips]
 
 
-def _plain(name: str) -> str:
-    """The word train of train-clean-5, train_set or Train."""
-    return name.lower().replace("_", "-").replace(".", "-").split("-")[0]
+def _words(name: str) -> list[str]:
+    """The words of train-clean-5, train_set, Train or eval2000, without numbers."""
+    return [word.rstrip("0123456789") for word in re.split(r"[-_. ]+", name.lower())]
+
+
+def _set(words: Sequence[str]) -> str:
+    """The split that words name; Kaldi's train_dev and test_dev93 are dev. "" for none."""
+    named = [_SPLITS[word] for word in words if word in _SPLITS]
+    return "dev" if "dev" in named else named[0] if named else ""
 
 
 def _with_ids(clips: Sequence[Clip], root: Path) -> list[Clip]:
@@ -231,20 +263,35 @@ def _with_ids(clips: Sequence[Clip], root: Path) -> list[Clip]:
     return named
 
 
-def _split(clips: Sequence[Clip], root: Path, seed: int) -> tuple[list[str], str]:
-    """The split of each clip, and how it was made."""
+def _split(clips: Sequence[Clip], files: FolderFiles, seed: int) -> tuple[Sequence[Clip], Sequence[str], str]:
+    """The clips that are in a split, the split of each, and how it was made."""
+    root = files.root
     splits = [_own_split(clip, root) for clip in clips]
-    if not (all(splits) and "train" in splits and len(set(splits)) > 1):
-        return _held_out(clips, seed, dev=0.1, test=0.1)
-    missing = {name: 0.0 if name in splits else 0.1 for name in ("dev", "test")}
-    if not any(missing.values()):
-        return splits, "the folder's own, by the names of its files and folders"
+    sets = {name for name in splits if name}
+    if sets <= {"train"}:
+        drawn, how = _held_out(clips, seed, dev=0.1, test=0.1)
+        if own := _set(_words(root.name)[:1]):
+            how += f"; {root.name} is the name of one set, {own}: --split none keeps it whole"
+        return clips, drawn, how
+    how = "the folder's own, by the names of its files and folders, or by its lists"
+    if "train" not in sets and "" in splits:
+        splits = [name or "train" for name in splits]
+        sets.add("train")
+        how += "; what has no such name is train"
+    for clip, name in zip(clips, splits, strict=True):
+        if not name:
+            files.leave_out(f"{clip.source}: {clip.id}", "in none of the folder's sets, train, dev and test")
+    clips = [clip for clip, name in zip(clips, splits, strict=True) if name]
+    splits = [name for name in splits if name]
+    missing = {name: 0.0 if name in sets else 0.1 for name in ("dev", "test")}
+    if "train" not in sets or not any(missing.values()):
+        return clips, splits, how
     train = [clip for clip, name in zip(clips, splits, strict=True) if name == "train"]
-    drawn, how = _held_out(train, seed, **missing)
+    drawn, by = _held_out(train, seed, **missing)
     names = iter(drawn)
-    split = [next(names) if name == "train" else name for name in splits]
+    splits = [next(names) if name == "train" else name for name in splits]
     made = next(name for name, share in missing.items() if share)
-    return split, f"the folder's own, by the names of its files and folders; {made} of train, {how}"
+    return clips, splits, f"{how}; {made} of train, {by}"
 
 
 def _held_out(clips: Sequence[Clip], seed: int, *, dev: float, test: float) -> tuple[list[str], str]:
@@ -267,13 +314,22 @@ def _held_out(clips: Sequence[Clip], seed: int, *, dev: float, test: float) -> t
 
 
 def _own_split(clip: Clip, root: Path) -> str:
-    """The split that the transcript's file or its folders, or those of the audio, are named after."""
+    """The split that a list gives it, or that the list, its folders or those of the audio are named after.
+
+    A folder is named by its first word; of a list, such as yesno_supervisions_test.jsonl.gz, any counts. The
+    name of a recording is no name of a set.
+    """
+    if found := _set(_words(clip.split)):
+        return found
     for path in (clip.source, clip.audio):
         if path.is_relative_to(root):
-            inside = path.relative_to(root)
-            for part in (*inside.parts[:-1], *([inside.stem] if path == clip.source else [])):
-                if split := _SPLITS.get(_plain(part)):
-                    return split
+            for part in path.relative_to(root).parts[:-1]:
+                words = _words(part)
+                if words[0] in _SPLITS:
+                    return _set(words)
+            is_list = path == clip.source and path.with_suffix("") != clip.audio.with_suffix("")
+            if is_list and (found := _set(_words(path.name))):
+                return found
     return ""
 
 

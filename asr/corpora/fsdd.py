@@ -20,7 +20,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from asr.corpora import digits
-from asr.corpora.corpus import Corpus, Reading, of_splits
+from asr.corpora.corpus import Corpus, Reading, check_root, of_splits
 from asr.corpora.durations import durations
 from asr.corpora.manifest import read_manifest
 from asr.corpora.utterance import Splits, Utterance
@@ -96,11 +96,11 @@ def read_folder(root: Path) -> list[Utterance]:
     folder = Path(root)
     if (folder / "recordings").is_dir():
         folder = folder / "recordings"
-    if not folder.is_dir():
-        raise DataError(
-            f"{folder}: no such folder. Expected the recordings of FSDD, or the folder that holds them as "
-            "recordings/. Correct --data.root, or leave it out for the copy that comes with the project."
-        )
+    check_root(
+        folder,
+        "the recordings of FSDD, or the folder that holds them as recordings/",
+        ", or leave it out for the copy that comes with the project",
+    )
     # Names that begin with a dot were made by the system that copied the folder.
     paths = [path for path in sorted(folder.glob("*.wav")) if path.name[0] != "."]
     for path in paths:
@@ -175,6 +175,6 @@ CORPUS = Corpus(
     licence="CC BY-SA 4.0",
     source="https://github.com/Jakobovski/free-spoken-digit-dataset",
     read=_read,
-    instructions="It comes with the project's repository: leave out --data.root.",
+    instructions="It comes with the project's repository, and is read without --data.root.",
     embedded=True,
 )

@@ -13,7 +13,13 @@ FFmpeg.
 import shlex
 from collections.abc import Callable, Iterator, Sequence
 
-__all__ = ["decoded_file"]
+__all__ = ["NOT_DECODED", "decoded_file"]
+
+NOT_DECODED = (
+    "a command, and none that only decodes a file with cat, sph2pipe, flac, sox or ffmpeg; commands are not "
+    "run. Write its output to a file, and name that"
+)
+"""Why a recording that is another command is left out."""
 
 _STDOUT = ("-", "/dev/stdout", "pipe:1", "pipe:")
 _VALUED = {  # options that take a value, and change neither the time nor what is said

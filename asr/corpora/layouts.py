@@ -1,6 +1,7 @@
 """How folders of recordings with transcripts are laid out: one function a layout, all tried on any folder.
 
     kaldi        wav.scp with paths, or commands that only decode, text, segments, utt2spk
+    lhotse       recordings and supervisions, or cuts, in JSON: asr.corpora.lhotse_manifests
     manifest     JSON Lines of NeMo and of this package: audio_filepath, text, duration, offset, speaker
     metadata     fields between |: LJSpeech's (id|text|text) and Coqui's (audio_file|text|speaker_name)
     table        .tsv and .csv with columns for recording and transcript, such as path and sentence
@@ -13,152 +14,31 @@ Hugging Face's audiofolder (names of columns).
 """
 
 import csv
-import json
 import logging
-import os
 import re
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from asr.corpora.corpus import LeftOut
-from asr.corpora.kaldi_commands import decoded_file
+from asr.corpora.folder_files import Clip, FolderFiles, recording_name
+from asr.corpora.kaldi_commands import NOT_DECODED, decoded_file
+from asr.corpora.lhotse_manifests import lhotse_clips
 from asr.errors import DataError
-from asr.files import encoding_of, not_utf8, read_lines
-from asr.frontend.audio_files import AUDIO_SUFFIXES
+from asr.frontend.tar_members import tar_of
 
-__all__ = ["LAYOUTS", "Clip", "FolderFiles", "SegmentReader", "recording_name"]
-
-SegmentReader = Callable[[Path], Sequence[tuple[float, float, str]]]
-"""Reads a file of timed text: (start, end, text) of each segment, seconds."""
+__all__ = ["LAYOUTS"]
 
 log = logging.getLogger("asr")
 
 _AUDIO = ("audio_filepath", "audio_file", "audio", "audio_path", "path", "file", "filename", "file_name",
           "filepath", "file_path", "wav", "wav_filename", "wav_path")  # fmt: skip
 _TEXT = ("text", "transcript", "transcription", "sentence", "normalized_text", "raw_text")
+_SPLIT = ("split", "subset")
 _SPEAKER = ("speaker", "speaker_id", "speaker_name", "client_id")
-_A_COMMAND = (
-    "a command, and none that only decodes a file with cat, sph2pipe, flac, sox or ffmpeg; commands are not "
-    "run. Write its output to a file, and name that"
-)
 _SEPARATOR = re.compile(r"(?i)sep=(.)")
 _REJECTED = ("invalidated", "other", "reported")  # lists of Common Voice
 _BESIDE = (".txt", ".lab", ".textgrid", ".srt", ".vtt")
-_AUDIO_FOLDERS = ("", "wavs", "wav", "clips", "audio", "recordings")
-
-
-@dataclass(frozen=True)
-class Clip:
-    """A recording, or a part of it, with its transcript."""
-
-    audio: Path
-    text: str
-    id: str = ""  # "" where the layout has none
-    speaker: str = ""  # likewise
-    offset: float = 0.0  # seconds
-    end: float | None = None  # seconds from the start of the file; None: to its end
-    channel: int | None = None
-    source: Path = Path()  # the file that has the transcript
-    claimed: float | None = None  # seconds, where somebody wrote them down
-
-    @property
-    def is_part(self) -> bool:
-        """Whether it is a segment or a channel, and not all of the file."""
-        return bool(self.offset) or self.end is not None or self.channel is not None
-
-
-@dataclass
-class FolderFiles:
-    """The files of a folder, and what the layouts found in it.
-
-    Attributes:
-        root: the folder.
-        audio: its recordings.
-        texts: its other files, in the order of their names.
-        readers: of files with times, by suffix.
-        left_out: what cannot be used, and why.
-    """
-
-    root: Path
-    audio: list[Path]
-    texts: list[Path]
-    readers: Mapping[str, SegmentReader]
-    left_out: list[LeftOut] = field(default_factory=list)
-    _by_stem: dict[Path, list[Path]] = field(init=False, repr=False)
-    _known: set[Path] = field(init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        self._known = set(self.audio)
-        self._by_stem = defaultdict(list)
-        for path in self.audio:
-            self._by_stem[path.with_suffix("")].append(path)
-
-    def named(self, name: str) -> list[Path]:
-        """Files of this name or ending, in any case."""
-        return [path for path in self.texts if path.name.lower().endswith(name)]
-
-    def has_audio(self, stem: Path) -> bool:
-        """Whether there is a recording of this path without its ending."""
-        return stem in self._by_stem
-
-    def find(self, name: str, folder: Path) -> Path | None:
-        """The recording that a transcript names: a path, or a name with or without its ending."""
-        plain = name.strip().removeprefix("file://").replace("\\", "/")  # as other systems write paths
-        for spelled in dict.fromkeys((name, plain)):
-            for base in (folder, folder.parent, self.root):
-                for between in _AUDIO_FOLDERS:
-                    path = Path(os.path.normpath(base / between / spelled))
-                    if path in self._known or (path.is_file() and path.suffix.lower() in AUDIO_SUFFIXES):
-                        return path
-                    if stems := self._by_stem.get(path) or self._by_stem.get(path.with_suffix("")):
-                        return stems[0]
-        return None
-
-    def first_line(self, path: Path) -> str:
-        """The first line of a file; "", and a note, where it is UTF-16 or cannot be read."""
-        try:
-            with path.open("rb") as file:
-                start = file.readline(10_000)
-        except OSError as error:
-            self.leave_out(path, f"unreadable text: {error.strerror}")
-            return ""
-        if name := encoding_of(start):
-            self.leave_out(path, f"unreadable text: is {name}. {not_utf8(start, 0, str(path))}")
-            return ""
-        return start.decode("utf-8-sig", errors="replace").strip("\r\n")
-
-    def leave_out(self, what: str | Path, why: str, *, expected: bool = False) -> None:
-        """Note what is in no manifest."""
-        self.left_out.append(LeftOut(str(what), why, expected))
-
-    def lines(self, path: Path) -> list[str]:
-        """The lines of a text file; none, and a note, where it cannot be read."""
-        try:
-            return read_lines(path)
-        except DataError as error:
-            self.leave_out(path, f"unreadable text: {str(error).removeprefix(f'{path} ')}")
-            return []
-
-    def keyed(self, path: Path) -> dict[str, str]:
-        """Lines of a key and a value: "ID WORDS"."""
-        found: dict[str, str] = {}
-        for number, line in enumerate(self.lines(path), start=1):
-            key, *value = line.split(maxsplit=1)[:2] or [""]
-            if key in found:
-                self.leave_out(f"{path} line {number}", f"an id twice: {key}")
-            elif key:
-                found[key] = "".join(value).strip()
-        return found
-
-    def clip(self, name: str, source: Path, text: str, key: str = "", speaker: str = "") -> Iterator[Clip]:
-        """The clip of a name that a list has, or a note that there is no recording."""
-        if audio := self.find(name, source.parent):
-            yield Clip(audio, text, key, speaker, source=source)
-        else:
-            self.leave_out(f"{source}: {name}", "transcript without audio")
 
 
 def _kaldi(files: FolderFiles) -> Iterator[Clip]:
@@ -168,10 +48,10 @@ def _kaldi(files: FolderFiles) -> Iterator[Clip]:
         for key, value in files.keyed(scp).items():
             decoded = decoded_file(value) if value.endswith("|") else (value, None)
             if decoded is None:
-                files.leave_out(f"{scp}: {key}", _A_COMMAND)
+                files.leave_out(f"{scp}: {key}", NOT_DECODED)
                 continue
             name, channel = decoded
-            if found := files.find(name, folder) or files.find(name, Path()):
+            if found := files.find(name, folder, is_path=True):
                 recordings[key] = found, channel
             else:
                 files.leave_out(f"{scp}: {name}", "transcript without audio")
@@ -206,21 +86,15 @@ def _optional(files: FolderFiles, path: Path) -> dict[str, str]:
 
 def _manifest(files: FolderFiles) -> Iterator[Clip]:
     for path in (path for path in files.texts if path.suffix.lower() in (".jsonl", ".json", ".ndjson")):
-        rows = files.lines(path)
-        start = "".join(rows[:5])
+        if path in files.understood:
+            continue
+        lines = files.lines(path)
+        start = "".join(lines[:5])
         if not all(any(f'"{name}"' in start for name in names) for names in (_AUDIO, _TEXT)):
             continue
-        if start.lstrip().startswith("["):  # one list
+        for number, row in files.json_rows(path, lines):
             try:
-                rows = [json.dumps(row) for row in json.loads("\n".join(rows))]
-            except ValueError as error:
-                files.leave_out(path, f"no list of JSON objects: {error}")
-                continue
-        for number, row in enumerate(rows, start=1):
-            if not row.strip():
-                continue
-            try:
-                yield from _of_fields(files, path, json.loads(row))
+                yield from _of_fields(files, path, row)
             except (KeyError, TypeError, ValueError, AttributeError):
                 files.leave_out(f"{path} line {number}", "no JSON object with audio_filepath and text")
 
@@ -232,8 +106,9 @@ def _of_fields(files: FolderFiles, path: Path, fields: Mapping[str, Any]) -> Ite
         TypeError, ValueError: a value is not of its type.
     """
     given = {name: value for name, value in fields.items() if value is not None and value != ""}
-    audio, text, speaker = (
-        next((str(given[name]) for name in names if name in given), "") for names in (_AUDIO, _TEXT, _SPEAKER)
+    audio, text, speaker, split = (
+        next((str(given[name]) for name in names if name in given), "")
+        for names in (_AUDIO, _TEXT, _SPEAKER, _SPLIT)
     )
     channel = int(given["channel"]) if "channel" in given else None
     seconds = float(given["duration"]) if "duration" in given else None
@@ -243,7 +118,9 @@ def _of_fields(files: FolderFiles, path: Path, fields: Mapping[str, Any]) -> Ite
     if not audio or (channel or 0) < 0:
         raise ValueError("no recording, or no channel, is named")
     if found := files.find(audio, path.parent):
-        yield replace(clip, audio=found, claimed=seconds, source=path)
+        yield replace(clip, audio=found, claimed=seconds, source=path, split=split)
+    elif tar_of(audio):
+        files.leave_out(f"{path}: {audio}", "a part of a tar file: the manifest can be used as it is")
     else:
         files.leave_out(f"{path}: {audio}", "transcript without audio")
 
@@ -388,14 +265,8 @@ def _beside(files: FolderFiles) -> Iterator[Clip]:
                 files.leave_out(path, "transcript without audio")
 
 
-def recording_name(path: Path, root: Path) -> str:
-    """An id for a recording: its path below the folder, without spaces."""
-    inside = path.relative_to(root) if path.is_relative_to(root) else Path(path.name)
-    return "_".join("-".join(inside.with_suffix("").parts).split())
-
-
 LAYOUTS: dict[str, Callable[[FolderFiles], Iterator[Clip]]] = {
-    "kaldi": _kaldi, "manifest": _manifest, "metadata": _metadata, "table": _table,
+    "kaldi": _kaldi, "lhotse": lhotse_clips, "manifest": _manifest, "metadata": _metadata, "table": _table,
     "librispeech": _librispeech, "beside": _beside,
 }  # fmt: skip
 """Every layout, by name, in the order in which they are asked for a recording's transcript."""

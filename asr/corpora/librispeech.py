@@ -23,11 +23,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from asr.corpora.corpus import Corpus, Reading, check_ids, of_splits
+from asr.corpora.corpus import Corpus, Reading, check_ids, check_root, of_splits
 from asr.corpora.download import Archive, fetch, openslr
 from asr.corpora.durations import durations
 from asr.corpora.utterance import Splits, Utterance
 from asr.errors import DataError, SettingsError, first_few
+from asr.files import read_lines
 from asr.frontend.audio_files import AUDIO_SUFFIXES
 from asr.text.normalize import normalize
 
@@ -137,8 +138,7 @@ def read_part(folder: Path) -> list[Utterance]:
         AudioError: a file has no readable header.
     """
     folder = Path(folder)
-    if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder. Expected a part of LibriSpeech. Correct --data.root.")
+    check_root(folder, "a part of LibriSpeech")
     found: list[tuple[str, str, Path]] = []  # id, text, audio
     without_audio: list[str] = []  # transcripts without audio
     without_text: list[str] = []  # audio without a transcript
@@ -230,10 +230,7 @@ def _read_parts(root: Path | None, data_dir: Path, parts: Sequence[str]) -> list
 
 def _find_part(root: Path, part: str) -> Path:
     corpus = root / "LibriSpeech" if (root / "LibriSpeech").is_dir() else root
-    if not corpus.is_dir():
-        raise DataError(
-            f"{root}: no such folder. Expected LibriSpeech, or the folder of it. Correct --data.root."
-        )
+    check_root(corpus, "LibriSpeech, or the folder of it")
     if (corpus / part).is_dir():
         return corpus / part
     stand_in = _STAND_INS.get(part, "")
@@ -255,7 +252,7 @@ def _read_chapter(chapter: Path) -> tuple[dict[str, str], dict[str, Path]]:
         if path.name.startswith("."):
             continue
         if path.name.endswith(".trans.txt"):
-            for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+            for number, line in enumerate(read_lines(path), start=1):
                 name, _, text = line.strip().partition(" ")
                 if not text.strip() or name in texts:
                     what = "the id is in an earlier line already" if name in texts else "no transcript"

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -22,6 +23,8 @@ from asr.files import check_text
 from asr.frontend.tar_members import tar_of
 
 __all__ = ["Row", "manifest_rows", "missing_audio", "parse_lines", "unique_ids", "unreadable"]
+
+_MANIFESTS = ("train", "dev", "test", "all", "manifest")  # names that the commands of `asr corpus` give
 
 # Of a transcript; a tab, a line feed and the like are white space.
 _CONTROL_CHARACTER = re.compile(r"[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f]")
@@ -68,6 +71,9 @@ def parse_lines(
             try:
                 fields = _read_line(line, f"{path} line {number}", allow_empty_text)
             except DataError as error:
+                if number == 1 and b'"audio_filepath"' not in line:  # the list of another toolkit, or a table
+                    folder = shlex.quote(str(path.parent))
+                    error = DataError(f"{error} Other lists become manifests: asr corpus folder {folder}.")
                 yield number, error
             else:
                 yield number, Row(number, *fields)
@@ -75,6 +81,11 @@ def parse_lines(
 
 def unreadable(path: Path, error: OSError) -> DataError:
     """What is said of a manifest that the system does not let one read."""
+    if isinstance(error, IsADirectoryError):
+        names = [file.name for file in sorted(path.glob("*.jsonl")) if file.stem in _MANIFESTS]
+        make = f"Make one of it: asr corpus folder {shlex.quote(str(path))} --split none -o manifests"
+        todo = f"Name one in it: {', '.join(names)}" if names else make
+        return DataError(f"{path}: is a folder. Expected a manifest. {todo}.")
     return DataError(f"{path}: cannot read the manifest: {error.strerror or error}. Check the path.")
 
 

@@ -23,7 +23,9 @@ from pathlib import Path
 
 from asr.corpora.corpus import Collector, Corpus, Reading, audio_by_stem, find_folder
 from asr.corpora.download import Archive, openslr
+from asr.corpora.durations import measure
 from asr.corpora.utterance import Utterance
+from asr.errors import AudioError
 from asr.files import read_lines
 
 __all__ = ["RELEASE_2", "RELEASE_3"]
@@ -32,6 +34,7 @@ _LICENCE = "CC BY-NC-ND 3.0"
 # [NOISE] {NOISE} <unk> <sil>, and the (2) of to(2)
 _MARKS = re.compile(r"\[[^\]]*\]|\{[^}]*\}|<[^>]*>|\([^)]*\)")
 _SUFFIX = re.compile(r"(\w) '(\w)")  # it 's
+_OVERSHOOT_S = 0.5  # that a segment may end after its recording, as in Kaldi's extract-segments
 
 
 def _read(title: str, name: str, below: str, root: Path | None, parts: Sequence[str]) -> Reading:
@@ -51,20 +54,26 @@ def _read(title: str, name: str, below: str, root: Path | None, parts: Sequence[
     for split in splits:
         audio = audio_by_stem(folder / below / split / "sph")
         stms = {path.stem: path for path in sorted((folder / below / split / "stm").glob("[!.]*.stm"))}
+        lengths = dict(zip(audio, measure([*audio.values()], title), strict=True))
         for talk, path in stms.items():
-            if talk not in audio:
+            length = lengths.get(talk)
+            if length is None:
                 found.leave_out(path, "transcript without audio")
+                continue
+            if isinstance(length, AudioError):
+                why = str(length).removeprefix(f"{audio[talk]}: ")
+                found.leave_out(audio[talk], f"unreadable audio: {why}")
                 continue
             for number, line in enumerate(read_lines(path), start=1):
                 if line.strip() and not line.startswith(";;"):
-                    _add(found, split, audio[talk], line, f"{path} line {number}")
+                    _add(found, split, audio[talk], length, line, f"{path} line {number}")
         for talk, path in audio.items():
             if talk not in stms:
                 found.leave_out(path, "audio without transcript")
     return found.finish()
 
 
-def _add(found: Collector, split: str, audio: Path, line: str, where: str) -> None:
+def _add(found: Collector, split: str, audio: Path, length: float, line: str, where: str) -> None:
     fields = line.split(maxsplit=6)
     try:
         begin, end = float(fields[3]), float(fields[4])
@@ -76,6 +85,8 @@ def _add(found: Collector, split: str, audio: Path, line: str, where: str) -> No
         found.leave_out(where, "to be ignored, says the corpus", expected=True)
     elif not 0 <= begin < end:
         found.leave_out(where, "ends before it begins")
+    elif begin >= length or end > length + _OVERSHOOT_S:
+        found.leave_out(where, f"after the end of its recording: at {length:g} s")
     else:
         found.add_segment(
             split,
@@ -83,7 +94,7 @@ def _add(found: Collector, split: str, audio: Path, line: str, where: str) -> No
                 id=f"{fields[0]}-{round(begin * 100):07d}-{round(end * 100):07d}",
                 audio_filepath=audio.absolute(),
                 offset=begin,
-                duration=round(end - begin, 6),
+                duration=round(min(end, length) - begin, 6),
                 text=_SUFFIX.sub(r"\1'\2", _MARKS.sub(" ", text)),
                 speaker=fields[2],
             ),

@@ -91,6 +91,7 @@ CORPUS = Corpus(
     licence="LDC",
     source="https://catalog.ldc.upenn.edu/LDC93S1",
     read=_read,
-    instructions="Get it from the Linguistic Data Consortium (LDC93S1) and unpack it.",
+    instructions="Get it from the Linguistic Data Consortium (LDC93S1) and unpack it. Then give its "
+    "folder as --data.root.",
     normalizer="english",
 )

@@ -73,6 +73,7 @@ CORPUS = Corpus(
     licence="GPL 3",
     source="http://www.voxforge.org",
     read=_read,
-    instructions=f"Download the .tgz files of {_ADDRESS} (wget -r -np -nd -A tgz) and unpack all of them.",
+    instructions=f"Download the .tgz files of {_ADDRESS} (wget -r -np -nd -A tgz) and unpack all of them. "
+    "Then give their folder as --data.root.",
     normalizer="english",
 )

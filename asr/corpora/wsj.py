@@ -22,7 +22,7 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from asr.corpora.corpus import Collector, Corpus, Reading
+from asr.corpora.corpus import Collector, Corpus, Reading, check_root
 from asr.errors import DataError
 from asr.files import read_lines
 
@@ -44,8 +44,7 @@ _LINE = re.compile(r"(?P<text>.*)\((?P<id>\w{8})\)\s*")
 
 def _read(root: Path | None, parts: Sequence[str]) -> Reading:
     root = root or Path()
-    if not root.is_dir():
-        raise DataError(f"{root}: no such folder. Expected the disks of WSJ. Correct --data.root.")
+    check_root(root, "the disks of WSJ")
     found = Collector(CORPUS.title)
     audio: dict[str, Path] = {}
     texts: dict[str, str] = {}
@@ -129,5 +128,6 @@ CORPUS = Corpus(
     source="https://catalog.ldc.upenn.edu/LDC93S6A",
     read=_read,
     normalizer="english",
-    instructions="Get WSJ0 and WSJ1 (LDC93S6A, LDC94S13A) from the Linguistic Data Consortium.",
+    instructions="Get WSJ0 and WSJ1 (LDC93S6A, LDC94S13A) from the Linguistic Data Consortium. Then "
+    "give the folder of their disks as --data.root.",
 )

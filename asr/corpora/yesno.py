@@ -20,7 +20,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from asr.corpora.corpus import Corpus, Reading, of_splits
+from asr.corpora.corpus import Corpus, Reading, check_root, of_splits
 from asr.corpora.download import fetch, openslr
 from asr.corpora.durations import durations
 from asr.corpora.utterance import Splits, Utterance
@@ -57,8 +57,7 @@ def prepare(root: Path | None, data_dir: Path) -> Splits:
     folder = Path(root) if root is not None else fetch(ARCHIVE, Path(data_dir))
     if (folder / "waves_yesno").is_dir():
         folder = folder / "waves_yesno"
-    if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder. Expected the wav files of YesNo. Correct --data.root.")
+    check_root(folder, "the wav files of YesNo")
     # Names that begin with a dot were made by the system that packed the archive.
     files = sorted(path for path in folder.glob("*.wav") if not path.name.startswith("."))
     for path in files:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from asr.corpora.utterance import Utterance
 from asr.doctor.findings import Finding
 from asr.errors import AudioError
-from asr.frontend.audio import channels_cancel
+from asr.frontend.audio import channels_cancel, check_finite
 from asr.frontend.recordings import Block, open_recording
 from asr.frontend.tar_members import audio_file
 
@@ -106,6 +106,7 @@ def _measure_file(utterances: Sequence[Utterance], quick: bool) -> Iterator[Audi
                 else:
                     blocks = list(recording.blocks(start, count)) or [np.zeros((0, channels), np.float32)]
                     samples = np.concatenate(blocks)
+            check_finite(samples, start, path)
         except AudioError as error:
             yield error
             continue

@@ -194,7 +194,7 @@ def audio_blocks(
         resampler = StreamResampler(rate, sample_rate)
         position = start
         for block in (np.concatenate(first),) if whole else chain(first, decoded):
-            _check_finite(block, position, path)
+            check_finite(block, position, path)
             mono = mixer.mix(block) if channel is None else block[:, channel]
             waveform = torch.from_numpy(np.ascontiguousarray(mono))
             position += len(block)
@@ -207,7 +207,17 @@ def audio_blocks(
         yield resampler.finish()
 
 
-def _check_finite(samples: Block, start: int, path: Path) -> None:
+def check_finite(samples: Block, start: int, path: Path) -> None:
+    """Refuse samples of floating-point files that are no numbers.
+
+    Args:
+        samples: (samples, channels).
+        start: of the first of them in the file, for the message.
+        path: of the file.
+
+    Raises:
+        AudioError: one is infinite or NaN.
+    """
     if not np.isfinite(samples).all():
         bad = int(np.argmin(np.isfinite(samples).all(axis=1)))
         raise AudioError(

@@ -114,8 +114,12 @@ def test_embedded(run: Run, tmp_path: Path) -> None:
     ("options", "message"),
     [
         (["yesno"], "yesno: neither --root nor --download is given. Expected --root DIR or --download."),
-        (["wsj"], "Expected --root DIR Get WSJ0 and WSJ1 (LDC93S6A, LDC94S13A)"),
+        (["wsj"], "wsj: --root is missing. Get WSJ0 and WSJ1 (LDC93S6A, LDC94S13A) from the"),
         (["wsj", "--download"], "Wall Street Journal cannot be downloaded by a program. Get WSJ0 and WSJ1"),
+        (["wsj", "--offline"], "Consortium. Then give the folder of their disks as --root."),
+        (["common_voice", "--offline"], "Common Voice cannot be downloaded by a program. Download a release"),
+        (["fsdd", "--download"], "It comes with the project's repository, and is read without --root."),
+        (["yesno", "--root", "."], "Correct --root, or give --download in its place to fetch the corpus."),
         (["yesno", "--root", "x", "--download"], "--root and a download are given"),
         (["mls", "--download"], "mls: --parts is missing. Expected one of english, german"),
         (["mls", "--root", ".", "--parts", "latin"], "--parts: mls has no part 'latin'"),

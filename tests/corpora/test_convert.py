@@ -72,6 +72,18 @@ def test_lhotse(utterances: list[Utterance], tmp_path: Path) -> None:
     assert {row["sampling_rate"] for row in recordings} == {16_000}
 
 
+@pytest.mark.parametrize("target", ["kaldi", "nemo", "lhotse"])
+def test_parts_of_tar_files(target: Target, utterances: list[Utterance], tmp_path: Path) -> None:
+    """A path that only this project understands, in a list for another toolkit."""
+    member = tmp_path / "0.tar:512:9924"
+    with pytest.raises(DataError, match=r"utterance z: its recording is a part of 0\.tar"):
+        convert([replace(utterances[0], audio_filepath=member)], target, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    write_manifest(tmp_path / "manifest.jsonl", [replace(utterances[0], audio_filepath=member)])
+    with pytest.raises(DataError, match="a part of a tar file: the manifest can be used as it is"):
+        read_folder(tmp_path, {})
+
+
 def test_all_files_or_none(
     utterances: list[Utterance], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -77,6 +77,11 @@ def test_wrong_folder(name: str, tmp_path: Path) -> None:
     assert "--data.root" in str(caught.value)
     with pytest.raises(AsrError, match=r"no such folder|does not exist"):
         CORPORA[name].prepare(tmp_path / "missing")
+    (tmp_path / "corpus.zip").touch()
+    with pytest.raises(
+        AsrError, match=r"corpus\.zip: is a file\. .* Unpack it, if it is an archive, and name"
+    ):
+        CORPORA[name].prepare(tmp_path / "corpus.zip")
 
 
 # Of each corpus that may have gaps: a recording that is removed, and one that is added.
@@ -167,6 +172,34 @@ def test_other_encodings_are_named(content: bytes, message: str, tmp_path: Path)
     (tmp_path / "LJSpeech-1.1/metadata.csv").write_bytes(content)
     with pytest.raises(DataError, match=message):
         CORPORA["ljspeech"].prepare(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["librispeech", "mini_librispeech"])
+def test_damaged_transcripts_of_librispeech(name: str, tmp_path: Path) -> None:
+    """A traceback in place of the file's name."""
+    LOOK_ALIKES[name](tmp_path)
+    path = sorted(tmp_path.rglob("*.trans.txt"))[0]
+    path.write_bytes("1-9-0000 GO DO".encode("utf-16"))
+    with pytest.raises(DataError, match=rf"{path.name} is UTF-16\. .*iconv -f UTF-16 -t UTF-8"):
+        CORPORA[name].prepare(tmp_path)
+
+
+def test_talks_that_were_cut_short(tmp_path: Path) -> None:
+    """A talk of TED-LIUM that was not unpacked to its end, which is found when it is decoded."""
+    tedlium(tmp_path)
+    below = tmp_path / "TEDLIUM_release2"
+    sound(below / "dev/sph/Ann_dev.sph", 0.3)
+    (below / "test/sph/Ann_test.sph").write_bytes(b"")
+    stm = below / "dev/stm/Ann_dev.stm"
+    stm.write_text(
+        stm.read_text() + "Ann_dev 1 Ann_dev 0.3 0.4 <o> late\nAnn_dev 1 Ann_dev 0.2 0.9 <o> out\n"
+    )
+    reading = CORPORA["tedlium2"].prepare(tmp_path)
+    assert [*reading.splits] == ["train", "dev"]
+    assert [one.duration for one in reading.splits["dev"]] == [pytest.approx(0.2)]
+    assert [one.why.partition(":")[0] for one in reading.left_out if not one.expected] == [
+        "after the end of its recording", "after the end of its recording", "unreadable audio",
+    ]  # fmt: skip
 
 
 def test_strange_names(tmp_path: Path) -> None:

@@ -448,6 +448,18 @@ def test_offline(server: _Server, tmp_path: Path) -> None:
     assert fetch(archive, tmp_path, offline=True) == folder
 
 
+def test_all_that_is_missing_offline(server: _Server, tmp_path: Path) -> None:
+    """A cluster without a network, where each try names one more file to fetch."""
+    names = ("a.tar.gz", "b.tar.gz", "c.tar.gz", "d.tar.gz")
+    archives = [_archive(server, name=name, unpacks_to=name[0]) for name in names]
+    (tmp_path / "b.tar.gz").write_bytes(_CORPUS)
+    with pytest.raises(
+        DownloadError, match=r"a\.tar\.gz: does not .* Missing, too: c\.tar\.gz, d\.tar\.gz\.$"
+    ):
+        fetch_all(archives, tmp_path, offline=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["b.tar.gz"]
+
+
 def test_file_that_is_kept_as_it_is(server: _Server, tmp_path: Path) -> None:
     """A list of transcripts beside the archives: neither unpacked nor fetched twice."""
     archive = _archive(server, unpacks_to="")

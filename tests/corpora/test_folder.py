@@ -1,5 +1,6 @@
 """Folders of one's own: every layout, what has no partner, speakers, splits, files that cannot be read."""
 
+import errno
 import json
 import os
 from collections import Counter
@@ -205,6 +206,97 @@ def test_own_splits_without_dev(tmp_path: Path) -> None:
     assert reading.split_by.endswith("; dev of train, by speaker, of 10")
 
 
+def test_own_splits_of_lists(tmp_path: Path) -> None:
+    """Lists that are called train, dev and test, with a word before or after it; a recording called test."""
+    for name in ("a", "b", "c", "test-1"):
+        sound(tmp_path / f"clips/{name}.wav")
+    for list_name, name in {"an4_train_manifest": "a", "manifest_val": "b", "Test_set": "c"}.items():
+        write(
+            tmp_path / f"{list_name}.jsonl", json.dumps({"audio_filepath": f"clips/{name}.wav", "text": name})
+        )
+    write(tmp_path / "clips/test-1.txt", "no set")
+    reading = read(tmp_path)
+    assert {name: [one.text for one in part] for name, part in reading.splits.items()} == {
+        "train": ["a"], "dev": ["b"], "test": ["c"],
+    }  # fmt: skip
+    assert reasons(reading) == {"in none of the folder's sets, train, dev and test": 1}
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.jsonl"])
+def test_own_splits_of_a_column(name: str, tmp_path: Path) -> None:
+    """A column split that is passed over, so that its test set is drawn again."""
+    rows = [("a", "train"), ("b", "validation"), ("c", "test"), ("d", "TRAIN")]
+    for audio, _ in rows:
+        sound(tmp_path / f"{audio}.wav")
+    if name == "t.csv":
+        write(tmp_path / name, "path,text,split\n" + "".join(f"{a}.wav,word,{s}\n" for a, s in rows))
+    else:
+        lines = ({"audio_filepath": f"{a}.wav", "text": "word", "split": s} for a, s in rows)
+        write(tmp_path / name, "".join(json.dumps(line) + "\n" for line in lines))
+    reading = read(tmp_path)
+    assert {name: [one.id for one in part] for name, part in reading.splits.items()} == {
+        "train": ["a", "d"], "dev": ["b"], "test": ["c"],
+    }  # fmt: skip
+
+
+def kaldi_sets(root: Path, *sets: str) -> None:
+    """Folders of Kaldi, each with three utterances of three speakers."""
+    for name in sets:
+        keys = [f"s{number}-{name}" for number in range(3)]
+        for key in keys:
+            sound(root / f"audio/{key}.wav")
+        write(root / f"data/{name}/wav.scp", "".join(f"{key} {root}/audio/{key}.wav\n" for key in keys))
+        write(root / f"data/{name}/text", "".join(f"{key} word\n" for key in keys))
+        write(root / f"data/{name}/utt2spk", "".join(f"{key} {key}\n" for key in keys))
+
+
+def test_sets_of_kaldi(tmp_path: Path) -> None:
+    """A test set that is drawn again into training, since a folder beside it has another name."""
+    kaldi_sets(tmp_path, "train_si84", "train_dev", "test_dev93", "eval2000", "rt03")
+    reading = read(tmp_path / "data")
+    assert {
+        name: sorted({one.id[3:] for one in part}) for name, part in reading.splits.items()
+    } == {"train": ["train_si84"], "dev": ["test_dev93", "train_dev"], "test": ["eval2000"]}  # fmt: skip
+    assert reasons(reading) == {"in none of the folder's sets, train, dev and test": 3}
+    assert reading.split_by == "the folder's own, by the names of its files and folders, or by its lists"
+
+
+def test_recordings_outside(tmp_path: Path) -> None:
+    """A folder of Kaldi whose recordings lie beside it, with other endings; those that no text has."""
+    kaldi_sets(tmp_path, "test")
+    (tmp_path / "data/test/text").write_text("s0-test word\ns1-test word\n")
+    lines = (tmp_path / "data/test/wav.scp").read_text()
+    (tmp_path / "data/test/wav.scp").write_text(lines.replace(".wav", ".sph"))
+    reading = read_folder(tmp_path / "data/test", SEGMENT_READERS, split="none")
+    assert [one.id for one in reading.splits["all"]] == ["s0-test", "s1-test"]
+    assert reading.left_out == [LeftOut(str(tmp_path / "audio/s2-test.wav"), "audio without transcript")]
+
+
+def test_what_is_no_test_set_is_train(tmp_path: Path) -> None:
+    """A test set that is drawn again into training, since no folder is called train."""
+    kaldi_sets(tmp_path, "anna", "ben", "carl", "test")
+    reading = read(tmp_path / "data")
+    assert {one.id[3:] for one in reading.splits["test"]} == {"test"}
+    assert [len(reading.splits[name]) for name in ("train", "dev", "test")] == [8, 1, 3]
+    assert "; what has no such name is train; dev of train, by speaker" in reading.split_by
+
+
+def test_one_set(run: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
+    """A test set that becomes three, without a word of how to keep it; manifests of an earlier run."""
+    kaldi_sets(tmp_path, "test")
+    assert [*read(tmp_path / "data").splits] == ["test"]
+    status, out, _ = run("corpus", "folder", tmp_path / "data/test", "-o", tmp_path / "out")
+    assert (status, len(list((tmp_path / "out/test").iterdir()))) == (0, 3)
+    assert "; test is the name of one set, test: --split none keeps it whole" in out
+    one = ("corpus", "folder", tmp_path / "data/test", "-o", tmp_path / "out", "--split", "none")
+    status, out, _ = run(*one)
+    assert (status, [path.name for path in (tmp_path / "out/test").iterdir()]) == (0, ["all.jsonl"])
+    assert "split: none" in out
+    assert len((tmp_path / "out/test/all.jsonl").read_text("utf-8").splitlines()) == 3
+    run(*one[:-2])
+    assert not (tmp_path / "out/test/all.jsonl").exists()
+
+
 def test_a_clip_of_several_lists(tmp_path: Path) -> None:
     """A test set that is trained on, since another list has all clips; clips that nobody accepted."""
     rows = {name: f"c\t{name}.wav\tword {name}\n" for name in ("a", "b", "c", "bad")}
@@ -219,7 +311,7 @@ def test_a_clip_of_several_lists(tmp_path: Path) -> None:
         "train": ["word a"], "dev": ["word b"], "test": ["word c"],
     }  # fmt: skip
     assert reasons(reading) == {"audio without transcript": 1}
-    assert sum(one.why == "in another list, too" for one in reading.left_out) == 3
+    assert sum(one.why == "in another line or list, too" for one in reading.left_out) == 3
 
 
 def test_tables(tmp_path: Path) -> None:
@@ -306,6 +398,32 @@ def test_what_is_left_out(tmp_path: Path) -> None:
     assert LeftOut(str(tmp_path / "alone.txt"), "transcript without audio") in reading.left_out
 
 
+def test_links_and_folders_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A recording under the name of a link beside its folder, links outside that are passed over, a folder
+    without the right to read it that disappears.
+    """
+    for name in ("in/z/one", "out/two", "in/secret/three"):
+        sound(tmp_path / f"{name}.wav")
+        write(tmp_path / f"{name}.txt", "word")
+    os.symlink(tmp_path / "in/z", tmp_path / "in/a")
+    os.symlink(tmp_path / "out", tmp_path / "in/b")
+    os.symlink(tmp_path / "in", tmp_path / "out/loop")
+    os.symlink("self.wav", tmp_path / "in/self.wav")
+    scandir = os.scandir
+
+    def without_right(path: str) -> object:
+        if str(path).endswith("secret"):
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", without_right)
+    reading = read(tmp_path / "in")
+    assert {*everything(reading)} == {"z-one", "b-two"}
+    assert {Path(one.what).name: one.why for one in reading.left_out} == {
+        "secret": "unreadable folder: Permission denied", "self.wav": "a link that leads nowhere",
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize("kind", ["nothing", "missing", "file"])
 def test_no_folder(kind: str, tmp_path: Path) -> None:
     """A traceback, or an empty manifest."""
@@ -315,7 +433,7 @@ def test_no_folder(kind: str, tmp_path: Path) -> None:
     elif kind == "file":
         write(path, "")
     message = {"nothing": "no recording with a transcript: 1 recordings, 0 other files",
-               "missing": "no such folder", "file": "is a file"}[kind]  # fmt: skip
+               "missing": "no such folder", "file": "is a file.* Name its folder: /"}[kind]  # fmt: skip
     with pytest.raises(DataError, match=message):
         read(path)
 

@@ -198,8 +198,26 @@ def test_missing_manifest_and_folder(tmp_path: Path) -> None:
     """Guards against a bare FileNotFoundError or IsADirectoryError."""
     with pytest.raises(DataError, match=r"no\.jsonl: cannot read the manifest: No such file"):
         read_manifest(tmp_path / "no.jsonl")
-    with pytest.raises(DataError, match="cannot read the manifest: Is a directory"):
-        read_manifest(tmp_path)
+    folder = tmp_path / "my data"
+    folder.mkdir()
+    with pytest.raises(DataError, match=r"is a folder\. .*: asr corpus folder '.*/my data' --split none -o"):
+        read_manifest(folder)
+    for name in ("train", "test", "other"):
+        (folder / f"{name}.jsonl").touch()
+    with pytest.raises(DataError, match=r"is a folder\. .* Name one in it: test\.jsonl, train\.jsonl\."):
+        read_manifest(folder)
+
+
+@pytest.mark.parametrize("line", ["a a.wav", "path,text", '{"id": "a", "recording_id": "a", "text": "x"}'])
+def test_lists_that_are_no_manifest(line: str, tmp_path: Path) -> None:
+    """Guards a list of Kaldi, a table or a list of lhotse: the command that reads it is named."""
+    path = tmp_path / "list"
+    path.write_text(f"{line}\n{line}\n")
+    with pytest.raises(DataError, match=rf"list line 1: .* asr corpus folder {tmp_path}\.$"):
+        read_manifest(path)
+    path.write_text(f'{{"audio_filepath": "a.wav", "duration": 1, "text": "x"}}\n{line}\n')
+    with pytest.raises(DataError, match=r"list line 2: (?!.*asr corpus folder)"):
+        read_manifest(path)
 
 
 def test_encodings(tmp_path: Path) -> None:

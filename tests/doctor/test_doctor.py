@@ -96,14 +96,16 @@ def test_audio(corpus: Corpus) -> None:
     corpus.add("after", offset=2.0)
     corpus.add("gone")
     corpus.add("broken")
+    corpus.add("infinite")
     corpus.add("twice", speech(0), "dev")
     (corpus.folder / "gone.wav").unlink()
     (corpus.folder / "broken.wav").write_bytes(b"RIFFxxxx")
+    soundfile.write(corpus.folder / "infinite.wav", np.append(np.inf, good), RATE, subtype="FLOAT")
     found = corpus.checks()
     for name in ("rare", "same-text", "shared-sentence"):
         found.pop(name, None)
     assert found == {
-        "missing-audio": ["gone"], "unreadable-audio": ["broken"], "after-the-end": ["after"],
+        "missing-audio": ["gone"], "unreadable-audio": ["broken", "infinite"], "after-the-end": ["after"],
         "duration": ["short"], "silence": ["silent"], "same-audio-across": ["twice"],
         "unused-audio": ["long"], "antiphase": ["inverted"], "clipping": ["clipped"], "quiet": ["quiet"],
         "dc": ["dc"], "bandwidth": ["telephone"], "low-rate": ["low"], "channels": ["inverted", "stereo"],
