@@ -1,7 +1,8 @@
 // The utterances of the page: lists, search, keyboard, sound, and the pictures of the one that is open.
 "use strict";
 
-const { utterances, lists, unit } = JSON.parse(document.getElementById("data").textContent);
+const { utterances, lists, unit, ...rest } = JSON.parse(document.getElementById("data").textContent);
+const detailed = new Set(rest.detailed);
 lists.all = utterances.map((_, number) => number);
 const list = document.getElementById("list"), more = document.getElementById("more");
 const search = document.querySelector("input[type=search]");
@@ -58,7 +59,7 @@ function rowOf(number) {
   const facts = element("div", { className: "facts" }, element("b", {}, `${errors} of ${words} wrong`), element("span", {}, id));
   if (speaker) facts.append(element("span", {}, `speaker ${speaker}`));
   facts.append(element("span", {}, `${seconds.toFixed(1)} s`));
-  if (document.getElementById(`detail-${number}`)) facts.append(element("span", { title: "with sound and picture" }, "♪"));
+  if (detailed.has(number)) facts.append(element("span", { title: "with sound and picture" }, "♪"));
   const article = element("article", { className: "utterance", tabIndex: -1 }, element("div", { className: "head" }, facts, difference(row)));
   article.setAttribute("aria-expanded", "false");
   article.firstChild.addEventListener("click", () => {
@@ -109,11 +110,21 @@ function open(at) {
   article.setAttribute("aria-expanded", "true");
   const detail = element("div", { className: "detail" });
   article.append(detail);
-  const source = document.getElementById(`detail-${numbers[at]}`), row = utterances[numbers[at]];
-  if (source) drawDetail(detail, JSON.parse(source.textContent), row);
+  const row = utterances[numbers[at]], media = mediaOf(numbers[at]);
+  if (media) drawDetail(detail, media, row);
+  else if (detailed.has(numbers[at]))
+    document.addEventListener("DOMContentLoaded", () => { if (detail.isConnected) open(at); }, { once: true });
   detail.append(aligned(row));
   article.focus({ preventScroll: true });
   article.scrollIntoView({ block: "nearest" });
+}
+
+// Words, sound and picture; null while the browser still reads them: they come after this script, so that the
+// list need not wait for megabytes.
+function mediaOf(number) {
+  const source = document.getElementById(`detail-${number}`);
+  const whole = document.readyState !== "loading" || source?.nextElementSibling;
+  return source && whole ? JSON.parse(source.textContent) : null;
 }
 
 function aligned(row) {

@@ -5,7 +5,6 @@ looked for where recordings are cut, and afterwards in those whose words are few
 """
 
 import logging
-import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
@@ -16,12 +15,12 @@ from torch import Tensor
 from asr.decoding.hypothesis import Hypothesis, Word
 from asr.decoding.interface import Decoder
 from asr.errors import AudioError
-from asr.frontend.recordings import open_recording
 from asr.frontend.segmentation import SegmentationConfig, Segmenter, SpeechSegment
 from asr.frontend.voice_activity import VadName, find_vad, open_vad
 from asr.model.acoustic import AcousticModel
 from asr.recognition.joining import Joined
 from asr.recognition.recognise import Recognised, Segment, recognise
+from asr.recognition.recording_progress import Position, RecordingProgress
 
 __all__ = ["OnWords", "are_doubtful", "recognise_recordings"]
 
@@ -58,6 +57,10 @@ class _CutSegment(Segment):
 
     start_s: float = field(kw_only=True)
     overlap_s: float = field(kw_only=True)
+
+    def end_s(self, sample_rate: int) -> float:
+        """Seconds from the start of the recording; sample_rate: of the waveform, Hz."""
+        return self.start_s + (0 if self.waveform is None else len(self.waveform)) / sample_rate
 
 
 @dataclass
@@ -117,9 +120,10 @@ def recognise_recordings(
             detector of speech is not installed.
     """
     states = [_Recording(segment) for segment in recordings]
-    cutter = _Cutter(config, model.settings.features.sample_rate)
+    progress = RecordingProgress(len(states))
+    cutter = _Cutter(config, model.settings.features.sample_rate, progress)
     done = 0
-    for result in recognise(model, cutter.segments(states), batch_s, decoder, len(states)):
+    for result in recognise(model, cutter.segments(states), batch_s, decoder, progress):
         while states[done].empty:
             yield _empty(states[done])
             done += 1
@@ -178,43 +182,31 @@ class _Cutter:
     Args:
         config: the settings.
         sample_rate: the model's, Hz.
+        progress: gets the recordings without segments.
     """
 
-    def __init__(self, config: SegmentationConfig, sample_rate: int) -> None:
+    def __init__(self, config: SegmentationConfig, sample_rate: int, progress: RecordingProgress) -> None:
         self._config = config
         self._rate = sample_rate
+        self._progress = progress
         # What `auto` is, is chosen, and logged, when the first long recording comes.
         self._vad: VadName | None = None if config.vad == "auto" else find_vad(config.vad)
 
     def segments(self, recordings: Sequence[_Recording]) -> Iterator[Segment]:
         """The segments of all recordings, in order."""
         for recording in recordings:
-            if self._is_short(recording.segment):
+            # Whether it is known, without decoding it, that a recording is not to be cut.
+            expected_s = recording.segment.expected_s(self._rate)
+            if expected_s is not None and expected_s <= self._config.max_segment_s:
                 yield recording.segment
             else:
-                yield from self._segments_of(recording)
+                yield from self._segments_of(recording, Position(expected_s))
 
     def finds_speech(self, recording: _Recording, segment: Segment) -> bool:
         """Whether there is any speech in a recording that was read as one segment."""
         return any(True for _ in self._cut(recording, [segment.read(self._rate)]))
 
-    def _is_short(self, segment: Segment) -> bool:
-        """Whether it is known, without decoding it, that a recording is not to be cut."""
-        longest_s = self._config.max_segment_s
-        if segment.waveform is not None:
-            return len(segment.waveform) <= longest_s * self._rate
-        if segment.duration_s is not None:
-            return segment.duration_s <= longest_s
-        if not segment.path.is_file():  # a pipe cannot be opened twice
-            return False
-        try:
-            with open_recording(segment.path, partial=segment.partial) as recording:
-                seconds = (recording.samples or math.inf) / recording.sample_rate
-                return seconds - segment.offset_s <= longest_s
-        except AudioError:
-            return False  # it is raised again where it is read
-
-    def _segments_of(self, recording: _Recording) -> Iterator[Segment]:
+    def _segments_of(self, recording: _Recording, position: Position) -> Iterator[Segment]:
         """The segments of a recording: each is held back until it is known whether it is the last one."""
         whole = recording.segment
         held: _CutSegment | None = None
@@ -226,7 +218,8 @@ class _Cutter:
                 return
             for cut in self._cut(recording, chain(start, blocks)):
                 if held is not None:
-                    yield replace(held, goes_on=True)
+                    seconds, share = position.advance(held.end_s(self._rate), last=False)
+                    yield replace(held, goes_on=True, advance_s=seconds, share=share)
                 held = _CutSegment(
                     whole.path, waveform=cut.waveform, start_s=cut.start_s, overlap_s=cut.overlap_s
                 )
@@ -235,8 +228,10 @@ class _Cutter:
             return
         if held is None:
             recording.empty = True
+            self._progress.without_speech(recording.duration_s)
         else:
-            yield held
+            seconds, share = position.advance(recording.duration_s, last=True)
+            yield replace(held, advance_s=seconds, share=share)
 
     def _cut(self, recording: _Recording, blocks: Iterable[Tensor]) -> Iterator[SpeechSegment]:
         if self._vad is None:

@@ -14,6 +14,7 @@ from asr.errors import AudioError
 from asr.model.acoustic import AcousticModel
 from asr.recognition.emissions import split_rows
 from asr.recognition.recognise import Segment, run_model
+from asr.recognition.recording_progress import Position, RecordingProgress
 
 __all__ = ["RecordingEmissions", "recording_emissions"]
 
@@ -86,7 +87,8 @@ def recording_emissions(
     waiting = iter(recordings)
     joined = _JoinedWindows(hop)
     failed: AudioError | None = None
-    for segment, duration_s, rows in run_model(model, windows, batch_s, _log_probs, len(recordings)):
+    progress = RecordingProgress(len(recordings))
+    for segment, duration_s, rows in run_model(model, windows, batch_s, _log_probs, progress):
         if isinstance(rows, AudioError):
             failed = failed or rows
         elif failed is None:
@@ -119,17 +121,21 @@ def _windows(recording: Segment, rate: int, window: int, hop: int) -> Iterator[S
     if recording.duration_s is not None and recording.duration_s * rate <= window:
         yield recording
         return
-    samples = torch.zeros(0)
+    position = Position(recording.expected_s(rate))
+    samples, begin = torch.zeros(0), 0
     try:
         for block in recording.blocks(rate, window / rate):
             samples = torch.cat([samples, block])
             while len(samples) > window:
-                yield replace(recording, waveform=samples[:window].clone(), goes_on=True)
-                samples = samples[hop:].clone()
+                seconds, share = position.advance((begin + window) / rate, last=False)
+                waveform = samples[:window].clone()
+                yield replace(recording, waveform=waveform, goes_on=True, advance_s=seconds, share=share)
+                samples, begin = samples[hop:].clone(), begin + hop
     except AudioError as error:
         yield replace(recording, error=error)
         return
-    yield replace(recording, waveform=samples)
+    seconds, share = position.advance((begin + len(samples)) / rate, last=True)
+    yield replace(recording, waveform=samples, advance_s=seconds, share=share)
 
 
 def _seam(rows: Tensor, following: Tensor) -> int:

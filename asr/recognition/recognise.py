@@ -25,8 +25,9 @@ from asr.device import HostCopy, usable_cores
 from asr.errors import AudioError, SettingsError, check_number
 from asr.frontend.audio import audio_blocks, read_audio
 from asr.frontend.features import FeatureConfig, require_one_window
+from asr.frontend.recordings import open_recording
 from asr.model.acoustic import AcousticModel
-from asr.progress import Progress, clock
+from asr.recognition.recording_progress import RecordingProgress
 
 __all__ = ["Recognised", "Segment", "recognise", "run_model"]
 
@@ -53,11 +54,34 @@ class Segment:
     waveform: Tensor | None = field(default=None, compare=False, repr=False)
     error: AudioError | None = None  # why it cannot be read, where that is known already
     goes_on: bool = False  # whether another segment of the same recording comes after it
+    # for the progress, see `Position.advance`: seconds of the recording that no segment before it had (None:
+    # all of its own), and their share of the recording
+    advance_s: float | None = None
+    share: float = 1.0
 
     @classmethod
     def of(cls, utterance: Utterance) -> "Segment":
         """The audio of an utterance of a manifest."""
         return cls(utterance.audio_filepath, utterance.offset, utterance.duration, utterance.channel)
+
+    def expected_s(self, sample_rate: int) -> float | None:
+        """Its length in seconds, where that is known without decoding it; a header's word is only a hint.
+
+        Args:
+            sample_rate: the model's, Hz.
+        """
+        if self.waveform is not None:
+            return len(self.waveform) / sample_rate
+        if self.duration_s is not None:
+            return self.duration_s
+        if not self.path.is_file():  # a pipe cannot be opened twice
+            return None
+        try:
+            with open_recording(self.path, partial=self.partial) as recording:
+                samples, rate = recording.samples, recording.sample_rate
+        except AudioError:
+            return None  # it is raised again where it is read
+        return samples / rate - self.offset_s if samples else None
 
     def read(self, sample_rate: int) -> Tensor:
         """(samples,) of the whole segment.
@@ -120,7 +144,7 @@ def recognise(
     segments: Iterable[Segment],
     batch_s: float,
     decoder: Decoder | None = None,
-    recording_count: int | None = None,
+    progress: RecordingProgress | None = None,
 ) -> Iterator[Recognised]:
     """Recognise segments, in batches of about the same length; see `run_model`.
 
@@ -129,7 +153,7 @@ def recognise(
         segments: what to recognise.
         batch_s: seconds of audio in a batch, padding included; a longer segment is a batch by itself.
         decoder: what decodes; None decodes greedily.
-        recording_count: as for `run_model`.
+        progress: as for `run_model`.
 
     Yields:
         One result per segment, in order.
@@ -138,7 +162,7 @@ def recognise(
         SettingsError: batch_s is not above 0, or a batch does not fit into the device's memory.
     """
     decoder = decoder or GreedyDecoder(model.settings.tokenizer)
-    for segment, duration_s, found in run_model(model, segments, batch_s, decoder.decode, recording_count):
+    for segment, duration_s, found in run_model(model, segments, batch_s, decoder.decode, progress):
         if isinstance(found, AudioError):
             yield Recognised(segment, duration_s, found)
         else:
@@ -157,7 +181,7 @@ def run_model(
     segments: Iterable[Segment],
     batch_s: float,
     decode: Callable[[Tensor, Tensor, float, Tensor | None], Sequence[Output]],
-    recording_count: int | None = None,
+    progress: RecordingProgress | None = None,
 ) -> Iterator[tuple[Segment, float, Output | AudioError]]:
     """Run a model over segments, in batches of about the same length, and hand its output on.
 
@@ -170,8 +194,8 @@ def run_model(
         batch_s: seconds of audio in a batch, padding included; a longer segment is a batch by itself.
         decode: what is done with a batch's output: the `decode` of a `Decoder`, or a function that takes the
             same four arguments, which are on the CPU, and returns (batch,) results.
-        recording_count: of the recordings that the segments belong to, for the log; needed where segments
-            come one by one.
+        progress: of the recordings that the segments belong to, for the log; needed where segments come one
+            by one.
 
     Yields:
         Each segment in order, with the samples that were read, its seconds of audio, and its result, or why
@@ -182,7 +206,8 @@ def run_model(
     """
     check_number("--batch-s", batch_s, above=0, unit="seconds")
     rate = model.settings.features.sample_rate
-    progress = _Progress(len(segments) if isinstance(segments, Sized) else recording_count or 0)
+    if progress is None:
+        progress = RecordingProgress(len(segments) if isinstance(segments, Sized) else 0)
     windows: deque[_Window[Output]] = deque()
     running: _RunningBatch[Output] | None = None
 
@@ -190,8 +215,13 @@ def run_model(
         log_probs, step_lengths, encoded = batch.output.get()
         results = decode(log_probs, step_lengths, model.step_s, encoded)
         batch.window.results |= zip(batch.numbers, results, strict=True)
-        ended = sum(not batch.window.entries[n][0].goes_on for n in batch.numbers)
-        progress.add(ended, sum(len(batch.window.waveforms[n]) for n in batch.numbers) / rate)
+        done = [batch.window.entries[number][0] for number in batch.numbers]
+        lengths_s = (len(batch.window.waveforms[number]) / rate for number in batch.numbers)
+        seconds = sum(
+            length_s if segment.advance_s is None else segment.advance_s
+            for segment, length_s in zip(done, lengths_s, strict=True)
+        )
+        progress.add(sum(not one.goes_on for one in done), seconds, sum(one.share for one in done))
 
     for entries in _read_ahead(segments, model.settings.features, _WINDOW * batch_s):
         window: _Window[Output] = _Window(entries)
@@ -348,35 +378,3 @@ def _read(segment: Segment, features: FeatureConfig) -> Tensor | AudioError:
     except AudioError as error:
         return error
     return waveform
-
-
-class _Progress:
-    """How many recordings are done, and how long the rest will take, for the log."""
-
-    def __init__(self, total: int) -> None:
-        self.total, self.progress = total, Progress("recordings", total)
-        self.seconds, self.used, self.unusable = 0.0, 0, 0
-
-    def failed(self, count: int) -> None:
-        """Count segments that cannot be used."""
-        self.unusable += count
-
-    def add(self, count: int, seconds: float) -> None:
-        """Count recordings that have their result, and the seconds of audio that were computed."""
-        self.used, self.seconds = self.used + count, self.seconds + seconds
-        done = self.used + self.unusable
-        if done:
-            left = clock(self.progress.left_s(done))
-            log.info("%d of %d recordings, %s left", done, self.total, left, extra={"transient": True})
-        else:
-            elapsed = self.progress.elapsed_s
-            log.info("%.0f s of audio in %.0f s", self.seconds, elapsed, extra={"transient": True})
-
-    def end(self) -> None:
-        """Log the last line, which is kept."""
-        if self.seconds:
-            elapsed = self.progress.elapsed_s
-            log.info(
-                "%d of %d recordings, %.1f s of audio in %.1f s (%.0f times real time)",
-                self.used, self.total, self.seconds, elapsed, self.seconds / elapsed,
-            )  # fmt: skip

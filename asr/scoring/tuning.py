@@ -22,6 +22,7 @@ from asr.scoring.evaluation import reference_texts
 from asr.scoring.objective import ErrorCounter, NBestLists, oracle_errors
 from asr.scoring.weight_search import Grid, Point, draw_surface, edges, search_weights
 from asr.scoring.wer import Score, counted_unit, score, split_units
+from asr.text.tokenizer import BLANK
 
 __all__ = ["NBEST", "Tuned", "language_model_fit", "oov_rate", "tune", "word_perplexity", "write_points"]
 
@@ -97,7 +98,8 @@ def tune(
         manifest: name of the file of the utterances, to be stored.
 
     Raises:
-        AsrError: there is no utterance, or the parts do not fit each other.
+        AsrError: there is no utterance, the model outputs nothing but blanks, or the parts do not fit each
+            other.
     """
     tokenizer, rules = model.settings.tokenizer, model.settings.text_normalizer
     resources, beam = decoder.resources, decoder.config
@@ -105,6 +107,11 @@ def tune(
         raise DataError(f"{manifest or 'the dev set'}: no utterance to tune on. Expected at least one.")
     check_number("--search-beam", search_beam, least=1)
     grid = _grid_for(resources, grid, given or {})
+    if all(bool((rows.argmax(1) == BLANK).all()) for rows in emissions.log_probs):
+        raise DataError(
+            f"{manifest or 'the dev set'}: the model writes no text, because the blank is its best token at "
+            f"every step of all {len(utterances)} utterances. Weights do not help that. Train it longer."
+        )
     unit = resources.unit(tokenizer)
     references = reference_texts(utterances, tokenizer, rules, unit)
     priors = tuple(emissions.mean_posteriors().tolist())

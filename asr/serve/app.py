@@ -32,6 +32,7 @@ _TYPES = {
     "srt": "application/x-subrip",
     "vtt": "text/vtt",
     "txt": "text/plain",
+    "html": "text/html",
     "events": "application/x-ndjson",
 }
 # The page loads nothing from elsewhere, and no other page shows it in a frame.
@@ -88,7 +89,7 @@ def make_app(
     @app.post("/transcribe")
     async def transcribe(
         file: Annotated[UploadFile, File()],
-        format: Annotated[Literal["json", "srt", "vtt", "txt", "events"], Query()] = "json",
+        format: Annotated[Literal["json", "srt", "vtt", "txt", "html", "events"], Query()] = "json",
     ) -> Response:
         """Transcribe a recording; `events`: an object of JSON a line, as soon as words are known."""
         folder = tempfile.TemporaryDirectory(prefix="asr-")
@@ -179,10 +180,10 @@ async def _take(socket: WebSocket, running: ServiceStream) -> None:
 
 
 def _done(transcript: RecordingTranscript) -> dict[str, object]:
-    """The last object: the transcript as text and as subtitles."""
+    """The last object: the transcript as text, as subtitles, and as a document."""
     return {
         "done": True,
         "duration": round(transcript.duration_s or 0.0, 3),
         "text": transcript.text,
-        "srt": FORMATS["srt"].write(transcript),
+        **{name: FORMATS[name].write(transcript) for name in ("srt", "html")},
     }

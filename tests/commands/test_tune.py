@@ -16,12 +16,14 @@ from asr.corpora.manifest import read_manifest
 from asr.decoding.config import BeamConfig, DecoderSettings
 from asr.decoding.rescoring import TwoPassDecoder
 from asr.decoding.resources import DecodingResources
+from asr.errors import DataError
 from asr.files import file_digest
 from asr.model.saved import load_model
 from asr.recognition.emissions import compute_emissions
 from asr.scoring.tuning import tune as tune_weights
 from asr.scoring.weight_search import Grid
 from asr.scoring.wer import count_errors
+from asr.text.tokenizer import BLANK
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -163,6 +165,23 @@ def test_rescoring_and_search_are_tuned_apart(tones: Any, model: Path, lm: Path,
     assert ": tuned on" in out
     _, out, _ = run("evaluate", tones.manifest, "--model", model, "--lm", lm)
     assert "defaults, not tuned" in out
+
+
+def test_a_model_of_blanks_is_refused_before_the_search(tones: Any, lm: Path) -> None:
+    """Minutes of search, after a training that was too short, for weights that change nothing."""
+    model, utterances = load_model(tones.model), read_manifest(tones.manifest)
+    resources = DecodingResources.read(DecoderSettings(lm=lm), model)
+    decoder = TwoPassDecoder(model.settings.tokenizer, BeamConfig(), resources)
+    emissions = compute_emissions(model, utterances, 120.0)
+    blank = [torch.zeros_like(rows) for rows in emissions.log_probs]
+    for rows in blank:
+        rows[:, BLANK] = 1.0
+    log_probs = tuple(rows.log_softmax(1) for rows in blank)
+    expected = "dev.jsonl: the model writes no text, .* at every step of all 8 utterances.*Train it longer"
+    with pytest.raises(DataError, match=expected):
+        tune_weights(
+            model, utterances, replace(emissions, log_probs=log_probs), decoder, Grid(), manifest="dev.jsonl"
+        )
 
 
 @pytest.mark.usefixtures("no_pages")

@@ -175,6 +175,27 @@ def wait_until(page: Any, condition: str) -> None:
     pytest.fail(f"has not happened: {condition}")
 
 
+def test_the_list_does_not_wait_for_sounds(browser: Any, page_file: Path, tmp_path: Path) -> None:
+    """Megabytes of sound that are read before anything is listed; one opened too early that fails."""
+    html = page_file.read_text()
+    early = tmp_path / "early.html"
+    early.write_text(html[: html.index('id="detail-') + 500])  # in the middle of the first one
+    tab = browser.new_page()
+    problems: list[str] = []
+    tab.on("pageerror", lambda error: problems.append(str(error)))
+    for state, player in (("loading", 0), ("complete", 1)):
+        text = html if player else early.read_text()
+        script = f"Object.defineProperty(document, 'readyState', {{ get: () => '{state}' }});"
+        early.write_text(text.replace("<script>", f"<script>{script}", 1))
+        tab.goto(early.as_uri())
+        assert tab.locator(".utterance").count() == 2
+        tab.keyboard.press("j")
+        assert tab.locator(".utterance[aria-expanded=true] .aligned").count() == 1
+        assert tab.locator(".player").count() == player
+    tab.close()
+    assert problems == []
+
+
 def test_keyboard(page: Any) -> None:
     """Keys that do nothing, or two utterances that are open at once; a sound that does not play."""
     opened = page.locator(".utterance[aria-expanded=true]")

@@ -59,11 +59,14 @@ def test_each_format(client: TestClient, tones: Any) -> None:
     row = client.post("/transcribe", files=files).json()
     assert (row["audio_filepath"], row["text"]) == (name, text)
     assert row["words"][0].keys() == {"word", "start", "end", "confidence"}
-    answers = {kind: client.post(f"/transcribe?format={kind}", files=files) for kind in ("txt", "srt", "vtt")}
+    kinds = ("txt", "srt", "vtt", "html")
+    answers = {kind: client.post(f"/transcribe?format={kind}", files=files) for kind in kinds}
     assert answers["txt"].text == f"{text}\n"
     assert answers["srt"].text.startswith("1\n00:00:00,")
     assert answers["vtt"].text.startswith("WEBVTT")
     assert answers["vtt"].headers["content-type"] == "text/vtt; charset=utf-8"
+    assert answers["html"].text.startswith("<!doctype html>")
+    assert answers["html"].headers["content-type"] == "text/html; charset=utf-8"
 
 
 def test_events_of_a_short_and_of_a_long_recording(client: TestClient, tones: Any) -> None:
@@ -81,6 +84,7 @@ def test_events_of_a_short_and_of_a_long_recording(client: TestClient, tones: An
         assert done["done"]
         assert done["duration"] == pytest.approx(len(samples) / 16_000, abs=0.01)
         assert "-->" in done["srt"]
+        assert done["html"].startswith("<!doctype html>")
 
 
 def test_recordings_that_cannot_be_used(client: TestClient) -> None:

@@ -83,9 +83,11 @@ def test_recordings_and_speech(address: str, page: Any, tones: Any, tmp_path: Pa
     speech.locator(".play:visible").wait_for()
     speech.locator(".word").first.press("Enter")
     page.wait_for_selector("article:first-child .word.playing")
-    with page.expect_download() as download:
-        speech.locator(".srt").click()
-    assert "-->" in Path(download.value.path()).read_text()
+    for format_name, start in (("srt", "1\n00:00:0"), ("html", "<!doctype html>")):
+        with page.expect_download() as download:
+            speech.locator(f".{format_name}").click()
+        assert download.value.suggested_filename.endswith(f".{format_name}")
+        assert Path(download.value.path()).read_text().startswith(start)
 
 
 def test_words_by_keyboard(address: str, page: Any, tones: Any) -> None:

@@ -1,5 +1,5 @@
 // The page: recordings are sent one after the other, the microphone as a stream; both answer with the same
-// objects: {final, text, stable, words}, {done, srt, duration} or {error}.
+// objects: {final, text, stable, words}, {done, srt, html, duration} or {error}.
 
 const $ = (id) => document.getElementById(id);
 let limits = null;
@@ -116,10 +116,12 @@ class Transcript {
     this.status(words ? `${clock(event.duration)}, ${count}.` : "No words found.");
     if (!words) return;
     this.offerSound();
-    const link = this.part(".srt");
-    link.href = URL.createObjectURL(new Blob([event.srt], { type: "application/x-subrip" }));
-    link.download = `${this.name.replace(/\.[^.]*$/, "")}.srt`;
-    link.hidden = false;
+    for (const [format, type] of [["srt", "application/x-subrip"], ["html", "text/html"]]) {
+      const link = this.part(`.${format}`);
+      link.href = URL.createObjectURL(new Blob([event[format]], { type }));
+      link.download = `${this.name.replace(/\.[^.]*$/, "")}.${format}`;
+      link.hidden = false;
+    }
     this.part(".copy").hidden = !navigator.clipboard; // browsers have none without https, but on localhost
   }
 
