@@ -64,9 +64,7 @@ def read(root: Path | None, seed: int = 0) -> FolderReading:
         raise SettingsError("--data.root is missing. Expected the folder of your recordings. Name it.")
     reading = read_folder(root, SEGMENT_READERS, seed=seed)
     if missing := [name for name in ("train", "dev", "test") if name not in reading.splits]:
-        raise DataError(
-            f"{root}: no {missing[0]} set. Expected three sets, or ten recordings to draw them of."
-        )
+        raise DataError(f"{root}: no {missing[0]} set. Expected ten recordings, or three sets. Add some.")
     return reading
 
 

@@ -18,6 +18,7 @@ from asr.cli import main
 from asr.corpora import digits, fsdd
 from asr.corpora.manifest import read_manifest
 from asr.corpora.utterance import Splits
+from asr.errors import DataError
 from asr.model.saved import load_model
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -225,6 +226,14 @@ def own_data(monkeypatch: pytest.MonkeyPatch) -> Any:
     for name in ("own_data", "corpus"):
         monkeypatch.delitem(sys.modules, name)
     return module
+
+
+def test_own_data_without_a_set(own_data: Any, tmp_path: Path) -> None:
+    """Guards a folder with a test set alone, which became a traceback for want of a training set."""
+    root = own_folder(tmp_path / "mine", "word")
+    (root / "transcripts.tsv").rename(root / "test.tsv")
+    with pytest.raises(DataError, match=r"mine: no train set\. Expected ten recordings, or three sets\."):
+        own_data.read(root)
 
 
 def test_own_data_is_never_worse_for_fine_tuning(

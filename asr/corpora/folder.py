@@ -5,8 +5,8 @@ transcript of a recording gives it. Speakers are those of the layout, else the f
 
 Split: that of the folder, where its files or folders are called train, dev and test, or lists say so; else a
 tenth each of the speakers, drawn with a seed, is dev and test; else, with fewer than three speakers, of the
-utterances. A test set is never drawn again, or it would be trained on: what is in no set is left out, or is
-train, where none is called so.
+utterances. A test set is never drawn again, or it would be trained on: what is in no set is left out, or,
+where none is called train, is train.
 """
 
 import os
