@@ -19,8 +19,6 @@ from typing import Any, TypeVar, cast, overload
 
 from numba import config, njit, types
 from numba.core.caching import CompileResultCacheImpl, FunctionCache, _CacheLocator
-from numba.core.codegen import JITCodeLibrary
-from numba.core.compiler import Compiler
 from numba.core.runtime.nrt import rtsys
 
 __all__ = ["kernel"]
@@ -65,7 +63,7 @@ def _compile(function: F, allocates: bool, inline: bool, options: dict[str, Any]
     if not allocates:
         options["_nrt"] = False
     if inline:
-        options |= {"forceinline": True, "no_cpython_wrapper": True, "pipeline_class": _InlinedCompiler}
+        options |= {"forceinline": True, "no_cpython_wrapper": True}
     make: Any = njit
     dispatcher: Any = make(**options)(function)
     _widen_integers(dispatcher)
@@ -108,36 +106,6 @@ def _refuse_python(dispatcher: Any) -> None:
 
     dispatcher._insert = lambda *_: None  # what was compiled for other functions is not offered to Python
     dispatcher._compile_for_args = refuse
-
-
-class _InlinedLibrary(JITCodeLibrary):
-    """Code of an inlined function: optimised and turned into machine code within its callers only.
-
-    Numba does both for each function by itself and again for each caller, which is a third of the time that
-    the decoder takes to compile.
-    """
-
-    def _optimize_final_module(self) -> None:
-        pass
-
-    def _finalize_final_module(self) -> None:
-        library: Any = self  # numba has no types
-        library._finalize_dynamic_globals()
-        library._finalized = True
-
-
-class _InlinedCompiler(Compiler):
-    """Numba's compiler, which makes no machine code of a function that is inlined."""
-
-    def compile_extra(self, func: Callable[..., Any]) -> Any:
-        state, compiler = cast(Any, self).state, cast(Any, super())
-        state.flags.no_compile = True
-        make: Any = _InlinedLibrary
-        state.library = make(state.targetctx.codegen(), func.__qualname__)
-        # Numba knows compiled functions by their entry point: any object is one for those that have none.
-        result = compiler.compile_extra(func)._replace(entry_point=object())
-        state.targetctx.insert_user_function(result.entry_point, result.fndesc, [result.library])
-        return result
 
 
 class _Cache(FunctionCache):
