@@ -153,7 +153,7 @@ def texts_by_id(path: Path) -> dict[str, str]:
     failed = sum(bool(one.error) for one in transcripts)
     if failed:
         log.warning("%s: %d recordings could not be transcribed: empty transcripts.", path, failed)
-    channels: dict[str, set[int | None]] = {}
+    channels: dict[str, set[int | str | None]] = {}
     for one in transcripts:
         channels.setdefault(one.id, set()).add(one.channel)
     texts: dict[str, str] = {}

@@ -86,6 +86,17 @@ def test_segments_of_an_stm(tmp_path: Path, caplog: pytest.LogCaptureFixture) ->
     assert "2 words are in segments that are not scored" in caplog.text
 
 
+def test_channels_of_an_stm(tmp_path: Path) -> None:
+    """Channels with names other than A and 1, of which the first was taken; sclite compares any names."""
+    (tmp_path / "ref.stm").write_text("".join(f"talk {name} anna 0 2 {name}\n" for name in ("1", "B", "far")))
+    (tmp_path / "hyp.ctm").write_text("talk A 0.1 0.4 1\ntalk 2 0.1 0.4 B\ntalk far 0.1 0.4 far\n")
+    result = run(ScoreSettings(tmp_path / "ref.stm", tmp_path / "hyp.ctm", normalizer="verbatim"))
+    assert "%WER 0.00 [ 0 / 3" in result
+    (tmp_path / "hyp.ctm").write_text("talk near 0.1 0.4 far\n")
+    with pytest.raises(DataError, match="talk has no segment in"):
+        run(ScoreSettings(tmp_path / "ref.stm", tmp_path / "hyp.ctm"))
+
+
 @pytest.mark.parametrize(
     ("line", "complaint"),
     [
