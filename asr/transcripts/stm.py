@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from asr.corpora.utterance import channel_of
+from asr.corpora.utterance import channel_name, channel_of
 from asr.errors import DataError, first_few
 from asr.transcripts.record import RecordingTranscript
 from asr.transcripts.sclite import content_lines, warn_about_optional_words
@@ -116,18 +116,23 @@ def texts_of_segments(
     channels: dict[str, list[int | str]] = defaultdict(list)
     for recording, channel in by_recording:
         channels[recording].append(channel)
+    recognised: dict[str, set[int | str | None]] = defaultdict(set)
+    for one in transcripts:
+        recognised[one.recording_id or one.id].add(one.channel)
     words: dict[int, list[str]] = defaultdict(list)
     found: set[str] = set()
     ignored = 0
     for one in transcripts:
         name = one.recording_id or one.id
         known = channels.get(name, [])
-        # where the reference has one channel its name does not matter; the mean of all counts as the first
-        channel = known[0] if len(known) == 1 else one.channel or 0
+        # with one channel on both sides its name does not matter; the mean of all counts as the first
+        channel = known[0] if len(known) == len(recognised[name]) == 1 else one.channel or 0
         if channel not in known:
+            what = f"channel {channel_name(channel)} of {name}" if known else name
+            there = [channel_name(other) for other in known] or [*channels]
             raise DataError(
-                f"{path}: {name} has no segment in {reference}, which has {first_few([*channels])}. "
-                "Expected the same recordings and channels in both."
+                f"{path}: {what} has no segment in {reference}, which has {first_few(there)}. Expected the "
+                "same recordings and channels in both."
             )
         if one.text and not one.words:
             raise DataError(
