@@ -22,14 +22,14 @@ from conditions import describe_machine, find_speech
 
 from asr.batching.batches import BatchConfig, Batches
 from asr.batching.cache import open_cache
-from asr.batching.examples import Example
+from asr.batching.examples import Examples, TextConfig, learn_tokenizer, make_examples
 from asr.cli import recipe
 from asr.corpora.utterance import Utterance
 from asr.frontend.augment import AugmentConfig
 from asr.frontend.features import FeatureConfig
 
 FEATURES, AUGMENT = FeatureConfig(), AugmentConfig()
-_TOKENS_A_SECOND = 14.6  # characters of LibriSpeech
+_SUBSAMPLING = 4  # of `asr train` by default
 
 
 @dataclass(frozen=True)
@@ -71,22 +71,20 @@ def fill(root: Path, utterances: Sequence[Utterance], processes: int) -> tuple[f
     return seconds / (time.perf_counter() - began), seconds / (processor_s() - worked)
 
 
-def repeated(utterances: Sequence[Utterance], epoch_s: float) -> list[Example]:
+def repeated(utterances: Sequence[Utterance], epoch_s: float) -> Examples:
     """Examples of so many seconds; under another id, a recording has other draws and the same features."""
     times = max(1, round(epoch_s / sum(utterance.duration for utterance in utterances)))
-    return [
-        Example(
-            replace(utterance, id=f"{utterance.id}-{number}"),
-            "a",
-            tuple(1 + position % 27 for position in range(round(_TOKENS_A_SECOND * utterance.duration))),
-            top_speed=max(AUGMENT.speeds),
-        )
+    renamed = [
+        replace(utterance, id=f"{utterance.id}-{number}")
         for number in range(times)
         for utterance in utterances
     ]
+    text = TextConfig()
+    tokenizer = learn_tokenizer(utterances, text)
+    return make_examples(renamed, tokenizer, text, FEATURES, _SUBSAMPLING, AUGMENT.speeds)
 
 
-def load(config: BatchConfig, examples: Sequence[Example], epochs: int) -> tuple[float, float]:
+def load(config: BatchConfig, examples: Examples, epochs: int) -> tuple[float, float]:
     """Audio-seconds loaded per second in the fastest epoch, and per second that processors worked in all."""
     batches = Batches(examples, FEATURES, config, AUGMENT, seed=1)
     worked = processor_s()

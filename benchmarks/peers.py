@@ -1,6 +1,6 @@
 """The recurrent layers and batches of other toolkits that replace asr's own in the comparison of training."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from importlib.util import find_spec
 from itertools import chain, repeat
@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from asr.batching.batches import Batch
 from asr.batching.cache import FeatureCache
-from asr.batching.examples import Example
+from asr.batching.examples import Examples
 from asr.corpora.utterance import Utterance
 from asr.errors import SettingsError
 from asr.model.recurrent.layers import RecurrentConfig, RecurrentStack
@@ -84,7 +84,7 @@ def matching(stack: RecurrentStack, rnn: nn.RNNBase) -> Iterator[tuple[nn.Parame
 
 
 def speechbrain_batches(
-    examples: Sequence[Example], cache: FeatureCache, template: Batch, batch_s: float
+    examples: Examples, cache: FeatureCache, template: Batch, batch_s: float
 ) -> Iterator[Batch]:
     """Batches as speechbrain makes them, epoch after epoch: DynamicBatchSampler and PaddedBatch.
 
@@ -113,7 +113,7 @@ def speechbrain_batches(
 
 
 class _Items(Dataset[dict[str, Any]]):
-    def __init__(self, examples: Sequence[Example], cache: FeatureCache) -> None:
+    def __init__(self, examples: Examples, cache: FeatureCache) -> None:
         self.examples, self.cache = examples, cache
 
     def __len__(self) -> int:

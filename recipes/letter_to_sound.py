@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from asr.cli import recipe
-from asr.commands.lexicon import LexiconScoreSettings, score_all
 from asr.microscope.encoder_decoder import draw_readings, read_symbols
 from asr.model.sequence.ctc import SequenceCtcConfig
 from asr.model.sequence.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
 from asr.model.sequence.model import load_sequence_model
+from asr.scoring.pronunciations import score_pronouncers
 from asr.scoring.word_lengths import draw_lengths, length_table, wrong_by_length
 from asr.text.lexicon import cmudict
 from asr.text.pronunciation.lexicon_split import SplitConfig
@@ -63,7 +63,7 @@ def main(config: Config) -> str:
             settings = EncoderDecoderSettings(model, split=split, train=plan)
         models[name] = train_pronouncer(cmudict(), settings)
     results = runs / "results.jsonl"
-    table = score_all(LexiconScoreSettings(models=tuple(models.values()), split=split, results=results))
+    table = score_pronouncers([*models.values()], cmudict(), split, results=results)
     table += f"\n\n{length_table(wrong_by_length(results))}"
     (runs / "table.txt").write_text(f"{table}\n", encoding="utf-8")
     return "\n".join([table, str(results), *map(str, draw(models, config.words, runs))])

@@ -13,7 +13,7 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 
 from asr.batching.cache import FeatureCache, open_cache, read_waveform
-from asr.batching.examples import Example, ExampleColumns, utterances_of
+from asr.batching.examples import Example, Examples
 from asr.batching.loader import Loader, loader_processes
 from asr.batching.sampler import Plan, PlannedBatch, Sampler, Sharding
 from asr.device import one_thread
@@ -182,7 +182,7 @@ class Batches:
 
     def __init__(
         self,
-        examples: Sequence[Example],
+        examples: Examples,
         features: FeatureConfig,
         config: BatchConfig,
         augment: AugmentConfig | None,
@@ -221,12 +221,12 @@ class Batches:
             if features.needs_statistics:
                 speeds.add(1.0)
             cache = open_cache(
-                config.cache_dir, utterances_of(examples), features, sorted(speeds), config.cache_workers
+                config.cache_dir, examples.utterances(), features, sorted(speeds), config.cache_workers
             )
         self.dataset = _BatchDataset(examples, features, augmenter, cache)
         self.loader: Loader[Batch] = Loader(self.dataset, self.workers, pin_memory=on_gpu)
         self.sampler = Sampler(
-            ExampleColumns.of(examples), config.seconds, augment,
+            examples.columns, config.seconds, augment,
             seed=seed, shortest_first_epochs=config.shortest_first_epochs,
             sharding=Sharding(rank, world_size, shards), open_tars=config.open_tars,
         )  # fmt: skip
@@ -253,7 +253,7 @@ class _BatchDataset(Dataset[Batch | AsrError]):
 
     def __init__(
         self,
-        examples: Sequence[Example],
+        examples: Examples,
         features: FeatureConfig,
         augmenter: Augmenter | None,
         cache: FeatureCache | None,

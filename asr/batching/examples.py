@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Literal, get_args, overload
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -108,22 +108,8 @@ class ExampleColumns:
     top_speeds: NDArray[np.float64]  # (examples,)
     tars: NDArray[np.int32] | None = None  # (examples,) number of the tar file of each, -1 for none
 
-    @classmethod
-    def of(cls, examples: Sequence[Example]) -> "ExampleColumns":
-        """The columns of any examples."""
-        if isinstance(examples, Examples):
-            return examples.columns
-        utterances = utterances_of(examples)
-        return cls(
-            id_hashes(utterances),
-            durations(utterances),
-            np.array([len(example.tokens) for example in examples], dtype=np.int32),
-            np.array([example.top_speed for example in examples]),
-            tar_numbers(utterances),
-        )
 
-
-class Examples(Sequence[Example]):
+class Examples:
     """The examples of `make_examples`: each is made when it is indexed.
 
     Args:
@@ -140,29 +126,21 @@ class Examples(Sequence[Example]):
         columns: ExampleColumns,
         make: Callable[[Utterance, float], Example],
     ) -> None:
-        self.utterances, self.rows, self.columns, self._make = utterances, rows, columns, make
+        self._utterances, self._rows, self.columns, self._make = utterances, rows, columns, make
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self._rows)
 
-    @overload
-    def __getitem__(self, index: int) -> Example: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> list[Example]: ...
-
-    def __getitem__(self, index: int | slice) -> Example | list[Example]:
-        if isinstance(index, slice):
-            return [self[number] for number in range(len(self))[index]]
-        utterance = self.utterances[int(self.rows[index])]
+    def __getitem__(self, index: int) -> Example:
+        utterance = self._utterances[int(self._rows[index])]
         return self._make(utterance, float(self.columns.top_speeds[index]))
 
+    def __iter__(self) -> Iterator[Example]:
+        return (self[index] for index in range(len(self)))
 
-def utterances_of(examples: Sequence[Example]) -> list[Utterance]:
-    """The utterance of each example, without its tokens being made."""
-    if isinstance(examples, Examples):
-        return [examples.utterances[row] for row in examples.rows.tolist()]
-    return [example.utterance for example in examples]
+    def utterances(self) -> list[Utterance]:
+        """The utterance of each example, without its tokens being made."""
+        return [self._utterances[row] for row in self._rows.tolist()]
 
 
 def learn_tokenizer(utterances: Sequence[Utterance], config: TextConfig) -> Tokenizer:

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from asr.commands.arguments import Formats, OutputDir
 from asr.corpora.manifest import read_manifest
 from asr.corpora.recording_list import NamedRecording, list_recordings
 from asr.corpora.utterance import Utterance
@@ -18,7 +19,7 @@ from asr.recognition.aligning import AlignerSettings, TextOfRecording, align_rec
 from asr.recognition.recognise import Segment
 from asr.recognition.text_alignment import AlignedText, Mismatch, describe_mismatches
 from asr.text.scripts import join_words
-from asr.transcripts.formats import FORMATS, Write, choose_formats
+from asr.transcripts.formats import FORMATS, Write, check_joins, choose_formats
 from asr.transcripts.output import TranscriptFolder
 from asr.transcripts.record import RecordingTranscript
 from asr.transcripts.sclite import format_ctm
@@ -47,16 +48,8 @@ class AlignSettings:
     # words; or tokens besides: the model's phones or characters
     units: Literal["words", "tokens"] = "words"
     # json (one object per line), ctm, textgrid (for Praat), srt, vtt, tsv; several into --output-dir
-    format: Annotated[
-        tuple[str, ...],
-        tyro.conf.UseAppendAction,
-        tyro.conf.arg(metavar="NAME [NAME ...]", help_behavior_hint="(default: json)"),
-    ] = ()
-    # folder for a file of each recording and format, written as soon as it is known; nothing goes to stdout
-    output_dir: Annotated[
-        Path | None,
-        tyro.conf.arg(aliases=["-o"], metavar="DIR", help_behavior_hint="(default: none, but stdout)"),
-    ] = None
+    format: Annotated[Formats, tyro.conf.arg(help_behavior_hint="(default: json)")] = ()
+    output_dir: OutputDir = None
     aligner: Annotated[AlignerSettings, tyro.conf.arg(name="")] = field(default_factory=AlignerSettings)
 
 
@@ -73,11 +66,8 @@ def run(settings: AlignSettings) -> Iterator[tuple[str | None, AsrError | None]]
     names = choose_formats(settings.format, "json", settings.output_dir)
     formats = {name: _write_of(name, settings.units) for name in names}
     recordings, texts = _inputs(settings)
-    if settings.output_dir is None and len(recordings) > 1 and not FORMATS[names[0]].joins:
-        raise SettingsError(
-            f"--format {names[0]}: a file of this format has one recording, not {len(recordings)}. Add "
-            f"--output-dir DIR, which gets a file for each."
-        )
+    if settings.output_dir is None:
+        check_joins(names[0], len(recordings))
     folder = TranscriptFolder(settings.output_dir, formats) if settings.output_dir else None
     failed = 0
     with closing(align_recordings(settings.aligner, texts)) as results:

@@ -1,11 +1,11 @@
-"""Options that several commands have, each with its help text: a command adds the default."""
+"""Options that several commands have, with the help text where it is the same: a command adds the default."""
 
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
-__all__ = ["BatchSeconds", "Device", "ModelName", "Rules", "TextFiles"]
+__all__ = ["BatchSeconds", "Device", "Formats", "ModelName", "OutputDir", "Rules", "TextFiles", "Threads"]
 
 ModelName = Annotated[
     Path,
@@ -21,6 +21,21 @@ Device = Annotated[str, tyro.conf.arg(help="auto, cpu, cuda or cuda:N")]
 BatchSeconds = Annotated[
     float,
     tyro.conf.arg(help="seconds of audio in a batch, padding included; bounds the memory that is needed"),
+]
+
+Threads = Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="(default: all cores)")]
+
+Formats = Annotated[tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="NAME [NAME ...]")]
+
+OutputDir = Annotated[
+    Path | None,
+    tyro.conf.arg(
+        aliases=["-o"],
+        metavar="DIR",
+        help="folder for a file of each recording and format, written as soon as it is known; nothing goes "
+        "to stdout",
+        help_behavior_hint="(default: none, but stdout)",
+    ),
 ]
 
 Rules = Annotated[

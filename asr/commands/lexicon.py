@@ -1,9 +1,8 @@
 """`asr lexicon apply`, `score`, `compress`: words pronounced by networks, a joint n-gram, or both."""
 
 import logging
-import time
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
@@ -11,25 +10,18 @@ import tyro
 
 from asr.commands.options import check_output
 from asr.errors import AsrError, DataError, SettingsError, check_number
-from asr.files import json_line, write_text
 from asr.model.sequence.model import load_sequence_model, save_sequence_model
-from asr.model.sequence.pronouncer import NetworkPronouncer, read_pronouncer
+from asr.model.sequence.pronouncer import read_pronouncer
 from asr.progress import Progress
-from asr.scoring.pronunciations import PronunciationScore, score_pronunciations
-from asr.text.lexicon import Lexicon, Spelling, format_probability, lexicon_for_sounds, read_words
+from asr.scoring.pronunciations import score_pronouncers
+from asr.text.lexicon import format_probability, lexicon_for_sounds, read_words
 from asr.text.pronunciation.letter_to_sound import LetterToSound
 from asr.text.pronunciation.lexicon_split import SplitConfig
-from asr.text.pronunciation.pronouncer import (
-    Candidates,
-    CombinedPronouncer,
-    Pronounced,
-    Pronouncer,
-    pronounce_words,
-)
+from asr.text.pronunciation.pronouncer import CombinedPronouncer, Pronounced, Pronouncer, pronounce_words
 
 __all__ = [
     "LexiconApplySettings", "LexiconCompressSettings", "LexiconScoreSettings", "run_apply", "run_compress",
-    "run_score", "score_all",
+    "run_score",
 ]  # fmt: skip
 
 log = logging.getLogger("asr")
@@ -83,7 +75,7 @@ def run_apply(settings: LexiconApplySettings) -> Iterator[tuple[str | None, AsrE
     words = read_words(settings.words)
     pronouncers: list[Pronouncer] = [read_pronouncer(path) for path in settings.models]
     if settings.ngram or not pronouncers:
-        pronouncers.append(_learn_ngram(lexicon_for_sounds(settings.lexicon)))
+        pronouncers.append(LetterToSound(lexicon_for_sounds(settings.lexicon).pairs()))
     weights = settings.weights or (1 / len(pronouncers),) * len(pronouncers)
     combined = CombinedPronouncer(pronouncers, weights)
     pronouncer = combined if len(pronouncers) > 1 else pronouncers[0]
@@ -176,25 +168,6 @@ class LexiconScoreSettings:
         check_number("--nbest", self.nbest, least=2)  # two systems' lists are combined
 
 
-@dataclass(frozen=True)
-class SystemScore:
-    """One line of the table."""
-
-    name: str
-    given: tuple[Spelling, ...]  # for each test word
-    score: PronunciationScore
-    words_per_s: float  # of the search
-    learned_s: float | None  # seconds of training; None where it is not known
-
-    def line(self) -> str:
-        """`name  %wrong  interval  %PER  words/s  seconds of training`."""
-        interval, learned = self.score.interval(), "-" if self.learned_s is None else f"{self.learned_s:.0f}"
-        return (
-            f"{self.name:<40} {self.score.words_wrong:6.2f}  [{interval.low:.2f}, {interval.high:.2f}]  "
-            f"{self.score.phone_error_rate:6.2f}  {self.words_per_s:8.0f}  {learned:>8}"
-        )
-
-
 def run_score(settings: LexiconScoreSettings) -> str:
     """The table of all systems.
 
@@ -204,102 +177,10 @@ def run_score(settings: LexiconScoreSettings) -> str:
     if settings.results is not None:
         inputs = [*settings.models, *([settings.lexicon] if settings.lexicon else [])]
         check_output(settings.results, inputs)
-    return score_all(settings)
-
-
-def score_all(settings: LexiconScoreSettings) -> str:
-    """Score the joint n-gram, each network, and their combination; the table to print."""
-    lexicon = lexicon_for_sounds(settings.lexicon)
-    split = settings.split.apply(lexicon)
-    networks = {
-        name: read_pronouncer(path)
-        for name, path in zip(_names(settings.models), settings.models, strict=True)
-    }
-    for path, network in networks.items():
-        _check_split(path, network, settings, lexicon)
-    began = time.perf_counter()
-    ngram = _learn_ngram(split.train)
-    learned = {path: network.net.provenance.get("training_s") for path, network in networks.items()}
-    learned["joint n-gram"] = time.perf_counter() - began
-    models: dict[str, Pronouncer] = {**networks, "joint n-gram": ngram}
-    known = set.intersection(*(set(model.letters) for model in models.values()))
-    test = {word: right for word, right in split.test.entries.items() if set(word) <= known}
-    dev = {word: right for word, right in split.dev.entries.items() if set(word) <= known}
-    left_out = len(split.test.entries) - len(test)
-    systems = [
-        _score_system(name, model, test, learned[name], settings.nbest if name in networks else 1)
-        for name, model in models.items()
-    ]
-    notes = [split.summary()]
-    if left_out:
-        notes.append(f"{left_out} test words have letters that training has not; they are not scored")
-    if networks:
-        found = Candidates.of(list(models.values()), list(dev), settings.nbest)
-        weights, dev_wrong = found.tune(list(dev.values()))
-        combined = CombinedPronouncer(list(models.values()), weights, settings.nbest)
-        systems.append(_score_system("all together", combined, test, None, 1))
-        typed = " ".join(f"{weight:.3f}" for weight in weights)
-        notes.append(f"tuned on dev ({dev_wrong:.2f}% wrong): --ngram --weights {typed}")
-    if settings.results is not None:
-        _write_results(settings.results, test, systems)
-    head = f"{'':<40} %wrong  95% interval      %PER   words/s  trained, s"
-    return "\n".join([head, *(system.line() for system in systems), *notes])
-
-
-def _names(paths: Sequence[Path]) -> list[str]:
-    """A name for each network: its folder's, or the part of the path by which it differs from the others."""
-    if len(paths) == 1:
-        return [paths[0].absolute().parent.name]
-    parts = [path.with_suffix("").parts for path in paths]
-    while all(len(one) > 1 for one in parts) and len({one[-1] for one in parts}) == 1:
-        parts = [one[:-1] for one in parts]
-    names = [one[-1] if one else "network" for one in parts]
-    return names if len(set(names)) == len(names) else [str(path) for path in paths]
-
-
-def _score_system(
-    name: str, model: Pronouncer, test: dict[str, tuple[Spelling, ...]], learned_s: float | None, beam: int
-) -> SystemScore:
-    began = time.perf_counter()
-    given: list[Spelling] = []
-    words = list(test)
-    for begin in range(0, len(words), 500):
-        found = model.search(words[begin : begin + 500], beam)
-        given += [row[0].phones if row else () for row in found]
-    seconds = time.perf_counter() - began
-    log.info("%s: %d words in %.1f s", name, len(test), seconds)
-    score = score_pronunciations(given, list(test.values()))
-    return SystemScore(name, tuple(given), score, len(test) / seconds, learned_s)
-
-
-def _check_split(
-    path: str, network: NetworkPronouncer, settings: LexiconScoreSettings, lexicon: Lexicon
-) -> None:
-    """Warn if a network was trained on another split, so that test words may be among its training words."""
-    trained = network.net.provenance.get("settings", {})
-    wanted = {
-        **{f"split.{name}": value for name, value in asdict(settings.split).items()},
-        "digest of the training and dev data": lexicon.digest,
-    }  # fmt: skip
-    changed = [name for name, value in wanted.items() if trained.get(name) != value]
-    if changed:
-        log.warning(
-            "%s was trained with another %s: test words may be among its training words, and its figure too "
-            "good. Give the settings of its training.", path, " and ".join(changed),
-        )  # fmt: skip
-
-
-def _learn_ngram(lexicon: Lexicon) -> LetterToSound:
-    return LetterToSound(lexicon.pairs())
-
-
-def _write_results(path: Path, test: dict[str, tuple[Spelling, ...]], systems: Sequence[SystemScore]) -> None:
-    rows = (
-        {
-            "word": word,
-            "right": [" ".join(one) for one in right],
-            "given": {system.name: " ".join(system.given[number]) for system in systems},
-        }
-        for number, (word, right) in enumerate(test.items())
+    return score_pronouncers(
+        settings.models,
+        lexicon_for_sounds(settings.lexicon),
+        settings.split,
+        nbest=settings.nbest,
+        results=settings.results,
     )
-    write_text(path, map(json_line, rows))

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import tyro
 
-from asr.commands.arguments import Device, ModelName
+from asr.commands.arguments import Device, ModelName, Threads
 from asr.decoding.config import DecoderSettings
 from asr.decoding.decoder import build_decoder
 from asr.device import choose_device, limit_cores, usable_cores
@@ -47,9 +47,7 @@ class ServeSettings:
     stream: Annotated[StreamConfig, tyro.conf.arg(name="")] = field(default_factory=StreamConfig)
     device: Device = "auto"
     # of recordings and of streams, each
-    threads: Annotated[
-        int | None, tyro.conf.arg(metavar="N", help_behavior_hint="(default: half the cores)")
-    ] = None
+    threads: Annotated[Threads, tyro.conf.arg(help_behavior_hint="(default: half the cores)")] = None
     decoding: Annotated[DecoderSettings, tyro.conf.arg(name="")] = field(default_factory=DecoderSettings)
 
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 import tyro
 from numpy.typing import NDArray
 
-from asr.commands.arguments import Device, ModelName
+from asr.commands.arguments import Device, ModelName, Threads
 from asr.decoding.config import DecoderSettings
 from asr.device import limit_cores
 from asr.errors import SettingsError
@@ -50,9 +50,7 @@ class StreamSettings:
     stream: Annotated[StreamConfig, tyro.conf.arg(name="")] = field(default_factory=StreamConfig)
     device: Device = "auto"
     # of the model on a CPU
-    threads: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="(default: all cores)")] = (
-        None
-    )
+    threads: Threads = None
     decoding: Annotated[DecoderSettings, tyro.conf.arg(name="")] = field(default_factory=DecoderSettings)
 
 

@@ -7,13 +7,12 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
-from pathlib import Path
 from typing import Annotated
 
 import tyro
 
 from asr import __version__
-from asr.commands.arguments import BatchSeconds, Device, ModelName
+from asr.commands.arguments import BatchSeconds, Device, Formats, ModelName, OutputDir, Threads
 from asr.corpora.manifest_fields import Channels
 from asr.corpora.recording_list import NamedRecording, list_recordings
 from asr.decoding.config import DecoderSettings
@@ -28,7 +27,7 @@ from asr.recognition.long_audio import recognise_recordings
 from asr.recognition.recognise import Recognised, Segment
 from asr.text.scripts import join_words
 from asr.torchrun import rank_and_world_size, wait_for_all
-from asr.transcripts.formats import FORMATS, Write, choose_formats
+from asr.transcripts.formats import FORMATS, Write, check_joins, choose_formats
 from asr.transcripts.json_rows import format_json
 from asr.transcripts.output import TranscriptFolder
 from asr.transcripts.record import RecordingTranscript
@@ -55,16 +54,8 @@ class TranscribeSettings:
     model: ModelName = DEFAULT_MODEL
     # txt, json (one object per line, with word times and confidences), srt, vtt, tsv, ctm, textgrid, trn,
     # html (to read, for browsers and word processors); several into --output-dir
-    format: Annotated[
-        tuple[str, ...],
-        tyro.conf.UseAppendAction,
-        tyro.conf.arg(metavar="NAME [NAME ...]", help_behavior_hint="(default: txt)"),
-    ] = ()
-    # folder for a file of each recording and format, written as soon as it is known; nothing goes to stdout
-    output_dir: Annotated[
-        Path | None,
-        tyro.conf.arg(aliases=["-o"], metavar="DIR", help_behavior_hint="(default: none, but stdout)"),
-    ] = None
+    format: Annotated[Formats, tyro.conf.arg(help_behavior_hint="(default: txt)")] = ()
+    output_dir: OutputDir = None
     # leave out recordings whose files are in --output-dir already, by their names; always under torchrun
     skip_existing: tyro.conf.FlagCreatePairsOff[bool] = False
     # of recordings with several: their mean, the first alone, or a transcript of each, such as the two sides
@@ -81,9 +72,7 @@ class TranscribeSettings:
     device: Device = "auto"
     engine: Engine = None
     # of the model on a CPU, of the search and of reading, each
-    threads: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="(default: all cores)")] = (
-        None
-    )
+    threads: Threads = None
     decoding: Annotated[DecoderSettings, tyro.conf.arg(name="")] = field(default_factory=DecoderSettings)
 
 
@@ -117,15 +106,10 @@ def _to_stdout(
 ) -> Iterator[_Line]:
     """Transcribe all recordings; each is a line, or more, in the one format of stdout."""
     [(name, write)] = writers.items()
-    joins = FORMATS[name].joins
-    if len(recordings) > 1 and not joins:
-        raise SettingsError(
-            f"--format {name}: a file of this format has one recording, not {len(recordings)}. Add "
-            f"--output-dir DIR, which gets a file for each."
-        )
+    check_joins(name, len(recordings))
     with closing(_transcribe(settings, recordings)) as transcripts:
         for _, transcript, error in transcripts:
-            line = write(transcript) if error is None or joins else ""
+            line = write(transcript) if error is None or FORMATS[name].joins else ""
             yield line.removesuffix("\n") if line else None, error
 
 

@@ -120,9 +120,7 @@ class Model:
             SettingsError: a waveform comes without sample_rate, or batch_s is not above 0 or does not fit
                 into the device's memory.
         """
-        one = isinstance(audio, str | os.PathLike | np.ndarray | Tensor)
-        recordings: Sequence[Any] = [audio] if one else cast(Sequence[Any], audio)
-        segments = [self._segment(item, index, sample_rate) for index, item in enumerate(recordings)]
+        segments, one = self._segments(audio, sample_rate)
         results = recognise_recordings(
             self.acoustic, segments, batch_s, self.decoder, segmentation or SegmentationConfig()
         )
@@ -172,9 +170,7 @@ class Model:
         Raises:
             AudioError, SettingsError: as `transcribe`.
         """
-        one = isinstance(audio, str | os.PathLike | np.ndarray | Tensor)
-        recordings: Sequence[Any] = [audio] if one else cast(Sequence[Any], audio)
-        segments = [self._segment(item, index, sample_rate) for index, item in enumerate(recordings)]
+        segments, one = self._segments(audio, sample_rate)
         found: list[NDArray[np.float32]] = []
         for result in recording_emissions(self.acoustic, segments, batch_s):
             if isinstance(result.outcome, AudioError):
@@ -202,6 +198,14 @@ class Model:
         return RecognitionStream(
             self.acoustic, self.decoder, config or StreamConfig(), sample_rate or self.sample_rate
         )
+
+    def _segments(
+        self, audio: Audio | Sequence[Audio], sample_rate: int | None
+    ) -> tuple[list[Segment], bool]:
+        """The recordings, and whether it is one that is not in a list."""
+        one = isinstance(audio, str | os.PathLike | np.ndarray | Tensor)
+        recordings: Sequence[Any] = [audio] if one else cast(Sequence[Any], audio)
+        return [self._segment(item, index, sample_rate) for index, item in enumerate(recordings)], one
 
     def _segment(self, audio: Audio, index: int, sample_rate: int | None) -> Segment:
         if isinstance(audio, str | os.PathLike):

@@ -6,6 +6,12 @@ in common, `trainer.Trainer._update` is one update (forward, backward, reduce, c
 update, `validation` and `averaging` the choice of the best weights, `checkpoint`, `background` and `stopping`
 the resuming, `faults`, `metrics` and `diagnostics` the reports. One wav on its way in: `asr.batching`.
 
+Each kind of network has a file that assembles its run (settings, data, model) and a task (loss, validation):
+
+    recogniser    tasks.speech            recordings -> text
+    pronouncer    tasks.sequence_pairs    symbols -> other symbols, here letters -> phones
+    charrnn       tasks.charrnn           characters -> the next one
+
 In this folder, a word has one meaning:
 
     update    one step of the optimiser; its number counts from 1, and `TrainingState.update` were made so far

@@ -16,8 +16,8 @@ from asr.transcripts.subtitles import Subtitle, make_subtitles
 from asr.transcripts.textgrid import format_textgrid, read_textgrid
 
 __all__ = [
-    "FORMATS", "OF_ONE", "WITH_IDS", "WITH_TIMES", "Format", "Write", "choose_formats", "join_formats",
-    "read_transcripts", "texts_by_id",
+    "FORMATS", "OF_ONE", "WITH_IDS", "WITH_TIMES", "Format", "Write", "check_joins", "choose_formats",
+    "join_formats", "read_transcripts", "texts_by_id",
 ]  # fmt: skip
 
 log = logging.getLogger("asr")
@@ -78,6 +78,23 @@ def choose_formats(given: Sequence[str], default: str, folder: Path | None) -> l
             f"--format {','.join(names)}: several formats need a folder. Add --output-dir DIR."
         )
     return names
+
+
+def check_joins(name: str, recordings: int) -> None:
+    """Refuse several recordings on stdout in a format whose files have one.
+
+    Args:
+        name: of the format.
+        recordings: how many there are.
+
+    Raises:
+        SettingsError: there are more than the format takes.
+    """
+    if recordings > 1 and not FORMATS[name].joins:
+        raise SettingsError(
+            f"--format {name}: a file of this format has one recording, not {recordings}. Add "
+            f"--output-dir DIR, which gets a file for each."
+        )
 
 
 def join_formats(arguments: Sequence[str]) -> list[str]:
@@ -153,7 +170,7 @@ def texts_by_id(path: Path) -> dict[str, str]:
     failed = sum(bool(one.error) for one in transcripts)
     if failed:
         log.warning("%s: %d recordings could not be transcribed: empty transcripts.", path, failed)
-    channels: dict[str, set[int | None]] = {}
+    channels: dict[str, set[int | str | None]] = {}
     for one in transcripts:
         channels.setdefault(one.id, set()).add(one.channel)
     texts: dict[str, str] = {}

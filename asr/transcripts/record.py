@@ -23,7 +23,8 @@ class RecordingTranscript:
         duration_s: length of the recording or part, seconds; None where a file does not have it.
         audio_filepath: the recording; "" where a file does not have it.
         offset_s: where the part begins in the recording, seconds.
-        channel: the one that was read, counted from 0; None is the mean of all.
+        channel: the one that was read, counted from 0, or its name in a ctm where that is no letter and no
+            number; None is the mean of all.
         hypotheses: all that the decoder found, best first, with their scores; () where a file has none.
         tiers: further intervals with texts, by the name of their kind, such as the phones of an alignment.
         confidence: of the whole; None where it has none.
@@ -37,7 +38,7 @@ class RecordingTranscript:
     duration_s: float | None = None
     audio_filepath: str = ""
     offset_s: float = 0.0
-    channel: int | None = None
+    channel: int | str | None = None
     hypotheses: tuple[Hypothesis, ...] = ()
     tiers: Mapping[str, tuple[Word, ...]] = field(default_factory=dict)
     confidence: float | None = None

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from asr.corpora.utterance import channel_name
+from asr.corpora.utterance import channel_name, channel_of
 from asr.decoding.hypothesis import Word
 from asr.errors import DataError
 from asr.files import read_lines
@@ -79,13 +79,6 @@ def _start_of_id(line: str) -> int:
     return found.start() if found else len(line)
 
 
-def _channel_number(name: str) -> int | None:
-    """The channel of a name of `channel_name`; None for other names, which mean the mix."""
-    if len(name) == 1 and "A" <= name.upper() <= "Z":
-        return ord(name.upper()) - ord("A")
-    return int(name) - 1 if name.isdigit() and name not in ("0", _MIXED) else None
-
-
 def format_ctm(transcript: RecordingTranscript) -> str:
     """A line for each word; "" where there is none."""
     lines = []
@@ -109,7 +102,7 @@ def read_ctm(path: Path) -> list[RecordingTranscript]:
         DataError: the file cannot be read, or a line is not recording, channel, start, duration, word and
             possibly a confidence, or holds alternatives.
     """
-    words: dict[tuple[str, str], list[Word]] = {}
+    words: dict[tuple[str, int | str], list[Word]] = {}
     for number, line in content_lines(path):
         fields = line.split()
         if "<ALT" in line:
@@ -129,16 +122,16 @@ def read_ctm(path: Path) -> list[RecordingTranscript]:
                 f"{path} line {number}: start {start}, duration {duration}. Expected seconds of at least 0."
             )
         word = Word(text, start_s, round(start_s + duration_s, 6), certainty)
-        words.setdefault((name, channel), []).append(word)
+        words.setdefault((name, channel_of(channel)), []).append(word)
     return [
         _from_words(name, channel, sorted(found, key=lambda word: word.start_s))
         for (name, channel), found in words.items()
     ]
 
 
-def _from_words(name: str, channel: str, words: list[Word]) -> RecordingTranscript:
+def _from_words(name: str, channel: int | str, words: list[Word]) -> RecordingTranscript:
     text = " ".join(word.text for word in words)
-    return RecordingTranscript(id=name, text=text, words=tuple(words), channel=_channel_number(channel))
+    return RecordingTranscript(id=name, text=text, words=tuple(words), channel=channel)
 
 
 def content_lines(path: Path) -> Iterable[tuple[int, str]]:

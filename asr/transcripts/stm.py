@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from asr.corpora.utterance import channel_name
+from asr.corpora.utterance import channel_name, channel_of
 from asr.errors import DataError, first_few
 from asr.transcripts.record import RecordingTranscript
 from asr.transcripts.sclite import content_lines, warn_about_optional_words
@@ -110,24 +110,29 @@ def texts_of_segments(
     Raises:
         DataError: a transcript has no times, or a recording has no segment.
     """
-    by_recording: dict[tuple[str, str], list[int]] = defaultdict(list)
+    by_recording: dict[tuple[str, int | str], list[int]] = defaultdict(list)
     for index, segment in enumerate(segments):
-        by_recording[segment.recording, segment.channel.upper()].append(index)
-    channels: dict[str, list[str]] = defaultdict(list)
+        by_recording[segment.recording, channel_of(segment.channel)].append(index)
+    channels: dict[str, list[int | str]] = defaultdict(list)
     for recording, channel in by_recording:
         channels[recording].append(channel)
+    recognised: dict[str, set[int | str | None]] = defaultdict(set)
+    for one in transcripts:
+        recognised[one.recording_id or one.id].add(one.channel)
     words: dict[int, list[str]] = defaultdict(list)
     found: set[str] = set()
     ignored = 0
     for one in transcripts:
         name = one.recording_id or one.id
         known = channels.get(name, [])
-        # with one channel on both sides its name does not matter: 1 and A are the same then
-        named = known[0] if len(known) == 1 else _channel_name(one, known)
-        if named is None:
+        # with one channel on both sides its name does not matter; the mean of all counts as the first
+        channel = known[0] if len(known) == len(recognised[name]) == 1 else one.channel or 0
+        if channel not in known:
+            what = f"channel {channel_name(channel)} of {name}" if known else name
+            there = [channel_name(other) for other in known] or [*channels]
             raise DataError(
-                f"{path}: {name} has no segment in {reference}, which has {first_few([*channels])}. "
-                "Expected the same recordings and channels in both."
+                f"{path}: {what} has no segment in {reference}, which has {first_few(there)}. Expected the "
+                "same recordings and channels in both."
             )
         if one.text and not one.words:
             raise DataError(
@@ -137,7 +142,9 @@ def texts_of_segments(
         found.add(name)
         for word in sorted(one.words, key=lambda word: word.start_s):
             middle_s = one.offset_s + (word.start_s + word.end_s) / 2
-            nearest = min(by_recording[name, named], key=lambda index: _distance_s(segments[index], middle_s))
+            nearest = min(
+                by_recording[name, channel], key=lambda index: _distance_s(segments[index], middle_s)
+            )
             ignored += segments[nearest].text is None
             words[nearest].append(word.text)
     if missing := [name for name in channels if name not in found]:
@@ -148,12 +155,6 @@ def texts_of_segments(
     if ignored:
         log.info("%s: %d words are in segments that are not scored, and left out.", path, ignored)
     return [" ".join(words[index]) for index in range(len(segments))]
-
-
-def _channel_name(transcript: RecordingTranscript, known: Sequence[str]) -> str | None:
-    """That of the reference; a channel is named by letter or number, from A or 1."""
-    number = transcript.channel or 0
-    return next((name for name in (str(number + 1), channel_name(number)) if name in known), None)
 
 
 def _distance_s(segment: StmSegment, time_s: float) -> float:

@@ -2,6 +2,7 @@ import multiprocessing
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,24 +15,25 @@ import torch
 
 from asr.batching.batches import Batch, BatchConfig, Batches
 from asr.batching.cache import read_waveform
-from asr.batching.examples import Example
+from asr.batching.examples import Examples
 from asr.corpora.utterance import Utterance
 from asr.errors import AudioError, DataError, SettingsError
 from asr.frontend.augment import AugmentConfig
 from asr.frontend.augment.mel_warp import warp_mel
 from asr.frontend.features import log_mel
 from tests.batching.test_sampler import lengths_like_librispeech
-from tests.training.conftest import FEATURES, PLAIN, example, examples_of, write_tones
+from tests.training.conftest import FEATURES, PLAIN, examples_of, silent, write_tones
 
 UNCACHED = BatchConfig(seconds=100.0, cache_dir=None, workers=0)
 AUGMENT = AugmentConfig()
 
 
-def many(count: int = 700) -> list[Example]:
-    return [
-        example(f"u{number}", seconds, tokens=1 + number % 7)
-        for number, seconds in enumerate(lengths_like_librispeech(count).tolist())
-    ]
+def many(count: int = 700, speeds: Sequence[float] = AUGMENT.speeds) -> Examples:
+    lengths = lengths_like_librispeech(count).tolist()
+    return examples_of(
+        [silent(f"u{number}", seconds, tokens=1 + number % 7) for number, seconds in enumerate(lengths)],
+        speeds,
+    )
 
 
 def plans(seed: int = 1, epoch: int = 1, rank: int = 0, world_size: int = 1) -> list[tuple[int, ...]]:
@@ -49,7 +51,7 @@ def test_plan_is_a_function_of_seed_and_epoch() -> None:
 
 def test_speed_counts_in_the_plan() -> None:
     """Guards the limit against utterances that speed perturbation makes longer."""
-    batches = Batches(many(), FEATURES, UNCACHED, AugmentConfig(speeds=(0.5,)), seed=1)
+    batches = Batches(many(speeds=(0.5,)), FEATURES, UNCACHED, AugmentConfig(speeds=(0.5,)), seed=1)
     for planned in batches.plan(1):
         longest = max(2 * batches.examples[index].utterance.duration for index in planned.indices)
         assert len(planned.indices) * longest <= 100.0 or len(planned.indices) == 1
@@ -58,7 +60,7 @@ def test_speed_counts_in_the_plan() -> None:
 def test_silence_counts_in_the_plan() -> None:
     """Guards the limit against utterances that silence makes longer; the lengths of both ends are known."""
     augment = AugmentConfig(speeds=(1.0,), silence_share=0.7, silence_s=(1.0, 4.0))
-    batches = Batches(many(), FEATURES, UNCACHED, augment, seed=1)
+    batches = Batches(many(speeds=(1.0,)), FEATURES, UNCACHED, augment, seed=1)
     silences = 0
     for planned in batches.plan(2):
         lengths = []
@@ -78,12 +80,11 @@ def test_trimming_leaves_enough_steps(tmp_path: Path) -> None:
     samples = np.zeros(8000, np.float32)
     samples[3000:5000] = 0.1
     soundfile.write(path, samples, 8000)
-    utterance = Utterance(id="a", audio_filepath=path, duration=1.0, text="a")
     augment = AugmentConfig(speeds=(1.0,), silence_share=1.0, silence_s=(-0.3, -0.3))
     frames = []
-    for min_samples in (0, 3200, 3201, 8000):
-        examples = [Example(utterance, "a", (1,), min_samples=min_samples)]
-        batches = Batches(examples, FEATURES, UNCACHED, augment, seed=1)
+    for tokens in (1, 11, 12, 26):  # a step each: 3200 samples make 11, and the whole recording 26
+        utterance = replace(silent("a", 1.0, tokens), audio_filepath=path)
+        batches = Batches(examples_of([utterance]), FEATURES, UNCACHED, augment, seed=1)
         (batch,) = batches.load(batches.plan(1))
         frames.append(int(batch.frame_lengths[0]))
     assert frames == [41, 41, 101, 101]
@@ -91,7 +92,8 @@ def test_trimming_leaves_enough_steps(tmp_path: Path) -> None:
 
 def test_speeds_are_drawn_from_those_that_fit() -> None:
     """Guards the slow-only utterances of the preflight, and that all allowed speeds occur."""
-    batches = Batches([example("u", 2.0, top_speed=1.0)], FEATURES, UNCACHED, AUGMENT, seed=1)
+    slow = silent("u", 2.0, tokens=48)  # of 51 steps, and 46 at speed 1.1
+    batches = Batches(examples_of([slow], AUGMENT.speeds), FEATURES, UNCACHED, AUGMENT, seed=1)
     drawn = Counter(
         batches.dataset.conditions([batches.examples[0]], epoch)[0].speed for epoch in range(1, 100)
     )
@@ -300,7 +302,7 @@ def test_unaugmented_epoch_of_a_training_set(tones: list[Utterance], tmp_path: P
 
 def test_batch_of_empty_transcripts_only() -> None:
     """Guards the loss a token against a division by zero tokens."""
-    batches = Batches([example("u", 2.0, tokens=0)], FEATURES, UNCACHED, PLAIN, seed=1)
+    batches = Batches(examples_of([silent("u", 2.0, tokens=0)]), FEATURES, UNCACHED, PLAIN, seed=1)
     assert [planned.global_tokens for planned in batches.plan(1)] == [1]
 
 

@@ -9,7 +9,7 @@ import soundfile
 import torch
 
 from asr.batching.batches import BatchConfig, Batches
-from asr.batching.examples import Example
+from asr.batching.examples import TextConfig, learn_tokenizer, make_examples
 from asr.cli import main
 from asr.corpora.manifest import read_manifest
 from asr.frontend.audio import read_audio
@@ -37,8 +37,9 @@ def training_batches(
     manifest: Path, epoch: int, seed: int, cache_dir: Path | None, config: AugmentConfig = CONFIG
 ) -> dict[str, torch.Tensor]:
     """Each utterance's part of the training's batches: samples without a cache, else features."""
-    examples = [Example(utterance, "a", (1,), top_speed=1.1) for utterance in read_manifest(manifest)]
-    batches = Batches(examples, FeatureConfig(), BatchConfig(cache_dir=cache_dir), config, seed=seed)
+    utterances, text, features = read_manifest(manifest), TextConfig(), FeatureConfig()
+    examples = make_examples(utterances, learn_tokenizer(utterances, text), text, features, 4, config.speeds)
+    batches = Batches(examples, features, BatchConfig(cache_dir=cache_dir), config, seed=seed)
     rows = {}
     for batch in batches.load(batches.plan(epoch)):
         examples = batch.waveforms if cache_dir is None else batch.features(FeatureConfig())

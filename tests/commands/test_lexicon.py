@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from asr.batching.examples import TextConfig, learn_tokenizer
 from asr.cli import main
-from asr.commands.lexicon import LexiconApplySettings, _names, run_apply
+from asr.commands.lexicon import LexiconApplySettings, run_apply
 from asr.corpora.utterance import Utterance
 from asr.text.lexicon import parse_lexicon, read_lexicon
 
@@ -200,20 +200,6 @@ def test_bad_input(
     assert complaint in log
     assert [line for line in log.splitlines() if line.startswith("error: ")] == log.splitlines()[-1:]
     assert sorted(tmp_path.iterdir()) == before
-
-
-@pytest.mark.parametrize(
-    ("paths", "names"),
-    [
-        (["runs/lexicon/dot/model.safetensors"], ["dot"]),
-        (["runs/dot/model.safetensors", "runs/ctc/model.safetensors"], ["dot", "ctc"]),
-        (["a.safetensors", "b.safetensors"], ["a", "b"]),
-        (["x/a/y.safetensors", "x/b/a.safetensors", "a/c/a.safetensors"], None),
-    ],
-)
-def test_names_of_networks(paths: list[str], names: list[str] | None) -> None:
-    """A lone network had the name of the topmost folder, "runs"."""
-    assert _names([Path(path) for path in paths]) == (names or paths)
 
 
 def test_help(capsys: pytest.CaptureFixture[str]) -> None:

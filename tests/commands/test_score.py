@@ -86,6 +86,28 @@ def test_segments_of_an_stm(tmp_path: Path, caplog: pytest.LogCaptureFixture) ->
     assert "2 words are in segments that are not scored" in caplog.text
 
 
+def test_channels_of_an_stm(tmp_path: Path) -> None:
+    """Channels with names other than A and 1, of which the first was taken; sclite compares any names."""
+    (tmp_path / "ref.stm").write_text("".join(f"talk {name} anna 0 2 {name}\n" for name in ("1", "B", "far")))
+    (tmp_path / "hyp.ctm").write_text("talk A 0.1 0.4 1\ntalk 2 0.1 0.4 B\ntalk far 0.1 0.4 far\n")
+    result = run(ScoreSettings(tmp_path / "ref.stm", tmp_path / "hyp.ctm", normalizer="verbatim"))
+    assert "%WER 0.00 [ 0 / 3" in result
+    (tmp_path / "hyp.ctm").write_text("talk near 0.1 0.4 far\n")
+    with pytest.raises(DataError, match=r"channel near of talk has no segment in .*, which has A, B, far"):
+        run(ScoreSettings(tmp_path / "ref.stm", tmp_path / "hyp.ctm"))
+
+
+def test_a_channel_that_the_stm_lacks(tmp_path: Path) -> None:
+    """The other side of a call counted as words that were inserted in this one; with one channel on both
+    sides, its name does not matter."""
+    (tmp_path / "ref.stm").write_text("call 1 anna 0 2 a\n")
+    (tmp_path / "hyp.ctm").write_text("call far 0.1 0.4 a\n")
+    assert "%WER 0.00" in run(ScoreSettings(tmp_path / "ref.stm", tmp_path / "hyp.ctm"))
+    (tmp_path / "hyp.ctm").write_text("call A 0.1 0.4 a\ncall B 0.1 0.4 b\n")
+    with pytest.raises(DataError, match=r"channel B of call has no segment in .*, which has A\."):
+        run(ScoreSettings(tmp_path / "ref.stm", tmp_path / "hyp.ctm"))
+
+
 @pytest.mark.parametrize(
     ("line", "complaint"),
     [

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import torch
 from safetensors import safe_open
 
 from asr.batching.batches import BatchConfig, Batches
-from asr.batching.examples import Example, Examples, TextConfig, learn_tokenizer, make_examples
+from asr.batching.examples import Examples, TextConfig, learn_tokenizer, make_examples
 from asr.corpora.manifest import write_manifest
 from asr.corpora.utterance import Utterance
 from asr.device import use_precision
@@ -21,6 +22,7 @@ from asr.frontend.augment import AugmentConfig
 from asr.frontend.features import FeatureConfig
 from asr.model.acoustic import AcousticModel, ModelSettings
 from asr.model.encoder import EncoderConfig
+from asr.text.characters import CharTokenizer
 from asr.training import diagnostics
 from asr.training.config import TrainConfig
 from asr.training.context import TrainingContext
@@ -90,14 +92,13 @@ def write_tones(folder: Path, texts: Sequence[str], letter_s: float = 0.12) -> l
 
 def examples_of(utterances: Sequence[Utterance], speeds: Sequence[float] = (1.0,)) -> Examples:
     """Examples in the settings of these tests."""
-    text = TextConfig()
-    return make_examples(utterances, learn_tokenizer(utterances, text), text, FEATURES, 4, speeds)
+    return make_examples(utterances, CharTokenizer.from_texts(TONES), TextConfig(), FEATURES, 4, speeds)
 
 
-def example(name: str, seconds: float, tokens: int = 2, top_speed: float = 2.0) -> Example:
-    """An example without audio, for plans."""
-    utterance = Utterance(id=name, audio_filepath=Path("none.wav"), duration=seconds, text="a")
-    return Example(utterance, "a", (1,) * tokens, top_speed)
+def silent(name: str, seconds: float, tokens: int = 2) -> Utterance:
+    """An utterance without audio, for plans."""
+    text = "".join(islice(cycle("ab"), tokens))
+    return Utterance(id=name, audio_filepath=Path("none.wav"), duration=seconds, text=text)
 
 
 @pytest.fixture(scope="session")
@@ -116,7 +117,7 @@ def make_trainer(tones: list[Utterance], tmp_path: Path) -> Callable[..., Traine
         name: str = "run",
         *,
         augment: AugmentConfig = PLAIN,
-        examples: Sequence[Example] | None = None,
+        examples: Examples | None = None,
         workers: int = 0,
         encoder: EncoderConfig = ENCODER,
         features: FeatureConfig = FEATURES,
@@ -134,7 +135,7 @@ def make_trainer(tones: list[Utterance], tmp_path: Path) -> Callable[..., Traine
         )
         batch = BatchConfig(seconds=2.0, cache_dir=tmp_path / "features", workers=workers)
         train = Batches(chosen, features, batch, augment, seed=settings.seed)
-        dev = Batches(make_examples(tones, tokenizer, text, features, 4)[:4], features, batch, None, seed=0)
+        dev = Batches(make_examples(tones[:4], tokenizer, text, features, 4), features, batch, None, seed=0)
         torch.manual_seed(settings.seed)
         model = AcousticModel(ModelSettings(features, replace(encoder), tokenizer, "english"))
         precision = use_precision(settings.precision, ALONE.device)

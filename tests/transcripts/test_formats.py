@@ -139,7 +139,7 @@ def test_ctm_by_hand(tmp_path: Path) -> None:
     first, second, third = read_ctm(path)
     assert (first.id, first.channel, first.text) == ("b", 0, "one two")
     assert first.words == (Word("one", 1.0, 1.5, 1.0), Word("two", 1.5, 1.7, 0.5))
-    assert (second.id, second.channel, second.text) == ("a", None, "x")
+    assert (second.id, second.channel, second.text) == ("a", 0, "x")
     assert (third.id, third.channel, third.text) == ("b", 1, "other")
     assert texts_by_id(path) == {"b-A": "one two", "a": "x", "b-B": "other"}
 
@@ -147,13 +147,25 @@ def test_ctm_by_hand(tmp_path: Path) -> None:
 def test_ctm_round_trip(tmp_path: Path) -> None:
     """Times, confidences or channels that change on the way."""
     written = [
-        transcript(),
+        transcript(channel=0),
         transcript(WORDS[:1], id="b", channel=0),
         transcript(WORDS[1:], id="b", channel=1),
     ]
     path = write(tmp_path, "a.ctm", "".join(map(format_ctm, written)))
     for found, one in zip(read_ctm(path), written, strict=True):
         assert (found.id, found.channel, found.words) == (one.id, one.channel, one.words)
+
+
+def test_channels_of_a_ctm(tmp_path: Path) -> None:
+    """1 taken for the mix of the channels in a recording that has a 2; other names taken for the mix, so that
+    two of them were one id twice."""
+    lines = ["talk 1 0 1 a", "talk 2 0 1 b", "talk far 0 1 c", "talk near 0 1 d", "talk 0 0 1 e"]
+    path = write(tmp_path, "numbers.ctm", "\n".join(lines))
+    assert [one.channel for one in read_ctm(path)] == [0, 1, "far", "near", "0"]
+    expected = {"talk-A": "a", "talk-B": "b", "talk-far": "c", "talk-near": "d", "talk-0": "e"}
+    assert texts_by_id(path) == expected
+    path = write(tmp_path, "letters.ctm", "\n".join(["talk A 0 1 a", "talk b 0 1 b", *lines[2:]]))
+    assert texts_by_id(path) == expected
 
 
 def test_trn_by_hand(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from asr.batching.examples import Example, TextConfig
+from asr.batching.examples import Examples, TextConfig
 from asr.errors import DataError, SettingsError
 from asr.lm.text_files import read_blocks
 from asr.model.acoustic import AcousticModel
@@ -32,7 +32,7 @@ def check_denominator_text(criterion: str, config: TextConfig) -> None:
         )
 
 
-def estimate_denominator(model: AcousticModel, examples: Sequence[Example], config: TextConfig) -> None:
+def estimate_denominator(model: AcousticModel, examples: Examples, config: TextConfig) -> None:
     """Estimate a model's denominator LM, if it has one, and log how well it predicts the transcripts.
 
     Args:

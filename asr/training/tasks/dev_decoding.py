@@ -5,7 +5,7 @@ gets better. What is decoded is the same at each validation: utterances spread o
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from asr.batching.batches import Batch
-from asr.batching.examples import Example
+from asr.batching.examples import Examples
 from asr.decoding.config import BeamConfig, DecoderSettings, GivenDecodingWeights
 from asr.decoding.decoder import build_decoder
 from asr.errors import SettingsError, check_number
@@ -74,9 +74,9 @@ class DevDecoder:
         AsrError: a file cannot be used, or does not fit the model.
     """
 
-    def __init__(self, config: DevDecodingConfig, model: AcousticModel, examples: Sequence[Example]) -> None:
+    def __init__(self, config: DevDecodingConfig, model: AcousticModel, examples: Examples) -> None:
         settings = model.settings
-        by_id = sorted((example.utterance for example in examples), key=lambda utterance: utterance.id)
+        by_id = sorted(examples.utterances(), key=lambda utterance: utterance.id)
         count = min(config.dev_utterances or len(by_id), len(by_id))
         chosen = [by_id[number * len(by_id) // count] for number in range(count)]
         self.references: Mapping[str, str] = {
