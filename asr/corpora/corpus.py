@@ -22,11 +22,14 @@ from asr.frontend.audio_files import AUDIO_SUFFIXES
 from asr.text.normalize import in_language, normalize
 
 __all__ = [
-    "Collector", "Corpus", "LeftOut", "Reading", "audio_by_stem", "check_root", "find_folder", "hold_out",
-    "of_splits",
+    "SEGMENT_OVERSHOOT_S", "Collector", "Corpus", "LeftOut", "Reading", "audio_by_stem", "check_root",
+    "find_folder", "hold_out", "of_splits", "unreadable_audio",
 ]  # fmt: skip
 
 log = logging.getLogger("asr")
+
+SEGMENT_OVERSHOOT_S = 0.5
+"""Seconds that a segment may end after its recording, as in Kaldi's extract-segments."""
 
 _SUFFIXES = (*AUDIO_SUFFIXES, ".sph", ".wv1", ".g722")  # NIST's, and what public corpora have besides
 _SPLITS = ("train", "dev", "test")
@@ -251,7 +254,7 @@ class Collector:
         splits = {split: list(utterances) for split, utterances in self._splits.items()}
         for (split, audio, identifier, text, speaker), duration in zip(self._clips, seconds, strict=True):
             if isinstance(duration, AudioError):
-                self.leave_out(audio, f"unreadable audio: {str(duration).removeprefix(f'{audio}: ')}")
+                self.leave_out(audio, unreadable_audio(audio, duration))
             elif duration <= 0:
                 self.leave_out(audio, "audio without a sample")
             else:
@@ -268,6 +271,11 @@ class Collector:
         names = sorted(splits, key=lambda name: order.get(name, len(order)))
         code = re.match("([a-z]{2,3})(?![a-z])", language)
         return Reading({name: splits[name] for name in names}, self.left_out, code[1] if code else "")
+
+
+def unreadable_audio(audio: Path, error: AudioError) -> str:
+    """Why a recording that cannot be read is left out."""
+    return f"unreadable audio: {str(error).removeprefix(f'{audio}: ')}"
 
 
 def of_splits(splits: Splits) -> Reading:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from asr.corpora.corpus import Collector, LeftOut, hold_out
+from asr.corpora.corpus import SEGMENT_OVERSHOOT_S, Collector, LeftOut, hold_out, unreadable_audio
 from asr.corpora.durations import measure
 from asr.corpora.folder_files import Clip, FolderFiles, SegmentReader, recording_name
 from asr.corpora.layouts import LAYOUTS
@@ -36,7 +36,6 @@ _SPLITS = {
     "validated": "train", "test": "test", "testing": "test", "eval": "test",
 }  # fmt: skip
 _NO_SPEAKER = frozenset({"wav", "wavs", "flac", "clips", "audio", "recordings", "data", *_SPLITS})
-_OVERSHOOT_S = 0.5  # that a segment may end after its recording, as in Kaldi's extract-segments
 _ENDINGS = 4  # that a message names
 _LARGEST_SHARE = 0.25  # of the utterances, that a held-out speaker may have
 
@@ -344,12 +343,12 @@ def _collect(clips: Sequence[Clip], splits: Sequence[str], files: FolderFiles) -
         if not clip.is_part:
             collector.add(split, clip.id, clip.audio, clip.text, clip.speaker)
         elif isinstance(length, AudioError):
-            files.leave_out(clip.audio, f"unreadable audio: {str(length).removeprefix(f'{clip.audio}: ')}")
+            files.leave_out(clip.audio, unreadable_audio(clip.audio, length))
         else:
             length = length or 0.0
             end = min(clip.end or float("inf"), length)
             shown = clip.source.suffix.lower() in files.readers  # a subtitle may stay after the last word
-            overshoots = not shown and clip.end is not None and clip.end > length + _OVERSHOOT_S
+            overshoots = not shown and clip.end is not None and clip.end > length + SEGMENT_OVERSHOOT_S
             if end - clip.offset <= 0.02 or overshoots:
                 ended = clip.end is not None and clip.end <= clip.offset
                 why = "ends before it begins" if ended else "begins after the end of its recording"

@@ -21,7 +21,15 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from asr.corpora.corpus import Collector, Corpus, Reading, audio_by_stem, find_folder
+from asr.corpora.corpus import (
+    SEGMENT_OVERSHOOT_S,
+    Collector,
+    Corpus,
+    Reading,
+    audio_by_stem,
+    find_folder,
+    unreadable_audio,
+)
 from asr.corpora.download import Archive, openslr
 from asr.corpora.durations import measure
 from asr.corpora.utterance import Utterance
@@ -34,7 +42,6 @@ _LICENCE = "CC BY-NC-ND 3.0"
 # [NOISE] {NOISE} <unk> <sil>, and the (2) of to(2)
 _MARKS = re.compile(r"\[[^\]]*\]|\{[^}]*\}|<[^>]*>|\([^)]*\)")
 _SUFFIX = re.compile(r"(\w) '(\w)")  # it 's
-_OVERSHOOT_S = 0.5  # that a segment may end after its recording, as in Kaldi's extract-segments
 
 
 def _read(title: str, name: str, below: str, root: Path | None, parts: Sequence[str]) -> Reading:
@@ -61,8 +68,7 @@ def _read(title: str, name: str, below: str, root: Path | None, parts: Sequence[
                 found.leave_out(path, "transcript without audio")
                 continue
             if isinstance(length, AudioError):
-                why = str(length).removeprefix(f"{audio[talk]}: ")
-                found.leave_out(audio[talk], f"unreadable audio: {why}")
+                found.leave_out(audio[talk], unreadable_audio(audio[talk], length))
                 continue
             for number, line in enumerate(read_lines(path), start=1):
                 if line.strip() and not line.startswith(";;"):
@@ -85,7 +91,7 @@ def _add(found: Collector, split: str, audio: Path, length: float, line: str, wh
         found.leave_out(where, "to be ignored, says the corpus", expected=True)
     elif not 0 <= begin < end:
         found.leave_out(where, "ends before it begins")
-    elif begin >= length or end > length + _OVERSHOOT_S:
+    elif begin >= length or end > length + SEGMENT_OVERSHOOT_S:
         found.leave_out(where, f"after the end of its recording: at {length:g} s")
     else:
         found.add_segment(

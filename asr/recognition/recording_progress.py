@@ -70,11 +70,9 @@ class RecordingProgress:
             seconds: of the recordings; where segments overlap, once.
             shares: of recordings, such as 1.5 for one and half of the next.
         """
-        self._used, self._seconds, self._shares = (
-            self._used + ended,
-            self._seconds + seconds,
-            self._shares + shares,
-        )
+        self._used += ended
+        self._seconds += seconds
+        self._shares += shares
         silent = len(self._without_speech)
         done, in_parts = self._used + self._unusable + silent, self._shares + self._unusable + silent
         if self._total == 1 and not done:
