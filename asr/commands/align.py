@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from asr.commands.arguments import Formats, OutputDir
+from asr.commands.common_options import Formats, OutputDir
 from asr.corpora.manifest import read_manifest
 from asr.corpora.recording_list import NamedRecording, list_recordings
 from asr.corpora.utterance import Utterance

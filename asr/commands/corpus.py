@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from asr.commands.arguments import Rules
+from asr.commands.common_options import Rules
 from asr.commands.options import check_folder
 from asr.corpora.arrow import ArrowManifest, write_arrow
 from asr.corpora.catalogue import CORPORA, find_corpus

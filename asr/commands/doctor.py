@@ -7,7 +7,7 @@ from typing import Annotated
 
 import tyro
 
-from asr.commands.arguments import BatchSeconds, Device, Rules
+from asr.commands.common_options import BatchSeconds, Device, Rules
 from asr.commands.options import check_folder, check_output
 from asr.corpora.manifest import write_manifest
 from asr.device import choose_device, usable_cores

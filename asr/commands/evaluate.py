@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from asr.commands.arguments import BatchSeconds, Device, ModelName
+from asr.commands.common_options import BatchSeconds, Device, ModelName
 from asr.commands.options import check_output
 from asr.corpora.left_out import OnError
 from asr.corpora.manifest import read_fields, read_manifest, read_usable

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import tyro
 
-from asr.commands.arguments import ModelName
+from asr.commands.common_options import ModelName
 from asr.commands.options import check_output
 from asr.corpora.manifest import read_manifest
 from asr.decoding.config import DecoderSettings

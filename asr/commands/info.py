@@ -6,7 +6,7 @@ from typing import Any
 
 import tyro
 
-from asr.commands.arguments import ModelName
+from asr.commands.common_options import ModelName
 from asr.model.acoustic import AcousticModel
 from asr.model.saved import load_model, settings_record
 from asr.model.shipped import find_model

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from asr.commands.arguments import Rules, TextFiles
+from asr.commands.common_options import Rules, TextFiles
 from asr.commands.options import check_output
 from asr.errors import SettingsError
 from asr.lm.interface import Unit

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import tyro
 
-from asr.commands.arguments import Rules, TextFiles
+from asr.commands.common_options import Rules, TextFiles
 from asr.commands.options import check_output
 from asr.errors import SettingsError
 from asr.training.charrnn import CharRnnSettings, held_out, read_text, train_charrnn

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import tyro
 
-from asr.commands.arguments import Rules
+from asr.commands.common_options import Rules
 from asr.commands.text_scores import score_texts
 from asr.errors import SettingsError
 

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import tyro
 
-from asr.commands.arguments import Device, ModelName, Threads
+from asr.commands.common_options import Device, ModelName, Threads
 from asr.decoding.config import DecoderSettings
 from asr.decoding.decoder import build_decoder
 from asr.device import choose_device, limit_cores, usable_cores

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 import tyro
 from numpy.typing import NDArray
 
-from asr.commands.arguments import Device, ModelName, Threads
+from asr.commands.common_options import Device, ModelName, Threads
 from asr.decoding.config import DecoderSettings
 from asr.device import limit_cores
 from asr.errors import SettingsError

@@ -12,7 +12,7 @@ from typing import Annotated
 import tyro
 
 from asr import __version__
-from asr.commands.arguments import BatchSeconds, Device, Formats, ModelName, OutputDir, Threads
+from asr.commands.common_options import BatchSeconds, Device, Formats, ModelName, OutputDir, Threads
 from asr.corpora.manifest_fields import Channels
 from asr.corpora.recording_list import NamedRecording, list_recordings
 from asr.decoding.config import DecoderSettings

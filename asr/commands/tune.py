@@ -8,7 +8,7 @@ from typing import Annotated
 
 import tyro
 
-from asr.commands.arguments import BatchSeconds, Device
+from asr.commands.common_options import BatchSeconds, Device
 from asr.corpora.manifest import read_manifest
 from asr.decoding.config import DecoderSettings
 from asr.decoding.decoder import DescribedDecoder, build_decoder

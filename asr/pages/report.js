@@ -1,8 +1,8 @@
 // The utterances of the page: lists, search, keyboard, sound, and the pictures of the one that is open.
 "use strict";
 
-const { utterances, lists, unit, ...rest } = JSON.parse(document.getElementById("data").textContent);
-const detailed = new Set(rest.detailed);
+const { utterances, lists, unit, detailed: withMedia } = JSON.parse(document.getElementById("data").textContent);
+const detailed = new Set(withMedia);
 lists.all = utterances.map((_, number) => number);
 const list = document.getElementById("list"), more = document.getElementById("more");
 const search = document.querySelector("input[type=search]");
