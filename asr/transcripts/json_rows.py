@@ -32,6 +32,8 @@ def format_json(transcript: RecordingTranscript, *, nbest: int = 1) -> str:
     row: dict[str, object] = {"audio_filepath": transcript.audio_filepath}
     if transcript.id != Path(transcript.audio_filepath).stem:
         row = {"id": transcript.id, **row}
+    if transcript.recording_id:
+        row["recording_id"] = transcript.recording_id
     if transcript.offset_s:
         row["offset"] = round(transcript.offset_s, 3)
     row["duration"] = round(transcript.duration_s or 0.0, 3)
@@ -139,6 +141,7 @@ def _transcript(row: Any, where: str) -> RecordingTranscript:
             audio_filepath=audio,
             offset_s=float(row.get("offset") or 0.0),
             channel=None if channel is None else int(channel),
+            recording_id=str(row.get("recording_id") or ""),
             error=str(row.get("error") or ""),
         )
     except (AttributeError, KeyError, TypeError, ValueError) as error:

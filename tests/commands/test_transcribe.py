@@ -426,10 +426,14 @@ def test_channels(tones: Any, tmp_path: Path, run: Any) -> None:
     assert run(*command, "separate")[1] == "ab c\ncab\n"
     assert run(*command, "first")[1] == "ab c\n"
     assert run(*command, "separate", "--ids")[1] == "call-A ab c\ncall-B cab\n"
-    rows = [json.loads(line) for line in run(*command, "separate", "--format", "json")[1].splitlines()]
+    both = tmp_path / "both.jsonl"
+    both.write_text(run(*command, "separate", "--format", "json")[1])
+    rows = [json.loads(line) for line in both.read_text().splitlines()]
     assert [(row["id"], row["channel"], row["text"]) for row in rows] == [
         ("call-A", 0, "ab c"), ("call-B", 1, "cab"),
     ]  # fmt: skip
+    (tmp_path / "ref.stm").write_text("call B ben 0 9 cab\ncall A anna 0 9 ab c\n")
+    assert "%WER 0.00 [ 0 / 3" in run("score", tmp_path / "ref.stm", both)[1]
     ctm = run(*command, "separate", "--format", "ctm")[1].splitlines()
     assert [line.split()[:2] for line in ctm] == [["call", "A"], ["call", "A"], ["call", "B"]]
     assert run(*command, "separate", "--output-dir", tmp_path / "out")[0] == 0
