@@ -77,12 +77,15 @@ class Batch:
     warps: Tensor | None = None  # (batch,) float64 factors of the mel bands' frequencies; None: all 1
     waveforms: Tensor | None = None  # (uncached, samples)
     waveform_rows: Tensor | None = None  # (uncached,) int64 rows of `cached_features`
+    second_masks: Masks | None = None  # of a second view of each utterance, for a loss that compares two
 
     @staticmethod
     def from_fields(fields: Mapping[str, Any]) -> "Batch":
         """A batch from the fields that `dataclasses.asdict` gives, as a file bad_update_N.pt keeps them."""
-        masks = Masks(**fields["masks"]) if fields["masks"] else None
-        return Batch(**{**fields, "masks": masks})
+        masks = {
+            name: Masks(**fields[name]) if fields.get(name) else None for name in ("masks", "second_masks")
+        }
+        return Batch(**{**fields, **masks})
 
     @property
     def global_size(self) -> float:
@@ -108,6 +111,18 @@ class Batch:
         if half == 0:
             return None
         return self._rows(0, half), self._rows(half, len(self.ids))
+
+    def both_views(self) -> "Batch":
+        """A batch of the first view of each utterance, and after them the second one of each."""
+        size = len(self.ids)
+        both = self._map(lambda tensor: tensor.repeat(2, *[1] * (tensor.dim() - 1)))
+        if self.waveform_rows is not None:
+            both = replace(both, waveform_rows=torch.cat((self.waveform_rows, self.waveform_rows + size)))
+        if self.masks is not None and self.second_masks is not None:
+            first, second = self.masks, self.second_masks
+            masks = Masks(torch.cat((first.time, second.time)), torch.cat((first.mel, second.mel)))
+            both = replace(both, masks=masks)
+        return replace(both, ids=2 * self.ids, second_masks=None)
 
     def features(self, config: FeatureConfig) -> Tensor:
         """(batch, frames, n_mels) log-mel frames; those that are not cached are computed on the device."""
@@ -149,13 +164,17 @@ class Batch:
         def changed(tensor: Tensor | None) -> Tensor | None:
             return None if tensor is None else change(tensor)
 
+        def changed_masks(masks: Masks | None) -> Masks | None:
+            return None if masks is None else Masks(change(masks.time), change(masks.mel))
+
         return replace(
             self,
             cached_features=changed(self.cached_features),
             frame_lengths=change(self.frame_lengths),
             tokens=change(self.tokens),
             token_lengths=change(self.token_lengths),
-            masks=None if self.masks is None else Masks(change(self.masks.time), change(self.masks.mel)),
+            masks=changed_masks(self.masks),
+            second_masks=changed_masks(self.second_masks),
             warps=changed(self.warps),
             waveforms=changed(self.waveforms),
             waveform_rows=changed(self.waveform_rows),
@@ -174,6 +193,7 @@ class Batches:
         rank: of the process whose shards are returned.
         world_size: processes that share every batch.
         device: where batches go.
+        two_views: draw masks of a second view of each utterance, too.
 
     Raises:
         AudioError: an utterance's audio cannot be read.
@@ -191,6 +211,7 @@ class Batches:
         rank: int = 0,
         world_size: int = 1,
         device: torch.device = CPU,
+        two_views: bool = False,
     ) -> None:
         shards = config.shards or world_size
         if shards % world_size:
@@ -223,7 +244,7 @@ class Batches:
             cache = open_cache(
                 config.cache_dir, examples.utterances(), features, sorted(speeds), config.cache_workers
             )
-        self.dataset = _BatchDataset(examples, features, augmenter, cache)
+        self.dataset = _BatchDataset(examples, features, augmenter, cache, two_views)
         self.loader: Loader[Batch] = Loader(self.dataset, self.workers, pin_memory=on_gpu)
         self.sampler = Sampler(
             examples.columns, config.seconds, augment,
@@ -257,8 +278,10 @@ class _BatchDataset(Dataset[Batch | AsrError]):
         features: FeatureConfig,
         augmenter: Augmenter | None,
         cache: FeatureCache | None,
+        two_views: bool,
     ) -> None:
         self.examples, self.features, self.augmenter, self.cache = examples, features, augmenter, cache
+        self.two_views = two_views
 
     def conditions(self, examples: Sequence[Example], epoch: int) -> list[Conditions]:
         """The conditions under which training reads some utterances in an epoch; each as if alone."""
@@ -291,7 +314,10 @@ class _BatchDataset(Dataset[Batch | AsrError]):
             frame_lengths=torch.tensor(lengths),
             tokens=torch.from_numpy(tokens),
             token_lengths=torch.tensor(token_lengths),
-            masks=self._masks(chosen, lengths, planned.epoch),
+            masks=self._masks(chosen, lengths, planned.epoch, "masks"),
+            second_masks=(
+                self._masks(chosen, lengths, planned.epoch, "second masks") if self.two_views else None
+            ),
             global_tokens=planned.global_tokens,
             global_seconds=planned.global_seconds,
             warps=torch.tensor(warps, dtype=torch.float64) if set(warps) != {1.0} else None,
@@ -342,12 +368,14 @@ class _BatchDataset(Dataset[Batch | AsrError]):
         require_one_window(len(waveform), self.features, name)
         return waveform
 
-    def _masks(self, chosen: Sequence[Example], lengths: Sequence[int], epoch: int) -> Masks | None:
+    def _masks(
+        self, chosen: Sequence[Example], lengths: Sequence[int], epoch: int, purpose: str
+    ) -> Masks | None:
         if self.augmenter is None or epoch < max(self.augmenter.config.masks_from_epoch, 1):
             return None
         drawn = []
         for example, frames in zip(chosen, lengths, strict=True):
-            rng = generator(self.augmenter.seed, epoch, example.utterance.id, "masks")
+            rng = generator(self.augmenter.seed, epoch, example.utterance.id, purpose)
             drawn.append(draw_masks(frames, self.features.n_mels, self.augmenter.config, rng))
         # Padding with zeros gives masks of width 0.
         time, mel = zip(*drawn, strict=True)

@@ -253,6 +253,40 @@ def test_cache_serves_what_is_not_changed(
     assert 0 < changed < len(tones)
 
 
+MASKED = replace(PLAIN, time_masks_per_s=3.0, mel_masks=2, masks_from_epoch=2)
+
+
+def test_second_view(tones: list[Utterance], tmp_path: Path) -> None:
+    """Guards the second view: the same sound under other masks, drawn for each utterance by itself; in halves
+    of a batch, too; and the first view's masks are those of a run with one view."""
+    config = BatchConfig(seconds=3.0, cache_dir=tmp_path, workers=0)
+    some = replace(ROOMS, time_masks_per_s=3.0, mel_masks=2)
+    one = load(tones, config, some, 2)
+    batches = Batches(examples_of(tones, some.speeds), FEATURES, config, some, seed=3, two_views=True)
+    for single, batch in zip(one, batches.load(batches.plan(2)), strict=True):
+        assert same(single, batch)
+        assert single.second_masks is None
+        assert not torch.equal(batch.masks.time, batch.second_masks.time)
+        for part in (batch, *(batch.split() or ())):
+            both, size = part.both_views(), len(part.ids)
+            assert both.ids == part.ids + part.ids
+            first, second = both.features(FEATURES).chunk(2)
+            torch.testing.assert_close(first, part.features(FEATURES))
+            torch.testing.assert_close(second, first)
+            assert torch.equal(both.masks.time[:size], part.masks.time)
+            assert torch.equal(both.masks.mel[size:], part.second_masks.mel)
+            assert torch.equal(both.tokens[size:], part.tokens)
+
+
+def test_second_view_before_masks_begin(tones: list[Utterance]) -> None:
+    """Guards the first epochs: without masks there is nothing to tell the views apart but dropout."""
+    batches = Batches(examples_of(tones), FEATURES, UNCACHED, MASKED, seed=3, two_views=True)
+    [batch] = batches.load(batches.plan(1))
+    assert batch.both_views().masks is None
+    [batch] = batches.load(batches.plan(2))
+    assert batch.both_views().masks is not None
+
+
 def test_warps_follow_their_utterances(tones: list[Utterance], tmp_path: Path) -> None:
     """Guards mel warping: a factor for each utterance, also on features that the device computes."""
     config = BatchConfig(seconds=3.0, cache_dir=None, workers=0)

@@ -18,6 +18,7 @@ from asr.device import HostCopy, autocast
 from asr.errors import DataError
 from asr.model.acoustic import AcousticModel
 from asr.model.encoder import step_count
+from asr.model.loss.consistency import consistency_loss
 from asr.model.loss.crf import crf_loss
 from asr.model.loss.ctc import blank_steps, ctc_loss, deterministic_ctc_loss
 from asr.model.saved import load_model, save_model
@@ -203,9 +204,17 @@ def speech_losses(
         precision: number format of the encoder's arithmetic.
         loss: of `loss_of`, to which it defaults.
     """
-    output = _forward(model, batch, precision, loss or loss_of(model))
+    loss = loss or loss_of(model)
+    weight = model.settings.encoder.loss.consistency_weight
+    if not weight:
+        output = _forward(model, batch, precision, loss)
+        losses = output.losses
+    else:
+        output = _forward(model, batch.both_views(), precision, loss)
+        steps = output.step_lengths[: len(batch.ids)]
+        losses = sum(output.losses.chunk(2)) / 2 + weight * consistency_loss(output.log_probs, steps)
     blanks = blank_steps(output.log_probs.detach(), output.step_lengths)
-    return TaskOutput(output.losses, {"blank": (blanks, output.step_lengths.sum())})
+    return TaskOutput(losses, {"blank": (blanks, output.step_lengths.sum())})
 
 
 class _BatchOutput(NamedTuple):

@@ -12,6 +12,8 @@ from asr.decoding.attention_decoder import token_log_probs
 from asr.errors import Interrupted
 from asr.model.acoustic import AcousticModel
 from asr.model.attention_decoder import AttentionDecoderConfig
+from asr.model.encoder import LossConfig
+from asr.model.loss.consistency import consistency_loss
 from asr.model.loss.ctc import ctc_loss
 from asr.model.saved import save_model
 from asr.text.characters import CharTokenizer
@@ -21,9 +23,36 @@ from asr.training.checkpoint import CHECKPOINT, load_checkpoint
 from asr.training.stopping import StopRequest
 from asr.training.tasks.speech import SpeechTask, validate
 from asr.training.trainer import Trainer
-from tests.training.conftest import ALONE, ENCODER, FEATURES, StopAfter, rows, same_tree
+from tests.training.conftest import ALONE, ENCODER, FEATURES, PLAIN, StopAfter, rows, same_tree
 
 Make = Callable[..., Trainer]
+MASKED = replace(PLAIN, time_masks_per_s=5.0, mel_masks=2, masks_from_epoch=1)
+
+
+def test_consistency(make_trainer: Make) -> None:
+    """Guards the loss of two views: the mean of what each has alone, and the weighted divergence."""
+    encoder = replace(ENCODER, dropout=0.0, loss=LossConfig(consistency_weight=0.3))
+    trainer = make_trainer(encoder=encoder, augment=MASKED)
+    net = trainer.task.net
+    [batch] = trainer.task.load(trainer.task.plan(1)[:1])
+    losses = trainer.task.forward(batch, torch.float32).losses
+    views = [replace(batch, masks=masks) for masks in (batch.masks, batch.second_masks)]
+    log_probs, alone = [], []
+    for view in views:
+        output, steps, _ = net(view.features(FEATURES), view.frame_lengths, view.masks)
+        log_probs.append(output)
+        alone.append(ctc_loss(output, steps, view.tokens, view.token_lengths))
+    divergence = consistency_loss(torch.cat(log_probs), steps)
+    assert (divergence > 0).all()
+    torch.testing.assert_close(losses, sum(alone) / 2 + 0.3 * divergence)
+
+
+def test_dev_loss_has_no_consistency(make_trainer: Make) -> None:
+    """Guards the dev loss: it is that of the criterion, which can be compared between trainings."""
+    loss = LossConfig(consistency_weight=0.3)
+    trainers = make_trainer("one"), make_trainer("other", encoder=replace(ENCODER, loss=loss))
+    scores = [validate(trainer.task.net, trainer.task.dev_batches, ALONE) for trainer in trainers]
+    assert scores[0] == scores[1]
 
 
 def test_results_are_read_one_batch_late(make_trainer: Make, monkeypatch: pytest.MonkeyPatch) -> None:
