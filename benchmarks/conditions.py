@@ -10,9 +10,9 @@ import torch
 
 from asr.corpora import digits
 from asr.corpora.librispeech import read_part
-from asr.corpora.utterance import Utterance
 from asr.device import usable_cores
 from asr.errors import DataError
+from asr.manifests.utterance import Utterance
 
 PART = "train-clean-5"
 IDLE_CORES = 0.2  # cores in use by others, above which a machine is not called idle

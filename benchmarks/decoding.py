@@ -39,14 +39,14 @@ from torch.nn.utils.rnn import pad_sequence
 
 from asr.cli import recipe
 from asr.corpora.librispeech import read_part
-from asr.corpora.manifest import read_manifest
-from asr.corpora.utterance import Utterance
 from asr.decoding.greedy import GreedyDecoder
 from asr.device import usable_cores
 from asr.errors import SettingsError
 from asr.frontend.audio import read_audio
 from asr.frontend.features import frame_count, log_mel
 from asr.lm.ngram.model import NgramModel
+from asr.manifests.manifest import read_manifest
+from asr.manifests.utterance import Utterance
 from asr.model.acoustic import AcousticModel
 from asr.model.saved import load_model
 from asr.recognition.emissions import Emissions, cached_emissions

@@ -24,9 +24,9 @@ from asr.batching.batches import BatchConfig, Batches
 from asr.batching.cache import open_cache
 from asr.batching.examples import Examples, TextConfig, learn_tokenizer, make_examples
 from asr.cli import recipe
-from asr.corpora.utterance import Utterance
 from asr.frontend.augment import AugmentConfig
 from asr.frontend.features import FeatureConfig
+from asr.manifests.utterance import Utterance
 
 FEATURES, AUGMENT = FeatureConfig(), AugmentConfig()
 _SUBSAMPLING = 4  # of `asr train` by default

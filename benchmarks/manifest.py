@@ -37,8 +37,8 @@ from sampler import QUANTILES, TOKENS_A_SECOND
 from asr.batching.batches import Batch, BatchConfig, Batches
 from asr.batching.sampler import Plan
 from asr.cli import recipe
-from asr.corpora.arrow import ArrowManifest, write_arrow
-from asr.corpora.manifest import read_manifest
+from asr.manifests.arrow import ArrowManifest, write_arrow
+from asr.manifests.manifest import read_manifest
 from asr.training.config import TrainConfig
 from asr.training.recogniser import Settings, train_recogniser
 

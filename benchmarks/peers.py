@@ -14,8 +14,8 @@ from torch.utils.data import DataLoader, Dataset
 from asr.batching.batches import Batch
 from asr.batching.cache import FeatureCache
 from asr.batching.examples import Examples
-from asr.corpora.utterance import Utterance
 from asr.errors import SettingsError
+from asr.manifests.utterance import Utterance
 from asr.model.recurrent.layers import RecurrentConfig, RecurrentStack
 
 BUCKETS = (60, 30, 15, 8)  # of the sampler: the more, the less padding, and the fewer batches are full

@@ -22,9 +22,9 @@ from conditions import describe_machine, set_threads
 
 import asr
 from asr.cli import recipe
-from asr.corpora.manifest import read_manifest
-from asr.corpora.utterance import Utterance
 from asr.frontend.audio import read_audio
+from asr.manifests.manifest import read_manifest
+from asr.manifests.utterance import Utterance
 
 _BLOCK_S = 0.1
 _SILENCE_S = 1.0  # between utterances

@@ -48,11 +48,11 @@ from asr.batching.batches import CPU, Batch, BatchConfig, Batches
 from asr.batching.cache import open_cache
 from asr.batching.examples import TextConfig, learn_tokenizer, make_examples
 from asr.cli import recipe
-from asr.corpora.utterance import Utterance
 from asr.device import Precision, autocast, choose_precision
 from asr.errors import ModelError
 from asr.frontend.augment import AugmentConfig
 from asr.frontend.features import FeatureConfig, frame_mask
+from asr.manifests.utterance import Utterance
 from asr.model.acoustic import AcousticModel, ModelSettings
 from asr.model.encoder import EncoderConfig
 from asr.model.loss.ctc import blank_steps, ctc_loss

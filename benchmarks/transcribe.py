@@ -25,9 +25,9 @@ import tyro
 from conditions import describe_machine
 
 from asr.cli import recipe
-from asr.corpora.manifest import read_manifest
-from asr.corpora.utterance import Utterance
 from asr.errors import SettingsError
+from asr.manifests.manifest import read_manifest
+from asr.manifests.utterance import Utterance
 from asr.scoring.wer import score
 
 # The packages that a system needs beside those of asr.

@@ -17,8 +17,8 @@ import soundfile
 
 from asr.corpora.digits import WORDS
 from asr.corpora.fsdd import SPEAKERS, read_folder
-from asr.corpora.manifest import read_manifest, write_manifest
-from asr.corpora.utterance import Utterance
+from asr.manifests.manifest import read_manifest, write_manifest
+from asr.manifests.utterance import Utterance
 
 HERE = Path(__file__).parent
 PEOPLE = 6  # of each corpus

@@ -25,8 +25,8 @@ import soundfile
 from numpy.typing import NDArray
 from scipy.signal import resample_poly
 
-from asr.corpora.manifest import write_manifest
-from asr.corpora.utterance import Utterance
+from asr.manifests.manifest import write_manifest
+from asr.manifests.utterance import Utterance
 
 log = logging.getLogger("asr")
 

@@ -21,8 +21,8 @@ from asr.batching.batches import Batches
 from asr.batching.examples import TextConfig, make_examples
 from asr.cli import recipe
 from asr.corpora import digits, librispeech
-from asr.corpora.utterance import Splits
 from asr.device import choose_device
+from asr.manifests.utterance import Splits
 from asr.microscope.measure import measure_layers
 from asr.model.encoder import Encoder, EncoderConfig, parameter_count
 from asr.model.recurrent.factory import Cell

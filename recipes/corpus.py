@@ -16,12 +16,12 @@ from asr.cli import recipe
 from asr.commands.tune import TuneSettings, tuned_decoder
 from asr.corpora.catalogue import CORPORA
 from asr.corpora.corpus import Corpus
-from asr.corpora.manifest import write_manifest
-from asr.corpora.utterance import Utterance
 from asr.decoding.config import DecoderSettings
 from asr.device import choose_device
 from asr.errors import DataError
 from asr.lm.ngram.build import NgramConfig, build
+from asr.manifests.manifest import write_manifest
+from asr.manifests.utterance import Utterance
 from asr.model.saved import load_model
 from asr.scoring.evaluation import evaluate
 from asr.scoring.results import write_score_folder

@@ -15,12 +15,12 @@ from asr.batching.batches import BatchConfig
 from asr.batching.examples import TextConfig
 from asr.cli import recipe
 from asr.corpora import digits, fsdd
-from asr.corpora.utterance import Utterance
 from asr.decoding.config import BeamConfig, DecoderSettings
 from asr.decoding.decoder import build_decoder
 from asr.device import choose_device
 from asr.frontend.augment import AugmentConfig
 from asr.frontend.features import FeatureConfig
+from asr.manifests.utterance import Utterance
 from asr.model.encoder import EncoderConfig
 from asr.model.recurrent.layers import LayerConfig
 from asr.model.saved import load_model

@@ -16,11 +16,11 @@ from asr.cli import recipe
 from asr.commands.augment import augmented
 from asr.commands.tune import TuneSettings, tuned_decoder
 from asr.corpora import english
-from asr.corpora.manifest import read_manifest, write_manifest
 from asr.decoding.config import BeamConfig, DecoderSettings
 from asr.device import choose_device
 from asr.frontend.augment import CONDITIONS, AugmentConfig
 from asr.frontend.features import FeatureConfig
+from asr.manifests.manifest import read_manifest, write_manifest
 from asr.model.encoder import EncoderConfig
 from asr.model.recurrent.layers import LayerConfig
 from asr.model.saved import load_model
@@ -30,7 +30,7 @@ from asr.scoring.results import table_by_part, write_score_folder
 from asr.scoring.weight_search import Grid
 from asr.training.config import TrainConfig
 from asr.training.recogniser import Settings, branch_of, train_recogniser
-from asr.training.release import write_release
+from asr.training.run.release import write_release
 from asr.training.validation import BEST_MODEL
 
 Stage = Literal["data", "trunk", "branch", "tune", "score", "release"]

@@ -16,12 +16,12 @@ from pathlib import Path
 import numpy as np
 
 from asr.cli import recipe
-from asr.corpora.manifest import read_manifest
 from asr.errors import SettingsError
 from asr.lm.ngram.build import NgramConfig, build
 from asr.lm.ngram.interpolate import best_weights, interpolate, perplexity_table, word_probs
 from asr.lm.ngram.model import NgramModel
 from asr.lm.ngram.trie import RESERVED
+from asr.manifests.manifest import read_manifest
 from asr.model.sequence.pronouncer import read_pronouncer
 from asr.text.lexicon import Lexicon, cmudict
 from asr.text.normalize import normalize

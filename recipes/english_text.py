@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from asr.cli import recipe
-from asr.corpora.manifest import read_manifest
 from asr.corpora.packages import Package, fetch_package
 from asr.files import read_lines
+from asr.manifests.manifest import read_manifest
 from asr.text.normalize import normalize
 from asr.text.sentences import runs, sentences
 

@@ -15,12 +15,12 @@ from asr.batching.examples import TextConfig
 from asr.cli import recipe
 from asr.commands.tune import TuneSettings, tuned_decoder
 from asr.corpora import librispeech
-from asr.corpora.manifest import write_manifest
 from asr.decoding.config import BeamConfig, DecoderSettings, GivenDecodingWeights
 from asr.decoding.decoder import DescribedDecoder, build_decoder
 from asr.device import choose_device
 from asr.frontend.augment import AugmentConfig
 from asr.frontend.features import FeatureConfig
+from asr.manifests.manifest import write_manifest
 from asr.model.decoding_weights import DecodingWeights
 from asr.model.encoder import EncoderConfig
 from asr.model.recurrent.layers import LayerConfig

@@ -22,12 +22,12 @@ from asr.batching.examples import TextConfig
 from asr.cli import recipe
 from asr.commands.lm import NgramInterpolateSettings, run_interpolate
 from asr.commands.options import option_value
-from asr.corpora.folder import FolderReading, check_outside, read_folder
-from asr.corpora.utterance import Utterance
+from asr.corpora.folder.reading import FolderReading, check_outside, read_folder
 from asr.decoding.config import DecoderSettings
 from asr.device import choose_device
 from asr.errors import DataError, SettingsError
 from asr.frontend.augment import AugmentConfig
+from asr.manifests.utterance import Utterance
 from asr.model.saved import load_model
 from asr.model.shipped import DEFAULT_MODEL, find_model
 from asr.scoring.evaluation import evaluate

@@ -15,9 +15,9 @@ from torch.nn.utils.rnn import pad_sequence
 
 from asr.cli import recipe
 from asr.corpora import speech_commands
-from asr.corpora.utterance import Utterance
 from asr.frontend.audio import read_audio
 from asr.frontend.features import FeatureConfig, FeatureNormalizer, log_mel
+from asr.manifests.utterance import Utterance
 from asr.model.encoder import Encoder, EncoderConfig
 from asr.model.recurrent.layers import LayerConfig
 

@@ -16,9 +16,9 @@ import soundfile
 
 from asr.cli import main
 from asr.corpora import digits, fsdd
-from asr.corpora.manifest import read_manifest
-from asr.corpora.utterance import Splits
 from asr.errors import DataError
+from asr.manifests.manifest import read_manifest
+from asr.manifests.utterance import Splits
 from asr.model.saved import load_model
 
 ROOT = Path(__file__).resolve().parents[1]

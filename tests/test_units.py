@@ -10,8 +10,8 @@ import soundfile
 import torch
 
 from asr.cli import main
-from asr.corpora.manifest import write_manifest
-from asr.corpora.utterance import Utterance
+from asr.manifests.manifest import write_manifest
+from asr.manifests.utterance import Utterance
 from asr.model.saved import load_model
 from asr.recognition.recognise import Segment, recognise
 

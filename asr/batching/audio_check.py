@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from asr.batching.cache import read_waveform
-from asr.corpora.utterance import Utterance
 from asr.device import usable_cores
 from asr.errors import AudioError
 from asr.frontend.features import FeatureConfig, require_one_window
+from asr.manifests.utterance import Utterance
 
 __all__ = ["unusable_audio"]
 

@@ -23,7 +23,6 @@ from torch.utils.data import Dataset
 
 from asr.batching.digests import audio_digests
 from asr.batching.loader import Loader
-from asr.corpora.utterance import Utterance
 from asr.device import one_thread, usable_cores
 from asr.errors import AudioError, DataError
 from asr.files import locked
@@ -31,6 +30,7 @@ from asr.frontend.audio import read_audio
 from asr.frontend.augment import AS_RECORDED, Conditions, apply_conditions
 from asr.frontend.augment.speed import change_speed
 from asr.frontend.features import FEATURES_VERSION, FeatureConfig, frame_count, log_mel
+from asr.manifests.utterance import Utterance
 from asr.progress import Progress
 
 log = logging.getLogger("asr")

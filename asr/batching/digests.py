@@ -13,11 +13,11 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from asr.corpora.utterance import Utterance
 from asr.device import usable_cores
 from asr.errors import AudioError
 from asr.files import locked
 from asr.frontend.tar_members import audio_file, is_member, read_member
+from asr.manifests.utterance import Utterance
 from asr.progress import Progress
 
 __all__ = ["audio_digests"]

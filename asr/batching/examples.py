@@ -20,10 +20,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from asr.corpora.arrow import ArrowManifest, columns, durations, id_hashes, tar_numbers
-from asr.corpora.utterance import Utterance
 from asr.errors import FEW, DataError, SettingsError, check_choice, check_number, first_few
 from asr.frontend.features import FeatureConfig, frame_count
+from asr.manifests.arrow import ArrowManifest, columns, durations, id_hashes, tar_numbers
+from asr.manifests.utterance import Utterance
 from asr.model.encoder import step_count
 from asr.model.loss.ctc import required_steps, required_steps_of_all
 from asr.model.sequence.pronouncer import read_pronouncer

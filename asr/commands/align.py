@@ -10,11 +10,11 @@ from typing import Annotated, Literal
 import tyro
 
 from asr.commands.common_options import Formats, OutputDir
-from asr.corpora.manifest import read_manifest
-from asr.corpora.recording_list import NamedRecording, list_recordings
-from asr.corpora.utterance import Utterance
 from asr.decoding.hypothesis import Word
 from asr.errors import AsrError, SettingsError
+from asr.manifests.manifest import read_manifest
+from asr.manifests.recording_list import NamedRecording, list_recordings
+from asr.manifests.utterance import Utterance
 from asr.recognition.aligning import AlignerSettings, TextOfRecording, align_recordings, read_text
 from asr.recognition.recognise import Segment
 from asr.recognition.text_alignment import AlignedText, Mismatch, describe_mismatches

@@ -8,14 +8,14 @@ from typing import Annotated
 import tyro
 
 from asr.batching.cache import read_waveform
-from asr.corpora.manifest import read_manifest, write_manifest
-from asr.corpora.utterance import Utterance
 from asr.device import one_thread
 from asr.errors import AudioError, SettingsError, check_number
 from asr.files import make_writable
 from asr.frontend.audio import audio_info, write_audio
 from asr.frontend.audio_files import find_audio
 from asr.frontend.augment import AugmentConfig, Augmenter, Conditions
+from asr.manifests.manifest import read_manifest, write_manifest
+from asr.manifests.utterance import Utterance
 
 
 @dataclass(frozen=True)

@@ -12,16 +12,16 @@ import tyro
 
 from asr.commands.common_options import Rules
 from asr.commands.options import check_folder
-from asr.corpora.arrow import ArrowManifest, write_arrow
 from asr.corpora.catalogue import CORPORA, find_corpus
-from asr.corpora.convert import convert
 from asr.corpora.corpus import Corpus, LeftOut
-from asr.corpora.folder import SplitBy, check_outside, read_folder
-from asr.corpora.manifest import ARROW, read_manifest, write_manifest
-from asr.corpora.tar_files import write_tar_files
-from asr.corpora.utterance import Utterance
+from asr.corpora.folder.reading import SplitBy, check_outside, read_folder
 from asr.errors import AsrError, DataError, SettingsError
 from asr.files import json_line, write_text
+from asr.manifests.arrow import ArrowManifest, write_arrow
+from asr.manifests.convert import convert
+from asr.manifests.manifest import ARROW, read_manifest, write_manifest
+from asr.manifests.tar_files import write_tar_files
+from asr.manifests.utterance import Utterance
 from asr.progress import size_text
 from asr.transcripts.segments import SEGMENT_READERS
 

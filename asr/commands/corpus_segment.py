@@ -10,11 +10,11 @@ from typing import Annotated
 import torch
 import tyro
 
-from asr.corpora.manifest import write_manifest
-from asr.corpora.utterance import Utterance
 from asr.errors import AsrError, DataError, SettingsError, check_number, plural
 from asr.files import json_line, make_writable, write_text
 from asr.frontend.audio import audio_blocks, write_audio
+from asr.manifests.manifest import write_manifest
+from asr.manifests.utterance import Utterance
 from asr.recognition.aligning import AlignerSettings, TextOfRecording, align_recordings, read_text
 from asr.recognition.cutting import Cuts, CuttingConfig, Loudness, cut_utterances
 from asr.recognition.recognise import Segment

@@ -9,7 +9,6 @@ import tyro
 
 from asr.commands.common_options import BatchSeconds, Device, Rules
 from asr.commands.options import check_folder, check_output
-from asr.corpora.manifest import write_manifest
 from asr.device import choose_device, usable_cores
 from asr.doctor.disagreement import disagreement_findings
 from asr.doctor.examination import Examination, examine
@@ -17,6 +16,7 @@ from asr.doctor.page import build_page
 from asr.doctor.report import report
 from asr.errors import AsrError, DataError, SettingsError, check_number, plural
 from asr.files import write_text
+from asr.manifests.manifest import write_manifest
 from asr.model.saved import load_model
 from asr.model.shipped import find_model
 from asr.text.normalize import normalize

@@ -11,15 +11,15 @@ import tyro
 
 from asr.commands.common_options import BatchSeconds, Device, ModelName
 from asr.commands.options import check_output
-from asr.corpora.left_out import OnError
-from asr.corpora.manifest import read_fields, read_manifest, read_usable
-from asr.corpora.utterance import Utterance
 from asr.decoding.config import DecoderSettings
 from asr.decoding.decoder import DescribedDecoder, build_decoder
 from asr.decoding.resources import data_digest
 from asr.errors import AsrError
 from asr.export.loading import Engine, load_with_engine
 from asr.files import make_writable, write_text
+from asr.manifests.left_out import OnError
+from asr.manifests.manifest import read_fields, read_manifest, read_usable
+from asr.manifests.utterance import Utterance
 from asr.model.shipped import find_model
 from asr.report.evaluation import about_evaluation, describe_settings, write_page
 from asr.scoring.evaluation import Evaluation

@@ -8,12 +8,12 @@ import tyro
 
 from asr.commands.common_options import ModelName
 from asr.commands.options import check_output
-from asr.corpora.manifest import read_manifest
 from asr.decoding.config import DecoderSettings
 from asr.decoding.decoder import build_decoder
 from asr.errors import ModelError, SettingsError
 from asr.export.loading import require_onnx
 from asr.files import write_atomically
+from asr.manifests.manifest import read_manifest
 from asr.model.acoustic import AcousticModel
 from asr.model.saved import load_model
 from asr.model.shipped import ModelFiles, find_model

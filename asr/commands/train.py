@@ -8,11 +8,11 @@ from typing import Annotated
 import tyro
 
 from asr.commands.options import option_value
-from asr.corpora.arrow import ArrowManifest
-from asr.corpora.left_out import OnError
-from asr.corpora.manifest import ARROW, read_manifest, read_usable
-from asr.corpora.utterance import Utterance
 from asr.errors import SettingsError
+from asr.manifests.arrow import ArrowManifest
+from asr.manifests.left_out import OnError
+from asr.manifests.manifest import ARROW, read_manifest, read_usable
+from asr.manifests.utterance import Utterance
 from asr.training.recogniser import Settings, settings_of_source, train_recogniser
 
 

@@ -13,8 +13,6 @@ import tyro
 
 from asr import __version__
 from asr.commands.common_options import BatchSeconds, Device, Formats, ModelName, OutputDir, Threads
-from asr.corpora.manifest_fields import Channels
-from asr.corpora.recording_list import NamedRecording, list_recordings
 from asr.decoding.config import DecoderSettings
 from asr.decoding.decoder import build_decoder
 from asr.decoding.hypothesis import Hypothesis, Word
@@ -22,6 +20,8 @@ from asr.device import limit_cores
 from asr.errors import AsrError, SettingsError
 from asr.export.loading import Engine, load_with_engine
 from asr.frontend.segmentation import SegmentationConfig
+from asr.manifests.fields import Channels
+from asr.manifests.recording_list import NamedRecording, list_recordings
 from asr.model.shipped import DEFAULT_MODEL, find_model
 from asr.recognition.long_audio import recognise_recordings
 from asr.recognition.recognise import Recognised, Segment

@@ -9,13 +9,13 @@ from typing import Annotated
 import tyro
 
 from asr.commands.common_options import BatchSeconds, Device
-from asr.corpora.manifest import read_manifest
 from asr.decoding.config import DecoderSettings
 from asr.decoding.decoder import DescribedDecoder, build_decoder
 from asr.decoding.rescoring import TwoPassDecoder
 from asr.decoding.resources import DecodingResources
 from asr.device import choose_device
 from asr.errors import SettingsError
+from asr.manifests.manifest import read_manifest
 from asr.model.saved import load_model, store_tuning
 from asr.model.shipped import find_model
 from asr.recognition.emissions import compute_emissions

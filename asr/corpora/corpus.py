@@ -16,9 +16,9 @@ from typing import TypeVar
 
 from asr.corpora.download import Archive, fetch_all
 from asr.corpora.durations import measure
-from asr.corpora.utterance import Splits, Utterance
 from asr.errors import AudioError, DataError, SettingsError, first_few
 from asr.frontend.audio_files import AUDIO_SUFFIXES
+from asr.manifests.utterance import Splits, Utterance
 from asr.text.normalize import in_language, normalize
 
 __all__ = [

@@ -10,9 +10,9 @@ in development, and no string of four or more digits occurs twice.
 
 from pathlib import Path
 
-from asr.corpora.manifest import read_manifest
-from asr.corpora.utterance import Splits, Utterance
 from asr.errors import DataError
+from asr.manifests.manifest import read_manifest
+from asr.manifests.utterance import Splits, Utterance
 
 __all__ = ["WORDS", "embedded_folder", "prepare", "prepare_children"]
 

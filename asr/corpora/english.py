@@ -13,10 +13,10 @@ to it here.
 from collections.abc import Sequence
 from pathlib import Path
 
-from asr.corpora.left_out import report_left_out
-from asr.corpora.manifest import read_manifest
-from asr.corpora.utterance import Splits, Utterance
 from asr.errors import DataError
+from asr.manifests.left_out import report_left_out
+from asr.manifests.manifest import read_manifest
+from asr.manifests.utterance import Splits, Utterance
 
 __all__ = ["SETS", "by_set", "prepare"]
 

@@ -22,9 +22,9 @@ from pathlib import Path
 from asr.corpora import digits
 from asr.corpora.corpus import Corpus, Reading, check_root, of_splits
 from asr.corpora.durations import durations
-from asr.corpora.manifest import read_manifest
-from asr.corpora.utterance import Splits, Utterance
 from asr.errors import DataError, SettingsError
+from asr.manifests.manifest import read_manifest
+from asr.manifests.utterance import Splits, Utterance
 
 __all__ = ["CORPUS", "SPEAKERS", "next_speaker", "prepare", "read_folder"]
 

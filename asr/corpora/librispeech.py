@@ -26,10 +26,10 @@ from pathlib import Path
 from asr.corpora.corpus import Corpus, Reading, check_ids, check_root, of_splits
 from asr.corpora.download import Archive, fetch, openslr
 from asr.corpora.durations import durations
-from asr.corpora.utterance import Splits, Utterance
 from asr.errors import DataError, SettingsError, first_few
 from asr.files import read_lines
 from asr.frontend.audio_files import AUDIO_SUFFIXES
+from asr.manifests.utterance import Splits, Utterance
 from asr.text.normalize import normalize
 
 __all__ = [

@@ -24,9 +24,9 @@ from pathlib import Path
 from asr.corpora.corpus import Corpus, Reading, find_folder, of_splits
 from asr.corpora.download import Archive, fetch
 from asr.corpora.durations import durations
-from asr.corpora.utterance import Splits, Utterance
 from asr.errors import DataError, SettingsError
 from asr.frontend.audio_files import AUDIO_SUFFIXES
+from asr.manifests.utterance import Splits, Utterance
 
 __all__ = ["ARCHIVE", "CORPUS", "WORDS", "prepare", "which_set"]
 

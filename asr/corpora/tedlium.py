@@ -32,9 +32,9 @@ from asr.corpora.corpus import (
 )
 from asr.corpora.download import Archive, openslr
 from asr.corpora.durations import measure
-from asr.corpora.utterance import Utterance
 from asr.errors import AudioError
 from asr.files import read_lines
+from asr.manifests.utterance import Utterance
 
 __all__ = ["RELEASE_2", "RELEASE_3"]
 

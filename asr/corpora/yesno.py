@@ -23,8 +23,8 @@ from pathlib import Path
 from asr.corpora.corpus import Corpus, Reading, check_root, of_splits
 from asr.corpora.download import fetch, openslr
 from asr.corpora.durations import durations
-from asr.corpora.utterance import Splits, Utterance
 from asr.errors import DataError
+from asr.manifests.utterance import Splits, Utterance
 
 __all__ = ["ARCHIVE", "CORPUS", "prepare"]
 

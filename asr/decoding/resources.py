@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from asr.corpora.utterance import Utterance
 from asr.decoding.config import DecoderSettings
 from asr.decoding.fusion.hotwords import parse_hotwords
 from asr.decoding.hypothesis import OutputUnit, output_unit
 from asr.errors import DataError, ModelError, SettingsError
 from asr.files import file_digest
+from asr.manifests.utterance import Utterance
 from asr.model.acoustic import AcousticModel
 from asr.model.decoding_weights import TuningKey
 from asr.model.recurrent_decoder import RecurrentDecoder

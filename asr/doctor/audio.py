@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from asr.corpora.utterance import Utterance
 from asr.doctor.findings import Finding
 from asr.errors import AudioError
 from asr.frontend.audio import channels_cancel, check_finite
 from asr.frontend.recordings import Block, open_recording
 from asr.frontend.tar_members import audio_file
+from asr.manifests.utterance import Utterance
 
 __all__ = ["AudioFacts", "audio_findings", "measure_audio"]
 

@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from asr.corpora.utterance import Utterance
 from asr.doctor.findings import Finding
+from asr.manifests.utterance import Utterance
 from asr.model.acoustic import AcousticModel
 from asr.recognition.emissions import compute_emissions
 from asr.text.normalize import normalize

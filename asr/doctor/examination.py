@@ -6,13 +6,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from asr.corpora.manifest import parse_manifest
-from asr.corpora.utterance import Utterance
 from asr.doctor.audio import AudioFacts, audio_findings, measure_audio
 from asr.doctor.findings import CHECKS, Finding
 from asr.doctor.sets import set_findings
 from asr.doctor.texts import Alphabet, text_findings
 from asr.errors import AudioError
+from asr.manifests.manifest import parse_manifest
+from asr.manifests.utterance import Utterance
 from asr.progress import Progress
 
 __all__ = ["Examination", "examine"]

@@ -6,12 +6,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from math import log
 from pathlib import Path
 
-from asr.corpora.utterance import Utterance
 from asr.doctor.audio import AudioFacts
 from asr.doctor.findings import Finding
 from asr.doctor.texts import describe_character
 from asr.errors import AudioError, first_few
 from asr.frontend.features import FeatureConfig, frame_count
+from asr.manifests.utterance import Utterance
 from asr.model.encoder import EncoderConfig, step_count
 from asr.model.loss.ctc import required_steps
 from asr.text.normalize import normalize

@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from asr.corpora.utterance import Utterance
 from asr.doctor.findings import Finding
+from asr.manifests.utterance import Utterance
 from asr.text.normalize import normalize
 
 __all__ = ["Alphabet", "character_check", "describe_character", "text_findings"]

@@ -15,12 +15,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from asr.corpora.utterance import Utterance
 from asr.decoding.hypothesis import Hypothesis
 from asr.decoding.interface import Decoder
 from asr.errors import AudioError
 from asr.files import file_digest, weights_digest, write_atomically
 from asr.frontend.tar_members import audio_file
+from asr.manifests.utterance import Utterance
 from asr.model.acoustic import AcousticModel
 from asr.recognition.recognise import Segment, run_model
 

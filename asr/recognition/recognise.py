@@ -17,7 +17,6 @@ from typing import Generic, TypeVar
 import torch
 from torch import Tensor
 
-from asr.corpora.utterance import Utterance
 from asr.decoding.greedy import GreedyDecoder
 from asr.decoding.hypothesis import Hypothesis
 from asr.decoding.interface import Decoder
@@ -26,6 +25,7 @@ from asr.errors import AudioError, SettingsError, check_number
 from asr.frontend.audio import audio_blocks, read_audio
 from asr.frontend.features import FeatureConfig, require_one_window
 from asr.frontend.recordings import open_recording
+from asr.manifests.utterance import Utterance
 from asr.model.acoustic import AcousticModel
 from asr.recognition.recording_progress import RecordingProgress
 

@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from asr.corpora.utterance import Utterance
 from asr.errors import AudioError
 from asr.frontend.audio import resample
 from asr.frontend.augment.codec import encode_opus
 from asr.frontend.features import log_mel
+from asr.manifests.utterance import Utterance
 from asr.model.acoustic import AcousticModel
 from asr.recognition.recognise import Segment, run_model
 from asr.text.tokenizer import BLANK, Tokenizer

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from asr.corpora.utterance import Utterance
+from asr.manifests.utterance import Utterance
 from asr.scoring.breakdown import Part, Value, breakdown, length_ranges, ranges
 from asr.scoring.wer import ErrorCounts, Score
 

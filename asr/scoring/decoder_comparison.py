@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from asr.corpora.utterance import Utterance
 from asr.decoding.config import DecoderSettings
 from asr.decoding.greedy import GreedyDecoder
 from asr.decoding.hypothesis import OutputUnit
@@ -16,6 +15,7 @@ from asr.decoding.interface import Decoder
 from asr.decoding.rescoring import TwoPassDecoder
 from asr.decoding.resources import DecodingResources, data_digest
 from asr.errors import DataError
+from asr.manifests.utterance import Utterance
 from asr.model.acoustic import AcousticModel
 from asr.recognition.emissions import Emissions, cached_emissions
 from asr.scoring.evaluation import reference_texts

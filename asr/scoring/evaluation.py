@@ -5,11 +5,11 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from asr.corpora.left_out import OnError, report_left_out
-from asr.corpora.utterance import Utterance
 from asr.decoding.decoder import DescribedDecoder
 from asr.decoding.hypothesis import Hypothesis, OutputUnit, output_unit
 from asr.errors import AudioError, first_few
+from asr.manifests.left_out import OnError, report_left_out
+from asr.manifests.utterance import Utterance
 from asr.model.acoustic import AcousticModel
 from asr.recognition.recognise import Segment, recognise
 from asr.scoring.wer import Score, score

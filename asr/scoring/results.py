@@ -8,9 +8,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from asr.corpora.utterance import Utterance
 from asr.errors import DataError
 from asr.files import write_text
+from asr.manifests.utterance import Utterance
 from asr.scoring.wer import CountedUnit, ErrorCounts, Score, UtteranceScore
 from asr.torchrun import rank_and_world_size
 

@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from asr.corpora.utterance import Utterance
 from asr.decoding.greedy import GreedyDecoder
 from asr.decoding.hypothesis import Hypothesis, output_unit
 from asr.decoding.rescoring import TwoPassDecoder
@@ -15,6 +14,7 @@ from asr.decoding.resources import DecodingResources, data_digest
 from asr.errors import DataError, check_number
 from asr.files import json_line, write_text
 from asr.lm.perplexity import PerplexityResult, sentence_perplexity
+from asr.manifests.utterance import Utterance
 from asr.model.acoustic import AcousticModel
 from asr.model.decoding_weights import WEIGHT_NAMES, DecodingWeights, Tuning, TuningKey
 from asr.recognition.emissions import Emissions

@@ -1,10 +1,10 @@
 """Manifests and a model in, a better model out.
 
-Where to read, in this order: `recogniser.train_recogniser` assembles a run, `runs.Run` is what all runs have
-in common, `trainer.Trainer._update` is one update (forward, backward, reduce, clip, step, report), and
+Where to read, in this order: `recogniser.train_recogniser` assembles a run, `run.start.Run` is what all runs
+have in common, `trainer.Trainer._update` is one update (forward, backward, reduce, clip, step, report), and
 `tasks.speech.SpeechTask` is what is trained. The rest serves these four: `update` and `data_parallel` the
-update, `validation` and `averaging` the choice of the best weights, `checkpoint`, `background` and `stopping`
-the resuming, `faults`, `metrics` and `diagnostics` the reports. One wav on its way in: `asr.batching`.
+update, `validation` and `averaging` the choice of the best weights, the folder `run` the stopping, the
+resuming and the faults, `metrics` and `diagnostics` the reports. One wav on its way in: `asr.batching`.
 
 Each kind of network has a file that assembles its run (settings, data, model) and a task (loss, validation):
 

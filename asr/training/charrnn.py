@@ -13,8 +13,8 @@ from asr.lm.charrnn import CharRnn, CharRnnConfig
 from asr.lm.text_files import read_blocks
 from asr.text.normalize import normalize
 from asr.training.config import TrainConfig
-from asr.training.provenance import provenance
-from asr.training.runs import open_run, settings_record
+from asr.training.run.provenance import provenance
+from asr.training.run.start import open_run, settings_record
 from asr.training.tasks.charrnn import CharRnnTask, TextStreamConfig
 
 __all__ = ["CharRnnSettings", "encode", "held_out", "read_text", "train_charrnn"]

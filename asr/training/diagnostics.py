@@ -19,9 +19,9 @@ from asr.files import json_line
 from asr.microscope.explain import explain, find_symptoms
 from asr.microscope.measure import Measurement, measure_layers
 from asr.microscope.page import PAGE, ROWS, draw, read_rows
-from asr.training.checkpoint import TrainingState
 from asr.training.context import TrainingContext
 from asr.training.metrics import UpdateReport, discard_later_rows
+from asr.training.run.checkpoint import TrainingState
 from asr.training.tasks.interface import TaskBatch
 
 log = logging.getLogger("asr")

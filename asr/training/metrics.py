@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from asr.files import json_line, write_text
 from asr.progress import clock
-from asr.training.checkpoint import TrainingState
+from asr.training.run.checkpoint import TrainingState
 from asr.training.tasks.interface import Throughput, ValidationResult
 
 log = logging.getLogger("asr")

@@ -11,8 +11,8 @@ from asr.model.sequence.model import SequenceConfig, make_sequence_model
 from asr.text.lexicon import Lexicon
 from asr.text.pronunciation.lexicon_split import SplitConfig
 from asr.training.config import TrainConfig
-from asr.training.provenance import provenance
-from asr.training.runs import open_run, settings_record
+from asr.training.run.provenance import provenance
+from asr.training.run.start import open_run, settings_record
 from asr.training.tasks.sequence_pairs import PairConfig, SequencePair, SequencePairTask
 
 __all__ = ["CtcSettings", "EncoderDecoderSettings", "PronouncerSettings", "make_pairs", "train_pronouncer"]

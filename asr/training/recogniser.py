@@ -13,13 +13,13 @@ import tyro
 from asr.batching.audio_check import unusable_audio
 from asr.batching.batches import BatchConfig, Batches
 from asr.batching.examples import TextConfig, learn_tokenizer, make_examples
-from asr.corpora.arrow import ArrowManifest
-from asr.corpora.left_out import OnError, report_left_out
-from asr.corpora.utterance import Utterance
 from asr.decoding.hypothesis import output_unit
 from asr.frontend.augment import AugmentConfig
 from asr.frontend.augment.conditions import recordings_digest
 from asr.frontend.features import FeatureConfig
+from asr.manifests.arrow import ArrowManifest
+from asr.manifests.left_out import OnError, report_left_out
+from asr.manifests.utterance import Utterance
 from asr.model.acoustic import AcousticModel, ModelSettings
 from asr.model.encoder import EncoderConfig
 from asr.model.saved import load_model
@@ -28,8 +28,8 @@ from asr.scoring.wer import RATE_NAMES
 from asr.text.tokenizer import Tokenizer
 from asr.training.config import TrainConfig
 from asr.training.distributed import Process
-from asr.training.provenance import provenance
-from asr.training.runs import (
+from asr.training.run.provenance import provenance
+from asr.training.run.start import (
     CHANGEABLE,
     DATA_DIGEST,
     DEV_LM_DIGEST,

@@ -23,16 +23,16 @@ from torch import Tensor, nn
 
 from asr.device import HostCopy, is_asynchronous
 from asr.errors import Interrupted, SettingsError
-from asr.training.background import BackgroundWriter
-from asr.training.checkpoint import CHECKPOINT, TrainingState, save_checkpoint
 from asr.training.context import TrainingContext
 from asr.training.data_parallel import ParallelTask, dry_run
 from asr.training.diagnostics import Microscope
-from asr.training.faults import BadUpdateReporter
 from asr.training.finetuning import copy_matching_weights, freeze
 from asr.training.metrics import Metrics
+from asr.training.run.background import BackgroundWriter
+from asr.training.run.checkpoint import CHECKPOINT, TrainingState, save_checkpoint
+from asr.training.run.faults import BadUpdateReporter
+from asr.training.run.stopping import StopRequest
 from asr.training.schedule import learning_rate_factor
-from asr.training.stopping import StopRequest
 from asr.training.tasks.interface import TaskBatch, TaskOutput
 from asr.training.update import (
     OomSplitter,

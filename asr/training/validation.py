@@ -9,10 +9,10 @@ from torch import Tensor
 
 from asr.device import HostCopy
 from asr.training.averaging import BestWeights, MovingAverage
-from asr.training.background import BackgroundWriter
-from asr.training.checkpoint import TrainingState
 from asr.training.context import TrainingContext
 from asr.training.metrics import Metrics
+from asr.training.run.background import BackgroundWriter
+from asr.training.run.checkpoint import TrainingState
 from asr.training.schedule import PLATEAU_FACTOR
 from asr.training.tasks.interface import TaskBatch, ValidationResult
 

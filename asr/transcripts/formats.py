@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from asr.corpora.utterance import channel_name
 from asr.errors import DataError, SettingsError
+from asr.manifests.utterance import channel_name
 from asr.transcripts.cue_files import format_srt, format_tsv, format_vtt, read_srt, read_tsv, read_vtt
 from asr.transcripts.document import format_html
 from asr.transcripts.json_rows import format_json, read_json

@@ -12,10 +12,10 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from asr.corpora.utterance import channel_name, channel_of
 from asr.decoding.hypothesis import Word
 from asr.errors import DataError
 from asr.files import read_lines
+from asr.manifests.utterance import channel_name, channel_of
 from asr.transcripts.record import RecordingTranscript
 
 __all__ = [

@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from asr.corpora.utterance import channel_name, channel_of
 from asr.errors import DataError, first_few
+from asr.manifests.utterance import channel_name, channel_of
 from asr.transcripts.record import RecordingTranscript
 from asr.transcripts.sclite import content_lines, warn_about_optional_words
 

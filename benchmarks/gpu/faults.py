@@ -23,9 +23,9 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from asr.corpora.manifest import write_manifest
-from asr.corpora.utterance import Utterance
 from asr.errors import AsrError
+from asr.manifests.manifest import write_manifest
+from asr.manifests.utterance import Utterance
 from asr.training.recogniser import train_recogniser
 from benchmarks.gpu.part import Part
 from benchmarks.gpu.speech import load_speech, settings_for

@@ -21,11 +21,11 @@ from pathlib import Path
 import soundfile
 
 from asr.corpora.librispeech import read_part, split_by_speaker
-from asr.corpora.manifest import write_manifest
-from asr.corpora.utterance import Utterance
 from asr.device import usable_cores
 from asr.errors import AsrError, DataError
 from asr.frontend.augment.codec import encode_opus
+from asr.manifests.manifest import write_manifest
+from asr.manifests.utterance import Utterance
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]

@@ -10,10 +10,10 @@ import torch
 from asr.batching.batches import BatchConfig, Batches
 from asr.batching.examples import TextConfig, learn_tokenizer, make_examples
 from asr.corpora import digits
-from asr.corpora.manifest import read_manifest
-from asr.corpora.utterance import Utterance
 from asr.frontend.augment import AugmentConfig
 from asr.frontend.features import FeatureConfig
+from asr.manifests.manifest import read_manifest
+from asr.manifests.utterance import Utterance
 from asr.model.encoder import EncoderConfig
 from asr.training.config import TrainConfig
 from asr.training.recogniser import Settings

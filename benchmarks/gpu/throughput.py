@@ -22,8 +22,8 @@ from torch.profiler import ProfilerActivity, profile
 
 from asr.batching.batches import Batch
 from asr.batching.sampler import PlannedBatch
-from asr.corpora.utterance import Utterance
 from asr.errors import SettingsError
+from asr.manifests.utterance import Utterance
 from asr.training.recogniser import train_recogniser
 from asr.training.tasks.speech import SpeechTask
 from benchmarks.gpu.part import Part

@@ -16,8 +16,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from asr.corpora.manifest import write_manifest
-from asr.corpora.utterance import Utterance
+from asr.manifests.manifest import write_manifest
+from asr.manifests.utterance import Utterance
 from asr.training.config import TrainConfig
 from asr.training.metrics import METRICS
 from benchmarks.gpu.part import Part, part_file, read_json

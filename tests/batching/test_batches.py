@@ -16,11 +16,11 @@ import torch
 from asr.batching.batches import Batch, BatchConfig, Batches
 from asr.batching.cache import read_waveform
 from asr.batching.examples import Examples
-from asr.corpora.utterance import Utterance
 from asr.errors import AudioError, DataError, SettingsError
 from asr.frontend.augment import AugmentConfig
 from asr.frontend.augment.mel_warp import warp_mel
 from asr.frontend.features import log_mel
+from asr.manifests.utterance import Utterance
 from tests.batching.test_sampler import lengths_like_librispeech
 from tests.training.conftest import FEATURES, PLAIN, examples_of, silent, write_tones
 

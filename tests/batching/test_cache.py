@@ -16,10 +16,10 @@ import torch
 
 from asr.batching import cache, digests
 from asr.batching.cache import FeatureCache, open_cache, read_waveform
-from asr.corpora.utterance import Utterance
 from asr.errors import AudioError, DataError, TrainingError
 from asr.frontend.augment import Conditions
 from asr.frontend.features import FeatureConfig, log_mel
+from asr.manifests.utterance import Utterance
 from tests.conftest import no_space
 from tests.training.conftest import FEATURES, write_tones
 

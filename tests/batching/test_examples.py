@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 
 from asr.batching.examples import Examples, TextConfig, learn_tokenizer, make_examples
-from asr.corpora.arrow import ArrowManifest, write_arrow
-from asr.corpora.manifest import write_manifest
-from asr.corpora.utterance import Utterance
 from asr.errors import DataError, SettingsError
 from asr.frontend.features import FeatureConfig
+from asr.manifests.arrow import ArrowManifest, write_arrow
+from asr.manifests.manifest import write_manifest
+from asr.manifests.utterance import Utterance
 from asr.model.loss.ctc import required_steps, required_steps_of_all
 from asr.text.characters import CharTokenizer
 from asr.text.token_lists import TokenLists

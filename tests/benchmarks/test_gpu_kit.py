@@ -11,9 +11,9 @@ import torch
 
 from asr.commands.options import parse
 from asr.commands.train import TrainSettings
-from asr.corpora.manifest import read_manifest
-from asr.corpora.utterance import Utterance
 from asr.frontend.audio import read_audio
+from asr.manifests.manifest import read_manifest
+from asr.manifests.utterance import Utterance
 from benchmarks.gpu import runner, training
 from benchmarks.gpu.__main__ import main
 from benchmarks.gpu.pack import encode, take

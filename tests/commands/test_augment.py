@@ -11,10 +11,10 @@ import torch
 from asr.batching.batches import BatchConfig, Batches
 from asr.batching.examples import TextConfig, learn_tokenizer, make_examples
 from asr.cli import main
-from asr.corpora.manifest import read_manifest
 from asr.frontend.audio import read_audio
 from asr.frontend.augment import AugmentConfig
 from asr.frontend.features import FeatureConfig, log_mel
+from asr.manifests.manifest import read_manifest
 from tests.conftest import no_space
 
 OPTIONS = [

@@ -12,8 +12,8 @@ import pytest
 from asr.corpora import asterisk
 from asr.corpora.catalogue import CORPORA
 from asr.corpora.corpus import Corpus
-from asr.corpora.manifest import read_manifest, write_manifest
-from asr.corpora.utterance import Utterance
+from asr.manifests.manifest import read_manifest, write_manifest
+from asr.manifests.utterance import Utterance
 from tests.corpora import look_alikes
 from tests.corpora.look_alikes import sound
 from tests.corpora.test_download import _deb, _tar

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import soundfile
 
-from asr.corpora.manifest import read_manifest
+from asr.manifests.manifest import read_manifest
 
 Run = Callable[..., tuple[int, str, str]]
 LETTER_S = 0.16

@@ -13,10 +13,10 @@ import torch
 from asr.batching.cache import open_cache
 from asr.cli import main
 from asr.commands.evaluate import describe
-from asr.corpora.manifest import read_manifest, write_manifest
-from asr.corpora.utterance import Utterance
 from asr.decoding.greedy import GreedyDecoder
 from asr.frontend.audio import read_audio
+from asr.manifests.manifest import read_manifest, write_manifest
+from asr.manifests.utterance import Utterance
 from asr.model.saved import load_model
 from asr.recognition.emissions import compute_emissions
 from tests.conftest import no_space

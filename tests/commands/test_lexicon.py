@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from asr.batching.examples import TextConfig, learn_tokenizer
 from asr.cli import main
 from asr.commands.lexicon import LexiconApplySettings, run_apply
-from asr.corpora.utterance import Utterance
+from asr.manifests.utterance import Utterance
 from asr.text.lexicon import parse_lexicon, read_lexicon
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -18,12 +18,12 @@ import torch
 
 from asr.cli import main, recipe
 from asr.commands.train import TrainSettings, run
-from asr.corpora.manifest import read_manifest
 from asr.errors import AudioError, DataError, SettingsError
 from asr.files import weights_digest
+from asr.manifests.manifest import read_manifest
 from asr.model.saved import load_model
-from asr.training.checkpoint import load_checkpoint
 from asr.training.recogniser import Settings, train_recogniser
+from asr.training.run.checkpoint import load_checkpoint
 from tests.training.conftest import RATE, assert_same_weights, changed, weights_of
 
 PROJECT = Path(__file__).parents[2]

@@ -12,12 +12,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from asr.corpora.manifest import read_manifest
 from asr.decoding.config import BeamConfig, DecoderSettings
 from asr.decoding.rescoring import TwoPassDecoder
 from asr.decoding.resources import DecodingResources
 from asr.errors import DataError
 from asr.files import file_digest
+from asr.manifests.manifest import read_manifest
 from asr.model.saved import load_model
 from asr.recognition.emissions import compute_emissions
 from asr.scoring.tuning import tune as tune_weights

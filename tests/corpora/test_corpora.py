@@ -8,8 +8,8 @@ import pytest
 
 from asr.corpora.catalogue import CORPORA, find_corpus
 from asr.corpora.corpus import Reading, hold_out
-from asr.corpora.manifest import read_manifest
 from asr.errors import AsrError, DataError, SettingsError
+from asr.manifests.manifest import read_manifest
 from tests.corpora.look_alikes import (
     LEFT_OUT,
     LOOK_ALIKES,

@@ -8,8 +8,8 @@ import pytest
 import soundfile
 
 from asr.corpora.digits import WORDS, prepare, prepare_children
-from asr.corpora.utterance import Splits
 from asr.errors import DataError
+from asr.manifests.utterance import Splits
 
 _DATA = Path(__file__).resolve().parents[2] / "data"
 # Voices that are the same person: they must stand on the same side of the split.

@@ -9,8 +9,8 @@ import pytest
 
 from asr.corpora import librispeech
 from asr.corpora.download import Archive
-from asr.corpora.utterance import Utterance
 from asr.errors import DataError, SettingsError
+from asr.manifests.utterance import Utterance
 
 
 def _write_wav(path: Path, seconds: float) -> None:

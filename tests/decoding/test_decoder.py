@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 import torch
 
-from asr.corpora.manifest import read_manifest
 from asr.decoding import open_vocabulary
 from asr.decoding.resources import data_digest
 from asr.files import file_digest
 from asr.frontend.features import FeatureConfig
 from asr.lm.charrnn import CharRnn, CharRnnModel, load_charrnn, save_charrnn
 from asr.lm.ngram.model import NgramModel
+from asr.manifests.manifest import read_manifest
 from asr.model.acoustic import AcousticModel, ModelSettings
 from asr.model.decoding_weights import DecodingWeights, Tuning, TuningKey
 from asr.model.encoder import EncoderConfig

@@ -10,10 +10,10 @@ import pytest
 import soundfile
 from numpy.typing import NDArray
 
-from asr.corpora.manifest import read_manifest
 from asr.doctor.examination import examine
 from asr.doctor.findings import CHECKS
 from asr.doctor.report import report
+from asr.manifests.manifest import read_manifest
 from tests.browser import chromium
 from tests.conftest import Tones
 

@@ -10,11 +10,11 @@ import soundfile
 import torch
 
 from asr.batching.digests import audio_digests
-from asr.corpora.utterance import Utterance
 from asr.errors import AudioError
 from asr.frontend import tar_members
 from asr.frontend.audio import audio_info, read_audio
 from asr.frontend.tar_members import audio_file, is_member, read_member, tar_of
+from asr.manifests.utterance import Utterance
 
 
 def pack(tar: Path, *files: Path) -> list[Path]:

@@ -12,13 +12,13 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-import asr.training.runs
+import asr.training.run.start
 from asr.batching.batches import BatchConfig
-from asr.corpora.utterance import Utterance
 from asr.device import has_bf16_recurrence, has_tf32, set_tf32
 from asr.errors import Interrupted
 from asr.frontend.augment import AugmentConfig
 from asr.frontend.features import FeatureConfig
+from asr.manifests.utterance import Utterance
 from asr.model.encoder import EncoderConfig
 from asr.model.loss.crf import crf_loss, log_partition
 from asr.model.loss.ctc import ctc_loss, deterministic_ctc_loss
@@ -127,7 +127,7 @@ def test_resumed_equals_never_stopped(
     updates = torch.load(tmp_path / "whole" / "checkpoint.pt", weights_only=True)["position"]["update"]
     assert updates >= 6  # at least two an epoch
     with monkeypatch.context() as patch:
-        patch.setattr(asr.training.runs, "StopRequest", lambda max_hours: StopAfter(updates // 2))
+        patch.setattr(asr.training.run.start, "StopRequest", lambda max_hours: StopAfter(updates // 2))
         with pytest.raises(Interrupted):
             train_recogniser(utterances, utterances, settings(tmp_path / "stopped", **config))
     assert len(rows_of(tmp_path / "stopped", "epoch")) < 3

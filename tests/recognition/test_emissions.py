@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import torch
 
-from asr.corpora.manifest import read_manifest
 from asr.decoding.greedy import GreedyDecoder
+from asr.manifests.manifest import read_manifest
 from asr.model.saved import load_model
 from asr.recognition.emissions import cached_emissions, compute_emissions
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import soundfile
 
-from asr.corpora.manifest import read_manifest
-from asr.corpora.utterance import Utterance
+from asr.manifests.manifest import read_manifest
+from asr.manifests.utterance import Utterance
 from asr.model.saved import load_model
 from asr.report.media import TokenRun, read_media, token_runs
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from asr.cli import main
-from asr.corpora.utterance import Utterance
 from asr.decoding.hypothesis import Hypothesis, Word
+from asr.manifests.utterance import Utterance
 from asr.report.media import Media
 from asr.report.page import About, build_page, select
 from asr.scoring.evaluation import Evaluation

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from asr.corpora.utterance import Utterance
+from asr.manifests.utterance import Utterance
 from asr.report.tables import histogram, percent, rate_row, tables
 from asr.scoring.wer import score
 

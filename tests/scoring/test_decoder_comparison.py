@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 
-from asr.corpora.manifest import read_manifest
 from asr.decoding.config import DecoderSettings
 from asr.decoding.resources import DecodingResources
 from asr.frontend.features import FeatureConfig
+from asr.manifests.manifest import read_manifest
 from asr.model.acoustic import AcousticModel, ModelSettings
 from asr.model.encoder import EncoderConfig
 from asr.model.saved import load_model

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from asr.corpora.utterance import Utterance
 from asr.errors import DataError
+from asr.manifests.utterance import Utterance
 from asr.scoring.results import (
     alignment_text,
     summary,

@@ -15,11 +15,11 @@ from safetensors import safe_open
 
 from asr.batching.batches import BatchConfig, Batches
 from asr.batching.examples import Examples, TextConfig, learn_tokenizer, make_examples
-from asr.corpora.manifest import write_manifest
-from asr.corpora.utterance import Utterance
 from asr.device import use_precision
 from asr.frontend.augment import AugmentConfig
 from asr.frontend.features import FeatureConfig
+from asr.manifests.manifest import write_manifest
+from asr.manifests.utterance import Utterance
 from asr.model.acoustic import AcousticModel, ModelSettings
 from asr.model.encoder import EncoderConfig
 from asr.text.characters import CharTokenizer
@@ -28,7 +28,7 @@ from asr.training.config import TrainConfig
 from asr.training.context import TrainingContext
 from asr.training.distributed import Process
 from asr.training.recogniser import Settings
-from asr.training.stopping import StopRequest
+from asr.training.run.stopping import StopRequest
 from asr.training.tasks.speech import SpeechTask
 from asr.training.trainer import Trainer
 

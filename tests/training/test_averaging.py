@@ -13,8 +13,8 @@ from torch import nn
 from asr.errors import TrainingError
 from asr.model.saved import load_model
 from asr.training.averaging import BestWeights, MovingAverage
-from asr.training.checkpoint import CHECKPOINT, load_checkpoint
-from asr.training.stopping import StopRequest
+from asr.training.run.checkpoint import CHECKPOINT, load_checkpoint
+from asr.training.run.stopping import StopRequest
 from asr.training.tasks import speech as speech_module
 from asr.training.trainer import Trainer
 from tests.training.conftest import same_tree

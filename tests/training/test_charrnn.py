@@ -12,11 +12,11 @@ from safetensors.torch import load_file
 
 from asr.errors import DataError, Interrupted, TrainingError
 from asr.lm.charrnn import load_charrnn
-from asr.training import runs as runs_module
 from asr.training import validation as validation_module
 from asr.training.charrnn import CharRnnSettings, encode, held_out, train_charrnn
 from asr.training.config import TrainConfig
-from asr.training.stopping import StopRequest
+from asr.training.run import start as start_module
+from asr.training.run.stopping import StopRequest
 from asr.training.tasks.charrnn import CharRnnTask, TextStreamConfig
 from tests.shapes import charrnn_config
 
@@ -71,7 +71,7 @@ def test_stopped_and_resumed_equals_never_stopped(tmp_path: Path, monkeypatch: p
             return self.left < 0
 
     with monkeypatch.context() as patch:
-        patch.setattr(runs_module, "StopRequest", _Stop)
+        patch.setattr(start_module, "StopRequest", _Stop)
         with pytest.raises(Interrupted):
             train_charrnn(LINES, LINES[:20], settings(tmp_path / "parts"))
     train_charrnn(LINES, LINES[:20], settings(tmp_path / "parts", resume=True))
@@ -93,7 +93,7 @@ def test_out_of_memory_names_this_commands_settings(tmp_path: Path, monkeypatch:
 def test_deterministic_is_passed_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The setting was once read and forgotten."""
     called = []
-    monkeypatch.setattr(runs_module, "make_deterministic", lambda: called.append(True))
+    monkeypatch.setattr(start_module, "make_deterministic", lambda: called.append(True))
     train_charrnn(LINES, LINES[:20], settings(tmp_path / "run", deterministic=True, epochs=1))
     assert called
 

@@ -11,13 +11,13 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from asr.corpora.utterance import Utterance
 from asr.errors import Interrupted, SettingsError, TrainingError
+from asr.manifests.utterance import Utterance
 from asr.microscope.measure import Measurement, measure_layers
 from asr.model.recurrent.gates import Saturation
 from asr.training import diagnostics as microscope_module
 from asr.training.config import TrainConfig
-from asr.training.stopping import StopRequest
+from asr.training.run.stopping import StopRequest
 from asr.training.tasks.speech import speech_losses
 from asr.training.trainer import Trainer
 from tests.shapes import encoder_config

@@ -13,9 +13,9 @@ from asr.errors import Interrupted, SettingsError
 from asr.model.saved import load_model, save_model
 from asr.text.characters import CharTokenizer
 from asr.text.phones import PhoneTokenizer
-from asr.training.checkpoint import CHECKPOINT, load_checkpoint
 from asr.training.finetuning import copy_matching_weights, freeze
-from asr.training.stopping import StopRequest
+from asr.training.run.checkpoint import CHECKPOINT, load_checkpoint
+from asr.training.run.stopping import StopRequest
 from asr.training.trainer import Trainer
 from tests.training.conftest import ENCODER, StopAfter, same_tree
 

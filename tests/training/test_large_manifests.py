@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from asr.commands.train import TrainSettings, run
-from asr.corpora.arrow import ArrowManifest, write_arrow
-from asr.corpora.manifest import read_manifest
-from asr.corpora.tar_files import write_tar_files
 from asr.errors import DataError, Interrupted, SettingsError
-from asr.training import runs as runs_module
+from asr.manifests.arrow import ArrowManifest, write_arrow
+from asr.manifests.manifest import read_manifest
+from asr.manifests.tar_files import write_tar_files
 from asr.training.recogniser import Settings, train_recogniser
+from asr.training.run import start as start_module
 from tests.commands.test_train import command, start_ranks
 from tests.training.conftest import StopAfter, assert_same_weights, changed
 
@@ -37,7 +37,7 @@ def test_same_weights_as_from_json_lines(
     write_arrow(packed, packed.with_suffix(".arrow"))
     in_arrow = ArrowManifest([packed.with_suffix(".arrow")])
     with monkeypatch.context() as patch:
-        patch.setattr(runs_module, "StopRequest", lambda *_: StopAfter(2))
+        patch.setattr(start_module, "StopRequest", lambda *_: StopAfter(2))
         with pytest.raises(Interrupted):
             train_recogniser(in_arrow, utterances, settings)
     train_recogniser(in_arrow, utterances, changed(settings, "train", resume=True))
@@ -75,7 +75,8 @@ RECORDED = """
 import json, sys
 from pathlib import Path
 from asr.cli import main
-from asr.training import runs, trainer
+from asr.training import trainer
+from asr.training.run import start
 from asr.training.tasks import speech
 from tests.training.conftest import StopAfter
 seen, stop_after, *arguments = sys.argv[1:]
@@ -88,7 +89,7 @@ def losses(model, batch, *rest):
 speech.speech_losses = losses
 trainer.dry_run = lambda *_: None  # it tries a batch before the first update
 if int(stop_after):
-    runs.StopRequest = lambda *_: StopAfter(int(stop_after))
+    start.StopRequest = lambda *_: StopAfter(int(stop_after))
 sys.exit(main(arguments))
 """
 

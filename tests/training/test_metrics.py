@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from asr.training import metrics as metrics_module
-from asr.training.checkpoint import TrainingState
 from asr.training.metrics import Metrics, UpdateReport
-from asr.training.stopping import StopRequest
+from asr.training.run.checkpoint import TrainingState
+from asr.training.run.stopping import StopRequest
 from asr.training.tasks.speech import SpeechTask, SpeechValidation
 from asr.training.trainer import Trainer
 

@@ -14,13 +14,13 @@ import torch
 
 from asr.batching.batches import Batches
 from asr.batching.examples import learn_tokenizer, make_examples
-from asr.corpora.manifest import read_manifest
 from asr.errors import DataError, Interrupted, SettingsError
 from asr.frontend.features import log_mel
+from asr.manifests.manifest import read_manifest
 from asr.training import recogniser as recogniser_module
-from asr.training import runs as runs_module
 from asr.training.distributed import Process
 from asr.training.recogniser import Settings, branch_of, feature_statistics, train_recogniser
+from asr.training.run import start as start_module
 from tests.training.conftest import assert_same_weights, changed, weights_of
 
 CPU = torch.device("cpu")
@@ -175,7 +175,7 @@ def test_resumed_after_ctrl_c(
     settings = changed(settings, "features", normalize="running")
     train_recogniser(utterances, utterances, changed(settings, "train", run_dir=tmp_path / "whole"))
 
-    class Stop(runs_module.StopRequest):
+    class Stop(start_module.StopRequest):
         seen = 0
 
         @property
@@ -187,7 +187,7 @@ def test_resumed_after_ctrl_c(
         def received(self, value: bool) -> None: ...
 
     with monkeypatch.context() as patch:
-        patch.setattr(runs_module, "StopRequest", Stop)
+        patch.setattr(start_module, "StopRequest", Stop)
         with pytest.raises(Interrupted, match=r"stopped in epoch 1, batch 3, and saved\. To continue, add"):
             train_recogniser(utterances, utterances, settings)
     monkeypatch.setattr(recogniser_module, "feature_statistics", lambda *_: pytest.fail("computed again"))

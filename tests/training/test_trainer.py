@@ -11,13 +11,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from asr.corpora.utterance import Utterance
 from asr.errors import Interrupted, ModelError
+from asr.manifests.utterance import Utterance
 from asr.model.saved import load_model
 from asr.training import metrics as metrics_module
 from asr.training import trainer as trainer_module
-from asr.training.checkpoint import CHECKPOINT, load_checkpoint
-from asr.training.stopping import StopRequest
+from asr.training.run.checkpoint import CHECKPOINT, load_checkpoint
+from asr.training.run.stopping import StopRequest
 from asr.training.tasks import speech as speech_module
 from asr.training.trainer import Trainer, _update_seed
 from tests.conftest import no_space

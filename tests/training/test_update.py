@@ -18,9 +18,9 @@ from asr.batching.batches import Batch, BatchConfig, Batches
 from asr.errors import Interrupted, TrainingError
 from asr.training import trainer as trainer_module
 from asr.training import update as update_module
-from asr.training.checkpoint import CHECKPOINT, load_checkpoint
-from asr.training.faults import load_bad_update
-from asr.training.stopping import StopRequest
+from asr.training.run.checkpoint import CHECKPOINT, load_checkpoint
+from asr.training.run.faults import load_bad_update
+from asr.training.run.stopping import StopRequest
 from asr.training.tasks.interface import TaskOutput
 from asr.training.tasks.speech import replay
 from asr.training.trainer import Trainer
@@ -33,7 +33,7 @@ from asr.training.update import (
     sum_statistics,
 )
 from tests.training.conftest import AUGMENT, ENCODER, FEATURES, PLAIN, StopAfter, examples_of, rows, same_tree
-from tests.training.test_faults import plant
+from tests.training.run.test_faults import plant
 from tests.training.test_trainer import assert_same_runs
 
 Make = Callable[..., Trainer[Any]]

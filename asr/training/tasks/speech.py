@@ -26,7 +26,7 @@ from asr.model.shipped import find_model
 from asr.model.widen import can_widen, widened_weights
 from asr.scoring.wer import RATE_NAMES, CountedUnit, score
 from asr.training.distributed import Process
-from asr.training.faults import load_bad_update
+from asr.training.run.faults import load_bad_update
 from asr.training.tasks.blank_plateau import BlankPlateau
 from asr.training.tasks.dev_decoding import DevDecoder, DevOutput
 from asr.training.tasks.interface import TaskOutput, Throughput

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from asr.batching.examples import TextConfig, learn_tokenizer, make_examples
-from asr.corpora.manifest import read_manifest
 from asr.errors import Interrupted, SettingsError
+from asr.manifests.manifest import read_manifest
 from asr.model.acoustic import AcousticModel, ModelSettings
 from asr.model.encoder import EncoderConfig, LossConfig
 from asr.model.loss.denominator import count_ngrams, witten_bell

@@ -10,16 +10,16 @@ import pytest
 
 from asr.cli import main
 from asr.commands.evaluate import describe
-from asr.corpora.manifest import read_manifest
-from asr.corpora.utterance import Utterance
 from asr.decoding.config import BeamConfig, DecoderSettings, GivenDecodingWeights
 from asr.decoding.decoder import build_decoder
 from asr.errors import DataError, SettingsError
+from asr.manifests.manifest import read_manifest
+from asr.manifests.utterance import Utterance
 from asr.model.encoder import LossConfig
 from asr.model.saved import load_model
 from asr.scoring.evaluation import evaluate
-from asr.training.checkpoint import load_checkpoint
 from asr.training.recogniser import Settings, train_recogniser
+from asr.training.run.checkpoint import load_checkpoint
 from asr.training.tasks.dev_decoding import DevDecodingConfig
 from asr.training.tasks.speech import SpeechValidation
 from tests.training.conftest import changed, rows

@@ -11,11 +11,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from asr.errors import Interrupted
-from asr.training.checkpoint import CHECKPOINT, load_checkpoint
 from asr.training.config import TrainConfig
 from asr.training.context import TrainingContext
 from asr.training.distributed import Process
-from asr.training.stopping import StopRequest
+from asr.training.run.checkpoint import CHECKPOINT, load_checkpoint
+from asr.training.run.stopping import StopRequest
 from asr.training.tasks.interface import TaskOutput, Throughput
 from asr.training.trainer import Trainer
 from tests.training.conftest import StopAfter

@@ -18,11 +18,11 @@ from asr.model.recurrent.layers import LayerConfig
 from asr.model.sequence.ctc import SequenceCtcConfig
 from asr.model.sequence.encoder_decoder import EncoderDecoderConfig
 from asr.model.sequence.model import SequenceConfig, load_sequence_model, make_sequence_model
-from asr.training.checkpoint import CHECKPOINT, TrainingState, load_checkpoint
 from asr.training.config import TrainConfig
 from asr.training.context import TrainingContext
 from asr.training.distributed import Process
-from asr.training.stopping import StopRequest
+from asr.training.run.checkpoint import CHECKPOINT, TrainingState, load_checkpoint
+from asr.training.run.stopping import StopRequest
 from asr.training.tasks.sequence_pairs import PairBatch, PairConfig, SequencePair, SequencePairTask
 from asr.training.trainer import Trainer
 from tests.fake_gpu import fake_gpu

@@ -19,8 +19,8 @@ from asr.model.saved import save_model
 from asr.text.characters import CharTokenizer
 from asr.text.lexicon import Lexicon
 from asr.text.phones import PhoneTokenizer
-from asr.training.checkpoint import CHECKPOINT, load_checkpoint
-from asr.training.stopping import StopRequest
+from asr.training.run.checkpoint import CHECKPOINT, load_checkpoint
+from asr.training.run.stopping import StopRequest
 from asr.training.tasks.speech import SpeechTask, validate
 from asr.training.trainer import Trainer
 from tests.training.conftest import ALONE, ENCODER, FEATURES, PLAIN, StopAfter, rows, same_tree
