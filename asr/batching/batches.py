@@ -77,7 +77,9 @@ class Batch:
     warps: Tensor | None = None  # (batch,) float64 factors of the mel bands' frequencies; None: all 1
     waveforms: Tensor | None = None  # (uncached, samples)
     waveform_rows: Tensor | None = None  # (uncached,) int64 rows of `cached_features`
-    second_masks: Masks | None = None  # of a second view of each utterance, for a loss that compares two
+    # Weight of a loss that compares two views of each utterance, and the masks of the second one.
+    consistency_weight: float = 0.0
+    second_masks: Masks | None = None
 
     @staticmethod
     def from_fields(fields: Mapping[str, Any]) -> "Batch":
@@ -193,7 +195,6 @@ class Batches:
         rank: of the process whose shards are returned.
         world_size: processes that share every batch.
         device: where batches go.
-        two_views: draw masks of a second view of each utterance, too.
 
     Raises:
         AudioError: an utterance's audio cannot be read.
@@ -211,7 +212,6 @@ class Batches:
         rank: int = 0,
         world_size: int = 1,
         device: torch.device = CPU,
-        two_views: bool = False,
     ) -> None:
         shards = config.shards or world_size
         if shards % world_size:
@@ -244,7 +244,7 @@ class Batches:
             cache = open_cache(
                 config.cache_dir, examples.utterances(), features, sorted(speeds), config.cache_workers
             )
-        self.dataset = _BatchDataset(examples, features, augmenter, cache, two_views)
+        self.dataset = _BatchDataset(examples, features, augmenter, cache)
         self.loader: Loader[Batch] = Loader(self.dataset, self.workers, pin_memory=on_gpu)
         self.sampler = Sampler(
             examples.columns, config.seconds, augment,
@@ -278,10 +278,8 @@ class _BatchDataset(Dataset[Batch | AsrError]):
         features: FeatureConfig,
         augmenter: Augmenter | None,
         cache: FeatureCache | None,
-        two_views: bool,
     ) -> None:
         self.examples, self.features, self.augmenter, self.cache = examples, features, augmenter, cache
-        self.two_views = two_views
 
     def conditions(self, examples: Sequence[Example], epoch: int) -> list[Conditions]:
         """The conditions under which training reads some utterances in an epoch; each as if alone."""
@@ -302,6 +300,7 @@ class _BatchDataset(Dataset[Batch | AsrError]):
         conditions = self.conditions(chosen, planned.epoch)
         lengths, audio = self._audio(planned.indices, chosen, conditions)
         warps = [condition.mel_warp for condition in conditions]
+        consistency_weight = self.augmenter.config.consistency_weight if self.augmenter else 0.0
         token_lengths = [len(example.tokens) for example in chosen]
         tokens = np.zeros((len(chosen), max(token_lengths)), dtype=np.int64)
         for row, example in zip(tokens, chosen, strict=True):
@@ -315,8 +314,9 @@ class _BatchDataset(Dataset[Batch | AsrError]):
             tokens=torch.from_numpy(tokens),
             token_lengths=torch.tensor(token_lengths),
             masks=self._masks(chosen, lengths, planned.epoch, "masks"),
+            consistency_weight=consistency_weight,
             second_masks=(
-                self._masks(chosen, lengths, planned.epoch, "second masks") if self.two_views else None
+                self._masks(chosen, lengths, planned.epoch, "second masks") if consistency_weight else None
             ),
             global_tokens=planned.global_tokens,
             global_seconds=planned.global_seconds,

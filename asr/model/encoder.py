@@ -35,15 +35,11 @@ class LossConfig:
     criterion: Literal["ctc", "crf"] = "ctc"
     denominator_order: Literal[2, 3] = 2  # of that language model: a bigram or a trigram
     ctc_weight: float = 0.1  # of CTC's loss beside the CRF's, which keeps training stable
-    # Weight of a loss that makes two views of an utterance agree, under other masks and with other units
-    # dropped; 0.2 is usual. It helps where there is little speech, and takes twice the time. 0: one view.
-    consistency_weight: float = 0.0
 
     def __post_init__(self) -> None:
         check_choice("--model.criterion", self.criterion, ("ctc", "crf"))
         check_number("--model.denominator-order", self.denominator_order, least=2, most=3)
         check_number("--model.ctc-weight", self.ctc_weight, least=0, below=math.inf)
-        check_number("--model.consistency-weight", self.consistency_weight, least=0, below=math.inf)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -198,7 +198,6 @@ def _make_batches(
         Batches(
             items, features, settings.batch, augmentation, seed=settings.train.seed,
             rank=process.rank, world_size=process.world_size, device=process.device,
-            two_views=augmentation is not None and settings.model.loss.consistency_weight > 0,
         )
         for items, augmentation in ((examples, augment), (dev_examples, None))
     )  # fmt: skip

@@ -253,7 +253,7 @@ def test_cache_serves_what_is_not_changed(
     assert 0 < changed < len(tones)
 
 
-MASKED = replace(PLAIN, time_masks_per_s=3.0, mel_masks=2, masks_from_epoch=2)
+MASKED = replace(PLAIN, time_masks_per_s=3.0, mel_masks=2, masks_from_epoch=2, consistency_weight=0.2)
 
 
 def test_second_view(tones: list[Utterance], tmp_path: Path) -> None:
@@ -262,8 +262,7 @@ def test_second_view(tones: list[Utterance], tmp_path: Path) -> None:
     config = BatchConfig(seconds=3.0, cache_dir=tmp_path, workers=0)
     some = replace(ROOMS, time_masks_per_s=3.0, mel_masks=2)
     one = load(tones, config, some, 2)
-    batches = Batches(examples_of(tones, some.speeds), FEATURES, config, some, seed=3, two_views=True)
-    for single, batch in zip(one, batches.load(batches.plan(2)), strict=True):
+    for single, batch in zip(one, load(tones, config, replace(some, consistency_weight=0.2), 2), strict=True):
         assert same(single, batch)
         assert single.second_masks is None
         assert not torch.equal(batch.masks.time, batch.second_masks.time)
@@ -280,10 +279,9 @@ def test_second_view(tones: list[Utterance], tmp_path: Path) -> None:
 
 def test_second_view_before_masks_begin(tones: list[Utterance]) -> None:
     """Guards the first epochs: without masks there is nothing to tell the views apart but dropout."""
-    batches = Batches(examples_of(tones), FEATURES, UNCACHED, MASKED, seed=3, two_views=True)
-    [batch] = batches.load(batches.plan(1))
+    [batch] = load(tones, UNCACHED, MASKED, 1)
     assert batch.both_views().masks is None
-    [batch] = batches.load(batches.plan(2))
+    [batch] = load(tones, UNCACHED, MASKED, 2)
     assert batch.both_views().masks is not None
 
 

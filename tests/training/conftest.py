@@ -134,8 +134,7 @@ def make_trainer(tones: list[Utterance], tmp_path: Path) -> Callable[..., Traine
             **{"epochs": 3, "precision": "float32", "log_every_s": 0.0, "run_dir": tmp_path / name, **config}
         )
         batch = BatchConfig(seconds=2.0, cache_dir=tmp_path / "features", workers=workers)
-        two_views = encoder.loss.consistency_weight > 0
-        train = Batches(chosen, features, batch, augment, seed=settings.seed, two_views=two_views)
+        train = Batches(chosen, features, batch, augment, seed=settings.seed)
         dev = Batches(make_examples(tones[:4], tokenizer, text, features, 4), features, batch, None, seed=0)
         torch.manual_seed(settings.seed)
         model = AcousticModel(ModelSettings(features, replace(encoder), tokenizer, "english"))

@@ -234,25 +234,6 @@ def test_global_statistics(manifest: Path, settings: Settings) -> None:
     torch.testing.assert_close(feature_statistics(batches(0, 2), config, Gathered(0, 1, CPU)), expected)
 
 
-def test_two_views_are_for_consistency(
-    manifest: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Guards the second masks: the training set has them where the loss compares two views; dev has none."""
-    utterances = read_manifest(manifest)
-    views: list[bool] = []
-
-    def spy(*arguments: Any, two_views: bool, **named: Any) -> Batches:
-        views.append(two_views)
-        return Batches(*arguments, two_views=two_views, **named)
-
-    monkeypatch.setattr(recogniser_module, "Batches", spy)
-    loss = replace(settings.model.loss, consistency_weight=0.2)
-    for run, chosen in (("one", settings), ("two", changed(settings, "model", loss=loss))):
-        folder = settings.train.run_dir.with_name(run)
-        train_recogniser(utterances, utterances, changed(chosen, "train", epochs=1, run_dir=folder))
-    assert views == [False, False, True, False]
-
-
 def test_empty_dev_set(manifest: Path, settings: Settings) -> None:
     """Guards against training for an epoch and then finding nothing to choose by."""
     with pytest.raises(DataError, match="none of 0 dev utterances"):

@@ -41,6 +41,9 @@ class AugmentConfig:
     # Range of the factor that warps the frequencies of the mel bands (vocal tract length perturbation);
     # 0.88 1.12 is usual, 1 1 is none.
     mel_warp: tuple[float, float] = (1.0, 1.0)
+    # Weight of a loss that makes two views of an utterance agree, under other masks and with other units
+    # dropped; 0.2 is usual. It helps where there is little speech, and takes twice the time. 0: one view.
+    consistency_weight: float = 0.0
 
     def __post_init__(self) -> None:
         if not self.speeds or not all(0.5 <= speed <= 2 for speed in self.speeds):
@@ -54,6 +57,7 @@ class AugmentConfig:
             check_number(option_name("augment", name), getattr(self, name), least=0, below=math.inf)
         for name in _SHARES:
             check_number(option_name("augment", name), getattr(self, name), least=0, most=1)
+        check_number("--augment.consistency-weight", self.consistency_weight, least=0, below=math.inf)
         for name, (lowest, highest, unit) in _RANGES.items():
             low, high = getattr(self, name)
             if not lowest <= low <= high <= highest:

@@ -204,15 +204,12 @@ def speech_losses(
         precision: number format of the encoder's arithmetic.
         loss: of `loss_of`, to which it defaults.
     """
-    loss = loss or loss_of(model)
-    weight = model.settings.encoder.loss.consistency_weight
-    if not weight:
-        output = _forward(model, batch, precision, loss)
-        losses = output.losses
-    else:
-        output = _forward(model, batch.both_views(), precision, loss)
+    weight = batch.consistency_weight
+    output = _forward(model, batch.both_views() if weight else batch, precision, loss or loss_of(model))
+    losses = output.losses
+    if weight:
         steps = output.step_lengths[: len(batch.ids)]
-        losses = sum(output.losses.chunk(2)) / 2 + weight * consistency_loss(output.log_probs, steps)
+        losses = sum(losses.chunk(2)) / 2 + weight * consistency_loss(output.log_probs, steps)
     blanks = blank_steps(output.log_probs.detach(), output.step_lengths)
     return TaskOutput(losses, {"blank": (blanks, output.step_lengths.sum())})
 

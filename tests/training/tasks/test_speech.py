@@ -12,7 +12,6 @@ from asr.decoding.attention_decoder import token_log_probs
 from asr.errors import Interrupted
 from asr.model.acoustic import AcousticModel
 from asr.model.attention_decoder import AttentionDecoderConfig
-from asr.model.encoder import LossConfig
 from asr.model.loss.consistency import consistency_loss
 from asr.model.loss.ctc import ctc_loss
 from asr.model.saved import save_model
@@ -26,13 +25,12 @@ from asr.training.trainer import Trainer
 from tests.training.conftest import ALONE, ENCODER, FEATURES, PLAIN, StopAfter, rows, same_tree
 
 Make = Callable[..., Trainer]
-MASKED = replace(PLAIN, time_masks_per_s=5.0, mel_masks=2, masks_from_epoch=1)
+MASKED = replace(PLAIN, time_masks_per_s=5.0, mel_masks=2, masks_from_epoch=1, consistency_weight=0.3)
 
 
 def test_consistency(make_trainer: Make) -> None:
     """Guards the loss of two views: the mean of what each has alone, and the weighted divergence."""
-    encoder = replace(ENCODER, dropout=0.0, loss=LossConfig(consistency_weight=0.3))
-    trainer = make_trainer(encoder=encoder, augment=MASKED)
+    trainer = make_trainer(encoder=replace(ENCODER, dropout=0.0), augment=MASKED)
     net = trainer.task.net
     [batch] = trainer.task.load(trainer.task.plan(1)[:1])
     losses = trainer.task.forward(batch, torch.float32).losses
@@ -49,8 +47,7 @@ def test_consistency(make_trainer: Make) -> None:
 
 def test_dev_loss_has_no_consistency(make_trainer: Make) -> None:
     """Guards the dev loss: it is that of the criterion, which can be compared between trainings."""
-    loss = LossConfig(consistency_weight=0.3)
-    trainers = make_trainer("one"), make_trainer("other", encoder=replace(ENCODER, loss=loss))
+    trainers = make_trainer("one"), make_trainer("other", augment=MASKED)
     scores = [validate(trainer.task.net, trainer.task.dev_batches, ALONE) for trainer in trainers]
     assert scores[0] == scores[1]
 
