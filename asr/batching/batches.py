@@ -84,9 +84,7 @@ class Batch:
     @staticmethod
     def from_fields(fields: Mapping[str, Any]) -> "Batch":
         """A batch from the fields that `dataclasses.asdict` gives, as a file bad_update_N.pt keeps them."""
-        masks = {
-            name: Masks(**fields[name]) if fields.get(name) else None for name in ("masks", "second_masks")
-        }
+        masks = {name: Masks(**fields[name]) if fields[name] else None for name in ("masks", "second_masks")}
         return Batch(**{**fields, **masks})
 
     @property
