@@ -147,7 +147,7 @@ _CORPUS = Group(
 )  # fmt: skip
 
 _LM = Group(
-    "language models of text: train (n-grams or a character RNN), score, interpolate, convert",
+    "language models of text: train (n-grams or a recurrent network), score, interpolate, convert",
     {
         "train": Kinds({
             "ngram": Command(
@@ -155,7 +155,12 @@ _LM = Group(
                 "commands.lm:NgramTrainSettings", "run_train",
             ),
             "charrnn": Command(
-                "text -> recurrent network of characters", "commands.lm_charrnn:CharRnnTrainSettings"
+                "text -> recurrent network of characters",
+                "commands.lm_network:CharRnnTrainSettings", "run_charrnn",
+            ),
+            "wordrnn": Command(
+                "text -> recurrent network of words",
+                "commands.lm_network:WordRnnTrainSettings", "run_wordrnn",
             ),
         }),
         "score": Command(
@@ -174,6 +179,7 @@ _LM = Group(
     """\
   asr lm train text.txt more.txt.xz --order 3 -o lm.bin
   asr lm train --kind charrnn text.txt --train.run-dir runs/lm
+  asr lm train --kind wordrnn text.txt --train.run-dir runs/wordlm
   asr lm score heldout.txt --lm lm.bin
   asr lm interpolate books.bin mine.bin --dev heldout.txt -o lm.bin
   asr lm convert words.arpa.gz -o words.bin""",

@@ -171,16 +171,17 @@ def _load_ngrams(path: Path) -> "NgramModel":
 
 @dataclass(frozen=True)
 class NgramConvertSettings:
-    """Convert an n-gram model between ARPA and a binary that loads at once, or quantise its values.
+    """Convert an n-gram model between ARPA and a binary that loads at once, or quantise a model's values.
 
     Weights that `asr tune` has stored belong to the file that they were tuned with: tune again.
     """
 
-    # The model: .arpa or .arpa.gz, from any tool, or .bin from `asr lm train`.
+    # The model: .arpa or .arpa.gz, from any tool, .bin from `asr lm train`, or .safetensors of a word RNN.
     lm: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FILE")]
-    # The converted model: .bin, .arpa or .arpa.gz.
+    # The converted model: .bin, .arpa or .arpa.gz; .safetensors of a word RNN.
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"], metavar="FILE")]
-    # Bits of a log-probability and of a back-off weight, 2 to 16, such as 8; 0 keeps them exactly.
+    # Bits of a log-probability and of a back-off weight, 2 to 16, such as 8; 0 keeps them exactly. A word
+    # RNN takes 8.
     quantize: int = 0
     # Whether an ARPA file's words are words or characters. Default: found out from them.
     unit: Unit | None = None
@@ -205,14 +206,31 @@ def run_convert(settings: NgramConvertSettings) -> str:
 
     check_output(settings.output, [settings.lm])
     if settings.lm.suffix == ".safetensors":
-        raise SettingsError(
-            f"{settings.lm}: a network is not an n-gram model and has only one format. Use the file itself."
-        )
+        return _quantize_network(settings)
     model = NgramModel.load(settings.lm, settings.unit)
     if settings.quantize:
         model = model.quantized(settings.quantize)
     model.save(settings.output)
     return _describe(model, settings.output)
+
+
+def _quantize_network(settings: NgramConvertSettings) -> str:
+    from asr.lm.loading import load_language_model
+    from asr.lm.wordrnn import WordRnnModel, save_small_wordrnn
+
+    if settings.quantize != 8 or settings.output.suffix != ".safetensors":
+        raise SettingsError(
+            f"{settings.lm}: a network has only one format, whose weights may be of 8 bits. Expected "
+            "--quantize 8 and an --output that ends in .safetensors."
+        )
+    model = load_language_model(settings.lm)
+    if not isinstance(model, WordRnnModel):
+        raise SettingsError(
+            f"{settings.lm}: is a network of characters, which is small. Use the file itself."
+        )
+    save_small_wordrnn(settings.output, model.network)
+    size = settings.output.stat().st_size / 1e6
+    return f"{settings.output}: word RNN of {len(model.network.vocabulary.words):,} words, {size:.1f} MB"
 
 
 @dataclass(frozen=True)

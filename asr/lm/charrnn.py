@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from asr.errors import ModelError, SettingsError, check_number
 from asr.lm.interface import Unit
+from asr.lm.text_state import TextState, read_last_symbols
 from asr.model.recurrent.layers import RecurrentConfig, RecurrentStack
 from asr.model.recurrent.unidirectional import State
 from asr.model.saved import FileKind, load_network, save_network
@@ -118,25 +119,6 @@ class CharRnn(nn.Module):
         return "".join(text)
 
 
-@dataclass(eq=False, slots=True)
-class CharState:
-    """The text so far. The network reads its last character only when a score after it is first needed.
-
-    Most of the prefixes that a search makes are dropped before that.
-
-    Attributes:
-        previous: the state before the last character, until that has been read; None where a text begins.
-        symbol: id of the last character.
-        log_probs: (symbols + 1,) float64, of the next symbol; None until the network has read the last one.
-        hidden: one state a layer, each part of it (width,); None until then.
-    """
-
-    previous: "CharState | None"
-    symbol: int
-    log_probs: NDArray[np.float64] | None = None
-    hidden: tuple[State, ...] | None = None
-
-
 class CharRnnModel:
     """A trained network as an `interface.LanguageModel`; each call is one batch of the network.
 
@@ -148,7 +130,7 @@ class CharRnnModel:
 
     def __init__(self, network: CharRnn) -> None:
         self.network = network.eval()
-        self._start = CharState(None, END_OF_LINE)
+        self._start = TextState(None, END_OF_LINE)
         self._predict([self._start])
 
     @property
@@ -156,13 +138,13 @@ class CharRnnModel:
         """The alphabet."""
         return self.network.symbols
 
-    def start(self) -> CharState:
+    def start(self) -> TextState:
         """The state in which a text begins."""
         return self._start
 
     def score(
-        self, states: Sequence[CharState], symbols: Sequence[str]
-    ) -> tuple[NDArray[np.float64], list[CharState]]:
+        self, states: Sequence[TextState], symbols: Sequence[str]
+    ) -> tuple[NDArray[np.float64], list[TextState]]:
         """Natural log-probabilities of characters after states, and the states that follow.
 
         A character outside the alphabet has the log-probability log 1e-7 and leaves the state as it is.
@@ -170,12 +152,12 @@ class CharRnnModel:
         ids = [self.network.ids.get(symbol, -1) for symbol in symbols]
         predicted = zip(states, self._predict(states), ids, strict=True)
         scored = [
-            (log_probs[symbol], CharState(state, symbol)) if symbol >= 0 else (_UNKNOWN_LOG_PROB, state)
+            (log_probs[symbol], TextState(state, symbol)) if symbol >= 0 else (_UNKNOWN_LOG_PROB, state)
             for state, log_probs, symbol in predicted
         ]
         return np.array([log_prob for log_prob, _ in scored], np.float64), [state for _, state in scored]
 
-    def finish(self, states: Sequence[CharState]) -> NDArray[np.float64]:
+    def finish(self, states: Sequence[TextState]) -> NDArray[np.float64]:
         """(n,) natural log-probabilities that the text ends after each of n states."""
         return np.array([log_probs[END_OF_LINE] for log_probs in self._predict(states)], np.float64)
 
@@ -195,24 +177,13 @@ class CharRnnModel:
         return result
 
     @torch.inference_mode()
-    def _predict(self, states: Sequence[CharState]) -> list[NDArray[np.float64]]:
-        """(symbols + 1,) log-probabilities after each state; one batch of the network for the new states."""
-        new = [state for state in dict.fromkeys(states) if state.log_probs is None]
-        if new:
-            hidden = [state.previous.hidden for state in new if state.previous and state.previous.hidden]
-            # each part of each layer's state, (batch, width); none where a text begins
-            layers = [
-                tuple(torch.stack(parts) for parts in zip(*layer, strict=True))
-                for layer in zip(*hidden, strict=True)
-            ]
-            ids = torch.tensor([[state.symbol] for state in new], device=self.network.device)
-            log_probs, layers = self.network(ids, layers or None)
-            table = log_probs[:, -1].double().cpu().numpy()
-            for row, state in enumerate(new):
-                # Copies, and no older states: a state that is kept must not keep the memory of dropped ones.
-                state.hidden = tuple(tuple(part[row].clone() for part in layer) for layer in layers)
-                state.log_probs, state.previous = table[row].copy(), None
-        return [state.log_probs for state in states if state.log_probs is not None]
+    def _predict(self, states: Sequence[TextState]) -> list[NDArray[np.float64]]:
+        """(symbols + 1,) log-probabilities after each state."""
+        return [table.numpy() for table in read_last_symbols(states, self._step, self.network.device)]
+
+    def _step(self, symbols: Tensor, states: list[State] | None) -> tuple[Tensor, list[State]]:
+        log_probs, states = self.network(symbols, states)
+        return log_probs[:, -1].double().cpu(), states
 
 
 def save_charrnn(

@@ -12,8 +12,7 @@ from asr.lm.text_files import read_blocks
 from asr.text.normalize import normalize
 
 if TYPE_CHECKING:
-    from asr.lm.charrnn import CharRnnModel
-    from asr.lm.ngram.model import NgramModel
+    from asr.lm.loading import AnyLanguageModel
 
 __all__ = ["PerplexityResult", "perplexity"]
 
@@ -59,7 +58,7 @@ class PerplexityResult:
 
 
 def perplexity(
-    model: "NgramModel | CharRnnModel",
+    model: "AnyLanguageModel",
     texts: Sequence[Path],
     normalizer: str = "verbatim",
     results: IO[str] | None = None,
@@ -97,7 +96,7 @@ def perplexity(
     return total
 
 
-def sentence_perplexity(model: "NgramModel | CharRnnModel", text: str) -> PerplexityResult:
+def sentence_perplexity(model: "AnyLanguageModel", text: str) -> PerplexityResult:
     """How well a model predicts one sentence, its end included."""
     ids, log_probs = model.encode(text), model.log_probs(text)
     is_unknown = ids == 0

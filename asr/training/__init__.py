@@ -11,6 +11,7 @@ Each kind of network has a file that assembles its run (settings, data, model) a
     recogniser    tasks.speech            recordings -> text
     pronouncer    tasks.sequence_pairs    symbols -> other symbols, here letters -> phones
     charrnn       tasks.charrnn           characters -> the next one
+    wordrnn       tasks.wordrnn           words -> the next one
 
 In this folder, a word has one meaning:
 

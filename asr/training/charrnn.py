@@ -1,6 +1,5 @@
 """Train a character RNN on text: all its settings, and the function that the command calls."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,16 +9,13 @@ from numpy.typing import NDArray
 
 from asr.errors import DataError
 from asr.lm.charrnn import CharRnn, CharRnnConfig
-from asr.lm.text_files import read_blocks
-from asr.text.normalize import normalize
 from asr.training.config import TrainConfig
 from asr.training.run.provenance import provenance
 from asr.training.run.start import open_run, settings_record
 from asr.training.tasks.charrnn import CharRnnTask, TextStreamConfig
+from asr.training.texts import HELD_OUT_EVERY, text_digest
 
-__all__ = ["CharRnnSettings", "encode", "held_out", "read_text", "train_charrnn"]
-
-_DEV_EVERY = 100  # lines: without a dev text, one of this many is held out
+__all__ = ["CharRnnSettings", "encode", "held_out", "train_charrnn"]
 
 
 @dataclass(frozen=True)
@@ -33,23 +29,6 @@ class CharRnnSettings:
     )
 
 
-def read_text(paths: Sequence[Path], normalizer: str = "verbatim") -> list[str]:
-    """The lines of text files that are not empty, normalised.
-
-    Raises:
-        DataError: a file cannot be read, or there is no text at all.
-        SettingsError: the normalizer is unknown.
-    """
-    lines: list[str] = []
-    for block, _, _ in read_blocks(paths):
-        lines += [text for line in block.decode().split("\n") if (text := normalize(line, normalizer))]
-    if not lines:
-        raise DataError(
-            f"no text in {', '.join(map(str, paths))}. Lines with at least one character were expected."
-        )
-    return lines
-
-
 def held_out(lines: Sequence[str]) -> tuple[list[str], list[str]]:
     """Split lines into a training text and a dev text, every 100th line.
 
@@ -60,10 +39,10 @@ def held_out(lines: Sequence[str]) -> tuple[list[str], list[str]]:
     """
     if len(lines) < 2:
         raise DataError("one line of text. Two were expected, or a dev text (--dev).")
-    learned = [line for number, line in enumerate(lines) if number % _DEV_EVERY]
+    learned = [line for number, line in enumerate(lines) if number % HELD_OUT_EVERY]
     alphabet = set().union(*map(set, learned))
     dev: list[str] = []
-    for line in lines[::_DEV_EVERY]:
+    for line in lines[::HELD_OUT_EVERY]:
         (dev if alphabet.issuperset(line) else learned).append(line)
     if not dev:
         raise DataError(
@@ -97,7 +76,7 @@ def train_charrnn(lines: Sequence[str], dev: Sequence[str], settings: CharRnnSet
         )
     with open_run(settings.train, "--text.block or --text.streams") as run:
         process = run.process
-        record = settings_record(settings, _digest(lines, dev))
+        record = settings_record(settings, text_digest(lines, dev))
         resumed = run.should_resume(record, settings_record(CharRnnSettings(), ""))
         run.seed()
         net = CharRnn(symbols, settings.model).to(process.device)
@@ -115,12 +94,3 @@ def encode(lines: Sequence[str], symbols: Sequence[str]) -> NDArray[np.uint16]:
     alphabet = np.array([ord("\n"), *map(ord, symbols)], np.uint32)
     by_code = np.argsort(alphabet)
     return by_code[np.searchsorted(alphabet[by_code], codes)].astype(np.uint16)
-
-
-def _digest(*texts: Sequence[str]) -> str:
-    digest = hashlib.blake2b(digest_size=8)
-    for text in texts:
-        digest.update(b"\n\n")
-        for line in text:
-            digest.update(f"{line}\n".encode())
-    return digest.hexdigest()

@@ -66,8 +66,9 @@ def test_a_state_keeps_nothing_of_the_others() -> None:
     model.score(states, SYMBOLS)
     for part in (part for layer in states[0].hidden or () for part in layer):
         assert part.untyped_storage().nbytes() == part.numel() * part.element_size()
-    assert states[0].log_probs is not None
-    assert states[0].log_probs.base is None
+    output = states[0].output
+    assert output is not None
+    assert output.untyped_storage().nbytes() == output.numel() * output.element_size()
     assert states[0].previous is None
 
 

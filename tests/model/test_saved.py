@@ -13,13 +13,24 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
+from torch import nn
 
 from asr.errors import ModelError
 from asr.frontend.features import FeatureConfig
 from asr.model import saved
 from asr.model.acoustic import AcousticModel, ModelSettings
 from asr.model.decoding_weights import DecodingWeights, Tuning
-from asr.model.saved import FORMAT_VERSION, load_model, save_model, save_release, store_tuning
+from asr.model.saved import (
+    FORMAT_VERSION,
+    FileKind,
+    load_model,
+    load_network,
+    quantized,
+    save_model,
+    save_network,
+    save_release,
+    store_tuning,
+)
 from asr.text.characters import CharTokenizer
 from tests.shapes import encoder_config
 
@@ -346,3 +357,21 @@ def test_folder_that_is_a_file(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="cannot be written"):
         save_model(tmp_path / "folder", make(), {})
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
+
+
+def test_weights_of_8_bits(tmp_path: Path) -> None:
+    """A quarter of the size; each row is rounded by its own largest value, so that one large row does not
+    ruin the others, and a row of zeros is not divided by 0."""
+    torch.manual_seed(0)
+    net = nn.Linear(64, 32)
+    with torch.no_grad():
+        net.weight[0] *= 1000
+        net.weight[1] = 0
+    kind, path = FileKind("a-linear-layer", 1, "layer", "nothing"), tmp_path / "layer.safetensors"
+    save_network(path, kind, net, {}, quantized(net.state_dict()))
+    again = load_network(path, kind, lambda _: nn.Linear(64, 32))
+    step = net.weight.abs().amax(1, keepdim=True) / 127
+    assert bool(((again.weight - net.weight).abs() <= 0.51 * step).all())
+    assert not torch.equal(again.weight, net.weight)
+    assert torch.equal(again.bias, net.bias)
+    assert path.stat().st_size < 32 * 64 + 2 * 32 * 4 + 500

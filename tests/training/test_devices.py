@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from asr.batching.batches import Batch
 from asr.frontend.augment import Masks
 from asr.frontend.features import FeatureConfig
+from asr.lm.wordrnn import Vocabulary, WordRnn
 from asr.model.acoustic import AcousticModel, ModelSettings
 from asr.model.attention_decoder import AttentionDecoderConfig
 from asr.model.encoder import EncoderConfig, LossConfig
@@ -23,10 +24,12 @@ from asr.model.loss.ctc import blank_steps, ctc_loss, deterministic_ctc_loss
 from asr.model.recurrent.factory import CELL_NAMES
 from asr.text.characters import CharTokenizer
 from asr.training.averaging import MovingAverage
+from asr.training.distributed import Process
 from asr.training.tasks.speech import loss_of, speech_losses
+from asr.training.tasks.wordrnn import SentenceBatch, SentenceConfig, Sentences, WordRnnTask
 from asr.training.update import make_optimizer, step_unless
 from tests.fake_gpu import fake_gpu
-from tests.shapes import encoder_config
+from tests.shapes import encoder_config, wordrnn_config
 
 FEATURES = FeatureConfig(sample_rate=8000, n_mels=20)
 ENCODER = encoder_config(width=8, depth=2, channels=4, dropout=0.2, recurrent_dropout=0.2)
@@ -153,3 +156,22 @@ def test_mixing_is_noticed(device: torch.device) -> None:
 
     with fake_gpu() if device == GPU else nullcontext(), pytest.raises(RuntimeError, match="device"):
         mixed()
+
+
+@pytest.mark.parametrize("device", [GPU, META], ids=["gpu", "meta"])
+def test_word_rnn(device: torch.device) -> None:
+    """Its sentences come from the host, and its outputs are all computed on a GPU."""
+    config = wordrnn_config(width=16, depth=1, embedding=4, cutoffs=(2, 4), dropout=0.1)
+    with fake_gpu() if device == GPU else nullcontext():
+        with device:
+            net = WordRnn(Vocabulary(tuple("abcdef"), 1), config)
+        words, lengths = torch.ones(3, 6, dtype=torch.int64), torch.tensor([5, 3, 0])
+        batch = SentenceBatch(("a", "b", "c"), words, lengths, 8, 8.0)
+        nothing = Sentences.from_lines(["a"], {}, 1)
+        task = WordRnnTask(net, nothing, nothing, SentenceConfig(), Process(0, 1, device), seed=1)
+        losses = task.forward(batch, torch.float32).losses
+        assert losses.device.type == device.type
+        assert losses.shape == (3,)
+        if device == META:
+            losses.sum().backward()
+            assert all(weight.grad is not None for weight in net.parameters())
