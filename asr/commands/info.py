@@ -40,6 +40,8 @@ def run(settings: InfoSettings) -> str:
     rows = {"file": str(files.path), **_network(model)}
     if files.lm and files.lexicon:
         rows |= {"language model": str(files.lm), "lexicon": str(files.lexicon)}
+    if files.rescore_lm:
+        rows |= {"rescored by": str(files.rescore_lm)}
     origin = {name: value for name, value in model.settings.provenance.items() if name != "settings"}
     rows |= {name.replace("_", " "): _value(value) for name, value in origin.items()}
     trained = model.settings.provenance.get("settings", {})

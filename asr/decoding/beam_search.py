@@ -36,7 +36,7 @@ __all__ = ["BeamSearch", "name_words"]
 
 _CAPACITY = 1 << 15  # nodes of an arena at first (2 MB): with 1 << 12, making room took a sixth of the time
 _MERGES = 1 << 15  # merges that there is room for at first
-_SPARE = 2  # texts whose scores are computed for each hypothesis that is wanted
+_SPARE = 10  # texts whose scores are computed besides those that are wanted
 _MAX_PENDING = 1 << 12  # prefixes that a language model in Python scores at once, at most
 
 
@@ -164,7 +164,7 @@ class BeamSearch:
         found: dict[str, Hypothesis] = {}
         limit = math.inf  # the score of the first
         nbest = setup.config.nbest
-        wanted = nbest if nbest == 1 else _SPARE * nbest  # chosen by estimates, then ranked by scores
+        wanted = nbest if nbest == 1 else nbest + _SPARE  # chosen by estimates, then ranked by scores
         spelled: set[tuple[int, ...]] = set()  # different merges can lead to the same tokens
         lattice = Lattice(self.beam.nodes[: self.beam.sizes[N_NODES]], self.merges, self.final_prefixes())
         posteriors = LatticePosteriors(lattice) if self._has_word_lm else None

@@ -110,7 +110,7 @@ class DecoderSettings:
         Literal["greedy", "beam", "attention"] | None,
         tyro.conf.arg(metavar="greedy|beam|attention", help_behavior_hint=""),
     ] = None
-    # language model: .bin, .arpa or .arpa.gz of n-grams, or .safetensors of a character RNN
+    # language model: .bin, .arpa or .arpa.gz of n-grams, or .safetensors of a network
     lm: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint=_SHIPPED)] = None
     # the vocabulary: a word per line, and its tokens where it is spelled or pronounced otherwise
     lexicon: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint=_SHIPPED)] = None
@@ -122,10 +122,8 @@ class DecoderSettings:
     ] = ()
     # search without the language model, which then chooses among the best texts that were found
     rescore: tyro.conf.FlagCreatePairsOff[bool] = False
-    # another language model, which chooses among the best texts of the search
-    rescore_lm: Annotated[
-        Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="(default: none)")
-    ] = None
+    # another language model, such as a word RNN, which chooses among the best texts of the search
+    rescore_lm: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint=_SHIPPED)] = None
     # the model's attention decoder chooses among the best texts of the search
     rescore_attention: tyro.conf.FlagCreatePairsOff[bool] = False
     weights: Annotated[GivenDecodingWeights, tyro.conf.arg(name="")] = field(
@@ -143,10 +141,17 @@ class DecoderSettings:
     def with_defaults_of(self, files: ModelFiles) -> "DecoderSettings":
         """The settings with the files and the search's width of a model, where none are given.
 
-        With another language model, the model's lexicon is left out.
+        With another language model, the model's lexicon and what rescores are left out.
         """
         if files.lm is None or self.decoder in ("greedy", "attention"):
             return self
         beam = replace(self.beam, **asdict(self.beam.complete_width(files.width)))
-        lexicon = self.lexicon or (files.lexicon if self.lm is None else None)
-        return replace(self, lm=self.lm or files.lm, lexicon=lexicon, beam=beam)
+        if self.lm is not None:
+            return replace(self, beam=beam)
+        return replace(
+            self,
+            lm=files.lm,
+            lexicon=self.lexicon or files.lexicon,
+            rescore_lm=self.rescore_lm or (None if self.rescore else files.rescore_lm),
+            beam=beam,
+        )

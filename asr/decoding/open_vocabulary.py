@@ -240,7 +240,7 @@ class OpenVocabularyDecoder:
         if self._lm is not None and runs:
             others = [[*names[: run.words.start], UNK, *names[run.words.stop :]] for run in runs]
             texts = [hypothesis.text, *map(" ".join, others)]
-            before, *after = text_log_probs(self._lm, texts).tolist()
+            before, *after = text_log_probs(self._lm, [texts])[0].tolist()
             runs = [replace(run, lm=before - log_prob) for run, log_prob in zip(runs, after, strict=True)]
         scored = []
         for run in runs:

@@ -20,7 +20,19 @@ from asr.model.decoding_weights import DecodingWeights
 from asr.model.recurrent_decoder import RecurrentDecoder
 from asr.text.tokenizer import Tokenizer
 
-__all__ = ["TwoPassDecoder", "rescore_by_attention", "rescore_by_lm", "text_log_probs", "transcript_tokens"]
+__all__ = [
+    "RESCORED",
+    "TwoPassDecoder",
+    "rescore_by_attention",
+    "rescore_by_lm",
+    "rescore_by_second_lm",
+    "text_log_probs",
+    "transcript_tokens",
+]
+
+RESCORED = 50  # texts of an utterance, at most: they take long to find and score, and further ones seldom win
+
+_HISTORY = 3  # words that texts have to share for one state: what an n-gram model of four words knows
 
 
 class TwoPassDecoder:
@@ -104,18 +116,18 @@ class TwoPassDecoder:
         if self._rescorer is None:
             return found
         if self.resources.key.rescore:
-            return rescore_by_lm(found, self._rescorer, weights.lm_weight, weights.word_bonus)
-        return rescore_by_lm(found, self._rescorer, weights.rescore_weight, second=True)
+            return rescore_by_lm(found, self._rescorer, weights)
+        return rescore_by_second_lm(found, self._rescorer, weights)
 
     def _first_pass(self, config: BeamConfig) -> BeamConfig:
-        """The settings of the first pass: there are as many texts to rescore as the beam is wide.
+        """The settings of the first pass, which gives the texts to rescore.
 
         Where the only language model rescores, the word bonus is added then, too: it compensates for the cost
         of each word by that model.
         """
         if self._rescorer is None and self.resources.attention is None:
             return config
-        config = replace(config, nbest=max(config.width.beam_size, config.nbest))
+        config = replace(config, nbest=max(min(config.width.beam_size, RESCORED), config.nbest))
         return config.with_weights(word_bonus=0.0) if self.resources.key.rescore else config
 
 
@@ -134,39 +146,55 @@ class _RescoredStream:
 
 
 def rescore_by_lm(
-    hypotheses: Sequence[Sequence[Hypothesis]],
-    lm: LanguageModel[Any],
-    lm_weight: float,
-    word_bonus: float = 0.0,
-    *,
-    second: bool = False,
+    hypotheses: Sequence[Sequence[Hypothesis]], lm: LanguageModel[Any], weights: DecodingWeights
 ) -> list[list[Hypothesis]]:
-    """Add a language model's weighted log-probabilities to the scores of a batch's hypotheses.
+    """Add a language model's weighted log-probabilities to the scores of hypotheses that have none.
 
     Args:
-        hypotheses: (batch,) those of each utterance, scored without this language model.
+        hypotheses: (batch,) those of each utterance, scored without a language model and without word bonus.
         lm: of words or characters.
-        lm_weight: factor on its log-probabilities.
-        word_bonus: nats for each word.
-        second: whether the scores already hold those of another language model.
+        weights: `lm_weight` and `word_bonus`.
 
     Returns:
         (batch,) the same hypotheses of each, best first.
     """
-    name = "rescore_lm_log_prob" if second else "lm_log_prob"
-    log_probs = iter(
-        text_log_probs(lm, [hypothesis.text for nbest in hypotheses for hypothesis in nbest]).tolist()
-    )
     results = []
-    for nbest in hypotheses:
+    for nbest, log_probs in zip(hypotheses, _log_probs(lm, hypotheses), strict=True):
         rescored = []
-        for old in nbest:
-            log_prob = next(log_probs)
-            score = old.score + lm_weight * log_prob + word_bonus * len(old.text.split())
-            changed: dict[str, Any] = {"score": score, name: log_prob}
-            rescored.append(replace(old, **changed))
+        for old, log_prob in zip(nbest, log_probs.tolist(), strict=True):
+            added = weights.lm_weight * log_prob + weights.word_bonus * len(old.text.split())
+            rescored.append(replace(old, score=old.score + added, lm_log_prob=log_prob))
         results.append(_best_first(rescored))
     return results
+
+
+def rescore_by_second_lm(
+    hypotheses: Sequence[Sequence[Hypothesis]], lm: LanguageModel[Any], weights: DecodingWeights
+) -> list[list[Hypothesis]]:
+    """Replace a share of the language model's log-probabilities in the scores by those of another one.
+
+    Args:
+        hypotheses: (batch,) those of each utterance, best first.
+        lm: the other one, of words or characters.
+        weights: `rescore_weight`, the share, and `lm_weight`, of both together.
+
+    Returns:
+        (batch,) the same hypotheses of each, best first.
+    """
+    results = []
+    for nbest, log_probs in zip(hypotheses, _log_probs(lm, hypotheses), strict=True):
+        rescored = []
+        for old, log_prob in zip(nbest, log_probs.tolist(), strict=True):
+            change = weights.rescore_weight * weights.lm_weight * (log_prob - old.lm_log_prob)
+            rescored.append(replace(old, score=old.score + change, rescore_lm_log_prob=log_prob))
+        results.append(_best_first(rescored))
+    return results
+
+
+def _log_probs(
+    lm: LanguageModel[Any], hypotheses: Sequence[Sequence[Hypothesis]]
+) -> list[NDArray[np.float64]]:
+    return text_log_probs(lm, [[one.text for one in nbest] for nbest in hypotheses], _HISTORY)
 
 
 def rescore_by_attention(
@@ -214,40 +242,54 @@ def _best_first(hypotheses: list[Hypothesis]) -> list[Hypothesis]:
     return sorted(hypotheses, key=lambda hypothesis: -hypothesis.score)
 
 
-def text_log_probs(lm: LanguageModel[Any], texts: Sequence[str]) -> NDArray[np.float64]:
+def text_log_probs(
+    lm: LanguageModel[Any], lists: Sequence[Sequence[str]], history: int | None = None
+) -> list[NDArray[np.float64]]:
     """Natural log-probabilities of texts, their ends included.
 
-    A beginning that texts share is scored once, since the best texts of an utterance mostly differ in a word
-    or two. There is one call for each position, with all texts.
+    A beginning that texts share is scored once. There is one call for each position, with all texts.
 
     Args:
         lm: of words or characters.
-        texts: (n,) words with single spaces between them.
+        lists: of each utterance (n,) texts, the best first: words with single spaces between them.
+        history: texts of a list that have so many last words in common are one from there on, with the state
+            of the first of them, so that a network reads less than half as many words. None: exact.
 
     Returns:
-        (n,) nats.
+        (n,) nats for each utterance.
+
+    Source: Liu et al. 2014, "Efficient lattice rescoring using recurrent neural network language models",
+        section 3.1 (n-gram based history clustering).
     """
-    symbols = [text.split() if lm.unit == "word" else list(text) for text in texts]
+    texts = [(number, text) for number, nbest in enumerate(lists) for text in nbest]
+    symbols = [text.split() if lm.unit == "word" else list(text) for _, text in texts]
     result = np.zeros(len(texts))
     ends: list[Any] = [None] * len(texts)
-    states: list[Any] = [lm.start()]  # of the different prefixes of one length
-    log_probs = np.zeros(1)  # of these prefixes
-    prefix_of = dict.fromkeys(range(len(texts)), 0)  # index of a text -> index of its prefix
+    states: list[Any] = [lm.start()]  # of the different beginnings of one length
+    node_of = dict.fromkeys(range(len(texts)), 0)  # index of a text -> of its beginning
     for length in range(max(map(len, symbols), default=0) + 1):
-        for text in [text for text in prefix_of if len(symbols[text]) == length]:
-            result[text] = log_probs[prefix_of[text]]
-            ends[text] = states[prefix_of.pop(text)]
-        if not prefix_of:
+        for text in [text for text in node_of if len(symbols[text]) == length]:
+            ends[text] = states[node_of.pop(text)]
+        if not node_of:
             break
-        longer: dict[tuple[int, str], int] = {}  # prefix and next symbol -> index of the longer prefix
-        prefix_of = {
-            text: longer.setdefault((prefix, symbols[text][length]), len(longer))
-            for text, prefix in prefix_of.items()
-        }
-        prefixes, next_symbols = zip(*longer, strict=True)
-        added, states = lm.score([states[prefix] for prefix in prefixes], next_symbols)
-        log_probs = log_probs[list(prefixes)] + added
-    return result + lm.finish(ends) if texts else result
+        longer: dict[tuple[Any, ...], int] = {}  # what makes a beginning another one -> its index
+        asked: list[tuple[int, str]] = []  # beginning and next symbol
+        for text, node in node_of.items():
+            if lm.unit == "word" and history is not None:
+                key = (texts[text][0], *symbols[text][max(length - history, 0) : length + 1])
+            else:
+                key = (node, symbols[text][length])
+            if key not in longer:
+                longer[key] = len(longer)
+                asked.append((node, symbols[text][length]))
+            node_of[text] = longer[key]
+        before, next_symbols = zip(*asked, strict=True)
+        log_probs, states = lm.score([states[node] for node in before], next_symbols)
+        result[list(node_of)] += log_probs[list(node_of.values())]
+    if texts:
+        result += lm.finish(ends)
+    sizes = [len(nbest) for nbest in lists]
+    return [result[end - size : end] for size, end in zip(sizes, np.cumsum(sizes), strict=True)]
 
 
 def transcript_tokens(tokens: Sequence[int], tokenizer: Tokenizer) -> tuple[int, ...]:

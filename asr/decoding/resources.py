@@ -26,8 +26,7 @@ from asr.text.tokenizer import Tokenizer
 from asr.user_cache import Arrays, cached_arrays, content_digest
 
 if TYPE_CHECKING:
-    from asr.lm.charrnn import CharRnnModel
-    from asr.lm.ngram.model import NgramModel
+    from asr.lm.loading import AnyLanguageModel
 
 __all__ = ["DecodingResources", "attention_decoder_of", "data_digest"]
 
@@ -50,12 +49,12 @@ class DecodingResources:
         name: in messages.
     """
 
-    lm: "NgramModel | CharRnnModel | None" = None
+    lm: "AnyLanguageModel | None" = None
     lexicon: Lexicon | None = None
     hotwords: dict[str, float] = field(default_factory=dict)
     key: TuningKey = field(default_factory=TuningKey)
     name: str = "no language model"
-    rescorer: "NgramModel | CharRnnModel | None" = None
+    rescorer: "AnyLanguageModel | None" = None
     attention: RecurrentDecoder | None = None
 
     def unit(self, tokenizer: Tokenizer) -> OutputUnit:
@@ -123,6 +122,11 @@ class DecodingResources:
                 "--rescore and --rescore-lm are given. With --rescore the one language model, --lm, only "
                 "rescores. Leave it out for --lm in the search and --rescore-lm after it."
             )
+        if settings.rescore_lm and not settings.lm:
+            raise SettingsError(
+                "--rescore-lm is given without --lm, whose search it rescores. Name both, or one language "
+                "model that only rescores: --lm FILE --rescore."
+            )
         if settings.weights.attention_weight is not None and not settings.rescore_attention:
             raise SettingsError(
                 "--attention-weight is given, but no attention decoder rescores. Add --rescore-attention."
@@ -179,7 +183,7 @@ def data_digest(utterances: Sequence[Utterance]) -> str:
 
 def _read_lm(
     settings: DecoderSettings, model: AcousticModel, field: Literal["lm", "rescore_lm"], rescores: bool
-) -> "NgramModel | CharRnnModel":
+) -> "AnyLanguageModel":
     """A language model for the search or, where it only rescores, for texts."""
     from asr.lm.alphabet import check_lm_fits_tokenizer
     from asr.lm.loading import load_language_model
@@ -187,7 +191,7 @@ def _read_lm(
     path, tokenizer = getattr(settings, field), model.settings.tokenizer
     option = f"--{field.replace('_', '-')} {path}"
     lm = load_language_model(path, model.device)
-    words = settings.lexicon is not None or (field == "rescore_lm" and settings.lm is not None)
+    words = settings.lexicon is not None or field == "rescore_lm"
     if tokenizer.pieces is None and not words and (lm.unit != "word" or rescores):
         raise SettingsError(
             f"{option}: the model writes phones, which this language model cannot score. Name a lexicon that "

@@ -35,7 +35,9 @@ class DecodingWeights:
 
     lm_weight: float = _weight(0.5, _FROM_0, "factor on the language model's log-probabilities")
     rescore_weight: float = _weight(
-        0.5, _FROM_0, "factor on the log-probabilities of the language model that rescores"
+        0.5,
+        {"least": 0.0, "most": 1.0},
+        "share of the language model that rescores in the language's score, of which the first has the rest",
     )
     attention_weight: float = _weight(
         0.3,

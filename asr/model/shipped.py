@@ -6,7 +6,7 @@ ships, as `asr adapt` writes it. A file of the same name is given by a path with
 """
 
 import difflib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from asr.errors import ModelError
@@ -49,6 +49,7 @@ class ModelFiles:
         lm: its language model, or None.
         lexicon: its lexicon, or None.
         width: of its search.
+        rescore_lm: a second language model, which rescores what the search has found, or None.
     """
 
     path: Path
@@ -56,11 +57,20 @@ class ModelFiles:
     lm: Path | None = None
     lexicon: Path | None = None
     width: SearchWidth = field(default_factory=SearchWidth)
+    rescore_lm: Path | None = None
 
     @classmethod
     def of_folder(cls, folder: Path, name: str = "", width: SearchWidth = _ENGLISH) -> "ModelFiles":
-        """The files of a model with its language model and its lexicon."""
-        return cls(folder / "acoustic.safetensors", name, folder / "lm.bin", folder / "lexicon.txt.xz", width)
+        """The files of a model with its language models and its lexicon; not each has a second one."""
+        second = folder / "rescoring.safetensors"
+        return cls(
+            path=folder / "acoustic.safetensors",
+            name=name,
+            lm=folder / "lm.bin",
+            lexicon=folder / "lexicon.txt.xz",
+            width=width,
+            rescore_lm=second if second.is_file() else None,
+        )
 
     def beside(self, ending: str) -> Path:
         """A path for results: in the folder of a user's model, in the working folder for one that ships."""
@@ -73,7 +83,7 @@ SHIPPED_MODELS = {
     files.name: files
     for files in (
         ModelFiles.of_folder(_FOLDER / "english", "english"),
-        ModelFiles.of_folder(_FOLDER / "english", "english-fast", _ENGLISH_FAST),
+        replace(ModelFiles.of_folder(_FOLDER / "english", "english-fast", _ENGLISH_FAST), rescore_lm=None),
     )
 }
 

@@ -56,7 +56,9 @@ def _per_weight(name: str, weights: DecodingWeights, hypothesis: Hypothesis) -> 
         return weights.acoustic_scale * hypothesis.attention_score - hypothesis.acoustic_score
     if name == "word_bonus":
         return len(hypothesis.text.split())
-    return {"lm_weight": hypothesis.lm_log_prob, "rescore_weight": hypothesis.rescore_lm_log_prob}[name]
+    if name == "rescore_weight":
+        return weights.lm_weight * (hypothesis.rescore_lm_log_prob - hypothesis.lm_log_prob)
+    return hypothesis.lm_log_prob
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from asr.decoding.greedy import GreedyDecoder
 from asr.decoding.hypothesis import Hypothesis, output_unit
-from asr.decoding.rescoring import TwoPassDecoder
+from asr.decoding.rescoring import RESCORED, TwoPassDecoder
 from asr.decoding.resources import DecodingResources, data_digest
 from asr.errors import DataError, check_number
 from asr.files import json_line, write_text
@@ -28,7 +28,7 @@ __all__ = ["NBEST", "Tuned", "language_model_fit", "oov_rate", "tune", "word_per
 
 log = logging.getLogger("asr")
 
-NBEST = 100  # hypotheses among which the oracle chooses
+NBEST = RESCORED  # hypotheses among which the oracle chooses
 
 
 @dataclass(frozen=True)

@@ -49,8 +49,8 @@ class Grid:
     acoustic_scales: tuple[float, ...] = (0.5, 0.7, 1.0, 1.4)  # factors on the model's log-probabilities
     unknown_penalties: tuple[float, ...] = (-10.0, -5.0, -2.5)  # nats for a word outside the vocabulary
     unknown_letter_penalties: tuple[float, ...] = (-3.0, -1.5, -0.75)  # nats for each letter of such a word
-    # factors on the log-probabilities of the language model that rescores; tried last, the others fixed
-    rescore_weights: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0)
+    # shares of the language model that rescores; tried last, the others fixed
+    rescore_weights: tuple[float, ...] = (0.0, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8)
     # shares of the attention decoder, where it rescores; tried last, likewise
     attention_weights: tuple[float, ...] = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7)
     # passes over all weights around the best point, by half the grid's step at first; one that finds nothing

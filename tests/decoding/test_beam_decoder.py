@@ -348,7 +348,7 @@ def test_wrong_settings(setting: str, value: object, message: str) -> None:
         ("word_bonus", math.inf, "--word-bonus must be in -100..100. Got inf"),
         ("unknown_penalty", math.nan, "--unknown-penalty must be in -100..100. Got nan"),
         ("unknown_letter_penalty", 0.5, "--unknown-letter-penalty must be in -100..0. Got 0.5"),
-        ("rescore_weight", -1.0, "--rescore-weight must be in 0..100. Got -1"),
+        ("rescore_weight", -1.0, "--rescore-weight must be in 0..1. Got -1"),
         ("attention_weight", 1.5, "--attention-weight must be in 0..1. Got 1.5"),
     ],
 )

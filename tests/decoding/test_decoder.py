@@ -162,6 +162,7 @@ def test_contradictions(tones: Any, lm: Path, run: Run) -> None:
         (["--rescore"], "--rescore is given, but no language model."),
         (["--rescore-weight", 1], "--rescore-weight is given, but no language model. Name one: --rescore-lm"),
         (["--lm", lm, "--rescore", "--rescore-lm", lm], "--rescore and --rescore-lm are given."),
+        (["--rescore-lm", lm], "--rescore-lm is given without --lm, whose search it rescores. Name both"),
         (["--word-bonus", 1000], "--word-bonus must be in -100..100. Got 1000."),
         (["--lm-weight", 1], "--lm-weight is given, but no language model."),
         (["--hotwords", "cab:much"], "--hotwords cab:much: 'much' is not a number."),
@@ -287,7 +288,8 @@ def test_an_ngram_in_the_search_and_a_network_after_it(
         assert first == pytest.approx(float(words.log_probs(one["text"]).sum()), abs=2e-3)
         assert second == pytest.approx(float(characters.log_probs(one["text"]).sum()), abs=2e-3)
         if all(in_vocabulary):
-            assert one["score"] == pytest.approx(one["acoustic_score"] + 0.5 * first + 0.3 * second, abs=3e-3)
+            language = 0.5 * (0.7 * first + 0.3 * second)
+            assert one["score"] == pytest.approx(one["acoustic_score"] + language, abs=3e-3)
 
 
 def test_phones_become_words(tones: Any, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -89,7 +89,7 @@ def test_its_score_is_that_of_the_formula(lm: NgramModel) -> None:
     rows = emissions("bada" + "mimi" + "dami")
     (best,) = decode(rows, CONFIG, lm)
     _, acoustic = align_tokens(rows.double().numpy(), torch.tensor(best.tokens, dtype=torch.int32).numpy())
-    language = float(text_log_probs(lm, ["bada <unk> dami"])[0])
+    language = float(text_log_probs(lm, [["bada <unk> dami"]])[0][0])
     (spelled,) = SoundToSpelling(learn_joint_ngram(LEXICON.pairs())).search(("M", "IY", "M", "IY"))
     assert best.lm_log_prob == pytest.approx(language)
     assert best.acoustic_score == pytest.approx(acoustic, abs=0.02)  # of parts that are decoded alone

@@ -66,6 +66,20 @@ def test_what_ships_is_used_where_nothing_else_is_asked_for() -> None:
     assert DecoderSettings(decoder="greedy").with_defaults_of(files).lm is None
 
 
+def test_a_second_language_model_ships_or_not(tmp_path: Path) -> None:
+    """A folder of `asr adapt`, which has none, that is searched with one; a language model of the user's, or
+    one that only rescores, that is rescored by that of another."""
+    assert ModelFiles.of_folder(tmp_path).rescore_lm is None
+    second = tmp_path / "rescoring.safetensors"
+    second.write_bytes(b"")
+    files = ModelFiles.of_folder(tmp_path)
+    assert DecoderSettings().with_defaults_of(files).rescore_lm == second
+    assert DecoderSettings(rescore_lm=Path("mine")).with_defaults_of(files).rescore_lm == Path("mine")
+    for settings in (DecoderSettings(lm=Path("mine")), DecoderSettings(rescore=True)):
+        assert settings.with_defaults_of(files).rescore_lm is None
+    assert find_model(Path("english-fast")).rescore_lm is None
+
+
 def test_files_are_small_and_belong_together() -> None:
     """A wheel that nobody wants to download; weights that were tuned for another language model."""
     assert sum(file.stat().st_size for file in FOLDER.rglob("*")) < 40_000_000
