@@ -94,7 +94,7 @@ def load_model(path: Path, device: torch.device | str = "cpu") -> AcousticModel:
 
 
 def save_settings(path: Path, source: Path, model: AcousticModel, provenance: dict[str, Any]) -> None:
-    """Write a model with the weights of a file, in the precision that they have there: float16 in a release.
+    """Write a model with the weights of a file, in the precision that they have there: 8 bits in a release.
 
     Args:
         path: may be that of the source.
@@ -109,7 +109,9 @@ def save_settings(path: Path, source: Path, model: AcousticModel, provenance: di
 
 
 def save_release(path: Path, model: AcousticModel, provenance: dict[str, Any]) -> None:
-    """Write a model for others: weights in float16, half the size, and no provenance but the given one.
+    """Write a model for others: a quarter of the size, and no provenance but the given one.
+
+    Matrices are of 8 bits, see `quantized`, the other weights in float16.
 
     Tuned weights of decoding stay, without the folder of the manifest that they were tuned on.
 
@@ -120,8 +122,8 @@ def save_release(path: Path, model: AcousticModel, provenance: dict[str, Any]) -
     released = copy.copy(model)
     released.settings = replace(model.settings, provenance={}, tunings=tunings)
     weights = {
-        name: tensor.half() if tensor.is_floating_point() else tensor
-        for name, tensor in model.state_dict().items()
+        name: tensor.half() if tensor.is_floating_point() and not name.endswith(_SCALES) else tensor
+        for name, tensor in quantized(model.state_dict()).items()
     }
     save_model(path, released, provenance, weights)
 

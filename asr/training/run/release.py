@@ -22,7 +22,7 @@ def write_release(
     data: Mapping[str, Sequence[Utterance]],
     runs: Mapping[str, Settings],
 ) -> str:
-    """Write a model's weights in float16, with data and settings as its provenance.
+    """Write a model's weights in a quarter of the space, with data and settings as its provenance.
 
     Args:
         path: to be written.
