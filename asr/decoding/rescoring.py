@@ -164,7 +164,7 @@ def rescore_by_lm(
         for old, log_prob in zip(nbest, log_probs.tolist(), strict=True):
             added = weights.lm_weight * log_prob + weights.word_bonus * len(old.text.split())
             rescored.append(replace(old, score=old.score + added, lm_log_prob=log_prob))
-        results.append(_best_first(rescored))
+        results.append(_best_first(rescored, nbest))
     return results
 
 
@@ -187,7 +187,7 @@ def rescore_by_second_lm(
         for old, log_prob in zip(nbest, log_probs.tolist(), strict=True):
             change = weights.rescore_weight * weights.lm_weight * (log_prob - old.lm_log_prob)
             rescored.append(replace(old, score=old.score + change, rescore_lm_log_prob=log_prob))
-        results.append(_best_first(rescored))
+        results.append(_best_first(rescored, nbest))
     return results
 
 
@@ -234,12 +234,35 @@ def rescore_by_attention(
         for old, log_prob in zip(nbest, log_probs, strict=True):
             change = weights.attention_weight * (weights.acoustic_scale * log_prob - old.acoustic_score)
             rescored.append(replace(old, score=old.score + change, attention_score=log_prob))
-        results.append(_best_first(rescored))
+        results.append(_best_first(rescored, nbest))
     return results
 
 
-def _best_first(hypotheses: list[Hypothesis]) -> list[Hypothesis]:
-    return sorted(hypotheses, key=lambda hypothesis: -hypothesis.score)
+def _best_first(rescored: list[Hypothesis], found: Sequence[Hypothesis]) -> list[Hypothesis]:
+    """Rescored hypotheses by their scores, the best one with the confidences of the search.
+
+    The search knows those of the text that it found best: the words that the best one now shares with it, at
+    the same time, keep them.
+
+    Args:
+        rescored: of an utterance.
+        found: the same as the search ranked them.
+    """
+    ranked = sorted(rescored, key=lambda hypothesis: -hypothesis.score)
+    if ranked and ranked[0].text != found[0].text:
+        words = tuple(
+            next(
+                (
+                    replace(word, confidence=same.confidence)
+                    for same in found[0].words
+                    if same.text == word.text and same.start_s < word.end_s and word.start_s < same.end_s
+                ),
+                word,
+            )
+            for word in ranked[0].words
+        )
+        ranked[0] = replace(ranked[0], words=words)
+    return ranked
 
 
 def text_log_probs(

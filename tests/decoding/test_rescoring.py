@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from asr.decoding.hypothesis import Hypothesis
+from asr.decoding.hypothesis import Hypothesis, Word
 from asr.decoding.rescoring import rescore_by_lm, rescore_by_second_lm, text_log_probs
 from asr.lm.interface import Unit
 from asr.lm.ngram.build import NgramConfig, build
@@ -63,6 +63,23 @@ def test_a_second_model_has_a_share_of_the_first_ones_score(lm: NgramModel) -> N
         assert one.rescore_lm_log_prob == pytest.approx(log_prob)
         before = -float(TEXTS.index(one.text))
         assert one.score == pytest.approx(before + 1.5 * (0.4 * log_prob - 0.4 * -20.0))
+
+
+def test_words_that_stay_keep_their_confidences(lm: NgramModel) -> None:
+    """The search doubts words of its best text by its lattice; of other texts it knows the output's alone."""
+
+    def said(texts: str, confidence: float) -> tuple[Word, ...]:
+        return tuple(
+            Word(text, float(start), start + 1.0, confidence) for start, text in enumerate(texts.split())
+        )
+
+    first = Hypothesis("sat cat cat", said("sat cat cat", 0.4), (), (), -1.0, -1.0)
+    other = Hypothesis("the cat sat", said("the cat sat", 0.9), (), (), -1.1, -1.0)
+    weights = DecodingWeights(lm_weight=1.0, rescore_weight=1.0)
+    [[best, second]] = rescore_by_second_lm([[first, other]], lm, weights)
+    assert best.text == "the cat sat"
+    assert [word.confidence for word in best.words] == [0.9, 0.4, 0.9]  # "cat" is there at the same time
+    assert second.words == first.words
 
 
 class _Recorder:
