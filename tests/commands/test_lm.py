@@ -223,7 +223,10 @@ def test_mistakes_are_one_line(text: Path, capsys: pytest.CaptureFixture[str]) -
         (("train", text.with_name("none"), "-o", out), "none does not exist. A text file"),
         (("train", text, "-o", text), "would overwrite what is read"),
         (("train", text, "-o", text.parent), "is a folder. Name a file, such as"),
-        (("convert", text.with_name("x.safetensors"), "-o", out), "a network is not an n-gram model"),
+        (
+            ("convert", text.with_name("x.safetensors"), "-o", out),
+            "a network has only one format, whose weights",
+        ),
         ((*train, "--temporary", text.with_name("no")), "No such file or directory. Make its folder, or"),
         (("train", text, "-o", text.with_name("no") / "x.bin"), "no does not exist. Make it, or choose"),
         (

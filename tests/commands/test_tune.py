@@ -61,7 +61,7 @@ def test_weights_are_found_stored_and_used(tones: Any, model: Path, lm: Path, ru
     assert status == 0, err
     assert "best weights                %WER 0.00 [ 0 / 19, 0 ins, 0 del, 0 sub ]" in out
     assert "greedy                      %WER 0.00" in out
-    assert "oracle of the 100 best      0.00% [ 0 / 19 ]" in out
+    assert "oracle of the 50 best       0.00% [ 0 / 19 ]" in out
     assert "perplexity " in out
     assert "words outside vocabulary    0.00%" in out
     after = load_model(model)
@@ -226,7 +226,7 @@ def test_the_stored_score_is_that_of_evaluate(
     _, out, _ = run("evaluate", tones.manifest, "--model", model, "--lexicon", words, "--beam.beam-size", 30)
     assert best is not None
     assert best[1] in out
-    assert asked.count((30, 100)) == 1  # the best weights: their score and the oracle's
+    assert asked.count((30, 50)) == 1  # the best weights: their score and the oracle's
     assert asked.count((30, 1)) == 2  # without language model, by evaluate
 
 
