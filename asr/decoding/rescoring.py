@@ -158,14 +158,12 @@ def rescore_by_lm(
     Returns:
         (batch,) the same hypotheses of each, best first.
     """
-    results = []
-    for nbest, log_probs in zip(hypotheses, _log_probs(lm, hypotheses), strict=True):
-        rescored = []
-        for old, log_prob in zip(nbest, log_probs.tolist(), strict=True):
-            added = weights.lm_weight * log_prob + weights.word_bonus * len(old.text.split())
-            rescored.append(replace(old, score=old.score + added, lm_log_prob=log_prob))
-        results.append(_best_first(rescored, nbest))
-    return results
+
+    def rescored(old: Hypothesis, log_prob: float) -> Hypothesis:
+        added = weights.lm_weight * log_prob + weights.word_bonus * len(old.text.split())
+        return replace(old, score=old.score + added, lm_log_prob=log_prob)
+
+    return _rescore(hypotheses, lm, rescored)
 
 
 def rescore_by_second_lm(
@@ -181,20 +179,25 @@ def rescore_by_second_lm(
     Returns:
         (batch,) the same hypotheses of each, best first.
     """
-    results = []
-    for nbest, log_probs in zip(hypotheses, _log_probs(lm, hypotheses), strict=True):
-        rescored = []
-        for old, log_prob in zip(nbest, log_probs.tolist(), strict=True):
-            change = weights.rescore_weight * weights.lm_weight * (log_prob - old.lm_log_prob)
-            rescored.append(replace(old, score=old.score + change, rescore_lm_log_prob=log_prob))
-        results.append(_best_first(rescored, nbest))
-    return results
+
+    def rescored(old: Hypothesis, log_prob: float) -> Hypothesis:
+        change = weights.rescore_weight * weights.lm_weight * (log_prob - old.lm_log_prob)
+        return replace(old, score=old.score + change, rescore_lm_log_prob=log_prob)
+
+    return _rescore(hypotheses, lm, rescored)
 
 
-def _log_probs(
-    lm: LanguageModel[Any], hypotheses: Sequence[Sequence[Hypothesis]]
-) -> list[NDArray[np.float64]]:
-    return text_log_probs(lm, [[one.text for one in nbest] for nbest in hypotheses], _HISTORY)
+def _rescore(
+    hypotheses: Sequence[Sequence[Hypothesis]],
+    lm: LanguageModel[Any],
+    rescored: Callable[[Hypothesis, float], Hypothesis],
+) -> list[list[Hypothesis]]:
+    """The hypotheses of each utterance as a function makes them with their log-probabilities, best first."""
+    lists = text_log_probs(lm, [[one.text for one in nbest] for nbest in hypotheses], _HISTORY)
+    return [
+        _best_first([*map(rescored, nbest, log_probs.tolist())], nbest)
+        for nbest, log_probs in zip(hypotheses, lists, strict=True)
+    ]
 
 
 def rescore_by_attention(
