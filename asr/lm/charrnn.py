@@ -19,12 +19,12 @@ import tyro
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from asr.errors import ModelError, SettingsError, check_number
+from asr.errors import ModelError, check_number
 from asr.lm.interface import Unit
-from asr.lm.text_state import TextState, read_last_symbols
+from asr.lm.recurrent import TextState, check_reads_forwards, load_language_network, read_last_symbols
 from asr.model.recurrent.layers import RecurrentConfig, RecurrentStack
 from asr.model.recurrent.unidirectional import State
-from asr.model.saved import FileKind, load_network, save_network
+from asr.model.saved import FileKind, save_network
 
 __all__ = ["END_OF_LINE", "CharRnn", "CharRnnConfig", "CharRnnModel", "load_charrnn", "save_charrnn"]
 
@@ -52,10 +52,7 @@ class CharRnnConfig:
 
     def __post_init__(self) -> None:
         check_number("--model.embedding", self.embedding, least=1)
-        if self.layers.bidirectional:
-            raise SettingsError(
-                "--model.no-bidirectional is needed for a language model: it predicts what follows."
-            )
+        check_reads_forwards(self.layers)
 
 
 class CharRnn(nn.Module):
@@ -214,11 +211,7 @@ def load_charrnn(path: Path, device: torch.device | str = "cpu") -> CharRnn:
     Raises:
         ModelError: the file is missing, damaged, of another format, or not a character RNN.
     """
-    if not path.is_file():
-        raise ModelError(
-            f"{path}: no such language model. Expected a .safetensors file of asr lm train --kind charrnn."
-        )
-    return load_network(path, _FILE, _build).to(device).eval()
+    return load_language_network(path, _FILE, _build, device)
 
 
 def _build(record: dict[str, Any]) -> CharRnn:

@@ -25,10 +25,10 @@ from torch import Tensor, nn
 
 from asr.errors import ModelError, SettingsError, check_number
 from asr.lm.interface import Unit
-from asr.lm.text_state import TextState, read_last_symbols
+from asr.lm.recurrent import TextState, check_reads_forwards, load_language_network, read_last_symbols
 from asr.model.recurrent.layers import RecurrentConfig, RecurrentStack
 from asr.model.recurrent.unidirectional import State
-from asr.model.saved import FileKind, load_network, quantized, save_network
+from asr.model.saved import FileKind, quantized, save_network
 
 __all__ = [
     "END_OF_SENTENCE", "FILE_KIND", "UNKNOWN", "Vocabulary", "WordRnn", "WordRnnConfig", "WordRnnModel",
@@ -66,10 +66,7 @@ class WordRnnConfig:
                 f"--model.cutoffs are {' '.join(map(str, self.cutoffs))}. Expected growing ranks above 0, "
                 f"such as 2000 8000."
             )
-        if self.layers.bidirectional:
-            raise SettingsError(
-                "--model.no-bidirectional is needed for a language model: it predicts what follows."
-            )
+        check_reads_forwards(self.layers)
         smallest = _SHRINK ** max(len(self.cutoffs), 1)
         if self.layers.output_size < smallest:
             raise SettingsError(
@@ -269,11 +266,7 @@ def load_wordrnn(path: Path, device: torch.device | str = "cpu") -> WordRnn:
     Raises:
         ModelError: the file is missing, damaged, of another format, or not a word RNN.
     """
-    if not path.is_file():
-        raise ModelError(
-            f"{path}: no such language model. Expected a .safetensors file of asr lm train --kind wordrnn."
-        )
-    return load_network(path, FILE_KIND, _build).to(device).eval()
+    return load_language_network(path, FILE_KIND, _build, device)
 
 
 def _build(record: dict[str, Any]) -> WordRnn:
